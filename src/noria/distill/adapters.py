@@ -1,0 +1,119 @@
+"""What the distillation trainer asks of a model family, and the adapter for the proof's small transformer.
+
+An adapter knows *how* to call a velocity network: how its prompts become tensors, which timestep scale it wants, what
+shape its latents have. It does not know *which* weights are called: the network comes as an argument, so the frozen
+teacher, the student and the critic share one adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from noria.core.errors import DataError
+from noria.core.flow import SigmaContract, SmallTransformer
+
+__all__ = ["Condition", "FlowAdapter", "SmallAdapter", "concat", "select"]
+
+Condition = dict[str, Tensor]
+"""Named conditioning tensors, each with the batch as its first axis."""
+
+
+def select(condition: Condition, index: Tensor | slice) -> Condition:
+    """Rows of a condition."""
+    return {name: value[index] for name, value in condition.items()}
+
+
+def concat(conditions: Sequence[Condition]) -> Condition:
+    """Conditions stacked along the batch."""
+    return {name: torch.cat([c[name] for c in conditions]) for name in conditions[0]}
+
+
+@runtime_checkable
+class FlowAdapter(Protocol):
+    """How to call one family of flow-matching velocity networks.
+
+    Attributes:
+        name: the family, as reports show it.
+        contract: pre-shift to true σ, agreed with the family's scheduler.
+        latent_shape: shape of one latent, without the batch.
+        lora_targets: module name endings that LoRA adapts.
+        network: the frozen pretrained network.
+    """
+
+    name: str
+    contract: SigmaContract
+    latent_shape: tuple[int, ...]
+    lora_targets: list[str]
+    network: nn.Module
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Conditioning tensors of `prompts`."""
+        ...
+
+    def null(self, batch: int) -> Condition:
+        """The unconditional (empty prompt) conditioning, for any batch size."""
+        ...
+
+    def velocity(
+        self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, source_sigma: Tensor | None = None
+    ) -> Tensor:
+        """Velocity [batch, *latent_shape] in float32 at `x` (float32) and true `sigma` [batch]."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images [batch, 1 or 3, height, width] in [0, 1]."""
+        ...
+
+
+class SmallAdapter:
+    """Adapter of :class:`~noria.core.flow.SmallTransformer`; a prompt is a class number such as "7"."""
+
+    lora_targets = ["to_qkv", "to_out", "up", "down"]
+
+    def __init__(self, network: SmallTransformer, *, shift: float = 1.0) -> None:
+        c = network.config
+        self.name = "small"
+        self.network: nn.Module = network
+        self.classes = c.classes
+        self.contract = SigmaContract(shift)
+        self.latent_shape: tuple[int, ...] = (c.channels, c.image_size, c.image_size)
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        """Class labels [batch] of prompts that are class numbers.
+
+        Raises:
+            DataError: a prompt is not a class number.
+        """
+        labels = []
+        for number, prompt in enumerate(prompts, start=1):
+            if not prompt.strip().isdecimal() or int(prompt) >= self.classes:
+                raise DataError(
+                    f"prompt {prompt!r} is not a class",
+                    where=f"prompt {number}",
+                    mend=f"this model takes a class number, 0 to {self.classes - 1}",
+                )
+            labels.append(int(prompt))
+        return {"labels": torch.tensor(labels, device=self._device)}
+
+    def null(self, batch: int) -> Condition:
+        """The null class, `batch` times."""
+        return {"labels": torch.full((batch,), self.classes, device=self._device)}
+
+    def velocity(
+        self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, source_sigma: Tensor | None = None
+    ) -> Tensor:
+        """The network's velocity, in float32."""
+        out: Tensor = network(x, sigma, condition["labels"], source_sigma)
+        return out.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels from [−1, 1] to [0, 1]."""
+        return (latents.clamp(-1, 1) + 1) / 2
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
