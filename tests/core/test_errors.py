@@ -1,0 +1,67 @@
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from noria.core import errors
+from noria.core.errors import DivergenceError, MissingExtra, NoriaError, require
+
+
+def test_an_error_is_one_line_in_the_order_where_what_mend():
+    error = NoriaError("no such\n  preset 'x'", where="a.yaml:3", mend="choose cdm")
+    assert str(error) == "a.yaml:3: no such preset 'x'; choose cdm"
+    assert str(NoriaError("what alone")) == "what alone"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConfigError("bad", where="a.yaml:3", mend="mend it"),
+        MissingExtra("diffusers", "distill"),
+    ],
+)
+def test_an_error_crosses_a_process_boundary_unchanged(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert copy.__dict__ == error.__dict__
+
+
+def test_bad_input_exits_2_and_a_failed_check_1():
+    kinds = {
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NoriaError)
+    }
+    assert len(kinds) == 8
+    assert {kind for kind in kinds if kind.exit_code != 2} == {DivergenceError}
+    assert DivergenceError.exit_code == 1
+
+
+def test_require_returns_the_module():
+    assert require("json.decoder", "distill").JSONDecoder
+
+
+def test_require_names_the_package_and_the_extra_that_mend_it(tmp_path, monkeypatch):
+    (tmp_path / "present_module.py").write_text("import absent_package.part\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module in ("absent_package", "present_module"):
+        with pytest.raises(MissingExtra, match=r"'absent_package' is not installed; .* \"noria\[distill\]\""):
+            require(module, "distill")
+
+
+def test_require_lets_faults_that_installing_would_not_mend_through(tmp_path, monkeypatch):
+    (tmp_path / "broken_module.py").write_text("from json import no_such_name\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match="no_such_name"):
+        require("broken_module", "distill")
+    with pytest.raises(ModuleNotFoundError, match="no_such_system"):
+        require("noria.no_such_system", "distill")
+
+
+def test_the_light_modules_import_nothing_heavy():
+    code = (
+        "import sys, noria, noria.core.errors, noria.core.config, noria.core.progress\n"
+        "print([m for m in ('torch', 'numpy', 'scipy', 'altair', 'rich', 'jinja2') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
