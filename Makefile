@@ -14,6 +14,8 @@ SYSTEM ?= distill
 TESTS ?=
 ARGS ?=
 
+export NO_MKDOCS_2_WARNING := 1
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A change in what is to be installed changes the name of the stamp, and so sets up again.

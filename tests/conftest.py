@@ -1,0 +1,54 @@
+"""What holds for every test: one thread a worker, and a reason for each one that this machine cannot run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+
+# Before anything imports numpy or PyTorch: pytest-xdist's workers share the cores, and inherit this.
+for _library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_browser() -> str | None:
+    """A Chromium on this machine, if there is one."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def has_gpu() -> bool:
+    """Whether PyTorch sees an accelerator."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium, for `playwright` to launch as `executable_path`; a test that takes it is a `browser` test."""
+    path = find_browser()
+    assert path, "no Chromium"
+    return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+    # CI has to run them all: .ci/run installs Chromium, and without it these tests fail there instead of skipping.
+    if not find_browser() and os.environ.get("CI") != "true":
+        _skip(items, "browser", "no Chromium here (apt-get install chromium)")
+    if any(item.get_closest_marker("gpu") for item in items) and not has_gpu():
+        _skip(items, "gpu", "no accelerator here")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,143 @@
+"""Facts about the project itself: its pins, its wheel, its documentation, its promises to a newcomer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SYSTEMS = ["skills", "routing", "mtp", "credit", "editing", "distill", "tryon", "reports", "grounding", "blending"]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    split = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in split}
+
+
+def closure(*extras: str) -> set[str]:
+    """Everything that installing `noria[extras]` brings along on this machine, by the installed packages' word."""
+    seen: set[tuple[str, str]] = set()
+    todo = [("noria", extra) for extra in ("", *extras)]
+    while todo:
+        package, extra = todo.pop()
+        if (package, extra) in seen:
+            continue
+        seen.add((package, extra))
+        for line in metadata.requires(package) or []:
+            wanted = Requirement(line)
+            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+                todo += [(canonicalize_name(wanted.name), e) for e in ("", *wanted.extras)]
+    return {package for package, _ in seen} - {"noria"}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.split("\0") if name]
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    pinned = pins()
+    installed = {name: metadata.version(name).partition("+")[0] for name in closure("all", "dev", "docs")}
+    assert {name: version for name, version in installed.items() if pinned.get(name) != version} == {}
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11) or sys.platform != "linux", reason="pins are of 3.11 on Linux")
+def test_nothing_is_pinned_that_nothing_needs() -> None:
+    assert set(pins()) - closure("all", "dev", "docs") == set()
+
+
+def test_no_pin_brings_torchvision_or_cuda() -> None:
+    assert not [name for name in pins() if re.match(r"nvidia|cuda|triton|torchvision|torch-fidelity", name)]
+
+
+def test_the_core_and_the_command_line_install_without_a_framework() -> None:
+    heavy = {"torch", "diffusers", "transformers", "scikit-learn"}
+    assert heavy.isdisjoint(closure())
+    assert heavy <= closure("all")
+
+
+def test_the_wheel_holds_every_tracked_file_of_the_package(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry_points = archive.read(f"noria-{PROJECT['version']}.dist-info/entry_points.txt").decode()
+    source = ROOT / "src"
+    assert {str(path.relative_to(source)) for path in tracked() if source in path.parents} <= names
+    assert "noria/py.typed" in names
+    assert f"noria-{PROJECT['version']}.dist-info/licenses/LICENSE" in names
+    assert "noria = noria.cli:main" in entry_points
+    assert not [name for name in names if not name.startswith("noria")]
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning_and_asks_nothing_of_the_network(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    fetched = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc=["']?(?:https?:)?//|<link\b[^>]*\bhref=["']?(?:https?:)?//""")
+    pages = list(tmp_path.rglob("*.html"))
+    assert pages
+    assert [page.name for page in pages if fetched.search(page.read_text())] == []
+
+
+def test_every_module_has_an_api_page() -> None:
+    documented = {
+        line.split()[1]
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for line in page.read_text().splitlines()
+        if line.startswith(":::")
+    }
+    modules = {
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in tracked()
+        if path.suffix == ".py" and ROOT / "src" / "noria" in path.parents and path.exists()
+    }
+    public = {m for m in modules if not re.search(r"\.(__init__|__main__|cli)$", m) and "._" not in m}
+    assert documented == public
+
+
+def test_no_tracked_file_is_above_4_mb() -> None:
+    assert [path.name for path in tracked() if path.exists() and path.stat().st_size > 4 * 2**20] == []
+
+
+def test_the_readme_promises_commands_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    promised = {t for page in pages for t in re.findall(r"(?m)(?:^|`)make ([a-z]+)", page.read_text())}
+    assert {"run", "test"} <= promised <= targets
+
+
+def test_the_readme_lists_the_ten_systems_as_they_are() -> None:
+    rows = re.findall(r"^\| \[?`noria\.(\w+)`.*\| ([a-z ]+) \|$", (ROOT / "README.md").read_text(), flags=re.M)
+    assert [system for system, _ in rows] == SYSTEMS
+    built = [system for system in SYSTEMS if (ROOT / "src" / "noria" / system / "proof.py").exists()]
+    assert [system for system, state in rows if state != "not built"] == built
+
+
+def test_links_between_the_projects_pages_lead_somewhere() -> None:
+    broken = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert re.search(rf"^## {re.escape(PROJECT['version'])}\b", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
