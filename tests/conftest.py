@@ -6,11 +6,11 @@ import importlib.util
 import os
 import shutil
 
+import pytest
+
 # Before anything imports numpy or PyTorch: pytest-xdist's workers share the cores, and inherit this.
 for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
-
-import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -31,7 +31,7 @@ def has_gpu() -> bool:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of Chromium, for `playwright` to launch as `executable_path`; a test that takes it is a `browser` test."""
+    """The path of Chromium, for playwright's `executable_path`; a test that takes it is a `browser` test."""
     path = find_browser()
     assert path, "no Chromium"
     return path
