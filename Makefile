@@ -17,7 +17,7 @@ ARGS ?=
 export NO_MKDOCS_2_WARNING := 1
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # A change in what is to be installed changes the name of the stamp, and so sets up again.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 READY_DEV := $(VENV)/.ready-dev-$(KEY)
