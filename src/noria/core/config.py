@@ -1,0 +1,274 @@
+"""Settings: a frozen, closed pydantic model, filled from a YAML file and `key.sub=value` overrides.
+
+Whatever is wrong is told in one line that names the file and line, or the override, the field, and a near miss.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from noria.core.errors import ConfigError
+
+_MAX_BYTES = 1_000_000
+_MAX_VALUES = 100_000  # after aliases are followed: a few lines of them can stand for billions
+_Path = tuple[Hashable, ...]
+
+
+class Config(BaseModel):
+    """The base of every settings object: frozen, no unknown field, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def load_config(
+    cls: type[T],
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> T:
+    """Read settings. Later sources win field by field: `base`, then the YAML `file`, then the `overrides`.
+
+    Args:
+        cls: the settings to fill.
+        file: a YAML 1.2 mapping. Unlike PyYAML's default, `1e-5` is a number and `on` is a word.
+        overrides: `key.sub=value` each, the value a YAML scalar, list or mapping.
+        base: values below both, such as a preset.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown field, a value out of its range.
+    """
+    origins: dict[_Path, str] = {}
+    values: dict[str, Any] = {}
+    _merge(values, base or {})
+    if file is not None:
+        _merge(values, _read_file(file, origins))
+    for text in overrides:
+        path, value = _parse_override(text)
+        _claim(origins, path, value, f"override {text!r}")
+        nested = value
+        for key in reversed(path):
+            nested = {key: nested}
+        _merge(values, nested)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, cls, origins, file) from None
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core types only: `1e-5` is a float; `on`, `yes`, `12:30` and `2026-01-01` are strings."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (PyYAML keeps its tables on the class)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    "-+.0123456789",
+)
+
+
+def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    text = str(loader.construct_scalar(node)).lower()
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
+
+
+def _read_file(file: Path, origins: dict[_Path, str]) -> dict[str, Any]:
+    where = str(file)
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", where=where) from None
+    if len(raw) > _MAX_BYTES:
+        raise ConfigError(f"{len(raw)} bytes is too long for settings (at most {_MAX_BYTES})", where=where)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError("not UTF-8", where=f"{where}:{line}", mend="save the file as UTF-8") from None
+    node, value = _parse(text, where)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError("expected `field: value` lines", where=f"{where}:1")
+    for count, (path, line) in enumerate(_lines(node, where)):
+        if count >= _MAX_VALUES:
+            raise ConfigError(f"more than {_MAX_VALUES} values", where=where)
+        origins[path] = f"{where}:{line}"
+    return value
+
+
+def _parse_override(text: str) -> tuple[_Path, Any]:
+    key, equals, value = text.partition("=")
+    path: _Path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
+        raise ConfigError("expected key.sub=value", where=f"override {text!r}")
+    return path, _parse(value, f"override {text!r}")[1]
+
+
+def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
+    """The document's node tree, which knows the lines, and its value."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return node, None if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if mark is not None and not where.startswith("override"):
+            where = f"{where}:{mark.line + 1}"
+        raise ConfigError(f"not YAML: {error.problem or error.context}", where=where) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not YAML: {error or 'nested too deep'}", where=where) from None
+    finally:
+        loader.dispose()
+
+
+def _lines(
+    node: yaml.Node | None, where: str, path: _Path = (), above: tuple[int, ...] = ()
+) -> Iterable[tuple[_Path, int]]:
+    """Every path in the document with its line. A key given twice, or a node inside itself, is an error."""
+    if id(node) in above:
+        raise ConfigError("an alias that contains itself", where=where)
+    above = (*above, id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ConfigError(
+                    f"{key.value!r} is given twice", where=f"{where}:{line}", mend="keep one of them"
+                )
+            seen.add(key.value)
+            yield (*path, key.value), line
+            yield from _lines(value, where, (*path, key.value), above)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, where, (*path, index), above)
+
+
+def _claim(origins: dict[_Path, str], path: _Path, value: Any, origin: str) -> None:
+    """Note that `value` at `path` now comes from `origin`, and nothing it replaced is to blame any more."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _claim(origins, (*path, key), below, origin)
+    else:
+        for replaced in [other for other in origins if other[: len(path)] == path]:
+            del origins[replaced]
+    origins[path] = origin
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Lay `values` over `into`: mappings field by field, anything else as a whole. Shares nothing with `values`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            into[key] = dict(below) if isinstance(below, dict) else {}
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+# --- explaining ---------------------------------------------------------------------------------------------
+
+
+def _explain(
+    error: ValidationError, cls: type[BaseModel], origins: Mapping[_Path, str], file: Path | None
+) -> ConfigError:
+    # An unknown field first: a misspelt name is also reported as a missing one, and explains it.
+    details = sorted(error.errors(include_url=False), key=lambda d: d["type"] != "extra_forbidden")
+    detail = details[0]
+    path: _Path = detail["loc"]
+    name = ".".join(str(part) for part in path)
+    where = _origin(path, origins) or (str(file) if file is not None else None)
+    mend: str | None = None
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(cls, path[:-1])
+        what = f"unknown field {name!r}"
+        mend = _near_miss(str(path[-1]), known) or (
+            f"choose from {', '.join(sorted(known))}" if known else None
+        )
+    elif detail["type"] == "missing":
+        what = f"{name} is missing"
+    else:
+        message = detail["msg"].removeprefix("Value error, ")
+        what = (
+            message[:1].lower() + message[1:] if message[:1].isupper() and message[1:2].islower() else message
+        )
+        what = f"{name}: {what}" if name else what
+        if detail["type"] in ("literal_error", "enum"):
+            options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
+            mend = _near_miss(str(detail["input"]), options)
+        if detail["type"] != "value_error":
+            what = f"{what}, got {_short(detail['input'])}"
+    if len(details) > 1:
+        what = f"{what} (and {len(details) - 1} more)"
+    return ConfigError(what, where=where, mend=mend)
+
+
+def _origin(path: _Path, origins: Mapping[_Path, str]) -> str | None:
+    """Where the value came from: its own line, else its parent's; an override of the very path beats a line."""
+    for length in range(len(path), 0, -1):
+        prefix = path[:length]
+        if prefix in origins:
+            return origins[prefix]
+        below = [origin for other, origin in origins.items() if other[:length] == prefix]
+        if below:
+            return below[-1]
+    return None
+
+
+def _fields_at(cls: type[BaseModel], path: _Path) -> set[str]:
+    """The field names of every model that `path` can lead to from `cls` (a union can lead to several)."""
+    models = [cls]
+    for part in path:
+        if any(part in model.model_fields for model in models):
+            annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
+            models = [model for annotation in annotations for model in _models_in(annotation)]
+        # else: an index into a list, or the tag pydantic adds for a union's member: the models stay the same.
+    return {field for model in models for field in model.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+def _near_miss(word: str, known: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
