@@ -67,6 +67,7 @@ class ObjectiveConfig(Config):
 
     Attributes:
         ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale, α − 1 does.
+        dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides the read itself.
         ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release), above it (the argument
             of Decoupled-DMD), or anywhere.
         off_point: where CDM puts its point: along the student's velocity, by Gaussian re-noise of a clean estimate,
@@ -85,6 +86,7 @@ class ObjectiveConfig(Config):
     consistency_weight: float = Field(0.0, ge=0)
     ca_scale: float = Field(7.0, ge=0)
     ca_convention: Literal["difference", "guidance"] = "difference"
+    dm_guidance: float = Field(1.0, ge=0)
     ca_tau: TauSampler = "capped"
     dm_tau: TauSampler = "uniform"
     cdm_tau: TauSampler = "uniform"
@@ -196,11 +198,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cdm": {},
     "cdm-sd3": {"iterations": 4001, "batch_size": 128, "height": 1024, "width": 1024, "precision": "bf16"},
     "cdm-longcat": {"iterations": 2001, "batch_size": 64, "height": 1024, "width": 1024, "precision": "bf16"},
-    "dmd2": {**_FIXED, "update_ratio": 5, "objective": {"ca_weight": 0.0, "cdm_weight": 0.0}, "critic": {"source": "final_x0"}},
+    "dmd2": {
+        **_FIXED,
+        "update_ratio": 5,
+        "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0, "min_norm": 0.0},
+        "critic": {"source": "final_x0", "merge": 0.0},
+    },
     "decoupled-dmd": {**_FIXED, "objective": {"cdm_weight": 0.0, "ca_tau": "above"}},
     "tdm-like": {
         **_FIXED,
-        "objective": {"ca_weight": 0.0, "cdm_weight": 0.0},
+        "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0},
         "critic": {"source": "anchor_conditioned", "merge": 0.0},
     },
     "consistency": {

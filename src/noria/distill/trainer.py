@@ -286,6 +286,8 @@ class Distiller:
             tau = self._tau(o.dm_tau, draws.uniform[2], rollout.sigma)
             z = objectives.renoise(at_anchor_dm, draws.noise[DM], tau)
             reads += [("dm_real", "teacher", z, tau, True), ("dm_fake", "critic", z, tau, True)]
+            if o.dm_guidance != 1:
+                reads.append(("dm_null", "teacher", z, tau, False))
             levels["dm_fake"] = rollout.sigma
         if off is not None:
             tau = self._tau(o.cdm_tau, draws.uniform[3], sigma_off)
@@ -310,6 +312,10 @@ class Distiller:
             losses["ca"] = o.ca_weight * objectives.push(at_anchor, directions["ca"], got["ca_real"], o.min_norm)
         if at_anchor_dm is not None and o.dm_weight:
             directions["dm"] = objectives.dm_direction(got["dm_real"], got["dm_fake"])
+            if o.dm_guidance != 1:
+                directions["dm"] = directions["dm"] + objectives.ca_direction(
+                    got["dm_real"], got["dm_null"], o.dm_guidance, convention="guidance"
+                )
             losses["dm"] = o.dm_weight * objectives.push(at_anchor_dm, directions["dm"], got["dm_real"], o.min_norm)
         if off is not None:
             directions["cdm"] = objectives.dm_direction(got["cdm_real"], got["cdm_fake"])
