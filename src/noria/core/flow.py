@@ -12,6 +12,7 @@ diffusers pipeline takes as `sigmas=`, is *pre-shift*. :class:`SigmaContract` is
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,8 +97,10 @@ class SigmaContract:
         for s in values:
             if not 0 < s <= 1:
                 raise ConfigError(f"σ = {s} leaves (0, 1]", where="σ grid", mend="keep every value in (0, 1]")
-        if any(b >= a for a, b in zip(values, values[1:], strict=False)):
-            raise ConfigError(f"the σ grid {values} does not fall strictly", mend="sort it from noise (1) to data")
+        if any(b >= a for a, b in itertools.pairwise(values)):
+            raise ConfigError(
+                f"the σ grid {values} does not fall strictly", mend="sort it from noise (1) to data"
+            )
         true = self.shifted(torch.tensor(values, dtype=torch.float64)).float()
         return torch.cat([true, torch.zeros(1)])
 
@@ -169,7 +172,7 @@ def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tenso
         sigmas: true σ [steps + 1], falling; the last is usually 0.
     """
     sigmas = sigmas.to(x.device, torch.float32)
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in itertools.pairwise(sigmas):
         x = x + (then - now) * velocity(x, now.expand(x.shape[0]))
     return x
 
@@ -235,7 +238,9 @@ class _Block(nn.Module):
         batch, tokens, width = x.shape
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
         h = torch.addcmul(shift1, self.norm(x), 1 + scale1)
-        q, k, v = self.to_qkv(h).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.to_qkv(h).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        )
         h = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
         x = torch.addcmul(x, gate1, self.to_out(h))
         h = torch.addcmul(shift2, self.norm(x), 1 + scale2)
@@ -244,7 +249,8 @@ class _Block(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """A class-conditional diffusion transformer (adaLN-zero; Peebles & Xie 2023, arXiv 2212.09748) for CPU-sized proofs.
+    """A class-conditional diffusion transformer (adaLN-zero; Peebles & Xie 2023, arXiv 2212.09748) for
+    CPU-sized proofs.
 
     It predicts the velocity. Class `config.classes` is the null condition. `source_sigma` optionally tells a critic at
     which σ the sample it sees was predicted; its embedding starts at zero, so a network copied from a teacher that
@@ -264,7 +270,9 @@ class SmallTransformer(nn.Module):
         side, width = config.image_size // config.patch, config.width
         self.patchify = nn.Linear(config.channels * config.patch**2, width)
         self.position = nn.Parameter(torch.randn(1, side * side, width) * 0.02)
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000.0), width // 2)), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(0, math.log(1000.0), width // 2)), persistent=False
+        )
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.source = nn.Linear(width, width)
         self.label = nn.Embedding(config.classes + 1, width)
@@ -291,7 +299,11 @@ class SmallTransformer(nn.Module):
         """
         c, p = self.config, self.config.patch
         side = c.image_size // p
-        h = x.reshape(-1, c.channels, side, p, side, p).permute(0, 2, 4, 1, 3, 5).reshape(x.shape[0], side * side, -1)
+        h = (
+            x.reshape(-1, c.channels, side, p, side, p)
+            .permute(0, 2, 4, 1, 3, 5)
+            .reshape(x.shape[0], side * side, -1)
+        )
         h = self.patchify(h) + self.position
         condition = self.time(self._waves(sigma)) + self.label(labels)
         if source_sigma is not None:
@@ -302,4 +314,5 @@ class SmallTransformer(nn.Module):
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)
         h = self.unpatchify(torch.addcmul(shift, self.norm(h), 1 + scale))
         h = h.reshape(-1, side, side, c.channels, p, p).permute(0, 3, 1, 4, 2, 5)
-        return h.reshape(x.shape)
+        out: Tensor = h.reshape(x.shape)
+        return out

@@ -59,7 +59,12 @@ class FlowAdapter(Protocol):
         ...
 
     def velocity(
-        self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, source_sigma: Tensor | None = None
+        self,
+        network: nn.Module,
+        x: Tensor,
+        sigma: Tensor,
+        condition: Condition,
+        source_sigma: Tensor | None = None,
     ) -> Tensor:
         """Velocity [batch, *latent_shape] in float32 at `x` (float32) and true `sigma` [batch]."""
         ...
@@ -72,11 +77,10 @@ class FlowAdapter(Protocol):
 class SmallAdapter:
     """Adapter of :class:`~noria.core.flow.SmallTransformer`; a prompt is a class number such as "7"."""
 
-    lora_targets = ["to_qkv", "to_out", "up", "down"]
-
     def __init__(self, network: SmallTransformer, *, shift: float = 1.0) -> None:
         c = network.config
         self.name = "small"
+        self.lora_targets = ["to_qkv", "to_out", "up", "down"]
         self.network: nn.Module = network
         self.classes = c.classes
         self.contract = SigmaContract(shift)
@@ -104,7 +108,12 @@ class SmallAdapter:
         return {"labels": torch.full((batch,), self.classes, device=self._device)}
 
     def velocity(
-        self, network: nn.Module, x: Tensor, sigma: Tensor, condition: Condition, source_sigma: Tensor | None = None
+        self,
+        network: nn.Module,
+        x: Tensor,
+        sigma: Tensor,
+        condition: Condition,
+        source_sigma: Tensor | None = None,
     ) -> Tensor:
         """The network's velocity, in float32."""
         out: Tensor = network(x, sigma, condition["labels"], source_sigma)

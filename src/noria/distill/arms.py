@@ -1,11 +1,13 @@
 """One arm of the proof: train a student of a teacher by a named recipe and seed, measure it on the whole ladder.
 
-Every arm shares the teacher, the guidance strength, the number of student steps, the batch size and the evaluation noise; it differs in
-its preset and its own few overrides only. An arm is a pure function of its settings, so arms run in any order and process.
+Every arm shares the teacher, the guidance strength, the number of student steps, the batch size and the
+evaluation noise; it differs in its preset and its own few overrides only. An arm is a pure function of its
+settings, so arms run in any order and process.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from noria.distill.data import ImageSet
+    from torch import Tensor
 
 __all__ = [
     "ARMS",
@@ -33,7 +34,8 @@ __all__ = [
 ]
 
 DIGITS_TEACHER = Path(__file__).parent / "assets" / "digits_teacher.safetensors"
-"""A teacher of scikit-learn's 8×8 digits that ships with the package; `noria distill teacher --data digits` rebuilds it."""
+"""A teacher of scikit-learn's 8×8 digits that ships with the package; `noria distill teacher --data digits`
+rebuilds it."""
 LADDER = (1, 2, 3, 4, 6, 8)
 """Numbers of steps a student is evaluated at; it is trained for 4."""
 FOREIGN = "4, shift 3"
@@ -73,7 +75,9 @@ _TOLD = {"critic": {"source": "anchor_conditioned"}}
 
 ARMS: dict[str, Recipe] = {
     "CDM": Recipe("cdm", "dynamic schedule, CA + DM + CDM", _END),
-    "CDM, critic at anchor": Recipe("cdm", "the release's critic source", {"critic": {"source": "anchor_x0"}}),
+    "CDM, critic at anchor": Recipe(
+        "cdm", "the release's critic source", {"critic": {"source": "anchor_x0"}}
+    ),
     "CDM, critic told anchor": Recipe("cdm", "critic at the anchor, told its σ", _TOLD),
     "CDM, fixed grid": Recipe("cdm-no-schedule", "CDM without the dynamic schedule", _END),
     "CDM, no CDM term": Recipe("cdm-no-cdm", "dynamic schedule, CA + DM", _END),
@@ -86,13 +90,17 @@ ARMS: dict[str, Recipe] = {
 
 
 def sampling_grids(teacher: bool = False) -> dict[str, list[float]]:
-    """Pre-shift σ lists by name: the ladder's even grids and, under the name FOREIGN, the shifted one (already true σ)."""
+    """Pre-shift σ lists by name: the ladder's even grids and, under the name FOREIGN, the shifted one
+    (already true σ).
+    """
     grids = {str(n): [1 - i / n for i in range(n)] for n in ((*LADDER, 50) if teacher else LADDER)}
     grids[FOREIGN] = [3 * s / (1 + 2 * s) for s in (1.0, 0.75, 0.5, 0.25)]
     return grids
 
 
-def run_arm(arm: str, seed: int, scale: dict[str, Any], folder: str, data_folder: str | None) -> dict[str, Any]:
+def run_arm(
+    arm: str, seed: int, scale: dict[str, Any], folder: str, data_folder: str | None
+) -> dict[str, Any]:
     """Train and measure one arm.
 
     Args:
@@ -139,7 +147,12 @@ def run_arm(arm: str, seed: int, scale: dict[str, Any], folder: str, data_folder
         rows = [generator.choice(by_class[int(p)]) for p in prompts]
         return torch.as_tensor(data.images[rows])
 
-    distiller = Distiller(adapter, config, ClassPrompts(adapter.classes), images=images if recipe.preset == "consistency" else None)
+    distiller = Distiller(
+        adapter,
+        config,
+        ClassPrompts(adapter.classes),
+        images=images if recipe.preset == "consistency" else None,
+    )
     began, curve = time.perf_counter(), []
     while distiller.iteration < config.iterations:
         step = distiller.step()
@@ -148,11 +161,18 @@ def run_arm(arm: str, seed: int, scale: dict[str, Any], folder: str, data_folder
     seconds = time.perf_counter() - began
     result = measure(distiller, recipe, s, data, Path(folder), role="student")
     work = vars(distiller.work)
-    return result | {"seconds": seconds, "steps": distiller.student_steps, "forwards": sum(work.values()), "curve": curve}
+    return result | {
+        "seconds": seconds,
+        "steps": distiller.student_steps,
+        "forwards": sum(work.values()),
+        "curve": curve,
+    }
 
 
 def run_teacher(seed: int, scale: dict[str, Any], folder: str, data_folder: str | None) -> dict[str, Any]:
-    """Measure the teacher itself, at the arms' guidance, on the ladder and at 50 steps; returned as :func:`run_arm` does."""
+    """Measure the teacher itself, at the arms' guidance, on the ladder and at 50 steps; returned as
+    :func:`run_arm` does.
+    """
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig
     from noria.distill.teacher import load_teacher
@@ -162,20 +182,29 @@ def run_teacher(seed: int, scale: dict[str, Any], folder: str, data_folder: str 
     adapter = SmallAdapter(load_teacher(Path(folder) / "teacher.safetensors"))
     distiller = Distiller(adapter, DistillConfig(seed=seed), ClassPrompts(adapter.classes))
     began = time.perf_counter()
-    result = measure(distiller, Recipe("cdm", ""), s, load_data(s, data_folder), Path(folder), role="teacher", seed=seed)
+    result = measure(
+        distiller, Recipe("cdm", ""), s, load_data(s, data_folder), Path(folder), role="teacher", seed=seed
+    )
     return result | {"seconds": time.perf_counter() - began, "steps": 0, "forwards": 0, "curve": []}
 
 
 def measure(
-    distiller: Any, recipe: Recipe, scale: Scale, data: ImageSet, folder: Path, *, role: str, seed: int | None = None
+    distiller: Any,
+    recipe: Recipe,
+    scale: Scale,
+    data: ImageSet,
+    folder: Path,
+    *,
+    role: str,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Samples of a network on every grid, scored against the data in the classifier's features.
 
     The evaluation noise depends on the seed only, so arms of one seed are compared on the same noise.
     """
     import torch
-
     from noria.distill.classifier import evaluate_samples
+
     from noria.distill.draws import key
 
     seed = distiller.config.seed if seed is None else seed
@@ -207,7 +236,7 @@ def _renoising(distiller: Any, prompts: list[str], noise: Tensor, sigmas: Tensor
 
     generator = torch.Generator().manual_seed(seed)
     x = noise
-    for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, then in itertools.pairwise(sigmas):
         clean = distiller.sample(prompts, x, torch.stack([now, torch.zeros(())]))
         x = (1 - then) * clean + then * torch.randn(noise.shape, generator=generator)
     return x

@@ -1,7 +1,8 @@
 """Speed of the distillation loop against the straightforward order of the same algorithm.
 
-Both sides run the same model, batch and random numbers in one process, in alternation. The peer simulates every sample to the end of its
-schedule, runs one student forward for each of CA, DM and CDM, and reads the teachers one call at a time.
+Both sides run the same model, batch and random numbers in one process, in alternation. The peer simulates
+every sample to the end of its schedule, runs one student forward for each of CA, DM and CDM, and reads the
+teachers one call at a time.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def benchmarks(*, rounds: int = 12) -> Benchmark:
         rounds: timed turns of each side.
     """
     import torch
-
     from noria.core.bench import Benchmark, Row, alternate
+
     from noria.distill.adapters import SmallAdapter
     from noria.distill.arms import DIGITS_TEACHER, ClassPrompts
     from noria.distill.config import DistillConfig, preset

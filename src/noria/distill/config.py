@@ -7,6 +7,7 @@ same trainer. Defaults are those of the released CDM recipes (arXiv 2605.06376).
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -51,7 +52,7 @@ class ScheduleConfig(Config):
             raise ValueError(f"σ steps {list(steps)} must be one or more values in (0, 1]")
         if steps[0] != 1:
             raise ValueError(f"σ steps {list(steps)} must start at 1, pure noise")
-        if any(b >= a for a, b in zip(steps, steps[1:], strict=False)):
+        if any(b >= a for a, b in itertools.pairwise(steps)):
             raise ValueError(f"σ steps {list(steps)} must fall strictly")
         return steps
 
@@ -66,9 +67,10 @@ class ObjectiveConfig(Config):
     """The student's terms, their weights and the axes of the paper's ablations (CDM §3.3, Eq. 3-8).
 
     Attributes:
-        ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale, α − 1 does.
-        dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides the read itself.
-        ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release), above it (the argument
+        ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale,
+        α − 1 does. dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides
+        the read itself. ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release),
+        above it (the argument
             of Decoupled-DMD), or anywhere.
         off_point: where CDM puts its point: along the student's velocity, by Gaussian re-noise of a clean estimate,
             or at the anchor itself (`trajectory`).
@@ -128,8 +130,9 @@ class OptimizerConfig(Config):
 class CriticConfig(OptimizerConfig):
     """The fake teacher: its optimiser, what it is trained on, and the merge φ ← (1 − merge) φ + merge θ.
 
-    `source`: the student's x̂₀ at the shared anchor (`anchor_x0`, the release), at the end of its rollout (`final_x0`), half
-    of the batch each (`mix`), or at the anchor with the anchor's σ told to the critic (`anchor_conditioned`).
+    `source`: the student's x̂₀ at the shared anchor (`anchor_x0`, the release), at the end of its rollout
+    (`final_x0`), half of the batch each (`mix`), or at the anchor with the anchor's σ told to the critic
+    (`anchor_conditioned`).
     """
 
     lr: float = Field(5e-6, gt=0)
@@ -235,5 +238,7 @@ def preset(name: str) -> dict[str, Any]:
 
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown preset {name!r}", where="preset", mend=f"{hint}one of: {', '.join(PRESETS)}")
+        raise ConfigError(
+            f"unknown preset {name!r}", where="preset", mend=f"{hint}one of: {', '.join(PRESETS)}"
+        )
     return copy.deepcopy(PRESETS[name])

@@ -1,8 +1,8 @@
 """All randomness of one training iteration, drawn before anything is computed.
 
 Each sample of the *global* batch owns a stream keyed by (seed, iteration, sample). A draw is therefore a pure function
-of its key: it does not depend on how many processes share the batch, on the execution order, or on what ran before, which makes
-resume exact and a two-process run equal to a one-process one.
+of its key: it does not depend on how many processes share the batch, on the execution order, or on what ran
+before, which makes resume exact and a two-process run equal to a one-process one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def draw(
     uniform_batch = torch.rand((), generator=cpu.manual_seed(key(config.seed, iteration, -1)))
     columns = _SCALARS + (schedule.max_steps - 1 if schedule.kind != "fixed" else 0)
     rows = [
-        torch.rand(columns, generator=cpu.manual_seed(key(config.seed, iteration, n))) for n in range(share * processes)
+        torch.rand(columns, generator=cpu.manual_seed(key(config.seed, iteration, n)))
+        for n in range(share * processes)
     ]
     uniform = torch.stack(rows)
     lengths = schedule_lengths(schedule, uniform_batch, uniform[:, 0])

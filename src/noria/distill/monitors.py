@@ -20,7 +20,9 @@ SIGMA_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
     """Mean over the batch of cos(a, b), both [batch, ...]; None when some direction is zero."""
-    value = torch.nn.functional.cosine_similarity(a.flatten(1).float(), b.flatten(1).float(), dim=1, eps=1e-12)
+    value = torch.nn.functional.cosine_similarity(
+        a.flatten(1).float(), b.flatten(1).float(), dim=1, eps=1e-12
+    )
     lengths = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     return float(value[lengths > 0].mean()) if bool((lengths > 0).any()) else None
 
@@ -35,10 +37,16 @@ def binned_norms(direction: Tensor, scale: Tensor, sigma: Tensor) -> dict[str, f
     rms = (direction.float() / scale).flatten(1).square().mean(dim=1).sqrt()
     bins = torch.bucketize(sigma.cpu(), torch.tensor(SIGMA_BINS[1:-1]), right=True)
     rms = rms.cpu()
-    return {f"push_bin{b}": float(rms[bins == b].mean()) for b in range(len(SIGMA_BINS) - 1) if bool((bins == b).any())}
+    return {
+        f"push_bin{b}": float(rms[bins == b].mean())
+        for b in range(len(SIGMA_BINS) - 1)
+        if bool((bins == b).any())
+    }
 
 
-def check_health(iteration: int, values: dict[str, float], *, max_std_ratio: float, last_good: str | None) -> None:
+def check_health(
+    iteration: int, values: dict[str, float], *, max_std_ratio: float, last_good: str | None
+) -> None:
     """Stop a run that has blown up.
 
     Raises:
@@ -48,7 +56,9 @@ def check_health(iteration: int, values: dict[str, float], *, max_std_ratio: flo
     for name, value in values.items():
         if name.startswith(("loss", "grad_norm")) and not math.isfinite(value):
             raise DivergenceError(
-                f"{name} is {value}", where=f"iteration {iteration}", mend=f"{resume}; lower student.lr or critic.lr"
+                f"{name} is {value}",
+                where=f"iteration {iteration}",
+                mend=f"{resume}; lower student.lr or critic.lr",
             )
     ratio = values.get("std_ratio", 1.0)
     if not 1 / max_std_ratio < ratio < max_std_ratio:

@@ -1,8 +1,8 @@
 """The loss algebra of distribution-matching distillation, as pure functions of tensors.
 
-Every student term is one *push*: the clean estimate is asked to move by a direction Δ, scaled by how far the guidance-free
-teacher read is from it. CA, DM and CDM differ only in Δ and in where the estimate was made (CDM, Eq. 3-8).
-Shapes: clean images and directions [batch, ...]; σ and τ [batch].
+Every student term is one *push*: the clean estimate is asked to move by a direction Δ, scaled by how far the
+guidance-free teacher read is from it. CA, DM and CDM differ only in Δ and in where the estimate was made
+(CDM, Eq. 3-8). Shapes: clean images and directions [batch, ...]; σ and τ [batch].
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from torch import Tensor
 
 from noria.core.flow import expand_like, interpolate
 
-__all__ = ["ca_direction", "consistency_loss", "dm_direction", "extrapolate", "flow_matching_loss", "push", "push_scale", "renoise"]
+__all__ = [
+    "ca_direction",
+    "consistency_loss",
+    "dm_direction",
+    "extrapolate",
+    "flow_matching_loss",
+    "push",
+    "push_scale",
+    "renoise",
+]
 
 
 def push_scale(clean: Tensor, reference: Tensor, min_norm: float = 0.1) -> Tensor:
@@ -41,7 +50,9 @@ def push(clean: Tensor, direction: Tensor, reference: Tensor, min_norm: float = 
     return (x - (x + step).detach()).square().mean()
 
 
-def ca_direction(conditional: Tensor, unconditional: Tensor, scale: float, *, convention: str = "difference") -> Tensor:
+def ca_direction(
+    conditional: Tensor, unconditional: Tensor, scale: float, *, convention: str = "difference"
+) -> Tensor:
     """CFG augmentation, Δ = α (R_c − R_∅) (CDM Eq. 3); `guidance` takes a CFG scale and uses α − 1 (Decoupled-DMD)."""
     factor = scale - 1 if convention == "guidance" else scale
     return factor * (conditional - unconditional)
@@ -61,12 +72,12 @@ def extrapolate(x: Tensor, velocity: Tensor, sigma: Tensor, to: Tensor) -> Tenso
 
 
 def flow_matching_loss(velocity: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
-    """mean ‖v − (ε − x₀)‖², the critic's loss."""
+    """Mean ‖v − (ε − x₀)‖², the critic's loss."""
     return (velocity.float() - (noise - clean).float()).square().mean()
 
 
 def consistency_loss(estimate: Tensor, target: Tensor) -> Tensor:
-    """mean ‖x̂₀(x_σ) − sg x̂₀(x_σ′)‖² between neighbours of one teacher ODE step (discrete consistency distillation)."""
+    """Mean ‖x̂₀(x_σ) − sg x̂₀(x_σ′)‖² between neighbours of one teacher ODE step (discrete consistency distillation)."""
     return (estimate.float() - target.detach().float()).square().mean()
 
 

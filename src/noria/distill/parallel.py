@@ -1,7 +1,7 @@
 """One process or many: the few distributed operations the trainer needs, applied from outside the mathematics.
 
-Launch with `accelerate launch`; DDP wraps full copies, LoRA gradients (small) are averaged in one call, and with an FSDP2 config the
-networks are sharded in place, block by block.
+Launch with `accelerate launch`; DDP wraps full copies, LoRA gradients (small) are averaged in one call, and
+with an FSDP2 config the networks are sharded in place, block by block.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from noria.core.errors import ConfigError, require
 
 if TYPE_CHECKING:
-    from noria.distill.roles import FullRoles, LoraRoles
+    from noria.distill.roles import FullRoles, LoraRoles, Role
 
 __all__ = ["Parallel"]
 
@@ -62,10 +62,13 @@ class Parallel:
 
         if not isinstance(roles, FullRoles):
             if self.sharded:
-                raise ConfigError("LoRA and FSDP2 do not combine", where="train", mend="use train=full or plain DDP")
+                raise ConfigError(
+                    "LoRA and FSDP2 do not combine", where="train", mend="use train=full or plain DDP"
+                )
             roles.base.to(self.device)
             return
-        for role in ("teacher", "student", "critic"):
+        everyone: tuple[Role, ...] = ("teacher", "student", "critic")
+        for role in everyone:
             network = roles.network(role).to(self.device)
             if self.sharded:
                 _shard(network)
@@ -84,7 +87,7 @@ class Parallel:
         flat = torch.cat([g.flatten() for g in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.processes
-        for g, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for g, piece in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             g.copy_(piece.view_as(g))
 
     def mean(self, value: Tensor) -> Tensor:

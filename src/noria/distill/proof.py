@@ -70,17 +70,19 @@ def prepare(context: ProofContext, scale: Scale) -> Path:
     if not teacher.exists() and scale.data == "digits":
         shutil.copyfile(DIGITS_TEACHER, teacher)
     context.map(
-        _prepare, {"teacher and classifier": (asdict(scale), str(folder), context.options.get("data"))}, label="teacher"
+        _prepare,
+        {"teacher and classifier": (asdict(scale), str(folder), context.options.get("data"))},
+        label="teacher",
     )
     return folder
 
 
 def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dict[str, Any]:
     import torch
+    from noria.distill.classifier import train_classifier
 
     from noria.core.flow import SmallTransformerConfig
     from noria.distill.arms import load_data
-    from noria.distill.classifier import train_classifier
     from noria.distill.teacher import save_teacher, train_teacher
 
     s, home = Scale(**scale), Path(folder)
@@ -120,21 +122,89 @@ def claims(table: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     def at(grid: str) -> dict[str, list[float]]:
         return {arm: [r["metrics"][grid]["frechet"] for r in results] for arm, results in table.items()}
 
-    ladder = {arm: [ladder_distance(r) for r in results] for arm, results in table.items() if arm != "Teacher"}
+    ladder = {
+        arm: [ladder_distance(r) for r in results] for arm, results in table.items() if arm != "Teacher"
+    }
     four = at("4")
     four["Teacher, Euler 4"] = four.pop("Teacher")
-    over, on = "Fréchet distance, geometric mean over 1-8 steps and a foreign shift", "Fréchet distance at 4 steps"
+    over, on = (
+        "Fréchet distance, geometric mean over 1-8 steps and a foreign shift",
+        "Fréchet distance at 4 steps",
+    )
     wanted = [
-        ("off-grid-dmd2", "Off the trained grid, CDM stays closer to the data than DMD2 on a fixed grid", over, ladder, "CDM", "DMD2"),
-        ("off-grid-schedule", "The dynamic schedule, all else equal, beats the fixed grid over the ladder", over, ladder, "CDM", "CDM, fixed grid"),
-        ("four-steps-euler", "CDM at 4 steps beats the teacher's 4 Euler steps", on, four, "CDM", "Teacher, Euler 4"),
-        ("four-steps-consistency", "CDM at 4 steps beats consistency distillation", on, four, "CDM", "Consistency"),
-        ("velocity-renoise", "Extrapolating along the velocity beats Gaussian re-noise", over, ladder, "CDM", "CDM, re-noise"),
-        ("cdm-term", "The CDM term improves on CA + DM alone over the ladder", over, ladder, "CDM", "CDM, no CDM term"),
+        (
+            "off-grid-dmd2",
+            "Off the trained grid, CDM stays closer to the data than DMD2 on a fixed grid",
+            over,
+            ladder,
+            "CDM",
+            "DMD2",
+        ),
+        (
+            "off-grid-schedule",
+            "The dynamic schedule, all else equal, beats the fixed grid over the ladder",
+            over,
+            ladder,
+            "CDM",
+            "CDM, fixed grid",
+        ),
+        (
+            "four-steps-euler",
+            "CDM at 4 steps beats the teacher's 4 Euler steps",
+            on,
+            four,
+            "CDM",
+            "Teacher, Euler 4",
+        ),
+        (
+            "four-steps-consistency",
+            "CDM at 4 steps beats consistency distillation",
+            on,
+            four,
+            "CDM",
+            "Consistency",
+        ),
+        (
+            "velocity-renoise",
+            "Extrapolating along the velocity beats Gaussian re-noise",
+            over,
+            ladder,
+            "CDM",
+            "CDM, re-noise",
+        ),
+        (
+            "cdm-term",
+            "The CDM term improves on CA + DM alone over the ladder",
+            over,
+            ladder,
+            "CDM",
+            "CDM, no CDM term",
+        ),
         ("on-grid-dmd2", "On the trained 4-step grid CDM beats DMD2", on, four, "CDM", "DMD2"),
-        ("on-grid-decoupled", "On the trained 4-step grid CDM beats Decoupled-DMD", on, four, "CDM", "Decoupled-DMD"),
-        ("critic-end", "A critic of rollout ends beats the release's critic of anchor estimates at 4 steps", on, four, "CDM", "CDM, critic at anchor"),
-        ("critic-told", "Telling an anchor critic the anchor's σ lowers the 4-step distance", on, four, "CDM, critic told anchor", "CDM, critic at anchor"),
+        (
+            "on-grid-decoupled",
+            "On the trained 4-step grid CDM beats Decoupled-DMD",
+            on,
+            four,
+            "CDM",
+            "Decoupled-DMD",
+        ),
+        (
+            "critic-end",
+            "A critic of rollout ends beats the release's critic of anchor estimates at 4 steps",
+            on,
+            four,
+            "CDM",
+            "CDM, critic at anchor",
+        ),
+        (
+            "critic-told",
+            "Telling an anchor critic the anchor's σ lowers the 4-step distance",
+            on,
+            four,
+            "CDM, critic told anchor",
+            "CDM, critic at anchor",
+        ),
     ]
     return [
         Claim(
@@ -144,7 +214,7 @@ def claims(table: dict[str, list[dict[str, Any]]]) -> list[Claim]:
             better="lower",
             subject=subject,
             baseline=baseline,
-            arms={name: values for name, values in arms.items()},
+            arms=dict(arms.items()),
             source=SOURCE,
         )
         for id_, statement, metric, arms, subject, baseline in wanted
@@ -159,7 +229,6 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     """Ladder chart, 4-step table, training health and sample grids."""
     import altair as alt
     import numpy as np
-
     from noria.core.charts import Figure, image_grid
 
     rows = [
@@ -182,7 +251,7 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     ladder = Figure.chart(
         "One student, every number of steps",
         (lines + spread).properties(width="container", height=360),
-        "Mean over seeds; the rule spans them. Students are trained for 4 steps; the last point uses a σ shift none has seen.",
+        "Mean over seeds; the rule spans them. Students are trained for 4 steps; the last point has a foreign σ shift.",
     )
 
     names = ("frechet", "precision", "recall", "accuracy", "sliced_wasserstein", "modes", "std_ratio")
@@ -193,20 +262,30 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
             cost = [f"{np.mean([r['seconds'] for r in results]):.0f}", f"{results[0]['forwards']:,}"]
             body.append([f"{arm}, {grid} steps", *cells, *cost])
     header = ["arm", *(n.replace("_", " ") for n in names), "seconds", "network evaluations"]
-    scores = Figure.table("Four steps in detail", header, body, "Means over seeds, on the same evaluation noise.")
+    scores = Figure.table(
+        "Four steps in detail", header, body, "Means over seeds, on the same evaluation noise."
+    )
 
     health = [
         {"arm": arm, "iteration": point["iteration"], "figure": label, "value": point[name]}
         for arm, results in table.items()
         for point in results[0]["curve"]
-        for name, label in (("cos_ca_dm", "cos(CA, DM)"), ("critic_lag", "critic lag"), ("std_ratio", "spread ratio"))
+        for name, label in (
+            ("cos_ca_dm", "cos(CA, DM)"),
+            ("critic_lag", "critic lag"),
+            ("std_ratio", "spread ratio"),
+        )
         if name in point
     ]
     curves = Figure.chart(
         "Training health",
         alt.Chart(alt.Data(values=health))
         .mark_line()
-        .encode(x="iteration:Q", y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)), color=alt.Color("arm:N", title=None))
+        .encode(
+            x="iteration:Q",
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+            color=alt.Color("arm:N", title=None),
+        )
         .properties(width=260, height=180)
         .facet(column=alt.Column("figure:N", title=None))
         .resolve_scale(y="independent"),
@@ -223,17 +302,24 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
             images.insert(0, np.asarray(table["Teacher"][0]["images"]["50"], dtype=np.uint8))
             labels.insert(0, "Teacher, 50 steps")
         picture = image_grid(np.stack(images), labels, scale=4 if images[0].shape[-1] < 16 else 2)
-        grids.append(Figure.picture(f"Samples, {title}", picture, "Same noise and classes in every row; first seed."))
+        grids.append(
+            Figure.picture(f"Samples, {title}", picture, "Same noise and classes in every row; first seed.")
+        )
     return [ladder, scores, *grids, curves]
 
 
 def notes(name: str, scale: Scale, seeds: list[int]) -> list[str]:
     """What a reader must know to judge the figures."""
     return [
-        f"Data: {scale.data}; guidance {scale.guidance} in every arm (CA scale {scale.guidance - 1:g}, DMD2's real read and the "
-        f"teacher at CFG {scale.guidance:g}); {scale.student_steps} student steps, batch {scale.batch_size}, N_max {scale.max_steps}, "
-        f"{scale.samples} samples a figure, seeds {seeds}. Settings were chosen on seed 0.",
-        "Distances are measured in the penultimate features of a small classifier trained on the same data, so they are "
-        "comparable within this report only.",
-        "These are small images and a small network: they test the method's mechanism, not the paper's benchmark figures.",
-    ] + ([] if name == "full" else ["Quick runs leave out six arms of the full proof (noria prove distill --full)."])
+        f"Data: {scale.data}. Guidance {scale.guidance} in every arm: CA scale {scale.guidance - 1:g}, "
+        f"DMD2's real read and the teacher at CFG {scale.guidance:g}. {scale.student_steps} student steps, batch {scale.batch_size}, "
+        f"N_max {scale.max_steps}, {scale.samples} samples a figure, seeds {seeds}. Settings were chosen on seed 0.",
+        "Distances are measured in the penultimate features of a small classifier trained on the same data; "
+        "they are comparable within this report only.",
+        "These are small images and a small network: they test the method's mechanism, "
+        "not the paper's benchmark figures.",
+    ] + (
+        []
+        if name == "full"
+        else ["A quick run leaves out six arms of the full proof (noria prove distill --full)."]
+    )

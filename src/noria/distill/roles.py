@@ -1,7 +1,7 @@
 """The three networks of distribution matching: frozen teacher, student, critic (fake teacher).
 
-`full` keeps three copies. `lora` keeps one frozen base and two LoRA adapters on it; with both switched off the base *is* the
-teacher, to the bit, so a 20-billion-parameter model needs its weights once.
+`full` keeps three copies. `lora` keeps one frozen base and two LoRA adapters on it; with both switched off
+the base *is* the teacher, to the bit, so a 20-billion-parameter model needs its weights once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class FullRoles:
 class LoraRoles:
     """Two LoRA adapters, "student" and "critic", over one frozen base; no adapter is the teacher."""
 
-    def __init__(self, adapter: FlowAdapter, *, rank: int, alpha: float, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, adapter: FlowAdapter, *, rank: int, alpha: float, dtype: torch.dtype | None = None
+    ) -> None:
         peft = require("peft", "distill")
         self.base = adapter.network.eval().requires_grad_(False)
         names = ("student", "critic")
@@ -74,7 +76,9 @@ class LoraRoles:
             m for m in self.base.modules() if isinstance(m, peft.tuners.tuners_utils.BaseTunerLayer)
         ]
         self._parameters: dict[str, dict[str, nn.Parameter]] = {
-            role: {n.replace(f".{role}.", "."): p for n, p in self.base.named_parameters() if f".{role}." in n}
+            role: {
+                n.replace(f".{role}.", "."): p for n, p in self.base.named_parameters() if f".{role}." in n
+            }
             for role in names
         }
         # Two adapters start from the same draw, so that the critic starts as the student does.

@@ -1,7 +1,8 @@
 """Backward simulation: the student's own Euler rollout, stopped for each sample where its anchor is read.
 
 Nothing after a sample's anchor is used by CA, DM, CDM or an anchor-trained critic, so the anchor is drawn first and the
-sample leaves the batch once it is reached: (N + 1) / 2 network evaluations a sample instead of N, with identical results.
+sample leaves the batch once it is reached: (N + 1) / 2 network evaluations a sample instead of N, with
+identical results.
 """
 
 from __future__ import annotations

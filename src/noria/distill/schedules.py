@@ -31,7 +31,9 @@ def schedule_lengths(config: ScheduleConfig, uniform_batch: Tensor, uniform: Ten
     return 1 + (u * config.max_steps).long().clamp(max=config.max_steps - 1)
 
 
-def schedule_sigmas(config: ScheduleConfig, contract: SigmaContract, lengths: Tensor, uniform: Tensor) -> Tensor:
+def schedule_sigmas(
+    config: ScheduleConfig, contract: SigmaContract, lengths: Tensor, uniform: Tensor
+) -> Tensor:
     """True σ of each sample's rollout, [batch, max(lengths) + 1]: 1, falling inner levels, then zeros.
 
     σ_0 = 1; the N − 1 inner levels are U(low, high), sorted to fall. In the pre-shift space the contract's shift is

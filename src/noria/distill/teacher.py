@@ -71,7 +71,9 @@ def train_teacher(
 def save_teacher(network: SmallTransformer, path: Path) -> None:
     """Weights and shape in one safetensors file."""
     save_file(
-        {n: t.contiguous() for n, t in network.state_dict().items()}, path, {"config": json.dumps(vars(network.config))}
+        {n: t.contiguous() for n, t in network.state_dict().items()},
+        path,
+        {"config": json.dumps(vars(network.config))},
     )
 
 

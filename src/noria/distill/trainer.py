@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from noria.core.errors import CheckpointError, ConfigError
 from noria.core.flow import Ema, clean_estimate, euler, interpolate
 from noria.distill import monitors, objectives
-from noria.distill.adapters import Condition, FlowAdapter, concat, select
+from noria.distill.adapters import Condition, FlowAdapter, concat
 from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.draws import Draws, draw
 from noria.distill.parallel import Parallel
-from noria.distill.roles import FullRoles, LoraRoles, Role, load_parameters, like, make_roles, whole
+from noria.distill.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
 from noria.distill.rollout import Rollout, simulate
 from noria.distill.schedules import TAU_HIGH, TAU_LOW, sample_tau
 
@@ -33,6 +33,8 @@ __all__ = ["Distiller", "PromptSource", "StudentTerms", "Work"]
 
 CA, DM, CDM, OFF = 2, 3, 4, 5
 """Noise streams of the student's terms in :class:`~noria.distill.draws.Draws`; 0 is the rollout's, 1 the critic's."""
+
+TRAINED: tuple[Role, ...] = ("student", "critic")
 
 ImageSource = Callable[[int, Sequence[str]], Tensor]
 """Real latents [batch, *latent] for (iteration, prompts); only consistency distillation can use them."""
@@ -141,7 +143,11 @@ class Distiller:
             if config.ladder_every and on_ladder and step % config.ladder_every == 0:
                 values |= on_ladder(self)
             if run is not None:
-                if step % config.log_every == 0 or step == config.iterations or "ladder" in str(values.keys()):
+                if (
+                    step % config.log_every == 0
+                    or step == config.iterations
+                    or "ladder" in str(values.keys())
+                ):
                     run.log(step, **values)
                 if step % config.checkpoint_every == 0 or step == config.iterations:
                     tensors, state = self.snapshot()
@@ -182,9 +188,13 @@ class Distiller:
                 values["critic_lag"] = self._critic_lag(values["loss_critic"], draws, condition, rollout)
         if due:
             terms = self.student_terms(draws, condition, rollout, prompts)
-            values |= {f"loss_{name}": float(self.parallel.mean(v.detach())) for name, v in terms.losses.items()}
+            values |= {
+                f"loss_{name}": float(self.parallel.mean(v.detach())) for name, v in terms.losses.items()
+            }
             values |= terms.health
-            values["grad_norm_student"] = self._update("student", terms.total, config.student, self.student_steps)
+            values["grad_norm_student"] = self._update(
+                "student", terms.total, config.student, self.student_steps
+            )
             self.ema.update()
             self.student_steps += 1
         self.iteration += 1
@@ -226,10 +236,14 @@ class Distiller:
             return rollout.final
         if source == "mix":
             first = torch.arange(rollout.clean.shape[0], device=self.device) % 2 == 0
-            return torch.where(first.reshape(-1, *[1] * (rollout.clean.ndim - 1)), rollout.final, rollout.clean)
+            return torch.where(
+                first.reshape(-1, *[1] * (rollout.clean.ndim - 1)), rollout.final, rollout.clean
+            )
         return rollout.clean
 
-    def critic_loss(self, draws: Draws, condition: Condition, rollout: Rollout, role: Role = "critic") -> Tensor:
+    def critic_loss(
+        self, draws: Draws, condition: Condition, rollout: Rollout, role: Role = "critic"
+    ) -> Tensor:
         """Flow-matching loss of `role` on the student's own samples."""
         clean, noise = self.critic_sample(rollout), draws.noise[1]
         tau = draws.uniform[0].clamp(TAU_LOW, TAU_HIGH)
@@ -272,7 +286,8 @@ class Distiller:
             points += [(x_off, sigma_off)] * bool(o.cdm_weight)
             estimates = [self._estimates("student", [p], condition)[0] for p in points]
         at_anchor = estimates[0] if anchored else None
-        at_anchor_dm = estimates[1] if self.config.execution == "reference" and o.ca_weight and o.dm_weight else at_anchor
+        separate = self.config.execution == "reference" and o.ca_weight and o.dm_weight
+        at_anchor_dm = estimates[1] if separate else at_anchor
         off = estimates[-1] if o.cdm_weight else None
 
         # 2. where the teachers read
@@ -309,17 +324,23 @@ class Distiller:
             directions["ca"] = objectives.ca_direction(
                 got["ca_real"], got["ca_null"], o.ca_scale, convention=o.ca_convention
             )
-            losses["ca"] = o.ca_weight * objectives.push(at_anchor, directions["ca"], got["ca_real"], o.min_norm)
+            losses["ca"] = o.ca_weight * objectives.push(
+                at_anchor, directions["ca"], got["ca_real"], o.min_norm
+            )
         if at_anchor_dm is not None and o.dm_weight:
             directions["dm"] = objectives.dm_direction(got["dm_real"], got["dm_fake"])
             if o.dm_guidance != 1:
                 directions["dm"] = directions["dm"] + objectives.ca_direction(
                     got["dm_real"], got["dm_null"], o.dm_guidance, convention="guidance"
                 )
-            losses["dm"] = o.dm_weight * objectives.push(at_anchor_dm, directions["dm"], got["dm_real"], o.min_norm)
+            losses["dm"] = o.dm_weight * objectives.push(
+                at_anchor_dm, directions["dm"], got["dm_real"], o.min_norm
+            )
         if off is not None:
             directions["cdm"] = objectives.dm_direction(got["cdm_real"], got["cdm_fake"])
-            losses["cdm"] = o.cdm_weight * objectives.push(off, directions["cdm"], got["cdm_real"], o.min_norm)
+            losses["cdm"] = o.cdm_weight * objectives.push(
+                off, directions["cdm"], got["cdm_real"], o.min_norm
+            )
         if (self.iteration + 1) % self.config.log_every == 0 or self.student_steps == 0:
             health = self._health(directions, got, at_anchor, off, rollout.sigma)
         return StudentTerms(losses, health)
@@ -338,7 +359,9 @@ class Distiller:
         o = self.config.objective
         return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std)
 
-    def _estimates(self, role: Role, points: list[tuple[Tensor, Tensor]], condition: Condition) -> list[Tensor]:
+    def _estimates(
+        self, role: Role, points: list[tuple[Tensor, Tensor]], condition: Condition
+    ) -> list[Tensor]:
         """Clean estimates at several points of the same batch, in one call."""
         x = torch.cat([p[0] for p in points])
         sigma = torch.cat([p[1] for p in points])
@@ -347,19 +370,23 @@ class Distiller:
 
     @torch.no_grad()
     def _reads(
-        self, reads: list[tuple[str, Role, Tensor, Tensor, bool]], condition: Condition, levels: dict[str, Tensor]
+        self,
+        reads: list[tuple[str, Role, Tensor, Tensor, bool]],
+        condition: Condition,
+        levels: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         """Clean reads by name; in `fast` execution all of one role in a single call."""
         got: dict[str, Tensor] = {}
         null = self.adapter.null(reads[0][2].shape[0]) if any(not r[4] for r in reads) else None
-        for role in ("teacher", "critic"):
+        roles: tuple[Role, ...] = ("teacher", "critic")
+        for role in roles:
             mine = [r for r in reads if r[1] == role]
             groups = ([mine] if mine else []) if self.config.execution == "fast" else [[r] for r in mine]
             for group in groups:
                 z, tau = torch.cat([r[2] for r in group]).detach(), torch.cat([r[3] for r in group])
                 conditions = concat([condition if r[4] or null is None else null for r in group])
                 source = torch.cat([levels.get(r[0], r[3]) for r in group])
-                v = self._velocity(role, z, tau, conditions, source=source)  # type: ignore[arg-type]
+                v = self._velocity(role, z, tau, conditions, source=source)
                 clean = clean_estimate(z, v, tau).chunk(len(group))
                 got |= {r[0]: c for r, c in zip(group, clean, strict=True)}
         return got
@@ -378,7 +405,9 @@ class Distiller:
                 null = self._velocity("teacher", x, sigma, self.adapter.null(x.shape[0]))
                 v = null + o.consistency_guidance * (v - null)
             x_below = objectives.extrapolate(x, v, sigma, below)
-            target = clean_estimate(x_below, self._velocity("student", x_below, below, condition, wrapped=False), below)
+            target = clean_estimate(
+                x_below, self._velocity("student", x_below, below, condition, wrapped=False), below
+            )
         return objectives.consistency_loss(self._estimates("student", [(x, sigma)], condition)[0], target)
 
     # -- monitors ---------------------------------------------------------------------------------------------------
@@ -433,8 +462,8 @@ class Distiller:
         """φ ← (1 − m) φ + m θ after every critic step."""
         weight = self.config.critic.merge
         if weight:
-            student = list(self.roles.parameters("student").values())
-            critic = list(self.roles.parameters("critic").values())
+            student: list[Tensor] = list(self.roles.parameters("student").values())
+            critic: list[Tensor] = list(self.roles.parameters("critic").values())
             torch._foreach_lerp_(critic, student, weight)
 
     # -- networks ---------------------------------------------------------------------------------------------------
@@ -479,7 +508,13 @@ class Distiller:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[str], noise: Tensor, sigmas: Tensor, *, role: Role = "student", guidance: float = 1.0
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        sigmas: Tensor,
+        *,
+        role: Role = "student",
+        guidance: float = 1.0,
     ) -> Tensor:
         """Latents by Euler steps on true σ `sigmas` [steps + 1]; the student (EMA) by default, or the teacher."""
         condition = self.adapter.encode(prompts)
@@ -500,8 +535,8 @@ class Distiller:
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything a resumed run needs: weights, EMA, both optimisers, counters (a collective call when sharded)."""
         tensors: dict[str, Tensor] = {}
-        for role in ("student", "critic"):
-            parameters = self.roles.parameters(role)  # type: ignore[arg-type]
+        for role in TRAINED:
+            parameters = self.roles.parameters(role)
             state = self.optimizers[role].state
             for name, p in parameters.items():
                 tensors[f"{role}.{name}"] = whole(p)
@@ -529,8 +564,8 @@ class Distiller:
         if checkpoint is None:
             return False
         tensors, where = checkpoint.tensors, f"checkpoint {checkpoint.step}"
-        for role in ("student", "critic"):
-            parameters = self.roles.parameters(role)  # type: ignore[arg-type]
+        for role in TRAINED:
+            parameters = self.roles.parameters(role)
             mine = {n.removeprefix(f"{role}."): t for n, t in tensors.items() if n.startswith(f"{role}.")}
             if extra := sorted(set(mine) - set(parameters)):
                 raise CheckpointError(
@@ -545,7 +580,9 @@ class Distiller:
                 slots = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
                 slots = {s: t for s, t in slots.items() if s in ("step", "exp_avg", "exp_avg_sq")}
                 if slots:
-                    optimizer.state[p] = {s: t.clone() if s == "step" else like(p, t).clone() for s, t in slots.items()}
+                    optimizer.state[p] = {
+                        s: t.clone() if s == "step" else like(p, t).clone() for s, t in slots.items()
+                    }
         for name, mean in zip(self.roles.parameters("student"), self.ema.average, strict=True):
             mean.copy_(like(mean, tensors[f"ema.{name}"]))
         self.iteration = int(checkpoint.state["iteration"])
@@ -557,12 +594,18 @@ class Distiller:
 
 def _adamw(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(
-        parameters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, eps=config.eps
+        parameters.values(),
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        eps=config.eps,
     )
 
 
 def _checkpoint_gradients(roles: FullRoles | LoraRoles) -> None:
-    networks = [roles.base] if isinstance(roles, LoraRoles) else [roles.network("student"), roles.network("critic")]
+    networks = (
+        [roles.base] if isinstance(roles, LoraRoles) else [roles.network("student"), roles.network("critic")]
+    )
     for network in networks:
         enable = getattr(network, "enable_gradient_checkpointing", None)
         if enable is None:
