@@ -70,22 +70,25 @@ class Recipe:
     sampler: str = "euler"
 
 
-_END = {"critic": {"source": "final_x0"}}
+_ENDS = {"critic": {"source": "final_x0"}}
+_ANCHORS = {"critic": {"source": "anchor_x0"}}
 _TOLD = {"critic": {"source": "anchor_conditioned"}}
+# Decoupled-DMD reads CA above the anchor; capped reads serve it better here, and a baseline gets its better setting.
+_CAPPED = _TOLD | {"objective": {"ca_tau": "capped"}}
 
 ARMS: dict[str, Recipe] = {
-    "CDM": Recipe("cdm", "dynamic schedule, CA + DM + CDM", _END),
-    "CDM, critic at anchor": Recipe(
-        "cdm", "the release's critic source", {"critic": {"source": "anchor_x0"}}
-    ),
-    "CDM, critic told anchor": Recipe("cdm", "critic at the anchor, told its σ", _TOLD),
-    "CDM, fixed grid": Recipe("cdm-no-schedule", "CDM without the dynamic schedule", _END),
-    "CDM, no CDM term": Recipe("cdm-no-cdm", "dynamic schedule, CA + DM", _END),
-    "CDM, re-noise": Recipe("cdm-renoise", "Gaussian re-noise instead of velocity", _END),
-    "DMD2": Recipe("dmd2", "fixed grid, guided real read", _END),
-    "DMD2, critic told anchor": Recipe("dmd2", "fixed grid, critic told the anchor's σ", _TOLD),
-    "Decoupled-DMD": Recipe("decoupled-dmd", "fixed grid, CA + DM", _END),
+    "CDM": Recipe("cdm", "dynamic schedule, CA + DM + CDM", _TOLD),
+    "CDM, fixed grid": Recipe("cdm-no-schedule", "CDM without the dynamic schedule", _TOLD),
+    "CDM, no CDM term": Recipe("cdm-no-cdm", "dynamic schedule, CA + DM", _TOLD),
+    "CDM, re-noise": Recipe("cdm-renoise", "Gaussian re-noise instead of velocity", _TOLD),
+    "DMD2": Recipe("dmd2", "fixed grid, guided real read", _TOLD),
+    "Decoupled-DMD": Recipe("decoupled-dmd", "fixed grid, CA + DM", _CAPPED),
     "Consistency": Recipe("consistency", "discrete consistency distillation on real images", {}, "renoise"),
+    "CDM, critic of anchors": Recipe(
+        "cdm", "the release's critic: x̂₀ of all anchors, not told which", _ANCHORS
+    ),
+    "CDM, critic of ends": Recipe("cdm", "critic of rollout ends", _ENDS),
+    "DMD2, critic of ends": Recipe("dmd2", "fixed grid, critic of rollout ends, as published", _ENDS),
 }
 
 
