@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from noria.distill.data import ImageSet
     from torch import Tensor
+
+    from noria.distill.data import ImageSet
 
 __all__ = [
     "ARMS",

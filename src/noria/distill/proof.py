@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from noria.distill.arms import ARMS, FOREIGN, LADDER, Scale, run_arm, run_teacher
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
     from noria.core.proof import Claim, Evidence, ProofContext
+
+    from noria.core.charts import Figure
 
 __all__ = ["SCALES", "claims", "ladder_distance", "prove"]
 
@@ -230,6 +231,7 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     """Ladder chart, 4-step table, training health and sample grids."""
     import altair as alt
     import numpy as np
+
     from noria.core.charts import Figure, image_grid
 
     rows = [
@@ -314,9 +316,10 @@ def notes(name: str, scale: Scale, seeds: list[int]) -> list[str]:
     return [
         f"Data: {scale.data}. Guidance {scale.guidance} in every arm: CA scale {scale.guidance - 1:g}, "
         f"DMD2's real read and the teacher at CFG {scale.guidance:g}. {scale.student_steps} student steps, "
-        f"batch {scale.batch_size}, N_max {scale.max_steps}, {scale.samples} samples a figure, seeds {seeds}. Settings were chosen on seed 0.",
-        "All matching arms but the last three tell the critic the anchor of its sample (critic.source=anchor_conditioned). "
-        "That is this project's addition; the release's critic is the arm 'CDM, critic of anchors'.",
+        f"batch {scale.batch_size}, N_max {scale.max_steps}, {scale.samples} samples a figure, "
+        f"seeds {seeds}. Settings were chosen on seed 0.",
+        "All matching arms but the last three tell the critic the anchor of its sample "
+        "(critic.source=anchor_conditioned). That is this project's addition; the release's critic is the arm 'CDM, critic of anchors'.",
         "Distances are measured in the penultimate features of a small classifier trained on the same data; "
         "they are comparable within this report only.",
         "These are small images and a small network: they test the method's mechanism, "
