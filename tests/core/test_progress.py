@@ -27,9 +27,7 @@ def test_without_a_terminal_a_task_speaks_every_few_seconds_with_the_time_left()
             task.advance(note="loss 0.5")
         task.done("loss 0.1")
     lines = stream.getvalue().splitlines()
-    assert (
-        len(lines) == 4
-    )  # at 5, 10, 15 s (20 s is float-short of it) and the end, not one of the hundred steps more
+    assert len(lines) == 5  # at 5, 10, 15 and 20 s, and the end: not one for each of the eighty steps
     assert re.fullmatch(r"\d\d:\d\d:\d\d  teacher: 20/80  15 s left  loss 0\.5", lines[0])
     assert lines[-1].endswith("teacher: done in 20 s  loss 0.1")
 

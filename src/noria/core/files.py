@@ -1,0 +1,113 @@
+"""Files that survive: atomic writes, a lock on a folder, paths that stay inside, disk errors told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from noria.core.errors import DataError, RunError
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that every reader, now or after a crash, sees all of the old one or all of the new one.
+
+    Raises:
+        RunError: the disk refuses; nothing is left behind.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            try:
+                write_all(handle, data.encode() if isinstance(data, str) else data)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """`folder / name`, for a name that comes from data.
+
+    Raises:
+        DataError: it would leave the folder: absolute, by `..`, or through a symbolic link.
+    """
+    root = Path(folder).resolve()
+    try:
+        path = (root / name).resolve()
+    except (ValueError, OSError, RuntimeError):  # a NUL byte, a name too long, a loop of links
+        path = root
+    if Path(name).is_absolute() or path == root or root not in path.parents:
+        raise DataError(f"the path {name!r} does not stay inside its folder", where=str(folder))
+    return path
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` (made if need be) against every other process. The lock ends with the process, however it ends.
+
+    Raises:
+        RunError: someone holds it.
+    """
+    with contextlib.ExitStack() as stack:
+        with disk_errors(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            handle = os.open(Path(folder) / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        stack.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise RunError(
+                f"in use by another process ({owner})",
+                where=str(folder),
+                mend="wait for it, stop it, or give another folder",
+            ) from None
+        with contextlib.suppress(OSError):  # the number is a courtesy; the lock is what counts
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Tell what the file system refuses in one line."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        mend = "free some space and run the same command again" if full else None
+        raise RunError(f"cannot write: {error.strerror or error}", where=str(path), mend=mend) from error
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of `data`, in as many system calls as that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` (files made, renamed, removed) survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder` with all that is in it, if it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)

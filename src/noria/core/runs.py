@@ -1,0 +1,322 @@
+"""A run folder: where a job writes down what it was told, what it measured and how far it came.
+
+```
+<folder>/config.json        the resolved settings
+         versions.json      package versions, one entry for each set of versions that worked on it
+         metrics.jsonl      one JSON object a line, flushed
+         checkpoints/step-00000012/{tensors.safetensors, state.json}
+```
+
+Every write is atomic (temporary name, fsync, rename), so a job killed at any moment leaves whole files only. Started
+again with the same settings it goes on from its last checkpoint; `metrics.jsonl` is cut back to that step on opening,
+so the log of a resumed job equals that of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from noria.core.checkpoints import (
+    Checkpoint,
+    newest_checkpoint,
+    newest_step,
+    restore_rng,
+    save_checkpoint,
+    sweep,
+)
+from noria.core.errors import DataError, RunError
+from noria.core.files import disk_errors, inside, lock, write_all, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Checkpoint",
+    "Run",
+    "inside",
+    "latest_checkpoint",
+    "lock",
+    "package_versions",
+    "read_config",
+    "read_metrics",
+    "restore_rng",
+    "write_atomic",
+]
+
+
+class Run:
+    """A run folder held open for writing. Use it as a context, or call `close`."""
+
+    def __init__(self, folder: Path, *, writer: bool, lock: contextlib.ExitStack, log: int | None) -> None:
+        self.folder = folder
+        self.writer = writer
+        self._lock = lock
+        self._log = log
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        *,
+        config: Mapping[str, Any],
+        versions: Mapping[str, str] | None = None,
+        writer: bool = True,
+    ) -> Run:
+        """Make the run `folder`, or go on with the one that is there.
+
+        Args:
+            folder: made with its parents.
+            config: the resolved settings, JSON values only.
+            versions: of the packages; those installed by default.
+            writer: False in the other processes of a distributed job: they can read checkpoints; `log` and `save` do
+                nothing there.
+
+        Raises:
+            RunError: another process holds the run, the run has other settings, or the disk refuses.
+        """
+        folder = Path(folder)
+        if not writer:
+            return cls(folder, writer=False, lock=contextlib.ExitStack(), log=None)
+        stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo, disk_errors(folder):
+            undo.push(stack)
+            stack.enter_context(lock(folder))
+            _check_config(folder, config)
+            _note_versions(folder, package_versions() if versions is None else versions)
+            sweep(_home(folder))
+            for left in folder.glob(".*.tmp-*"):  # of a write_atomic that was killed
+                left.unlink()
+            _cut_log(folder)
+            log = os.open(folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            stack.callback(os.close, log)
+            undo.pop_all()
+        return cls(folder, writer=True, lock=stack, log=log)
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._log = None
+        self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def log(self, step: int, **values: Any) -> None:
+        """Append one line to `metrics.jsonl`.
+
+        Args:
+            step: of the job, counted as `save` counts it.
+            values: numbers, strings, None, lists of them; one-element tensors and arrays count as numbers. NaN and
+                the infinities, which JSON lacks, are written as null: missing, not zero.
+
+        Raises:
+            RunError: the disk is full; nothing of the line is left behind.
+        """
+        if not self.writer:
+            return
+        if self._log is None:
+            raise ValueError("the run is closed")
+        line = (
+            json.dumps({"step": int(step)} | {name: _plain(value) for name, value in values.items()}) + "\n"
+        )
+        with disk_errors(self.folder / "metrics.jsonl"):
+            before = os.fstat(self._log).st_size
+            try:
+                write_all(self._log, line.encode())
+            except OSError:
+                os.ftruncate(self._log, before)
+                raise
+
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
+    ) -> Path:
+        """Write a checkpoint with the random states of now; it appears whole or not at all.
+
+        Args:
+            step: its number; an older checkpoint of the same number is replaced.
+            tensors: by name, of any device and layout.
+            state: JSON values: counters, cursors.
+            keep: how many checkpoints stay, the newest ones.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            RunError: the disk is full; the earlier checkpoints stay as they were.
+        """
+        if keep < 1:
+            raise ValueError(f"keep={keep} would keep no checkpoint")
+        if not self.writer:
+            return _home(self.folder) / f"step-{step:08d}"
+        if self._log is None:
+            raise ValueError("the run is closed")
+        with disk_errors(self.folder / "metrics.jsonl"):
+            os.fsync(self._log)  # a checkpoint never knows more steps than the log
+        return save_checkpoint(_home(self.folder), step, tensors, state, keep=keep)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None. It restores nothing by itself."""
+        return latest_checkpoint(self.folder)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every line logged so far."""
+        return read_metrics(self.folder)
+
+
+# --- reading a run that may belong to someone else -----------------------------------------------------------
+
+
+def latest_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint of the run in `folder` that is whole, or None. A damaged one is skipped with a warning."""
+    return newest_checkpoint(_home(folder))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; a last line torn by a crash is left out.
+
+    Raises:
+        DataError: a line before the last is not JSON.
+    """
+    return [record for _, record in _log_lines(folder / "metrics.jsonl")]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings that the run in `folder` was made with.
+
+    Raises:
+        RunError: there is no run.
+    """
+    stored = _read_json(folder / "config.json")
+    if stored is None:
+        raise RunError("no run here", where=str(folder), mend="give the folder that a training run wrote")
+    if not isinstance(stored, dict):
+        raise RunError("not a run's settings", where=str(folder / "config.json"))
+    return stored
+
+
+def package_versions() -> dict[str, str]:
+    """Python's version, ours, and that of each installed package we can make use of."""
+    versions = {"python": platform.python_version()}
+    try:
+        versions["noria"] = importlib.metadata.version("noria")
+        needs = importlib.metadata.requires("noria") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return versions
+    for need in sorted(needs, key=str.lower):
+        if re.search(r"extra == ['\"](dev|docs)['\"]", need):
+            continue
+        name = re.match(r"[\w.-]+", need)
+        if name and name[0] != "noria":
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                versions[name[0]] = importlib.metadata.version(name[0])
+    return versions
+
+
+# --- opening -------------------------------------------------------------------------------------------------
+
+
+def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
+    text = json.dumps(config, indent=1, allow_nan=False)
+    stored = _read_json(folder / "config.json")
+    if stored is None:
+        write_atomic(folder / "config.json", text + "\n")
+        return
+    difference = _first_difference(stored, json.loads(text), "")
+    if difference is not None:
+        name, theirs, ours = difference
+        raise RunError(
+            f"this run was made with {name}={theirs}, now it is {ours}",
+            where=str(folder),
+            mend=f"set {name}={theirs} to go on with it, or give another folder",
+        )
+
+
+def _first_difference(stored: Any, given: Any, name: str) -> tuple[str, str, str] | None:
+    if isinstance(stored, dict) and isinstance(given, dict):
+        for key in [*stored, *(key for key in given if key not in stored)]:
+            below = f"{name}.{key}" if name else key
+            if key not in stored or key not in given:
+                return below, json.dumps(stored.get(key)), json.dumps(given.get(key))
+            found = _first_difference(stored[key], given[key], below)
+            if found is not None:
+                return found
+        return None
+    return None if stored == given else (name, json.dumps(stored), json.dumps(given))
+
+
+def _note_versions(folder: Path, versions: Mapping[str, str]) -> None:
+    known = _read_json(folder / "versions.json") or []
+    if dict(versions) not in known:
+        write_atomic(folder / "versions.json", json.dumps([*known, dict(versions)], indent=1) + "\n")
+
+
+def _cut_log(folder: Path) -> None:
+    """Drop the lines after the last checkpoint: they will be written again."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return
+    saved = newest_step(_home(folder))
+    last = -1 if saved is None else saved
+    kept = b"".join(line for line, record in _log_lines(path) if record["step"] <= last)
+    if len(kept) != path.stat().st_size:
+        write_atomic(path, kept)
+
+
+def _log_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    lines.pop()  # what follows the last line end: nothing, or a torn line
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            int(record["step"])
+        except (ValueError, TypeError, KeyError):
+            raise DataError("not a metrics line", where=f"{path}:{number}", mend="remove the line") from None
+        yield line + b"\n", record
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: one-element tensors become numbers, what is not finite becomes None."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
+        return _plain(value.tolist())
+    raise TypeError(f"cannot log a {type(value).__name__}")
+
+
+def _home(folder: Path) -> Path:
+    return Path(folder) / "checkpoints"
+
+
+def _read_json(path: Path) -> Any:
+    """The file's value, or None if there is no file."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise RunError(
+            "not JSON", where=str(path), mend="restore it, or give the run another folder"
+        ) from None
