@@ -41,12 +41,12 @@ run: $(READY_RUN)
 test: $(READY_DEV)
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTS)
 
+# Every check has its say before the first failure counts.
 lint: $(READY_DEV)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/mkdocs build --strict --quiet
+	@failed=0; \
+	for check in "ruff check ." "ruff format --check ." "mypy" "lint-imports" "mkdocs build --strict --quiet"; do \
+		echo "+ $$check"; $(BIN)/$$check || failed=1; \
+	done; exit $$failed
 
 docs: $(READY_DEV)
 	@$(BIN)/mkdocs build --strict --quiet
