@@ -1,0 +1,341 @@
+"""Figures for a report: charts in one theme, tables, pictures, and grids of sample images.
+
+A `Figure` is plain data: it pickles, it goes through JSON (`Figure(**json.loads(json.dumps(asdict(figure))))`), and it
+draws itself nowhere. `noria.core.report` puts figures on a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COLORS", "PALETTE", "Figure", "image_grid", "missing", "number", "theme"]
+
+Mode = Literal["light", "dark"]
+Cell = str | int | float | None
+
+# The page and the charts on it share these. Contrast on the background: text at least 7, faint text at least 4.5.
+COLORS: dict[Mode, dict[str, str]] = {
+    "light": {
+        "page": "#ffffff",
+        "panel": "#f6f7f9",
+        "text": "#1c2128",
+        "faint": "#59626d",
+        "line": "#d5dae0",
+        "link": "#0b5cad",
+        "supported": "#0a6b4a",
+        "refuted": "#b3331d",
+        "inconclusive": "#6b5a14",
+    },
+    "dark": {
+        "page": "#14171c",
+        "panel": "#1d2127",
+        "text": "#e6e9ed",
+        "faint": "#a0a9b4",
+        "line": "#363d47",
+        "link": "#7ab8ff",
+        "supported": "#5fd3a4",
+        "refuted": "#ff9478",
+        "inconclusive": "#dcc46a",
+    },
+}
+
+# Categorical colours, the same hues in the same order in both modes.
+PALETTE: dict[Mode, tuple[str, ...]] = {
+    "light": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5b2a86", "#7f7f7f"),
+    "dark": ("#4aa3df", "#f0803c", "#2fc398", "#e39ac4", "#e0b13a", "#9bd5f7", "#b48be0", "#a9a9a9"),
+}
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A title, a caption, and one of three things to show: made by `chart`, `table` or `picture`.
+
+    `data` holds JSON values only: a chart's `{"spec", "missing", "empty"}`, a table's `{"header", "rows", "numeric"}`,
+    a picture's `{"png"}` (base64).
+    """
+
+    kind: Literal["chart", "table", "picture"]
+    title: str
+    caption: str
+    data: dict[str, Any]
+
+    @classmethod
+    def chart(cls, title: str, chart: Any, caption: str = "") -> Figure:
+        """A Vega-Lite chart: an altair chart, or its specification as a mapping.
+
+        The page's theme fills in whatever the chart leaves open; a chart without a width takes the page's. NaN and
+        infinite values become missing ones, which are counted under the chart and not drawn.
+
+        Raises:
+            ValueError: the chart fetches its data from somewhere else.
+        """
+        spec = dict(chart) if isinstance(chart, Mapping) else _altair_spec(chart)
+        spec = _finite(spec)
+        spec.pop("$schema", None)
+        spec.setdefault("description", f"{title}. {caption}".strip())
+        rows = _data_rows(spec)
+        drawn = {part["field"] for part in _walk(spec) if isinstance(part.get("field"), str)}
+        lost = sum(row[field] is None for row in rows or () for field in drawn & set(row))
+        empty = rows is not None and not rows
+        return cls("chart", title, caption, {"spec": spec, "missing": lost, "empty": empty})
+
+    @classmethod
+    def table(
+        cls, title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str = ""
+    ) -> Figure:
+        """A table. A cell that is None, NaN or infinite is shown as a dash, never as a number.
+
+        Raises:
+            ValueError: a row has more or fewer cells than the header.
+        """
+        table = [[_cell(cell) for cell in row] for row in rows]
+        for row in table:
+            if len(row) != len(header):
+                raise ValueError(f"{len(row)} cells under {len(header)} headings: {row}")
+        columns = [[cell for cell in column if missing(cell) is None] for column in zip(*table, strict=True)]
+        numeric = [bool(column) and all(_is_number(cell) for cell in column) for column in columns]
+        return cls(
+            "table",
+            title,
+            caption,
+            {"header": [str(name) for name in header], "rows": table, "numeric": numeric},
+        )
+
+    @classmethod
+    def picture(cls, title: str, png: bytes, caption: str = "") -> Figure:
+        """A PNG, shown at its own size.
+
+        Raises:
+            ValueError: it is no PNG.
+        """
+        if not png.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise ValueError("not a PNG")
+        return cls("picture", title, caption, {"png": base64.b64encode(png).decode()})
+
+
+def theme(mode: Mode = "light") -> dict[str, Any]:
+    """The Vega-Lite configuration of every chart, for a light or a dark page."""
+    color, palette = COLORS[mode], list(PALETTE[mode])
+    text = {"labelColor": color["faint"], "titleColor": color["text"]}
+    sizes = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
+    return {
+        "background": "transparent",
+        "font": FONT,
+        "padding": 4,
+        "view": {
+            "stroke": None,
+            "continuousHeight": 280,
+            "continuousWidth": 280,
+            "discreteWidth": {"step": 36},
+        },
+        "axis": {
+            **text,
+            **sizes,
+            "domainColor": color["line"],
+            "tickColor": color["line"],
+            "gridColor": color["line"],
+            "gridOpacity": 0.6,
+            "tickSize": 4,
+            "labelPadding": 5,
+            "titlePadding": 10,
+            "labelOverlap": "greedy",
+        },
+        "axisX": {"grid": False, "labelAngle": 0},
+        "axisY": {"domain": False, "ticks": False, "tickCount": 6},
+        "legend": {
+            **text,
+            **sizes,
+            "orient": "top",
+            "direction": "horizontal",
+            "labelColor": color["text"],
+            "labelLimit": 260,
+            "symbolSize": 80,
+            "symbolStrokeWidth": 2,
+            "columnPadding": 16,
+            "rowPadding": 4,
+            "offset": 14,
+        },
+        "header": {**text, **sizes, "labelColor": color["text"], "labelFontWeight": 600, "labelPadding": 6},
+        "title": {"color": color["text"], "subtitleColor": color["faint"], "anchor": "start", "fontSize": 13},
+        "mark": {"color": palette[0]},
+        "line": {"strokeWidth": 2, "strokeJoin": "round", "strokeCap": "round"},
+        "point": {"filled": True, "size": 45},
+        "bar": {"cornerRadiusEnd": 2},
+        "rule": {"color": color["faint"]},
+        "text": {"color": color["text"], "fontSize": 12},
+        "range": {"category": palette, "heatmap": {"scheme": "viridis"}, "ramp": {"scheme": "viridis"}},
+        "tooltipFormat": {"numberFormat": ",.4~g"},
+    }
+
+
+def image_grid(images: NDArray[np.uint8], row_labels: Sequence[str], *, scale: int = 1) -> bytes:
+    """Sample images as one PNG, a labelled row for each arm.
+
+    Every pixel becomes a square of `scale` × `scale`, unblended. Labels stand on the left, light on an opaque dark
+    ground, so that they read the same on any page.
+
+    Args:
+        images: [rows, columns, height, width], grey, or [rows, columns, height, width, 3]; uint8.
+        row_labels: one for each row.
+        scale: whole number of screen pixels for each pixel.
+
+    Raises:
+        ValueError: another shape or type, no image, a label too many or too few, a scale below 1.
+    """
+    from PIL import Image, ImageDraw
+
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim not in (4, 5) or images.shape[4:] not in ((), (3,)):
+        raise ValueError(
+            f"expected uint8 [rows, columns, h, w] or [..., 3], got {images.dtype} {images.shape}"
+        )
+    if not images.size or len(row_labels) != len(images) or scale < 1:
+        raise ValueError(f"{len(row_labels)} labels for images of shape {images.shape}, scale {scale}")
+    if images.ndim == 4:
+        images = np.repeat(images[..., None], 3, axis=-1)
+    rows, columns, height, width = images.shape[:4]
+    height, width = height * scale, width * scale
+
+    font, gap, margin = _font(13), 2, 10
+    boxes = [font.getbbox(label) for label in row_labels]
+    left = math.ceil(max(box[2] for box in boxes)) + 2 * margin
+    pitch = max(height, 18) + gap
+    size = (left + columns * (width + gap) - gap + margin, 2 * margin + rows * pitch - gap)
+    sheet = Image.new("RGB", size, GROUND)
+    draw = ImageDraw.Draw(sheet)
+    for row, label in enumerate(row_labels):
+        top = margin + row * pitch
+        draw.text((margin, top + (pitch - gap) / 2), label, fill=LABEL, font=font, anchor="lm")
+        for column in range(columns):
+            pixels = images[row, column].repeat(scale, axis=0).repeat(scale, axis=1)
+            place = (left + column * (width + gap), top + (pitch - gap - height) // 2)
+            sheet.paste(Image.fromarray(pixels), place)
+    png = io.BytesIO()
+    sheet.save(png, "PNG", optimize=True)
+    return png.getvalue()
+
+
+GROUND, LABEL = "#1f242b", "#eef1f4"
+
+
+def number(value: float, *, digits: int = 3, sign: bool = False) -> str:
+    """A number for reading: `digits` significant digits, thousands apart, a true minus sign, powers of ten spelt out.
+
+    >>> number(12345.678), number(-0.00012), number(2, sign=True)
+    ('12,346', '−1.2×10⁻⁴', '+2')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or value == 0:
+        text = f"{int(value):{'+' if sign and value else ''},}"
+    elif 1e-3 <= abs(value) < 1e7:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:{'+' if sign else ''},.{decimals}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text and decimals > digits - 1 else text
+    else:
+        mantissa, _, power = f"{value:{'+' if sign else ''}.{digits - 1}e}".partition("e")
+        text = f"{mantissa.rstrip('0').rstrip('.')}×10{str(int(power)).translate(SUPERSCRIPT)}"
+    return text.replace("-", "−")
+
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def missing(cell: Any) -> str | None:
+    """Why there is nothing to show, or None if there is: a missing value is not a zero."""
+    if cell is None or cell == "":
+        return "no value"
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return "not a number" if math.isnan(cell) else "infinite"
+    if isinstance(cell, Mapping):
+        return str(cell["missing"])
+    return None
+
+
+# -- behind the constructors ------------------------------------------------------------------------------------------
+
+
+def _altair_spec(chart: Any) -> dict[str, Any]:
+    import altair
+
+    with altair.theme.enable("none"):  # the page brings the theme
+        spec: dict[str, Any] = chart.to_dict()
+    return spec
+
+
+def _finite(value: Any) -> Any:
+    """A copy in JSON values only, with None for NaN and infinity."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _walk(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of a specification, its data rows left out."""
+    if isinstance(value, dict):
+        yield value
+        for key, inner in value.items():
+            if key not in ("values", "datasets"):
+                yield from _walk(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk(inner)
+
+
+def _data_rows(spec: dict[str, Any]) -> list[Any] | None:
+    """All rows of data in a chart, or None if it holds no table of its own (a generated sequence, say)."""
+    tables = list(spec.get("datasets", {}).values())
+    for part in _walk(spec):
+        data = part.get("data")
+        if isinstance(data, dict) and "url" in data:
+            raise ValueError(f"a figure holds its own data, and this one would fetch {data['url']}")
+        if isinstance(data, dict) and isinstance(data.get("values"), list):
+            tables.append(data["values"])
+    return [row for table in tables for row in table] if tables else None
+
+
+def _cell(cell: Any) -> Any:
+    """A cell as JSON; a missing one as {"missing": why}, also when it came as the text "nan"."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if isinstance(cell, str) and cell.strip().lower().lstrip("+-") in ("nan", "inf"):
+        cell = float(cell)
+    reason = missing(cell)
+    if reason is not None:
+        return {"missing": reason}
+    return cell if isinstance(cell, int | float) else str(cell)
+
+
+def _is_number(cell: Any) -> bool:
+    if isinstance(cell, str):
+        try:
+            float(cell.replace(",", "").replace("−", "-").rstrip("%× "))
+        except ValueError:
+            return False
+        return True
+    return not isinstance(cell, bool)
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    for name in ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "Arial.ttf", "Helvetica.ttc"):
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)  # Latin letters only: no σ, no dash
