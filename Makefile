@@ -44,7 +44,7 @@ test: $(READY_DEV)
 # Every check has its say before the first failure counts.
 lint: $(READY_DEV)
 	@failed=0; \
-	for check in "ruff check ." "ruff format --check ." "mypy" "lint-imports" "mkdocs build --strict --quiet"; do \
+	for check in "ruff check ." "ruff format --check ." "mypy" "lint-imports --no-logo" "mkdocs build --strict --quiet"; do \
 		echo "+ $$check"; $(BIN)/$$check || failed=1; \
 	done; exit $$failed
 
