@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.distill.tiny_pipelines import BUILDERS, build_flux
 
 from noria.core.errors import ConfigError, ModelError
 from noria.core.flow import SigmaContract, euler
 from noria.distill.adapters import FlowAdapter, concat, select
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
 from noria.distill.integrations.diffusers.pipeline_adapter import EmbeddingCache
+from tests.distill.tiny_pipelines import BUILDERS, build_flux
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
 PROMPTS = ["a photo of a red cat", "two birds"]

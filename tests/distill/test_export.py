@@ -17,7 +17,6 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tests.distill.tiny_pipelines import BUILDERS, build_sd3
 
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError
 from noria.core.flow import SmallTransformer, SmallTransformerConfig, euler
@@ -25,6 +24,7 @@ from noria.distill import export, few_step
 from noria.distill.adapters import SmallAdapter
 from noria.distill.export import LORA_FILE, export_student
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
+from tests.distill.tiny_pipelines import BUILDERS, build_sd3
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
 PROMPT = "a photo of a red cat"
@@ -516,6 +516,25 @@ def test_a_fault_at_any_stage_leaves_nothing_and_keeps_what_was_there(
             assert "\n" not in str(caught.value)
     assert tree(tmp_path) == before
     assert [p.name for p in tmp_path.iterdir()] == ["earlier"]
+
+
+def test_an_earlier_export_comes_back_when_the_last_rename_fails(
+    tiny: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tiny("sd3")
+    export_student(adapter, moved(adapter.network), tmp_path / "out")
+    before = tree(tmp_path)
+    rename = Path.rename
+
+    def fails_once(path: Path, target: Path) -> Path:
+        if ".partial-" in path.name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails_once)
+    with pytest.raises(RunError, match="Input/output"):
+        export_student(adapter, adapter.network, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path) == before
 
 
 def test_a_folder_that_cannot_be_written(tiny: Open, tmp_path: Path) -> None:
