@@ -1,0 +1,148 @@
+"""The one command, `noria`. It mounts each built system's own verbs and holds no logic."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from noria import __version__
+from noria.core.errors import ConfigError, NoriaError
+
+SYSTEMS = {
+    "distill": "CDM: distil a diffusion model to a few steps",
+}
+"""Built systems, in the order of the loop: name and one line."""
+
+
+class _Group(click.Group):
+    """Mounts `noria.<system>.cli:group` when it is asked for, so that `--help` imports no system."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *SYSTEMS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SYSTEMS:
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module(f"noria.{cmd_name}.cli").group
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, self.commands[name].get_short_help_str(70)) for name in sorted(self.commands)]
+        for title, rows in (("Commands", own), ("Systems", list(SYSTEMS.items()))):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="noria")
+def noria() -> None:
+    """The production feedback loop of a multimodal assistant."""
+
+
+@noria.command()
+@click.argument("systems", nargs=-1)
+@click.option("--quick/--full", default=True, help="A minute or so a system (default), or the whole proof.")
+@click.option("--seeds", type=click.IntRange(1), help="How many seeds; each system has its own default.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the report.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the full proof's data (default .data)."
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes (default: one a core).")
+@click.option("--json", "as_json", is_flag=True, help="Print evidence.json instead of the table.")
+def prove(
+    systems: tuple[str, ...],
+    quick: bool,
+    seeds: int | None,
+    out: Path | None,
+    data: Path | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Test each built system's claims on real data and write a report."""
+    from noria.core.proof import prove as run
+
+    result = run(
+        _known(systems),
+        scale="quick" if quick else "full",
+        seeds=None if seeds is None else list(range(seeds)),
+        out=out,
+        data=data or Path(".data"),
+        workers=workers,
+    )
+    if as_json:
+        click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))
+        return
+    click.echo(result.table())
+    click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+
+
+@noria.command()
+@click.argument("system")
+@click.option("--rounds", type=click.IntRange(2), help="Timed turns of each side.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def bench(system: str, rounds: int | None, as_json: bool) -> None:
+    """Measure a system's speed against a named peer, side by side in one process."""
+    (name,) = _known((system,))
+    module = importlib.import_module(f"noria.{name}.bench")
+    result = module.benchmarks(**({} if rounds is None else {"rounds": rounds}))
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+        return
+    rows = [
+        (
+            f"{row.name} ({row.unit})",
+            f"{row.ours:.4g}",
+            f"{row.theirs:.4g}",
+            row.peer,
+            f"{row.ratio:.2f}x",
+            f"{row.spread[0]:.2f}-{row.spread[1]:.2f}",
+            f"{row.goal:g}x {'met' if row.met else 'missed'}",
+        )
+        for row in result.rows
+    ]
+    click.echo(_columns(("figure", "ours", "peer's", "peer", "ratio", "range", "goal"), rows))
+
+
+def _known(systems: Sequence[str]) -> list[str]:
+    """Names of built systems, all of them when none is given."""
+    for name in systems:
+        if name not in SYSTEMS:
+            raise ConfigError(
+                f"no system {name!r} is built", where="system", mend=f"built are: {', '.join(SYSTEMS)}"
+            )
+    return list(dict.fromkeys(systems)) or list(SYSTEMS)
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (header, *rows)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. Bad input is one line on stderr and exit 2; a failed check exits 1; a fault keeps its traceback."""
+    try:
+        code = noria.main(args=arguments, prog_name="noria", standalone_mode=False)
+    except NoriaError as error:
+        click.echo(f"noria: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
+        click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("noria: interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

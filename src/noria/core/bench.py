@@ -1,0 +1,135 @@
+"""Speed as a ratio: ours and a named peer, timed in one process in alternation, so that a drifting machine hits both.
+
+A figure is a median with its spread; a ratio is taken turn by turn, and above 1 means that ours is better.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from noria.core.progress import Progress
+
+__all__ = ["Benchmark", "Row", "Timing", "alternate"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each turn of both sides; turn n of one ran right beside turn n of the other."""
+
+    ours: list[float]
+    theirs: list[float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        name: what was measured.
+        peer: against whom.
+        unit: of `ours` and `theirs`.
+        ours, theirs: medians.
+        ratio: median of the paired ratios, above 1 when ours is better.
+        spread: (lowest, highest) paired ratio.
+        goal: the ratio that was promised.
+    """
+
+    name: str
+    peer: str
+    unit: str
+    ours: float
+    theirs: float
+    ratio: float
+    spread: tuple[float, float]
+    goal: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the median ratio reaches the goal."""
+        return self.ratio >= self.goal
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        peer: str,
+        unit: str,
+        ours: Sequence[float],
+        theirs: Sequence[float],
+        *,
+        better: Literal["lower", "higher"],
+        goal: float,
+    ) -> Row:
+        """A row out of paired measurements, one of each side a turn.
+
+        Raises:
+            ValueError: nothing was measured, or the sides are not paired.
+        """
+        if not ours or len(ours) != len(theirs):
+            raise ValueError(f"{name}: {len(ours)} and {len(theirs)} measurements do not pair")
+        pairs = zip(ours, theirs, strict=True)
+        ratios = [t / o if better == "lower" else o / t for o, t in pairs]
+        return cls(
+            name=name,
+            peer=peer,
+            unit=unit,
+            ours=statistics.median(ours),
+            theirs=statistics.median(theirs),
+            ratio=statistics.median(ratios),
+            spread=(min(ratios), max(ratios)),
+            goal=goal,
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All figures of a system."""
+
+    system: str
+    rows: list[Row]
+
+    def to_json(self) -> dict[str, Any]:
+        """{system, rows: [{name, peer, unit, ours, theirs, ratio, spread, goal}]}."""
+        return {
+            "system": self.system,
+            "rows": [vars(row) | {"spread": list(row.spread)} for row in self.rows],
+        }
+
+
+def alternate(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    *,
+    rounds: int = 10,
+    warmup: int = 1,
+    progress: Progress | None = None,
+) -> Timing:
+    """Time two callables in alternation; which goes first changes from turn to turn.
+
+    Args:
+        ours: the side under test.
+        theirs: the peer.
+        rounds: timed turns of each.
+        warmup: untimed turns of each, first.
+        progress: told of each round.
+    """
+    for _ in range(warmup):
+        ours()
+        theirs()
+    timing = Timing([], [])
+    task = progress.task("rounds", rounds) if progress else None
+    for turn in range(rounds):
+        sides = [(ours, timing.ours), (theirs, timing.theirs)]
+        for side, seconds in sides if turn % 2 == 0 else reversed(sides):
+            began = time.perf_counter()
+            side()
+            seconds.append(time.perf_counter() - began)
+        if task:
+            task.advance()
+    if task:
+        task.done()
+    return timing

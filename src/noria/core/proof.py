@@ -1,0 +1,353 @@
+"""A paper's claim, the arms that test it, and the verdict: the proof's vocabulary and the job that runs it.
+
+A proof fixes its seeds before it runs, gives every arm the same data and budget, prints the interval beside
+the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so a
+killed proof goes on where it was.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import math
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from noria.core.errors import ConfigError, DataError
+from noria.core.files import lock, write_atomic
+from noria.core.progress import Progress
+
+if TYPE_CHECKING:
+    from noria.core.charts import Figure
+    from noria.core.stats import Interval
+
+__all__ = ["Claim", "Evidence", "ProofContext", "Proven", "prove", "versions"]
+
+Verdict = Literal["supported", "refuted", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: `subject` is better than `baseline` by more than `margin`.
+
+    Attributes:
+        id: short name, unique in its system.
+        statement: the claim in a sentence.
+        metric: what the arms' values are.
+        better: which way is better.
+        subject, baseline: the two arms compared, keys of `arms`.
+        arms: values of every arm, one a seed, None where undefined; paired across arms by position.
+        comparison: `difference` of the values, or `log_ratio` for positive values that span orders of magnitude.
+        margin: how much better it must be to count, in the effect's unit.
+        source: where the claim is made.
+    """
+
+    id: str
+    statement: str
+    metric: str
+    better: Literal["lower", "higher"]
+    subject: str
+    baseline: str
+    arms: Mapping[str, Sequence[float | None]]
+    comparison: Literal["difference", "log_ratio"] = "difference"
+    margin: float = 0.0
+    source: str = ""
+
+    @property
+    def interval(self) -> Interval:
+        """The paired effect with its 95 % interval; above zero is better. NaN where it is undefined.
+
+        Raises:
+            DataError: an arm is missing, or the two arms do not have the same seeds.
+        """
+        from noria.core.stats import paired_difference
+
+        for arm in (self.subject, self.baseline):
+            if arm not in self.arms:
+                raise DataError(
+                    f"there is no arm {arm!r}", where=f"claim {self.id}", mend="name one of its arms"
+                )
+        subject, baseline = (
+            [self._measured(value) for value in self.arms[arm]] for arm in (self.subject, self.baseline)
+        )
+        if len(subject) != len(baseline):
+            raise DataError(
+                f"{len(subject)} and {len(baseline)} seeds do not pair",
+                where=f"claim {self.id}",
+                mend="use the same seeds",
+            )
+        kept = [
+            (s, b) for s, b in zip(subject, baseline, strict=True) if math.isfinite(s) and math.isfinite(b)
+        ]
+        pairs = [(b, s) if self.better == "lower" else (s, b) for s, b in kept]
+        return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+
+    def _measured(self, value: float | None) -> float:
+        if value is None:
+            return math.nan
+        if self.comparison == "log_ratio":
+            return math.log(value) if value > 0 else math.nan
+        return float(value)
+
+    @property
+    def effect(self) -> float | None:
+        """How much better the subject is; None when undefined."""
+        effect = self.interval.effect
+        return effect if math.isfinite(effect) else None
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """The effect's 95 % interval; None when undefined (fewer than two seeds)."""
+        interval = self.interval
+        return (interval.low, interval.high) if math.isfinite(interval.low + interval.high) else None
+
+    @property
+    def verdict(self) -> Verdict:
+        """`supported` above the margin, `refuted` below it, `inconclusive` when the interval holds it or is
+        undefined.
+        """
+        if self.ci95 is None:
+            return "inconclusive"
+        low, high = self.ci95
+        return "supported" if low > self.margin else "refuted" if high < self.margin else "inconclusive"
+
+    def to_json(self) -> dict[str, Any]:
+        """The claim as `evidence.json` holds it."""
+        return {
+            "id": self.id,
+            "statement": self.statement,
+            "metric": self.metric,
+            "better": self.better,
+            "arms": {name: [_number(v) for v in values] for name, values in self.arms.items()},
+            "effect": self.effect,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "verdict": self.verdict,
+            "subject": self.subject,
+            "baseline": self.baseline,
+            "comparison": self.comparison,
+            "margin": self.margin,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a system's proof found: claims, what is shown beside them, and what a reader must know."""
+
+    system: str
+    claims: list[Claim]
+    seconds: float
+    versions: dict[str, str]
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """{system, claims, seconds, versions, notes, config}."""
+        return {
+            "system": self.system,
+            "claims": [claim.to_json() for claim in self.claims],
+            "seconds": round(self.seconds, 1),
+            "versions": self.versions,
+            "notes": self.notes,
+            "config": self.config,
+        }
+
+
+@dataclass
+class ProofContext:
+    """What a system's `prove` is given.
+
+    Attributes:
+        system: its name.
+        scale: `quick` or `full`.
+        seeds: fixed before the run; None leaves them to the system.
+        folder: where it may keep files of its own.
+        data: the folder of public data sets that a full proof may need.
+        workers: processes for :meth:`map`.
+        progress: where to report.
+    """
+
+    system: str
+    scale: Literal["quick", "full"]
+    seeds: list[int] | None
+    folder: Path
+    data: Path
+    workers: int
+    progress: Progress
+
+    def map(
+        self, function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], *, label: str
+    ) -> list[Any]:
+        """Run `function(*arguments)` for each named job, in order, over worker processes of one thread each.
+
+        Arguments and results are JSON. A result is kept under the key of function, arguments and the code they
+        ran with, so a job that was finished before is not run again.
+
+        Args:
+            function: a module's top-level function.
+            jobs: arguments by the name that is shown.
+            label: what the jobs are, for the progress line.
+        """
+        code = _code(self.system)
+        files = {
+            name: self.folder / "jobs" / f"{_key(function, arguments, code)}.json"
+            for name, arguments in jobs.items()
+        }
+        results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+        missing = {name: arguments for name, arguments in jobs.items() if name not in results}
+        task = self.progress.task(label, len(jobs))
+        task.at(len(results), note=f"{len(results)} kept from before" if results else None)
+        with concurrent.futures.ProcessPoolExecutor(
+            max_workers=max(1, min(self.workers, len(missing))),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_one_thread,
+        ) as pool:
+            futures = {pool.submit(function, *arguments): name for name, arguments in missing.items()}
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    name = futures[future]
+                    results[name] = json.loads(json.dumps(future.result()))
+                    write_atomic(files[name], json.dumps(results[name]))
+                    task.advance(note=name)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        task.done()
+        return [results[name] for name in jobs]
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What a run of proofs left: the evidence and the two files."""
+
+    evidences: list[Evidence]
+    report: Path
+    evidence: Path
+
+    def table(self) -> str:
+        """Verdicts as text, a claim a line."""
+        lines = []
+        for evidence in self.evidences:
+            lines.append(f"{evidence.system}  ({evidence.seconds:.0f} s)")
+            for claim in evidence.claims:
+                effect = "undefined" if claim.effect is None else f"{claim.effect:+.3g}"
+                interval = "" if claim.ci95 is None else f" [{claim.ci95[0]:+.3g}, {claim.ci95[1]:+.3g}]"
+                unit = " log ratio" if claim.comparison == "log_ratio" else ""
+                lines.append(f"  {claim.verdict:<12}  {claim.statement}")
+                lines.append(
+                    f"  {'':<12}  {claim.subject} against {claim.baseline}: {effect}{interval}{unit}"
+                )
+        return "\n".join(lines)
+
+
+def prove(
+    systems: Sequence[str],
+    *,
+    scale: Literal["quick", "full"] = "quick",
+    seeds: list[int] | None = None,
+    out: Path | None = None,
+    data: Path = Path(".data"),
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Proven:
+    """Run the proofs of `systems` and write `report.html` and `evidence.json`.
+
+    Args:
+        systems: names; each has a module `noria.<name>.proof` with `prove(context) -> Evidence`.
+        scale: `quick` or `full`.
+        seeds: for every system; None leaves them to each.
+        out: the folder, `runs/prove/<scale>` by default. Run again on it, finished work is not done again.
+        data: public data sets.
+        workers: processes; one a core by default.
+        progress: where to report; stderr by default.
+
+    Raises:
+        RunError: another process is writing `out`.
+    """
+    from noria.core.report import write_report
+
+    out = out or Path("runs") / "prove" / scale
+    out.mkdir(parents=True, exist_ok=True)
+    evidences = []
+    with lock(out), progress or Progress() as shown:
+        for name in systems:
+            shown.say(f"{name}: {scale} proof")
+            module = importlib.import_module(f"noria.{name}.proof")
+            context = ProofContext(
+                name, scale, seeds, out / name, data, workers or os.cpu_count() or 1, shown
+            )
+            context.folder.mkdir(parents=True, exist_ok=True)
+            evidences.append(module.prove(context))
+            # Written after each system, so that an interrupted run shows what it has.
+            content = json.dumps([evidence.to_json() for evidence in evidences], indent=1, allow_nan=False)
+            write_atomic(out / "evidence.json", content + "\n")
+            command = " ".join(
+                ["noria prove", *systems, f"--{scale}"] + ([] if seeds is None else [f"--seeds {len(seeds)}"])
+            )
+            write_report(
+                out / "report.html",
+                title="Noria: what was claimed, what was found",
+                evidences=evidences,
+                intro=_intro(scale),
+                rerun=command,
+            )
+    return Proven(evidences, out / "report.html", out / "evidence.json")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Noria, Python and `packages`."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in ("noria", *packages)
+    }
+
+
+def _intro(scale: str) -> str:
+    when = time.strftime("%d %B %Y")
+    quick = "This is the quick scale: few seeds and small budgets, so expect wide intervals."
+    return (
+        f"Every claim is tested by arms that share data, seeds and budget. The effect is how much better the "
+        f"subject is than "
+        f"the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
+        f"Run on {when}, {os.cpu_count()} cores. "
+        + (quick if scale == "quick" else "This is the full scale.")
+    )
+
+
+def _one_thread() -> None:
+    """Workers share the machine; more threads than cores slow everyone."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _key(function: Callable[..., Any], arguments: Sequence[Any], code: str) -> str:
+    try:
+        text = json.dumps([function.__module__, function.__qualname__, list(arguments), code])
+    except TypeError as error:
+        raise ConfigError(f"a job's arguments are not JSON: {error}", where=function.__qualname__) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _code(system: str) -> str:
+    """A digest of the code that a measured number depends on: the system's modules but for those that only present."""
+    package = Path(__file__).parent.parent
+    modules = [*sorted((package / system).glob("*.py")), package / "core" / "flow.py"]
+    digest = hashlib.sha256()
+    for module in modules:
+        if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py") and module.exists():
+            digest.update(module.name.encode() + b"\0" + module.read_bytes())
+    return digest.hexdigest()
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
