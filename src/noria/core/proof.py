@@ -7,23 +7,21 @@ killed proof goes on where it was.
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import math
-import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from noria.core.errors import ConfigError, DataError
+from noria.core.errors import DataError, require
 from noria.core.files import lock, write_atomic
+from noria.core.jobs import default_workers, map_jobs
 from noria.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -85,11 +83,9 @@ class Claim:
                 where=f"claim {self.id}",
                 mend="use the same seeds",
             )
-        kept = [
-            (s, b) for s, b in zip(subject, baseline, strict=True) if math.isfinite(s) and math.isfinite(b)
-        ]
-        pairs = [(b, s) if self.better == "lower" else (s, b) for s, b in kept]
-        return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
+        if self.better == "lower":
+            subject, baseline = baseline, subject
+        return paired_difference(subject, baseline)
 
     def _measured(self, value: float | None) -> float:
         if value is None:
@@ -175,6 +171,7 @@ class ProofContext:
         data: the folder of public data sets that a full proof may need.
         workers: processes for :meth:`map`.
         progress: where to report.
+        seconds_before: what jobs remembered from earlier runs took, spread over the workers; counted by :meth:`map`.
     """
 
     system: str
@@ -184,46 +181,35 @@ class ProofContext:
     data: Path
     workers: int
     progress: Progress
+    seconds_before: float = 0.0
 
     def map(
         self, function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], *, label: str
     ) -> list[Any]:
-        """Run `function(*arguments)` for each named job, in order, over worker processes of one thread each.
+        """Run `function(*arguments)` for each named job over worker processes of one thread each.
 
         Arguments and results are JSON. A result is kept under the key of function, arguments and the code they
         ran with, so a job that was finished before is not run again.
 
         Args:
-            function: a module's top-level function.
+            function: a module's top-level function; inside it `noria.core.jobs.report` shows how far it is.
             jobs: arguments by the name that is shown.
             label: what the jobs are, for the progress line.
+
+        Returns:
+            Results in the order of `jobs`.
         """
-        code = _code(self.system)
-        files = {
-            name: self.folder / "jobs" / f"{_key(function, arguments, code)}.json"
-            for name, arguments in jobs.items()
-        }
-        results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
-        missing = {name: arguments for name, arguments in jobs.items() if name not in results}
-        task = self.progress.task(label, len(jobs))
-        task.at(len(results), note=f"{len(results)} kept from before" if results else None)
-        with concurrent.futures.ProcessPoolExecutor(
-            max_workers=max(1, min(self.workers, len(missing))),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_one_thread,
-        ) as pool:
-            futures = {pool.submit(function, *arguments): name for name, arguments in missing.items()}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    name = futures[future]
-                    results[name] = json.loads(json.dumps(future.result()))
-                    write_atomic(files[name], json.dumps(results[name]))
-                    task.advance(note=name)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        task.done()
-        return [results[name] for name in jobs]
+        finished = map_jobs(
+            function,
+            jobs,
+            folder=self.folder / "jobs",
+            progress=self.progress,
+            workers=self.workers,
+            version=_code(self.system),
+            label=label,
+        )
+        self.seconds_before += sum(job.seconds for job in finished if job.remembered) / max(1, self.workers)
+        return [job.result for job in finished]
 
 
 @dataclass(frozen=True)
@@ -282,12 +268,12 @@ def prove(
     with lock(out), progress or Progress() as shown:
         for name in systems:
             shown.say(f"{name}: {scale} proof")
-            module = importlib.import_module(f"noria.{name}.proof")
-            context = ProofContext(
-                name, scale, seeds, out / name, data, workers or os.cpu_count() or 1, shown
-            )
+            module = require(f"noria.{name}.proof", "proof")
+            context = ProofContext(name, scale, seeds, out / name, data, workers or default_workers(), shown)
             context.folder.mkdir(parents=True, exist_ok=True)
-            evidences.append(module.prove(context))
+            evidence = module.prove(context)
+            # A proof that took an hour did not take a second because it was killed and finished from what it kept.
+            evidences.append(replace(evidence, seconds=evidence.seconds + context.seconds_before))
             # Written after each system, so that an interrupted run shows what it has.
             content = json.dumps([evidence.to_json() for evidence in evidences], indent=1, allow_nan=False)
             write_atomic(out / "evidence.json", content + "\n")
@@ -318,24 +304,9 @@ def _intro(scale: str) -> str:
         f"Every claim is tested by arms that share data, seeds and budget. The effect is how much better the "
         f"subject is than "
         f"the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
-        f"Run on {when}, {os.cpu_count()} cores. "
+        f"Run on {when}, {default_workers()} cores. "
         + (quick if scale == "quick" else "This is the full scale.")
     )
-
-
-def _one_thread() -> None:
-    """Workers share the machine; more threads than cores slow everyone."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _key(function: Callable[..., Any], arguments: Sequence[Any], code: str) -> str:
-    try:
-        text = json.dumps([function.__module__, function.__qualname__, list(arguments), code])
-    except TypeError as error:
-        raise ConfigError(f"a job's arguments are not JSON: {error}", where=function.__qualname__) from error
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _code(system: str) -> str:

@@ -207,8 +207,8 @@ def measure(
     The evaluation noise depends on the seed only, so arms of one seed are compared on the same noise.
     """
     import torch
-    from noria.distill.classifier import evaluate_samples
 
+    from noria.distill.classifier import evaluate_samples
     from noria.distill.draws import key
 
     seed = distiller.config.seed if seed is None else seed
@@ -227,7 +227,7 @@ def measure(
             x = _renoising(distiller, prompts, noise, sigmas, key(seed, 78))
         else:
             x = distiller.sample(prompts, noise, sigmas, role=role, guidance=guidance)
-        metrics[name] = {k: float(v) for k, v in evaluate_samples(x.clamp(-1, 1), labels, reference).items()}
+        metrics[name] = {k: float(v) for k, v in evaluate_samples(x, labels, reference).items()}
         if name in ("1", "2", "4", "8", FOREIGN, "50"):
             shown = (distiller.adapter.decode(x[:classes]) * 255).round().byte()
             pictures[name] = shown[:, 0].tolist()
@@ -281,5 +281,5 @@ def _reference(scale: Scale, data: ImageSet, folder: Path) -> Any:
 
     at = (scale.data, folder)
     if at not in _REFERENCES:
-        _REFERENCES[at] = Reference.of(Classifier.load(folder / "classifier.safetensors"), data)
+        _REFERENCES[at] = Reference.of(Classifier.load(folder / "classifier.safetensors"), data.balanced())
     return _REFERENCES[at]

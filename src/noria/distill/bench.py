@@ -27,8 +27,8 @@ def benchmarks(*, rounds: int = 12) -> Benchmark:
         rounds: timed turns of each side.
     """
     import torch
-    from noria.core.bench import Benchmark, Row, alternate
 
+    from noria.core.bench import Benchmark, Row, alternate
     from noria.distill.adapters import SmallAdapter
     from noria.distill.arms import DIGITS_TEACHER, ClassPrompts
     from noria.distill.config import DistillConfig, preset
