@@ -318,6 +318,15 @@ def test_an_image_set_that_is_none(changes: dict[str, Any], message: str) -> Non
     assert message in str(error.value)
 
 
+def test_a_balanced_set_has_as_many_of_each_class_as_the_rarest() -> None:
+    data = digits()
+    even = data.balanced()
+    assert np.bincount(even.labels).tolist() == [174] * 10
+    assert even.name == "digits, balanced"
+    assert {image.tobytes() for image in even.images} <= {image.tobytes() for image in data.images}
+    np.testing.assert_array_equal(even.images, digits().balanced().images)
+
+
 def test_a_class_of_one_image_cannot_be_split() -> None:
     with pytest.raises(DataError, match="class 1 has one image"):
         image_set(labels=np.array([0, 0, 0, 1])).split()

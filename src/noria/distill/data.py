@@ -32,7 +32,7 @@ MAX_CHARACTERS = 10_000
 MAX_BYTES = 2**29
 
 _BLANKS = " \t\r\n\v\f"
-_PROMPT_ORDER, _HELD_OUT = 1, 2  # what a Philox stream is for: no two uses share one
+_PROMPT_ORDER, _HELD_OUT, _BALANCED = 1, 2, 3  # what a Philox stream is for: no two uses share one
 
 
 # --- prompts ------------------------------------------------------------------------------------------------
@@ -323,6 +323,13 @@ class ImageSet:
     def subset(self, rows: npt.NDArray[Any], name: str | None = None) -> ImageSet:
         """The images in `rows` (numbers or a mask)."""
         return ImageSet(self.images[rows], self.labels[rows], self.classes, name or self.name, self.licence)
+
+    def balanced(self) -> ImageSet:
+        """As many images of every class as the rarest has, always the same ones."""
+        rows = [np.flatnonzero(self.labels == number) for number in np.unique(self.labels)]
+        least = min(map(len, rows))
+        kept = [own[_permutation(len(own), 0, int(self.labels[own[0]]), _BALANCED)[:least]] for own in rows]
+        return self.subset(np.sort(np.concatenate(kept)), f"{self.name}, balanced")
 
     def split(self, held_out: float = 0.2) -> tuple[ImageSet, ImageSet]:
         """(train, held-out), always the same, with `held_out` of every class in the second.

@@ -431,12 +431,14 @@ def std_ratio(samples: Array, reference: Array) -> float:
     Raises:
         DataError: no values, or one that is not finite.
     """
-    top, below = spread(samples, "samples"), spread(reference, "reference")
-    return (
-        top / below
-        if below
-        else Undefined("the reference is constant, so a ratio to its spread does not exist")
-    )
+    return ratio(spread(samples, "samples"), spread(reference, "reference"))
+
+
+def ratio(spread: float, reference_spread: float) -> float:
+    """A spread over the reference's; `Undefined` when that is 0."""
+    if reference_spread == 0:
+        return Undefined("the reference is constant, so a ratio to its spread does not exist")
+    return spread / reference_spread
 
 
 def spread(values: Array, name: str = "values") -> float:
