@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from noria import __version__
-from noria.core.errors import ConfigError, NoriaError
+from noria.core.errors import ConfigError, NoriaError, needing
 
 SYSTEMS = {
     "distill": "CDM: distil a diffusion model to a few steps",
@@ -89,8 +89,9 @@ def prove(
 def bench(system: str, rounds: int | None, as_json: bool) -> None:
     """Measure a system's speed against a named peer, side by side in one process."""
     (name,) = _known((system,))
-    module = importlib.import_module(f"noria.{name}.bench")
-    result = module.benchmarks(**({} if rounds is None else {"rounds": rounds}))
+    with needing("proof"):
+        module = importlib.import_module(f"noria.{name}.bench")
+        result = module.benchmarks(**({} if rounds is None else {"rounds": rounds}))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
         return

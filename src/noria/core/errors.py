@@ -6,7 +6,9 @@ A `NoriaError` is bad input or a bad environment: the command line prints it as 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 
 
@@ -69,19 +71,29 @@ class MissingExtra(NoriaError):
         self.extra = extra
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra brings what is missing.
+@contextlib.contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Say which extra brings what an import within could not find.
 
-    A module of ours that needs an absent third-party package counts as missing too. A package that is present but
-    broken keeps its own error: installing the extra again would not mend it.
+    A package that is present but broken keeps its own error: installing the extra again would not mend it.
 
     Raises:
         MissingExtra: a third-party package was not found.
     """
     try:
-        return importlib.import_module(module)
+        yield
     except ModuleNotFoundError as error:
-        missing = (error.name or module).partition(".")[0]
-        if missing == "noria":
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "noria"):
             raise
-        raise MissingExtra(missing, extra) from error
+        raise MissingExtra(package, extra) from error
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import `module`, or say which extra brings it, or brings what it needs in turn.
+
+    Raises:
+        MissingExtra: a third-party package was not found.
+    """
+    with needing(extra):
+        return importlib.import_module(module)

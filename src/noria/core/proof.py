@@ -8,19 +8,20 @@ killed proof goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from noria.core.errors import DataError, require
-from noria.core.files import lock, write_atomic
+from noria.core.errors import DataError, needing
+from noria.core.files import disk_errors, lock, write_atomic
 from noria.core.jobs import default_workers, map_jobs
 from noria.core.progress import Progress
 
@@ -60,6 +61,12 @@ class Claim:
     margin: float = 0.0
     source: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.margin >= 0:
+            raise ValueError(
+                f"claim {self.id}: with a margin of {self.margin} a draw, or worse, would be a success"
+            )
+
     @property
     def interval(self) -> Interval:
         """The paired effect with its 95 % interval; above zero is better. NaN where it is undefined.
@@ -88,7 +95,7 @@ class Claim:
         return paired_difference(subject, baseline)
 
     def _measured(self, value: float | None) -> float:
-        if value is None:
+        if value is None or not math.isfinite(value):
             return math.nan
         if self.comparison == "log_ratio":
             return math.log(value) if value > 0 else math.nan
@@ -262,30 +269,30 @@ def prove(
     """
     from noria.core.report import write_report
 
+    command = ["noria prove", *systems, f"--{scale}"]
+    command += [] if seeds is None else [f"--seeds {len(seeds)}"]
+    command += [] if out is None else [f"--out {shlex.quote(str(out))}"]
     out = out or Path("runs") / "prove" / scale
-    out.mkdir(parents=True, exist_ok=True)
     evidences = []
     with lock(out), progress or Progress() as shown:
         for name in systems:
             shown.say(f"{name}: {scale} proof")
-            module = require(f"noria.{name}.proof", "proof")
             context = ProofContext(name, scale, seeds, out / name, data, workers or default_workers(), shown)
-            context.folder.mkdir(parents=True, exist_ok=True)
-            evidence = module.prove(context)
+            with disk_errors(context.folder):
+                context.folder.mkdir(parents=True, exist_ok=True)
+            with needing("proof"):
+                evidence = importlib.import_module(f"noria.{name}.proof").prove(context)
             # A proof that took an hour did not take a second because it was killed and finished from what it kept.
             evidences.append(replace(evidence, seconds=evidence.seconds + context.seconds_before))
             # Written after each system, so that an interrupted run shows what it has.
             content = json.dumps([evidence.to_json() for evidence in evidences], indent=1, allow_nan=False)
             write_atomic(out / "evidence.json", content + "\n")
-            command = " ".join(
-                ["noria prove", *systems, f"--{scale}"] + ([] if seeds is None else [f"--seeds {len(seeds)}"])
-            )
             write_report(
                 out / "report.html",
                 title="Noria: what was claimed, what was found",
                 evidences=evidences,
                 intro=_intro(scale),
-                rerun=command,
+                rerun=" ".join(command),
             )
     return Proven(evidences, out / "report.html", out / "evidence.json")
 
@@ -310,9 +317,10 @@ def _intro(scale: str) -> str:
 
 
 def _code(system: str) -> str:
-    """A digest of the code that a measured number depends on: the system's modules but for those that only present."""
+    """A digest of what a measured number depends on: the system's modules, but those that present, and its assets."""
     package = Path(__file__).parent.parent
-    modules = [*sorted((package / system).glob("*.py")), package / "core" / "flow.py"]
+    home = package / system
+    modules = [*sorted(home.glob("*.py")), *sorted(home.glob("assets/*")), package / "core" / "flow.py"]
     digest = hashlib.sha256()
     for module in modules:
         if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py") and module.exists():

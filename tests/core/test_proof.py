@@ -1,0 +1,280 @@
+import importlib.metadata
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+import noria
+from noria.core import proof
+from noria.core.charts import Figure
+from noria.core.errors import DataError, MissingExtra, RunError
+from noria.core.files import lock
+from noria.core.progress import Progress
+from noria.core.proof import Claim, Evidence, prove, versions
+
+NUMBERS = st.floats(-1e3, 1e3)
+PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8)
+
+
+def claim(ours, theirs, **more) -> Claim:
+    given = {
+        "id": "c",
+        "statement": "Ours is better",
+        "metric": "error",
+        "better": "lower",
+        "subject": "ours",
+        "baseline": "theirs",
+        "arms": {"ours": ours, "theirs": theirs},
+    }
+    return Claim(**(given | more))
+
+
+# --- one claim -----------------------------------------------------------------------------------------------
+
+
+def test_the_effect_is_the_improvement_whichever_way_is_better():
+    lower = claim([1.0, 2.0, 1.5], [3.0, 5.0, 4.0])
+    assert lower.effect == pytest.approx(2.5)
+    assert lower.verdict == "supported"
+    higher = claim([1.0, 2.0, 1.5], [3.0, 5.0, 4.0], better="higher")
+    assert higher.effect == pytest.approx(-2.5)
+    assert higher.verdict == "refuted"
+
+
+@given(PAIRS)
+def test_swapping_the_arms_swaps_supported_and_refuted(pairs):
+    ours, theirs = zip(*pairs, strict=True)
+    one = claim(ours, theirs)
+    other = claim(ours, theirs, subject="theirs", baseline="ours")
+    assert other.effect == pytest.approx(-one.effect)
+    swapped = {"supported": "refuted", "refuted": "supported", "inconclusive": "inconclusive"}
+    assert other.verdict == swapped[one.verdict]
+
+
+@given(PAIRS, st.sampled_from(["lower", "higher"]))
+def test_a_verdict_needs_an_interval_clear_of_zero(pairs, better):
+    ours, theirs = zip(*pairs, strict=True)
+    one = claim(ours, theirs, better=better)
+    low, high = one.ci95
+    assert low <= one.effect <= high
+    expected = "supported" if low > 0 else "refuted" if high < 0 else "inconclusive"
+    assert one.verdict == expected
+
+
+def test_no_verdict_on_one_seed_on_none_or_on_a_draw():
+    for ours, theirs in (([1.0], [9.0]), ([], []), ([1.0, 2.0], [1.0, 2.0]), ([1.0, None], [9.0, 9.0])):
+        assert claim(ours, theirs).verdict == "inconclusive"
+    assert claim([1.0], [9.0]).effect == 8.0
+    assert claim([1.0], [9.0]).ci95 is None
+    assert claim([], []).effect is None
+
+
+def test_of_true_nothings_one_in_forty_looks_supported():
+    draws = np.random.default_rng(0).normal(size=(3000, 2, 3))
+    supported = sum(claim(a.tolist(), b.tolist()).verdict == "supported" for a, b in draws)
+    assert reference.binomtest(supported, 3000, 0.025).pvalue > 1e-3
+
+
+def test_a_margin_is_what_the_whole_interval_has_to_clear():
+    ours, theirs = [1.0, 1.1, 0.9], [3.0, 3.0, 3.0]  # better by 2 ± 0.25
+    assert claim(ours, theirs, margin=1.7).verdict == "supported"
+    assert claim(ours, theirs, margin=1.9).verdict == "inconclusive"
+    assert claim(ours, theirs, margin=2.3).verdict == "refuted"
+    for margin in (-0.1, math.nan):
+        with pytest.raises(ValueError, match="a draw, or worse, would be a success"):
+            claim(ours, theirs, margin=margin)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.1, 1e3), st.floats(0.1, 1e3)), min_size=2, max_size=8),
+    st.floats(1e-3, 1e3),
+)
+def test_a_log_ratio_does_not_depend_on_the_unit(pairs, unit):
+    ours, theirs = zip(*pairs, strict=True)
+    plain = claim(ours, theirs, comparison="log_ratio")
+    scaled = claim([unit * x for x in ours], [unit * x for x in theirs], comparison="log_ratio")
+    assert scaled.ci95 == pytest.approx(plain.ci95, abs=1e-9)
+    assert plain.effect == pytest.approx(float(np.mean(np.log(np.array(theirs) / np.array(ours)))), abs=1e-9)
+
+
+@given(PAIRS, st.integers(0, 8), st.sampled_from([None, math.nan, math.inf]), st.booleans())
+def test_a_missing_value_drops_its_seed_and_no_other(pairs, position, gap, of_ours):
+    ours, theirs = map(list, zip(*pairs, strict=True))
+    whole = claim(ours, theirs)
+    position = min(position, len(ours))
+    ours.insert(position, gap if of_ours else 1.0)
+    theirs.insert(position, 2.0 if of_ours else gap)
+    assert claim(ours, theirs).interval == whole.interval
+    assert claim(ours, theirs).to_json()["arms"]["ours" if of_ours else "theirs"][position] is None
+
+
+def test_arms_that_cannot_be_compared_are_told():
+    with pytest.raises(DataError, match=r"claim c: 2 and 1 seeds do not pair"):
+        _ = claim([1.0, 2.0], [1.0]).effect
+    with pytest.raises(DataError, match=r"claim c: there is no arm 'nobody'"):
+        _ = claim([1.0], [1.0], baseline="nobody").verdict
+
+
+@given(PAIRS)
+def test_evidence_is_strict_json_of_the_promised_shape(pairs):
+    ours, theirs = zip(*pairs, strict=True)
+    assume(max(map(abs, ours)) < 1e3)
+    evidence = Evidence("toy", [claim([*ours, math.nan], [*theirs, 1.0])], 12.34, {"python": "3"})
+    record = json.loads(json.dumps(evidence.to_json(), allow_nan=False))
+    assert {"system", "claims", "seconds", "versions"} <= record.keys()
+    (told,) = record["claims"]
+    assert {"id", "statement", "metric", "better", "arms", "effect", "ci95", "verdict"} <= told.keys()
+    assert told["arms"] == {"ours": [*ours, None], "theirs": [*theirs, 1.0]}
+    low, high = told["ci95"]
+    assert low <= told["effect"] <= high
+
+
+def test_versions_are_those_installed():
+    found = versions("numpy")
+    assert found["numpy"] == np.__version__
+    assert found["noria"] == importlib.metadata.version("noria")
+
+
+# --- a run of proofs -----------------------------------------------------------------------------------------
+
+JOBS = """
+import os, time
+def measure(folder, arm, seed):
+    with open(os.path.join(folder, "calls"), "a") as file:
+        file.write(f"{arm} {seed}\\n")
+    time.sleep(0.3)
+    return {"error": {"ours": 1.0, "theirs": 2.0}[arm] + seed / 10}
+"""
+
+PROOF = """
+import toy_jobs
+from noria.core.charts import Figure
+from noria.core.proof import Claim, Evidence
+
+def prove(context):
+    seeds = context.seeds or [0, 1, 2]
+    jobs = {f"{arm} {seed}": (str(context.folder), arm, seed) for arm in ("ours", "theirs") for seed in seeds}
+    results = context.map(toy_jobs.measure, jobs, label="arms")
+    errors = [result["error"] for result in results]
+    arms = {"ours": errors[:len(seeds)], "theirs": errors[len(seeds):]}
+    claim = Claim(id="better", statement="Ours errs less", metric="error", better="lower",
+                  subject="ours", baseline="theirs", arms=arms)
+    figure = Figure.table("Errors", ["arm", "mean"], [[name, sum(v) / len(v)] for name, v in arms.items()])
+    return Evidence("toy", [claim], 0.25, {"python": "3"}, [figure], [f"scale {context.scale}"])
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """Systems that are there for this test: `toy`, `crashing` and `needy`."""
+    systems = tmp_path / "systems"
+    for name, text in {
+        "toy": PROOF,
+        "crashing": "def prove(context):\n    raise ZeroDivisionError('a fault')\n",
+        "needy": "import absent_package\n",
+        "lazy": "def prove(context):\n    import absent_package\n",
+    }.items():
+        (systems / name).mkdir(parents=True)
+        (systems / name / "__init__.py").touch()
+        (systems / name / "proof.py").write_text(text)
+    (systems / "toy_jobs.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(str(systems))
+    monkeypatch.setattr(noria, "__path__", [*noria.__path__, str(systems)])
+    yield systems
+    for name in [
+        name for name in sys.modules if name.startswith(("toy_jobs", "noria.toy", "noria.crashing"))
+    ]:
+        del sys.modules[name]
+
+
+def run(tmp_path, *systems, **more):
+    return prove(systems, out=tmp_path / "out", progress=Progress(quiet=True), workers=2, **more)
+
+
+def test_a_run_leaves_evidence_a_report_and_a_table(tmp_path, toy):
+    proven = run(tmp_path, "toy", seeds=[0, 1, 2, 3])
+    (record,) = json.loads(proven.evidence.read_text())
+    assert record["system"] == "toy"
+    assert record["claims"][0]["arms"] == {"ours": [1.0, 1.1, 1.2, 1.3], "theirs": [2.0, 2.1, 2.2, 2.3]}
+    assert record["claims"][0]["verdict"] == "supported"
+    assert record["claims"][0]["effect"] == pytest.approx(1.0)
+    page = proven.report.read_text()
+    for words in (
+        "Ours errs less",
+        "supported",
+        "scale quick",
+        f"noria prove toy --quick --seeds 4 --out {tmp_path}",
+    ):
+        assert words in page
+    assert "supported" in proven.table()
+    assert "ours against theirs: +1 [+1, +1]" in proven.table()
+
+
+def test_run_again_nothing_is_measured_twice_and_the_time_is_still_told(tmp_path, toy):
+    first = run(tmp_path, "toy")
+    again = run(tmp_path, "toy")
+    assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 6
+    assert again.evidences[0].claims == first.evidences[0].claims
+    assert first.evidences[0].seconds == 0.25
+    assert again.evidences[0].seconds >= 0.25 + 6 * 0.3 / 2
+    more = run(tmp_path, "toy", seeds=[0, 1, 2, 3])
+    assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 8
+    assert len(more.evidences[0].claims[0].arms["ours"]) == 4
+
+
+def test_changed_code_measures_anew(tmp_path, toy, monkeypatch):
+    run(tmp_path, "toy")
+    code = proof._code("distill")
+    assert code == proof._code("distill")
+    monkeypatch.setattr(proof, "_code", lambda system: "other code")
+    run(tmp_path, "toy")
+    assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 12
+
+
+def test_a_crash_in_a_later_proof_leaves_the_earlier_ones_report(tmp_path, toy):
+    with pytest.raises(ZeroDivisionError, match="a fault"):
+        run(tmp_path, "toy", "crashing")
+    (record,) = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert record["system"] == "toy"
+    assert "Ours errs less" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("system", ["needy", "lazy"])
+def test_a_package_that_a_proof_needs_is_named(tmp_path, toy, system):
+    with pytest.raises(MissingExtra, match=r"'absent_package' is not installed; .*noria\[proof\]"):
+        run(tmp_path, system)
+
+
+def test_two_runs_do_not_write_one_folder(tmp_path, toy):
+    with lock(tmp_path / "out"), pytest.raises(RunError, match="in use by another process"):
+        run(tmp_path, "toy")
+
+
+def test_a_folder_in_the_way_is_one_line(tmp_path, toy):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(RunError, match="cannot write"):
+        run(tmp_path, "toy")
+
+
+def test_a_figure_of_hostile_text_stays_text(tmp_path):
+    from noria.core.report import write_report
+
+    text = "<script>alert(1)</script>"
+    figure = Figure.table(text, [text], [[text]], text)
+    hostile = claim([1.0], [2.0], statement=text, metric=text, source=text)
+    write_report(
+        tmp_path / "report.html",
+        title=text,
+        evidences=[Evidence(text, [hostile], 1.0, {text: text}, [figure], [text], {text: text})],
+        intro=text,
+        rerun=text,
+        footer=text,
+    )
+    page = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;alert") >= 12
