@@ -17,6 +17,7 @@ from noria.core.errors import ConfigError
 
 __all__ = [
     "PRESETS",
+    "PRESET_NOTES",
     "CriticConfig",
     "DistillConfig",
     "LoraConfig",
@@ -201,6 +202,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cdm": {},
     "cdm-sd3": {"iterations": 4001, "batch_size": 128, "height": 1024, "width": 1024, "precision": "bf16"},
     "cdm-longcat": {"iterations": 2001, "batch_size": 64, "height": 1024, "width": 1024, "precision": "bf16"},
+    "cdm-small": {
+        "iterations": 1200,
+        "batch_size": 32,
+        "ema_decay": 0.99,
+        "schedule": {"max_steps": 8, "low": 0.02, "high": 0.98},
+        "objective": {"ca_scale": 0.5},
+        "student": {"lr": 1e-4, "warmup": 20},
+        "critic": {"lr": 2e-4, "warmup": 20, "source": "anchor_conditioned"},
+    },
     "dmd2": {
         **_FIXED,
         "update_ratio": 5,
@@ -225,6 +235,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cdm-global-x0": {"objective": {"base": "final_x0"}},
     "cdm-on-trajectory": {"objective": {"off_point": "trajectory"}},
 }
+
+PRESET_NOTES: dict[str, str] = {
+    "cdm": "the method: dynamic schedule, CA + DM + CDM (the default)",
+    "cdm-sd3": "cdm at the published batch size and resolution for Stable Diffusion 3 Medium",
+    "cdm-longcat": "the same for LongCat-Image",
+    "cdm-small": "cdm for the small teachers of `noria distill teacher`; a minute on a CPU",
+    "dmd2": "fixed grid, guided DM only, critic on the end of the rollout",
+    "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor",
+    "tdm-like": "fixed grid, guided DM, critic told which anchor its sample came from (small models only)",
+    "consistency": "discrete consistency distillation on the student's own samples",
+    "cdm-no-schedule": "cdm on a fixed grid",
+    "cdm-no-cdm": "cdm without the term beside the trajectory",
+    "cdm-no-ca": "cdm without guidance distilled in",
+    "cdm-no-merge": "cdm without the critic's drift towards the student",
+    "cdm-renoise": "cdm with the point beside the trajectory made by Gaussian noise, not by velocity",
+    "cdm-global-x0": "cdm reading teachers at the end of the whole rollout",
+    "cdm-on-trajectory": "cdm with its point on the trajectory",
+}
+"""What each preset is, in a line."""
 
 
 def preset(name: str) -> dict[str, Any]:

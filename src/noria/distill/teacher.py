@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError
+from noria.core.files import write_atomic
 from noria.core.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
 from noria.distill.objectives import flow_matching_loss
 
@@ -69,12 +70,9 @@ def train_teacher(
 
 
 def save_teacher(network: SmallTransformer, path: Path) -> None:
-    """Weights and shape in one safetensors file."""
-    save_file(
-        {n: t.contiguous() for n, t in network.state_dict().items()},
-        path,
-        {"config": json.dumps(vars(network.config))},
-    )
+    """Weights and shape in one safetensors file, all of it or nothing."""
+    tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
+    write_atomic(path, save(tensors, {"config": json.dumps(vars(network.config))}))
 
 
 def load_teacher(path: Path) -> SmallTransformer:

@@ -1,0 +1,181 @@
+"""Networks to look at images through, and folders of real images to look at.
+
+Nothing is fetched: a vision model comes from a folder on disk, a classifier of digits is trained on the spot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from noria.core.errors import DataError, ModelError, require
+from noria.distill.adapters import SmallAdapter
+from noria.distill.classifier import train_classifier
+from noria.distill.data import ImageSet
+from noria.distill.evaluate import Lens
+
+__all__ = ["ImageFolder", "classifier_lens", "read_images", "vision_lens"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_PIXELS = 64_000_000
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def classifier_lens(data: ImageSet, adapter: SmallAdapter) -> Lens:
+    """The penultimate layer of a small classifier trained on `data`, which also says what class an image is of.
+
+    Raises:
+        DataError: the images are of another size than the model draws, or of other classes.
+    """
+    if data.images.shape[1:] != adapter.latent_shape or data.classes != adapter.classes:
+        raise DataError(
+            f"{data.name} has images {data.images.shape[1:]} of {data.classes} classes, "
+            f"the model draws {adapter.latent_shape} of {adapter.classes}",
+            where="--reference",
+            mend="compare with the images that the teacher was trained on",
+        )
+    classifier = train_classifier(data)
+
+    def features(images: Tensor) -> npt.NDArray[np.float64]:
+        return classifier.read(images * 2 - 1)[0]
+
+    def classify(images: Tensor) -> npt.NDArray[np.int64]:
+        return np.asarray(classifier.read(images * 2 - 1)[1].argmax(axis=1))
+
+    right = f"{classifier.held_out_accuracy:.1%} of held-out images right"
+    return Lens(f"a classifier of {data.name} ({right})", features, classify)
+
+
+def vision_lens(folder: Path, device: torch.device | str = "cpu") -> Lens:
+    """The pooled output of a vision model of transformers (CLIP, SigLIP, DINOv2, ViT, …) in a folder on disk.
+
+    Images are resized to the model's size with antialiasing and normalised by its own `preprocessor_config.json`.
+
+    Raises:
+        ModelError: there is no such model in the folder, or it gives no features.
+        MissingExtra: transformers is not installed.
+    """
+    transformers = require("transformers", "distill")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            "no vision model", where=str(folder), mend="give the folder of a transformers vision model"
+        )
+    try:
+        model = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"the vision model does not open ({type(error).__name__})",
+            where=str(folder),
+            mend="it must be a transformers model with safetensors weights",
+        ) from error
+    model = getattr(model, "vision_model", model).eval().requires_grad_(False).to(device)
+    config = model.config
+    side = getattr(config, "image_size", 224)
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    mean, std = _normalisation(folder)
+
+    @torch.no_grad()
+    def features(images: Tensor) -> npt.NDArray[np.float64]:
+        x = images.float().expand(-1, 3, -1, -1)
+        x = torch.nn.functional.interpolate(x, size=[height, width], mode="bicubic", antialias=True).clamp(
+            0, 1
+        )
+        out: Any = model(pixel_values=((x - mean) / std).to(device))
+        pooled = getattr(out, "pooler_output", None)
+        if pooled is None:
+            pooled = out.last_hidden_state.mean(dim=1)
+        return np.asarray(pooled.double().cpu().numpy())
+
+    return Lens(f"{config.model_type} in {folder.name}", features)
+
+
+def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
+    try:
+        told = json.loads((folder / "preprocessor_config.json").read_bytes())
+        values = told["image_mean"], told["image_std"]
+        mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in values)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(
+            "no mean and standard deviation to normalise images with",
+            where=str(folder / "preprocessor_config.json"),
+            mend="download the model with its preprocessor",
+        ) from error
+    return mean, std
+
+
+# -- real images ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image files, brought to one size by cropping around the middle and shrinking.
+
+    Attributes:
+        files: in the order of their names.
+        height, width: in pixels.
+    """
+
+    files: tuple[Path, ...]
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Images [≤ size, 3, height, width] in [0, 1].
+
+        Raises:
+            DataError: a file is no image that can be read.
+        """
+        for start in range(0, len(self), size):
+            yield torch.stack([self._read(path) for path in self.files[start : start + size]])
+
+    def _read(self, path: Path) -> Tensor:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f"more than {MAX_PIXELS:,} pixels", where=str(path), mend="shrink or remove it"
+                    )
+                fitted = ImageOps.fit(
+                    image.convert("RGB"), (self.width, self.height), Image.Resampling.LANCZOS
+                )
+        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+            reason = type(error).__name__
+            raise DataError(
+                f"not an image that can be read ({reason})", where=str(path), mend="remove it"
+            ) from error
+        return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
+
+
+def read_images(folder: Path, height: int, width: int) -> ImageFolder:
+    """The image files right in `folder`.
+
+    Raises:
+        DataError: there is no such folder, or fewer than two images in it.
+    """
+    if not folder.is_dir():
+        raise DataError("no such folder of images", where=str(folder))
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if len(files) < 2:
+        raise DataError(
+            f"{len(files)} images, and 2 are needed",
+            where=str(folder),
+            mend=f"put {', '.join(IMAGE_SUFFIXES)} files there",
+        )
+    return ImageFolder(tuple(files), height, width)

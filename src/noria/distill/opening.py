@@ -1,0 +1,261 @@
+"""Opening what a user names: a model to distil, a run that holds a student, or an exported student."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noria.core.checkpoints import list_checkpoints, newest_step
+from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
+from noria.core.flow import euler
+from noria.core.runs import read_config
+from noria.distill.adapters import FlowAdapter, SmallAdapter
+from noria.distill.config import DistillConfig
+from noria.distill.few_step import RECORD
+from noria.distill.roles import LoraRoles, Role, load_parameters
+from noria.distill.teacher import load_teacher
+
+__all__ = ["IDENTITY", "Student", "checkpoints", "fingerprint", "open_model", "open_student"]
+
+IDENTITY = ("model_fingerprint", "prompts_fingerprint")
+"""What a run's stored settings hold beside the fields of `DistillConfig`."""
+
+
+def open_model(
+    model: str,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+    allow_download: bool = False,
+) -> FlowAdapter:
+    """Open a diffusers pipeline (a folder or a hub id), or a small transformer from a `.safetensors` file.
+
+    Args:
+        model: its folder, hub id or file.
+        height: of the images in pixels; the model's default when None.
+        width: likewise.
+        precision: of the frozen weights, "fp32" or "bf16".
+        device: where.
+        allow_download: whether a hub id may be fetched over the network; otherwise only the local cache is looked in.
+
+    Raises:
+        ModelError: there is no such model, or none that can be distilled.
+        ConfigError: a size that the model cannot have.
+        CheckpointError: the file holds no small transformer.
+    """
+    if model.endswith(".safetensors"):
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise ModelError("no such model file", where=model, mend="`noria distill teacher` makes one")
+        small = SmallAdapter(load_teacher(path).to(device))
+        for name, given, own in zip(
+            ("height", "width"), (height, width), small.latent_shape[1:], strict=True
+        ):
+            if given is not None and given != own:
+                raise ConfigError(
+                    f"{name} {given}, but the model draws {own} pixels", where=name, mend="leave it out"
+                )
+        return small
+    require("diffusers", "distill")
+    from noria.distill.integrations.diffusers import open_pipeline
+
+    return open_pipeline(
+        model,
+        height=height,
+        width=width,
+        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        device=device,
+        local_files_only=not allow_download,
+    )
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A hash of a network's names, shapes and some values of each weight: tells models apart, not single bits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        flat = value.detach().flatten()
+        some = flat[:: max(1, flat.numel() // 32)][:64].float().cpu()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+# -- students ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student opened from disk, with its teacher where that is at hand.
+
+    Attributes:
+        name: of the run or folder.
+        adapter: how to call it.
+        sigmas: the pre-shift grid that it is run with by default.
+        step: the run's iteration that the weights are of; None for an export.
+        config: the run's settings; None for an export.
+        networks: the network that plays a role.
+        has_teacher: whether "teacher" is one of them.
+    """
+
+    name: str
+    adapter: FlowAdapter
+    sigmas: tuple[float, ...]
+    step: int | None
+    config: DistillConfig | None
+    networks: Callable[[Role], nn.Module]
+    has_teacher: bool
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        sigmas: Tensor,
+        *,
+        role: Role = "student",
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Latents by Euler steps on true σ `sigmas` [steps + 1]."""
+        adapter, network = self.adapter, self.networks(role)
+        condition = adapter.encode(prompts)
+        null = adapter.null(len(prompts)) if guidance != 1 else None
+
+        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
+            v = adapter.velocity(network, x, sigma, condition)
+            if null is None:
+                return v
+            free = adapter.velocity(network, x, sigma, null)
+            return free + guidance * (v - free)
+
+        return euler(velocity, noise.to(next(network.parameters()).device), sigmas)
+
+
+def open_student(
+    source: Path,
+    *,
+    teacher: str | None = None,
+    device: torch.device | str = "cpu",
+    allow_download: bool = False,
+) -> Student:
+    """Open a run folder (EMA weights of its last checkpoint) or an exported student.
+
+    Args:
+        source: the folder.
+        teacher: the model that an exported student is compared with; a run knows its own.
+        device: where.
+        allow_download: whether hub ids may be fetched.
+
+    Raises:
+        RunError: the folder is neither.
+        CheckpointError: the run has no whole checkpoint, or its model is not the one it was trained on.
+        ModelError: the model does not open.
+    """
+    if (source / "model_index.json").is_file():
+        return _open_export(source, teacher, device, allow_download)
+    if not (source / "config.json").is_file():
+        raise RunError(
+            "neither a training run nor an exported student",
+            where=str(source),
+            mend="give the folder that `noria distill train` or `noria distill export` wrote",
+        )
+    return _open_run(source, teacher, device, allow_download)
+
+
+def _open_run(folder: Path, model: str | None, device: torch.device | str, allow_download: bool) -> Student:
+    stored = read_config(folder)
+    try:
+        known = DistillConfig(**{name: value for name, value in stored.items() if name not in IDENTITY})
+    except (TypeError, ValueError) as error:
+        raise RunError("not the settings of a distillation run", where=str(folder / "config.json")) from error
+    adapter = open_model(
+        model or known.model or "",
+        height=known.height,
+        width=known.width,
+        precision=known.precision,
+        device=device,
+        allow_download=allow_download,
+    )
+    if fingerprint(adapter.network) != stored.get("model_fingerprint"):
+        raise CheckpointError(
+            f"the run was trained on another model than the one now at {model or known.model}",
+            where=str(folder),
+            mend="put that model back, or name it with --model",
+        )
+    step = newest_step(folder / "checkpoints")
+    if step is None:
+        found = "no whole checkpoint" if checkpoints(folder) else "no checkpoint yet"
+        raise CheckpointError(
+            found, where=str(folder), mend="give the training command again to go on with it"
+        )
+    tensors, where = _averages(dict(list_checkpoints(folder / "checkpoints"))[step]), f"checkpoint {step}"
+    if known.train == "lora":
+        roles = LoraRoles(adapter, rank=known.lora.rank, alpha=known.lora.alpha)
+        load_parameters(roles.parameters("student"), tensors, where=where)
+        networks: Callable[[Role], nn.Module] = roles.network
+    else:
+        pair: dict[Role, nn.Module] = {"teacher": adapter.network, "student": copy.deepcopy(adapter.network)}
+        load_parameters(dict(pair["student"].named_parameters()), tensors, where=where)
+        networks = pair.__getitem__
+    return Student(folder.resolve().name, adapter, known.schedule.steps, step, known, networks, True)
+
+
+def _averages(checkpoint: Path) -> dict[str, Tensor]:
+    """The EMA weights alone: the optimisers' state is five times as large."""
+    from safetensors import safe_open
+
+    with safe_open(checkpoint / "tensors.safetensors", framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith("ema.")]  # noqa: SIM118
+        return {name.removeprefix("ema."): file.get_tensor(name) for name in names}
+
+
+def _open_export(
+    folder: Path, teacher: str | None, device: torch.device | str, allow_download: bool
+) -> Student:
+    record = read_record(folder)
+    size = {name: record["call"].get(name) for name in ("height", "width")}
+    adapter = open_model(str(folder), device=device, **size)
+    pair: dict[Role, nn.Module] = {"student": adapter.network}
+    if teacher is not None:
+        other = open_model(teacher, device=device, allow_download=allow_download, **size)
+        if type(other) is not type(adapter) or other.latent_shape != adapter.latent_shape:
+            raise ModelError(
+                f"the teacher is a {other.name}, the student a {adapter.name} of another family or size",
+                where=teacher,
+                mend="give the model that the student was distilled from",
+            )
+        pair["teacher"] = other.network
+    sigmas = tuple(float(s) for s in record["sigmas"])
+    return Student(folder.resolve().name, adapter, sigmas, None, None, pair.__getitem__, teacher is not None)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The steps and call settings that an export recorded in its scheduler's config.
+
+    Raises:
+        RunError: the folder is a pipeline, but no exported student.
+    """
+    import json
+
+    try:
+        record = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes()).get(RECORD)
+        return {"sigmas": list(record["sigmas"]), "call": dict(record["call"])}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise RunError(
+            "a pipeline, but not a student that Noria exported",
+            where=str(folder),
+            mend="give the folder that `noria distill train` or `noria distill export` wrote",
+        ) from None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, whole or not, the oldest first."""
+    return [path for _, path in reversed(list_checkpoints(folder / "checkpoints"))]

@@ -1,0 +1,275 @@
+"""The pages that training and evaluation leave behind, drawn from what is in the folder alone.
+
+A page can thus be made again at any time, without the model, and also for a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from noria.core.charts import Figure
+from noria.core.report import write_page
+from noria.core.runs import read_config, read_metrics
+from noria.distill.evaluate import FIGURES, LADDER_KEY
+from noria.distill.monitors import SIGMA_BINS
+
+__all__ = ["write_evaluation_page", "write_run_page"]
+
+Rows = list[dict[str, Any]]
+
+_LOSSES = {
+    "loss_ca": "CA",
+    "loss_dm": "DM",
+    "loss_cdm": "CDM",
+    "loss_consistency": "consistency",
+    "loss_critic": "critic",
+}
+_HEALTH = {"cos_ca_dm": "cos(CA, DM)", "critic_lag": "critic lag", "std_ratio": "spread ratio"}
+_NORMS = {"grad_norm_student": "student", "grad_norm_critic": "critic"}
+_PUSHES = {f"push_bin{n}": f"{low:g} to {high:g}" for n, (low, high) in enumerate(pairwise(SIGMA_BINS))}
+
+
+def write_run_page(folder: Path, *, stopped: str = "") -> Path:
+    """Write `report.html` of a run from its settings, metrics, ladder and pictures.
+
+    Args:
+        folder: the run's.
+        stopped: why it ended early, if it did.
+
+    Raises:
+        RunError: there is no run, or the disk refuses.
+        DataError: its log is damaged.
+    """
+    config, rows = read_config(folder), read_metrics(folder)
+    evaluation = _read(folder / "ladder.json")
+    done = max([int(evaluation.get("step") or 0), *(int(row["step"]) for row in rows)])
+    title = f"{config.get('preset', 'distillation')}: {folder.resolve().name}"
+    intro = (
+        f"{config.get('model')} distilled with the preset {config.get('preset')}, {config.get('train')} training, "
+        f"{done:,} iterations of {config.get('batch_size')} samples; the student moved on every "
+        f"{_ordinal(int(config.get('update_ratio') or 1))}."
+    )
+    if stopped:
+        intro += f"\n\nStopped: {stopped}."
+    sections: list[tuple[str, Sequence[Figure | str]]] = []
+    if evaluation:
+        sections.append(
+            ("Quality by number of steps", _ladder(evaluation, folder / "pictures" / "ladder.png"))
+        )
+    pictures = _pictures(folder)
+    over_time = _over_time(rows)
+    if pictures or over_time:
+        sections.append(("While training", [*over_time, *pictures]))
+    sections.append(("Losses and health", _health(rows) or ["Nothing was logged yet."]))
+    sections.append(("Settings", [_settings(config), *_versions(folder)]))
+    path = folder / "report.html"
+    write_page(
+        path, title, sections, intro=intro, footer="Made by noria distill from the files in this folder."
+    )
+    return path
+
+
+def write_evaluation_page(path: Path, evaluation: Mapping[str, Any], picture: Path | None) -> None:
+    """Write the page of one evaluation.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    intro = (
+        f"{evaluation['samples']} samples, seed {evaluation['seed']}; compared with {evaluation['reference']}, through "
+        f"{evaluation['lens']}."
+    )
+    write_page(
+        path,
+        f"Evaluation: {evaluation['name']}",
+        [("Quality by number of steps", _ladder(evaluation, picture))],
+        intro=intro,
+        footer=f"{evaluation['seconds']:.0f} s. Made by noria distill evaluate.",
+    )
+
+
+# -- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _ladder(evaluation: Mapping[str, Any], picture: Path | None) -> list[Figure | str]:
+    import altair as alt
+
+    scores: Rows = evaluation["scores"]
+    order = list(dict.fromkeys(s["grid"] for s in scores))
+    values = [
+        {"arm": s["arm"], "grid": s["grid"], "value": s["figures"].get("sliced_wasserstein")}
+        for s in scores
+        if len(s["sigmas"]) <= 20
+    ]
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("grid:N", sort=order, title="steps"),
+            y=alt.Y("value:Q", title="sliced Wasserstein distance"),
+            color=alt.Color("arm:N", title=None),
+            tooltip=["arm:N", "grid:N", "value:Q"],
+        )
+        .properties(width="container", height=300)
+    )
+    names = [n for n in FIGURES if any(n in s["figures"] for s in scores)]
+    table = [[s["arm"], s["grid"], *(s["figures"].get(n) for n in names)] for s in scores]
+    meanings = " ".join(f"{n.replace('_', ' ').capitalize()}: {FIGURES[n]}." for n in names)
+    reasons = sorted({f"{name}: {why}" for s in scores for name, why in s.get("missing", {}).items()})
+    if reasons:
+        meanings += " Missing: " + "; ".join(reasons) + "."
+    reference = f"Compared with {evaluation['reference']}, through {evaluation['lens']}."
+    shown: list[Figure | str] = [
+        Figure.chart("Distance on every grid", chart, f"Lower is better. {reference}"),
+        Figure.table("All figures", ["arm", "grid", *(n.replace("_", " ") for n in names)], table, meanings),
+    ]
+    if picture is not None and picture.is_file():
+        caption = "A column is one prompt and one noise: " + "; ".join(evaluation["shown"][:8]) + "."
+        shown.append(Figure.picture("Samples on every grid", picture.read_bytes(), caption))
+    return shown
+
+
+def _over_time(rows: Rows) -> list[Figure | str]:
+    """The ladder's distances as training went on."""
+    import altair as alt
+
+    values = [
+        {"iteration": row["step"], "grid": name.removeprefix(LADDER_KEY), "value": value}
+        for row in rows
+        for name, value in row.items()
+        if name.startswith(LADDER_KEY)
+    ]
+    if not values:
+        return []
+    order = list(dict.fromkeys(v["grid"] for v in values))
+    chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("iteration:Q"),
+            y=alt.Y("value:Q", title="sliced Wasserstein distance"),
+            color=alt.Color("grid:N", title="steps", sort=order),
+            tooltip=["grid:N", "iteration:Q", "value:Q"],
+        )
+        .properties(width="container", height=280)
+    )
+    return [Figure.chart("The ladder over training", chart, "Lower is better; one line a number of steps.")]
+
+
+def _pictures(folder: Path) -> list[Figure | str]:
+    """Sample grids of at most four moments, the last among them."""
+    found = sorted((folder / "pictures").glob("step-*.png"))
+    last = len(found) - 1
+    chosen = [found[n] for n in sorted({round(last * k / 3) for k in range(4)})] if found else []
+    return [
+        Figure.picture(f"After {int(path.stem.removeprefix('step-')):,} iterations", path.read_bytes())
+        for path in chosen
+    ]
+
+
+def _health(rows: Rows) -> list[Figure | str]:
+    figures: list[Figure | str] = []
+    losses = _lines(rows, _LOSSES)
+    if losses:
+        figures.append(
+            Figure.chart(
+                "Losses",
+                _facets(losses),
+                "A push loss is the mean squared length of the step it asks for: it need not fall, but must not "
+                "explode. The critic's is its flow-matching error on the student's samples.",
+            )
+        )
+    health = _lines(rows, _HEALTH)
+    if health:
+        figures.append(
+            Figure.chart(
+                "Health",
+                _facets(health),
+                "cos(CA, DM): do guidance and matching agree in direction? Critic lag: the critic's loss on fresh "
+                "student samples over the frozen teacher's; above 1 it trails the student. Spread ratio: the "
+                "student's standard deviation over the teacher's; growing above 1 is over-saturation.",
+            )
+        )
+    for title, names, caption, legend in (
+        ("Gradient norms", _NORMS, "Before clipping.", None),
+        ("Push by noise level", _PUSHES, "Mean length of the step asked for, by the σ of the estimate.", "σ"),
+    ):
+        values = _lines(rows, names)
+        if values:
+            figures.append(Figure.chart(title, _one(values, legend), caption))
+    return figures
+
+
+def _lines(rows: Rows, names: Mapping[str, str]) -> Rows:
+    return [
+        {"iteration": row["step"], "name": label, "value": row[name]}
+        for name, label in names.items()
+        for row in rows
+        if name in row
+    ]
+
+
+def _facets(values: Rows) -> Any:
+    import altair as alt
+
+    order = list(dict.fromkeys(v["name"] for v in values))
+    return (
+        alt.Chart(alt.Data(values=values))
+        .mark_line()
+        .encode(
+            x=alt.X("iteration:Q"),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+            tooltip=["name:N", "iteration:Q", "value:Q"],
+        )
+        .properties(width=260, height=150)
+        .facet(facet=alt.Facet("name:N", title=None, sort=order), columns=3)
+        .resolve_scale(y="independent")
+    )
+
+
+def _one(values: Rows, legend: str | None) -> Any:
+    import altair as alt
+
+    return (
+        alt.Chart(alt.Data(values=values))
+        .mark_line()
+        .encode(
+            x=alt.X("iteration:Q"),
+            y=alt.Y("value:Q", title=None),
+            color=alt.Color("name:N", title=legend, sort=list(dict.fromkeys(v["name"] for v in values))),
+            tooltip=["name:N", "iteration:Q", "value:Q"],
+        )
+        .properties(width="container", height=220)
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> Figure:
+    flat: list[list[str]] = []
+    for name, value in config.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        flat += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
+    return Figure.table("The run's settings", ["setting", "value"], flat)
+
+
+def _versions(folder: Path) -> list[Figure]:
+    known = _read(folder / "versions.json", [])
+    if not known:
+        return []
+    return [
+        Figure.table("Package versions", ["package", "version"], [list(pair) for pair in known[-1].items()])
+    ]
+
+
+def _read(path: Path, default: Any = None) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {} if default is None else default
+
+
+def _ordinal(n: int) -> str:
+    return {1: "one", 2: "second", 3: "third"}.get(n, f"{n}th")

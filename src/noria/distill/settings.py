@@ -1,0 +1,91 @@
+"""From what a user typed to the settings and folder of a training; bad input is told before PyTorch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+
+from noria.core.config import load_config
+from noria.core.errors import ConfigError, DataError
+from noria.core.files import inside
+from noria.distill.config import DistillConfig, preset
+
+__all__ = ["HOME", "output_path", "resolve", "show_preset"]
+
+HOME = Path("runs") / "distill"
+"""Where runs go that were not told where."""
+
+
+class _Peek(BaseModel):
+    """The one setting that must be known before the others can be read."""
+
+    preset: str | None = None
+
+
+def resolve(
+    *,
+    model: str | None = None,
+    prompts: str | None = None,
+    preset_name: str | None = None,
+    file: Path | None = None,
+    output: str | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[DistillConfig, Path]:
+    """Settings and run folder of a training: options beat `key=value`, which beats the file, which beats the preset.
+
+    Raises:
+        ConfigError: something in them is unknown, malformed, out of its range or missing.
+    """
+    name = preset_name or load_config(_Peek, file=file, overrides=overrides).preset or "cdm"
+    config = load_config(DistillConfig, file=file, overrides=overrides, base=preset(name))
+    given = {"preset": name, "model": model or config.model, "prompts": prompts or config.prompts}
+    for field, what in (
+        ("model", "a diffusers folder, a hub id or a .safetensors file"),
+        ("prompts", "a file"),
+    ):
+        if not given[field]:
+            raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
+    if output is not None:
+        folder = output_path(output)
+        given["name"] = folder.name or folder.resolve().name
+        return config.model_copy(update=given), folder
+    stem = Path(str(given["model"])).stem or "model"
+    label = config.name if "name" in config.model_fields_set else f"{stem}-{name}"
+    try:
+        inside(HOME, label)
+    except DataError as error:
+        raise ConfigError(
+            f"{label!r} does not stay inside {HOME}", where="name", mend="give a plain name"
+        ) from error
+    return config.model_copy(update=given | {"name": label}), HOME / label
+
+
+def output_path(text: str) -> Path:
+    """A path that a user wants written: absolute, or below the current folder.
+
+    Raises:
+        ConfigError: it climbs out of its folder by `..`, or is empty.
+    """
+    path = Path(text).expanduser()
+    if ".." in path.parts or not text.strip() or "\0" in text:
+        raise ConfigError(
+            f"the path {text!r} leaves its folder",
+            where="--output",
+            mend="give one without '..', or an absolute one",
+        )
+    return path
+
+
+def show_preset(name: str) -> str:
+    """All settings of a preset as YAML that `--config` takes.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    values = load_config(DistillConfig, base=preset(name) | {"preset": name}).model_dump(mode="json")
+    return str(
+        yaml.safe_dump({n: v for n, v in values.items() if n != "name"}, sort_keys=False, allow_unicode=True)
+    )
