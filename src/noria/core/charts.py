@@ -47,10 +47,17 @@ COLORS: dict[Mode, dict[str, str]] = {
     },
 }
 
-# Categorical colours, the same hues in the same order in both modes.
+# Categorical colours, about the same hues in the same order in both modes. Searched for: at least 3:1 on the page, and
+# as far apart as twelve can be for eyes of any kind, the first eight further still (the tests say how far).
 PALETTE: dict[Mode, tuple[str, ...]] = {
-    "light": ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#5b2a86", "#7f7f7f"),
-    "dark": ("#4aa3df", "#f0803c", "#2fc398", "#e39ac4", "#e0b13a", "#9bd5f7", "#b48be0", "#a9a9a9"),
+    "light": (
+        *("#3555ee", "#9f1d04", "#105d54", "#f23ba8", "#98713d", "#432853"),
+        *("#0299dc", "#680511", "#93966b", "#b31eb6", "#c78107", "#797979"),
+    ),
+    "dark": (
+        *("#b6e5ff", "#ca2809", "#83b9aa", "#87547d", "#ead023", "#6146ef"),
+        *("#4c95b1", "#ed6e46", "#04782e", "#ce61f1", "#f6a46a", "#91d4d2"),
+    ),
 }
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
@@ -60,8 +67,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 class Figure:
     """A title, a caption, and one of three things to show: made by `chart`, `table` or `picture`.
 
-    `data` holds JSON values only: a chart's `{"spec", "missing", "empty"}`, a table's `{"header", "rows", "numeric"}`,
-    a picture's `{"png"}` (base64).
+    `data` holds JSON values only: a chart's `{"spec", "missing", "empty", "pick"}`, a table's `{"header", "rows",
+    "numeric"}`, a picture's `{"png"}` (base64).
     """
 
     kind: Literal["chart", "table", "picture"]
@@ -74,7 +81,8 @@ class Figure:
         """A Vega-Lite chart: an altair chart, or its specification as a mapping.
 
         The page's theme fills in whatever the chart leaves open; a chart without a width takes the page's. NaN and
-        infinite values become missing ones, which are counted under the chart and not drawn.
+        infinite values become missing ones, which are counted under the chart and not drawn. A click on a name in the
+        legend singles its series out.
 
         Raises:
             ValueError: the chart fetches its data from somewhere else.
@@ -86,8 +94,8 @@ class Figure:
         rows = _data_rows(spec)
         drawn = {part["field"] for part in _walk(spec) if isinstance(part.get("field"), str)}
         lost = sum(row[field] is None for row in rows or () for field in drawn & set(row))
-        empty = rows is not None and not rows
-        return cls("chart", title, caption, {"spec": spec, "missing": lost, "empty": empty})
+        data = {"spec": spec, "missing": lost, "empty": rows == [], "pick": _finish(spec)}
+        return cls("chart", title, caption, data)
 
     @classmethod
     def table(
@@ -306,6 +314,39 @@ def _data_rows(spec: dict[str, Any]) -> list[Any] | None:
         if isinstance(data, dict) and isinstance(data.get("values"), list):
             tables.append(data["values"])
     return [row for table in tables for row in table] if tables else None
+
+
+def _finish(spec: dict[str, Any]) -> bool:
+    """Add in place what every chart wants and no configuration can say; whether its legend can be clicked.
+
+    Logarithmic axes end at the data and stress the powers of ten. Where colour names series, their names in the legend
+    single them out.
+    """
+    parts = list(_walk(spec))
+    units = [part for part in parts if "mark" in part and isinstance(part.get("encoding"), dict)]
+    for unit in units:
+        for channel in ("x", "y"):
+            place = unit["encoding"].get(channel)
+            if isinstance(place, dict) and (place.get("scale") or {}).get("type") == "log":
+                place["scale"] = {"nice": False, "padding": 10} | place["scale"]
+                if place.get("axis", {}) is not None:
+                    place["axis"] = LOG_AXIS | place.get("axis", {})
+
+    colored = [unit for unit in units if (unit["encoding"].get("color") or {}).get("type") == "nominal"]
+    series = {unit["encoding"]["color"].get("field") for unit in colored}
+    if len(series) != 1 or None in series or any("params" in part for part in parts):
+        return False
+    pick = {"name": "pick", "select": {"type": "point", "fields": list(series)}, "bind": "legend"}
+    colored[0]["params"] = [pick]
+    for unit in colored:
+        mark = unit["mark"] if isinstance(unit["mark"], dict) else {}
+        shown = {"condition": {"param": "pick", "value": mark.get("opacity", 1)}, "value": 0.08}
+        unit["encoding"].setdefault("opacity", shown)
+    return True
+
+
+POWER_OF_TEN = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 1e-6"
+LOG_AXIS = {"gridOpacity": {"condition": {"test": POWER_OF_TEN, "value": 1}, "value": 0.25}}
 
 
 def _cell(cell: Any) -> Any:

@@ -1,7 +1,8 @@
 """The page a job leaves behind: one HTML file that needs no network, no server and no other file.
 
 Charts are drawn by Vega, which is part of the page. A content security policy forbids everything else: the browser
-runs the two scripts written here, evaluates no text as code, and fetches nothing. All text is escaped, whoever wrote it.
+runs the two scripts written here, evaluates no text as code, and fetches nothing. All text is escaped, whoever wrote
+it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from noria.core.charts import COLORS, Figure, missing, number, theme
 from noria.core.files import write_atomic
@@ -25,64 +26,18 @@ from noria.core.files import write_atomic
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["ClaimLike", "EvidenceLike", "write_page", "write_report"]
+    from noria.core.proof import Claim, Evidence
+
+__all__ = ["write_page", "write_report"]
 
 Block = Figure | str
-
-
-class ClaimLike(Protocol):
-    """What the page reads of a claim; `noria.core.proof.Claim` is one."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def statement(self) -> str: ...
-    @property
-    def metric(self) -> str: ...
-    @property
-    def better(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def baseline(self) -> str: ...
-    @property
-    def arms(self) -> Mapping[str, Sequence[float | None]]: ...
-    @property
-    def margin(self) -> float: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def effect(self) -> float | None: ...
-    @property
-    def ci95(self) -> Sequence[float | None] | None: ...
-    @property
-    def verdict(self) -> str: ...
-
-
-class EvidenceLike(Protocol):
-    """What the page reads of a system's evidence; `noria.core.proof.Evidence` is one."""
-
-    @property
-    def system(self) -> str: ...
-    @property
-    def claims(self) -> Sequence[ClaimLike]: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def versions(self) -> Mapping[str, str]: ...
-    @property
-    def figures(self) -> Sequence[Figure]: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
-    @property
-    def config(self) -> Mapping[str, Any]: ...
 
 
 def write_report(
     path: Path | str,
     *,
     title: str,
-    evidences: Sequence[EvidenceLike],
+    evidences: Sequence[Evidence],
     intro: str = "",
     rerun: str = "",
     footer: str = "",
@@ -103,8 +58,8 @@ def write_report(
     systems: list[dict[str, Any]] = [
         {
             "name": evidence.system,
-            "claims": [_claim(claim) for claim in evidence.claims],
-            "measurements": _measurements(evidence.claims),
+            "claims": [_verdict(claim) for claim in evidence.claims],
+            "measurements": _measurements(evidence.claims, evidence.config.get("seeds")),
             "blocks": list(evidence.figures),
             "notes": list(evidence.notes),
             "seconds": evidence.seconds,
@@ -113,7 +68,8 @@ def write_report(
         }
         for evidence in evidences
     ]
-    verdicts = [claim["verdict"] for system in systems for claim in system["claims"]]
+    claims = [claim for evidence in evidences for claim in evidence.claims]
+    verdicts = [claim.verdict for claim in claims]
     _write(
         path,
         "report.html",
@@ -123,7 +79,9 @@ def write_report(
         footer=footer,
         rerun=rerun,
         systems=systems,
-        tally=[(verdict, verdicts.count(verdict)) for verdict in dict.fromkeys([*VERDICTS, *verdicts])],
+        tally=[(verdict, verdicts.count(verdict)) for verdict in MARKS if verdict in verdicts],
+        ratios=any(claim.comparison == "log_ratio" for claim in claims),
+        margins=any(claim.margin for claim in claims),
     )
 
 
@@ -146,103 +104,110 @@ def write_page(
 
 # -- what the templates show ------------------------------------------------------------------------------------------
 
-VERDICTS = {"supported": "✓", "refuted": "✗", "inconclusive": "~"}
+MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "~"}
+PLOT = 168.0  # pixels: the width of an interval, or of an arm's dots
 
 
-def _claim(claim: ClaimLike) -> dict[str, Any]:
-    low, high = claim.ci95 or (None, None)
-    effect = claim.effect
-    seeds = min((len(claim.arms.get(arm, ())) for arm in (claim.subject, claim.baseline)), default=0)
-    why = missing(effect) or missing(low) or missing(high)
+def _verdict(claim: Claim) -> dict[str, Any]:
+    """A claim's row in the table of verdicts."""
+    effect, interval = claim.effect, claim.ci95
+    ratio = claim.comparison == "log_ratio"
+    arms = [claim.arms[name] for name in (claim.subject, claim.baseline)]
+    lost = sum(not (_measured(a, ratio) and _measured(b, ratio)) for a, b in zip(*arms, strict=True))
+    if effect is None:
+        words, why = "—", "no seed has both values"
+    elif interval is None:
+        words, why = _together([effect], ratio)[0], "one seed has no interval"
+    else:
+        words, why = "{} [{}, {}]".format(*_together([effect, *interval], ratio)), ""
+    if lost and effect is not None:
+        why = f"{why}; {lost} of {len(arms[0])} seeds missing, left out".removeprefix("; ")
+
+    reach = 1.05 * max(abs(x) for x in (effect or 0, *(interval or ()), claim.margin)) or 1.0
+    place = _scale(-reach, reach)
     return {
-        "id": claim.id,
-        "statement": claim.statement,
-        "metric": claim.metric,
-        "better": claim.better,
-        "subject": claim.subject,
-        "baseline": claim.baseline,
-        "means": [_mean(claim.arms.get(arm, ())) for arm in (claim.subject, claim.baseline)],
-        "seeds": seeds,
-        "source": claim.source,
+        "claim": claim,
         "verdict": str(claim.verdict),
-        "mark": VERDICTS.get(str(claim.verdict), "?"),
-        "effect": effect,
-        "ci95": (low, high) if why is None else None,
-        "why": "one seed has no interval" if why and seeds == 1 else why and f"no interval: {why}",
-        "plot": _interval(effect, low, high, claim.margin),
-        "margin": claim.margin,
+        "mark": MARKS[claim.verdict],
+        "means": [(claim.subject, _mean(arms[0], ratio)), (claim.baseline, _mean(arms[1], ratio))],
+        "words": words,
+        "why": why,
+        "zero": place(0),
+        "margin": place(claim.margin) if claim.margin else None,
+        "effect": None if effect is None else place(effect),
+        "interval": None if interval is None else [place(x) for x in interval],
     }
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Values to pixels."""
-
-    low: float
-    high: float
-    width: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        place, low, high = (
-            (math.log(x) if self.log else x for x in (value, self.low, self.high))
-            if self.log
-            else (value, self.low, self.high)
-        )
-        return (
-            round(6 + (self.width - 12) * (place - low) / (high - low), 2) if high > low else self.width / 2
-        )
-
-
-def _interval(
-    effect: float | None, low: float | None, high: float | None, margin: float
-) -> dict[str, float | None]:
-    """Where effect and interval stand on a line with zero in its middle."""
-    shown = [abs(x) for x in (effect, low, high, margin) if x is not None and math.isfinite(x)]
-    reach = max(shown, default=0.0) * 1.05 or 1.0
-    axis = _Axis(-reach, reach, PLOT)
-    place = {
-        name: axis(x) if missing(x) is None and x is not None else None
-        for name, x in (("effect", effect), ("low", low), ("high", high))
-    }
-    return {**place, "zero": PLOT / 2, "margin": axis(margin) if margin else None}
-
-
-PLOT = 168.0
-
-
-def _measurements(claims: Sequence[ClaimLike]) -> list[dict[str, Any]]:
-    """The values of all arms, one table for each metric that claims share."""
+def _measurements(claims: Sequence[Claim], seeds: Any) -> list[dict[str, Any]]:
+    """The values of all arms, one table for the claims that share a metric and its values."""
     tables: dict[str, dict[str, Any]] = {}
     for claim in claims:
         arms = {name: list(values) for name, values in claim.arms.items()}
-        key = json.dumps([claim.metric, claim.better, arms], default=str)
+        columns = max(map(len, arms.values()), default=0)
+        known = isinstance(seeds, list) and len(seeds) == columns
         table = tables.setdefault(
-            key, {"metric": claim.metric, "better": claim.better, "arms": arms, "claims": []}
+            json.dumps([claim.metric, arms]),
+            {
+                "metric": claim.metric,
+                "better": claim.better,
+                "claims": [],
+                "columns": [
+                    f"seed {seed}" if known else f"#{seed}"
+                    for seed in (seeds if known else range(1, columns + 1))
+                ],
+                "log": claim.comparison == "log_ratio",
+                "arms": arms,
+            },
         )
         table["claims"].append(claim.id)
     for table in tables.values():
-        values = [x for arm in table["arms"].values() for x in arm if missing(x) is None]
-        low, high = min(values, default=0.0), max(values, default=0.0)
-        log = low > 0 and high / low > 30
-        axis = _Axis(low, high, PLOT, log)
-        table["log"] = log
+        there = [x for values in table["arms"].values() for x in values if missing(x) is None]
+        table["log"] = table["log"] and min(there, default=0) > 0
+        place = _scale(min(there, default=0), max(there, default=0), log=table["log"])
         table["rows"] = [
             {
-                "arm": name,
-                "values": arm,
-                "mean": _mean(arm),
-                "dots": [axis(x) for x in arm if x is not None and missing(x) is None],
+                "arm": arm,
+                "mean": _mean(values, table["log"]),
+                "values": values + [None] * (len(table["columns"]) - len(values)),
+                "dots": [place(x) for x in values if missing(x) is None],
             }
-            for name, arm in table["arms"].items()
+            for arm, values in table["arms"].items()
         ]
-        table["seeds"] = max((len(arm) for arm in table["arms"].values()), default=0)
     return list(tables.values())
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    there = [x for x in values if x is not None and math.isfinite(x)]
-    return sum(there) / len(there) if there and len(there) == len(values) else None
+def _scale(low: float, high: float, *, log: bool = False) -> Callable[[float], float]:
+    """From values to pixels along a plot."""
+    bend: Callable[[float], float] = math.log if log else float
+    low, high = bend(low), bend(high)
+    return lambda x: round(6 + (PLOT - 12) * (bend(x) - low) / (high - low), 2) if high > low else PLOT / 2
+
+
+def _measured(value: float | None, ratio: bool) -> TypeGuard[float]:
+    """Whether a claim counts it; a ratio needs it positive."""
+    return value is not None and math.isfinite(value) and (value > 0 or not ratio)
+
+
+def _mean(values: Sequence[float | None], geometric: bool) -> float | None:
+    """The mean of what there is; the geometric mean where ratios are compared."""
+    there = [float(x) for x in values if _measured(x, geometric)]
+    if not there:
+        return None
+    return statistics.geometric_mean(there) if geometric else statistics.fmean(there)
+
+
+def _together(effects: Sequence[float], ratio: bool) -> list[str]:
+    """An effect and its interval, all to the same decimal: three digits of the largest. Log ratios become factors."""
+    if ratio:
+        effects = [math.exp(min(x, 700.0)) for x in effects]
+    largest = max(abs(x) for x in effects)
+    if 1e-3 <= largest < 1e7:
+        decimals = max(0, 2 - math.floor(math.log10(largest)))
+        shown = [f"{x:{'' if ratio else '+'},.{decimals}f}".replace("-", "−") for x in effects]
+    else:
+        shown = [number(float(x), sign=not ratio) for x in effects]
+    return [f"{text}×" if ratio else text for text in shown]
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -265,15 +230,6 @@ def _duration(seconds: float | None) -> str:
         f"{rest} s" if not hours and rest else "",
     ]
     return " ".join(part for part in parts if part)
-
-
-def _together(values: Sequence[float], *, sign: bool = False) -> list[str]:
-    """Numbers that belong together, all to the same decimal: three digits of the largest."""
-    largest = max(abs(x) for x in values)
-    if not 1e-3 <= largest < 1e7:
-        return [number(float(x), sign=sign) for x in values]
-    decimals = max(0, 2 - math.floor(math.log10(largest)))
-    return [f"{x:{'+' if sign else ''},.{decimals}f}".replace("-", "−") for x in values]
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
@@ -316,7 +272,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, missing=missing, duration=_duration, together=_together, json=_json, slug=_slug
+        number=number, missing=missing, duration=_duration, json=_json, slug=_slug, grouped=_grouped
     )
     environment.tests["figure"] = lambda block: isinstance(block, Figure)
     return environment
@@ -343,6 +299,19 @@ def _json(value: Any) -> Markup:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _grouped(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Pictures that follow each other together, everything else alone."""
+    groups: list[list[Block]] = []
+    for block in blocks:
+        picture = isinstance(block, Figure) and block.kind == "picture"
+        before = groups[-1][-1] if groups else None
+        if picture and isinstance(before, Figure) and before.kind == "picture":
+            groups[-1].append(block)
+        else:
+            groups.append([block])
+    return groups
 
 
 def _slug(text: str) -> str:
