@@ -1,0 +1,294 @@
+"""The command as a user types it: real processes, what they print where, and how they exit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import noria
+
+# What the console script does, with systems that are there for the test.
+SCRIPT = """
+import sys
+import noria, noria.cli
+noria.__path__.append({systems!r})
+sys.path.insert(0, {systems!r})
+noria.cli.SYSTEMS.update(toy="a toy", crashing="a fault", diverging="no end", slow="sleeps", needy="needs")
+if __name__ == "__main__":
+    noria.cli.main()
+"""
+
+TOY_PROOF = """
+from noria.core.proof import Claim, Evidence
+
+def prove(context):
+    def claim(name, ours, theirs):
+        return Claim(id=name, statement=f"The {name} one", metric="error", better="lower",
+                     subject="ours", baseline="theirs", arms={"ours": ours, "theirs": theirs})
+    seeds = context.seeds or [0, 1, 2]
+    rising = [float(s) for s in seeds]
+    return Evidence("toy", [
+        claim("good", rising, [x + 2 + x / 100 for x in rising]),
+        claim("bad", [x + 2 + x / 100 for x in rising], rising),
+        claim("open", rising, list(reversed(rising))),
+    ], 0.5, {"python": "3"}, config={"scale": context.scale, "workers": context.workers})
+"""
+
+TOY_BENCH = """
+from noria.core.bench import Benchmark, Row
+
+def benchmarks(*, rounds=4):
+    return Benchmark("toy", [
+        Row.of("samples", "the plain loop", "samples/s", [3.0] * rounds, [2.0] * rounds, better="higher", goal=1.4),
+        Row.of("start", "the plain loop", "s", [1.0], [1.1], better="lower", goal=2),
+    ])
+"""
+
+TOY_CLI = """
+import click
+from noria.core.errors import DataError
+
+@click.group()
+def group():
+    "Verbs of the toy."
+
+@group.command()
+def spoil():
+    "Meet bad input."
+    raise DataError("not a digit", where="digits.csv:3", mend="remove it")
+"""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """Runs `noria …` with the toy systems mounted."""
+    home = tmp_path_factory.mktemp("cli")
+    for name, files in {
+        "toy": {"proof": TOY_PROOF, "bench": TOY_BENCH, "cli": TOY_CLI},
+        "crashing": {"proof": "def prove(context):\n    raise ZeroDivisionError('a fault')\n"},
+        "diverging": {
+            "proof": "from noria.core.errors import DivergenceError\n"
+            "def prove(context):\n    raise DivergenceError('the loss is NaN', where='step 3')\n"
+        },
+        "slow": {
+            "proof": "import time\ndef prove(context):\n    context.progress.say('asleep')\n    time.sleep(100)\n"
+        },
+        "needy": {"bench": "import absent_package\n"},
+    }.items():
+        (home / name).mkdir()
+        (home / name / "__init__.py").touch()
+        for module, text in files.items():
+            (home / name / f"{module}.py").write_text(text)
+    script = home / "noria_with_toys.py"
+    script.write_text(SCRIPT.format(systems=str(home)))
+
+    def start(*arguments, **more):
+        return subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **more,
+        )
+
+    def run(*arguments, **more):
+        child = start(*arguments, **more)
+        out, err = child.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, child.returncode, out, err)
+
+    run.start = start
+    return run
+
+
+def assert_one_line(done, code, message):
+    assert done.returncode == code
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("noria: error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+# --- help ----------------------------------------------------------------------------------------------------
+
+
+def test_the_installed_command_tells_its_version():
+    out = subprocess.run(
+        ["noria", "--version"], capture_output=True, text=True, check=True, env=environment()
+    )
+    assert out.stdout == f"noria, version {noria.__version__}\n"
+
+
+def test_help_names_the_verbs_and_the_built_systems(command):
+    done = command("--help")
+    assert done.returncode == 0
+    for name in ("prove", "bench", "distill", "toy"):
+        assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
+    assert "routing" not in done.stdout  # what is not built has no verb
+    assert done.stderr == ""
+
+
+def test_help_imports_no_system_and_nothing_heavy():
+    code = (
+        "import sys, noria.cli\n"
+        "try: noria.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "names = ('torch', 'numpy', 'scipy', 'altair', 'rich', 'jinja2', 'pydantic', 'noria.distill')\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
+def test_it_starts_at_once():
+    """In processor time, the least of several: what else the machine does must not matter."""
+
+    def seconds(*arguments):
+        def once():
+            child = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+            assert child.returncode == 0
+            return used.ru_utime + used.ru_stime
+
+        return min(once() for _ in range(5))
+
+    assert seconds("-c", "import noria") < 0.3
+    assert seconds("-m", "noria.cli", "--help") < 0.5
+
+
+def environment():
+    scripts = os.path.dirname(sys.executable)
+    return {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+
+
+# --- prove ---------------------------------------------------------------------------------------------------
+
+
+def test_prove_prints_the_verdicts_and_where_the_report_is(command, tmp_path):
+    done = command("prove", "toy", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr  # a refuted claim is a finding, not a failure
+    for verdict, name in (("supported", "good"), ("refuted", "bad"), ("inconclusive", "open")):
+        assert re.search(rf"^ *{verdict} +The {name} one$", done.stdout, re.MULTILINE)
+    assert re.search(r"ours against theirs: \+2\.01 \[\+1\.9\d*, \+2\.0\d*\]", done.stdout)
+    out = tmp_path / "runs" / "prove" / "quick"
+    assert "runs/prove/quick/report.html" in done.stdout
+    assert "The good one" in (out / "report.html").read_text()
+    assert json.loads((out / "evidence.json").read_text())[0]["config"]["scale"] == "quick"
+    assert "toy" in done.stderr  # progress
+
+
+def test_prove_json_prints_evidence_json_and_nothing_else(command, tmp_path):
+    done = command(
+        "prove", "toy", "--full", "--json", "--seeds", 4, "--workers", 1, "--out", tmp_path / "here"
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed == json.loads((tmp_path / "here" / "evidence.json").read_text())
+    assert printed[0]["config"] == {"scale": "full", "workers": 1}
+    assert printed[0]["claims"][0]["arms"]["ours"] == [0.0, 1.0, 2.0, 3.0]
+    assert (tmp_path / "here" / "report.html").exists()
+
+
+def test_full_and_quick_go_to_folders_of_their_own(command, tmp_path):
+    assert command("prove", "toy", "--full", cwd=tmp_path).returncode == 0
+    assert [path.name for path in (tmp_path / "runs" / "prove").iterdir()] == ["full"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prove", "routing"], "no system 'routing' is built; built are: distill,"),
+        (["prove", "--seeds", "0"], "Invalid value for '--seeds'"),
+        (["prove", "--workers", "many"], "'many' is not a valid integer"),
+        (["prove", "--slow"], "No such option"),
+        (["bench"], "Missing argument 'SYSTEM'"),
+        (["bench", "nothing"], "no system 'nothing' is built"),
+        (["bench", "needy"], "the package 'absent_package' is not installed; mend it with: pip install"),
+        (["nonsense"], "No such command 'nonsense'"),
+        (["toy", "spoil"], "digits.csv:3: not a digit; remove it"),
+        (["toy", "nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2_and_writes_nothing(command, tmp_path, arguments, message):
+    done = command(*arguments, cwd=tmp_path)
+    assert_one_line(done, 2, message)
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_that_cannot_be_is_one_line(command, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    assert_one_line(
+        command("prove", "toy", "--out", tmp_path / "file" / "x"), 2, "cannot write: Not a directory"
+    )
+    assert_one_line(command("prove", "toy", "--out", tmp_path / "file"), 2, "is a file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_failed_check_exits_1(command, tmp_path):
+    assert_one_line(command("prove", "diverging", cwd=tmp_path), 1, "step 3: the loss is NaN")
+
+
+def test_a_fault_keeps_its_traceback(command, tmp_path):
+    done = command("prove", "crashing", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a fault" in done.stderr
+
+
+def test_ctrl_c_exits_130_without_a_traceback(command, tmp_path):
+    child = command.start("prove", "slow", cwd=tmp_path)
+    for line in child.stderr:
+        if "asleep" in line:
+            break
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert err.strip() == "noria: interrupted"
+
+
+def test_a_reader_who_leaves_early_meets_no_traceback(command, tmp_path):
+    child = command.start("prove", "toy", "--json", cwd=tmp_path)
+    child.stdout.close()
+    with child.stderr:
+        assert "Traceback" not in child.stderr.read()
+    assert child.wait(timeout=60) != 0
+
+
+# --- bench, systems ------------------------------------------------------------------------------------------
+
+
+def test_bench_prints_a_table_with_what_was_promised_and_whether_it_held(command):
+    done = command("bench", "toy")
+    assert done.returncode == 0, done.stderr
+    head, samples, start = done.stdout.splitlines()
+    assert re.split(r"  +", head) == ["figure", "ours", "peer's", "peer", "ratio", "range", "goal"]
+    assert re.split(r"  +", samples) == [
+        "samples (samples/s)",
+        "3",
+        "2",
+        "the plain loop",
+        "1.50x",
+        "1.50-1.50",
+        "1.4x met",
+    ]
+    assert re.split(r"  +", start)[-3:] == ["1.10x", "1.10-1.10", "2x missed"]
+
+
+def test_bench_json_prints_the_rows(command):
+    done = command("bench", "toy", "--json", "--rounds", 2)
+    printed = json.loads(done.stdout)
+    assert printed["system"] == "toy"
+    assert [row["ratio"] for row in printed["rows"]] == pytest.approx([1.5, 1.1])
+
+
+def test_a_systems_own_verbs_are_mounted(command):
+    done = command("toy", "--help")
+    assert done.returncode == 0
+    assert "Verbs of the toy." in done.stdout
+    assert "spoil" in done.stdout
