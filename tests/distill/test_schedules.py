@@ -148,10 +148,11 @@ def test_the_read_level_has_the_law_it_is_named_for(sampler: Any, law: Any) -> N
     assert tau.max() <= TAU_HIGH + 1e-7
     inside = tau[(tau > TAU_LOW + 1e-6) & (tau < TAU_HIGH - 1e-6)]
     if law is None:
-        values, law = np.log(inside / (1 - inside)), stats.norm(0.3, 0.7)
+        logit = np.log(np.array([TAU_LOW, TAU_HIGH]) / (1 - np.array([TAU_LOW, TAU_HIGH])))
+        values, law, ends = np.log(inside / (1 - inside)), stats.norm(0.3, 0.7), logit
     else:
-        values = inside
-    ends = law.cdf([values.min(), values.max()])
+        values, ends = inside, np.array([TAU_LOW, TAU_HIGH])
+    ends = law.cdf(ends)
     assert stats.kstest((law.cdf(values) - ends[0]) / (ends[1] - ends[0]), "uniform").pvalue > 0.01
     assert len(inside) > 3700
 
