@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -117,6 +119,39 @@ def test_every_package_has_an_api_page() -> None:
         for package in re.findall(r"^::: noria\.(\w+)$", page.read_text(), flags=re.M)
     }
     assert documented == packages
+
+
+def test_the_core_page_lists_the_modules_of_the_core() -> None:
+    modules = {path.stem for path in (ROOT / "src" / "noria" / "core").glob("*.py")} - {"__init__"}
+    page = (ROOT / "docs" / "core.md").read_text().partition("## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.M)) == modules
+
+
+def test_the_distillation_page_lists_the_presets() -> None:
+    from noria.distill.config import PRESETS
+
+    table = (ROOT / "docs" / "distill.md").read_text().partition("| preset | is |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w-]+)`", table)) == set(PRESETS)
+
+
+def documented_commands() -> list[str]:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text() for page in pages).replace("\\\n", " ")
+    return sorted(set(re.findall(r"^noria .*", text, flags=re.M)))
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_a_documented_command_parses(line: str) -> None:
+    from noria.cli import noria as command
+
+    words = shlex.split(line.replace("key=value ...", "seed=1"), comments=True)[1:]
+    parent = None
+    while isinstance(command, click.Group):
+        parent = click.Context(command, parent=parent)
+        name = words.pop(0)
+        command = command.get_command(parent, name)
+        assert command is not None, f"there is no {name}"
+    command.make_context(command.name, words, parent=parent)
 
 
 def test_no_tracked_file_is_above_4_mb() -> None:
