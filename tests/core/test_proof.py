@@ -2,6 +2,7 @@ import importlib.metadata
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from noria.core.charts import Figure
 from noria.core.errors import DataError, MissingExtra, RunError
 from noria.core.files import lock
 from noria.core.progress import Progress
-from noria.core.proof import Claim, Evidence, prove, versions
+from noria.core.proof import Claim, Evidence, Proven, prove, versions
 
 NUMBERS = st.floats(-1e3, 1e3)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8)
@@ -140,6 +141,20 @@ def test_versions_are_those_installed():
     assert found["noria"] == importlib.metadata.version("noria")
 
 
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (claim([1.0, 2.0], [2.0, 4.0], comparison="log_ratio"), "2× [2×, 2×]"),
+        (claim([1.0, 2.0], [2.0, 3.0]), "+1 [+1, +1]"),
+        (claim([1.0], [0.5]), "-0.5, no interval from one seed"),
+        (claim([None], [0.5]), "undefined, no seed has both values"),
+    ],
+)
+def test_an_effect_reads_as_a_difference_or_as_a_factor(told, words):
+    table = Proven([Evidence("toy", [told], 1.0, {})], Path("report.html"), Path("evidence.json")).table()
+    assert table.endswith(f"ours against theirs: {words}")
+
+
 # --- a run of proofs -----------------------------------------------------------------------------------------
 
 JOBS = """
@@ -211,8 +226,11 @@ def test_a_run_leaves_evidence_a_report_and_a_table(tmp_path, toy):
         f"noria prove toy --quick --seeds 4 --out {tmp_path}",
     ):
         assert words in page
-    assert "supported" in proven.table()
-    assert "ours against theirs: +1 [+1, +1]" in proven.table()
+    assert proven.table().splitlines() == [
+        "toy: 1 supported (0.2 s)",
+        "  supported     Ours errs less",
+        "                ours against theirs: +1 [+1, +1]",
+    ]
 
 
 def test_run_again_nothing_is_measured_twice_and_the_time_is_still_told(tmp_path, toy):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from noria.core.errors import DataError, needing
 from noria.core.files import disk_errors, lock, write_atomic
 from noria.core.jobs import default_workers, map_jobs
-from noria.core.progress import Progress
+from noria.core.progress import Progress, duration
 
 if TYPE_CHECKING:
     from noria.core.charts import Figure
@@ -228,19 +228,33 @@ class Proven:
     evidence: Path
 
     def table(self) -> str:
-        """Verdicts as text, a claim a line."""
+        """Verdicts as text: each claim, what was compared, and the effect with its interval."""
         lines = []
         for evidence in self.evidences:
-            lines.append(f"{evidence.system}  ({evidence.seconds:.0f} s)")
+            verdicts = [claim.verdict for claim in evidence.claims]
+            tally = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+            lines.append(f"{evidence.system}: {tally or 'no claims'} ({duration(evidence.seconds)})")
             for claim in evidence.claims:
-                effect = "undefined" if claim.effect is None else f"{claim.effect:+.3g}"
-                interval = "" if claim.ci95 is None else f" [{claim.ci95[0]:+.3g}, {claim.ci95[1]:+.3g}]"
-                unit = " log ratio" if claim.comparison == "log_ratio" else ""
                 lines.append(f"  {claim.verdict:<12}  {claim.statement}")
                 lines.append(
-                    f"  {'':<12}  {claim.subject} against {claim.baseline}: {effect}{interval}{unit}"
+                    f"  {'':<12}  {claim.subject} against {claim.baseline}: {_effect_in_words(claim)}"
                 )
         return "\n".join(lines)
+
+
+def _effect_in_words(claim: Claim) -> str:
+    """`+1.2 [+0.8, +1.6]`, or as factors `1.4× [1.1×, 1.8×]`."""
+
+    def word(value: float) -> str:
+        if claim.comparison == "log_ratio":
+            return f"{math.exp(min(value, 700.0)):.3g}×"
+        return f"{value:+.3g}"
+
+    if claim.effect is None:
+        return "undefined, no seed has both values"
+    if claim.ci95 is None:
+        return f"{word(claim.effect)}, no interval from one seed"
+    return f"{word(claim.effect)} [{word(claim.ci95[0])}, {word(claim.ci95[1])}]"
 
 
 def prove(
