@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["SCALES", "claims", "ladder_distance", "prove"]
 
 SCALES = {
-    "quick": Scale(data="digits", teacher_steps=0, student_steps=120, samples=500),
-    "full": Scale(data="mnist", teacher_steps=5000, student_steps=400, samples=2000),
+    "quick": Scale(
+        data="digits", teacher_steps=0, student_steps=120, samples=400, student_lr=3e-4, critic_lr=6e-4
+    ),
+    "full": Scale(
+        data="mnist", teacher_steps=5000, student_steps=300, samples=1000, student_lr=2e-4, critic_lr=4e-4
+    ),
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3]}
 QUICK_ARMS = ("CDM", "CDM, re-noise", "DMD2", "Consistency")
