@@ -117,6 +117,7 @@ def run_arm(
     Returns:
         {"metrics": {grid: {metric: value}}, "seconds", "forwards", "steps", "images": uint8 rows, "curve"}, JSON-ready.
     """
+    from noria.core.jobs import report
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig, preset
     from noria.distill.teacher import load_teacher
@@ -160,6 +161,7 @@ def run_arm(
     began, curve = time.perf_counter(), []
     while distiller.iteration < config.iterations:
         step = distiller.step()
+        report(distiller.iteration, config.iterations)
         if "std_ratio" in step:
             curve.append({"iteration": distiller.iteration, **{k: round(v, 5) for k, v in step.items()}})
     seconds = time.perf_counter() - began

@@ -84,6 +84,7 @@ def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dic
     import torch
 
     from noria.core.flow import SmallTransformerConfig
+    from noria.core.jobs import report
     from noria.distill.arms import load_data
     from noria.distill.classifier import train_classifier
     from noria.distill.teacher import save_teacher, train_teacher
@@ -93,7 +94,14 @@ def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dic
     if not (home / "teacher.safetensors").exists():
         shape = SmallTransformerConfig(image_size=28, patch=7, width=96, blocks=4)
         images, labels = torch.as_tensor(data.images), torch.as_tensor(data.labels)
-        teacher = train_teacher(images, labels, shape, steps=s.teacher_steps, batch_size=64)
+        teacher = train_teacher(
+            images,
+            labels,
+            shape,
+            steps=s.teacher_steps,
+            batch_size=64,
+            on_step=lambda step, loss: report(step, s.teacher_steps, f"loss {loss:.3f}"),
+        )
         save_teacher(teacher, home / "teacher.safetensors")
     if not (home / "classifier.safetensors").exists():
         train_classifier(data, seed=0).save(home / "classifier.safetensors")
