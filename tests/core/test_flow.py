@@ -65,9 +65,7 @@ def test_many_euler_steps_transport_a_gaussian_by_its_closed_form() -> None:
     noise = normal(64, 2)
     errors = []
     for steps in (100, 200, 400):
-        end = euler(
-            lambda x, s: gaussian_velocity(x, s, mean, std), noise, torch.linspace(1, 0, steps + 1)
-        )
+        end = euler(lambda x, s: gaussian_velocity(x, s, mean, std), noise, torch.linspace(1, 0, steps + 1))
         errors.append(float((end - (mean + std * noise)).abs().max()))
     assert errors[-1] < 0.01
     for coarse, fine in itertools.pairwise(errors):
@@ -83,7 +81,9 @@ def test_the_clean_estimate_of_the_exact_velocity_is_the_posterior_mean() -> Non
     mean, std, level = -0.3, 0.8, 0.6
     clean = mean + std * normal(200_000, seed=3)
     x = interpolate(clean, normal(200_000, seed=4), torch.full((200_000,), level))
-    estimate = clean_estimate(x, gaussian_velocity(x, torch.tensor([level]), mean, std), torch.tensor([level]))
+    estimate = clean_estimate(
+        x, gaussian_velocity(x, torch.tensor([level]), mean, std), torch.tensor([level])
+    )
     for low, high in itertools.pairwise([-1.5, -0.5, 0.0, 0.5, 1.5]):
         inside = (x > low) & (x < high)
         assert abs(float(estimate[inside].mean() - clean[inside].mean())) < 0.01
@@ -176,9 +176,7 @@ def test_a_shift_that_is_no_map_of_the_unit_interval_is_refused(shift: float) ->
         SigmaContract(shift)
 
 
-@pytest.mark.parametrize(
-    "grid", [[], [0.0], [1.5], [-0.1], [1.0, 1.0], [0.5, 0.6], [1.0, math.nan]], ids=str
-)
+@pytest.mark.parametrize("grid", [[], [0.0], [1.5], [-0.1], [1.0, 1.0], [0.5, 0.6], [1.0, math.nan]], ids=str)
 def test_a_grid_outside_the_unit_interval_or_not_falling_is_refused(grid: list[float]) -> None:
     with pytest.raises(ConfigError):
         SigmaContract().grid(grid)

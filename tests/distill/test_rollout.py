@@ -159,9 +159,7 @@ def test_the_expected_cost_is_half_of_the_rollout_and_a_half(config: Callable[..
         d = draw(c, SigmaContract(), (1,), iteration, student=False)
         zero: dict[str, Tensor] = {"labels": d.lengths}
         for order in (True, False):
-            r = simulate(
-                lambda x, s, _: x, d.noise[0], d.sigmas, d.lengths, d.anchors, zero, ragged=order
-            )
+            r = simulate(lambda x, s, _: x, d.noise[0], d.sigmas, d.lengths, d.anchors, zero, ragged=order)
             ragged, full = (ragged + r.forwards, full) if order else (ragged, full + r.forwards)
     samples = 16 * rounds
     assert ragged / samples == pytest.approx((longest + 3) / 4, rel=0.03)
