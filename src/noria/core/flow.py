@@ -194,8 +194,7 @@ class Ema:
         """Count one update, n = 1, 2, …, and move: ema ← ema + (1 − d_n) (θ − ema)."""
         self.updates += 1
         decay = min((1 + self.updates) / (10 + self.updates), self.decay)
-        for mean, p in zip(self.average, self.parameters, strict=True):
-            mean.lerp_(p.detach().float(), 1 - decay)
+        torch._foreach_lerp_(self.average, [p.detach().float() for p in self.parameters], 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -24,7 +24,7 @@ __all__ = ["SCALES", "claims", "ladder_distance", "prove"]
 
 SCALES = {
     "quick": Scale(
-        data="digits", teacher_steps=0, student_steps=120, samples=400, student_lr=3e-4, critic_lr=6e-4
+        data="digits", teacher_steps=0, student_steps=100, samples=400, student_lr=3e-4, critic_lr=6e-4
     ),
     "full": Scale(
         data="mnist", teacher_steps=5000, student_steps=300, samples=1000, student_lr=2e-4, critic_lr=4e-4
