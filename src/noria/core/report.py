@@ -214,7 +214,11 @@ def _settings(config: Mapping[str, Any]) -> str:
     import yaml
 
     plain = json.loads(json.dumps(dict(config), default=str))
-    return "" if not plain else yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).rstrip()
+    if not plain:
+        return ""
+    return yaml.safe_dump(
+        plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    ).rstrip()
 
 
 def _duration(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -307,7 +308,9 @@ def report(source: Path) -> None:
 
 
 def _jobs() -> ModuleType:
-    """The jobs need PyTorch; say which extra brings it."""
+    """The jobs need PyTorch; say which extra brings it. What its libraries only remark on is left unsaid."""
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
     require("torch", "distill")
     return require("noria.distill.jobs", "distill")
 

@@ -21,8 +21,7 @@ import yaml
 from torch import Tensor
 
 from noria.core.charts import image_grid
-from noria.core.checkpoints import newest_step
-from noria.core.errors import CheckpointError, ConfigError, DataError, DivergenceError, RunError
+from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import write_atomic
 from noria.core.flow import SmallTransformerConfig
 from noria.core.progress import Progress
@@ -47,7 +46,14 @@ from noria.distill.evaluate import (
 )
 from noria.distill.export import Exported, export_student
 from noria.distill.lenses import classifier_lens, read_images, vision_lens
-from noria.distill.opening import Student, checkpoints, fingerprint, open_model, open_student
+from noria.distill.opening import (
+    Student,
+    checkpoints,
+    fingerprint,
+    open_model,
+    open_student,
+    whole_checkpoint,
+)
 from noria.distill.pages import write_evaluation_page, write_run_page
 from noria.distill.parallel import Parallel
 from noria.distill.settings import output_path
@@ -122,12 +128,7 @@ def train(
     began = time.perf_counter()
     with said, Run.open(folder, config=identity, writer=parallel.main) as run:
         parallel.barrier()
-        if checkpoints(folder) and newest_step(folder / "checkpoints") is None:
-            raise CheckpointError(
-                "every checkpoint is damaged",
-                where=str(folder / "checkpoints"),
-                mend="remove that folder to start again, or give another --output",
-            )
+        whole_checkpoint(folder)
         if parallel.main:
             write_atomic(
                 folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -227,7 +228,7 @@ def _identity(config: DistillConfig, adapter: FlowAdapter, prompts: Prompts, fol
 
 def _absolute(text: str) -> str:
     path = Path(text).expanduser()
-    return str(path.resolve()) if path.exists() else text
+    return str(path.absolute()) if path.exists() else text
 
 
 class _Watch:
@@ -298,7 +299,7 @@ class _Ladder:
     ) -> None:
         self.config, self.adapter, self.folder, self.progress = config, adapter, folder, progress
         small = isinstance(adapter, SmallAdapter)
-        self.samples, self.batch_size = (200, 200) if small else (16, 8)
+        self.samples, self.batch_size = (100, 100) if small else (16, 8)
         self.prompts = _cycled(prompts.texts, self.samples)
         self.grids = ladder_grids(adapter.contract, config.schedule.steps)
         self.judge: Judge | None = None
@@ -683,9 +684,9 @@ def teacher(
         )
     if path.exists() and not overwrite:
         raise RunError("the file exists already", where=str(path), mend="choose another, or give --overwrite")
-    if steps < 20 or batch_size < 1:
+    if steps < 2 or batch_size < 1:
         raise ConfigError(
-            f"{steps} steps of {batch_size} images", mend="give 20 or more steps, 1 or more images"
+            f"{steps} steps of {batch_size} images", mend="give 2 or more steps, 1 or more images"
         )
     images = _image_set(data)
     size = images.images.shape[-1]

@@ -22,7 +22,15 @@ from noria.distill.few_step import RECORD
 from noria.distill.roles import LoraRoles, Role, load_parameters
 from noria.distill.teacher import load_teacher
 
-__all__ = ["IDENTITY", "Student", "checkpoints", "fingerprint", "open_model", "open_student"]
+__all__ = [
+    "IDENTITY",
+    "Student",
+    "checkpoints",
+    "fingerprint",
+    "open_model",
+    "open_student",
+    "whole_checkpoint",
+]
 
 IDENTITY = ("model_fingerprint", "prompts_fingerprint")
 """What a run's stored settings hold beside the fields of `DistillConfig`."""
@@ -190,11 +198,10 @@ def _open_run(folder: Path, model: str | None, device: torch.device | str, allow
             where=str(folder),
             mend="put that model back, or name it with --model",
         )
-    step = newest_step(folder / "checkpoints")
+    step = whole_checkpoint(folder)
     if step is None:
-        found = "no whole checkpoint" if checkpoints(folder) else "no checkpoint yet"
         raise CheckpointError(
-            found, where=str(folder), mend="give the training command again to go on with it"
+            "no checkpoint yet", where=str(folder), mend="give the training command again to go on with it"
         )
     tensors, where = _averages(dict(list_checkpoints(folder / "checkpoints"))[step]), f"checkpoint {step}"
     if known.train == "lora":
@@ -259,3 +266,19 @@ def read_record(folder: Path) -> dict[str, Any]:
 def checkpoints(folder: Path) -> list[Path]:
     """A run's checkpoints, whole or not, the oldest first."""
     return [path for _, path in reversed(list_checkpoints(folder / "checkpoints"))]
+
+
+def whole_checkpoint(folder: Path) -> int | None:
+    """The step of a run's newest whole checkpoint; None where none was written yet.
+
+    Raises:
+        CheckpointError: there are checkpoints, but every one is damaged.
+    """
+    step = newest_step(folder / "checkpoints")
+    if step is None and checkpoints(folder):
+        raise CheckpointError(
+            "every checkpoint is damaged",
+            where=str(folder / "checkpoints"),
+            mend="remove that folder and train again, or give another run",
+        )
+    return step

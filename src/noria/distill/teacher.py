@@ -48,7 +48,8 @@ def train_teacher(
         torch.manual_seed(seed)
         network = SmallTransformer(config)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    warm = max(0.05, min(0.5, 2 / steps))  # of one step or less, OneCycleLR divides by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm)
     ema = Ema(network.parameters(), 0.998)
     for step in range(steps):
         rows = torch.randint(len(images), (batch_size,), generator=generator)

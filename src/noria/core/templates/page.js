@@ -9,40 +9,48 @@
     view: null,
   }));
 
+  const rowsOf = (spec) => (spec.data && (spec.data.values || (spec.datasets || {})[spec.data.name])) || [];
+  const valuesOf = (spec, field) => [...new Set(rowsOf(spec).map((row) => row[field]))];
+  const isPanel = (spec) =>
+    (spec.mark || spec.layer) && !["row", "column", "facet"].some((name) => spec.encoding && spec.encoding[name]);
+
   // A chart of one panel takes the page's width. Panels side by side wrap to as many columns as have room.
   function fit(spec, width) {
-    const panel = (s) => (s.mark || s.layer) && !["row", "column", "facet"].some((name) => s.encoding && s.encoding[name]);
-    if (panel(spec)) {
+    if (isPanel(spec)) {
       if (spec.width === undefined || spec.width > width) spec.width = "container";
-      return spec;
+      return;
     }
-    const column = spec.facet && !spec.facet.row && (spec.facet.column || (spec.facet.field && spec.facet));
-    const parts = spec.hconcat || spec.concat;
-    const inner = column ? [spec.spec] : parts || spec.vconcat;
-    if (!inner || !inner.every(panel)) return spec;
-    const values = (spec.data && spec.data.values) || (spec.datasets && spec.data && spec.datasets[spec.data.name]);
-    const number = column && values ? new Set(values.map((row) => row[column.field])).size : inner.length;
+    const facet = spec.facet && !spec.facet.row && (spec.facet.column || (spec.facet.field && spec.facet));
+    const beside = spec.hconcat || spec.concat;
+    const panels = facet ? [spec.spec] : beside || spec.vconcat;
+    if (!panels || !panels.every(isPanel)) return;
+    const number = facet ? valuesOf(spec, facet.field).length || 1 : panels.length;
     const columns = spec.vconcat ? 1 : Math.max(1, Math.min(number, Math.floor(width / 260)));
-    for (const part of inner) part.width = Math.max(120, Math.floor(width / columns) - 64);
-    if (column) {
-      spec.facet = column;
-      spec.columns = columns;
-    } else if (parts) {
+    for (const panel of panels) panel.width = Math.max(120, Math.floor(width / columns) - 64);
+    if (facet) Object.assign(spec, { facet, columns });
+    if (beside) {
       delete spec.hconcat;
-      spec.concat = parts;
-      spec.columns = columns;
+      Object.assign(spec, { concat: beside, columns });
     }
-    return spec;
+  }
+
+  // How many names of a legend fit side by side.
+  function legendColumns(spec, width) {
+    const pick = /"color":\{[^{}]*"field":"([^"]+)"/.exec(JSON.stringify(spec));
+    const longest = Math.max(8, ...(pick ? valuesOf(spec, pick[1]) : []).map((name) => String(name).length));
+    return Math.max(1, Math.floor((width - 50) / (7 * longest + 36)));
   }
 
   async function draw(chart, mode) {
     const { element } = chart;
     const width = element.parentElement.clientWidth;
     const config = structuredClone(themes[mode]);
-    config.legend.columns = Math.max(1, Math.floor(width / 190));
+    config.legend.columns = legendColumns(chart.spec, width);
+    const spec = structuredClone(chart.spec);
+    fit(spec, width);
     if (chart.view) chart.view.finalize();
     try {
-      chart.view = await vegaEmbed(element, fit(structuredClone(chart.spec), width), {
+      chart.view = await vegaEmbed(element, spec, {
         mode: "vega-lite",
         renderer: "svg",
         ast: true, // expressions are interpreted: the page's policy forbids compiling them
