@@ -71,24 +71,29 @@ class Recipe:
     sampler: str = "euler"
 
 
+_ABOVE = {"objective": {"ca_tau": "above"}}
+_TOLD = {"critic": {"source": "anchor_conditioned"}}
 _ENDS = {"critic": {"source": "final_x0"}}
 _ANCHORS = {"critic": {"source": "anchor_x0"}}
-_TOLD = {"critic": {"source": "anchor_conditioned"}}
-# Decoupled-DMD reads CA above the anchor; capped reads serve it better here, and a baseline gets its better setting.
-_CAPPED = _TOLD | {"objective": {"ca_tau": "capped"}}
+# CA is read above the anchor (as in Decoupled-DMD, not below it as in the CDM release) and the critic is told the anchor:
+# both were chosen on seed 0, both are ablated, and every arm that they apply to has them.
+_OURS = _ABOVE | _TOLD
 
 ARMS: dict[str, Recipe] = {
-    "CDM": Recipe("cdm", "dynamic schedule, CA + DM + CDM", _TOLD),
-    "CDM, fixed grid": Recipe("cdm-no-schedule", "CDM without the dynamic schedule", _TOLD),
-    "CDM, no CDM term": Recipe("cdm-no-cdm", "dynamic schedule, CA + DM", _TOLD),
-    "CDM, re-noise": Recipe("cdm-renoise", "Gaussian re-noise instead of velocity", _TOLD),
+    "CDM": Recipe("cdm", "dynamic schedule, CA + DM + CDM", _OURS),
+    "CDM, fixed grid": Recipe("cdm-no-schedule", "CDM without the dynamic schedule", _OURS),
+    "CDM, no CDM term": Recipe("cdm-no-cdm", "dynamic schedule, CA + DM", _OURS),
+    "CDM, re-noise": Recipe("cdm-renoise", "Gaussian re-noise instead of velocity", _OURS),
     "DMD2": Recipe("dmd2", "fixed grid, guided real read", _TOLD),
-    "Decoupled-DMD": Recipe("decoupled-dmd", "fixed grid, CA + DM", _CAPPED),
+    "Decoupled-DMD": Recipe("decoupled-dmd", "fixed grid, CA + DM", _TOLD),
     "Consistency": Recipe("consistency", "discrete consistency distillation on real images", {}, "renoise"),
+    "CDM, CA below": Recipe("cdm", "CA read below the anchor, as released", _TOLD),
     "CDM, critic of anchors": Recipe(
-        "cdm", "the release's critic: x̂₀ of all anchors, not told which", _ANCHORS
+        "cdm", "critic of all anchors, not told which, as released", _ABOVE | _ANCHORS
     ),
-    "CDM, critic of ends": Recipe("cdm", "critic of rollout ends", _ENDS),
+    "CDM, critic of ends": Recipe("cdm", "critic of rollout ends", _ABOVE | _ENDS),
+    "CDM, fixed grid, critic of ends": Recipe("cdm-no-schedule", "both without", _ABOVE | _ENDS),
+    "CDM, as released": Recipe("cdm", "CA below, critic of all anchors", _ANCHORS),
     "DMD2, critic of ends": Recipe("dmd2", "fixed grid, critic of rollout ends, as published", _ENDS),
 }
 
