@@ -16,14 +16,15 @@ from noria.distill import monitors
 from noria.distill.config import PRESETS
 from noria.distill.draws import draw
 from noria.distill.trainer import Distiller
-
 from tests.distill.conftest import CLASSES, tiny_distiller, weights
 
 ON_CPU = [name for name in PRESETS if name not in ("cdm-sd3", "cdm-longcat")]
 """Those two are `cdm` at another size."""
 
 
-def one_iteration(execution: str, name: str, *overrides: str) -> tuple[dict[str, float], dict[str, Tensor], Any]:
+def one_iteration(
+    execution: str, name: str, *overrides: str
+) -> tuple[dict[str, float], dict[str, Tensor], Any]:
     """Losses, gradients and work of iteration 0, critic and student both, nothing updated."""
     distiller = tiny_distiller(name, f"execution={execution}", *overrides, shift=3.0, apart=True)
     config = distiller.config
@@ -49,7 +50,9 @@ def one_iteration(execution: str, name: str, *overrides: str) -> tuple[dict[str,
 
 @pytest.mark.parametrize("name", ON_CPU)
 @pytest.mark.parametrize("train", ["full", "lora"])
-def test_the_fast_order_has_the_losses_and_gradients_of_the_straightforward_one(name: str, train: str) -> None:
+def test_the_fast_order_has_the_losses_and_gradients_of_the_straightforward_one(
+    name: str, train: str
+) -> None:
     fast, fast_gradients, less = one_iteration("fast", name, f"train={train}", "batch_size=6")
     slow, slow_gradients, more = one_iteration("reference", name, f"train={train}", "batch_size=6")
     assert fast.keys() == slow.keys()
@@ -58,7 +61,9 @@ def test_the_fast_order_has_the_losses_and_gradients_of_the_straightforward_one(
     size = max(float(g.abs().max()) for g in slow_gradients.values())
     assert size > 1e-4, "a test of zeros would say nothing"
     for parameter, gradient in slow_gradients.items():
-        torch.testing.assert_close(fast_gradients[parameter], gradient, rtol=1e-3, atol=2e-5 * size, msg=parameter)
+        torch.testing.assert_close(
+            fast_gradients[parameter], gradient, rtol=1e-3, atol=2e-5 * size, msg=parameter
+        )
     assert sum(vars(less).values()) <= sum(vars(more).values())
 
 
@@ -91,7 +96,10 @@ def test_the_critic_moves_each_time_and_the_student_every_so_often(ratio: int) -
         before = {role: weights(distiller, role) for role in ("student", "critic")}
         distiller.step()
         moved = {
-            role: any(not torch.equal(old, new) for old, new in zip(was.values(), weights(distiller, role).values()))
+            role: any(
+                not torch.equal(old, new)
+                for old, new in zip(was.values(), weights(distiller, role).values(), strict=True)
+            )
             for role, was in before.items()
         }
         assert moved == {"student": iteration % ratio == 0, "critic": True}
@@ -101,7 +109,9 @@ def test_the_critic_moves_each_time_and_the_student_every_so_often(ratio: int) -
 
 def test_the_merge_moves_the_critic_towards_the_student_and_no_further() -> None:
     """φ ← (1 − m) φ + m θ; the optimiser is stilled so that nothing else moves φ."""
-    distiller = tiny_distiller("cdm", "critic.merge=0.25", "critic.lr=1e-30", "critic.weight_decay=0", apart=True)
+    distiller = tiny_distiller(
+        "cdm", "critic.merge=0.25", "critic.lr=1e-30", "critic.weight_decay=0", apart=True
+    )
     student, critic = weights(distiller), weights(distiller, "critic")
     distiller.step()
     for name, after in weights(distiller, "critic").items():
@@ -174,8 +184,12 @@ def test_the_consistency_target_of_the_lowest_level_is_the_data() -> None:
     level = torch.full((4,), 0.5)
     x = interpolate(clean, draws.noise[3], level)
     with torch.no_grad():
-        teacher = x - 0.5 * distiller.adapter.velocity(distiller.roles.network("teacher"), x, level, condition)
-        student = x - 0.5 * distiller.adapter.velocity(distiller.roles.network("student"), x, level, condition)
+        teacher = x - 0.5 * distiller.adapter.velocity(
+            distiller.roles.network("teacher"), x, level, condition
+        )
+        student = x - 0.5 * distiller.adapter.velocity(
+            distiller.roles.network("student"), x, level, condition
+        )
     torch.testing.assert_close(
         distiller._consistency(draws, condition, clean).detach(), (student - teacher).square().mean()
     )
@@ -190,7 +204,9 @@ def test_samples_are_the_averaged_students_and_leave_the_raw_one_in_place() -> N
     averaged = distiller.sample(["0", "1", "2"], noise, sigmas)
     assert all(torch.equal(raw[n], p) for n, p in weights(distiller).items())
     with torch.no_grad():
-        for parameter, mean in zip(distiller.roles.parameters("student").values(), distiller.ema.average):
+        for parameter, mean in zip(
+            distiller.roles.parameters("student").values(), distiller.ema.average, strict=True
+        ):
             parameter.copy_(mean)
     network, labels = distiller.roles.network("student"), distiller.adapter.encode(["0", "1", "2"])
     x = noise
@@ -238,11 +254,15 @@ def test_the_cosine_is_of_directions_not_of_lengths(direction: Tensor) -> None:
 
 def test_pushes_are_told_by_their_noise_level() -> None:
     direction = torch.stack([torch.full((4,), v) for v in (1.0, 3.0, 5.0, 8.0)])
-    got = monitors.binned_norms(direction, torch.tensor([[1.0], [1.0], [1.0], [2.0]]), torch.tensor([0.1, 0.2, 0.25, 1]))
+    got = monitors.binned_norms(
+        direction, torch.tensor([[1.0], [1.0], [1.0], [2.0]]), torch.tensor([0.1, 0.2, 0.25, 1])
+    )
     assert got == pytest.approx({"push_bin0": 2.0, "push_bin1": 5.0, "push_bin3": 4.0})
 
 
-def test_a_step_of_nan_changes_no_weight_and_ends_the_run_naming_the_last_good_checkpoint(tmp_path: Any) -> None:
+def test_a_step_of_nan_changes_no_weight_and_ends_the_run_naming_the_last_good_checkpoint(
+    tmp_path: Any,
+) -> None:
     from noria.core.runs import Run
 
     distiller = tiny_distiller("cdm", "iterations=9", "checkpoint_every=2", "update_ratio=1")
@@ -307,7 +327,9 @@ def test_distribution_matching_brings_a_student_back_to_the_teachers_distributio
 
     def bias() -> float:
         got = distiller.sample(prompts, noise, torch.tensor([1.0, 0.5, 0.0]))
-        gaps = [(got[c::CLASSES].mean(0) - wanted[c::CLASSES].mean(0)).square().mean() for c in range(CLASSES)]
+        gaps = [
+            (got[c::CLASSES].mean(0) - wanted[c::CLASSES].mean(0)).square().mean() for c in range(CLASSES)
+        ]
         return float(torch.stack(gaps).mean())
 
     with torch.no_grad():

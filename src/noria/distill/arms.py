@@ -75,8 +75,8 @@ _ABOVE = {"objective": {"ca_tau": "above"}}
 _TOLD = {"critic": {"source": "anchor_conditioned"}}
 _ENDS = {"critic": {"source": "final_x0"}}
 _ANCHORS = {"critic": {"source": "anchor_x0"}}
-# CA is read above the anchor (as in Decoupled-DMD, not below it as in the CDM release) and the critic is told the anchor:
-# both were chosen on seed 0, both are ablated, and every arm that they apply to has them.
+# CA is read above the anchor (as Decoupled-DMD does; CDM's release reads below it) and the critic is told the anchor.
+# Both were chosen on seed 0, both are ablated, and every arm that they apply to has them.
 _OURS = _ABOVE | _TOLD
 
 ARMS: dict[str, Recipe] = {

@@ -1,13 +1,16 @@
 """One process or many: the few distributed operations the trainer needs, applied from outside the mathematics.
 
-Launch with `accelerate launch`; DDP wraps full copies, LoRA gradients (small) are averaged in one call, and
-with an FSDP2 config the networks are sharded in place, block by block.
+Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets once a backward pass is done: an update
+follows a whole rollout and several reads, so overlapping the exchange with backward, as DistributedDataParallel does,
+would buy little, and its hooks forbid layers without gradient and several forwards before one backward. With an FSDP2
+config the networks are sharded in place, block by block.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +27,8 @@ __all__ = ["Parallel"]
 class Parallel:
     """What this process is among its peers.
 
+    Every process loads or draws the same weights, so nothing is broadcast.
+
     Attributes:
         rank, processes: position and number.
         device: where this process computes.
@@ -36,7 +41,7 @@ class Parallel:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             accelerate = require("accelerate", "distill")
-            self.accelerator = accelerate.Accelerator()
+            self.accelerator = accelerate.Accelerator(cpu=not torch.accelerator.is_available())
             if self.accelerator.gradient_accumulation_steps != 1:
                 raise ConfigError(
                     "gradient accumulation is on, but two optimisers would share its one counter",
@@ -45,7 +50,7 @@ class Parallel:
                 )
             self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
             self.device = self.accelerator.device
-            self.sharded = bool(getattr(self.accelerator, "is_fsdp2", False))
+            self.sharded = _fsdp2_wanted()
 
     @property
     def main(self) -> bool:
@@ -72,23 +77,17 @@ class Parallel:
             network = roles.network(role).to(self.device)
             if self.sharded:
                 _shard(network)
-            elif self.processes > 1 and role != "teacher":
-                ids = [self.device.index] if self.device.type == "cuda" else None
-                network = nn.parallel.DistributedDataParallel(
-                    network, device_ids=ids, find_unused_parameters=False, gradient_as_bucket_view=True
-                )
-            roles.replace(role, network)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean of gradients over processes, in one flat call (for LoRA; DDP and FSDP do their own)."""
-        if self.processes == 1:
+        """Mean of gradients over processes, a bucket at a time (FSDP does its own)."""
+        if self.processes == 1 or self.sharded:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        torch.distributed.all_reduce(flat)
-        flat /= self.processes
-        for g, piece in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            g.copy_(piece.view_as(g))
+        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+            flat = torch.cat([g.flatten() for g in bucket])
+            torch.distributed.all_reduce(flat)
+            flat /= self.processes
+            for g, piece in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
+                g.copy_(piece.view_as(g))
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean of a tensor over processes."""
@@ -98,18 +97,59 @@ class Parallel:
         torch.distributed.all_reduce(value)
         return value / self.processes
 
+    def mean_of(self, figures: dict[str, float]) -> dict[str, float]:
+        """Mean of named figures over the processes that have them; all must call."""
+        if self.processes == 1:
+            return figures
+        everyone: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(everyone, figures)
+        names = dict.fromkeys(name for one in everyone for name in one)
+        return {n: statistics.fmean(one[n] for one in everyone if n in one) for n in names}
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.processes > 1:
             torch.distributed.barrier()
 
 
+def _buckets(tensors: list[Tensor], size: int = 2**25) -> Iterator[list[Tensor]]:
+    """Runs of tensors of about `size` elements together, so that a flat copy of one stays small."""
+    bucket: list[Tensor] = []
+    held = 0
+    for tensor in tensors:
+        if bucket and held + tensor.numel() > size:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append(tensor)
+        held += tensor.numel()
+    if bucket:
+        yield bucket
+
+
+def _fsdp2_wanted() -> bool:
+    """Whether the launcher's config asks for FSDP2; accelerate itself would drop the wish on CPUs, where it works too.
+
+    Raises:
+        ConfigError: it asks for the first FSDP.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError(
+            "FSDP 1 is not supported", where="accelerate config", mend="set fsdp_version to 2 in fsdp_config"
+        )
+    return True
+
+
 def _shard(network: nn.Module) -> None:
-    """Fully shard each repeated block, then the rest."""
+    """Fully shard each repeated block, then the rest.
+
+    The rest too is resharded after each forward: between calls the merge, the EMA and the optimisers see shards only.
+    """
     from torch.distributed.fsdp import fully_shard
 
     for child in network.modules():
         if isinstance(child, nn.ModuleList):
             for block in child:
-                fully_shard(block)
-    fully_shard(network)
+                fully_shard(block, reshard_after_forward=True)
+    fully_shard(network, reshard_after_forward=True)

@@ -49,13 +49,9 @@ class FullRoles:
         """The copy that plays `role`."""
         return self._networks[role]
 
-    def replace(self, role: Role, network: nn.Module) -> None:
-        """Put a wrapped (DDP, sharded) network in a role's place."""
-        self._networks[role] = network
-
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """All parameters of the copy."""
-        return {name.removeprefix("module."): p for name, p in self._networks[role].named_parameters()}
+        return dict(self._networks[role].named_parameters())
 
 
 class LoraRoles:

@@ -178,7 +178,7 @@ class Distiller:
         values: dict[str, float] = {}
         rollout = self.rollout(draws, condition) if self._simulates else None
         if rollout is not None:
-            values["rollout_forwards"] = float(rollout.forwards)
+            values["rollout_forwards"] = float(rollout.forwards)  # of this process
         if rollout is not None and config.objective.needs_critic:
             loss = self.critic_loss(draws, condition, rollout)
             values["loss_critic"] = float(self.parallel.mean(loss.detach()))
@@ -191,7 +191,7 @@ class Distiller:
             values |= {
                 f"loss_{name}": float(self.parallel.mean(v.detach())) for name, v in terms.losses.items()
             }
-            values |= terms.health
+            values |= self.parallel.mean_of(terms.health) if terms.health else {}
             values["grad_norm_student"] = self._update(
                 "student", terms.total, config.student, self.student_steps
             )
@@ -215,7 +215,7 @@ class Distiller:
         if source == "mix" and config.objective.needs_critic:
             complete[::2] = True
         result = simulate(
-            lambda x, s, c: self._velocity("student", x, s, c, count="rollout", wrapped=False),
+            lambda x, s, c: self._velocity("student", x, s, c, count="rollout"),
             draws.noise[0],
             draws.sigmas,
             draws.lengths,
@@ -405,9 +405,7 @@ class Distiller:
                 null = self._velocity("teacher", x, sigma, self.adapter.null(x.shape[0]))
                 v = null + o.consistency_guidance * (v - null)
             x_below = objectives.extrapolate(x, v, sigma, below)
-            target = clean_estimate(
-                x_below, self._velocity("student", x_below, below, condition, wrapped=False), below
-            )
+            target = clean_estimate(x_below, self._velocity("student", x_below, below, condition), below)
         return objectives.consistency_loss(self._estimates("student", [(x, sigma)], condition)[0], target)
 
     # -- monitors ---------------------------------------------------------------------------------------------------
@@ -450,8 +448,7 @@ class Distiller:
             group["lr"] = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if isinstance(self.roles, LoraRoles):
-            self.parallel.average_gradients(parameters)
+        self.parallel.average_gradients(parameters)
         norm = float(whole(nn.utils.clip_grad_norm_(parameters, config.clip)))
         if math.isfinite(norm):
             optimizer.step()
@@ -477,12 +474,9 @@ class Distiller:
         *,
         source: Tensor | None = None,
         count: str | None = None,
-        wrapped: bool = True,
     ) -> Tensor:
         setattr(self.work, count or role, getattr(self.work, count or role) + x.shape[0])
         network = self.roles.network(role)
-        if not wrapped and isinstance(network, nn.parallel.DistributedDataParallel):
-            network = network.module
         told = source if role == "critic" and self.config.critic.source == "anchor_conditioned" else None
         with self._autocast():
             return self.adapter.velocity(network, x, sigma, condition, told)
@@ -521,10 +515,10 @@ class Distiller:
         null = self.adapter.null(len(prompts)) if guidance != 1 else None
 
         def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            v = self._velocity(role, x, sigma, condition, wrapped=False)
+            v = self._velocity(role, x, sigma, condition)
             if null is None:
                 return v
-            free = self._velocity(role, x, sigma, null, wrapped=False)
+            free = self._velocity(role, x, sigma, null)
             return free + guidance * (v - free)
 
         with self.averaged() if role == "student" else contextlib.nullcontext():

@@ -1,0 +1,179 @@
+"""Real processes: killed and run again, or two where there was one, the numbers are the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from noria.core.runs import read_metrics
+from noria.distill.config import preset
+from noria.distill.settings import resolve
+from noria.distill.teacher import save_teacher
+from tests.distill.conftest import TINY, tiny_network
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "distill"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[str]:
+    """A model and prompts in a folder."""
+    save_teacher(tiny_network(blocks=2), tmp_path / "teacher.safetensors")
+    (tmp_path / "prompts.txt").write_text("0\n1\n2\n")
+    return ["--model", str(tmp_path / "teacher.safetensors"), "--prompts", str(tmp_path / "prompts.txt")]
+
+
+def command(inputs: list[str], folder: Path, *overrides: str) -> list[str]:
+    return ["distill", "train", *inputs, "-o", str(folder), *TINY, *overrides]
+
+
+def alone(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "noria.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint: weights, averages, both optimisers."""
+    return load_file(folder / "checkpoints" / f"step-{step:08d}" / "tensors.safetensors")
+
+
+def figures(folder: Path) -> list[dict[str, float]]:
+    return read_metrics(folder)
+
+
+# -- killed and run again ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", ["full", "lora"])
+def test_a_run_killed_at_any_moment_and_run_again_is_the_same_to_the_bit(
+    inputs: list[str], tmp_path: Path, train: str
+) -> None:
+    settings = [f"train={train}", "iterations=60", "checkpoint_every=7", "ladder_every=20"]
+    alone(command(inputs, tmp_path / "whole", *settings))
+    arguments = [sys.executable, "-m", "noria.cli", *command(inputs, tmp_path / "killed", *settings)]
+    reached = []
+    for kept in (1, 3):  # killed after that many more checkpoints, wherever it is by then
+        child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = kept + (reached[-1] if reached else 0)
+        deadline = time.monotonic() + 100
+        while len(list((tmp_path / "killed").glob("checkpoints/step-*"))) < min(wanted, 3) or (
+            (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") < 7 * wanted
+        ):
+            assert child.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        reached.append(wanted)
+        assert not (tmp_path / "killed" / "report.html").exists()
+    alone(arguments[3:])
+    one, other = state(tmp_path / "whole", 60), state(tmp_path / "killed", 60)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert len(one) > 20
+    assert figures(tmp_path / "whole") == figures(tmp_path / "killed")
+    assert (tmp_path / "killed" / "report.html").exists()
+
+
+# -- two processes ----------------------------------------------------------------------------------------------------
+
+
+def together(arguments: list[str], **more: str) -> None:
+    """Two processes under torchrun, on loopback."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | more
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(_port()),
+    ]
+    done = subprocess.run(
+        [*launch, "-m", "noria.cli", *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def assert_same(one: Path, other: Path, step: int) -> None:
+    """The same run but for the order in which floats were added."""
+    a, b = state(one, step), state(other, step)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5, msg=name)
+    for mine, theirs in zip(figures(one), figures(other), strict=True):
+        for name in mine:
+            if name.startswith(("loss", "critic_lag", "grad_norm")):
+                assert mine[name] == pytest.approx(theirs[name], rel=2e-4, abs=1e-7), name
+
+
+CALM = ["student.eps=1e-3", "critic.eps=1e-3"]
+"""Adam makes whole steps of gradients that are zero but for round-off (that of keys' bias is); not so with these."""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train=full",),
+        ("train=lora",),
+        ("execution=reference", "schedule.kind=dynamic_per_sample", "critic.source=mix"),
+    ],
+    ids=lambda o: o[0],
+)
+def test_two_processes_train_as_one(inputs: list[str], tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    alone(command(inputs, tmp_path / "one", *CALM, *overrides))
+    together(command(inputs, tmp_path / "two", *CALM, *overrides))
+    assert_same(tmp_path / "one", tmp_path / "two", 6)
+
+
+def test_sharded_processes_train_as_one_and_go_on_where_one_stopped(
+    inputs: list[str], tmp_path: Path
+) -> None:
+    """FSDP2, asked for as accelerate's launcher asks for it; its checkpoint opens anywhere."""
+    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    overrides = ["schedule.kind=dynamic_per_sample", "critic.source=anchor_conditioned"]
+    alone(command(inputs, tmp_path / "one", *CALM, *overrides))
+    together(command(inputs, tmp_path / "two", *CALM, *overrides, "iterations=4"), **sharded)
+    together(command(inputs, tmp_path / "two", *CALM, *overrides), **sharded)
+    assert_same(tmp_path / "one", tmp_path / "two", 6)
+
+
+def test_the_examples_launch_what_they_say(inputs: list[str], tmp_path: Path) -> None:
+    """The FSDP2 file through `accelerate launch` itself, on CPUs and with two processes instead of eight."""
+    given = yaml.safe_load((EXAMPLES / "accelerate_fsdp2.yaml").read_text())
+    (tmp_path / "cpu.yaml").write_text(yaml.safe_dump(given | {"use_cpu": True, "num_processes": 2}))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "cpu.yaml")]
+    lora = command(inputs, tmp_path / "run", "train=lora")
+    done = subprocess.run(
+        [*launch, "--main_process_port", str(_port()), "-m", "noria.cli", *lora],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode != 0
+    assert "LoRA and FSDP2 do not combine" in done.stderr, "the launcher's wish reached the trainer"
+
+
+@pytest.mark.parametrize("name", ["sd3", "longcat", "sd3_lora"])
+def test_the_example_settings_are_legal_and_start_from_their_preset(name: str) -> None:
+    config, _ = resolve(file=EXAMPLES / f"{name}.yaml", prompts="prompts.txt")
+    assert config.preset == f"cdm-{name.removesuffix('_lora')}"
+    assert config.iterations == preset(config.preset)["iterations"]
+    assert config.model is not None
+    assert config.model.count("/") == 1
