@@ -58,7 +58,6 @@ class Scale:
     critic_lr: float = 2e-4
     ema_decay: float = 0.99
     update_ratio: int = 2
-    teacher_grid: int = 50
 
 
 @dataclass(frozen=True)

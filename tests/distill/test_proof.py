@@ -1,0 +1,122 @@
+"""The proof end to end at a toy size, its claims on made-up results, and its speed figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noria.core import proof as house
+from noria.distill import bench, proof
+from noria.distill.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
+
+GRIDS = (*map(str, LADDER), FOREIGN)
+
+
+def made_up(distance: float, **at: float) -> dict[str, Any]:
+    """A result whose Fréchet distance is `distance` on every grid but those named."""
+    return {"metrics": {grid: {"frechet": at.get(grid, distance)} for grid in GRIDS}}
+
+
+def test_the_ladders_distance_is_the_geometric_mean_over_all_grids() -> None:
+    result = {"metrics": {grid: {"frechet": 2.0**n} for n, grid in enumerate(GRIDS)}}
+    assert proof.ladder_distance(result) == pytest.approx(2 ** ((len(GRIDS) - 1) / 2))
+
+
+def test_claims_follow_the_figures_whichever_way_they_fall() -> None:
+    noise = [1.0, 1.1, 0.9]
+    table = {arm: [made_up(2.0 * n) for n in noise] for arm in ("Teacher", *ARMS)}
+    table["CDM"] = [made_up(1.0 * n, **{"4": 8.0 * n}) for n in noise]
+    verdicts = {claim.id: claim.verdict for claim in proof.claims(table)}
+    assert verdicts["off-grid-dmd2"] == verdicts["velocity-renoise"] == verdicts["cdm-term"] == "supported"
+    assert verdicts["on-grid-dmd2"] == verdicts["four-euler"] == verdicts["four-consistency"] == "refuted"
+    table["CDM"] = [made_up(2.0), made_up(1.0), made_up(4.0)]
+    assert {claim.verdict for claim in proof.claims(table)} == {"inconclusive"}
+
+
+def test_claims_need_both_their_arms() -> None:
+    table = {arm: [made_up(1.0)] * 2 for arm in ("Teacher", *proof.QUICK_ARMS)}
+    ids = {claim.id for claim in proof.claims(table)}
+    assert ids == {"off-grid-dmd2", "four-euler", "four-consistency", "velocity-renoise", "on-grid-dmd2"}
+
+
+def test_arms_differ_in_their_recipe_only() -> None:
+    """What every arm shares comes from the scale, so no recipe may set it."""
+    shared = {"seed", "batch_size", "iterations", "ema_decay", "student"}
+    for name, recipe in ARMS.items():
+        assert not shared & recipe.overrides.keys(), name
+    assert set(proof.QUICK_ARMS) <= ARMS.keys()
+
+
+def test_the_foreign_grid_is_four_steps_shifted_by_three() -> None:
+    from noria.core.flow import SigmaContract
+
+    wanted = SigmaContract(3.0).grid([1, 0.75, 0.5, 0.25])[:-1]
+    assert sampling_grids()[FOREIGN] == pytest.approx(wanted.tolist())
+    assert {len(grid) for grid in sampling_grids().values()} == set(LADDER)
+    assert "50" in sampling_grids(teacher=True)
+
+
+def test_prompts_depend_on_seed_and_iteration_alone() -> None:
+    one, other = ClassPrompts(10), ClassPrompts(10)
+    one.batch(1, 5, 64)
+    assert one.batch(1, 6, 64) == other.batch(1, 6, 64)
+    assert one.batch(1, 6, 64) != one.batch(1, 7, 64)
+    assert one.batch(1, 6, 64) != one.batch(2, 6, 64)
+    counts = np.bincount([int(p) for p in one.batch(0, 0, 20_000)], minlength=10)
+    assert abs(counts - 2000).max() < 200
+
+
+@pytest.mark.slow
+def test_a_small_proof_is_whole_and_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chromium: str
+) -> None:
+    """Every arm trains and is measured; evidence and page are written and the page draws itself."""
+    from playwright.sync_api import sync_playwright
+
+    small = replace(proof.SCALES["quick"], student_steps=3, samples=60, batch_size=4, max_steps=3)
+    monkeypatch.setitem(proof.SCALES, "quick", small)
+    monkeypatch.setattr(proof, "QUICK_ARMS", tuple(ARMS))
+    house.prove(["distill"], scale="quick", seeds=[0, 1], out=tmp_path / "out", data=tmp_path, workers=1)
+    (system,) = json.loads((tmp_path / "out" / "evidence.json").read_text())
+    assert system["system"] == "distill"
+    claims = {claim["id"]: claim for claim in system["claims"]}
+    assert len(claims) == len(proof.claims({arm: [made_up(1.0)] for arm in ("Teacher", *ARMS)}))
+    for claim in claims.values():
+        assert claim["verdict"] in ("supported", "refuted", "inconclusive")
+        assert all(
+            len(values) == 2 and all(math.isfinite(v) and v > 0 for v in values)
+            for values in claim["arms"].values()
+        )
+    told, ends = (
+        claims["off-grid-dmd2"]["arms"]["DMD2"],
+        claims["off-grid-dmd2"]["arms"]["DMD2, critic of ends"],
+    )
+    assert told != ends, "recipes are applied"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto((tmp_path / "out" / "report.html").as_uri())
+        page.wait_for_selector("html[data-drawn]", timeout=30_000)
+        assert complaints == []
+        assert page.locator(".drawing svg.marks").count() == 2
+        assert page.locator("img[src^='data:image/png']").count() == 4
+        browser.close()
+
+
+def test_the_speed_figures_are_of_both_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "BATCH", 4)
+    forwards, samples = bench.benchmarks(rounds=2).rows
+    assert (forwards.name, samples.name) == ("rollout forwards", "training samples")
+    assert 1.0 < forwards.ratio < 4.0
+    assert samples.ours > 0
+    assert samples.theirs > 0
+    assert (forwards.goal, samples.goal) == (1.8, 1.4)
