@@ -191,7 +191,7 @@ def test_the_consistency_target_of_the_lowest_level_is_the_data() -> None:
             distiller.roles.network("student"), x, level, condition
         )
     torch.testing.assert_close(
-        distiller._consistency(draws, condition, clean).detach(), (student - teacher).square().mean()
+        distiller.terms.consistency(draws, condition, clean).detach(), (student - teacher).square().mean()
     )
 
 

@@ -7,6 +7,7 @@ the base *is* the teacher, to the bit, so a 20-billion-parameter model needs its
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, Literal, Protocol
 
 import torch
@@ -66,8 +67,10 @@ class LoraRoles:
         settings = peft.LoraConfig(
             r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(adapter.lora_targets)
         )
-        for name in names:
-            peft.inject_adapter_in_model(settings, self.base, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # peft doubts that anybody wants two adapters
+            for name in names:
+                peft.inject_adapter_in_model(settings, self.base, adapter_name=name)
         self._layers: list[Any] = [
             m for m in self.base.modules() if isinstance(m, peft.tuners.tuners_utils.BaseTunerLayer)
         ]

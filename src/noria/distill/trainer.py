@@ -16,23 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
-from noria.core.flow import Ema, clean_estimate, euler, interpolate
+from noria.core.flow import Ema, euler, interpolate
 from noria.distill import monitors, objectives
-from noria.distill.adapters import Condition, FlowAdapter, concat
+from noria.distill.adapters import Condition, FlowAdapter
 from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.draws import Draws, draw
 from noria.distill.parallel import Parallel
 from noria.distill.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
 from noria.distill.rollout import Rollout, simulate
-from noria.distill.schedules import TAU_HIGH, TAU_LOW, sample_tau
+from noria.distill.schedules import TAU_HIGH, TAU_LOW
+from noria.distill.terms import StudentTerms, Terms
 
 if TYPE_CHECKING:
     from noria.core.runs import Run
 
 __all__ = ["Distiller", "PromptSource", "StudentTerms", "Work"]
-
-CA, DM, CDM, OFF = 2, 3, 4, 5
-"""Noise streams of the student's terms in :class:`~noria.distill.draws.Draws`; 0 is the rollout's, 1 the critic's."""
 
 TRAINED: tuple[Role, ...] = ("student", "critic")
 
@@ -56,19 +54,6 @@ class Work:
     student: int = 0
     critic: int = 0
     teacher: int = 0
-
-
-@dataclass
-class StudentTerms:
-    """Losses of one student update and what the monitors read."""
-
-    losses: dict[str, Tensor]
-    health: dict[str, float]
-
-    @property
-    def total(self) -> Tensor:
-        """The weighted sum that is differentiated."""
-        return torch.stack(list(self.losses.values())).sum()
 
 
 class Distiller:
@@ -108,6 +93,7 @@ class Distiller:
             "student": _adamw(self.roles.parameters("student"), config.student),
             "critic": _adamw(self.roles.parameters("critic"), config.critic),
         }
+        self.terms = Terms(adapter, config, self._velocity)
         self.ema = Ema(self.roles.parameters("student").values(), config.ema_decay)
         self.iteration = 0
         self.student_steps = 0
@@ -258,12 +244,14 @@ class Distiller:
         o = self.config.objective
         terms = StudentTerms({}, {})
         if rollout is not None and (o.needs_critic or o.ca_weight):
-            terms = self._matching_terms(draws, condition, rollout)
+            watched = (self.iteration + 1) % self.config.log_every == 0 or self.student_steps == 0
+            terms = self.terms.matching(draws, condition, rollout, watched=watched)
         if o.consistency_weight:
             real = self.images(self.iteration, prompts).to(self.device) if self.images is not None else None
             clean = real if real is not None else rollout.final if rollout is not None else None
             assert clean is not None, "without images the rollout is simulated"
-            terms.losses["consistency"] = o.consistency_weight * self._consistency(draws, condition, clean)
+            loss = self.terms.consistency(draws, condition, clean)
+            terms.losses["consistency"] = o.consistency_weight * loss
         return terms
 
     @property
@@ -272,165 +260,7 @@ class Distiller:
         o = self.config.objective
         return o.needs_critic or bool(o.ca_weight) or self.images is None
 
-    def _matching_terms(self, draws: Draws, condition: Condition, rollout: Rollout) -> StudentTerms:
-        o = self.config.objective
-        anchored = bool(o.ca_weight or o.dm_weight)
-        x_off, sigma_off = self._off_point(draws, rollout)
-
-        # 1. the student's clean estimates at the anchor and at the off-trajectory point
-        if self.config.execution == "fast":
-            points = [(rollout.x, rollout.sigma)] * anchored + [(x_off, sigma_off)] * bool(o.cdm_weight)
-            estimates = self._estimates("student", points, condition)
-        else:
-            points = [(rollout.x, rollout.sigma)] * (bool(o.ca_weight) + bool(o.dm_weight))
-            points += [(x_off, sigma_off)] * bool(o.cdm_weight)
-            estimates = [self._estimates("student", [p], condition)[0] for p in points]
-        at_anchor = estimates[0] if anchored else None
-        separate = self.config.execution == "reference" and o.ca_weight and o.dm_weight
-        at_anchor_dm = estimates[1] if separate else at_anchor
-        off = estimates[-1] if o.cdm_weight else None
-
-        # 2. where the teachers read
-        reads: list[tuple[str, Role, Tensor, Tensor, bool]] = []  # name, role, z, tau, conditional
-        levels: dict[str, Tensor] = {}
-        if at_anchor is not None and o.ca_weight:
-            tau = self._tau(o.ca_tau, draws.uniform[1], rollout.sigma)
-            z = objectives.renoise(at_anchor, draws.noise[CA], tau)
-            reads += [("ca_real", "teacher", z, tau, True), ("ca_null", "teacher", z, tau, False)]
-        if at_anchor_dm is not None and o.dm_weight:
-            tau = self._tau(o.dm_tau, draws.uniform[2], rollout.sigma)
-            z = objectives.renoise(at_anchor_dm, draws.noise[DM], tau)
-            reads += [("dm_real", "teacher", z, tau, True), ("dm_fake", "critic", z, tau, True)]
-            if o.dm_guidance != 1:
-                reads.append(("dm_null", "teacher", z, tau, False))
-            levels["dm_fake"] = rollout.sigma
-        if off is not None:
-            tau = self._tau(o.cdm_tau, draws.uniform[3], sigma_off)
-            if o.read == "share_student":
-                z, tau = x_off, sigma_off
-            else:
-                base = {"student": off, "anchor_x0": rollout.clean, "final_x0": rollout.final}[o.base]
-                tau = sigma_off if o.read == "shared_sigma" else tau
-                z = objectives.renoise(base, draws.noise[CDM], tau)
-            reads += [("cdm_real", "teacher", z, tau, True), ("cdm_fake", "critic", z, tau, True)]
-            levels["cdm_fake"] = sigma_off
-        got = self._reads(reads, condition, levels)
-
-        # 3. the pushes
-        losses: dict[str, Tensor] = {}
-        health: dict[str, float] = {}
-        directions: dict[str, Tensor] = {}
-        if at_anchor is not None and o.ca_weight:
-            directions["ca"] = objectives.ca_direction(
-                got["ca_real"], got["ca_null"], o.ca_scale, convention=o.ca_convention
-            )
-            losses["ca"] = o.ca_weight * objectives.push(
-                at_anchor, directions["ca"], got["ca_real"], o.min_norm
-            )
-        if at_anchor_dm is not None and o.dm_weight:
-            directions["dm"] = objectives.dm_direction(got["dm_real"], got["dm_fake"])
-            if o.dm_guidance != 1:
-                directions["dm"] = directions["dm"] + objectives.ca_direction(
-                    got["dm_real"], got["dm_null"], o.dm_guidance, convention="guidance"
-                )
-            losses["dm"] = o.dm_weight * objectives.push(
-                at_anchor_dm, directions["dm"], got["dm_real"], o.min_norm
-            )
-        if off is not None:
-            directions["cdm"] = objectives.dm_direction(got["cdm_real"], got["cdm_fake"])
-            losses["cdm"] = o.cdm_weight * objectives.push(
-                off, directions["cdm"], got["cdm_real"], o.min_norm
-            )
-        if (self.iteration + 1) % self.config.log_every == 0 or self.student_steps == 0:
-            health = self._health(directions, got, at_anchor, off, rollout.sigma)
-        return StudentTerms(losses, health)
-
-    def _off_point(self, draws: Draws, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        o = self.config.objective
-        sigma = draws.uniform[4].clamp(TAU_LOW, TAU_HIGH)
-        if o.off_point == "trajectory":
-            return rollout.x, rollout.sigma
-        if o.off_point == "renoise":
-            clean = rollout.final if o.renoise_from == "final_x0" else rollout.clean
-            return interpolate(clean, draws.noise[OFF], sigma), sigma
-        return objectives.extrapolate(rollout.x, rollout.velocity, rollout.sigma, sigma), sigma
-
-    def _tau(self, sampler: Any, uniform: Tensor, sigma: Tensor) -> Tensor:
-        o = self.config.objective
-        return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std)
-
-    def _estimates(
-        self, role: Role, points: list[tuple[Tensor, Tensor]], condition: Condition
-    ) -> list[Tensor]:
-        """Clean estimates at several points of the same batch, in one call."""
-        x = torch.cat([p[0] for p in points])
-        sigma = torch.cat([p[1] for p in points])
-        v = self._velocity(role, x, sigma, concat([condition] * len(points)))
-        return list(clean_estimate(x, v, sigma).chunk(len(points)))
-
-    @torch.no_grad()
-    def _reads(
-        self,
-        reads: list[tuple[str, Role, Tensor, Tensor, bool]],
-        condition: Condition,
-        levels: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        """Clean reads by name; in `fast` execution all of one role in a single call."""
-        got: dict[str, Tensor] = {}
-        null = self.adapter.null(reads[0][2].shape[0]) if any(not r[4] for r in reads) else None
-        roles: tuple[Role, ...] = ("teacher", "critic")
-        for role in roles:
-            mine = [r for r in reads if r[1] == role]
-            groups = ([mine] if mine else []) if self.config.execution == "fast" else [[r] for r in mine]
-            for group in groups:
-                z, tau = torch.cat([r[2] for r in group]).detach(), torch.cat([r[3] for r in group])
-                conditions = concat([condition if r[4] or null is None else null for r in group])
-                source = torch.cat([levels.get(r[0], r[3]) for r in group])
-                v = self._velocity(role, z, tau, conditions, source=source)
-                clean = clean_estimate(z, v, tau).chunk(len(group))
-                got |= {r[0]: c for r, c in zip(group, clean, strict=True)}
-        return got
-
-    def _consistency(self, draws: Draws, condition: Condition, clean: Tensor) -> Tensor:
-        """Discrete consistency distillation: neighbours on one teacher ODE step agree."""
-        o = self.config.objective
-        level = (draws.uniform[5] * o.consistency_steps).long().clamp(max=o.consistency_steps - 1)
-        contract = self.adapter.contract
-        sigma = contract.shifted((level + 1) / o.consistency_steps)
-        below = contract.shifted(level / o.consistency_steps)
-        x = interpolate(clean, draws.noise[DM], sigma)
-        with torch.no_grad():
-            v = self._velocity("teacher", x, sigma, condition)
-            if o.consistency_guidance != 1:
-                null = self._velocity("teacher", x, sigma, self.adapter.null(x.shape[0]))
-                v = null + o.consistency_guidance * (v - null)
-            x_below = objectives.extrapolate(x, v, sigma, below)
-            target = clean_estimate(x_below, self._velocity("student", x_below, below, condition), below)
-        return objectives.consistency_loss(self._estimates("student", [(x, sigma)], condition)[0], target)
-
     # -- monitors ---------------------------------------------------------------------------------------------------
-
-    def _health(
-        self,
-        directions: dict[str, Tensor],
-        got: dict[str, Tensor],
-        at_anchor: Tensor | None,
-        off: Tensor | None,
-        sigma: Tensor,
-    ) -> dict[str, float]:
-        health: dict[str, float] = {}
-        if "ca" in directions and "dm" in directions:
-            value = monitors.cosine(directions["ca"], directions["dm"])
-            if value is not None:
-                health["cos_ca_dm"] = value
-        estimate = at_anchor if at_anchor is not None else off
-        reference = got.get("dm_real", got.get("ca_real", got.get("cdm_real")))
-        if estimate is not None and reference is not None:
-            health["std_ratio"] = monitors.std_ratio(estimate.detach(), reference)
-            name = "dm" if "dm" in directions else next(iter(directions))
-            scale = objectives.push_scale(estimate, reference, self.config.objective.min_norm)
-            health |= monitors.binned_norms(directions[name], scale, sigma)
-        return health
 
     @torch.no_grad()
     def _critic_lag(self, loss: float, draws: Draws, condition: Condition, rollout: Rollout) -> float:
