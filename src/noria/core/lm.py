@@ -1,0 +1,260 @@
+"""The small causal language model that proofs train on real text: corpus, tokenizer, training, files.
+
+The text is the source code of Python's own standard library, which is on every machine that runs this, and arithmetic
+whose answers can be checked. The model is a standard Qwen3 configuration, so all that works on it works on a real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from noria.core.errors import DataError, ModelError, require
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
+
+__all__ = [
+    "Problem",
+    "answer_of",
+    "arithmetic",
+    "load_lm",
+    "pack",
+    "python_sources",
+    "save_lm",
+    "small_config",
+    "train_lm",
+    "train_tokenizer",
+]
+
+END, PAD = "<|endoftext|>", "<|pad|>"
+SKIPPED = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "__pycache__",
+    "ensurepip",
+}
+
+
+def python_sources(*, held_out: bool = False, folder: Path | None = None) -> list[str]:
+    """Source files of Python's standard library, in order of their paths.
+
+    One file in ten, by a hash of its path, is held out of training. Files that are not ASCII and tests are left out.
+
+    Args:
+        held_out: the held-out files instead of the others.
+        folder: of the library; this Python's own by default.
+
+    Raises:
+        DataError: there are no sources (some distributions ship byte code only).
+    """
+    root = folder or Path(sysconfig.get_paths()["stdlib"])
+    texts = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root)
+        if SKIPPED & set(name.parts):
+            continue
+        chosen = hashlib.sha256(name.as_posix().encode()).digest()[0] % 10 == 0
+        content = path.read_bytes()
+        if chosen == held_out and content and content.isascii():
+            texts.append(content.decode())
+    if not texts:
+        raise DataError("no Python sources", where=str(root), mend="install the standard library's sources")
+    return texts
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An arithmetic question, its worked solution, and the answer."""
+
+    question: str
+    solution: str
+    answer: int
+
+    @property
+    def text(self) -> str:
+        """Question and solution as the model reads them."""
+        return f"{self.question}\n{self.solution}"
+
+
+def arithmetic(
+    number: int, *, seed: int, terms: tuple[int, int] = (2, 4), largest: int = 30
+) -> list[Problem]:
+    """Sums and products of small numbers, worked from left to right, such as `Q: 3+4*2` / `4*2=8 3+8=11 #### 11`.
+
+    Args:
+        number: of problems.
+        seed: of the questions.
+        terms: least and greatest number of terms.
+        largest: of the numbers in a question.
+    """
+    generator = np.random.default_rng(seed)
+    problems = []
+    for _ in range(number):
+        count = int(generator.integers(terms[0], terms[1] + 1))
+        values = [int(v) for v in generator.integers(1, largest + 1, size=count)]
+        signs = [str(s) for s in generator.choice(["+", "-", "*"], size=count - 1, p=[0.4, 0.35, 0.25])]
+        question = str(values[0]) + "".join(f"{s}{v}" for s, v in zip(signs, values[1:], strict=True))
+        steps, answer = _worked(values, signs)
+        problems.append(Problem(f"Q: {question}", " ".join([*steps, f"#### {answer}"]), answer))
+    return problems
+
+
+def _worked(values: Sequence[int], signs: Sequence[str]) -> tuple[list[str], int]:
+    """Products first, then sums, one step each."""
+    values, signs, steps = list(values), list(signs), []
+    while signs:
+        at = signs.index("*") if "*" in signs else 0
+        left, sign, right = values[at], signs.pop(at), values.pop(at + 1)
+        values[at] = left * right if sign == "*" else left + right if sign == "+" else left - right
+        steps.append(f"{left}{sign}{right}={values[at]}")
+    return steps, values[0]
+
+
+def answer_of(text: str) -> int | None:
+    """The number after the last `####`, or None if there is none."""
+    found = re.findall(r"####\s*(-?\d{1,18})(?!\d)", text)
+    return int(found[-1]) if found else None
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of `vocab_size` entries, with an end token 0 and a pad token 1; digits stand alone."""
+    tokenizers, transformers = require("tokenizers", "mtp"), require("transformers", "mtp")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Digits(individual_digits=True),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, PAD],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped: PreTrainedTokenizerFast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, clean_up_tokenization_spaces=False
+    )
+    return wrapped
+
+
+def small_config(
+    vocab_size: int, *, width: int = 192, layers: int = 6, heads: int = 6, length: int = 1024, **more: Any
+) -> Qwen3Config:
+    """A Qwen3 configuration of a few million parameters, embeddings tied; `more` goes to the configuration."""
+    transformers = require("transformers", "mtp")
+    settings: dict[str, Any] = {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "intermediate_size": 8 * width // 3 // 32 * 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 2),
+        "head_dim": width // heads,
+        "max_position_embeddings": length,
+        "tie_word_embeddings": True,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+        "bos_token_id": None,
+    }
+    config: Qwen3Config = transformers.Qwen3Config(**settings | more)
+    return config
+
+
+def pack(documents: Iterable[Sequence[int]], length: int, *, end: int = 0) -> Tensor:
+    """Documents one after another, `end` behind each, cut into rows [n, length]; a partial last row is dropped."""
+    flat = np.concatenate([np.asarray([*document, end], dtype=np.int64) for document in documents])
+    rows = len(flat) // length
+    if not rows:
+        raise DataError(
+            f"{len(flat)} tokens do not fill a row of {length}", where="pack", mend="give more text"
+        )
+    return torch.from_numpy(flat[: rows * length].reshape(rows, length))
+
+
+def train_lm(
+    model: PreTrainedModel,
+    rows: Tensor,
+    *,
+    steps: int,
+    batch_size: int = 16,
+    lr: float = 2e-3,
+    seed: int = 0,
+    on_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """Next-token training in place: AdamW, warm-up and cosine decay, clipping at 1.
+
+    Args:
+        model: a causal language model.
+        rows: token numbers [n, length].
+        steps: optimiser steps.
+        batch_size: rows a step.
+        lr: peak learning rate.
+        seed: of the batches.
+        on_step: called with (step, loss in nats) after every step.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    warm = max(0.05, min(0.5, 2 / steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm)
+    model.train()
+    for step in range(steps):
+        batch = rows[torch.randint(len(rows), (batch_size,), generator=generator)].to(model.device)
+        logits = model(batch[:, :-1]).logits
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if on_step:
+            on_step(step + 1, float(loss.detach()))
+    model.eval()
+
+
+def save_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Model and tokenizer as `from_pretrained` reads them, safetensors only."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_lm(
+    folder: Path, *, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Open a folder of :func:`save_lm`, or any local causal language model in safetensors.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    transformers = require("transformers", "mtp")
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=dtype
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"not a causal language model ({type(error).__name__})",
+            where=str(folder),
+            mend="give a Hugging Face model folder with safetensors weights",
+        ) from error
+    return model.eval(), tokenizer
