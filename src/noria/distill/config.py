@@ -207,7 +207,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "ema_decay": 0.99,
         "schedule": {"max_steps": 8, "low": 0.02, "high": 0.98},
-        "objective": {"ca_scale": 0.5},
+        "objective": {"ca_scale": 0.5, "ca_tau": "above"},
         "student": {"lr": 1e-4, "warmup": 20},
         "critic": {"lr": 2e-4, "warmup": 20, "source": "anchor_conditioned"},
     },
