@@ -24,7 +24,7 @@ __all__ = ["SCALES", "claims", "ladder_distance", "prove"]
 
 SCALES = {
     "quick": Scale(
-        data="digits", teacher_steps=0, student_steps=100, samples=400, student_lr=3e-4, critic_lr=6e-4
+        data="digits", teacher_steps=0, student_steps=80, samples=400, student_lr=3e-4, critic_lr=6e-4
     ),
     "full": Scale(
         data="mnist",
