@@ -27,6 +27,9 @@ __all__ = ["StudentTerms", "Terms", "Velocity"]
 CA, DM, CDM, OFF = 2, 3, 4, 5
 """Noise streams of the terms in :class:`~noria.distill.draws.Draws`; 0 is the rollout's, 1 the critic's."""
 
+CPU_ROWS = 192
+"""On a CPU a call of more samples than about this is slower a sample, even for a small network."""
+
 
 class Velocity(Protocol):
     """How a role's network is called."""
@@ -92,6 +95,12 @@ class Terms:
         self.adapter, self.objective, self.velocity = adapter, config.objective, velocity
         self.fast = config.execution == "fast"
 
+    def _together(self, x: Tensor) -> int:
+        """How many batches like `x` one call takes: all on an accelerator, but on a CPU only what its caches hold."""
+        if not self.fast:
+            return 1
+        return max(1, CPU_ROWS // len(x)) if x.device.type == "cpu" else 64
+
     def matching(
         self, draws: Draws, condition: Condition, rollout: Rollout, *, watched: bool = False
     ) -> StudentTerms:
@@ -124,11 +133,14 @@ class Terms:
         return Point(objectives.extrapolate(rollout.x, rollout.velocity, rollout.sigma, sigma), sigma)
 
     def _estimates(self, points: dict[str, Point], condition: Condition) -> dict[str, Tensor]:
-        """The student's clean estimates by term; in `fast` execution one call, and terms at one point share theirs."""
+        """The student's clean estimates by term; in `fast` execution terms at one point share one, in few calls."""
         if not self.fast:
             return {name: self._student([point], condition)[0] for name, point in points.items()}
         distinct = list({id(point): point for point in points.values()}.values())
-        found = dict(zip(map(id, distinct), self._student(distinct, condition), strict=True))
+        size = self._together(distinct[0].x)
+        calls = [distinct[n : n + size] for n in range(0, len(distinct), size)]
+        clean = [estimate for call in calls for estimate in self._student(call, condition)]
+        found = dict(zip(map(id, distinct), clean, strict=True))
         return {name: found[id(point)] for name, point in points.items()}
 
     def _student(self, points: list[Point], condition: Condition) -> list[Tensor]:
@@ -178,13 +190,14 @@ class Terms:
 
     @torch.no_grad()
     def _look(self, reads: list[Read], condition: Condition) -> dict[str, Tensor]:
-        """Clean reads by name; in `fast` execution all of one role in a single call."""
+        """Clean reads by name; in `fast` execution those of one role go through it together."""
         clean: dict[str, Tensor] = {}
         null = condition if all(r.conditional for r in reads) else self.adapter.null(len(reads[0].tau))
         roles: tuple[Role, ...] = ("teacher", "critic")
         for role in roles:
             mine = [r for r in reads if r.role == role]
-            for group in ([mine] if mine else []) if self.fast else [[r] for r in mine]:
+            size = self._together(reads[0].z)
+            for group in (mine[n : n + size] for n in range(0, len(mine), size)):
                 z, tau = torch.cat([r.z for r in group]).detach(), torch.cat([r.tau for r in group])
                 conditions = concat([condition if r.conditional else null for r in group])
                 source = torch.cat([r.tau if r.source is None else r.source for r in group])
