@@ -1,0 +1,928 @@
+"""The losses a draft head is trained with, on logits or straight from hidden states, and their gradients by hand.
+
+With p the target's distribution (always detached) and q = softmax(z) the draft's, every loss here is a function of four
+numbers of each row, whose gradients are known in closed form (Bebop, Eq. 10-13):
+
+| read | definition | ∂/∂z_j |
+| --- | --- | --- |
+| `overlap` α | Σ min(p, q), the chance that rejection sampling accepts; d_TV = 1 − α | q_j (1[q_j ≤ p_j] − S) |
+| `kl` | KL(p‖q) = Σ p log(p/q) | q_j − p_j |
+| `reverse_kl` | KL(q‖p) = Σ q log(q/p) | q_j (log(q_j/p_j) − KL(q‖p)) |
+| `log_draft` | log q(y) of the data's token | 1[j = y] − q_j |
+
+with S = Σ q·1[q ≤ p]. So a row is read once, and the losses, the chain's product among them, are plain autograd over
+scalars. Read from hidden states, rows pass through the LM head a chunk at a time and no more logits than chunk × vocab
+exist at once. Logits are computed in the type of the weights, everything behind them in float32 (float64 stays).
+
+Names are those of vLLM's speculators (`ce`, `kl_div`, `rkl`, `tv`, `nla`, `lk_hybrid`). Two more are of the whole
+chain: `e2e_tv` (Bebop, Eq. 13), and `e2e_tv_exact`, which over the target's own text is an unbiased estimate of the
+share of drafts that are not accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from noria.core.errors import ConfigError, DataError
+
+__all__ = [
+    "CHAIN_LOSSES",
+    "LOSSES",
+    "LMHead",
+    "LossName",
+    "LossTerms",
+    "Read",
+    "Reads",
+    "chain_tv",
+    "chain_tv_exact",
+    "chain_weights",
+    "cold_head",
+    "loss_from_hidden",
+    "loss_from_logits",
+    "loss_terms",
+    "read_hidden",
+    "read_logits",
+    "row_losses",
+]
+
+LossName = Literal["ce", "kl_div", "rkl", "tv", "nla", "lk_hybrid", "e2e_tv", "e2e_tv_exact"]
+Read = Literal["overlap", "kl", "reverse_kl", "log_draft"]
+
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+CHAIN_LOSSES: tuple[LossName, ...] = ("e2e_tv", "e2e_tv_exact")
+PURE_TV: tuple[LossName, ...] = ("tv", "e2e_tv", "e2e_tv_exact")
+COLD = 0.2
+OVERLAP: tuple[Read, ...] = ("overlap",)
+
+NEEDS: dict[LossName, tuple[Read, ...]] = {
+    "ce": ("log_draft",),
+    "kl_div": ("kl",),
+    "rkl": ("reverse_kl",),
+    "tv": ("overlap",),
+    "nla": ("overlap",),
+    "lk_hybrid": ("overlap", "kl"),
+    "e2e_tv": ("overlap",),
+    "e2e_tv_exact": ("overlap", "log_draft"),
+}
+
+# Logits of one chunk by default; with fewer rows than these, reading W costs more than multiplying by it.
+CHUNK_ON_CPU, CHUNK_ON_GPU, FEWEST_ROWS = 2**22, 2**26, 64
+
+
+# --- the losses over what was read ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What was read of each row, float32 or float64 [...]; NaN where `finite` is False, None what was not asked for.
+
+    Attributes:
+        overlap: α = Σ min(p, q).
+        kl: KL(p‖q), nats.
+        reverse_kl: KL(q‖p), nats.
+        log_draft: log q(y).
+        log_target: log p(y), without gradient; read along with `log_draft`.
+        finite: the row was read, and nothing that was read of it is NaN or infinite.
+    """
+
+    overlap: Tensor
+    finite: Tensor
+    kl: Tensor | None = None
+    reverse_kl: Tensor | None = None
+    log_draft: Tensor | None = None
+    log_target: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss, and what it was made of.
+
+    Attributes:
+        name: of the loss.
+        loss: its mean over the rows (or, for a loss over the chain, the positions) that count. Without any it is 0
+            and so is its gradient: every process of a distributed run can call backward.
+        weight: the sum of weights that `loss` was divided by; `loss * weight` adds up over processes.
+        count: how many rows (positions) count.
+        excluded: how many valid rows were not finite and were left out.
+        acceptance: α of each step [steps], the mean over what counts; NaN where nothing does. No gradient.
+        overlap: α of each row [..., steps]; NaN where it does not count. No gradient.
+    """
+
+    name: LossName
+    loss: Tensor
+    weight: Tensor
+    count: Tensor
+    excluded: Tensor
+    acceptance: Tensor
+    overlap: Tensor
+
+    @property
+    def warning(self) -> str | None:
+        """What `cold_head` says of these rows; asking waits for the accelerator."""
+        return cold_head(self.name, float(self.overlap.nanmean()))
+
+
+def cold_head(name: LossName, acceptance: float) -> str | None:
+    """Say so if a head accepts too little for a pure TV loss to train it, else None.
+
+    The gradient of d_TV vanishes where p and q are disjoint (‖g‖₁ = 2S(1 − S) with S → 0), which is where a head
+    starts. `nla` and `lk_hybrid` are made for that.
+
+    Args:
+        name: of the loss.
+        acceptance: the mean of α over rows; NaN says nothing.
+    """
+    _known(name)
+    if name not in PURE_TV or not acceptance < COLD:
+        return None
+    return (
+        f"the head accepts {acceptance:.3f} < {COLD} on average and {name} has hardly any gradient there; "
+        "train it with kl_div, ce or lk_hybrid first"
+    )
+
+
+def chain_tv(overlap: Tensor) -> Tensor:
+    """1 − (1/γ) Σ_j Π_{i≤j} α_i of each position (Bebop, Eq. 13), [..., steps] to [...].
+
+    Its gradient in α_k is −w_k / γ with `chain_weights`.
+    """
+    return 1 - overlap.cumprod(dim=-1).mean(dim=-1)
+
+
+def chain_weights(overlap: Tensor) -> Tensor:
+    """w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i), [..., steps] to [..., steps].
+
+    How much longer the accepted prefix gets on average by α_k: an early step stands in more of the terms.
+    """
+    tails = [torch.ones_like(overlap[..., 0])]
+    for later in reversed(overlap.unbind(dim=-1)[1:]):
+        tails.append(1 + later * tails[-1])
+    return _before(overlap) * torch.stack(tails[::-1], dim=-1)
+
+
+def chain_tv_exact(overlap: Tensor, log_ratio: Tensor) -> Tensor:
+    """1 − (1/γ) Σ_j Â_j with Â_j = Π_{i<j} min(1, q_i(y_i)/p_i(y_i)) · α_j, [..., steps] to [...].
+
+    Over text that p itself wrote, Â_j has the expectation A_j, the exact probability that the first j drafts are all
+    accepted, and its gradient that of A_j. The product of Eq. 13 has not: accepted prefixes are distributed as
+    min(p, q), not as p.
+
+    Args:
+        overlap: α [..., steps] after the data's prefix.
+        log_ratio: log q(y) − log p(y) of the data's tokens [..., steps]; the last is not used.
+    """
+    return 1 - (_before(log_ratio.clamp(max=0).exp()) * overlap).mean(dim=-1)
+
+
+def loss_terms(
+    name: LossName,
+    reads: Reads,
+    valid: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+) -> LossTerms:
+    """The mean loss over rows that were read, with its parts.
+
+    Args:
+        name: of the loss.
+        reads: of rows [..., steps], the last axis along the chain.
+        valid: which rows may count [..., steps], all by default. A loss over the chain leaves out every position that
+            has a row which may not, or which is not finite.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default; for losses of single rows.
+
+    Raises:
+        ConfigError: the loss is unknown, needs what was not read, or takes no `step_weights`.
+        DataError: shapes that do not fit.
+    """
+    shape = reads.overlap.shape
+    if not shape:
+        raise DataError("rows without an axis of steps", mend="give them as [positions, steps]")
+    valid = torch.ones_like(reads.finite) if valid is None else valid
+    if valid.shape != shape:
+        raise DataError(f"the mask is {list(valid.shape)}, the rows are {list(shape)}", where="valid")
+    counts = valid & reads.finite
+    if name in CHAIN_LOSSES:
+        if step_weights is not None:
+            raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+        counts = counts.all(dim=-1, keepdim=True).expand(shape)
+        rows = _chain_loss(name, _safe(reads, counts))
+        use, weights = counts[..., 0], torch.ones_like(rows)
+    else:
+        rows = _row_loss(name, _safe(reads, counts), eta)
+        use, weights = counts, _step_weights(step_weights, rows)
+    weight = torch.where(use, weights, 0.0).sum()
+    loss = torch.where(use, rows * weights, 0.0).sum() / torch.where(weight > 0, weight, 1.0)
+    overlap = reads.overlap.detach()
+    steps = overlap.masked_fill(~counts, 0).reshape(-1, shape[-1]).sum(dim=0)
+    return LossTerms(
+        name,
+        loss,
+        weight,
+        use.sum(),
+        (valid & ~reads.finite).sum(),
+        steps / counts.reshape(-1, shape[-1]).sum(dim=0),
+        overlap.masked_fill(~counts, torch.nan),
+    )
+
+
+def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
+    alpha = reads.overlap
+    match _known(name):
+        case "ce":
+            return -_read(reads.log_draft, "log_draft", name)
+        case "kl_div":
+            return _read(reads.kl, "kl", name)
+        case "rkl":
+            return _read(reads.reverse_kl, "reverse_kl", name)
+        case "tv":
+            return 1 - alpha
+        case "nla":
+            return -alpha.clamp(min=torch.finfo(alpha.dtype).tiny).log()
+        case "lk_hybrid":
+            share = (-eta * alpha.detach()).exp()
+            return share * _read(reads.kl, "kl", name) + (1 - share) * (1 - alpha)
+    raise ConfigError(f"{name} is a loss over the chain, not of a row", where="loss")
+
+
+def _chain_loss(name: LossName, reads: Reads) -> Tensor:
+    if name == "e2e_tv":
+        return chain_tv(reads.overlap)
+    log_draft = _read(reads.log_draft, "log_draft", name)
+    return chain_tv_exact(reads.overlap, log_draft - _read(reads.log_target, "log_target", name))
+
+
+def _safe(reads: Reads, counts: Tensor) -> Reads:
+    """The reads with a harmless number where a row does not count: NaN · 0 in a backward pass would be NaN."""
+    others = {k: v for k, v in vars(reads).items() if k not in ("overlap", "finite") and v is not None}
+    others = {k: torch.where(counts, v, 0.0) for k, v in others.items()}
+    return Reads(torch.where(counts, reads.overlap, 1.0), reads.finite, **others)
+
+
+def _step_weights(step_weights: Sequence[float] | None, rows: Tensor) -> Tensor:
+    if step_weights is None:
+        return torch.ones_like(rows)
+    if len(step_weights) != rows.shape[-1] or min(step_weights) < 0:
+        raise ConfigError(
+            f"{list(step_weights)} for {rows.shape[-1]} steps",
+            where="step_weights",
+            mend="give one number that is not negative for each step",
+        )
+    return torch.tensor(step_weights, dtype=rows.dtype, device=rows.device).expand(rows.shape)
+
+
+def _before(x: Tensor) -> Tensor:
+    """Π_{i<k} x_i, which is 1 at the first step."""
+    return torch.cat([torch.ones_like(x[..., :1]), x[..., :-1].cumprod(dim=-1)], dim=-1)
+
+
+def _read(value: Tensor | None, read: str, name: str) -> Tensor:
+    if value is None:
+        raise ConfigError(f"{name} needs {read}, which was not read", where="reads", mend=f"read {read} too")
+    return value
+
+
+def _known(name: LossName) -> LossName:
+    if name not in LOSSES:
+        raise ConfigError(f"there is no loss {name!r}", where="loss", mend=f"take one of {', '.join(LOSSES)}")
+    return name
+
+
+# --- from logits ---------------------------------------------------------------------------------------------
+
+
+def row_losses(
+    name: LossName,
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    vocab_size: int | None = None,
+) -> Tensor:
+    """A loss of single rows, [..., vocab] to [...]; NaN, and without gradient, for a row that is not finite.
+
+    Args:
+        name: one of `LOSSES` that is not of `CHAIN_LOSSES`.
+        student: logits [..., vocab].
+        teacher: logits [..., vocab].
+        tokens: y [...] for `ce`; the teacher's most probable token by default, as in speculators.
+        eta: η of `lk_hybrid`.
+        vocab_size: as of `read_logits`.
+
+    Raises:
+        ConfigError: the loss is unknown or over the chain.
+        DataError: as of `read_logits`.
+    """
+    reads = read_logits(student, teacher, tokens, reads=NEEDS[_known(name)], vocab_size=vocab_size)
+    return _row_loss(name, reads, eta)
+
+
+def loss_from_logits(
+    name: LossName,
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+    vocab_size: int | None = None,
+) -> LossTerms:
+    """`loss_from_hidden` where the logits are at hand.
+
+    Args:
+        name: of the loss.
+        student: logits [..., steps, vocab].
+        teacher: logits [..., steps, vocab] of the same targets.
+        tokens: [..., steps], needed by `e2e_tv_exact`; for `ce` as of `row_losses`.
+        valid: as of `loss_terms`.
+        eta: likewise.
+        step_weights: likewise.
+        vocab_size: as of `read_logits`.
+
+    Raises:
+        ConfigError: as of `loss_terms`.
+        DataError: as of `read_logits`; `e2e_tv_exact` without tokens.
+    """
+    valid = _whole_chains(name, tokens, valid)
+    reads = read_logits(student, teacher, tokens, reads=NEEDS[name], valid=valid, vocab_size=vocab_size)
+    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
+
+
+def read_logits(
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor | None = None,
+    *,
+    reads: Collection[Read] = OVERLAP,
+    valid: Tensor | None = None,
+    vocab_size: int | None = None,
+) -> Reads:
+    """Read rows of logits; differentiable in the student's.
+
+    A row with a NaN, +∞ or nothing but −∞ is not finite; −∞ is a token of probability zero.
+
+    Args:
+        student: z [..., vocab].
+        teacher: [..., vocab]; p is their softmax.
+        tokens: y [...] for `log_draft`; the teacher's most probable token by default.
+        reads: what to read besides `overlap`.
+        valid: rows to read [...], all by default; what stands in the others does not matter.
+        vocab_size: logits from here on are padding: they have no probability and no gradient.
+
+    Raises:
+        DataError: shapes that do not fit; a token out of the vocabulary.
+    """
+    if student.shape[:-1] != teacher.shape[:-1]:
+        raise DataError(
+            f"the student's rows are {list(student.shape[:-1])}, the teacher's {list(teacher.shape[:-1])}"
+        )
+    vocab = _vocab(student.shape[-1], teacher.shape[-1], vocab_size)
+    shape = student.shape[:-1]
+    rows = _valid_rows(valid, shape, student.device)
+    flat = _tokens(tokens, rows, shape, vocab)
+    wanted = _wanted(reads)
+    z, t = (x[..., :vocab].reshape(-1, vocab) for x in (student, teacher.detach()))
+    if valid is not None:
+        z, t = z[rows], t[rows]
+    *values, finite = _ReadLogits.apply(z, t, flat, wanted)  # type: ignore[no-untyped-call]
+    if valid is not None:
+        values = [v.new_full((valid.numel(),), torch.nan).index_copy(0, rows, v) for v in values]
+        finite = torch.zeros_like(valid, dtype=torch.bool).reshape(-1).index_copy(0, rows, finite)
+    return _named(wanted, values, finite, shape)
+
+
+class _ReadLogits(torch.autograd.Function):
+    """Rows of logits to their reads; the backward pass computes both distributions anew."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, tokens: Tensor | None, wanted: tuple[str, ...]
+    ) -> tuple[Tensor, ...]:
+        block = _block(student, teacher, tokens, wanted)
+        finite = block.finite
+        outputs = [torch.where(finite, block.values[read], torch.nan) for read in wanted]
+        ctx.save_for_backward(student, teacher, tokens, finite)
+        ctx.wanted = wanted
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(
+            finite, *(v for r, v in zip(wanted, outputs, strict=True) if r == "log_target")
+        )
+        return *outputs, finite
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        student, teacher, tokens, finite = ctx.saved_tensors
+        pulls = _pulls(ctx.wanted, gradients, finite)
+        if not pulls:
+            return None, None, None, None
+        slope = _block(student, teacher, tokens, ctx.wanted).pull(pulls)
+        return slope.masked_fill(~finite[:, None], 0).to(student.dtype), None, None, None
+
+
+# --- from hidden states --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LMHead:
+    """How hidden states become logits: cap·tanh((W h + b)·scale / cap).
+
+    Attributes:
+        weight: W [vocab, hidden].
+        bias: b [vocab].
+        scale: of the logits; a temperature T is 1/T.
+        softcap: no cap by default.
+        vocab_size: rows of W from here on are padding: no probability, no gradient.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+    vocab_size: int | None = None
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens there are.
+
+        Raises:
+            DataError: `vocab_size` is not positive, or beyond the rows of the weight.
+        """
+        rows = self.weight.shape[0]
+        return _vocab(rows, rows, self.vocab_size)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., hidden] to logits [..., vocab] without the padding, in float32 (float64 stays)."""
+        weight, bias = self.weight[: self.vocab], None if self.bias is None else self.bias[: self.vocab]
+        logits = _wide(torch.nn.functional.linear(hidden.to(weight.dtype), weight, bias))
+        if self.scale != 1:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * (logits / self.softcap).tanh()
+
+    def pull(self, slope: Tensor, logits: Tensor | None) -> Tensor:
+        """The gradient in `logits(hidden)` to that in W h + b, in the weight's type; `logits` only for a softcap."""
+        if self.softcap is not None and logits is not None:
+            slope = slope * (1 - (logits / self.softcap).square())
+        return (slope if self.scale == 1 else slope * self.scale).to(self.weight.dtype)
+
+
+def loss_from_hidden(
+    name: LossName,
+    student: Tensor,
+    head: LMHead,
+    *,
+    teacher: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    teacher_head: LMHead | None = None,
+    teacher_rows: Tensor | None = None,
+    tokens: Tensor | None = None,
+    valid: Tensor | None = None,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+    chunk_rows: int | None = None,
+    train_head: bool = False,
+) -> LossTerms:
+    """A loss and its parts from the hidden states of every step of a chain.
+
+    Args:
+        name: of the loss.
+        student: hidden states [..., steps, hidden], as the LM head takes them; step k (from 1) of position t predicts
+            the token at t + k + 1.
+        head: the LM head they share with the teacher.
+        teacher: as of `read_hidden`.
+        teacher_logits: likewise.
+        teacher_head: likewise.
+        teacher_rows: likewise.
+        tokens: the data's token that each row predicts [..., steps]; `e2e_tv_exact` needs them, and text that the
+            teacher itself wrote. For `ce` the teacher's most probable token by default.
+        valid: as of `loss_terms`; rows that cannot count are not computed.
+        eta: as of `loss_terms`.
+        step_weights: likewise.
+        chunk_rows: as of `read_hidden`.
+        train_head: likewise.
+
+    Raises:
+        ConfigError: as of `loss_terms` and `read_hidden`.
+        DataError: as of `read_hidden`; `e2e_tv_exact` without tokens.
+    """
+    valid = _whole_chains(name, tokens, valid)
+    reads = read_hidden(
+        student,
+        head,
+        teacher=teacher,
+        teacher_logits=teacher_logits,
+        teacher_head=teacher_head,
+        teacher_rows=teacher_rows,
+        tokens=tokens,
+        valid=valid,
+        reads=NEEDS[name],
+        slopes=NEEDS[name],
+        chunk_rows=chunk_rows,
+        train_head=train_head,
+    )
+    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
+
+
+def read_hidden(
+    student: Tensor,
+    head: LMHead,
+    *,
+    teacher: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    teacher_head: LMHead | None = None,
+    teacher_rows: Tensor | None = None,
+    tokens: Tensor | None = None,
+    valid: Tensor | None = None,
+    reads: Collection[Read] = OVERLAP,
+    slopes: Collection[Read] | None = None,
+    chunk_rows: int | None = None,
+    train_head: bool = False,
+) -> Reads:
+    """Read rows through the LM head, a chunk at a time; differentiable in the student's hidden states.
+
+    While the head is frozen, each row's ∂read/∂hidden, a vector as long as the hidden state, is taken while its logits
+    exist, and the backward pass only scales it. A head that trains needs the gradient of the loss first: the backward
+    pass then computes each chunk's logits again.
+
+    Args:
+        student: hidden states [..., hidden].
+        head: the LM head.
+        teacher: the teacher's hidden states for the same rows [..., hidden], or, with `teacher_rows`, [any, hidden].
+        teacher_logits: instead of `teacher`: [..., vocab], or, with `teacher_rows`, [any, vocab].
+        teacher_head: the teacher's own LM head; `head` by default.
+        teacher_rows: the row of the teacher that each row of the student belongs to [...], int64. Steps that predict
+            the same token share it, and it is then computed once a chunk.
+        tokens: y [...] for `log_draft`; the teacher's most probable token by default.
+        valid: rows to read [...], all by default; the others are not computed.
+        reads: what to read besides `overlap`.
+        slopes: which of the reads carry a gradient, all of `reads` by default; each costs one product with W.
+        chunk_rows: rows whose logits exist at once; by default those of 4 million logits on a CPU and of 64 million on
+            a GPU, but at least 64.
+        train_head: let a gradient flow to `head.weight` and `head.bias`; never to the teacher's use of them.
+
+    Raises:
+        ConfigError: no teacher or two of them; `chunk_rows` below 1.
+        DataError: shapes that do not fit; a token or a row of the teacher out of range.
+    """
+    if (teacher is None) == (teacher_logits is None):
+        raise ConfigError("one teacher is needed", where="teacher", mend="give teacher or teacher_logits")
+    if chunk_rows is not None and chunk_rows < 1:
+        raise ConfigError(f"chunks of {chunk_rows} rows", where="chunk_rows", mend="take at least 1")
+    shape, vocab = student.shape[:-1], head.vocab
+    if student.shape[-1] != head.weight.shape[1]:
+        raise DataError(f"hidden states of {student.shape[-1]} for an LM head of {head.weight.shape[1]}")
+    source = teacher if teacher is not None else teacher_logits
+    assert source is not None
+    if teacher is not None:
+        teacher_head = _frozen(teacher_head or head)
+        if teacher.shape[-1] != teacher_head.weight.shape[1]:
+            raise DataError(
+                f"teacher states of {teacher.shape[-1]} for an LM head of {teacher_head.weight.shape[1]}"
+            )
+        _vocab(head.weight.shape[0], teacher_head.vocab, vocab if head.vocab_size is not None else None)
+    else:
+        teacher_head = None
+        _vocab(head.weight.shape[0], source.shape[-1], head.vocab_size)
+    if teacher_rows is None and source.shape[:-1] != shape:
+        raise DataError(f"the student's rows are {list(shape)}, the teacher's {list(source.shape[:-1])}")
+    source = source.detach().reshape(-1, source.shape[-1])
+
+    order = _valid_rows(valid, shape, student.device)
+    _tokens(tokens, order, shape, vocab)
+    if teacher_rows is not None:
+        teacher_rows = _in_range(teacher_rows, order, shape, source.shape[0], "teacher_rows")
+        order = order[teacher_rows[order].argsort(stable=True)]  # rows of one teacher row next to each other
+    wanted = _wanted(reads)
+    carried = wanted if slopes is None else _wanted(slopes, overlap="overlap" in slopes)
+    budget = CHUNK_ON_CPU if student.device.type == "cpu" else CHUNK_ON_GPU
+    job = _Job(
+        head=head if train_head else _frozen(head),
+        teacher=source,
+        teacher_head=teacher_head,
+        teacher_rows=teacher_rows,
+        tokens=None if tokens is None else tokens.reshape(-1),
+        order=order,
+        wanted=wanted,
+        slopes=tuple(r for r in carried if r in wanted and r != "log_target"),
+        chunk=chunk_rows or max(FEWEST_ROWS, budget // vocab),
+        grad=torch.is_grad_enabled(),
+    )
+    flat = student.reshape(-1, student.shape[-1])
+    *values, finite = _ReadHidden.apply(flat, job.head.weight, job.head.bias, job)  # type: ignore[no-untyped-call]
+    return _named(wanted, values, finite, shape)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What reading a batch takes besides the tensors that gradients flow to."""
+
+    head: LMHead
+    teacher: Tensor
+    teacher_head: LMHead | None
+    teacher_rows: Tensor | None
+    tokens: Tensor | None
+    order: Tensor
+    wanted: tuple[str, ...]
+    slopes: tuple[str, ...]
+    chunk: int
+    grad: bool
+
+    def block(self, student: Tensor, rows: Tensor) -> tuple[_Block | _FusedBlock, Tensor | None]:
+        """Both distributions of some rows, and the student's logits if the head's gradient needs them."""
+        z = self.head.logits(student[rows])
+        if self.teacher_rows is None:
+            source, inverse = self.teacher[rows], None
+        else:
+            unique, inverse = torch.unique_consecutive(self.teacher_rows[rows], return_inverse=True)
+            source = self.teacher[unique]
+        t = source[:, : self.head.vocab] if self.teacher_head is None else self.teacher_head.logits(source)
+        tokens = None if self.tokens is None else self.tokens[rows]
+        block = _block(z, t[:, : self.head.vocab], tokens, self.wanted, inverse)
+        return block, z if self.head.softcap is not None else None
+
+
+class _ReadHidden(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, weight: Tensor, bias: Tensor | None, job: _Job
+    ) -> tuple[Tensor, ...]:
+        rows, order = student.shape[0], job.order
+        kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        outputs = {r: torch.full((rows,), torch.nan, dtype=kind, device=student.device) for r in job.wanted}
+        finite = torch.zeros(rows, dtype=torch.bool, device=student.device)
+        again = job.grad and any(ctx.needs_input_grad[1:3])
+        ahead = job.slopes if job.grad and ctx.needs_input_grad[0] and not again else ()
+        jacobians = {r: student.new_empty(order.shape[0], student.shape[1]) for r in ahead}
+
+        def read(start: int) -> None:
+            here = order[start : start + job.chunk]
+            block, z = job.block(student, here)
+            good = block.finite
+            finite[here] = good
+            for name, into in outputs.items():
+                into[here] = torch.where(good, block.values[name], torch.nan).to(kind)
+            for name, jacobian in jacobians.items():
+                slope = job.head.pull(block.pull({name: None}), z) @ weight[: job.head.vocab]
+                jacobian[start : start + job.chunk] = slope.masked_fill(~good[:, None], 0)
+
+        for start in range(0, order.shape[0], job.chunk):
+            read(start)  # a call of its own, so that a chunk is gone before the next one comes
+        kept = (student, weight, bias) if again else (None, None, None)
+        ctx.save_for_backward(finite, *kept, *jacobians.values())
+        ctx.job, ctx.again, ctx.like = job, again, (student.shape, student.dtype)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(finite, *(v for r, v in outputs.items() if r not in job.slopes))
+        return *outputs.values(), finite
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, *gradients: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        job: _Job = ctx.job
+        finite, student, weight, bias, *saved = ctx.saved_tensors
+        pulls = _pulls(job.wanted, gradients, finite)
+        pulls = {r: g for r, g in pulls.items() if r in job.slopes}
+        if not pulls:
+            return None, None, None, None
+        if ctx.again:
+            return _backward_again(job, finite, pulls, student, weight, bias, ctx.needs_input_grad)
+        shape, dtype = ctx.like
+        out = torch.zeros(shape, dtype=dtype, device=finite.device)
+        jacobians = dict(zip(job.slopes, saved, strict=True))
+        total = sum(g[job.order, None] * jacobians[r] for r, g in pulls.items())
+        assert isinstance(total, Tensor)
+        return out.index_copy_(0, job.order, total.to(dtype)), None, None, None
+
+
+def _backward_again(
+    job: _Job,
+    finite: Tensor,
+    pulls: Mapping[str, Tensor],
+    student: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    """The gradients of hidden states and LM head by computing each chunk's logits once more; sums are wide."""
+    order = job.order[finite[job.order]]  # one NaN row would spoil every row of the head's gradient
+    vocab, kind = job.head.vocab, _wide(weight.new_empty(0)).dtype
+    to_student = torch.zeros_like(student) if needed[0] else None
+    to_weight = torch.zeros_like(weight, dtype=kind) if needed[1] else None
+    to_bias = torch.zeros_like(bias, dtype=kind) if needed[2] and bias is not None else None
+
+    def pull(here: Tensor) -> None:
+        block, z = job.block(student, here)
+        slope = job.head.pull(block.pull({r: g[here] for r, g in pulls.items()}), z)
+        if to_student is not None:
+            to_student[here] = (slope @ weight[:vocab]).to(student.dtype)
+        if to_weight is not None:
+            to_weight[:vocab] += slope.T @ student[here].to(slope.dtype)
+        if to_bias is not None:
+            to_bias[:vocab] += slope.sum(dim=0, dtype=kind)
+
+    for here in torch.split(order, job.chunk):
+        pull(here)
+    return (
+        to_student,
+        None if to_weight is None else to_weight.to(weight.dtype),
+        None if to_bias is None or bias is None else to_bias.to(bias.dtype),
+        None,
+    )
+
+
+# --- the arithmetic of some rows -----------------------------------------------------------------------------
+
+
+class _Block:
+    """Both distributions of some rows [rows, vocab], what is read of them, and the gradients of that."""
+
+    def __init__(
+        self, z: Tensor, t: Tensor, tokens: Tensor | None, wanted: tuple[str, ...], inverse: Tensor | None
+    ) -> None:
+        z, t = _wide(z), _wide(t)
+        self.q, max_q, total_q = _softmax(z)
+        self.p, max_p, total_p = _softmax(t)
+        if inverse is not None:
+            self.p, max_p, total_p = self.p[inverse], max_p[inverse], total_p[inverse]
+        self.finite = max_q.isfinite() & max_p.isfinite()
+        self.values = {"overlap": torch.minimum(self.q, self.p).sum(dim=-1).clamp_(max=1)}
+        self.tokens: Tensor | None = None
+        if "log_draft" in wanted:
+            self.tokens = (self.p.argmax(dim=-1) if tokens is None else tokens)[:, None]
+            self.values["log_draft"] = z.gather(1, self.tokens)[:, 0] - total_q
+            teacher_rows = torch.arange(len(z), device=z.device) if inverse is None else inverse
+            self.values["log_target"] = t[teacher_rows, self.tokens[:, 0]] - total_p
+        self.gap: Tensor | None = None  # log p − log q
+        if "kl" in wanted or "reverse_kl" in wanted:
+            self.gap = (t if inverse is None else t[inverse]) - z
+            self.gap -= (total_p - total_q)[:, None]
+            if "kl" in wanted:
+                self.values["kl"] = self._mean(self.p, self.gap)
+            if "reverse_kl" in wanted:
+                self.values["reverse_kl"] = -self._mean(self.q, self.gap)
+        for value in self.values.values():
+            self.finite &= value.isfinite()
+
+    @staticmethod
+    def _mean(weights: Tensor, x: Tensor) -> Tensor:
+        """Σ weights · x, where no weight counts for nothing even if x is infinite."""
+        return (weights * x).masked_fill_(weights == 0, 0).sum(dim=-1)
+
+    def pull(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        """Σ over reads of gradient · ∂read/∂z [rows, vocab]; None is a gradient of one."""
+        total: Tensor | None = None
+        for read, gradient in gradients.items():
+            slope = self._slope(read)
+            if gradient is not None:
+                slope *= gradient[:, None]
+            total = slope if total is None else total.add_(slope)
+        assert total is not None
+        return total
+
+    def _slope(self, read: str) -> Tensor:
+        if read == "overlap":
+            slope = self.q * (self.q <= self.p)
+            return slope.addcmul_(self.q, slope.sum(dim=-1, keepdim=True), value=-1)
+        if read == "kl":
+            return self.q - self.p
+        if read == "log_draft":
+            assert self.tokens is not None
+            return (-self.q).scatter_add_(1, self.tokens, torch.ones_like(self.q[:, :1]))
+        assert self.gap is not None
+        slope = (self.gap + self.values["reverse_kl"][:, None]).mul_(self.q).neg_()
+        return slope.masked_fill_(self.q == 0, 0)
+
+
+class _FusedBlock:
+    """`_Block` for the overlap alone, by the Triton kernel: no softmax is stored."""
+
+    def __init__(self, z: Tensor, t: Tensor, inverse: Tensor | None) -> None:
+        from noria.mtp import kernels
+
+        self.logits = z, t if inverse is None else t[inverse]
+        self.stats = kernels.tv_forward(*self.logits)
+        self.values = {"overlap": self.stats.overlap.clamp(max=1)}
+        self.finite = self.stats.finite
+
+    def pull(self, gradients: Mapping[str, Tensor | None]) -> Tensor:
+        from noria.mtp import kernels
+
+        gradient = gradients["overlap"]
+        gradient = torch.ones_like(self.stats.overlap) if gradient is None else gradient
+        return kernels.tv_backward(*self.logits, self.stats, -gradient)
+
+
+def _block(
+    z: Tensor, t: Tensor, tokens: Tensor | None, wanted: tuple[str, ...], inverse: Tensor | None = None
+) -> _Block | _FusedBlock:
+    return _FusedBlock(z, t, inverse) if _fusible(z, wanted) else _Block(z, t, tokens, wanted, inverse)
+
+
+def _fusible(z: Tensor, wanted: tuple[str, ...]) -> bool:
+    if not z.is_cuda or wanted != ("overlap",) or z.dtype == torch.float64:
+        return False
+    from noria.mtp import kernels  # brings Triton with it
+
+    return kernels.available()
+
+
+def _softmax(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The softmax of each row, its largest logit m, and log Σ exp(x) = m + log D; the largest probability is 1/D."""
+    probabilities, largest = x.softmax(dim=-1), x.amax(dim=-1)
+    return probabilities, largest, largest - probabilities.amax(dim=-1).log()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+# --- checks and shapes ---------------------------------------------------------------------------------------
+
+
+def _wanted(reads: Collection[Read], *, overlap: bool = True) -> tuple[str, ...]:
+    """The reads in their fixed order; the overlap is among them, and log p(y) with log q(y)."""
+    if unknown := set(reads) - set(get_args(Read)):
+        raise ConfigError(f"there is no read {sorted(unknown)}", where="reads", mend=f"take {get_args(Read)}")
+    asked = set(reads) | ({"overlap"} if overlap else set())
+    wanted = tuple(read for read in get_args(Read) if read in asked)
+    return (*wanted, "log_target") if "log_draft" in wanted else wanted
+
+
+def _named(wanted: tuple[str, ...], values: Sequence[Tensor], finite: Tensor, shape: torch.Size) -> Reads:
+    named = {read: value.reshape(shape) for read, value in zip(wanted, values, strict=True)}
+    return Reads(finite=finite.reshape(shape), **named)
+
+
+def _pulls(wanted: tuple[str, ...], gradients: Sequence[Tensor | None], finite: Tensor) -> dict[str, Tensor]:
+    """The gradients that came, zero for rows that are not finite."""
+    pairs = zip(wanted, gradients, strict=False)
+    return {read: torch.where(finite, g, 0.0) for read, g in pairs if g is not None and read != "log_target"}
+
+
+def _whole_chains(name: LossName, tokens: Tensor | None, valid: Tensor | None) -> Tensor | None:
+    if _known(name) == "e2e_tv_exact" and tokens is None:
+        raise DataError(f"{name} needs the tokens of the data", where="tokens", mend="or take e2e_tv")
+    if valid is None or name not in CHAIN_LOSSES:
+        return valid
+    return valid & valid.all(dim=-1, keepdim=True)
+
+
+def _frozen(head: LMHead) -> LMHead:
+    bias = None if head.bias is None else head.bias.detach()
+    return LMHead(head.weight.detach(), bias, head.scale, head.softcap, head.vocab_size)
+
+
+def _vocab(student: int, teacher: int, vocab_size: int | None) -> int:
+    if vocab_size is None and student != teacher:
+        raise DataError(
+            f"the student's vocabulary is {student}, the teacher's {teacher}",
+            where="vocab",
+            mend="if one of them is padded, give vocab_size",
+        )
+    vocab = student if vocab_size is None else vocab_size
+    if not 0 < vocab <= min(student, teacher):
+        raise DataError(
+            f"a vocabulary of {vocab} in logits that are {min(student, teacher)} wide", where="vocab_size"
+        )
+    return vocab
+
+
+def _valid_rows(valid: Tensor | None, shape: torch.Size, device: torch.device) -> Tensor:
+    if valid is None:
+        return torch.arange(shape.numel(), device=device)
+    if valid.shape != shape or valid.dtype != torch.bool:
+        raise DataError(
+            f"a mask of {valid.dtype} {list(valid.shape)} for rows {list(shape)}",
+            where="valid",
+            mend="give one bool a row",
+        )
+    return valid.reshape(-1).nonzero()[:, 0]
+
+
+def _tokens(tokens: Tensor | None, rows: Tensor, shape: torch.Size, vocab: int) -> Tensor | None:
+    return None if tokens is None else _in_range(tokens, rows, shape, vocab, "tokens")[rows]
+
+
+def _in_range(index: Tensor, rows: Tensor, shape: torch.Size, size: int, where: str) -> Tensor:
+    """The index, flat, after a look at its entries of `rows`."""
+    if index.shape != shape:
+        raise DataError(f"{list(index.shape)} for rows {list(shape)}", where=where, mend="give one a row")
+    flat = index.reshape(-1)
+    used = flat[rows]
+    if used.numel() and not 0 <= int(used.min()) <= int(used.max()) < size:
+        raise DataError(
+            f"{int(used.min())} to {int(used.max())} out of {size}",
+            where=where,
+            mend="mask such rows in valid",
+        )
+    return flat
