@@ -46,6 +46,11 @@ def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints" / f"step-{step:08d}" / "tensors.safetensors")
 
 
+def newest(folder: Path) -> int:
+    """The iteration of the newest checkpoint, or 0."""
+    return max((int(p.name[5:]) for p in folder.glob("checkpoints/step-????????")), default=0)
+
+
 def figures(folder: Path) -> list[dict[str, float]]:
     return read_metrics(folder)
 
@@ -57,31 +62,31 @@ def figures(folder: Path) -> list[dict[str, float]]:
 def test_a_run_killed_at_any_moment_and_run_again_is_the_same_to_the_bit(
     inputs: list[str], tmp_path: Path, train: str
 ) -> None:
-    settings = [f"train={train}", "iterations=60", "checkpoint_every=7", "ladder_every=20"]
-    alone(command(inputs, tmp_path / "whole", *settings))
-    arguments = [sys.executable, "-m", "noria.cli", *command(inputs, tmp_path / "killed", *settings)]
-    reached = []
-    for kept in (1, 3):  # killed after that many more checkpoints, wherever it is by then
-        child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wanted = kept + (reached[-1] if reached else 0)
+    settings = [f"train={train}", "checkpoint_every=7", "ladder_every=20"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    endless = [sys.executable, "-m", "noria.cli", *command(inputs, killed, *settings, "iterations=100000")]
+    reached = 0
+    for more in (1, 3):  # killed after that many more checkpoints, wherever it is by then
+        child = subprocess.Popen(endless, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 100
-        while len(list((tmp_path / "killed").glob("checkpoints/step-*"))) < min(wanted, 3) or (
-            (tmp_path / "killed" / "metrics.jsonl").read_text().count("\n") < 7 * wanted
-        ):
+        wanted = reached + 7 * more
+        while newest(killed) < wanted:
             assert child.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        reached.append(wanted)
-        assert not (tmp_path / "killed" / "report.html").exists()
-    alone(arguments[3:])
-    one, other = state(tmp_path / "whole", 60), state(tmp_path / "killed", 60)
+        reached = newest(killed)
+        assert not (killed / "report.html").exists()
+    last = reached + 10
+    alone(command(inputs, killed, *settings, f"iterations={last}"))
+    alone(command(inputs, whole, *settings, f"iterations={last}"))
+    one, other = state(whole, last), state(killed, last)
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert len(one) > 20
-    assert figures(tmp_path / "whole") == figures(tmp_path / "killed")
-    assert (tmp_path / "killed" / "report.html").exists()
+    assert figures(whole) == figures(killed)
+    assert (killed / "report.html").exists()
 
 
 # -- two processes ----------------------------------------------------------------------------------------------------

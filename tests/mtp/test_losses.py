@@ -120,6 +120,16 @@ def test_there_is_no_tv_gradient_at_the_target_nor_far_from_it() -> None:
     assert not gradient(lambda x: row_losses("tv", x, t).sum(), z).any()
 
 
+def test_where_both_agree_on_a_token_it_counts_as_below() -> None:
+    """1[q ≤ p], not 1[q < p]: a token that is right is held where it is."""
+    q, p = (
+        torch.tensor([row], dtype=torch.float64)
+        for row in ([0.25, 0.25, 0.125, 0.375], [0.25, 0.25, 0.375, 0.125])
+    )
+    g = gradient(lambda x: row_losses("tv", x, p.log()).sum(), q.log())
+    torch.testing.assert_close(g, q * (0.625 - torch.tensor([[1.0, 1.0, 1.0, 0.0]])))
+
+
 @pytest.mark.parametrize("name", ROW_LOSSES)
 @given(seed=seeds, spread=st.sampled_from([0.1, 1.0, 4.0]))
 @settings(max_examples=25, deadline=None)
@@ -349,6 +359,7 @@ def test_only_the_student_learns() -> None:
     z, t = normal(4, 5).requires_grad_(), normal(4, 5, seed=1).requires_grad_()
     row_losses("rkl", z, t).sum().backward()
     assert t.grad is None
+    assert not row_losses("rkl", z.detach(), t).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -417,18 +428,21 @@ def test_the_teacher_may_be_logits_or_have_a_head_of_its_own() -> None:
 def test_work_is_done_for_valid_rows_and_once_a_teachers_row() -> None:
     s = Setting()
 
-    def work(**more: Any) -> int:
+    def work(name: LossName = "tv", **more: Any) -> float:
+        """Multiplications by the LM head, in rows."""
         with FlopCounterMode(display=False) as flops:
-            s.ours("tv", s.student.clone().requires_grad_(), **more)
-        return int(flops.get_total_flops())
+            s.ours(name, s.student.clone().requires_grad_(), **more)
+        return float(flops.get_total_flops() / (2 * HIDDEN * VOCAB))
 
-    row = 2 * HIDDEN * VOCAB
     every = POSITIONS * STEPS
-    assert work() == 3 * every * row  # student, teacher, and the student's gradient
-    valid = torch.arange(every).reshape(POSITIONS, STEPS) < 6
-    assert work(valid=valid) == 3 * 6 * row
-    shared = torch.arange(POSITIONS)[:, None].expand(POSITIONS, STEPS)
-    assert work(teacher=s.teacher[:, 0], teacher_rows=shared) == (2 * every + POSITIONS) * row
+    for name in LOSSES:  # student, teacher, and one for each read that has a gradient
+        assert work(name) == (4 if name in ("lk_hybrid", "e2e_tv_exact") else 3) * every
+    with torch.no_grad():
+        assert work() == 2 * every
+    assert work(valid=some_valid()) == 3 * int(some_valid().sum())
+    assert work("e2e_tv", valid=some_valid()) == 3 * STEPS * int(some_valid().all(-1).sum())
+    shared = torch.arange(STEPS).expand(POSITIONS, STEPS)
+    assert work(teacher=s.teacher[0], teacher_rows=shared) == 2 * every + STEPS
 
 
 # --- precision and memory ------------------------------------------------------------------------------------
@@ -469,6 +483,20 @@ def test_hidden_states_keep_their_type(dtype: torch.dtype, train_head: bool) -> 
         if train_head:
             assert w.grad is not None
             assert w.grad.dtype == dtype
+
+
+def test_the_gradient_of_a_bfloat16_head_is_summed_in_float32() -> None:
+    """A thousand chunks of one row each lose no more than one chunk of a thousand rows."""
+    weight, student = normal(5, 4, dtype=torch.bfloat16), normal(1000, 1, 4, seed=1, dtype=torch.bfloat16)
+    teacher = student + 1
+    grads = []
+    for chunk in (1, 1000):
+        w = weight.clone().requires_grad_()
+        terms = loss_from_hidden("tv", student, LMHead(w), teacher=teacher, chunk_rows=chunk, train_head=True)
+        (terms.loss * terms.weight).backward()
+        assert w.grad is not None
+        grads.append(w.grad.double())
+    assert float((grads[0] - grads[1]).norm() / grads[1].norm()) < 0.01
 
 
 class Largest(TorchDispatchMode):
@@ -615,6 +643,20 @@ def test_rows_that_are_not_finite_are_counted_and_spoil_nothing(
             assert terms.count == (POSITIONS - 1 if name in CHAIN_LOSSES else POSITIONS * STEPS - 1)
         for a, b in zip(*results, strict=True):
             torch.testing.assert_close(a, b, atol=1e-14, rtol=1e-10)
+
+
+def test_a_gradient_that_is_nan_stays_with_the_row_that_caused_it() -> None:
+    """0 · ∂log α/∂α is NaN where α is: it comes back from a loss that only masks its value."""
+    s = Setting()
+    sick = s.student.clone()
+    sick[2, 1] = math.nan
+    for train_head in (False, True):
+        h, w = sick.clone().requires_grad_(), s.weight.clone().requires_grad_()
+        reads = read_hidden(h, s.head(w), teacher=s.teacher, train_head=train_head, chunk_rows=4)
+        loss = torch.where(reads.finite, reads.overlap.log(), 0.0).sum()
+        grads = torch.autograd.grad(loss, [h, w] if train_head else [h])
+        assert all(g.isfinite().all() for g in grads)
+        assert not grads[0][2, 1].any()
 
 
 @pytest.mark.parametrize("name", ROW_LOSSES)

@@ -66,7 +66,7 @@ class TVStats:
     def finite(self) -> Tensor:
         """Rows [rows] that had neither a NaN nor +∞ nor only −∞ on either side."""
         sums = torch.stack([self.student_sum, self.teacher_sum])
-        return ((sums > 0) & sums.isfinite()).all(dim=0) & self.overlap.isfinite()
+        return ((sums > 0) & sums.isfinite()).all(dim=0)
 
 
 def tv(

@@ -13,6 +13,7 @@ numbers of each row, whose gradients are known in closed form (Bebop, Eq. 10-13)
 with S = Σ q·1[q ≤ p]. So a row is read once, and the losses, the chain's product among them, are plain autograd over
 scalars. Read from hidden states, rows pass through the LM head a chunk at a time and no more logits than chunk × vocab
 exist at once. Logits are computed in the type of the weights, everything behind them in float32 (float64 stays).
+(Rounding logits to bfloat16 flips 1[q ≤ p] wherever p and q are close, which a TV gradient feels more than others do.)
 
 Names are those of vLLM's speculators (`ce`, `kl_div`, `rkl`, `tv`, `nla`, `lk_hybrid`). Two more are of the whole
 chain: `e2e_tv` (Bebop, Eq. 13), and `e2e_tv_exact`, which over the target's own text is an unbiased estimate of the
@@ -583,7 +584,7 @@ def read_hidden(
     source = teacher if teacher is not None else teacher_logits
     assert source is not None
     if teacher is not None:
-        teacher_head = _frozen(teacher_head or head)
+        teacher_head = teacher_head or head
         if teacher.shape[-1] != teacher_head.weight.shape[1]:
             raise DataError(
                 f"teacher states of {teacher.shape[-1]} for an LM head of {teacher_head.weight.shape[1]}"
@@ -750,11 +751,10 @@ class _Block:
         self, z: Tensor, t: Tensor, tokens: Tensor | None, wanted: tuple[str, ...], inverse: Tensor | None
     ) -> None:
         z, t = _wide(z), _wide(t)
-        self.q, max_q, total_q = _softmax(z)
-        self.p, max_p, total_p = _softmax(t)
+        self.q, total_q = _softmax(z)
+        self.p, total_p = _softmax(t)
         if inverse is not None:
-            self.p, max_p, total_p = self.p[inverse], max_p[inverse], total_p[inverse]
-        self.finite = max_q.isfinite() & max_p.isfinite()
+            self.p, total_p = self.p[inverse], total_p[inverse]
         self.values = {"overlap": torch.minimum(self.q, self.p).sum(dim=-1).clamp_(max=1)}
         self.tokens: Tensor | None = None
         if "log_draft" in wanted:
@@ -770,8 +770,7 @@ class _Block:
                 self.values["kl"] = self._mean(self.p, self.gap)
             if "reverse_kl" in wanted:
                 self.values["reverse_kl"] = -self._mean(self.q, self.gap)
-        for value in self.values.values():
-            self.finite &= value.isfinite()
+        self.finite = torch.stack(list(self.values.values())).isfinite().all(dim=0)
 
     @staticmethod
     def _mean(weights: Tensor, x: Tensor) -> Tensor:
@@ -836,10 +835,10 @@ def _fusible(z: Tensor, wanted: tuple[str, ...]) -> bool:
     return kernels.available()
 
 
-def _softmax(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The softmax of each row, its largest logit m, and log Σ exp(x) = m + log D; the largest probability is 1/D."""
-    probabilities, largest = x.softmax(dim=-1), x.amax(dim=-1)
-    return probabilities, largest, largest - probabilities.amax(dim=-1).log()
+def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax of each row and log Σ exp(x) = m + log D: m is the largest logit, 1/D the largest probability."""
+    probabilities = x.softmax(dim=-1)
+    return probabilities, x.amax(dim=-1) - probabilities.amax(dim=-1).log()
 
 
 def _wide(x: Tensor) -> Tensor:

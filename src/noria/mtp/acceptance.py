@@ -1,0 +1,447 @@
+"""How many drafts are accepted: one step, a chain, and estimates of it from one teacher-forced pass.
+
+Every rule of verification but `block` accepts the drafted token v of a step with a joint probability a(v) ≤ p(v), the
+chance that v is drafted and kept; Σ a is the rate of the step (Bebop, sec. 3 and app. E):
+
+| rule | a(v) | Σ a |
+| --- | --- | --- |
+| `rejection` | min(p, q) | 1 − d_TV(p, q) |
+| `target_only` | p · 1[v = argmax q] | p(argmax q) |
+| `match` | p q | Σ p q ≤ min(Σ min(p, q), max p) |
+
+Two rates of a chain must not be mixed up. The *prefix* rate A_j = P(the first j drafts are all accepted) falls with j
+and is what engines report by position; the *conditional* rate α_j = A_j / A_{j−1} is that of step j once the ones
+before it were accepted. The accept length is L = 1 + Σ A_j, which counts the token that every round ends with.
+
+A_j sums Π a_i over all prefixes, M_j = M_{j−1} a_j with M_0 = 1. Block verification (Sun et al. 2025) has a sum as
+simple: U_j = min(U_{j−1} p_j, Q_j) with U_0 = 1 and Q_j = Π_{i≤j} q_i. (It keeps at least j of drafts y with
+probability w_j = min(1, w_{j−1} p_j/q_j), so A_j = E_q[w_j], and U_j = w_j Q_j.) Since M_j ≤ U_j ≤ P_j, its A_j is
+never smaller.
+
+What cannot be had is NaN: the rate of a row that is no distribution, of a step behind one that is masked out, or
+of text that cannot be the target's own. It is never 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from noria.core.errors import ConfigError, DataError
+from noria.mtp.verify import Rule
+
+__all__ = [
+    "ChainAcceptance",
+    "Rule",
+    "Writer",
+    "accept_length",
+    "accept_rate",
+    "acceptance_rate",
+    "conditional_rates",
+    "constant_alpha_length",
+    "enumerated_prefix_rates",
+    "factorised_prefix_rates",
+    "is_distribution",
+    "overlap",
+    "prefix_rates",
+    "rejection_gain",
+    "rejection_wins",
+    "residual",
+    "summarise",
+    "unbiased_prefix_rates",
+]
+
+Writer = Literal["target", "draft"]
+"""Whose text a chain was forced along."""
+
+MASS_TOLERANCE = 1e-2  # of a row's sum: probabilities rounded to bfloat16 pass, logits do not
+
+
+# --- one step ------------------------------------------------------------------------------------------------
+
+
+def is_distribution(probs: Tensor) -> Tensor:
+    """Whether each row is finite, not negative, and sums to 1 within 1 %; [..., vocab] to bool [...]."""
+    wide = _wide(probs)
+    mass = wide.sum(-1)  # not finite if any of it is not
+    return (wide >= 0).all(-1) & ((mass - 1).abs() <= MASS_TOLERANCE)
+
+
+def overlap(target: Tensor, draft: Tensor) -> Tensor:
+    """Σ_v min(p, q) = 1 − d_TV(p, q), the rate of rejection sampling.
+
+    Args:
+        target: p [..., vocab].
+        draft: q [..., vocab].
+
+    Returns:
+        [...] in float32, or float64 if p or q is; NaN where p or q is no distribution.
+
+    Raises:
+        DataError: the two do not have one shape.
+    """
+    return acceptance_rate(target, draft, "rejection")
+
+
+def acceptance_rate(target: Tensor, draft: Tensor, rule: Rule) -> Tensor:
+    """The probability that one draft is accepted, Σ_v a(v), after which nothing else is drafted.
+
+    `block` with one draft is `rejection`. `match` is read as drafting from q; on an argmax draft it is `target_only`.
+
+    Args:
+        target: p [..., vocab].
+        draft: q [..., vocab].
+        rule: how drafts are verified.
+
+    Returns:
+        [...] in float32, or float64 if p or q is; NaN where p or q is no distribution.
+
+    Raises:
+        ConfigError: an unknown rule.
+        DataError: the two do not have one shape.
+    """
+    p, q = _pair(target, draft)
+    _known(rule)
+    rate = _accepted_mass(p, q, rule).sum(-1) if rule != "target_only" else _at(p, q.argmax(-1))
+    return rate.where(is_distribution(p) & is_distribution(q), torch.nan)
+
+
+def rejection_gain(target: Tensor, draft: Tensor) -> Tensor:
+    """Σ min(p, q) − p(argmax q): how much more rejection accepts than target-only does, [...] in [−1, 1]; or NaN.
+
+    It is (1 − p(argmax q)) − d_TV(p, q), positive inside the boundary of Bebop's appendix E. It is negative for a head
+    that ranks well and is under-confident: p = (.9, .1), q = (.55, .45) gives .65 − .90.
+    """
+    return overlap(target, draft) - acceptance_rate(target, draft, "target_only")
+
+
+def rejection_wins(target: Tensor, draft: Tensor) -> Tensor:
+    """Whether d_TV(p, q) < 1 − p(argmax q), bool [...]; False also where `rejection_gain` is NaN."""
+    return rejection_gain(target, draft) > 0
+
+
+def residual(target: Tensor, draft: Tensor) -> Tensor:
+    """The law of the token after a rejection, (p − q)₊ / Σ (p − q)₊, with Σ (p − q)₊ = d_TV(p, q).
+
+    With it, min(p, q) + (1 − Σ min(p, q)) · residual = p: rejection sampling does not change the target's law.
+
+    Args:
+        target: p [..., vocab].
+        draft: q [..., vocab].
+
+    Returns:
+        [..., vocab]; p itself where p and q differ by no more than round-off, as a rejection there is round-off too.
+        NaN where p or q is no distribution.
+
+    Raises:
+        DataError: the two do not have one shape.
+    """
+    p, q = _pair(target, draft)
+    left = (p - q).clamp(min=0)
+    mass = left.sum(-1, keepdim=True)
+    law = torch.where(mass > torch.finfo(p.dtype).eps, left / mass, p)
+    return law.where((is_distribution(p) & is_distribution(q))[..., None], torch.nan)
+
+
+# --- a chain -------------------------------------------------------------------------------------------------
+
+
+def prefix_rates(conditional: Tensor) -> Tensor:
+    """A_j = Π_{i≤j} α_i, [..., steps]. Behind a rate of 0 it is 0, whatever is undefined there."""
+    product = conditional.cumprod(-1)
+    return product.masked_fill((product == 0).cumsum(-1) > 0, 0.0)
+
+
+def conditional_rates(prefix: Tensor) -> Tensor:
+    """α_j = A_j / A_{j−1} with A_0 = 1, [..., steps]; NaN behind a prefix that is never accepted."""
+    before = torch.cat([torch.ones_like(prefix[..., :1]), prefix[..., :-1]], -1)
+    return torch.where(before == 0, torch.nan, prefix / before)
+
+
+def accept_length(prefix: Tensor) -> Tensor:
+    """L = 1 + Σ_j A_j, tokens emitted a round, in [1, γ + 1]; [..., steps] to [...] (Bebop, Eq. 12)."""
+    return 1 + prefix.sum(-1)
+
+
+def accept_rate(prefix: Tensor) -> Tensor:
+    """(L − 1) / γ, the share of drafts that are accepted; [..., steps] to [...]. Without drafts NaN."""
+    return prefix.mean(-1)
+
+
+def constant_alpha_length(alpha: float, gamma: int) -> float:
+    """L = (1 − α^{γ+1}) / (1 − α) of γ drafts that are each accepted with probability α; γ + 1 at α = 1.
+
+    Raises:
+        DataError: α outside [0, 1], or a negative γ.
+    """
+    if not 0 <= alpha <= 1 or gamma < 0:
+        raise DataError(f"α = {alpha} with γ = {gamma}", mend="α is a probability and γ a count")
+    return math.fsum(alpha**j for j in range(gamma + 1))  # the ratio is 0/0 at 1, and cancels close to it
+
+
+def enumerated_prefix_rates(target: Sequence[Tensor], draft: Sequence[Tensor], rule: Rule) -> Tensor:
+    """The exact A_j of a small vocabulary, by summing over all prefixes.
+
+    Args:
+        target: p_1 … p_γ; p_i has one axis of size vocab for each of the i − 1 tokens before it, and one for its own.
+        draft: q_1 … q_γ, of the same shapes.
+        rule: how drafts are verified.
+
+    Returns:
+        [steps] float64; NaN from the step on where any row is no distribution.
+
+    Raises:
+        ConfigError: an unknown rule.
+        DataError: shapes that do not fit.
+    """
+    _known(rule)
+    if len(target) != len(draft):
+        raise DataError(f"{len(target)} steps of the target and {len(draft)} of the draft")
+    mass = drafted = torch.ones((), dtype=torch.float64)
+    sound, found = True, []
+    for step, (p, q) in enumerate(zip(target, draft, strict=True)):
+        vocab = p.shape[-1:]
+        if p.shape != q.shape or p.shape != vocab * (step + 1):
+            raise DataError(
+                f"p {list(p.shape)} and q {list(q.shape)} at step {step + 1}",
+                mend=f"give {step + 1} axes of one size",
+            )
+        p, q = p.double(), q.double()
+        sound = sound and bool((is_distribution(p) & is_distribution(q)).all())
+        if rule == "block":
+            drafted = drafted[..., None] * q
+            mass = torch.minimum(mass[..., None] * p, drafted)
+        else:
+            mass = mass[..., None] * _accepted_mass(p, q, rule)
+        found.append(mass.sum() if sound else torch.tensor(torch.nan, dtype=torch.float64))
+    return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+
+
+# --- estimates from one pass along text ------------------------------------------------------------------------
+
+
+def unbiased_prefix_rates(
+    target: Tensor,
+    draft: Tensor,
+    tokens: Tensor,
+    rule: Rule,
+    *,
+    valid: Tensor | None = None,
+    written_by: Writer = "target",
+) -> Tensor:
+    """Â_j of each chain, whose mean over chains is the exact A_j: for metrics.
+
+    Along the target's own text y ~ p, Â_j = Π_{i<j} a_i(y_i)/p_i(y_i) · Σ_v a_j(v): each step weighs the ones behind
+    it by the chance that an accepted prefix reads like this. The weights are min(1, q/p), 1[y = argmax q] and q(y),
+    by rule, and never above 1. For `block`, Â_j = Σ_v min(ℓ q_j(v), u p_j(v)) with ℓ = Π_{i<j} q_i/p_i and u = min
+    over k < j of Π_{i≤k} q_i/p_i.
+
+    Along drafts x ~ q (what a decoder has at hand), p in the denominator becomes q: the weights are min(1, p/q) and
+    p(x), and for `block` Â_j = Σ_v min(q_j(v), w_{j−1} p_j(v)).
+
+    A single chain's Â_j need not fall with j; the mean does.
+
+    Args:
+        target: p [..., steps, vocab], processed as in decoding (temperature, filters), after the prefix of `tokens`.
+        draft: q [..., steps, vocab], alike.
+        tokens: [..., steps] int64, what the chain was forced along. The last is not read; a negative one ends the
+            chain.
+        rule: how drafts would be verified.
+        valid: which steps may be read [..., steps] bool, all by default.
+        written_by: who drew `tokens`: the target, or the draft (for `target_only` these are the argmax of q).
+
+    Returns:
+        [..., steps] in float32, or float64 if p or q is. NaN from the first step on that is masked out or where p or q
+        is no distribution, and behind a token that its writer cannot have drawn (probability 0, or no argmax).
+
+    Raises:
+        ConfigError: an unknown rule or writer.
+        DataError: shapes that do not fit, or tokens outside the vocabulary.
+    """
+    _known(rule)
+    if written_by not in get_args(Writer):
+        raise ConfigError(f"unknown writer {written_by!r}", mend="it is target or draft")
+    p, q = _pair(target, draft)
+    readable = _readable(p, q, valid)
+    taken = _checked_tokens(tokens, p)
+    p_y, q_y = _at(p, taken), _at(q, taken)
+    best = taken == q.argmax(-1)
+    drawn = p_y > 0 if written_by == "target" else best if rule == "target_only" else q_y > 0
+    reached = _before(((tokens >= 0) & drawn).long()).bool() & readable
+
+    if rule == "block":
+        rates = _block_rates(p, q, p_y, q_y, written_by)
+    else:
+        if written_by == "target":
+            weight = {"rejection": (q_y / p_y).clamp(max=1), "target_only": best.to(p), "match": q_y}[rule]
+        else:
+            weight = {"rejection": (p_y / q_y).clamp(max=1), "target_only": p_y, "match": p_y}[rule]
+        rates = _before(weight) * acceptance_rate(p, q, rule)
+    return rates.where(reached, torch.nan)
+
+
+def factorised_prefix_rates(
+    target: Tensor, draft: Tensor, rule: Rule, *, valid: Tensor | None = None
+) -> Tensor:
+    """Π_{i≤j} α_i(y_{<i}) of each chain, the paper's product (Bebop, Eq. 12 and 13): biased, for comparison only.
+
+    Its mean over the target's text is not A_j from j = 2 on: prefixes that get accepted are distributed as a, not as
+    p. The error has either sign. `unbiased_prefix_rates` has none.
+
+    Args:
+        target: p [..., steps, vocab] after the prefixes of the text.
+        draft: q [..., steps, vocab] after the same.
+        rule: how drafts would be verified; not `block`, whose decision has no factors.
+        valid: which steps may be read [..., steps] bool, all by default.
+
+    Returns:
+        [..., steps]; NaN from the first step on that is masked out or where p or q is no distribution.
+
+    Raises:
+        ConfigError: an unknown rule, or `block`.
+        DataError: shapes that do not fit.
+    """
+    _known(rule)
+    if rule == "block":
+        raise ConfigError(
+            "block verification decides over the chain, so its rates are no product of steps",
+            where="rule",
+            mend="use unbiased_prefix_rates",
+        )
+    p, q = _pair(target, draft)
+    return acceptance_rate(p, q, rule).cumprod(-1).where(_readable(p, q, valid), torch.nan)
+
+
+@dataclass(frozen=True)
+class ChainAcceptance:
+    """The acceptance of many chains.
+
+    Attributes:
+        prefix: A_j [steps], float64; NaN where no chain counts.
+        count: chains that count: those known to their last step.
+        excluded: chains that do not.
+    """
+
+    prefix: Tensor
+    count: int
+    excluded: int
+
+    @property
+    def conditional(self) -> Tensor:
+        """α_j [steps], the ratio of means (the mean of ratios would be biased)."""
+        return conditional_rates(self.prefix)
+
+    @property
+    def length(self) -> float:
+        """L."""
+        return float(accept_length(self.prefix))
+
+    @property
+    def rate(self) -> float:
+        """(L − 1) / γ."""
+        return float(accept_rate(self.prefix))
+
+
+def summarise(chains: Tensor) -> ChainAcceptance:
+    """The mean over all chains that are known to their last step.
+
+    A chain cut short (the end of a text, a masked step) counts at no step, so that all A_j are of one set of chains.
+    For the interval of L, hand `accept_length(chains)` to `noria.core.stats.cluster_bootstrap_mean`, a text a
+    cluster.
+
+    Args:
+        chains: [..., steps], of `unbiased_prefix_rates` or `factorised_prefix_rates`.
+    """
+    rows = chains.reshape(-1, chains.shape[-1]).double()
+    known = rows[~rows.isnan().any(-1)]
+    return ChainAcceptance(known.mean(0), len(known), len(rows) - len(known))
+
+
+# --- helpers -------------------------------------------------------------------------------------------------
+
+
+def _accepted_mass(p: Tensor, q: Tensor, rule: Rule) -> Tensor:
+    """a(v) of one step, [..., vocab]."""
+    if rule == "target_only":
+        return torch.zeros_like(p).scatter(-1, q.argmax(-1, keepdim=True), 1.0) * p
+    return p * q if rule == "match" else torch.minimum(p, q)
+
+
+def _block_rates(p: Tensor, q: Tensor, p_y: Tensor, q_y: Tensor, written_by: Writer) -> Tensor:
+    """Â_j of block verification along text, [..., steps].
+
+    In logarithms, so that no product of ratios overflows: a ratio is infinite only where the text is not its writer's.
+    """
+    log_ratio = q_y.log() - p_y.log()  # NaN for 0/0, which its writer cannot have drawn
+    ends = torch.zeros_like(log_ratio[..., :1])
+    joint = torch.cat([ends, log_ratio.cumsum(-1)[..., :-1]], -1)[..., : p.shape[-2]]
+    least = joint.cummin(-1).values if joint.shape[-1] else joint
+    if written_by == "draft":
+        joint, least = torch.zeros_like(joint), least - joint  # w = u/ℓ, 0 behind a draft with p = 0
+    most = math.log(torch.finfo(p.dtype).max) - 1
+    scale, weight = joint.clamp(max=most).exp()[..., None], least.exp()[..., None]
+    rates = torch.minimum(scale * q, weight * p).sum(-1)
+    return rates.where(is_distribution(p) & is_distribution(q), torch.nan)
+
+
+def _before(weight: Tensor) -> Tensor:
+    """Π_{i<j} weight_i, [..., steps]."""
+    product = torch.cat([torch.ones_like(weight[..., :1]), weight[..., :-1]], -1).cumprod(-1)
+    return product[..., : weight.shape[-1]]
+
+
+def _readable(p: Tensor, q: Tensor, valid: Tensor | None) -> Tensor:
+    """Which steps are read: all up to them are valid and distributions, bool [..., steps]."""
+    if p.ndim < 2:
+        raise DataError(f"probabilities {list(p.shape)}", mend="give [..., steps, vocab]")
+    sound = is_distribution(p) & is_distribution(q)
+    if valid is not None:
+        if valid.shape != sound.shape:
+            raise DataError(f"the mask is {list(valid.shape)}, the chains {list(sound.shape)}", where="valid")
+        sound = sound & valid.bool()
+    return sound.long().cumprod(-1).bool()
+
+
+def _checked_tokens(tokens: Tensor, p: Tensor) -> Tensor:
+    """The tokens, negative ones as 0."""
+    if tokens.shape != p.shape[:-1]:
+        raise DataError(f"tokens {list(tokens.shape)} for chains {list(p.shape[:-1])}", where="tokens")
+    if tokens.numel() and int(tokens.max()) >= p.shape[-1]:
+        raise DataError(
+            f"token {int(tokens.max())} in a vocabulary of {p.shape[-1]}",
+            where="tokens",
+            mend="take probabilities and text of one tokenizer",
+        )
+    return tokens.clamp(min=0)
+
+
+def _at(probs: Tensor, tokens: Tensor) -> Tensor:
+    """probs[..., tokens[...]]."""
+    return probs.gather(-1, tokens[..., None])[..., 0]
+
+
+def _pair(target: Tensor, draft: Tensor) -> tuple[Tensor, Tensor]:
+    if target.shape != draft.shape or not target.ndim:
+        raise DataError(
+            f"target {list(target.shape)} and draft {list(draft.shape)}",
+            mend="give both one shape, [..., vocab]",
+        )
+    p, q = _wide(target), _wide(draft)
+    dtype = torch.promote_types(p.dtype, q.dtype)
+    return p.to(dtype), q.to(dtype)
+
+
+def _wide(probs: Tensor) -> Tensor:
+    return probs if probs.dtype == torch.float64 else probs.float()
+
+
+def _known(rule: str) -> None:
+    if rule not in get_args(Rule):
+        raise ConfigError(
+            f"unknown rule {rule!r}", where="rule", mend=f"it is one of {', '.join(get_args(Rule))}"
+        )
