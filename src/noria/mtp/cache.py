@@ -68,9 +68,14 @@ class RaggedCache(Cache):  # type: ignore[misc]
         same = self.rows == 1 or bool((positions == positions[:1]).all())
         self._together = first if same else None
 
-    def masks(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
-        """Additive masks [rows, 1, n, keys] by attention kind, for the positions placed: a token sees up to itself."""
-        alone = self.rows == 1 and self._positions.shape[1] == 1
+    def masks(self, dtype: torch.dtype, *, always: bool = False) -> dict[str, Tensor | None]:
+        """Additive masks [rows, 1, n, keys] by attention kind, for the positions placed: a token sees up to itself.
+
+        Args:
+            dtype: of the masks.
+            always: a mask also where nothing is hidden, instead of None.
+        """
+        alone = self.rows == 1 and self._positions.shape[1] == 1 and not always
         keys = torch.arange(self._seen, device=self._positions.device)
         visible = keys <= self._positions[:, None, :, None]
         masks: dict[str, Tensor | None] = {"full_attention": None if alone else _additive(visible, dtype)}

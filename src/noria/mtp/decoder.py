@@ -122,6 +122,7 @@ class Decoder:
         self.gamma = gamma if drafter is not None else 0
         kinds = attention_kinds(model.config)
         text = model.config.get_text_config()
+        self._by_kind = bool(getattr(text, "layer_types", None))  # such models take a mask for each kind of layer
         self.window = text.sliding_window if "sliding_attention" in kinds else None
         self.base, self.head = model.base_model, model.get_output_embeddings()
         self.eos = _end_tokens(text) if eos is None else list(eos)
@@ -250,10 +251,11 @@ class Decoder:
     def _forward(self, tokens: Tensor, positions: Tensor, cache: RaggedCache) -> Tensor:
         """Last states [rows, n, width], after the final norm."""
         cache.place(positions)
+        masks = cache.masks(self.base.dtype, always=not self._by_kind)
         out: Tensor = self.base(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=cache.masks(self.base.dtype),
+            attention_mask=masks if self._by_kind else masks["full_attention"],
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
