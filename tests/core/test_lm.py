@@ -11,11 +11,13 @@ from noria.core.errors import DataError, ModelError
 from noria.core.lm import (
     answer_of,
     arithmetic,
+    build_small_lm,
     load_lm,
     pack,
     python_sources,
     save_lm,
     small_config,
+    small_lm,
     train_lm,
     train_tokenizer,
 )
@@ -99,3 +101,30 @@ def test_training_learns_and_is_the_same_twice_and_survives_a_file(
 def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a causal language model"):
         load_lm(tmp_path)
+
+
+def test_the_model_that_ships_has_learnt_both_of_its_texts(sources: list[str]) -> None:
+    model, tokenizer = small_lm()
+    assert sum(p.numel() for p in model.parameters()) < 3e6
+    problems = arithmetic(80, seed=7)
+    both = {
+        "code": (tokenizer(sources[:6])["input_ids"], 4.2),
+        "arithmetic": (
+            tokenizer(["\n".join(p.text for p in problems[i : i + 8]) for i in range(0, 80, 8)])["input_ids"],
+            0.75,
+        ),
+    }
+    for name, (ids, most) in both.items():
+        rows = pack(ids, 129)[:24]
+        with torch.no_grad():
+            assert float(model(rows, labels=rows).loss) < most, name
+
+
+def test_it_can_be_built_again(tmp_path: Path) -> None:
+    losses: list[float] = []
+    build_small_lm(tmp_path / "lm", steps=2, on_step=lambda step, loss: losses.append(loss))
+    model, tokenizer = load_lm(tmp_path / "lm")
+    shipped, words = small_lm()
+    assert model.config.to_dict() == shipped.config.to_dict()
+    assert words.get_vocab().keys() & tokenizer.get_vocab().keys()
+    assert losses[0] == pytest.approx(7.6, abs=0.3), "log 2048: it starts knowing nothing"

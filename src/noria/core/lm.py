@@ -6,10 +6,13 @@ whose answers can be checked. The model is a standard Qwen3 configuration, so al
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
 import re
+import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +30,13 @@ __all__ = [
     "Problem",
     "answer_of",
     "arithmetic",
+    "build_small_lm",
     "load_lm",
     "pack",
     "python_sources",
     "save_lm",
     "small_config",
+    "small_lm",
     "train_lm",
     "train_tokenizer",
 ]
@@ -214,8 +219,9 @@ def train_lm(
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
-    warm = max(0.05, min(0.5, 2 / steps))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm)
+    total = max(3, steps)
+    warm = max(0.05, min(0.5, 2 / total))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total, pct_start=warm)
     model.train()
     for step in range(steps):
         batch = rows[torch.randint(len(rows), (batch_size,), generator=generator)].to(model.device)
@@ -247,9 +253,10 @@ def load_lm(
     """
     transformers = require("transformers", "mtp")
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype
-        )
+        with _no_bars(transformers):
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=dtype
+            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -258,3 +265,58 @@ def load_lm(
             mend="give a Hugging Face model folder with safetensors weights",
         ) from error
     return model.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def _no_bars(transformers: Any) -> Iterator[None]:
+    """Without the progress bars of transformers: a model this small is there at once."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# -- the model that ships ---------------------------------------------------------------------------------------------
+
+
+def small_lm(*, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The trained model of 2.8 million parameters that ships with the package, and its tokenizer.
+
+    `python -m noria.core.lm FOLDER` trains it anew: about half an hour on one core.
+    """
+    return load_lm(Path(__file__).parent / "assets" / "lm", dtype=dtype)
+
+
+def build_small_lm(
+    folder: Path, *, steps: int = 1500, on_step: Callable[[int, float], None] | None = None
+) -> None:
+    """Train the model that ships, from the standard library's sources and 60,000 arithmetic problems.
+
+    Weights are stored in bfloat16. Another version of Python has other sources, and so another model.
+
+    Args:
+        folder: where it goes.
+        steps: of 16 rows of 256 tokens.
+        on_step: called with (step, loss in nats).
+    """
+    transformers = require("transformers", "mtp")
+    sources, problems = python_sources(), [p.text for p in arithmetic(60_000, seed=0)]
+    tokenizer = train_tokenizer([*sources, *problems[:4000]])
+    documents = [*sources, *("\n".join(problems[i : i + 8]) for i in range(0, len(problems), 8))]
+    random.Random(0).shuffle(documents)
+    rows = pack(tokenizer(documents)["input_ids"], 257)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.Qwen3ForCausalLM(small_config(len(tokenizer)))
+    train_lm(model, rows, steps=steps, on_step=on_step)
+    save_lm(model.bfloat16(), tokenizer, folder)
+
+
+if __name__ == "__main__":
+    build_small_lm(
+        Path(sys.argv[1]), on_step=lambda step, loss: print(f"step {step}  {loss:.3f} nats", file=sys.stderr)
+    )

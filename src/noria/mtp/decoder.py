@@ -122,7 +122,9 @@ class Decoder:
         self.gamma = gamma if drafter is not None else 0
         kinds = attention_kinds(model.config)
         text = model.config.get_text_config()
-        self._by_kind = bool(getattr(text, "layer_types", None))  # such models take a mask for each kind of layer
+        self._by_kind = bool(
+            getattr(text, "layer_types", None)
+        )  # such models take a mask for each kind of layer
         self.window = text.sliding_window if "sliding_attention" in kinds else None
         self.base, self.head = model.base_model, model.get_output_embeddings()
         self.eos = _end_tokens(text) if eos is None else list(eos)
