@@ -122,9 +122,10 @@ def test_the_model_that_ships_has_learnt_both_of_its_texts(sources: list[str]) -
 
 def test_it_can_be_built_again(tmp_path: Path) -> None:
     losses: list[float] = []
-    build_small_lm(tmp_path / "lm", steps=2, on_step=lambda step, loss: losses.append(loss))
+    build_small_lm(tmp_path / "lm", steps=3, on_step=lambda step, loss: losses.append(loss))
     model, tokenizer = load_lm(tmp_path / "lm")
     shipped, words = small_lm()
-    assert model.config.to_dict() == shipped.config.to_dict()
+    one, other = model.config.to_dict(), shipped.config.to_dict()
+    assert one | {"_name_or_path": None} == other | {"_name_or_path": None}
     assert words.get_vocab().keys() & tokenizer.get_vocab().keys()
     assert losses[0] == pytest.approx(7.6, abs=0.3), "log 2048: it starts knowing nothing"

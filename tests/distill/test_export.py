@@ -18,6 +18,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from noria.core import files
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError
 from noria.core.flow import SmallTransformer, SmallTransformerConfig, euler
 from noria.distill import export, few_step
@@ -507,7 +508,7 @@ def test_a_fault_at_any_stage_leaves_nothing_and_keeps_what_was_there(
     adapter = tiny("sd3")
     export_student(adapter, moved(adapter.network), tmp_path / "earlier")
     before = tree(tmp_path)
-    monkeypatch.setattr(export, stage, fault)
+    monkeypatch.setattr(files if stage == "_flush" else export, stage, fault)
     for place in ("fresh", "earlier"):
         with pytest.raises(KeyboardInterrupt if fault is interrupt else RunError) as caught:
             export_student(adapter, adapter.network, tmp_path / place, overwrite=True)

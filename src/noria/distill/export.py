@@ -11,12 +11,10 @@ A folder appears whole or not at all: it is written beside its place and renamed
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ import yaml
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
-from noria.core.files import disk_errors, fsync_folder, inside
+from noria.core.files import appearing, inside
 from noria.distill.adapters import FlowAdapter
 from noria.distill.few_step import RECORD, pipeline_source
 
@@ -169,7 +167,7 @@ def export_student(
         sigmas=tuple(round(float(s), 6) for s in grid),
         captured=captured,
     )
-    with _appearing(folder) as partial:
+    with appearing(folder) as partial:
         for name in components:
             if name == "transformer":
                 _write_transformer(weights, base / name, partial / name)
@@ -434,75 +432,6 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
             where=str(folder),
             mend="choose another folder",
         )
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `folder` when the block ends well and is gone when it does not."""
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    with disk_errors(folder), _system_errors():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
-            partial.mkdir()
-            yield partial
-            _flush(partial)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                partial.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
-            fsync_folder(folder.parent)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-            if folder.exists():  # else it is the only copy
-                shutil.rmtree(old, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _system_errors() -> Iterator[None]:
-    """Safetensors reports the system's errors as text: raise them as what they are."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
-        raise OSError(number, os.strerror(number)) from error
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed exports of the same folder left behind."""
-    for path in folder.parent.glob(f".{folder.name}.partial-*"):
-        pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _flush(folder: Path) -> None:
-    """Bring every file below `folder` to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            fsync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    fsync_folder(folder)
 
 
 # -- the card ---------------------------------------------------------------------------------------------------------
