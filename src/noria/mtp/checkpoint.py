@@ -1,0 +1,400 @@
+"""A head in the files of its model, under its vendor's names: what serving engines load without conversion.
+
+Only safetensors are read. A model that gets a head is written as a new folder, which appears whole or not at all;
+every tensor of the backbone is copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from noria.core.errors import CheckpointError, ModelError, RunError
+from noria.core.files import appearing, inside
+from noria.mtp.heads import MTPHead
+from noria.mtp.layouts import PARTS, Layout, layers_in, layout_of
+
+__all__ = ["HEAD_FILE", "ModelFiles", "head_tensors", "load_head", "save_with_head"]
+
+HEAD_FILE = "model-mtp.safetensors"
+"""The shard that holds the head, in a model of several shards."""
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The weights of a model folder.
+
+    Attributes:
+        folder: of the model.
+        where: the file of each tensor.
+        sharded: there is an index.
+    """
+
+    folder: Path
+    where: Mapping[str, str]
+    sharded: bool
+
+    @classmethod
+    def of(cls, folder: Path) -> ModelFiles:
+        """Read the index, or the names in the one file.
+
+        Raises:
+            ModelError: there are no safetensors weights.
+            CheckpointError: an index or a file of it is missing or damaged.
+        """
+        if (folder / SINGLE).is_file():
+            with _opened(folder / SINGLE) as file:
+                return cls(folder, dict.fromkeys(file.keys(), SINGLE), sharded=False)
+        if not (folder / INDEX).is_file():
+            raise ModelError(
+                "no safetensors weights",
+                where=str(folder),
+                mend=f"give a model folder with {SINGLE} or {INDEX}",
+            )
+        try:
+            where = json.loads((folder / INDEX).read_text())["weight_map"]
+            names = {str(name) for name in where.values()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError("the index is damaged", where=str(folder / INDEX)) from error
+        for name in names:
+            if not inside(folder, name).is_file():
+                raise CheckpointError(f"the index names {name!r}, which is missing", where=str(folder))
+        return cls(folder, where, sharded=True)
+
+    def tensors(self, names: list[str]) -> dict[str, Tensor]:
+        """Read some tensors."""
+        found = {}
+        for file in sorted({self.where[name] for name in names}):
+            with _opened(self.folder / file) as opened:
+                found.update({name: opened.get_tensor(name) for name in names if self.where[name] == file})
+        return found
+
+
+def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> MTPHead:
+    """The head in a model folder.
+
+    Args:
+        backbone: the model itself, opened from the same folder or one with the same weights.
+        folder: of the model.
+        layout: of the head; the model family's own by default.
+
+    Raises:
+        ModelError: no weights, or no head in this layout.
+        CheckpointError: a tensor is missing, of another shape or not finite: another model's head.
+    """
+    layout = layout or layout_of(backbone.config)
+    depth = backbone.config.get_text_config().num_hidden_layers
+    files = ModelFiles.of(folder)
+    owned = [name for name in files.where if layout.owns(name, depth)]
+    layers = layers_in(owned, layout, depth)
+    if not layers:
+        raise ModelError(
+            f"no head in the {layout.name} layout",
+            where=str(folder),
+            mend=f"it would have tensors such as {layout.key('projection', 0, depth)}",
+        )
+    head = MTPHead(backbone, layout=layout, layers=layers)
+    stored = files.tensors(owned)
+    for number, part in enumerate(head.around):
+        for name in PARTS:
+            key = layout.key(name, number, depth)
+            weight = getattr(part, name).weight
+            _fill(weight, stored.pop(key, None), key, folder)
+    for number, block in enumerate(head.blocks):
+        prefix = layout.prefix(number, depth)
+        _load_block(
+            backbone, head, block, {k: t for k, t in stored.items() if k.startswith(prefix)}, prefix, folder
+        )
+    return head
+
+
+def head_tensors(backbone: Any, head: MTPHead) -> dict[str, Tensor]:
+    """A head's tensors under its vendor's names, on the CPU; the copies that the vendor's files hold are not in it.
+
+    Raises:
+        CheckpointError: a value is not finite.
+    """
+    layout, depth = head.layout, head.depth
+    found: dict[str, Tensor] = {}
+    for number, part in enumerate(head.around):
+        for name in PARTS:
+            found[layout.key(name, number, depth)] = getattr(part, name).weight
+    for number, block in enumerate(head.blocks):
+        found.update(_as_stored(backbone, block, layout.prefix(number, depth)))
+    tensors = {key: t.detach().to("cpu").contiguous().clone() for key, t in found.items()}
+    for key, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError("values are not finite", where=key, mend="use an earlier checkpoint")
+    return tensors
+
+
+def save_with_head(
+    backbone: Any,
+    head: MTPHead,
+    source: Path,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model folder that holds the head: `source`, all its files, with the head instead of the one it had.
+
+    Args:
+        backbone: the model, as opened from `source`.
+        head: what to write.
+        source: the model's folder; not touched unless it is also `output`.
+        output: a new folder, or, to `overwrite`, an earlier export or `source` itself.
+        overwrite: replace what is at `output`.
+        dtype: of the head's tensors; that of the backbone's projections in `source` by default.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the weights in `source` are not the backbone's, or the head is not finite.
+        RunError: `output` is there already, or the disk refuses; nothing is changed then.
+    """
+    from safetensors.torch import save_file
+
+    source, output = source.expanduser().absolute(), output.expanduser().absolute()
+    _check_place(source, output, overwrite=overwrite)
+    files = ModelFiles.of(source)
+    _check_backbone(backbone, files)
+    tensors = head_tensors(backbone, head)
+    stored = dtype or _stored_dtype(files, tensors)
+    tensors = {key: t.to(stored) if t.is_floating_point() else t for key, t in tensors.items()}
+    for number in range(head.layers):
+        for template, which in head.layout.copies.items():
+            module = head.embedding if which == "embedding" else head.output
+            weight: Any = module.weight
+            tensors[template.format(n=head.depth + number, i=number)] = (
+                weight.detach().to("cpu", stored).clone()
+            )
+    gone = {name for name in files.where if head.layout.owns(name, head.depth)}
+    with appearing(output) as partial:
+        spoiled = {files.where[name] for name in gone} | ({SINGLE} if not files.sharded else set())
+        for path in sorted(source.rglob("*")):
+            goal = partial / path.relative_to(source)
+            if path.is_dir():
+                goal.mkdir()
+            elif path.name not in {"config.json", INDEX} | spoiled:
+                shutil.copyfile(path, goal)
+        where = {name: file for name, file in files.where.items() if name not in gone}
+        for file in sorted(spoiled):
+            names = [name for name, at in where.items() if at == file]
+            kept = files.tensors(names)
+            with _opened(source / file) as opened:
+                note = opened.metadata() or {"format": "pt"}
+            if not files.sharded:
+                kept |= tensors
+            if kept:
+                save_file(kept, partial / file, metadata=note)
+        if files.sharded:
+            save_file(tensors, partial / HEAD_FILE, metadata={"format": "pt"})
+            index = json.loads((source / INDEX).read_text())
+            index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
+            sizes = index.setdefault("metadata", {})
+            removed = files.tensors(sorted(gone))
+            sizes["total_size"] = (
+                int(sizes.get("total_size", 0))
+                + sum(t.nbytes for t in tensors.values())
+                - sum(t.nbytes for t in removed.values())
+            )
+            (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (partial / "config.json").write_text(_counted(source / "config.json", head))
+    return output
+
+
+# -- the decoder layer's own names -------------------------------------------------------------------------------------
+
+
+class _Stack(PreTrainedModel):  # type: ignore[misc]
+    """A decoder layer where the backbone's files would have it, so that transformers' own conversions apply."""
+
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(self, config: Any, block: nn.Module) -> None:
+        super().__init__(copy.deepcopy(config))
+        self.model = nn.Module()
+        self.model.layers = nn.ModuleList([block])
+
+    _can_set_attn_implementation = classmethod(lambda cls: True)
+    _can_set_experts_implementation = classmethod(lambda cls: True)
+
+
+_PLACE = "model.layers.0."
+
+
+def _conversions(backbone: Any) -> list[Any]:
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    found = getattr(backbone, "_weight_conversions", None)
+    if found is None:
+        found = get_model_conversion_mapping(backbone, add_legacy=False)
+    return [conversion for conversion in found if isinstance(conversion, WeightConverter)]
+
+
+def _as_stored(backbone: Any, block: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A block's tensors as files have them: experts that are computed in one tensor are stored one by one."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    shell = _shell(backbone, block)
+    shell._weight_conversions = _conversions(backbone) or None
+    state = {_PLACE + name: t for name, t in block.state_dict().items()}
+    stored = revert_weight_conversion(shell, state) if shell._weight_conversions else state
+    return {prefix + name.removeprefix(_PLACE): t for name, t in stored.items()}
+
+
+def _load_block(
+    backbone: Any, head: MTPHead, block: nn.Module, stored: Mapping[str, Tensor], prefix: str, folder: Path
+) -> None:
+    from transformers.core_model_loading import convert_and_load_state_dict_in_model
+    from transformers.modeling_utils import LoadStateDictConfig
+
+    expected = {prefix + n for n in _names(backbone, block)}
+    if missing := sorted(expected - stored.keys()):
+        raise CheckpointError(
+            f"the head lacks {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            where=str(folder),
+            mend="give the model's complete files",
+        )
+    given = {_PLACE + key.removeprefix(prefix): t for key, t in stored.items() if key in expected}
+    like = next(block.parameters())
+    try:
+        info, _ = convert_and_load_state_dict_in_model(
+            model=_shell(backbone, block),
+            state_dict=given,
+            load_config=LoadStateDictConfig(
+                weight_mapping=copy.deepcopy(_conversions(backbone)),
+                device_map={"": like.device},
+                dtype=like.dtype,
+                ignore_mismatched_sizes=True,
+            ),
+        )
+    except RuntimeError as error:
+        raise CheckpointError(
+            "the head's tensors do not fit the model", where=str(folder), mend="another model's head?"
+        ) from error
+    if info.mismatched_keys or info.missing_keys:
+        name = sorted(
+            str(k[0] if isinstance(k, tuple) else k) for k in info.mismatched_keys or info.missing_keys
+        )[0]
+        raise CheckpointError(
+            f"{prefix + name.removeprefix(_PLACE)} has another shape than the model's layers",
+            where=str(folder),
+            mend="it is another model's head",
+        )
+    for name, parameter in block.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise CheckpointError(f"{prefix}{name} holds values that are not finite", where=str(folder))
+
+
+def _names(backbone: Any, block: nn.Module) -> set[str]:
+    return {name.removeprefix(_PLACE) for name in _as_stored(backbone, block, _PLACE)}
+
+
+def _shell(backbone: Any, block: nn.Module) -> Any:
+    return _Stack(backbone.config.get_text_config(), block)
+
+
+# -- checks and small things -------------------------------------------------------------------------------------------
+
+
+def _fill(weight: Tensor, stored: Tensor | None, key: str, folder: Path) -> None:
+    if stored is None:
+        raise CheckpointError(
+            f"the head lacks {key}",
+            where=str(folder),
+            mend="give the model's complete files, or another layout",
+        )
+    if stored.shape != weight.shape:
+        raise CheckpointError(
+            f"{key} has shape {list(stored.shape)}, this model needs {list(weight.shape)}",
+            where=str(folder),
+            mend="it is another model's head",
+        )
+    if not bool(stored.isfinite().all()):
+        raise CheckpointError(f"{key} holds values that are not finite", where=str(folder))
+    with torch.no_grad():
+        weight.copy_(stored)
+
+
+def _check_place(source: Path, output: Path, *, overwrite: bool) -> None:
+    if output != source and (output in source.parents or source in output.parents):
+        raise RunError(f"it overlaps the model {source}", where=str(output), mend="choose a folder elsewhere")
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise RunError(
+            "there is something that is no folder", where=str(output), mend="choose another folder"
+        )
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise RunError("the folder exists already", where=str(output), mend="choose another, or overwrite it")
+    if not (output / "config.json").is_file():
+        raise RunError(
+            "it is no model, so it is not overwritten", where=str(output), mend="choose another folder"
+        )
+
+
+def _check_backbone(backbone: Any, files: ModelFiles) -> None:
+    """The final norm and a few values of the embedding tell one model's files from another's."""
+    base = backbone.get_decoder()
+    for what, weight in (
+        ("embed_tokens.weight", base.get_input_embeddings().weight),
+        ("norm.weight", base.norm.weight),
+    ):
+        names = [n for n in files.where if n.endswith(f".{what}") and n.count(".") <= 3 and "layers" not in n]
+        if not names:
+            continue
+        stored = files.tensors(names[:1])[names[0]]
+        same = stored.shape == weight.shape and torch.equal(
+            stored.to(weight.dtype)[:64], weight.detach().to("cpu")[:64]
+        )
+        if not same:
+            raise CheckpointError(
+                f"{names[0]} is not that of the model the head was trained on",
+                where=str(files.folder),
+                mend="give the folder that the model was opened from",
+            )
+
+
+def _stored_dtype(files: ModelFiles, tensors: Mapping[str, Tensor]) -> torch.dtype:
+    for name in files.where:
+        if name.endswith("_proj.weight"):
+            found = files.tensors([name])[name].dtype
+            if found.is_floating_point and found.itemsize > 1:
+                return found
+    return next(iter(tensors.values())).dtype
+
+
+def _counted(path: Path, head: MTPHead) -> str:
+    """The configuration with the number of the head's layers."""
+    config = json.loads(path.read_text())
+    inner = config.get("text_config") if head.layout.name == "qwen" else None
+    (inner if isinstance(inner, dict) else config)[head.layout.count] = head.layers
+    return json.dumps(config, indent=2) + "\n"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; damage is told in one line."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        opened = safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError("the file is damaged", where=str(path), mend="copy it again") from error
+    with opened as file:
+        yield file
