@@ -1,0 +1,269 @@
+"""Training a head on the frozen backbone's own text (Bebop, sec. 4 and 6.1); it goes on exactly where it was killed.
+
+Batches are a function of the seed and the step, so there is no generator to restore. The backbone runs once a batch;
+all steps of all chains are compared with its states, and no more logits than a chunk's exist at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.runs import Run
+from noria.mtp.acceptance import accept_length
+from noria.mtp.chain import align
+from noria.mtp.config import TrainConfig
+from noria.mtp.heads import MTPHead
+from noria.mtp.losses import LMHead, LossTerms, loss_from_hidden
+
+__all__ = ["HeadTrainer", "Rows", "backbone_states", "lm_head"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed text.
+
+    Attributes:
+        tokens: [rows, n] int64.
+        segments: number of each token's document in its row [rows, n], negative for padding.
+        mask: what is trained on [rows, n] bool: the policy's own tokens, not prompts.
+    """
+
+    tokens: Tensor
+    segments: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        return Rows(self.tokens[index], self.segments[index], self.mask[index])
+
+    def to(self, device: Any) -> Rows:
+        """On another device."""
+        return Rows(*(t.to(device) for t in (self.tokens, self.segments, self.mask)))
+
+    @classmethod
+    def of(cls, tokens: Tensor, *, segments: Tensor | None = None, mask: Tensor | None = None) -> Rows:
+        """With one document a row, all of it trained on, where nothing else is said."""
+        return cls(
+            tokens,
+            torch.zeros_like(tokens) if segments is None else segments,
+            torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask,
+        )
+
+    @property
+    def positions(self) -> Tensor:
+        """Of each token in its document [rows, n]."""
+        index = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
+        starts = torch.ones_like(self.tokens, dtype=torch.bool)
+        starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
+        return index - index.where(starts, 0).cummax(1).values
+
+
+@torch.no_grad()
+def backbone_states(backbone: Any, rows: Rows) -> Tensor:
+    """The backbone's states after its final norm [rows, n, width], documents apart."""
+    packed = bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any())
+    positions = (
+        {"position_ids": rows.positions} if packed else {}
+    )  # transformers tells packed documents by them
+    out: Tensor = backbone.get_decoder()(
+        input_ids=rows.tokens, use_cache=False, **positions
+    ).last_hidden_state
+    return out
+
+
+def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None = None) -> LMHead:
+    """The backbone's LM head as the losses take it."""
+    output: Any = head.output
+    return LMHead(
+        output.weight.detach(),
+        None if output.bias is None else output.bias.detach(),
+        scale=1 / temperature,
+        vocab_size=vocab_size,
+    )
+
+
+class HeadTrainer:
+    """Trains a head.
+
+    Args:
+        backbone: frozen; in the same precision as the head.
+        head: trained in place.
+        rows: the policy's own text.
+        config: what to do.
+        vocab_size: how many logits are real tokens; all by default.
+
+    Raises:
+        DataError: no text, or none that holds one whole chain.
+    """
+
+    def __init__(
+        self, backbone: Any, head: MTPHead, rows: Rows, config: TrainConfig, *, vocab_size: int | None = None
+    ) -> None:
+        self.backbone, self.head, self.rows, self.config = backbone.eval(), head, rows, config
+        self.device = next(head.parameters()).device
+        self.lm_head = lm_head(head, temperature=config.temperature, vocab_size=vocab_size)
+        for p in backbone.parameters():
+            p.requires_grad_(False)
+        self.parameters = dict(head.named_parameters())
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        if not len(rows) or not self._holds_a_chain():
+            raise DataError(
+                f"no document is long enough for a chain of {config.train_gamma} steps",
+                where="data",
+                mend=f"give text of {config.train_gamma + 2} tokens or more that the policy wrote",
+            )
+
+    def train(
+        self, run: Run | None = None, *, on_step: Callable[[int, LossTerms], None] | None = None
+    ) -> None:
+        """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
+
+        Args:
+            run: where metrics and checkpoints go.
+            on_step: called with (step, what the loss was made of).
+
+        Raises:
+            DivergenceError: the loss or a gradient is not finite; the last checkpoint is whole.
+            CheckpointError: the run's checkpoint is of another head.
+        """
+        config = self.config
+        if run is not None:
+            self.resume(run)
+        self.head.train()
+        while self.step < config.steps:
+            terms, norm = self.advance()
+            if run is not None and (self.step % config.log_every == 0 or self.step == config.steps):
+                run.log(self.step, **self.figures(terms), grad_norm=norm, lr=self._rate(self.step - 1))
+            if run is not None and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
+                run.save(self.step, *self.snapshot())
+            if on_step is not None:
+                on_step(self.step, terms)
+        self.head.eval()
+
+    def advance(self) -> tuple[LossTerms, float]:
+        """One step: the terms of its loss, and the gradient's norm before clipping."""
+        config = self.config
+        terms = self.loss(self.batch(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip)
+        if not bool(terms.loss.isfinite() & norm.isfinite()):
+            raise DivergenceError(
+                f"the loss is {float(terms.loss):g} and its gradient {float(norm):g}",
+                where=f"step {self.step + 1}",
+                mend="lower lr; the last checkpoint is whole",
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(self.step)
+        self.optimizer.step()
+        self.step += 1
+        return terms, float(norm)
+
+    def loss(self, rows: Rows) -> LossTerms:
+        """The loss of a batch, forward only."""
+        config = self.config
+        hidden = backbone_states(self.backbone, rows)
+        steps = config.train_gamma
+        aligned = align(rows.tokens, steps, segments=rows.segments, mask=rows.mask)
+        states = self.head(
+            hidden,
+            rows.tokens,
+            steps=steps,
+            segments=rows.segments,
+            positions=rows.positions,
+            chain_attention=config.chain_attention,
+        )
+        return loss_from_hidden(
+            config.loss,
+            states,
+            self.lm_head,
+            teacher=hidden.flatten(0, 1),
+            teacher_rows=aligned.teacher,
+            tokens=aligned.tokens,
+            valid=aligned.valid,
+            step_weights=config.step_weights,
+        )
+
+    def batch(self, step: int) -> Rows:
+        """The rows of a step: each row once an epoch, in an order of the seed's."""
+        config, count = self.config, len(self.rows)
+        wanted = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+        chosen = torch.empty_like(wanted)
+        for epoch in range(int(wanted[0]) // count, int(wanted[-1]) // count + 1):
+            generator = torch.Generator().manual_seed((config.seed << 24) + epoch)
+            order, here = torch.randperm(count, generator=generator), wanted // count == epoch
+            chosen[here] = order[wanted[here] % count]
+        return self.rows[chosen].to(self.device)
+
+    @staticmethod
+    def figures(terms: LossTerms) -> dict[str, Any]:
+        """What is logged: the loss, each step's acceptance, and the accept length of the paper's product."""
+        alphas = terms.acceptance.double().cpu()
+        return {
+            "loss": terms.loss,
+            "chains": terms.count,
+            "excluded": terms.excluded,
+            "accept_length_factorised": float(accept_length(alphas.cumprod(0))),
+            **{f"acceptance_{step}": float(alpha) for step, alpha in enumerate(alphas, start=1)},
+        }
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of now."""
+        tensors = {f"head.{name}": p.detach() for name, p in self.parameters.items()}
+        for name, p in self.parameters.items():
+            for slot, value in self.optimizer.state.get(p, {}).items():
+                tensors[f"optimizer.{name}.{slot}"] = value
+        return tensors, {"step": self.step}
+
+    @torch.no_grad()
+    def resume(self, run: Run) -> bool:
+        """Go on from the run's newest checkpoint; whether there was one.
+
+        Raises:
+            CheckpointError: it is of another head.
+        """
+        checkpoint = run.latest()
+        if checkpoint is None:
+            return False
+        for name, p in self.parameters.items():
+            stored = checkpoint.tensors.get(f"head.{name}")
+            if stored is None or stored.shape != p.shape:
+                raise CheckpointError(
+                    f"its {name} is not this head's",
+                    where=f"checkpoint {checkpoint.step}",
+                    mend="it is of another head; use another output folder",
+                )
+            p.copy_(stored)
+            slots = {
+                s: checkpoint.tensors.get(f"optimizer.{name}.{s}") for s in ("step", "exp_avg", "exp_avg_sq")
+            }
+            if slots["step"] is not None:
+                self.optimizer.state[p] = {
+                    s: t.clone() if s == "step" else t.to(p) for s, t in slots.items() if t is not None
+                }
+        self.step = int(checkpoint.state["step"])
+        return True
+
+    def _rate(self, step: int) -> float:
+        """Warm-up, then constant."""
+        warm = self.config.warmup * self.config.steps
+        return self.config.lr * min(1.0, (step + 1) / max(1.0, warm))
+
+    def _holds_a_chain(self) -> bool:
+        for start in range(0, len(self.rows), 256):
+            rows = self.rows[slice(start, start + 256)]
+            valid = align(rows.tokens, self.config.train_gamma, segments=rows.segments, mask=rows.mask).valid
+            if bool(valid.all(-1).any()):
+                return True
+        return False
