@@ -1,0 +1,241 @@
+"""The policy's own samples, from the files that training frameworks write, packed into rows.
+
+One object a line (`.jsonl`) or one row each (`.parquet`), in any of four forms:
+
+| form | trained on |
+| --- | --- |
+| `prompt` and `completion`, text (TRL) | the completion |
+| `messages` of a chat | the last message, which must be the assistant's |
+| `text` | all of it |
+| `input_ids`, with `loss_mask` or not | where the mask is 1 |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noria.core.errors import DataError, require
+from noria.mtp.trainer import Rows
+
+__all__ = ["Document", "Samples", "pack_documents", "read_samples"]
+
+LONGEST_LINE = 2**26
+"""Characters of a line that are let in."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Tokens, and which of them are trained on."""
+
+    tokens: Sequence[int]
+    mask: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was read.
+
+    Attributes:
+        rows: packed text.
+        documents: how many went into it.
+        cut: how many of these were longer than a row and lost their end.
+        short: how many were left out, having nothing to train on.
+    """
+
+    rows: Rows
+    documents: int
+    cut: int
+    short: int
+
+
+def read_samples(
+    path: Path,
+    tokenizer: Any,
+    *,
+    length: int,
+    vocab: int,
+    on_document: Callable[[int], None] | None = None,
+) -> Samples:
+    """Read and pack a file.
+
+    Args:
+        path: `.jsonl` or `.parquet`.
+        tokenizer: the model's.
+        length: of a row.
+        vocab: how many tokens the model has; a number beyond them is an error.
+        on_document: called with how many were read.
+
+    Raises:
+        DataError: with file and line: no such file, another kind, malformed, of no known form, or nothing to train on.
+        MissingExtra: Parquet without pyarrow.
+    """
+    readers = {".jsonl": _json_lines, ".parquet": _parquet}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(
+            f"samples of kind {path.suffix or 'without a suffix'!r} are not known",
+            where=str(path),
+            mend=f"give one of {', '.join(readers)}",
+        )
+
+    def documents() -> Iterator[Document]:
+        for number, (where, record) in enumerate(reader(path), start=1):
+            document = _document(record, tokenizer, where)
+            if any(not 0 <= token < vocab for token in document.tokens):
+                raise DataError(
+                    f"a token outside the vocabulary of {vocab}",
+                    where=where,
+                    mend="is it another model's text?",
+                )
+            yield document
+            if on_document is not None:
+                on_document(number)
+
+    try:
+        return pack_documents(documents(), length)
+    except DataError as error:
+        raise error if error.where else DataError(error.what, where=str(path), mend=error.mend) from error
+
+
+def pack_documents(documents: Iterable[Document], length: int) -> Samples:
+    """Fill rows with whole documents, one after another; one that does not fit begins the next row.
+
+    Args:
+        documents: in order.
+        length: of a row.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    rows: list[list[Document]] = []
+    room = count = cut = short = 0
+    for document in documents:
+        if len(document.tokens) > length:
+            document, cut = Document(document.tokens[:length], document.mask[:length]), cut + 1
+        if not any(document.mask):
+            short += 1
+            continue
+        if len(document.tokens) > room:
+            rows.append([])
+            room = length
+        rows[-1].append(document)
+        room -= len(document.tokens)
+        count += 1
+    if not rows:
+        raise DataError("nothing to train on", mend="give samples with completions")
+    tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    segments = torch.full((len(rows), length), -1)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for row, inside in enumerate(rows):
+        at = 0
+        for number, document in enumerate(inside):
+            end = at + len(document.tokens)
+            tokens[row, at:end] = torch.tensor(list(document.tokens))
+            mask[row, at:end] = torch.tensor(list(document.mask))
+            segments[row, at:end] = number
+            at = end
+    return Samples(Rows(tokens, segments, mask), count, cut, short)
+
+
+# -- one record -------------------------------------------------------------------------------------------------------
+
+
+def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document:
+    if (ids := record.get("input_ids")) is not None:
+        mask = record.get("loss_mask")
+        mask = [1] * len(ids) if mask is None else mask
+        if len(mask) != len(ids) or not all(isinstance(t, int) for t in ids):
+            raise DataError(f"{len(ids)} input_ids with {len(mask)} of loss_mask", where=where)
+        return Document(list(ids), [bool(m) for m in mask])
+    if (messages := record.get("messages")) is not None:
+        return _chat(messages, tokenizer, where)
+    if isinstance(completion := record.get("completion"), str) and isinstance(record.get("prompt"), str):
+        prompt = _encode(tokenizer, record["prompt"], special=True)
+        answer = _encode(tokenizer, completion, special=False)
+        return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+    if isinstance(text := record.get("text"), str):
+        ids = _encode(tokenizer, text, special=True)
+        return Document(ids, [True] * len(ids))
+    raise DataError(
+        f"a record with {', '.join(map(repr, list(record)[:4])) or 'nothing'}",
+        where=where,
+        mend="give prompt and completion, messages, text, or input_ids",
+    )
+
+
+def _chat(messages: Any, tokenizer: Any, where: str) -> Document:
+    messages = list(messages)
+    if (
+        not messages
+        or not all(isinstance(m, Mapping) for m in messages)
+        or messages[-1].get("role") != "assistant"
+    ):
+        raise DataError(
+            "the chat does not end with the assistant", where=where, mend="end it with what the policy said"
+        )
+    try:
+        whole = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+        asked = list(
+            tokenizer.apply_chat_template(
+                messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False
+            )
+        )
+    except Exception as error:  # templates raise whatever they like
+        raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
+    if whole[: len(asked)] != asked:
+        raise DataError(
+            "the chat template writes the prompt otherwise once it is answered",
+            where=where,
+            mend="give prompt and completion, or input_ids with loss_mask",
+        )
+    return Document(whole, [False] * len(asked) + [True] * (len(whole) - len(asked)))
+
+
+def _encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                where = f"{path}:{number}"
+                if len(line) > LONGEST_LINE:
+                    raise DataError(
+                        f"a line of {len(line):,} characters", where=where, mend="split the document"
+                    )
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise DataError(f"not JSON ({error})", where=where) from error
+                if not isinstance(record, Mapping):
+                    raise DataError("not a JSON object", where=where)
+                yield where, record
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8", where=str(path)) from error
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(1024):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path}: row {number}", {n: v for n, v in record.items() if v is not None}
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError("cannot be read as Parquet", where=str(path)) from error

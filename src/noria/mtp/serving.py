@@ -1,0 +1,120 @@
+"""What to tell serving engines so that a head drafts from its distribution and drafts are verified by rejection.
+
+Both have it switched off by default: vLLM drafts the argmax, SGLang compares with it. Settings that change the target's
+law are found, and refused where the text trains a policy.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noria.core.errors import ConfigError
+from noria.mtp.verify import Rule
+
+__all__ = ["ServingConfig", "lossy_settings", "refuse_lossy", "serving_config"]
+
+MAX_GAMMA = 32
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """How to serve a model with its head.
+
+    Attributes:
+        vllm: the value of vLLM's `speculative_config` (and of `trl vllm-serve --speculative_config`).
+        sglang: SGLang's flags.
+    """
+
+    vllm: Mapping[str, Any]
+    sglang: Sequence[str]
+
+    def text(self, model: str) -> str:
+        """Commands to copy."""
+        config = shlex.quote(json.dumps(self.vllm))
+        return "\n".join(
+            [
+                "# vLLM",
+                f"vllm serve {shlex.quote(model)} --speculative_config {config}",
+                "# TRL on vLLM",
+                f"trl vllm-serve --model {shlex.quote(model)} --speculative_config {config}",
+                "# SGLang",
+                f"python -m sglang.launch_server --model-path {shlex.quote(model)} {' '.join(self.sglang)}",
+            ]
+        )
+
+
+def serving_config(gamma: int = 3, rule: Rule = "rejection") -> ServingConfig:
+    """Settings of vLLM (0.11 on) and SGLang (0.5.23) for γ drafts a round.
+
+    Raises:
+        ConfigError: γ out of range, or a rule that the engines do not have.
+    """
+    if not 1 <= gamma <= MAX_GAMMA:
+        raise ConfigError(f"{gamma} drafts a round", where="gamma", mend=f"give 1 to {MAX_GAMMA}")
+    if rule == "match":
+        raise ConfigError("no engine offers it by name", where="rule match", mend="use rejection")
+    vllm = {
+        "method": "mtp",
+        "num_speculative_tokens": gamma,
+        "draft_sample_method": "greedy" if rule == "target_only" else "probabilistic",
+        "rejection_sample_method": "block" if rule == "block" else "standard",
+    }
+    sglang = [
+        "--speculative-algorithm NEXTN",
+        f"--speculative-num-steps {gamma}",
+        "--speculative-eagle-topk 1",
+        f"--speculative-num-draft-tokens {gamma + 1}",
+    ]
+    if rule != "target_only":
+        sglang.append("--speculative-use-rejection-sampling")
+    if rule == "block":
+        sglang.append("--speculative-use-block-verification")
+    return ServingConfig(vllm, tuple(sglang))
+
+
+def lossy_settings(settings: Mapping[str, Any]) -> list[str]:
+    """The settings, by name, that let through what the target's law would not; names of vLLM, SGLang and others.
+
+    Args:
+        settings: of an engine; `-` and `_` mean the same, dashes in front are ignored.
+    """
+    plain = {str(name).lstrip("-").replace("-", "_"): value for name, value in settings.items()}
+    found = []
+    for name, value in plain.items():
+        if (
+            (name == "rejection_sample_method" and str(value) in ("synthetic", "typical", "lenient"))
+            or (name.startswith("synthetic_acceptance") and value is not None)
+            or (
+                name in ("acceptance_method", "spec_decoding_acceptance_method", "verifier")
+                and "typical" in str(value)
+            )
+        ):
+            found.append(f"{name}={value}")
+        elif name.rpartition("speculative_")[2] in (
+            "accept_threshold",
+            "accept_threshold_single",
+            "accept_threshold_acc",
+            "lenience",
+        ):
+            if float(value) != 1:
+                found.append(f"{name}={value}")
+    return found
+
+
+def refuse_lossy(settings: Mapping[str, Any], *, allow_lossy: bool = False) -> None:
+    """Stop where text that trains a policy would not be the policy's own.
+
+    Raises:
+        ConfigError: a setting changes the law, and `allow_lossy` does not ask for it by name.
+    """
+    found = lossy_settings(settings)
+    if found and not allow_lossy:
+        raise ConfigError(
+            "the rollout would not be the policy's own text",
+            where=", ".join(found),
+            mend="leave it out, or set allow_lossy=true",
+        )
