@@ -18,6 +18,7 @@ from noria.mtp.verify import Rule
 __all__ = ["ServingConfig", "lossy_settings", "refuse_lossy", "serving_config"]
 
 MAX_GAMMA = 32
+_THRESHOLDS = ("accept_threshold", "accept_threshold_single", "accept_threshold_acc", "lenience")
 
 
 @dataclass(frozen=True)
@@ -83,26 +84,19 @@ def lossy_settings(settings: Mapping[str, Any]) -> list[str]:
         settings: of an engine; `-` and `_` mean the same, dashes in front are ignored.
     """
     plain = {str(name).lstrip("-").replace("-", "_"): value for name, value in settings.items()}
-    found = []
-    for name, value in plain.items():
-        if (
-            (name == "rejection_sample_method" and str(value) in ("synthetic", "typical", "lenient"))
-            or (name.startswith("synthetic_acceptance") and value is not None)
-            or (
-                name in ("acceptance_method", "spec_decoding_acceptance_method", "verifier")
-                and "typical" in str(value)
-            )
-        ):
-            found.append(f"{name}={value}")
-        elif name.rpartition("speculative_")[2] in (
-            "accept_threshold",
-            "accept_threshold_single",
-            "accept_threshold_acc",
-            "lenience",
-        ):
-            if float(value) != 1:
-                found.append(f"{name}={value}")
-    return found
+    return [
+        f"{name}={value}" for name, value in plain.items() if value is not None and _is_lossy(name, value)
+    ]
+
+
+def _is_lossy(name: str, value: Any) -> bool:
+    if name.startswith("synthetic_acceptance"):
+        return True
+    if name == "rejection_sample_method":
+        return str(value) in ("synthetic", "typical", "lenient")
+    if name in ("acceptance_method", "spec_decoding_acceptance_method", "verifier"):
+        return "typical" in str(value)
+    return name.removeprefix("speculative_") in _THRESHOLDS and float(value) != 1
 
 
 def refuse_lossy(settings: Mapping[str, Any], *, allow_lossy: bool = False) -> None:
