@@ -1,0 +1,223 @@
+"""Acceptance by closed form, by summing over every text, and by verifying for real: the three agree."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from noria.core.errors import ConfigError, DataError
+from noria.mtp import acceptance as acc
+from noria.mtp.sampling import sample
+from noria.mtp.verify import verify
+
+RULES: tuple[Any, ...] = ("rejection", "target_only", "match", "block")
+
+
+def law(*shape: int, seed: int, sharp: float = 1.5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (sharp * torch.randn(*shape, generator=generator, dtype=torch.float64)).softmax(-1)
+
+
+def tables(vocab: int, steps: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """p_i and q_i for every prefix: [vocab] * (i − 1) + [vocab]."""
+    target = [law(*[vocab] * i, seed=10 * seed + i) for i in range(1, steps + 1)]
+    draft = [
+        (0.6 * p.log() + 0.4 * law(*p.shape, seed=10 * seed + 5 + i).log()).softmax(-1)
+        for i, p in enumerate(target)
+    ]
+    return target, draft
+
+
+def along(table: list[Tensor], text: tuple[int, ...]) -> Tensor:
+    """The rows that a chain forced along the text reads, [steps, vocab]."""
+    return torch.stack([step[text[:i]] for i, step in enumerate(table)])
+
+
+# -- one step ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 30), st.integers(0, 10_000), st.floats(0.1, 6))
+def test_one_step_is_what_the_table_says(vocab: int, seed: int, sharp: float) -> None:
+    p, q = law(5, vocab, seed=seed, sharp=sharp), law(5, vocab, seed=seed + 1, sharp=sharp)
+    rate = {rule: acc.acceptance_rate(p, q, rule) for rule in RULES}
+    tv = (p - q).abs().sum(-1) / 2
+    torch.testing.assert_close(rate["rejection"], 1 - tv)
+    torch.testing.assert_close(rate["block"], rate["rejection"])
+    torch.testing.assert_close(rate["target_only"], p.gather(-1, q.argmax(-1, keepdim=True))[:, 0])
+    torch.testing.assert_close(rate["match"], (p * q).sum(-1))
+    assert (rate["match"] <= torch.minimum(rate["rejection"], p.amax(-1)) + 1e-12).all()
+    assert torch.equal(acc.rejection_wins(p, q), tv < 1 - rate["target_only"])
+    kept = torch.minimum(p, q) + tv[:, None] * acc.residual(p, q)
+    torch.testing.assert_close(kept, p)
+
+
+def test_rejection_is_not_always_the_better_rule() -> None:
+    """Bebop, appendix E: a head that ranks well and is under-confident."""
+    p, q = torch.tensor([0.9, 0.1]), torch.tensor([0.55, 0.45])
+    assert float(acc.overlap(p, q)) == pytest.approx(0.65)
+    assert float(acc.acceptance_rate(p, q, "target_only")) == pytest.approx(0.9)
+    assert float(acc.rejection_gain(p, q)) == pytest.approx(-0.25)
+    assert not acc.rejection_wins(p, q)
+
+
+def test_what_is_no_distribution_has_no_rate() -> None:
+    good = torch.tensor([0.5, 0.5])
+    for bad in ([0.5, 0.2], [1.2, -0.2], [math.nan, 1.0], [math.inf, 0.0], [0.0, 0.0]):
+        for rule in RULES:
+            assert acc.acceptance_rate(torch.tensor(bad), good, rule).isnan()
+            assert acc.acceptance_rate(good, torch.tensor(bad), rule).isnan()
+        assert acc.residual(good, torch.tensor(bad)).isnan().all()
+    assert acc.is_distribution(torch.tensor([[0.3, 0.7], [0.3, 0.8]])).tolist() == [True, False]
+
+
+def test_after_a_rejection_by_round_off_the_next_token_is_the_targets() -> None:
+    p = law(4, 9, seed=3)
+    assert torch.equal(acc.residual(p, p), p)
+
+
+# -- chains -----------------------------------------------------------------------------------------------------------
+
+
+def test_rates_of_a_chain_and_its_length() -> None:
+    alpha = torch.tensor([0.8, 0.5, 0.25])
+    prefix = acc.prefix_rates(alpha)
+    torch.testing.assert_close(prefix, torch.tensor([0.8, 0.4, 0.1]))
+    torch.testing.assert_close(acc.conditional_rates(prefix), alpha)
+    assert float(acc.accept_length(prefix)) == pytest.approx(2.3)
+    assert float(acc.accept_rate(prefix)) == pytest.approx(1.3 / 3)
+    assert acc.prefix_rates(torch.tensor([0.5, 0.0, math.nan])).tolist() == [0.5, 0.0, 0.0]
+    assert acc.conditional_rates(torch.tensor([0.5, 0.0, 0.0]))[1:].tolist()[0] == 0.0
+    assert acc.conditional_rates(torch.tensor([0.0, 0.0]))[1].isnan()
+    assert acc.constant_alpha_length(0.6, 3) == pytest.approx((1 - 0.6**4) / 0.4)
+    assert acc.constant_alpha_length(1, 5) == 6
+    assert acc.constant_alpha_length(0.3, 0) == 1
+    with pytest.raises(DataError, match="probability"):
+        acc.constant_alpha_length(1.1, 3)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("writer", ["target", "draft"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_estimate_has_no_bias(rule: Any, writer: Any, seed: int) -> None:
+    """Its mean over every text, weighed by the chance that its writer wrote it, is the sum over all prefixes."""
+    vocab, steps = 3, 3
+    target, draft = tables(vocab, steps, seed)
+    exact = acc.enumerated_prefix_rates(target, draft, rule)
+    mean = torch.zeros(steps, dtype=torch.float64)
+    for text in itertools.product(range(vocab), repeat=steps):
+        p, q = along(target, text), along(draft, text)
+        wrote = p
+        if writer == "draft":
+            greedy = torch.nn.functional.one_hot(q.argmax(-1), vocab).double()
+            wrote = greedy if rule == "target_only" else q
+        chance = float(wrote.gather(-1, torch.tensor(text)[:, None]).prod())
+        if chance:
+            mean += chance * acc.unbiased_prefix_rates(p, q, torch.tensor(text), rule, written_by=writer)
+    torch.testing.assert_close(mean, exact, rtol=1e-12, atol=1e-14)
+    assert (exact.diff() <= 1e-15).all()
+
+
+def test_the_papers_product_is_biased_from_the_second_step_on() -> None:
+    target, draft = tables(3, 3, seed=1)
+    exact = acc.enumerated_prefix_rates(target, draft, "rejection")
+    mean = torch.zeros(3, dtype=torch.float64)
+    for text in itertools.product(range(3), repeat=3):
+        p, q = along(target, text), along(draft, text)
+        chance = p.gather(-1, torch.tensor(text)[:, None]).prod()
+        mean += chance * acc.factorised_prefix_rates(p, q, "rejection")
+    assert float(mean[0]) == pytest.approx(float(exact[0]), abs=1e-12)
+    assert ((mean - exact)[1:].abs() > 1e-4).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_block_verification_never_accepts_less(seed: int) -> None:
+    target, draft = tables(3, 4, seed)
+    block = acc.enumerated_prefix_rates(target, draft, "block")
+    assert (block >= acc.enumerated_prefix_rates(target, draft, "rejection") - 1e-12).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_verification_accepts_as_often_as_the_sum_says(rule: Any) -> None:
+    vocab, steps, rounds = 4, 3, 40_000
+    target, draft = tables(vocab, steps + 1, seed=2)
+    generator = torch.Generator().manual_seed(0)
+    drafts = torch.zeros(rounds, 0, dtype=torch.long)
+    probs = []
+    for step in range(steps):
+        q = draft[step][tuple(drafts.T)] if step else draft[0].expand(rounds, -1)
+        token = q.argmax(-1) if rule == "target_only" else sample(q, torch.rand(rounds, generator=generator))
+        drafts = torch.cat([drafts, token[:, None]], 1)
+        probs.append(q)
+    p = torch.stack(
+        [target[i][tuple(drafts[:, :i].T)] if i else target[0].expand(rounds, -1) for i in range(steps + 1)],
+        1,
+    )
+    verdict = verify(
+        drafts,
+        p.float(),
+        torch.stack(probs, 1).float(),
+        rule=rule,
+        accept=torch.rand(rounds, steps, generator=generator, dtype=torch.float64),
+        residual=torch.rand(rounds, steps + 1, generator=generator, dtype=torch.float64),
+    )
+    exact = acc.enumerated_prefix_rates(target[:steps], draft[:steps], rule)
+    for step in range(steps):
+        measured = float((verdict.accepted > step).double().mean())
+        error = math.sqrt(float(exact[step]) * (1 - float(exact[step])) / rounds)
+        assert abs(measured - float(exact[step])) < 4 * error
+
+
+def test_a_chain_ends_where_something_is_missing() -> None:
+    p, q = law(2, 4, 5, seed=1), law(2, 4, 5, seed=2)
+    tokens = p.argmax(-1)
+    whole = acc.unbiased_prefix_rates(p, q, tokens, "rejection")
+    valid = torch.tensor([[True] * 4, [True, True, False, True]])
+    cut = acc.unbiased_prefix_rates(p, q, tokens, "rejection", valid=valid)
+    assert torch.equal(cut[0], whole[0])
+    assert torch.equal(cut[1, :2], whole[1, :2])
+    assert cut[1, 2:].isnan().all()
+    ended = tokens.clone()
+    ended[0, 1] = -1
+    after = acc.unbiased_prefix_rates(p, q, ended, "rejection")
+    assert not after[0, :2].isnan().any()
+    assert after[0, 2:].isnan().all()
+    impossible = p.clone()
+    impossible[0, 0] = torch.nn.functional.one_hot((tokens[0, 0] + 1) % 5, 5)
+    assert acc.unbiased_prefix_rates(impossible, q, tokens, "rejection")[0, 1:].isnan().all()
+    summary = acc.summarise(cut)
+    assert (summary.count, summary.excluded) == (1, 1)
+    torch.testing.assert_close(summary.prefix, whole[0].double())
+
+
+def test_the_summary_takes_the_ratio_of_means() -> None:
+    chains = torch.tensor([[0.9, 0.8], [0.1, 0.0]])
+    summary = acc.summarise(chains)
+    torch.testing.assert_close(summary.conditional, torch.tensor([0.5, 0.8], dtype=torch.float64))
+    assert summary.length == pytest.approx(1.9)
+    assert summary.rate == pytest.approx(0.45)
+    assert acc.summarise(torch.full((3, 2), math.nan)).prefix.isnan().all()
+
+
+def test_errors_say_what_is_wrong() -> None:
+    p = law(2, 4, seed=1)
+    with pytest.raises(DataError):
+        acc.overlap(p, p[:, :3])
+    with pytest.raises(ConfigError, match="typical"):
+        acc.acceptance_rate(p, p, "typical")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="target or draft"):
+        acc.unbiased_prefix_rates(p[None], p[None], torch.zeros(1, 2).long(), "match", written_by="me")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no product of steps"):
+        acc.factorised_prefix_rates(p[None], p[None], "block")
+    with pytest.raises(DataError):
+        acc.unbiased_prefix_rates(p[None], p[None], torch.full((1, 2), 9), "match")
+    with pytest.raises(DataError, match="axes of one size"):
+        acc.enumerated_prefix_rates([p], [p], "match")
