@@ -86,6 +86,6 @@ def test_a_full_cache_says_so() -> None:
 def test_recurrent_layers_are_refused() -> None:
     assert attention_kinds(Qwen3Config(num_hidden_layers=2)) == ["full_attention"] * 2
     config = Qwen3Config(num_hidden_layers=2)
-    config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(ModelError, match="linear_attention"):
+    config.layer_types = ["mamba", "full_attention"]
+    with pytest.raises(ModelError, match="mamba"):
         attention_kinds(config)

@@ -203,9 +203,7 @@ def test_layers_are_counted_behind_the_backbone() -> None:
 # -- heads that decode ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("family", "layers"), [(f, n) for f in ("qwen3", "deepseek_v3", "mimo") for n in (1, 3)]
-)
+@pytest.mark.parametrize(("family", "layers"), [(f, n) for f in BACKBONES for n in (1, 3)])
 def test_a_head_drafts_and_the_tokens_stay_the_models(family: str, layers: int) -> None:
     model = tiny(family)
     drafter = HeadDrafter(head_of(model, family, layers=layers))

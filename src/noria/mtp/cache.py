@@ -19,14 +19,14 @@ __all__ = ["RaggedCache", "attention_kinds"]
 
 
 def attention_kinds(config: PreTrainedConfig) -> list[str]:
-    """The kind of attention of each layer, `full_attention` or `sliding_attention`.
+    """The kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`.
 
     Raises:
-        ModelError: some layer keeps a recurrent state, which cannot be rolled back by length.
+        ModelError: some layer is of another kind, whose state cannot be taken back.
     """
     text = config.get_text_config()
     kinds = list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)
-    if other := sorted(set(kinds) - {"full_attention", "sliding_attention"}):
+    if other := sorted(set(kinds) - {"full_attention", "sliding_attention", "linear_attention"}):
         raise ModelError(
             f"layers of kind {', '.join(other)} keep a state that a rejected draft would spoil",
             where=type(config).__name__,
@@ -51,8 +51,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         super().__init__(layers=[])
         self.rows, self.capacity, self.window = rows, capacity, window
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
         self._positions = torch.zeros(rows, 0, dtype=torch.long, device=device)
         self._seen = 0
         self._together: int | None = None
@@ -79,6 +79,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         keys = torch.arange(self._seen, device=self._positions.device)
         visible = keys <= self._positions[:, None, :, None]
         masks: dict[str, Tensor | None] = {"full_attention": None if alone else _additive(visible, dtype)}
+        masks["linear_attention"] = None  # such layers take their tokens in order
         if self.window is not None:
             near = visible & (keys > self._positions[:, None, :, None] - self.window)
             masks["sliding_attention"] = _additive(near, dtype)
@@ -88,10 +89,10 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Write keys and values [rows, heads, n, dim] at the positions placed; return all up to the last one."""
-        while len(self._keys) <= layer_idx:
+        if layer_idx not in self._keys:
             shape = (self.rows, key_states.shape[1], self.capacity)
-            self._keys.append(key_states.new_zeros(*shape, key_states.shape[-1]))
-            self._values.append(value_states.new_zeros(*shape, value_states.shape[-1]))
+            self._keys[layer_idx] = key_states.new_zeros(*shape, key_states.shape[-1])
+            self._values[layer_idx] = value_states.new_zeros(*shape, value_states.shape[-1])
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         if self._together is not None:
             end = self._together + key_states.shape[2]
@@ -109,8 +110,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
 
     def keep(self, rows: Tensor) -> None:
         """Keep these rows only, in this order: finished requests leave the batch."""
-        self._keys = [keys[rows] for keys in self._keys]
-        self._values = [values[rows] for values in self._values]
+        self._keys = {layer: keys[rows] for layer, keys in self._keys.items()}
+        self._values = {layer: values[rows] for layer, values in self._values.items()}
         self.lengths = self.lengths[rows]
         self.rows = len(rows)
 

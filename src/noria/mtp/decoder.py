@@ -15,6 +15,7 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, ModelError
 from noria.mtp.cache import RaggedCache, attention_kinds
+from noria.mtp.recurrent import RecurrentStates, linear_layers
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
 from noria.mtp.verify import Rule, Verdict, verify
 
@@ -94,7 +95,7 @@ class Decoder:
     """Decodes with a model and a drafter.
 
     Args:
-        model: a Hugging Face causal language model whose layers are all attention.
+        model: a Hugging Face causal language model of full, sliding or linear attention layers.
         drafter: what drafts; None decodes plainly, one token a pass.
         gamma: drafts a round.
         rule: how drafts are verified.
@@ -103,7 +104,7 @@ class Decoder:
 
     Raises:
         ConfigError: `gamma` out of range.
-        ModelError: the model keeps recurrent states, or does more to its logits than its output layer does.
+        ModelError: a layer's state cannot be taken back, or the model does more to its logits than its output layer does.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Decoder:
         )  # such models take a mask for each kind of layer
         self.window = text.sliding_window if "sliding_attention" in kinds else None
         self.base, self.head = model.base_model, model.get_output_embeddings()
+        self._linear = linear_layers(model.get_decoder(), kinds)
         self.eos = _end_tokens(text) if eos is None else list(eos)
         self.device = next(model.parameters()).device
         self._check_head()
@@ -146,12 +148,14 @@ class Decoder:
         batch = _Batch.of([requests[n] for n in alive.tolist()], self.device)
         room = int((batch.lengths + batch.limits).max()) + self.gamma + 1
         cache = RaggedCache(len(alive), room, window=self.window, device=self.device)
+        states = RecurrentStates(self._linear, len(alive))
         if self.drafter is not None:
             self.drafter.begin(len(alive), room)
 
         # The prompt, padded on the right: what lies behind a row's end is hidden until it is overwritten.
         positions = torch.arange(batch.prompts.shape[1], device=self.device).expand_as(batch.prompts)
-        hidden = self._forward(batch.prompts, positions, cache)
+        with states.attached(batch.lengths):
+            hidden = self._forward(batch.prompts, positions, cache)
         row = torch.arange(len(alive), device=self.device)
         verdict = self._judge(batch, hidden[row, batch.lengths - 1][:, None], None, None)
         following = torch.cat([batch.prompts[:, 1:], batch.prompts[:, :1]], dim=1)
@@ -168,16 +172,19 @@ class Decoder:
                     t[kept] for t in (hidden, following, positions, counts)
                 )
                 cache.keep(kept)
+                states.keep(kept)
                 if self.drafter is not None:
                     self.drafter.keep(kept)
             drafts, probs = self._draft(batch, hidden, following, positions, counts)
             tokens = torch.cat([batch.last[:, None], drafts.clamp(min=0)], dim=1)
             start = batch.lengths + batch.emitted - 1
             positions = start[:, None] + torch.arange(tokens.shape[1], device=self.device)
-            hidden = self._forward(tokens, positions, cache)
+            with states.attached(torch.full_like(start, tokens.shape[1])):
+                hidden = self._forward(tokens, positions, cache)
             verdict = self._judge(batch, hidden, drafts, probs)
             following, counts = verdict.tokens.clamp(min=0), verdict.lengths
             cache.lengths = start + counts
+            states.settle(counts)
 
     # -- a round ----------------------------------------------------------------------------------------------
 
