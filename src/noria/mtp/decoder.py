@@ -104,7 +104,7 @@ class Decoder:
 
     Raises:
         ConfigError: `gamma` out of range.
-        ModelError: a layer's state cannot be taken back, or the model does more to its logits than its output layer does.
+        ModelError: a layer keeps a state that cannot be taken back, or logits are not the output layer's alone.
     """
 
     def __init__(
