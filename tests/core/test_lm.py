@@ -105,13 +105,13 @@ def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
 
 def test_the_model_that_ships_has_learnt_both_of_its_texts(sources: list[str]) -> None:
     model, tokenizer = small_lm()
-    assert sum(p.numel() for p in model.parameters()) < 3e6
+    assert sum(p.numel() for p in model.parameters()) < 3.1e6
     problems = arithmetic(80, seed=7)
     both = {
-        "code": (tokenizer(sources[:6])["input_ids"], 4.2),
+        "code": (tokenizer(sources[:6])["input_ids"], 4.0),
         "arithmetic": (
             tokenizer(["\n".join(p.text for p in problems[i : i + 8]) for i in range(0, 80, 8)])["input_ids"],
-            0.75,
+            0.65,
         ),
     }
     for name, (ids, most) in both.items():
@@ -122,10 +122,12 @@ def test_the_model_that_ships_has_learnt_both_of_its_texts(sources: list[str]) -
 
 def test_it_can_be_built_again(tmp_path: Path) -> None:
     losses: list[float] = []
-    build_small_lm(tmp_path / "lm", steps=3, on_step=lambda step, loss: losses.append(loss))
+    held_out = build_small_lm(tmp_path / "lm", steps=3, on_step=lambda step, loss: losses.append(loss))
     model, tokenizer = load_lm(tmp_path / "lm")
     shipped, words = small_lm()
     one, other = model.config.to_dict(), shipped.config.to_dict()
     assert one | {"_name_or_path": None} == other | {"_name_or_path": None}
     assert words.get_vocab().keys() & tokenizer.get_vocab().keys()
+    assert held_out.keys() == {"code", "arithmetic"}
+    assert all(nats == pytest.approx(losses[-1], abs=1) for nats in held_out.values())
     assert losses[0] == pytest.approx(7.6, abs=0.3), "log 2048: it starts knowing nothing"
