@@ -42,7 +42,7 @@ def complaint(path: Path, **caps: int) -> str:
 def test_a_prompt_a_line_in_order_without_blanks_and_repetitions(tmp_path: Path) -> None:
     prompts = read_prompts(write(tmp_path, "a.txt", "a cat\r\n\n  a dog \n \t\na cat\n\u00a0\nun été\n"))
     assert prompts.texts == ("a cat", "a dog", "un été")
-    assert (prompts.duplicates, prompts.blank, len(prompts)) == (1, 4, 3)
+    assert (prompts.duplicates, prompts.blank, len(prompts)) == (1, 3, 3)
     assert prompts.source == str(tmp_path / "a.txt")
 
 

@@ -437,7 +437,7 @@ def test_places_that_are_taken(tiny: Open, folders: dict[str, Path], tmp_path: P
     adapter = tiny("sd3")
     network = adapter.network
     for place in (adapter.folder, adapter.folder / "out", adapter.folder.parent):
-        with pytest.raises(ConfigError, match="overlap"):
+        with pytest.raises(RunError, match="overlap"):
             export_student(adapter, network, place, overwrite=True)
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("years of work")

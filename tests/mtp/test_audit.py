@@ -16,8 +16,9 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
 from noria.mtp.audit import AuditReport, Check, Engine, Request, Tokens, audit
+from noria.mtp.names import Rule
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
-from noria.mtp.verify import Rule, verify
+from noria.mtp.verify import verify
 
 torch.set_num_threads(1)
 RULES: tuple[Rule, ...] = get_args(Rule)

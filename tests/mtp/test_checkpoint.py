@@ -198,7 +198,7 @@ def test_what_is_no_place_no_head_or_no_model(tmp_path: Path) -> None:
         save_with_head(model, head, tmp_path / "model", tmp_path / "model" / "out")
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="is no model"):
+    with pytest.raises(RunError, match="no earlier export"):
         save_with_head(model, head, tmp_path / "model", tmp_path / "else", overwrite=True)
     with pytest.raises(ModelError, match="no safetensors"):
         load_head(model, tmp_path / "else")

@@ -13,13 +13,14 @@ from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from noria.core.runs import Run, read_metrics
 from noria.mtp.config import TrainConfig
+from noria.mtp.data import Rows
 from noria.mtp.decoder import Decoder, Request
 from noria.mtp.drafter import HeadDrafter
 from noria.mtp.evaluate import evaluate_head
-from noria.mtp.heads import MTPHead
+from noria.mtp.heads import MTPHead, backbone_states
 from noria.mtp.losses import LOSSES
 from noria.mtp.sampling import SamplingParams
-from noria.mtp.trainer import HeadTrainer, Rows, backbone_states
+from noria.mtp.trainer import HeadTrainer
 from tests.mtp.tiny_models import VOCAB, head_of, tiny
 
 

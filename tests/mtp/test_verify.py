@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from noria.mtp.names import Rule
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
-from noria.mtp.verify import Rule, Verdict, verify
+from noria.mtp.verify import Verdict, verify
 
 torch.set_num_threads(1)
 RULES: tuple[Rule, ...] = get_args(Rule)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noria.core.errors import DataError, RunError
@@ -115,6 +115,42 @@ def remove_folder(folder: Path) -> None:
 
 
 # -- folders that appear whole ----------------------------------------------------------------------------------------
+
+
+def check_output(
+    output: Path, source: Path, *, overwrite: bool, marks: Sequence[str], in_place: bool = False
+) -> None:
+    """Whether a folder may be written from another one, without losing anything that is not ours to lose.
+
+    Args:
+        output: the folder to write.
+        source: what it is made of.
+        overwrite: an earlier output may be replaced.
+        marks: files by which an earlier output is known.
+        in_place: the source itself may be replaced.
+
+    Raises:
+        RunError: the two overlap, something else is there, or an earlier output and no leave to overwrite it.
+    """
+    here, there = output.resolve(), source.resolve()
+    if here in there.parents or there in here.parents or (here == there and not in_place):
+        raise RunError(f"it overlaps {source}", where=str(output), mend="choose a folder elsewhere")
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise RunError(
+            "there is something that is no folder", where=str(output), mend="choose another folder"
+        )
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not overwrite:
+        raise RunError(
+            "the folder exists already", where=str(output), mend="choose another, or ask for overwriting it"
+        )
+    if not all((output / mark).is_file() for mark in marks):
+        raise RunError(
+            "the folder is no earlier export, so it is not overwritten",
+            where=str(output),
+            mend="choose another folder",
+        )
 
 
 @contextlib.contextmanager

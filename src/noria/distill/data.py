@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from noria.core.errors import ConfigError, DataError, require
+from noria.core.records import json_record, lines
 
 __all__ = ["ImageSet", "Prompts", "digits", "mnist", "read_prompts"]
 
@@ -32,6 +33,7 @@ MAX_CHARACTERS = 10_000
 MAX_BYTES = 2**29
 
 _BLANKS = " \t\r\n\v\f"
+_WRITE = 'write {"prompt": "..."}'
 _PROMPT_ORDER, _HELD_OUT, _BALANCED = 1, 2, 3  # what a Philox stream is for: no two uses share one
 
 
@@ -118,7 +120,11 @@ def read_prompts(path: Path, *, max_characters: int = MAX_CHARACTERS, max_bytes:
             field of that name, a prompt that is too long, or none at all.
         MissingExtra: Parquet without pyarrow.
     """
-    readers = {".txt": _lines, ".jsonl": _json_lines, ".parquet": _parquet}
+    readers: dict[str, Callable[[Path, int], Iterator[tuple[str, str]]]] = {
+        ".txt": lambda path, most: lines(path, max_bytes=most),
+        ".jsonl": _json_lines,
+        ".parquet": _parquet,
+    }
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise DataError(
@@ -159,60 +165,20 @@ def _check_prompt(text: str, where: str, max_characters: int) -> None:
         )
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a file of at most `max_bytes`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    if len(content) > max_bytes:
-        raise DataError(f"larger than {max_bytes:,} bytes", where=str(path), mend="split the file")
-    return content
-
-
-def _lines(path: Path, max_bytes: int) -> Iterator[tuple[str, str]]:
-    """(where, line) of a UTF-8 file."""
-    content = _read(path, max_bytes).removeprefix(b"\xef\xbb\xbf")
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        try:
-            yield where, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"not UTF-8: byte {error.start + 1} of the line is 0x{line[error.start]:02x} ({error.reason})",
-                where=where,
-                mend="save the file as UTF-8",
-            ) from error
-
-
 def _json_lines(path: Path, max_bytes: int) -> Iterator[tuple[str, str]]:
-    """(where, prompt) of a file with a JSON object a line."""
-    for where, line in _lines(path, max_bytes):
-        if not line.strip(_BLANKS):
-            yield where, ""
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg} at character {error.pos + 1}", where=where) from error
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # a number of thousands of digits, thousands of brackets
-            raise DataError(f"not JSON that can be read ({type(error).__name__})", where=where) from error
-        if not isinstance(entry, dict):
-            raise DataError("not a JSON object", where=where, mend='write {"prompt": "..."}')
-        yield where, _prompt_of(entry, where)
+    """(where, prompt) of a file with a JSON object a line; of a blank line, a blank."""
+    for where, line in lines(path, max_bytes=max_bytes):
+        blank = not line.strip(_BLANKS)
+        yield where, "" if blank else _prompt_of(json_record(line, where, mend=_WRITE), where)
 
 
-def _prompt_of(entry: dict[str, Any], where: str) -> str:
+def _prompt_of(entry: Mapping[str, Any], where: str) -> str:
     key = next((key for key in PROMPT_KEYS if key in entry), None)
     if key is None:
         raise DataError(
             f"no field {' or '.join(PROMPT_KEYS)} (there is {_listed(entry)})",
             where=where,
-            mend='write {"prompt": "..."}',
+            mend=_WRITE,
         )
     text = entry[key]
     if not isinstance(text, str):
@@ -281,6 +247,18 @@ def _first_line(error: Exception) -> str:
 
 
 # --- images -------------------------------------------------------------------------------------------------
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file of at most `max_bytes`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    if len(content) > max_bytes:
+        raise DataError(f"larger than {max_bytes:,} bytes", where=str(path), mend="split the file")
+    return content
 
 
 @dataclass(frozen=True, eq=False)

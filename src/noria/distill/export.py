@@ -23,8 +23,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
-from noria.core.files import appearing, inside
+from noria.core.errors import CheckpointError, ConfigError, ModelError, require
+from noria.core.files import appearing, check_output, inside
 from noria.distill.adapters import FlowAdapter
 from noria.distill.few_step import RECORD, pipeline_source
 
@@ -144,8 +144,7 @@ def export_student(
             mend="give the model that the student was distilled from",
         )
     folder = folder.expanduser().absolute()
-    _check_apart(folder, base)
-    _check_free(folder, overwrite=overwrite)
+    check_output(folder, base, overwrite=overwrite, marks=("pipeline.py", "model_index.json"))
 
     original = _plain(adapter.network.state_dict())
     matrices = _lora_matrices(student, role, lora_scaling)
@@ -403,35 +402,6 @@ def _write_lora(matrices: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({f"transformer.{name}": m.contiguous() for name, m in matrices.items()}, path, {"format": "pt"})
-
-
-def _check_apart(folder: Path, base: Path) -> None:
-    here, there = folder.resolve(), base.resolve()
-    if here == there or here in there.parents or there in here.parents:
-        raise ConfigError(
-            f"the export {here} and its base model {there} overlap",
-            where="export",
-            mend="choose a folder elsewhere",
-        )
-
-
-def _check_free(folder: Path, *, overwrite: bool) -> None:
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise RunError(
-            "there is something that is no folder", where=str(folder), mend="choose another folder"
-        )
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise RunError(
-            "the folder exists already", where=str(folder), mend="choose another, or ask for overwriting it"
-        )
-    if not (folder / "pipeline.py").is_file() or not (folder / "model_index.json").is_file():
-        raise RunError(
-            "the folder is no earlier export, so it is not overwritten",
-            where=str(folder),
-            mend="choose another folder",
-        )
 
 
 # -- the card ---------------------------------------------------------------------------------------------------------

@@ -33,11 +33,10 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.verify import Rule
+from noria.mtp.names import Rule
 
 __all__ = [
     "ChainAcceptance",
-    "Rule",
     "Writer",
     "accept_length",
     "accept_rate",

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.stats import Interval
-from noria.mtp.verify import Rule
+from noria.mtp.names import MAX_GAMMA, Rule
 
 __all__ = [
-    "MAX_GAMMA",
     "Advice",
     "Option",
     "RuleAdvice",
@@ -30,9 +29,6 @@ __all__ = [
     "break_even_length",
     "speed_up",
 ]
-
-MAX_GAMMA = 32
-"""The most drafts a round may have."""
 
 RISE = 0.02  # by how much noise may lift one prefix rate above the one before
 

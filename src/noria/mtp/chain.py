@@ -12,7 +12,7 @@ the chain at hand. `ttt` computes just that for all roots at once (training-time
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from transformers import AttentionInterface, Cache
 
 from noria.core.errors import DataError
 
-__all__ = ["ATTENTION", "Aligned", "ChainAttention", "ChainCache", "align", "causal_mask", "shifted"]
-
-ChainAttention = Literal["ttt", "parallel"]
+__all__ = ["ATTENTION", "Aligned", "ChainCache", "align", "causal_mask", "shifted"]
 
 ATTENTION = "noria_chain"
 """The name of the attention below in a configuration's `_attn_implementation`."""

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from noria.core.errors import CheckpointError, ModelError, RunError
-from noria.core.files import appearing, inside
+from noria.core.errors import CheckpointError, ModelError
+from noria.core.files import appearing, check_output, inside
 from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import PARTS, Layout, layers_in, layout_of
 
@@ -168,7 +168,7 @@ def save_with_head(
     from safetensors.torch import save_file
 
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
-    _check_place(source, output, overwrite=overwrite)
+    check_output(output, source, overwrite=overwrite, marks=("config.json",), in_place=True)
     files = ModelFiles.of(source)
     _check_backbone(backbone, files)
     tensors = head_tensors(backbone, head)
@@ -329,23 +329,6 @@ def _fill(weight: Tensor, stored: Tensor | None, key: str, folder: Path) -> None
         raise CheckpointError(f"{key} holds values that are not finite", where=str(folder))
     with torch.no_grad():
         weight.copy_(stored)
-
-
-def _check_place(source: Path, output: Path, *, overwrite: bool) -> None:
-    if output != source and (output in source.parents or source in output.parents):
-        raise RunError(f"it overlaps the model {source}", where=str(output), mend="choose a folder elsewhere")
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise RunError(
-            "there is something that is no folder", where=str(output), mend="choose another folder"
-        )
-    if not output.exists() or not any(output.iterdir()):
-        return
-    if not overwrite:
-        raise RunError("the folder exists already", where=str(output), mend="choose another, or overwrite it")
-    if not (output / "config.json").is_file():
-        raise RunError(
-            "it is no model, so it is not overwritten", where=str(output), mend="choose another folder"
-        )
 
 
 def _check_backbone(backbone: Any, files: ModelFiles) -> None:

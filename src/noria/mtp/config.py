@@ -7,10 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from noria.core.config import Config
+from noria.mtp.names import MAX_GAMMA, ChainAttention, LayoutName, LossName
 
 __all__ = ["TrainConfig"]
-
-LossName = Literal["ce", "kl_div", "rkl", "tv", "nla", "lk_hybrid", "e2e_tv", "e2e_tv_exact"]
 
 
 class TrainConfig(Config):
@@ -24,12 +23,12 @@ class TrainConfig(Config):
     model: str | None = None
     data: str | None = None
     name: str = "head"
-    layout: Literal["qwen", "deepseek", "mimo"] | None = None
-    layers: int = Field(1, ge=1, le=32)
+    layout: LayoutName | None = None
+    layers: int = Field(1, ge=1, le=MAX_GAMMA)
     start: Literal["auto", "checkpoint", "fresh"] = "auto"
     loss: LossName = "e2e_tv"
-    train_gamma: int = Field(5, ge=1, le=32)
-    chain_attention: Literal["ttt", "parallel"] | None = None
+    train_gamma: int = Field(5, ge=1, le=MAX_GAMMA)
+    chain_attention: ChainAttention | None = None
     temperature: float = Field(1.0, gt=0)
     step_weights: tuple[float, ...] | None = None
     steps: int = Field(1000, ge=0)

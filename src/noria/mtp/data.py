@@ -12,21 +12,18 @@ One object a line (`.jsonl`) or one row each (`.parquet`), in any of four forms:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from noria.core.errors import DataError, require
-from noria.mtp.trainer import Rows
+from noria.core.errors import DataError
+from noria.core.records import read_records
 
-__all__ = ["Document", "Samples", "pack_documents", "read_samples"]
-
-LONGEST_LINE = 2**26
-"""Characters of a line that are let in."""
+__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +32,48 @@ class Document:
 
     tokens: Sequence[int]
     mask: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed text.
+
+    Attributes:
+        tokens: [rows, n] int64.
+        segments: number of each token's document in its row [rows, n], negative for padding.
+        mask: what is trained on [rows, n] bool: the policy's own tokens, not prompts.
+    """
+
+    tokens: Tensor
+    segments: Tensor
+    mask: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
+        return Rows(self.tokens[index], self.segments[index], self.mask[index])
+
+    def to(self, device: Any) -> Rows:
+        """On another device."""
+        return Rows(*(t.to(device) for t in (self.tokens, self.segments, self.mask)))
+
+    @classmethod
+    def of(cls, tokens: Tensor, *, segments: Tensor | None = None, mask: Tensor | None = None) -> Rows:
+        """With one document a row, all of it trained on, where nothing else is said."""
+        return cls(
+            tokens,
+            torch.zeros_like(tokens) if segments is None else segments,
+            torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask,
+        )
+
+    @property
+    def positions(self) -> Tensor:
+        """Of each token in its document [rows, n]."""
+        index = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
+        starts = torch.ones_like(self.tokens, dtype=torch.bool)
+        starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
+        return index - index.where(starts, 0).cummax(1).values
 
 
 @dataclass(frozen=True)
@@ -75,17 +114,10 @@ def read_samples(
         DataError: with file and line: no such file, another kind, malformed, of no known form, or nothing to train on.
         MissingExtra: Parquet without pyarrow.
     """
-    readers = {".jsonl": _json_lines, ".parquet": _parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"samples of kind {path.suffix or 'without a suffix'!r} are not known",
-            where=str(path),
-            mend=f"give one of {', '.join(readers)}",
-        )
+    records = read_records(path, "samples")
 
     def documents() -> Iterator[Document]:
-        for number, (where, record) in enumerate(reader(path), start=1):
+        for number, (where, record) in enumerate(records, start=1):
             document = _document(record, tokenizer, where)
             if any(not 0 <= token < vocab for token in document.tokens):
                 raise DataError(
@@ -199,43 +231,3 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> Document:
 
 def _encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                if len(line) > LONGEST_LINE:
-                    raise DataError(
-                        f"a line of {len(line):,} characters", where=where, mend="split the document"
-                    )
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"not JSON ({error})", where=where) from error
-                if not isinstance(record, Mapping):
-                    raise DataError("not a JSON object", where=where)
-                yield where, record
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8", where=str(path)) from error
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", {n: v for n, v in record.items() if v is not None}
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError("cannot be read as Parquet", where=str(path)) from error

@@ -15,14 +15,12 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, ModelError
 from noria.mtp.cache import RaggedCache, attention_kinds
+from noria.mtp.names import MAX_GAMMA, Rule
 from noria.mtp.recurrent import RecurrentStates, linear_layers
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
-from noria.mtp.verify import Rule, Verdict, verify
+from noria.mtp.verify import Verdict, verify
 
-__all__ = ["MAX_GAMMA", "Completion", "Decoder", "Drafter", "Pick", "Request"]
-
-MAX_GAMMA = 32
-"""The most drafts a round may have."""
+__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request"]
 
 Pick = Callable[[int, Tensor], Tensor]
 """(step, draft logits [rows, vocab]) → the tokens [rows] drawn for that step; what they were drawn from is kept."""

@@ -12,8 +12,8 @@ from noria.core.errors import ConfigError
 from noria.mtp.audit import Engine, Law
 from noria.mtp.audit import Request as AuditRequest
 from noria.mtp.decoder import Completion, Decoder, Drafter, Request
+from noria.mtp.names import Rule
 from noria.mtp.sampling import SamplingParams, Streams
-from noria.mtp.verify import Rule
 
 __all__ = ["decoder_engine", "law_of", "transformers_engine"]
 

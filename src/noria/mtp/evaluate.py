@@ -14,17 +14,17 @@ from noria.core.errors import DataError
 from noria.core.stats import Interval, cluster_bootstrap_mean
 from noria.mtp.acceptance import (
     ChainAcceptance,
-    Rule,
     accept_length,
     factorised_prefix_rates,
     summarise,
     unbiased_prefix_rates,
 )
-from noria.mtp.chain import ChainAttention, align
+from noria.mtp.chain import align
+from noria.mtp.data import Rows
 from noria.mtp.entropy import entropy
-from noria.mtp.heads import MTPHead
+from noria.mtp.heads import MTPHead, backbone_states
+from noria.mtp.names import ChainAttention, Rule
 from noria.mtp.sampling import SamplingParams, processed
-from noria.mtp.trainer import Rows, backbone_states
 
 __all__ = ["HeadScore", "RuleScore", "evaluate_head"]
 

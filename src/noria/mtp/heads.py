@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, ModelError
-from noria.mtp.chain import ATTENTION, ChainAttention, ChainCache, causal_mask, shifted
+from noria.mtp.chain import ATTENTION, ChainCache, causal_mask, shifted
+from noria.mtp.data import Rows
 from noria.mtp.layouts import Layout, layout_of
+from noria.mtp.names import ChainAttention
 
-__all__ = ["MTPHead", "chain_attention_of"]
+__all__ = ["MTPHead", "backbone_states", "chain_attention_of"]
 
 
 class _Parts(nn.Module):
@@ -193,6 +195,19 @@ class MTPHead(nn.Module):
         out = out[0] if isinstance(out, tuple) else out
         normed = part.final_norm(out)
         return (normed if self.layout.normed else out), normed
+
+
+@torch.no_grad()
+def backbone_states(backbone: Any, rows: Rows) -> Tensor:
+    """The backbone's states after its final norm [rows, n, width], documents apart."""
+    packed = bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any())
+    positions = (
+        {"position_ids": rows.positions} if packed else {}
+    )  # transformers tells packed documents by them
+    out: Tensor = backbone.get_decoder()(
+        input_ids=rows.tokens, use_cache=False, **positions
+    ).last_hidden_state
+    return out
 
 
 def chain_attention_of(head: MTPHead, steps: int, wanted: ChainAttention | None = None) -> ChainAttention:

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from noria.core.errors import ConfigError
+from noria.mtp.names import LayoutName
 
 __all__ = ["LAYOUTS", "PARTS", "Layout", "LayoutName", "Part", "layers_in", "layout_of"]
 
-LayoutName = Literal["qwen", "deepseek", "mimo"]
 Part = Literal["embedding_norm", "hidden_norm", "projection", "final_norm"]
 PARTS: tuple[Part, ...] = ("embedding_norm", "hidden_norm", "projection", "final_norm")
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from noria.core.errors import ConfigError
-from noria.mtp.verify import Rule
+from noria.mtp.names import MAX_GAMMA, Rule
 
 __all__ = ["ServingConfig", "lossy_settings", "refuse_lossy", "serving_config"]
 
-MAX_GAMMA = 32
 _THRESHOLDS = ("accept_threshold", "accept_threshold_single", "accept_threshold_acc", "lenience")
 
 

@@ -7,7 +7,6 @@ all steps of all chains are compared with its states, and no more logits than a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,65 +17,12 @@ from noria.core.runs import Run
 from noria.mtp.acceptance import accept_length
 from noria.mtp.chain import align
 from noria.mtp.config import TrainConfig
-from noria.mtp.heads import MTPHead
-from noria.mtp.losses import LMHead, LossTerms, loss_from_hidden
+from noria.mtp.data import Rows
+from noria.mtp.heads import MTPHead, backbone_states
+from noria.mtp.losses import LossTerms, loss_from_hidden
+from noria.mtp.reads import LMHead
 
-__all__ = ["HeadTrainer", "Rows", "backbone_states", "lm_head"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Packed text.
-
-    Attributes:
-        tokens: [rows, n] int64.
-        segments: number of each token's document in its row [rows, n], negative for padding.
-        mask: what is trained on [rows, n] bool: the policy's own tokens, not prompts.
-    """
-
-    tokens: Tensor
-    segments: Tensor
-    mask: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, index: Tensor | slice) -> Rows:
-        return Rows(self.tokens[index], self.segments[index], self.mask[index])
-
-    def to(self, device: Any) -> Rows:
-        """On another device."""
-        return Rows(*(t.to(device) for t in (self.tokens, self.segments, self.mask)))
-
-    @classmethod
-    def of(cls, tokens: Tensor, *, segments: Tensor | None = None, mask: Tensor | None = None) -> Rows:
-        """With one document a row, all of it trained on, where nothing else is said."""
-        return cls(
-            tokens,
-            torch.zeros_like(tokens) if segments is None else segments,
-            torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask,
-        )
-
-    @property
-    def positions(self) -> Tensor:
-        """Of each token in its document [rows, n]."""
-        index = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
-        starts = torch.ones_like(self.tokens, dtype=torch.bool)
-        starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
-        return index - index.where(starts, 0).cummax(1).values
-
-
-@torch.no_grad()
-def backbone_states(backbone: Any, rows: Rows) -> Tensor:
-    """The backbone's states after its final norm [rows, n, width], documents apart."""
-    packed = bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any())
-    positions = (
-        {"position_ids": rows.positions} if packed else {}
-    )  # transformers tells packed documents by them
-    out: Tensor = backbone.get_decoder()(
-        input_ids=rows.tokens, use_cache=False, **positions
-    ).last_hidden_state
-    return out
+__all__ = ["HeadTrainer", "lm_head"]
 
 
 def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None = None) -> LMHead:

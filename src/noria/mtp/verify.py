@@ -15,16 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from noria.mtp.names import Rule
 from noria.mtp.sampling import sample
 
-__all__ = ["Rule", "Verdict", "verify"]
-
-Rule = Literal["rejection", "target_only", "match", "block"]
+__all__ = ["Verdict", "verify"]
 
 
 @dataclass(frozen=True)
