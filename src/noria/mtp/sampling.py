@@ -102,6 +102,10 @@ def processed(
         return Processed(logits.float(), torch.ones_like(logits[..., 0], dtype=torch.bool))
 
     scores = logits.reshape(len(rows), -1, columns)[..., :real].float()
+    if not any(row.greedy or row.top_k or row.top_p < 1 or row.min_p for row in rows):
+        probs = _temper(scores, rows).softmax(-1)
+        valid = probs[..., 0] >= 0  # softmax makes all of a row NaN that has NaN, +∞ or nothing but −∞
+        return _shaped(probs, valid, logits, columns - real)
     valid = (scores < math.inf).all(-1) & (scores > -math.inf).any(-1)  # NaN is not below anything
     scores = scores.masked_fill(~valid[..., None], 0.0)
     scores = _temper(scores, rows)
@@ -112,9 +116,14 @@ def processed(
     if greedy := [i for i, row in enumerate(rows) if row.greedy]:
         best = scores[greedy].argmax(-1, keepdim=True)
         probs[greedy] = torch.zeros_like(probs[greedy]).scatter_(-1, best, 1.0)
+    return _shaped(probs, valid, logits, columns - real)
+
+
+def _shaped(probs: Tensor, valid: Tensor, logits: Tensor, padding: int) -> Processed:
+    """As the logits were given: no mass in rows that are not valid, nor in padding."""
     probs = probs.masked_fill(~valid[..., None], 0.0)
-    if real < columns:
-        probs = torch.nn.functional.pad(probs, (0, columns - real))
+    if padding:
+        probs = torch.nn.functional.pad(probs, (0, padding))
     return Processed(probs.reshape(logits.shape), valid.reshape(logits.shape[:-1]))
 
 
@@ -133,11 +142,14 @@ def sample(probs: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = probs.to(torch.float64).cumsum(-1)
     total = cumulative[..., -1:]
-    positive = probs > 0  # a parallel scan may let the sum creep over a zero
-    hit = positive & (cumulative > uniform[..., None].to(torch.float64) * total)
-    first = hit.to(torch.uint8).argmax(-1)
-    last = probs.shape[-1] - 1 - positive.flip(-1).to(torch.uint8).argmax(-1)
-    token = torch.where(hit.any(-1), first, last)
+    wanted = uniform[..., None].to(torch.float64) * total
+    first = torch.searchsorted(cumulative, wanted, right=True).clamp(max=probs.shape[-1] - 1)
+    if not bool((probs.gather(-1, first) > 0).all()):  # round-off, u = 1, or no mass at all
+        positive = probs > 0  # a parallel scan may let the sum creep over a zero
+        hit = positive & (cumulative > wanted)
+        last = probs.shape[-1] - 1 - positive.flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
+        first = hit.to(torch.uint8).argmax(-1, keepdim=True).where(hit.any(-1, keepdim=True), last)
+    token = first[..., 0]
     usable = (total[..., 0] > 0) & total[..., 0].isfinite()
     return torch.where(usable, token, -1)
 
