@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from noria.core.errors import DataError, RunError
+from noria.core.errors import ConfigError, DataError, RunError
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -51,6 +51,22 @@ def inside(folder: Path, name: str) -> Path:
         path = root
     if Path(name).is_absolute() or path == root or root not in path.parents:
         raise DataError(f"the path {name!r} does not stay inside its folder", where=str(folder))
+    return path
+
+
+def output_path(text: str) -> Path:
+    """A path that a user wants written: absolute, or below the current folder.
+
+    Raises:
+        ConfigError: it climbs out of its folder by `..`, or is empty.
+    """
+    path = Path(text).expanduser()
+    if ".." in path.parts or not text.strip() or "\0" in text:
+        raise ConfigError(
+            f"the path {text!r} leaves its folder",
+            where="--output",
+            mend="give one without '..', or an absolute one",
+        )
     return path
 
 

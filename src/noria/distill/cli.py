@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from noria.core.errors import ConfigError, require
+from noria.core.errors import require
 from noria.core.progress import Progress
+from noria.verbs import DOWNLOAD, JSON, PATH, QUIET, SETTINGS, numbers, output, plain_warnings, table
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = ["group"]
 
-_DOWNLOAD = click.option(
-    "--allow-download", is_flag=True, help="Fetch a hub model that is not in the local cache."
-)
-_QUIET = click.option("--quiet", "-q", is_flag=True, help="Say nothing while it runs.")
-_PATH = click.Path(path_type=Path)
 
-
-def _output(what: str, *, required: bool = False) -> Callable[[Any], Any]:
-    return click.option("--output", "--out", "-o", metavar="PATH", required=required, help=what)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings=SETTINGS)
 def group() -> None:
     """Distil a flow-matching diffusion model to a few steps (CDM, DMD2 and relatives)."""
-    warnings.showwarning = _one_line
+    plain_warnings()
 
 
 @group.command(short_help="Train a few-step student.")
@@ -44,10 +33,10 @@ def group() -> None:
 @click.option(
     "--preset", metavar="NAME", help="Recipe to start from (default cdm); see `noria distill presets`."
 )
-@click.option("--config", type=_PATH, metavar="FILE", help="YAML file of settings.")
-@_output("Run folder (default runs/distill/NAME).")
-@_DOWNLOAD
-@_QUIET
+@click.option("--config", type=PATH, metavar="FILE", help="YAML file of settings.")
+@output("Run folder (default runs/distill/NAME).")
+@DOWNLOAD
+@QUIET
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def train(
     model: str | None,
@@ -84,11 +73,11 @@ def train(
 
 
 @group.command(short_help="Draw images.")
-@click.argument("source", type=_PATH)
+@click.argument("source", type=PATH)
 @click.option(
     "--prompt", "-p", "prompt", multiple=True, metavar="TEXT", help="What to draw; may be given again."
 )
-@click.option("--prompts", type=_PATH, metavar="FILE", help="A file of prompts.")
+@click.option("--prompts", type=PATH, metavar="FILE", help="A file of prompts.")
 @click.option("--steps", type=int, metavar="N", help="Evenly spaced steps (default: the student's own grid).")
 @click.option("--sigmas", metavar="LIST", help="A pre-shift σ grid instead, such as 1,0.75,0.5,0.25.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
@@ -97,9 +86,9 @@ def train(
 @click.option("--teacher", is_flag=True, help="Draw with the teacher (50 steps unless told otherwise).")
 @click.option("--guidance", type=float, default=1.0, show_default=True, help="Of the teacher.")
 @click.option("--model", metavar="MODEL", help="Where the run's model is now, or the teacher of an export.")
-@_output("Folder for the images (default samples/NAME).")
-@_DOWNLOAD
-@_QUIET
+@output("Folder for the images (default samples/NAME).")
+@DOWNLOAD
+@QUIET
 def sample(
     source: Path,
     prompt: tuple[str, ...],
@@ -123,7 +112,7 @@ def sample(
         prompts=prompt,
         prompt_file=prompts,
         steps=steps,
-        sigmas=_numbers(sigmas),
+        sigmas=numbers(sigmas, "--sigmas", "1,0.75,0.5"),
         seed=seed,
         count=count,
         as_teacher=teacher,
@@ -137,8 +126,8 @@ def sample(
 
 
 @group.command(short_help="Judge a student on the ladder of steps.")
-@click.argument("source", type=_PATH)
-@click.option("--prompts", type=_PATH, metavar="FILE", help="Prompts (default: the run's own).")
+@click.argument("source", type=PATH)
+@click.option("--prompts", type=PATH, metavar="FILE", help="Prompts (default: the run's own).")
 @click.option("--samples", type=int, metavar="N", help="Samples a grid (default 64; 500 of a small model).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of their noise.")
 @click.option("--batch-size", type=int, metavar="N", help="Samples at a time.")
@@ -150,10 +139,10 @@ def sample(
 )
 @click.option("--features", metavar="DIR", help="Folder of a transformers vision model to compare through.")
 @click.option("--model", metavar="MODEL", help="Where the run's model is now, or the teacher of an export.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table.")
-@_output("Folder for the results (default: evaluation, in the run).")
-@_DOWNLOAD
-@_QUIET
+@JSON
+@output("Folder for the results (default: evaluation, in the run).")
+@DOWNLOAD
+@QUIET
 def evaluate(
     source: Path,
     prompts: Path | None,
@@ -195,8 +184,8 @@ def evaluate(
 
 
 @group.command(short_help="Write a student as a diffusers folder.")
-@click.argument("source", type=_PATH)
-@_output("Folder to write; must not exist.", required=True)
+@click.argument("source", type=PATH)
+@output("Folder to write; must not exist.", required=True)
 @click.option(
     "--lora",
     is_flag=True,
@@ -209,7 +198,7 @@ def evaluate(
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @click.option("--model", metavar="MODEL", help="Where the run's model is now.")
-@_DOWNLOAD
+@DOWNLOAD
 def export(
     source: Path,
     output: str,
@@ -227,7 +216,7 @@ def export(
         output,
         lora=lora,
         lora_rank=lora_rank,
-        sigmas=_numbers(sigmas),
+        sigmas=numbers(sigmas, "--sigmas", "1,0.75,0.5"),
         dtype=dtype,
         overwrite=overwrite,
         model=model,
@@ -245,7 +234,7 @@ def export(
 @click.option(
     "--data", default="digits", show_default=True, metavar="SET", help='"digits", or the folder of MNIST.'
 )
-@_output("The .safetensors file to write.", required=True)
+@output("The .safetensors file to write.", required=True)
 @click.option("--steps", type=int, default=3000, show_default=True, help="Optimiser steps.")
 @click.option("--width", type=click.IntRange(8), default=64, show_default=True, help="Of the transformer.")
 @click.option(
@@ -254,7 +243,7 @@ def export(
 @click.option("--batch-size", type=int, default=128, show_default=True, help="Images a step.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and batches.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
-@_QUIET
+@QUIET
 def teacher(
     data: str,
     output: str,
@@ -298,7 +287,7 @@ def presets(show: str | None) -> None:
 
 
 @group.command(short_help="Write a run's report again.")
-@click.argument("source", type=_PATH)
+@click.argument("source", type=PATH)
 def report(source: Path) -> None:
     """Write a run's report again, from the files in its folder."""
     click.echo(f"report  {_jobs().report(source)}")
@@ -315,33 +304,6 @@ def _jobs() -> ModuleType:
     return require("noria.distill.jobs", "distill")
 
 
-def _one_line(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
-    """Our own warnings in one line; others as they are."""
-    own = Path(filename).is_relative_to(Path(__file__).parents[1])
-    text = (
-        f"noria: warning: {message}"
-        if own
-        else warnings.formatwarning(message, category, filename, lineno).rstrip()
-    )
-    click.echo(text, err=True)
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        raise ConfigError(
-            f"{text!r} is no list of numbers", where="--sigmas", mend="write it as 1,0.75,0.5"
-        ) from None
-
-
 def _listed(values: Any) -> str:
     return " ".join(f"{value:.4g}" for value in values)
 
@@ -352,11 +314,4 @@ def _table(scores: list[dict[str, Any]]) -> str:
     for entry in scores:
         values = [entry["figures"].get(name) for name in names]
         lines.append([entry["arm"], entry["grid"], *("-" if v is None else f"{v:.4g}" for v in values)])
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    return "\n".join("  ".join(_aligned(line, widths)).rstrip() for line in lines)
-
-
-def _aligned(cells: list[str], widths: list[int]) -> list[str]:
-    """Names to the left, numbers to the right."""
-    pairs = list(zip(cells, widths, strict=True))
-    return [cell.ljust(width) for cell, width in pairs[:2]] + [cell.rjust(width) for cell, width in pairs[2:]]
+    return table(lines, names=2)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from noria.core.charts import image_grid
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
-from noria.core.files import write_atomic
+from noria.core.files import output_path, write_atomic
 from noria.core.flow import SmallTransformerConfig
 from noria.core.progress import Progress
 from noria.core.runs import Run, package_versions, read_config
@@ -56,7 +56,6 @@ from noria.distill.opening import (
 )
 from noria.distill.pages import write_evaluation_page, write_run_page
 from noria.distill.parallel import Parallel
-from noria.distill.settings import output_path
 from noria.distill.teacher import save_teacher, train_teacher
 from noria.distill.trainer import Distiller
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 
 from noria.core.config import load_config
 from noria.core.errors import ConfigError, DataError
-from noria.core.files import inside
+from noria.core.files import inside, output_path
 from noria.distill.config import DistillConfig, preset
 
-__all__ = ["HOME", "output_path", "resolve", "show_preset"]
+__all__ = ["HOME", "resolve", "show_preset"]
 
 HOME = Path("runs") / "distill"
 """Where runs go that were not told where."""
@@ -61,22 +61,6 @@ def resolve(
             f"{label!r} does not stay inside {HOME}", where="name", mend="give a plain name"
         ) from error
     return config.model_copy(update=given | {"name": label}), HOME / label
-
-
-def output_path(text: str) -> Path:
-    """A path that a user wants written: absolute, or below the current folder.
-
-    Raises:
-        ConfigError: it climbs out of its folder by `..`, or is empty.
-    """
-    path = Path(text).expanduser()
-    if ".." in path.parts or not text.strip() or "\0" in text:
-        raise ConfigError(
-            f"the path {text!r} leaves its folder",
-            where="--output",
-            mend="give one without '..', or an absolute one",
-        )
-    return path
 
 
 def show_preset(name: str) -> str:
