@@ -387,8 +387,8 @@ def test_a_run_of_other_settings_model_or_prompts_is_not_gone_on_with(type_: Typ
     save_teacher(SmallTransformer(SmallTransformerConfig(width=16, blocks=1)), Path("small.safetensors"))
     Path("few.txt").write_text("1\n2\n")
     for arguments, told in (
-        (["train", "--model", "small.safetensors", *TRAIN[3:], *QUICK], "of another model"),
-        ([*TRAIN[:3], "--prompts", "few.txt", *QUICK], "of another list of prompts"),
+        (["train", "--model", "small.safetensors", *TRAIN[3:], *QUICK], "has another model"),
+        ([*TRAIN[:3], "--prompts", "few.txt", *QUICK], "has another prompts"),
         ([*TRAIN, *QUICK, "objective.ca_scale=2"], "objective.ca_scale"),
     ):
         done = type_(*arguments, "-o", "run")

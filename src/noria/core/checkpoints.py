@@ -5,6 +5,7 @@ Tensors are safetensors, never pickle. A checkpoint is written beside its final 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from noria.core.errors import CheckpointError
 from noria.core.files import disk_errors, fsync_folder, remove_folder, write_atomic
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -34,6 +35,17 @@ class Checkpoint:
     state: dict[str, Any]
     folder: Path
     rng: dict[str, Any] = field(repr=False)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A hash of a network's names, shapes and some values of each weight: tells models apart, not single bits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        flat = value.detach().flatten()
+        some = flat[:: max(1, flat.numel() // 32)][:64].float().cpu()
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(

@@ -51,9 +51,9 @@ class Progress:
             self._bars.stop()
             self._bars = None
 
-    def task(self, name: str, total: int | None = None) -> Task:
-        """A new piece of work of `total` steps (None when nobody knows)."""
-        return Task(self, name, total)
+    def task(self, name: str, total: int | None = None, *, start: int = 0) -> Task:
+        """A new piece of work of `total` steps (None when nobody knows), `start` of them done before."""
+        return Task(self, name, total, start)
 
     def say(self, text: str) -> None:
         """One line, above the bars on a terminal, with the time otherwise."""
@@ -68,16 +68,16 @@ class Progress:
 class Task:
     """One piece of work: tell it `advance()` or `at(step)`, then `done()`."""
 
-    def __init__(self, progress: Progress, name: str, total: int | None) -> None:
+    def __init__(self, progress: Progress, name: str, total: int | None, start: int = 0) -> None:
         self.progress = progress
         self.name = name
         self.total = total
-        self.step = 0
+        self.start = self.step = start
         self.note = ""
         self._started = self._spoke = progress.clock()
         self._bar: Any = None
         if progress._bars is not None:
-            self._bar = progress._bars.add_task(name, total=total, note="")
+            self._bar = progress._bars.add_task(name, total=total, completed=start, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """`steps` more are finished; `note` is the newest figure, such as a loss."""
@@ -110,8 +110,8 @@ class Task:
     def _line(self, now: float) -> str:
         count = f"{self.step}" if self.total is None else f"{self.step}/{self.total}"
         line = f"{self.name}: {count}"
-        if self.total and 0 < self.step <= self.total:
-            left = (now - self._started) * (self.total - self.step) / self.step
+        if self.total and self.start < self.step <= self.total:
+            left = (now - self._started) * (self.total - self.step) / (self.step - self.start)
             line += f"  {duration(left)} left"
         return line + (f"  {self.note}" if self.note else "")
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from noria.core.charts import COLORS, Figure, missing, number, theme
 from noria.core.files import write_atomic
+from noria.core.runs import read_config
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from noria.core.proof import Claim, Evidence
 
-__all__ = ["write_page", "write_report"]
+__all__ = ["run_tables", "write_page", "write_report"]
 
 Block = Figure | str
 
@@ -100,6 +101,27 @@ def write_page(
     """
     figures = [block for _, blocks in sections for block in blocks if isinstance(block, Figure)]
     _write(path, "page.html", figures, title=title, intro=intro, footer=footer, sections=sections)
+
+
+def run_tables(folder: Path) -> list[Figure]:
+    """A run's settings, and the package versions it last ran with.
+
+    Raises:
+        RunError: there is no run.
+    """
+    flat: list[list[str]] = []
+    for name, value in read_config(folder).items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        flat += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
+    tables = [Figure.table("The run's settings", ["setting", "value"], flat)]
+    try:
+        known = json.loads((folder / "versions.json").read_bytes())
+    except (OSError, ValueError):
+        known = []
+    if known:
+        rows = [list(pair) for pair in known[-1].items()]
+        tables.append(Figure.table("Package versions", ["package", "version"], rows))
+    return tables
 
 
 # -- what the templates show ------------------------------------------------------------------------------------------

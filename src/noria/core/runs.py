@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core.checkpoints import (
     Checkpoint,
+    list_checkpoints,
     newest_checkpoint,
     newest_step,
     restore_rng,
     save_checkpoint,
     sweep,
 )
-from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, inside, lock, write_all, write_atomic
+from noria.core.errors import CheckpointError, ConfigError, DataError, RunError
+from noria.core.files import disk_errors, inside, lock, output_path, write_all, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,13 +44,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Run",
+    "check_run_folder",
+    "checkpoints",
     "inside",
+    "is_run",
     "latest_checkpoint",
     "lock",
     "package_versions",
     "read_config",
     "read_metrics",
     "restore_rng",
+    "run_folder",
+    "settled",
+    "whole_checkpoint",
     "write_atomic",
 ]
 
@@ -183,6 +190,99 @@ class Run:
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint of the run in `folder` that is whole, or None. A damaged one is skipped with a warning."""
     return newest_checkpoint(_home(folder))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, whole or not, the oldest first."""
+    return [path for _, path in reversed(list_checkpoints(_home(folder)))]
+
+
+def whole_checkpoint(folder: Path) -> int | None:
+    """The step of a run's newest whole checkpoint; None where none was written yet.
+
+    Raises:
+        CheckpointError: there are checkpoints, but every one is damaged.
+    """
+    step = newest_step(_home(folder))
+    if step is None and checkpoints(folder):
+        raise CheckpointError(
+            "every checkpoint is damaged",
+            where=str(_home(folder)),
+            mend="remove that folder and train again, or give another run",
+        )
+    return step
+
+
+def run_folder(system: str, output: str | None, label: str) -> Path:
+    """Where a run goes: `output`, or `runs/SYSTEM/LABEL`.
+
+    Raises:
+        ConfigError: either leaves its folder.
+    """
+    if output is not None:
+        return output_path(output)
+    home = Path("runs") / system
+    try:
+        inside(home, label)
+    except DataError as error:
+        raise ConfigError(
+            f"{label!r} does not stay inside {home}", where="name", mend="give a plain name"
+        ) from error
+    return home / label
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than a run.
+
+    Raises:
+        RunError: it does.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
+    if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()) and not is_run(folder):
+        raise RunError(
+            "the folder holds something else than a run", where=str(folder), mend="give another --output"
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is a run's folder, and not that of a model, which has a `config.json`, too."""
+    return (folder / "config.json").is_file() and any(
+        (folder / name).is_file() for name in ("versions.json", ".lock")
+    )
+
+
+def settled(
+    folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
+    """What must be the same for a run to go on: its settings, and its inputs by content.
+
+    Where the content is the same, an input that has moved is no difference.
+
+    Args:
+        folder: of the run, there or not.
+        settings: without what may differ.
+        inputs: by field of the settings: its name or path, and a fingerprint of what it holds.
+
+    Raises:
+        RunError: the run in the folder has another input.
+    """
+    stored = read_config(folder) if (folder / "config.json").exists() else {}
+    values = dict(settings)
+    for field, (name, content) in inputs.items():
+        path = Path(name).expanduser()
+        values[field] = str(path.absolute()) if path.exists() else name
+        values[f"{field}_fingerprint"] = content
+        if not stored:
+            continue
+        if stored.get(f"{field}_fingerprint") != content:
+            raise RunError(
+                f"the run in this folder has another {field}, {stored.get(field)}",
+                where=str(folder),
+                mend="give another --output",
+            )
+        values[field] = stored.get(field, values[field])
+    return values
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -21,11 +21,19 @@ import yaml
 from torch import Tensor
 
 from noria.core.charts import image_grid
+from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import output_path, write_atomic
 from noria.core.flow import SmallTransformerConfig
 from noria.core.progress import Progress
-from noria.core.runs import Run, package_versions, read_config
+from noria.core.runs import (
+    Run,
+    check_run_folder,
+    checkpoints,
+    package_versions,
+    settled,
+    whole_checkpoint,
+)
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.data import ImageSet, Prompts, digits, mnist, read_prompts
@@ -48,11 +56,8 @@ from noria.distill.export import Exported, export_student
 from noria.distill.lenses import classifier_lens, read_images, vision_lens
 from noria.distill.opening import (
     Student,
-    checkpoints,
-    fingerprint,
     open_model,
     open_student,
-    whole_checkpoint,
 )
 from noria.distill.pages import write_evaluation_page, write_run_page
 from noria.distill.parallel import Parallel
@@ -106,7 +111,7 @@ def train(
     parallel = Parallel()
     said = Progress(quiet=True) if progress is None or not parallel.main else progress
     prompts = read_prompts(Path(config.prompts or ""))
-    _check_folder(folder)
+    check_run_folder(folder)
     adapter = open_model(
         config.model or "",
         height=config.height,
@@ -175,20 +180,6 @@ def report(folder: Path) -> Path:
     return write_run_page(folder)
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than a run."""
-    if folder.exists() and not folder.is_dir():
-        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
-    if (folder / "model_index.json").exists() or (
-        folder.is_dir()
-        and not (folder / "config.json").exists()
-        and any(p.name != ".lock" for p in folder.iterdir())
-    ):
-        raise RunError(
-            "the folder holds something else than a run", where=str(folder), mend="give another --output"
-        )
-
-
 def _check_prompts(adapter: FlowAdapter, prompts: Prompts) -> None:
     """A small model's prompts are class numbers: say so now rather than in the middle of an epoch."""
     if isinstance(adapter, SmallAdapter):
@@ -207,27 +198,11 @@ def _identity(config: DistillConfig, adapter: FlowAdapter, prompts: Prompts, fol
         RunError: the run in the folder is of another model or of other prompts.
     """
     values = config.model_dump(mode="json", exclude={"iterations"})
-    values["model"], values["prompts"] = _absolute(str(config.model)), _absolute(str(config.prompts))
-    values["model_fingerprint"] = fingerprint(adapter.network)
-    values["prompts_fingerprint"] = hashlib.sha256("\n".join(prompts.texts).encode()).hexdigest()[:16]
-    stored = read_config(folder) if (folder / "config.json").exists() else None
-    if stored is None:
-        return values
-    for field in ("model", "prompts"):
-        if stored.get(f"{field}_fingerprint") != values[f"{field}_fingerprint"]:
-            other = "model" if field == "model" else "list of prompts"
-            raise RunError(
-                f"the run in this folder is of another {other} ({stored.get(field)})",
-                where=str(folder),
-                mend="give another --output",
-            )
-        values[field] = stored.get(field, values[field])
-    return values
-
-
-def _absolute(text: str) -> str:
-    path = Path(text).expanduser()
-    return str(path.absolute()) if path.exists() else text
+    inputs = {
+        "model": (str(config.model), fingerprint(adapter.network)),
+        "prompts": (str(config.prompts), hashlib.sha256("\n".join(prompts.texts).encode()).hexdigest()[:16]),
+    }
+    return settled(folder, values, inputs)
 
 
 class _Watch:
@@ -246,7 +221,7 @@ class _Watch:
             start, total = iteration - 1, self.distiller.config.iterations
             if start:
                 self.progress.say(f"going on from iteration {start}")
-            self.task = _From(self.progress, start, total)
+            self.task = self.progress.task("train", total, start=start)
         self.losses |= {n.removeprefix("loss_"): v for n, v in values.items() if n.startswith("loss_")}
         self.times = [*self.times[-20:], time.perf_counter()]
         speed = (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-9)
@@ -258,23 +233,6 @@ class _Watch:
         if self.task is not None:
             self.task.done()
             self.task = None
-
-
-class _From:
-    """A task that begins in the middle: its remaining time counts from there."""
-
-    def __init__(self, progress: Progress, start: int, total: int) -> None:
-        self.start = start
-        name = f"train from {start}" if start else "train"
-        self.task = progress.task(name, total - start)
-
-    def at(self, step: int, note: str) -> None:
-        """`step` of the whole run."""
-        self.task.at(step - self.start, note)
-
-    def done(self) -> None:
-        """Finished."""
-        self.task.done()
 
 
 def _parameters(distiller: Distiller) -> str:

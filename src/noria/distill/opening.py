@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noria.core.checkpoints import list_checkpoints, newest_step
+from noria.core.checkpoints import fingerprint, list_checkpoints
 from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
 from noria.core.flow import euler
-from noria.core.runs import read_config
+from noria.core.runs import read_config, whole_checkpoint
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.few_step import RECORD
@@ -25,11 +24,8 @@ from noria.distill.teacher import load_teacher
 __all__ = [
     "IDENTITY",
     "Student",
-    "checkpoints",
-    "fingerprint",
     "open_model",
     "open_student",
-    "whole_checkpoint",
 ]
 
 IDENTITY = ("model_fingerprint", "prompts_fingerprint")
@@ -84,17 +80,6 @@ def open_model(
         device=device,
         local_files_only=not allow_download,
     )
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A hash of a network's names, shapes and some values of each weight: tells models apart, not single bits."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        flat = value.detach().flatten()
-        some = flat[:: max(1, flat.numel() // 32)][:64].float().cpu()
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(some.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 # -- students ---------------------------------------------------------------------------------------------------------
@@ -261,24 +246,3 @@ def read_record(folder: Path) -> dict[str, Any]:
             where=str(folder),
             mend="give the folder that `noria distill train` or `noria distill export` wrote",
         ) from None
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, whole or not, the oldest first."""
-    return [path for _, path in reversed(list_checkpoints(folder / "checkpoints"))]
-
-
-def whole_checkpoint(folder: Path) -> int | None:
-    """The step of a run's newest whole checkpoint; None where none was written yet.
-
-    Raises:
-        CheckpointError: there are checkpoints, but every one is damaged.
-    """
-    step = newest_step(folder / "checkpoints")
-    if step is None and checkpoints(folder):
-        raise CheckpointError(
-            "every checkpoint is damaged",
-            where=str(folder / "checkpoints"),
-            mend="remove that folder and train again, or give another run",
-        )
-    return step

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.charts import Figure
-from noria.core.report import write_page
+from noria.core.report import run_tables, write_page
 from noria.core.runs import read_config, read_metrics
 from noria.distill.evaluate import FIGURES, LADDER_KEY
 from noria.distill.monitors import SIGMA_BINS
@@ -65,7 +65,7 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     if pictures or over_time:
         sections.append(("While training", [*over_time, *pictures]))
     sections.append(("Losses and health", _health(rows) or ["Nothing was logged yet."]))
-    sections.append(("Settings", [_settings(config), *_versions(folder)]))
+    sections.append(("Settings", run_tables(folder)))
     path = folder / "report.html"
     write_page(
         path, title, sections, intro=intro, footer="Made by noria distill from the files in this folder."
@@ -245,23 +245,6 @@ def _one(values: Rows, legend: str | None) -> Any:
         )
         .properties(width="container", height=220)
     )
-
-
-def _settings(config: Mapping[str, Any]) -> Figure:
-    flat: list[list[str]] = []
-    for name, value in config.items():
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        flat += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
-    return Figure.table("The run's settings", ["setting", "value"], flat)
-
-
-def _versions(folder: Path) -> list[Figure]:
-    known = _read(folder / "versions.json", [])
-    if not known:
-        return []
-    return [
-        Figure.table("Package versions", ["package", "version"], [list(pair) for pair in known[-1].items()])
-    ]
 
 
 def _read(path: Path, default: Any = None) -> Any:

@@ -9,14 +9,11 @@ import yaml
 from pydantic import BaseModel
 
 from noria.core.config import load_config
-from noria.core.errors import ConfigError, DataError
-from noria.core.files import inside, output_path
+from noria.core.errors import ConfigError
+from noria.core.runs import run_folder
 from noria.distill.config import DistillConfig, preset
 
-__all__ = ["HOME", "resolve", "show_preset"]
-
-HOME = Path("runs") / "distill"
-"""Where runs go that were not told where."""
+__all__ = ["resolve", "show_preset"]
 
 
 class _Peek(BaseModel):
@@ -48,19 +45,11 @@ def resolve(
     ):
         if not given[field]:
             raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
-    if output is not None:
-        folder = output_path(output)
-        given["name"] = folder.name or folder.resolve().name
-        return config.model_copy(update=given), folder
     stem = Path(str(given["model"])).stem or "model"
     label = config.name if "name" in config.model_fields_set else f"{stem}-{name}"
-    try:
-        inside(HOME, label)
-    except DataError as error:
-        raise ConfigError(
-            f"{label!r} does not stay inside {HOME}", where="name", mend="give a plain name"
-        ) from error
-    return config.model_copy(update=given | {"name": label}), HOME / label
+    folder = run_folder("distill", output, label)
+    given["name"] = folder.name or folder.resolve().name
+    return config.model_copy(update=given), folder
 
 
 def show_preset(name: str) -> str:
