@@ -6,13 +6,12 @@ whose answers can be checked. The model is a standard Qwen3 configuration, so al
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import DataError, ModelError, require
+from noria.core.models import quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
@@ -257,7 +257,7 @@ def load_lm(
     """
     transformers = require("transformers", "mtp")
     try:
-        with _no_bars(transformers):
+        with quiet_loading(transformers):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=dtype
             )
@@ -269,19 +269,6 @@ def load_lm(
             mend="give a Hugging Face model folder with safetensors weights",
         ) from error
     return model.eval(), tokenizer
-
-
-@contextlib.contextmanager
-def _no_bars(transformers: Any) -> Iterator[None]:
-    """Without the progress bars of transformers: a model this small is there at once."""
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 # -- the model that ships ---------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from noria.core.files import appearing, check_output, inside
 from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import PARTS, Layout, layers_in, layout_of
 
-__all__ = ["HEAD_FILE", "ModelFiles", "head_tensors", "load_head", "save_with_head"]
+__all__ = ["HEAD_FILE", "ModelFiles", "has_head", "head_tensors", "load_head", "save_with_head"]
 
 HEAD_FILE = "model-mtp.safetensors"
 """The shard that holds the head, in a model of several shards."""
@@ -79,6 +79,20 @@ class ModelFiles:
             with _opened(self.folder / file) as opened:
                 found.update({name: opened.get_tensor(name) for name in names if self.where[name] == file})
         return found
+
+
+def has_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> bool:
+    """Whether the model's files hold a head in this layout, its family's own by default; a GGUF file has none.
+
+    Raises:
+        ModelError: there are no safetensors weights.
+        CheckpointError: an index or a file of it is missing or damaged.
+    """
+    if not folder.is_dir():
+        return False
+    layout = layout or layout_of(backbone.config)
+    depth = backbone.config.get_text_config().num_hidden_layers
+    return any(layout.owns(name, depth) for name in ModelFiles.of(folder).where)
 
 
 def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> MTPHead:

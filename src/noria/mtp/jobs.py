@@ -1,0 +1,533 @@
+"""The jobs behind the verbs of `noria mtp`: from what a user typed to files on disk.
+
+Everything that a user can get wrong is checked before the first file is written. A job says how far it is on stderr and
+returns what there is to tell; it prints no answer itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from noria.core.checkpoints import fingerprint
+from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
+from noria.core.files import output_path, write_atomic
+from noria.core.models import LanguageModel
+from noria.core.progress import Progress
+from noria.core.runs import Run, check_run_folder, checkpoints, is_run, settled, whole_checkpoint
+from noria.core.stats import Interval
+from noria.mtp.advice import RuleAdvice, Timing, advise_rule
+from noria.mtp.checkpoint import save_with_head
+from noria.mtp.config import TrainConfig
+from noria.mtp.data import Rows, Samples, read_samples
+from noria.mtp.decoder import Decoder
+from noria.mtp.drafter import HeadDrafter
+from noria.mtp.evaluate import HeadScore, evaluate_head
+from noria.mtp.generation import Sampled, read_prompts, sample_to_file
+from noria.mtp.losses import LossTerms
+from noria.mtp.names import Rule
+from noria.mtp.opening import Opened, fresh_or_stored, open_policy
+from noria.mtp.pages import write_run_page, write_score_page
+from noria.mtp.sampling import SamplingParams
+from noria.mtp.serving import ServingConfig, serving_config
+from noria.mtp.timing import measure
+from noria.mtp.trainer import HeadTrainer
+
+__all__ = ["Exported", "Trained", "advise", "evaluate", "export", "report", "sample", "train"]
+
+HELD_OUT = 0.05
+"""The share of the text that a training keeps to be judged on, where it has enough of it."""
+RULES: tuple[Rule, ...] = ("rejection", "target_only", "match", "block")
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves.
+
+    Attributes:
+        folder: the run's.
+        report: its page.
+        step: made in all.
+        score: of the head on text that was held out; None if there was too little text to hold any out.
+        stored: whether the model's files had a head to start from.
+    """
+
+    folder: Path
+    report: Path
+    step: int
+    score: HeadScore | None
+    stored: bool
+
+
+def train(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a head, or go on training it, in `folder`, score it on held-out text and write its page.
+
+    Args:
+        config: the settings.
+        folder: the run's; made if need be.
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+        progress: where to say how far it is.
+
+    Raises:
+        NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
+        DivergenceError: the run blew up.
+    """
+    check_run_folder(folder)
+    if is_run(Path(config.model or "").expanduser()):
+        raise ConfigError("it is a run, not a model", where="--model", mend="give the model itself")
+    policy = open_policy(
+        config.model or "",
+        head=False,
+        precision=config.precision,
+        allow_download=allow_download,
+        trust_remote_code=trust_remote_code,
+    ).policy
+    with progress or Progress(quiet=True) as said:
+        samples = _samples(Path(config.data or ""), policy, config.length, said)
+        rows, held = _split(samples.rows, config.seed)
+        head, stored = fresh_or_stored(policy, config)
+        trainer = HeadTrainer(policy.model, head, rows, config, vocab_size=policy.vocab)
+        parameters = sum(p.numel() for p in head.parameters())
+        origin = "from the model's files" if stored else "new"
+        said.say(f"{parameters / 1e6:,.2f} million parameters to train, {origin}; loss {config.loss}")
+        inputs = {
+            "model": (str(config.model), fingerprint(policy.model)),
+            "data": (str(config.data), _content(samples.rows)),
+        }
+        identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
+        with Run.open(folder, config=identity) as run:
+            whole_checkpoint(folder)
+            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_atomic(folder / "settings.yaml", settings)
+            _watched(trainer, run, said)
+            score = None
+            if held is not None:
+                score = _score(policy, head, held, config, said)
+                record = score_record(score) | {"step": trainer.step, "text": "held-out text"}
+                write_atomic(folder / "score.json", json.dumps(record, indent=1) + "\n")
+            page = write_run_page(folder)
+    return Trained(folder, page, trainer.step, score, stored)
+
+
+def _watched(trainer: HeadTrainer, run: Run, said: Progress) -> None:
+    """Train, saying how far it is; what stops it is told with what is kept."""
+    trainer.resume(run)
+    if trainer.step:
+        said.say(f"going on from step {trainer.step}")
+    task = said.task("train", trainer.config.steps, start=trainer.step)
+    warned = False
+
+    def watch(step: int, terms: LossTerms) -> None:
+        nonlocal warned
+        if not warned and (warning := terms.warning):
+            said.say(f"warning: {warning}")
+            warned = True
+        alphas = " ".join(f"{alpha:.3f}" for alpha in terms.acceptance.tolist())
+        task.at(step, f"loss {float(terms.loss.detach()):.4f}  acceptance {alphas}")
+
+    try:
+        trainer.train(run, on_step=watch)
+    except (KeyboardInterrupt, DivergenceError) as error:
+        task.done()
+        kept = checkpoints(run.folder)
+        words = (
+            f"{kept[-1].name} is kept; the same command goes on from there"
+            if kept
+            else "nothing was kept yet"
+        )
+        said.say(f"stopped at step {trainer.step}: {words}")
+        if isinstance(error, DivergenceError):
+            said.say(f"report: {write_run_page(run.folder, stopped=str(error).partition(';')[0])}")
+        raise
+    task.done()
+
+
+def _split(rows: Rows, seed: int) -> tuple[Rows, Rows | None]:
+    """Text to train on and text that is held out, the same whenever the seed is."""
+    count = min(256, round(len(rows) * HELD_OUT))
+    if count < 1:
+        return rows, None
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order[count:]], rows[order[:count]]
+
+
+def _content(rows: Rows) -> str:
+    """A hash of all text."""
+    digest = hashlib.sha256()
+    for part in (rows.tokens, rows.segments, rows.mask):
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+# -- scoring ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    source: str,
+    data: Path,
+    output: str | None = None,
+    *,
+    gamma: int = 3,
+    rules: Sequence[Rule] = RULES,
+    params: SamplingParams | None = None,
+    length: int = 1024,
+    batch_size: int = 8,
+    model: str | None = None,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """Score a head on text that the policy wrote with the same `params`.
+
+    Args:
+        source: run, model with a head, or `small`.
+        data: the text.
+        output: folder of the results; `evaluation` in a run, `evaluation-NAME` else, by default.
+        gamma: drafts a round.
+        rules: of verification.
+        params: temperature and filters, for both sides.
+        length: of a row of packed text.
+        batch_size: rows at a time.
+        model: where the run's model is now.
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+        progress: where to say how far it is.
+
+    Returns:
+        The results as they are in `evaluation.json`, and the page beside it.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    opened = open_policy(
+        source, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
+    )
+    folder = _beside(source, opened, "evaluation", output)
+    params = params or SamplingParams(temperature=1.0 if opened.config is None else opened.config.temperature)
+    with progress or Progress(quiet=True) as said:
+        samples = _samples(data, opened.policy, length, said)
+        score = _scored(opened, samples.rows, gamma, rules, params, batch_size, said)
+    results = score_record(score) | {
+        "name": opened.name,
+        "step": opened.step,
+        "data": str(data),
+        "documents": samples.documents,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "min_p": params.min_p,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "evaluation.json", json.dumps(results, indent=1) + "\n")
+    return results, write_score_page(folder / "evaluation.html", results)
+
+
+def _score(
+    policy: LanguageModel, head: Any, rows: Rows, config: TrainConfig, said: Progress, gamma: int = 3
+) -> HeadScore:
+    opened = Opened(policy.name, policy, head, config)
+    gamma = min(gamma, config.train_gamma)
+    params = SamplingParams(temperature=config.temperature)
+    return _scored(opened, rows, gamma, ("rejection", "target_only"), params, config.batch_size, said)
+
+
+def _scored(
+    opened: Opened,
+    rows: Rows,
+    gamma: int,
+    rules: Sequence[Rule],
+    params: SamplingParams,
+    batch_size: int,
+    said: Progress,
+) -> HeadScore:
+    task = said.task("score", len(rows))
+    assert opened.head is not None
+    score = evaluate_head(
+        opened.policy.model,
+        opened.head,
+        rows,
+        gamma=gamma,
+        rules=rules,
+        params=params,
+        vocab=opened.policy.vocab,
+        batch_size=batch_size,
+        chain_attention=None if opened.config is None else opened.config.chain_attention,
+        on_rows=task.at,
+    )
+    task.done()
+    return score
+
+
+def score_record(score: HeadScore) -> dict[str, Any]:
+    """A score as JSON values."""
+
+    def interval(value: Interval) -> dict[str, float | None]:
+        ends = {"mean": value.effect, "low": value.low, "high": value.high}
+        return {name: end if end == end else None for name, end in ends.items()}
+
+    return {
+        "gamma": len(next(iter(score.rules.values())).rates),
+        "chains": score.chains,
+        "target_entropy": score.target_entropy,
+        "draft_entropy": score.draft_entropy,
+        "accept_length_factorised": score.factorised,
+        "rules": {
+            rule: {
+                "accept_length": interval(found.length),
+                "prefix_rates": [interval(rate) for rate in found.rates],
+                "conditional_rates": found.chains.conditional.tolist(),
+            }
+            for rule, found in score.rules.items()
+        },
+    }
+
+
+# -- sampling ---------------------------------------------------------------------------------------------------------
+
+
+def sample(
+    source: str,
+    prompts: Path,
+    output: str,
+    *,
+    max_new_tokens: int,
+    params: SamplingParams | None = None,
+    gamma: int | None = None,
+    rule: Rule = "rejection",
+    samples: int = 1,
+    seed: int = 0,
+    batch_size: int = 64,
+    model: str | None = None,
+    precision: str | None = None,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Sampled:
+    """Write the policy's own completions of prompts: what a head is trained and scored on.
+
+    Args:
+        source: run, model or `small`.
+        prompts: a file of them.
+        output: the `.jsonl` file to write.
+        max_new_tokens: of each completion.
+        params: temperature and filters.
+        gamma: drafts a round of the source's head; None or 0 decodes without.
+        rule: how drafts are verified.
+        samples: completions of each prompt.
+        seed: of all of them.
+        batch_size: requests decoded together.
+        model: where the run's model is now.
+        precision: "fp32" or "bf16".
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+        progress: where to say how far it is.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    path = output_path(output)
+    if path.suffix != ".jsonl":
+        raise ConfigError("the name does not end in .jsonl", where="--output", mend="write samples.jsonl")
+    opened = open_policy(
+        source,
+        head=bool(gamma),
+        model=model,
+        precision=precision,
+        allow_download=allow_download,
+        trust_remote_code=trust_remote_code,
+    )
+    policy = opened.policy
+    found = read_prompts(prompts, policy.tokenizer)
+    drafter = None if opened.head is None else HeadDrafter(opened.head)
+    decoder = Decoder(policy.model, drafter, gamma=gamma or 1, rule=rule, vocab=policy.vocab)
+    return sample_to_file(
+        decoder,
+        policy.tokenizer,
+        found,
+        path,
+        max_new_tokens=max_new_tokens,
+        params=params,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+# -- advice -----------------------------------------------------------------------------------------------------------
+
+
+def advise(
+    source: str,
+    data: Path,
+    *,
+    batch_size: int = 1,
+    gammas: Sequence[int] = (1, 2, 3, 4, 5),
+    params: SamplingParams | None = None,
+    context: int = 256,
+    rounds: int = 20,
+    least: float = 1.0,
+    length: int = 1024,
+    model: str | None = None,
+    precision: str | None = None,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> tuple[RuleAdvice, Timing]:
+    """Whether speculation pays on this machine, from this head's acceptance and measured times.
+
+    Args:
+        source: run, model with a head, or `small`.
+        data: text that the policy wrote with the same `params`.
+        batch_size: requests that are decoded together.
+        gammas: the numbers of drafts a round that are considered.
+        params: temperature and filters.
+        context: tokens before the ones that are timed.
+        rounds: timed of each kind of pass.
+        least: the speed-up that would make it worth the trouble.
+        length: of a row of packed text.
+        model: where the run's model is now.
+        precision: "fp32" or "bf16".
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+        progress: where to say how far it is.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    opened = open_policy(
+        source,
+        model=model,
+        precision=precision,
+        allow_download=allow_download,
+        trust_remote_code=trust_remote_code,
+    )
+    assert opened.head is not None
+    if not opened.head.recursive:
+        gammas = [g for g in gammas if g <= opened.head.layers]
+    params = params or SamplingParams(temperature=1.0 if opened.config is None else opened.config.temperature)
+    rules: tuple[Rule, ...] = ("rejection", "target_only")
+    with progress or Progress(quiet=True) as said:
+        samples = _samples(data, opened.policy, length, said)
+        score = _scored(opened, samples.rows, max(gammas), rules, params, 8, said)
+        task = said.task("time")
+        timing = measure(
+            opened.policy.model,
+            opened.head,
+            gammas=gammas,
+            batch_size=batch_size,
+            context=context,
+            rounds=rounds,
+            params=params,
+            vocab=opened.policy.vocab,
+        )
+        task.done()
+    rates = {rule: score.rules[rule].rates for rule in rules}
+    return advise_rule(rates, timing, least=least), timing
+
+
+# -- export -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported head.
+
+    Attributes:
+        folder: the model's, with the head in its files.
+        layers: of the head.
+        layout: whose names its tensors have.
+        serving: how engines are told.
+    """
+
+    folder: Path
+    layers: int
+    layout: str
+    serving: ServingConfig
+
+
+def export(
+    source: str,
+    output: str,
+    *,
+    gamma: int = 3,
+    rule: Rule = "rejection",
+    overwrite: bool = False,
+    model: str | None = None,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+) -> Exported:
+    """Write the model with a run's head in its own files, and say how to serve it.
+
+    Raises:
+        NoriaError: anything that a user can mend; the model's own folder is never touched.
+    """
+    serving = serving_config(gamma, rule)
+    opened = open_policy(
+        source, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
+    )
+    assert opened.head is not None
+    if not opened.policy.files.is_dir():
+        raise ConfigError(
+            "a head is written into safetensors weights, and the model is a GGUF file",
+            where=opened.policy.name,
+            mend="give its safetensors folder with --model",
+        )
+    folder = save_with_head(
+        opened.policy.model, opened.head, opened.policy.files, output_path(output), overwrite=overwrite
+    )
+    return Exported(folder, opened.head.layers, opened.head.layout.name, serving)
+
+
+def report(folder: Path) -> Path:
+    """Write a run's `report.html` again, from its files.
+
+    Raises:
+        RunError: there is no run.
+    """
+    return write_run_page(folder)
+
+
+# -- small things -----------------------------------------------------------------------------------------------------
+
+
+def _samples(path: Path, policy: LanguageModel, length: int, said: Progress) -> Samples:
+    began = time.perf_counter()
+    task = said.task("read")
+    samples = read_samples(
+        path, policy.tokenizer, length=length, vocab=policy.vocab, on_document=lambda n: task.at(n)
+    )
+    task.done()
+    notes = [f"{samples.documents:,} documents in {len(samples.rows):,} rows of {length}"]
+    if samples.cut:
+        notes.append(f"{samples.cut:,} cut at {length} tokens")
+    if samples.short:
+        notes.append(f"{samples.short:,} without anything to train on left out")
+    said.say(f"{', '.join(notes)} ({time.perf_counter() - began:.1f} s)")
+    return samples
+
+
+def _beside(source: str, opened: Opened, what: str, output: str | None) -> Path:
+    if output is not None:
+        return output_path(output)
+    folder = Path(source).expanduser()
+    return folder / what if is_run(folder) else Path(f"{what}-{Path(opened.name).stem or 'model'}")
