@@ -14,6 +14,7 @@ from noria import __version__
 from noria.core.errors import ConfigError, NoriaError, needing
 
 SYSTEMS = {
+    "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "distill": "CDM: distil a diffusion model to a few steps",
 }
 """Built systems, in the order of the loop: name and one line."""

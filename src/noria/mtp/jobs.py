@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 import yaml
 
 from noria.core.checkpoints import fingerprint
-from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
+from noria.core.errors import ConfigError, DivergenceError
 from noria.core.files import output_path, write_atomic
 from noria.core.models import LanguageModel
 from noria.core.progress import Progress
@@ -35,13 +36,14 @@ from noria.mtp.generation import Sampled, read_prompts, sample_to_file
 from noria.mtp.losses import LossTerms
 from noria.mtp.names import Rule
 from noria.mtp.opening import Opened, fresh_or_stored, open_policy
-from noria.mtp.pages import write_run_page, write_score_page
+from noria.mtp.pages import write_rl_page, write_run_page, write_score_page
+from noria.mtp.rl_log import judge, read_rl_log
 from noria.mtp.sampling import SamplingParams
 from noria.mtp.serving import ServingConfig, serving_config
 from noria.mtp.timing import measure
 from noria.mtp.trainer import HeadTrainer
 
-__all__ = ["Exported", "Trained", "advise", "evaluate", "export", "report", "sample", "train"]
+__all__ = ["Exported", "Trained", "advise", "evaluate", "export", "report", "rl_report", "sample", "train"]
 
 HELD_OUT = 0.05
 """The share of the text that a training keeps to be judged on, where it has enough of it."""
@@ -282,7 +284,7 @@ def score_record(score: HeadScore) -> dict[str, Any]:
 
     def interval(value: Interval) -> dict[str, float | None]:
         ends = {"mean": value.effect, "low": value.low, "high": value.high}
-        return {name: end if end == end else None for name, end in ends.items()}
+        return {name: _known(end) for name, end in ends.items()}
 
     return {
         "gamma": len(next(iter(score.rules.values())).rates),
@@ -443,6 +445,74 @@ def advise(
         task.done()
     rates = {rule: score.rules[rule].rates for rule in rules}
     return advise_rule(rates, timing, least=least), timing
+
+
+def rl_report(
+    log: Path,
+    output: str | None = None,
+    *,
+    entropy: str | None = None,
+    length: str | None = None,
+    early: int | None = None,
+    slope: float | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """What a reinforcement-learning run's log says of entropy and acceptance.
+
+    Args:
+        log: `.jsonl` or `.parquet`, one record a step.
+        output: folder of the results; `rl-report`, beside the log, by default.
+        entropy: the field of the policy's entropy.
+        length: the field of the accept length.
+        early: how many first steps the slope is fitted on.
+        slope: tokens a nat, instead of fitting it.
+
+    Returns:
+        The results as they are in `rl-report.json`, and the page beside it.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    found = read_rl_log(log, entropy=entropy, length=length)
+    verdict = judge(found, early=early, slope=slope)
+    parts, fit = verdict.decomposition, verdict.regression
+    columns = zip(
+        found.steps,
+        found.entropy,
+        found.length,
+        parts.change,
+        parts.entropy_part,
+        parts.mismatch,
+        strict=True,
+    )
+    names = ("step", "entropy", "accept_length", "change", "entropy_part", "mismatch")
+    results = {
+        "name": log.stem,
+        "verdict": verdict.text,
+        "regression": {
+            "slope": _known(fit.slope.effect),
+            "low": _known(fit.slope.low),
+            "high": _known(fit.slope.high),
+            "intercept": _known(fit.intercept.effect),
+            "correlation": _known(fit.correlation),
+            "spread": _known(fit.spread),
+            "n": fit.n,
+        },
+        "decomposition": {
+            "identifiable": parts.identifiable,
+            "slope": _known(parts.slope.effect),
+            "reason": parts.reason,
+        },
+        "steps": [{name: _known(value) for name, value in zip(names, row, strict=True)} for row in columns],
+    }
+    folder = log.parent / "rl-report" if output is None else output_path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "rl-report.json", json.dumps(results, indent=1) + "\n")
+    return results, write_rl_page(folder / "rl-report.html", results)
+
+
+def _known(value: float) -> float | None:
+    """A JSON number: null for what is missing."""
+    return float(value) if math.isfinite(value) else None
 
 
 # -- export -----------------------------------------------------------------------------------------------------------

@@ -141,6 +141,4 @@ def _settings(stored: Mapping[str, Any], folder: Path) -> TrainConfig:
     try:
         return TrainConfig(**{name: value for name, value in stored.items() if name not in IDENTITY})
     except (TypeError, ValueError) as error:
-        raise RunError(
-            "not the settings of a head's training", where=str(folder / "config.json")
-        ) from error
+        raise RunError("not the settings of a head's training", where=str(folder / "config.json")) from error

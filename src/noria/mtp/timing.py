@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from noria.core.errors import ConfigError
 from noria.mtp.advice import Timing
-from noria.mtp.decoder import Decoder, Request
+from noria.mtp.decoder import Decoder, Pick, Request
 from noria.mtp.drafter import HeadDrafter
 from noria.mtp.heads import MTPHead
 from noria.mtp.names import MAX_GAMMA, Rule
@@ -20,17 +22,35 @@ from noria.mtp.sampling import SamplingParams
 __all__ = ["measure"]
 
 
-class _Stopwatch:
-    """Adds up the seconds of a callable, waiting for the accelerator."""
+class _Enough(Exception):
+    """As many rounds as were wanted."""
 
-    def __init__(self, call: Callable[..., Any], device: torch.device) -> None:
-        self.call, self.device, self.spent = call, device, 0.0
 
-    def __call__(self, *arguments: Any) -> Any:
-        began = _now(self.device)
-        result = self.call(*arguments)
-        self.spent += _now(self.device) - began
-        return result
+class _Clocked(HeadDrafter):
+    """A drafter that notes when each of its calls began and ended, and stops the decoder behind the last one wanted."""
+
+    def __init__(self, head: MTPHead, rounds: int) -> None:
+        super().__init__(head)
+        self.rounds = rounds
+        self.began: list[float] = []
+        self.ended: list[float] = []
+
+    def propose(
+        self, hidden: Tensor, tokens: Tensor, positions: Tensor, counts: Tensor, gamma: int, pick: Pick
+    ) -> None:
+        """As of the drafter."""
+        self.began.append(_now(hidden.device))
+        if len(self.began) > self.rounds:
+            raise _Enough
+        super().propose(hidden, tokens, positions, counts, gamma, pick)
+        self.ended.append(_now(hidden.device))
+
+    def seconds(self) -> tuple[float, float]:
+        """Medians of a round: outside and inside this drafter. The first round takes in the prompt and is left out."""
+        drafts = [end - start for start, end in zip(self.began[1:], self.ended[1:], strict=False)]
+        rounds = [after - before for before, after in zip(self.began[1:], self.began[2:], strict=False)]
+        outside = [whole - inside for whole, inside in zip(rounds, drafts, strict=False)]
+        return statistics.median(outside), statistics.median(drafts)
 
 
 @torch.no_grad()
@@ -49,8 +69,7 @@ def measure(
     """Time real decoding, and tell drafting from the rest of a round.
 
     The decoder runs `rounds` rounds at each γ, in turns, on the same requests; what its drafter takes is clocked apart.
-    A round's time is divided by the rounds that were made, so it holds sampling, verification and bookkeeping as they
-    come. The median over three turns is given.
+    The median over rounds, then over three turns, is given; it holds sampling, verification and bookkeeping as they come.
 
     Args:
         model: the policy.
@@ -67,54 +86,47 @@ def measure(
         ConfigError: a number out of its range.
     """
     if not gammas or min(gammas) < 1 or max(gammas) > MAX_GAMMA:
-        raise ConfigError(f"{list(gammas)} drafts a round", where="gammas", mend=f"give some in 1 … {MAX_GAMMA}")
+        raise ConfigError(
+            f"{list(gammas)} drafts a round", where="gammas", mend=f"give some in 1 … {MAX_GAMMA}"
+        )
     for name, value in (("batch_size", batch_size), ("context", context), ("rounds", rounds)):
-        if value < 1:
-            raise ConfigError(f"{value} is out of range", where=name, mend="give at least 1")
+        if value < (2 if name == "rounds" else 1):
+            raise ConfigError(f"{value} is out of range", where=name, mend="give more")
     device = next(head.parameters()).device
     params = params or SamplingParams()
     tokens = vocab or head.output.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(int(tokens), (batch_size, context), generator=generator).tolist()
 
-    def turn(gamma: int) -> tuple[float, float]:
-        """Seconds a round: outside and inside the drafter."""
-        drafter = HeadDrafter(head) if gamma else None
-        decoder = Decoder(model, drafter, gamma=gamma or 1, rule=rule, eos=[], vocab=vocab)
-        watch = None
-        if drafter is not None:
-            watch = _Stopwatch(drafter.propose, device)
-            drafter.propose = watch  # type: ignore[method-assign]
-        timed = [0.0, 0.0]
-        for number, new in enumerate((1, 1 + rounds)):  # the first leaves the prompt's own pass to take off
-            inside = watch.spent if watch else 0.0
+    def requests(tokens: int) -> list[Request]:
+        return [Request(p, tokens, params, row) for row, p in enumerate(prompts)]
+
+    def step() -> float:
+        """Seconds a plain step."""
+        decoder, took = Decoder(model, eos=[], vocab=vocab), []
+        for new in (1, 1 + rounds):
             began = _now(device)
-            requests = [Request(p, new * (gamma + 1), params, row) for row, p in enumerate(prompts)]
-            made = _rounds(decoder, requests, gamma)
-            took = _now(device) - began
-            drafted = (watch.spent if watch else 0.0) - inside
-            if number == 0:
-                timed = [took - drafted, drafted, made]
-            else:
-                more = max(1, made - timed[2])
-                return max(1e-9, (took - drafted - timed[0]) / more), max(0.0, (drafted - timed[1]) / more)
-        raise AssertionError
+            decoder.generate(requests(new))
+            took.append(_now(device) - began)
+        return max(1e-9, took[1] - took[0]) / rounds
 
-    wanted = [0, *sorted(set(gammas))]
-    for gamma in wanted:  # warm up
-        turn(gamma)
-    turns = [{gamma: turn(gamma) for gamma in wanted} for _ in range(3)]
-    outside = {g: statistics.median(t[g][0] for t in turns) for g in wanted}
-    drafting = statistics.median(t[g][1] / g for t in turns for g in wanted[1:])
-    return Timing(outside[0], {g: outside[g] for g in wanted[1:]}, drafting)
+    def turn(gamma: int) -> tuple[float, float]:
+        """Seconds a round, outside and inside the drafter."""
+        clocked = _Clocked(head, rounds + 1)
+        decoder = Decoder(model, clocked, gamma=gamma, rule=rule, eos=[], vocab=vocab)
+        with contextlib.suppress(_Enough):
+            decoder.generate(requests((rounds + 2) * (gamma + 1)))
+        return clocked.seconds()
 
-
-def _rounds(decoder: Decoder, requests: Sequence[Request], gamma: int) -> int:
-    """Decode, and count the passes after the prompt's."""
-    done = decoder.generate(requests)
-    if not gamma:
-        return max(len(c.tokens) for c in done) - 1
-    return max(c.drafted[0] for c in done)
+    wanted = sorted(set(gammas))
+    step()
+    plain, turns = [], []
+    for _ in range(3):
+        plain.append(step())
+        turns.append({gamma: turn(gamma) for gamma in wanted})
+    verify = {g: statistics.median(t[g][0] for t in turns) for g in wanted}
+    draft = statistics.median(t[g][1] / g for t in turns for g in wanted)
+    return Timing(statistics.median(plain), verify, draft)
 
 
 def _now(device: torch.device) -> float:
