@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import appearing, check_output, inside
+from noria.core.models import quiet_loading
 from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import PARTS, Layout, layers_in, layout_of
 
@@ -287,16 +289,17 @@ def _load_block(
     given = {_PLACE + key.removeprefix(prefix): t for key, t in stored.items() if key in expected}
     like = next(block.parameters())
     try:
-        info, _ = convert_and_load_state_dict_in_model(
-            model=_shell(backbone, block),
-            state_dict=given,
-            load_config=LoadStateDictConfig(
-                weight_mapping=copy.deepcopy(_conversions(backbone)),
-                device_map={"": like.device},
-                dtype=like.dtype,
-                ignore_mismatched_sizes=True,
-            ),
-        )
+        with quiet_loading(transformers):
+            info, _ = convert_and_load_state_dict_in_model(
+                model=_shell(backbone, block),
+                state_dict=given,
+                load_config=LoadStateDictConfig(
+                    weight_mapping=copy.deepcopy(_conversions(backbone)),
+                    device_map={"": like.device},
+                    dtype=like.dtype,
+                    ignore_mismatched_sizes=True,
+                ),
+            )
     except RuntimeError as error:
         raise CheckpointError(
             "the head's tensors do not fit the model", where=str(folder), mend="another model's head?"

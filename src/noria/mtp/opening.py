@@ -69,7 +69,7 @@ def open_policy(
         CheckpointError: no whole checkpoint, or the run was of another model.
     """
     folder = Path(source).expanduser()
-    more = {"allow_download": allow_download, "trust_remote_code": trust_remote_code}
+    more: dict[str, Any] = {"allow_download": allow_download, "trust_remote_code": trust_remote_code}
     if not is_run(folder):
         policy = open_language_model(source, precision=precision or "fp32", **more)
         return Opened(policy.name, policy, stored_head(policy) if head else None)

@@ -68,8 +68,8 @@ def measure(
 ) -> Timing:
     """Time real decoding, and tell drafting from the rest of a round.
 
-    The decoder runs `rounds` rounds at each γ, in turns, on the same requests; what its drafter takes is clocked apart.
-    The median over rounds, then over three turns, is given; it holds sampling, verification and bookkeeping as they come.
+    The decoder runs `rounds` rounds at each γ, in turns, on the same requests; what its drafter takes is clocked
+    apart. The median over rounds, then over three turns, is given, sampling, verification and bookkeeping included.
 
     Args:
         model: the policy.
@@ -94,7 +94,8 @@ def measure(
             raise ConfigError(f"{value} is out of range", where=name, mend="give more")
     device = next(head.parameters()).device
     params = params or SamplingParams()
-    tokens = vocab or head.output.weight.shape[0]
+    output: Any = head.output
+    tokens = vocab or output.weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(int(tokens), (batch_size, context), generator=generator).tolist()
 
