@@ -337,6 +337,82 @@ def advise(
     click.echo(f"advice  {found.verdict}")
 
 
+@group.command(short_help="Test whether an engine samples by the model's law.")
+@click.argument("source")
+@click.option(
+    "--engine",
+    default="noria",
+    show_default=True,
+    metavar="NAME",
+    help="noria, transformers, or module:name of a callable (prompt, n, params, seed) -> sequences.",
+)
+@click.option("--plain", is_flag=True, help="Our decoder without drafts.")
+@click.option("--server", metavar="URL", help="An OpenAI-compatible server of the same weights instead.")
+@click.option("--served-model", metavar="NAME", help="The model's name there (default: the only one).")
+@click.option(
+    "--prompt", "prompts", multiple=True, metavar="TEXT", help="To go on from; may be given again."
+)
+@GAMMA
+@RULE
+@click.option(
+    "--samples", type=click.IntRange(50), default=4000, show_default=True, help="Sequences a statistical check."
+)
+@click.option("--depth", type=click.IntRange(1), help="Tokens whose joint law is tested (default gamma + 1).")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first request.")
+@click.option(
+    "--alpha", type=float, default=1e-3, show_default=True, help="Chance of convicting a lossless engine."
+)
+@MODEL
+@JSON
+@DOWNLOAD
+@REMOTE
+@QUIET
+def audit(
+    source: str,
+    engine: str,
+    plain: bool,
+    server: str | None,
+    served_model: str | None,
+    prompts: tuple[str, ...],
+    gamma: int,
+    rule: Rule,
+    samples: int,
+    depth: int | None,
+    seed: int,
+    alpha: float,
+    model: str | None,
+    as_json: bool,
+    allow_download: bool,
+    trust_remote_code: bool,
+    quiet: bool,
+) -> None:
+    """Test whether an engine samples by the law of the model; exits 1 if it does not.
+
+    A server's key is read from OPENAI_API_KEY.
+    """
+    jobs = _jobs()
+    report = jobs.audit_engine(
+        source,
+        engine=engine,
+        prompts=prompts or jobs.PROMPTS,
+        gamma=gamma,
+        rule=rule,
+        samples=samples,
+        depth=depth,
+        seed=seed,
+        alpha=alpha,
+        plain=plain,
+        server=None if server is None else jobs.Server(server, served_model),
+        model=model,
+        allow_download=allow_download,
+        trust_remote_code=trust_remote_code,
+        progress=Progress(quiet=quiet),
+    )
+    click.echo(report.to_json() if as_json else report.table())
+    if report.verdict == "fail":
+        click.get_current_context().exit(1)
+
+
 @group.command("rl-report", short_help="Read an RL run's log: is it entropy, or the head?")
 @click.argument("log", type=PATH)
 @output("Folder of the results (default: rl-report, beside the log).")

@@ -7,6 +7,7 @@ returns what there is to tell; it prints no answer itself.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 import time
@@ -26,11 +27,14 @@ from noria.core.progress import Progress
 from noria.core.runs import Run, check_run_folder, checkpoints, is_run, settled, whole_checkpoint
 from noria.core.stats import Interval
 from noria.mtp.advice import RuleAdvice, Timing, advise_rule
+from noria.mtp.audit import AuditReport, Engine, Sampler
+from noria.mtp.audit import audit as run_audit
 from noria.mtp.checkpoint import save_with_head
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows, Samples, read_samples
 from noria.mtp.decoder import Decoder
 from noria.mtp.drafter import HeadDrafter
+from noria.mtp.engines import decoder_engine, law_of, transformers_engine
 from noria.mtp.evaluate import HeadScore, evaluate_head
 from noria.mtp.generation import Sampled, read_prompts, sample_to_file
 from noria.mtp.losses import LossTerms
@@ -39,6 +43,7 @@ from noria.mtp.opening import Opened, fresh_or_stored, open_policy
 from noria.mtp.pages import write_rl_page, write_run_page, write_score_page
 from noria.mtp.rl_log import judge, read_rl_log
 from noria.mtp.sampling import SamplingParams
+from noria.mtp.servers import Server, server_engine
 from noria.mtp.serving import ServingConfig, serving_config
 from noria.mtp.timing import measure
 from noria.mtp.trainer import HeadTrainer
@@ -513,6 +518,105 @@ def rl_report(
 def _known(value: float) -> float | None:
     """A JSON number: null for what is missing."""
     return float(value) if math.isfinite(value) else None
+
+
+# -- audit ------------------------------------------------------------------------------------------------------------
+
+PROMPTS = ("Q: 7+5", "def ", "The")
+
+
+def audit_engine(
+    source: str,
+    *,
+    engine: str = "noria",
+    prompts: Sequence[str] = PROMPTS,
+    gamma: int = 3,
+    rule: Rule = "rejection",
+    samples: int = 4000,
+    depth: int | None = None,
+    seed: int = 0,
+    alpha: float = 1e-3,
+    plain: bool = False,
+    server: Server | None = None,
+    model: str | None = None,
+    allow_download: bool = False,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Whether an engine samples by the law of a model that is opened here beside it.
+
+    Args:
+        source: run, model with a head, or `small`: the law, and what drafts.
+        engine: `noria`, `transformers`, or `module:name` of a callable (prompt, n, params, seed) → sequences.
+        prompts: texts to go on from.
+        gamma: drafts a round.
+        rule: how our decoder verifies.
+        samples: sequences a statistical check is made of.
+        depth: joint laws of 1 … `depth` tokens are tested; γ + 1 by default.
+        seed: of the first request.
+        alpha: the probability with which a lossless engine may be convicted.
+        plain: our decoder without drafts.
+        server: an OpenAI-compatible server instead of an engine here.
+        model: where the run's model is now.
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+        progress: where to say how far it is.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    ours = engine == "noria" and server is None and not plain
+    opened = open_policy(
+        source, head=ours, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
+    )
+    policy, depth = opened.policy, depth or gamma + 1
+    length = depth + gamma
+    found: Engine | Sampler
+    if server is not None:
+        found = server_engine(server, length=length)
+    elif engine == "noria":
+        drafter = None if opened.head is None else HeadDrafter(opened.head)
+        found = decoder_engine(
+            policy.model, drafter, length=length, gamma=gamma, rule=rule, vocab=policy.vocab
+        )
+    elif engine == "transformers":
+        found = transformers_engine(policy.model, length=length)
+    else:
+        found = _callable(engine)
+    with progress or Progress(quiet=True) as said:
+        task = said.task("audit")
+        report = run_audit(
+            found,
+            law_of(policy.model, vocab=policy.vocab),
+            [list(policy.tokenizer(text)["input_ids"]) for text in prompts],
+            samples=samples,
+            depth=depth,
+            seed=seed,
+            alpha=alpha,
+        )
+        task.done()
+    return report
+
+
+def _callable(name: str) -> Sampler:
+    """The callable at `module:name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"no engine {name!r}", where="--engine", mend="choose noria, transformers or module:name"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(str(error), where=f"--engine {name}") from error
+    if not callable(found):
+        raise ConfigError("it is not callable", where=f"--engine {name}")
+    sampler: Sampler = found
+    return sampler
 
 
 # -- export -----------------------------------------------------------------------------------------------------------
