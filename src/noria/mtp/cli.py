@@ -349,13 +349,15 @@ def advise(
 @click.option("--plain", is_flag=True, help="Our decoder without drafts.")
 @click.option("--server", metavar="URL", help="An OpenAI-compatible server of the same weights instead.")
 @click.option("--served-model", metavar="NAME", help="The model's name there (default: the only one).")
-@click.option(
-    "--prompt", "prompts", multiple=True, metavar="TEXT", help="To go on from; may be given again."
-)
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="To go on from; may be given again.")
 @GAMMA
 @RULE
 @click.option(
-    "--samples", type=click.IntRange(50), default=4000, show_default=True, help="Sequences a statistical check."
+    "--samples",
+    type=click.IntRange(50),
+    default=4000,
+    show_default=True,
+    help="Sequences a statistical check.",
 )
 @click.option("--depth", type=click.IntRange(1), help="Tokens whose joint law is tested (default gamma + 1).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first request.")

@@ -140,7 +140,9 @@ def _only(client: Any, server: Server) -> str:
     names = [str(model.id) for model in client.models.list().data]
     if len(names) != 1:
         raise ModelError(
-            f"it serves {', '.join(names) or 'no model'}", where=server.url, mend="name one with --served-model"
+            f"it serves {', '.join(names) or 'no model'}",
+            where=server.url,
+            mend="name one with --served-model",
         )
     return names[0]
 

@@ -1,0 +1,218 @@
+"""The verbs of `noria mtp`, run as a user runs them, on the small model that ships."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from noria.cli import main
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+@pytest.fixture(name="here")
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(name="noria")
+def _noria(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    def run(*arguments: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as ended:
+            main(["mtp", *arguments])
+        said = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the small model writes behind arithmetic questions."""
+    folder = tmp_path_factory.mktemp("text")
+    prompts = folder / "prompts.jsonl"
+    questions = [f"Q: {a}+{b}*2\n" for a in range(10, 30) for b in (3, 7, 12)]
+    prompts.write_text("".join(json.dumps({"prompt": q}) + "\n" for q in questions))
+    path = folder / "text.jsonl"
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "mtp",
+                "sample",
+                "small",
+                "--prompts",
+                str(prompts),
+                "-o",
+                str(path),
+                "--max-new-tokens",
+                "48",
+                "-q",
+            ]
+        )
+    assert ended.value.code == 0
+    return path
+
+
+SHORT = ["length=128", "train_gamma=2", "batch_size=4", "lr=1e-3", "steps=3"]
+
+
+def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> None:
+    done = noria("train", "--model", "small", "--data", str(text), "-o", "run", *SHORT)
+    assert done.code == 0
+    assert "run     run   3 steps" in done.out
+    assert "by rejection" in done.out
+    assert "from the model's files" in done.err
+    page = (here / "run" / "report.html").read_text()
+    assert "Acceptance on held-out text" in page
+    assert "Gradient norm" in page
+    assert [json.loads(line)["step"] for line in (here / "run" / "metrics.jsonl").open()] == [1, 2, 3]
+
+    done = noria("eval", "run", "--data", str(text), "--gamma", "2", "--json", "-q")
+    scored = json.loads(done.out)
+    lengths = {rule: found["accept_length"]["mean"] for rule, found in scored["rules"].items()}
+    # Of one draft and one target, block keeps no less than rejection, which keeps no less than match.
+    assert 1 < lengths["match"] <= lengths["rejection"] <= lengths["block"] <= 3
+    assert (here / "run" / "evaluation" / "evaluation.html").exists()
+
+    done = noria("export", "run", "-o", "model", "--gamma", "2")
+    assert done.code == 0
+    assert "--speculative_config" in done.out
+    assert "NEXTN" in done.out
+    again = json.loads(noria("eval", "model", "--data", str(text), "--gamma", "2", "--json", "-q").out)
+    for rule, length in lengths.items():
+        assert again["rules"][rule]["accept_length"]["mean"] == pytest.approx(
+            length, abs=0.02
+        )  # stored in bfloat16
+    assert json.loads((here / "model" / "config.json").read_text())["mtp_num_hidden_layers"] == 1
+
+
+def test_the_same_command_goes_on_and_ends_as_if_it_had_not_stopped(
+    noria: Any, text: Path, here: Path
+) -> None:
+    train = [
+        "train",
+        "--model",
+        "small",
+        "--data",
+        str(text),
+        "-q",
+        *SHORT[:-1],
+        "checkpoint_every=2",
+        "warmup=0",
+    ]
+    assert noria(*train, "-o", "whole", "steps=4").code == 0
+    assert noria(*train, "-o", "parts", "steps=2").code == 0
+    assert noria(*train, "-o", "parts", "steps=4").code == 0
+    whole, parts = ((here / name / "metrics.jsonl").read_text() for name in ("whole", "parts"))
+    assert whole == parts
+    other = noria(*train, "-o", "parts", "steps=4", "loss=ce")
+    assert other.code == 2
+    assert "loss" in other.err
+    text2 = here / "other.jsonl"
+    text2.write_text(text.read_text().splitlines()[0] * 1 + "\n")
+    other = noria("train", "--model", "small", "--data", str(text2), "-o", "parts", *SHORT)
+    assert other.code == 2
+    assert "another data" in other.err
+
+
+def test_advice_is_a_table_and_a_verdict(noria: Any, text: Path) -> None:
+    asked = [
+        "advise",
+        "small",
+        "--data",
+        str(text),
+        "--gammas",
+        "1,3",
+        "--rounds",
+        "3",
+        "--context",
+        "16",
+        "-q",
+    ]
+    done = noria(*asked)
+    assert done.code == 0
+    assert done.out.splitlines()[-1].startswith("advice  ")
+    found = json.loads(noria(*asked, "--least", "50", "--json").out)
+    assert found["rule"] is None
+    assert "do not use MTP here" in found["verdict"]
+    seconds = found["seconds"]
+    for rule in ("rejection", "target_only"):
+        for option in found["rules"][rule]:
+            cost = seconds["verify"][str(option["gamma"])] + option["gamma"] * seconds["draft"]
+            assert option["break_even"] == pytest.approx(cost / seconds["step"])
+            length = option["accept_length"]["mean"]
+            assert option["speed_up"]["mean"] == pytest.approx(length * seconds["step"] / cost)
+
+
+def test_an_audit_says_what_it_found(noria: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ["--samples", "100", "--depth", "1", "--prompt", "Q: 1+2", "-q"]
+    done = noria("audit", "small", "--gamma", "1", *few, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["verdict"] != "fail"
+    import sys
+
+    module = type(sys)("sampler_of_one")
+    module.sample = lambda prompt, n, params, seed: [[5, 5]] * n  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sampler_of_one", module)
+    done = noria("audit", "small", "--engine", "sampler_of_one:sample", *few)
+    assert done.code == 1
+    assert "FAIL" in done.out
+
+
+def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> None:
+    # L = 4 − 2 H exactly: all of the change is entropy's.
+    rows = [
+        {"step": s, "actor/entropy": 0.5 - 0.01 * s, "rollout/accept_length": 3 + 0.02 * s} for s in range(30)
+    ]
+    (here / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"lr": 1e-6}, *rows]))
+    found = json.loads(noria("rl-report", "log.jsonl", "--json").out)
+    assert found["regression"]["slope"] == pytest.approx(-2)
+    assert found["steps"][-1]["entropy_part"] == pytest.approx(0.58)
+    assert found["steps"][-1]["mismatch"] == pytest.approx(0, abs=1e-9)
+    assert "Accept length against entropy" in (here / "rl-report" / "rl-report.html").read_text()
+    done = noria("rl-report", "log.jsonl", "--entropy-field", "H")
+    assert done.code == 2
+    assert "--entropy-field" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--model", "small"], "data: no data given"),
+        (["train", "--model", "small", "--data", "TEXT", "los=ce"], "did you mean 'loss'"),
+        (["train", "--model", "small", "--data", "TEXT", "train_gamma=99"], "train_gamma"),
+        (["train", "--model", "nowhere", "--data", "TEXT"], "nowhere: no such model"),
+        (["train", "--model", "a/b", "--data", "TEXT"], "--allow-download"),
+        (["train", "--model", "small", "--data", "none.jsonl"], "none.jsonl"),
+        (
+            ["train", "--model", "small", "--data", "TEXT", "layers=2", "start=checkpoint", "train_gamma=2"],
+            "layers=1",
+        ),
+        (["eval", "small", "--data", "TEXT", "--rules", "luck"], "no rule 'luck'"),
+        (["eval", "empty", "--data", "TEXT"], "empty"),
+        (["advise", "small", "--data", "TEXT", "--gammas", "x"], "--gammas"),
+        (["audit", "small", "--engine", "hope"], "no engine 'hope'"),
+        (["audit", "small", "--server", "127.0.0.1"], "--server"),
+        (["sample", "small", "--prompts", "TEXT", "-o", "out.txt"], ".jsonl"),
+        (["export", "small", "-o", "../out"], "--output"),
+        (["rl-report", "none.jsonl"], "none.jsonl"),
+        (["report", "empty"], "empty"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_left(
+    noria: Any, text: Path, here: Path, arguments: list[str], told: str
+) -> None:
+    (here / "empty").mkdir()
+    done = noria(*(str(text) if word == "TEXT" else word for word in arguments))
+    lines = [line for line in done.err.splitlines() if line.startswith("noria: error: ")]
+    assert done.code == 2
+    assert done.out == ""
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert [path.name for path in here.iterdir()] == ["empty"]
