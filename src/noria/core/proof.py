@@ -331,13 +331,15 @@ def _intro(scale: str) -> str:
 
 
 def _code(system: str) -> str:
-    """A digest of what a measured number depends on: the system's modules, but those that present, and its assets."""
+    """A digest of what a measured number depends on: the system's modules, but those that present, and the assets."""
     package = Path(__file__).parent.parent
     home = package / system
-    modules = [*sorted(home.glob("*.py")), *sorted(home.glob("assets/*")), package / "core" / "flow.py"]
+    shared = [package / "core" / name for name in ("flow.py", "lm.py")]
+    assets = [*sorted(home.glob("assets/**/*")), *sorted((package / "core" / "assets").glob("**/*"))]
+    modules = [path for path in (*sorted(home.glob("*.py")), *assets, *shared) if path.is_file()]
     digest = hashlib.sha256()
     for module in modules:
-        if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py") and module.exists():
+        if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py"):
             digest.update(module.name.encode() + b"\0" + module.read_bytes())
     return digest.hexdigest()
 
