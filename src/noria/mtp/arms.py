@@ -74,6 +74,7 @@ def run_text(seed: int, rows: int, length: int, temperature: float, path: str) -
         length=length,
         seed=seed,
         params=SamplingParams(temperature=temperature),
+        batch_size=128,
         on_rows=lambda done: report(done, rows),
     )
     save_file({"tokens": text.tokens, "mask": text.mask.to(torch.uint8)}, path)
