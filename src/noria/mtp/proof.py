@@ -264,6 +264,7 @@ def notes(scale: str, s: Scale, seeds: list[int]) -> list[str]:
     ]
     if scale == "quick":
         words.append(
-            "The quick proof leaves out reverse KL, LK and the exact objective, and trains too little to part close losses."
+            "The quick proof leaves out reverse KL, LK and the exact objective, and trains too little to "
+            "part close losses."
         )
     return words
