@@ -202,7 +202,7 @@ def test_full_and_quick_go_to_folders_of_their_own(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prove", "routing"], "no system 'routing' is built; built are: distill,"),
+        (["prove", "routing"], "no system 'routing' is built; built are: mtp, distill,"),
         (["prove", "--seeds", "0"], "Invalid value for '--seeds'"),
         (["prove", "--workers", "many"], "'many' is not a valid integer"),
         (["prove", "--slow"], "No such option"),

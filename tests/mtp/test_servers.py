@@ -115,7 +115,7 @@ def serving(
         thread.join()
 
 
-def audited(respond: Callable[[Body], Any], samples: int = 600) -> AuditReport:
+def audited(respond: Callable[[Body], Any], samples: int = 300) -> AuditReport:
     with serving(lambda body: (200, respond(body))) as url:
         engine = server_engine(Server(url), length=3)
         return audit(engine, law, [[1], [2]], samples=samples, depth=2)
