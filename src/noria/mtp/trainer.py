@@ -22,7 +22,7 @@ from noria.mtp.heads import MTPHead, backbone_states
 from noria.mtp.losses import LossTerms, loss_from_hidden
 from noria.mtp.reads import LMHead
 
-__all__ = ["HeadTrainer", "lm_head"]
+__all__ = ["HeadTrainer", "head_loss", "lm_head"]
 
 
 def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None = None) -> LMHead:
@@ -33,6 +33,39 @@ def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None =
         None if output.bias is None else output.bias.detach(),
         scale=1 / temperature,
         vocab_size=vocab_size,
+    )
+
+
+def head_loss(backbone: Any, head: MTPHead, rows: Rows, config: TrainConfig, output: LMHead) -> LossTerms:
+    """The configured loss of a head on some text, and what it was made of. The backbone gets no gradient.
+
+    Args:
+        backbone: the model.
+        head: its head.
+        rows: text.
+        config: loss, depth, chain attention and step weights are read.
+        output: of :func:`lm_head`.
+    """
+    hidden = backbone_states(backbone, rows)
+    steps = config.train_gamma
+    aligned = align(rows.tokens, steps, segments=rows.segments, mask=rows.mask)
+    states = head(
+        hidden,
+        rows.tokens,
+        steps=steps,
+        segments=rows.segments,
+        positions=rows.positions,
+        chain_attention=config.chain_attention,
+    )
+    return loss_from_hidden(
+        config.loss,
+        states,
+        output,
+        teacher=hidden.flatten(0, 1),
+        teacher_rows=aligned.teacher,
+        tokens=aligned.tokens,
+        valid=aligned.valid,
+        step_weights=config.step_weights,
     )
 
 
@@ -118,28 +151,7 @@ class HeadTrainer:
 
     def loss(self, rows: Rows) -> LossTerms:
         """The loss of a batch, forward only."""
-        config = self.config
-        hidden = backbone_states(self.backbone, rows)
-        steps = config.train_gamma
-        aligned = align(rows.tokens, steps, segments=rows.segments, mask=rows.mask)
-        states = self.head(
-            hidden,
-            rows.tokens,
-            steps=steps,
-            segments=rows.segments,
-            positions=rows.positions,
-            chain_attention=config.chain_attention,
-        )
-        return loss_from_hidden(
-            config.loss,
-            states,
-            self.lm_head,
-            teacher=hidden.flatten(0, 1),
-            teacher_rows=aligned.teacher,
-            tokens=aligned.tokens,
-            valid=aligned.valid,
-            step_weights=config.step_weights,
-        )
+        return head_loss(self.backbone, self.head, rows, self.config, self.lm_head)
 
     def batch(self, step: int) -> Rows:
         """The rows of a step: each row once an epoch, in an order of the seed's."""

@@ -1,0 +1,415 @@
+"""Group-relative policy optimisation with rollouts that draft; the head is frozen, or trained along.
+
+A step rolls out, scores and learns, and the time of each is kept apart. With `staleness` s the batch that is learned
+from was rolled out s steps before, as in an asynchronous run whose learner lags that far behind. Log-probabilities are
+those of the policy that wrote the text, so the ratio of the clipped objective (Schulman et al. 2017; Shao et al. 2024)
+is exact. The head, where it is trained along, has an optimiser and a gradient clip of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from noria.core.config import Config
+from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.runs import Run
+from noria.mtp.config import TrainConfig
+from noria.mtp.data import Rows
+from noria.mtp.decoder import Completion, Decoder, Request
+from noria.mtp.drafter import HeadDrafter
+from noria.mtp.heads import MTPHead
+from noria.mtp.monitors import Alarm, DriftMonitor, EntropyMonitor
+from noria.mtp.names import MAX_GAMMA, LossName, Rule
+from noria.mtp.sampling import SamplingParams, Streams
+from noria.mtp.trainer import head_loss, lm_head
+
+__all__ = ["Batch", "Learned", "PolicyTrainer", "RLConfig", "Reward", "advantages", "roll_out"]
+
+Reward = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
+"""(prompts, completions), as tokens and in pairs → a number for each."""
+
+
+class RLConfig(Config):
+    """How a policy is trained.
+
+    `prompts` × `group` completions make a step. `clip_low` and `clip_high` bound the ratio of new to old probability.
+    `entropy_bonus` adds that many times the policy's mean entropy to the objective; a negative one lowers it.
+    """
+
+    steps: int = Field(100, ge=0)
+    prompts: int = Field(8, ge=1)
+    group: int = Field(8, ge=2)
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    gamma: int = Field(3, ge=0, le=MAX_GAMMA)
+    rule: Rule = "rejection"
+    staleness: int = Field(0, ge=0, le=16)
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.28, gt=0)
+    entropy_bonus: float = 0.0
+    micro_batch: int = Field(16, ge=1)
+    head: Literal["frozen", "online"] = "frozen"
+    head_loss: LossName = "e2e_tv"
+    head_lr: float = Field(3.5e-5, gt=0)
+    head_grad_clip: float = Field(1.0, gt=0)
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(50, ge=1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was rolled out for one step.
+
+    Attributes:
+        version: of the policy that wrote it: how many updates it had had.
+        prompts: one a completion.
+        completions: what was written.
+        rewards: of each.
+        seconds: `rollout` and `score`.
+    """
+
+    version: int
+    prompts: Sequence[Sequence[int]]
+    completions: Sequence[Completion]
+    rewards: Sequence[float]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a step did.
+
+    Attributes:
+        step: its number, from 1.
+        figures: everything that is logged.
+        alarms: of the monitors.
+    """
+
+    step: int
+    figures: Mapping[str, float]
+    alarms: Sequence[Alarm]
+
+
+def advantages(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
+    """(r − mean) / (std + ε) within each group: rewards [groups, group] → the same shape. A group of equals gets 0."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred / (rewards.std(1, keepdim=True) + epsilon)
+
+
+def roll_out(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    reward: Reward,
+    config: RLConfig,
+    *,
+    number: int,
+    version: int,
+) -> Batch:
+    """Write a group of completions of every prompt, and score them.
+
+    Args:
+        decoder: of the policy.
+        prompts: one a group.
+        reward: scores completions.
+        config: group, length, temperature and seed.
+        number: of the batch; random numbers depend on it and on the seed alone.
+        version: of the policy.
+
+    Raises:
+        DataError: a reward is missing or not finite, or the model's logits were not.
+    """
+    began = time.perf_counter()
+    asked = [list(prompt) for prompt in prompts for _ in range(config.group)]
+    seeds = Streams.derived((config.seed << 24) + number, len(asked)).seeds.tolist()
+    params = SamplingParams(temperature=config.temperature)
+    done = decoder.generate(
+        [Request(p, config.max_new_tokens, params, seed) for p, seed in zip(asked, seeds, strict=True)]
+    )
+    if any(c.finish == "invalid" for c in done):
+        raise DivergenceError("the policy's logits are not finite", where=f"rollout {number}")
+    middle = time.perf_counter()
+    rewards = [float(value) for value in reward(asked, [c.tokens for c in done])]
+    if len(rewards) != len(asked) or not all(torch.tensor(rewards).isfinite()):
+        raise DataError(
+            f"{len(rewards)} rewards for {len(asked)} completions, or one that is not finite",
+            where=f"rollout {number}",
+            mend="let the reward give a finite number for each",
+        )
+    seconds = {"rollout": middle - began, "score": time.perf_counter() - middle}
+    return Batch(version, asked, done, rewards, seconds)
+
+
+class PolicyTrainer:
+    """Trains a policy by GRPO on rollouts of its own.
+
+    Args:
+        model: the policy, trained in place.
+        head: drafts its rollouts; None, or `gamma: 0`, decodes plainly.
+        prompts: as tokens; taken in an order of the seed's, each once an epoch.
+        reward: scores completions.
+        config: what to do.
+        eos: end tokens; the model's own by default.
+        vocab: how many logits are tokens.
+        drift: compares served acceptance with what was predicted.
+        entropy_range: watches the policy's entropy.
+
+    Raises:
+        DataError: no prompts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        head: MTPHead | None,
+        prompts: Sequence[Sequence[int]],
+        reward: Reward,
+        config: RLConfig,
+        *,
+        eos: Sequence[int] | None = None,
+        vocab: int | None = None,
+        drift: DriftMonitor | None = None,
+        entropy_range: EntropyMonitor | None = None,
+    ) -> None:
+        if not prompts:
+            raise DataError("no prompts", where="prompts", mend="give at least one")
+        self.model, self.head, self.prompts, self.reward, self.config = model, head, prompts, reward, config
+        self.vocab, self.drift, self.entropy_range = vocab, drift, entropy_range
+        drafter = HeadDrafter(head) if head is not None and config.gamma else None
+        self.decoder = Decoder(
+            model, drafter, gamma=config.gamma or 1, rule=config.rule, eos=eos, vocab=vocab
+        )
+        shape: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
+        self.policy = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizers = {"policy": torch.optim.AdamW(self.policy.values(), lr=config.lr, **shape)}
+        self.trained = {"policy": self.policy}
+        if head is not None:
+            for p in head.parameters():
+                p.requires_grad_(config.head == "online")
+            if config.head == "online":
+                self.trained["head"] = dict(head.named_parameters())
+                self.optimizers["head"] = torch.optim.AdamW(head.parameters(), lr=config.head_lr, **shape)
+        self.step = 0
+        self.waiting: deque[Batch] = deque()
+
+    def train(self, run: Run | None = None, *, on_step: Callable[[Learned], None] | None = None) -> None:
+        """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
+
+        Raises:
+            DataError: as of :func:`roll_out`.
+            DivergenceError: loss, gradient or logits are not finite; the last checkpoint is whole.
+            CheckpointError: the run's checkpoint is of another policy or head.
+        """
+        if run is not None:
+            self.resume(run)
+        while self.step < self.config.steps:
+            learned = self.advance()
+            if run is not None:
+                run.log(learned.step, **learned.figures)
+                if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                    run.save(self.step, *self.snapshot())
+            if on_step is not None:
+                on_step(learned)
+
+    def advance(self) -> Learned:
+        """One step: roll out with the policy of now, learn from the batch of `staleness` steps ago."""
+        while len(self.waiting) <= self.config.staleness:
+            number = self.step + len(self.waiting)
+            self.waiting.append(
+                roll_out(
+                    self.decoder,
+                    self._chosen(number),
+                    self.reward,
+                    self.config,
+                    number=number,
+                    version=self.step,
+                )
+            )
+        return self.learn(self.waiting.popleft())
+
+    def learn(self, batch: Batch) -> Learned:
+        """Update the policy, and the head where it is trained along, from one batch."""
+        config, began = self.config, time.perf_counter()
+        rows, behaviour = self._padded(batch)
+        gains = (
+            advantages(torch.tensor(batch.rewards).reshape(-1, config.group)).flatten().to(behaviour.device)
+        )
+        total = int(rows.mask.sum())
+        sums = torch.zeros(3, dtype=torch.float64, device=behaviour.device)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        for start in range(0, len(rows), config.micro_batch):
+            part = slice(start, start + config.micro_batch)
+            sums += self._objective(rows[part], behaviour[part], gains[part], total)
+        figures = {
+            "reward": float(torch.tensor(batch.rewards).mean()),
+            "entropy": float(sums[0]) / total,
+            "clipped": float(sums[1]) / total,
+            "kl_behaviour": float(sums[2]) / total,
+            "tokens": total,
+            "staleness": self.step - batch.version,
+        }
+        if "head" in self.optimizers:
+            figures |= self._along(rows)
+        for name in self.optimizers:
+            limit = config.grad_clip if name == "policy" else config.head_grad_clip
+            norm = float(nn.utils.clip_grad_norm_(self.trained[name].values(), limit))
+            if not torch.isfinite(torch.tensor(norm)):
+                raise DivergenceError(
+                    f"the gradient of the {name} is {norm:g}",
+                    where=f"step {self.step + 1}",
+                    mend="lower lr; the last checkpoint is whole",
+                )
+            figures[f"grad_norm_{name}"] = norm
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.step += 1
+        figures |= self._served(batch)
+        figures |= {f"{name}_seconds": value for name, value in batch.seconds.items()}
+        figures["learn_seconds"] = time.perf_counter() - began
+        return Learned(self.step, figures, list(self._alarms(batch, figures)))
+
+    # -- parts of a step --------------------------------------------------------------------------------------
+
+    def _objective(self, rows: Rows, behaviour: Tensor, gains: Tensor, total: int) -> Tensor:
+        """Backward through a part of a batch; sums of entropy, clipped tokens and behaviour's KL."""
+        config = self.config
+        logits = self.model(input_ids=rows.tokens, use_cache=False).logits[:, :-1, : self.vocab]
+        logp = (logits.float() / config.temperature).log_softmax(-1)
+        counts = rows.mask[:, 1:]
+        new = logp.gather(-1, rows.tokens[:, 1:, None])[..., 0]
+        entropy = -(logp.exp() * logp).sum(-1)
+        gap = (new - behaviour[:, 1:]).where(counts, 0.0)
+        ratio = gap.exp()
+        low, high = 1 - config.clip_low, 1 + config.clip_high
+        gain = gains[:, None].to(ratio)
+        surrogate = torch.minimum(ratio * gain, ratio.clamp(low, high) * gain)
+        objective = (surrogate + config.entropy_bonus * entropy).where(counts, 0.0).sum() / total
+        (-objective).backward()
+        with torch.no_grad():
+            outside = ((ratio < low) & (gain < 0)) | ((ratio > high) & (gain > 0))
+            parts = (entropy, outside.double(), ratio - 1 - gap)
+            return torch.stack([part.double().where(counts, 0.0).sum() for part in parts])
+
+    def _along(self, rows: Rows) -> dict[str, float]:
+        """Backward of the head's own loss on the rollout."""
+        assert self.head is not None
+        config = TrainConfig(loss=self.config.head_loss, train_gamma=max(1, self.config.gamma))
+        output = lm_head(self.head, temperature=self.config.temperature, vocab_size=self.vocab)
+        self.head.train()
+        terms = head_loss(self.model, self.head, rows, config, output)
+        # Into the head alone: its embedding is the policy's own.
+        torch.autograd.backward(terms.loss, inputs=list(self.head.parameters()))
+        self.head.eval()
+        return {"head_loss": float(terms.loss.detach())}
+
+    def _served(self, batch: Batch) -> dict[str, float]:
+        """Acceptance as it was served."""
+        drafted, accepted = _counts(batch.completions)
+        if not drafted or not drafted[0]:
+            return {}
+        rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
+        named = {f"acceptance_{n}": rate for n, rate in enumerate(rates, start=1)}
+        return {"accept_length": 1 + sum(rates), **named}
+
+    def _alarms(self, batch: Batch, figures: Mapping[str, float]) -> Iterator[Alarm]:
+        drafted, accepted = _counts(batch.completions)
+        if self.drift is not None and drafted:
+            alarm = self.drift.observe(self.step, drafted, accepted)
+            if alarm is not None:
+                yield alarm
+        if self.entropy_range is not None:
+            alarm = self.entropy_range.observe(self.step, figures["entropy"])
+            if alarm is not None:
+                yield alarm
+
+    def _chosen(self, step: int) -> list[Sequence[int]]:
+        """The prompts of a step: each once an epoch."""
+        count, size = len(self.prompts), self.config.prompts
+        chosen = []
+        for place in range(step * size, (step + 1) * size):
+            epoch, within = divmod(place, count)
+            generator = torch.Generator().manual_seed((self.config.seed << 24) + epoch)
+            chosen.append(self.prompts[int(torch.randperm(count, generator=generator)[within])])
+        return chosen
+
+    def _padded(self, batch: Batch) -> tuple[Rows, Tensor]:
+        """Rows of prompts and completions, padded on the right, and log-probabilities of who wrote them [rows, n]."""
+        texts = [[*p, *c.tokens] for p, c in zip(batch.prompts, batch.completions, strict=True)]
+        longest = max(map(len, texts))
+        tokens = torch.zeros(len(texts), longest, dtype=torch.long)
+        segments, mask = torch.full_like(tokens, -1), torch.zeros_like(tokens, dtype=torch.bool)
+        behaviour = torch.zeros(len(texts), longest)
+        for row, (text, prompt, completion) in enumerate(
+            zip(texts, batch.prompts, batch.completions, strict=True)
+        ):
+            tokens[row, : len(text)] = torch.tensor(text)
+            segments[row, : len(text)] = 0
+            mask[row, len(prompt) : len(text)] = True
+            behaviour[row, len(prompt) : len(text)] = torch.tensor(completion.logprobs)
+        return Rows(tokens, segments, mask).to(self.decoder.device), behaviour.to(self.decoder.device)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and state of now: policy, head, optimisers, and the batches that wait to be learned from."""
+        tensors: dict[str, Tensor] = {}
+        for name, parameters in self.trained.items():
+            for key, p in parameters.items():
+                tensors[f"{name}.{key}"] = p.detach()
+                for slot, value in self.optimizers[name].state.get(p, {}).items():
+                    tensors[f"optimizer.{name}.{key}.{slot}"] = value
+        waiting = [asdict(batch) for batch in self.waiting]
+        return tensors, {"step": self.step, "waiting": json.loads(json.dumps(waiting))}
+
+    @torch.no_grad()
+    def resume(self, run: Run) -> bool:
+        """Go on from the run's newest checkpoint; whether there was one.
+
+        Raises:
+            CheckpointError: it is of another policy or head.
+        """
+        checkpoint = run.latest()
+        if checkpoint is None:
+            return False
+        for name, parameters in self.trained.items():
+            for key, p in parameters.items():
+                stored = checkpoint.tensors.get(f"{name}.{key}")
+                if stored is None or stored.shape != p.shape:
+                    raise CheckpointError(
+                        f"its {key} is not this {name}'s",
+                        where=f"checkpoint {checkpoint.step}",
+                        mend="use another output folder",
+                    )
+                p.copy_(stored)
+                slots = ("step", "exp_avg", "exp_avg_sq")
+                found = {s: checkpoint.tensors.get(f"optimizer.{name}.{key}.{s}") for s in slots}
+                if found["step"] is not None:
+                    self.optimizers[name].state[p] = {
+                        s: t.clone() if s == "step" else t.to(p) for s, t in found.items() if t is not None
+                    }
+        self.step = int(checkpoint.state["step"])
+        self.waiting = deque(
+            Batch(**{**batch, "completions": [Completion(**c) for c in batch["completions"]]})
+            for batch in checkpoint.state["waiting"]
+        )
+        return True
+
+
+def _counts(completions: Sequence[Completion]) -> tuple[list[int], list[int]]:
+    """Drafted and accepted at each place, over all completions."""
+    drafted = [sum(column) for column in zip(*(c.drafted for c in completions), strict=True)]
+    accepted = [sum(column) for column in zip(*(c.accepted for c in completions), strict=True)]
+    return drafted, accepted
