@@ -202,7 +202,7 @@ class PolicyTrainer:
                 self.trained["head"] = dict(head.named_parameters())
                 self.optimizers["head"] = torch.optim.AdamW(head.parameters(), lr=config.head_lr, **shape)
         self.step = 0
-        self.waiting: deque[Batch] = deque()
+        self.waiting: deque[Any] = deque()
 
     def train(self, run: Run | None = None, *, on_step: Callable[[Learned], None] | None = None) -> None:
         """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
@@ -226,18 +226,18 @@ class PolicyTrainer:
     def advance(self) -> Learned:
         """One step: roll out with the policy of now, learn from the batch of `staleness` steps ago."""
         while len(self.waiting) <= self.config.staleness:
-            number = self.step + len(self.waiting)
-            self.waiting.append(
-                roll_out(
-                    self.decoder,
-                    self._chosen(number),
-                    self.reward,
-                    self.config,
-                    number=number,
-                    version=self.step,
-                )
-            )
-        return self.learn(self.waiting.popleft())
+            self.waiting.append(self.ask(self.step + len(self.waiting)))
+        return self.learn(self.ready(self.waiting.popleft()))
+
+    def ask(self, number: int) -> Any:
+        """A batch by its number, written by the policy of now, or a promise of it that :meth:`ready` keeps."""
+        chosen = self.chosen(number)
+        return roll_out(self.decoder, chosen, self.reward, self.config, number=number, version=self.step)
+
+    def ready(self, asked: Any) -> Batch:
+        """What :meth:`ask` promised."""
+        batch: Batch = asked
+        return batch
 
     def learn(self, batch: Batch) -> Learned:
         """Update the policy, and the head where it is trained along, from one batch."""
@@ -335,7 +335,7 @@ class PolicyTrainer:
             if alarm is not None:
                 yield alarm
 
-    def _chosen(self, step: int) -> list[Sequence[int]]:
+    def chosen(self, step: int) -> list[Sequence[int]]:
         """The prompts of a step: each once an epoch."""
         count, size = len(self.prompts), self.config.prompts
         chosen = []
@@ -371,6 +371,7 @@ class PolicyTrainer:
                 tensors[f"{name}.{key}"] = p.detach()
                 for slot, value in self.optimizers[name].state.get(p, {}).items():
                     tensors[f"optimizer.{name}.{key}.{slot}"] = value
+        self.waiting = deque(self.ready(asked) for asked in self.waiting)
         waiting = [asdict(batch) for batch in self.waiting]
         return tensors, {"step": self.step, "waiting": json.loads(json.dumps(waiting))}
 
