@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from noria.mtp.names import LossName, Rule
 
-__all__ = ["ARMS", "Scale", "run_arm", "run_text"]
+SmallHead = Literal["ce", "e2e_tv"]
+
+__all__ = ["ARMS", "RL_ARMS", "RLArm", "Scale", "run_arm", "run_rl", "run_text"]
 
 ARMS: dict[str, LossName | None] = {
     "warm head": None,
@@ -21,6 +23,34 @@ ARMS: dict[str, LossName | None] = {
     "LK": "lk_hybrid",
 }
 """Every loss, and the head that all of them start from."""
+
+
+@dataclass(frozen=True)
+class RLArm:
+    """Rollouts of a reinforcement-learning arm.
+
+    Attributes:
+        head: which of the heads that ship; None decodes plainly.
+        online: whether it is trained along.
+        entropy_bonus: what moves the policy's entropy.
+    """
+
+    head: SmallHead | None
+    online: bool = False
+    entropy_bonus: float = 0.0
+
+
+RL_ARMS = {
+    "no drafts": RLArm(None),
+    "frozen e2e TV": RLArm("e2e_tv"),
+    "frozen CE": RLArm("ce"),
+    "online e2e TV": RLArm("e2e_tv", online=True),
+    "frozen e2e TV, entropy up": RLArm("e2e_tv", entropy_bonus=0.02),
+    "frozen CE, entropy up": RLArm("ce", entropy_bonus=0.02),
+    "frozen e2e TV, entropy down": RLArm("e2e_tv", entropy_bonus=-0.02),
+    "frozen CE, entropy down": RLArm("ce", entropy_bonus=-0.02),
+}
+"""GRPO on arithmetic: what drafts, and where entropy is pushed."""
 GAMMA = 3
 RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
@@ -37,6 +67,7 @@ class Scale:
         batch_size: rows a step.
         lr: of all losses.
         temperatures: of the text that is scored; the head is trained at 1.
+        rl_steps: of policy optimisation; 0 leaves it out.
     """
 
     rows: int
@@ -46,6 +77,7 @@ class Scale:
     batch_size: int
     lr: float
     temperatures: tuple[float, ...]
+    rl_steps: int = 0
 
 
 def run_text(seed: int, rows: int, length: int, temperature: float, path: str) -> dict[str, Any]:
@@ -136,6 +168,68 @@ def run_arm(arm: str, seed: int, scale: dict[str, Any], train: str, held: dict[s
             "prefix": {rule: [rate.effect for rate in score.rules[rule].rates] for rule in RULES},
         }
     return {"scores": scores, "curve": curve[:: max(1, len(curve) // 40)]}
+
+
+def run_rl(arm: str, seed: int, steps: int) -> dict[str, Any]:
+    """Train the small model on checkable arithmetic by GRPO, with rollouts as the arm says.
+
+    Args:
+        arm: of :data:`RL_ARMS`.
+        seed: of prompts and rollouts.
+        steps: of the policy.
+
+    Returns:
+        By figure, one value a step: reward, entropy, accept length (null without drafts), and the seconds of each part.
+    """
+    import torch
+
+    from noria.core.jobs import report
+    from noria.core.lm import answer_of, arithmetic, small_lm
+    from noria.mtp.rl import PolicyTrainer, RLConfig
+    from noria.mtp.small import small_head
+
+    torch.use_deterministic_algorithms(True)
+    how = RL_ARMS[arm]
+    model, tokenizer = small_lm()
+    head = None if how.head is None else small_head(model, how.head)
+    problems = arithmetic(32, seed=7_000 + seed)
+    prompts = [list(tokenizer(p.question + "\n")["input_ids"]) for p in problems]
+    answers = {tuple(ids): p.answer for ids, p in zip(prompts, problems, strict=True)}
+
+    def right(asked: Any, written: Any) -> list[float]:
+        texts = tokenizer.batch_decode([list(tokens) for tokens in written])
+        return [float(answer_of(text) == answers[tuple(ids)]) for ids, text in zip(asked, texts, strict=True)]
+
+    config = RLConfig(
+        steps=steps,
+        prompts=4,
+        group=8,
+        max_new_tokens=48,
+        gamma=GAMMA if head is not None else 0,
+        lr=3e-5,
+        entropy_bonus=how.entropy_bonus,
+        head="online" if how.online else "frozen",
+        head_lr=3e-4,
+        seed=seed,
+    )
+    newline = tokenizer("\n")["input_ids"][-1]
+    trainer = PolicyTrainer(model, head, prompts, right, config, eos=[newline])
+    names = (
+        "reward",
+        "entropy",
+        "accept_length",
+        "tokens",
+        "rollout_seconds",
+        "score_seconds",
+        "learn_seconds",
+    )
+    logged: dict[str, list[float | None]] = {name: [] for name in names}
+    while trainer.step < steps:
+        figures = trainer.advance().figures
+        for name in names:
+            logged[name].append(figures.get(name))
+        report(trainer.step, steps)
+    return logged
 
 
 def _read(path: str) -> Any:

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from noria.mtp.arms import ARMS, Scale, run_arm, run_text
+from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_rl, run_text
 
 if TYPE_CHECKING:
     from noria.core.charts import Figure
@@ -30,6 +30,7 @@ SCALES = {
         batch_size=16,
         lr=1e-3,
         temperatures=(0.3, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3),
+        rl_steps=60,
     ),
 }
 SEEDS = [1, 2, 3]
@@ -58,12 +59,22 @@ def prove(context: ProofContext) -> Evidence:
     table: Table = {}
     for (arm, _), result in zip(jobs, results, strict=True):
         table.setdefault(arm, []).extend([result] if ARMS[arm] else [result] * len(seeds))
+    trained: Table = {}
+    if scale.rl_steps:
+        runs = [(arm, seed) for seed in seeds for arm in RL_ARMS]
+        logs = context.map(
+            run_rl,
+            {f"{arm}, seed {seed}": (arm, seed, scale.rl_steps) for arm, seed in runs},
+            label="policies",
+        )
+        for (arm, _), log in zip(runs, logs, strict=True):
+            trained.setdefault(arm, []).append(log)
     return Evidence(
         system="mtp",
-        claims=claims(table),
+        claims=claims(table) + (rl_claims(trained) if trained else []),
         seconds=time.perf_counter() - began,
         versions=versions("torch", "transformers"),
-        figures=figures(table),
+        figures=[*figures(table), *(rl_figures(trained) if trained else [])],
         notes=notes(context.scale, scale, seeds),
         config=asdict(scale) | {"seeds": seeds, "arms": {name: ARMS[name] for name in arms}},
     )
@@ -199,6 +210,125 @@ def claims(table: Table) -> list[Claim]:
             )
         )
     return found
+
+
+def part(values: list[float], which: int) -> float:
+    """The mean over the first (0) or last (3) quarter of a run."""
+    size = max(1, len(values) // 4)
+    chosen = values[:size] if which == 0 else values[-size:]
+    return sum(chosen) / len(chosen)
+
+
+def rl_claims(trained: Table) -> list[Claim]:
+    """The claims about runs of reinforcement learning."""
+    from noria.core.proof import Claim
+
+    def seconds(log: dict[str, Any]) -> float:
+        spent = sum(sum(log[f"{name}_seconds"]) for name in ("rollout", "score", "learn"))
+        return 1e3 * spent / float(sum(log["tokens"]))
+
+    def kept(arm: str) -> list[float]:
+        return [part(log["accept_length"], 3) - part(log["accept_length"], 0) for log in trained[arm]]
+
+    def late(arm: str) -> list[float]:
+        return [part(log["accept_length"], 3) for log in trained[arm]]
+
+    times = {arm: [seconds(log) for log in trained[arm]] for arm in ("no drafts", "frozen e2e TV")}
+    rollouts = {
+        arm: [1e3 * sum(log["rollout_seconds"]) / float(sum(log["tokens"])) for log in trained[arm]]
+        for arm in times
+    }
+    found = [
+        Claim(
+            id=f"rl-{name}-time",
+            statement=statement,
+            metric=f"milliseconds of {name} a token",
+            better="lower",
+            arms=arms,
+            subject="frozen e2e TV",
+            baseline="no drafts",
+            comparison="log_ratio",
+            source=SOURCE,
+        )
+        for name, statement, arms in (
+            ("step", "Drafted rollouts shorten a whole step of reinforcement learning", times),
+            ("rollout", "Drafted rollouts are faster", rollouts),
+        )
+    ]
+    for way in ("", ", entropy up", ", entropy down"):
+        tv, ce = f"frozen e2e TV{way}", f"frozen CE{way}"
+        found.append(
+            Claim(
+                id="rl-keeps" + way.replace(", entropy ", "-"),
+                statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more of its "
+                "accept length than a frozen CE head",
+                metric="accept length, last quarter less first",
+                better="higher",
+                arms={tv: kept(tv), ce: kept(ce)},
+                subject=tv,
+                baseline=ce,
+                source=SOURCE,
+            )
+        )
+    found.append(
+        Claim(
+            id="rl-online",
+            statement="Training the head along accepts more late in a run than a frozen head",
+            metric="accept length, last quarter",
+            better="higher",
+            arms={arm: late(arm) for arm in ("online e2e TV", "frozen e2e TV")},
+            subject="online e2e TV",
+            baseline="frozen e2e TV",
+            source=SOURCE,
+        )
+    )
+    return found
+
+
+def rl_figures(trained: Table) -> list[Figure]:
+    """Accept length, entropy and reward over the runs, and where a step's time goes."""
+    import altair as alt
+
+    from noria.core.charts import Figure
+
+    figures = []
+    for field, title in (
+        ("accept_length", "Accept length over training"),
+        ("entropy", "Entropy over training"),
+        ("reward", "Reward over training"),
+    ):
+        values = [
+            {"arm": arm, "step": step, "value": sum(column) / len(column)}
+            for arm, logs in trained.items()
+            if logs[0][field][0] is not None
+            for step, column in enumerate(zip(*(log[field] for log in logs), strict=True), start=1)
+        ]
+        chart = (
+            alt.Chart(alt.Data(values=values))
+            .mark_line()
+            .encode(
+                x=alt.X("step:Q"),
+                y=alt.Y("value:Q", title=field.replace("_", " "), scale=alt.Scale(zero=False)),
+                color=alt.Color("arm:N", title=None, sort=list(trained)),
+                tooltip=["arm:N", "step:Q", "value:Q"],
+            )
+            .properties(width="container", height=240)
+        )
+        figures.append(Figure.chart(title, chart, "Means over seeds."))
+    rows: list[list[str | float]] = [
+        [
+            arm,
+            *(
+                1e3
+                * sum(sum(log[f"{name}_seconds"]) for log in logs)
+                / sum(sum(log["tokens"]) for log in logs)
+                for name in ("rollout", "score", "learn")
+            ),
+        ]
+        for arm, logs in trained.items()
+    ]
+    figures.append(Figure.table("Milliseconds a token of a step", ["arm", "rollout", "score", "learn"], rows))
+    return figures
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
