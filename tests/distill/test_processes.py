@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from noria.distill.config import preset
 from noria.distill.settings import resolve
 from noria.distill.teacher import save_teacher
 from tests.distill.conftest import TINY, tiny_network
+from tests.processes import SHARDED, alone, free_port, together
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "distill"
 
@@ -34,11 +34,6 @@ def inputs(tmp_path: Path) -> list[str]:
 
 def command(inputs: list[str], folder: Path, *overrides: str) -> list[str]:
     return ["distill", "train", *inputs, "-o", str(folder), *TINY, *overrides]
-
-
-def alone(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", "noria.cli", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
@@ -92,30 +87,6 @@ def test_a_run_killed_at_any_moment_and_run_again_is_the_same_to_the_bit(
 # -- two processes ----------------------------------------------------------------------------------------------------
 
 
-def together(arguments: list[str], **more: str) -> None:
-    """Two processes under torchrun, on loopback."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | more
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(_port()),
-    ]
-    done = subprocess.run(
-        [*launch, "-m", "noria.cli", *arguments], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def assert_same(one: Path, other: Path, step: int) -> None:
     """The same run but for the order in which floats were added."""
     a, b = state(one, step), state(other, step)
@@ -151,11 +122,10 @@ def test_sharded_processes_train_as_one_and_go_on_where_one_stopped(
     inputs: list[str], tmp_path: Path
 ) -> None:
     """FSDP2, asked for as accelerate's launcher asks for it; its checkpoint opens anywhere."""
-    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     overrides = ["schedule.kind=dynamic_per_sample", "critic.source=anchor_conditioned"]
     alone(command(inputs, tmp_path / "one", *CALM, *overrides))
-    together(command(inputs, tmp_path / "two", *CALM, *overrides, "iterations=4"), **sharded)
-    together(command(inputs, tmp_path / "two", *CALM, *overrides), **sharded)
+    together(command(inputs, tmp_path / "two", *CALM, *overrides, "iterations=4"), **SHARDED)
+    together(command(inputs, tmp_path / "two", *CALM, *overrides), **SHARDED)
     assert_same(tmp_path / "one", tmp_path / "two", 6)
 
 
@@ -166,7 +136,7 @@ def test_the_examples_launch_what_they_say(inputs: list[str], tmp_path: Path) ->
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(tmp_path / "cpu.yaml")]
     lora = command(inputs, tmp_path / "run", "train=lora")
     done = subprocess.run(
-        [*launch, "--main_process_port", str(_port()), "-m", "noria.cli", *lora],
+        [*launch, "--main_process_port", str(free_port()), "-m", "noria.cli", *lora],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

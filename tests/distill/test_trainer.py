@@ -12,6 +12,7 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError, DivergenceError
 from noria.core.flow import interpolate
+from noria.core.parallel import Parallel
 from noria.distill import monitors
 from noria.distill.config import PRESETS
 from noria.distill.draws import draw
@@ -297,12 +298,10 @@ def test_a_student_that_blows_up_or_collapses_is_stopped() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    class Three:
-        processes, rank = 3, 0
-
-    distiller = tiny_distiller("cdm")
+    distiller, three = tiny_distiller("cdm"), Parallel("distill")
+    three.processes = 3
     with pytest.raises(ConfigError, match="batch_size 4 does not divide over 3 processes"):
-        Distiller(distiller.adapter, distiller.config, distiller.prompts, parallel=Three())  # type: ignore[arg-type]
+        Distiller(distiller.adapter, distiller.config, distiller.prompts, parallel=three)
 
 
 def test_distribution_matching_brings_a_student_back_to_the_teachers_distribution() -> None:

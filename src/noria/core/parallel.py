@@ -1,9 +1,9 @@
 """One process or many: the few distributed operations that trainers need, applied from outside the mathematics.
 
 Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets once a backward pass is done:
-overlapping the exchange with backward, as DistributedDataParallel does, would buy little where an update follows a whole
-rollout or where few parameters train, and its hooks forbid layers without gradient and several forwards before one
-backward. With an FSDP2 config networks are sharded in place, block by block.
+overlapping the exchange with backward, as DistributedDataParallel does, would buy little where an update follows a
+whole rollout or where few parameters train, and its hooks forbid layers without gradient and several forwards before
+one backward. With an FSDP2 config networks are sharded in place, block by block.
 """
 
 from __future__ import annotations
@@ -57,11 +57,17 @@ class Parallel:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def place(self, network: nn.Module) -> None:
-        """Put a network where this process computes, or shard it; once, before its optimiser is made."""
+    def place(self, network: nn.Module, *, rest: bool = True) -> None:
+        """Put a network where this process computes, or shard it; once, before its optimiser is made.
+
+        Args:
+            network: moved or sharded in place.
+            rest: whether what is outside its repeated blocks is sharded, too. Without, others may read it: a head reads
+                its backbone's embedding and output layer.
+        """
         network.to(self.device)
         if self.sharded:
-            _shard(network)
+            _shard(network, rest)
 
     def share(self, batch_size: int) -> slice:
         """Which of a batch's rows are this process's.
@@ -79,10 +85,13 @@ class Parallel:
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean of gradients over processes, a bucket at a time (FSDP does its own)."""
-        if self.processes == 1 or self.sharded:
+        """Mean of gradients over processes, a bucket at a time; those of sharded parameters are that already."""
+        if self.processes == 1:
             return
-        for bucket in _buckets([p.grad for p in parameters if p.grad is not None]):
+        from torch.distributed.tensor import DTensor
+
+        whole = [p.grad for p in parameters if p.grad is not None and not isinstance(p.grad, DTensor)]
+        for bucket in _buckets(whole):
             flat = torch.cat([g.flatten() for g in bucket])
             torch.distributed.all_reduce(flat)
             flat /= self.processes
@@ -145,8 +154,8 @@ def _fsdp2_wanted() -> bool:
     return True
 
 
-def _shard(network: nn.Module) -> None:
-    """Fully shard each repeated block, then the rest.
+def _shard(network: nn.Module, rest: bool) -> None:
+    """Fully shard each repeated block, then the rest if that is wanted.
 
     The rest too is resharded after each forward: between calls the merge, the EMA and the optimisers see shards only.
     """
@@ -156,4 +165,5 @@ def _shard(network: nn.Module) -> None:
         if isinstance(child, nn.ModuleList):
             for block in child:
                 fully_shard(block, reshard_after_forward=True)
-    fully_shard(network, reshard_after_forward=True)
+    if rest:
+        fully_shard(network, reshard_after_forward=True)

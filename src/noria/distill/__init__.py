@@ -13,7 +13,7 @@ Read in this order:
 | `config` | every setting, and the presets |
 | `schedules`, `draws`, `rollout`, `objectives` | the mathematics: pure functions of tensors and given random numbers |
 | `adapters`, `integrations` | how to call a model: small transformers, and diffusers' pipelines |
-| `roles`, `parallel`, `monitors`, `trainer` | teacher, student and critic; the loop |
+| `roles`, `monitors`, `trainer` | teacher, student and critic; the loop |
 | `metrics`, `classifier`, `evaluate`, `lenses` | how far samples are from a reference; the ladder of step numbers |
 | `export`, `few_step` | the student as a diffusers folder |
 | `settings`, `opening`, `jobs`, `pages`, `cli` | the verbs of `noria distill` |

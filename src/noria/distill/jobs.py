@@ -25,6 +25,7 @@ from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import output_path, write_atomic
 from noria.core.flow import SmallTransformerConfig
+from noria.core.parallel import Parallel
 from noria.core.progress import Progress
 from noria.core.runs import (
     Run,
@@ -60,7 +61,6 @@ from noria.distill.opening import (
     open_student,
 )
 from noria.distill.pages import write_evaluation_page, write_run_page
-from noria.distill.parallel import Parallel
 from noria.distill.teacher import save_teacher, train_teacher
 from noria.distill.trainer import Distiller
 
@@ -108,7 +108,7 @@ def train(
         NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
         DivergenceError: the run blew up.
     """
-    parallel = Parallel()
+    parallel = Parallel("distill")
     said = Progress(quiet=True) if progress is None or not parallel.main else progress
     prompts = read_prompts(Path(config.prompts or ""))
     check_run_folder(folder)

@@ -40,7 +40,7 @@ class FullRoles:
     def __init__(self, adapter: FlowAdapter, *, dtype: torch.dtype | None = None) -> None:
         teacher = adapter.network.eval().requires_grad_(False)
         student, critic = copy.deepcopy(teacher), copy.deepcopy(teacher)
-        self._networks: dict[Role, nn.Module] = {"teacher": teacher, "student": student, "critic": critic}
+        self.networks: dict[Role, nn.Module] = {"teacher": teacher, "student": student, "critic": critic}
         for trainable in (student, critic):
             trainable.requires_grad_(True)
             if dtype is not None:
@@ -48,11 +48,11 @@ class FullRoles:
 
     def network(self, role: Role) -> nn.Module:
         """The copy that plays `role`."""
-        return self._networks[role]
+        return self.networks[role]
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
         """All parameters of the copy."""
-        return dict(self._networks[role].named_parameters())
+        return dict(self.networks[role].named_parameters())
 
 
 class LoraRoles:

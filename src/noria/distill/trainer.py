@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
 from noria.core.flow import Ema, euler, interpolate
+from noria.core.parallel import Parallel
 from noria.distill import monitors, objectives
 from noria.distill.adapters import Condition, FlowAdapter
 from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.draws import Draws, draw
-from noria.distill.parallel import Parallel
 from noria.distill.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
 from noria.distill.rollout import Rollout, simulate
 from noria.distill.schedules import TAU_HIGH, TAU_LOW
@@ -76,19 +76,14 @@ class Distiller:
         images: ImageSource | None = None,
         parallel: Parallel | None = None,
     ) -> None:
-        self.parallel = parallel or Parallel()
-        if config.batch_size % self.parallel.processes:
-            raise ConfigError(
-                f"batch_size {config.batch_size} does not divide over {self.parallel.processes} processes",
-                where="batch_size",
-                mend=f"use a multiple of {self.parallel.processes}",
-            )
+        self.parallel = parallel or Parallel("distill")
+        self.share = self.parallel.share(config.batch_size)
         self.adapter, self.config, self.prompts, self.images = adapter, config, prompts, images
         self.device = self.parallel.device
         self.roles: FullRoles | LoraRoles = make_roles(adapter, config)
         if config.gradient_checkpointing:
             _checkpoint_gradients(self.roles)
-        self.parallel.place(self.roles)
+        self._place()
         self.optimizers = {
             "student": _adamw(self.roles.parameters("student"), config.student),
             "critic": _adamw(self.roles.parameters("critic"), config.critic),
@@ -295,6 +290,22 @@ class Distiller:
 
     # -- networks ---------------------------------------------------------------------------------------------------
 
+    def _place(self) -> None:
+        """Put or shard the networks where this process computes.
+
+        Raises:
+            ConfigError: LoRA with FSDP2 (two adapters on one sharded base cannot be switched safely).
+        """
+        if isinstance(self.roles, FullRoles):
+            for network in self.roles.networks.values():
+                self.parallel.place(network)
+            return
+        if self.parallel.sharded:
+            raise ConfigError(
+                "LoRA and FSDP2 do not combine", where="train", mend="use train=full or plain DDP"
+            )
+        self.parallel.place(self.roles.base)
+
     def _velocity(
         self,
         role: Role,
@@ -317,9 +328,7 @@ class Distiller:
         return contextlib.nullcontext()
 
     def _prompts(self, iteration: int) -> list[str]:
-        share = self.config.batch_size // self.parallel.processes
-        everyone = self.prompts.batch(self.config.seed, iteration, self.config.batch_size)
-        return everyone[self.parallel.rank * share : (self.parallel.rank + 1) * share]
+        return self.prompts.batch(self.config.seed, iteration, self.config.batch_size)[self.share]
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[nn.Module]:

@@ -162,6 +162,8 @@ def train(
         trust_remote_code=trust_remote_code,
         progress=Progress(quiet=quiet),
     )
+    if done.report is None:  # another process of this training speaks
+        return
     click.echo(f"run     {done.folder}   {done.step:,} steps")
     if done.score is not None:
         lengths = ", ".join(

@@ -23,6 +23,7 @@ from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DivergenceError
 from noria.core.files import output_path, write_atomic
 from noria.core.models import LanguageModel
+from noria.core.parallel import Parallel
 from noria.core.progress import Progress
 from noria.core.runs import Run, check_run_folder, checkpoints, is_run, settled, whole_checkpoint
 from noria.core.stats import Interval
@@ -64,14 +65,14 @@ class Trained:
 
     Attributes:
         folder: the run's.
-        report: its page.
+        report: its page; None in the other processes of a distributed training.
         step: made in all.
         score: of the head on text that was held out; None if there was too little text to hold any out.
         stored: whether the model's files had a head to start from.
     """
 
     folder: Path
-    report: Path
+    report: Path | None
     step: int
     score: HeadScore | None
     stored: bool
@@ -98,6 +99,7 @@ def train(
         NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
         DivergenceError: the run blew up.
     """
+    parallel = Parallel("mtp")
     check_run_folder(folder)
     if is_run(Path(config.model or "").expanduser()):
         raise ConfigError("it is a run, not a model", where="--model", mend="give the model itself")
@@ -105,33 +107,37 @@ def train(
         config.model or "",
         head=False,
         precision=config.precision,
+        device=parallel.device,
         allow_download=allow_download,
         trust_remote_code=trust_remote_code,
     ).policy
-    with progress or Progress(quiet=True) as said:
+    with Progress(quiet=True) if progress is None or not parallel.main else progress as said:
         samples = _samples(Path(config.data or ""), policy, config.length, said)
         rows, held = _split(samples.rows, config.seed)
         head, stored = fresh_or_stored(policy, config)
-        trainer = HeadTrainer(policy.model, head, rows, config, vocab_size=policy.vocab)
-        parameters = sum(p.numel() for p in head.parameters())
-        origin = "from the model's files" if stored else "new"
-        said.say(f"{parameters / 1e6:,.2f} million parameters to train, {origin}; loss {config.loss}")
         inputs = {
             "model": (str(config.model), fingerprint(policy.model)),
             "data": (str(config.data), _content(samples.rows)),
         }
+        trainer = HeadTrainer(policy.model, head, rows, config, vocab_size=policy.vocab, parallel=parallel)
+        parameters = sum(p.numel() for p in head.parameters())
+        origin = "from the model's files" if stored else "new"
+        said.say(f"{parameters / 1e6:,.2f} million parameters to train, {origin}; loss {config.loss}")
         identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
-        with Run.open(folder, config=identity) as run:
+        with Run.open(folder, config=identity, writer=parallel.main) as run:
+            parallel.barrier()
             whole_checkpoint(folder)
-            settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomic(folder / "settings.yaml", settings)
+            if parallel.main:
+                settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+                write_atomic(folder / "settings.yaml", settings)
             _watched(trainer, run, said)
-            score = None
-            if held is not None:
-                score = _score(policy, head, held, config, said)
+            # Every process scores: a sharded backbone runs in all of them or in none.
+            score = None if held is None else _score(policy, head, held, config, said)
+            if score is not None and parallel.main:
                 record = score_record(score) | {"step": trainer.step, "text": "held-out text"}
                 write_atomic(folder / "score.json", json.dumps(record, indent=1) + "\n")
-            page = write_run_page(folder)
+            page = write_run_page(folder) if parallel.main else None
+            parallel.barrier()
     return Trained(folder, page, trainer.step, score, stored)
 
 
@@ -162,7 +168,7 @@ def _watched(trainer: HeadTrainer, run: Run, said: Progress) -> None:
             else "nothing was kept yet"
         )
         said.say(f"stopped at step {trainer.step}: {words}")
-        if isinstance(error, DivergenceError):
+        if isinstance(error, DivergenceError) and run.writer:
             said.say(f"report: {write_run_page(run.folder, stopped=str(error).partition(';')[0])}")
         raise
     task.done()

@@ -50,6 +50,7 @@ def open_policy(
     head: bool = True,
     model: str | None = None,
     precision: str | None = None,
+    device: torch.device | None = None,
     allow_download: bool = False,
     trust_remote_code: bool = False,
 ) -> Opened:
@@ -60,6 +61,7 @@ def open_policy(
         head: whether there must be a head; False opens the policy alone.
         model: where the run's model is now.
         precision: "fp32" or "bf16"; a run's own, else fp32, by default.
+        device: where; a GPU if there is one by default.
         allow_download: whether a hub model may be fetched.
         trust_remote_code: whether code that comes with the model may run.
 
@@ -69,7 +71,11 @@ def open_policy(
         CheckpointError: no whole checkpoint, or the run was of another model.
     """
     folder = Path(source).expanduser()
-    more: dict[str, Any] = {"allow_download": allow_download, "trust_remote_code": trust_remote_code}
+    more: dict[str, Any] = {
+        "device": device,
+        "allow_download": allow_download,
+        "trust_remote_code": trust_remote_code,
+    }
     if not is_run(folder):
         policy = open_language_model(source, precision=precision or "fp32", **more)
         return Opened(policy.name, policy, stored_head(policy) if head else None)

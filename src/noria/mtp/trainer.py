@@ -1,18 +1,21 @@
 """Training a head on the frozen backbone's own text (Bebop, sec. 4 and 6.1); it goes on exactly where it was killed.
 
 Batches are a function of the seed and the step, so there is no generator to restore. The backbone runs once a batch;
-all steps of all chains are compared with its states, and no more logits than a chunk's exist at once.
+all steps of all chains are compared with its states, and no more logits than a chunk's exist at once. Of several
+processes each takes its rows of the batch, and the numbers do not depend on how many there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.parallel import Parallel
 from noria.core.runs import Run
 from noria.mtp.acceptance import accept_length
 from noria.mtp.chain import align
@@ -78,15 +81,29 @@ class HeadTrainer:
         rows: the policy's own text.
         config: what to do.
         vocab_size: how many logits are real tokens; all by default.
+        parallel: the distributed setting; one process by default. With FSDP2 the backbone's blocks are sharded, and
+            what the head shares with it stays whole, as the head does.
 
     Raises:
         DataError: no text, or none that holds one whole chain.
+        ConfigError: a batch does not divide over the processes.
     """
 
     def __init__(
-        self, backbone: Any, head: MTPHead, rows: Rows, config: TrainConfig, *, vocab_size: int | None = None
+        self,
+        backbone: Any,
+        head: MTPHead,
+        rows: Rows,
+        config: TrainConfig,
+        *,
+        vocab_size: int | None = None,
+        parallel: Parallel | None = None,
     ) -> None:
         self.backbone, self.head, self.rows, self.config = backbone.eval(), head, rows, config
+        self.parallel = parallel or Parallel("mtp")
+        self.share = self.parallel.share(config.batch_size)
+        if self.parallel.sharded:
+            self.parallel.place(backbone, rest=False)
         self.device = next(head.parameters()).device
         self.lm_head = lm_head(head, temperature=config.temperature, vocab_size=vocab_size)
         for p in backbone.parameters():
@@ -126,6 +143,7 @@ class HeadTrainer:
                 run.log(self.step, **self.figures(terms), grad_norm=norm, lr=self._rate(self.step - 1))
             if run is not None and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
                 run.save(self.step, *self.snapshot())
+                self.parallel.barrier()
             if on_step is not None:
                 on_step(self.step, terms)
         self.head.eval()
@@ -133,13 +151,13 @@ class HeadTrainer:
     def advance(self) -> tuple[LossTerms, float]:
         """One step: the terms of its loss, and the gradient's norm before clipping."""
         config = self.config
-        terms = self.loss(self.batch(self.step))
+        terms = self.loss(self.batch(self.step)[self.share])
         self.optimizer.zero_grad(set_to_none=True)
-        terms.loss.backward()  # type: ignore[no-untyped-call]
+        terms = self._backward(terms)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip)
         if not bool(terms.loss.isfinite() & norm.isfinite()):
             raise DivergenceError(
-                f"the loss is {float(terms.loss):g} and its gradient {float(norm):g}",
+                f"the loss is {float(terms.loss.detach()):g} and its gradient {float(norm):g}",
                 where=f"step {self.step + 1}",
                 mend="lower lr; the last checkpoint is whole",
             )
@@ -148,6 +166,28 @@ class HeadTrainer:
         self.optimizer.step()
         self.step += 1
         return terms, float(norm)
+
+    def _backward(self, terms: LossTerms) -> LossTerms:
+        """Backward through the loss of the whole batch; its terms, over all processes."""
+        if self.parallel.processes == 1:
+            terms.loss.backward()  # type: ignore[no-untyped-call]
+            return terms
+        # Processes have unequally many chains that count: their means weigh by how many.
+        weight = self.parallel.sum(terms.weight)
+        share = terms.weight / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        whole: Tensor = terms.loss * share * self.parallel.processes
+        whole.backward()  # type: ignore[no-untyped-call]
+        self.parallel.average_gradients(self.parameters.values())
+        rows = terms.overlap.flatten(0, -2)
+        counts = self.parallel.sum(rows.isfinite().sum(0))
+        return replace(
+            terms,
+            loss=self.parallel.sum(terms.loss.detach() * share),
+            weight=weight,
+            count=self.parallel.sum(terms.count),
+            excluded=self.parallel.sum(terms.excluded),
+            acceptance=self.parallel.sum(rows.nansum(0)) / counts,
+        )
 
     def loss(self, rows: Rows) -> LossTerms:
         """The loss of a batch, forward only."""
