@@ -1,0 +1,333 @@
+"""A service in a process: where it listens, who may reach it, how it stops.
+
+It listens on loopback unless another host is asked for by name, and then it has a token. On SIGTERM or SIGINT it takes
+no more connections, finishes what is under way and exits with 0; a second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from noria.core.errors import ConfigError, RunError, needing
+from noria.core.serving import HttpError, Service
+
+with needing("serve"):
+    import uvicorn
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+__all__ = ["Launched", "launched", "read_token", "running", "serve"]
+
+TOKEN = "NORIA_TOKEN"
+"""The environment variable that holds a service's token."""
+_SAYS = "serving on "
+_DRAIN = 20
+
+
+def read_token(file: Path | None = None, *, variable: str = TOKEN) -> str | None:
+    """The token of a service: from the file, else from the environment, else None.
+
+    It is never an argument of a command, where every user of the machine could read it.
+
+    Raises:
+        ConfigError: the file cannot be read, or what is there is too short to be a secret or no single word.
+    """
+    if file is not None:
+        try:
+            text, where = Path(file).read_text(encoding="utf-8"), str(file)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"cannot read the token: {reason}", where=str(file)) from None
+    elif variable in os.environ:
+        text, where = os.environ[variable], f"environment variable {variable}"
+    else:
+        return None
+    token = text.strip()
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(
+            "a token is one word of at least 16 ASCII characters",
+            where=where,
+            mend="make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+    return token
+
+
+def serve(
+    service: Service,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Run a service until it is told to stop. Once it listens, it says so in one line with its address.
+
+    Args:
+        service: what to run.
+        host: to listen on.
+        port: 0 for any that is free.
+        announce: takes the line; by default it is printed.
+
+    Raises:
+        ConfigError: no such host, a port in use, or a host beyond loopback without a token.
+        NoriaError: what kept the service from starting or ending well.
+    """
+    listening = _listen(service, host, port)
+    server = _Server(service, listening, announce or _print)
+    try:
+        server.run(sockets=[listening])
+    except SystemExit:
+        if service.failure is None:
+            raise RunError(f"{service.name} could not start", where=f"{host}:{port}") from None
+    finally:
+        listening.close()
+    if service.failure is not None:
+        raise service.failure
+
+
+@contextlib.contextmanager
+def running(service: Service, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+    """The service on a thread of this process, for tests and measurements; gives its address.
+
+    Raises:
+        NoriaError: what kept the service from starting.
+    """
+    listening = _listen(service, host, port)
+    up = threading.Event()
+    said: list[str] = []
+
+    def announce(line: str) -> None:
+        said.append(line)
+        up.set()
+
+    server = _Server(service, listening, announce)
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):
+            server.run(sockets=[listening])
+        up.set()
+
+    thread = threading.Thread(target=run, name=f"{service.name} service", daemon=True)
+    thread.start()
+    up.wait()
+    try:
+        if not said:
+            thread.join()
+            raise service.failure or RunError(f"{service.name} could not start")
+        yield said[0].removeprefix(_SAYS)
+    finally:
+        service.draining = server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+@dataclass
+class Launched:
+    """A service in a process of its own.
+
+    Attributes:
+        url: its address.
+        process: to signal or to kill.
+        errors: the file that holds its stderr.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+    errors: Path
+
+    def stop(self, *, seconds: float = 30.0) -> int:
+        """Ask it to end, and wait: its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def launched(
+    command: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None, seconds: float = 60.0
+) -> Iterator[Launched]:
+    """A command that serves, started and awaited until it says its address. It is killed at the end of the block.
+
+    Args:
+        command: a program and its arguments; it calls `serve`.
+        folder: for the file of its stderr.
+        env: added to the environment.
+        seconds: it may take to say its line.
+
+    Raises:
+        RunError: it ended, or said nothing in time.
+    """
+    errors = Path(folder) / f"stderr-{time.monotonic_ns()}.txt"
+    with errors.open("wb") as sink:
+        process = subprocess.Popen(
+            list(command), stdout=subprocess.PIPE, stderr=sink, text=True, env={**os.environ, **(env or {})}
+        )
+    try:
+        yield Launched(_await_line(process, seconds, errors), process, errors)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _await_line(process: subprocess.Popen[str], seconds: float, errors: Path) -> str:
+    found: list[str] = []
+
+    def read(stream: IO[str]) -> None:
+        for line in stream:
+            if line.startswith(_SAYS):
+                found.append(line.removeprefix(_SAYS).strip())
+                return
+
+    assert process.stdout is not None
+    reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    if not found:
+        process.kill()
+        process.wait()
+        words = errors.read_text(errors="replace").strip().splitlines()
+        raise RunError(f"it did not start to serve: {words[-1] if words else 'it said nothing'}")
+    return found[0]
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def _listen(service: Service, host: str, port: int) -> socket.socket:
+    """A socket on the host, after the service has been told whether that is beyond this machine."""
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        raise ConfigError(f"there is no host {host!r}", where="--host") from None
+    family, kind, protocol, _, address = places[0]
+    service.private = not ipaddress.ip_address(address[0]).is_loopback
+    if service.private and service.token is None:
+        raise ConfigError(
+            f"{host} can be reached from other machines, and there is no token",
+            where="--host",
+            mend=f"set the environment variable {TOKEN}, or give --token-file",
+        )
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}", where="--port", mend="give another port"
+        ) from None
+    return listening
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, which says when it listens, tells the service that it stops, and exits with 0 after a signal."""
+
+    def __init__(self, service: Service, listening: socket.socket, announce: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                service,
+                http=_Protocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=_DRAIN,
+            )
+        )
+        self.service = service
+        self.listening = listening
+        self.announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.listening.getsockname()[:2]
+        self.announce(f"{_SAYS}http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.service.draining = self.should_exit = True
+
+
+HEAD_BYTES = 64 << 10
+HEAD_SECONDS = 20.0
+CONNECTIONS = 4096
+
+
+class _Protocol(HttpToolsProtocol):
+    """Uvicorn's protocol, with bounds on what comes before a request is one: its head, and the wait for it."""
+
+    _head = 0
+    _head_done = False
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self._refuse(503, "busy", "too many connections")
+        else:
+            self._waiting = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_done or self.transport.is_closing():
+            return
+        self._head += len(data)
+        if self._head > HEAD_BYTES:
+            self._refuse(431, "head_too_large", f"the head has more than {HEAD_BYTES:,} bytes")
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def on_message_begin(self) -> None:
+        self._head, self._head_done = 0, False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_done = True
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "bad_http", "this is no HTTP request")
+
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _late(self) -> None:
+        self._waiting = None
+        if not self.transport.is_closing():
+            self._refuse(408, "timeout", "no request came in time")
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        body = bytes(HttpError(status, code, message).response("").body)
+        head = (
+            f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()

@@ -1,0 +1,621 @@
+"""The ground of every HTTP service: what it lets in, how it answers, what it counts.
+
+A service is a list of routes behind one guard. The guard checks the Host header against DNS rebinding, the bearer
+token, the size of a body while it is read, the time a request may take and how many are under way; every refusal is
+one JSON object of the shape that OpenAI's clients read:
+
+```
+{"error": {"message": "...", "type": "invalid_request_error", "code": "too_large", "param": null}, "request_id": "..."}
+```
+
+`/health`, `/ready` and `/metrics` are there by themselves. `noria.core.hosting` runs a service in a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import itertools
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from noria.core.errors import ConfigError, DataError, needing
+
+with needing("serve"):
+    import msgspec
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.gc_collector import GCCollector
+    from prometheus_client.process_collector import ProcessCollector
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
+    from starlette.requests import Request as StarletteRequest
+    from starlette.responses import Response
+    from starlette.routing import Route, Router
+    from starlette.types import Message, Receive, Scope, Send
+
+__all__ = [
+    "Access",
+    "HttpError",
+    "Limits",
+    "Request",
+    "Response",
+    "Route",
+    "Service",
+    "asset",
+    "html_response",
+    "json_response",
+    "route",
+]
+
+Access = Literal["open", "read", "write"]
+"""Who may: anyone; anyone on this machine, and beyond it whoever has the token; only who has the token."""
+
+log = logging.getLogger("noria.serving")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take, and how many at a time.
+
+    Attributes:
+        body_bytes: of a request's body, as it arrives; more is 413.
+        seconds: from the first byte of the body to the last of the answer; longer is 408 while the body is still
+            arriving, else 504. It stops a handler where it waits, not one that computes.
+        in_flight: requests under way; one more is 503 with Retry-After.
+    """
+
+    body_bytes: int = 8 << 20
+    seconds: float = 30.0
+    in_flight: int = 256
+
+
+class HttpError(Exception):
+    """An answer other than success: its status, a word for programs (`code`) and a line for people (`message`)."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = " ".join(message.split())
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def response(self, request_id: str) -> Response:
+        """The body that every error has."""
+        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        error = {"message": self.message, "type": kind, "code": self.code, "param": self.param}
+        return json_response(
+            {"error": error, "request_id": request_id}, status=self.status, headers=self.headers
+        )
+
+
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+_encode = msgspec.json.Encoder().encode
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON; bytes are taken as JSON that is written already. NaN and the infinities become null: missing, not zero."""
+    response = _Json(content if isinstance(content, bytes) else _encode(content), status)
+    if headers:
+        response.headers.update(headers)
+    return response
+
+
+class _Json(Response):
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), *_JSON]
+
+
+_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+
+def html_response(page: str, *, status: int = 200) -> Response:
+    """A page that runs only the service's own scripts, fetches nothing from elsewhere and stands in no frame."""
+    return Response(
+        page,
+        status,
+        {
+            "content-type": "text/html; charset=utf-8",
+            "content-security-policy": _POLICY,
+            "cache-control": "no-store",
+            "referrer-policy": "no-referrer",
+            "x-frame-options": "DENY",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin",
+        },
+    )
+
+
+def asset(path: str, content: bytes | str, media_type: str, *, access: Access = "read") -> Route:
+    """A route to a script, style sheet or the like, which a browser keeps and asks after by its tag."""
+    body = content.encode() if isinstance(content, str) else content
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {
+        "content-type": media_type,
+        "etag": tag,
+        "cache-control": "no-cache",
+        "cross-origin-resource-policy": "same-origin",
+    }
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == tag:
+            return Response(None, 304, {"etag": tag, "cache-control": "no-cache"})
+        return Response(body, 200, headers)
+
+    return route(path, answer, access=access)
+
+
+# -- routes -----------------------------------------------------------------------------------------------------------
+
+
+class Request(StarletteRequest):
+    """Starlette's request, whose body takes fewer steps to read."""
+
+    async def body(self) -> bytes:
+        """All of it.
+
+        Raises:
+            HttpError: 413, it has too many bytes.
+            ClientDisconnect: the client went away.
+        """
+        if not hasattr(self, "_body"):
+            chunks = []
+            more = True
+            while more:
+                message = await self._receive()
+                if message["type"] != "http.request":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                more = message.get("more_body", False)
+            self._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._stream_consumed = True
+        return self._body
+
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def route(
+    path: str,
+    endpoint: Endpoint,
+    *,
+    methods: Sequence[str] = ("GET",),
+    access: Access = "read",
+    body_bytes: int | None = None,
+    seconds: float | None = None,
+    counted: bool = True,
+) -> Route:
+    """A path of a service, with what may differ from the service's limits.
+
+    Args:
+        path: as Starlette reads it: `/plans/{plan}`.
+        endpoint: from a request to a response; may raise `HttpError`, and what it raises as `DataError` or
+            `ConfigError` is answered with 400 and its line.
+        methods: it answers.
+        access: who may; what changes state is "write".
+        body_bytes: instead of the service's.
+        seconds: instead of the service's; for a stream, what the whole of it may take.
+        counted: against the requests in flight. What watches a service is not, so that it sees a busy one.
+    """
+    return Route(path, _Guarded(path, endpoint, access, body_bytes, seconds, counted), methods=list(methods))
+
+
+class _Guarded:
+    """An endpoint behind its rules, as an ASGI application."""
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Endpoint,
+        access: Access,
+        body_bytes: int | None,
+        seconds: float | None,
+        counted: bool,
+    ) -> None:
+        self.path, self.endpoint, self.access = path, endpoint, access
+        self.body_bytes, self.seconds, self.counted = body_bytes, seconds, counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: _Exchange = scope["noria.exchange"]
+        service = exchange.service
+        exchange.path = self.path
+        if self.access != "open":
+            service._authorise(exchange, write=self.access == "write")
+        limits = service.limits
+        exchange.expect(limits.body_bytes if self.body_bytes is None else self.body_bytes)
+        if self.counted:
+            if service._under_way >= limits.in_flight:
+                raise service._refusal(
+                    503, "busy", f"{limits.in_flight} requests are under way", headers={"retry-after": "1"}
+                )
+            service._under_way += 1
+        try:
+            async with asyncio.timeout(limits.seconds if self.seconds is None else self.seconds) as clock:
+                response = await self.endpoint(Request(scope, exchange.receive))
+                await response(scope, exchange.receive, exchange.send)
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            late = exchange.has_body and not exchange.whole
+            what = "the body was too slow to arrive" if late else "it took too long"
+            raise service._refusal(408 if late else 504, "timeout", what) from None
+        finally:
+            if self.counted:
+                service._under_way -= 1
+
+
+# -- the service ------------------------------------------------------------------------------------------------------
+
+
+class Service:
+    """Routes behind the guard, as an ASGI application.
+
+    Args:
+        name: for people.
+        routes: made by `route` and `asset`.
+        token: what a caller proves itself with: `Authorization: Bearer TOKEN`. For reading, a browser may give it as
+            the password of its own dialogue, with any user name. Without one nothing that changes state can be called.
+        limits: of every request, unless its route says otherwise.
+        hosts: names by which it may be called, beside `localhost` and numeric addresses.
+        ready: None when it can do its work, else why it can not.
+        around: a context held while the service runs; it gets the service.
+        registry: of the metrics; a new one by default.
+        access_log: one line for each request, without query, headers or body.
+
+    Attributes:
+        private: reading needs the token, too. `noria.core.hosting` sets it beyond loopback.
+        draining: it is about to stop.
+        failure: what the context `around` raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        routes: Sequence[Route],
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        hosts: Collection[str] = (),
+        ready: Callable[[], str | None] | None = None,
+        around: Callable[[Service], AbstractAsyncContextManager[Any]] | None = None,
+        registry: CollectorRegistry | None = None,
+        access_log: bool = True,
+    ) -> None:
+        self.name = name
+        self.limits = limits or Limits()
+        self.access_log = access_log
+        self.registry = registry or CollectorRegistry()
+        self.private = False
+        self.draining = False
+        self.failure: Exception | None = None
+        self.token = token
+        self._digest = None if token is None else _digest(token.encode())
+        self._hosts = {host.lower() for host in hosts}
+        self._known_hosts: set[bytes] = set()
+        self._ready = ready
+        self._around = around or _nothing
+        self._under_way = 0
+        self._ids = map(f"{secrets.token_hex(6)}-{{:x}}".format, itertools.count(1))
+        own = [
+            route("/health", self._health, access="open", counted=False),
+            route("/ready", self._ask_ready, access="open", counted=False),
+            route("/metrics", self._metrics, counted=False),
+        ]
+        self._router = Router([*routes, *own], redirect_slashes=False)
+
+        if registry is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+        count = Counter(
+            "noria_http_requests", "Answered requests.", ["route", "status"], registry=self.registry
+        )
+        seconds = Histogram(
+            "noria_http_seconds",
+            "From the head of a request to the end of its answer.",
+            ["route"],
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "noria_http_refused", "Requests that the guard refused.", ["reason"], registry=self.registry
+        )
+        Gauge("noria_http_in_flight", "Requests under way.", registry=self.registry).set_function(
+            lambda: self._under_way
+        )
+        self._count = _Children(lambda key: count.labels(*key))
+        self._seconds = _Children(lambda key: seconds.labels(key))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or keep the service's context while the server runs."""
+        if scope["type"] == "http":
+            await _Exchange(self, scope, receive, send).run()
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        stage = "startup"
+        try:
+            async with self._around(self):
+                await send({"type": "lifespan.startup.complete"})
+                stage = "shutdown"
+                await receive()
+        except Exception as error:
+            self.failure = error
+            await send({"type": f"lifespan.{stage}.failed", "message": ""})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # the routes that every service has
+
+    async def _health(self, request: Request) -> Response:
+        return json_response(b'{"status":"ok"}')
+
+    async def _ask_ready(self, request: Request) -> Response:
+        why = "the service is stopping" if self.draining else self._ready and self._ready()
+        if why:
+            raise HttpError(503, "not_ready", why, headers={"retry-after": "1"})
+        return json_response(b'{"status":"ready"}')
+
+    async def _metrics(self, request: Request) -> Response:
+        encoder, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(self.registry), 200, {"content-type": media_type})
+
+    # the guard
+
+    def _refusal(self, status: int, code: str, message: str, **more: Any) -> HttpError:
+        self._refused.labels(code).inc()
+        return HttpError(status, code, message, **more)
+
+    def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse a name that is not ours: a page that made its own name point here would send it.
+
+        Raises:
+            HttpError: 421 for a foreign name, 403 for a page of another origin.
+        """
+        host = headers.get(b"host", b"")
+        if host not in self._known_hosts:
+            name = _host_name(host)
+            if not (name in self._hosts or name == "localhost" or _is_address(name)):
+                raise self._refusal(
+                    421, "unknown_host", "this service is not called by that name; allow it when starting it"
+                )
+            if len(self._known_hosts) < 64:
+                self._known_hosts.add(host)
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != host:
+            raise self._refusal(403, "foreign_origin", "pages of other origins may not call this service")
+
+    def _authorise(self, exchange: _Exchange, *, write: bool) -> None:
+        """Raises: HttpError: 401 without the right token, 403 where none was set and one is needed."""
+        if not (write or self.private):
+            return
+        if self._digest is None:
+            raise self._refusal(
+                403, "no_token_set", "the service was started without a token, so nothing can be changed"
+            )
+        kind, _, given = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
+        if kind.lower() == b"bearer":
+            right = hmac.compare_digest(_digest(given.strip()), self._digest)
+        elif kind.lower() == b"basic" and exchange.method in ("GET", "HEAD"):
+            # A browser sends these by itself, also for a page of another origin: good enough to read, not to write.
+            right = hmac.compare_digest(_digest(_password(given)), self._digest)
+        else:
+            right = False
+        if not right:
+            ways = 'Bearer realm="noria"' if write else 'Basic realm="noria", Bearer realm="noria"'
+            raise self._refusal(
+                401,
+                "wrong_token",
+                "this needs the service's token as `Authorization: Bearer TOKEN`",
+                headers={"www-authenticate": ways},
+            )
+
+
+class _Exchange:
+    """One request and its answer: counts the body while it is read, and notes what became of it."""
+
+    __slots__ = (
+        "began", "cap", "headers", "id", "method", "path", "read", "receive_", "scope", "send_", "sent", "service",
+        "status", "whole",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self.service, self.scope, self.receive_, self.send_ = service, scope, receive, send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method: str = scope["method"]
+        given = self.headers.get(b"x-request-id")
+        self.id = given.decode() if given and _REQUEST_ID.fullmatch(given) else next(service._ids)
+        self.path = "unmatched"
+        self.cap = 0
+        self.read = self.status = self.sent = 0
+        self.whole = False
+        self.began = time.perf_counter()
+
+    async def run(self) -> None:
+        service, scope = self.service, self.scope
+        scope["app"] = service  # and so Starlette raises what it refuses
+        scope["noria.exchange"] = self
+        try:
+            service._check_host(self.headers)
+            await service._router(scope, self.receive, self.send)
+        except HttpError as error:
+            await self.fail(error)
+        except HTTPException as error:
+            code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+            await self.fail(HttpError(error.status_code, code, error.detail, headers=error.headers))
+        except (DataError, ConfigError) as error:
+            await self.fail(HttpError(400, "bad_request", str(error)))
+        except ClientDisconnect:
+            self.status = 499
+        except asyncio.CancelledError:
+            await self.fail(HttpError(503, "stopping", "the service is stopping"))
+            raise
+        except Exception:
+            log.exception("request %s failed", self.id)
+            await self.fail(HttpError(500, "internal", "the service failed; its log says why"))
+        finally:
+            self.note()
+
+    async def receive(self) -> Message:
+        message = await self.receive_()
+        if message["type"] == "http.request":
+            self.read += len(message.get("body", b""))
+            self.whole = not message.get("more_body", False)
+            if self.read > self.cap:
+                raise self.too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"x-request-id", self.id.encode()),
+            ]
+        else:
+            self.sent += len(message.get("body", b""))
+        await self.send_(message)
+
+    @property
+    def has_body(self) -> bool:
+        return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
+
+    def expect(self, cap: int) -> None:
+        """From here on the body may have `cap` bytes. One that says it has more is refused before it is read."""
+        self.cap = cap
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > cap:
+            raise self.too_large()
+
+    def too_large(self) -> HttpError:
+        return self.service._refusal(413, "too_large", f"the body has more than {self.cap:,} bytes")
+
+    async def fail(self, error: HttpError) -> None:
+        """Answer with an error, unless an answer is under way: then the connection breaks, so that it is not taken
+        for a whole one.
+        """
+        if self.status:
+            log.warning("request %s was cut off: %s", self.id, error.message)
+            return
+        if self.has_body and not self.whole:
+            await self.discard()
+            if not self.whole:
+                error.headers["connection"] = "close"
+        await error.response(self.id)(self.scope, self.receive, self.send)
+
+    async def discard(self) -> None:
+        """Read on a little without keeping it: a client whose connection closes while it writes misses the answer."""
+        if b"expect" in self.headers and not self.read:
+            return  # it waits for our word before it sends
+        left = _LINGER_BYTES
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while left > 0 and not self.whole:
+                    message = await self.receive_()
+                    if message["type"] != "http.request":
+                        return
+                    left -= len(message.get("body", b""))
+                    self.whole = not message.get("more_body", False)
+        except TimeoutError:
+            return
+
+    def note(self) -> None:
+        """Count it, and write its line."""
+        seconds = time.perf_counter() - self.began
+        service = self.service
+        service._count[self.path, self.status].inc()
+        service._seconds[self.path].observe(seconds)
+        if service.access_log:
+            client = self.scope.get("client")
+            path = self.scope.get("raw_path", b"")[:200].decode("ascii", "replace")
+            log.info(
+                "%s %s %s %d %.1f ms %d B in %d B out %s",
+                client[0] if client else "-",
+                self.method,
+                path,
+                self.status,
+                1e3 * seconds,
+                self.read,
+                self.sent,
+                self.id,
+            )
+
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_LINGER_BYTES = 64 << 20
+_LINGER_SECONDS = 1.0
+
+
+class _Children(dict[Any, Any]):
+    """Metrics by label, each looked up once. The labels are routes and statuses, so there are few."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, key: Any) -> Any:
+        child = self[key] = self.make(key)
+        return child
+
+
+@asynccontextmanager
+async def _nothing(service: Service) -> AsyncIterator[None]:
+    yield
+
+
+def _digest(text: bytes) -> bytes:
+    """Of one length whatever is given, so that comparing takes the same time."""
+    return hashlib.sha256(text).digest()
+
+
+def _password(given: bytes) -> bytes:
+    import base64
+    import binascii
+
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
+
+
+def _host_name(host: bytes) -> str:
+    """Of a Host header, without the port."""
+    text = host.decode("latin-1").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.rpartition(":")[0] if ":" in text else text
+
+
+def _is_address(name: str) -> bool:
+    """A numeric address cannot be made to point elsewhere."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
