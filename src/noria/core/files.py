@@ -14,8 +14,13 @@ from pathlib import Path
 from noria.core.errors import ConfigError, DataError, RunError
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
     """Write a file so that every reader, now or after a crash, sees all of the old one or all of the new one.
+
+    Args:
+        path: of the file; its folder is made.
+        data: its content.
+        sync: wait until it is on the disk. Without, a power cut may leave a torn file; a killed process may not.
 
     Raises:
         RunError: the disk refuses; nothing is left behind.
@@ -28,14 +33,16 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         try:
             try:
                 write_all(handle, data.encode() if isinstance(data, str) else data)
-                os.fsync(handle)
+                if sync:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        fsync_folder(path.parent)
+        if sync:
+            fsync_folder(path.parent)
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -7,14 +7,16 @@ The audit needs tokens, not text: vLLM gives them for `return_token_ids` (0.10.2
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from noria.core.errors import ConfigError, ModelError, require
+from noria.core.chat import FailureKind
+from noria.core.chat.faults import Fault, fault_of
+from noria.core.errors import ConfigError, ModelError, NoriaError, require
 from noria.mtp.audit import Engine, Request
 from noria.mtp.sampling import SamplingParams, Streams
 
@@ -67,7 +69,7 @@ def server_engine(server: Server, *, length: int) -> Engine:
         api_key=server.api_key or os.environ.get("OPENAI_API_KEY") or "none",
         timeout=server.timeout,
     )
-    with _one_line(openai, server):
+    with _one_line(server):
         name = server.model or _only(client, server)
 
     def complete(
@@ -83,7 +85,7 @@ def server_engine(server: Server, *, length: int) -> Engine:
         }
         if end is not None:
             extra["stop_token_ids"] = [end]
-        with _one_line(openai, server):
+        with _one_line(server):
             done = client.completions.create(
                 model=name,
                 prompt=list(prompt),
@@ -167,25 +169,29 @@ def _answer(choice: Any, server: Server) -> Answer:
     return [int(token) for token in ids], None if values is None else [float(v) for v in values]
 
 
+TOLD: Mapping[FailureKind, tuple[str, str | None]] = {
+    "timeout": ("no answer within {timeout:g} s", "is the server busy or stuck?"),
+    "connection": ("no server answers there", "start it, or correct the address"),
+    "auth": ("it refuses the key ({status})", "set OPENAI_API_KEY"),
+    "not_found": ("it knows no such model or path (404)", "correct --served-model or the address"),
+    "garbage": ("its answer is none that an OpenAI-compatible server gives ({words})", None),
+}
+"""What is said of a fault, and what mends it; of any other kind, status and words."""
+
+
 @contextmanager
-def _one_line(openai: Any, server: Server) -> Iterator[None]:
+def _one_line(server: Server) -> Iterator[None]:
     """What the client raises, in one line."""
-    told: Callable[[str, str | None], ModelError] = lambda what, mend: ModelError(  # noqa: E731
-        what, where=server.url, mend=mend
-    )
     try:
         yield
-    except openai.APITimeoutError as error:
-        raise told(f"no answer within {server.timeout:g} s", "is the server busy or stuck?") from error
-    except openai.APIConnectionError as error:
-        raise told("no server answers there", "start it, or correct the address") from error
-    except openai.AuthenticationError as error:
-        raise told("it refuses the key (401)", "set OPENAI_API_KEY") from error
-    except openai.NotFoundError as error:
-        raise told("it knows no such model or path (404)", "correct --served-model or the address") from error
-    except openai.APIStatusError as error:
-        words = " ".join(str(error.message).split())[:160]
-        raise told(f"it answered {error.status_code}: {words}", None) from error
-    except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())[:160]
-        raise told(f"its answer is none that an OpenAI-compatible server gives ({words})", None) from error
+    except NoriaError:
+        raise
+    except Exception as error:
+        fault = fault_of(error)
+        if fault is None and isinstance(error, TypeError | AttributeError):
+            fault = Fault("garbage", " ".join(str(error).split())[:160])
+        if fault is None:
+            raise
+        what, mend = TOLD.get(fault.kind, ("it answered {status}: {words}", None))
+        words = what.format(timeout=server.timeout, status=fault.status, words=fault.message[:160])
+        raise ModelError(words, where=server.url, mend=mend) from error

@@ -1,0 +1,438 @@
+"""One asynchronous client for every OpenAI-compatible server, over the `openai` package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from noria.core.chat.budget import Budget
+from noria.core.chat.cache import ChatCache
+from noria.core.chat.faults import CutError, Fault, GarbageError, fault_of
+from noria.core.chat.messages import ChatRequest, request_key
+from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
+from noria.core.chat.settings import ChatServer, redacted
+from noria.core.errors import ConfigError, ModelError, needing
+
+__all__ = ["ChatClient", "Stream", "ask_all"]
+
+logger = logging.getLogger("noria.chat")
+
+
+class ChatClient:
+    """Asks one model on one server. Use it as an asynchronous context, from one event loop.
+
+    Attempts that fail for a reason that may pass are repeated with exponential backoff and full jitter, or when the
+    server says (Retry-After). The log (`noria.chat`) names models, kinds and times; no words of anyone and no key.
+
+    Args:
+        server: where, how patiently, and at what price.
+        cache: answers that are kept, if any.
+        budget: a limit on costs, if any; it needs prices.
+
+    Raises:
+        ConfigError: the key's variable is not set, or a budget without prices.
+        MissingExtra: the `openai` package is absent.
+    """
+
+    def __init__(
+        self, server: ChatServer, *, cache: ChatCache | None = None, budget: Budget | None = None
+    ) -> None:
+        if budget is not None and not server.prices.known:
+            raise ConfigError(
+                f"a budget needs the prices of {server.model}",
+                where="prices",
+                mend="give input and output prices per million tokens, 0 where it is free",
+            )
+        self.server, self.cache, self.budget = server, cache, budget
+        self._key = server.key()
+        self._slots = asyncio.Semaphore(server.in_flight)
+        with needing("openai"):
+            import openai
+            from aiolimiter import AsyncLimiter
+
+            from noria.core.chat.transport import http_client
+        rate = server.requests_per_minute
+        self._rate = None if rate is None else AsyncLimiter(max(1.0, rate / 60), max(1.0, 60 / rate))
+        self._openai = openai.AsyncOpenAI(
+            base_url=server.url,
+            api_key=self._key,
+            timeout=server.timeout,
+            max_retries=0,  # ours are counted, and know of cut streams
+            http_client=http_client(
+                connections=server.in_flight, timeout=server.timeout, largest=server.largest_reply
+            ),
+        )
+
+    async def __aenter__(self) -> ChatClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let its connections go."""
+        await self._openai.close()
+
+    async def ask(self, request: ChatRequest) -> Outcome:
+        """The outcome of one request."""
+        body = self._body(request)
+        key = request_key(self.server.url, body, request.sample)
+        kept = self.cache.get(key) if self.cache else None
+        if kept is not None:
+            return kept
+        reserved = self._reserve(body)
+        if isinstance(reserved, Failure):
+            return reserved
+        outcome: Outcome | None = None
+        try:
+            async with self._slots:
+                outcome = await self._attempts(body)
+        finally:
+            self._settle(reserved, outcome)
+        if self.cache:
+            self.cache.put(key, outcome)
+        return outcome
+
+    async def ask_all(
+        self,
+        requests: Iterable[ChatRequest],
+        *,
+        on_outcome: Callable[[int, Outcome], None] | None = None,
+    ) -> list[Outcome]:
+        """The outcomes of many requests in their order, `in_flight` of them under way at once.
+
+        Args:
+            requests: drawn one by one as room comes.
+            on_outcome: told of each as it comes: which request, and its outcome.
+        """
+        outcomes: dict[int, Outcome] = {}
+        waiting = enumerate(requests)
+
+        async def work() -> None:
+            for number, request in waiting:
+                outcomes[number] = await self.ask(request)
+                if on_outcome:
+                    on_outcome(number, outcomes[number])
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.server.in_flight):
+                group.create_task(work())
+        return [outcomes[number] for number in range(len(outcomes))]
+
+    def stream(self, request: ChatRequest) -> Stream:
+        """An answer piece by piece. The cache is written, and read as one piece."""
+        return Stream(self, request)
+
+    async def models(self) -> list[str]:
+        """What the server serves.
+
+        Raises:
+            ModelError: it does not answer as such a server does.
+        """
+        try:
+            page = await self._openai.models.list()
+            return [str(model.id) for model in page.data]
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None and not isinstance(error, AttributeError | TypeError):
+                raise
+            words = "its list of models is none" if fault is None else f"{fault.kind}: {fault.message}"
+            raise ModelError(redacted(words, self._key), where=self.server.url) from None
+
+    # -- one request -----------------------------------------------------------------------------------------
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        return request.wire(self.server.model, length_field=self.server.length_field)
+
+    def _reserve(self, body: Mapping[str, Any]) -> float | Failure:
+        if self.budget is None:
+            return 0.0
+        reserved = self.budget.reserve(self.server.prices, body)
+        if reserved is None:
+            words = f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent, and the rest is too little"
+            return Failure("budget", words, attempts=0)
+        return reserved
+
+    def _settle(self, reserved: float, outcome: Outcome | None) -> None:
+        if self.budget is None:
+            return
+        if isinstance(outcome, Failure) and outcome.kind not in ("timeout", "cut", "too_large", "garbage"):
+            self.budget.settle(reserved, 0.0)
+        else:
+            self.budget.settle(reserved, outcome.cost if isinstance(outcome, Answer | Refusal) else None)
+
+    async def _attempts(self, body: Mapping[str, Any]) -> Outcome:
+        began = time.monotonic()
+        for attempt in range(1, self.server.attempts + 1):
+            try:
+                await self._turn()
+                async with asyncio.timeout(self.server.timeout):
+                    reply = await self._post(body)
+                outcome = self._read(reply)
+                logger.info("%s: %s, attempt %d", self.server.model, type(outcome).__name__, attempt)
+                return replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+            wait = self._wait(fault, attempt)
+            if wait is None:
+                return self._failed(fault, attempt, time.monotonic() - began)
+            await asyncio.sleep(wait)
+        raise AssertionError("the last attempt ends it")
+
+    async def _turn(self) -> None:
+        """When the rate allows it."""
+        if self._rate is not None:
+            await self._rate.acquire()
+
+    async def _post(self, body: Mapping[str, Any]) -> Any:
+        import httpx2
+
+        response = await self._openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
+        try:
+            return json.loads(response.content)
+        except (ValueError, RecursionError):
+            raise GarbageError("the reply is not JSON") from None
+
+    def _read(self, reply: Any) -> Answer | Refusal:
+        """An answer or a refusal of a reply's JSON.
+
+        Raises:
+            GarbageError: it is neither.
+        """
+        try:
+            choice = reply["choices"][0]
+            message = choice["message"]
+            text, declined = message.get("content"), message.get("refusal")
+            finish, model = choice.get("finish_reason"), reply.get("model")
+            usage = _usage(reply.get("usage"))
+            thought = message.get("reasoning_content") or message.get("reasoning")
+        except (LookupError, TypeError, AttributeError):
+            raise GarbageError("the reply holds no message") from None
+        return self._outcome(text, declined, finish, usage, model, thought)
+
+    def _outcome(
+        self, text: Any, declined: Any, finish: Any, usage: Usage, model: Any, thought: Any
+    ) -> Answer | Refusal:
+        cost = self.server.prices.cost(usage)
+        name = model if isinstance(model, str) else None
+        if declined or finish == "content_filter":
+            return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
+        if text is None and finish == "length":
+            text = ""  # all of its length went into thinking
+        if not isinstance(text, str):
+            raise GarbageError("the reply's message holds no text")
+        return Answer(
+            text,
+            finish if isinstance(finish, str) else None,
+            usage,
+            cost,
+            model=name,
+            reasoning=thought if isinstance(thought, str) else None,
+        )
+
+    def _wait(self, fault: Fault, attempt: int) -> float | None:
+        """Seconds before another attempt; None where there is none to make."""
+        if not fault.passing or attempt >= self.server.attempts:
+            return None
+        if fault.wait is not None:
+            return None if fault.wait > self.server.longest_wait else fault.wait
+        longest = min(self.server.longest_wait, self.server.backoff * 2 ** (attempt - 1))
+        return random.uniform(0, longest)
+
+    def _failed(self, fault: Fault, attempts: int, seconds: float, partial: str = "") -> Failure | Refusal:
+        message = redacted(fault.message, self._key)
+        if fault.filtered:
+            return Refusal(message, seconds=seconds, attempts=attempts)
+        logger.warning("%s: %s (%s) after %d attempts", self.server.model, fault.kind, fault.status, attempts)
+        return Failure(fault.kind, message, fault.status, seconds, attempts, partial)
+
+
+class Stream:
+    """An answer as it comes: pieces of text, and then its `outcome`.
+
+    What breaks before the first piece is tried again as in `ask`; what breaks later ends the stream with a `Failure`
+    that holds the part that came. Use it as an asynchronous context, so that a stream that is left early is closed.
+    """
+
+    def __init__(self, client: ChatClient, request: ChatRequest) -> None:
+        self._outcome: Outcome | None = None
+        self._coming = self._run(client, request)
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._coming.aclose()
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._coming
+
+    @property
+    def outcome(self) -> Outcome:
+        """What came of it, once the pieces have ended.
+
+        Raises:
+            ValueError: they have not.
+        """
+        if self._outcome is None:
+            raise ValueError("the stream has not ended")
+        return self._outcome
+
+    async def _run(self, client: ChatClient, request: ChatRequest) -> AsyncGenerator[str]:
+        body = client._body(request)
+        key = request_key(client.server.url, body, request.sample)
+        kept = client.cache.get(key) if client.cache else None
+        if kept is not None:
+            if isinstance(kept, Answer):
+                yield kept.text
+            self._outcome = kept
+            return
+        reserved = client._reserve(body)
+        if isinstance(reserved, Failure):
+            self._outcome = reserved
+            return
+        try:
+            async with client._slots, contextlib.aclosing(self._attempts(client, body)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            client._settle(reserved, self._outcome)
+        if client.cache:
+            client.cache.put(key, self.outcome)
+
+    async def _attempts(self, client: ChatClient, body: Mapping[str, Any]) -> AsyncGenerator[str]:
+        began = time.monotonic()
+        for attempt in range(1, client.server.attempts + 1):
+            reply = _Streamed()
+            try:
+                await client._turn()
+                async with contextlib.aclosing(self._events(client, body)) as events:
+                    async for event in events:
+                        if piece := reply.add(event):
+                            yield piece
+                outcome = client._outcome(*reply.parts())
+                self._outcome = replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
+                return
+            except Exception as error:
+                fault = fault_of(error, began=bool(reply.text))
+                if fault is None:
+                    raise
+            wait = None if reply.text else client._wait(fault, attempt)
+            if wait is None:
+                seconds = time.monotonic() - began
+                self._outcome = client._failed(fault, attempt, seconds, "".join(reply.text))
+                return
+            await asyncio.sleep(wait)
+
+    async def _events(self, client: ChatClient, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        """The JSON of each event of one attempt; each is waited for as long as an answer is."""
+        import openai
+
+        async with asyncio.timeout(client.server.timeout):
+            chunks: Any = await client._openai.post(
+                "/chat/completions",
+                body={**body, "stream": True, "stream_options": {"include_usage": True}},
+                cast_to=object,
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+            )
+        events = aiter(chunks)
+        try:
+            while True:
+                async with asyncio.timeout(client.server.timeout):
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                yield event
+        finally:
+            await chunks.response.aclose()
+
+
+class _Streamed:
+    """What the events of a stream add up to."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.declined: list[str] = []
+        self.thought: list[str] = []
+        self.finish: Any = None
+        self.model: Any = None
+        self.usage = Usage()
+
+    def add(self, event: Any) -> str | None:
+        """Take an event in; its piece of text, if it has one.
+
+        Raises:
+            GarbageError: it is no event of the protocol's.
+        """
+        try:
+            self.model = event.get("model") or self.model
+            if event.get("usage") is not None:
+                self.usage = _usage(event["usage"])
+            for choice in (event.get("choices") or [])[:1]:
+                self.finish = choice.get("finish_reason") or self.finish
+                delta = choice.get("delta") or {}
+                self.declined.append(delta.get("refusal") or "")
+                self.thought.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+                piece = delta.get("content")
+                if piece:
+                    self.text.append(str(piece))
+                    return self.text[-1]
+        except (LookupError, TypeError, AttributeError):
+            raise GarbageError("an event of the stream holds no piece of a message") from None
+        return None
+
+    def parts(self) -> tuple[str, str, Any, Usage, Any, str | None]:
+        """What `ChatClient._outcome` makes an outcome of.
+
+        Raises:
+            GarbageError: nothing came.
+            CutError: the stream ended before the answer did.
+        """
+        if self.finish is None:
+            raise CutError("the stream ended before the answer") if self.text else GarbageError("no answer")
+        text, declined, thought = ("".join(part) for part in (self.text, self.declined, self.thought))
+        return text, declined, self.finish, self.usage, self.model, thought or None
+
+
+def _usage(given: Any) -> Usage:
+    """The counts of a reply; None where there is none, or one that cannot be."""
+    if not isinstance(given, Mapping):
+        return Usage()
+    counts = [given.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    return Usage(*(n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in counts))
+
+
+def ask_all(
+    server: ChatServer,
+    requests: Sequence[ChatRequest],
+    *,
+    cache: ChatCache | None = None,
+    budget: Budget | None = None,
+    on_outcome: Callable[[int, Outcome], None] | None = None,
+) -> list[Outcome]:
+    """`ChatClient.ask_all` for a program that is not asynchronous.
+
+    Raises:
+        ConfigError: as of `ChatClient`.
+    """
+
+    async def run() -> list[Outcome]:
+        async with ChatClient(server, cache=cache, budget=budget) as client:
+            return await client.ask_all(requests, on_outcome=on_outcome)
+
+    return asyncio.run(run())

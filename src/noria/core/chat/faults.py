@@ -1,0 +1,128 @@
+"""What the `openai` client raises, sorted by kind, and told in words."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from noria.core.chat.outcomes import FailureKind
+
+__all__ = ["CutError", "Fault", "GarbageError", "TooLargeError", "fault_of"]
+
+PASSING = {408, 409, 425, 429}
+"""Statuses below 500 that another attempt may mend."""
+
+
+class GarbageError(Exception):
+    """A reply that is none of the protocol's."""
+
+
+class CutError(Exception):
+    """A reply that ended before its end."""
+
+
+class TooLargeError(Exception):
+    """A reply longer than is let in."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong with an attempt.
+
+    Attributes:
+        kind: sorted.
+        message: in words; it may repeat a key.
+        status: HTTP's, if there was one.
+        passing: whether another attempt may do better.
+        wait: seconds that the server asks for before it.
+        filtered: whether a content filter declined the request.
+    """
+
+    kind: FailureKind
+    message: str
+    status: int | None = None
+    passing: bool = True
+    wait: float | None = None
+    filtered: bool = False
+
+
+def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
+    """The fault behind an exception, or None if it is none of a server's.
+
+    Args:
+        error: as it was raised.
+        began: whether an answer had begun.
+    """
+    import httpx2
+    import openai
+
+    for inner in (error, error.__cause__):  # the client wraps what the transport raises
+        if isinstance(inner, TooLargeError):
+            return Fault("too_large", str(inner), passing=False)
+    if isinstance(error, GarbageError):
+        return Fault("garbage", str(error))
+    if isinstance(error, CutError):
+        return Fault("cut", str(error))
+    if isinstance(error, openai.APIStatusError):
+        return _by_status(error)
+    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException | asyncio.TimeoutError):
+        return Fault("timeout", "no answer in time")
+    broken = (httpx2.RemoteProtocolError, httpx2.ReadError)
+    if isinstance(error, broken) or isinstance(error.__cause__, broken):
+        words = _words(error.__cause__ if error.__cause__ is not None else error)
+        incomplete = began or "incomplete" in words
+        return Fault("cut" if incomplete else "connection", words or "the connection broke")
+    if isinstance(error, openai.APIConnectionError | httpx2.HTTPError):
+        return Fault("connection", _words(error.__cause__ or error) or "no server answers there")
+    if isinstance(error, openai.APIError):  # an error that came as an event of a stream
+        return Fault("server", _words(error))
+    if isinstance(error, openai.OpenAIError | ValueError):
+        return Fault("garbage", _words(error))
+    return None
+
+
+def _by_status(error: Any) -> Fault:
+    status = int(error.status_code)
+    body = error.body if isinstance(error.body, Mapping) else {}
+    code = str(body.get("code") or body.get("type") or "")
+    words = _words(error)
+    if status == 402 or "insufficient_quota" in code:
+        return Fault("quota", words, status, passing=False)
+    if code == "content_filter":
+        return Fault("request", words, status, passing=False, filtered=True)
+    wait = retry_after(error.response.headers)
+    if status == 429:
+        return Fault("rate_limit", words, status, wait=wait)
+    if status >= 500:
+        return Fault("server", words, status, wait=wait)
+    if status in (401, 403):
+        return Fault("auth", words, status, passing=False)
+    if status == 404:
+        return Fault("not_found", words, status, passing=False)
+    return Fault("request", words, status, passing=status in PASSING, wait=wait)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `Retry-After` (seconds or a date) or `retry-after-ms` asks for; None for neither."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds * scale)
+    try:
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
+        served = parsedate_to_datetime(headers.get("date", ""))
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, (when - served).total_seconds())  # by the server's clock
+
+
+def _words(error: BaseException) -> str:
+    text = str(getattr(error, "message", "") or error) or type(error).__name__
+    return " ".join(text.split())[:300]
