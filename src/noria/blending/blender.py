@@ -1,0 +1,229 @@
+"""One request, one snapshot, one ranked list with its account: what the service and the replay call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending import scoring
+from noria.blending.columns import Candidates, Column
+from noria.blending.plans import Plan, SlotRule
+from noria.blending.scoring import PlanTables
+from noria.blending.slots import Rule, place
+from noria.blending.snapshot import Snapshot
+from noria.blending.targeting import columns_of, evaluate
+from noria.core.errors import DataError
+
+__all__ = ["MAX_SIZE", "Blender", "Ranked"]
+
+MAX_SIZE = 100_000
+"""Places of a list that may be asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """A list of K candidates with the account of each score: score = value + Σ contributions + guard.
+
+    Attributes:
+        order: [K] rows of the request, the best first.
+        score: [K] r.
+        value: [K] y, expected effective completions.
+        contributions: [K, plans] s, before the guards.
+        guard: [K] what the guards took (or gave back).
+        mask: [K] plans that hit each; bit p is `plans[p]`.
+        plans: ids in the order of the bits.
+        natural: [K] the place, from 0, that each would have without slot rules.
+        slot_cost: Σ score of the best K less Σ score of this list: what slot rules displaced; 0 without rules.
+        dropped: candidates left out, by reason.
+        fallback: candidates whose key had no aligner of its own, so that a broader one stood in.
+        absent: columns that a plan or rule asks for and the request does not have.
+        snapshot: digest of what ranked.
+        version: of it.
+    """
+
+    order: NDArray[np.int64]
+    score: NDArray[np.float64]
+    value: NDArray[np.float64]
+    contributions: NDArray[np.float64]
+    guard: NDArray[np.float64]
+    mask: NDArray[np.uint64]
+    plans: tuple[str, ...]
+    natural: NDArray[np.int64]
+    slot_cost: float
+    dropped: Mapping[str, int]
+    fallback: int
+    absent: tuple[str, ...]
+    snapshot: str
+    version: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def explain(self, rank: int) -> dict[str, Any]:
+        """The account of the candidate at a place, from 0: {rank, row, score, value, plans, guard, natural}."""
+        return {
+            "rank": rank,
+            "row": int(self.order[rank]),
+            "score": float(self.score[rank]),
+            "value": float(self.value[rank]),
+            "plans": {
+                plan: float(self.contributions[rank, bit])
+                for bit, plan in enumerate(self.plans)
+                if int(self.mask[rank]) >> bit & 1
+            },
+            "guard": float(self.guard[rank]),
+            "natural": int(self.natural[rank]),
+        }
+
+
+class Blender:
+    """Ranks requests with one snapshot. It never changes, so threads may share it."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.plans = tuple(snapshot.plans.ids)
+        self._resting = [
+            bool(plan in snapshot.settings and snapshot.settings[plan].resting) for plan in self.plans
+        ]
+        asked: set[str] = set()
+        parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]
+        for part in parts:
+            asked |= columns_of(part.targeting)
+        self._asked = sorted(asked)
+
+    @cached_property
+    def tables(self) -> PlanTables:
+        """The plans as numbers."""
+        pairs = [self.snapshot.weight_and_bias(plan) for plan in self.plans]
+        guards = self.snapshot.plans.guards
+        return PlanTables.of(
+            [w for w, _ in pairs],
+            [b for _, b in pairs],
+            [plan.cap for plan in self.snapshot.plans.plans],
+            total_cap=guards.total_cap,
+            floor=guards.floor,
+            mean_value=self.snapshot.alignment.mean_value,
+        )
+
+    def masks(
+        self, columns: Mapping[str, Column], rows: int, *, at: float | None = None
+    ) -> NDArray[np.uint64]:
+        """Which plans that are on hit each candidate.
+
+        Args:
+            columns: of the candidates.
+            rows: how many there are.
+            at: seconds since 1970 UTC, needed where a plan has a schedule.
+
+        Returns:
+            [rows] masks; bit p is plan p.
+
+        Raises:
+            DataError: a column is not of the kind that a plan takes it for.
+            ConfigError: a plan has a schedule and there is no time.
+        """
+        mask = np.zeros(rows, np.uint64)
+        active = self.snapshot.plans.active(at)
+        for bit, plan in enumerate(self.snapshot.plans.plans):
+            if active[bit] and not self._resting[bit]:
+                try:
+                    hit = evaluate(plan.targeting, columns, rows)
+                except DataError as error:
+                    raise DataError(
+                        error.what, where=f"plan {plan.id!r}, {error.where}", mend=error.mend
+                    ) from None
+                mask |= hit.astype(np.uint64) << np.uint64(bit)
+        return mask
+
+    def rank(
+        self,
+        columns: Candidates | Mapping[str, Any],
+        size: int,
+        *,
+        scene: str = "",
+        at: float | None = None,
+        mask: NDArray[np.uint64] | None = None,
+    ) -> Ranked:
+        """Rank a request's candidates.
+
+        A candidate whose score is not finite, or whose source has no aligner, is left out and counted: one broken
+            model does
+        not take the page down, and no account is made of a number that is not there.
+
+        Args:
+            columns: `item`, `score`, `source`, perhaps `version`, and what plans are targeted on.
+            size: K.
+            scene: where the list is shown, for columns given as a mapping.
+            at: seconds since 1970 UTC, needed where a plan has a schedule.
+            mask: plans that hit each candidate, where the caller has them from `masks`.
+
+        Raises:
+            DataError: columns that cannot be used, or a size out of range.
+            ConfigError: a plan has a schedule and there is no time.
+        """
+        if not 0 <= size <= MAX_SIZE:
+            raise DataError(f"a list of {size}", where="size", mend=f"ask for 0 to {MAX_SIZE:,} places")
+        found = columns if isinstance(columns, Candidates) else Candidates.of(columns, scene=scene)
+        if mask is None:
+            mask = self.masks(found.columns, len(found), at=at)
+        aligned = self.snapshot.alignment.align(found)
+        y = aligned.value
+        good = np.isfinite(y)
+        dropped: dict[str, int] = {}
+        rows = None
+        if not good.all():
+            rows = np.flatnonzero(good)
+            dropped = _reasons(found, aligned.unknown, good)
+            y, mask = y[rows], mask[rows]
+        r, taken = scoring.score(y, mask, self.tables)
+        rules = self._rules(found, rows)
+        natural = scoring.top(r, y, len(r) if rules else size)
+        chosen = place(natural, rules, size) if rules else natural
+        cost = 0.0
+        places = np.arange(len(chosen))
+        if rules:
+            inverse = np.empty(len(r), np.int64)
+            inverse[natural] = np.arange(len(natural))
+            places = inverse[chosen]
+            cost = float(r[natural[: len(chosen)]].sum() - r[chosen].sum())
+        return Ranked(
+            order=chosen if rows is None else rows[chosen],
+            score=r[chosen],
+            value=y[chosen],
+            contributions=scoring.contributions(y[chosen], mask[chosen], self.tables),
+            guard=taken[chosen],
+            mask=mask[chosen],
+            plans=self.plans,
+            natural=places,
+            slot_cost=cost,
+            dropped=dropped,
+            fallback=int(aligned.fallback.sum()),
+            absent=tuple(name for name in self._asked if name not in found.columns),
+            snapshot=self.snapshot.digest,
+            version=self.snapshot.version,
+        )
+
+    def _rules(self, candidates: Candidates, rows: NDArray[np.int64] | None) -> list[Rule]:
+        rules = []
+        for rule in self.snapshot.plans.slots:
+            about = evaluate(rule.targeting, candidates.columns, len(candidates))
+            rules.append(Rule(about if rows is None else about[rows], rule.gap, rule.at_most, rule.first))
+        return rules
+
+
+def _reasons(candidates: Candidates, unknown: NDArray[np.bool_], good: NDArray[np.bool_]) -> dict[str, int]:
+    """How many candidates were left out, and why."""
+    finite = np.isfinite(candidates.score)
+    missing = candidates.source.codes < 0
+    counts = {
+        "score not finite": int((~finite).sum()),
+        "source missing": int((finite & missing).sum()),
+        "source without alignment": int((finite & unknown & ~missing).sum()),
+        "value not finite": int((finite & ~unknown & ~good).sum()),
+    }
+    return {reason: count for reason, count in counts.items() if count}

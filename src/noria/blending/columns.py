@@ -1,0 +1,212 @@
+"""Candidates as columns: numbers, flags, names, and lists of names, all of one length and checked once.
+
+A missing number is NaN, a missing name has the code −1. Neither is ever zero or the empty string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.core.errors import DataError
+
+__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column"]
+
+MAX_CANDIDATES = 100_000
+"""Candidates of one request that are let in."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A column of names: row i is `names[codes[i]]`, or missing where the code is −1.
+
+    Attributes:
+        names: distinct.
+        codes: [rows] int32.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> Coded:
+        """Encode names in the order of their first appearance; None is missing."""
+        known: dict[str | None, int] = {None: -1}
+        codes = np.empty(len(values), np.int32)
+        for row, value in enumerate(values):
+            code = known.get(value)
+            if code is None:
+                code = known[value] = len(known) - 1
+            codes[row] = code
+        del known[None]
+        return cls(tuple(str(name) for name in known), codes)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def take(self, rows: NDArray[Any]) -> Coded:
+        """Some of the rows, by index or by flag."""
+        return Coded(self.names, self.codes[rows])
+
+    def decode(self) -> list[str | None]:
+        """The names themselves."""
+        names: tuple[str | None, ...] = (*self.names, None)  # code −1 is the last
+        return [names[code] for code in self.codes.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """A column of lists of names, such as tags: row i holds `names[codes[offsets[i] : offsets[i + 1]]]`.
+
+    Attributes:
+        names: distinct.
+        codes: [entries] int32, of all rows one after the other.
+        offsets: [rows + 1] int64, rising from 0.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: Sequence[Sequence[str]]) -> Listed:
+        """Encode lists of names."""
+        flat = Coded.of([name for row in values for name in row])
+        offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
+        return cls(flat.names, flat.codes, offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, rows: NDArray[Any]) -> Listed:
+        """Some of the rows, by index or by flag."""
+        index = np.arange(len(self))[rows]
+        sizes = self.offsets[index + 1] - self.offsets[index]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        entries = np.repeat(self.offsets[index] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return Listed(self.names, self.codes[entries], offsets)
+
+
+Column: TypeAlias = "NDArray[np.float64] | NDArray[np.bool_] | Coded | Listed"
+
+
+def as_column(name: str, values: Any) -> Column:
+    """A column from what JSON, Arrow or NumPy has: numbers, flags, names or lists of names; None is missing.
+
+    Raises:
+        DataError: the values are of no kind or of several kinds, or a flag is missing.
+    """
+    if isinstance(values, Coded | Listed):
+        return values
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1 and values.dtype.kind in "iuf":
+            return np.asarray(values, np.float64)
+        if values.ndim == 1 and values.dtype == np.bool_:
+            return values
+        values = values.tolist()
+    if not isinstance(values, list | tuple):
+        raise DataError(
+            f"a {type(values).__name__} is no column", where=f"column {name!r}", mend="give a list"
+        )
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {str}:
+        return Coded.of(values)
+    if kinds == {bool}:
+        if None in values:
+            raise DataError(
+                "a flag is missing", where=f"column {name!r}", mend="give 0, 1 or null as numbers"
+            )
+        return np.array(values, np.bool_)
+    if kinds <= {int, float}:
+        try:
+            return np.array([np.nan if value is None else value for value in values], np.float64)
+        except OverflowError:
+            raise DataError("a number that no float holds", where=f"column {name!r}") from None
+    if kinds <= {list, tuple} and all(isinstance(n, str) for row in values if row for n in row):
+        return Listed.of([row or [] for row in values])
+    found = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise DataError(
+        f"values of kinds {found}",
+        where=f"column {name!r}",
+        mend="give numbers, flags, names or lists of names",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The candidates of one request.
+
+    Attributes:
+        item: [candidates] ids, distinct; anything hashable.
+        score: [candidates] raw scores x of the ranking models, on any scale.
+        source: which model scored each.
+        columns: what plans are targeted on, `source` among them; `version` (of the model) if there is one.
+        scene: where the list is shown.
+    """
+
+    item: Sequence[Any]
+    score: NDArray[np.float64]
+    source: Coded
+    columns: Mapping[str, Column]
+    scene: str = ""
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Any], *, scene: str = "", limit: int = MAX_CANDIDATES) -> Candidates:
+        """Check a request's columns: `item`, `score`, `source`, and any others.
+
+        Raises:
+            DataError: one of the three is absent or of another kind, columns differ in length, an id comes twice, or
+                there are more than `limit` candidates.
+        """
+        for name in ("item", "score", "source"):
+            if name not in columns:
+                raise DataError(
+                    "it is absent", where=f"column {name!r}", mend="every request has item, score and source"
+                )
+        item = columns["item"]
+        if isinstance(item, Coded):
+            item = item.decode()
+        elif isinstance(item, np.ndarray):
+            item = item.tolist()
+        if not isinstance(item, list | tuple):
+            raise DataError(
+                f"a {type(item).__name__} is no column", where="column 'item'", mend="give a list"
+            )
+        if len(item) > limit:
+            raise DataError(
+                f"{len(item):,} candidates", where="request", mend=f"send at most {limit:,} in one request"
+            )
+        checked: dict[str, Column] = {}
+        for name, values in columns.items():
+            if name == "item":
+                continue
+            if isinstance(values, list) and not any(value is not None for value in values):
+                if name not in ("score", "source"):
+                    continue  # of no kind, and missing everywhere: as if it were absent
+                values = np.full(len(values), np.nan) if name == "score" else Coded.of(values)
+            checked[name] = column = as_column(name, values)
+            if len(column) != len(item):
+                raise DataError(f"{len(column):,} values for {len(item):,} items", where=f"column {name!r}")
+        try:
+            distinct = len(set(item))
+        except TypeError:
+            raise DataError("an id that is a list or a mapping", where="column 'item'") from None
+        if distinct != len(item):
+            seen: set[Any] = set()
+            twice = next(one for one in item if one in seen or seen.add(one))  # type: ignore[func-returns-value]
+            raise DataError(f"{twice!r} comes twice", where="column 'item'", mend="send each candidate once")
+        score, source = checked["score"], checked["source"]
+        if not isinstance(score, np.ndarray) or score.dtype != np.float64:
+            raise DataError("not numbers", where="column 'score'")
+        if not isinstance(source, Coded):
+            raise DataError("not names", where="column 'source'")
+        if not isinstance(checked.get("version", source), Coded):
+            raise DataError("not names", where="column 'version'")
+        return cls(item, np.asarray(score, np.float64), source, checked, scene)
+
+    def __len__(self) -> int:
+        return len(self.score)

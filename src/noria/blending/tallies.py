@@ -1,0 +1,246 @@
+"""What outcomes say about scores, kept as integers, so that merging is exact in any order and any partition.
+
+A score is rounded to float32 and filed under the first 19 bits of its pattern, which for IEEE numbers rise with the
+number itself: a bin is about a thousandth wide, relatively, and all its scores share sign and exponent, so that the
+    sum of
+their 24-bit mantissas is an integer. Weights are counted in units of 2^-12 and outcomes in units of 2^-20. Decay is not
+applied when something is added, but by the tick it was added in, when the tally is read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from noria.core.errors import DataError
+
+__all__ = ["Binned", "Cell", "Histogram", "Key", "Tallies", "bin_codes", "folds"]
+
+SHIFT = 13
+"""Bits of a float32 pattern that a bin leaves open."""
+BINS = 1 << (32 - SHIFT)
+WEIGHT_UNIT = 2.0**-12
+LABEL_UNIT = 2.0**-20
+FOLDS = 4
+"""Parts that exposures are dealt into by their request, so that a fit can be judged on what it has not seen."""
+_BLOCK = 1 << 16  # rows summed in float64 at once: every partial sum stays below 2^53, so it is exact
+
+
+class Key(NamedTuple):
+    """Scores on one scale: those of one model version of one source, shown in one scene."""
+
+    scene: str
+    source: str
+    version: str
+
+
+class Cell(NamedTuple):
+    """A key, split by who was asked (the control bucket or not), fold and tick."""
+
+    scene: str
+    source: str
+    version: str
+    control: bool
+    fold: int
+    tick: int
+
+    @property
+    def key(self) -> Key:
+        """Without the split."""
+        return Key(self.scene, self.source, self.version)
+
+
+@dataclass(frozen=True, eq=False)
+class Binned:
+    """Exposures by bin of score: [bins] mean score `x`, rising; weight `n`; weighted outcomes `a`."""
+
+    x: NDArray[np.float64]
+    n: NDArray[np.float64]
+    a: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Sums by bin: [bins] `code`, rising; weights `n`, outcomes `a`, mantissas `m`, all int64."""
+
+    code: NDArray[np.int64]
+    n: NDArray[np.int64]
+    a: NDArray[np.int64]
+    m: NDArray[np.int64]
+
+    def merged(self, others: Iterable[Histogram]) -> Histogram:
+        """The sum of all."""
+        parts = [self, *others]
+        if len(parts) == 1:
+            return self
+        code = np.concatenate([part.code for part in parts])
+        found, place = np.unique(code, return_inverse=True)
+        sums = []
+        for name in ("n", "a", "m"):
+            total = np.zeros(len(found), np.int64)
+            np.add.at(total, place, np.concatenate([getattr(part, name) for part in parts]))
+            sums.append(total)
+        return Histogram(found, *sums)
+
+    def score_sums(self) -> NDArray[np.float64]:
+        """[bins] weighted sums of scores."""
+        pattern = (self.code << SHIFT).astype(np.uint32)
+        negative = pattern < 0x8000_0000
+        bits = np.where(negative, ~pattern, pattern ^ np.uint32(0x8000_0000))
+        exponent = np.maximum((bits >> 23) & 0xFF, 1).astype(np.int64) - 150
+        sums = np.ldexp(self.m.astype(np.float64), exponent) * WEIGHT_UNIT
+        signed: NDArray[np.float64] = np.where(negative, -sums, sums)
+        return signed
+
+
+def bin_codes(score: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The bin of each score and its mantissa.
+
+    Args:
+        score: [rows] finite, also as float32.
+
+    Returns:
+        [rows] codes in 0 … BINS − 1, rising with the score, and [rows] 24-bit mantissas without sign.
+    """
+    bits = (score.astype(np.float32) + np.float32(0.0)).view(np.uint32)  # −0 + 0 = 0
+    flipped = np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
+    mantissa = (bits & np.uint32(0x7F_FFFF)) | np.where(
+        (bits >> 23) & 0xFF, np.uint32(0x80_0000), np.uint32(0)
+    )
+    return (flipped >> SHIFT).astype(np.int64), mantissa.astype(np.int64)
+
+
+def folds(requests: ArrayLike | Sequence[Any]) -> NDArray[np.int64]:
+    """The fold of each request's exposures: a hash of the id, the same on every machine."""
+    array = np.asarray(requests)
+    if array.dtype.kind in "iu":
+        z = array.astype(np.uint64) + np.uint64(0x9E37_79B9_7F4A_7C15)  # splitmix64
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+        return ((z ^ (z >> np.uint64(31))) % np.uint64(FOLDS)).astype(np.int64)
+    return np.array([zlib.crc32(str(one).encode()) % FOLDS for one in array.tolist()], np.int64)
+
+
+@dataclass
+class Tallies:
+    """Outcomes of exposures by cell, and how many rows were left out and why."""
+
+    cells: dict[Cell, Histogram] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def add(
+        self,
+        score: ArrayLike,
+        outcome: ArrayLike,
+        *,
+        source: str,
+        scene: str = "",
+        version: str = "",
+        control: bool = False,
+        tick: int = 0,
+        fold: ArrayLike | int = 0,
+        weight: ArrayLike | float = 1.0,
+    ) -> None:
+        """Count exposures of one key.
+
+        Args:
+            score: [rows] raw scores x.
+            outcome: [rows] the anchor's outcome a, 0 or 1 for effective completion; NaN is not known yet, and left out.
+            source, scene, version: the key.
+            control: whether nobody was boosted in their requests.
+            tick: when, in whole units of the decay's clock.
+            fold: [rows] of each exposure's request, as of `folds`, or one for all.
+            weight: [rows] of each exposure, from 0.
+
+        Raises:
+            DataError: columns differ in length, or a weight is negative or not finite.
+        """
+        x = np.asarray(score, np.float64)
+        a = np.asarray(outcome, np.float64)
+        if x.ndim != 1 or x.shape != a.shape:
+            raise DataError(f"{x.size:,} scores and {a.size:,} outcomes do not pair", where="exposures")
+        w = np.broadcast_to(np.asarray(weight, np.float64), x.shape)
+        part = np.broadcast_to(np.asarray(fold, np.int64), x.shape)
+        if not np.all((w >= 0) & (w < 2.0**20)):
+            raise DataError("a weight that is negative, huge or not a number", where="exposures")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(x.astype(np.float32))
+        known = finite & ~np.isnan(a)
+        within = np.abs(a) <= 2.0**20
+        for reason, lost in (
+            ("score not finite", int((~finite).sum())),
+            ("no outcome", int((finite & np.isnan(a)).sum())),
+            ("outcome out of range", int((known & ~within).sum())),
+        ):
+            if lost:
+                self.dropped[reason] = self.dropped.get(reason, 0) + lost
+        good = known & within
+        x, a, w, part = x[good], a[good], w[good], part[good]
+        for number in np.unique(part).tolist():
+            chosen = part == number
+            cell = Cell(scene, source, version, control, int(number), tick)
+            self._put(cell, _histogram(x[chosen], a[chosen], w[chosen]))
+
+    def merge(self, *others: Tallies) -> Tallies:
+        """The sum of this and others, as a new one. Exact, so order and partition do not matter."""
+        merged: dict[Cell, list[Histogram]] = {}
+        dropped: dict[str, int] = {}
+        for part in (self, *others):
+            for cell, histogram in part.cells.items():
+                merged.setdefault(cell, []).append(histogram)
+            for reason, count in part.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + count
+        return Tallies({cell: first.merged(rest) for cell, (first, *rest) in merged.items()}, dropped)
+
+    def binned(self, decay: Mapping[int, float] | None, cells: Iterable[Cell]) -> Binned:
+        """Some cells as one, each tick with its weight.
+
+        Args:
+            decay: by tick, each in [0, 1]; None weighs all alike.
+            cells: of this tally.
+        """
+        by_tick: dict[int, list[Histogram]] = {}
+        for cell in sorted(cells):
+            by_tick.setdefault(cell.tick if decay is not None else 0, []).append(self.cells[cell])
+        parts = [(tick, first.merged(rest)) for tick, (first, *rest) in sorted(by_tick.items())]
+        if not parts:
+            return Binned(np.empty(0), np.empty(0), np.empty(0))
+        codes, place = np.unique(np.concatenate([part.code for _, part in parts]), return_inverse=True)
+        factor = np.concatenate(
+            [np.full(len(part.code), 1.0 if decay is None else decay[tick]) for tick, part in parts]
+        )
+        sums = []
+        for values in (
+            np.concatenate([part.n * WEIGHT_UNIT for _, part in parts]),
+            np.concatenate([part.a * LABEL_UNIT for _, part in parts]),
+            np.concatenate([part.score_sums() for _, part in parts]),
+        ):
+            total = np.zeros(len(codes))
+            np.add.at(total, place, values * factor)  # in the order of ticks, whatever was merged when
+            sums.append(total)
+        n, a, x = sums
+        kept = n > 0
+        return Binned(x[kept] / n[kept], n[kept], a[kept])
+
+    def _put(self, cell: Cell, histogram: Histogram) -> None:
+        known = self.cells.get(cell)
+        self.cells[cell] = histogram if known is None else known.merged([histogram])
+
+
+def _histogram(x: NDArray[np.float64], a: NDArray[np.float64], w: NDArray[np.float64]) -> Histogram:
+    code, mantissa = bin_codes(x)
+    weight = np.rint(w / WEIGHT_UNIT)
+    columns = (weight, np.rint(w * a / LABEL_UNIT), weight * mantissa)
+    found, place = np.unique(code, return_inverse=True)
+    sums = [np.zeros(len(found), np.int64) for _ in columns]
+    for start in range(0, len(code), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        for total, values in zip(sums, columns, strict=True):
+            part = np.bincount(place[rows], weights=values[rows], minlength=len(found))
+            total += part.astype(np.int64)
+    return Histogram(found, *sums)
