@@ -14,7 +14,19 @@ from noria.mtp.names import LossName, Rule
 
 SmallHead = Literal["ce", "e2e_tv"]
 
-__all__ = ["ARMS", "RL_ARMS", "RLArm", "Scale", "run_arm", "run_rl", "run_text", "run_warm", "smollm2"]
+__all__ = [
+    "ARMS",
+    "PACED",
+    "RL_ARMS",
+    "RLArm",
+    "Scale",
+    "run_arm",
+    "run_pace",
+    "run_rl",
+    "run_text",
+    "run_warm",
+    "smollm2",
+]
 
 ARMS: dict[str, LossName | None] = {
     "warm head": None,
@@ -44,8 +56,9 @@ class RLArm:
     entropy_bonus: float = 0.0
 
 
+PACED = {"no drafts": RLArm(None), "drafts": RLArm("e2e_tv")}
+"""Two policies that train in turn, step by step, so that a drifting machine hits both."""
 RL_ARMS = {
-    "no drafts": RLArm(None),
     "frozen e2e TV": RLArm("e2e_tv"),
     "frozen CE": RLArm("ce"),
     "online e2e TV": RLArm("e2e_tv", online=True),
@@ -209,17 +222,50 @@ def run_rl(arm: str, seed: int, steps: int) -> dict[str, Any]:
         steps: of the policy.
 
     Returns:
-        By figure, one value a step: reward, entropy, accept length (null without drafts), and the seconds of each part.
+        By figure, one value a step: reward, entropy and accept length.
     """
+    trainer = _policy(RL_ARMS[arm], seed, steps)
+    log: dict[str, Any] = _run({arm: trainer}, steps, ("reward", "entropy", "accept_length"))[arm]
+    return log
+
+
+def run_pace(seed: int, steps: int) -> dict[str, Any]:
+    """Train two policies in turn, one with drafted rollouts and one without.
+
+    Args:
+        seed: of prompts and rollouts, the same for both.
+        steps: of each.
+
+    Returns:
+        By arm of :data:`PACED`, then by figure, one value a step: tokens, and the seconds of each part.
+    """
+    trainers = {arm: _policy(how, seed, steps) for arm, how in PACED.items()}
+    return _run(trainers, steps, ("tokens", "rollout_seconds", "score_seconds", "learn_seconds"))
+
+
+def _run(trainers: dict[str, Any], steps: int, names: tuple[str, ...]) -> dict[str, Any]:
+    """Advance all trainers in turn; their figures by arm."""
+    from noria.core.jobs import report
+
+    logged: dict[str, dict[str, list[float | None]]] = {arm: {name: [] for name in names} for arm in trainers}
+    for step in range(1, steps + 1):
+        for arm, trainer in trainers.items():
+            figures = trainer.advance().figures
+            for name in names:
+                logged[arm][name].append(figures.get(name))
+        report(step, steps)
+    return logged
+
+
+def _policy(how: RLArm, seed: int, steps: int) -> Any:
+    """A trainer of the small model on arithmetic."""
     import torch
 
-    from noria.core.jobs import report
     from noria.core.lm import answer_of, arithmetic, small_lm
     from noria.mtp.rl import PolicyTrainer, RLConfig
     from noria.mtp.small import small_head
 
     torch.use_deterministic_algorithms(True)
-    how = RL_ARMS[arm]
     model, tokenizer = small_lm()
     head = None if how.head is None else small_head(model, how.head)
     problems = arithmetic(32, seed=7_000 + seed)
@@ -243,23 +289,7 @@ def run_rl(arm: str, seed: int, steps: int) -> dict[str, Any]:
         seed=seed,
     )
     newline = tokenizer("\n")["input_ids"][-1]
-    trainer = PolicyTrainer(model, head, prompts, right, config, eos=[newline])
-    names = (
-        "reward",
-        "entropy",
-        "accept_length",
-        "tokens",
-        "rollout_seconds",
-        "score_seconds",
-        "learn_seconds",
-    )
-    logged: dict[str, list[float | None]] = {name: [] for name in names}
-    while trainer.step < steps:
-        figures = trainer.advance().figures
-        for name in names:
-            logged[name].append(figures.get(name))
-        report(trainer.step, steps)
-    return logged
+    return PolicyTrainer(model, head, prompts, right, config, eos=[newline])
 
 
 def _open(model: str) -> tuple[Any, Any]:

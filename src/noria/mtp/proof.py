@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
-from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_rl, run_text, run_warm, smollm2
+from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_pace, run_rl, run_text, run_warm, smollm2
 
 if TYPE_CHECKING:
     from noria.core.charts import Figure
@@ -36,15 +37,14 @@ SCALES = {
 REAL = Scale(
     rows=480,
     held=24,
-    length=112,
-    steps=60,
-    batch_size=8,
+    length=96,
+    steps=40,
+    batch_size=4,
     lr=5e-4,
     temperatures=(0.5, 0.8, 1.0),
-    warm_steps=300,
+    warm_steps=400,
 )
 """For SmolLM2-135M, in the full proof."""
-REAL_ARMS = ("warm head", "CE", "TV", "e2e TV")
 SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
 SOURCE = "arXiv 2606.12370"
@@ -63,30 +63,23 @@ def prove(context: ProofContext) -> Evidence:
     arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
     table = _heads(context, scale, seeds, arms)
     file = smollm2() if context.scale == "full" else None
-    real = _heads(context, replace(REAL, model=file), seeds, list(REAL_ARMS)) if file else {}
-    trained: Table = {}
-    if scale.rl_steps:
-        runs = [(arm, seed) for seed in seeds for arm in RL_ARMS]
-        logs = context.map(
-            run_rl,
-            {f"{arm}, seed {seed}": (arm, seed, scale.rl_steps) for arm, seed in runs},
-            label="policies",
-        )
-        for (arm, _), log in zip(runs, logs, strict=True):
-            trained.setdefault(arm, []).append(log)
+    real = _heads(context, replace(REAL, model=file), seeds, arms) if file else {}
+    trained, paced = _policies(context, scale.rl_steps, seeds) if scale.rl_steps else ({}, [])
     return Evidence(
         system="mtp",
         claims=[
             *claims(table),
             *(_of_real(claim) for claim in (claims(real) if real else [])),
             *(rl_claims(trained) if trained else []),
+            *(pace_claims(paced) if paced else []),
         ],
         seconds=time.perf_counter() - began,
         versions=versions("torch", "transformers"),
         figures=[
             *figures(table),
             *(figures(real, "SmolLM2-135M: ") if real else []),
-            *(rl_figures(trained) if trained else []),
+            *(rl_figures(trained, table) if trained else []),
+            *([pace_table(paced)] if paced else []),
         ],
         notes=notes(context.scale, scale, seeds, bool(real)),
         config=asdict(scale) | {"seeds": seeds, "arms": {name: ARMS[name] for name in arms}},
@@ -142,6 +135,17 @@ def _texts(context: ProofContext, scale: Scale, seeds: list[int]) -> tuple[dict[
     }
     context.map(run_text, jobs, label="text")
     return train, held
+
+
+def _policies(context: ProofContext, steps: int, seeds: list[int]) -> tuple[Table, list[dict[str, Any]]]:
+    """Runs of reinforcement learning by arm; and those that train in turn with and without drafts, one a seed."""
+    runs = [(arm, seed) for seed in seeds for arm in RL_ARMS]
+    jobs = {f"{arm}, seed {seed}": (arm, seed, steps) for arm, seed in runs}
+    trained: Table = {}
+    for (arm, _), log in zip(runs, context.map(run_rl, jobs, label="policies"), strict=True):
+        trained.setdefault(arm, []).append(log)
+    paced = context.map(run_pace, {f"pace, seed {seed}": (seed, steps) for seed in seeds}, label="pace")
+    return trained, paced
 
 
 def _of_real(claim: Claim) -> Claim:
@@ -275,43 +279,31 @@ def part(values: list[float], which: int) -> float:
 
 
 def rl_claims(trained: Table) -> list[Claim]:
-    """The claims about runs of reinforcement learning."""
+    """The claims about heads in runs of reinforcement learning."""
     from noria.core.proof import Claim
 
-    def seconds(log: dict[str, Any]) -> float:
-        spent = sum(sum(log[f"{name}_seconds"]) for name in ("rollout", "score", "learn"))
-        return 1e3 * spent / float(sum(log["tokens"]))
+    def at(arm: str, which: int) -> list[float]:
+        return [part(log["accept_length"], which) for log in trained[arm]]
 
-    def kept(arm: str) -> list[float]:
-        return [part(log["accept_length"], 3) - part(log["accept_length"], 0) for log in trained[arm]]
-
-    def late(arm: str) -> list[float]:
-        return [part(log["accept_length"], 3) for log in trained[arm]]
-
-    times = {arm: [seconds(log) for log in trained[arm]] for arm in ("no drafts", "frozen e2e TV")}
-    rollouts = {
-        arm: [1e3 * sum(log["rollout_seconds"]) / float(sum(log["tokens"])) for log in trained[arm]]
-        for arm in times
-    }
+    frozen = at("frozen e2e TV", 0)
     found = [
         Claim(
-            id=f"rl-{name}-time",
-            statement=statement,
-            metric=f"milliseconds of {name} a token",
-            better="lower",
-            arms=arms,
-            subject="frozen e2e TV",
-            baseline="no drafts",
-            comparison="log_ratio",
+            id="rl-frozen-suffices",
+            statement="Over a run a frozen e2e-TV head keeps more than 97 % of its accept length",
+            metric="accept length",
+            better="higher",
+            arms={"last quarter": at("frozen e2e TV", 3), "97 % of the first": [0.97 * x for x in frozen]},
+            subject="last quarter",
+            baseline="97 % of the first",
             source=SOURCE,
-        )
-        for name, statement, arms in (
-            ("step", "Drafted rollouts shorten a whole step of reinforcement learning", times),
-            ("rollout", "Drafted rollouts are faster", rollouts),
         )
     ]
     for way in ("", ", entropy up", ", entropy down"):
         tv, ce = f"frozen e2e TV{way}", f"frozen CE{way}"
+        changes = {
+            arm: [last - first for first, last in zip(at(arm, 0), at(arm, 3), strict=True)]
+            for arm in (tv, ce)
+        }
         found.append(
             Claim(
                 id="rl-keeps" + way.replace(", entropy ", "-"),
@@ -319,7 +311,7 @@ def rl_claims(trained: Table) -> list[Claim]:
                 "accept length than a frozen CE head",
                 metric="accept length, last quarter less first",
                 better="higher",
-                arms={tv: kept(tv), ce: kept(ce)},
+                arms=changes,
                 subject=tv,
                 baseline=ce,
                 source=SOURCE,
@@ -331,7 +323,7 @@ def rl_claims(trained: Table) -> list[Claim]:
             statement="Training the head along accepts more late in a run than a frozen head",
             metric="accept length, last quarter",
             better="higher",
-            arms={arm: late(arm) for arm in ("online e2e TV", "frozen e2e TV")},
+            arms={arm: at(arm, 3) for arm in ("online e2e TV", "frozen e2e TV")},
             subject="online e2e TV",
             baseline="frozen e2e TV",
             source=SOURCE,
@@ -340,50 +332,35 @@ def rl_claims(trained: Table) -> list[Claim]:
     return found
 
 
-def rl_figures(trained: Table) -> list[Figure]:
-    """Accept length, entropy and reward over the runs, and where a step's time goes."""
-    import altair as alt
+PARTS = ("rollout", "score", "learn")
 
-    from noria.core.charts import Figure
 
-    figures = []
-    for field, title in (
-        ("accept_length", "Accept length over training"),
-        ("entropy", "Entropy over training"),
-        ("reward", "Reward over training"),
-    ):
-        values = [
-            {"arm": arm, "step": step, "value": sum(column) / len(column)}
-            for arm, logs in trained.items()
-            if logs[0][field][0] is not None
-            for step, column in enumerate(zip(*(log[field] for log in logs), strict=True), start=1)
-        ]
-        chart = (
-            alt.Chart(alt.Data(values=values))
-            .mark_line()
-            .encode(
-                x=alt.X("step:Q"),
-                y=alt.Y("value:Q", title=field.replace("_", " "), scale=alt.Scale(zero=False)),
-                color=alt.Color("arm:N", title=None, sort=list(trained)),
-                tooltip=["arm:N", "step:Q", "value:Q"],
-            )
-            .properties(width="container", height=240)
+def pace(log: dict[str, Any], parts: tuple[str, ...] = PARTS) -> float:
+    """Milliseconds a token of a run's steps, in some of their parts."""
+    return 1e3 * sum(sum(log[f"{name}_seconds"]) for name in parts) / float(sum(log["tokens"]))
+
+
+def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:
+    """The claims about time."""
+    from noria.core.proof import Claim
+
+    return [
+        Claim(
+            id=f"rl-{name}-time",
+            statement=statement,
+            metric=f"milliseconds of a {name}, a token",
+            better="lower",
+            arms={arm: [pace(both[arm], parts) for both in paced] for arm in ("drafts", "no drafts")},
+            subject="drafts",
+            baseline="no drafts",
+            comparison="log_ratio",
+            source=SOURCE,
         )
-        figures.append(Figure.chart(title, chart, "Means over seeds."))
-    rows: list[list[str | float]] = [
-        [
-            arm,
-            *(
-                1e3
-                * sum(sum(log[f"{name}_seconds"]) for log in logs)
-                / sum(sum(log["tokens"]) for log in logs)
-                for name in ("rollout", "score", "learn")
-            ),
-        ]
-        for arm, logs in trained.items()
+        for name, statement, parts in (
+            ("step", "Drafted rollouts shorten a whole step of reinforcement learning", PARTS),
+            ("rollout", "Drafted rollouts are faster", ("rollout",)),
+        )
     ]
-    figures.append(Figure.table("Milliseconds a token of a step", ["arm", "rollout", "score", "learn"], rows))
-    return figures
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
@@ -435,6 +412,83 @@ def figures(table: Table, start: str = "") -> list[Figure]:
             "A point is a temperature of the frozen policy; heads were trained at temperature 1.",
         ),
     ]
+
+
+def rl_figures(trained: Table, heads: Table) -> list[Figure]:
+    """Accept length, entropy and reward over the runs; and what of its change is entropy's.
+
+    Args:
+        trained: runs by arm.
+        heads: scores of the heads at several temperatures, whose slopes split the change (Eq. 16).
+    """
+    import altair as alt
+
+    from noria.core.charts import Figure
+    from noria.mtp.entropy import decompose
+
+    figures = []
+    for field, title in (
+        ("accept_length", "Accept length over training"),
+        ("entropy", "Entropy over training"),
+        ("reward", "Reward over training"),
+    ):
+        values = [
+            {"arm": arm, "step": step, "value": sum(column) / len(column)}
+            for arm, logs in trained.items()
+            for step, column in enumerate(zip(*(log[field] for log in logs), strict=True), start=1)
+        ]
+        chart = (
+            alt.Chart(alt.Data(values=values))
+            .mark_line()
+            .encode(
+                x=alt.X("step:Q"),
+                y=alt.Y("value:Q", title=field.replace("_", " "), scale=alt.Scale(zero=False)),
+                color=alt.Color("arm:N", title=None, sort=list(trained)),
+                tooltip=["arm:N", "step:Q", "value:Q"],
+            )
+            .properties(width="container", height=240)
+        )
+        figures.append(Figure.chart(title, chart, "Means over seeds."))
+    rows: list[list[str | float]] = []
+    for arm, logs in trained.items():
+        scored = heads["CE" if "CE" in arm else "e2e TV"]
+        slope = -mean(loss_a_nat(result, "rejection") for result in scored)
+        splits = [
+            decompose(log["entropy"], log["accept_length"], slope=slope, baseline=len(log["entropy"]) // 4)
+            for log in logs
+        ]
+        moved = mean(part(log["entropy"], 3) - part(log["entropy"], 0) for log in logs)
+        parts = (
+            mean(part(list(getattr(split, name)), 3) for split in splits)
+            for name in ("change", "entropy_part", "mismatch")
+        )
+        gain = mean(part(log["reward"], 3) - part(log["reward"], 0) for log in logs)
+        rows.append([arm, gain, moved, *parts])
+    figures.append(
+        Figure.table(
+            "From a run's first quarter to its last",
+            ["arm", "reward", "entropy, nats", "accept length", "of which entropy's", "mismatch"],
+            rows,
+            "The slope is that of the frozen policy over temperatures, by rejection. Means over seeds.",
+        )
+    )
+    return figures
+
+
+def pace_table(paced: list[dict[str, Any]]) -> Figure:
+    """Where a step's time goes, with drafts and without."""
+    from noria.core.charts import Figure
+
+    rows = [
+        [arm, *(mean(pace(both[arm], (name,)) for both in paced) for name in PARTS)]
+        for arm in ("no drafts", "drafts")
+    ]
+    return Figure.table(
+        "Milliseconds a token of a step",
+        ["rollouts", *PARTS],
+        rows,
+        "Two policies that train in turn in one process, step by step. Means over seeds.",
+    )
 
 
 def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
