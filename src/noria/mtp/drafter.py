@@ -2,7 +2,7 @@
 
 One layer used again keeps the first step's keys of committed tokens; a chain's own keys stand behind them until the
 next round's tokens take their places. Of several layers each has a cache over all roots, and goes back over the last
-ones whenever the tokens that they had been given were drafts.
+ones where the tokens that they had been given were drafts that were then refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class HeadDrafter:
         like = head.around[0].projection.weight
         room = capacity + 2 * head.layers
         self._caches = [RaggedCache(rows, room, device=like.device) for _ in head.blocks]
-        self._saved = [like.new_zeros(rows, 1, head.config.hidden_size) for _ in range(head.layers - 1)]
+        width = head.config.hidden_size
+        self._saved = [like.new_zeros(rows, layer + 1, width) for layer in range(head.layers - 1)]
 
     def keep(self, rows: Tensor) -> None:
         """Only these rows go on."""
@@ -48,6 +49,8 @@ class HeadDrafter:
             ConfigError: `gamma` is more than a head of several layers has.
         """
         chain_attention_of(self.head, gamma)
+        most = int(counts.max())  # what lies behind is real in no row
+        hidden, tokens, positions = hidden[:, :most], tokens[:, :most], positions[:, :most]
         if self.head.recursive:
             self._again(hidden, tokens, positions, counts, gamma, pick)
         else:
@@ -75,26 +78,31 @@ class HeadDrafter:
     ) -> None:
         """Layer i (from 0) takes root t with token t + 1 + i.
 
-        Its window begins i roots before the new ones, as those had drafts for tokens. Roots before the first position
-        stand in the cache's first slots and are never seen.
+        Where m drafts were accepted, it had refused ones for tokens at the last i − m roots, if i > m: its window
+        begins as many roots before the new ones. Roots before the first position stand in the cache's first slots and
+        are never seen.
         """
         head = self.head
         rows, n = tokens.shape
         row = torch.arange(rows, device=tokens.device)
-        lead = head.layers - 1
+        sound = int(counts.min()) - 1  # m of the row that has to go back furthest
         known = torch.cat([tokens, tokens.new_zeros(rows, gamma)], dim=1)
         state, saved = hidden, []
         for layer in range(gamma):
-            roots = positions[:, :1] - layer + torch.arange(n + layer, device=tokens.device)
-            read = known[:, : n + layer]
+            back = max(0, layer - sound)
+            roots = positions[:, :1] - back + torch.arange(n + back, device=tokens.device)
+            read = known[:, layer - back : n + layer]
             embedding = self._first(read, roots) if layer == 0 else head.embedding(read)
-            state, normed = self._run(layer, embedding, state, roots + layer, roots + lead)
-            newest = counts - 1 + layer  # the column of the last committed root
+            state, normed = self._run(layer, embedding, state, roots + layer, roots + head.layers - 1)
+            newest = counts - 1 + back  # the column of the last committed root
             token = pick(layer, head.output(normed[row, newest]))
             if layer + 1 < gamma:
                 known[row, counts + layer] = token
-                saved.append(state[row, newest - layer][:, None])  # read a committed token, so it stays
-                state = torch.cat([self._saved[layer], state], dim=1)
+                # Which of the last roots' states read committed tokens alone, the next round will tell.
+                last = newest[:, None] + torch.arange(-layer, 1, device=tokens.device)
+                saved.append(state[row[:, None], last])
+                if layer + 1 > sound:
+                    state = torch.cat([self._saved[layer][:, sound][:, None], state], dim=1)
         self._saved = saved
 
     def _first(self, tokens: Tensor, positions: Tensor) -> Tensor:
