@@ -1,0 +1,203 @@
+"""Which layers of a model have softmax attention that can be read, and which of them to read."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from noria.core.errors import ConfigError, ModelError
+
+__all__ = ["NAMED", "AttentionLayer", "attention_layers", "choose_layers", "decoder_of"]
+
+NAMED = ("mid", "early", "late", "all")
+INTERFACE = "ALL_ATTENTION_FUNCTIONS"
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """A layer whose attention goes through transformers' attention interface.
+
+    Attributes:
+        index: of the layer in its model.
+        module: that calls the interface.
+        name: of the module in the model.
+        sliding: the width of its window, None where it sees everything before it.
+    """
+
+    index: int
+    module: nn.Module
+    name: str
+    sliding: int | None
+
+
+def attention_layers(model: nn.Module) -> list[AttentionLayer]:
+    """Every causal softmax-attention layer of a model's decoder that can be read, in order.
+
+    Linear-attention layers of hybrid models, and the towers of a multimodal model, are not among them.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found = []
+    for name, module in model.named_modules():
+        index = getattr(module, "layer_idx", None)
+        causal = getattr(module, "is_causal", True)
+        if isinstance(index, int) and causal and "cross" not in name and calls_interface(type(module)):
+            found.append(AttentionLayer(index, module, name, _window(module)))
+    homes: dict[str, list[AttentionLayer]] = {}
+    for layer in found:
+        homes.setdefault(_home(layer.name), []).append(layer)
+    if not homes:
+        raise ModelError(
+            "no layer of it has softmax attention that goes through transformers' attention interface",
+            where=type(model).__name__,
+            mend="give a decoder of transformers with softmax attention",
+        )
+    # A multimodal model has one stack of layers for each of its towers; text is the one that says so, or the deepest.
+    named = [home for home in homes if re.search(r"language_model|text_model|thinker", home)]
+    home = max(named or homes, key=lambda home: len(homes[home]))
+    return sorted(homes[home], key=lambda layer: layer.index)
+
+
+def choose_layers(
+    layers: Sequence[AttentionLayer],
+    wanted: str | Sequence[int],
+    *,
+    depth: int,
+    number: int = 5,
+    sliding: bool | None = None,
+) -> list[AttentionLayer]:
+    """Layers by name, range or number.
+
+    `mid` are `number` equally spaced ones from ⌊L/3⌋ to ⌊2L/3⌋ (arXiv 2510.13554, of the same authors; FlowTracer reads
+    the middle layers, too); `early` and `late` the thirds around them, `all` every one; "15-25" or [3, 7] are
+    themselves.
+
+    Args:
+        layers: of the model, as of :func:`attention_layers`.
+        wanted: what to choose.
+        depth: L, how many layers the model has, those without softmax attention included.
+        number: at most so many of a named third.
+        sliding: whether layers that see a window only count, too. None: only where no chosen layer sees everything.
+
+    Raises:
+        ConfigError: not a choice of layers.
+        ModelError: none of them, or one that was asked for by its number, has softmax attention.
+    """
+    by_index = {layer.index: layer for layer in layers}
+    if isinstance(wanted, str) and wanted in NAMED:
+        low, high = depth // 3, 2 * depth // 3
+        ends = {
+            "mid": (low, high),
+            "early": (0, low - 1),
+            "late": (high + 1, depth - 1),
+            "all": (0, depth - 1),
+        }
+        first, last = ends[wanted]
+        inside = [layer for layer in layers if first <= layer.index <= last]
+        whole = [layer for layer in inside if layer.sliding is None]
+        candidates = inside if sliding or (sliding is None and not whole) else whole
+        if not candidates:
+            has = ", ".join(str(layer.index) for layer in layers)
+            what = "full" if inside else "softmax"
+            raise ModelError(
+                f"no layer from {first} to {last} has {what} attention; those that have it are {has}",
+                where=f"layers {wanted}",
+                mend="name some of them",
+            )
+        count = len(candidates) if wanted == "all" else min(number, len(candidates))
+        return [candidates[place] for place in _spread(len(candidates), count)]
+    chosen = _numbers(wanted)
+    for index in chosen:
+        if not 0 <= index < depth:
+            raise ModelError(f"there is no layer {index}", where="layers", mend=f"layers are 0 … {depth - 1}")
+    missing = [index for index in chosen if index not in by_index]
+    picked = [by_index[index] for index in chosen if index in by_index]
+    explicit = not isinstance(wanted, str)
+    if (missing and explicit) or not picked:
+        has = ", ".join(str(index) for index in by_index)
+        raise ModelError(
+            f"layer {missing[0]} has no softmax attention; those that have it are {has}",
+            where="layers",
+            mend="name some of them",
+        )
+    return picked
+
+
+def depth_of(model: nn.Module, layers: Sequence[AttentionLayer]) -> int:
+    """How many layers the decoder has."""
+    config: Any = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config(decoder=True)
+    known = getattr(config, "num_hidden_layers", 0)
+    return max(int(known), layers[-1].index + 1)
+
+
+def decoder_of(model: nn.Module, layers: Sequence[AttentionLayer]) -> nn.Module:
+    """The innermost module whose forward runs all of the layers once: what a pass of the model is."""
+    names = {id(module): name for name, module in model.named_modules()}
+    home = _home(names[id(layers[0].module)])
+    parts = home.split(".") if home else []
+    while parts and isinstance(model.get_submodule(".".join(parts)), nn.ModuleList | nn.Sequential):
+        parts.pop()
+    return model.get_submodule(".".join(parts))
+
+
+def interface_of(module: nn.Module) -> Any:
+    """The table of attention functions that a module looks its own up in."""
+    return getattr(sys.modules[type(module).__module__], INTERFACE)
+
+
+def calls_interface(kind: type[nn.Module]) -> bool:
+    """Whether the forward of a class looks its attention function up."""
+    forward = inspect.unwrap(kind.forward)
+    code = getattr(forward, "__code__", None)
+    return (
+        code is not None and INTERFACE in code.co_names and hasattr(sys.modules[kind.__module__], INTERFACE)
+    )
+
+
+def _window(module: nn.Module) -> int | None:
+    width = getattr(module, "sliding_window", None)
+    if (
+        getattr(module, "is_sliding", None) is False
+        or getattr(module, "layer_type", None) == "full_attention"
+    ):
+        return None
+    return int(width) if isinstance(width, int) and width > 0 else None
+
+
+def _home(name: str) -> str:
+    """The name of the list that a layer is in: `model.layers` of `model.layers.3.self_attn`."""
+    return re.sub(r"\.?\d+\.[^0-9]*$", "", name)
+
+
+def _spread(number: int, count: int) -> list[int]:
+    """`count` of `number` places, equally spaced, both ends included."""
+    if count == 1:
+        return [number // 2]
+    return sorted({round(step * (number - 1) / (count - 1)) for step in range(count)})
+
+
+def _numbers(wanted: str | Sequence[int]) -> list[int]:
+    if not isinstance(wanted, str):
+        chosen = list(wanted)
+    elif match := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
+        chosen = list(range(int(match[1]), int(match[2]) + 1))
+    elif re.fullmatch(r"\s*\d+(\s*,\s*\d+)*\s*", wanted):
+        chosen = [int(part) for part in wanted.split(",")]
+    else:
+        chosen = []
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(
+            f"{wanted!r} names no layers",
+            where="layers",
+            mend=f'give one of {", ".join(NAMED)}, "15-25", or numbers',
+        )
+    return chosen
