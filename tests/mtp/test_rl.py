@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.rl import group_advantages
 from noria.core.runs import Run
 from noria.core.stats import Interval
 from noria.mtp.monitors import DriftMonitor, EntropyMonitor
-from noria.mtp.rl import Learned, PolicyTrainer, RLConfig, advantages
+from noria.mtp.rl import Learned, PolicyTrainer, RLConfig
 from tests.mtp.tiny_models import head_of, tiny
 
 PROMPTS = [[3, 5, 7], [11, 2], [4, 9, 1, 6]]
@@ -47,15 +48,6 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_advantages_are_standard_scores_within_a_group() -> None:
-    rewards = torch.tensor([[1.0, 0.0, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0], [0.0, 3.0, 6.0, 3.0]])
-    found = advantages(rewards, epsilon=0)
-    root = 3**-0.5
-    assert found[0].tolist() == pytest.approx([1.5 * root, -1.5 * root, -1.5 * root, 1.5 * root])
-    assert found[2].tolist() == pytest.approx([-3 / 6**0.5, 0, 3 / 6**0.5, 0])
-    assert advantages(rewards)[1].tolist() == [0, 0, 0, 0]
-
-
 @pytest.mark.parametrize("rule", ["rejection", "target_only", "block"])
 def test_on_its_own_text_the_gradient_is_the_policy_gradient(rule: str) -> None:
     """Σ A ∇ log p / tokens, whatever drafted the text; the ratio is 1 since log-probabilities are the policy's."""
@@ -74,7 +66,7 @@ def test_on_its_own_text_the_gradient_is_the_policy_gradient(rule: str) -> None:
     assert learned.figures["kl_behaviour"] == pytest.approx(0, abs=1e-6)
     assert learned.figures["clipped"] == 0
     (batch,) = seen
-    gains = advantages(torch.tensor(batch.rewards).reshape(-1, 4)).flatten()
+    gains = group_advantages(torch.tensor(batch.rewards), torch.arange(len(batch.rewards)) // 4)
     total = sum(len(c.tokens) for c in batch.completions)
     loss = torch.zeros(())
     for prompt, completion, gain in zip(batch.prompts, batch.completions, gains, strict=True):

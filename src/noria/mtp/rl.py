@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from noria.core.config import Config
 from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
 from noria.core.runs import Run
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows
@@ -32,7 +33,7 @@ from noria.mtp.names import MAX_GAMMA, LossName, Rule
 from noria.mtp.sampling import SamplingParams, Streams
 from noria.mtp.trainer import head_loss, lm_head
 
-__all__ = ["Batch", "Learned", "PolicyTrainer", "RLConfig", "Reward", "advantages", "roll_out"]
+__all__ = ["Batch", "Learned", "PolicyTrainer", "RLConfig", "Reward", "roll_out"]
 
 Reward = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
 """(prompts, completions), as tokens and in pairs → a number for each."""
@@ -101,12 +102,6 @@ class Learned:
     step: int
     figures: Mapping[str, float]
     alarms: Sequence[Alarm]
-
-
-def advantages(rewards: Tensor, *, epsilon: float = 1e-4) -> Tensor:
-    """(r − mean) / (std + ε) within each group: rewards [groups, group] → the same shape. A group of equals gets 0."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    return centred / (rewards.std(1, keepdim=True) + epsilon)
 
 
 def roll_out(
@@ -243,9 +238,8 @@ class PolicyTrainer:
         """Update the policy, and the head where it is trained along, from one batch."""
         config, began = self.config, time.perf_counter()
         rows, behaviour = self._padded(batch)
-        gains = (
-            advantages(torch.tensor(batch.rewards).reshape(-1, config.group)).flatten().to(behaviour.device)
-        )
+        prompt = torch.arange(len(batch.rewards)) // config.group
+        gains = group_advantages(torch.tensor(batch.rewards), prompt).to(behaviour.device)
         total = int(rows.mask.sum())
         sums = torch.zeros(3, dtype=torch.float64, device=behaviour.device)
         for optimizer in self.optimizers.values():
@@ -292,15 +286,13 @@ class PolicyTrainer:
         new = logp.gather(-1, rows.tokens[:, 1:, None])[..., 0]
         entropy = -(logp.exp() * logp).sum(-1)
         gap = (new - behaviour[:, 1:]).where(counts, 0.0)
-        ratio = gap.exp()
-        low, high = 1 - config.clip_low, 1 + config.clip_high
-        gain = gains[:, None].to(ratio)
-        surrogate = torch.minimum(ratio * gain, ratio.clamp(low, high) * gain)
+        low, high = config.clip_low, config.clip_high
+        surrogate = clipped_objective(gap, gains, clip_low=low, clip_high=high)
         objective = (surrogate + config.entropy_bonus * entropy).where(counts, 0.0).sum() / total
         (-objective).backward()
         with torch.no_grad():
-            outside = ((ratio < low) & (gain < 0)) | ((ratio > high) & (gain > 0))
-            parts = (entropy, outside.double(), ratio - 1 - gap)
+            outside = clipped_tokens(gap, gains, clip_low=low, clip_high=high)
+            parts = (entropy, outside.double(), kl_estimate(-gap))
             return torch.stack([part.double().where(counts, 0.0).sum() for part in parts])
 
     def _along(self, rows: Rows) -> dict[str, float]:

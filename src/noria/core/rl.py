@@ -1,0 +1,233 @@
+"""Reinforcement learning of sequences in pure functions: group-relative advantages, credit of tokens, the policy loss.
+
+A rollout is a row. Its rewards are `[rows]`, or `[rows, components]` where several things are rewarded; rows of one
+prompt share a number in `group: [rows]`. A reward that is NaN or infinite was not given: it is left out of every mean
+and its advantage is 0, as is that of a row whose group has no other to compare with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Aggregation",
+    "Moments",
+    "PolicyLoss",
+    "Scale",
+    "clipped_objective",
+    "clipped_tokens",
+    "credited",
+    "group_advantages",
+    "group_moments",
+    "group_numbers",
+    "kl_estimate",
+    "policy_loss",
+]
+
+Scale = Literal["group", "batch", "none"]
+"""What a centred reward is divided by: its group's deviation (GRPO), that of all rows, or nothing (Dr.GRPO)."""
+
+Aggregation = Literal["grpo", "dapo", "dr_grpo"]
+"""
+grpo     the mean over sequences of each one's mean over its tokens (arXiv 2402.03300)
+dapo     the mean over all tokens (arXiv 2503.14476)
+dr_grpo  the sum over tokens, over sequences × the longest length allowed (arXiv 2503.20783)
+"""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the rewards of each group that were given.
+
+    Attributes:
+        count: how many, [groups, components].
+        mean: NaN where there are none.
+        std: of a sample (n − 1); 0 where there are fewer than two.
+    """
+
+    count: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def group_numbers(group: Tensor) -> tuple[Tensor, int]:
+    """Any numbers of groups [rows] as 0 … groups − 1, in the order of the numbers, and how many there are."""
+    names, index = torch.unique(group, return_inverse=True)
+    return index, len(names)
+
+
+def group_moments(rewards: Tensor, group: Tensor, groups: int, mask: Tensor) -> Moments:
+    """Count, mean and deviation of each group, in double precision.
+
+    Args:
+        rewards: [rows, components]; what `mask` leaves out may be anything.
+        group: [rows], 0 … groups − 1.
+        groups: how many.
+        mask: [rows, components] bool: which count.
+    """
+    kept = torch.where(mask, rewards, 0.0).to(_precise(rewards))
+    shape = (groups, rewards.shape[1])
+    count = torch.zeros(shape, dtype=kept.dtype, device=kept.device).index_add_(0, group, mask.to(kept))
+    mean = torch.zeros_like(count).index_add_(0, group, kept) / count
+    gap = torch.where(mask, kept - mean[group], 0.0)
+    squares = torch.zeros_like(count).index_add_(0, group, gap * gap)
+    std = torch.where(count > 1, (squares / (count - 1).clamp(min=1)).sqrt(), 0.0)
+    return Moments(count, mean, std)
+
+
+def group_advantages(
+    rewards: Tensor,
+    group: Tensor,
+    *,
+    mask: Tensor | None = None,
+    scale: Scale = "group",
+    epsilon: float = 1e-4,
+    flat: float = 1e-8,
+) -> Tensor:
+    """(r − mean) / (std + ε) within each group and component, over the rewards that were given.
+
+    Args:
+        rewards: [rows] or [rows, components], of any real type.
+        group: [rows] which rows are compared.
+        mask: which rewards count, as `rewards`; all by default. Those not finite never do.
+        scale: what it is divided by.
+        epsilon: 1e-4 as TRL has it, 1e-6 as verl.
+        flat: a group whose std is not above it has no signal: 0.
+
+    Returns:
+        As `rewards`, in single precision; 0 where there is nothing to compare.
+    """
+    table = rewards if rewards.ndim == 2 else rewards[:, None]
+    given = table.isfinite()
+    if mask is not None:
+        given &= mask.reshape(table.shape)
+    index, groups = group_numbers(group)
+    moments = group_moments(table, index, groups, given)
+    gap = torch.where(given, table.to(moments.mean) - moments.mean[index], 0.0)
+    alive = given & (moments.std > flat)[index]
+    if scale == "group":
+        gap = gap / (moments.std[index] + epsilon)
+    elif scale == "batch":
+        whole = group_moments(table, torch.zeros_like(index), 1, given)
+        gap = gap / (whole.std + epsilon)
+    return torch.where(alive, gap, 0.0).float().reshape(rewards.shape)
+
+
+def credited(advantages: Tensor, credit: Tensor | None = None) -> Tensor:
+    """Advantages of rows given to their tokens.
+
+    Args:
+        advantages: [rows] or [rows, components].
+        credit: how much of it each token gets: [rows, tokens], or [rows, tokens, components] to send each component
+            to tokens of its own. None gives every token all.
+
+    Returns:
+        [rows, tokens], or [rows] without credit; components are added up.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    if credit is None:
+        return advantages.sum(-1) if advantages.ndim == 2 else advantages
+    if credit.ndim == 3:
+        if advantages.ndim != 2 or advantages.shape[1] != credit.shape[2]:
+            raise ValueError(f"advantages {list(advantages.shape)} and credit {list(credit.shape)}")
+        return torch.einsum("bk,btk->bt", advantages, credit.to(advantages))
+    whole = advantages.sum(-1) if advantages.ndim == 2 else advantages
+    return whole[:, None] * credit.to(whole)
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """`loss` to go backward through, and the shares of tokens whose ratio was clipped and their mean ratio."""
+
+    loss: Tensor
+    clipped: Tensor
+    ratio: Tensor
+
+
+def clipped_objective(
+    log_ratio: Tensor, advantages: Tensor, *, clip_low: float = 0.2, clip_high: float = 0.2
+) -> Tensor:
+    """min(ρA, clip(ρ, 1 − low, 1 + high) A) of each token (Schulman et al. 2017), to be maximised.
+
+    Args:
+        log_ratio: log π(token) − log π_old(token), [rows, tokens].
+        advantages: [rows] or [rows, tokens].
+        clip_low, clip_high: bounds of the ratio; DAPO's are 0.2 and 0.28.
+    """
+    ratio = log_ratio.exp()
+    gain = (advantages[:, None] if advantages.ndim == 1 else advantages).to(ratio)
+    return torch.minimum(ratio * gain, ratio.clamp(1 - clip_low, 1 + clip_high) * gain)
+
+
+def clipped_tokens(
+    log_ratio: Tensor, advantages: Tensor, *, clip_low: float = 0.2, clip_high: float = 0.2
+) -> Tensor:
+    """Which tokens the clip keeps from moving further, as of `clipped_objective`: [rows, tokens] bool."""
+    ratio = log_ratio.exp()
+    gain = advantages[:, None] if advantages.ndim == 1 else advantages
+    return ((ratio < 1 - clip_low) & (gain < 0)) | ((ratio > 1 + clip_high) & (gain > 0))
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    aggregation: Aggregation = "dapo",
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    normalizer: float | None = None,
+    reference_logprobs: Tensor | None = None,
+    beta: float = 0.0,
+) -> PolicyLoss:
+    """The clipped loss of a policy.
+
+    Args:
+        logprobs: of the tokens, by the policy that is trained: [rows, tokens].
+        old_logprobs: by the policy that wrote them.
+        advantages: [rows] or [rows, tokens].
+        mask: [rows, tokens]: the policy's own tokens.
+        aggregation: how tokens are averaged.
+        clip_low, clip_high: bounds of the ratio.
+        normalizer: instead of what the batch itself gives: rows for `grpo`, tokens for `dapo`, rows × longest length
+            for `dr_grpo`, which needs it. Parts of a batch that is too large for one pass share one.
+        reference_logprobs: of the policy not to stray from, with the weight `beta`.
+        beta: of the divergence.
+    """
+    kept = mask.to(logprobs)
+    log_ratio = torch.where(kept > 0, logprobs - old_logprobs, 0.0)
+    loss = -clipped_objective(log_ratio, advantages, clip_low=clip_low, clip_high=clip_high)
+    if reference_logprobs is not None and beta:
+        loss = loss + beta * kl_estimate(torch.where(kept > 0, logprobs - reference_logprobs, 0.0))
+    loss = loss * kept
+    if aggregation == "grpo":
+        rows = loss.sum(1) / kept.sum(1).clamp(min=1)
+        total = rows.sum() / (len(rows) if normalizer is None else normalizer)
+    elif aggregation == "dapo":
+        total = loss.sum() / (kept.sum().clamp(min=1) if normalizer is None else normalizer)
+    else:
+        if normalizer is None:
+            raise ValueError("dr_grpo divides by rows × the longest length allowed: give it as normalizer")
+        total = loss.sum() / normalizer
+    with torch.no_grad():
+        tokens = kept.sum().clamp(min=1)
+        out = clipped_tokens(log_ratio, advantages, clip_low=clip_low, clip_high=clip_high)
+        clipped, mean = (out * kept).sum() / tokens, (log_ratio.exp() * kept).sum() / tokens
+    return PolicyLoss(total, clipped, mean)
+
+
+def kl_estimate(log_ratio: Tensor) -> Tensor:
+    """KL(π ‖ reference) of each token, e^−x − 1 + x for x = log π − log π_ref: never negative (Schulman's k3)."""
+    return torch.exp(-log_ratio) - 1 + log_ratio
+
+
+def _precise(values: Tensor) -> torch.dtype:
+    """Double precision where the device has it: sums of thousands of rows then do not depend on their order."""
+    return torch.float32 if values.device.type == "mps" else torch.float64

@@ -1,0 +1,272 @@
+"""The bridge to TRL: its own advantages when nothing is plugged in, ours when something is, the same on every rank."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from noria.core.errors import CheckpointError
+from noria.core.lm import small_config
+from noria.core.rl import group_advantages
+
+pytest.importorskip("trl")
+
+from noria.core.trl import Advantages, ComponentGRPOTrainer, RewardBatch, TokenBatch
+from tests.processes import free_port
+
+PROMPTS = ["Q: 3+4\n", "Q: 8*2\n", "Q: 9-5\n", "Q: 1+1\n"]
+
+
+def digits(completions: list[str], **_: Any) -> list[float]:
+    return [sum(c.isdigit() for c in text) / 12 for text in completions]
+
+
+def sometimes(completions: list[str], **_: Any) -> list[float | None]:
+    """Nothing for a third of them."""
+    return [len(text) / 40 if len(text) % 3 else None for text in completions]
+
+
+def tiny() -> tuple[Any, Any]:
+    """A policy of random weights, quick to write with."""
+    import transformers
+
+    from noria.core.models import SMALL, open_language_model
+
+    tokenizer = open_language_model(SMALL).tokenizer
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(small_config(len(tokenizer), width=32, layers=1, heads=2))
+    return model, tokenizer
+
+
+def trainer(folder: Path, **more: Any) -> ComponentGRPOTrainer:
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "report_to": [],
+        "save_strategy": "no",
+        "use_cpu": True,
+        "seed": 3,
+    } | more.pop("settings", {})
+    model, tokenizer = tiny()
+    data = Dataset.from_dict({"prompt": PROMPTS, "data_source": ["sum", "product", "sum", None]})
+    return ComponentGRPOTrainer(
+        model=model,
+        reward_funcs=[digits, sometimes],
+        args=GRPOConfig(**settings),
+        train_dataset=data,
+        processing_class=tokenizer,
+        **more,
+    )
+
+
+class Remembers:
+    """Standard scores of each component, and how many batches there were."""
+
+    def __init__(self) -> None:
+        self.batches: list[RewardBatch] = []
+        self.count = 0
+
+    def __call__(self, batch: RewardBatch) -> Advantages:
+        self.batches.append(batch)
+        self.count += batch.training
+        return Advantages(group_advantages(batch.rewards, batch.group), {"own/count": self.count})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.count = int(state["count"])
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def test_without_plugs_it_is_trls_trainer(tmp_path: Path) -> None:
+    from trl import GRPOTrainer
+
+    ours = trainer(tmp_path / "a")
+    ours.train()
+    plain = trainer(tmp_path / "b")
+    plain.__class__ = GRPOTrainer
+    plain.train()
+    for name, value in weights(ours).items():
+        assert torch.equal(value, weights(plain)[name])
+
+
+def test_trls_own_two_formulas_are_advantage_functions(tmp_path: Path) -> None:
+    """Sum then normalise, over rewards with gaps, gives TRL's advantages to the last bits of single precision."""
+    caught: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def summed(batch: RewardBatch) -> Advantages:
+        total = batch.rewards.nansum(1)
+        total[batch.rewards.isnan().all(1)] = torch.nan
+        return Advantages(group_advantages(total, batch.group))
+
+    t = trainer(tmp_path, advantage_function=summed)
+    inside = t._calculate_rewards
+    original = ComponentGRPOTrainer.__mro__[1]._generate_and_score_completions  # type: ignore[attr-defined]
+
+    def keep(self: Any, inputs: Any) -> Any:
+        output = original(self, inputs)
+        caught.append((output["advantages"].clone(), self._gathered.clone()))
+        return output
+
+    ComponentGRPOTrainer.__mro__[1]._generate_and_score_completions = keep  # type: ignore[attr-defined]
+    try:
+        t.train()
+    finally:
+        ComponentGRPOTrainer.__mro__[1]._generate_and_score_completions = original  # type: ignore[attr-defined]
+    assert inside is not None
+    assert caught
+    for theirs, rewards in caught:
+        total = rewards.nansum(1)
+        ours = group_advantages(total, torch.arange(8) // 4)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_function_gets_components_groups_and_data_sets(tmp_path: Path) -> None:
+    function = Remembers()
+    t = trainer(tmp_path, advantage_function=function)
+    t.train()
+    batch = function.batches[0]
+    assert batch.names == ("digits", "sometimes")
+    assert batch.rewards.shape == (8, 2)
+    assert batch.group.tolist() == [0] * 4 + [1] * 4
+    assert set(batch.dataset) <= {"sum", "product", ""}
+    assert batch.rewards.isnan().any()
+    assert [row["own/count"] for row in t.state.log_history if "own/count" in row] == [1, 2]
+    expected = group_advantages(function.batches[-1].rewards, batch.group).sum(1)
+    torch.testing.assert_close(torch.tensor(list(t._logs["advantages"])[-8:]), expected)
+
+
+def test_credit_reaches_the_policys_own_tokens_only(tmp_path: Path) -> None:
+    seen: list[TokenBatch] = []
+    given: list[torch.Tensor] = []
+
+    def first_token(batch: TokenBatch) -> torch.Tensor:
+        """The first component goes to the first token, the second to all."""
+        seen.append(batch)
+        credit = torch.ones(*batch.completion_ids.shape, 2)
+        credit[:, 1:, 0] = 0
+        return credit
+
+    t = trainer(tmp_path, advantage_function=Remembers(), token_credit=first_token)
+    inner = t._compute_loss
+
+    def watch(model: Any, inputs: Any) -> Any:
+        given.append(inputs["advantages"])
+        return inner(model, inputs)
+
+    t._compute_loss = watch  # type: ignore[method-assign]
+    t.train()
+    batch = seen[0]
+    assert batch.advantages.shape == (8, 2)
+    assert batch.mask.shape == batch.completion_ids.shape == given[0].shape
+    assert batch.inputs[0]["prompt"] in PROMPTS
+    assert sorted(given[0][:, 0].tolist()) == pytest.approx(
+        sorted(batch.advantages.sum(1).tolist()), abs=1e-6
+    )
+    rest = given[0][:, 1:]
+    assert sorted(rest.abs().amax(1).tolist()) == pytest.approx(
+        sorted((batch.advantages[:, 1].abs() * batch.mask[:, 1:].any(1)).tolist()), abs=1e-6
+    )
+
+
+def test_zero_advantages_move_nothing(tmp_path: Path) -> None:
+    t = trainer(tmp_path, advantage_function=lambda b: Advantages(torch.zeros(len(b.rewards))))
+    before = weights(t)
+    t.train()
+    after = weights(t)
+    assert all(torch.allclose(after[name], value, atol=1e-7) for name, value in before.items())
+
+
+def test_what_a_function_remembers_is_resumed(tmp_path: Path) -> None:
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    trainer(tmp_path, advantage_function=Remembers(), settings=settings).train()
+    assert json.loads((tmp_path / "checkpoint-1" / "advantages.json").read_text()) == {"count": 1}
+    function = Remembers()
+    t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 2})
+    t.train(resume_from_checkpoint=True)
+    assert function.count == 2
+    (tmp_path / "checkpoint-2" / "advantages.json").write_text("{")
+    broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 3})
+    with pytest.raises(CheckpointError, match="advantages.json"):
+        broken.train(resume_from_checkpoint=True)
+
+
+def test_a_context_is_held_while_completions_are_scored(tmp_path: Path) -> None:
+    import contextlib
+    from collections.abc import Iterator
+
+    held: list[bool] = []
+
+    @contextlib.contextmanager
+    def around(own: Any) -> Iterator[None]:
+        held.append(True)
+        yield
+        held.append(False)
+
+    def function(batch: RewardBatch) -> Advantages:
+        assert not held[-1]
+        return Advantages(torch.zeros(len(batch.rewards)))
+
+    trainer(tmp_path, advantage_function=function, around=around, settings={"max_steps": 1}).train()
+    assert held == [True, False]
+
+
+TWO_RANKS = """
+import json, sys
+from pathlib import Path
+import torch
+from tests.core.test_trl import Remembers, trainer, weights
+function = Remembers()
+t = trainer(Path(sys.argv[1]), advantage_function=function, settings={"per_device_train_batch_size": 4, "max_steps": 2})
+t.train()
+rank = t.accelerator.process_index
+batch = function.batches[0]
+Path(sys.argv[1], f"rank{rank}.json").write_text(json.dumps({
+    "rewards": torch.nan_to_num(batch.rewards, nan=-1.0).tolist(), "dataset": batch.dataset,
+    "group": batch.group.tolist(), "logged": list(t._logs["advantages"])[-8:],
+    "weights": float(sum(w.double().abs().sum() for w in weights(t).values())),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_see_the_same_rewards_and_stay_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO_RANKS)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{os.getcwd()}:{os.environ.get('PYTHONPATH', '')}",
+    }
+    done = subprocess.run(
+        [*launch, "--master-port", str(free_port()), str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert one == other
+    assert len(one["rewards"]) == 8
+    assert one["group"] == [0] * 4 + [1] * 4
+    assert len(set(map(tuple, one["rewards"]))) > 4  # the ranks wrote different completions
