@@ -180,7 +180,7 @@ def test_what_is_masked_may_be_anything() -> None:
 
 @given(arrays(np.float64, 8, elements=st.floats(-5, 5)))
 def test_the_estimate_of_the_divergence_is_never_negative_and_unbiased_in_the_limit(gap: np.ndarray) -> None:
-    assert (kl_estimate(torch.from_numpy(gap)) >= 0).all()
+    assert (kl_estimate(torch.from_numpy(gap)) >= -1e-15).all()
     p, q = torch.tensor([0.2, 0.8], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
     exact = (p * (p / q).log()).sum()
     torch.testing.assert_close((p * kl_estimate((p / q).log())).sum(), exact)
@@ -192,7 +192,7 @@ def test_the_divergence_pulls_back_to_the_reference() -> None:
         new, new.detach(), torch.zeros(1), torch.ones(1, 1), reference_logprobs=torch.zeros(1, 1), beta=0.1
     )
     found.loss.backward()
-    assert float(found.loss) == pytest.approx(0.1 * (math.exp(-0.4) - 1 + 0.4))
+    assert float(found.loss.detach()) == pytest.approx(0.1 * (math.exp(-0.4) - 1 + 0.4))
     assert float(new.grad) == pytest.approx(0.1 * (1 - math.exp(-0.4)))  # type: ignore[arg-type]
 
 

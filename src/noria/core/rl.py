@@ -225,7 +225,7 @@ def policy_loss(
 
 def kl_estimate(log_ratio: Tensor) -> Tensor:
     """KL(π ‖ reference) of each token, e^−x − 1 + x for x = log π − log π_ref: never negative (Schulman's k3)."""
-    return torch.exp(-log_ratio) - 1 + log_ratio
+    return torch.expm1(-log_ratio) + log_ratio
 
 
 def _precise(values: Tensor) -> torch.dtype:
