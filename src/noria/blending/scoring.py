@@ -9,13 +9,16 @@ in tables over each byte of the mask; with them, the range of y in which no plan
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PlanTables", "contributions", "guard", "members", "score", "top"]
+__all__ = ["PlanTables", "contributions", "kernels", "lists", "members", "ranked", "score", "top"]
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint64]
@@ -32,7 +35,7 @@ class PlanTables:
         total_cap: most that all may add, in units of max(y, mean_value); inf without one.
         floor: below this value there is no boost; −inf without one.
         mean_value: ȳ.
-        folded: [4, bytes, 256] over each byte of the mask: Σw, Σb, and the lowest and highest y at which no cap binds.
+        folded: [bytes, 256, 4] over each byte of the mask: Σw, Σb, and the lowest and highest y at which no cap binds.
     """
 
     weight: Floats
@@ -60,15 +63,15 @@ class PlanTables:
         c = np.array([np.inf if one is None else one * mean_value for one in given], np.float64)
         low, high = _unclipped(w, b, c)
         width = max(1, -(-len(w) // 8))
-        folded = np.zeros((4, width, _BYTES))
-        folded[2], folded[3] = -np.inf, np.inf
+        folded = np.zeros((width, _BYTES, 4))
+        folded[..., 2], folded[..., 3] = -np.inf, np.inf
         for place in range(len(w)):
             byte, bit = divmod(place, 8)
             has = (np.arange(_BYTES) >> bit & 1).astype(bool)
-            folded[0, byte, has] += w[place]
-            folded[1, byte, has] += b[place]
-            folded[2, byte, has] = np.maximum(folded[2, byte, has], low[place])
-            folded[3, byte, has] = np.minimum(folded[3, byte, has], high[place])
+            folded[byte, has, 0] += w[place]
+            folded[byte, has, 1] += b[place]
+            folded[byte, has, 2] = np.maximum(folded[byte, has, 2], low[place])
+            folded[byte, has, 3] = np.minimum(folded[byte, has, 3], high[place])
         return cls(
             w,
             b,
@@ -81,6 +84,19 @@ class PlanTables:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    @functools.cached_property
+    def arguments(self) -> tuple[Any, ...]:
+        """As the compiled kernels take them."""
+        return (
+            self.folded,
+            self.weight,
+            self.bias,
+            self.cap,
+            float(self.total_cap),
+            float(self.floor),
+            float(self.mean_value),
+        )
 
 
 def _unclipped(w: Floats, b: Floats, cap: Floats) -> tuple[Floats, Floats]:
@@ -109,12 +125,12 @@ def score(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats]:
     """
     weight, bias = np.zeros(len(y)), np.zeros(len(y))
     low, high = np.full(len(y), -np.inf), np.full(len(y), np.inf)
-    for byte in range(tables.folded.shape[1]):
+    for byte in range(tables.folded.shape[0]):
         at = (mask >> np.uint64(8 * byte)).astype(np.uint8)
-        weight += tables.folded[0, byte][at]
-        bias += tables.folded[1, byte][at]
-        low = np.maximum(low, tables.folded[2, byte][at])
-        high = np.minimum(high, tables.folded[3, byte][at])
+        weight += tables.folded[byte, at, 0]
+        bias += tables.folded[byte, at, 1]
+        low = np.maximum(low, tables.folded[byte, at, 2])
+        high = np.minimum(high, tables.folded[byte, at, 3])
     boost = weight * y + bias
     most = tables.total_cap * np.maximum(y, tables.mean_value)
     bound = (y < low) | (y > high) | (boost > most) | (y < tables.floor)
@@ -125,11 +141,6 @@ def score(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats]:
         boost[rows] = allowed
         taken[rows] = allowed - raw
     return y + boost, taken
-
-
-def guard(y: Floats, mask: Masks, tables: PlanTables) -> Floats:
-    """[candidates] g, what the guards take from (or, of demotions, give back to) each candidate."""
-    return score(y, mask, tables)[1]
 
 
 def _guarded(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats]:
@@ -176,3 +187,66 @@ def top(r: Floats, y: Floats, size: int) -> NDArray[np.int64]:
         least = np.partition(r, len(r) - size)[len(r) - size]
         rows = np.flatnonzero(r >= least)
     return rows[np.lexsort((rows, -y[rows], -r[rows]))[:size]]
+
+
+# -- compiled, where Numba is installed -------------------------------------------------------------------------------
+
+
+@functools.cache
+def kernels() -> Any | None:
+    """The compiled kernels, or None without the extra `numba`, or where NORIA_KERNELS is `numpy`."""
+    if os.environ.get("NORIA_KERNELS", "") == "numpy":
+        return None
+    try:
+        from noria.blending import kernels as found
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return None
+    return found
+
+
+def ranked(
+    y: Floats, mask: Masks, tables: PlanTables, size: int
+) -> tuple[NDArray[np.int64], Floats, Floats, Floats, Floats]:
+    """The best candidates of one request with the account of each.
+
+    Returns:
+        [K] rows, score, value, guard term, and [K, plans] contributions.
+    """
+    fast = kernels()
+    if fast is not None:
+        rows, account, shares = fast.ranked(y, mask, size, *tables.arguments)
+        return rows, account[0], account[1], account[2], shares
+    r, taken = score(y, mask, tables)
+    rows = top(r, y, size)
+    return rows, r[rows], y[rows], taken[rows], contributions(y[rows], mask[rows], tables)
+
+
+def lists(
+    y: Floats, mask: Masks, start: NDArray[np.int64], variants: Masks, tables: PlanTables, size: int
+) -> NDArray[np.int64]:
+    """The lists of many requests under several choices of plans.
+
+    Args:
+        y: [rows] values of all candidates, request after request.
+        mask: [rows] plans that hit each.
+        start: [requests + 1] the first row of each request, and the end.
+        variants: [variants] which plans are on, a bit each.
+        tables: of the plans.
+        size: K.
+
+    Returns:
+        [requests, variants, K] rows, the best first; −1 where a list is shorter.
+    """
+    fast = kernels()
+    if fast is not None:
+        found: NDArray[np.int64] = fast.lists(y, mask, start, variants, size, *tables.arguments)
+        return found
+    found = np.full((len(start) - 1, len(variants), size), -1, np.int64)
+    for request, (first, end) in enumerate(zip(start[:-1].tolist(), start[1:].tolist(), strict=True)):
+        values = y[first:end]
+        for number, allowed in enumerate(variants):
+            rows = top(score(values, mask[first:end] & allowed, tables)[0], values, size)
+            found[request, number, : len(rows)] = rows + first
+    return found

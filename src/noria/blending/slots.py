@@ -32,15 +32,16 @@ def place(order: NDArray[np.int64], rules: Sequence[Rule], size: int) -> NDArray
     """Fill places from the top, each with the best candidate left that no rule forbids there.
 
     Args:
-        order: [candidates] all of them, the best first.
+        order: [candidates] rows of all of them, the best first.
         rules: on places.
         size: K.
 
     Returns:
-        [at most K] indices. A place that every candidate left is forbidden at ends the list: a hard rule is not bent.
+        [at most K] indices into `order`. A place that every candidate left is forbidden at ends the list: a hard rule
+        is not bent.
     """
-    left = order.tolist()
-    about = [rule.about.tolist() for rule in rules]
+    left = list(range(len(order)))
+    about = [rule.about[order].tolist() for rule in rules]
     last = [-(10**9)] * len(rules)
     count = [0] * len(rules)
     chosen: list[int] = []

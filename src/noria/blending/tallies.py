@@ -1,10 +1,10 @@
 """What outcomes say about scores, kept as integers, so that merging is exact in any order and any partition.
 
 A score is rounded to float32 and filed under the first 19 bits of its pattern, which for IEEE numbers rise with the
-number itself: a bin is about a thousandth wide, relatively, and all its scores share sign and exponent, so that the
-    sum of
-their 24-bit mantissas is an integer. Weights are counted in units of 2^-12 and outcomes in units of 2^-20. Decay is not
-applied when something is added, but by the tick it was added in, when the tally is read.
+number itself: a bin is about a thousandth wide, relatively. Its scores share sign, exponent and the upper bits of the
+mantissa, so that the sum of the 13 lower bits, an integer, gives their sum exactly. Weights are counted in units of
+2^-12 and outcomes in units of 2^-20. Decay is not applied when something is added, but by the tick it was added in,
+when the tally is read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noria.blending.scoring import kernels
 from noria.core.errors import DataError
 
 __all__ = ["Binned", "Cell", "Histogram", "Key", "Tallies", "bin_codes", "folds"]
@@ -28,7 +29,10 @@ WEIGHT_UNIT = 2.0**-12
 LABEL_UNIT = 2.0**-20
 FOLDS = 4
 """Parts that exposures are dealt into by their request, so that a fit can be judged on what it has not seen."""
+MOST_WEIGHT = 2.0**10
+_SIGN, _LOW, _ENDLESS = np.uint32(0x8000_0000), np.uint32((1 << SHIFT) - 1), np.uint32(0x7F80_0000)
 _BLOCK = 1 << 16  # rows summed in float64 at once: every partial sum stays below 2^53, so it is exact
+_MANY = 50_000  # rows from which the compiled pass over all bins pays
 
 
 class Key(NamedTuple):
@@ -66,7 +70,14 @@ class Binned:
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Sums by bin: [bins] `code`, rising; weights `n`, outcomes `a`, mantissas `m`, all int64."""
+    """Sums by bin, all [bins] int64.
+
+    Attributes:
+        code: of the bin, rising.
+        n: weights, in units of 2^-12.
+        a: weighted outcomes, in units of 2^-20.
+        m: weighted lower bits of patterns, in units of 2^-12.
+    """
 
     code: NDArray[np.int64]
     n: NDArray[np.int64]
@@ -89,30 +100,33 @@ class Histogram:
 
     def score_sums(self) -> NDArray[np.float64]:
         """[bins] weighted sums of scores."""
-        pattern = (self.code << SHIFT).astype(np.uint32)
-        negative = pattern < 0x8000_0000
-        bits = np.where(negative, ~pattern, pattern ^ np.uint32(0x8000_0000))
-        exponent = np.maximum((bits >> 23) & 0xFF, 1).astype(np.int64) - 150
-        sums = np.ldexp(self.m.astype(np.float64), exponent) * WEIGHT_UNIT
-        signed: NDArray[np.float64] = np.where(negative, -sums, sums)
+        flipped = (self.code << SHIFT).astype(np.uint32)
+        negative = flipped < _SIGN
+        bits = np.where(negative, ~(flipped | _LOW), flipped ^ _SIGN)  # of the bin's number nearest to 0
+        exponent = (bits >> 23 & 0xFF).astype(np.int64)
+        upper = (bits & np.uint32(0x7F_FFFF)).astype(np.int64) + np.where(exponent > 0, 0x80_0000, 0)
+        sums = np.ldexp(self.n.astype(np.float64) * upper + self.m, np.maximum(exponent, 1) - 150)
+        signed: NDArray[np.float64] = np.where(negative, -sums, sums) * WEIGHT_UNIT
         return signed
 
 
-def bin_codes(score: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The bin of each score and its mantissa.
+def bin_codes(bits: NDArray[np.uint32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The bin of each score, and the lower bits that it leaves open.
 
     Args:
-        score: [rows] finite, also as float32.
+        bits: [rows] patterns of finite float32 numbers.
 
     Returns:
-        [rows] codes in 0 … BINS − 1, rising with the score, and [rows] 24-bit mantissas without sign.
+        [rows] codes in 0 … BINS − 1, rising with the score, and [rows] lower bits.
     """
-    bits = (score.astype(np.float32) + np.float32(0.0)).view(np.uint32)  # −0 + 0 = 0
-    flipped = np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
-    mantissa = (bits & np.uint32(0x7F_FFFF)) | np.where(
-        (bits >> 23) & 0xFF, np.uint32(0x80_0000), np.uint32(0)
-    )
-    return (flipped >> SHIFT).astype(np.int64), mantissa.astype(np.int64)
+    plain = np.where(bits == _SIGN, np.uint32(0), bits)  # −0 is 0
+    flipped = np.where(plain >> 31, ~plain, plain | _SIGN)
+    return (flipped >> SHIFT).astype(np.int64), (plain & _LOW).astype(np.int64)
+
+
+def _patterns(score: NDArray[np.float64]) -> NDArray[np.uint32]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return score.astype(np.float32).view(np.uint32)
 
 
 def folds(requests: ArrayLike | Sequence[Any]) -> NDArray[np.int64]:
@@ -164,27 +178,30 @@ class Tallies:
         a = np.asarray(outcome, np.float64)
         if x.ndim != 1 or x.shape != a.shape:
             raise DataError(f"{x.size:,} scores and {a.size:,} outcomes do not pair", where="exposures")
-        w = np.broadcast_to(np.asarray(weight, np.float64), x.shape)
-        part = np.broadcast_to(np.asarray(fold, np.int64), x.shape)
-        if not np.all((w >= 0) & (w < 2.0**20)):
-            raise DataError("a weight that is negative, huge or not a number", where="exposures")
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(x.astype(np.float32))
-        known = finite & ~np.isnan(a)
-        within = np.abs(a) <= 2.0**20
-        for reason, lost in (
-            ("score not finite", int((~finite).sum())),
-            ("no outcome", int((finite & np.isnan(a)).sum())),
-            ("outcome out of range", int((known & ~within).sum())),
-        ):
-            if lost:
-                self.dropped[reason] = self.dropped.get(reason, 0) + lost
-        good = known & within
-        x, a, w, part = x[good], a[good], w[good], part[good]
-        for number in np.unique(part).tolist():
-            chosen = part == number
-            cell = Cell(scene, source, version, control, int(number), tick)
-            self._put(cell, _histogram(x[chosen], a[chosen], w[chosen]))
+        bits = _patterns(x)
+        part = np.asarray(fold, np.int64)
+        numbers = [int(part)] if part.ndim == 0 else np.unique(part).tolist()
+        for number in numbers:
+            cell = Cell(scene, source, version, control, number, tick)
+            plain = np.ndim(weight) == 0 and weight == 1.0
+            if plain and len(bits) >= _MANY and (fast := kernels()) is not None:
+                histogram, lost = _dense(fast, bits, a, part, number)
+            else:
+                rows = slice(None) if part.ndim == 0 else part == number
+                w = np.broadcast_to(np.asarray(weight, np.float64), x.shape)[rows]
+                if not np.all((w >= 0) & (w <= MOST_WEIGHT)):
+                    raise DataError(
+                        "a weight that is negative, above 1,024 or not a number", where="exposures"
+                    )
+                histogram, lost = _histogram(bits[rows], a[rows], w)
+            for reason, count in zip(
+                ("score not finite", "no outcome", "outcome out of range"), lost, strict=True
+            ):
+                if count:
+                    self.dropped[reason] = self.dropped.get(reason, 0) + count
+            if len(histogram.code):
+                known = self.cells.get(cell)
+                self.cells[cell] = histogram if known is None else known.merged([histogram])
 
     def merge(self, *others: Tallies) -> Tallies:
         """The sum of this and others, as a new one. Exact, so order and partition do not matter."""
@@ -227,20 +244,35 @@ class Tallies:
         kept = n > 0
         return Binned(x[kept] / n[kept], n[kept], a[kept])
 
-    def _put(self, cell: Cell, histogram: Histogram) -> None:
-        known = self.cells.get(cell)
-        self.cells[cell] = histogram if known is None else known.merged([histogram])
+
+def _dense(
+    fast: Any, bits: NDArray[np.uint32], a: NDArray[np.float64], fold: NDArray[np.int64], which: int
+) -> tuple[Histogram, tuple[int, int, int]]:
+    """Of many exposures of weight 1, compiled."""
+    sums = np.zeros((3, BINS), np.int64)
+    lost = fast.histogram(bits, a, fold if fold.ndim else np.empty(0, np.int64), which, SHIFT, sums)
+    code = np.flatnonzero(sums[0])
+    n, outcomes, low = sums[:, code]
+    whole = round(1 / WEIGHT_UNIT)
+    return Histogram(code, n * whole, outcomes, low * whole), lost
 
 
-def _histogram(x: NDArray[np.float64], a: NDArray[np.float64], w: NDArray[np.float64]) -> Histogram:
-    code, mantissa = bin_codes(x)
-    weight = np.rint(w / WEIGHT_UNIT)
-    columns = (weight, np.rint(w * a / LABEL_UNIT), weight * mantissa)
+def _histogram(
+    bits: NDArray[np.uint32], a: NDArray[np.float64], w: NDArray[np.float64]
+) -> tuple[Histogram, tuple[int, int, int]]:
+    endless = (bits & _ENDLESS) == _ENDLESS
+    unknown = ~endless & np.isnan(a)
+    beyond = ~endless & (np.abs(a) > 2.0**20)
+    good = ~(endless | unknown | beyond)
+    bits, a = bits[good], a[good]
+    code, low = bin_codes(bits)
+    weight = np.rint(w[good] / WEIGHT_UNIT)
     found, place = np.unique(code, return_inverse=True)
+    columns = (weight, np.rint(w[good] * a / LABEL_UNIT), weight * low)
     sums = [np.zeros(len(found), np.int64) for _ in columns]
     for start in range(0, len(code), _BLOCK):
         rows = slice(start, start + _BLOCK)
         for total, values in zip(sums, columns, strict=True):
             part = np.bincount(place[rows], weights=values[rows], minlength=len(found))
             total += part.astype(np.int64)
-    return Histogram(found, *sums)
+    return Histogram(found, *sums), (int(endless.sum()), int(unknown.sum()), int(beyond.sum()))
