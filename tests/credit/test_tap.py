@@ -14,7 +14,8 @@ from noria.core.errors import ConfigError, ModelError
 from noria.credit import tap as module
 from noria.credit.flow import trace_flow
 from noria.credit.layers import attention_layers, choose_layers, decoder_of, depth_of
-from noria.credit.tap import AttentionTap, HeadMean, KeptCalls, head_mean
+from noria.credit.readers import HeadMean, KeptCalls, head_mean
+from noria.credit.tap import AttentionTap
 from tests.credit.tiny_models import COMMON, MODELS, VOCAB, tiny
 
 

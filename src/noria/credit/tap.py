@@ -3,8 +3,8 @@
 Fast kernels never hold the attention matrix, and asking for it (`output_attentions`) makes every layer slow and keeps
 [layers, heads, tokens, tokens]. A tap stands in front of the attention function that the model already uses, through
 transformers' `AttentionInterface`: the output is that function's own, and in the chosen layers the weights are computed
-once more from queries and keys, a block of rows at a time, and handed to readers. A reader keeps what it needs, such as
-the mean over heads and layers; all heads of all rows are never there at once.
+once more from queries and keys, a block of rows at a time, and handed to readers (:mod:`noria.credit.readers`). A
+reader keeps what it needs, such as the mean over heads and layers; all heads of all rows are never there at once.
 
 The model's outputs, its gradients and its configuration stay as they are.
 """
@@ -12,7 +12,7 @@ The model's outputs, its gradients and its configuration stay as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from noria.core.errors import ModelError
 from noria.credit.layers import AttentionLayer, decoder_of, interface_of
 
-__all__ = ["AttentionCall", "AttentionTap", "HeadMean", "KeptCalls", "Reader", "head_mean"]
+__all__ = ["AttentionCall", "AttentionTap", "Reader"]
 
 BLOCK_BYTES = {"cpu": 1 << 20}  # on a CPU a block stays in its cache; elsewhere it fills the device
 DEFAULT_BLOCK = 1 << 28
@@ -74,6 +74,17 @@ class AttentionCall:
         """(batch, heads, tokens)."""
         batch, heads, tokens, _ = self.query.shape
         return batch, heads, tokens
+
+    def blocks(self) -> Iterator[tuple[slice, int, int]]:
+        """(rows of the batch, first token, behind the last): parts whose weights fit a block."""
+        batch, heads, tokens = self.shape
+        size = BLOCK_BYTES.get(self.query.device.type, DEFAULT_BLOCK)
+        most = max(1, size // (4 * heads * 16 * tokens))
+        for first in range(0, batch, most):
+            count = min(most, batch - first)
+            height = max(16, min(tokens, size // (4 * heads * tokens * count)))
+            for start in range(0, tokens, height):
+                yield slice(first, first + count), start, min(start + height, tokens)
 
     def weights(self, start: int, stop: int, rows: slice = slice(None)) -> Tensor:
         """Attention of the tokens start … stop − 1 on 0 … stop − 1.
@@ -156,68 +167,6 @@ class AttentionCall:
         by_head = weight.float().view(weight.shape[0], heads, -1)
         gram = torch.einsum("dhi,dhj->hij", by_head, by_head)
         return torch.einsum("bhti,hij,bhtj->bht", value, gram, value).clamp(min=0).sqrt()
-
-
-class HeadMean:
-    """The mean over the heads of all layers read, [batch, tokens, tokens] in fp32; result of :class:`AttentionTap`.
-
-    Args:
-        values: weigh each head's attention by ‖v W_O‖ of what it fetches (Kobayashi et al. 2020), then make every row
-            sum to one again.
-    """
-
-    def __init__(self, *, values: bool = False) -> None:
-        self.values = values
-        self.sum: Tensor | None = None
-        self.heads = 0
-
-    def read(self, layer: int, call: AttentionCall) -> None:
-        """Add a layer."""
-        batch, heads, tokens = call.shape
-        if self.sum is None:
-            self.sum = call.query.new_zeros(batch, tokens, tokens, dtype=torch.float32)
-        self.heads += heads
-        norms = call.value_norms() if self.values else None
-        for rows, start, stop in blocks(call):
-            weights = call.weights(start, stop, rows)
-            if norms is not None:
-                weights *= norms[rows, :, None, :stop]
-            self.sum[rows, start:stop, :stop] += weights.sum(1)
-
-    def result(self) -> Tensor:
-        """The mean."""
-        assert self.sum is not None
-        if self.values:
-            return self.sum.div_(self.sum.sum(-1, keepdim=True).clamp(min=1e-30))
-        return self.sum.div_(self.heads)
-
-
-class KeptCalls:
-    """Queries and keys of the layers read, from which rows of their mean are made anew when they are asked for.
-
-    For contexts so long that [tokens, tokens] does not fit: O(tokens · block) beside the queries and keys themselves.
-    The result is a function of rows, as :func:`noria.credit.flow.trace_flow` takes it.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[AttentionCall] = []
-
-    def read(self, layer: int, call: AttentionCall) -> None:
-        """Keep a layer."""
-        self.calls.append(call)
-
-    def result(self) -> Callable[[int, int], Tensor]:
-        """Rows of the mean over heads and layers."""
-        calls, heads = self.calls, sum(call.shape[1] for call in self.calls)
-
-        def rows(start: int, stop: int) -> Tensor:
-            first, *others = calls
-            mean = first.weights(start, stop).sum(1)
-            for call in others:
-                mean += call.weights(start, stop).sum(1)
-            return mean.div_(heads)
-
-        return rows
 
 
 class AttentionTap:
@@ -317,38 +266,6 @@ class AttentionTap:
         self._seen.add(int(index))  # type: ignore[arg-type]
         for reader in self._open.values():
             reader.read(int(index), call)  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def head_mean(
-    model: nn.Module, layers: Sequence[AttentionLayer], *, values: bool = False, **inputs: Any
-) -> Tensor:
-    """Attention of one pass, the mean over the heads of `layers`: [batch, tokens, tokens].
-
-    Args:
-        model: to run.
-        layers: to read.
-        values: as of :class:`HeadMean`.
-        inputs: of the model's forward.
-    """
-    with AttentionTap(model, layers, {"mean": lambda: HeadMean(values=values)}) as tap:
-        model(**{"use_cache": False} | inputs)
-    mean: Tensor = tap.passes[0]["mean"]
-    return mean
-
-
-def blocks(call: AttentionCall) -> list[tuple[slice, int, int]]:
-    """(rows of the batch, first token, behind the last): parts of a call whose weights fit a block."""
-    batch, heads, tokens = call.shape
-    size = BLOCK_BYTES.get(call.query.device.type, DEFAULT_BLOCK)
-    most = max(1, size // (4 * heads * 16 * tokens))
-    parts = []
-    for first in range(0, batch, most):
-        count = min(most, batch - first)
-        rows = max(16, min(tokens, size // (4 * heads * tokens * count)))
-        for start in range(0, tokens, rows):
-            parts.append((slice(first, first + count), start, min(start + rows, tokens)))
-    return parts
 
 
 # -- in front of the attention functions ------------------------------------------------------------------------------
