@@ -8,10 +8,15 @@ import shutil
 import signal
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports numpy or PyTorch: pytest-xdist's workers share the cores, and inherit this.
 for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("noria", deadline=None)
+settings.load_profile("noria")
 
 # A shell that runs the suite in the background has it ignore Ctrl-C, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
