@@ -371,6 +371,18 @@ def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
         assert b"HTTP/1.1 408" in got
 
 
+def test_a_head_that_comes_in_two_pieces_leaves_no_clock_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosting, "HEAD_SECONDS", 0.4)
+    with running(service()) as address:
+        place = urlsplit(address)
+        with socket.create_connection((place.hostname, place.port), timeout=20) as line:
+            for _ in range(3):
+                line.sendall(b"GET /health HTTP/1.1\r\n")
+                time.sleep(0.25)
+                line.sendall(b"host: localhost\r\n\r\n")
+                assert line.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosting, "CONNECTIONS", 1)
     with running(service()) as address:
@@ -426,7 +438,7 @@ def test_ready_says_why_not() -> None:
         assert ask(address, "GET", "/ready")[0] == 200
 
 
-def test_a_stream_that_fails_is_not_taken_for_a_whole_one() -> None:
+def test_a_stream_that_fails_is_not_taken_for_a_whole_one(caplog: pytest.LogCaptureFixture) -> None:
     from starlette.responses import StreamingResponse
 
     async def stream(request: Request) -> Response:
@@ -439,6 +451,7 @@ def test_a_stream_that_fails_is_not_taken_for_a_whole_one() -> None:
 
     with running(service(route("/stream", stream))) as address, pytest.raises(http.client.IncompleteRead):
         ask(address, "GET", "/stream")
+    assert "was cut off" in caplog.text
 
 
 def test_its_overhead_is_far_below_fastapis() -> None:
