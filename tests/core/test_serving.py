@@ -213,6 +213,20 @@ def test_the_right_token_changes_state(url: str) -> None:
         assert ask(url, "POST", "/change", b"ab", {"authorization": header})[2]["bytes"] == 2
 
 
+def test_a_route_may_do_more_for_who_has_the_token() -> None:
+    async def asked(request: Request) -> Response:
+        return json_response({"trusted": request.app.is_trusted(request)})
+
+    basic = {"authorization": "Basic " + base64.b64encode(f"me:{TOKEN}".encode()).decode()}
+    with running(service(route("/asked", asked, methods=["GET", "POST"]))) as address:
+        told = [
+            ask(address, method, "/asked", b"", headers)[2]["trusted"]
+            for method in ("GET", "POST")
+            for headers in ({}, BEARER, basic, {"authorization": "Bearer wrong"})
+        ]
+    assert told == [False, True, True, False, False, True, False, False]
+
+
 def test_without_a_token_nothing_changes_state() -> None:
     with running(service(token=None)) as address:
         assert ask(address, "POST", "/echo", b"")[0] == 200

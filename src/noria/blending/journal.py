@@ -131,25 +131,27 @@ def _frames(opening: bytes, data: bytes, scan: Scan) -> Iterator[tuple[int, byte
         return
     salt = zlib.crc32(opening)
     place = 0
-    while True:
-        found = _frame_at(data, place, salt)
-        if found is None:
-            after = place
-            while (after := data.find(MARK, after + 1)) >= 0:
-                if (found := _frame_at(data, after, salt)) is not None:
-                    break
-            if found is None:
-                scan.torn += len(data) - place
-                return
-            scan.damaged += after - place
-            place = after
-        sequence, end = found
+    while (found := _next_frame(data, place, salt)) is not None:
+        begin, sequence, end = found
+        scan.damaged += begin - place
         if scan.last and sequence > scan.last + 1:
             scan.lost += sequence - scan.last - 1
         scan.last = sequence
         scan.frames += 1
-        yield sequence, data[place + HEAD.size : end], end
+        yield sequence, data[begin + HEAD.size : end], end
         place = end
+    scan.torn += len(data) - place
+
+
+def _next_frame(data: bytes, place: int, salt: int) -> tuple[int, int, int] | None:
+    """Beginning, sequence and end of the first whole frame at or after a place."""
+    begin = place
+    while begin >= 0:
+        found = _frame_at(data, begin, salt)
+        if found is not None:
+            return begin, *found
+        begin = data.find(MARK, begin + 1)
+    return None
 
 
 def _frame_at(data: bytes, place: int, salt: int) -> tuple[int, int] | None:

@@ -356,6 +356,11 @@ class Service:
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
 
+    def is_trusted(self, request: Request) -> bool:
+        """Whether a request has the token, for a route that answers all and does more for some."""
+        exchange: _Exchange = request.scope["noria.exchange"]
+        return self._has_token(exchange)
+
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         stage = "startup"
@@ -418,15 +423,7 @@ class Service:
             raise self._refusal(
                 403, "no_token_set", "the service was started without a token, so nothing can be changed"
             )
-        kind, _, given = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
-        if kind.lower() == b"bearer":
-            right = hmac.compare_digest(_digest(given.strip()), self._digest)
-        elif kind.lower() == b"basic" and exchange.method in ("GET", "HEAD"):
-            # A browser sends these by itself, also for a page of another origin: good enough to read, not to write.
-            right = hmac.compare_digest(_digest(_password(given)), self._digest)
-        else:
-            right = False
-        if not right:
+        if not self._has_token(exchange):
             ways = 'Bearer realm="noria"' if write else 'Basic realm="noria", Bearer realm="noria"'
             raise self._refusal(
                 401,
@@ -434,6 +431,17 @@ class Service:
                 "this needs the service's token as `Authorization: Bearer TOKEN`",
                 headers={"www-authenticate": ways},
             )
+
+    def _has_token(self, exchange: _Exchange) -> bool:
+        kind, _, given = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
+        if self._digest is None:
+            return False
+        if kind.lower() == b"bearer":
+            return hmac.compare_digest(_digest(given.strip()), self._digest)
+        if kind.lower() == b"basic" and exchange.method in ("GET", "HEAD"):
+            # A browser sends these by itself, also for a page of another origin: good enough to read, not to write.
+            return hmac.compare_digest(_digest(_password(given)), self._digest)
+        return False
 
 
 class _Exchange:
