@@ -256,3 +256,51 @@ def histogram(
             sums[1, at] += np.int64(np.rint(a * 1048576.0))
             sums[2, at] += np.int64(pattern & low)
     return endless, unknown, beyond
+
+
+@jit
+def book(
+    group: Ints, value: Floats, total: Floats, guard: Floats, outcome: Floats, gain: Floats, cells: Ints
+) -> int:
+    """Add exposures to sums by group, [groups, sums] in the order of `cells.SUMS`; how many rows were left out."""
+    lost = 0
+    most = 1048576.0
+    for i in range(len(group)):
+        y = value[i]
+        if not (abs(y) <= most and abs(total[i]) <= most and abs(guard[i]) <= most):
+            lost += 1
+            continue
+        at = group[i]
+        scaled = y * 1048576.0
+        upper = np.floor(scaled)
+        high, low = np.int64(upper), np.int64(np.rint((scaled - upper) * 4294967296.0))
+        cells[at, 0] += 1
+        cells[at, 3] += high
+        cells[at, 4] += low
+        a = outcome[i]
+        if abs(a) <= most:
+            cells[at, 1] += 1
+            cells[at, 5] += high
+            cells[at, 6] += low
+            scaled = a * 1048576.0
+            upper = np.floor(scaled)
+            cells[at, 7] += np.int64(upper)
+            cells[at, 8] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+        a = gain[i]
+        if abs(a) <= most:
+            cells[at, 2] += 1
+            scaled = a * 1048576.0
+            upper = np.floor(scaled)
+            cells[at, 9] += np.int64(upper)
+            cells[at, 10] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+        a = guard[i]
+        if a != 0.0:
+            scaled = a * 1048576.0
+            upper = np.floor(scaled)
+            cells[at, 11] += np.int64(upper)
+            cells[at, 12] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+        scaled = abs(total[i] - y) * 1048576.0
+        upper = np.floor(scaled)
+        cells[at, 13] += np.int64(upper)
+        cells[at, 14] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+    return lost
