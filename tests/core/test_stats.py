@@ -8,6 +8,7 @@ from scipy import stats as reference
 
 from noria.core.stats import (
     bootstrap_mean,
+    bootstrap_ratios,
     cluster_bootstrap_mean,
     paired_difference,
     proportion_interval,
@@ -165,3 +166,40 @@ def test_a_single_cluster_has_no_interval():
     assert math.isnan(interval.low)
     with pytest.raises(ValueError, match="2 values in 1 clusters"):
         cluster_bootstrap_mean([1.0, 2.0], "a", generator=generator())
+
+
+# --- ratios --------------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_of_sums_covers_the_truth_as_often_as_it_says():
+    held = 0
+    for seed in range(200):
+        rng = generator(seed)
+        bottom = rng.gamma(2, size=(80, 1))
+        top = 1.5 * bottom + rng.normal(size=(80, 1))
+        (interval,) = bootstrap_ratios(top, bottom, generator=rng, resamples=400)
+        assert interval.effect == pytest.approx(top.sum() / bottom.sum())
+        held += interval.low <= 1.5 <= interval.high
+    assert 176 <= held <= 199
+
+
+def test_a_ratio_of_equal_denominators_is_the_bootstrap_of_the_mean():
+    values = generator().normal(size=(60, 2))
+    ratios = bootstrap_ratios(values, np.ones((60, 2)), generator=generator(1), resamples=20_000)
+    for column, ratio in enumerate(ratios):
+        mean = bootstrap_mean(values[:, column], generator=generator(2), resamples=20_000)
+        assert (ratio.low, ratio.high) == pytest.approx((mean.low, mean.high), abs=0.02)
+        assert ratio.n == 60
+
+
+def test_a_ratio_to_nothing_is_missing_and_one_near_it_has_no_interval():
+    top = np.ones((4, 3))
+    bottom = np.array([[0, 1, 1], [0, -1, 1], [0, 1, math.nan], [0, 1, math.nan]], float)
+    nothing, near, few = bootstrap_ratios(top, bottom, generator=generator())
+    assert math.isnan(nothing.effect)
+    assert near.effect == 2.0
+    assert math.isnan(near.low)
+    assert (few.effect, few.n) == (1.0, 2)
+    with pytest.raises(ValueError, match="one shape"):
+        bootstrap_ratios([[1.0]], [[1.0, 2.0]], generator=generator())
+    assert math.isnan(bootstrap_ratios(np.empty((0, 1)), np.empty((0, 1)), generator=generator())[0].effect)

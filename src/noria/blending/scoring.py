@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,17 +61,6 @@ class PlanTables:
         w, b = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
         given: Sequence[float | None] = [None] * len(w) if cap is None else cap
         c = np.array([np.inf if one is None else one * mean_value for one in given], np.float64)
-        low, high = _unclipped(w, b, c)
-        width = max(1, -(-len(w) // 8))
-        folded = np.zeros((width, _BYTES, 4))
-        folded[..., 2], folded[..., 3] = -np.inf, np.inf
-        for place in range(len(w)):
-            byte, bit = divmod(place, 8)
-            has = (np.arange(_BYTES) >> bit & 1).astype(bool)
-            folded[byte, has, 0] += w[place]
-            folded[byte, has, 1] += b[place]
-            folded[byte, has, 2] = np.maximum(folded[byte, has, 2], low[place])
-            folded[byte, has, 3] = np.minimum(folded[byte, has, 3], high[place])
         return cls(
             w,
             b,
@@ -79,11 +68,15 @@ class PlanTables:
             np.inf if total_cap is None else total_cap,
             -np.inf if floor is None else floor,
             mean_value,
-            folded,
+            _folded(w, b, c),
         )
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def repriced(self, weight: Floats, bias: Floats) -> PlanTables:
+        """The same plans and guards with other weights and biases."""
+        return replace(self, weight=weight, bias=bias, folded=_folded(weight, bias, self.cap))
 
     @functools.cached_property
     def arguments(self) -> tuple[Any, ...]:
@@ -97,6 +90,20 @@ class PlanTables:
             float(self.floor),
             float(self.mean_value),
         )
+
+
+def _folded(w: Floats, b: Floats, cap: Floats) -> Floats:
+    low, high = _unclipped(w, b, cap)
+    folded = np.zeros((max(1, -(-len(w) // 8)), _BYTES, 4))
+    folded[..., 2], folded[..., 3] = -np.inf, np.inf
+    for place in range(len(w)):
+        byte, bit = divmod(place, 8)
+        has = (np.arange(_BYTES) >> bit & 1).astype(bool)
+        folded[byte, has, 0] += w[place]
+        folded[byte, has, 1] += b[place]
+        folded[byte, has, 2] = np.maximum(folded[byte, has, 2], low[place])
+        folded[byte, has, 3] = np.minimum(folded[byte, has, 3], high[place])
+    return folded
 
 
 def _unclipped(w: Floats, b: Floats, cap: Floats) -> tuple[Floats, Floats]:

@@ -127,6 +127,59 @@ def cluster_bootstrap_mean(
     return _bootstrap(sums[sizes > 0], sizes[sizes > 0], generator, level, resamples)
 
 
+def bootstrap_ratios(
+    numerators: ArrayLike,
+    denominators: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> list[Interval]:
+    """Ratios Σ numerator / Σ denominator of several columns, the units resampled together.
+
+    Args:
+        numerators: [units, columns], one unit a request, a user, a day; a unit with a NaN on either side is left out of
+            that column.
+        denominators: [units, columns].
+        generator: draws the resamples.
+        level: confidence, in (0, 1).
+        resamples: how many.
+
+    Returns:
+        One interval a column. It is NaN where the denominator sums to zero; its ends are NaN with fewer than two
+        units, or where the denominator of a resample does not keep the sign of the whole.
+    """
+    top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    if top.shape != bottom.shape or top.ndim != 2:
+        raise ValueError(f"ratios need two tables of one shape, got {top.shape} and {bottom.shape}")
+    known = ~(np.isnan(top) | np.isnan(bottom))
+    sums = np.where(known, top, 0.0), np.where(known, bottom, 0.0)
+    units = len(top)
+    drawn = np.empty((2, resamples, top.shape[1]))
+    block = max(1, _BLOCK // max(1, units))
+    for start in range(0, resamples, block):
+        rows = slice(start, min(start + block, resamples))
+        weights = np.zeros((rows.stop - start, units))
+        if units:
+            weights[:] = generator.multinomial(units, np.full(units, 1 / units), size=len(weights))
+        for side, table in zip(drawn, sums, strict=True):
+            side[rows] = weights @ table
+    found = []
+    for column in range(top.shape[1]):
+        whole, n = float(sums[1][:, column].sum()), int(known[:, column].sum())
+        if whole == 0:
+            found.append(Interval(math.nan, math.nan, math.nan, n, level))
+            continue
+        effect = float(sums[0][:, column].sum()) / whole
+        below = drawn[1, :, column]
+        if n < 2 or (np.sign(below) != np.sign(whole)).any():
+            found.append(Interval(effect, math.nan, math.nan, n, level))
+            continue
+        low, high = np.quantile(drawn[0, :, column] / below, [(1 - level) / 2, (1 + level) / 2])
+        found.append(Interval(effect, float(low), float(high), n, level))
+    return found
+
+
 def _bootstrap(
     sums: NDArray[np.float64],
     sizes: NDArray[np.float64],
