@@ -294,7 +294,8 @@ class Publisher:
         created: float | None = None,
     ) -> Snapshot:
         """Make the next snapshot, try it, write it down, and only then serve it."""
-        version = max(least, (self.snapshot.version if after is None else after) + 1)
+        last = self.snapshot.version if after is None else after
+        version = max(least, last + 1, *(number + 1 for number in self.versions()[:1]))
         snapshot = Snapshot.of(
             alignment,
             self._switches.applied(base),

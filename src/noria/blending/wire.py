@@ -267,6 +267,7 @@ def _constant(name: str, value: Any, count: int) -> Column:
 
 def _read_arrow(body: bytes) -> tuple[_Request, dict[str, Any]]:
     pa: Any = require("pyarrow", "blending")
+    require("pyarrow.compute", "blending")
     try:
         _refuse_compressed(pa, body)
         table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
@@ -320,7 +321,11 @@ def _from_arrow(pa: Any, name: str, chunked: Any) -> Any:
     if types.is_integer(kind) or types.is_floating(kind):
         return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if (types.is_list(kind) or types.is_large_list(kind)) and _is_text(types, kind.value_type):
-        return as_column(name, column.to_pylist())
+        flat = _from_arrow(pa, name, pa.chunked_array([column.flatten().dictionary_encode()]))
+        sizes = pa.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        if (flat.codes < 0).any():
+            raise DataError("a list with a missing name", where=f"column {name!r}")
+        return Listed(flat.names, flat.codes, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     raise DataError(
         f"a column of {kind}", where=f"column {name!r}", mend="give numbers, flags, names or lists of names"
     )

@@ -64,7 +64,21 @@ def load_config(
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, cls, origins, file) from None
+        raise _explain(error, cls, origins, None if file is None else str(file)) from None
+
+
+def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
+    """Read settings from the text of a YAML file; JSON is YAML.
+
+    Raises:
+        ConfigError: as `load_config` raises it, with `where` for the file's name.
+    """
+    origins: dict[_Path, str] = {}
+    values = _read_text(raw, where, origins)
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, cls, origins, where) from None
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -103,11 +117,14 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
 
 
 def _read_file(file: Path, origins: dict[_Path, str]) -> dict[str, Any]:
-    where = str(file)
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read it: {error.strerror}", where=where) from None
+        raise ConfigError(f"cannot read it: {error.strerror}", where=str(file)) from None
+    return _read_text(raw, str(file), origins)
+
+
+def _read_text(raw: bytes, where: str, origins: dict[_Path, str]) -> dict[str, Any]:
     if len(raw) > _MAX_BYTES:
         raise ConfigError(f"{len(raw)} bytes is too long for settings (at most {_MAX_BYTES})", where=where)
     try:
@@ -202,14 +219,14 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def _explain(
-    error: ValidationError, cls: type[BaseModel], origins: Mapping[_Path, str], file: Path | None
+    error: ValidationError, cls: type[BaseModel], origins: Mapping[_Path, str], file: str | None
 ) -> ConfigError:
     # An unknown field first: a misspelt name is also reported as a missing one, and explains it.
     details = sorted(error.errors(include_url=False), key=lambda d: d["type"] != "extra_forbidden")
     detail = details[0]
     path: _Path = detail["loc"]
     name = ".".join(str(part) for part in path)
-    where = _origin(path, origins) or (str(file) if file is not None else None)
+    where = _origin(path, origins) or file
     mend: str | None = None
     if detail["type"] == "extra_forbidden":
         known = _fields_at(cls, path[:-1])

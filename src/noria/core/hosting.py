@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -85,6 +86,7 @@ def serve(
     """
     listening = _listen(service, host, port)
     server = _Server(service, listening, announce or _print)
+    _log_to_stderr()
     try:
         server.run(sockets=[listening])
     except SystemExit:
@@ -230,6 +232,16 @@ def _listen(service: Service, host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}: {error.strerror}", where="--port", mend="give another port"
         ) from None
     return listening
+
+
+def _log_to_stderr() -> None:
+    """The service's own words, unless the program has decided where they go."""
+    logger = logging.getLogger("noria.serving")
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 def _print(line: str) -> None:

@@ -44,6 +44,7 @@ with needing("serve"):
 
 __all__ = [
     "Access",
+    "Endpoint",
     "HttpError",
     "Limits",
     "Request",

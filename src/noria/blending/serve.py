@@ -1,0 +1,64 @@
+"""The service with all that belongs to it: its snapshots, its log, the loop that learns, the console."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from noria.blending.journal import Journal
+from noria.blending.publishing import Publisher
+from noria.blending.service import Feed
+from noria.blending.service_config import ServeConfig
+from noria.core.hosting import read_token, serve
+
+__all__ = ["open_feed", "serve_feed"]
+
+
+@contextlib.contextmanager
+def open_feed(
+    source: Path | None,
+    state: Path | None,
+    config: ServeConfig,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Feed]:
+    """The service's parts, opened together and closed together.
+
+    Args:
+        source: a snapshot file, watched for a new one.
+        state: folder of the service; without one there is no log, and versions are kept nowhere.
+        config: settings.
+        clock: seconds since 1970.
+
+    Raises:
+        DataError: there is no good snapshot.
+        RunError: another service has the folder, or the disk refuses.
+    """
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(Journal(state / "log")) if state is not None else None
+        publisher = Publisher.open(state, source, clock)
+        yield Feed(publisher, config, journal=journal, clock=clock)
+
+
+def serve_feed(
+    source: Path | None,
+    state: Path | None,
+    config: ServeConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token_file: Path | None = None,
+    hosts: Sequence[str] = (),
+    access_log: bool = True,
+) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        NoriaError: what keeps it from starting.
+    """
+    token = read_token(token_file)
+    with open_feed(source, state, config) as feed:
+        service = feed.service(token=token, hosts=hosts, access_log=access_log)
+        serve(service, host=host, port=port)

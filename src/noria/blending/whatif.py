@@ -1,0 +1,132 @@
+"""What would happen if: requests that were served, ranked again with other plans.
+
+Shares, spend and value follow exactly from the candidates; outcomes do not, since other items would have been seen.
+Differences are paired by request, with Student's t interval over requests.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending.blender import Blender, Ranked
+from noria.blending.columns import Candidates
+from noria.core.stats import paired_difference
+
+__all__ = ["Recent", "Served", "what_if"]
+
+MOST_ROWS = 1_000_000
+"""Candidates kept in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A request as it was served."""
+
+    request: str
+    at: float
+    size: int
+    control: bool
+    candidates: Candidates
+    blender: Blender
+
+    def ranked(self, blender: Blender | None = None) -> Ranked:
+        """Its list: as it was, or as another blender would rank it."""
+        mask = np.zeros(len(self.candidates), np.uint64) if self.control else None
+        return (blender or self.blender).rank(self.candidates, self.size, at=self.at, mask=mask)
+
+
+class Recent:
+    """The newest served requests, as many as are asked for and memory allows."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._served: deque[Served] = deque()
+        self._rows = 0
+
+    def add(self, served: Served) -> None:
+        """Keep one, and let the oldest go."""
+        if not self.most:
+            return
+        self._served.append(served)
+        self._rows += len(served.candidates)
+        while len(self._served) > self.most or (self._rows > MOST_ROWS and len(self._served) > 1):
+            self._rows -= len(self._served.popleft().candidates)
+
+    def all(self) -> list[Served]:
+        """The newest first."""
+        return list(reversed(self._served))
+
+    def find(self, request: str) -> Served | None:
+        """The newest with that id."""
+        return next((one for one in self.all() if one.request == request), None)
+
+
+def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[str, Any]:
+    """Both rankings of the same requests, in completions per 1,000 exposures.
+
+    Args:
+        served: requests; those of the control bucket are left out.
+        before: as it is.
+        after: as it would be.
+
+    Returns:
+        {requests, exposures, moved, value, plans: {id: {share, spend}}}; value and each of a plan's figures is
+        {before, after, change: [effect, low, high]}, with None for what cannot be had.
+    """
+    requests = [one for one in served if not one.control and len(one.candidates)]
+    lists = [[one.ranked(blender) for one in requests] for blender in (before, after)]
+    shown = [np.array([len(ranked) for ranked in side], float) for side in lists]
+    values = [np.array([ranked.value.sum() for ranked in side], float) for side in lists]
+    told: dict[str, Any] = {
+        "requests": len(requests),
+        "exposures": int(shown[1].sum()),
+        "moved": _moved(*lists),
+        "value": _compared(values, shown, per=1000.0),
+        "plans": {},
+    }
+    for plan in dict.fromkeys((*before.plans, *after.plans)):
+        parts = [
+            np.array([_of_plan(ranked, plan) for ranked in side], float).reshape(-1, 2) for side in lists
+        ]
+        told["plans"][plan] = {
+            "share": _compared([part[:, 0] for part in parts], shown, per=1.0),
+            "spend": _compared([part[:, 1] for part in parts], shown, per=1000.0),
+        }
+    return told
+
+
+def _of_plan(ranked: Ranked, plan: str) -> tuple[float, float]:
+    """Places that a plan hits, and its contributions' sum; 0 for a plan that is not there."""
+    if plan not in ranked.plans:
+        return 0.0, 0.0
+    bit = ranked.plans.index(plan)
+    hit = ranked.mask >> np.uint64(bit) & np.uint64(1)
+    return float(hit.sum()), float(ranked.contributions[:, bit].sum())
+
+
+def _moved(before: Sequence[Ranked], after: Sequence[Ranked]) -> float | None:
+    """Share of places that another item holds."""
+    changed = total = 0
+    for one, two in zip(before, after, strict=True):
+        longest, both = max(len(one), len(two)), min(len(one), len(two))
+        total += longest
+        changed += longest - int((one.order[:both] == two.order[:both]).sum())
+    return changed / total if total else None
+
+
+def _compared(
+    sums: Sequence[NDArray[np.float64]], shown: Sequence[NDArray[np.float64]], *, per: float
+) -> dict[str, Any]:
+    """Sums by request over exposures, before and after, and the change with its interval."""
+    means = [float(a.sum() / n.sum()) * per if n.sum() else None for a, n in zip(sums, shown, strict=True)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = [a / n * per for a, n in zip(sums, shown, strict=True)]
+    found = paired_difference(rates[1], rates[0])
+    change = None if np.isnan(found.effect) else [found.effect, found.low, found.high]
+    return {"before": means[0], "after": means[1], "change": change}
