@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from noria.core.errors import ModelError
+from noria.mtp.data import Rows
 from noria.mtp.decoder import Decoder, Request
 from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
+from noria.mtp.heads import MTPHead, backbone_states
 from noria.mtp.recurrent import linear_layers
 from noria.mtp.sampling import SamplingParams
 from tests.mtp.tiny_models import head_of, tiny
@@ -56,6 +57,7 @@ def test_sampled_text_has_the_models_own_probabilities(family: str) -> None:
 def test_the_modules_are_as_they_were_afterwards() -> None:
     model: Any = tiny("qwen3_5")
     Decoder(model).generate([Request([1, 2], 3)])
+    backbone_states(model, Rows.of(torch.tensor([[1, 2, 3]]), segments=torch.tensor([[0, 1, 1]])))
     assert all("forward" not in vars(module) for module in model.modules())
 
 

@@ -17,6 +17,7 @@ from noria.mtp.chain import ATTENTION, ChainCache, causal_mask, shifted
 from noria.mtp.data import Rows
 from noria.mtp.layouts import Layout, layout_of
 from noria.mtp.names import ChainAttention
+from noria.mtp.recurrent import documents_apart, linear_layers
 
 __all__ = ["MTPHead", "backbone_states", "chain_attention_of"]
 
@@ -200,14 +201,17 @@ class MTPHead(nn.Module):
 @torch.no_grad()
 def backbone_states(backbone: Any, rows: Rows) -> Tensor:
     """The backbone's states after its final norm [rows, n, width], documents apart."""
-    packed = bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any())
-    positions = (
-        {"position_ids": rows.positions} if packed else {}
-    )  # transformers tells packed documents by them
-    out: Tensor = backbone.get_decoder()(
-        input_ids=rows.tokens, use_cache=False, **positions
-    ).last_hidden_state
-    return out
+    base = backbone.get_decoder()
+    if not bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any()):
+        alone: Tensor = base(input_ids=rows.tokens, use_cache=False).last_hidden_state
+        return alone
+    kinds = getattr(base.config.get_text_config(), "layer_types", None) or []
+    linear = linear_layers(base, kinds) if "linear_attention" in kinds else []
+    with documents_apart(linear, rows.segments):  # attention tells packed documents by their positions
+        packed: Tensor = base(
+            input_ids=rows.tokens, position_ids=rows.positions, use_cache=False
+        ).last_hidden_state
+    return packed
 
 
 def chain_attention_of(head: MTPHead, steps: int, wanted: ChainAttention | None = None) -> ChainAttention:

@@ -4,6 +4,9 @@ A recurrent state holds all tokens it has seen: a rejected draft cannot be hidde
 attention. So these layers take the tokens of a verification one at a time and remember the state behind each; when the
 verdict is known every row goes on from the state behind its last token that was kept. All else in the model runs on the
 whole pass at once. Prompts are taken at once, too, those of one length together, so that no row sees padding.
+
+For the same reason position numbers do not keep packed documents apart here, as they do in attention: over packed rows
+these layers take each document by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 
 from noria.core.errors import ModelError
 
-__all__ = ["RecurrentStates", "linear_layers"]
+__all__ = ["RecurrentStates", "documents_apart", "linear_layers"]
 
 
 def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
@@ -38,6 +41,64 @@ def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
                 )
             found.append(module)
     return found
+
+
+@contextlib.contextmanager
+def documents_apart(modules: Sequence[nn.Module], segments: Tensor) -> Iterator[None]:
+    """Within, the modules take each document of packed rows by itself, so that none sees what another left behind.
+
+    Args:
+        modules: the linear-attention modules.
+        segments: number of each token's document [rows, n], negative for padding, which is not computed.
+    """
+    groups = _documents(segments)
+
+    def apart(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+            out = torch.zeros_like(hidden_states)
+            for row, column, real in groups:
+                found = original(hidden_states=hidden_states[row, column], attention_mask=None)
+                out[row.expand_as(column)[real], column[real]] = found[real]
+            return out
+
+        return forward
+
+    with _replaced(modules, [apart(module.forward) for module in modules]):
+        yield
+
+
+def _documents(segments: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Documents in groups that are no larger than the rows: their row [documents, 1], columns and which are theirs.
+
+    What fills a group's shorter documents up stands behind them, where nothing of theirs sees it.
+    """
+    n = segments.shape[1]
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    row, start = (starts & (segments >= 0)).nonzero(as_tuple=True)
+    bounds = starts.nonzero()[:, 1]
+    ends = torch.cat([bounds[1:], bounds[:1]])
+    ends = ends.where(ends > 0, n)[(segments >= 0)[starts]]
+    order = (ends - start).argsort(descending=True, stable=True)
+    groups = []
+    while len(order):
+        longest = int((ends - start)[order[0]])
+        here, order = order.tensor_split([max(1, segments.numel() // longest)])
+        column = start[here][:, None] + torch.arange(longest, device=segments.device)
+        groups.append((row[here][:, None], column.clamp(max=n - 1), column < ends[here][:, None]))
+    return groups
+
+
+@contextlib.contextmanager
+def _replaced(modules: Sequence[nn.Module], forwards: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
+    """The modules with other forwards, and afterwards as they were."""
+    try:
+        for module, forward in zip(modules, forwards, strict=True):
+            module.forward = forward
+        yield
+    finally:
+        for module in modules:
+            module.__dict__.pop("forward", None)  # the class's own again
 
 
 class _States:
@@ -96,14 +157,9 @@ class RecurrentStates:
         Args:
             counts: real tokens of each row in this pass [rows]; only a prompt may have padding behind them.
         """
-        originals = [module.forward for module in self.modules]
-        try:
-            for number, (module, original) in enumerate(zip(self.modules, originals, strict=True)):
-                module.forward = self._forward(number, original, counts)
+        forwards = [self._forward(n, module.forward, counts) for n, module in enumerate(self.modules)]
+        with _replaced(self.modules, forwards):
             yield
-        finally:
-            for module in self.modules:
-                del module.forward  # the class's own again
 
     def settle(self, counts: Tensor) -> None:
         """Every row goes on from the state behind its first `counts` [rows] tokens of the last pass, at least one."""
