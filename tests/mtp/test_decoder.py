@@ -97,6 +97,29 @@ def test_matching_drafts_leave_every_sampled_token_as_it_is(model: Any, drafter:
     assert sum(sum(c.accepted) for c in fast) > 0
 
 
+@pytest.mark.parametrize("rule", ["rejection", "target_only", "match", "block"])
+def test_target_only_drafts_the_best_token_and_the_others_draw(model: Any, rule: Any) -> None:
+    """p(ŷ) is largest where ŷ is the most probable; a drawn ŷ would be accepted as rarely as by `match`."""
+
+    class Noting(TableDrafter):
+        def propose(
+            self, hidden: Tensor, tokens: Tensor, positions: Tensor, counts: Tensor, gamma: int, pick: Pick
+        ) -> None:
+            def noting(step: int, logits: Tensor) -> Tensor:
+                token = pick(step, logits)
+                best.extend((token == logits.argmax(-1)).tolist())
+                return token
+
+            super().propose(hidden, tokens, positions, counts, gamma, noting)
+
+    best: list[bool] = []
+    with torch.no_grad():
+        table = Noting(model(torch.arange(VOCAB)[:, None]).logits[:, 0])
+    Decoder(model, table, rule=rule).generate([Request([t], 40, seed=t) for t in range(VOCAB)])
+    share = sum(best) / len(best)
+    assert share == 1 if rule == "target_only" else share < 0.9
+
+
 @pytest.mark.parametrize("rule", ["rejection", "block"])
 def test_a_request_does_not_depend_on_its_company(model: Any, drafter: TableDrafter, rule: Any) -> None:
     params = SamplingParams(temperature=1.2)

@@ -197,8 +197,11 @@ class Decoder:
         drafts, probs = [], []
 
         def pick(step: int, logits: Tensor) -> Tensor:
-            q = processed(logits, batch.params, vocab=self.vocab).probs
-            token = sample(q, uniforms[:, step])
+            q, valid = processed(logits, batch.params, vocab=self.vocab)
+            if self.rule == "target_only":  # it accepts p of the draft, whichever that is
+                token = q.argmax(-1).where(valid, -1)
+            else:
+                token = sample(q, uniforms[:, step])
             drafts.append(token)
             probs.append(q)
             return token.clamp(min=0)
