@@ -160,11 +160,19 @@ def test_clusters_of_unequal_size_weigh_by_their_values():
     assert (interval.effect, interval.low, interval.high) == (0.75, 0.75, 0.75)
 
 
+def test_a_weight_counts_as_so_many_copies():
+    once = cluster_bootstrap_mean([0, 1, 4], "abb", weights=[2, 1, 3], generator=generator(), resamples=200)
+    copied = cluster_bootstrap_mean([0, 0, 1, 4, 4, 4], "aabbbb", generator=generator(), resamples=200)
+    assert once == copied
+    unknown = cluster_bootstrap_mean([0, 1, 9], "abb", weights=[1, 2, math.nan], generator=generator())
+    assert unknown.effect == pytest.approx(2 / 3)
+
+
 def test_a_single_cluster_has_no_interval():
     interval = cluster_bootstrap_mean([1.0, 2.0], "aa", generator=generator())
     assert interval.effect == 1.5
     assert math.isnan(interval.low)
-    with pytest.raises(ValueError, match="2 values in 1 clusters"):
+    with pytest.raises(ValueError, match="2 values with 2 weights in 1 clusters"):
         cluster_bootstrap_mean([1.0, 2.0], "a", generator=generator())
 
 

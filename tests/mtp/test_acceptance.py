@@ -125,6 +125,75 @@ def test_the_estimate_has_no_bias(rule: Any, writer: Any, seed: int) -> None:
     assert (exact.diff() <= 1e-15).all()
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_what_a_round_kept_given_the_text_is_what_it_keeps_on_average(rule: Any) -> None:
+    """Weighed by the chance of each text, K_j gives A_j again; and it falls with j in every single text."""
+    vocab, steps = 3, 3
+    target, draft = tables(vocab, steps, seed=4)
+    mean = torch.zeros(steps, dtype=torch.float64)
+    for text in itertools.product(range(vocab), repeat=steps):
+        p, tokens = along(target, text), torch.tensor(text)
+        kept = acc.kept_rates(p, along(draft, text), tokens, rule)
+        assert (kept.diff() <= 0).all()
+        mean += p.gather(-1, tokens[:, None]).prod() * kept
+    torch.testing.assert_close(mean, acc.enumerated_prefix_rates(target, draft, rule), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rounds_of_a_decoder_stand_where_the_weights_say(rule: Any) -> None:
+    """A text of known laws, easy here and hard there: rounds are simulated, and counted at every position."""
+    vocab, n, gamma, runs = 4, 9, 2, 60_000
+    sharp = torch.tensor([3.0, 3.0, 3.0, 0.4, 0.4, 3.0, 3.0, 3.0, 0.4])[:, None]
+    p = (sharp * law(n, vocab, seed=11).log()).softmax(-1)  # of the token at each place, whatever came before
+    q = (0.7 * p.log() + 0.3 * law(n, vocab, seed=12).log()).softmax(-1)
+    roots = torch.arange(n) < n - gamma
+    generator = torch.Generator().manual_seed(0)
+    at, counts = torch.zeros(runs, dtype=torch.long), torch.zeros(n)
+    kept_at = torch.zeros(gamma)
+    while (here := roots[at.clamp(max=n - 1)] & (at < n)).any():
+        counts += torch.bincount(at[here], minlength=n)
+        places = (at[:, None] + torch.arange(gamma + 1)).clamp(max=n - 1)
+        drafts = sample(q[places[:, :gamma]], torch.rand(runs, gamma, generator=generator))
+        if rule == "target_only":
+            drafts = q.argmax(-1)[places[:, :gamma]]
+        kept = verify(
+            drafts,
+            p[places].float(),
+            q[places[:, :gamma]].float(),
+            rule=rule,
+            accept=torch.rand(runs, gamma, generator=generator, dtype=torch.float64),
+            residual=torch.rand(runs, gamma + 1, generator=generator, dtype=torch.float64),
+        ).accepted
+        kept_at += torch.stack([(kept[here] > j).sum() for j in range(gamma)])
+        at = torch.where(here, at + kept + 1, n)
+
+    texts = sample(p.expand(8000, -1, -1), torch.rand(8000, n, generator=generator))
+    windows = (torch.arange(n)[:, None] + torch.arange(gamma)).clamp(max=n - 1)
+    chains = p[windows].expand(8000, -1, -1, -1), q[windows].expand(8000, -1, -1, -1), texts[:, windows]
+    whole = roots.expand(8000, -1)
+    starts = acc.round_starts(acc.kept_rates(*chains, rule), whole)
+    torch.testing.assert_close(starts.mean(0), counts.double() / runs, rtol=0, atol=0.012)
+    rounds = acc.summarise(acc.unbiased_prefix_rates(*chains, rule)[whole], starts[whole])
+    torch.testing.assert_close(rounds.prefix, kept_at.double() / counts.sum(), rtol=0, atol=0.008)
+    alike = acc.summarise(acc.unbiased_prefix_rates(*chains, rule)[whole])
+    assert abs(alike.length - rounds.length) > 0.02, "positions are another average"
+
+
+def test_where_rounds_begin() -> None:
+    everything, nothing = torch.ones(1, 7, 2), torch.zeros(1, 7, 2)
+    roots = torch.tensor([[True] * 4 + [False] + [True] * 2])
+    assert acc.round_starts(everything, roots).tolist() == [[1, 0, 0, 1, 0, 1, 0]]
+    assert acc.round_starts(nothing, roots).tolist() == [[1, 1, 1, 1, 0, 1, 1]]
+    broken = nothing.index_fill(1, torch.tensor([2]), math.nan)
+    torch.testing.assert_close(
+        acc.round_starts(broken, roots),
+        torch.tensor([[1, 1, 1, math.nan, 0, 1, 1]], dtype=torch.float64),
+        equal_nan=True,
+    )
+    with pytest.raises(DataError, match="roots"):
+        acc.round_starts(everything, roots[:, 1:])
+
+
 def test_the_papers_product_is_biased_from_the_second_step_on() -> None:
     target, draft = tables(3, 3, seed=1)
     exact = acc.enumerated_prefix_rates(target, draft, "rejection")

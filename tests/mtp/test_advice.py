@@ -64,6 +64,12 @@ def test_what_is_unknown_is_not_used() -> None:
         advise([math.nan], TIMES)
 
 
+def test_each_number_of_drafts_may_have_rates_of_its_own() -> None:
+    own = {1: [0.8], 3: [0.7, 0.5, 0.4]}
+    apart = advise(own, Timing(10.0, {1: 11.0, 2: 12.0, 3: 13.0}, 1.0))
+    assert [(o.gamma, o.length.effect) for o in apart.options] == [(1, 1.8), (3, pytest.approx(2.6))]
+
+
 def test_rules_are_compared_each_at_its_best() -> None:
     rates: Any = {"target_only": [0.5, 0.3, 0.1], "rejection": [0.8, 0.6, 0.5]}
     advice = advise_rule(rates, TIMES)

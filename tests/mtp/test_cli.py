@@ -78,6 +78,11 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
     lengths = {rule: found["accept_length"]["mean"] for rule, found in scored["rules"].items()}
     # Of one draft and one target, block keeps no less than rejection, which keeps no less than match.
     assert 1 < lengths["match"] <= lengths["rejection"] <= lengths["block"] <= 3
+    for found in scored["rules"].values():
+        assert found["accept_length"]["mean"] == pytest.approx(
+            1 + sum(rate["mean"] for rate in found["prefix_rates"])
+        )
+        assert found["over_positions"]["accept_length"]["mean"] != found["accept_length"]["mean"]
     assert (here / "run" / "evaluation" / "evaluation.html").exists()
 
     done = noria("export", "run", "-o", "model", "--gamma", "2")
@@ -197,6 +202,9 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
         (["eval", "small", "--data", "TEXT", "--rules", "luck"], "no rule 'luck'"),
         (["eval", "empty", "--data", "TEXT"], "empty"),
         (["advise", "small", "--data", "TEXT", "--gammas", "x"], "--gammas"),
+        (["advise", "small", "--data", "TEXT", "--gammas", "1.5"], "no list of counts"),
+        (["advise", "small", "--data", "TEXT", "--gammas", "0,33"], "some of 1 … 32"),
+        (["advise", "small", "--data", "TEXT", "--gammas", ""], "--gammas"),
         (["audit", "small", "--engine", "hope"], "no engine 'hope'"),
         (["audit", "small", "--server", "127.0.0.1"], "--server"),
         (["sample", "small", "--prompts", "TEXT", "-o", "out.txt"], ".jsonl"),

@@ -101,6 +101,7 @@ def cluster_bootstrap_mean(
     clusters: Sequence[object],
     *,
     generator: np.random.Generator,
+    weights: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
 ) -> Interval:
@@ -110,6 +111,7 @@ def cluster_bootstrap_mean(
         values: [n]; NaN is left out.
         clusters: [n] which cluster each value is of.
         generator: draws the resamples.
+        weights: [n], not negative: how much each value counts, all the same by default; one of NaN is left out.
         level: confidence, in (0, 1).
         resamples: how many.
 
@@ -117,13 +119,14 @@ def cluster_bootstrap_mean(
         The interval, whose `n` counts clusters; its ends are NaN when fewer than two clusters are left.
     """
     array = np.asarray(values, dtype=float)
-    if len(array) != len(clusters):
-        raise ValueError(f"{len(array)} values in {len(clusters)} clusters")
+    weigh = np.ones(len(array)) if weights is None else np.asarray(weights, dtype=float)
+    if not len(array) == len(clusters) == len(weigh):
+        raise ValueError(f"{len(array)} values with {len(weigh)} weights in {len(clusters)} clusters")
     numbers: dict[object, int] = {}
     index = np.array([numbers.setdefault(c, len(numbers)) for c in clusters], dtype=int)
-    kept = ~np.isnan(array)
-    sums = np.bincount(index[kept], weights=array[kept], minlength=len(numbers)).astype(float)
-    sizes = np.bincount(index[kept], minlength=len(numbers)).astype(float)
+    kept = ~np.isnan(array * weigh)
+    sums = np.bincount(index[kept], weights=(array * weigh)[kept], minlength=len(numbers)).astype(float)
+    sizes = np.bincount(index[kept], weights=weigh[kept], minlength=len(numbers)).astype(float)
     return _bootstrap(sums[sizes > 0], sizes[sizes > 0], generator, level, resamples)
 
 

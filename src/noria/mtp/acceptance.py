@@ -18,6 +18,11 @@ simple: U_j = min(U_{j−1} p_j, Q_j) with U_0 = 1 and Q_j = Π_{i≤j} q_i. (It
 probability w_j = min(1, w_{j−1} p_j/q_j), so A_j = E_q[w_j], and U_j = w_j Q_j.) Since M_j ≤ U_j ≤ P_j, its A_j is
 never smaller.
 
+Two averages of A_j must not be mixed up either. Over the *positions* of a text every token counts the same, as in a
+loss. A decoder does not visit all positions: where much is accepted it takes long steps, so its *rounds* stand where
+less is. What engines report is the average over rounds; on text of easy and hard stretches it is the smaller one.
+`round_starts` gives the weight of each position that turns the first into the second.
+
 What cannot be had is NaN: the rate of a row that is no distribution, of a step behind one that is masked out, or
 of text that cannot be the target's own. It is never 0.
 """
@@ -46,11 +51,13 @@ __all__ = [
     "enumerated_prefix_rates",
     "factorised_prefix_rates",
     "is_distribution",
+    "kept_rates",
     "overlap",
     "prefix_rates",
     "rejection_gain",
     "rejection_wins",
     "residual",
+    "round_starts",
     "summarise",
     "unbiased_prefix_rates",
 ]
@@ -68,7 +75,7 @@ def is_distribution(probs: Tensor) -> Tensor:
     """Whether each row is finite, not negative, and sums to 1 within 1 %; [..., vocab] to bool [...]."""
     wide = _wide(probs)
     mass = wide.sum(-1)  # not finite if any of it is not
-    return (wide >= 0).all(-1) & ((mass - 1).abs() <= MASS_TOLERANCE)
+    return (wide.amin(-1) >= 0) & ((mass - 1).abs() <= MASS_TOLERANCE)
 
 
 def overlap(target: Tensor, draft: Tensor) -> Tensor:
@@ -277,11 +284,83 @@ def unbiased_prefix_rates(
         rates = _block_rates(p, q, p_y, q_y, written_by)
     else:
         if written_by == "target":
-            weight = {"rejection": (q_y / p_y).clamp(max=1), "target_only": best.to(p), "match": q_y}[rule]
+            weight = _kept(p_y, q_y, best, rule)
         else:
             weight = {"rejection": (p_y / q_y).clamp(max=1), "target_only": p_y, "match": p_y}[rule]
         rates = _before(weight) * acceptance_rate(p, q, rule)
     return rates.where(reached, torch.nan)
+
+
+def kept_rates(
+    target: Tensor, draft: Tensor, tokens: Tensor, rule: Rule, *, valid: Tensor | None = None
+) -> Tensor:
+    """K_j = P(a round keeps at least j drafts | the text that came of it), along the target's own text.
+
+    A round that leaves the text y behind has kept draft i with probability a_i(y_i)/p_i(y_i), so K_j = Π_{i≤j} a_i/p_i:
+    of min(1, q/p), 1[y = argmax q] and q(y), by rule. For `block`, U_j/P_j = min(1, min_{k≤j} Π_{i≤k} q_i/p_i).
+
+    Args:
+        target: p [..., steps, vocab], as in `unbiased_prefix_rates`.
+        draft: q [..., steps, vocab].
+        tokens: y [..., steps] int64, what the target wrote; a negative one ends the chain.
+        rule: how drafts would be verified.
+        valid: which steps may be read [..., steps] bool, all by default.
+
+    Returns:
+        [..., steps]; NaN from the first step on that cannot be read, or whose token the target cannot have drawn.
+
+    Raises:
+        ConfigError: an unknown rule.
+        DataError: shapes that do not fit, or tokens outside the vocabulary.
+    """
+    _known(rule)
+    p, q = _pair(target, draft)
+    readable = _readable(p, q, valid)
+    taken = _checked_tokens(tokens, p)
+    p_y, q_y = _at(p, taken), _at(q, taken)
+    if rule == "block":
+        kept = (q_y.log() - p_y.log()).cumsum(-1).clamp(max=0)
+        kept = kept.cummin(-1).values.exp() if kept.shape[-1] else kept
+    else:
+        kept = _kept(p_y, q_y, taken == q.argmax(-1), rule).cumprod(-1)
+    known = readable & ((tokens >= 0) & (p_y > 0)).long().cumprod(-1).bool()
+    return kept.where(known, torch.nan)
+
+
+def round_starts(kept: Tensor, roots: Tensor) -> Tensor:
+    """s_t = P(a round of drafts begins behind token t | the text), the weight of position t in a decoder's averages.
+
+    A round that keeps m drafts emits m + 1 tokens, so s_t = Σ_{m ≤ γ} s_{t−m−1} (K_m − K_{m+1}) with the K of
+    t − m − 1, K_0 = 1 and K_{γ+1} = 0; s = 1 where a text begins. Then Σ_t s_t Â_{t,j} / Σ_t s_t is the share of
+    rounds whose first j drafts are all accepted.
+
+    Args:
+        kept: K [rows, n, γ] of each root, from `kept_rates`.
+        roots: which positions are roots of whole chains [rows, n] bool. The first of a stretch of roots begins a text.
+
+    Returns:
+        [rows, n] float64; 0 where there is no root, NaN behind a root whose K is NaN.
+
+    Raises:
+        DataError: shapes that do not fit.
+    """
+    if kept.ndim != 3 or kept.shape[:2] != roots.shape:
+        raise DataError(
+            f"rates {list(kept.shape)} for roots {list(roots.shape)}", mend="give [rows, n, steps]"
+        )
+    k = torch.nn.functional.pad(kept.double(), (0, 1))
+    ends = torch.cat([1 - k[..., :1], k[..., :-1] - k[..., 1:]], -1)  # P(m are kept), m = 0 … γ
+    ends = ends.where(roots[..., None], 0.0)
+    starts = torch.zeros(roots.shape, dtype=torch.float64, device=kept.device)
+    begins = roots.clone()
+    begins[:, 1:] &= ~roots[:, :-1]
+    text = begins.cumsum(1)
+    for t in range(roots.shape[1]):
+        window = slice(max(0, t - ends.shape[-1]), t)
+        came = starts[:, window].flip(1) * ends[:, window].flip(1).diagonal(dim1=1, dim2=2)
+        came = came.where(text[:, window].flip(1) == text[:, t : t + 1], 0.0).sum(1)
+        starts[:, t] = came.where(roots[:, t], 0.0).masked_fill(begins[:, t], 1.0)
+    return starts
 
 
 def factorised_prefix_rates(
@@ -346,7 +425,7 @@ class ChainAcceptance:
         return float(accept_rate(self.prefix))
 
 
-def summarise(chains: Tensor) -> ChainAcceptance:
+def summarise(chains: Tensor, weights: Tensor | None = None) -> ChainAcceptance:
     """The mean over all chains that are known to their last step.
 
     A chain cut short (the end of a text, a masked step) counts at no step, so that all A_j are of one set of chains.
@@ -355,10 +434,15 @@ def summarise(chains: Tensor) -> ChainAcceptance:
 
     Args:
         chains: [..., steps], of `unbiased_prefix_rates` or `factorised_prefix_rates`.
+        weights: of each chain [...]: those of `round_starts` make it the mean over a decoder's rounds; equal by
+            default. A chain whose weight is NaN is not known.
     """
     rows = chains.reshape(-1, chains.shape[-1]).double()
-    known = rows[~rows.isnan().any(-1)]
-    return ChainAcceptance(known.mean(0), len(known), len(rows) - len(known))
+    weigh = torch.ones_like(rows[:, 0]) if weights is None else weights.reshape(-1).to(rows)
+    there = ~(rows.isnan().any(-1) | weigh.isnan())
+    known, weigh = rows[there], weigh[there]
+    prefix = (known * weigh[:, None]).sum(0) / weigh.sum()
+    return ChainAcceptance(prefix, len(known), len(rows) - len(known))
 
 
 # --- helpers -------------------------------------------------------------------------------------------------
@@ -369,6 +453,11 @@ def _accepted_mass(p: Tensor, q: Tensor, rule: Rule) -> Tensor:
     if rule == "target_only":
         return torch.zeros_like(p).scatter(-1, q.argmax(-1, keepdim=True), 1.0) * p
     return p * q if rule == "match" else torch.minimum(p, q)
+
+
+def _kept(p_y: Tensor, q_y: Tensor, best: Tensor, rule: Rule) -> Tensor:
+    """a(y)/p(y) of the target's own tokens, by every rule but `block`."""
+    return {"rejection": (q_y / p_y).clamp(max=1), "target_only": best.to(p_y), "match": q_y}[rule]
 
 
 def _block_rates(p: Tensor, q: Tensor, p_y: Tensor, q_y: Tensor, written_by: Writer) -> Tensor:

@@ -6,7 +6,8 @@ drafts a token takes one decode step. So the speed-up is
     S(γ) = L(γ) t_step / (t_verify(γ) + γ t_draft),    L(γ) = 1 + Σ_{j≤γ} A_j
 
 with all times taken at the batch size that is served: what is nearly free for one request is not for a hundred.
-`noria.mtp.acceptance` has the prefix rates A_j; those of `rejection` and `block` depend on γ no more than the others'.
+The prefix rates A_j are averages over a decoder's rounds (`noria.mtp.evaluate.Averages`), not over the positions of a
+text: rounds stand where less is accepted, and with another γ they stand elsewhere.
 """
 
 from __future__ import annotations
@@ -124,7 +125,11 @@ def speed_up(length: float, timing: Timing, gamma: int) -> float:
     return length / break_even_length(timing, gamma)
 
 
-def advise(prefix: Sequence[float | Interval], timing: Timing, *, least: float = 1.0) -> Advice:
+Rates = Sequence[float | Interval]
+"""A_1, A_2, …"""
+
+
+def advise(prefix: Rates | Mapping[int, Rates], timing: Timing, *, least: float = 1.0) -> Advice:
     """The best γ, or that MTP should not be used.
 
     The speed-up rises with every A_j, so its interval runs from all lower ends to all upper ends. It is not narrower
@@ -133,7 +138,8 @@ def advise(prefix: Sequence[float | Interval], timing: Timing, *, least: float =
     intervals.
 
     Args:
-        prefix: A_1, A_2, … as numbers or with intervals; a NaN and what follows it are unknown. A 1-D tensor will do.
+        prefix: A_1, A_2, … as numbers or with intervals, for each γ or for all; a NaN and what follows it are unknown.
+            A 1-D tensor will do.
         timing: what a round costs.
         least: the speed-up that would make it worth the trouble.
 
@@ -143,11 +149,14 @@ def advise(prefix: Sequence[float | Interval], timing: Timing, *, least: float =
     """
     if not (math.isfinite(least) and least > 0):
         raise ConfigError(f"{least}", where="least", mend="1 is no speed-up")
-    rates = _checked([r if isinstance(r, Interval) else _bare(float(r)) for r in prefix])
-    options = [_option(rates[:n], timing) for n in sorted(timing.verify) if n <= len(rates)]
+    wanted = sorted(timing.verify)
+    by_gamma = prefix if isinstance(prefix, Mapping) else dict.fromkeys(wanted, prefix)
+    rates = {n: _checked(by_gamma[n]) for n in wanted if n in by_gamma}
+    options = [_option(known[:n], timing) for n, known in rates.items() if n <= len(known)]
     if not options:
+        most = max((len(known) for known in rates.values()), default=0)
         raise DataError(
-            f"prefix rates are known up to step {len(rates)}, verification was timed for γ = {sorted(timing.verify)}",
+            f"prefix rates are known up to step {most}, verification was timed for γ = {sorted(timing.verify)}",
             mend="measure both for one γ at least",
         )
     best = max(options, key=lambda option: option.speed_up.effect)
@@ -157,7 +166,7 @@ def advise(prefix: Sequence[float | Interval], timing: Timing, *, least: float =
 
 
 def advise_rule(
-    prefix: Mapping[Rule, Sequence[float | Interval]],
+    prefix: Mapping[Rule, Rates | Mapping[int, Rates]],
     timing: Timing | Mapping[Rule, Timing],
     *,
     least: float = 1.0,
@@ -226,10 +235,11 @@ def _bare(rate: float) -> Interval:
     return Interval(rate, math.nan, math.nan, 0)
 
 
-def _checked(rates: list[Interval]) -> list[Interval]:
+def _checked(rates: Rates) -> list[Interval]:
     """The rates up to the first that is unknown."""
     known: list[Interval] = []
-    for step, rate in enumerate(rates, start=1):
+    for step, found in enumerate(rates, start=1):
+        rate = found if isinstance(found, Interval) else _bare(float(found))
         if math.isnan(rate.effect):
             break
         where = f"A_{step}"

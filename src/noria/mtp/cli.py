@@ -167,8 +167,9 @@ def train(
     click.echo(f"run     {done.folder}   {done.step:,} steps")
     if done.score is not None:
         lengths = ", ".join(
-            f"{found.length.effect:.2f} by {rule.replace('_', '-')}"
+            f"{served.length.effect:.2f} by {rule.replace('_', '-')}"
             for rule, found in done.score.rules.items()
+            for served in found.served.values()
         )
         click.echo(f"length  {lengths}, on held-out text")
     click.echo(f"report  {done.report}")
@@ -237,14 +238,21 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(results, indent=1))
         return
-    lines = [["rule", "accept length", "95 %", *(f"A{n}" for n in range(1, gamma + 1))]]
+    places = [f"A{n}" for n in range(1, gamma + 1)]
+    lines = [["rule", "accept length", "95 %", *places, "over positions"]]
     for rule, found in results["rules"].items():
-        own = found["accept_length"]
+        own, alike = found["accept_length"], found["over_positions"]["accept_length"]
         rates = [f"{rate['mean']:.3f}" for rate in found["prefix_rates"]]
-        lines.append([rule.replace("_", "-"), f"{own['mean']:.3f}", _span(own), *rates])
+        lines.append(
+            [rule.replace("_", "-"), f"{own['mean']:.3f}", _span(own), *rates, f"{alike['mean']:.3f}"]
+        )
     click.echo(table(lines))
     click.echo(
-        f"\n{results['chains']:,} chains; entropy {results['target_entropy']:.3f} nats of the policy, "
+        "\naccept length: tokens a round of a decoder; An: rounds whose first n drafts are all accepted;\n"
+        "over positions: the accept length if every token of the text counted the same"
+    )
+    click.echo(
+        f"{results['chains']:,} chains; entropy {results['target_entropy']:.3f} nats of the policy, "
         f"{results['draft_entropy']:.3f} of the head"
     )
     click.echo(f"report  {page}\ndata    {page.with_suffix('.json')}")
@@ -301,7 +309,7 @@ def advise(
         source,
         data,
         batch_size=batch_size,
-        gammas=[int(g) for g in numbers(gammas, "--gammas", "1,2,3") or []],
+        gammas=_counts(gammas),
         params=_drawn(temperature, top_k, top_p, min_p),
         context=context,
         rounds=rounds,
@@ -521,6 +529,15 @@ def _rules(text: str) -> list[Rule]:
         if name not in known:
             raise ConfigError(f"no rule {name!r}", where="--rules", mend=f"choose from {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names)] or list(known.values())
+
+
+def _counts(text: str) -> list[int]:
+    from noria.core.errors import ConfigError
+
+    found = numbers(text, "--gammas", "1,2,3") or []
+    if any(not number.is_integer() for number in found):
+        raise ConfigError(f"{text!r} is no list of counts", where="--gammas", mend="write it as 1,2,3")
+    return [int(number) for number in found]
 
 
 def _span(value: dict[str, Any], *, digits: int = 3) -> str:

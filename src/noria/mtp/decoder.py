@@ -198,10 +198,9 @@ class Decoder:
 
         def pick(step: int, logits: Tensor) -> Tensor:
             q, valid = processed(logits, batch.params, vocab=self.vocab)
-            if self.rule == "target_only":  # it accepts p of the draft, whichever that is
-                token = q.argmax(-1).where(valid, -1)
-            else:
-                token = sample(q, uniforms[:, step])
+            # Target-only accepts p of the draft, however that was chosen.
+            best = self.rule == "target_only"
+            token = q.argmax(-1).where(valid, -1) if best else sample(q, uniforms[:, step])
             drafts.append(token)
             probs.append(q)
             return token.clamp(min=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from noria.core.errors import DataError
 from noria.core.stats import Interval, cluster_bootstrap_mean
@@ -16,6 +17,8 @@ from noria.mtp.acceptance import (
     ChainAcceptance,
     accept_length,
     factorised_prefix_rates,
+    kept_rates,
+    round_starts,
     summarise,
     unbiased_prefix_rates,
 )
@@ -26,20 +29,20 @@ from noria.mtp.heads import MTPHead, backbone_states
 from noria.mtp.names import ChainAttention, Rule
 from noria.mtp.sampling import SamplingParams, processed
 
-__all__ = ["HeadScore", "RuleScore", "evaluate_head"]
+__all__ = ["Averages", "HeadScore", "RuleScore", "evaluate_head"]
 
 LARGEST = 2**25
 """Probabilities held at once for each side."""
 
 
 @dataclass(frozen=True)
-class RuleScore:
-    """A head under one rule of verification.
+class Averages:
+    """Acceptance over many chains, with intervals; a document is a cluster.
 
     Attributes:
-        chains: prefix and conditional rates, accept length, by the estimator without bias.
-        length: the accept length with its interval, a row of text a cluster.
-        rates: the prefix rate of each step with its interval.
+        chains: prefix and conditional rates, accept length.
+        length: the accept length.
+        rates: the prefix rate of each step.
     """
 
     chains: ChainAcceptance
@@ -48,14 +51,26 @@ class RuleScore:
 
 
 @dataclass(frozen=True)
+class RuleScore(Averages):
+    """A head under one rule of verification, averaged over the positions of the text, where every token counts alike.
+
+    Attributes:
+        served: averaged over the rounds of a decoder that wrote the text, by its number of drafts: what engines report.
+    """
+
+    served: Mapping[int, Averages]
+
+
+@dataclass(frozen=True)
 class HeadScore:
     """A head on some text.
 
     Attributes:
         rules: by rule of verification.
-        factorised: the accept length by the paper's product, which is biased, under rejection.
+        factorised: the accept length by the paper's product, which is biased, under rejection, over positions.
         target_entropy: mean of H(p) over the chains' steps, nats.
         draft_entropy: mean of H(q), nats.
+        entropy_range: the 5th and the 95th percentile of a document's mean H(p), nats: where the head was measured.
         chains: how many were read.
     """
 
@@ -63,6 +78,7 @@ class HeadScore:
     factorised: float
     target_entropy: float
     draft_entropy: float
+    entropy_range: tuple[float, float]
     chains: int
 
 
@@ -73,6 +89,7 @@ def evaluate_head(
     rows: Rows,
     *,
     gamma: int = 3,
+    served: Sequence[int] | None = None,
     rules: Sequence[Rule] = ("rejection", "target_only"),
     params: SamplingParams | None = None,
     vocab: int | None = None,
@@ -91,6 +108,7 @@ def evaluate_head(
         head: its head.
         rows: the text.
         gamma: drafts a round.
+        served: the numbers of drafts a round, up to `gamma`, to average over rounds with; `gamma` alone by default.
         rules: of verification.
         params: temperature and filters, for both sides.
         vocab: how many logits are real tokens; all by default.
@@ -104,8 +122,10 @@ def evaluate_head(
     """
     params = params or SamplingParams()
     device = next(head.parameters()).device
-    found: dict[Rule, list[torch.Tensor]] = {rule: [] for rule in rules}
-    product, nats, clusters = [], [], []
+    found: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
+    kept: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
+    product, nats, roots = [], [], []
+    clusters: list[int] = []
     output: Any = head.output
     head.eval()
     for start in range(0, len(rows), batch_size):
@@ -122,7 +142,8 @@ def evaluate_head(
         )
         whole = aligned.valid.all(-1)
         row, root = whole.nonzero(as_tuple=True)
-        clusters += (row + start).tolist()
+        clusters += ((row + start) * rows.segments.shape[1] + batch.segments[row, root]).tolist()
+        roots.append(whole.cpu())
         flat = hidden.flatten(0, 1)
         most = max(1, LARGEST // (gamma * output.weight.shape[0]))
         for first in range(0, len(row), most):
@@ -132,31 +153,65 @@ def evaluate_head(
             tokens = aligned.tokens[at, t]
             for rule in rules:
                 found[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
+                kept[rule].append(kept_rates(p, q, tokens, rule).cpu())
             product.append(factorised_prefix_rates(p, q, "rejection").cpu())
             nats.append(torch.stack([entropy(p).mean(-1), entropy(q).mean(-1)], -1).cpu())
         if on_rows is not None:
             on_rows(min(len(rows), start + batch_size))
     if not clusters:
         raise DataError(f"no document holds a chain of {gamma} steps", where="data", mend="give longer text")
-    means = torch.cat(nats).nanmean(0)
-    scores = {rule: _score(torch.cat(chains), clusters, seed) for rule, chains in found.items()}
+    entropies = torch.cat(nats)
+    means = entropies.nanmean(0)
+    where = torch.cat(roots)
+
+    def scored(rule: Rule) -> RuleScore:
+        chains, along = torch.cat(found[rule]), torch.cat(kept[rule])
+        averages = _averages(chains, clusters, seed)
+        rounds = {
+            g: _averages(chains[:, :g], clusters, seed, _weights(along[:, :g], where))
+            for g in ([gamma] if served is None else served)
+        }
+        return RuleScore(averages.chains, averages.length, averages.rates, rounds)
+
     return HeadScore(
-        rules=scores,
+        rules={rule: scored(rule) for rule in rules},
         factorised=summarise(torch.cat(product)).length,
         target_entropy=float(means[0]),
         draft_entropy=float(means[1]),
+        entropy_range=_spread(entropies[:, 0], clusters),
         chains=len(clusters),
     )
 
 
-def _score(chains: torch.Tensor, clusters: Sequence[int], seed: int) -> RuleScore:
-    def interval(values: torch.Tensor) -> Interval:
+def _weights(kept: Tensor, roots: Tensor) -> Tensor:
+    """How often a decoder's round begins at each chain [chains], of K [chains, γ] at the roots [rows, n]."""
+    whole = torch.zeros(*roots.shape, kept.shape[1], dtype=kept.dtype)
+    whole[roots] = kept
+    return round_starts(whole, roots)[roots]
+
+
+def _averages(chains: Tensor, clusters: Sequence[int], seed: int, weights: Tensor | None = None) -> Averages:
+    weigh = None if weights is None else weights.numpy()
+
+    def interval(values: Tensor) -> Interval:
         generator = np.random.default_rng(seed)
-        return cluster_bootstrap_mean(values.double().numpy(), clusters, generator=generator, resamples=2000)
+        return cluster_bootstrap_mean(
+            values.double().numpy(), clusters, generator=generator, weights=weigh, resamples=2000
+        )
 
     whole = chains.masked_fill(chains.isnan().any(-1, keepdim=True), math.nan)
-    return RuleScore(
-        chains=summarise(chains),
+    return Averages(
+        chains=summarise(chains, weights),
         length=interval(accept_length(whole)),
         rates=tuple(interval(whole[:, step]) for step in range(whole.shape[1])),
     )
+
+
+def _spread(nats: Tensor, clusters: Sequence[int]) -> tuple[float, float]:
+    """The 5th and 95th percentile of a document's mean entropy."""
+    index = np.unique(clusters, return_inverse=True)[1]
+    known = ~nats.isnan().numpy()
+    values = np.bincount(index[known], weights=nats.double().numpy()[known])
+    means = values / np.bincount(index[known])
+    low, high = np.nanquantile(means, [0.05, 0.95])
+    return float(low), float(high)

@@ -36,10 +36,10 @@ from noria.mtp.data import Rows, Samples, read_samples
 from noria.mtp.decoder import Decoder
 from noria.mtp.drafter import HeadDrafter
 from noria.mtp.engines import decoder_engine, law_of, transformers_engine
-from noria.mtp.evaluate import HeadScore, evaluate_head
+from noria.mtp.evaluate import Averages, HeadScore, evaluate_head
 from noria.mtp.generation import Sampled, read_prompts, sample_to_file
 from noria.mtp.losses import LossTerms
-from noria.mtp.names import Rule
+from noria.mtp.names import MAX_GAMMA, Rule
 from noria.mtp.opening import Opened, fresh_or_stored, open_policy
 from noria.mtp.pages import write_rl_page, write_run_page, write_score_page
 from noria.mtp.rl_log import judge, read_rl_log
@@ -271,7 +271,9 @@ def _scored(
     params: SamplingParams,
     batch_size: int,
     said: Progress,
+    served: Sequence[int] | None = None,
 ) -> HeadScore:
+    """Score a head as it drafts, also where it was trained with another chain attention."""
     task = said.task("score", len(rows))
     assert opened.head is not None
     score = evaluate_head(
@@ -279,11 +281,11 @@ def _scored(
         opened.head,
         rows,
         gamma=gamma,
+        served=served,
         rules=rules,
         params=params,
         vocab=opened.policy.vocab,
         batch_size=batch_size,
-        chain_attention=None if opened.config is None else opened.config.chain_attention,
         on_rows=task.at,
     )
     task.done()
@@ -291,26 +293,31 @@ def _scored(
 
 
 def score_record(score: HeadScore) -> dict[str, Any]:
-    """A score as JSON values."""
+    """A score as JSON values: averages over a decoder's rounds, and over positions beside them."""
 
     def interval(value: Interval) -> dict[str, float | None]:
         ends = {"mean": value.effect, "low": value.low, "high": value.high}
         return {name: _known(end) for name, end in ends.items()}
 
+    def averages(found: Averages) -> dict[str, Any]:
+        return {
+            "accept_length": interval(found.length),
+            "prefix_rates": [interval(rate) for rate in found.rates],
+            "conditional_rates": [_known(rate) for rate in found.chains.conditional.tolist()],
+        }
+
+    gamma = len(next(iter(score.rules.values())).rates)
     return {
-        "gamma": len(next(iter(score.rules.values())).rates),
+        "gamma": gamma,
         "chains": score.chains,
         "target_entropy": score.target_entropy,
+        "target_entropy_range": list(score.entropy_range),
         "draft_entropy": score.draft_entropy,
-        "accept_length_factorised": score.factorised,
         "rules": {
-            rule: {
-                "accept_length": interval(found.length),
-                "prefix_rates": [interval(rate) for rate in found.rates],
-                "conditional_rates": found.chains.conditional.tolist(),
-            }
+            rule: averages(found.served[gamma]) | {"over_positions": averages(found)}
             for rule, found in score.rules.items()
         },
+        "over_positions_factorised": score.factorised,
     }
 
 
@@ -412,7 +419,7 @@ def advise(
         source: run, model with a head, or `small`.
         data: text that the policy wrote with the same `params`.
         batch_size: requests that are decoded together.
-        gammas: the numbers of drafts a round that are considered.
+        gammas: the numbers of drafts a round that are considered; those that the head cannot draft are left out.
         params: temperature and filters.
         context: tokens before the ones that are timed.
         rounds: timed of each kind of pass.
@@ -435,18 +442,22 @@ def advise(
         trust_remote_code=trust_remote_code,
     )
     assert opened.head is not None
-    if not opened.head.recursive:
-        gammas = [g for g in gammas if g <= opened.head.layers]
+    most = MAX_GAMMA if opened.head.recursive else opened.head.layers
+    wanted = sorted({g for g in gammas if 1 <= g <= most})
+    if not wanted:
+        raise ConfigError(
+            f"{list(gammas)} drafts a round", where="--gammas", mend=f"give some of 1 … {most} for this head"
+        )
     params = params or SamplingParams(temperature=1.0 if opened.config is None else opened.config.temperature)
     rules: tuple[Rule, ...] = ("rejection", "target_only")
     with progress or Progress(quiet=True) as said:
         samples = _samples(data, opened.policy, length, said)
-        score = _scored(opened, samples.rows, max(gammas), rules, params, 8, said)
+        score = _scored(opened, samples.rows, wanted[-1], rules, params, 8, said, wanted)
         task = said.task("time")
         timing = measure(
             opened.policy.model,
             opened.head,
-            gammas=gammas,
+            gammas=wanted,
             batch_size=batch_size,
             context=context,
             rounds=rounds,
@@ -454,7 +465,7 @@ def advise(
             vocab=opened.policy.vocab,
         )
         task.done()
-    rates = {rule: score.rules[rule].rates for rule in rules}
+    rates = {rule: {g: score.rules[rule].served[g].rates for g in wanted} for rule in rules}
     return advise_rule(rates, timing, least=least), timing
 
 

@@ -38,7 +38,8 @@ class DriftMonitor:
     """Compares served acceptance with what was predicted for the head.
 
     Args:
-        predicted: prefix rates A_1, A_2, … with intervals, as `noria.mtp.evaluate` gives them.
+        predicted: prefix rates A_1, A_2, … with intervals, averaged over rounds as served ones are: those of
+            `noria.mtp.evaluate`, `score.rules[rule].served[gamma].rates`.
         tolerance: by how much a served rate may lie below the predicted interval. Prompts change from step to step, and
             rounds of one text go together, which no interval of counts knows.
         nothing: the share of the prediction below which the drafter is taken to be another policy's.

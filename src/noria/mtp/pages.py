@@ -60,7 +60,7 @@ def write_score_page(path: Path, results: Mapping[str, Any]) -> Path:
     """
     intro = (
         f"{results['chains']:,} chains of {results['gamma']} drafts in {results['data']}, temperature "
-        f"{results['temperature']:g}. An interval takes a row of text as one observation."
+        f"{results['temperature']:g}. An interval takes a document as one observation."
     )
     write_page(
         path,
@@ -144,17 +144,22 @@ def _score(score: Mapping[str, Any]) -> list[Figure | str]:
     bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
     chart = (bars + line).properties(width="container", height=280)
     table = [
-        [rule.replace("_", " "), *(found["accept_length"][end] for end in ("mean", "low", "high"))]
+        [
+            rule.replace("_", " "),
+            *(found["accept_length"][end] for end in ("mean", "low", "high")),
+            found["over_positions"]["accept_length"]["mean"],
+        ]
         for rule, found in score["rules"].items()
     ]
     gamma = score["gamma"]
     return [
         Figure.table(
             "Accept length",
-            ["rule", "tokens a round", "95 % from", "to"],
+            ["rule", "tokens a round", "95 % from", "to", "over positions"],
             table,
-            f"1 … {gamma + 1} tokens a round of {gamma} drafts; mean entropy {score['target_entropy']:.3f} nats of the "
-            f"policy, {score['draft_entropy']:.3f} of the head.",
+            f"1 … {gamma + 1} tokens a round of {gamma} drafts, averaged over the rounds of a decoder, which "
+            "stand where less is accepted; over positions, every token of the text counts the same. Mean entropy "
+            f"{score['target_entropy']:.3f} nats of the policy, {score['draft_entropy']:.3f} of the head.",
         ),
         Figure.chart("Prefix rates", chart),
     ]
