@@ -152,6 +152,16 @@ def test_an_end_token_ends_inside_a_block(model: Any, drafter: TableDrafter) -> 
         assert (short.tokens, short.finish) == (long.tokens[: first + 1], "stop")
 
 
+def test_end_tokens_are_those_of_generate() -> None:
+    """A chat model's turns end with tokens that only its generation configuration names."""
+    model = model_of(VOCAB, eos_token_id=1)
+    model.generation_config.eos_token_id = [1, 5]
+    assert Decoder(model).eos == [1, 5]
+    model.generation_config.eos_token_id = None
+    assert Decoder(model).eos == [1]
+    assert Decoder(model, eos=[]).eos == []
+
+
 def test_nothing_asked_nothing_given(model: Any) -> None:
     assert Decoder(model).generate([]) == []
     assert Decoder(model).generate([Request([1], 0)]) == [Completion()]

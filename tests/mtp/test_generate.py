@@ -10,7 +10,9 @@ from transformers import GenerationConfig
 
 from noria.core.errors import ConfigError
 from noria.core.lm import small_lm
+from noria.mtp.decoder import Completion, Decoder, Request
 from noria.mtp.generate import drafted_generate, speculative_generate
+from noria.mtp.sampling import SamplingParams
 from noria.mtp.small import small_head
 
 
@@ -69,15 +71,16 @@ def test_a_row_that_ends_is_padded(pair: Any) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"num_beams": 4}, {"repetition_penalty": 1.2}, {"logits_processor": [1]}, {"num_return_sequences": 2}],
+    [{"num_beams": 4}, {"repetition_penalty": 1.2}, {"logits_processor": [1]}, {"suppress_tokens": [3]}],
 )
 def test_options_that_would_change_the_text_are_refused(pair: Any, option: dict[str, Any]) -> None:
     model, head, tokenizer = pair
     with pytest.raises(ConfigError, match=next(iter(option))):
         drafted_generate(model, head, **batch(tokenizer), max_new_tokens=4, **option)
-    config = GenerationConfig(max_new_tokens=4, num_beams=2)
-    with pytest.raises(ConfigError, match="num_beams"):
-        drafted_generate(model, head, **batch(tokenizer), generation_config=config)
+    for hidden in ({"num_beams": 2}, {"min_new_tokens": 2}, {"suppress_tokens": [3]}):
+        config = GenerationConfig(max_new_tokens=4, **hidden)
+        with pytest.raises(ConfigError, match=next(iter(hidden))):
+            drafted_generate(model, head, **batch(tokenizer), generation_config=config)
 
 
 def test_length_may_be_given_as_a_whole(pair: Any) -> None:
@@ -88,3 +91,51 @@ def test_length_may_be_given_as_a_whole(pair: Any) -> None:
         model, head, **given, max_length=n + 5, eos_token_id=None, do_sample=True, num_beams=1
     )
     assert out.shape == (3, n + 5)
+    with pytest.raises(ConfigError, match="give max_new_tokens"):
+        drafted_generate(model, head, **given, max_length=n)
+
+
+def asked_of(monkeypatch: pytest.MonkeyPatch, pair: Any, **options: Any) -> tuple[list[Request], list[int]]:
+    """What reaches the decoder: requests and end tokens."""
+    seen: list[Any] = []
+
+    def generate(self: Decoder, requests: list[Request]) -> list[Completion]:
+        seen.extend([requests, list(self.eos)])
+        return [Completion(tokens=[5]) for _ in requests]
+
+    monkeypatch.setattr(Decoder, "generate", generate)
+    model, head, tokenizer = pair
+    drafted_generate(model, head, **batch(tokenizer), **options)
+    return seen[0], seen[1]
+
+
+def test_what_is_left_unsaid_is_what_transformers_takes(monkeypatch: pytest.MonkeyPatch, pair: Any) -> None:
+    """`generate` keeps the 50 best tokens, adds 20, and ends where the model's own configuration does."""
+    requests, eos = asked_of(monkeypatch, pair, do_sample=True)
+    assert {r.params for r in requests} == {SamplingParams(top_k=50)}
+    assert {r.max_new_tokens for r in requests} == {20}
+    assert eos == [pair[0].generation_config.eos_token_id]
+    requests, eos = asked_of(monkeypatch, pair, generation_config=GenerationConfig(do_sample=True, top_k=0))
+    assert {r.params for r in requests} == {SamplingParams()}
+    assert eos == [pair[0].generation_config.eos_token_id]
+    requests, eos = asked_of(monkeypatch, pair, eos_token_id=None, temperature=0.3)
+    assert {r.params for r in requests} == {SamplingParams(temperature=0)}
+    assert eos == []
+
+
+def test_several_completions_of_a_prompt_stand_together(pair: Any) -> None:
+    model, head, tokenizer = pair
+    given = batch(tokenizer)
+    out = drafted_generate(
+        model,
+        head,
+        **given,
+        max_new_tokens=6,
+        do_sample=True,
+        num_return_sequences=3,
+        temperature=3.0,
+        eos_token_id=None,
+    )
+    n = given["input_ids"].shape[1]
+    assert torch.equal(out[:, :n], given["input_ids"].repeat_interleave(3, 0))
+    assert len({tuple(row) for row in out[:3, n:].tolist()}) == 3

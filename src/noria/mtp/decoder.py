@@ -97,7 +97,7 @@ class Decoder:
         drafter: what drafts; None decodes plainly, one token a pass.
         gamma: drafts a round.
         rule: how drafts are verified.
-        eos: end tokens; the model's own by default.
+        eos: end tokens; those of the model's `generate` by default.
         vocab: how many of the logits are real tokens; all by default.
 
     Raises:
@@ -127,7 +127,7 @@ class Decoder:
         self.window = text.sliding_window if "sliding_attention" in kinds else None
         self.base, self.head = model.base_model, model.get_output_embeddings()
         self._linear = linear_layers(model.get_decoder(), kinds)
-        self.eos = _end_tokens(text) if eos is None else list(eos)
+        self.eos = _end_tokens(model) if eos is None else list(eos)
         self.device = next(model.parameters()).device
         self._check_head()
 
@@ -351,6 +351,10 @@ class _Batch:
         )
 
 
-def _end_tokens(config: Any) -> list[int]:
-    eos = getattr(config, "eos_token_id", None)
-    return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+def _end_tokens(model: Any) -> list[int]:
+    """As `generate` has them: chat models end turns with tokens that only their generation configuration names."""
+    for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
+        eos = getattr(config, "eos_token_id", None)
+        if eos is not None:
+            return [eos] if isinstance(eos, int) else list(eos)
+    return []

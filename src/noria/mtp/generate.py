@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,28 +25,32 @@ TAKEN = {
     "max_length",
     "max_new_tokens",
     "min_p",
+    "num_return_sequences",
     "pad_token_id",
     "temperature",
     "top_k",
     "top_p",
 }
 """Options that mean here what they mean to transformers."""
-NEUTRAL: dict[str, Any] = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "encoder_repetition_penalty": 1.0,
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
+SILENT = {
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
+    "bos_token_id",
+    "cache_implementation",
+    "compile_config",
+    "decoder_start_token_id",
+    "disable_compile",
+    "low_memory",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "prefill_chunk_size",
+    "synced_gpus",
+    "target_lookbehind",
+    "transformers_version",
+    "use_cache",
 }
-"""Options that change text, with the values at which they do not."""
-SILENT = {"bos_token_id", "decoder_start_token_id", "disable_compile", "use_cache", "transformers_version"}
-"""Options that do not change text."""
+"""Options that do not change text. Any other must have the value that transformers gives it when nothing is said."""
 
 
 def drafted_generate(
@@ -82,22 +87,22 @@ def drafted_generate(
         ConfigError: an option that this decoder does not have, such as beams.
         DataError: as of the decoder.
     """
-    settings = _settings(generation_config or model.generation_config, options)
-    sampled = bool(settings.get("do_sample"))
-    params = SamplingParams(
-        temperature=float(settings.get("temperature") or 1.0) if sampled else 0.0,
-        top_k=int(settings.get("top_k") or 0) if sampled else 0,
-        top_p=float(settings.get("top_p") or 1.0) if sampled else 1.0,
-        min_p=float(settings.get("min_p") or 0.0) if sampled else 0.0,
-    )
-    ends = settings.get("eos_token_id")
-    eos: Sequence[int] = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    pad = settings.get("pad_token_id")
-    pad = (eos[0] if eos else 0) if pad is None else pad
     n = input_ids.shape[1]
-    new = settings.get("max_new_tokens")
-    if new is None:
-        new = int(settings.get("max_length") or 20) - n
+    config, new = _settings(model, generation_config, options, n)
+    sampled = bool(config.do_sample)
+    params = SamplingParams(
+        temperature=float(config.temperature) if sampled else 0.0,
+        top_k=int(config.top_k or 0) if sampled else 0,
+        top_p=float(config.top_p) if sampled else 1.0,
+        min_p=float(config.min_p or 0.0) if sampled else 0.0,
+    )
+    ends = config.eos_token_id
+    eos: Sequence[int] = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    pad = config.pad_token_id
+    pad = (eos[0] if eos else 0) if pad is None else pad
+    input_ids = input_ids.repeat_interleave(config.num_return_sequences, dim=0)
+    if attention_mask is not None:
+        attention_mask = attention_mask.repeat_interleave(config.num_return_sequences, dim=0)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     prompts = [row[keep.bool()].tolist() for row, keep in zip(input_ids, mask, strict=True)]
     if seed is None:
@@ -106,9 +111,9 @@ def drafted_generate(
     drafter = None if head is None else HeadDrafter(head)
     decoder = Decoder(model, drafter, gamma=gamma, rule=rule, eos=eos, vocab=vocab)
     done = decoder.generate(
-        [Request(prompt, int(new), params, own) for prompt, own in zip(prompts, seeds, strict=True)]
+        [Request(prompt, new, params, own) for prompt, own in zip(prompts, seeds, strict=True)]
     )
-    longest = max(len(c.tokens) for c in done)
+    longest = max((len(c.tokens) for c in done), default=0)
     out = input_ids.new_full((len(done), n + longest), pad)
     out[:, :n] = input_ids
     for row, completion in enumerate(done):
@@ -142,25 +147,42 @@ def speculative_generate(model: Any, head: MTPHead, **settings: Any) -> Iterator
             model.generate = before
 
 
-def _settings(config: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """What the configuration and the options say.
+def _settings(model: Any, given: Any, options: dict[str, Any], n: int) -> tuple[Any, int]:
+    """The generation configuration as `generate` resolves it, and how many tokens behind n are asked for.
+
+    Options beat the configuration that is given, which beats the model's own, which beats transformers' defaults, such
+    as `top_k` = 50.
 
     Raises:
-        ConfigError: one of them changes text in a way that this decoder does not know.
+        ConfigError: something in it changes text in a way that this decoder does not know, or leaves no room for a
+            token.
     """
-    known = set(config.to_dict()) | set(config.__dict__)
-    said = {name: value for name, value in config.to_diff_dict().items() if value is not None} | {
-        name: value for name, value in options.items() if value is not None
-    }
+    own = model.generation_config
+    defaults = own._get_default_generation_params()
+    config = copy.deepcopy(own if given is None else given)
+    config.update(**own.to_dict(), defaults_only=True, allow_custom_entries=True)
+    counted = config.max_length is not None or options.get("max_length") is not None
+    config.update(**defaults, defaults_only=True)
+    unknown = config.update(**options)
+    said = {name: value for name, value in (config.to_dict() | unknown).items() if value is not None}
     for name, value in said.items():
         if name in TAKEN or name in SILENT or name.startswith("_"):
             continue
-        if name in NEUTRAL and value == NEUTRAL[name]:
+        if value is False or value == defaults.get(name):
             continue
-        if name in options or (name in known and name in NEUTRAL):
-            raise ConfigError(
-                f"drafted decoding does not know {name}={value!r}"[:120],
-                where="generate",
-                mend="leave it out, or call the model's own generate",
-            )
-    return said
+        raise ConfigError(
+            f"drafted decoding does not know {name}={value!r}"[:120],
+            where="generate",
+            mend="leave it out, or call the model's own generate",
+        )
+    if config.max_new_tokens is not None:
+        new = int(config.max_new_tokens)
+    else:
+        new = int(config.max_length) - (n if counted else 0)
+    if new < 1:
+        raise ConfigError(
+            f"the prompts have {n} tokens, max_length is {config.max_length}",
+            where="generate",
+            mend="give max_new_tokens",
+        )
+    return config, new
