@@ -252,7 +252,7 @@ def test_a_rare_data_set_leans_on_the_others_and_on_its_past() -> None:
 
     alone, level = 50.0, math.sqrt((32 * 0.25 + 8 * 2500) / 40)
     assert scale(prior=0.0) == pytest.approx(alone)
-    assert scale(prior=8.0) == pytest.approx(math.sqrt((8 * 2500 + 8 * level**2) / 16))
+    assert scale(prior=8.0) == pytest.approx(math.sqrt(alone * level))
     assert alone > scale(prior=1e9) == pytest.approx(level)
     # Remembered rows stand against the prior.
     config = preset("recal_dr", one, dataset={"kind": "rms", "memory": 0.9, "prior": 8.0})

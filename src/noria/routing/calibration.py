@@ -4,12 +4,13 @@
     1b  component     A[k] = (r[k] − μ[k]) / (σ[k] + ε) over the eligible rows of a group, else 0
     2a  variance      w = low + (high − low) · sigmoid(κ (σ − σ̄_d)), on the answer's advantage or on all
     sum               A = Σ_k λ[k] w A[k]
-    2b  data set      Â = A / (s_d + ε), s_d² = (S_d + N₀ s²) / (N_d + N₀)
+    2b  data set      Â = A / (s_d + ε), log s_d = (N_d log √(S_d/N_d) + N₀ log s) / (N_d + N₀)
 
 σ is the deviation of the answer's reward within a group, before anything is divided by it, and σ̄_d its running mean
-over data set d. S_d and N_d are the running sum of squares and the count of the rows of d that have a signal; s² is
-that of all data sets of this batch, so that N₀ rows' worth of it steadies a data set that is rarely seen. Group-centred
-advantages have mean zero, so only their scale is touched.
+over data set d. S_d and N_d are the running sum of squares and the count of the rows of d that have a signal; s is the
+root mean square of this batch, of which N₀ rows' worth steadies a data set that is rarely seen. They are mixed as
+logarithms: as squares, the loudest data set would drown the others. Group-centred advantages have mean zero, so only
+their scale is touched.
 
 Provenance. That there are these two stages is stated by ReCal (arXiv 2606.12479); its equations could not be read. 1b
 is step 1 of GDPO (arXiv 2601.05242), 2a is HERO's published form with its defaults (arXiv 2510.07242), 1a, 2b and the
@@ -121,6 +122,8 @@ class CalibrationConfig(Config):
         if self.variance.kind != "none" and self.variance.target not in self.components:
             raise ValueError(f"variance.target {self.variance.target!r} is no component")
 
+
+TINY = 1e-30
 
 SCALAR: dict[str, Any] = {"gate": "zero", "combine": "sum_then_normalize"}
 SIGMOID, RMS = {"kind": "sigmoid"}, {"kind": "rms"}
@@ -439,9 +442,10 @@ def _scaled(
             squares + rule.memory * before.squares.to(parts),
             count + rule.memory * before.count.to(parts),
         )
-        level = squares.sum() / count.sum().clamp(min=1)
-        scale = ((s + rule.prior * level) / (n + rule.prior).clamp(min=1e-12)).sqrt()
-        scale = torch.where(n > 0, scale, 1.0)
+        level = (squares.sum() / count.sum().clamp(min=1)).clamp(min=TINY).log()
+        own = (s / n.clamp(min=TINY)).clamp(min=TINY).log()
+        mixed = (n * own + rule.prior * level) / (n + rule.prior).clamp(min=TINY)
+        scale = torch.where(n > 0, (mixed / 2).exp(), 1.0)
         parts = parts / (scale[dataset] + config.epsilon)[:, None]
     if rule.weight != "proportional" and len(parts):
         often = rows + rule.memory * before.rows.to(parts)

@@ -1,0 +1,133 @@
+"""A Hugging Face model in this process as a chat model; requests that wait are answered together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices, Usage
+from noria.core.models import LanguageModel
+
+__all__ = ["LocalChat"]
+
+
+class LocalChat:
+    """Answers greedily, or by the request's temperature.
+
+    A model with a chat template reads the conversation through it; one without goes on from the words of the messages.
+
+    Args:
+        opened: the model.
+        prices: what its tokens count as; unknown by default.
+        together: requests of one batch.
+        max_tokens: of an answer, where the request does not say.
+    """
+
+    def __init__(
+        self,
+        opened: LanguageModel,
+        *,
+        prices: Prices | None = None,
+        together: int = 32,
+        max_tokens: int = 256,
+    ) -> None:
+        self.opened, self.prices, self.together, self.max_tokens = (
+            opened,
+            prices or Prices(),
+            together,
+            max_tokens,
+        )
+        self._waiting: list[tuple[ChatRequest, asyncio.Future[Outcome]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def ask(self, request: ChatRequest) -> Outcome:
+        """The outcome of one request."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(0)  # whoever is about to ask comes along
+            first = self._key(self._waiting[0][0])
+            batch = [entry for entry in self._waiting if self._key(entry[0]) == first][: self.together]
+            self._waiting = [entry for entry in self._waiting if entry not in batch]
+            try:
+                outcomes = await asyncio.to_thread(self._answers, [request for request, _ in batch])
+            except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
+                message = " ".join(str(error).split())[:200]
+                outcomes = [Failure("server", message) for _ in batch]
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if not future.done():
+                    future.set_result(outcome)
+
+    @staticmethod
+    def _key(request: ChatRequest) -> tuple[object, ...]:
+        """What a batch has in common."""
+        return request.temperature, request.top_p, request.max_tokens, request.seed, request.stop
+
+    def _answers(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+        began, own = time.perf_counter(), requests[0]
+        model, tokenizer = self.opened.model, self.opened.tokenizer
+        prompts = [self._text(request) for request in requests]
+        side, pad = tokenizer.padding_side, tokenizer.pad_token
+        tokenizer.padding_side = "left"
+        tokenizer.pad_token = pad or tokenizer.eos_token
+        try:
+            rows = tokenizer(
+                prompts,
+                return_tensors="pt",
+                padding=True,
+                return_token_type_ids=False,
+                add_special_tokens=False,
+            )
+        finally:
+            tokenizer.padding_side = side
+        room = int(getattr(model.config, "max_position_embeddings", 2**20)) - rows["input_ids"].shape[1]
+        length = min(own.max_tokens or self.max_tokens, room)
+        if length < 1:
+            return [Failure("request", "the prompt is longer than the model reads") for _ in requests]
+        if own.seed is not None:
+            torch.manual_seed(own.seed)
+        warm = bool(own.temperature)
+        with torch.inference_mode():
+            out = model.generate(
+                **{name: t.to(model.device) for name, t in rows.items()},
+                max_new_tokens=length,
+                do_sample=warm,
+                temperature=own.temperature if warm else None,
+                top_p=own.top_p if warm else None,
+                top_k=None,
+                pad_token_id=tokenizer.pad_token_id,
+                **({"stop_strings": list(own.stop), "tokenizer": tokenizer} if own.stop else {}),
+            )
+        start = rows["input_ids"].shape[1]
+        seconds = time.perf_counter() - began
+        return [
+            replace(self._outcome(tokens[start:].tolist(), int(mask.sum()), own), seconds=seconds)
+            for tokens, mask in zip(out, rows["attention_mask"], strict=True)
+        ]
+
+    def _text(self, request: ChatRequest) -> str:
+        tokenizer = self.opened.tokenizer
+        if getattr(tokenizer, "chat_template", None):
+            chat = [{"role": m.role, "content": m.text} for m in request.messages]
+            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        return "\n".join(message.text for message in request.messages) + "\n"
+
+    def _outcome(self, tokens: list[int], prompt: int, request: ChatRequest) -> Answer:
+        tokenizer = self.opened.tokenizer
+        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+        count = next((n for n, token in enumerate(tokens) if token in ends), len(tokens))
+        text = str(tokenizer.decode(tokens[:count], skip_special_tokens=True))
+        for stop in request.stop:
+            text = text.split(stop)[0]
+        usage = Usage(prompt, count)
+        finish = "stop" if count < len(tokens) or request.stop else "length"
+        return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)

@@ -1,0 +1,340 @@
+"""Whom a router can ask: models on servers, in this process, or recorded, each made to think in several ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol
+
+from pydantic import Field, model_validator
+
+from noria.core.chat import (
+    Answer,
+    Budget,
+    ChatCache,
+    ChatClient,
+    ChatModel,
+    ChatRequest,
+    ChatServer,
+    Failure,
+    Prices,
+    Refusal,
+    user,
+)
+from noria.core.config import Config, load_config
+from noria.core.errors import ConfigError
+from noria.routing.calculator import fill_in
+from noria.routing.table import Cell, Question, Route, Table
+
+__all__ = [
+    "DEFAULT_STRATEGIES",
+    "Asker",
+    "Member",
+    "Pool",
+    "PoolConfig",
+    "Replayed",
+    "Reply",
+    "Strategy",
+    "open_pool",
+    "read_pool",
+]
+
+
+class Strategy(Config):
+    """How a model is made to think.
+
+    Attributes:
+        instruction: set before the question; "{question}" stands for it.
+        max_tokens: of the answer.
+        tool: `calculator` works out what the model puts between <calc> and </calc>.
+    """
+
+    instruction: str = "{question}"
+    max_tokens: int | None = Field(512, ge=1)
+    tool: Literal["calculator"] | None = None
+
+    @model_validator(mode="after")
+    def _has_place(self) -> Strategy:
+        if "{question}" not in self.instruction:
+            raise ValueError("an instruction needs {question} in it")
+        return self
+
+    def prompt(self, question: str) -> str:
+        """What the model reads."""
+        return self.instruction.replace("{question}", question)
+
+    def read(self, text: str) -> str:
+        """What is made of what the model wrote."""
+        return fill_in(text) if self.tool == "calculator" else text
+
+
+DEFAULT_STRATEGIES = {
+    "direct": Strategy(),
+    "step_by_step": Strategy(
+        instruction="{question}\n\nThink step by step, then give the answer alone on the last line.",
+        max_tokens=1024,
+    ),
+    "tool": Strategy(
+        instruction=(
+            "{question}\n\nDo not work out numbers yourself. Write each calculation as <calc>3*(4+5)</calc>; it is "
+            "replaced by its value. End with the answer alone on the last line."
+        ),
+        max_tokens=512,
+        tool="calculator",
+    ),
+}
+
+
+class Member(Config):
+    """A model of the pool: on a server, or in this process.
+
+    Attributes:
+        name: as routers write it.
+        about: what it is good at, for routers that read.
+        server: where it is served.
+        local: instead, a model folder, a GGUF file, or `small`.
+        prices: of a local model; a server has its own.
+        strategies: in which it is asked.
+    """
+
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\n<>|]+$")
+    about: str = ""
+    server: ChatServer | None = None
+    local: str | None = None
+    prices: Prices = Prices()
+    strategies: tuple[str, ...] = ("direct",)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Member:
+        if (self.server is None) == (self.local is None):
+            raise ValueError(f"{self.name}: give either a server or a local model")
+        if not self.strategies:
+            raise ValueError(f"{self.name}: no strategy")
+        return self
+
+
+class PoolConfig(Config):
+    """A pool as a YAML file has it.
+
+    Attributes:
+        models: its members.
+        strategies: more of them by name, or others of the names that there are.
+    """
+
+    models: tuple[Member, ...] = Field(min_length=1)
+    strategies: dict[str, Strategy] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names(self) -> PoolConfig:
+        names = [member.name for member in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the name {max(names, key=names.count)!r} is given twice")
+        for member in self.models:
+            for strategy in member.strategies:
+                if strategy not in self.all_strategies:
+                    raise ValueError(f"{member.name}: no strategy {strategy!r}")
+        return self
+
+    @property
+    def all_strategies(self) -> dict[str, Strategy]:
+        """Ours and those of the file."""
+        return DEFAULT_STRATEGIES | self.strategies
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Every model in each of its strategies."""
+        return tuple(Route(member.name, strategy) for member in self.models for strategy in member.strategies)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a route said.
+
+    Attributes:
+        text: its words; None where it failed.
+        cost: of asking; NaN where it is not known.
+        failure: why there are no words.
+        prompt_tokens, completion_tokens: NaN where they were not counted.
+        seconds: it took.
+    """
+
+    text: str | None
+    cost: float = math.nan
+    failure: str | None = None
+    prompt_tokens: float = math.nan
+    completion_tokens: float = math.nan
+    seconds: float = math.nan
+
+
+class Asker(Protocol):
+    """Whatever answers for routes."""
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """That can be asked."""
+        ...
+
+    async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
+        """What the route says to a query; `question` is what the rollout is about, where there is one."""
+        ...
+
+
+class Pool:
+    """Chat models by name, in strategies. Use it as an asynchronous context, which closes its clients.
+
+    Args:
+        models: by name.
+        routes: models and strategies that can be asked.
+        strategies: by name.
+        about: (route's label, words) for routers that read.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ChatModel],
+        routes: Sequence[Route] | None = None,
+        *,
+        strategies: Mapping[str, Strategy] | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
+        self.models, self.strategies = dict(models), dict(strategies or DEFAULT_STRATEGIES)
+        self._routes = tuple(Route(name) for name in models) if routes is None else tuple(routes)
+        self.about = dict(about or {})
+        for route in self._routes:
+            if route.model not in self.models or route.strategy not in self.strategies:
+                raise ConfigError(f"{route.label!r} has no model or no strategy", where="pool")
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """That can be asked."""
+        return self._routes
+
+    @property
+    def described(self) -> list[tuple[str, str]]:
+        """(label, words) of every route."""
+        return [(route.label, self.about.get(route.model, "")) for route in self._routes]
+
+    async def __aenter__(self) -> Pool:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for model in self.models.values():
+            if isinstance(model, ChatClient):
+                await model.aclose()
+
+    async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
+        """One request to a model, in its strategy."""
+        strategy = self.strategies[route.strategy]
+        request = ChatRequest.of(
+            user(strategy.prompt(query)), temperature=0.0, max_tokens=strategy.max_tokens
+        )
+        outcome = await self.models[route.model].ask(request)
+        if isinstance(outcome, Failure):
+            return Reply(None, failure=f"{outcome.kind}: {outcome.message}", seconds=outcome.seconds)
+        text = strategy.read(outcome.text) if isinstance(outcome, Answer) else outcome.text
+        usage = outcome.usage
+        return Reply(
+            text,
+            cost=_number(outcome.cost),
+            failure="refused" if isinstance(outcome, Refusal) else None,
+            prompt_tokens=_number(usage.prompt_tokens),
+            completion_tokens=_number(usage.completion_tokens),
+            seconds=outcome.seconds,
+        )
+
+
+class Replayed:
+    """A recorded table as a pool: a route says what it said to the rollout's question, however the query is worded.
+
+    Args:
+        table: with responses.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._routes = table.routes
+        row = {question.id: number for number, question in enumerate(table.questions)}
+        column = {route: number for number, route in enumerate(table.routes)}
+        self._cells = {
+            (name, route): table.cells.get((q, r)) for name, q in row.items() for route, r in column.items()
+        }
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Of the table."""
+        return self._routes
+
+    def cell(self, question: Question, route: Route) -> Cell | None:
+        """What was recorded."""
+        return self._cells.get((question.id, route))
+
+    async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
+        """What was recorded; a failure where nothing was."""
+        cell = None if question is None else self.cell(question, route)
+        if cell is None or cell.response is None:
+            return Reply(None, failure="not recorded" if cell is None else (cell.failure or "no response"))
+        return Reply(
+            cell.response,
+            cost=cell.cost,
+            prompt_tokens=cell.prompt_tokens,
+            completion_tokens=cell.completion_tokens,
+            seconds=cell.seconds,
+        )
+
+
+def open_pool(
+    config: PoolConfig,
+    *,
+    cache: Path | None = None,
+    budget: float | None = None,
+    allow_download: bool = False,
+) -> Pool:
+    """The models of a configuration, ready to be asked, in one event loop.
+
+    Args:
+        config: which.
+        cache: folder of kept answers.
+        budget: a limit on what all of them may cost together.
+        allow_download: whether a hub id of a local model may be fetched.
+
+    Raises:
+        ConfigError: a key's variable is not set, or there is a budget and no price.
+        ModelError: a local model does not open.
+        MissingExtra: a package is absent.
+    """
+    limit = None if budget is None else Budget(budget)
+    kept = None if cache is None else ChatCache(cache)
+    models: dict[str, ChatModel] = {}
+    for member in config.models:
+        if member.server is not None:
+            models[member.name] = ChatClient(member.server, cache=kept, budget=limit)
+        else:
+            from noria.core.models import open_language_model
+            from noria.routing.local import LocalChat
+
+            assert member.local is not None
+            opened = open_language_model(member.local, allow_download=allow_download)
+            models[member.name] = LocalChat(opened, prices=member.prices)
+    return Pool(
+        models,
+        config.routes,
+        strategies=config.all_strategies,
+        about={member.name: member.about for member in config.models},
+    )
+
+
+def read_pool(file: Path) -> PoolConfig:
+    """A pool's YAML file.
+
+    Raises:
+        ConfigError: with line and field.
+    """
+    return load_config(PoolConfig, file=file)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
