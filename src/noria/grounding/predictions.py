@@ -1,8 +1,8 @@
 """What models said, as JSON lines in the released format, and as arrays for scoring.
 
 One line a video: `{"video_id", "task1": {trait: level}, "task2": {trait: text}, "task3": [{"q_idx": 1, "answer": "C"}],
-"task2_judged": {trait: {dimension: 1 … 10}}}`. Ours add `"parse": n`, the rung of the parsing ladder that the reply was
-read on.
+"task2_judged": {trait: {dimension: 1 … 10}}}`. Ours add `"parse"`, the rungs of the parsing ladder that the replies
+were read on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Prediction:
         rationales: {trait: text}.
         answers: {number of the question from 1: answer, as it was written}.
         judged: {trait: {dimension: score}}, where a judge has been.
-        rung: of the parsing ladder; 1 where the file does not say.
+        rungs: {"task1", "task3": rung of the parsing ladder}; 1 where the file does not say.
     """
 
     video_id: str
@@ -56,7 +56,7 @@ class Prediction:
     rationales: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[int, Any] = field(default_factory=dict)
     judged: Mapping[str, Mapping[str, float]] | None = None
-    rung: int = 1
+    rungs: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The line of the file."""
@@ -65,7 +65,7 @@ class Prediction:
             "task1": dict(self.levels),
             "task2": dict(self.rationales),
             "task3": [{"q_idx": number, "answer": answer} for number, answer in sorted(self.answers.items())],
-            "parse": self.rung,
+            "parse": dict(self.rungs),
         }
         return (
             line
@@ -107,14 +107,14 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
     ):
         if value is not None and not isinstance(value, kind):
             raise DataError(f"{key} is no {'mapping' if kind is dict else 'list'}", where=where)
-    rung = record.get("parse", 1)
+    rungs = record.get("parse")
     return Prediction(
         name,
         {str(t).lower(): level for t, level in (one or {}).items()},
         {str(t).lower(): text for t, text in (two or {}).items() if isinstance(text, str)},
         numbered(three or []),
         None if judged is None else {str(t).lower(): s for t, s in judged.items() if isinstance(s, Mapping)},
-        rung if isinstance(rung, int) and not isinstance(rung, bool) else 1,
+        {str(k): n for k, n in rungs.items() if isinstance(n, int)} if isinstance(rungs, Mapping) else {},
     )
 
 
@@ -218,11 +218,12 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
     exact = {level: number for number, level in enumerate(LEVELS)}
     for n, record in enumerate(keys.records):
         one = predictions.get(record.video_id)
-        if one is None or (one.rung > STRICT_RUNG and not lenient):
+        if one is None:
             answers += [-1] * len(record.mcq_questions)
             continue
+        takes = {task: lenient or one.rungs.get(task, 1) <= STRICT_RUNG for task in ("task1", "task3")}
         for m, trait in enumerate(TRAITS):
-            said = one.levels.get(trait)
+            said = one.levels.get(trait) if takes["task1"] else None
             number = exact.get(said) if isinstance(said, str) else None
             if number is None:
                 number = level_number(said)
@@ -232,7 +233,7 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
         for number in range(1, len(record.mcq_questions) + 1):
-            letter = letter_of(one.answers.get(number), lenient=lenient)
+            letter = letter_of(one.answers.get(number), lenient=lenient) if takes["task3"] else None
             place = -1 if letter is None else LETTERS.index(letter)
             answers.append(place if place < len(record.mcq_questions[number - 1].options) else -1)
     return Marks(levels, np.array(answers, dtype=np.int64), reasoned, judged if anyone else None)

@@ -1,0 +1,272 @@
+"""From a model's reply to its answers, by a ladder from strict to lenient whose rung is always told.
+
+1. the whole reply is JSON;
+2. so it is without reasoning tags and code fences;
+3. its largest balanced object is;
+4. a broken object, mended;
+5. letters and levels in prose, where an anchor such as `answer 3:` says what they answer.
+
+Rungs 1 to 3 are strict. What a rung does not find stays unanswered; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from noria.core.errors import require
+from noria.grounding.names import LETTERS, TRAITS, level_number
+from noria.grounding.predictions import letter_of, numbered
+
+__all__ = ["Reading", "looks_refused", "read_reply"]
+
+LONGEST = 200_000
+"""Characters of a reply that are looked at."""
+LONGEST_MENDED = 40_000
+DEEPEST = 60
+
+
+@dataclass
+class Reading:
+    """What a reply says.
+
+    Attributes:
+        levels: {trait: level 0 … 4}.
+        rationales: {trait: text}.
+        answers: {number of the question: letter}.
+        rung: of the ladder; 0 where nothing was found.
+        problems: what was amiss, in words.
+    """
+
+    levels: dict[str, int] = field(default_factory=dict)
+    rationales: dict[str, str] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
+    rung: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.levels or self.rationales or self.answers)
+
+
+def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) -> Reading:
+    """Climb the ladder until a rung holds anything that was asked.
+
+    Args:
+        text: the reply.
+        numbers: of the questions that were asked, from 1.
+        traits: whether levels or rationales were asked for.
+    """
+    if len(text) > LONGEST:
+        return Reading(problems=[f"a reply of {len(text):,} characters"])
+    for rung, value in _objects(text):
+        found = _reading(value, numbers, traits)
+        if found:
+            found.rung = rung
+            return found
+    found = _prose(_bare(text), numbers, traits)
+    found.rung = 5 if found else 0
+    if not found:
+        found.problems.append("nothing that was asked is in the reply")
+    return found
+
+
+# -- rungs 1 to 4 -----------------------------------------------------------------------------------------------------
+
+_THINKING = re.compile(r"<(think|thinking|reasoning|reflection)>.*?</\1>", re.IGNORECASE | re.DOTALL)
+_FENCE = re.compile(r"```(?:json|JSON)?\s*(.*?)```", re.DOTALL)
+_REFUSAL = re.compile(
+    r"\b(?:i\s*(?:'m|’m|\s+am)\s+(?:sorry|unable|not able)|i\s+(?:can(?:no|')?t|cannot|can’t|won(?:'|’)t|will not|"
+    r"must decline|refuse)|as an ai\b.{0,40}\b(?:cannot|can't|unable))",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _bare(text: str) -> str:
+    """Without reasoning; an opening tag that is never closed hides all that follows it."""
+    text = _THINKING.sub("", text)
+    text = re.split(r"</(?:think|thinking|reasoning)>", text, flags=re.IGNORECASE)[
+        -1
+    ]  # the opening tag was eaten
+    return re.split(r"<(?:think|thinking|reasoning|reflection)>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+
+
+def _objects(text: str) -> Iterator[tuple[int, Any]]:
+    """(rung, value) candidates in order."""
+    yield from ((1, value) for value in _loaded(text.strip()))
+    bare = _bare(text).strip()
+    for body in (bare, *(match[1].strip() for match in _FENCE.finditer(bare))):
+        yield from ((2, value) for value in _loaded(body))
+    spans = sorted(_balanced(bare), key=lambda span: span[0] - span[1])
+    for start, end in spans[:8]:
+        yield from ((3, value) for value in _loaded(bare[start:end]))
+    start = bare.find("{")
+    if start >= 0 and len(bare) - start <= LONGEST_MENDED and _depth(bare[start:]) <= DEEPEST:
+        mend = require("json_repair", "grounding")
+        try:
+            yield 4, mend.loads(bare[start:], skip_json_loads=True)
+        except (ValueError, RecursionError, IndexError):
+            return
+
+
+def _loaded(text: str) -> list[Any]:
+    """The value of a JSON text in a list; empty where it is none."""
+    if not text.startswith(("{", "[")) or _depth(text) > DEEPEST:
+        return []
+    try:
+        return [json.loads(text)]
+    except (ValueError, RecursionError):  # a number of thousands of digits is a ValueError, too
+        return []
+
+
+def _depth(text: str) -> int:
+    deepest = depth = 0
+    for mark in re.findall(r"[\[\]{}]", text):
+        depth += 1 if mark in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _balanced(text: str) -> Iterator[tuple[int, int]]:
+    """Spans of outermost `{…}` whose braces match, outside of strings."""
+    depth, start, quoted, escaped = 0, 0, False, False
+    for place, mark in enumerate(text):
+        if quoted:
+            if escaped:
+                escaped = False
+            elif mark == "\\":
+                escaped = True
+            elif mark == '"':
+                quoted = False
+        elif mark == '"' and depth:
+            quoted = True
+        elif mark == "{":
+            start = place if not depth else start
+            depth += 1
+        elif mark == "}" and depth:
+            depth -= 1
+            if not depth:
+                yield start, place + 1
+
+
+def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:
+    """What an object holds of what was asked."""
+    found = Reading()
+    if isinstance(value, list):
+        value = {"task3": value} if numbers else {}
+    if not isinstance(value, Mapping):
+        return found
+    named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): inner for key, inner in value.items()}
+    if traits:
+        for trait, given in _by_trait(named.get("task1", named)).items():
+            level = level_number(given)
+            if level is None:
+                found.problems.append(f"{trait}: {str(given)[:40]!r} is no level")
+            else:
+                found.levels[trait] = level
+        for trait, given in _by_trait(named.get("task2", {})).items():
+            if isinstance(given, str) and given.strip():
+                found.rationales[trait] = given.strip()
+    if numbers:
+        for number, given in _answers(named, numbers).items():
+            letter = letter_of(given, lenient=True)
+            if letter is None:
+                found.problems.append(f"question {number}: {str(given)[:40]!r} is no letter")
+            else:
+                found.answers[number] = letter
+    return found
+
+
+def _by_trait(value: Any) -> dict[str, Any]:
+    """{trait: value} of a mapping, or of a list of {trait, level|text}."""
+    if isinstance(value, list):
+        rows = [row for row in value if isinstance(row, Mapping) and "trait" in row]
+        value = {
+            row["trait"]: row.get("level", row.get("rating", row.get("rationale", row.get("text"))))
+            for row in rows
+        }
+    if not isinstance(value, Mapping):
+        return {}
+    found = {}
+    for key, inner in value.items():
+        name = str(key).strip().lower()
+        if name in TRAITS:
+            if isinstance(inner, Mapping):
+                inner = inner.get("level", inner.get("rating", inner.get("rationale", inner.get("text"))))
+            found[name] = inner
+    return found
+
+
+def _answers(named: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, Any]:
+    """{number: answer} of those asked."""
+    given = named.get("task3", named.get("answers"))
+    if isinstance(given, list):
+        found = numbered(given)
+        # Without numbers of their own the entries are in the order of the questions.
+        own = [isinstance(entry, Mapping) and "q_idx" in entry for entry in given]
+        if not any(own) and len(given) == len(numbers):
+            found = {number: found.get(place) for place, number in enumerate(numbers, start=1)}
+    elif isinstance(given, Mapping):
+        found = _by_number(given)
+    elif given is not None and len(numbers) == 1:
+        found = {numbers[0]: given}
+    elif "answer" in named and len(numbers) == 1:
+        found = {numbers[0]: named["answer"]}
+    else:
+        found = _by_number(named)
+    return {number: found[number] for number in numbers if found.get(number) is not None}
+
+
+def _by_number(value: Mapping[str, Any]) -> dict[int, Any]:
+    found = {}
+    for key, inner in value.items():
+        match = re.fullmatch(r"(?:q|question|qidx)?\s*_?(\d{1,3})", str(key).strip().lower())
+        if match:
+            found[int(match[1])] = inner.get("answer") if isinstance(inner, Mapping) else inner
+    return found
+
+
+# -- rung 5 -----------------------------------------------------------------------------------------------------------
+
+_ANCHORED = re.compile(
+    rf"(?:\b(?:answer|question|q)\s*(?:to\s+question\s*)?#?\s*(\d{{1,3}})\s*(?:is|:|=|\)|\.|-)+\s*(?:answer\s*(?:is|:)\s*)?"
+    rf"|^\s*(\d{{1,3}})\s*[.):-]\s*(?:answer\s*(?:is|:)\s*)?)[*_\"'(\[]*([{LETTERS}])(?![A-Za-z])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ONLY = re.compile(rf"\banswer\b\s*(?:is|:|=)+\s*[*_\"'(\[]*([{LETTERS}])(?![A-Za-z'])", re.IGNORECASE)
+_LEVELS = re.compile(
+    r"\b(" + "|".join(TRAITS) + r")\b[*_\"']*\s*(?:is|:|=|-|–)+\s*[*_\"']*"
+    r"(very[ _-]?high|very[ _-]?low|high|low|medium|moderate)\b",
+    re.IGNORECASE,
+)
+
+
+def _prose(text: str, numbers: Sequence[int], traits: bool) -> Reading:
+    """Letters and levels that an anchor ties to what they answer; one that is given twice, differently, is none."""
+    found = Reading()
+    said: dict[int, set[str]] = {}
+    for one, two, letter in _ANCHORED.findall(text):
+        said.setdefault(int(one or two), set()).add(letter.upper())
+    if len(numbers) == 1 and not said:
+        said[numbers[0]] = {letter.upper() for letter in _ONLY.findall(text)}
+    for number in numbers:
+        letters = said.get(number, set())
+        if len(letters) == 1:
+            found.answers[number] = next(iter(letters))
+        elif letters:
+            found.problems.append(f"question {number}: answered {', '.join(sorted(letters))}")
+    if traits:
+        rated: dict[str, set[int]] = {}
+        for trait, word in _LEVELS.findall(text):
+            level = level_number(word)
+            if level is not None:
+                rated.setdefault(trait.lower(), set()).add(level)
+        found.levels = {trait: next(iter(levels)) for trait, levels in rated.items() if len(levels) == 1}
+    return found
+
+
+def looks_refused(text: str) -> bool:
+    """Whether a reply that answers nothing declines to; its first words decide."""
+    return bool(_REFUSAL.search(_bare(text)[:400]))
