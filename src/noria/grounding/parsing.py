@@ -21,7 +21,7 @@ from noria.core.errors import require
 from noria.grounding.names import LETTERS, TRAITS, level_number
 from noria.grounding.predictions import letter_of, numbered
 
-__all__ = ["Reading", "looks_refused", "read_reply"]
+__all__ = ["Reading", "looks_refused", "objects_in", "read_reply"]
 
 LONGEST = 200_000
 """Characters of a reply that are looked at."""
@@ -61,7 +61,7 @@ def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) 
     """
     if len(text) > LONGEST:
         return Reading(problems=[f"a reply of {len(text):,} characters"])
-    for rung, value in _objects(text):
+    for rung, value in objects_in(text):
         found = _reading(value, numbers, traits)
         if found:
             found.rung = rung
@@ -93,8 +93,8 @@ def _bare(text: str) -> str:
     return re.split(r"<(?:think|thinking|reasoning|reflection)>", text, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
-def _objects(text: str) -> Iterator[tuple[int, Any]]:
-    """(rung, value) candidates in order."""
+def objects_in(text: str) -> Iterator[tuple[int, Any]]:
+    """(rung, value) of every JSON value that rungs 1 to 4 find in a reply, in order."""
     yield from ((1, value) for value in _loaded(text.strip()))
     bare = _bare(text).strip()
     for body in (bare, *(match[1].strip() for match in _FENCE.finditer(bare))):
