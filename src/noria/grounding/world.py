@@ -386,12 +386,12 @@ def _counterfactual(scene: Scene, knobs: Knobs, generator: np.random.Generator) 
     start, end = span(segment)
 
     def words(pair: tuple[int, int]) -> str:
-        text = _trait_words(pair[0], {1: "rises", -1: "falls"}[pair[1]])
+        way = {1: "rises", -1: "falls"}[pair[1]]
         if not knobs.leak:
-            return text
+            return _trait_words(pair[0], way)
         before = scene.levels[pair[0]]
         after = min(4, max(0, before + pair[1]))
-        return f"{text} from {LEVELS[before]} to {LEVELS[after]}"
+        return f"{TRAITS[pair[0]].capitalize()} {way} from {LEVELS[before]} to {LEVELS[after]}"
 
     return _Draft(
         f"If the person had NOT shown the behaviour around {start}s - {end}s, which rating would change, and how?",

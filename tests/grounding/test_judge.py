@@ -1,0 +1,238 @@
+"""Judging reasons: by rules with facts about what must fall, by models with what must never become a number."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
+from noria.grounding.cues import claims_of, conflicts, direction, mentions
+from noria.grounding.judge import (
+    Case,
+    Rubric,
+    agreement_of,
+    cases_of,
+    dimensions,
+    judge_all,
+    judged_by,
+    rubric,
+    rule_judge,
+    same_family,
+)
+from noria.grounding.names import DIMENSIONS, LEVELS, TRAITS
+from noria.grounding.predictions import Prediction
+from noria.grounding.store import Sample, SampleStore
+from noria.grounding.world import make_corpus
+
+SCENES, CORPUS = make_corpus(40, seed=5)
+SAID = {
+    record.video_id: Prediction(
+        record.video_id,
+        {t: LEVELS[scene.levels[n]] for n, t in enumerate(TRAITS)},
+        {a.trait.lower(): a.rationale for a in record.personality_analyses},
+    )
+    for record, scene in zip(CORPUS, SCENES, strict=True)
+}
+CASES = cases_of(CORPUS, SAID)
+
+PLAIN = {
+    "the mouth curves upwards": "she smiles",
+    "the mouth bends downward": "she frowns",
+    "the eyebrows rise upward": "the brows lift",
+    "the eyebrows draw closer": "the brows furrow",
+    "both eyes move leftwards": "there is a glance to the left with both eyes",
+    "both eyes move rightward": "there is a glance to the right with both eyes",
+    "the head tilts leftwards": "her head is tilted to the left",
+    "the head tilts rightward": "her head is tilted to the right",
+    "the body leans in closer": "the body is leaning forward",
+    "the body leans away back": "the body is leaning backwards",
+    "which speaks for": "a sign of",
+    "rests on what is shown": "is visible in the clip",
+}
+
+
+def scores(change: Callable[[Case], Case] = lambda case: case) -> dict[str, float]:
+    """Means over all cases by the rules."""
+    rows = []
+    for case in map(change, CASES):
+        checklist = rubric(case)
+        rows.append(dimensions(case, checklist, rule_judge(case).decide(checklist, [])))
+    return {d: float(np.mean([row[d] for row in rows])) for d in DIMENSIONS}
+
+
+REFERENCE = scores()
+EC, LC, GA, DA = DIMENSIONS
+
+
+def flip(case: Case) -> Case:
+    words = {"more": "less", "less": "more", "High": "Low", "Low": "High"}
+    text = " ".join(words.get(word, word) for word in case.text.split(" "))
+    return replace(case, text=text)
+
+
+def plain(case: Case) -> Case:
+    text = case.text
+    for ours, theirs in PLAIN.items():
+        text = text.replace(ours, theirs)
+    return replace(case, text=text)
+
+
+def test_the_reference_itself_is_perfect() -> None:
+    assert pytest.approx(dict.fromkeys(DIMENSIONS, 10.0)) == REFERENCE
+
+
+def test_a_fabricated_cue_lowers_grounding_alone() -> None:
+    found = scores(
+        lambda case: replace(case, text=case.text + " The hands wave a red flag at [3.0s - 4.0s].")
+    )
+    assert found[GA] < REFERENCE[GA] - 2
+    assert {d: found[d] for d in (EC, LC, DA)} == pytest.approx({d: REFERENCE[d] for d in (EC, LC, DA)})
+
+
+def test_a_cue_at_the_wrong_time_is_not_borne_out() -> None:
+    found = scores(
+        lambda case: replace(
+            case, text=f"More {case.trait}. At [60.0s - 61.2s] {case.evidence[0].description}"
+        )
+    )
+    assert found[GA] < 2
+
+
+def test_a_flipped_direction_lowers_direction() -> None:
+    found = scores(flip)
+    assert found[DA] < REFERENCE[DA] - 2
+    assert found[LC] < REFERENCE[LC] - 1
+    assert found[EC] == pytest.approx(REFERENCE[EC])
+
+
+def test_deleted_evidence_lowers_coverage() -> None:
+    found = scores(
+        lambda case: replace(
+            case, text=f"The {LEVELS[case.true]} {case.trait.capitalize()} rests on what is shown."
+        )
+    )
+    assert found[EC] == 1.0
+    assert found[GA] == 1.0  # what claims nothing has nothing borne out
+    assert found[DA] == pytest.approx(REFERENCE[DA])
+
+
+def test_a_paraphrase_changes_little() -> None:
+    found = scores(plain)
+    for dimension in DIMENSIONS:
+        assert abs(found[dimension] - REFERENCE[dimension]) <= 0.5
+
+
+def test_a_wrong_level_with_right_reasons_keeps_half_of_direction() -> None:
+    found = scores(lambda case: replace(case, said=(case.true + 1) % 5))
+    assert found[DA] == pytest.approx(5.5)
+
+
+def test_words_about_behaviour() -> None:
+    assert mentions("At 3s she smiles broadly.", "the mouth curves upwards")
+    assert not mentions("At 3s she frowns.", "the mouth curves upwards")
+    assert not mentions("She does not smile.", "the mouth curves upwards")
+    assert conflicts("the head tilts leftwards", "the head tilts rightward")
+    assert claims_of("High openness. The brows lift at 2s; she nods.") == ["The brows lift at 2s", "she nods"]
+    assert direction("This is less openness.", "openness") == -1
+    assert direction("More here, less there.", "openness") is None
+    assert direction("A balanced, medium openness.", "openness") == 0
+
+
+def test_a_trait_without_words_has_no_case() -> None:
+    said = {name: replace(one, rationales={"openness": "  "}) for name, one in SAID.items()}
+    assert cases_of(CORPUS, said) == []
+
+
+# -- judges that are models -------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A model that answers every item as told, or does not."""
+
+    def __init__(self, reply: Callable[[str], Outcome]) -> None:
+        self.reply = reply
+        self.asked = 0
+
+    async def ask(self, request: ChatRequest) -> Outcome:
+        self.asked += 1
+        return self.reply(request.messages[-1].text)
+
+
+def everything(word: str) -> Callable[[str], Outcome]:
+    def reply(text: str) -> Outcome:
+        numbers = [line.split(".")[0] for line in text.rpartition("Questions:\n")[2].splitlines()]
+        return Answer(json.dumps({"answers": [{"number": int(n), "answer": word} for n in numbers]}))
+
+    return reply
+
+
+def judged(
+    models: list[tuple[str, Told | None]], kind: Rubric, folder: Path
+) -> tuple[dict[str, dict[str, dict[str, float]]], list[Sample]]:
+    with SampleStore(folder) as store:
+        asyncio.run(judge_all(CASES[:10], models, kind, store))
+        samples = list(store.all())
+    return judged_by(CASES[:10], samples, kind), samples
+
+
+def test_a_panel_of_models_and_rules(tmp_path: Path) -> None:
+    models: list[tuple[str, Told | None]] = [
+        ("yes", Told(everything("yes"))),
+        ("rules", None),
+        ("no", Told(everything("no"))),
+    ]
+    found, samples = judged(models, "atomic", tmp_path)
+    assert len(samples) == 30
+    case = CASES[0]
+    assert set(found[case.video][case.trait]) == set(DIMENSIONS)
+    # Between one who always says yes and one who always says no, the rules decide.
+    alone = dimensions(case, rubric(case), rule_judge(case).decide(rubric(case), []))
+    assert found[case.video][case.trait] == pytest.approx(alone)
+    alpha = agreement_of(CASES[:10], samples, "atomic")["items"]
+    assert alpha is not None
+    assert alpha < 0.3
+
+
+@pytest.mark.parametrize(
+    "outcome", [Answer("I would give it a solid 7."), Answer(""), Refusal("no"), Failure("timeout", "late")]
+)
+@pytest.mark.parametrize("kind", ["atomic", "graded"])
+def test_what_a_judge_does_not_say_is_missing_and_never_low(
+    tmp_path: Path, outcome: Outcome, kind: Rubric
+) -> None:
+    found, samples = judged([("j", Told(lambda text: outcome))], kind, tmp_path)
+    assert found == {}
+    assert {s.status for s in samples} <= {"parse_failed", "refused", "error"}
+
+
+def test_grades_are_averaged_over_the_judges_that_gave_them(tmp_path: Path) -> None:
+    def grade(value: object) -> Told:
+        return Told(lambda text: Answer(json.dumps(dict.fromkeys(DIMENSIONS, value))))
+
+    found, samples = judged(
+        [("a", grade(4)), ("b", grade(8)), ("c", grade("eight")), ("d", grade(11))], "graded", tmp_path
+    )
+    assert all(value == 6.0 for traits in found.values() for row in traits.values() for value in row.values())
+    assert agreement_of(CASES[:10], samples, "graded")[EC] is not None
+
+
+def test_judging_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    flaky = Told(lambda text: Failure("server", "500"))
+    judged([("j", flaky)], "atomic", tmp_path)
+    steady = Told(everything("yes"))
+    judged([("j", steady)], "atomic", tmp_path)
+    assert steady.asked == 10  # errors are asked again
+    judged([("j", steady)], "atomic", tmp_path)
+    assert steady.asked == 10  # and answers are not
+
+
+def test_a_judge_of_the_same_family_is_noticed() -> None:
+    assert same_family("openai/gpt-4o-mini", "gpt-5")
+    assert same_family("Qwen/Qwen3-VL-8B", "qwen2.5-vl")
+    assert not same_family("gpt-5", "claude-opus-4.6")
