@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from noria.blending.attribution import Displaced
 from noria.core.stats import Interval, bootstrap_ratios
 
-__all__ = ["PlanReturn", "RetireRule", "holm", "plan_returns"]
+__all__ = ["PlanReturn", "RetireRule", "holm", "plan_returns", "worst_plan"]
 
 Floats = NDArray[np.float64]
 
@@ -150,6 +150,24 @@ def plan_returns(
             )
         )
     return found
+
+
+def worst_plan(returns: Sequence[PlanReturn], *, share: float = 0.02) -> int | None:
+    """The plan that is surest to return little: the least upper end of its return's interval.
+
+    Args:
+        returns: of all plans.
+        share: of the spend, below which a plan is too small to be told apart from luck.
+
+    Returns:
+        Its place; None where no plan has an interval.
+    """
+    ends = {
+        place: plan.roi.high
+        for place, plan in enumerate(returns)
+        if plan.roi is not None and np.isfinite(plan.roi.high) and (plan.spend_share or 0.0) >= share
+    }
+    return min(ends, key=lambda place: ends[place]) if ends else None
 
 
 def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:

@@ -132,9 +132,8 @@ class _Search:
         self.scale = np.where(
             self.weights, max(values_of(requests.value, rows).sum(), 1e-300), max(1, places)
         )
-        self.unit = np.where(
-            self.weights, 1.0, float(np.mean(requests.value)) if len(requests.value) else 1.0
-        )
+        size_of_value = float(np.abs(requests.value).mean()) if len(requests.value) else 0.0
+        self.unit = np.where(self.weights, 1.0, size_of_value or 1.0)
         self.used = 0
 
     def tables_at(self, boost: Floats) -> PlanTables:

@@ -1,0 +1,104 @@
+"""The proof's worlds and data: what they promise, and that the experiments run and tell the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from noria.blending.alignment import Alignment
+from noria.blending.arms import run_aligners, run_bandit, run_movielens, run_world
+from noria.blending.blender import Blender
+from noria.blending.data import movielens, open_bandit
+from noria.blending.snapshot import Snapshot
+from noria.blending.world import BAD, PLANS, SCALES, SOURCES, make_world, world_plans
+
+
+def test_scores_are_on_scales_of_their_own_and_bad_plans_push_what_is_worse_than_it_looks() -> None:
+    world = make_world(np.random.default_rng(0), requests=60)
+    snapshot = Snapshot.of(Alignment.of_scales({s: 1 / SCALES[s] for s in SOURCES}), world_plans())
+    mask = Blender(snapshot).masks(world.columns, len(world.score))
+    seen = world.score / np.array([SCALES[s] for s in SOURCES])[world.source.codes]
+    for bit, (name, _) in enumerate(PLANS):
+        hit = (mask >> np.uint64(bit) & np.uint64(1)).astype(bool)
+        assert 0.005 < hit.mean() < 0.4
+        gap = (world.truth[hit] - seen[hit]).mean()
+        assert gap < -0.08 if name in BAD else gap > -0.06, name
+    good = ~np.isin(mask, mask[(mask >> np.uint64(8)) > 0])
+    assert abs((world.truth[good] - seen[good]).mean()) < 0.01
+
+
+def test_the_same_generator_draws_the_same_world() -> None:
+    one, two = (make_world(np.random.default_rng(5), requests=3) for _ in range(2))
+    assert one.score.tobytes() == two.score.tobytes()
+
+
+def test_the_experiments_of_a_small_world_keep_what_is_proven() -> None:
+    found = run_world(0, 60, 100)
+    assert found["plans"]["violations"] == 0
+    assert found["plans"]["bound"] >= found["plans"]["regret"] >= 0
+    assert found["product"]["certificate"] > -1e-9
+    assert found["legacy"]["removed"] > 0.8
+    assert found["legacy"]["linear"]["value"] > found["legacy"]["legacy"]["value"]
+    shares = run_aligners(0, 60, 200)
+    assert shares["proportional"]["raw"] < shares["proportional"]["mean"] < shares["proportional"]["oracle"]
+    assert shares["distorted"]["isotonic"] > shares["distorted"]["mean"]
+
+
+def test_movielens_is_whole() -> None:
+    log = movielens()
+    if log is None:
+        pytest.skip("recbole is not installed")
+    assert (len(log.rating), log.users, log.films) == (100_000, 943, 1682)
+    assert log.rating.mean() == pytest.approx(3.52986)
+    assert sorted(set(log.rating.tolist())) == [1, 2, 3, 4, 5]
+    assert log.genres[0] == ("Animation", "Children's", "Comedy")
+
+
+@pytest.mark.slow
+def test_the_experiment_on_movielens_keeps_what_is_proven() -> None:
+    found = run_movielens(0)
+    if found is None:
+        pytest.skip("recbole is not installed")
+    assert found["plans"]["violations"] == 0
+    assert found["forms"]["certificate"] > -1e-9
+    assert found["hit rate"]["auto"] > found["hit rate"]["raw"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "campaign", "clicks", "items"),
+    [
+        ("random", "all", 38, 80),
+        ("random", "men", 46, 34),
+        ("random", "women", 46, 46),
+        ("bts", "all", 42, 80),
+        ("bts", "men", 69, 34),
+        ("bts", "women", 46, 46),
+    ],
+)
+def test_open_bandit_is_whole(policy: str, campaign: str, clicks: int, items: int) -> None:
+    log = open_bandit(policy, campaign)  # type: ignore[arg-type]
+    if log is None:
+        pytest.skip("obp is not installed")
+    assert (len(log.click), int(log.click.sum()), log.items) == (10_000, clicks, items)
+    assert set(log.position.tolist()) == {1, 2, 3}
+    if policy == "random":
+        assert log.propensity == pytest.approx(1 / items)
+
+
+def test_the_random_policys_clicks_are_within_what_the_other_log_says() -> None:
+    found = run_bandit("men")
+    if found is None:
+        pytest.skip("obp is not installed")
+    assert found["ess"] < 1000
+    for name in ("ips", "snips", "dr"):
+        _, low, high = found[name]
+        assert low <= found["own"][2]
+        assert found["own"][1] <= high
+
+
+def test_packages_that_are_not_there_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("noria.blending.data._package", lambda name: None)
+    assert movielens() is None
+    assert open_bandit("random", "all") is None
+    assert run_movielens(0) is None
+    assert run_bandit("all") is None
