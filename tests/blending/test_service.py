@@ -19,12 +19,12 @@ from noria.blending.journal import Journal, read_journal
 from noria.blending.publishing import Publisher
 from noria.blending.serve import open_feed
 from noria.blending.service import Feed
-from noria.blending.service_config import ServeConfig
+from noria.blending.service_config import NearlineConfig, ServeConfig
 from noria.blending.wire import ARROW
 from noria.core.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 
-CONFIG = ServeConfig(control=0.0, sample=1.0, poll=0.05)
+CONFIG = ServeConfig(control=0.0, sample=1.0, poll=0.05, nearline=NearlineConfig(on=False))
 
 
 @pytest.fixture

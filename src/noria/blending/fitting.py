@@ -22,7 +22,16 @@ from noria.blending.tallies import FOLDS, Binned, Cell, Key, Tallies
 from noria.core.config import Config
 from noria.core.errors import DataError
 
-__all__ = ["Decile", "Diagnosis", "FitConfig", "FitNote", "diagnose", "fit_aligner", "fit_alignment"]
+__all__ = [
+    "Decile",
+    "Diagnosis",
+    "FitConfig",
+    "FitNote",
+    "diagnose",
+    "fit_aligner",
+    "fit_alignment",
+    "tenths",
+]
 
 SIR_BINS = 100
 TILT = 1e-6
@@ -446,7 +455,7 @@ def diagnose(
         )
         losses[kind] = total / exposures
     mean = fit_aligner("mean", whole, rate=rate, shrink=0.0)
-    deciles = _deciles(whole, mean) if mean is not None else []
+    deciles = tenths(whole, mean) if mean is not None else []
     if not losses:
         return Diagnosis(deciles, None, {}, {}, "mean", exposures)
     best = min(losses, key=lambda kind: losses[kind])
@@ -462,7 +471,8 @@ def diagnose(
     return Diagnosis(deciles, _p_value(deciles), losses, errors, advice, exposures)
 
 
-def _deciles(data: Binned, aligner: Aligner) -> list[Decile]:
+def tenths(data: Binned, aligner: Aligner) -> list[Decile]:
+    """Outcomes against expected ones under an aligner, by tenths of the exposures from the lowest score up."""
     from noria.core.stats import proportion_interval
 
     place = np.minimum(((np.cumsum(data.n) - data.n / 2) / data.n.sum() * DECILES).astype(int), DECILES - 1)

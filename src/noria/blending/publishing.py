@@ -77,6 +77,7 @@ class Publisher:
     _blender: Blender | None = None
     _base: Plans = field(default_factory=Plans)
     _from: str = ""
+    _given: int = 0
     _switches: Switches = field(default_factory=Switches)
     _seen: tuple[int, ...] = ()
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -187,10 +188,24 @@ class Publisher:
             settings = {plan: one for plan, one in now.settings.items() if plan in plans.ids}
             return self._publish("plans", plans, now.alignment, settings, who=who)
 
-    def refresh(self, alignment: Alignment, settings: Mapping[str, Setting]) -> Snapshot | None:
-        """Serve a new alignment and what controllers set, for plans that are still there; None if nothing changed."""
+    def refresh(
+        self, alignment: Alignment, settings: Mapping[str, Setting], *, based_on: int
+    ) -> Snapshot | None:
+        """Serve a new alignment and what controllers set, for plans that are still there.
+
+        Args:
+            alignment: of the loop beside the service.
+            settings: by plan.
+            based_on: the version that these started from. Older than the last snapshot that somebody gave or rolled
+                back to, they are no news.
+
+        Returns:
+            None if nothing changed.
+        """
         with self._lock:
             now = self.snapshot
+            if based_on < self._given:
+                return None
             kept = {plan: one for plan, one in settings.items() if plan in self._base.ids}
             if now.alignment.to_json() == alignment.to_json() and dict(now.settings) == kept:
                 return None
@@ -318,6 +333,8 @@ class Publisher:
         if origin is not None:
             self._from = origin
         self._blender = blender
+        if kind in ("snapshot", "rollback"):
+            self._given = version
         self.trouble = None
         self.published[kind] = self.published.get(kind, 0) + 1
         return snapshot

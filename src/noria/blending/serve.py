@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from noria.blending.companion import Companion
 from noria.blending.journal import Journal
 from noria.blending.publishing import Publisher
 from noria.blending.service import Feed
@@ -39,7 +40,10 @@ def open_feed(
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal(state / "log")) if state is not None else None
         publisher = Publisher.open(state, source, clock)
-        yield Feed(publisher, config, journal=journal, clock=clock)
+        companion = None
+        if state is not None and config.nearline.on:
+            companion = Companion(state, config.nearline)
+        yield Feed(publisher, config, journal=journal, companion=companion, clock=clock)
 
 
 def serve_feed(

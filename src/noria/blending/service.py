@@ -28,6 +28,7 @@ import numpy as np
 
 from noria.blending import wire
 from noria.blending.blender import Blender
+from noria.blending.companion import Companion
 from noria.blending.events import Event, Impression, Outcome, Sample, decision_of, pack
 from noria.blending.journal import Journal, JournalFull
 from noria.blending.plans import Plans
@@ -114,6 +115,7 @@ class Feed:
         publisher: of snapshots.
         config: settings.
         journal: the log; without one nothing is taken in.
+        companion: the loop that learns from the log.
         clock: seconds since 1970.
     """
 
@@ -123,16 +125,20 @@ class Feed:
         config: ServeConfig,
         *,
         journal: Journal | None = None,
+        companion: Companion | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.publisher = publisher
         self.config = config
         self.journal = journal
+        self.companion = companion
         self.recent = Recent(config.recent)
         self.registry = CollectorRegistry()
         self._clock = clock
         self._last = 0.0
         self._metrics = _Metrics(self)
+        if companion is not None:
+            self.registry.register(companion)
 
     def service(
         self,
@@ -178,13 +184,15 @@ class Feed:
 
     @contextlib.asynccontextmanager
     async def _around(self, service: Service) -> AsyncIterator[None]:
-        watching = asyncio.create_task(self._watch())
+        tasks = [asyncio.create_task(self._watch())]
+        if self.companion is not None:
+            tasks.append(asyncio.create_task(self.companion.run()))
         try:
             yield
         finally:
-            watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watching
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
         """Look for new snapshots. Whatever goes wrong, what serves goes on serving."""
@@ -204,6 +212,11 @@ class Feed:
             log.info("snapshot %d serves", self.publisher.snapshot.version)
         elif self.publisher.trouble not in (None, trouble):
             log.warning("a snapshot was refused, the last good one serves: %s", self.publisher.trouble)
+        if self.companion is not None:
+            self.companion.look(self.publisher)
+            oldest, keep = self.companion.oldest, self.config.keep_log_gib
+            if self.journal is not None and oldest is not None and keep is not None:
+                self.journal.prune(oldest, keep_bytes=int(keep * 2**30))
 
     def now(self) -> float:
         """The service's clock. It never goes back, so that events are in the order in which they were taken in."""
@@ -459,6 +472,9 @@ class Feed:
                 }
                 for plan, on in zip(snapshot.plans.plans, active, strict=True)
             ],
+            "nearline": None
+            if self.companion is None
+            else {"status": self.companion.status, "failing": self.companion.failing},
             "log": None
             if self.journal is None
             else {

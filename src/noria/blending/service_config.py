@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from noria.blending.anchors import EffectiveCompletion
 from noria.blending.blender import MAX_SIZE
 from noria.blending.control import Gains
 from noria.blending.fitting import FitConfig
@@ -39,8 +40,13 @@ class NearlineConfig(Config):
         absent: what an exposure without an outcome is once its time is up: not known, and left out; or no completion,
             where only what was watched is reported.
         least: exposures in a tick below which no controller moves.
+        least_fit: exposures below which an aligner is not replaced, and no narrower one is made.
         most_open: lists that are kept in memory while their impressions and outcomes may still come; the oldest go.
-        fit: how outcomes become an alignment.
+        checkpoint: seconds between two checkpoints of what was learnt; what came since is read again after a stop.
+        keep_days: of tallies and books.
+        returns: ticks between two looks at what plans return; 0 never looks.
+        anchor: when an exposure is an effective completion.
+        fit: how outcomes become an alignment. Its tick is an hour here, and its maturity closes a list.
         gains: of the controllers.
     """
 
@@ -49,8 +55,13 @@ class NearlineConfig(Config):
     show_within: float = Field(1800.0, gt=0)
     absent: Literal["unknown", "not completed"] = "unknown"
     least: int = Field(200, ge=1)
+    least_fit: int = Field(1000, ge=1)
     most_open: int = Field(300_000, ge=1)
-    fit: FitConfig = FitConfig()
+    checkpoint: float = Field(600.0, ge=0)
+    keep_days: int = Field(7, ge=1)
+    returns: int = Field(10, ge=0)
+    anchor: EffectiveCompletion = EffectiveCompletion()
+    fit: FitConfig = FitConfig(tick=3600.0)
     gains: GainsConfig = GainsConfig()
 
 

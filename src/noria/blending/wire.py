@@ -390,6 +390,15 @@ def _unsigned(data: bytes, place: int, size: int) -> int:
     return int.from_bytes(data[place : place + size], "little")
 
 
+def candidates_of_arrow(body: bytes, *, scene: str = "") -> Candidates:
+    """What `candidates_to_arrow` gave.
+
+    Raises:
+        DataError: something else.
+    """
+    return Candidates.of(_read_arrow(body)[1], scene=scene)
+
+
 def candidates_to_arrow(candidates: Candidates) -> bytes:
     """A request's candidates as an IPC stream, with every column."""
     pa: Any = require("pyarrow", "blending")
