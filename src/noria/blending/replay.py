@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.blending.arrow import arrow_column
 from noria.blending.attribution import Requests
 from noria.blending.blender import Blender
 from noria.blending.columns import Candidates, Coded, Column, Listed, as_column
@@ -24,7 +25,7 @@ from noria.blending.snapshot import Snapshot
 from noria.blending.targeting import evaluate
 from noria.core.errors import DataError, require
 
-__all__ = ["CandidateLog", "Replayed", "read_candidates", "replay"]
+__all__ = ["CandidateLog", "Replayed", "arrow_column", "read_candidates", "replay"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -302,35 +303,6 @@ def read_candidates(path: Path, *, most: int | None = None) -> CandidateLog:
         return CandidateLog.of(columns)
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
-
-
-def arrow_column(column: Any, name: str) -> Column:
-    """A column of Arrow's as ours.
-
-    Raises:
-        DataError: of a type that is none of numbers, flags, names or lists of names.
-    """
-    arrow = require("pyarrow", "blending")
-    if isinstance(column, arrow.ChunkedArray):
-        column = arrow.concat_arrays(column.chunks) if column.num_chunks else arrow.array([], column.type)
-    kind = column.type
-    if arrow.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if arrow.types.is_string(kind) or arrow.types.is_large_string(kind):
-        coded = column.dictionary_encode()
-        codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return Coded(tuple(coded.dictionary.to_pylist()), codes.astype(np.int32))
-    if arrow.types.is_boolean(kind):
-        if column.null_count:
-            raise DataError("a flag is missing", where=f"column {name!r}", mend="write it as a number")
-        return np.asarray(column.to_numpy(zero_copy_only=False), np.bool_)
-    if arrow.types.is_integer(kind) or arrow.types.is_floating(kind) or arrow.types.is_decimal(kind):
-        return np.asarray(column.cast(arrow.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
-    if arrow.types.is_list(kind) and arrow.types.is_string(kind.value_type):
-        return Listed.of([row or [] for row in column.to_pylist()])
-    if arrow.types.is_null(kind):
-        return np.full(len(column), np.nan)
-    raise DataError(f"values of type {kind}", where=f"column {name!r}", mend="leave the column out")
 
 
 def _names(columns: Mapping[str, Column], name: str, rows: int = 0) -> Coded:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from noria.blending.arrow import arrow_array, arrow_column, is_text
 from noria.blending.blender import MAX_SIZE, Blender, Ranked
 from noria.blending.columns import MAX_CANDIDATES, Candidates, Coded, Column, Listed, as_column
 from noria.blending.scoring import members
@@ -267,7 +268,6 @@ def _constant(name: str, value: Any, count: int) -> Column:
 
 def _read_arrow(body: bytes) -> tuple[_Request, dict[str, Any]]:
     pa: Any = require("pyarrow", "blending")
-    require("pyarrow.compute", "blending")
     try:
         _refuse_compressed(pa, body)
         table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
@@ -289,50 +289,18 @@ def _read_arrow(body: bytes) -> tuple[_Request, dict[str, Any]]:
         raise DataError("the candidates are the table", where="metadata 'request'")
     if len(set(table.column_names)) != table.num_columns:
         raise DataError("a column comes twice", where="request")
-    return head, {name: _from_arrow(pa, name, table[name]) for name in table.column_names}
+    return head, {name: _column(pa, name, table[name]) for name in table.column_names}
 
 
-def _from_arrow(pa: Any, name: str, chunked: Any) -> Any:
-    types = pa.types
-    column = chunked.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # none or several chunks of a dictionary
-        column = (
-            column.chunk(0)
-            if column.num_chunks == 1
-            else pa.concat_arrays(column.unify_dictionaries().chunks)
-        )
+def _column(pa: Any, name: str, column: Any) -> Any:
+    """Ids as Python's own, anything else as a column."""
+    if name != "item":
+        return arrow_column(column, name)
     kind = column.type
-    if types.is_dictionary(kind) and _is_text(types, kind.value_type):
-        if name == "item":
-            return column.to_pylist()
-        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        names = column.dictionary.to_pylist()
-        if len(set(names)) != len(names) or None in names:
-            return Coded.of(column.to_pylist())
-        return Coded(tuple(names), codes)
-    if name == "item":
-        if column.null_count or not (_is_text(types, kind) or types.is_integer(kind)):
-            raise DataError("an id is text or a whole number", where="column 'item'")
-        return column.to_pylist()
-    if _is_text(types, kind):
-        return _from_arrow(pa, name, pa.chunked_array([column.dictionary_encode()]))
-    if types.is_boolean(kind) or types.is_null(kind):
-        return as_column(name, column.to_pylist())
-    if types.is_integer(kind) or types.is_floating(kind):
-        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    if (types.is_list(kind) or types.is_large_list(kind)) and _is_text(types, kind.value_type):
-        flat = _from_arrow(pa, name, pa.chunked_array([column.flatten().dictionary_encode()]))
-        sizes = pa.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        if (flat.codes < 0).any():
-            raise DataError("a list with a missing name", where=f"column {name!r}")
-        return Listed(flat.names, flat.codes, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    raise DataError(
-        f"a column of {kind}", where=f"column {name!r}", mend="give numbers, flags, names or lists of names"
-    )
-
-
-def _is_text(types: Any, kind: Any) -> bool:
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if column.null_count or not (is_text(text) or pa.types.is_integer(kind)):
+        raise DataError("an id is text or a whole number", where="column 'item'")
+    return column.to_pylist()
 
 
 def _refuse_compressed(pa: Any, body: bytes) -> None:
@@ -404,22 +372,12 @@ def candidates_to_arrow(candidates: Candidates) -> bytes:
     pa: Any = require("pyarrow", "blending")
     arrays = {"item": pa.array([str(item) for item in candidates.item], pa.string())}
     for name, column in candidates.columns.items():
-        arrays[name] = _to_arrow(pa, column)
+        arrays[name] = arrow_array(column)
     sink = pa.BufferOutputStream()
     batch = pa.record_batch(list(arrays.values()), names=list(arrays))
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(sink.getvalue().to_pybytes())
-
-
-def _to_arrow(pa: Any, column: Column) -> Any:
-    if isinstance(column, Coded):
-        codes = pa.array(column.codes, mask=column.codes < 0)
-        return pa.DictionaryArray.from_arrays(codes, pa.array(list(column.names), pa.string()))
-    if isinstance(column, Listed):
-        names = pa.array(list(column.names), pa.string()).take(pa.array(column.codes))
-        return pa.ListArray.from_arrays(pa.array(column.offsets, pa.int32()), names)
-    return pa.array(column)
 
 
 # -- answering --------------------------------------------------------------------------------------------------------
