@@ -58,7 +58,7 @@ def test_on_its_own_text_the_gradient_is_the_policy_gradient(rule: str) -> None:
     def keep(*_: Any) -> None:
         caught.update({n: p.grad.clone() for n, p in t.model.named_parameters()})
 
-    t.optimizers["policy"].register_step_pre_hook(keep)
+    t.updates["policy"].adam.register_step_pre_hook(keep)
     seen: list[Any] = []
     learn = t.learn
     t.learn = lambda batch: (seen.append(batch), learn(batch))[1]  # type: ignore[method-assign]
@@ -130,7 +130,7 @@ def test_killed_it_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert same(weights(again.head), weights(whole.head))
 
     other = trainer(steps=4, head="online")
-    other.trained["policy"] = {"another": next(iter(other.policy.values()))}
+    other.updates["policy"].parameters = {"another": next(other.model.parameters())}
     with Run.open(tmp_path / "run", config={}) as run, pytest.raises(CheckpointError, match="another"):
         other.resume(run)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from noria.core.config import Config
 from noria.core.errors import CheckpointError, DataError, DivergenceError
@@ -32,6 +32,7 @@ from noria.mtp.monitors import Alarm, DriftMonitor, EntropyMonitor
 from noria.mtp.names import MAX_GAMMA, LossName, Rule
 from noria.mtp.sampling import SamplingParams, Streams
 from noria.mtp.trainer import head_loss, lm_head
+from noria.mtp.updates import Updates
 
 __all__ = ["Batch", "Learned", "PolicyTrainer", "RLConfig", "Reward", "roll_out"]
 
@@ -187,15 +188,13 @@ class PolicyTrainer:
             model, drafter, gamma=config.gamma or 1, rule=config.rule, eos=eos, vocab=vocab
         )
         shape: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
-        self.policy = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.optimizers = {"policy": torch.optim.AdamW(self.policy.values(), lr=config.lr, **shape)}
-        self.trained = {"policy": self.policy}
+        policy = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.updates = {"policy": Updates(policy, lr=config.lr, **shape)}
         if head is not None:
             for p in head.parameters():
                 p.requires_grad_(config.head == "online")
             if config.head == "online":
-                self.trained["head"] = dict(head.named_parameters())
-                self.optimizers["head"] = torch.optim.AdamW(head.parameters(), lr=config.head_lr, **shape)
+                self.updates["head"] = Updates(dict(head.named_parameters()), lr=config.head_lr, **shape)
         self.step = 0
         self.waiting: deque[Any] = deque()
 
@@ -242,8 +241,8 @@ class PolicyTrainer:
         gains = group_advantages(torch.tensor(batch.rewards), prompt).to(behaviour.device)
         total = int(rows.mask.sum())
         sums = torch.zeros(3, dtype=torch.float64, device=behaviour.device)
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        for updates in self.updates.values():
+            updates.zero()
         for start in range(0, len(rows), config.micro_batch):
             part = slice(start, start + config.micro_batch)
             sums += self._objective(rows[part], behaviour[part], gains[part], total)
@@ -255,11 +254,10 @@ class PolicyTrainer:
             "tokens": total,
             "staleness": self.step - batch.version,
         }
-        if "head" in self.optimizers:
+        if "head" in self.updates:
             figures |= self._along(rows)
-        for name in self.optimizers:
-            limit = config.grad_clip if name == "policy" else config.head_grad_clip
-            norm = float(nn.utils.clip_grad_norm_(self.trained[name].values(), limit))
+        for name, updates in self.updates.items():
+            norm = float(updates.clip(config.grad_clip if name == "policy" else config.head_grad_clip))
             if not torch.isfinite(torch.tensor(norm)):
                 raise DivergenceError(
                     f"the gradient of the {name} is {norm:g}",
@@ -267,8 +265,8 @@ class PolicyTrainer:
                     mend="lower lr; the last checkpoint is whole",
                 )
             figures[f"grad_norm_{name}"] = norm
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        for updates in self.updates.values():
+            updates.step()
         self.step += 1
         figures |= self._served(batch)
         figures |= {f"{name}_seconds": value for name, value in batch.seconds.items()}
@@ -358,16 +356,12 @@ class PolicyTrainer:
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of now: policy, head, optimisers, and the batches that wait to be learned from."""
         tensors: dict[str, Tensor] = {}
-        for name, parameters in self.trained.items():
-            for key, p in parameters.items():
-                tensors[f"{name}.{key}"] = p.detach()
-                for slot, value in self.optimizers[name].state.get(p, {}).items():
-                    tensors[f"optimizer.{name}.{key}.{slot}"] = value
+        for name, updates in self.updates.items():
+            tensors |= updates.tensors(f"{name}.", f"optimizer.{name}.")
         self.waiting = deque(self.ready(asked) for asked in self.waiting)
         waiting = [asdict(batch) for batch in self.waiting]
         return tensors, {"step": self.step, "waiting": json.loads(json.dumps(waiting))}
 
-    @torch.no_grad()
     def resume(self, run: Run) -> bool:
         """Go on from the run's newest checkpoint; whether there was one.
 
@@ -377,22 +371,13 @@ class PolicyTrainer:
         checkpoint = run.latest()
         if checkpoint is None:
             return False
-        for name, parameters in self.trained.items():
-            for key, p in parameters.items():
-                stored = checkpoint.tensors.get(f"{name}.{key}")
-                if stored is None or stored.shape != p.shape:
-                    raise CheckpointError(
-                        f"its {key} is not this {name}'s",
-                        where=f"checkpoint {checkpoint.step}",
-                        mend="use another output folder",
-                    )
-                p.copy_(stored)
-                slots = ("step", "exp_avg", "exp_avg_sq")
-                found = {s: checkpoint.tensors.get(f"optimizer.{name}.{key}.{s}") for s in slots}
-                if found["step"] is not None:
-                    self.optimizers[name].state[p] = {
-                        s: t.clone() if s == "step" else t.to(p) for s, t in found.items() if t is not None
-                    }
+        for name, updates in self.updates.items():
+            if key := updates.load(checkpoint.tensors, f"{name}.", f"optimizer.{name}."):
+                raise CheckpointError(
+                    f"its {key} is not this {name}'s",
+                    where=f"checkpoint {checkpoint.step}",
+                    mend="use another output folder",
+                )
         self.step = int(checkpoint.state["step"])
         self.waiting = deque(
             Batch(**{**batch, "completions": [Completion(**c) for c in batch["completions"]]})

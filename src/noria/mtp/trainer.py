@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
 from noria.core.parallel import Parallel
@@ -24,6 +24,7 @@ from noria.mtp.data import Rows
 from noria.mtp.heads import MTPHead, backbone_states
 from noria.mtp.losses import LossTerms, loss_from_hidden
 from noria.mtp.reads import LMHead
+from noria.mtp.updates import Updates
 
 __all__ = ["HeadTrainer", "head_loss", "lm_head"]
 
@@ -108,9 +109,11 @@ class HeadTrainer:
         self.lm_head = lm_head(head, temperature=config.temperature, vocab_size=vocab_size)
         for p in backbone.parameters():
             p.requires_grad_(False)
-        self.parameters = dict(head.named_parameters())
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        self.updates = Updates(
+            dict(head.named_parameters()),
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
         self.step = 0
         if not len(rows) or not self._holds_a_chain():
@@ -152,18 +155,16 @@ class HeadTrainer:
         """One step: the terms of its loss, and the gradient's norm before clipping."""
         config = self.config
         terms = self.loss(self.batch(self.step)[self.share])
-        self.optimizer.zero_grad(set_to_none=True)
+        self.updates.zero()
         terms = self._backward(terms)
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip)
+        norm = self.updates.clip(config.grad_clip)
         if not bool(terms.loss.isfinite() & norm.isfinite()):
             raise DivergenceError(
                 f"the loss is {float(terms.loss.detach()):g} and its gradient {float(norm):g}",
                 where=f"step {self.step + 1}",
                 mend="lower lr; the last checkpoint is whole",
             )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
-        self.optimizer.step()
+        self.updates.step(self._rate(self.step))
         self.step += 1
         return terms, float(norm)
 
@@ -177,7 +178,7 @@ class HeadTrainer:
         share = terms.weight / weight.clamp(min=torch.finfo(weight.dtype).tiny)
         whole: Tensor = terms.loss * share * self.parallel.processes
         whole.backward()  # type: ignore[no-untyped-call]
-        self.parallel.average_gradients(self.parameters.values())
+        self.parallel.average_gradients(self.head.parameters())
         rows = terms.overlap.flatten(0, -2)
         counts = self.parallel.sum(rows.isfinite().sum(0))
         return replace(
@@ -218,13 +219,8 @@ class HeadTrainer:
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and state of now."""
-        tensors = {f"head.{name}": p.detach() for name, p in self.parameters.items()}
-        for name, p in self.parameters.items():
-            for slot, value in self.optimizer.state.get(p, {}).items():
-                tensors[f"optimizer.{name}.{slot}"] = value
-        return tensors, {"step": self.step}
+        return self.updates.tensors("head.", "optimizer."), {"step": self.step}
 
-    @torch.no_grad()
     def resume(self, run: Run) -> bool:
         """Go on from the run's newest checkpoint; whether there was one.
 
@@ -234,22 +230,12 @@ class HeadTrainer:
         checkpoint = run.latest()
         if checkpoint is None:
             return False
-        for name, p in self.parameters.items():
-            stored = checkpoint.tensors.get(f"head.{name}")
-            if stored is None or stored.shape != p.shape:
-                raise CheckpointError(
-                    f"its {name} is not this head's",
-                    where=f"checkpoint {checkpoint.step}",
-                    mend="it is of another head; use another output folder",
-                )
-            p.copy_(stored)
-            slots = {
-                s: checkpoint.tensors.get(f"optimizer.{name}.{s}") for s in ("step", "exp_avg", "exp_avg_sq")
-            }
-            if slots["step"] is not None:
-                self.optimizer.state[p] = {
-                    s: t.clone() if s == "step" else t.to(p) for s, t in slots.items() if t is not None
-                }
+        if name := self.updates.load(checkpoint.tensors, "head.", "optimizer."):
+            raise CheckpointError(
+                f"its {name} is not this head's",
+                where=f"checkpoint {checkpoint.step}",
+                mend="it is of another head; use another output folder",
+            )
         self.step = int(checkpoint.state["step"])
         return True
 

@@ -97,8 +97,8 @@ class RayTrainer(PolicyTrainer):
         """Ask a writer, which has the weights of now before it begins."""
         if self._sent != self.step:
             weights = {
-                name: {key: p.detach().cpu() for key, p in parameters.items()}
-                for name, parameters in self.trained.items()
+                name: {key: p.detach().cpu() for key, p in updates.parameters.items()}
+                for name, updates in self.updates.items()
             }
             stored = self.ray.put(weights)
             for writer in self._writers:
