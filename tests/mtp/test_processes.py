@@ -61,7 +61,13 @@ def test_two_processes_train_as_one(
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=2e-5, msg=name)
     for mine, theirs in zip(*map(read_metrics, (tmp_path / "one", tmp_path / "two")), strict=True):
         assert mine["chains"] == theirs["chains"]
-        for name in ("loss", "grad_norm", "acceptance_1", "acceptance_3", "accept_length_factorised"):
+        for name in (
+            "loss",
+            "grad_norm",
+            "conditional_rate_1",
+            "conditional_rate_3",
+            "accept_length_factorised",
+        ):
             assert mine[name] == pytest.approx(theirs[name], rel=2e-4), name
     scores = [json.loads((tmp_path / run / "score.json").read_text()) for run in ("one", "two")]
     assert scores[0]["rules"]["rejection"]["accept_length"]["mean"] == pytest.approx(

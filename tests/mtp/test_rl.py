@@ -12,7 +12,7 @@ import torch
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
 from noria.core.rl import group_advantages
-from noria.core.runs import Run
+from noria.core.runs import Run, read_metrics
 from noria.core.stats import Interval
 from noria.mtp.monitors import DriftMonitor, EntropyMonitor
 from noria.mtp.rl import Learned, PolicyTrainer, RLConfig
@@ -98,7 +98,7 @@ def test_logs_say_what_was_served() -> None:
     plain = steps_of(trainer(drafts=False, steps=1))[0].figures
     drafted = steps_of(trainer(steps=1))[0].figures
     assert "accept_length" not in plain
-    rates = [drafted["acceptance_1"], drafted["acceptance_2"]]
+    rates = [drafted["prefix_rate_1"], drafted["prefix_rate_2"]]
     assert all(0 <= rate <= 1 for rate in rates)
     assert drafted["accept_length"] == pytest.approx(1 + sum(rates))
     for figures in (plain, drafted):
@@ -156,6 +156,15 @@ def test_monitors_are_asked_every_step() -> None:
     assert "entropy" not in kinds[0]
     assert "entropy" in kinds[1]
     assert kinds[-1] & {"unsynced", "drift"}
+
+
+def test_alarms_stand_in_the_log(tmp_path: Path) -> None:
+    watched = trainer(steps=2, more={"entropy_range": EntropyMonitor(50, 60, patience=2)})
+    with Run.open(tmp_path, config={}) as run:
+        watched.train(run)
+    first, second = read_metrics(tmp_path)
+    assert "alarms" not in first
+    assert "outside the 50.000" in second["alarms"][0]
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,8 @@ def test_derived_requests_have_seeds_of_their_own() -> None:
     many = Streams.derived(5, 1000)
     assert many.seeds.unique().numel() == 1000
     assert torch.equal(Streams.derived(5, 10).seeds, many.seeds[:10])
+    calls = [Streams.derived(5, 10, path=path).seeds for path in ((), (0,), (1,), (0, 0), (0, 1), (1, 0))]
+    assert torch.cat(calls).unique().numel() == 60
     starts = torch.zeros(1000, dtype=torch.int64)
     u, v = (Streams.derived(s, 1000).uniforms("draft", starts, 64) for s in (5, 6))
     assert grid(u, v) > 1e-4

@@ -20,7 +20,7 @@ from noria.mtp.recurrent import RecurrentStates, linear_layers
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
 from noria.mtp.verify import Verdict, verify
 
-__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request"]
+__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request", "served_counts"]
 
 Pick = Callable[[int, Tensor], Tensor]
 """(step, draft logits [rows, vocab]) → the tokens [rows] drawn for that step; what they were drawn from is kept."""
@@ -60,6 +60,13 @@ class Completion:
     finish: Literal["stop", "length", "invalid"] = "length"
     drafted: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+
+
+def served_counts(completions: Sequence[Completion]) -> tuple[list[int], list[int]]:
+    """Rounds in which a draft stood at step 1, 2, …, and those whose drafts up to there were all accepted, added up."""
+    drafted = [sum(column) for column in zip(*(c.drafted for c in completions), strict=True)]
+    accepted = [sum(column) for column in zip(*(c.accepted for c in completions), strict=True)]
+    return drafted, accepted
 
 
 class Drafter(Protocol):

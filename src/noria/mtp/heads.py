@@ -70,10 +70,30 @@ class MTPHead(nn.Module):
         around = 1 if self.layout.shared else layers
         eps = getattr(text, "rms_norm_eps", 1e-6)
         self.parts = nn.ModuleList(_Parts(norm, text.hidden_size, eps) for _ in range(around))
+        self.attach(backbone)
+        self.to(dtype=next(base.parameters()).dtype)
+
+    def attach(self, backbone: Any) -> MTPHead:
+        """Read this model's embedding, rotary positions and output layer from now on, where it is; the head itself.
+
+        A head that reads another copy of its model, one that is not trained along, drafts ever worse and says nothing.
+
+        Raises:
+            ModelError: the model is of another width.
+        """
+        base = backbone.get_decoder()
+        width = base.config.get_text_config().hidden_size
+        if width != self.config.hidden_size:
+            raise ModelError(
+                f"a head of width {self.config.hidden_size} for a model of width {width}",
+                where=type(backbone).__name__,
+                mend="it is another model's head",
+            )
         # Not submodules: the backbone's weights are neither the head's parameters nor saved with it.
         self.__dict__.update(embedding=base.get_input_embeddings(), rotary=getattr(base, "rotary_emb", None))
         self.__dict__.update(output=backbone.get_output_embeddings())
-        self.to(next(base.parameters()).device, next(base.parameters()).dtype)
+        self.to(device=next(base.parameters()).device)
+        return self
 
     @classmethod
     def fresh(cls, backbone: Any, *, layout: Layout | None = None, layers: int = 1, seed: int = 0) -> MTPHead:

@@ -72,8 +72,8 @@ class DriftMonitor:
 
         Args:
             step: of training.
-            drafted: rounds in which a draft stood at place 1, 2, … (the sums over requests of `Completion.drafted`).
-            accepted: rounds in which the drafts up to there were all accepted.
+            drafted: rounds in which a draft stood at place 1, 2, …, from `noria.mtp.decoder.served_counts`.
+            accepted: rounds in which the drafts up to there were all accepted, likewise.
 
         Returns:
             An alarm while there is reason for one.

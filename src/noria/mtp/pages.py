@@ -166,12 +166,12 @@ def _score(score: Mapping[str, Any]) -> list[Figure | str]:
 
 
 def _training(rows: Rows) -> list[Figure | str]:
-    steps = sorted({name for row in rows for name in row if name.startswith("acceptance_")})
+    steps = sorted({name for row in rows for name in row if name.startswith("conditional_rate_")})
     groups = (
         ("Loss", {"loss": "loss"}),
         (
-            "Acceptance of each draft on the batches",
-            {n: f"draft {n.removeprefix('acceptance_')}" for n in steps},
+            "Conditional rate of each draft, over the positions of the batches",
+            {n: f"draft {n.removeprefix('conditional_rate_')}" for n in steps},
         ),
         ("Gradient norm before clipping", {"grad_norm": "gradient"}),
     )

@@ -25,7 +25,7 @@ from noria.core.rl import clipped_objective, clipped_tokens, group_advantages, k
 from noria.core.runs import Run
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows
-from noria.mtp.decoder import Completion, Decoder, Request
+from noria.mtp.decoder import Completion, Decoder, Request, served_counts
 from noria.mtp.drafter import HeadDrafter
 from noria.mtp.heads import MTPHead
 from noria.mtp.monitors import Alarm, DriftMonitor, EntropyMonitor
@@ -183,7 +183,7 @@ class PolicyTrainer:
             raise DataError("no prompts", where="prompts", mend="give at least one")
         self.model, self.head, self.prompts, self.reward, self.config = model, head, prompts, reward, config
         self.vocab, self.drift, self.entropy_range = vocab, drift, entropy_range
-        drafter = HeadDrafter(head) if head is not None and config.gamma else None
+        drafter = HeadDrafter(head.attach(model)) if head is not None and config.gamma else None
         self.decoder = Decoder(
             model, drafter, gamma=config.gamma or 1, rule=config.rule, eos=eos, vocab=vocab
         )
@@ -201,6 +201,10 @@ class PolicyTrainer:
     def train(self, run: Run | None = None, *, on_step: Callable[[Learned], None] | None = None) -> None:
         """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
 
+        Args:
+            run: where figures, alarms and checkpoints go.
+            on_step: called with what each step did.
+
         Raises:
             DataError: as of :func:`roll_out`.
             DivergenceError: loss, gradient or logits are not finite; the last checkpoint is whole.
@@ -211,7 +215,8 @@ class PolicyTrainer:
         while self.step < self.config.steps:
             learned = self.advance()
             if run is not None:
-                run.log(learned.step, **learned.figures)
+                alarms = {"alarms": [alarm.text for alarm in learned.alarms]} if learned.alarms else {}
+                run.log(learned.step, **learned.figures, **alarms)
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                     run.save(self.step, *self.snapshot())
             if on_step is not None:
@@ -307,15 +312,15 @@ class PolicyTrainer:
 
     def _served(self, batch: Batch) -> dict[str, float]:
         """Acceptance as it was served."""
-        drafted, accepted = _counts(batch.completions)
+        drafted, accepted = served_counts(batch.completions)
         if not drafted or not drafted[0]:
             return {}
         rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
-        named = {f"acceptance_{n}": rate for n, rate in enumerate(rates, start=1)}
+        named = {f"prefix_rate_{n}": rate for n, rate in enumerate(rates, start=1)}
         return {"accept_length": 1 + sum(rates), **named}
 
     def _alarms(self, batch: Batch, figures: Mapping[str, float]) -> Iterator[Alarm]:
-        drafted, accepted = _counts(batch.completions)
+        drafted, accepted = served_counts(batch.completions)
         if self.drift is not None and drafted:
             alarm = self.drift.observe(self.step, drafted, accepted)
             if alarm is not None:
@@ -384,10 +389,3 @@ class PolicyTrainer:
             for batch in checkpoint.state["waiting"]
         )
         return True
-
-
-def _counts(completions: Sequence[Completion]) -> tuple[list[int], list[int]]:
-    """Drafted and accepted at each place, over all completions."""
-    drafted = [sum(column) for column in zip(*(c.drafted for c in completions), strict=True)]
-    accepted = [sum(column) for column in zip(*(c.accepted for c in completions), strict=True)]
-    return drafted, accepted

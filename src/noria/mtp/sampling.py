@@ -175,9 +175,20 @@ class Streams:
         return cls(torch.tensor(signed, dtype=torch.int64, device=device))
 
     @classmethod
-    def derived(cls, seed: int, requests: int, device: torch.device | str = "cpu") -> Streams:
-        """For several requests that came with one seed: request i has a seed of its own, whatever `requests` is."""
+    def derived(
+        cls, seed: int, requests: int, device: torch.device | str = "cpu", *, path: Sequence[int] = ()
+    ) -> Streams:
+        """For several requests that came with one seed: request i has a seed of its own, whatever `requests` is.
+
+        Args:
+            seed: of all of them.
+            requests: how many.
+            device: where.
+            path: further numbers, such as a step and a rank, that tell calls with one seed apart.
+        """
         root = _absorb(_mix(cls.of([seed], device).seeds), _DERIVE)
+        for word in path:
+            root = _absorb(root, word)
         return cls(_absorb(root, torch.arange(requests, device=device)))
 
     def select(self, rows: Tensor) -> Streams:

@@ -214,7 +214,7 @@ class HeadTrainer:
             "chains": terms.count,
             "excluded": terms.excluded,
             "accept_length_factorised": float(accept_length(alphas.cumprod(0))),
-            **{f"acceptance_{step}": float(alpha) for step, alpha in enumerate(alphas, start=1)},
+            **{f"conditional_rate_{step}": float(alpha) for step, alpha in enumerate(alphas, start=1)},
         }
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
