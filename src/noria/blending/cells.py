@@ -105,19 +105,20 @@ class Books:
         for number, row in enumerate(first.tolist()):
             if sums[0, number]:
                 key = BookKey(*(kinds[int(codes[row])] for kinds, codes in parts))
-                self._put(key, sums[:, number].tolist())
+                self.put(key, sums[:, number].tolist())
 
     def merge(self, *others: Books) -> Books:
         """The sum of this and others, as new books. Exact, so order and partition do not matter."""
         merged = Books()
         for books in (self, *others):
             for key, sums in books.cells.items():
-                merged._put(key, sums)
+                merged.put(key, sums)
             for reason, count in books.dropped.items():
                 merged.dropped[reason] = merged.dropped.get(reason, 0) + count
         return merged
 
-    def _put(self, key: BookKey, sums: Sequence[int]) -> None:
+    def put(self, key: BookKey, sums: Sequence[int]) -> None:
+        """Add a cell's sums."""
         known = self.cells.get(key)
         self.cells[key] = list(sums) if known is None else [a + b for a, b in zip(known, sums, strict=True)]
 

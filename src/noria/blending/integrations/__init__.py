@@ -1,0 +1,1 @@
+"""One module per outside tool, imported only when asked for."""
