@@ -103,6 +103,14 @@ class Cinema:
                 self._kept.popitem(last=False)
         return shown
 
+    def duration(self, video: str) -> float:
+        """Of a clip, in seconds.
+
+        Raises:
+            DataError: the clip is not there, or cannot be used.
+        """
+        return sample_frames(self._path(self.records[video]), 1, side=32).duration
+
     def _make(self, video: str, control: Control, question: str) -> Shown:
         record = self.records[video]
         if control == "blind":

@@ -17,8 +17,10 @@ _BOX = re.compile(
 )
 _LEVEL = r"(Very[ -]High|Very[ -]Low|High|Low|Medium)"
 _TRAIT = "(" + "|".join(TRAITS) + ")"
-_LEVEL_TRAIT = re.compile(rf"\b{_LEVEL}\s+{_TRAIT}\b", re.IGNORECASE)
-_MOVE = re.compile(rf"\b{_TRAIT}\b[^.]*?\bfrom\s+{_LEVEL}\s+to\s+{_LEVEL}\b", re.IGNORECASE)
+_LEVEL_TRAIT = re.compile(
+    rf"\b{_LEVEL}\s+(?:(?:level|score|rating)\s+(?:of|in|on)\s+)?{_TRAIT}\b", re.IGNORECASE
+)
+_MOVE = re.compile(rf"\b{_TRAIT}\b[^.]*?\bfrom\s+(?:a\s+)?{_LEVEL}\b", re.IGNORECASE)
 _ANY_TRAIT = re.compile(rf"\b{_TRAIT}\b", re.IGNORECASE)
 
 
@@ -43,7 +45,7 @@ def traits_in(text: str) -> set[str]:
 
 
 def levels_in(text: str) -> dict[str, int]:
-    """{trait: level 0 … 4} where a level stands right before a trait: `their High Neuroticism level`."""
+    """{trait: level 0 … 4} where a level stands before a trait: `their High Neuroticism`, `a low level of Openness`."""
     found = {}
     for level, trait in _LEVEL_TRAIT.findall(text):
         number = level_number(level)
@@ -55,7 +57,7 @@ def levels_in(text: str) -> dict[str, int]:
 def moves_in(text: str) -> dict[str, int]:
     """{trait: level 0 … 4} that a change starts from: `Openness would go from High to Medium`."""
     found = {}
-    for trait, before, _ in _MOVE.findall(text):
+    for trait, before in _MOVE.findall(text):
         number = level_number(before)
         if number is not None:
             found[trait.lower()] = number
