@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.grounding.adversary import Blind, blind_accuracy, solvable
+from noria.grounding.adversary import Blind, solvable
 from noria.grounding.corpus import Corpus, Question, check
 from noria.grounding.names import CATEGORIES, LETTERS, SHORT, TRAITS, to_levels
 from noria.grounding.questions import levels_in, moves_in
@@ -17,18 +17,14 @@ from noria.grounding.questions import levels_in, moves_in
 __all__ = ["audit", "clean_subset", "leaked_levels", "letter_balance", "polarity"]
 
 
-def audit(
-    corpus: Corpus, *, blind: bool = True, seed: int = 0, on_category: Callable[[str], None] | None = None
-) -> dict[str, Any]:
+def audit(corpus: Corpus, *, blind: Blind | None = None) -> dict[str, Any]:
     """Every finding, as JSON values.
 
     Args:
         corpus: of whole records.
-        blind: train the classifiers that do not see; it takes a minute or two on a thousand videos.
-        seed: of their folds.
-        on_category: told as each category of them is done.
+        blind: what the classifiers that do not see came to, if they were trained.
     """
-    found = blind_accuracy(corpus, seed=seed, on_category=on_category) if blind else None
+    found = blind
     clean = clean_subset(corpus, found)
     return {
         "videos": len(corpus),

@@ -471,8 +471,8 @@ PSYCHOLOGIST = (
 EXAMINER = (
     "You write one multiple-choice question that only who has seen the clip can answer. One right option and five "
     "wrong ones: two that the transcript suggests, one that is true of another moment of the clip, one near miss. All "
-    "six have the same style and, to within 15 %, the same length; none names a level such as High or Low of the person's. "
-    f"{_DATA} The form: "
+    "six have the same style and, to within 15 %, the same length; none names a level such as High or Low of the "
+    f"person's. {_DATA} The form: "
     '{"question": "...", "correct": "...", "distractors": ["...", "...", "...", "...", "..."], "explanation": "..."}'
 )
 KINDS = dict(

@@ -1,0 +1,166 @@
+"""A benchmark as a task folder of lmms-eval: `lmms_eval --include_path FOLDER --tasks noria_grounding`.
+
+The folder holds the items, the tasks and the functions they name; it does not need Noria. Written against lmms-eval
+0.7: one document a question or trait, standard errors clustered by source.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from noria.core.errors import DataError
+from noria.core.files import write_atomic
+from noria.grounding.clips import clip_path
+from noria.grounding.corpus import Corpus
+from noria.grounding.names import LEVELS, TRAITS
+from noria.grounding.prompts import MEANINGS
+
+__all__ = ["export_lmms_eval", "item_rows", "rating_rows"]
+
+
+def item_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
+    """A row a question: {id, video, source, category, question, options, answer}.
+
+    Raises:
+        DataError: a clip is not there.
+    """
+    return [
+        {
+            "id": f"{record.video_id}/{number}",
+            "video": _clip(record.video_path, record.video_id, videos),
+            "source": record.source,
+            "category": question.category,
+            "question": question.question,
+            "options": [option.text for option in question.options],
+            "answer": question.correct_answer,
+        }
+        for record in corpus
+        for number, question in enumerate(record.mcq_questions, start=1)
+        if [option.id for option in question.options] == sorted(option.id for option in question.options)
+    ]
+
+
+def rating_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
+    """A row a trait: {id, video, source, category, question, options, answer}, the options the five levels."""
+    rows = []
+    for record, levels in zip(corpus, corpus.levels(), strict=True):
+        for trait, level in zip(TRAITS, levels.tolist(), strict=True):
+            if level >= 0:
+                rows.append(
+                    {
+                        "id": f"{record.video_id}/{trait}",
+                        "video": _clip(record.video_path, record.video_id, videos),
+                        "source": record.source,
+                        "category": trait,
+                        "question": f"How does the person in the clip come across on {trait} ({MEANINGS[trait]})?",
+                        "options": list(LEVELS),
+                        "answer": "ABCDE"[level],
+                    }
+                )
+    return rows
+
+
+def _clip(video_path: str, video_id: str, videos: Path | None) -> str:
+    return "" if videos is None else str(clip_path(videos, video_path, video_id).resolve())
+
+
+def export_lmms_eval(corpus: Corpus, folder: Path, videos: Path | None) -> Path:
+    """Write the task folder.
+
+    Args:
+        corpus: whole records.
+        folder: made if need be.
+        videos: of the clips; without them the tasks are blind ones, which is a control.
+
+    Raises:
+        DataError: a clip is not there, or there is nothing to ask.
+        RunError: the disk refuses.
+    """
+    tasks = {"questions": item_rows(corpus, videos), "ratings": rating_rows(corpus, videos)}
+    for name, rows in tasks.items():
+        if not rows:
+            raise DataError(f"no {name}", where=str(corpus.folder or "corpus"))
+        write_atomic(
+            folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
+        write_atomic(folder / f"noria_grounding_{name}.yaml", _task(name, folder))
+    group = {"group": "noria_grounding", "task": [f"noria_grounding_{name}" for name in tasks]}
+    write_atomic(folder / "noria_grounding.yaml", yaml.safe_dump(group, sort_keys=False))
+    write_atomic(folder / "utils.py", UTILS)
+    return folder
+
+
+def _task(name: str, folder: Path) -> str:
+    """The YAML of a task. `!function` is lmms-eval's own tag, so these lines are written as they are."""
+    settings = {
+        "task": f"noria_grounding_{name}",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str((folder / f"{name}.jsonl").resolve())}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "cluster_key": "source",
+        "score_key": "score",
+        "generation_kwargs": {"max_new_tokens": 16, "temperature": 0, "do_sample": False},
+        "metadata": [{"version": 1.0}],
+    }
+    functions = """\
+doc_to_visual: !function utils.doc_to_visual
+doc_to_text: !function utils.doc_to_text
+doc_to_target: answer
+process_results: !function utils.process_results
+metric_list:
+  - metric: accuracy
+    aggregation: !function utils.mean_accuracy
+    higher_is_better: true
+"""
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) + functions
+
+
+UTILS = '''\
+"""Functions of the tasks in this folder, for lmms-eval."""
+
+import re
+
+LETTERS = "ABCDEF"
+
+
+def doc_to_visual(doc):
+    return [doc["video"]] if doc["video"] else []
+
+
+def doc_to_text(doc, lmms_eval_specific_kwargs=None):
+    options = "\\n".join(f"{LETTERS[n]}. {text}" for n, text in enumerate(doc["options"]))
+    return f"{doc['question']}\\n{options}\\nAnswer with the letter of one option only."
+
+
+def letter_of(reply, count):
+    """The letter of a reply; None where it gives none, or two different ones."""
+    text = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL).strip()
+    found = re.match(r"^[\\s*(\\[]*([A-F])(?![A-Za-z])", text)
+    letters = {found[1]} if found else set(re.findall(r"\\banswer\\W+(?:is\\W+)?([A-F])\\b", text, flags=re.IGNORECASE))
+    letters = {letter.upper() for letter in letters}
+    if len(letters) != 1:
+        return None
+    (letter,) = letters
+    return letter if LETTERS.index(letter) < count else None
+
+
+def process_results(doc, results):
+    letter = letter_of(results[0], len(doc["options"]))
+    entry = {
+        "id": doc["id"],
+        "source": doc["source"],
+        "category": doc["category"],
+        "answered": letter is not None,
+        "score": float(letter == doc["answer"]),  # what is not answered is wrong
+    }
+    return {"accuracy": entry}
+
+
+def mean_accuracy(entries):
+    return sum(entry["score"] for entry in entries) / len(entries)
+'''

@@ -1,0 +1,183 @@
+"""What a user points at when answers are meant: a run folder, or a file of predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from noria.core.errors import ConfigError, DataError, RunError
+from noria.core.runs import read_config
+from noria.grounding.corpus import Corpus, Keys, load_corpus, load_keys
+from noria.grounding.evaluation import Scored, ScoreSettings, scored
+from noria.grounding.judge import Rubric, agreement_of, cases_of, judged_by
+from noria.grounding.predictions import Prediction, load_predictions
+from noria.grounding.protocols import plan
+from noria.grounding.runner import assemble
+from noria.grounding.store import Sample, read_samples
+
+__all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's answers.
+
+    Attributes:
+        name: for tables.
+        path: of the run folder or the file.
+        data: folder of the annotations.
+        sets: predictions by video, one for each order of options.
+        asked: {video: numbers asked}; None for all.
+        rated: whether ratings were asked for.
+        samples: of a run; empty for a file.
+        settings: of a run; empty for a file.
+        judged: name of the judgement that is in the predictions, if any.
+        agreement: of its judges.
+    """
+
+    name: str
+    path: Path
+    data: Path
+    sets: tuple[Mapping[str, Prediction], ...]
+    asked: Mapping[str, set[int]] | None = None
+    rated: bool = True
+    samples: tuple[Sample, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    judged: str = ""
+    agreement: Mapping[str, float | None] = field(default_factory=dict)
+
+    def scored(
+        self, keys: Keys, settings: ScoreSettings, subset: Mapping[str, set[int]] | None = None
+    ) -> Scored:
+        """The arrays, of the questions in `subset` alone if there is one."""
+        asked = self.asked
+        if subset is not None:
+            every = {r.video_id: set(range(1, len(r.mcq_questions) + 1)) for r in keys.records}
+            asked = {v: (self.asked or every).get(v, set()) & subset.get(v, set()) for v in every}
+        return scored(keys, self.sets, settings, asked=asked, rated=self.rated)
+
+
+def open_source(
+    path: Path, *, data: Path | None = None, judge: str | None = None, name: str | None = None
+) -> Source:
+    """Open a run folder or a file of predictions.
+
+    Args:
+        path: of either.
+        data: folder of the annotations; a run knows its own.
+        judge: which judgement of a run to take; the only one by default.
+        name: for tables; the run's model and control, or the file's name, by default.
+
+    Raises:
+        ConfigError: a file, and no annotations; a judgement that is not there, or several and none is named.
+        RunError: neither a run nor a file.
+        DataError: it cannot be read.
+    """
+    if path.is_dir():
+        return _run(path, data, judge, name)
+    if not path.is_file():
+        raise RunError("no such run or file", where=str(path))
+    if data is None:
+        raise ConfigError("a file of predictions needs its annotations", where=str(path), mend="give --data")
+    said = load_predictions(path)
+    judged = "in the file" if any(one.judged is not None for one in said.values()) else ""
+    return Source(name or path.stem, path, data, (said,), judged=judged)
+
+
+def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -> Source:
+    settings = read_config(folder)
+    if "protocol" not in settings:
+        raise RunError("not a run of noria grounding", where=str(folder))
+    home = data or Path(settings["data"])
+    corpus = load_corpus(home)
+    if corpus_digest(home) != settings.get("data_fingerprint"):
+        raise DataError(
+            "these are not the annotations that the run was made with", where=str(home), mend="give --data"
+        )
+    samples = read_samples(folder)
+    chains = plan(
+        corpus,
+        settings["protocol"],
+        settings["control"],
+        orders=settings.get("orders", 6),
+        conversation=settings.get("conversation", False),
+    )
+    asked: dict[str, set[int]] = {}
+    for chain in chains:
+        for step in chain:
+            asked.setdefault(step.video, set()).update(step.numbers)
+    rated = any(step.rate for chain in chains for step in chain)
+    sets = assemble(samples, corpus.ids)
+    chosen = _judgement(folder, judge)
+    agreement: dict[str, float | None] = {}
+    if chosen:
+        sets, agreement = _with_judgement(folder / chosen, corpus, sets)
+    label = (
+        settings["model"] if settings["control"] == "none" else f"{settings['model']} ({settings['control']})"
+    )
+    return Source(
+        name or label, folder, home, tuple(sets), asked, rated, tuple(samples), settings, chosen, agreement
+    )
+
+
+def _judgement(folder: Path, wanted: str | None) -> str:
+    """The name of the judgement's folder; empty where there is none."""
+    there = sorted(path.parent.name for path in folder.glob("judge-*/judge.json"))
+    if wanted is None:
+        if len(there) > 1:
+            named = ", ".join(there)
+            raise ConfigError(
+                "there are several judgements", where=str(folder), mend=f"name one with --judge: {named}"
+            )
+        return there[0] if there else ""
+    for name in (wanted, f"judge-{wanted}"):
+        if name in there:
+            return name
+    raise ConfigError(
+        f"no judgement {wanted!r}", where=str(folder), mend=f"there are: {', '.join(there) or 'none'}"
+    )
+
+
+def _with_judgement(
+    folder: Path, corpus: Corpus, sets: list[dict[str, Prediction]]
+) -> tuple[list[dict[str, Prediction]], dict[str, float | None]]:
+    settings = json.loads((folder / "judge.json").read_bytes())
+    kind: Rubric = settings["rubric"]
+    samples = read_samples(folder)
+    cases = cases_of(corpus, sets[0])
+    judged = judged_by(cases, samples, kind, quorum=settings["quorum"])
+    agreement = agreement_of(cases, samples, kind)
+    return [
+        {name: replace(one, judged=judged.get(name, {})) for name, one in rows.items()} for rows in sets
+    ], agreement
+
+
+def corpus_digest(folder: Path) -> str:
+    """SHA-256 of all annotations in a folder, names and contents."""
+    home = load_keys(folder).folder
+    assert home is not None
+    digest = hashlib.sha256()
+    for path in sorted(home.glob("*.json")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def read_subset(path: Path) -> dict[str, set[int]]:
+    """{video: numbers of its questions} of a file that `noria grounding audit` wrote.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return {str(video): {int(n) for n in numbers} for video, numbers in found.items()}
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (ValueError, TypeError, AttributeError):
+        raise DataError(
+            "not a subset of questions", where=str(path), mend="give the clean.json that the audit wrote"
+        ) from None
