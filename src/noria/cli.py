@@ -15,7 +15,6 @@ from noria.core.errors import ConfigError, NoriaError, needing
 
 SYSTEMS = {
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
-    "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "distill": "CDM: distil a diffusion model to a few steps",
 }
 """Built systems, in the order of the loop: name and one line."""

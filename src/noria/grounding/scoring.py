@@ -22,6 +22,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.core.stats import proportion_interval
+
 __all__ = [
     "DEFAULT",
     "RATES",
@@ -229,12 +231,14 @@ class Ratio:
         name: of the figure.
         part, whole: [n].
         better: which way is better.
+        share: whether it is a share, 0 … 1.
     """
 
     name: str
     part: Floats
     whole: Floats
     better: Literal["higher", "lower"] = "higher"
+    share: bool = True
 
     @property
     def value(self) -> float | None:
@@ -286,8 +290,8 @@ def measures(truth: Truth, marks: Marks) -> list[Ratio]:
     traits = rated.sum(axis=1).astype(float)
     found = [
         Ratio("T1", right.sum(axis=1).astype(float), traits),
-        Ratio("MAE", error.sum(axis=1).astype(float), traits, "lower"),
-        Ratio("T2", np.where(known, score, 0.0), known.astype(float)),
+        Ratio("MAE", error.sum(axis=1).astype(float), traits, "lower", share=False),
+        Ratio("T2", np.where(known, score, 0.0), known.astype(float), share=False),
         Ratio("T3", per_video(hit), per_video(np.ones(len(hit)))),
     ]
     from noria.grounding.names import CATEGORIES, SHORT, TRAITS
@@ -360,6 +364,8 @@ def estimates(
 ) -> list[Estimate]:
     """Every figure with its cluster-bootstrap interval.
 
+    A share of exactly 0 or 1 has Wilson's interval over the sources in its place: every resample of nothing is nothing.
+
     Args:
         ratios: the figures.
         sources: [n].
@@ -375,7 +381,11 @@ def estimates(
         counted = int((whole > 0).sum())
         low = high = None
         if counted >= 2 and ratio.value is not None:
-            low, high = _interval(drawn[:, column], part, whole, ratio.value, level, method)
+            if ratio.share and ratio.value in (0.0, 1.0):
+                score = proportion_interval(int(ratio.value) * counted, counted, level=level)
+                low, high = score.low, score.high
+            else:
+                low, high = _interval(drawn[:, column], part, whole, ratio.value, level, method)
         found.append(Estimate(ratio.name, ratio.value, low, high, float(ratio.whole.sum()), counted))
     return found
 
