@@ -16,11 +16,10 @@ from noria.blending import Blender, Candidates, Snapshot
 from noria.blending.anchors import EffectiveCompletion
 from noria.blending.companion import Companion
 from noria.blending.events import Event, Outcome, Sample, decision_of, pack
-from noria.blending.fitting import FitConfig
 from noria.blending.journal import Journal, segments
 from noria.blending.nearline import Loop, day_share, run
 from noria.blending.publishing import Publisher
-from noria.blending.service_config import GainsConfig, NearlineConfig
+from noria.blending.service_config import GainsConfig, NearlineConfig, NearlineFit
 from noria.blending.wire import candidates_to_arrow
 from noria.core.errors import RunError
 from tests.blending.feeds import SCALES, columns, snapshot
@@ -32,7 +31,7 @@ CONFIG = NearlineConfig(
     least_fit=200,
     returns=0,
     anchor=EffectiveCompletion(rule="seconds", seconds=5.0),
-    fit=FitConfig(tick=3600.0, maturity=60.0, half_life=None, shrink=0.0, population="all"),
+    fit=NearlineFit(maturity=60.0, half_life=None, shrink=0.0, population="all"),
     gains=GainsConfig(proportional=0.1, integral=0.1, rate=1.0),
 )
 PLANS: dict[str, Any] = {

@@ -665,7 +665,7 @@ def test_what_if_is_exact_on_what_was_served(feed: tuple[str, Feed]) -> None:
     url, opened = feed
     for n in range(10):
         ask(url, "POST", "/rank", as_columns(columns(100, n), size=20))
-    status, told = ask(url, "POST", "/what-if", {"plan": "live", "bias": 0.5})
+    status, told = ask(url, "GET", "/what-if?plan=live&bias=0.5")
     assert status == 200
     changed = Blender(
         Snapshot.of(
@@ -683,12 +683,12 @@ def test_what_if_is_exact_on_what_was_served(feed: tuple[str, Feed]) -> None:
     low, high = told["value"]["change"][1:]
     assert low <= told["value"]["after"] - told["value"]["before"] <= high
     assert 0 < told["moved"] <= 1
-    same = ask(url, "POST", "/what-if", {"plan": "live"})[1]
+    same = ask(url, "GET", "/what-if?plan=live")[1]
     assert same["moved"] == 0
-    off = ask(url, "POST", "/what-if", {"plan": "live", "on": False})[1]
+    off = ask(url, "GET", "/what-if?plan=live&on=false")[1]
     assert off["plans"]["live"]["spend"]["after"] == 0
-    assert ask(url, "POST", "/what-if", {"plan": "none"})[0] == 404
-    assert ask(url, "POST", "/what-if", {"plan": "live", "bias": "much"})[0] == 400
+    assert ask(url, "GET", "/what-if?plan=none")[0] == 404
+    assert ask(url, "GET", "/what-if?plan=live&bias=nan")[0] == 400
     assert opened.publisher.snapshot.version == 1
 
 
@@ -696,7 +696,7 @@ def test_what_if_without_requests_says_so(url: str, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"recent": 0})
     with open_feed(saved(tmp_path), None, config) as feed, running(feed.service(token=None)) as address:
         ask(address, "POST", "/rank", as_columns(columns(10)))
-        told = ask(address, "POST", "/what-if", {"plan": "live", "bias": 1})[1]
+        told = ask(address, "GET", "/what-if?plan=live&bias=1")[1]
     assert (told["requests"], told["moved"], told["value"]["after"]) == (0, None, None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from noria.blending.companion import Companion
+from noria.blending.console import console
 from noria.blending.journal import Journal
 from noria.blending.publishing import Publisher
 from noria.blending.service import Feed
@@ -64,5 +65,5 @@ def serve_feed(
     """
     token = read_token(token_file)
     with open_feed(source, state, config) as feed:
-        service = feed.service(token=token, hosts=hosts, access_log=access_log)
+        service = feed.service(token=token, hosts=hosts, access_log=access_log, more=console(feed))
         serve(service, host=host, port=port)

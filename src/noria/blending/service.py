@@ -5,7 +5,7 @@ POST /rank, /rank/SCENE       a ranked list with the account of every item; ?exp
 POST /impressions, /outcomes  what was shown, what came of it: on the disk before they are acknowledged
 GET  /snapshot, /snapshots    what serves, and its versions
 POST /snapshots, /plans, /switches, /rollback      change what serves
-GET  /status, /requests, /requests/ID; POST /what-if
+GET  /status, /requests, /requests/ID, /what-if
 ```
 
 A decision is logged for callers with the token; `shown` in a request says that the first places count as shown at once.
@@ -54,7 +54,7 @@ with needing("serve"):
     import msgspec
     from prometheus_client import CollectorRegistry, Counter, Gauge
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "explained", "number_of"]
 
 log = logging.getLogger("noria.serving")
 
@@ -86,13 +86,6 @@ _came = msgspec.json.Decoder(list[_Came] | _Came).decode
 class _Switch(msgspec.Struct, forbid_unknown_fields=True):
     on: bool
     plan: str | None = None
-
-
-class _WhatIf(msgspec.Struct, forbid_unknown_fields=True):
-    plan: str
-    weight: float | None = None
-    bias: float | None = None
-    on: bool = True
 
 
 class _Version(msgspec.Struct, forbid_unknown_fields=True):
@@ -167,8 +160,8 @@ class Feed:
             change("/rollback", self.roll_back),
             route("/status", self.status),
             route("/requests", self.requests),
-            route("/requests/{request}", self.explain),
-            route("/what-if", self.what_if, methods=["POST"]),
+            route("/requests/{request:path}", self.explain),
+            route("/what-if", self.what_if),
             *more,
         ]
         return Service(
@@ -508,24 +501,35 @@ class Feed:
         return json_response(await asyncio.to_thread(explained, served))
 
     async def what_if(self, request: Request) -> Response:
-        """POST /what-if: {plan, weight, bias, on}: recent requests with another weight, bias or switch of a plan."""
-        asked = _typed(_WhatIf, await request.body())
-        if asked.plan not in self.publisher.snapshot.plans.ids:
-            raise HttpError(404, "no_such_plan", f"there is no plan {asked.plan[:80]!r}", param="plan")
-        return json_response(await asyncio.to_thread(self._what_if, asked))
+        """GET /what-if?plan=P&weight=W&bias=B&on=true: recent requests with a plan changed."""
+        query = request.query_params
+        return json_response(
+            await asyncio.to_thread(
+                self.supposed,
+                query.get("plan", ""),
+                number_of(query.get("weight"), "weight"),
+                number_of(query.get("bias"), "bias"),
+                query.get("on", "true") in ("true", "1"),
+            )
+        )
 
-    def _what_if(self, asked: _WhatIf) -> dict[str, Any]:
+    def supposed(self, plan: str, weight: float | None, bias: float | None, on: bool) -> dict[str, Any]:
+        """What recent requests would come to with another weight, bias or switch of a plan.
+
+        Raises:
+            HttpError: there is no such plan.
+        """
         before = self.publisher.blender
         now = before.snapshot
-        weight, bias = now.weight_and_bias(asked.plan)
-        setting = Setting(
-            weight if asked.weight is None else asked.weight,
-            bias if asked.bias is None else asked.bias,
-            resting=not asked.on,
+        if plan not in now.plans.ids:
+            raise HttpError(404, "no_such_plan", f"there is no plan {plan[:80]!r}", param="plan")
+        old = now.weight_and_bias(plan)
+        setting = Setting(old[0] if weight is None else weight, old[1] if bias is None else bias)
+        changed = tuple(
+            one.model_copy(update={"enabled": on}) if one.id == plan else one for one in now.plans.plans
         )
-        if not (math.isfinite(setting.weight) and math.isfinite(setting.bias)):
-            raise DataError("a weight or bias that is no number")
-        after = Blender(now.next(created=now.created, settings={**now.settings, asked.plan: setting}))
+        plans = now.plans.model_copy(update={"plans": changed})
+        after = Blender(now.next(created=now.created, plans=plans, settings={**now.settings, plan: setting}))
         return what_if(self.recent.all(), before, after)
 
     def _dry(self, plans: Plans) -> dict[str, Any]:
@@ -623,6 +627,23 @@ class _Metrics:
 def _share(salt: bytes, key: str) -> float:
     """A number in [0, 1) that is the key's own on every machine."""
     return zlib.crc32(salt + key.encode()) / 2**32
+
+
+def number_of(text: str | None, where: str) -> float | None:
+    """A weight or bias of a query; None where there is none.
+
+    Raises:
+        DataError: it is no number within bounds.
+    """
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) <= 1e6:
+        raise DataError(f"{text[:40]!r} is no weight or bias", where=where)
+    return value
 
 
 def _text(value: str | int, where: str) -> str:

@@ -12,7 +12,7 @@ from noria.blending.control import Gains
 from noria.blending.fitting import FitConfig
 from noria.core.config import Config
 
-__all__ = ["GainsConfig", "NearlineConfig", "ServeConfig"]
+__all__ = ["GainsConfig", "NearlineConfig", "NearlineFit", "ServeConfig"]
 
 
 class GainsConfig(Config):
@@ -28,6 +28,12 @@ class GainsConfig(Config):
     def gains(self) -> Gains:
         """As the controllers take them."""
         return Gains(**self.model_dump())
+
+
+class NearlineFit(FitConfig):
+    """How outcomes become an alignment, with an hour's clock: what is kept for days is kept by the hour."""
+
+    tick: float = Field(3600.0, gt=0)
 
 
 class NearlineConfig(Config):
@@ -46,7 +52,7 @@ class NearlineConfig(Config):
         keep_days: of tallies and books.
         returns: ticks between two looks at what plans return; 0 never looks.
         anchor: when an exposure is an effective completion.
-        fit: how outcomes become an alignment. Its tick is an hour here, and its maturity closes a list.
+        fit: how outcomes become an alignment. Its maturity closes a list.
         gains: of the controllers.
     """
 
@@ -61,7 +67,7 @@ class NearlineConfig(Config):
     keep_days: int = Field(7, ge=1)
     returns: int = Field(10, ge=0)
     anchor: EffectiveCompletion = EffectiveCompletion()
-    fit: FitConfig = FitConfig(tick=3600.0)
+    fit: NearlineFit = NearlineFit()
     gains: GainsConfig = GainsConfig()
 
 

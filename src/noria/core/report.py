@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from noria.core.proof import Claim, Evidence
 
-__all__ = ["run_tables", "write_page", "write_report"]
+__all__ = ["environment", "page_assets", "run_tables", "write_page", "write_report"]
 
 Block = Figure | str
 
@@ -122,6 +122,18 @@ def run_tables(folder: Path) -> list[Figure]:
         rows = [list(pair) for pair in known[-1].items()]
         tables.append(Figure.table("Package versions", ["package", "version"], rows))
     return tables
+
+
+def page_assets() -> dict[str, str]:
+    """What a page needs beside its HTML, for a service that hands it out itself: style sheet and scripts by name.
+
+    A page with charts carries its themes as JSON in an element of the id `themes`, loads `vega.js`, then `page.js`.
+    """
+    light, dark = (
+        " ".join(f"--{name}: {color};" for name, color in colors.items()) for colors in COLORS.values()
+    )
+    root = f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return {"page.css": root + _resource("page.css"), "vega.js": _vega(), "page.js": _resource("page.js")}
 
 
 # -- what the templates show ------------------------------------------------------------------------------------------
@@ -258,6 +270,10 @@ def _duration(seconds: float | None) -> str:
     return " ".join(part for part in parts if part)
 
 
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -270,7 +286,7 @@ def _write(path: Path | str, template: str, figures: Sequence[Figure], **content
         f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
     )
     html = (
-        _environment()
+        environment()
         .get_template(template)
         .render(
             **content,
@@ -287,18 +303,28 @@ def _write(path: Path | str, template: str, figures: Sequence[Figure], **content
 
 
 @functools.cache
-def _environment() -> Any:
+def environment(*packages: str) -> Any:
+    """Jinja's environment for pages: the templates of these packages, and those of every page.
+
+    All text is escaped; a name that a template does not find is an error.
+    """
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("noria.core"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in (*packages, "noria.core")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, missing=missing, duration=_duration, json=_json, slug=_slug, grouped=_grouped
+        number=number,
+        missing=missing,
+        duration=_duration,
+        moment=_moment,
+        json=_json,
+        slug=_slug,
+        grouped=_grouped,
     )
     environment.tests["figure"] = lambda block: isinstance(block, Figure)
     return environment

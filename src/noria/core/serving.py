@@ -113,8 +113,8 @@ _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 
 _encode = msgspec.json.Encoder().encode
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'{}; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
 
@@ -134,14 +134,20 @@ class _Json(Response):
 _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 
-def html_response(page: str, *, status: int = 200) -> Response:
-    """A page that runs only the service's own scripts, fetches nothing from elsewhere and stands in no frame."""
+def html_response(page: str, *, status: int = 200, inline_styles: bool = False) -> Response:
+    """A page that runs only the service's own scripts, fetches nothing from elsewhere and stands in no frame.
+
+    Args:
+        page: HTML.
+        status: of the answer.
+        inline_styles: scripts and text may style elements, which charts need.
+    """
     return Response(
         page,
         status,
         {
             "content-type": "text/html; charset=utf-8",
-            "content-security-policy": _POLICY,
+            "content-security-policy": _POLICY.format(" 'unsafe-inline'" if inline_styles else ""),
             "cache-control": "no-store",
             "referrer-policy": "no-referrer",
             "x-frame-options": "DENY",
