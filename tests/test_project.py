@@ -122,7 +122,9 @@ def test_every_package_has_an_api_page() -> None:
 
 
 def test_the_core_page_lists_the_modules_of_the_core() -> None:
-    modules = {path.stem for path in (ROOT / "src" / "noria" / "core").glob("*.py")} - {"__init__"}
+    core = ROOT / "src" / "noria" / "core"
+    modules = {path.stem for path in core.glob("*.py")} - {"__init__"}
+    modules |= {path.parent.name for path in core.glob("*/__init__.py")}
     page = (ROOT / "docs" / "core.md").read_text().partition("## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.M)) == modules
 
