@@ -1,0 +1,379 @@
+r"""The causal test of a score: hide the tokens it calls important, and see whether the answer changes.
+
+FlowTracer (arXiv 2606.10646, table 2) masks a fifth of the tokens of GSM8K solutions by flow and counts how often the
+answer changes and how often its correctness does: 45.9 % and 14.9 % for the top fifth, 29.5 % and 4.5 % at random,
+14.9 % and 0.5 % for the bottom fifth. By which operator it masks is not said: here tokens are hidden from attention
+with everything in its place, replaced by padding, or deleted.
+
+What is masked is reasoning: response tokens before the answer and its lead-in (`####`, `\boxed{`, a tag). The prompt
+and the lead-in stay, and the model answers anew, greedily.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noria.core.errors import ConfigError
+from noria.core.stats import Interval, bootstrap_mean, paired_difference
+from noria.credit.answers import Finder, Span, finder, token_span
+from noria.credit.config import named_credit
+from noria.credit.credit import Scored, TokenCredit
+from noria.credit.rollout import sample
+from noria.credit.tasks import Question, same
+from noria.credit.traces import Traces
+from noria.credit.weights import top
+
+__all__ = ["MaskTest", "Masked", "Operator", "Reasoned", "area", "mask_test", "reasoned"]
+
+Operator = Literal["hide", "replace", "delete"]
+LEAD_IN = re.compile(
+    r"(####\s*|\\f?box(?:ed)?\s*\{\s*|<[\w-]+>\s*|(?:answer|=)[\s:]*(?:is\s*)?)\Z", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Reasoned:
+    """A question with a response whose answer is known to the token.
+
+    Attributes:
+        question: that was asked.
+        prompt: its ids.
+        response: ids.
+        answer: tokens of the response that are its answer.
+        reasoning: how many tokens come before the answer's lead-in.
+    """
+
+    question: Question
+    prompt: list[int]
+    response: list[int]
+    answer: Span
+    reasoning: int
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What hiding a set of tokens did, one value a question.
+
+    Attributes:
+        name: of the score, or `random`.
+        end: `top` or `bottom`.
+        changed: whether the answer is another one.
+        flipped: whether it was right and is not, or the other way round.
+    """
+
+    name: str
+    end: str
+    changed: list[bool]
+    flipped: list[bool]
+
+    def rate(self, which: Literal["changed", "flipped"], generator: np.random.Generator) -> Interval:
+        """The share of questions, with its bootstrap interval over them."""
+        values = self.changed if which == "changed" else self.flipped
+        return bootstrap_mean(np.asarray(values, dtype=float), generator=generator)
+
+
+@dataclass(frozen=True)
+class MaskTest:
+    """A mask test.
+
+    Attributes:
+        rows: what was hidden and what that did; `random` first.
+        questions: how many were tested.
+        left_out: how many were not, by reason.
+        fraction: of the reasoning tokens that was hidden.
+        operator: how.
+        right: the share answered right with nothing hidden.
+        tokens: mean number of reasoning tokens.
+    """
+
+    rows: list[Masked]
+    questions: int
+    left_out: Mapping[str, int]
+    fraction: float
+    operator: Operator
+    right: float
+    tokens: float
+
+    def against_random(self, name: str, end: str = "top") -> Interval:
+        """Change of the answer, this against random, paired by question: Student's t interval."""
+        by_key = {(row.name, row.end): row for row in self.rows}
+        ours, random = by_key[name, end].changed, by_key["random", "top"].changed
+        return paired_difference([float(x) for x in ours], [float(x) for x in random])
+
+
+def reasoned(
+    questions: Sequence[Question],
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    tokenizer: Any,
+    find: str | Finder,
+    *,
+    least: int = 5,
+) -> tuple[list[Reasoned], dict[str, int]]:
+    """Responses that can be tested, and how many cannot, by reason: without an answer, or with too little before it.
+
+    Args:
+        questions: that were asked.
+        prompts: their ids.
+        responses: ids.
+        tokenizer: of the ids.
+        find: finder of answers.
+        least: reasoning tokens that are needed.
+    """
+    look, found = finder(find), []
+    left_out = {"no answer": 0, "no reasoning": 0}
+    for question, prompt, response in zip(questions, prompts, responses, strict=True):
+        span = token_span(response, tokenizer, look)
+        if span is None:
+            left_out["no answer"] += 1
+            continue
+        before = tokenizer.decode(
+            list(response[: span[0]]), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        lead = LEAD_IN.search(before)
+        reasoning = span[0]
+        if lead is not None and lead.start() < len(before):
+            place = token_span(response, tokenizer, _at(lead.start(), lead.end()))
+            reasoning = place[0] if place is not None else reasoning
+        if reasoning < least:
+            left_out["no reasoning"] += 1
+            continue
+        found.append(Reasoned(question, list(prompt), list(response), span, reasoning))
+    return found, {reason: n for reason, n in left_out.items() if n}
+
+
+def mask_test(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Reasoned],
+    *,
+    names: Sequence[str] = ("flow",),
+    ends: Sequence[str] = ("top", "bottom"),
+    find: str | Finder = "auto",
+    fraction: float = 0.2,
+    operator: Operator = "hide",
+    settings: Mapping[str, Any] | None = None,
+    left_out: Mapping[str, int] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> MaskTest:
+    """Hide the top and the bottom share of every response's reasoning by each score, and as many at random.
+
+    Args:
+        model: that answers.
+        tokenizer: its own.
+        rows: as of :func:`reasoned`.
+        names: of credit whose scores are tested.
+        ends: of each.
+        find: finder of answers in what is written anew.
+        fraction: of the reasoning tokens.
+        operator: how they are hidden.
+        settings: of every credit.
+        left_out: how many were left out before, by reason.
+        batch_size: answers written together.
+        seed: of what is random.
+        on_batch: called with the number of answers written.
+
+    Raises:
+        ConfigError: nothing to test, or settings out of range.
+    """
+    if not rows:
+        raise ConfigError(
+            "no response has an answer with reasoning before it", where="mask-test", mend="see --answer"
+        )
+    if not 0 < fraction < 1:
+        raise ConfigError(f"{fraction} is no share between 0 and 1", where="fraction")
+    scored = score_rows(model, tokenizer, rows, names, settings or {})
+    whole = torch.stack([found.fallback == 0 for found in scored.values()]).all(0)
+    gone = {"no score": int((~whole).sum())}
+    rows = [row for row, fine in zip(rows, whole.tolist(), strict=True) if fine]
+    if not rows:
+        raise ConfigError("no response can be scored", where="mask-test")
+    reasoning = reasoning_of(rows, traces_of_rows(rows))
+    unit = torch.arange(len(rows))[:, None].expand_as(reasoning)
+    sets = {("random", "top"): top(_random(reasoning, seed), reasoning, unit, fraction=fraction)}
+    for name in names:
+        for end in ends:
+            scores = scored[name].scores[whole][:, : reasoning.shape[1]]
+            sets[name, end] = top(scores, reasoning, unit, fraction=fraction, lowest=end == "bottom")
+    nothing = torch.zeros_like(reasoning)
+    written = 0
+
+    def told(count: int) -> None:
+        nonlocal written
+        written += count
+        if on_batch is not None:
+            on_batch(written)
+
+    def answers(hidden: Tensor) -> list[str | None]:
+        return _answers_with(model, tokenizer, rows, hidden, find, operator, batch_size, told)
+
+    plain = answers(nothing)
+    right = [row.question.score(text) >= 0.5 for row, text in zip(rows, plain, strict=True)]
+    found = []
+    for (name, end), hidden in sets.items():
+        given = answers(hidden)
+        found.append(
+            Masked(
+                name,
+                end,
+                [not _alike(a, b) for a, b in zip(given, plain, strict=True)],
+                [
+                    (row.question.score(text) >= 0.5) != was
+                    for row, text, was in zip(rows, given, right, strict=True)
+                ],
+            )
+        )
+    return MaskTest(
+        rows=found,
+        questions=len(rows),
+        left_out=dict(left_out or {}) | {reason: n for reason, n in gone.items() if n},
+        fraction=fraction,
+        operator=operator,
+        right=sum(right) / len(rows),
+        tokens=float(reasoning.sum()) / len(rows),
+    )
+
+
+def score_rows(
+    model: Any, tokenizer: Any, rows: Sequence[Reasoned], names: Sequence[str], settings: Mapping[str, Any]
+) -> dict[str, Scored]:
+    """Scores of the rows by name of credit, [rows, tokens] each, on the CPU."""
+    traces = traces_of_rows(rows).to(_device(model))
+    found = {}
+    for name in names:
+        scored = TokenCredit(named_credit(name, **settings), replacement=_blank(tokenizer)).score(
+            model, traces
+        )
+        found[name] = Scored(scored.scores.cpu(), scored.counted.cpu(), scored.fallback.cpu(), scored.metrics)
+    return found
+
+
+def traces_of_rows(rows: Sequence[Reasoned]) -> Traces:
+    """The rows as traces, padded behind."""
+    return Traces.of(
+        [row.prompt for row in rows], [row.response for row in rows], [row.answer for row in rows]
+    )
+
+
+def reasoning_of(rows: Sequence[Reasoned], traces: Traces) -> Tensor:
+    """Which tokens are reasoning, [rows, tokens]."""
+    places = torch.arange(traces.tokens.shape[1])
+    ends = torch.tensor([len(row.prompt) + row.reasoning for row in rows])
+    return traces.response & (places < ends[:, None])
+
+
+def area(scores: Tensor, positive: Tensor, negative: Tensor) -> list[float]:
+    """For each row, the chance that a positive token scores above a negative one (ties count half): AUC.
+
+    Args:
+        scores: [rows, tokens].
+        positive, negative: [rows, tokens] of truth values.
+
+    Returns:
+        One value a row; NaN where a row lacks either.
+    """
+    found = []
+    for row in range(len(scores)):
+        yes, no = scores[row][positive[row]], scores[row][negative[row]]
+        if not len(yes) or not len(no):
+            found.append(float("nan"))
+            continue
+        above = (yes[:, None] > no).double() + 0.5 * (yes[:, None] == no).double()
+        found.append(float(above.mean()))
+    return found
+
+
+# -- answering anew ---------------------------------------------------------------------------------------------------
+
+
+def _answers_with(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Reasoned],
+    hidden: Tensor,
+    find: str | Finder,
+    operator: Operator,
+    batch_size: int,
+    told: Callable[[int], None],
+) -> list[str | None]:
+    """What each row answers when the tokens of `hidden` [rows, tokens] are not to be seen."""
+    look, found = finder(find), []
+    ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    blank = _blank(tokenizer)
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        begun = [[*row.prompt, *row.response[: row.answer[0]]] for row in part]
+        masks = [hidden[start + n, : len(ids)].tolist() for n, ids in enumerate(begun)]
+        if operator == "delete":
+            prefixes = [
+                [t for t, gone in zip(ids, mask, strict=True) if not gone]
+                for ids, mask in zip(begun, masks, strict=True)
+            ]
+        elif operator == "replace":
+            prefixes = [
+                [blank if gone else t for t, gone in zip(ids, mask, strict=True)]
+                for ids, mask in zip(begun, masks, strict=True)
+            ]
+        else:
+            prefixes = begun
+        new = max(row.answer[1] - row.answer[0] for row in part) + 8
+        done = sample(
+            model,
+            prefixes,
+            new=new,
+            temperature=0.0,
+            eos=ends,
+            pad=blank,
+            hidden=masks if operator == "hide" else None,
+        )
+        for row, rollout in zip(part, done, strict=True):
+            text = tokenizer.decode(
+                [*row.response[: row.answer[0]], *rollout.tokens],
+                skip_special_tokens=True,
+                clean_up_tokenization_spaces=False,
+            )
+            before = tokenizer.decode(
+                row.response[: row.answer[0]], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            # The answer's own line: what a model goes on to write behind it is not it.
+            text = text[: len(before)] + text[len(before) :].split("\n", 1)[0]
+            span = look(text)
+            found.append(None if span is None or span[1] <= len(before) else text[slice(*span)])
+        told(len(part))
+    return found
+
+
+def _at(start: int, stop: int) -> Finder:
+    return lambda text: (start, stop)
+
+
+def _alike(given: str | None, before: str | None) -> bool:
+    if given is None or before is None:
+        return given is before
+    return same(given, before)
+
+
+def _random(like: Tensor, seed: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random(like.shape, dtype=np.float32))
+
+
+def _blank(tokenizer: Any) -> int:
+    """An id that says nothing."""
+    for name in ("pad_token_id", "eos_token_id"):
+        if getattr(tokenizer, name, None) is not None:
+            return int(getattr(tokenizer, name))
+    return 0
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
