@@ -11,7 +11,7 @@ from noria.core.errors import ConfigError
 from noria.credit.flow import AnswerNodes
 from noria.credit.weights import Mass, Rule
 
-__all__ = ["NAMES", "CreditConfig", "Signal", "named_credit"]
+__all__ = ["NAMES", "CreditConfig", "Signal", "TrainConfig", "named_credit"]
 
 Signal = Literal[
     "flow",
@@ -112,3 +112,40 @@ def named_credit(name: str, **more: Any) -> CreditConfig:
     if name not in NAMES:
         raise ConfigError(f"no credit {name!r}", where="credit", mend=f"choose from {', '.join(NAMES)}")
     return load_config(CreditConfig, base=NAMES[name] | more)
+
+
+class TrainConfig(Config):
+    """GRPO with credit of tokens, by `noria credit train`.
+
+    `prompts` × `group` rollouts make a step. The loss is averaged over all tokens (DAPO), without a divergence term, as
+    the paper trains. `credit` is a name, or a name with settings of its own beside it in `credit_settings`.
+    """
+
+    model: str | None = None
+    data: str | None = None
+    name: str = "run"
+    credit: str = "flow"
+    credit_settings: dict[str, Any] = Field(default_factory=dict)
+    answer: str = "auto"
+    steps: int = Field(100, ge=0)
+    prompts: int = Field(8, ge=1)
+    group: int = Field(8, ge=2)
+    max_new_tokens: int = Field(256, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    lr: float = Field(1e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(1.0, gt=0)
+    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_high: float = Field(0.28, gt=0)
+    micro_batch: int = Field(16, ge=1)
+    questions: int = Field(1024, ge=1)
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(50, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _named(self) -> TrainConfig:
+        if self.credit not in NAMES:
+            raise ValueError(f"no credit {self.credit!r}; choose from {', '.join(NAMES)}")
+        return self

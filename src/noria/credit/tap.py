@@ -200,7 +200,7 @@ class AttentionTap:
         self.passes: list[dict[str, Any]] = []
         self._open: dict[str, Reader] | None = None
         self._seen: set[int] = set()
-        self._packed: Tensor | None = None
+        self.packed: Tensor | None = None
         self._hooks: list[Any] = []
 
     def __enter__(self) -> AttentionTap:
@@ -234,6 +234,7 @@ class AttentionTap:
     def _begin(self, decoder: nn.Module, arguments: Any, options: dict[str, Any]) -> None:
         self._open = {name: make() for name, make in self.readers.items()}
         self._seen.clear()
+        self.packed = _packed(options.get("position_ids"))
 
     def _end(self, decoder: nn.Module, arguments: Any, output: Any) -> None:
         found, self._open = self._open, None
@@ -352,17 +353,28 @@ def _record(
             softcap=options.get("softcap"),
             sinks=None if sinks is None else sinks.detach(),
             window=options.get("sliding_window"),
-            segments=_segments(query, options) if mask is None else None,
+            segments=_segments(query, options, tap.packed) if mask is None else None,
             module=module,
         )
     )
 
 
-def _segments(query: Tensor, options: Mapping[str, Any]) -> Tensor | None:
-    """Numbers of sequences that a kernel without a mask is told apart by their lengths."""
+def _packed(positions: Any) -> Tensor | None:
+    """Numbers of packed sequences, [batch, tokens], where positions begin anew; None where they do not."""
+    if not isinstance(positions, Tensor) or positions.ndim < 2 or positions.shape[-1] < 2:
+        return None
+    positions = positions if positions.ndim == 2 else positions[0]  # one of the axes of multimodal positions
+    starts = positions[:, 1:] != positions[:, :-1] + 1
+    if not starts.any():
+        return None
+    return torch.nn.functional.pad(starts.long().cumsum(1), (1, 0))
+
+
+def _segments(query: Tensor, options: Mapping[str, Any], packed: Tensor | None) -> Tensor | None:
+    """Numbers of sequences where the kernel is given no mask, but their lengths, or positions that begin anew."""
     lengths = options.get("cu_seq_lens_q", options.get("cu_seqlens"))
     if lengths is None:
-        return None
+        return packed
     places = torch.arange(query.shape[2], device=query.device)
     return torch.bucketize(places, lengths[1:].to(places), right=True)[None].expand(len(query), -1)
 

@@ -1,0 +1,1 @@
+"""Credit in trainers of others: one module each, imported when it is asked for."""

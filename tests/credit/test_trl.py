@@ -1,0 +1,157 @@
+"""Credit in TRL's own GRPO trainer, through the bridge of the core, on a small model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from noria.core.lm import small_lm
+from noria.credit.config import named_credit
+from noria.credit.credit import TokenCredit
+
+pytest.importorskip("trl")
+
+
+def grpo(tmp_path: Path, credit: Any, model: Any, tokenizer: Any, **settings: Any) -> Any:
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from noria.core.trl import ComponentGRPOTrainer
+
+    args = GRPOConfig(
+        **{
+            "output_dir": str(tmp_path / "out"),
+            "per_device_train_batch_size": 8,
+            "num_generations": 4,
+            "max_completion_length": 40,
+            "max_steps": 2,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "report_to": [],
+            "save_strategy": "no",
+            "use_cpu": True,
+            "loss_type": "dapo",
+        }
+        | settings
+    )
+
+    def digits(completions: list[str], **_: Any) -> list[float]:
+        return [sum(c.isdigit() for c in text) % 3 / 2 for text in completions]
+
+    data = Dataset.from_dict({"prompt": ["Q: 3+4\n", "Q: 8*2-1\n", "Q: 9-5\n", "Q: 1+1+7\n"]})
+    return ComponentGRPOTrainer(
+        model=model,
+        reward_funcs=digits,
+        args=args,
+        train_dataset=data,
+        processing_class=tokenizer,
+        token_credit=credit,
+        around=credit.around,
+    )
+
+
+@pytest.fixture(name="seen")
+def _seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Every batch as it goes into the loss."""
+    from noria.core.trl import ComponentGRPOTrainer
+
+    batches: list[dict[str, Any]] = []
+    original = ComponentGRPOTrainer._generate_and_score_completions
+
+    def kept(self: Any, inputs: Any) -> Any:
+        output = original(self, inputs)
+        batches.append({k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in output.items()})
+        return output
+
+    monkeypatch.setattr(ComponentGRPOTrainer, "_generate_and_score_completions", kept)
+    return batches
+
+
+def test_flow_credit_reaches_the_loss_of_grpo(tmp_path: Path, seen: list[dict[str, Any]]) -> None:
+    from noria.credit.integrations.trl import RolloutCredit
+
+    model, tokenizer = small_lm()
+    credit = RolloutCredit(named_credit("flow"))
+    trainer = grpo(tmp_path, credit, model, tokenizer)
+    trainer.train()
+    assert credit.passes_saved == 0  # on policy, TRL needs no pass over the completions: one of ours was made
+    some = 0
+    for batch in seen:
+        mask = batch["completion_mask"].bool()
+        for row, own in zip(batch["advantages"], mask, strict=True):
+            assert not row[~own].any()
+            values = row[own]
+            if values.any():
+                base = values.abs().min()
+                ratios = (values / values[values.abs().argmin()]).round(decimals=4)
+                assert set(ratios.tolist()) <= {1.0, 1.5}, base
+                some += int((ratios == 1.5).sum())
+    assert some > 0
+    logged = [row for row in trainer.state.log_history if "credit/mean_weight" in row]
+    assert len(logged) == 2
+    for row in logged:
+        assert 1 <= row["credit/mean_weight"] <= 1.2 + 1e-6
+        assert 0 <= row["credit/fallback"] <= 1
+
+
+def test_attention_is_read_in_the_trainer_s_own_pass_where_there_is_one(
+    tmp_path: Path, seen: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noria.credit.integrations.trl import RolloutCredit
+
+    model, tokenizer = small_lm()
+    config = named_credit("flow")
+    credit = RolloutCredit(config)
+    passes = {"ours": 0}
+    original = TokenCredit.score
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        passes["ours"] += 1
+        return original(self, *args, **options)
+
+    found: list[tuple[Any, Any]] = []
+    called = RolloutCredit.__call__
+
+    def compared(self: Any, batch: Any) -> Any:
+        weights = called(self, batch)
+        # The same by a pass of our own, in parts of another size.
+        monkeypatch.setattr(TokenCredit, "score", original)
+        alone = called(RolloutCredit(named_credit("flow", batch_size=3)), batch)
+        monkeypatch.setattr(TokenCredit, "score", counted)
+        found.append((weights, alone))
+        return weights
+
+    monkeypatch.setattr(TokenCredit, "score", counted)
+    monkeypatch.setattr(RolloutCredit, "__call__", compared)
+    trainer = grpo(
+        tmp_path,
+        credit,
+        model,
+        tokenizer,
+        num_iterations=2,  # so that TRL keeps the log-probabilities of who wrote
+        steps_per_generation=2,
+        per_device_train_batch_size=4,
+        beta=0.01,  # and a pass of the reference model behind them
+        max_steps=4,
+    )
+    trainer.train()
+    assert "old_per_token_logps" in seen[0]
+    assert credit.passes_saved == len(seen) > 0
+    assert passes["ours"] == 0
+    for weights, alone in found:
+        assert torch.equal(weights, alone)
+
+
+@pytest.mark.parametrize("name", ["ktae", "entropy", "random"])
+def test_rivals_need_no_pass_of_the_trainer(tmp_path: Path, name: str) -> None:
+    from noria.credit.integrations.trl import RolloutCredit
+
+    model, tokenizer = small_lm()
+    trainer = grpo(
+        tmp_path, RolloutCredit(named_credit(name)), model, tokenizer, max_steps=1, max_completion_length=12
+    )
+    trainer.train()
+    assert any("credit/mean_weight" in row for row in trainer.state.log_history)
