@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from noria.core import files
 from noria.core.errors import CheckpointError, ModelError, RunError
 from noria.mtp.checkpoint import HEAD_FILE, INDEX, SINGLE, ModelFiles, head_tensors, load_head, save_with_head
+from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import LAYOUTS
 from tests.mtp.test_heads import states_of, text_of
 from tests.mtp.tiny_models import BACKBONES, LAYOUT_OF, head_of, tiny
@@ -62,7 +66,10 @@ def test_a_head_comes_back_from_its_models_files(tmp_path: Path, family: str, la
             head(states_of(model, tokens), tokens, steps=steps),
             loaded(states_of(again, tokens), tokens, steps=steps),
         )
-    assert torch.equal(one, other)
+    mine, theirs = head.state_dict(), loaded.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[n], theirs[n]) and mine[n].dtype == theirs[n].dtype for n in mine)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # where weights lie in memory decides round-off
     assert (tmp_path / "out" / "tokenizer.json").exists()
     counted = json.loads((tmp_path / "out" / "config.json").read_text())
     assert counted[layout.count] == layers
@@ -141,6 +148,63 @@ def test_bfloat16_files_get_a_bfloat16_head(tmp_path: Path) -> None:
     assert {t.dtype for t in contents(tmp_path / "out").values()} == {torch.bfloat16}
 
 
+def test_what_the_model_stores_wide_the_head_stores_wide(tmp_path: Path) -> None:
+    """The bias that balances experts is float32 in bfloat16 files: rounded, tokens would go to other experts."""
+    model = tiny("deepseek_v3").bfloat16()
+    gate = model.model.layers[1].mlp.gate
+    gate.e_score_correction_bias = gate.e_score_correction_bias.float() + torch.tensor([1.0001, 2, 3, 4.0003])
+    model.save_pretrained(tmp_path / "model")
+    before = contents(tmp_path / "model")["model.layers.1.mlp.gate.e_score_correction_bias"]
+    assert before.dtype == torch.float32
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16).eval()
+    head = MTPHead.fresh(model)
+    save_with_head(model, head, tmp_path / "model", tmp_path / "out")
+    stored = contents(tmp_path / "out")["model.layers.2.mlp.gate.e_score_correction_bias"]
+    assert torch.equal(stored, before)
+    assert contents(tmp_path / "out")["model.layers.2.self_attn.o_proj.weight"].dtype == torch.bfloat16
+    again = load_head(model, tmp_path / "out").blocks[0].mlp.gate.e_score_correction_bias
+    assert torch.equal(again, before)
+
+
+@pytest.mark.parametrize("size", SHARDS)
+def test_files_of_the_same_name_in_subfolders_and_heads_of_another_layout_stay(
+    tmp_path: Path, size: str
+) -> None:
+    model = saved("qwen3", tmp_path / "model", SHARDS[size])
+    more = {"onnx/config.json": b"{}", f"original/{SINGLE}": b"weights", "a/b/note.txt": b"n"}
+    for name, content in more.items():
+        (tmp_path / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "model" / name).write_bytes(content)
+    for family in ("qwen3", "mimo"):
+        head = head_of(model, family)
+        save_with_head(model, head, tmp_path / "model", tmp_path / "model", overwrite=True)
+    there = everything(tmp_path / "model")
+    assert {name: there[name] for name in more} == more
+    for family in ("qwen3", "mimo"):
+        assert load_head(model, tmp_path / "model", layout=layout_for(family)).layers == 1
+
+
+def test_a_head_for_quantised_weights_is_refused(tmp_path: Path) -> None:
+    model = saved("qwen3", tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "fp8"}})
+    )
+    with pytest.raises(ModelError, match="quantised by fp8"):
+        save_with_head(model, head_of(model, "qwen3"), tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_engines_find_the_number_of_layers_where_they_look(tmp_path: Path) -> None:
+    """vLLM reads `num_nextn_predict_layers` of Qwen3-Next, and `mtp_num_hidden_layers` of Qwen3.5."""
+    model = saved("qwen3_next", tmp_path / "model")
+    save_with_head(model, head_of(model, "qwen3_next", layers=2), tmp_path / "model", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["num_nextn_predict_layers"] == config["mtp_num_hidden_layers"] == 2
+
+
 # -- faults ---------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +225,37 @@ def test_an_interrupted_export_leaves_the_original(
                 model, head_of(model, "qwen3"), tmp_path / "model", tmp_path / output, overwrite=True
             )
     assert everything(tmp_path / "model") == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("moment", ["writing", "between two renames", "cleaning up"])
+def test_a_process_killed_while_it_replaces_a_model_loses_none(tmp_path: Path, moment: str) -> None:
+    """The folder holds the old model or the new one; or does again once anything is written there."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "file").write_text("old")
+    if (child := os.fork()) == 0:
+        rename = Path.rename
+
+        def die(*_: Any, **__: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if moment == "writing":
+            files._flush = die
+        elif moment == "cleaning up":
+            files.shutil.rmtree = die  # type: ignore[assignment]
+        else:  # where the system cannot swap folders
+            files._swapped = lambda *_: False
+            Path.rename = lambda self, to: die() if "partial" in self.name else rename(self, to)  # type: ignore[method-assign]
+        with files.appearing(folder) as partial:
+            (partial / "file").write_text("new")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    if moment != "between two renames":
+        assert (folder / "file").read_text() == ("new" if moment == "cleaning up" else "old")
+    with contextlib.suppress(KeyError), files.appearing(folder):
+        raise KeyError  # the next export, which comes to nothing
+    assert (folder / "file").read_text() == ("new" if moment == "cleaning up" else "old")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
+import glob
 import os
 import re
 import shutil
@@ -180,7 +182,9 @@ def check_output(
 def appearing(folder: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `folder` when the block ends well and is gone when it does not.
 
-    What stood at `folder` before is replaced whole; until then it stays as it is.
+    What stood at `folder` before is replaced whole; until then it stays as it is. Where the system can swap two folders
+    (Linux), a process killed at any moment leaves one or the other there; elsewhere there is a moment in which the one
+    before has another name, and the next call puts it back.
 
     Raises:
         RunError: the disk refuses.
@@ -194,14 +198,15 @@ def appearing(folder: Path) -> Iterator[Path]:
             partial.mkdir()
             yield partial
             _flush(partial)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                partial.rename(folder)
-            except BaseException:
-                if old.exists():
-                    old.rename(folder)
-                raise
+            if not (folder.exists() and _swapped(partial, folder)):
+                if folder.exists():
+                    folder.rename(old)
+                try:
+                    partial.rename(folder)
+                except BaseException:
+                    if old.exists():
+                        old.rename(folder)
+                    raise
             fsync_folder(folder.parent)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -222,12 +227,26 @@ def _system_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
+def _swapped(one: Path, other: Path) -> bool:
+    """Whether two folders have changed their names in one step; False where the system cannot do that."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 def _sweep(folder: Path) -> None:
-    """Remove what killed exports of the same folder left behind."""
-    for path in folder.parent.glob(f".{folder.name}.partial-*"):
-        pid = path.name.rpartition("-")[2]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _alive(int(pid))):
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove what killed exports of the same folder left behind, and put back what one of them had moved away."""
+    for kind in ("old", "partial"):
+        for path in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
+            pid = path.name.rpartition("-")[2]
+            if not pid.isdigit() or (int(pid) != os.getpid() and _alive(int(pid))):
+                continue
+            if kind == "old" and not folder.exists():
+                path.rename(folder)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -172,13 +173,15 @@ def save_with_head(
         source: the model's folder; not touched unless it is also `output`.
         output: a new folder, or, to `overwrite`, an earlier export or `source` itself.
         overwrite: replace what is at `output`.
-        dtype: of the head's tensors; that of the backbone's projections in `source` by default.
+        dtype: of the head's tensors; that of the backbone's tensors of the same name in `source`, else that of its
+            projections, by default.
 
     Returns:
         The folder.
 
     Raises:
         CheckpointError: the weights in `source` are not the backbone's, or the head is not finite.
+        ModelError: they are quantised, which the head's would be taken for.
         RunError: `output` is there already, or the disk refuses; nothing is changed then.
     """
     from safetensors.torch import save_file
@@ -187,9 +190,17 @@ def save_with_head(
     check_output(output, source, overwrite=overwrite, marks=("config.json",), in_place=True)
     files = ModelFiles.of(source)
     _check_backbone(backbone, files)
+    config = _counted(source / "config.json", head)
     tensors = head_tensors(backbone, head)
     stored = dtype or _stored_dtype(files, tensors)
-    tensors = {key: t.to(stored) if t.is_floating_point() else t for key, t in tensors.items()}
+    wide = {} if dtype else _own_dtypes(files, head)
+    prefixes = tuple(head.layout.prefix(n, head.depth) for n in range(head.layers))
+
+    def kind(key: str) -> torch.dtype:
+        prefix = next((p for p in prefixes if key.startswith(p)), "")
+        return wide.get(key.removeprefix(prefix), stored)
+
+    tensors = {key: t.to(kind(key)) if t.is_floating_point() else t for key, t in tensors.items()}
     for number in range(head.layers):
         for template, which in head.layout.copies.items():
             module = head.embedding if which == "embedding" else head.output
@@ -199,25 +210,25 @@ def save_with_head(
             )
     gone = {name for name in files.where if head.layout.owns(name, head.depth)}
     with appearing(output) as partial:
-        spoiled = {files.where[name] for name in gone} | ({SINGLE} if not files.sharded else set())
+        spoiled = {files.where[name] for name in gone} | {HEAD_FILE if files.sharded else SINGLE}
         for path in sorted(source.rglob("*")):
-            goal = partial / path.relative_to(source)
+            name = str(path.relative_to(source))
             if path.is_dir():
-                goal.mkdir()
-            elif path.name not in {"config.json", INDEX} | spoiled:
-                shutil.copyfile(path, goal)
+                (partial / name).mkdir()
+            elif name not in {"config.json", INDEX} | spoiled:
+                shutil.copyfile(path, partial / name)
         where = {name: file for name, file in files.where.items() if name not in gone}
         for file in sorted(spoiled):
             names = [name for name, at in where.items() if at == file]
-            kept = files.tensors(names)
-            with _opened(source / file) as opened:
-                note = opened.metadata() or {"format": "pt"}
-            if not files.sharded:
+            kept, note = files.tensors(names), {"format": "pt"}
+            if (source / file).exists():
+                with _opened(source / file) as opened:
+                    note = opened.metadata() or note
+            if file in (HEAD_FILE, SINGLE):
                 kept |= tensors
             if kept:
                 save_file(kept, partial / file, metadata=note)
         if files.sharded:
-            save_file(tensors, partial / HEAD_FILE, metadata={"format": "pt"})
             index = json.loads((source / INDEX).read_text())
             index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
             sizes = index.setdefault("metadata", {})
@@ -228,7 +239,7 @@ def save_with_head(
                 - sum(t.nbytes for t in removed.values())
             )
             (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (partial / "config.json").write_text(_counted(source / "config.json", head))
+        (partial / "config.json").write_text(config)
     return output
 
 
@@ -379,11 +390,35 @@ def _stored_dtype(files: ModelFiles, tensors: Mapping[str, Tensor]) -> torch.dty
     return next(iter(tensors.values())).dtype
 
 
+def _own_dtypes(files: ModelFiles, head: MTPHead) -> dict[str, torch.dtype]:
+    """By its name in a layer, the type of what the backbone's layers store wider than their projections."""
+    found: dict[str, torch.dtype] = {}
+    names = [n for n in files.where if not head.layout.owns(n, head.depth) and not n.endswith("_proj.weight")]
+    for name in names:
+        layer = re.search(r"\blayers\.\d+\.(.+)", name)
+        if layer and layer[1] not in found:
+            found[layer[1]] = files.tensors([name])[name].dtype
+    return {name: dtype for name, dtype in found.items() if dtype.itemsize >= 4 and dtype.is_floating_point}
+
+
 def _counted(path: Path, head: MTPHead) -> str:
-    """The configuration with the number of the head's layers."""
+    """The configuration with the number of the head's layers.
+
+    Raises:
+        ModelError: it says that weights are quantised.
+    """
     config = json.loads(path.read_text())
     inner = config.get("text_config") if head.layout.name == "qwen" else None
-    (inner if isinstance(inner, dict) else config)[head.layout.count] = head.layers
+    if quantised := config.get("quantization_config"):
+        raise ModelError(
+            f"its weights are quantised by {quantised.get('quant_method', 'some method')}, and the head's are not",
+            where=str(path.parent),
+            mend="export into the model's unquantised folder, with --model",
+        )
+    told = inner if isinstance(inner, dict) else config
+    told[head.layout.count] = head.layers
+    if config.get("model_type") == "qwen3_next":
+        told["num_nextn_predict_layers"] = head.layers  # where vLLM looks
     return json.dumps(config, indent=2) + "\n"
 
 

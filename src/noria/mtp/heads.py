@@ -7,6 +7,7 @@ are the backbone's, which is never trained here.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -72,6 +73,12 @@ class MTPHead(nn.Module):
         self.parts = nn.ModuleList(_Parts(norm, text.hidden_size, eps) for _ in range(around))
         self.attach(backbone)
         self.to(dtype=next(base.parameters()).dtype)
+        # What the model keeps wide, such as the bias that balances experts, the head keeps wide.
+        kinds = {name: t.dtype for name, t in _named(block) if t.is_floating_point()}
+        for own in self.blocks:
+            for name, t in _named(own):
+                if t.is_floating_point():
+                    t.data = t.data.to(kinds[name])
 
     def attach(self, backbone: Any) -> MTPHead:
         """Read this model's embedding, rotary positions and output layer from now on, where it is; the head itself.
@@ -253,6 +260,12 @@ def chain_attention_of(head: MTPHead, steps: int, wanted: ChainAttention | None 
             mend="several layers draft as parallel says",
         )
     return wanted or ("ttt" if head.recursive else "parallel")
+
+
+def _named(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers."""
+    yield from block.named_parameters()
+    yield from block.named_buffers()
 
 
 def _attention_layer(base: Any) -> nn.Module:

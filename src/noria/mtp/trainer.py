@@ -109,8 +109,10 @@ class HeadTrainer:
         self.lm_head = lm_head(head, temperature=config.temperature, vocab_size=vocab_size)
         for p in backbone.parameters():
             p.requires_grad_(False)
+        weights = dict(head.named_parameters())
         self.updates = Updates(
-            dict(head.named_parameters()),
+            weights,
+            fixed={name: t for name, t in head.state_dict().items() if name not in weights},
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,

@@ -22,6 +22,7 @@ class Updates:
 
     Args:
         parameters: by name.
+        fixed: what goes along in checkpoints and is not updated: buffers, such as those that balance experts.
         lr: of the next steps.
         betas: as of `torch.optim.AdamW`.
         weight_decay: likewise.
@@ -35,11 +36,12 @@ class Updates:
         self,
         parameters: Mapping[str, nn.Parameter],
         *,
+        fixed: Mapping[str, Tensor] | None = None,
         lr: float,
         betas: tuple[float, float],
         weight_decay: float,
     ) -> None:
-        self.parameters = dict(parameters)
+        self.parameters, self.fixed = dict(parameters), dict(fixed or {})
         self.masters = {
             name: nn.Parameter(p.detach().float()) if p.dtype.itemsize < 4 else p
             for name, p in self.parameters.items()
@@ -82,7 +84,7 @@ class Updates:
             weights: what the names of weights begin with.
             slots: what those of the optimiser's numbers begin with, masters among them.
         """
-        found: dict[str, Tensor] = {}
+        found = {weights + name: value for name, value in self.fixed.items()}
         for name, p in self.parameters.items():
             master = self.masters[name]
             found[weights + name] = p.detach()
@@ -95,12 +97,14 @@ class Updates:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], weights: str, slots: str) -> str | None:
         """Take in what :meth:`tensors` gave; the first weight that is not among it, or has another shape, else None."""
-        for name, p in self.parameters.items():
+        everything: dict[str, Tensor] = {**self.parameters, **self.fixed}
+        for name, t in everything.items():
             stored = tensors.get(weights + name)
-            if stored is None or stored.shape != p.shape:
+            if stored is None or stored.shape != t.shape:
                 return name
-            master = self.masters[name]
-            p.copy_(stored)
+            t.copy_(stored)
+        for name, p in self.parameters.items():
+            stored, master = tensors[weights + name], self.masters[name]
             if master is not p:
                 master.copy_(tensors.get(f"{slots}{name}.master", stored))
             kept = {slot: tensors.get(f"{slots}{name}.{slot}") for slot in SLOTS}
