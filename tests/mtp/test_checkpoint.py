@@ -69,7 +69,9 @@ def test_a_head_comes_back_from_its_models_files(tmp_path: Path, family: str, la
     mine, theirs = head.state_dict(), loaded.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[n], theirs[n]) and mine[n].dtype == theirs[n].dtype for n in mine)
-    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)  # where weights lie in memory decides round-off
+    torch.testing.assert_close(
+        one, other, rtol=1e-5, atol=1e-5
+    )  # where weights lie in memory decides round-off
     assert (tmp_path / "out" / "tokenizer.json").exists()
     counted = json.loads((tmp_path / "out" / "config.json").read_text())
     assert counted[layout.count] == layers

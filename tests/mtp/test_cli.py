@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from noria.cli import main
+from noria.core.lm import small_lm
+from tests.mtp.tiny_models import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -87,7 +89,8 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
 
     done = noria("export", "run", "-o", "model", "--gamma", "2")
     assert done.code == 0
-    assert "--speculative_config" in done.out
+    assert "--speculative-config" in done.out
+    assert "no MTP for qwen3 models" in done.out
     assert "NEXTN" in done.out
     again = json.loads(noria("eval", "model", "--data", str(text), "--gamma", "2", "--json", "-q").out)
     for rule, length in lengths.items():
@@ -95,6 +98,33 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
             length, abs=0.02
         )  # stored in bfloat16
     assert json.loads((here / "model" / "config.json").read_text())["mtp_num_hidden_layers"] == 1
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "mimo"])
+def test_a_run_on_another_family_is_scored_and_exported(noria: Any, here: Path, family: str) -> None:
+    """Experts, whose balance is no parameter, and a family that transformers does not know."""
+    model, tokenizer = BACKBONES[family](vocab_size=2048, eos_token_id=0), small_lm()[1]
+    model.save_pretrained(here / "base")
+    tokenizer.save_pretrained(here / "base")
+    config = json.loads((here / "base" / "config.json").read_text())
+    if family == "mimo":
+        config |= {"model_type": "mimo", "architectures": ["MiMoForCausalLM"]}
+        (here / "base" / "config.json").write_text(json.dumps(config))
+    rows = [{"input_ids": [(7 * row + n) % 2048 for n in range(20)]} for row in range(24)]
+    (here / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ["length=64", "batch_size=4", "steps=2", "layers=2", "train_gamma=2"]
+    done = noria("train", "--model", "base", "--data", "text.jsonl", "-o", "run", *settings)
+    assert done.code == 0, done.err
+    scored = ["--data", "text.jsonl", "--gamma", "2", "--length", "64", "--json", "-q"]
+    of_run = json.loads(noria("eval", "run", *scored).out)["rules"]
+    assert "at most 2" in noria("export", "run", "-o", "model", "--gamma", "3").err
+    done = noria("export", "run", "-o", "model")
+    assert done.code == 0, done.err
+    assert '"num_speculative_tokens": 2' in done.out
+    assert ("first layer" in done.out) == (family == "mimo")
+    of_model = json.loads(noria("eval", "model", *scored).out)["rules"]
+    for rule, found in of_run.items():
+        assert of_model[rule]["accept_length"] == pytest.approx(found["accept_length"], rel=1e-4)
 
 
 def test_the_same_command_goes_on_and_ends_as_if_it_had_not_stopped(

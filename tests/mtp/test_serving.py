@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noria.core.errors import ConfigError
-from noria.mtp.serving import lossy_settings, refuse_lossy, serving_config
+from noria.mtp.serving import against_serving, lossy_settings, refuse_lossy, serving_config
 
 
 def test_both_engines_draft_from_the_distribution_and_verify_by_rejection() -> None:
@@ -57,6 +57,23 @@ def test_what_changes_the_law_is_refused_unless_asked_for(settings: dict[str, An
     with pytest.raises(ConfigError, match="policy's own text"):
         refuse_lossy(settings | {"num_speculative_tokens": 3})
     refuse_lossy(settings, allow_lossy=True)
+
+
+def test_lossy_settings_are_found_where_engines_have_them() -> None:
+    nested = {"speculative_config": {"method": "mtp", "synthetic_acceptance_length": 2.5}}
+    assert lossy_settings(nested) == ["synthetic_acceptance_length=2.5"]
+    assert lossy_settings({"speculative_config": json.dumps(nested["speculative_config"])})
+    assert lossy_settings({"actor.rollout.speculative_accept_threshold_single": 0.7})
+    assert lossy_settings({"--speculative-accept-threshold-acc": "loose"})
+    assert not lossy_settings({"speculative_config": {"rejection_sample_method": "block"}, "model": "{x"})
+
+
+def test_what_speaks_against_serving_a_head_is_said() -> None:
+    assert against_serving("qwen3_5", "qwen", "qwen", 3) is None
+    assert against_serving("deepseek_v3", "deepseek", "deepseek", 1) is None
+    assert "no MTP for qwen3 models" in str(against_serving("qwen3", None, "qwen", 1))
+    assert "under deepseek names" in str(against_serving("glm4_moe", "deepseek", "qwen", 1))
+    assert "first layer" in str(against_serving("mimo", "mimo", "mimo", 2))
 
 
 def test_what_does_not_is_let_be() -> None:

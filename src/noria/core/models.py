@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ def open_language_model(
         require("gguf", "gguf")
         folder, options["gguf_file"] = files.parent, files.name
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    _know_mimo()
     with _one_line(name), quiet_loading(transformers):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         if "gguf_file" not in options:
@@ -97,6 +99,22 @@ def quiet_loading(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+@functools.cache
+def _know_mimo() -> None:
+    """Tell transformers of MiMo, a Qwen2 whose files have another name for it, so that it needs no code of its own."""
+    import transformers
+
+    class MiMoConfig(transformers.Qwen2Config):  # type: ignore[misc]
+        model_type = "mimo"
+
+    class MiMoForCausalLM(transformers.Qwen2ForCausalLM):  # type: ignore[misc]
+        config_class = MiMoConfig
+        _keys_to_ignore_on_load_unexpected = (r"model\.mtp_layers\..*",)
+
+    transformers.AutoConfig.register("mimo", MiMoConfig, exist_ok=True)
+    transformers.AutoModelForCausalLM.register(MiMoConfig, MiMoForCausalLM, exist_ok=True)
 
 
 def _files(name: str, allow_download: bool) -> Path:

@@ -456,7 +456,7 @@ def rl_report(
 @group.command(short_help="Write the model with the head in its own files.")
 @click.argument("source")
 @output("Folder to write; must not exist.", required=True)
-@GAMMA
+@click.option("--gamma", type=click.IntRange(1, MAX_GAMMA), help="Drafts a round of the engines (default 3).")
 @RULE
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 @MODEL
@@ -465,7 +465,7 @@ def rl_report(
 def export(
     source: str,
     output: str,
-    gamma: int,
+    gamma: int | None,
     rule: Rule,
     overwrite: bool,
     model: str | None,
@@ -486,6 +486,8 @@ def export(
     click.echo(
         f"model  {done.folder}   a head of {done.layers} layer{'s' * (done.layers > 1)}, {done.layout} names"
     )
+    if done.serving.note is not None:
+        click.echo(f"note   {done.serving.note}")
     click.echo(done.serving.text(str(done.folder)))
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from noria.mtp.drafter import HeadDrafter
 from noria.mtp.engines import decoder_engine, law_of, transformers_engine
 from noria.mtp.evaluate import Averages, HeadScore, evaluate_head
 from noria.mtp.generation import Sampled, read_prompts, sample_to_file
+from noria.mtp.layouts import family_of
 from noria.mtp.losses import LossTerms
 from noria.mtp.names import MAX_GAMMA, Rule
 from noria.mtp.opening import Opened, fresh_or_stored, open_policy
@@ -45,7 +46,7 @@ from noria.mtp.pages import write_rl_page, write_run_page, write_score_page
 from noria.mtp.rl_log import judge, read_rl_log
 from noria.mtp.sampling import SamplingParams
 from noria.mtp.servers import Server, server_engine
-from noria.mtp.serving import ServingConfig, serving_config
+from noria.mtp.serving import ServingConfig, against_serving, serving_config
 from noria.mtp.timing import measure
 from noria.mtp.trainer import HeadTrainer
 
@@ -660,7 +661,7 @@ def export(
     source: str,
     output: str,
     *,
-    gamma: int = 3,
+    gamma: int | None = None,
     rule: Rule = "rejection",
     overwrite: bool = False,
     model: str | None = None,
@@ -669,10 +670,21 @@ def export(
 ) -> Exported:
     """Write the model with a run's head in its own files, and say how to serve it.
 
+    Args:
+        source: run, or model with a head.
+        output: the folder to write; the model's own only with `overwrite`.
+        gamma: drafts a round of the engines; 3, or as many as a head of several layers has if these are fewer, by
+            default.
+        rule: how they verify.
+        overwrite: replace an earlier export.
+        model: where the run's model is now.
+        allow_download: whether a hub model may be fetched.
+        trust_remote_code: whether code that comes with the model may run.
+
     Raises:
-        NoriaError: anything that a user can mend; the model's own folder is never touched.
+        NoriaError: anything that a user can mend; nothing is written or changed then.
     """
-    serving = serving_config(gamma, rule)
+    serving_config(gamma or 3, rule)  # what is wrong with them is told before the model is read
     opened = open_policy(
         source, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
@@ -683,10 +695,20 @@ def export(
             where=opened.policy.name,
             mend="give its safetensors folder with --model",
         )
+    head, config = opened.head, opened.policy.model.config
+    most = MAX_GAMMA if head.recursive else head.layers
+    if gamma is not None and gamma > most:
+        raise ConfigError(
+            f"{gamma} drafts a round of a head with {head.layers} layers",
+            where="--gamma",
+            mend=f"give at most {most}",
+        )
+    against = against_serving(config.model_type, family_of(config), head.layout.name, head.layers)
+    serving = replace(serving_config(gamma or min(3, most), rule), note=against)
     folder = save_with_head(
-        opened.policy.model, opened.head, opened.policy.files, output_path(output), overwrite=overwrite
+        opened.policy.model, head, opened.policy.files, output_path(output), overwrite=overwrite
     )
-    return Exported(folder, opened.head.layers, opened.head.layout.name, serving)
+    return Exported(folder, head.layers, head.layout.name, serving)
 
 
 def report(folder: Path) -> Path:

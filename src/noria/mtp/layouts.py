@@ -8,9 +8,11 @@ vendor's convention loads without complaint and drafts tokens that are hardly ev
 | --- | --- | --- | --- | --- |
 | `qwen` (Qwen3-Next, Qwen3.5) | embedding, state | the normed state | kept | norms and projection |
 | `deepseek` (DeepSeek-V3, GLM-4.5) | embedding, state | the state before the norm | zeroed | nothing |
-| `mimo` (MiMo) | state, embedding | the normed state | kept | nothing |
+| `mimo` (MiMo) | state, embedding | the normed state | zeroed | nothing |
 
-The first step's state is the backbone's last one, after its final norm, as serving engines have it.
+The first step's state is the backbone's last one, after its final norm, as serving engines have it. Where vendor and
+papers differ, the engines are followed, since it is they that serve a head: vLLM and SGLang zero MiMo's first
+embedding, too.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any, Literal
 from noria.core.errors import ConfigError
 from noria.mtp.names import LayoutName
 
-__all__ = ["LAYOUTS", "PARTS", "Layout", "LayoutName", "Part", "layers_in", "layout_of"]
+__all__ = ["LAYOUTS", "PARTS", "Layout", "LayoutName", "Part", "family_of", "layers_in", "layout_of"]
 
 Part = Literal["embedding_norm", "hidden_norm", "projection", "final_norm"]
 PARTS: tuple[Part, ...] = ("embedding_norm", "hidden_norm", "projection", "final_norm")
@@ -120,7 +122,7 @@ LAYOUTS: dict[LayoutName, Layout] = {
         count="num_nextn_predict_layers",
         embedding_first=False,
         normed=True,
-        zero_first=False,
+        zero_first=True,
         shared=False,
         copies={},
     ),
@@ -131,6 +133,12 @@ _FAMILIES: dict[LayoutName, tuple[str, ...]] = {
     "deepseek": ("deepseek_v3", "deepseek_v32", "glm4_moe", "glm4_moe_lite"),
     "mimo": ("mimo",),
 }
+
+
+def family_of(config: Any) -> LayoutName | None:
+    """The layout that a model's vendor uses; None for a model that comes without MTP."""
+    kinds = {config.model_type, config.get_text_config().model_type}
+    return next((layout for layout, families in _FAMILIES.items() if kinds & set(families)), None)
 
 
 def layout_of(config: Any, name: str | None = None) -> Layout:
@@ -147,11 +155,7 @@ def layout_of(config: Any, name: str | None = None) -> Layout:
         if name not in LAYOUTS:
             raise ConfigError(f"unknown layout {name!r}", where="layout", mend=f"one of {', '.join(LAYOUTS)}")
         return LAYOUTS[name]
-    kinds = {config.model_type, config.get_text_config().model_type}
-    for layout, families in _FAMILIES.items():
-        if kinds & set(families):
-            return LAYOUTS[layout]
-    return LAYOUTS["qwen"]
+    return LAYOUTS[family_of(config) or "qwen"]
 
 
 def layers_in(keys: Iterable[str], layout: Layout, depth: int) -> int:

@@ -6,6 +6,7 @@ law are found, and refused where the text trains a policy.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from noria.core.errors import ConfigError
-from noria.mtp.names import MAX_GAMMA, Rule
+from noria.mtp.names import MAX_GAMMA, LayoutName, Rule
 
-__all__ = ["ServingConfig", "lossy_settings", "refuse_lossy", "serving_config"]
+__all__ = ["ServingConfig", "against_serving", "lossy_settings", "refuse_lossy", "serving_config"]
 
 _THRESHOLDS = ("accept_threshold", "accept_threshold_single", "accept_threshold_acc", "lenience")
 
@@ -27,10 +28,12 @@ class ServingConfig:
     Attributes:
         vllm: the value of vLLM's `speculative_config` (and of `trl vllm-serve --speculative_config`).
         sglang: SGLang's flags.
+        note: why an engine will not do as it is told; None if nothing is known against it.
     """
 
     vllm: Mapping[str, Any]
     sglang: Sequence[str]
+    note: str | None = None
 
     def text(self, model: str) -> str:
         """Commands to copy."""
@@ -38,7 +41,7 @@ class ServingConfig:
         return "\n".join(
             [
                 "# vLLM",
-                f"vllm serve {shlex.quote(model)} --speculative_config {config}",
+                f"vllm serve {shlex.quote(model)} --speculative-config {config}",
                 "# TRL on vLLM",
                 f"trl vllm-serve --model {shlex.quote(model)} --speculative_config {config}",
                 "# SGLang",
@@ -48,7 +51,7 @@ class ServingConfig:
 
 
 def serving_config(gamma: int = 3, rule: Rule = "rejection") -> ServingConfig:
-    """Settings of vLLM (0.11 on) and SGLang (0.5.23) for γ drafts a round.
+    """Settings of vLLM (0.26 on, which has `draft_sample_method`) and SGLang (0.5.23) for γ drafts a round.
 
     Raises:
         ConfigError: γ out of range, or a rule that the engines do not have.
@@ -76,16 +79,45 @@ def serving_config(gamma: int = 3, rule: Rule = "rejection") -> ServingConfig:
     return ServingConfig(vllm, tuple(sglang))
 
 
+def against_serving(kind: str, family: LayoutName | None, layout: LayoutName, layers: int) -> str | None:
+    """Why vLLM and SGLang will not draft with a head, or not with all of it; None if nothing is known against it.
+
+    Args:
+        kind: the model's `model_type`.
+        family: of :func:`noria.mtp.layouts.family_of`.
+        layout: the head's.
+        layers: of the head.
+    """
+    if family is None:
+        return (
+            f"vLLM and SGLang have no MTP for {kind} models and will not load this head; "
+            "it drafts in noria (noria.mtp.generate, TRL's rollouts)"
+        )
+    if family != layout:
+        return f"engines look for a {kind} model's head under {family} names, and this one has {layout} names"
+    if layout == "mimo" and layers > 1:
+        return f"vLLM drafts with the first layer of a MiMo head alone, and this one has {layers}"
+    return None
+
+
 def lossy_settings(settings: Mapping[str, Any]) -> list[str]:
     """The settings, by name, that let through what the target's law would not; names of vLLM, SGLang and others.
 
     Args:
-        settings: of an engine; `-` and `_` mean the same, dashes in front are ignored.
+        settings: of an engine, as they are or with some inside others, as in vLLM's `speculative_config`; `-` and `_`
+            mean the same, dashes in front and what stands before a dot are ignored.
     """
-    plain = {str(name).lstrip("-").replace("-", "_"): value for name, value in settings.items()}
-    return [
-        f"{name}={value}" for name, value in plain.items() if value is not None and _is_lossy(name, value)
-    ]
+    found = []
+    for name, value in settings.items():
+        plain = str(name).rpartition(".")[2].lstrip("-").replace("-", "_")
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+        if isinstance(value, Mapping):
+            found += lossy_settings(value)
+        elif value is not None and _is_lossy(plain, value):
+            found.append(f"{plain}={value}")
+    return found
 
 
 def _is_lossy(name: str, value: Any) -> bool:
@@ -95,7 +127,12 @@ def _is_lossy(name: str, value: Any) -> bool:
         return str(value) in ("synthetic", "typical", "lenient")
     if name in ("acceptance_method", "spec_decoding_acceptance_method", "verifier"):
         return "typical" in str(value)
-    return name.removeprefix("speculative_") in _THRESHOLDS and float(value) != 1
+    if name.removeprefix("speculative_") not in _THRESHOLDS:
+        return False
+    try:
+        return float(value) != 1
+    except (TypeError, ValueError):
+        return True  # nothing that leaves the law as it is
 
 
 def refuse_lossy(settings: Mapping[str, Any], *, allow_lossy: bool = False) -> None:
