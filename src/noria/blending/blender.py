@@ -90,6 +90,7 @@ class Blender:
         self._resting = [
             bool(plan in snapshot.settings and snapshot.settings[plan].resting) for plan in self.plans
         ]
+        self._targeting = [plan.targeting for plan in snapshot.plans.plans]
         asked: set[str] = set()
         parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]
         for part in parts:
@@ -127,17 +128,17 @@ class Blender:
             DataError: a column is not of the kind that a plan takes it for.
             ConfigError: a plan has a schedule and there is no time.
         """
-        mask = np.zeros(rows, np.uint64)
+        mask, one = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
         active = self.snapshot.plans.active(at)
-        for bit, plan in enumerate(self.snapshot.plans.plans):
+        for bit, (plan, targeting) in enumerate(zip(self.plans, self._targeting, strict=True)):
             if active[bit] and not self._resting[bit]:
                 try:
-                    hit = evaluate(plan.targeting, columns, rows)
+                    hit = evaluate(targeting, columns, rows)
                 except DataError as error:
                     raise DataError(
-                        error.what, where=f"plan {plan.id!r}, {error.where}", mend=error.mend
+                        error.what, where=f"plan {plan!r}, {error.where}", mend=error.mend
                     ) from None
-                mask |= hit.astype(np.uint64) << np.uint64(bit)
+                np.bitwise_or(mask, np.multiply(hit, np.uint64(1 << bit), out=one), out=mask)
         return mask
 
     def rank(

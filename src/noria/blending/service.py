@@ -231,20 +231,23 @@ class Feed:
             done = self._rank(request, body, trusted)
         if done.events:
             await self._write(done.events, wait=done.shown)
-        return Response(
-            done.answered.body,
-            200,
-            {"content-type": done.answered.media_type, "cache-control": "no-store"},
-        )
+        if done.answered.media_type == "application/json":
+            return json_response(done.answered.body)
+        kind = {"content-type": done.answered.media_type, "cache-control": "no-store"}
+        return Response(done.answered.body, 200, kind)
 
     def _rank(self, request: Request, body: bytes, trusted: bool) -> _Done:
         began = time.perf_counter()
         metrics = self._metrics
-        scene = request.path_params.get("scene", "")
+        scope = request.scope
+        exchange = scope["noria.exchange"]
+        scene = scope["path_params"].get("scene", "")
         if len(scene) > wire.MAX_NAME:
             raise DataError("a scene's name is too long", where="scene")
         try:
-            asked = wire.read_request(body, request.headers.get("content-type", ""), scene=scene)
+            asked = wire.read_request(
+                body, exchange.headers.get(b"content-type", b"").decode("latin-1"), scene=scene
+            )
         except DataError:
             metrics.malformed.inc()
             raise
@@ -254,7 +257,7 @@ class Feed:
             raise HttpError(409, "no_log", "the service keeps no log; start it with --state")
         at = self.now()
         metrics.skew(asked.time, at)
-        name = asked.id or request.scope["noria.exchange"].id
+        name = asked.id or exchange.id
         blender = self.publisher.blender
         size = self.config.size if asked.size is None else asked.size
         control = _share(b"control:", asked.user or name) < self.config.control
@@ -272,7 +275,7 @@ class Feed:
         }
         if self.publisher.stale:
             head["stale"] = True
-        explain = request.query_params.get("explain", "") in ("true", "1")
+        explain = bool(scope["query_string"]) and request.query_params.get("explain", "") in ("true", "1")
         answered = wire.answer(asked, ranked, head, blender, explain=explain)
         metrics.ranked(asked.form, ranked, len(candidates))
         events: list[Event] = []
@@ -593,6 +596,7 @@ class _Metrics:
             gauge("log_failed_frames", "Refused by the disk since the start.", lambda: journal.failed)
             gauge("log_torn_bytes", "Cut off at the start.", lambda: journal.found.torn)
         self._requests = counter("requests", "Ranked requests.", "form")
+        self._by_form = {form: self._requests.labels(form) for form in ("rows", "columns", "arrow")}
         self._candidates = counter("candidates", "Candidates of ranked requests.")
         self._dropped = counter("dropped", "Candidates left out.", "reason")
         self._fallback = counter("fallback", "Candidates that another key's aligner stood in for.")
@@ -605,7 +609,7 @@ class _Metrics:
         self.backward = counter("clock_backward", "Times that the service's own clock went back.")
 
     def ranked(self, form: str, ranked: Any, candidates: int) -> None:
-        self._requests.labels(form).inc()
+        self._by_form[form].inc()
         self._candidates.inc(candidates)
         for reason, count in ranked.dropped.items():
             self._dropped.labels(reason).inc(count)

@@ -17,6 +17,7 @@ known, whether by a test or by its negation. Nothing is ever handed to Python's 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -342,6 +343,21 @@ def evaluate(expression: Expression, columns: Mapping[str, Column], rows: int) -
     Raises:
         DataError: a column is of another kind than the expression takes it for.
     """
+    return _true(expression, columns, rows)
+
+
+def _true(expression: Expression, columns: Mapping[str, Column], rows: int) -> Flags:
+    """Where an expression is true. Only a negation has to know where one is false; the usual tests take one step."""
+    if isinstance(expression, Both):
+        parts = [_true(part, columns, rows) for part in expression.parts]
+        return functools.reduce(np.bitwise_or if expression.either else np.bitwise_and, parts)
+    if isinstance(expression, Compare):
+        left, other, operator = columns.get(expression.column), expression.other, expression.operator
+        if isinstance(left, Coded) and isinstance(other, str) and operator in ("==", "!="):
+            return _hits(left.names, other, operator == "==")[left.codes]
+        if isinstance(left, np.ndarray) and left.dtype == np.float64 and type(other) in (float, int):
+            found = _OPERATORS[operator](left, other)
+            return found & ~np.isnan(left) if operator == "!=" else found  # other tests of NaN are never true
     return _evaluate(expression, columns, rows)[0]
 
 
@@ -432,6 +448,18 @@ def _is_flags(value: NDArray[np.float64] | NDArray[np.bool_] | float | bool) -> 
 
 def _opposite(wanted: str) -> str:
     return "flags" if wanted == "numbers" else "numbers"
+
+
+def _hits(names: tuple[str, ...], other: str, same: bool) -> Flags:
+    """[names + 1] whether each name is the other (or is not); the last, of code −1, is False."""
+    return (
+        _known_hits(names, other, same) if len(names) <= 64 else _known_hits.__wrapped__(names, other, same)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_hits(names: tuple[str, ...], other: str, same: bool) -> Flags:
+    return np.array([*((name == other) is same for name in names), False], np.bool_)
 
 
 def _by_name(column: Coded, hits: list[bool]) -> Flags:

@@ -213,40 +213,41 @@ def _of_columns(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, values in given.items():
         if isinstance(values, dict):
             columns[name] = _coded(name, values)
-        elif not isinstance(values, list):
+            continue
+        if not isinstance(values, list):
             raise DataError("not a list", where=f"column {name!r}")
-        elif name == "item":
-            if not set(map(type, values)) <= {str, int}:
-                raise DataError("an id is text or a whole number", where="column 'item'")
-            columns[name] = values
-        else:
-            columns[name] = _numbers(values) if name == "score" else values
+        kinds = set(map(type, values))
+        if name == "item" and not kinds <= {str, int}:
+            raise DataError("an id is text or a whole number", where="column 'item'")
+        columns[name] = _numbers(values) if name != "item" and kinds and kinds <= _NUMBERS else values
     return columns
 
 
+_NUMBERS = {float, int}
+
+
 def _numbers(values: list[Any]) -> Any:
-    """Scores, of which there are most; what is not a plain list of numbers is left to the general way."""
-    if set(map(type, values)) <= {float, int}:
-        try:
-            return np.array(values, np.float64)
-        except OverflowError:
-            pass
-    return values
+    """A list of nothing but numbers, in one step; what no float holds is left to the general way."""
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        return values
 
 
 def _coded(name: str, given: Mapping[str, Any]) -> Coded:
     names, codes = given.get("names"), given.get("codes")
     if given.keys() != {"names", "codes"} or not isinstance(names, list) or not isinstance(codes, list):
         raise DataError("not {names, codes}", where=f"column {name!r}")
-    if not all(isinstance(one, str) for one in names) or len(set(names)) != len(names):
+    if not set(map(type, names)) <= {str} or len(set(names)) != len(names):
         raise DataError("names are distinct texts", where=f"column {name!r}")
-    if not set(map(type, codes)) <= {int}:
+    found = np.array(codes) if codes else np.empty(0, np.int64)
+    if found.dtype.kind != "i" or found.ndim != 1:
         raise DataError("codes are whole numbers", where=f"column {name!r}")
-    if codes and not -1 <= min(codes) <= max(codes) < len(names):
+    if len(found) and not -1 <= found.min() <= found.max() < len(names):
         raise DataError(
             f"a code beyond the {len(names)} names", where=f"column {name!r}", mend="−1 is missing"
         )
-    return Coded(tuple(names), np.array(codes, np.int32))
+    return Coded(tuple(names), found.astype(np.int32))
 
 
 def _constant(name: str, value: Any, count: int) -> Column:
@@ -469,11 +470,15 @@ def _terms(blender: Blender, plan: str) -> tuple[float, float]:
 
 def _boosts(ranked: Ranked) -> dict[str, tuple[list[int], list[float]]]:
     """By plan, the places that it hits and its contribution there."""
-    found = {}
-    hit = members(ranked.mask, len(ranked.plans))
-    for bit in np.flatnonzero(hit.any(axis=0)).tolist():
-        places = np.flatnonzero(hit[:, bit])
-        found[ranked.plans[bit]] = (places.tolist(), ranked.contributions[places, bit].tolist())
+    bits, places = np.nonzero(members(ranked.mask, len(ranked.plans)).T)
+    amounts = ranked.contributions[places, bits].tolist()
+    ends = np.cumsum(np.bincount(bits, minlength=len(ranked.plans))).tolist()
+    listed = places.tolist()
+    found, begin = {}, 0
+    for plan, end in zip(ranked.plans, ends, strict=True):
+        if end > begin:
+            found[plan] = listed[begin:end], amounts[begin:end]
+        begin = end
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import logging
 import os
@@ -85,7 +86,7 @@ def serve(
         NoriaError: what kept the service from starting or ending well.
     """
     listening = _listen(service, host, port)
-    server = _Server(service, listening, announce or _print)
+    server = _Server(service, listening, announce or _print, alone=True)
     _log_to_stderr()
     try:
         server.run(sockets=[listening])
@@ -251,7 +252,14 @@ def _print(line: str) -> None:
 class _Server(uvicorn.Server):
     """Uvicorn's, which says when it listens, tells the service that it stops, and exits with 0 after a signal."""
 
-    def __init__(self, service: Service, listening: socket.socket, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listening: socket.socket,
+        announce: Callable[[str], None],
+        *,
+        alone: bool = False,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 service,
@@ -269,9 +277,13 @@ class _Server(uvicorn.Server):
         self.service = service
         self.listening = listening
         self.announce = announce
+        self.alone = alone
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self.alone:  # what is there now stays: a collection that looks through it would hold up a request
+            gc.collect()
+            gc.freeze()
         host, port = self.listening.getsockname()[:2]
         self.announce(f"{_SAYS}http://{f'[{host}]' if ':' in host else host}:{port}")
 
