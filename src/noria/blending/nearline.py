@@ -97,7 +97,7 @@ class Loop:
             anchor=config.anchor,
             maturity=config.fit.maturity,
             show_within=config.show_within,
-            absent_is_zero=config.absent == "not completed",
+            absent_is_zero=config.absent == "zero",
             most_open=config.most_open,
             tick=config.fit.tick,
         )

@@ -43,8 +43,8 @@ class NearlineConfig(Config):
         on: whether it runs; it needs a log.
         tick: seconds between two looks at the log.
         show_within: seconds after which a list that nobody has seen is forgotten.
-        absent: what an exposure without an outcome is once its time is up: not known, and left out; or no completion,
-            where only what was watched is reported.
+        absent: what an exposure without an outcome is once its time is up: `missing`, and left out; or `zero`, where
+            clients only report what was watched.
         least: exposures in a tick below which no controller moves.
         least_fit: exposures below which an aligner is not replaced, and no narrower one is made.
         most_open: lists that are kept in memory while their impressions and outcomes may still come; the oldest go.
@@ -59,7 +59,7 @@ class NearlineConfig(Config):
     on: bool = True
     tick: float = Field(60.0, gt=0)
     show_within: float = Field(1800.0, gt=0)
-    absent: Literal["unknown", "not completed"] = "unknown"
+    absent: Literal["missing", "zero"] = "missing"
     least: int = Field(200, ge=1)
     least_fit: int = Field(1000, ge=1)
     most_open: int = Field(300_000, ge=1)
