@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -160,6 +161,46 @@ def test_frames_and_queues_have_bounds(tmp_path: Path, monkeypatch: pytest.Monke
         log.post(b"x")
 
 
+def test_nothing_is_acknowledged_before_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    sync = os.fdatasync
+
+    def watched(handle: int) -> None:
+        sync(handle)
+        synced.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(journal.os, "fdatasync", watched)
+
+    async def some() -> None:
+        for n in range(5):
+            await log.append(b"%d" % n)
+            assert synced[-1] == log.end.offset
+
+    with Journal(tmp_path) as log:
+        asyncio.run(some())
+
+
+def test_after_a_sync_that_failed_it_goes_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(payload: bytes) -> None:
+        await log.append(payload)
+
+    def broken(handle: int) -> None:
+        raise OSError(errno.EIO, "the disk is going")
+
+    with Journal(tmp_path) as log:
+        asyncio.run(one(b"before"))
+        with monkeypatch.context() as broke:
+            broke.setattr(journal.os, "fdatasync", broken)
+            with pytest.raises(RunError, match="the disk is going"):
+                asyncio.run(one(b"lost"))
+        asyncio.run(one(b"after"))
+        assert log.failed == 1
+    assert read(tmp_path)[0] == [b"before", b"after"]
+    assert len(segments(tmp_path)) == 2
+
+
 # -- real faults ------------------------------------------------------------------------------------------------------
 
 WRITER = """
@@ -207,7 +248,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from noria.blending.journal import Journal, JournalFull
+from noria.blending.journal import Journal, JournalFull, Scan, read_journal
 
 async def main():
     told = []
@@ -218,6 +259,8 @@ async def main():
                 await log.append(b"%d " % n + b"x" * 200)
             except JournalFull as error:
                 told.append(f"no {n}")
+                scan = Scan()
+                assert list(read_journal(log.folder, scan=scan)) and not scan.torn
             else:
                 told.append(f"ok {n}")
     print("\\n".join(told))

@@ -55,19 +55,25 @@ def service_rows(rounds: int) -> list[Row]:
 
     given = _candidates(np.random.default_rng(0))
     rows, columns = _as_rows(given), _as_columns(given)
-    with _sides() as (ours, theirs):
+    with _sides() as (ours, logging, theirs):
         _agree(ours, theirs, rows, columns)
-        sides = {"columns": (ours, columns), "rows": (ours, rows), "peer": (theirs, rows)}
-        closed: dict[str, list[_Closed]] = {name: [] for name in sides}
-        opened: dict[str, list[_Opened]] = {"columns": [], "peer": []}
-        for name, (server, body) in sides.items():
+        logged = json.dumps(json.loads(columns) | {"shown": 10}).encode()
+        sides = {
+            "columns": (ours, columns),
+            "rows": (ours, rows),
+            "peer": (theirs, rows),
+            "logged": (logging, logged),
+        }
+        closed: dict[str, list[_Closed]] = {"columns": [], "rows": [], "peer": []}
+        opened: dict[str, list[_Opened]] = {"columns": [], "logged": [], "peer": []}
+        for server, body in sides.values():
             _closed_loop(server, body, 50)
-            closed[name].clear()
         for turn in range(rounds):
             order = list(sides) if turn % 2 == 0 else list(reversed(sides))
             for name in order:
-                server, body = sides[name]
-                closed[name].append(_closed_loop(server, body, 60 if name == "peer" else 250))
+                if name in closed:
+                    server, body = sides[name]
+                    closed[name].append(_closed_loop(server, body, 60 if name == "peer" else 250))
             for name in order:
                 if name in opened:
                     server, body = sides[name]
@@ -86,6 +92,14 @@ def service_rows(rounds: int) -> list[Row]:
         ("  the same by the server's CPU", "ms/request", pair("cpu", "rows"), "lower", 2.0),
         (f"{late}, p99", "ms", pair("p99", results=opened), "lower", 5.0),
         (f"{late}, answered within {LATE:g} s", "%", pair("answered", results=opened), "higher", 1.0),
+        ("  p99 with each list logged and synced", "ms", pair("p99", "logged", opened), "lower", 1.0),
+        (
+            "  answered with each list logged and synced",
+            "%",
+            pair("answered", "logged", opened),
+            "higher",
+            1.0,
+        ),
     )
     return [
         Row.of(name, peer, unit, *values, better=better, goal=goal)
@@ -149,13 +163,17 @@ _OURS = """
 import sys
 from pathlib import Path
 from noria.blending.serve import serve_feed
-from noria.blending.service_config import ServeConfig
-serve_feed(Path(sys.argv[1]), None, ServeConfig(control=0.0, sample=0.0), port=0, access_log=False)
+from noria.blending.service_config import NearlineConfig, ServeConfig
+state = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+config = ServeConfig(control=0.0, sample=0.01, nearline=NearlineConfig(tick=5.0))
+serve_feed(Path(sys.argv[1]), state, config, port=0, access_log=False)
 """
+_TOKEN = "only-for-this-benchmark"
 
 
 @contextlib.contextmanager
-def _sides() -> Iterator[tuple[Launched, Launched]]:
+def _sides() -> Iterator[tuple[Launched, Launched, Launched]]:
+    """Our service, the same with its log and its loop, and the peer."""
     from noria.core.hosting import launched
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
@@ -163,13 +181,15 @@ def _sides() -> Iterator[tuple[Launched, Launched]]:
         _snapshot().save(path)
         commands = (
             [sys.executable, "-c", _OURS, str(path)],
+            [sys.executable, "-c", _OURS, str(path), str(Path(scratch) / "state")],
             [sys.executable, "-m", "noria.blending.bench_peer", str(path)],
         )
-        ours, theirs = (
-            stack.enter_context(launched(command, Path(scratch), env={"OMP_NUM_THREADS": "1"}))
-            for command in commands
+        env = {"OMP_NUM_THREADS": "1", "NORIA_TOKEN": _TOKEN}
+        ours, logging, theirs = (
+            stack.enter_context(launched(command, Path(scratch), env=env)) for command in commands
         )
-        yield ours, theirs
+        yield ours, logging, theirs
+        logging.stop()
 
 
 def _agree(ours: Launched, theirs: Launched, rows: bytes, columns: bytes) -> None:
@@ -210,7 +230,10 @@ class _Opened:
 
 
 def _request(body: bytes) -> bytes:
-    head = "POST /rank HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head = (
+        "POST /rank HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {_TOKEN}\r\n"
+    )
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
