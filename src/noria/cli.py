@@ -16,6 +16,7 @@ from noria.core.errors import ConfigError, NoriaError, needing
 SYSTEMS = {
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "distill": "CDM: distil a diffusion model to a few steps",
+    "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
 """Built systems, in the order of the loop: name and one line."""
 

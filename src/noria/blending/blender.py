@@ -95,7 +95,7 @@ class Blender:
         parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]
         for part in parts:
             asked |= columns_of(part.targeting)
-        self._asked = sorted(asked)
+        self.asked = sorted(asked)
 
     @cached_property
     def tables(self) -> PlanTables:
@@ -202,7 +202,7 @@ class Blender:
             slot_cost=cost,
             dropped=dropped,
             fallback=int(aligned.fallback.sum()),
-            absent=tuple(name for name in self._asked if name not in found.columns),
+            absent=tuple(name for name in self.asked if name not in found.columns),
             snapshot=self.snapshot.digest,
             version=self.snapshot.version,
         )

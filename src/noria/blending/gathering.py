@@ -90,12 +90,19 @@ JOINED = (
 NAMES = ("request", "scene", "source", "version", "snapshot")
 
 
-def joined(exposures: Sequence[str], outcomes: Sequence[str] | None, config: GatherConfig) -> str:
+def joined(
+    exposures: Sequence[str],
+    outcomes: Sequence[str] | None,
+    config: GatherConfig,
+    *,
+    more: Sequence[str] = (),
+) -> str:
     """The query that joins a view `exposures` with a view `outcomes`, in SQL that DuckDB and Spark both read.
 
     Args:
         exposures, outcomes: columns that the views have; None for no outcomes.
         config: how.
+        more: columns of the exposures to keep beside `JOINED`.
 
     Raises:
         DataError: a column is absent.
@@ -117,7 +124,7 @@ def joined(exposures: Sequence[str], outcomes: Sequence[str] | None, config: Gat
         f"{bits} AS mask, {user} AS user_rows, "
         "row_number() OVER (PARTITION BY request, item ORDER BY time, rank) AS copy FROM exposures"
     )
-    plain = ", ".join(JOINED[: JOINED.index("outcome_time")])
+    plain = ", ".join([*more, *JOINED[: JOINED.index("outcome_time")]])
     nothing = "CAST(NULL AS DOUBLE)"
     if outcomes is None:
         tail = ", ".join(f"{nothing} AS {name}" for name in ("outcome_time", "watch", "duration", "gain"))

@@ -118,6 +118,8 @@ def _log(world: World, days: int, rng: np.random.Generator) -> tuple[dict[str, A
         "item": [f"i{number:07d}" for number in range(len(row))],
         "version": ["v1"] * len(row),
         "score": world.score,
+        "expected_gain": (world.gain * rng.lognormal(0.0, 0.3, size=len(row))).round(4),
+        "user": [f"u{number % 97}" for number in row.tolist()],
     }
     for name, column in world.columns.items():
         columns[name] = column if isinstance(column, np.ndarray) else column.decode()

@@ -14,7 +14,7 @@ from noria.blending.tallies import Tallies
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
-__all__ = ["gather"]
+__all__ = ["gather", "rows", "sample"]
 
 BATCH = 1 << 19
 """Rows of a batch."""
@@ -46,29 +46,19 @@ def gather(
         DataError: files that cannot be read, or without the columns of `noria.blending.logs`.
         MissingExtra: there is no duckdb or pyarrow.
     """
-    engine = require("duckdb", "blending")
-    require("pyarrow", "blending")
-    with _connected(engine, memory, spill) as connection:
-        views = {"exposures": list(exposures)} | ({} if outcomes is None else {"outcomes": list(outcomes)})
-        columns = {}
-        for name, files in views.items():
-            relation = connection.read_parquet(files, union_by_name=True)
-            relation.create_view(name)
-            columns[name] = list(relation.columns)
-        query = joined(columns["exposures"], columns.get("outcomes"), config)
+    with _joined(exposures, outcomes, config, memory=memory, spill=spill) as (connection, query):
         if now is None:
             ((last,),) = connection.sql("SELECT max(time) FROM exposures").fetchall()
             now = 0.0 if last is None else float(last)
         total = Gathered(Tallies(), Books(), 0, {}, now)
         task = progress.task("exposures") if progress else None
         parts: list[Gathered] = []
-        for batch in connection.sql(query).to_arrow_reader(BATCH):
-            found = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
+        for found in _batches(connection, query):
             parts.append(partial(found, config, now))
             if len(parts) == TOGETHER:
                 total, parts = total.merge(*parts), []
             if task:
-                task.advance(len(batch))
+                task.advance(len(found["time"]))
         total = total.merge(*parts)
         if outcomes is not None:
             ((extra,),) = connection.sql(
@@ -79,6 +69,59 @@ def gather(
         if task:
             task.done()
     return total
+
+
+def rows(exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig) -> Iterator[dict[str, Any]]:
+    """Batches of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
+
+    Raises:
+        DataError: as of `gather`.
+    """
+    with _joined(exposures, outcomes, config, more=("item",)) as (connection, query):
+        yield from _batches(connection, query)
+
+
+def sample(
+    exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig, most: int
+) -> dict[str, Any]:
+    """About `most` joined rows, whole requests of them, the same ones every time.
+
+    Raises:
+        DataError: as of `gather`.
+    """
+    with _joined(exposures, outcomes, config) as (connection, query):
+        ((count,),) = connection.sql("SELECT count(*) FROM exposures").fetchall()
+        part = max(1, -(-int(count) // most))
+        chosen = connection.sql(f"SELECT * FROM ({query}) WHERE hash(request) % {part} = 0").to_arrow_table()
+        return {name: arrow_column(chosen.column(name), name) for name in chosen.column_names}
+
+
+@contextlib.contextmanager
+def _joined(
+    exposures: Sequence[str],
+    outcomes: Sequence[str] | None,
+    config: GatherConfig,
+    *,
+    more: Sequence[str] = (),
+    memory: str | None = None,
+    spill: Path | None = None,
+) -> Iterator[tuple[Any, str]]:
+    """A database with views of the files, and the query that joins them."""
+    engine = require("duckdb", "blending")
+    require("pyarrow", "blending")
+    with _connected(engine, memory, spill) as connection:
+        views = {"exposures": list(exposures)} | ({} if outcomes is None else {"outcomes": list(outcomes)})
+        columns = {}
+        for name, files in views.items():
+            relation = connection.read_parquet(files, union_by_name=True)
+            relation.create_view(name)
+            columns[name] = list(relation.columns)
+        yield connection, joined(columns["exposures"], columns.get("outcomes"), config, more=more)
+
+
+def _batches(connection: Any, query: str) -> Iterator[dict[str, Any]]:
+    for batch in connection.sql(query).to_arrow_reader(BATCH):
+        yield {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
 
 
 @contextlib.contextmanager
