@@ -136,6 +136,34 @@ def test_exposures_of_a_snapshot_that_nobody_has_are_counted_and_not_guessed() -
     assert {account.plan for account in found} == {"a", "b"}
 
 
+def test_a_cell_of_more_rows_than_a_machines_number_holds_is_still_exact() -> None:
+    key = BookKey(1, "", "s", "", "s1", False, 0b01)
+    sums = [3, 0, 0, 2, 2**70, *[0] * (len(SUMS) - 5)]
+    plain = [3, 0, 0, 2 + 2**38, 0, *[0] * (len(SUMS) - 5)]
+    one, two = (accounts(Books({key: cell}), PLANS)[0][0] for cell in (sums, plain))
+    assert one.value == two.value == (2 + 2**38) / 2**20
+
+
+def test_masks_and_names_of_any_number_are_booked_alike() -> None:
+    """Groups kept dense, found by sorting, and found by sorting tables give the same books."""
+    columns = log(400)
+    rng = np.random.default_rng(1)
+    wide = rng.integers(2**63, size=400, dtype=np.uint64) | np.uint64(1 << 63)
+    for more in ({}, {"mask": wide}, {"day": rng.integers(-(2**61), 2**61, size=400)}):
+        given = columns | more
+        books = booked(given)
+        assert sum(sums[0] for sums in books.cells.values()) == 400
+        rows = zip(
+            given["day"].tolist(),
+            given["source"],
+            given["snapshot"],
+            given["control"].tolist(),
+            given["mask"].tolist(),
+            strict=True,
+        )
+        assert {(k.day, k.source, k.snapshot, k.control, k.mask) for k in books.cells} == set(rows)
+
+
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="different lengths"):
         Books().add(**(log(3) | {"value": [1.0]}))

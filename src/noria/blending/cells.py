@@ -11,20 +11,25 @@ order and any partition, on any engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noria.blending.columns import Coded
 from noria.blending.scoring import kernels
 from noria.core.errors import DataError
+
+Names: TypeAlias = "Coded | Sequence[str | None]"
 
 __all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
 
 UPPER, LOWER = 2.0**20, 2.0**32
 """Units of the two parts: x = (upper + lower / 2^32) / 2^20."""
+_FEW = 16  # bits of a mask that are a number of their own
+_DENSE = 1 << 18  # groups that sums are kept of, whether they have rows or not
 LARGEST = 2.0**20
 """Size of a number that is let in."""
 DAY = 86_400
@@ -60,10 +65,10 @@ class Books:
         self,
         *,
         day: ArrayLike,
-        scene: Sequence[str],
-        source: Sequence[str],
-        version: Sequence[str],
-        snapshot: Sequence[str],
+        scene: Names,
+        source: Names,
+        version: Names,
+        snapshot: Names,
         control: ArrayLike,
         mask: ArrayLike,
         value: ArrayLike,
@@ -76,7 +81,7 @@ class Books:
 
         Args:
             day: [rows] days since 1970 UTC.
-            scene, source, version, snapshot: [rows] names.
+            scene, source, version, snapshot: [rows] names; a missing one is the empty name.
             control: [rows] whether the request was in the control bucket.
             mask: [rows] plans that hit.
             value, total, guard: [rows] y, r, g.
@@ -87,25 +92,34 @@ class Books:
         """
         masks = np.asarray(mask, np.uint64)
         numbers = [np.asarray(column, np.float64) for column in (value, total, guard, outcome)]
-        numbers.append(np.full(len(masks), np.nan) if gain is None else np.asarray(gain, np.float64))
-        names = [np.asarray(column, dtype=object) for column in (scene, source, version, snapshot)]
+        numbers.append(np.broadcast_to(np.nan, len(masks)) if gain is None else np.asarray(gain, np.float64))
         days, controls = np.asarray(day, np.int64), np.asarray(control, np.bool_)
-        if any(len(column) != len(masks) for column in (*numbers, *names, days, controls)):
+        names = [
+            column if isinstance(column, Coded) else Coded.of(list(column))
+            for column in (scene, source, version, snapshot)
+        ]
+        lengths = [*map(len, numbers), *map(len, names)]
+        if {*lengths, len(days), len(controls)} != {len(masks)}:
             raise DataError("columns of different lengths", where="exposures")
-        parts = [_codes(column) for column in (days, *names, controls, masks)]
-        group = np.zeros(len(masks), np.int64)
-        for kinds, codes in parts:
-            group = group * max(1, len(kinds)) + codes
-            _, group = np.unique(group, return_inverse=True)
-        first = np.unique(group, return_index=True)[1]
-        sums, lost = book_sums(group, len(first), *numbers)
+        if not len(masks):
+            return
+        first = int(days.min())
+        parts: list[tuple[Sequence[Any], NDArray[Any]]] = [(range(first, int(days.max()) + 1), days - first)]
+        parts += [((*column.names, ""), column.codes) for column in names]
+        parts.append(((False, True), controls.view(np.int8)))
+        bits = int(masks.max()).bit_length()
+        if bits <= _FEW:
+            parts.append((range(1 << bits), masks.view(np.int64)))
+        else:
+            distinct, place = np.unique(masks, return_inverse=True)
+            parts.append((distinct.tolist(), place))
+        group, size, key = _grouped(parts)
+        sums, lost = book_sums(group, size, *numbers)
         for reason, count in lost.items():
             if count:
                 self.dropped[reason] = self.dropped.get(reason, 0) + count
-        for number, row in enumerate(first.tolist()):
-            if sums[0, number]:
-                key = BookKey(*(kinds[int(codes[row])] for kinds, codes in parts))
-                self.put(key, sums[:, number].tolist())
+        for number in np.flatnonzero(sums[0]).tolist():
+            self.put(key(number), sums[:, number].tolist())
 
     def merge(self, *others: Books) -> Books:
         """The sum of this and others, as new books. Exact, so order and partition do not matter."""
@@ -123,14 +137,46 @@ class Books:
         self.cells[key] = list(sums) if known is None else [a + b for a, b in zip(known, sums, strict=True)]
 
 
-def _codes(column: NDArray[Any]) -> tuple[list[Any], NDArray[np.int64]]:
-    """Distinct values as Python's own, and the code of each row."""
-    if column.dtype != object:
-        kinds, codes = np.unique(column, return_inverse=True)
-        return kinds.tolist(), codes
-    known: dict[Any, int] = {}
-    codes = np.fromiter((known.setdefault(one, len(known)) for one in column), np.int64, len(column))
-    return [str(one) for one in known], codes
+def _grouped(
+    parts: Sequence[tuple[Sequence[Any], NDArray[Any]]],
+) -> tuple[NDArray[np.int64], int, Callable[[int], BookKey]]:
+    """The group of each row, how many groups there are, some of them perhaps without rows, and the key of one.
+
+    Args:
+        parts: of the key: its values, and [rows] codes; −1 is the last value.
+    """
+    size = math.prod(len(kinds) for kinds, _ in parts)
+    if size > 2**62:  # more than a number holds: number the rows' keys by sorting them
+        table = np.stack([codes.astype(np.int64) % len(kinds) for kinds, codes in parts])
+        distinct, group = np.unique(table, axis=1, return_inverse=True)
+
+        def listed(number: int) -> BookKey:
+            return BookKey(
+                *(kinds[int(code)] for (kinds, _), code in zip(parts, distinct[:, number], strict=True))
+            )
+
+        return group, distinct.shape[1], listed
+    group = np.zeros(len(parts[0][1]), np.int64)
+    for kinds, codes in parts:
+        if len(kinds) > 1:
+            group *= len(kinds)
+            group += codes
+            if codes.min() < 0:
+                group[codes < 0] += len(kinds)
+    found = None
+    if size > _DENSE:
+        found, group = np.unique(group, return_inverse=True)
+        size = len(found)
+
+    def key(number: int) -> BookKey:
+        rest = number if found is None else int(found[number])
+        values = []
+        for kinds, _ in reversed(parts):
+            rest, code = divmod(rest, len(kinds))
+            values.append(kinds[code])
+        return BookKey(*reversed(values))
+
+    return group, size, key
 
 
 def book_sums(
@@ -231,23 +277,39 @@ def accounts(
     Returns:
         An account a plan, and how many exposures were of snapshots that are not in `plans`.
     """
-    totals: dict[str, list[int]] = {}
-    spends: dict[str, list[float]] = {}
+    by_snapshot: dict[str, list[BookKey]] = {}
+    for key in books.cells if keep is None else keep:
+        by_snapshot.setdefault(key.snapshot, []).append(key)
+    totals = {plan: [0] * len(SUMS) for listed in plans.values() for plan, _, _ in listed}
+    spends: dict[str, list[float]] = {plan: [] for plan in totals}
     unknown: dict[str, int] = {}
-    for listed in plans.values():
-        for plan, _, _ in listed:
-            totals.setdefault(plan, [0] * len(SUMS))
-            spends.setdefault(plan, [])
-    for key in sorted(books.cells if keep is None else keep):
-        sums = books.cells[key]
-        if key.snapshot not in plans:
-            unknown[key.snapshot] = unknown.get(key.snapshot, 0) + sums[0]
+    for snapshot, keys in sorted(by_snapshot.items()):
+        if snapshot not in plans:
+            unknown[snapshot] = sum(books.cells[key][0] for key in keys)
             continue
-        for bit, (plan, weight, bias) in enumerate(plans[key.snapshot]):
-            if key.mask >> bit & 1:
-                spends[plan].append(weight * amount(sums, "value") + bias * sums[0])
-                totals[plan] = [a + b for a, b in zip(totals[plan], sums, strict=True)]
+        for (plan, weight, bias), sums in zip(
+            plans[snapshot], _by_plan(books, keys, len(plans[snapshot])), strict=True
+        ):
+            spends[plan].append(weight * amount(sums, "value") + bias * sums[0])
+            totals[plan] = [one + other for one, other in zip(totals[plan], sums, strict=True)]
     return [_account(plan, sums, spends[plan]) for plan, sums in totals.items()], unknown
+
+
+def _by_plan(books: Books, keys: Sequence[BookKey], plans: int) -> list[list[int]]:
+    """Sums of the cells that each plan hit, exact."""
+    mask = np.array([key.mask for key in keys], np.uint64)
+    hit = (mask >> np.arange(plans, dtype=np.uint64)[:, None] & np.uint64(1)).astype(np.int64)
+    rows = [books.cells[key] for key in keys]
+    try:
+        table = np.array(rows, np.int64)
+    except OverflowError:  # more rows in one cell than 2^31
+        found: list[list[int]] = (hit.astype(object) @ np.array(rows, object)).tolist()
+        return found
+    for lower in range(len(COUNTS) + 1, len(SUMS), 2):  # carry, so that no lower part is above 2^32
+        table[:, lower - 1] += table[:, lower] >> 32
+        table[:, lower] &= 0xFFFF_FFFF
+    found = (hit @ table).tolist()
+    return found
 
 
 def _account(plan: str, sums: Sequence[int], spends: Sequence[float]) -> Account:

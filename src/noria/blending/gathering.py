@@ -208,10 +208,10 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     books = Books()
     books.add(
         day=np.floor(numbers["time"] / DAY).astype(np.int64),
-        scene=_plain(names["scene"]),
-        source=_plain(names["source"]),
-        version=_plain(names["version"]),
-        snapshot=_plain(names["snapshot"]),
+        scene=names["scene"],
+        source=names["source"],
+        version=names["version"],
+        snapshot=names["snapshot"],
         control=control,
         mask=mask,
         value=numbers["value"],
@@ -276,10 +276,6 @@ def _taken(column: Any, rows: NDArray[np.int64]) -> Coded:
         else Coded.of([None if one is None else str(one) for one in column])
     )
     return coded.take(rows)
-
-
-def _plain(column: Coded) -> list[str]:
-    return ["" if one is None else one for one in column.decode()]
 
 
 def _name(column: Coded, row: int) -> str:
