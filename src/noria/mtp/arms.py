@@ -203,12 +203,13 @@ def run_arm(
     for temperature, path in held.items():
         params = SamplingParams(temperature=float(temperature))
         score = evaluate_head(policy, head, _read(path), gamma=GAMMA, rules=RULES, params=params)
+        rounds = {rule: score.rules[rule].served[GAMMA] for rule in RULES}
         scores[temperature] = {
             "entropy": score.target_entropy,
             "draft_entropy": score.draft_entropy,
             "factorised": score.factorised,
-            "length": {rule: score.rules[rule].length.effect for rule in RULES},
-            "prefix": {rule: [rate.effect for rate in score.rules[rule].rates] for rule in RULES},
+            "length": {rule: found.length.effect for rule, found in rounds.items()},
+            "prefix": {rule: [rate.effect for rate in found.rates] for rule, found in rounds.items()},
         }
     return {"scores": scores, "curve": curve[:: max(1, len(curve) // 40)]}
 

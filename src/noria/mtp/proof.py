@@ -24,11 +24,11 @@ SCALES = {
         rows=96, held=32, length=80, steps=24, batch_size=8, lr=1e-3, temperatures=(0.5, 1.0, 1.25)
     ),
     "full": Scale(
-        rows=1536,
-        held=160,
-        length=160,
-        steps=400,
-        batch_size=16,
+        rows=1200,
+        held=128,
+        length=128,
+        steps=300,
+        batch_size=12,
         lr=1e-3,
         temperatures=(0.3, 0.5, 0.7, 0.85, 1.0, 1.15, 1.3),
         rl_steps=60,
@@ -496,8 +496,8 @@ def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
     words = [
         f"All heads start from the CE head that ships and train {s.steps} steps of {s.batch_size} rows of {s.length} "
         f"tokens at lr {s.lr:g}; seeds {seeds} differ in text and in the order of batches and share the held-out text.",
-        "Accept lengths are those of the prefix-weighted estimator, which equals what the decoder accepts; the paper's "
-        "product over conditional rates is biased.",
+        "Accept lengths are those of the prefix-weighted estimator, averaged over a decoder's rounds; the paper's product "
+        "over conditional rates is biased.",
         "Entropy is moved by temperature, where the paper moves it by training. The policy is a model of 3 million "
         "parameters, so figures are not the paper's; the order of arms is what is tested.",
     ]
