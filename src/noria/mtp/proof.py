@@ -496,8 +496,8 @@ def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
     words = [
         f"All heads start from the CE head that ships and train {s.steps} steps of {s.batch_size} rows of {s.length} "
         f"tokens at lr {s.lr:g}; seeds {seeds} differ in text and in the order of batches and share the held-out text.",
-        "Accept lengths are those of the prefix-weighted estimator, averaged over a decoder's rounds; the paper's product "
-        "over conditional rates is biased.",
+        "Accept lengths are those of the prefix-weighted estimator, averaged over a decoder's rounds; the paper's "
+        "product over conditional rates is biased.",
         "Entropy is moved by temperature, where the paper moves it by training. The policy is a model of 3 million "
         "parameters, so figures are not the paper's; the order of arms is what is tested.",
     ]
