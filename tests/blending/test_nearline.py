@@ -138,6 +138,10 @@ def test_a_jump_is_held_back(tmp_path: Path) -> None:
     status = world.tick(200.0)
     assert status["counts"]["aligners held back"] > 0
     assert scale_of(world.publisher.snapshot, "organic") == 1.0
+    steps = [line["version"] for line in status["history"]]
+    assert 0.4 < world.publisher.snapshot.alignment.mean_value <= 0.4 * math.exp(0.1 * len(steps)), (
+        "nor may its mean"
+    )
     world.close()
 
 
@@ -178,6 +182,7 @@ def test_a_restart_makes_no_bump(world: World, tmp_path: Path) -> None:
     again.now, again.requests = world.now, world.requests
     assert again.publisher.snapshot.digest == before.digest
     status = again.tick()
+    assert len(status["history"]) == 13
     assert again.publisher.snapshot.settings["live"].bias == pytest.approx(
         before.settings["live"].bias, rel=1e-12
     ), "40 exposures are too few to move it: it stands where it stood"
@@ -361,6 +366,18 @@ def test_the_days_share_follows_the_traffic_of_other_days() -> None:
     assert day_share(evening, noon + 7.5 * 3600) == pytest.approx(0.25)
     assert day_share(evening | {day * 24: 1000}, noon) == 0.0, "today itself says nothing"
     assert math.isclose(day_share(evening, noon + 43_199), 1.0, rel_tol=1e-3)
+
+
+def test_an_outcome_that_was_on_its_way_into_the_log_still_counts(world: World) -> None:
+    """Events carry the time at which they were taken in; the loop may look a moment before they are written."""
+    events = world.serve(1, outcomes=False)
+    request, items = events[0].request, events[0].items  # type: ignore[union-attr]
+    at = world.now
+    world.tick(62.0)
+    late = [Outcome(at + 59.0, request, items[0], 9.0), Outcome(at + 61.0, request, items[1], 9.0)]
+    asyncio.run(world.journal.append(pack(late)))
+    counts = world.tick(60.0)["counts"]
+    assert (counts["outcomes"], counts["outcomes too late"]) == (1, 1)
 
 
 def test_one_loop_reads_a_folder(world: World) -> None:

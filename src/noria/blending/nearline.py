@@ -130,10 +130,11 @@ class Loop:
             "alignment": alignment.to_json(),
             "settings": {plan: vars(setting) for plan, setting in settings.items()},
         }
+        status = self._status(snapshot, settings, now)
         if now - self._checkpointed >= self.config.checkpoint:
             self.checkpoint(now)
         write_atomic(self.folder / "proposal.json", json.dumps(proposal))
-        write_atomic(self.folder / "status.json", json.dumps(self._status(snapshot, settings, now)))
+        write_atomic(self.folder / "status.json", json.dumps(status))
 
     def _frames(self, start: Position) -> Iterator[tuple[list[Event], Position, Position]]:
         """Events of each frame from a place on, with where it begins and ends."""
