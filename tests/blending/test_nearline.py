@@ -17,6 +17,9 @@ from noria.blending import Blender, Candidates, Snapshot
 from noria.blending.anchors import EffectiveCompletion
 from noria.blending.companion import Companion
 from noria.blending.events import Event, Outcome, Sample, decision_of, pack
+from noria.blending.exporting import export_log
+from noria.blending.gathering import GatherConfig
+from noria.blending.integrations.duckdb import gather
 from noria.blending.journal import Journal, segments
 from noria.blending.nearline import Loop, day_share, run
 from noria.blending.publishing import Publisher
@@ -277,6 +280,31 @@ def test_spend_is_priced_by_the_snapshot_that_ranked(world: World) -> None:
     assert status["plans"]["cold"]["spend"] == pytest.approx(wanted)
     exposures = status["plans"]["cold"]["exposures"]
     assert status["plans"]["cold"]["price"] == pytest.approx(1000 * wanted / exposures)
+
+
+def test_what_the_loop_learns_is_what_fit_gathers(world: World, tmp_path: Path) -> None:
+    """The exported log, joined by DuckDB, comes to the same integers as the loop that read it frame by frame."""
+    for turn in range(3):
+        made = world.serve(15, outcomes=turn != 1)[0]
+        again = Outcome(world.now, made.request, made.items[0], 1.0)  # type: ignore[union-attr]
+        asyncio.run(world.journal.append(pack([again])))  # a second one
+        world.tick()
+    world.tick(200.0)
+    export_log(world.state, tmp_path / "out")
+    gathered = gather(
+        [str(tmp_path / "out" / "exposures.parquet")],
+        [str(tmp_path / "out" / "outcomes.parquet")],
+        GatherConfig(anchor=CONFIG.anchor, tick=CONFIG.fit.tick, maturity=CONFIG.fit.maturity),
+        now=world.now,
+    )
+    learner = world.loop.learner
+    assert learner.open == 0
+    assert gathered.books.cells == learner.books.cells
+    assert gathered.tallies.cells.keys() == learner.tallies.cells.keys()
+    for cell, histogram in gathered.tallies.cells.items():
+        for name in ("code", "n", "a", "m"):
+            assert (getattr(histogram, name) == getattr(learner.tallies.cells[cell], name)).all()
+    assert gathered.rows == learner.counts["exposures"] == 450
 
 
 def test_returns_have_intervals(tmp_path: Path) -> None:

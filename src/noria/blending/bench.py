@@ -1,4 +1,4 @@
-"""Speed of the ranking, of isotonic fits, of plan accounts and of logs, each against what a user would otherwise run.
+"""Speed of ranking, isotonic fits, plan accounts and the service, each against what a user would otherwise run.
 
 `SECTIONS` are the functions that measure; each returns rows, so that another part of the system adds its own.
 """
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from noria.blending.bench_service import service_rows
 
 if TYPE_CHECKING:
     from noria.core.bench import Benchmark, Row
@@ -209,4 +211,4 @@ def _alternating(
     return sides[0][1], sides[1][1]
 
 
-SECTIONS: list[Callable[[int], list[Row]]] = [ranking, isotonic, books]
+SECTIONS: list[Callable[[int], list[Row]]] = [ranking, isotonic, books, service_rows]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from noria.blending.serve_cli import log, serve
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 from noria.verbs import JSON, PATH, QUIET, SETTINGS, output, plain_warnings, table
@@ -417,6 +418,10 @@ def import_(
 def report(folders: tuple[Path, ...], output: str | None) -> None:
     """Draw the page of FOLDERS, which other verbs wrote."""
     click.echo(f"report  {_job('jobs').report(folders, output)}")
+
+
+group.add_command(serve)
+group.add_command(log)
 
 
 def _job(name: str) -> Any:

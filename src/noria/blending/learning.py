@@ -37,7 +37,7 @@ class _List:
     decision: Decision
     place: Position
     places: dict[str, int]
-    shown: dict[int, None] = field(default_factory=dict)
+    shown: dict[int, float] = field(default_factory=dict)  # place: when
     first: float | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
@@ -201,7 +201,7 @@ class Learner:
         fresh = list(places)
         if not fresh:
             return
-        found.shown.update(dict.fromkeys(fresh))
+        found.shown.update(dict.fromkeys(fresh, at))
         if found.first is None:
             found.first = at
             self._seen.append((at, found.decision.request))
@@ -293,7 +293,7 @@ class Learner:
             rows["snapshot"] += [decision.snapshot] * count
             rows["control"] += [decision.control] * count
             rows["request"] += [decision.request] * count
-            rows["time"] += [one.first] * count
+            rows["time"] += one.shown.values()
             for place in places:
                 came = one.outcomes.get(place)
                 told = (None, None, None) if came is None else (came.watch, came.duration, came.gain)

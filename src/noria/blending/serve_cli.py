@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from noria.core.config import load_config
 from noria.core.errors import ConfigError, needing
 from noria.verbs import PATH, output
 
@@ -54,6 +53,7 @@ def serve(
     with needing("serve"):
         from noria.blending.serve import serve_feed
         from noria.blending.service_config import ServeConfig
+        from noria.core.config import load_config
 
         serve_feed(
             snapshot,
