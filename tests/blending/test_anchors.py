@@ -61,6 +61,8 @@ def test_thresholds_of_nothing_fall_back_and_wrong_ones_are_refused() -> None:
     assert fit_thresholds([], []).rule == "capped"
     with pytest.raises(ValueError, match="edges part"):
         EffectiveCompletion(rule="quantile", edges=(1.0,), thresholds=(1.0,))
+    with pytest.raises(ValueError, match="not fitted"):
+        EffectiveCompletion(rule="quantile").outcome([1.0], [1.0])
     with pytest.raises(ValueError, match="do not rise"):
         EffectiveCompletion(edges=(2.0, 1.0))
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from noria.blending import Alignment, Blender, Candidates, Plans, Setting, Snapshot, load_plans
 from noria.blending.scoring import PlanTables, contributions, score, top
+from noria.blending.slots import Rule, place
 from noria.core.errors import ConfigError, DataError
 
 PLANS = {
@@ -208,6 +209,56 @@ def test_slot_rules_hold_and_what_they_displace_is_booked() -> None:
     total = ranked.value + ranked.contributions.sum(axis=1) + ranked.guard
     np.testing.assert_allclose(total, ranked.score, atol=1e-14)
     assert (ranked.natural != np.arange(12)).any()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25))
+def test_places_are_filled_as_by_trying_every_candidate_in_turn(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 20))
+    rules = [
+        Rule(
+            rng.random(count) < 0.5,
+            gap=int(rng.integers(3)),
+            at_most=[None, 1, 3][rng.integers(3)],
+            first=int(rng.integers(1, 4)),
+            run=[None, 1, 2][rng.integers(3)],
+        )
+        for _ in range(int(rng.integers(4)))
+    ]
+    order = rng.permutation(count)
+    chosen: list[int] = []
+
+    def fits(candidate: int) -> bool:
+        for rule in rules:
+            if not rule.about[order[candidate]]:
+                continue
+            places = [at for at, one in enumerate(chosen) if rule.about[order[one]]]
+            at = len(chosen)
+            streak = 0
+            while streak < at and rule.about[order[chosen[at - 1 - streak]]]:
+                streak += 1
+            if (
+                at + 1 < rule.first
+                or (places and rule.gap and at - places[-1] <= rule.gap)
+                or (rule.at_most is not None and len(places) >= rule.at_most)
+                or (rule.run is not None and streak >= rule.run)
+            ):
+                return False
+        return True
+
+    while len(chosen) < size:
+        left = [n for n in range(count) if n not in chosen and fits(n)]
+        if not left:
+            break
+        chosen.append(left[0])
+    assert place(order, rules, size).tolist() == chosen
+
+
+def test_100_000_candidates_under_rules_that_forbid_most_of_them_are_placed_at_once() -> None:
+    about = np.ones(100_000, np.bool_)
+    about[-1000:] = False
+    rules = [Rule(about, at_most=3)]
+    assert len(place(np.arange(100_000), rules, 100_000)) == 1003
 
 
 def test_a_rule_that_nothing_satisfies_ends_the_list() -> None:

@@ -96,6 +96,24 @@ def test_a_fit_writes_the_snapshot_that_serves(noria: Run, logs: Simulated) -> N
     assert json.loads(Path("second/results.json").read_text())["exposures"] == 2 * results("fit")["exposures"]  # type: ignore[operator]
 
 
+def test_thresholds_of_the_anchor_are_fitted_once_and_kept(noria: Run, logs: Simulated) -> None:
+    head = ("fit", "--exposures", logs.folder / "exposures", "--outcomes", logs.folder / "outcomes", "-q")
+    done = noria(*head, "--plans", logs.folder / "plans.yaml", "gather.anchor.rule=quantile")
+    assert done.code == 0, done.err
+    first = results("fit")["config"]["gather"]["anchor"]  # type: ignore[index]
+    assert len(first["thresholds"]) == len(first["edges"]) + 1 > 5
+    again = noria(
+        *head, "--previous", "runs/blending/fit/snapshot.json", "--config", "runs/blending/fit/settings.yaml"
+    )
+    assert again.code == 0, again.err
+    assert results("fit")["config"]["gather"]["anchor"] == first  # type: ignore[index]
+    refused = noria(
+        "attribute", logs.snapshot, "--exposures", logs.folder / "exposures", "gather.anchor.rule=quantile"
+    )
+    assert refused.code == 2
+    assert "settings.yaml" in refused.err
+
+
 def test_a_replay_compares_and_guards_value(noria: Run, logs: Simulated) -> None:
     Path("none.yaml").write_text("plans: []\n")
     Path("dear.yaml").write_text("plans: [{id: dear, when: 'category == \"reposts\"', bias: 0.3}]\n")

@@ -37,7 +37,8 @@ class EffectiveCompletion(Config):
         rule: `quantile` of its duration's bucket, `ratio` of the duration, fixed `seconds`, or `capped`: the ratio, but
             no more than the seconds.
         edges: of the buckets of duration, seconds, rising (for `quantile`).
-        thresholds: of each bucket, one more than edges (for `quantile`; `fit_thresholds` finds them).
+        thresholds: of each bucket, one more than edges (for `quantile`); none where they are still to be fitted.
+        quantile: of watch time in each bucket, where thresholds are fitted.
         ratio, seconds: of the other rules; `seconds` is also what is asked of content without a duration (a picture, a
             live room).
     """
@@ -45,12 +46,13 @@ class EffectiveCompletion(Config):
     rule: Literal["quantile", "ratio", "seconds", "capped"] = "capped"
     edges: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
+    quantile: float = Field(0.6, gt=0, lt=1)
     ratio: float = Field(0.5, gt=0, le=1)
     seconds: float = Field(10.0, gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> EffectiveCompletion:
-        if self.rule == "quantile" and len(self.thresholds) != len(self.edges) + 1:
+        if self.thresholds and len(self.thresholds) != len(self.edges) + 1:
             raise ValueError(
                 f"{len(self.edges)} edges part {len(self.edges) + 1} buckets, not {len(self.thresholds)}"
             )
@@ -58,8 +60,15 @@ class EffectiveCompletion(Config):
             raise ValueError("the edges do not rise")
         return self
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its thresholds are there."""
+        return self.rule != "quantile" or bool(self.thresholds)
+
     def threshold(self, duration: Floats) -> Floats:
         """[rows] durations, NaN without one → [rows] seconds that have to be watched."""
+        if not self.fitted:
+            raise ValueError("the thresholds are not fitted")
         with np.errstate(invalid="ignore"):
             if self.rule == "ratio":
                 found = self.ratio * duration
@@ -127,7 +136,11 @@ def fit_thresholds(
         for n in range(len(edges) + 1)
     ]
     return EffectiveCompletion(
-        rule="quantile", edges=tuple(edges.tolist()), thresholds=tuple(thresholds), seconds=seconds
+        rule="quantile",
+        edges=tuple(edges.tolist()),
+        thresholds=tuple(thresholds),
+        quantile=quantile,
+        seconds=seconds,
     )
 
 

@@ -211,7 +211,9 @@ class Blender:
         rules = []
         for rule in self.snapshot.plans.slots:
             about = evaluate(rule.targeting, candidates.columns, len(candidates))
-            rules.append(Rule(about if rows is None else about[rows], rule.gap, rule.at_most, rule.first))
+            rules.append(
+                Rule(about if rows is None else about[rows], rule.gap, rule.at_most, rule.first, rule.run)
+            )
         return rules
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from noria.blending.anchors import audit_anchors
+from noria.blending.anchors import audit_anchors, fit_thresholds
 from noria.blending.fitting import Diagnosis, FitConfig, FitNote, diagnose, fit_alignment
 from noria.blending.gathering import Gathered, from_rows, parquet_files, to_rows
 from noria.blending.jobs import Done, Engine, finish, results_folder
@@ -65,6 +66,7 @@ def fit(
     earlier = _read_state(state) if state is not None else None
     shown, came = parquet_files(exposures), parquet_files(outcomes)
     with progress or Progress(quiet=True) as said:
+        config = _with_thresholds(shown, came, config)
         gathered = gathered_logs(shown, came, config, engine, now, memory, said)
         if earlier is not None:
             gathered = gathered.merge(earlier)
@@ -95,7 +97,29 @@ def fit(
             "anchors": audit,
             "config": config.model_dump(mode="json"),
         }
-        return finish(folder, "fit", results, snapshot__json=snapshot, state__parquet=to_rows(gathered))
+        frozen = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        rows = to_rows(gathered)
+        return finish(
+            folder, "fit", results, snapshot__json=snapshot, state__parquet=rows, settings__yaml=frozen
+        )
+
+
+def _with_thresholds(shown: list[str], came: list[str], config: BlendConfig) -> BlendConfig:
+    """The settings with the anchor's thresholds, fitted on the control bucket where there is one.
+
+    They stand in `settings.yaml` beside the snapshot: later fits should go by the same, so that the unit stays what
+    it is.
+    """
+    anchor = config.gather.anchor
+    if anchor.fitted:
+        return config
+    from noria.blending.integrations import duckdb
+
+    rows = duckdb.sample(shown, came, config.gather, AUDITED)
+    watch, duration, control = (np.asarray(rows[name]) for name in ("watch", "duration", "control"))
+    chosen = control if control.any() else np.ones(len(control), np.bool_)
+    fitted = fit_thresholds(watch[chosen], duration[chosen], quantile=anchor.quantile, seconds=anchor.seconds)
+    return config.model_copy(update={"gather": config.gather.model_copy(update={"anchor": fitted})})
 
 
 def gathered_logs(
@@ -107,7 +131,17 @@ def gathered_logs(
     memory: str | None,
     said: Progress,
 ) -> Gathered:
-    """Tallies and books of logs, by the engine that is asked for."""
+    """Tallies and books of logs, by the engine that is asked for.
+
+    Raises:
+        ConfigError: the anchor's thresholds are still to be fitted.
+    """
+    if not config.gather.anchor.fitted:
+        raise ConfigError(
+            "the anchor's thresholds are not fitted",
+            where="gather.anchor",
+            mend="give --config settings.yaml of the fit that serves",
+        )
     if engine == "spark":
         from noria.blending.integrations import spark
 

@@ -218,6 +218,7 @@ class SlotRule(Config):
     Attributes:
         when: which candidates it is about.
         gap: at least so many others between two of them.
+        run: at most so many next to each other.
         at_most: so many of them in a list.
         first: not before this place, counted from 1.
     """
@@ -225,6 +226,7 @@ class SlotRule(Config):
     id: Identifier
     when: When
     gap: int = Field(0, ge=0)
+    run: int | None = Field(None, ge=1)
     at_most: int | None = Field(None, ge=0)
     first: int = Field(1, ge=1)
     _parsed: Expression = PrivateAttr()

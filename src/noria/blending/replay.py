@@ -243,7 +243,7 @@ def _placed(
             end - first,
         )[0, 0]
         rules = [
-            Rule(flags[one], rule.gap, rule.at_most, rule.first)
+            Rule(flags[one], rule.gap, rule.at_most, rule.first, rule.run)
             for flags, rule in zip(about, snapshot.plans.slots, strict=True)
         ]
         kept = order[place(order, rules, size)] + first

@@ -1,4 +1,4 @@
-"""Hard rules on places, kept after sorting: gaps, how many, not before which place."""
+"""Hard rules on places, kept after sorting: gaps, runs, how many, not before which place."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Rule:
     Attributes:
         about: [candidates] which.
         gap: at least so many others between two of them.
+        run: at most so many next to each other.
         at_most: so many in a list.
         first: not before this place, from 1.
     """
@@ -26,6 +27,7 @@ class Rule:
     gap: int = 0
     at_most: int | None = None
     first: int = 1
+    run: int | None = None
 
 
 def place(order: NDArray[np.int64], rules: Sequence[Rule], size: int) -> NDArray[np.int64]:
@@ -40,31 +42,39 @@ def place(order: NDArray[np.int64], rules: Sequence[Rule], size: int) -> NDArray
         [at most K] indices into `order`. A place that every candidate left is forbidden at ends the list: a hard rule
         is not bent.
     """
-    left = list(range(len(order)))
-    about = [rule.about[order].tolist() for rule in rules]
-    last = [-(10**9)] * len(rules)
-    count = [0] * len(rules)
+    about = np.zeros(len(order), np.int64)  # which rules each is under; those of one kind wait in one queue
+    for number, rule in enumerate(rules):
+        about |= rule.about[order].astype(np.int64) << number
+    queues = {int(kind): np.flatnonzero(about == kind).tolist() for kind in np.unique(about)}
+    heads = dict.fromkeys(queues, 0)
+    last, count, run = [-len(order) - 1] * len(rules), [0] * len(rules), [0] * len(rules)
     chosen: list[int] = []
 
-    def allowed(candidate: int, at: int) -> bool:
-        for number, rule in enumerate(rules):
-            if about[number][candidate] and (
-                at + 1 < rule.first
-                or at - last[number] <= rule.gap
-                or (rule.at_most is not None and count[number] >= rule.at_most)
-            ):
-                return False
-        return True
+    def allowed(number: int, at: int) -> bool:
+        rule = rules[number]
+        return not (
+            at + 1 < rule.first
+            or (rule.gap > 0 and at - last[number] <= rule.gap)
+            or (rule.at_most is not None and count[number] >= rule.at_most)
+            or (rule.run is not None and run[number] >= rule.run)
+        )
 
     while len(chosen) < size:
         at = len(chosen)
-        found = next((n for n, candidate in enumerate(left) if allowed(candidate, at)), None)
-        if found is None:
+        free = sum(1 << number for number in range(len(rules)) if allowed(number, at))
+        waiting = [
+            (queue[heads[kind]], kind)
+            for kind, queue in queues.items()
+            if kind & ~free == 0 and heads[kind] < len(queue)
+        ]
+        if not waiting:
             break
-        candidate = left.pop(found)
+        candidate, kind = min(waiting)
+        heads[kind] += 1
         chosen.append(candidate)
         for number in range(len(rules)):
-            if about[number][candidate]:
-                last[number] = at
-                count[number] += 1
+            if kind >> number & 1:
+                last[number], count[number], run[number] = at, count[number] + 1, run[number] + 1
+            else:
+                run[number] = 0
     return np.array(chosen, np.int64)
