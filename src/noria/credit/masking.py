@@ -23,7 +23,7 @@ from torch import Tensor
 from noria.core.errors import ConfigError
 from noria.core.stats import Interval, bootstrap_mean, paired_difference
 from noria.credit.answers import Finder, Span, finder, token_span
-from noria.credit.config import named_credit
+from noria.credit.config import CreditConfig
 from noria.credit.credit import Scored, TokenCredit
 from noria.credit.rollout import sample
 from noria.credit.tasks import Question, same
@@ -84,22 +84,29 @@ class MaskTest:
     """A mask test.
 
     Attributes:
-        rows: what was hidden and what that did; `random` first.
-        questions: how many were tested.
+        rows: what was masked and what that did; `random` first.
+        scored: scores of the tested rows by name; `fallback` is of all that were given.
+        reasoned: the rows tested.
         left_out: how many were not, by reason.
-        fraction: of the reasoning tokens that was hidden.
+        fraction: of the reasoning tokens that was masked.
         operator: how.
-        right: the share answered right with nothing hidden.
+        right: the share answered right with nothing masked.
         tokens: mean number of reasoning tokens.
     """
 
     rows: list[Masked]
-    questions: int
+    scored: Mapping[str, Scored]
+    reasoned: list[Reasoned]
     left_out: Mapping[str, int]
     fraction: float
     operator: Operator
     right: float
     tokens: float
+
+    @property
+    def questions(self) -> int:
+        """How many were tested."""
+        return len(self.reasoned)
 
     def against_random(self, name: str, end: str = "top") -> Interval:
         """Change of the answer, this against random, paired by question: Student's t interval."""
@@ -153,58 +160,51 @@ def mask_test(
     model: Any,
     tokenizer: Any,
     rows: Sequence[Reasoned],
+    credits: Mapping[str, CreditConfig],
     *,
-    names: Sequence[str] = ("flow",),
     ends: Sequence[str] = ("top", "bottom"),
     find: str | Finder = "auto",
     fraction: float = 0.2,
     operator: Operator = "hide",
-    settings: Mapping[str, Any] | None = None,
     left_out: Mapping[str, int] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     on_batch: Callable[[int], None] | None = None,
 ) -> MaskTest:
-    """Hide the top and the bottom share of every response's reasoning by each score, and as many at random.
+    """Mask the top and the bottom share of every response's reasoning by each score, and as many tokens at random.
 
     Args:
         model: that answers.
         tokenizer: its own.
         rows: as of :func:`reasoned`.
-        names: of credit whose scores are tested.
+        credits: whose scores are tested, by name.
         ends: of each.
         find: finder of answers in what is written anew.
         fraction: of the reasoning tokens.
-        operator: how they are hidden.
-        settings: of every credit.
+        operator: how they are masked.
         left_out: how many were left out before, by reason.
         batch_size: answers written together.
         seed: of what is random.
         on_batch: called with the number of answers written.
 
     Raises:
-        ConfigError: nothing to test, or settings out of range.
+        ConfigError: nothing to test, or a fraction out of its range.
     """
-    if not rows:
-        raise ConfigError(
-            "no response has an answer with reasoning before it", where="mask-test", mend="see --answer"
-        )
     if not 0 < fraction < 1:
         raise ConfigError(f"{fraction} is no share between 0 and 1", where="fraction")
-    scored = score_rows(model, tokenizer, rows, names, settings or {})
-    whole = torch.stack([found.fallback == 0 for found in scored.values()]).all(0)
-    gone = {"no score": int((~whole).sum())}
-    rows = [row for row, fine in zip(rows, whole.tolist(), strict=True) if fine]
+    scored, rows = score_rows(model, tokenizer, rows, credits)
+    gone = len(next(iter(scored.values())).fallback) - len(rows) if scored else 0
     if not rows:
-        raise ConfigError("no response can be scored", where="mask-test")
-    reasoning = reasoning_of(rows, traces_of_rows(rows))
-    unit = torch.arange(len(rows))[:, None].expand_as(reasoning)
-    sets = {("random", "top"): top(_random(reasoning, seed), reasoning, unit, fraction=fraction)}
-    for name in names:
+        raise ConfigError("no response with an answer behind reasoning can be scored", where="mask-test")
+    traces = traces_of_rows(rows)
+    reasoning = reasoning_of(rows, traces)
+    drawn = torch.from_numpy(np.random.default_rng(seed).random(reasoning.shape, dtype=np.float32))
+    sets = {("random", "top"): top(drawn, reasoning, traces.index, fraction=fraction)}
+    for name, found in scored.items():
         for end in ends:
-            scores = scored[name].scores[whole][:, : reasoning.shape[1]]
-            sets[name, end] = top(scores, reasoning, unit, fraction=fraction, lowest=end == "bottom")
-    nothing = torch.zeros_like(reasoning)
+            sets[name, end] = top(
+                found.scores, reasoning, traces.index, fraction=fraction, lowest=end == "bottom"
+            )
     written = 0
 
     def told(count: int) -> None:
@@ -213,29 +213,26 @@ def mask_test(
         if on_batch is not None:
             on_batch(written)
 
-    def answers(hidden: Tensor) -> list[str | None]:
-        return _answers_with(model, tokenizer, rows, hidden, find, operator, batch_size, told)
+    def answers(masked: Tensor) -> list[str | None]:
+        return _answers_without(model, tokenizer, rows, masked, find, operator, batch_size, told)
 
-    plain = answers(nothing)
+    plain = answers(torch.zeros_like(reasoning))
     right = [row.question.score(text) >= 0.5 for row, text in zip(rows, plain, strict=True)]
-    found = []
-    for (name, end), hidden in sets.items():
-        given = answers(hidden)
-        found.append(
-            Masked(
-                name,
-                end,
-                [not _alike(a, b) for a, b in zip(given, plain, strict=True)],
-                [
-                    (row.question.score(text) >= 0.5) != was
-                    for row, text, was in zip(rows, given, right, strict=True)
-                ],
-            )
+    outcomes = []
+    for (name, end), masked in sets.items():
+        given = answers(masked)
+        flips = [
+            (row.question.score(text) >= 0.5) != was
+            for row, text, was in zip(rows, given, right, strict=True)
+        ]
+        outcomes.append(
+            Masked(name, end, [not _alike(a, b) for a, b in zip(given, plain, strict=True)], flips)
         )
     return MaskTest(
-        rows=found,
-        questions=len(rows),
-        left_out=dict(left_out or {}) | {reason: n for reason, n in gone.items() if n},
+        rows=outcomes,
+        scored=scored,
+        reasoned=list(rows),
+        left_out=dict(left_out or {}) | ({"no score": gone} if gone else {}),
         fraction=fraction,
         operator=operator,
         right=sum(right) / len(rows),
@@ -244,17 +241,27 @@ def mask_test(
 
 
 def score_rows(
-    model: Any, tokenizer: Any, rows: Sequence[Reasoned], names: Sequence[str], settings: Mapping[str, Any]
-) -> dict[str, Scored]:
-    """Scores of the rows by name of credit, [rows, tokens] each, on the CPU."""
-    traces = traces_of_rows(rows).to(_device(model))
-    found = {}
-    for name in names:
-        scored = TokenCredit(named_credit(name, **settings), replacement=_blank(tokenizer)).score(
-            model, traces
+    model: Any, tokenizer: Any, rows: Sequence[Reasoned], credits: Mapping[str, CreditConfig]
+) -> tuple[dict[str, Scored], list[Reasoned]]:
+    """Scores by name, on the CPU, of the rows that every credit can score, and those rows."""
+    traces, found = traces_of_rows(rows), {}
+    for name, config in credits.items():
+        credit = TokenCredit(config, replacement=_blank(tokenizer))
+        found[name] = credit.score(model, traces.to(_device(model)))
+    whole = torch.ones(len(rows), dtype=torch.bool)
+    for scored in found.values():
+        whole &= scored.fallback.cpu() == 0
+    kept = [row for row, fine in zip(rows, whole.tolist(), strict=True) if fine]
+    width = traces_of_rows(kept).tokens.shape[1]
+    return {
+        name: Scored(
+            scored.scores.cpu()[whole, :width],
+            scored.counted.cpu()[whole, :width],
+            scored.fallback.cpu(),
+            scored.metrics,
         )
-        found[name] = Scored(scored.scores.cpu(), scored.counted.cpu(), scored.fallback.cpu(), scored.metrics)
-    return found
+        for name, scored in found.items()
+    }, kept
 
 
 def traces_of_rows(rows: Sequence[Reasoned]) -> Traces:
@@ -295,24 +302,24 @@ def area(scores: Tensor, positive: Tensor, negative: Tensor) -> list[float]:
 # -- answering anew ---------------------------------------------------------------------------------------------------
 
 
-def _answers_with(
+def _answers_without(
     model: Any,
     tokenizer: Any,
     rows: Sequence[Reasoned],
-    hidden: Tensor,
+    masked: Tensor,
     find: str | Finder,
     operator: Operator,
     batch_size: int,
     told: Callable[[int], None],
 ) -> list[str | None]:
-    """What each row answers when the tokens of `hidden` [rows, tokens] are not to be seen."""
+    """What each row answers when the tokens of `masked` [rows, tokens] are not to be seen."""
     look, found = finder(find), []
     ends = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     blank = _blank(tokenizer)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         begun = [[*row.prompt, *row.response[: row.answer[0]]] for row in part]
-        masks = [hidden[start + n, : len(ids)].tolist() for n, ids in enumerate(begun)]
+        masks = [masked[start + n, : len(ids)].tolist() for n, ids in enumerate(begun)]
         if operator == "delete":
             prefixes = [
                 [t for t, gone in zip(ids, mask, strict=True) if not gone]
@@ -360,10 +367,6 @@ def _alike(given: str | None, before: str | None) -> bool:
     if given is None or before is None:
         return given is before
     return same(given, before)
-
-
-def _random(like: Tensor, seed: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).random(like.shape, dtype=np.float32))
 
 
 def _blank(tokenizer: Any) -> int:

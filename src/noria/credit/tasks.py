@@ -37,10 +37,11 @@ class Question:
     Attributes:
         prompt: as the model reads it, or the messages of a chat.
         answer: that is right, as text.
-        solution: a worked one that ends in it; empty where there is none.
+        solution: a worked one that ends in it, or a response that came with the data; empty where there is none.
         task: name of its family.
         verify: scores an answer that was given, 0 … 1; equality as text or number by default.
         asked: of a chain: the letter that is asked for.
+        given: whether the data brought the response.
     """
 
     prompt: str | tuple[Mapping[str, str], ...]
@@ -49,6 +50,7 @@ class Question:
     task: str = "data"
     verify: Callable[[str], float] | None = field(default=None, repr=False, compare=False)
     asked: str = ""
+    given: bool = False
 
     def score(self, given: str | None) -> float:
         """How right an answer is; none at all is wrong."""
@@ -263,7 +265,8 @@ def question_of(record: Mapping[str, Any], where: str, find: Finder | None = Non
     span = (find or finder("auto"))(text)
     if len(text) > 40 and span is not None:  # a worked answer, as GSM8K's
         solution, text = solution or text, text[slice(*span)]
-    return Question(prompt, text, solution if isinstance(solution, str) else "")
+    solution = solution if isinstance(solution, str) else ""
+    return Question(prompt, text, solution, given=bool(solution))
 
 
 def _number(text: str) -> float | None:

