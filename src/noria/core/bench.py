@@ -5,6 +5,7 @@ A figure is a median with its spread; a ratio is taken turn by turn, and above 1
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from noria.core.progress import Progress
 
-__all__ = ["Benchmark", "Row", "Timing", "alternate"]
+__all__ = ["Benchmark", "Row", "Timing", "alternate", "peak_memory"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +134,19 @@ def alternate(
     if task:
         task.done()
     return timing
+
+
+def peak_memory(call: Callable[[], object]) -> float:
+    """Bytes of PyTorch's that a call holds at its highest on the CPU, beyond what was held before it."""
+    import torch
+
+    profiler: Any = torch.profiler
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    live = highest = 0
+    with contextlib.suppress(AttributeError):
+        for event in profile.profiler.kineto_results.events():
+            if event.name() == "[memory]":
+                live += event.nbytes()
+                highest = max(highest, live)
+    return float(highest)

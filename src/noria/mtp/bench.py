@@ -231,7 +231,7 @@ def _loss(rounds: int) -> list[Row]:
     """Forward and backward of the TV loss from hidden states, at the vocabulary of Qwen's models."""
     import torch
 
-    from noria.core.bench import Row, alternate
+    from noria.core.bench import Row, alternate, peak_memory
     from noria.mtp.losses import loss_from_hidden
     from noria.mtp.reads import LMHead
 
@@ -255,7 +255,7 @@ def _loss(rounds: int) -> list[Row]:
         return loss.detach()
 
     torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
-    memory = [[_peak(side) / 2**20] for side in (ours, theirs)]
+    memory = [[peak_memory(side) / 2**20] for side in (ours, theirs)]
     timing = alternate(ours, theirs, rounds=max(2, rounds // 2))
     name = f"TV loss, {positions} positions of {VOCAB:,} logits"
     return [
@@ -298,19 +298,3 @@ def _generate(model: Any, prompt: list[int], new: int, **options: Any) -> None:
         pad_token_id=1,
         **options,
     )
-
-
-def _peak(call: Callable[[], object]) -> float:
-    """Bytes that a call holds at its highest, beyond what was held before it."""
-    import torch
-
-    profiler: Any = torch.profiler
-    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        call()
-    live = highest = 0
-    with contextlib.suppress(AttributeError):
-        for event in profile.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                live += event.nbytes()
-                highest = max(highest, live)
-    return float(highest)
