@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pytest
 
-from noria.core.charts import Figure, image_grid, missing, number, theme
+from noria.core.charts import Figure, Piece, image_grid, missing, number, theme
 from noria.core.errors import RunError
 from noria.core.proof import Claim, Evidence
 from noria.core.report import write_page, write_report
@@ -177,6 +177,27 @@ def test_a_page_of_sections_has_a_link_to_each(tmp_path: Path, visit: Open) -> N
         assert page.locator(link.get_attribute("href")).count() == 1
     assert page.locator("nav a").count() == 3
     assert "Words & more." in page.inner_text("main")
+
+
+def test_shaded_text_is_whole_safe_and_darker_where_it_should_be(tmp_path: Path, visit: Open) -> None:
+    pieces = [
+        Piece("a  b\n"),
+        Piece(NASTY, 0.0, NASTY),
+        Piece(" mid", 0.5, "half", mark=True),
+        Piece(" most", 1.0),
+    ]
+    chart = Figure.chart("Beside it", lines(ROWS))
+    write_page(tmp_path / "page.html", "Text", [("One", [Figure.shaded("Shaded", pieces, "Caption"), chart])])
+    page, complaints, asked = visit(tmp_path / "page.html")
+    assert (complaints, asked) == ([], [])
+    assert page.locator("p.shaded").evaluate("e => e.textContent") == f"a  b\n{NASTY} mid most"
+    assert page.evaluate("window.hacked") is None
+    ground = "e => getComputedStyle(e).backgroundColor"
+    colors = [page.locator("p.shaded span").nth(n).evaluate(ground) for n in range(4)]
+    assert len(set(colors)) == 3  # nothing to say and the least shade look alike
+    assert page.locator("p.shaded span").nth(2).get_attribute("title") == "half"
+    with pytest.raises(ValueError):
+        Figure.shaded("Shaded", [Piece("x", 1.5)])
 
 
 def test_a_chart_that_cannot_be_drawn_says_so_in_its_place(tmp_path: Path, visit: Open) -> None:
