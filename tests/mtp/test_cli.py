@@ -65,7 +65,7 @@ SHORT = ["length=128", "train_gamma=2", "batch_size=4", "lr=1e-3", "steps=3"]
 
 
 def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> None:
-    done = noria("train", "--model", "small", "--data", str(text), "-o", "run", *SHORT)
+    done = noria("train", "--model", "small", "--data", str(text), "-o", "run", *SHORT, "temperature=0.8")
     assert done.code == 0
     assert "run     run   3 steps" in done.out
     assert "by rejection" in done.out
@@ -87,12 +87,16 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
         assert found["over_positions"]["accept_length"]["mean"] != found["accept_length"]["mean"]
     assert (here / "run" / "evaluation" / "evaluation.html").exists()
 
+    for filters in ([], ["--top-k", "40"]):  # the run's own temperature, whatever else is said
+        done = noria("eval", "run", "--data", str(text), "--gamma", "2", "--json", "-q", *filters)
+        assert json.loads(done.out)["temperature"] == 0.8
     done = noria("export", "run", "-o", "model", "--gamma", "2")
     assert done.code == 0
     assert "--speculative-config" in done.out
     assert "no MTP for qwen3 models" in done.out
     assert "NEXTN" in done.out
-    again = json.loads(noria("eval", "model", "--data", str(text), "--gamma", "2", "--json", "-q").out)
+    done = noria("eval", "model", "--data", str(text), "--gamma", "2", "--json", "-q", "-t", "0.8")
+    again = json.loads(done.out)
     for rule, length in lengths.items():
         assert again["rules"][rule]["accept_length"]["mean"] == pytest.approx(
             length, abs=0.02

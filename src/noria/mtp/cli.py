@@ -113,7 +113,8 @@ def sample(
         prompts,
         output,
         max_new_tokens=max_new_tokens,
-        params=_params(1.0 if temperature is None else temperature, top_k, top_p, min_p),
+        params=_params(temperature, top_k, top_p, min_p),
+        own_temperature=temperature is None,
         gamma=gamma,
         rule=rule,
         samples=samples,
@@ -227,7 +228,8 @@ def evaluate(
         output,
         gamma=gamma,
         rules=_rules(rules),
-        params=_drawn(temperature, top_k, top_p, min_p),
+        params=_params(temperature, top_k, top_p, min_p),
+        own_temperature=temperature is None,
         length=length,
         batch_size=batch_size,
         model=model,
@@ -310,7 +312,8 @@ def advise(
         data,
         batch_size=batch_size,
         gammas=_counts(gammas),
-        params=_drawn(temperature, top_k, top_p, min_p),
+        params=_params(temperature, top_k, top_p, min_p),
+        own_temperature=temperature is None,
         context=context,
         rounds=rounds,
         least=least,
@@ -508,18 +511,12 @@ def _jobs() -> ModuleType:
     return require("noria.mtp.jobs", "mtp")
 
 
-def _params(temperature: float, top_k: int, top_p: float, min_p: float) -> Any:
+def _params(temperature: float | None, top_k: int, top_p: float, min_p: float) -> Any:
     require("torch", "mtp")
     from noria.mtp.sampling import SamplingParams
 
-    return SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-
-
-def _drawn(temperature: float | None, top_k: int, top_p: float, min_p: float) -> Any:
-    """None where nothing was said: the run's own temperature then."""
-    if temperature is None and (top_k, top_p, min_p) == (0, 1.0, 0.0):
-        return None
-    return _params(1.0 if temperature is None else temperature, top_k, top_p, min_p)
+    warm = 1.0 if temperature is None else temperature
+    return SamplingParams(temperature=warm, top_k=top_k, top_p=top_p, min_p=min_p)
 
 
 def _rules(text: str) -> list[Rule]:

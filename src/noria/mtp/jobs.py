@@ -203,6 +203,7 @@ def evaluate(
     gamma: int = 3,
     rules: Sequence[Rule] = RULES,
     params: SamplingParams | None = None,
+    own_temperature: bool = False,
     length: int = 1024,
     batch_size: int = 8,
     model: str | None = None,
@@ -219,6 +220,7 @@ def evaluate(
         gamma: drafts a round.
         rules: of verification.
         params: temperature and filters, for both sides.
+        own_temperature: take a run's own temperature instead; also where `params` is None.
         length: of a row of packed text.
         batch_size: rows at a time.
         model: where the run's model is now.
@@ -236,7 +238,7 @@ def evaluate(
         source, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
     folder = _beside(source, opened, "evaluation", output)
-    params = params or SamplingParams(temperature=1.0 if opened.config is None else opened.config.temperature)
+    params = _drawn(params, own_temperature, opened)
     with progress or Progress(quiet=True) as said:
         samples = _samples(data, opened.policy, length, said)
         score = _scored(opened, samples.rows, gamma, rules, params, batch_size, said)
@@ -332,6 +334,7 @@ def sample(
     *,
     max_new_tokens: int,
     params: SamplingParams | None = None,
+    own_temperature: bool = False,
     gamma: int | None = None,
     rule: Rule = "rejection",
     samples: int = 1,
@@ -351,6 +354,7 @@ def sample(
         output: the `.jsonl` file to write.
         max_new_tokens: of each completion.
         params: temperature and filters.
+        own_temperature: take a run's own temperature instead; also where `params` is None.
         gamma: drafts a round of the source's head; None or 0 decodes without.
         rule: how drafts are verified.
         samples: completions of each prompt.
@@ -386,7 +390,7 @@ def sample(
         found,
         path,
         max_new_tokens=max_new_tokens,
-        params=params,
+        params=_drawn(params, own_temperature, opened),
         samples=samples,
         seed=seed,
         batch_size=batch_size,
@@ -404,6 +408,7 @@ def advise(
     batch_size: int = 1,
     gammas: Sequence[int] = (1, 2, 3, 4, 5),
     params: SamplingParams | None = None,
+    own_temperature: bool = False,
     context: int = 256,
     rounds: int = 20,
     least: float = 1.0,
@@ -422,6 +427,7 @@ def advise(
         batch_size: requests that are decoded together.
         gammas: the numbers of drafts a round that are considered; those that the head cannot draft are left out.
         params: temperature and filters.
+        own_temperature: take a run's own temperature instead; also where `params` is None.
         context: tokens before the ones that are timed.
         rounds: timed of each kind of pass.
         least: the speed-up that would make it worth the trouble.
@@ -449,7 +455,7 @@ def advise(
         raise ConfigError(
             f"{list(gammas)} drafts a round", where="--gammas", mend=f"give some of 1 … {most} for this head"
         )
-    params = params or SamplingParams(temperature=1.0 if opened.config is None else opened.config.temperature)
+    params = _drawn(params, own_temperature, opened)
     rules: tuple[Rule, ...] = ("rejection", "target_only")
     with progress or Progress(quiet=True) as said:
         samples = _samples(data, opened.policy, length, said)
@@ -737,6 +743,13 @@ def _samples(path: Path, policy: LanguageModel, length: int, said: Progress) -> 
         notes.append(f"{samples.short:,} without anything to train on left out")
     said.say(f"{', '.join(notes)} ({time.perf_counter() - began:.1f} s)")
     return samples
+
+
+def _drawn(params: SamplingParams | None, own_temperature: bool, opened: Opened) -> SamplingParams:
+    """How tokens are drawn: as told, at a run's own temperature where that is wanted or nothing is told."""
+    if opened.config is None or not (own_temperature or params is None):
+        return params or SamplingParams()
+    return replace(params or SamplingParams(), temperature=opened.config.temperature)
 
 
 def _beside(source: str, opened: Opened, what: str, output: str | None) -> Path:
