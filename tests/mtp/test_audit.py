@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.audit import AuditReport, Check, Engine, Request, Tokens, audit
+from noria.mtp.audit import AuditReport, Check, Engine, Request, Sampler, Tokens, audit
 from noria.mtp.names import Rule
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
 from noria.mtp.verify import verify
@@ -517,6 +517,35 @@ def test_thresholds_on_a_tokens_edge_are_avoided() -> None:
     assert found["top-k"].passed is None
     assert "round-off" in found["top-k"].detail
     assert found["min-p"].passed
+
+
+def test_a_prefix_on_an_edge_is_left_out_and_the_others_are_tested() -> None:
+    """Behind token 0 all twenty are equal, so that every top-p stands on an edge there; the first token is clear."""
+    generator = torch.Generator().manual_seed(4)
+    table = torch.randn(20, 20, generator=generator)
+    table[0] = 0.0
+
+    def law(prefixes: Sequence[Tokens]) -> Tensor:
+        return table[[prefix[-1] for prefix in prefixes]].softmax(-1)
+
+    def sampler(filters: bool) -> Sampler:
+        def run(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
+            params = params if filters else replace(params, top_p=1.0)
+            streams, last = Streams.derived(seed, n), torch.full((n,), prompt[-1])
+            drawn = []
+            for step in range(3):
+                u = streams.uniforms("residual", torch.full((n,), step), 1)[:, 0]
+                last = sample(processed(table[last], params).probs, u)
+                drawn.append(last)
+            return torch.stack(drawn, 1).tolist()
+
+        return run
+
+    for filters in (True, False):
+        found = {c.name: c for c in audit(sampler(filters), law, [(5,), (0,)], samples=1000, depth=2).checks}
+        assert found["top-p"].passed is filters
+    edge = {c.name: c for c in audit(sampler(True), law, [(0,)], samples=300, depth=2).checks}
+    assert edge["top-p"].passed is None
 
 
 # --- the report -----------------------------------------------------------------------------------------------

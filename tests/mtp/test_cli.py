@@ -189,11 +189,14 @@ def test_advice_is_a_table_and_a_verdict(noria: Any, text: Path) -> None:
             assert option["speed_up"]["mean"] == pytest.approx(length * seconds["step"] / cost)
 
 
-def test_an_audit_says_what_it_found(noria: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_audit_says_what_it_found(noria: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ["--samples", "100", "--depth", "1", "--prompt", "Q: 1+2", "-q"]
     done = noria("audit", "small", "--gamma", "1", *few, "--json")
     assert done.code == 0
-    assert json.loads(done.out)["verdict"] != "fail"
+    report = json.loads(done.out)
+    assert report["verdict"] != "fail"
+    made = {check["name"]: check["passed"] for check in report["checks"]}
+    assert made["stale draft"] is made["disjoint supports"] is True
     import sys
 
     module = type(sys)("sampler_of_one")
@@ -202,6 +205,8 @@ def test_an_audit_says_what_it_found(noria: Any, monkeypatch: pytest.MonkeyPatch
     done = noria("audit", "small", "--engine", "sampler_of_one:sample", *few)
     assert done.code == 1
     assert "FAIL" in done.out
+    (here / "mine.py").write_text("def sample(prompt, n, params, seed):\n    return [[5, 5]] * n\n")
+    assert noria("audit", "small", "--engine", "mine:sample", *few).code == 1
 
 
 def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> None:
@@ -240,6 +245,7 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
         (["advise", "small", "--data", "TEXT", "--gammas", "0,33"], "some of 1 … 32"),
         (["advise", "small", "--data", "TEXT", "--gammas", ""], "--gammas"),
         (["audit", "small", "--engine", "hope"], "no engine 'hope'"),
+        (["audit", "small", "--prompt", ""], "--prompt"),
         (["audit", "small", "--server", "127.0.0.1"], "--server"),
         (["sample", "small", "--prompts", "TEXT", "-o", "out.txt"], ".jsonl"),
         (["export", "small", "-o", "../out"], "--output"),

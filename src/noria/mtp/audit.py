@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -292,9 +292,18 @@ class _Cells:
 
 
 def _cells(
-    tables: _Tables, prompt: Tokens, params: SamplingParams, depth: int, samples: int, end: int | None = None
+    tables: _Tables,
+    prompt: Tokens,
+    params: SamplingParams,
+    depth: int,
+    samples: int,
+    end: int | None = None,
+    clear: Callable[[Tokens], bool] | None = None,
 ) -> _Cells:
-    """Split prefixes while five samples are expected in them; the rest of a prefix's tokens share a cell."""
+    """Split prefixes while five samples are expected in them; the rest of a prefix's tokens share a cell.
+
+    Prefixes that are not `clear`, behind which the law is not known for certain, are not split.
+    """
     inner: dict[Tokens, NDArray[np.float64]] = {}
     mass: dict[Tokens, float] = {(): 1.0}
     leaves: list[Tokens] = []
@@ -306,6 +315,9 @@ def _cells(
         leaves.extend(frontier[max(0, room) :])
         frontier = frontier[: max(0, room)]
         after = tables.look_up([prompt + node for node in frontier], params)
+        if clear is not None:
+            leaves.extend(node for node in frontier if not clear(prompt + node))
+            frontier = [node for node in frontier if clear(prompt + node)]
         following: list[Tokens] = []
         for node in frontier:
             p = after[prompt + node]
@@ -446,12 +458,19 @@ class _Desk:
         ]
 
     def compare(
-        self, name: str, drawn: Sequence[Sequence[Tokens]], params: SamplingParams, depth: int
+        self,
+        name: str,
+        drawn: Sequence[Sequence[Tokens]],
+        params: SamplingParams,
+        depth: int,
+        clear: Callable[[Tokens], bool] | None = None,
     ) -> Check:
-        """The joint law of the first `depth` tokens."""
+        """The joint law of the first `depth` tokens, behind prefixes that are clear."""
         evidence = _Evidence()
         for prompt, sequences in zip(self.prompts, drawn, strict=True):
-            _count(evidence, _cells(self.tables, prompt, params, depth, len(sequences)), sequences)
+            if clear is None or clear(prompt):
+                cells = _cells(self.tables, prompt, params, depth, len(sequences), clear=clear)
+                _count(evidence, cells, sequences)
         return evidence.check(name)
 
     def places(self, drawn: Sequence[Sequence[Tokens]], params: SamplingParams) -> Iterator[_Place]:
@@ -670,33 +689,30 @@ def _half(desk: _Desk) -> int:
 
 
 def _truncation(desk: _Desk, name: str, seed: int, candidates: Sequence[SamplingParams]) -> list[Check]:
-    """Nothing outside the support, and the law within."""
-    params = next((params for params in candidates if _clear(desk, params)), None)
-    if params is None:
+    """Nothing outside the support, and the law within, behind prefixes where no token stands on a threshold."""
+    params = max(candidates, key=lambda tried: sum(_clear(desk, prompt, tried) for prompt in desk.prompts))
+
+    @cache
+    def clear(prefix: Tokens) -> bool:
+        return _clear(desk, prefix, params)
+
+    if not any(clear(prompt) for prompt in desk.prompts):
         return [_unknown(name, "every threshold tried falls on some token's edge, where round-off decides")]
     drawn = desk.ask(desk.engine.sample, params, desk.seed + seed)
     for place in desk.places(drawn, _moved(params, 1e-4)):
         if place.probability == 0:
             return [_exact(name, f"{place} is outside of what is kept")]
-    return [desk.compare(name, drawn, params, min(2, desk.depth, len(drawn[0][0])))]
+    return [desk.compare(name, drawn, params, min(2, desk.depth, len(drawn[0][0])), clear)]
 
 
-def _clear(desk: _Desk, params: SamplingParams) -> bool:
-    """Whether the supports of the first two tokens stay the same when the thresholds move a little."""
-    around = [_moved(params, -1e-4), _moved(params, 1e-4)]
-    plain = SamplingParams(temperature=params.temperature)
-    for prompt in desk.prompts:
-        first = desk.tables.one(prompt, params)
-        likely = [int(token) for token in np.argsort(-first)[:64] if first[token] > 0]
-        for node in [prompt, *((*prompt, token) for token in likely)]:
-            support = desk.tables.one(node, params) > 0
-            if any(not np.array_equal(support, desk.tables.one(node, other) > 0) for other in around):
-                return False
-            best = -np.sort(-desk.tables.one(node, plain))
-            k = params.top_k
-            if 0 < k < len(best) and best[k] > best[k - 1] * (1 - 1e-4):
-                return False
-    return True
+def _clear(desk: _Desk, prefix: Tokens, params: SamplingParams) -> bool:
+    """Whether the support of the next token stays the same when the thresholds move a little."""
+    support = desk.tables.one(prefix, params) > 0
+    for by in (-1e-4, 1e-4):
+        if not np.array_equal(support, desk.tables.one(prefix, _moved(params, by)) > 0):
+            return False
+    k, best = params.top_k, -np.sort(-desk.tables.one(prefix, SamplingParams(temperature=params.temperature)))
+    return not (0 < k < len(best) and best[k] > best[k - 1] * (1 - 1e-4))
 
 
 def _moved(params: SamplingParams, by: float) -> SamplingParams:

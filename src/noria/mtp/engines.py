@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.mtp.audit import Engine, Law
+from noria.mtp.audit import Engine, Law, Sampler
 from noria.mtp.audit import Request as AuditRequest
-from noria.mtp.decoder import Completion, Decoder, Drafter, Request
+from noria.mtp.decoder import Completion, Decoder, Drafter, Pick, Request
 from noria.mtp.names import Rule
 from noria.mtp.sampling import SamplingParams, Streams
 
-__all__ = ["decoder_engine", "law_of", "transformers_engine"]
+__all__ = ["OneToken", "decoder_engine", "law_of", "transformers_engine"]
 
 BATCH = 256
 """Sequences at a time."""
@@ -48,6 +48,28 @@ def law_of(model: Any, *, vocab: int | None = None, batch_size: int = 512) -> La
     return law
 
 
+class OneToken:
+    """A drafter that always proposes one token, with probability 1."""
+
+    def __init__(self, token: int, vocab: int) -> None:
+        self.token, self.vocab = token, vocab
+
+    def begin(self, rows: int, capacity: int) -> None:
+        """Nothing is kept."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Nothing is kept."""
+
+    def propose(
+        self, hidden: Tensor, tokens: Tensor, positions: Tensor, counts: Tensor, gamma: int, pick: Pick
+    ) -> None:
+        """As of `noria.mtp.decoder.Drafter`."""
+        logits = hidden.new_full((len(tokens), self.vocab), -torch.inf)
+        logits[:, self.token] = 0.0
+        for step in range(gamma):
+            pick(step, logits)
+
+
 def decoder_engine(
     model: Any,
     drafter: Drafter | None = None,
@@ -57,6 +79,7 @@ def decoder_engine(
     rule: Rule = "rejection",
     vocab: int | None = None,
     stale: Drafter | None = None,
+    disjoint: Drafter | None = None,
 ) -> Engine:
     """Noria's decoder.
 
@@ -68,6 +91,7 @@ def decoder_engine(
         rule: how drafts are verified.
         vocab: how many logits are real tokens.
         stale: another drafter, which has fallen behind; the sampler must not depend on it.
+        disjoint: one that proposes what the target does not say, such as :class:`OneToken`.
     """
 
     def run(drafts: Drafter | None, requests: Sequence[Request], eos: Sequence[int]) -> list[Completion]:
@@ -99,8 +123,11 @@ def decoder_engine(
     ) -> list[list[int]]:
         return [c.tokens for c in run(drafter, asked(prompt, n, params, seed, tokens), [end])]
 
-    def stale_sample(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-        return [c.tokens for c in run(stale, asked(prompt, n, params, seed, length), [])]
+    def with_drafts_of(other: Drafter | None) -> Sampler | None:
+        def drawn(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
+            return [c.tokens for c in run(other, asked(prompt, n, params, seed, length), [])]
+
+        return None if other is None else drawn
 
     drafts = "plain" if drafter is None else f"{rule}, {gamma} drafts"
     return Engine(
@@ -109,7 +136,8 @@ def decoder_engine(
         logprobs=logprobs,
         batch=batch,
         stop=stop,
-        stale=None if stale is None else stale_sample,
+        stale=with_drafts_of(stale),
+        disjoint=with_drafts_of(disjoint),
     )
 
 

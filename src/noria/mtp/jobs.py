@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -35,9 +36,10 @@ from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows, Samples, read_samples
 from noria.mtp.decoder import Decoder
 from noria.mtp.drafter import HeadDrafter
-from noria.mtp.engines import decoder_engine, law_of, transformers_engine
+from noria.mtp.engines import OneToken, decoder_engine, law_of, transformers_engine
 from noria.mtp.evaluate import Averages, HeadScore, evaluate_head
 from noria.mtp.generation import Sampled, read_prompts, sample_to_file
+from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import family_of
 from noria.mtp.losses import LossTerms
 from noria.mtp.names import MAX_GAMMA, Rule
@@ -595,14 +597,14 @@ def audit_engine(
     )
     policy, depth = opened.policy, depth or gamma + 1
     length = depth + gamma
+    asked = [list(policy.tokenizer(text)["input_ids"]) for text in prompts]
+    if not all(asked):
+        raise ConfigError("a prompt without tokens", where="--prompt", mend="give some text")
     found: Engine | Sampler
     if server is not None:
         found = server_engine(server, length=length)
     elif engine == "noria":
-        drafter = None if opened.head is None else HeadDrafter(opened.head)
-        found = decoder_engine(
-            policy.model, drafter, length=length, gamma=gamma, rule=rule, vocab=policy.vocab
-        )
+        found = _own_engine(opened, length, gamma, rule, asked[0])
     elif engine == "transformers":
         found = transformers_engine(policy.model, length=length)
     else:
@@ -612,7 +614,7 @@ def audit_engine(
         report = run_audit(
             found,
             law_of(policy.model, vocab=policy.vocab),
-            [list(policy.tokenizer(text)["input_ids"]) for text in prompts],
+            asked,
             samples=samples,
             depth=depth,
             seed=seed,
@@ -622,8 +624,35 @@ def audit_engine(
     return report
 
 
+def _own_engine(opened: Opened, length: int, gamma: int, rule: Rule, prompt: list[int]) -> Engine:
+    """Our decoder, with the head, with one that has fallen behind, and with drafts that the model hardly ever says."""
+    policy, head = opened.policy, opened.head
+    if head is None:
+        return decoder_engine(policy.model, length=length, vocab=policy.vocab)
+    stale = MTPHead(policy.model, layout=head.layout, layers=head.layers)
+    stale.load_state_dict(head.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in stale.parameters():
+            spread = p.float().std().item() if p.numel() > 1 else 0.0
+            p.add_((torch.randn(p.shape, generator=generator) * spread).to(p))
+    with torch.no_grad():
+        ids = torch.tensor([prompt], device=policy.model.device)
+        never = int(policy.model(input_ids=ids).logits[0, -1, : policy.vocab].argmin())
+    return decoder_engine(
+        policy.model,
+        HeadDrafter(head),
+        length=length,
+        gamma=gamma,
+        rule=rule,
+        vocab=policy.vocab,
+        stale=HeadDrafter(stale),
+        disjoint=OneToken(never, policy.model.get_output_embeddings().weight.shape[0]),
+    )
+
+
 def _callable(name: str) -> Sampler:
-    """The callable at `module:name`.
+    """The callable at `module:name`; a module may lie in the current folder.
 
     Raises:
         ConfigError: there is none.
@@ -633,10 +662,13 @@ def _callable(name: str) -> Sampler:
         raise ConfigError(
             f"no engine {name!r}", where="--engine", mend="choose noria, transformers or module:name"
         )
+    sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(str(error), where=f"--engine {name}") from error
+    finally:
+        sys.path.remove("")
     if not callable(found):
         raise ConfigError("it is not callable", where=f"--engine {name}")
     sampler: Sampler = found
