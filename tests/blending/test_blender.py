@@ -108,6 +108,13 @@ def test_the_best_are_those_of_a_full_sort_with_ties_by_value_then_place(
     assert top(np.array(r, float), y, size).tolist() == wanted
 
 
+def test_a_plans_cap_bounds_boosts_and_demotions() -> None:
+    tables = PlanTables.of([2.0, -2.0], [0.0, 0.0], [0.5, 0.5], mean_value=0.4)
+    r, taken = score(np.array([0.9, 0.9, 0.9]), np.array([1, 2, 3], np.uint64), tables)
+    assert r == pytest.approx([0.9 + 0.2, 0.9 - 0.2, 0.9])
+    assert taken == pytest.approx([0.2 - 1.8, 1.8 - 0.2, 0.0])
+
+
 def test_a_list_carries_its_account() -> None:
     ranked = Blender(snapshot()).rank(request(300), 20)
     assert len(ranked) == 20

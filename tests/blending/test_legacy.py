@@ -147,6 +147,8 @@ def test_shares_stay_the_inflation_goes_and_value_is_not_lower() -> None:
     assert found.removed is not None
     assert found.removed > 0.8
     assert found.value[1] >= found.value[0] - 1e-9
+    most = int(found.exposures[0][:3].argmax())
+    assert found.solved.tables.bias[most] == 0
     assert found.requests[0].sum() == pytest.approx(found.value[0])
 
 

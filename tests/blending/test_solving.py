@@ -41,6 +41,8 @@ def test_a_target_that_is_met_by_itself_has_no_price() -> None:
     assert found.price.tolist() == [0.0]
     assert found.value == value
     assert found.loss == 0.0
+    boosted = PlanTables.of([0.0] * 3, [0.01, 0.0, 0.0])
+    assert solve(requests, boosted, 10, [Goal(0, float(free[0]) * 0.8)]).price.tolist() == [0.0]
 
 
 @settings(max_examples=15)

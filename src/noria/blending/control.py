@@ -118,7 +118,6 @@ def pid_step(
         most = np.maximum(state.integral, (high - rest) / gains.integral)
         least = np.minimum(state.integral, (low - rest) / gains.integral)
         integral = np.clip(integral, least, most)
-    integral = np.where(known, integral, state.integral)
     moved = np.clip(rest + gains.integral * integral, low, high)
     return PidState(
         integral,

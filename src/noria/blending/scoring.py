@@ -193,7 +193,7 @@ def top(r: Floats, y: Floats, size: int) -> NDArray[np.int64]:
     else:
         least = np.partition(r, len(r) - size)[len(r) - size]
         rows = np.flatnonzero(r >= least)
-    return rows[np.lexsort((rows, -y[rows], -r[rows]))[:size]]
+    return rows[np.lexsort((-y[rows], -r[rows]))[:size]]
 
 
 # -- compiled, where Numba is installed -------------------------------------------------------------------------------

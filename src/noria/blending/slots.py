@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Rule", "place"]
 
+_NEVER = -(1 << 62)  # further back than any gap
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -47,7 +49,7 @@ def place(order: NDArray[np.int64], rules: Sequence[Rule], size: int) -> NDArray
         about |= rule.about[order].astype(np.int64) << number
     queues = {int(kind): np.flatnonzero(about == kind).tolist() for kind in np.unique(about)}
     heads = dict.fromkeys(queues, 0)
-    last, count, run = [-len(order) - 1] * len(rules), [0] * len(rules), [0] * len(rules)
+    last, count, run = [_NEVER] * len(rules), [0] * len(rules), [0] * len(rules)
     chosen: list[int] = []
 
     def allowed(number: int, at: int) -> bool:
