@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -302,6 +303,15 @@ def test_a_hundred_thousand_candidates(url: str) -> None:
         assert "100,001" in answer["error"]["message"]
 
 
+def test_arrow_without_pyarrow_is_refused_and_json_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = arrow(columns(5), size=5)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    status, answer = ask(url, "POST", "/rank", body, {"content-type": ARROW})
+    assert status == 400
+    assert "noria[blending]" in answer["error"]["message"]
+    assert ask(url, "POST", "/rank", as_columns(columns(5)))[0] == 200
+
+
 def test_a_body_beyond_the_bound(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"body_mib": 0.01})
     with open_feed(saved(tmp_path), None, config) as feed, running(feed.service(token=None)) as url:
@@ -327,6 +337,8 @@ def test_what_was_decided_shown_and_came_of_it_is_in_the_log(feed: tuple[str, Fe
     assert ask(url, "POST", "/outcomes", outcomes, BEARER)[1] == {"accepted": 2, "skewed": 1}
     found = events(opened)
     assert [type(one) for one in found] == [Decision, Sample, Impression, Outcome, Outcome]
+    for kind, number in (("decision", 1), ("sample", 1), ("impression", 1), ("outcome", 2)):
+        assert metric(url, f'noria_blending_events_total{{kind="{kind}"}}') == number
     decision, sample, impression, outcome, _ = found
     ranked = wanted(given, 10)
     assert (decision.request, decision.scene, decision.user, decision.control) == ("r1", "home", "u", False)

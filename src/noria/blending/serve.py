@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from noria.blending.columns import Candidates
 from noria.blending.companion import Companion
 from noria.blending.console import console
 from noria.blending.journal import Journal
 from noria.blending.publishing import Publisher
 from noria.blending.service import Feed
 from noria.blending.service_config import ServeConfig
+from noria.blending.wire import ARROW, answer, candidates_to_arrow, read_request
+from noria.core.errors import MissingExtra, require
 from noria.core.hosting import read_token, serve
 
 __all__ = ["open_feed", "serve_feed"]
@@ -39,6 +42,8 @@ def open_feed(
         RunError: another service has the folder, or the disk refuses.
     """
     with contextlib.ExitStack() as stack:
+        if state is not None:
+            require("pyarrow", "blending")  # for the sampled requests in the log
         journal = stack.enter_context(Journal(state / "log")) if state is not None else None
         publisher = Publisher.open(state, source, clock)
         companion = None
@@ -65,5 +70,15 @@ def serve_feed(
     """
     token = read_token(token_file)
     with open_feed(source, state, config) as feed:
+        _warm(feed)
         service = feed.service(token=token, hosts=hosts, access_log=access_log, more=console(feed))
         serve(service, host=host, port=port)
+
+
+def _warm(feed: Feed) -> None:
+    """Take the way of a request once, so that the first one need not wait for what is imported on it."""
+    nobody = Candidates.of({"item": [], "score": [], "source": []})
+    with contextlib.suppress(MissingExtra):
+        body = candidates_to_arrow(nobody)
+        asked = read_request(body, ARROW)
+        answer(asked, feed.publisher.blender.rank(nobody, 1, at=feed.now()), {}, feed.publisher.blender)

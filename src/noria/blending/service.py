@@ -313,7 +313,7 @@ class Feed:
             if len(items) > MOST_EVENTS:
                 raise DataError(f"{len(items):,} items of one list", where="items")
             events.append(Impression(at, _text(row.request, "request"), items, client))
-        return await self._taken("impression", events, skewed)
+        return await self._taken(events, skewed)
 
     async def outcomes(self, request: Request) -> Response:
         """POST /outcomes: {request, item, watch, duration, gain, timestamp}, one or a list."""
@@ -326,7 +326,7 @@ class Feed:
             skewed += self._metrics.skew(client, at)
             request_id, item = _text(row.request, "request"), _text(row.item, "item")
             events.append(Outcome(at, request_id, item, row.watch, row.duration, row.gain, client))
-        return await self._taken("outcome", events, skewed)
+        return await self._taken(events, skewed)
 
     def _rows(self, decode: Callable[[bytes], Any], body: bytes) -> list[Any]:
         try:
@@ -339,12 +339,11 @@ class Feed:
             raise DataError(f"{len(rows):,} in one body", mend=f"send at most {MOST_EVENTS:,} at once")
         return rows
 
-    async def _taken(self, kind: str, events: list[Event], skewed: int) -> Response:
+    async def _taken(self, events: list[Event], skewed: int) -> Response:
         if self.journal is None:
             raise HttpError(409, "no_log", "the service keeps no log; start it with --state")
         if events:
             await self._write(events, wait=True)
-        self._metrics.events.labels(kind).inc(len(events))
         return json_response({"accepted": len(events), "skewed": skewed})
 
     async def _write(self, events: list[Event], *, wait: bool) -> None:
@@ -370,9 +369,8 @@ class Feed:
                 "nothing was taken in: the log cannot be written",
                 headers={"retry-after": "5"},
             ) from None
-        self._metrics.events.labels("decision").inc(
-            sum(not isinstance(e, Impression | Outcome) for e in events)
-        )
+        for event in events:
+            self._metrics.events.labels(type(event).__name__.lower()).inc()
 
     # what serves
 

@@ -24,7 +24,7 @@ from noria.blending.arrow import arrow_array, arrow_column, is_text
 from noria.blending.blender import MAX_SIZE, Blender, Ranked
 from noria.blending.columns import MAX_CANDIDATES, Candidates, Coded, Column, Listed, as_column
 from noria.blending.scoring import members
-from noria.core.errors import DataError, needing, require
+from noria.core.errors import DataError, MissingExtra, needing, require
 
 with needing("serve"):
     import msgspec
@@ -268,7 +268,10 @@ def _constant(name: str, value: Any, count: int) -> Column:
 
 
 def _read_arrow(body: bytes) -> tuple[_Request, dict[str, Any]]:
-    pa: Any = require("pyarrow", "blending")
+    try:
+        pa: Any = require("pyarrow", "blending")
+    except MissingExtra as error:
+        raise DataError(f"Arrow cannot be read here: {error}", mend="send JSON") from None
     try:
         _refuse_compressed(pa, body)
         table = pa.ipc.open_stream(pa.py_buffer(body)).read_all()

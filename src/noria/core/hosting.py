@@ -27,6 +27,7 @@ from noria.core.errors import ConfigError, RunError, needing
 from noria.core.serving import HttpError, Service
 
 with needing("serve"):
+    import prometheus_client
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -88,6 +89,7 @@ def serve(
     listening = _listen(service, host, port)
     server = _Server(service, listening, announce or _print, alone=True)
     _log_to_stderr()
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         server.run(sockets=[listening])
     except SystemExit:
