@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +465,9 @@ def test_a_new_snapshot_file_is_served_and_a_bad_one_is_not(feed: tuple[str, Fee
         before = opened.publisher.rejected
         path.write_bytes(bad)
         wait_for(lambda before=before: opened.publisher.rejected > before)
+        for _ in range(5):
+            opened.look()
+        assert opened.publisher.rejected == before + 1, "one bad file is refused once"
         told = ask(url, "GET", "/status")[1]
         assert (told["version"], told["snapshot"]) == (7, snapshot(version=7, scale=0.5).digest)
         assert told["trouble"]
@@ -470,7 +475,30 @@ def test_a_new_snapshot_file_is_served_and_a_bad_one_is_not(feed: tuple[str, Fee
     snapshot(version=3, scale=0.7).save(path)
     wait_for(lambda: ask(url, "GET", "/status")[1]["version"] == 8)
     assert ask(url, "GET", "/status")[1]["trouble"] is None
+    os.utime(path)
+    opened.look()
+    assert opened.publisher.snapshot.version == 8, "a file that was touched is no new snapshot"
     assert ask(url, "GET", "/snapshot")[1]["alignment"]["mean_value"] == pytest.approx(0.28)
+
+
+def test_a_snapshot_that_does_not_rank_never_serves(
+    feed: tuple[str, Feed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, opened = feed
+    rank = Blender.rank
+
+    def broken(self: Blender, *given: Any, **more: Any) -> Any:
+        if self.snapshot.version == 5:
+            raise ZeroDivisionError("in a corner of it")
+        found = rank(self, *given, **more)
+        return replace(found, guard=found.guard + 1.0) if self.snapshot.version == 6 else found
+
+    monkeypatch.setattr(Blender, "rank", broken)
+    for version, why in ((5, "does not rank"), (6, "accounts do not close")):
+        status, told = ask(url, "POST", "/snapshots", snapshot(version=version).to_json(), BEARER)
+        assert status == 400
+        assert why in told["error"]["message"]
+        assert opened.publisher.snapshot.version == 1
 
 
 def test_every_answer_during_a_swap_is_of_one_snapshot(feed: tuple[str, Feed]) -> None:
@@ -702,6 +730,15 @@ def test_what_if_is_exact_on_what_was_served(feed: tuple[str, Feed]) -> None:
     assert ask(url, "GET", "/what-if?plan=none")[0] == 404
     assert ask(url, "GET", "/what-if?plan=live&bias=nan")[0] == 400
     assert opened.publisher.snapshot.version == 1
+
+
+def test_what_if_leaves_the_control_bucket_out(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"control": 0.5})
+    with open_feed(saved(tmp_path), None, config) as feed, running(feed.service(token=None)) as address:
+        asked = [ask(address, "POST", "/rank", as_columns(columns(20, n), id=f"r{n}"))[1] for n in range(12)]
+        others = sum(not one["control"] for one in asked)
+        assert 0 < others < 12
+        assert ask(address, "GET", "/what-if?plan=live")[1]["requests"] == others
 
 
 def test_what_if_without_requests_says_so(url: str, tmp_path: Path) -> None:
