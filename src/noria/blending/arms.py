@@ -189,6 +189,7 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
     return {
         "gap": found.gap,
         "removed": found.removed,
+        "goal": 0.8,
         "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
         "legacy": _list_figures(world, pool, old),
         "linear": _list_figures(world, pool, new),

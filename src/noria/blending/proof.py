@@ -69,7 +69,7 @@ def prove(context: ProofContext) -> Evidence:
         bandits = context.map(run_bandit, {f"Open Bandit, {c}": (c,) for c in CAMPAIGNS}, label="Open Bandit")
     return Evidence(
         system="blending",
-        claims=[*world_claims(aligners, results), *film_claims(rated)],
+        claims=claims(aligners, results, rated),
         seconds=time.perf_counter() - began,
         versions=versions("numpy", "scipy"),
         figures=figures(aligners, results, rated, bandits),
@@ -92,172 +92,166 @@ def column(results: Sequence[Found], *path: str) -> list[float]:
     return found
 
 
-def _claim(
-    id: str,
-    statement: str,
-    metric: str,
-    ours: tuple[str, list[float]],
-    theirs: tuple[str, list[float]],
-    **more: Any,
-) -> Claim:
+Arm = tuple[str, str]
+"""Its name, and the dotted path to its number in a seed's result."""
+
+TOP = f"true completions a place, top {SIZE}"
+PLACE = "true completions a place"
+HITS = f"share of the top {FILM_SIZE} rated 4 or more"
+OTHERS = "on requests that the return was not measured on"
+
+ALIGNMENT: tuple[tuple[str, str, str, Arm, Arm], ...] = (
+    (
+        "aligned-over-raw",
+        "Aligned values rank mixed sources better than raw scores",
+        f"{TOP}, scores in proportion",
+        ("mean scaling", "proportional.mean"),
+        ("raw", "proportional.raw"),
+    ),
+    (
+        "aligned-over-min-max",
+        "Aligned values rank mixed sources better than min-max a request",
+        f"{TOP}, scores in proportion",
+        ("mean scaling", "proportional.mean"),
+        ("per-request min-max", "proportional.per-request min-max"),
+    ),
+    (
+        "isotonic-where-distorted",
+        "Where models are distorted, isotonic alignment beats mean scaling",
+        f"{TOP}, distorted scores",
+        ("isotonic", "distorted.isotonic"),
+        ("mean scaling", "distorted.mean"),
+    ),
+    (
+        "diagnosis",
+        "The diagnosis finds that: what it chooses beats mean scaling on distorted scores",
+        f"{TOP}, distorted scores",
+        ("chosen by the diagnosis", "distorted.chosen by the diagnosis"),
+        ("mean scaling", "distorted.mean"),
+    ),
+)
+WORLD: tuple[tuple[str, str, str, Arm, Arm], ...] = (
+    (
+        "inflation",
+        "At the shares of a legacy pile-up, the linear form removes more than 80 % of the boosts' magnitude",
+        "share of the boosts' magnitude that is gone",
+        ("removed", "legacy.removed"),
+        ("80 %", "legacy.goal"),
+    ),
+    (
+        "legacy-value",
+        "Against the pile-up, at its shares, the linear form's lists are worth more",
+        "aligned value a place",
+        ("linear", "legacy.linear.value"),
+        ("legacy", "legacy.legacy.value"),
+    ),
+    (
+        "legacy-truth",
+        "Against the pile-up, at its shares, true completions are higher",
+        PLACE,
+        ("linear", "legacy.linear.truth"),
+        ("legacy", "legacy.legacy.truth"),
+    ),
+    (
+        "product-value",
+        "Against a fully tuned product, at its shares, the linear form's lists are worth more",
+        "aligned value a place",
+        ("linear", "product.linear.value"),
+        ("product", "product.product.value"),
+    ),
+    (
+        "product-truth",
+        "Against a fully tuned product, at its shares, true completions are higher",
+        PLACE,
+        ("linear", "product.linear.truth"),
+        ("product", "product.product.truth"),
+    ),
+    (
+        "retire",
+        "Removing the plan with the worst return raises true completions",
+        f"{PLACE}, {OTHERS}",
+        ("without the worst", "plans.without the worst.completions"),
+        ("all plans", "plans.all plans.completions"),
+    ),
+    (
+        "retire-over-another",
+        "Removing it raises completions and gains together more than removing another plan",
+        "true completions and gains a place",
+        ("without the worst", "plans.without the worst.both"),
+        ("without another", "plans.without another.both"),
+    ),
+    (
+        "bound",
+        "What the log alone tells, the bound, is above the regret of leaving plans out",
+        "expected completions",
+        ("bound", "plans.bound"),
+        ("regret", "plans.regret"),
+    ),
+)
+FILMS: tuple[tuple[str, str, str, Arm, Arm], ...] = (
+    (
+        "films-raw",
+        "MovieLens: aligned values rank two models' films better than raw scores",
+        HITS,
+        ("aligned", "hit rate.auto"),
+        ("raw", "hit rate.raw"),
+    ),
+    (
+        "films-min-max",
+        "MovieLens: aligned values rank them better than min-max a request",
+        HITS,
+        ("aligned", "hit rate.auto"),
+        ("min-max", "hit rate.min-max"),
+    ),
+    (
+        "films-value",
+        "MovieLens: at a tuned product's shares the linear form's lists are worth more",
+        "aligned value a place",
+        ("linear", "forms.linear.value"),
+        ("product", "forms.product.value"),
+    ),
+    (
+        "films-hits",
+        "MovieLens: at a tuned product's shares the linear form hits more",
+        HITS,
+        ("linear", "forms.linear.hits"),
+        ("product", "forms.product.hits"),
+    ),
+    (
+        "films-retire",
+        "MovieLens: removing the plan with the worst return raises hits",
+        f"{HITS}, {OTHERS}",
+        ("without the worst", "plans.without the worst"),
+        ("all plans", "plans.all plans"),
+    ),
+    (
+        "films-retire-over-another",
+        "MovieLens: removing it raises hits more than removing another plan",
+        f"{HITS}, {OTHERS}",
+        ("without the worst", "plans.without the worst"),
+        ("without another", "plans.without another"),
+    ),
+)
+
+
+def claims(aligners: Sequence[Found], worlds: Sequence[Found], rated: Sequence[Found]) -> list[Claim]:
+    """What is claimed of each of the three; nothing of MovieLens without the data."""
     from noria.core.proof import Claim
 
-    return Claim(
-        id=id,
-        statement=statement,
-        metric=metric,
-        better=more.pop("better", "higher"),
-        subject=ours[0],
-        baseline=theirs[0],
-        arms=dict((ours, theirs)),
-        source=SOURCE,
-        **more,
-    )
-
-
-def world_claims(aligners: Sequence[Found], worlds: Sequence[Found]) -> list[Claim]:
-    """Of the simulated world."""
-    top = f"true completions a place, top {SIZE}"
-    mean = ("mean scaling", column(aligners, "proportional", "mean"))
-    removed = column(worlds, "legacy", "removed")
-    found = [
-        _claim(
-            "aligned-over-raw",
-            "Aligned values rank mixed sources better than raw scores",
-            f"{top}, scores in proportion",
-            mean,
-            ("raw", column(aligners, "proportional", "raw")),
-        ),
-        _claim(
-            "aligned-over-min-max",
-            "Aligned values rank mixed sources better than min-max a request",
-            f"{top}, scores in proportion",
-            mean,
-            ("per-request min-max", column(aligners, "proportional", "per-request min-max")),
-        ),
-        _claim(
-            "isotonic-where-distorted",
-            "Where models are distorted, isotonic alignment beats mean scaling",
-            f"{top}, distorted scores",
-            ("isotonic", column(aligners, "distorted", "isotonic")),
-            ("mean scaling", column(aligners, "distorted", "mean")),
-        ),
-        _claim(
-            "diagnosis",
-            "The diagnosis finds that: what it chooses beats mean scaling on distorted scores",
-            f"{top}, distorted scores",
-            ("chosen by the diagnosis", column(aligners, "distorted", "chosen by the diagnosis")),
-            ("mean scaling", column(aligners, "distorted", "mean")),
-        ),
-        _claim(
-            "inflation",
-            "At the shares of a legacy pile-up, the linear form removes more than 80 % of the boosts' magnitude",
-            "share of the boosts' magnitude that is gone",
-            ("removed", removed),
-            ("80 %", [0.8] * len(removed)),
-        ),
-        _claim(
-            "legacy-value",
-            "Against the pile-up, at its shares, the linear form's lists are worth more",
-            "aligned value a place",
-            ("linear", column(worlds, "legacy", "linear", "value")),
-            ("legacy", column(worlds, "legacy", "legacy", "value")),
-        ),
-        _claim(
-            "legacy-truth",
-            "Against the pile-up, at its shares, true completions are higher",
-            "true completions a place",
-            ("linear", column(worlds, "legacy", "linear", "truth")),
-            ("legacy", column(worlds, "legacy", "legacy", "truth")),
-        ),
-        _claim(
-            "product-value",
-            "Against a fully tuned product, at its shares, the linear form's lists are worth more",
-            "aligned value a place",
-            ("linear", column(worlds, "product", "linear", "value")),
-            ("product", column(worlds, "product", "product", "value")),
-        ),
-        _claim(
-            "product-truth",
-            "Against a fully tuned product, at its shares, true completions are higher",
-            "true completions a place",
-            ("linear", column(worlds, "product", "linear", "truth")),
-            ("product", column(worlds, "product", "product", "truth")),
-        ),
-        _claim(
-            "retire",
-            "Removing the plan with the worst return raises true completions",
-            "true completions a place, on requests that the return was not measured on",
-            ("without the worst", column(worlds, "plans", "without the worst", "completions")),
-            ("all plans", column(worlds, "plans", "all plans", "completions")),
-        ),
-        _claim(
-            "retire-over-another",
-            "Removing it raises completions and gains together more than removing another plan",
-            "true completions and gains a place",
-            ("without the worst", column(worlds, "plans", "without the worst", "both")),
-            ("without another", column(worlds, "plans", "without another", "both")),
-        ),
-        _claim(
-            "bound",
-            "What the log alone tells, the bound, is above the regret of leaving plans out",
-            "expected completions",
-            ("bound", column(worlds, "plans", "bound")),
-            ("regret", column(worlds, "plans", "regret")),
-        ),
-    ]
-    return found
-
-
-def film_claims(rated: Sequence[Found]) -> list[Claim]:
-    """Of MovieLens; none without the data."""
-    if not rated:
-        return []
-    hits = f"share of the top {FILM_SIZE} rated 4 or more"
-    chosen = ("aligned", column(rated, "hit rate", "auto"))
     return [
-        _claim(
-            "films-raw",
-            "MovieLens: aligned values rank two models' films better than raw scores",
-            hits,
-            chosen,
-            ("raw", column(rated, "hit rate", "raw")),
-        ),
-        _claim(
-            "films-min-max",
-            "MovieLens: aligned values rank them better than min-max a request",
-            hits,
-            chosen,
-            ("min-max", column(rated, "hit rate", "min-max")),
-        ),
-        _claim(
-            "films-value",
-            "MovieLens: at a tuned product's shares the linear form's lists are worth more",
-            "aligned value a place",
-            ("linear", column(rated, "forms", "linear", "value")),
-            ("product", column(rated, "forms", "product", "value")),
-        ),
-        _claim(
-            "films-hits",
-            "MovieLens: at a tuned product's shares the linear form hits more",
-            hits,
-            ("linear", column(rated, "forms", "linear", "hits")),
-            ("product", column(rated, "forms", "product", "hits")),
-        ),
-        _claim(
-            "films-retire",
-            "MovieLens: removing the plan with the worst return raises hits",
-            f"{hits}, on requests that the return was not measured on",
-            ("without the worst", column(rated, "plans", "without the worst")),
-            ("all plans", column(rated, "plans", "all plans")),
-        ),
-        _claim(
-            "films-retire-over-another",
-            "MovieLens: removing it raises hits more than removing another plan",
-            f"{hits}, on requests that the return was not measured on",
-            ("without the worst", column(rated, "plans", "without the worst")),
-            ("without another", column(rated, "plans", "without another")),
-        ),
+        Claim(
+            id=name,
+            statement=statement,
+            metric=metric,
+            better="higher",
+            subject=ours[0],
+            baseline=theirs[0],
+            arms={arm: column(results, *path.split(".")) for arm, path in (ours, theirs)},
+            source=SOURCE,
+        )
+        for table, results in ((ALIGNMENT, aligners), (WORLD, worlds), (FILMS, rated))
+        for name, statement, metric, ours, theirs in table
+        if results
     ]
 
 

@@ -24,8 +24,9 @@ Importing this package is light; a name below brings its module, and with it PyT
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
     from noria.distill.adapters import FlowAdapter, SmallAdapter
@@ -75,14 +76,4 @@ __all__ = [
     "read_prompts",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazily(__name__, _HOMES)
