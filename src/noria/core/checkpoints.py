@@ -48,6 +48,30 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+def optimizer_tensors(optimizer: Any, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What an optimiser remembers of each parameter, as `optimizer.NAME.SLOT`."""
+    return {
+        f"optimizer.{name}.{slot}": value
+        for name, parameter in parameters.items()
+        for slot, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    optimizer: Any, parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    for name, parameter in parameters.items():
+        start = f"optimizer.{name}."
+        # The step stays on the CPU, as the optimiser wants it; the rest goes where the parameter is.
+        found = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+        if found:
+            optimizer.state[parameter] = {
+                slot: value.clone() if slot == "step" else value.to(parameter)
+                for slot, value in found.items()
+            }
+
+
 def save_checkpoint(
     home: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int
 ) -> Path:

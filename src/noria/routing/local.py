@@ -25,6 +25,7 @@ class LocalChat:
         prices: what its tokens count as; unknown by default.
         together: requests of one batch.
         max_tokens: of an answer, where the request does not say.
+        ending: behind the words of a request, for a model without a chat template.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class LocalChat:
         prices: Prices | None = None,
         together: int = 32,
         max_tokens: int = 256,
+        ending: str = "\n",
     ) -> None:
         self.opened, self.prices, self.together, self.max_tokens = (
             opened,
@@ -41,6 +43,7 @@ class LocalChat:
             together,
             max_tokens,
         )
+        self.ending = ending
         self._waiting: list[tuple[ChatRequest, asyncio.Future[Outcome]]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -119,7 +122,7 @@ class LocalChat:
         if getattr(tokenizer, "chat_template", None):
             chat = [{"role": m.role, "content": m.text} for m in request.messages]
             return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        return "\n".join(message.text for message in request.messages) + "\n"
+        return "\n".join(message.text for message in request.messages) + self.ending
 
     def _outcome(self, tokens: list[int], prompt: int, request: ChatRequest) -> Answer:
         tokenizer = self.opened.tokenizer

@@ -49,11 +49,13 @@ class Strategy(Config):
     Attributes:
         instruction: set before the question; "{question}" stands for it.
         max_tokens: of the answer.
+        stop: texts that end it.
         tool: `calculator` works out what the model puts between <calc> and </calc>.
     """
 
     instruction: str = "{question}"
     max_tokens: int | None = Field(512, ge=1)
+    stop: tuple[str, ...] = ()
     tool: Literal["calculator"] | None = None
 
     @model_validator(mode="after")
@@ -231,7 +233,10 @@ class Pool:
         """One request to a model, in its strategy."""
         strategy = self.strategies[route.strategy]
         request = ChatRequest.of(
-            user(strategy.prompt(query)), temperature=0.0, max_tokens=strategy.max_tokens
+            user(strategy.prompt(query)),
+            temperature=0.0,
+            max_tokens=strategy.max_tokens,
+            stop=strategy.stop,
         )
         outcome = await self.models[route.model].ask(request)
         if isinstance(outcome, Failure):

@@ -34,6 +34,7 @@ __all__ = [
     "Random",
     "Router",
     "fit_router",
+    "mean_cost",
     "utilities",
 ]
 
@@ -364,7 +365,7 @@ class Oracle(Router):
     kind = "oracle"
 
     def __init__(self, table: Table, *, trade: float = 0.0) -> None:
-        super().__init__(table.routes, _mean_cost(table), trade=trade)
+        super().__init__(table.routes, mean_cost(table), trade=trade)
         self._score = dict(zip(table.texts, table.score, strict=True))
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
@@ -401,7 +402,7 @@ def fit_router(
     Raises:
         ConfigError: there is no such router.
     """
-    cost, score = _mean_cost(table), table.score
+    cost, score = mean_cost(table), table.score
     mean = _means(score)
     labels = [route.label for route in table.routes]
     router: Router
@@ -433,7 +434,8 @@ def fit_router(
     return router
 
 
-def _mean_cost(table: Table) -> Floats:
+def mean_cost(table: Table) -> Floats:
+    """Of a question by each route: [routes], NaN where no cost is known."""
     return _means(table.cost)
 
 
