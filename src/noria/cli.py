@@ -14,6 +14,7 @@ from noria import __version__
 from noria.core.errors import ConfigError, NoriaError, needing
 
 SYSTEMS = {
+    "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",

@@ -293,9 +293,7 @@ def calibrate(
     sets = max(len(state.sigma), int(dataset.max()) + 1 if len(dataset) else 0)
     before = state.grown(sets)
     mask = eligible(rewards, names, config.components)
-    index, groups = group_numbers(group)
-    if sets > 1:
-        index, groups = group_numbers(index * sets + dataset)
+    index, groups = _groups(group, dataset, sets)
     table = torch.where(mask, rewards, 0.0).to(torch.float32 if device.type == "mps" else torch.float64)
     weights = torch.tensor([config.components[n].weight for n in names], dtype=table.dtype, device=device)
 
@@ -320,6 +318,15 @@ def calibrate(
         scale=scale,
         state=after,
     )
+
+
+def _groups(group: Tensor, dataset: Tensor, sets: int) -> tuple[Tensor, int]:
+    """Groups of one data set each: [rows] from 0, and how many."""
+    if sets <= 1 or not len(group):
+        return group_numbers(group)
+    if int(group.abs().max()) < 2**62 // sets:
+        return group_numbers(group * sets + dataset)
+    return group_numbers(group_numbers(group)[0] * sets + dataset)
 
 
 # -- the stages -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The proof's pool: nine real solvers of different strengths, and the small language model in two ways of thinking.
 
 Each is an ordinary method, trained on questions of its own, and is asked everything, what it was made for and what it
-was not. A cost is what it computes, in millions of multiplications, and one for being called: counted, not timed, so that it is
-the same everywhere.
+was not. A cost is what it computes, in millions of multiplications, and one for being called: counted, not timed, so
+that it is the same everywhere.
 """
 
 from __future__ import annotations

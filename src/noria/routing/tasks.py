@@ -116,7 +116,10 @@ def _functions(number: int, generator: np.random.Generator) -> Pairs:
 
 
 def _arithmetic(number: int, generator: np.random.Generator) -> Pairs:
-    return [(p.question, str(p.answer)) for p in arithmetic(number, seed=int(generator.integers(2**31)), terms=(3, 4))]
+    return [
+        (p.question, str(p.answer))
+        for p in arithmetic(number, seed=int(generator.integers(2**31)), terms=(3, 4))
+    ]
 
 
 def _gym(name: str, **settings: int) -> Callable[[int, np.random.Generator], Pairs]:

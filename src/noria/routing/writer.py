@@ -28,7 +28,7 @@ class Played:
         tokens: of the completion, the environment's with the router's.
         ours: which of them the router wrote.
         logprobs: of each, 0 for the environment's.
-        turns: (first token, tokens, their number of characters) of each turn of the router's.
+        turns: (first token, tokens) of each turn of the router's.
     """
 
     rollout: Rollout
@@ -155,7 +155,7 @@ def _draw(logits: Tensor, temperature: float, generator: np.random.Generator) ->
     return token[:, 0].cpu(), logp.gather(-1, token)[:, 0].cpu()
 
 
-def play(
+async def play(
     writer: Writer,
     environment: Environment,
     questions: Sequence[Question],
@@ -164,7 +164,6 @@ def play(
     temperature: float,
     seed: int,
     completion_tokens: int,
-    runner: asyncio.Runner | None = None,
     on_turn: Callable[[int], None] | None = None,
 ) -> list[Played]:
     """Play a rollout of every question to its end, all of them turn by turn together.
@@ -177,58 +176,43 @@ def play(
         temperature: of the router's draws.
         seed: of them.
         completion_tokens: of a rollout at most, information with it; one that is cut there is broken.
-        runner: of the event loop that the pool's clients live in; one for this call by default.
         on_turn: told how many rollouts are still under way.
     """
     played = [Played(Rollout(q), list(p)) for q, p in zip(questions, prompts, strict=True)]
-    with asyncio.Runner() if runner is None else _borrowed(runner) as loop:
-        for turn in range(environment.limits.calls + 2):
-            open_ = [p for p in played if not p.rollout.done]
-            if not open_:
-                break
-            if on_turn:
-                on_turn(len(open_))
-            room = [completion_tokens - len(p.tokens) for p in open_]
-            written = writer.write(
-                [[*p.prompt, *p.tokens] for p in open_],
-                temperature=temperature,
-                seed=seed * 64 + turn,
-                room=room,
-            )
-            texts = []
-            for p, (tokens, logprobs) in zip(open_, written, strict=True):
-                p.turns.append((len(p.tokens), tokens))
-                p.tokens += tokens
-                p.ours += [True] * len(tokens)
-                p.logprobs += logprobs
-                texts.append(writer.text(tokens))
-            told = loop.run(environment.step_all([p.rollout for p in open_], texts))
-            for p, information in zip(open_, told, strict=True):
-                if information is None:
-                    continue
-                ids = writer.ids(information)
-                p.tokens += ids
-                p.ours += [False] * len(ids)
-                p.logprobs += [0.0] * len(ids)
-                if len(p.tokens) >= completion_tokens:
-                    p.rollout.done = True
+    for turn in range(environment.limits.calls + 2):
+        open_ = [p for p in played if not p.rollout.done]
+        if not open_:
+            break
+        if on_turn:
+            on_turn(len(open_))
+        written = await asyncio.to_thread(
+            writer.write,
+            [[*p.prompt, *p.tokens] for p in open_],
+            temperature=temperature,
+            seed=seed * 64 + turn,
+            room=[completion_tokens - len(p.tokens) for p in open_],
+        )
+        texts = []
+        for p, (tokens, logprobs) in zip(open_, written, strict=True):
+            p.turns.append((len(p.tokens), tokens))
+            p.tokens += tokens
+            p.ours += [True] * len(tokens)
+            p.logprobs += logprobs
+            texts.append(writer.text(tokens))
+        told = await environment.step_all([p.rollout for p in open_], texts)
+        for p, information in zip(open_, told, strict=True):
+            if information is None:
+                continue
+            ids = writer.ids(information)
+            p.tokens += ids
+            p.ours += [False] * len(ids)
+            p.logprobs += [0.0] * len(ids)
+            if len(p.tokens) >= completion_tokens:
+                p.rollout.done = True
     for p in played:
         p.tokens, p.ours = p.tokens[:completion_tokens], p.ours[:completion_tokens]
         p.logprobs = p.logprobs[:completion_tokens]
     return played
-
-
-class _borrowed:
-    """A runner that someone else closes."""
-
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self.runner = runner
-
-    def __enter__(self) -> asyncio.Runner:
-        return self.runner
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 def credit_of(played: Played, writer: Writer, names: Sequence[str]) -> Tensor:

@@ -24,7 +24,7 @@ with needing("trl"):
 
     from noria.core.trl import ComponentGRPOTrainer, TokenBatch
 
-__all__ = ["PlayedRollouts", "prompt_tokens", "router_trainer"]
+__all__ = ["PlayedRollouts", "router_trainer"]
 
 NAMES = Environment.names
 
@@ -58,15 +58,16 @@ class PlayedRollouts:
         model.eval()
         rank = trainer.accelerator.process_index
         try:
-            self.last = play(
-                writer,
-                self.environment,
-                [self.questions[prompt] for prompt in prompts],
-                [writer.ids(prompt) for prompt in prompts],
-                temperature=config.temperature,
-                seed=((config.seed << 24) + int(trainer.state.global_step)) * 256 + rank,
-                completion_tokens=config.completion_tokens,
-                runner=self.runner,
+            self.last = self.runner.run(
+                play(
+                    writer,
+                    self.environment,
+                    [self.questions[prompt] for prompt in prompts],
+                    [writer.ids(prompt) for prompt in prompts],
+                    temperature=config.temperature,
+                    seed=((config.seed << 24) + int(trainer.state.global_step)) * 256 + rank,
+                    completion_tokens=config.completion_tokens,
+                )
             )
         finally:
             model.train(training)
@@ -184,8 +185,3 @@ def router_trainer(
         advantage_function=Calibrator(config.calibrated(), by_component=config.credit == "spans"),
         token_credit=_spans if config.credit == "spans" else None,
     )
-
-
-def prompt_tokens(tokenizer: Any, prompts: Sequence[str]) -> int:
-    """The longest of some prompts, in tokens."""
-    return max((len(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in prompts), default=0)

@@ -1,0 +1,278 @@
+"""The pages that trainings and comparisons leave behind, drawn from what is in the folder alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from noria.core.charts import Figure
+from noria.core.report import run_tables, write_page
+from noria.core.runs import read_config, read_metrics
+from noria.routing.metrics import Score
+from noria.routing.table import Table
+
+__all__ = ["write_comparison", "write_run_page"]
+
+Rows = list[dict[str, Any]]
+
+
+def write_run_page(folder: Path, *, stopped: str = "") -> Path:
+    """Write `report.html` of a training from its settings, metrics and score.
+
+    Args:
+        folder: the run's.
+        stopped: why it ended early, if it did.
+
+    Raises:
+        RunError: there is no run, or the disk refuses.
+        DataError: its log is damaged.
+    """
+    config, rows = read_config(folder), read_metrics(folder)
+    done = max([0, *(int(row["step"]) for row in rows)])
+    intro = (
+        f"A router for the table {config.get('table')}, policy {config.get('policy')}, calibration "
+        f"{config.get('calibration')}: {done:,} steps of {config.get('prompts')} questions, "
+        f"{config.get('group')} rollouts each."
+    )
+    if stopped:
+        intro += f"\n\nStopped: {stopped}."
+    sections: list[tuple[str, Sequence[Figure | str]]] = []
+    score = _read(folder / "score.json")
+    if score:
+        sections.append(("On questions it did not see", _score(score)))
+    sections.append(("Learning", _learning(rows) or ["Nothing was logged yet."]))
+    signal = _signal(rows)
+    if signal:
+        sections.append(("What the learning signal is made of", signal))
+    sections.append(("Settings", run_tables(folder)))
+    path = folder / "report.html"
+    write_page(path, f"Router: {config.get('name')}", sections, intro=intro, footer="Made by noria routing.")
+    return path
+
+
+def write_comparison(
+    path: Path,
+    table: str,
+    rows: Sequence[tuple[str, Score, float]],
+    curves: Mapping[str, Sequence[tuple[float, Score]]],
+    held: Table,
+) -> Path:
+    """Write the page of a comparison.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    sets = list(dict.fromkeys(held.dataset))
+    summary = Figure.table(
+        "Routers",
+        ["router", "macro accuracy", "micro accuracy", "cost a question", "regret to the oracle", "AIQ"],
+        [[name, s.macro, s.micro, s.cost, s.regret, area] for name, s, area in rows],
+        "Without a trade for cost. AIQ is the mean height of the envelope over the costs that all routers span.",
+    )
+    accuracy = Figure.table(
+        "Accuracy by data set",
+        ["router", *sets],
+        [[name, *(s.accuracy.get(n, math.nan) for n in sets)] for name, s, _ in rows],
+    )
+    points = [
+        {"router": name, "cost": s.cost, "accuracy": s.micro, "trade": trade}
+        for name, curve in curves.items()
+        for trade, s in curve
+        if not math.isnan(s.cost)
+    ]
+    blocks: list[Figure | str] = [summary]
+    if points:
+        blocks.append(
+            Figure.chart(
+                "Quality against cost",
+                _curves(points),
+                "A point is a trade: how much better the dearest route must be. Cheaper is left, better is up.",
+            )
+        )
+    blocks.append(accuracy)
+    routes = Figure.table(
+        "Routes",
+        ["route", "mean score", "mean cost"],
+        [
+            [route.label, _mean(held.score[:, n]), _mean(held.cost[:, n])]
+            for n, route in enumerate(held.routes)
+        ],
+    )
+    write_page(
+        path,
+        f"Routers on {Path(table).name}",
+        [("Routers", blocks), ("The pool", [routes])],
+        intro=f"{len(held.questions):,} questions of {len(sets)} data sets, {len(held.routes)} routes.",
+        footer="Made by noria routing compare.",
+    )
+    return path
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _score(score: Mapping[str, Any]) -> list[Figure | str]:
+    arms = {"this policy": score["policy"], **score.get("baselines", {})}
+    sets = list(score["policy"]["accuracy"])
+    extra = [n for n in ("form", "calls") if score["policy"].get(n) is not None]
+    header = ["router", "macro accuracy", "micro accuracy", "cost a question", "regret to the oracle", *extra]
+    return [
+        Figure.table(
+            "Beside the baselines",
+            header,
+            [
+                [
+                    name,
+                    *(s.get(key) for key in ("macro", "micro", "cost", "regret")),
+                    *(s.get(k) for k in extra),
+                ]
+                for name, s in arms.items()
+            ],
+        ),
+        Figure.table(
+            "Accuracy by data set",
+            ["router", *sets],
+            [[name, *(s["accuracy"].get(n) for n in sets)] for name, s in arms.items()],
+        ),
+    ]
+
+
+def _learning(rows: Rows) -> list[Figure | str]:
+    blocks: list[Figure | str] = []
+    for title, names, label, caption in (
+        (
+            "On held-out questions",
+            {"eval/macro": "macro accuracy", "eval/micro": "micro accuracy", "eval/form": "well-formed"},
+            "share",
+            "The most probable choice of the policy.",
+        ),
+        (
+            "Rewards of rollouts",
+            {"reward/form": "form", "reward/answer": "answer", "reward/thrift": "thrift"},
+            "mean reward",
+            "Over what was scored; a rollout whose model was lost is left out.",
+        ),
+        ("Entropy", {"entropy": "entropy"}, "nats", "Of the policy's choices."),
+        ("Cost", {"eval/cost": "held-out", "rollout/cost": "rollouts"}, "cost a question", ""),
+    ):
+        points = _series(rows, names)
+        if points:
+            blocks.append(Figure.chart(title, _lines(points, label), caption))
+    return blocks
+
+
+def _signal(rows: Rows) -> list[Figure | str]:
+    shares = _names(rows, "calibration/share/")
+    sets = _names(rows, "calibration/energy/")
+    blocks: list[Figure | str] = []
+    for title, names, label, caption in (
+        (
+            "Shares of the advantage",
+            shares,
+            "share of Σ |advantage|",
+            "What each component adds to the learning signal.",
+        ),
+        (
+            "Conflict, dead groups, trivial groups",
+            {
+                "calibration/conflict": "rollouts whose components pull apart",
+                "calibration/dead": "groups without a signal",
+                "calibration/trivial": "energy of groups with one odd row",
+            },
+            "share",
+            "",
+        ),
+        (
+            "Effective weight",
+            {f"calibration/weight_{w}": w for w in ("min", "mean", "max")},
+            "variance weight",
+            "Of groups; 1 where the calibration has none.",
+        ),
+        (
+            "Shares of the gradient by data set",
+            sets,
+            "share of Σ advantage²",
+            "Even shares are 1 over the number of data sets.",
+        ),
+        ("Dead groups by data set", _names(rows, "calibration/dead/"), "share of groups", ""),
+    ):
+        points = _smooth(_series(rows, names))
+        if points:
+            blocks.append(Figure.chart(title, _lines(points, label), caption))
+    return blocks
+
+
+def _names(rows: Rows, start: str) -> dict[str, str]:
+    found = dict.fromkeys(key for row in rows for key in row if key.startswith(start))
+    return {key: key.removeprefix(start) or "(no name)" for key in found}
+
+
+def _series(rows: Rows, names: Mapping[str, str]) -> Rows:
+    return [
+        {"step": row["step"], "value": row[key], "name": words}
+        for key, words in names.items()
+        for row in rows
+        if row.get(key) is not None
+    ]
+
+
+def _smooth(points: Rows, window: int = 10) -> Rows:
+    """Running means, since a batch's shares are noisy."""
+    found, last = [], {}  # type: ignore[var-annotated]
+    for point in points:
+        before = last.setdefault(point["name"], [])
+        before.append(point["value"])
+        recent = before[-window:]
+        found.append(point | {"value": sum(recent) / len(recent)})
+    return found
+
+
+def _lines(points: Rows, label: str) -> Any:
+    import altair as alt
+
+    names = list(dict.fromkeys(point["name"] for point in points))
+    return (
+        alt.Chart(alt.Data(values=points))
+        .mark_line()
+        .encode(
+            x=alt.X("step:Q"),
+            y=alt.Y("value:Q", title=label, scale=alt.Scale(zero=False)),
+            color=alt.Color("name:N", title=None, sort=names),
+            tooltip=["name:N", "step:Q", "value:Q"],
+        )
+        .properties(width="container", height=240)
+    )
+
+
+def _curves(points: Rows) -> Any:
+    import altair as alt
+
+    names = list(dict.fromkeys(point["router"] for point in points))
+    return (
+        alt.Chart(alt.Data(values=points))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("cost:Q", title="cost a question", scale=alt.Scale(zero=False)),
+            y=alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(zero=False)),
+            color=alt.Color("router:N", title=None, sort=names),
+            order="trade:Q",
+            tooltip=["router:N", "trade:Q", "cost:Q", "accuracy:Q"],
+        )
+        .properties(width="container", height=320)
+    )
+
+
+def _mean(values: Any) -> float:
+    there = [float(v) for v in values if not math.isnan(v)]
+    return sum(there) / len(there) if there else math.nan
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,225 @@
+"""Training of the policy that chooses: it learns, it resumes to the bit, and its gradient is what it should be."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noria.core.errors import CheckpointError, ConfigError, DataError
+from noria.core.runs import Run
+from noria.routing.config import NetworkTraining, WriterTraining
+from noria.routing.features import TextFeatures
+from noria.routing.learn import NetworkTrainer
+from noria.routing.metrics import judge
+from noria.routing.policy import PolicyNetwork
+from noria.routing.replay import (
+    Disturbance,
+    Replay,
+    cosine,
+    energies,
+    exact_gradient,
+    flat_gradient,
+    policy_gradient,
+)
+from noria.routing.routers import fit_router
+from noria.routing.settings import resolve
+from noria.routing.table import Cell, Route, table_of
+from tests.routing.tables import small_table
+
+TABLE = small_table(150)
+SMALL = {"width": 16, "hidden": 16, "prompts": 32, "group": 8, "eval_every": 10, "lr": 1e-2}
+
+
+def training(**settings: Any) -> NetworkTraining:
+    return NetworkTraining(**SMALL | settings)
+
+
+def weights(trainer: NetworkTrainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in trainer.network.parameters()]
+
+
+@pytest.mark.parametrize("calibration", ["recal", "grpo", "gdpo", "recal_uniform"])
+def test_it_learns_whom_to_ask(calibration: str) -> None:
+    trainer = NetworkTrainer(TABLE, training(calibration=calibration, steps=150, thrift=0.0))
+    start = trainer.evaluate()
+    for _ in range(150):
+        trainer.advance()
+    end = trainer.evaluate()
+    single = fit_router("best_single", trainer.train)
+    best = judge(
+        single.choose(trainer.held.texts), trainer.held.score, trainer.held.cost, trainer.held.dataset
+    )
+    assert end.micro > start.micro + 0.2
+    assert end.micro > best.micro + 0.05
+
+
+def test_thrift_chooses_the_cheaper_of_two_that_are_right() -> None:
+    rows = [
+        (q, route, Cell(1.0, price), "")
+        for q in TABLE.questions
+        for route, price in ((Route("dear"), 16.0), (Route("cheap"), 1.0))
+    ]
+    equal = table_of(rows)
+
+    def cost(thrift: float) -> float:
+        trainer = NetworkTrainer(equal, training(thrift=thrift, entropy=0.0))
+        for _ in range(40):
+            trainer.advance()
+        chances = np.exp(trainer.router().quality(trainer.held.texts)).mean(0)
+        return float(chances @ np.array([16.0, 1.0]))
+
+    assert cost(0.0) == pytest.approx(8.5)  # nothing to tell them apart
+    assert cost(0.3) < 2.0
+
+
+def test_killed_it_goes_on_to_the_bit(tmp_path: Path) -> None:
+    config = training(steps=12, checkpoint_every=4)
+    whole = NetworkTrainer(TABLE, config)
+    with Run.open(tmp_path / "whole", config={}) as run:
+        whole.run(run)
+    part = NetworkTrainer(TABLE, config)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step: int, figures: object) -> None:
+        if step == 7:
+            raise Killed
+
+    with Run.open(tmp_path / "part", config={}) as run, pytest.raises(Killed):
+        part.run(run, on_step=kill)
+    again = NetworkTrainer(TABLE, config)
+    with Run.open(tmp_path / "part", config={}) as run:
+        assert again.resume(run)
+        assert again.step == 4
+        again.run(run)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
+    assert again.calibrator.state_dict() == whole.calibrator.state_dict()
+    read = lambda name: (tmp_path / name / "metrics.jsonl").read_text()  # noqa: E731
+    assert read("whole") == read("part")
+    other = NetworkTrainer(TABLE, training(hidden=8))
+    with Run.open(tmp_path / "part", config={}) as run, pytest.raises(CheckpointError, match="network"):
+        other.resume(run)
+
+
+def test_a_table_without_scores_is_refused() -> None:
+    nothing = table_of((q, r, Cell(), "") for q in TABLE.questions for r in TABLE.routes)
+    with pytest.raises(DataError, match="no score"):
+        NetworkTrainer(nothing, training())
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------
+
+
+def replay(**disturbance: Any) -> Replay:
+    features = TextFeatures.fit(TABLE.texts, width=16)
+    return Replay(TABLE, features(TABLE.texts), disturbance=Disturbance(**disturbance))
+
+
+def network() -> PolicyNetwork:
+    made = PolicyNetwork(16, 4, hidden=8)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(made.outer.weight, std=0.3)
+    return made
+
+
+def test_the_exact_gradient_is_that_of_the_macro_accuracy() -> None:
+    """Against a finite difference of the accuracy computed with NumPy alone."""
+    r, n = replay(), network()
+
+    def value() -> float:
+        with torch.no_grad():
+            chances = n(r.features).softmax(-1).double().numpy()
+        each = (chances * TABLE.score).sum(1)
+        names = np.array(TABLE.dataset)
+        return float(np.mean([each[names == name].mean() for name in sorted(set(names))]))
+
+    gradient = exact_gradient(n, r)
+    direction = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0))
+    direction /= direction.norm()
+    step = 1e-2
+
+    def move(by: float) -> None:
+        at = 0
+        for p in n.parameters():
+            p.data += by * direction[at : at + p.numel()].view_as(p)
+            at += p.numel()
+
+    move(step)
+    up = value()
+    move(-2 * step)
+    down = value()
+    assert (up - down) / (2 * step) == pytest.approx(float(gradient @ direction), rel=0.02, abs=1e-5)
+
+
+def test_many_rollouts_point_along_the_exact_gradient() -> None:
+    """Dr.GRPO's centring is unbiased up to scale, so the sum over batches turns to the exact gradient."""
+    r, n = replay(), network()
+    exact = exact_gradient(n, r)
+    total, single = torch.zeros_like(exact), []
+    for seed in range(60):
+        rolled = r.roll(n, prompts=64, group=8, generator=torch.Generator().manual_seed(seed))
+        answer = rolled.rewards[:, 1].reshape(64, 8)
+        centred = (answer - answer.mean(1, keepdim=True)).flatten().float()
+        g = -flat_gradient(n, policy_gradient(n, r, rolled, centred))
+        single.append(cosine(g, exact))
+        total += g
+    assert cosine(total, exact) > 0.97 > np.mean(single)
+
+
+def test_what_goes_wrong_goes_wrong_as_often_as_told() -> None:
+    n = network()
+    rolled = replay(form=0.3, lost=0.2).roll(
+        n, prompts=150, group=20, generator=torch.Generator().manual_seed(0)
+    )
+    assert float(rolled.rewards[:, 0].mean()) == pytest.approx(0.7, abs=0.03)
+    assert float(rolled.rewards[:, 1].isnan().double().mean()) == pytest.approx(0.2, abs=0.03)
+    assert (rolled.rewards[:, 1].isnan() == rolled.rewards[:, 2].isnan()).all()
+    assert rolled.rewards[:, 0].isfinite().all()
+    scaled = replay(scale=(("sums", 5.0),), often=(("sums", 8.0),))
+    many = scaled.roll(n, prompts=100, group=2, generator=torch.Generator().manual_seed(0))
+    assert many.dataset.count("sums") / len(many.dataset) > 0.4
+    assert set(many.rewards[[d == "sums" for d in many.dataset], 1].tolist()) <= {0.0, 5.0}
+
+
+def test_energies_of_parts_and_cosines() -> None:
+    r, n = replay(), network()
+    rolled = r.roll(n, prompts=30, group=8, generator=torch.Generator().manual_seed(0))
+    found = energies(n, r, rolled, torch.randn(240), ["sums", "capitals", "colours", "nobody's"])
+    assert all(found[name] > 0 for name in ("sums", "capitals", "colours"))
+    assert found["nobody's"] == 0
+    a = torch.tensor([1.0, 0.0])
+    assert cosine(a, torch.tensor([1.0, 1.0])) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(cosine(a, torch.zeros(2)))
+
+
+# -- settings ----------------------------------------------------------------------------------------------------
+
+
+def test_settings_and_folders(tmp_path: Path) -> None:
+    config, folder = resolve("network", table="data/t.jsonl", overrides=["calibration=grpo", "thrift=0"])
+    assert (config.calibration, config.thrift) == ("grpo", 0)
+    assert folder == Path("runs/routing/t-network-grpo")
+    assert config.calibrated().components["thrift"].weight == 0
+    changed = NetworkTraining(changes={"variance": {"kind": "power"}, "scale": "none"})
+    assert changed.calibrated().variance.kind == "power"
+    assert changed.calibrated().dataset.kind == "rms"
+    writer, _ = resolve("writer", table="t.jsonl", model="small")
+    assert isinstance(writer, WriterTraining)
+    for overrides, told in (
+        (["calibration=magic"], "calibration"),
+        (["changes={gate: often}"], "gate"),
+        (["changes={nonsense: 1}"], "nonsense"),
+        (["group=1"], "group"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            resolve("network", table="t.jsonl", overrides=overrides)
+    with pytest.raises(ConfigError, match="no table"):
+        resolve("network")
+    with pytest.raises(ConfigError, match="no model"):
+        resolve("writer", table="t.jsonl")

@@ -1,0 +1,344 @@
+"""The service over real HTTP: live traffic, streams, backends that fail in every way, and what a caller gets wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from noria.core.chat import Answer, ChatServer, Prices
+from noria.core.errors import DataError
+from noria.core.hosting import running
+from noria.routing.pool import Member, PoolConfig, open_pool
+from noria.routing.routers import BestSingle
+from noria.routing.serve import Health, ServeLimits, routing_service
+from noria.routing.table import Route
+from tests.chat_server import Body, ChatServerDouble, Reply, chat_server
+
+openai = pytest.importorskip("openai")
+httpx = pytest.importorskip("httpx2")
+
+ROUTES = (Route("a"), Route("b"), Route("c", "tool"))
+
+
+@contextmanager
+def serving(
+    respond: Callable[[Body, int], Reply],
+    *,
+    mean: Sequence[float] = (0.9, 0.6, 0.3),
+    **settings: Any,
+) -> Iterator[tuple[str, ChatServerDouble]]:
+    """A router that likes a, then b, then c, in front of one server that plays all of them."""
+    limits = settings.pop("limits", ServeLimits(patience=2.0, seconds=20.0))
+    router = BestSingle(ROUTES, np.array([3.0, 2.0, 1.0]), mean=np.array(mean))
+    with chat_server(respond) as double:
+        members = tuple(
+            Member(
+                name=r.model,
+                server=ChatServer(
+                    url=double.url,
+                    model=r.model,
+                    attempts=1,
+                    timeout=5.0,
+                    in_flight=256,
+                    prices=Prices(input=1, output=1),
+                ),
+                strategies=(r.strategy,),
+            )
+            for r in ROUTES
+        )
+        pool = open_pool(PoolConfig(models=members))
+        with running(routing_service(router, pool, limits=limits, access_log=False, **settings)) as url:
+            yield url, double
+
+
+def ask(url: str, **body: Any) -> Any:
+    content = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]} | body
+    return httpx.post(f"{url}/v1/chat/completions", json=content, timeout=30)
+
+
+def events(url: str, **body: Any) -> tuple[int, list[Any]]:
+    answer = ask(url, stream=True, **body)
+    parts = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
+    return answer.status_code, [part if part == "[DONE]" else json.loads(part) for part in parts]
+
+
+def says_its_name(body: Body, number: int) -> Reply:
+    return Reply(f"{body['model']} says: {body['messages'][-1]['content']}")
+
+
+def failing(*models: str, reply: Reply) -> Callable[[Body, int], Reply]:
+    return lambda body, number: reply if body["model"] in models else says_its_name(body, number)
+
+
+# -- what works -----------------------------------------------------------------------------------------------------
+
+
+def test_the_openai_client_is_served_by_whom_the_router_chose() -> None:
+    with serving(says_its_name) as (url, double):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        done = client.chat.completions.create(
+            model="auto",
+            messages=[{"role": "user", "content": "hi"}],
+            temperature=0.3,
+            max_tokens=7,
+            stop=["x"],
+        )
+        assert done.choices[0].message.content == "a says: hi"
+        assert (done.model, done.choices[0].finish_reason, done.usage.total_tokens) == ("a", "stop", 15)
+        sent = double.seen[0]
+        assert {k: sent[k] for k in ("temperature", "max_tokens", "stop", "model")} == {
+            "temperature": 0.3,
+            "max_tokens": 7,
+            "stop": ["x"],
+            "model": "a",
+        }
+        assert [m.id for m in client.models.list().data] == ["auto", "a", "b", "c | tool"]
+        named = client.chat.completions.create(model="b", messages=[{"role": "user", "content": "hi"}])
+        assert named.choices[0].message.content == "b says: hi"
+        with client.chat.completions.stream(
+            model="auto", messages=[{"role": "user", "content": "hi"}]
+        ) as stream:
+            for _ in stream:
+                pass
+            assert stream.get_final_completion().choices[0].message.content == "a says: hi"
+
+
+def test_a_stream_has_pieces_usage_and_an_end() -> None:
+    with serving(says_its_name) as (url, _):
+        status, found = events(url, stream_options={"include_usage": True})
+    assert status == 200
+    assert found[-1] == "[DONE]"
+    text = "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-2])
+    assert text == "a says: hi"
+    assert sum("content" in e["choices"][0]["delta"] for e in found[:-2]) > 2
+    assert found[-3]["choices"][0]["finish_reason"] == "stop"
+    assert found[-2]["usage"]["total_tokens"] == 15
+
+
+def test_images_and_strategies_pass_through() -> None:
+    parts = [
+        {"type": "text", "text": "2+2?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+    ]
+    with serving(lambda b, n: Reply("<calc>2+2</calc>"), mean=(0.1, 0.2, 0.9)) as (url, double):
+        answer = ask(url, messages=[{"role": "system", "content": "s"}, {"role": "user", "content": parts}])
+        assert answer.json()["choices"][0]["message"]["content"] == "4"
+        assert answer.headers["x-noria-route"] == "c | tool"
+        sent = double.seen[0]["messages"]
+        assert sent[1]["content"][:2] == parts
+        assert "<calc>" in sent[1]["content"][2]["text"]
+        _, found = events(url)
+        assert "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-1]) == "4"
+
+
+def test_a_refusal_is_passed_on() -> None:
+    with serving(lambda b, n: Reply(refusal="no")) as (url, _):
+        message = ask(url).json()["choices"][0]["message"]
+        assert (message["content"], message["refusal"]) == (None, "no")
+        _, found = events(url)
+        assert found[-2]["choices"][0]["delta"] == {"refusal": "no"}
+
+
+def test_the_decision_alone() -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    with serving(says_its_name) as (url, double):
+        told = httpx.post(f"{url}/v1/route", json=body).json()
+        assert told["route"] == "a"
+        assert [r["route"] for r in told["ranking"]] == ["a", "b", "c | tool"]
+        assert "0.900" in told["reason"]
+        assert not double.seen
+    with serving(says_its_name, route_only=True) as (url, double):
+        assert ask(url).json()["route"] == "a"
+        assert not double.seen
+
+
+# -- backends that fail -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [Reply(status=500), Reply(status=429), Reply(status=401), Reply(status=400), Reply(cut=True, pieces=1),
+     Reply(body=b"<html>"), Reply(hang=True)],
+    ids=["500", "429", "401", "400", "cut", "garbage", "hang"],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_one_answers(bad: Reply, stream: bool) -> None:
+    with serving(failing("a", reply=bad), limits=ServeLimits(patience=0.6, seconds=20)) as (url, _):
+        if stream:
+            status, found = events(url)
+            assert status == 200
+            text = "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-1])
+        else:
+            answer = ask(url)
+            assert answer.status_code == 200
+            assert answer.headers["x-noria-tried"] == "a"
+            text = answer.json()["choices"][0]["message"]["content"]
+        assert text == "b says: hi"
+
+
+@pytest.mark.parametrize(
+    ("bad", "status", "code"),
+    [
+        (Reply(status=500), 502, "backend_server"),
+        (Reply(status=429), 429, "rate_limited"),
+        (Reply(status=401), 502, "backend_auth"),
+        (Reply(status=404), 502, "backend_not_found"),
+        (Reply(status=400), 400, "bad_request"),
+        (Reply(body=b"<html>"), 502, "backend_garbage"),
+        (Reply(cut=True, pieces=1), 502, "backend_cut"),
+        (Reply(hang=True), 504, "backend_timeout"),
+    ],
+    ids=lambda v: str(v) if isinstance(v, int) else "",
+)
+def test_when_nobody_answers_the_status_says_why(bad: Reply, status: int, code: str) -> None:
+    with serving(lambda b, n: bad, limits=ServeLimits(patience=0.3, seconds=20)) as (url, double):
+        answer = ask(url)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert len(double.seen) == 3
+        streamed = ask(url, stream=True)
+        assert streamed.status_code == status
+
+
+def test_a_stream_that_breaks_in_the_middle_is_told_and_has_no_end() -> None:
+    with serving(lambda b, n: Reply("abcdef", pieces=6, cut=True)) as (url, _):
+        status, found = events(url)
+    assert status == 200
+    assert found[-1]["error"]["code"] == "backend_cut"
+    assert "[DONE]" not in found
+    assert "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-1]) == "abc"
+
+
+def test_who_fails_again_and_again_is_left_out_for_a_while() -> None:
+    limits = ServeLimits(patience=2, seconds=20, failures=2, rest=30)
+    with serving(failing("a", reply=Reply(status=500)), limits=limits) as (url, double):
+        for _ in range(5):
+            assert ask(url).status_code == 200
+        assert [b["model"] for b in double.seen].count("a") == 2
+        assert 'noria_routing_resting{model="a"} 1.0' in httpx.get(f"{url}/metrics").text
+
+
+def test_rest_grows_and_ends() -> None:
+    now = [0.0]
+    health = Health(failures=2, rest=1.0, clock=lambda: now[0])
+    health.bad("m")
+    assert not health.resting("m")
+    for wait in (1.0, 2.0, 4.0):
+        health.bad("m")
+        now[0] += wait * 0.99
+        assert health.resting("m")
+        now[0] += wait * 0.02
+        assert not health.resting("m")
+    health.good("m")
+    health.bad("m")
+    assert not health.resting("m")
+
+
+def test_keys_and_words_are_in_no_answer_metric_or_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("POOL_KEY", "the-pools-own-key")
+    caplog.set_level("DEBUG")
+    with chat_server(key="other") as double:
+        server = ChatServer(url=double.url, model="m", key_env="POOL_KEY", attempts=1)
+        pool = open_pool(PoolConfig(models=(Member(name="a", server=server),)))
+        router = BestSingle((Route("a"),), np.array([1.0]), mean=np.array([1.0]))
+        with running(routing_service(router, pool, access_log=True)) as url:
+            answer = ask(url, messages=[{"role": "user", "content": "my own secret words"}])
+            metrics = httpx.get(f"{url}/metrics").text
+    assert answer.status_code == 502
+    everything = answer.text + str(answer.headers) + metrics + caplog.text
+    assert "the-pools-own-key" not in everything
+    assert "secret words" not in everything
+
+
+# -- callers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "bad_json"),
+        (b"[]", 400, "bad_json"),
+        (b"[" * 100_000, 400, "bad_json"),
+        (b'{"messages": []}', 400, "no_messages"),
+        (b'{"messages": "hi"}', 400, "no_messages"),
+        (b'{"messages": [{"role": "user"}], "model": "gpt-9"}', 404, "model_not_found"),
+        (b'{"messages": [{"role": "wizard", "content": "x"}]}', 400, "bad_message"),
+        (b'{"messages": [{"role": "user", "content": 3}]}', 400, "bad_message"),
+        (b'{"messages": [{"role": "user", "content": [3]}]}', 400, "bad_message"),
+        (b'{"messages": ["x"]}', 400, "bad_message"),
+        (b'{"messages": [{"role": "system", "content": "x"}]}', 400, "no_question"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', 400, "one_choice"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}', 400, "no_tools"),
+    ],
+)
+def test_what_is_wrong_with_a_request(body: bytes, status: int, code: str) -> None:
+    with serving(says_its_name) as (url, double):
+        answer = httpx.post(f"{url}/v1/chat/completions", content=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert not double.seen
+
+
+def test_sizes_are_capped() -> None:
+    with serving(says_its_name, limits=ServeLimits(body_bytes=1000)) as (url, _):
+        assert ask(url, messages=[{"role": "user", "content": "x" * 2000}]).status_code == 413
+
+
+def test_a_pool_without_the_routers_routes_is_refused() -> None:
+    router = BestSingle((Route("z"),), np.array([1.0]), mean=np.array([1.0]))
+    pool = open_pool(PoolConfig(models=(Member(name="a", server=ChatServer(url="http://h/v1", model="m")),)))
+    with pytest.raises(DataError, match="none of the router's routes"):
+        routing_service(router, pool)
+
+
+def test_two_hundred_in_flight_are_all_answered() -> None:
+    """Backends of real latencies, one in ten of whose requests fail: nothing is lost, each has a right status."""
+
+    def respond(body: Body, number: int) -> Reply:
+        wait = 0.1 + 0.1 * (number * 37 % 11) / 10
+        return Reply(status=503, delay=wait) if number % 10 == 3 else Reply("ok", delay=wait)
+
+    async def load(url: str) -> list[int]:
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(limits=limits, timeout=60) as client:
+            body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+
+            async def one() -> int:
+                answer = await client.post(f"{url}/v1/chat/completions", json=body)
+                if answer.status_code == 200:
+                    assert answer.json()["choices"][0]["message"]["content"] == "ok"
+                return int(answer.status_code)
+
+            return list(await asyncio.gather(*(one() for _ in range(200))))
+
+    limits = ServeLimits(patience=30, seconds=60, failures=10**6)
+    with serving(respond, limits=limits) as (url, double):
+        statuses = asyncio.run(load(url))
+        text = httpx.get(f"{url}/metrics").text
+    assert len(statuses) == 200
+    assert set(statuses) <= {200, 502}
+    assert statuses.count(200) >= 190  # three in a row would have to fail
+    count = sum(
+        float(v) for v in re.findall(r'noria_routing_answers_total\{outcome="ok",route="[^"]+"\} (\S+)', text)
+    )
+    assert count == statuses.count(200)
+    assert double.most_in_flight > 100
+
+
+def test_an_answer_that_costs_is_counted() -> None:
+    with serving(says_its_name) as (url, _):
+        ask(url)
+        text = httpx.get(f"{url}/metrics").text
+    found = re.search(r'noria_routing_cost_total\{route="a"\} (\S+)', text)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(15e-6)
+    assert math.isfinite(float(found[1]))
+    assert isinstance(Answer("x").cost, type(None))
