@@ -4,7 +4,6 @@ purpose, then trained by TRL against the recorded pool.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,6 @@ def run_writer(
         Curves of macro accuracy, of well-formed rollouts and of cost on questions that it did not see, the share of
         malformed rollouts while training, and what the curves say of stability.
     """
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     import asyncio
     import tempfile
 

@@ -235,7 +235,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             if isinstance(v, int | float) and name not in ("step", "epoch")
         }
         timeless = {n: v for n, v in named.items() if not n.endswith(("time", "runtime", "per_second"))}
-        self.run.log(int(entry["step"]), **timeless)
+        self.run.log(int(entry["step"]), **dict(sorted(timeless.items())))  # as a checkpoint has them
 
 
 def _pool(config: WriterTraining, table: Table, runner: asyncio.Runner, allow_download: bool) -> Asker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,7 @@ def router_trainer(
         "max_completion_length": config.completion_tokens,
         "temperature": config.temperature,
         "learning_rate": config.lr,
+        "lr_scheduler_type": "constant",  # so that a run can be given more steps later
         "beta": config.beta,
         "loss_type": config.loss,
         "seed": config.seed,
@@ -175,13 +177,15 @@ def router_trainer(
     }
     if use_cpu is not None:
         own["use_cpu"] = use_cpu
-    return ComponentGRPOTrainer(
-        model=model,
-        reward_funcs=[_reward(name) for name in NAMES],
-        args=GRPOConfig(**own | settings),
-        train_dataset=data,
-        processing_class=tokenizer,
-        rollout_func=PlayedRollouts(environment, by_prompt, config, runner),
-        advantage_function=Calibrator(config.calibrated(), by_component=config.credit == "spans"),
-        token_credit=_spans if config.credit == "spans" else None,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*rollout_func.*", category=UserWarning)
+        return ComponentGRPOTrainer(
+            model=model,
+            reward_funcs=[_reward(name) for name in NAMES],
+            args=GRPOConfig(**own | settings),
+            train_dataset=data,
+            processing_class=tokenizer,
+            rollout_func=PlayedRollouts(environment, by_prompt, config, runner),
+            advantage_function=Calibrator(config.calibrated(), by_component=config.credit == "spans"),
+            token_credit=_spans if config.credit == "spans" else None,
+        )
