@@ -11,14 +11,14 @@ order and any partition, on any engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from noria.blending.columns import Coded
+from noria.blending.columns import Coded, grouped
 from noria.blending.scoring import kernels
 from noria.core.errors import DataError
 
@@ -29,7 +29,6 @@ __all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
 UPPER, LOWER = 2.0**20, 2.0**32
 """Units of the two parts: x = (upper + lower / 2^32) / 2^20."""
 _FEW = 16  # bits of a mask that are a number of their own
-_DENSE = 1 << 18  # groups that sums are kept of, whether they have rows or not
 LARGEST = 2.0**20
 """Size of a number that is let in."""
 DAY = 86_400
@@ -113,13 +112,13 @@ class Books:
         else:
             distinct, place = np.unique(masks, return_inverse=True)
             parts.append((distinct.tolist(), place))
-        group, size, key = _grouped(parts)
+        group, size, values = grouped(parts)
         sums, lost = book_sums(group, size, *numbers)
         for reason, count in lost.items():
             if count:
                 self.dropped[reason] = self.dropped.get(reason, 0) + count
         for number in np.flatnonzero(sums[0]).tolist():
-            self.put(key(number), sums[:, number].tolist())
+            self.put(BookKey(*values(number)), sums[:, number].tolist())
 
     def merge(self, *others: Books) -> Books:
         """The sum of this and others, as new books. Exact, so order and partition do not matter."""
@@ -135,48 +134,6 @@ class Books:
         """Add a cell's sums."""
         known = self.cells.get(key)
         self.cells[key] = list(sums) if known is None else [a + b for a, b in zip(known, sums, strict=True)]
-
-
-def _grouped(
-    parts: Sequence[tuple[Sequence[Any], NDArray[Any]]],
-) -> tuple[NDArray[np.int64], int, Callable[[int], BookKey]]:
-    """The group of each row, how many groups there are, some of them perhaps without rows, and the key of one.
-
-    Args:
-        parts: of the key: its values, and [rows] codes; −1 is the last value.
-    """
-    size = math.prod(len(kinds) for kinds, _ in parts)
-    if size > 2**62:  # more than a number holds: number the rows' keys by sorting them
-        table = np.stack([codes.astype(np.int64) % len(kinds) for kinds, codes in parts])
-        distinct, group = np.unique(table, axis=1, return_inverse=True)
-
-        def listed(number: int) -> BookKey:
-            return BookKey(
-                *(kinds[int(code)] for (kinds, _), code in zip(parts, distinct[:, number], strict=True))
-            )
-
-        return group, distinct.shape[1], listed
-    group = np.zeros(len(parts[0][1]), np.int64)
-    for kinds, codes in parts:
-        if len(kinds) > 1:
-            group *= len(kinds)
-            group += codes
-            if codes.min() < 0:
-                group[codes < 0] += len(kinds)
-    found = None
-    if size > _DENSE:
-        found, group = np.unique(group, return_inverse=True)
-        size = len(found)
-
-    def key(number: int) -> BookKey:
-        rest = number if found is None else int(found[number])
-        values = []
-        for kinds, _ in reversed(parts):
-            rest, code = divmod(rest, len(kinds))
-            values.append(kinds[code])
-        return BookKey(*reversed(values))
-
-    return group, size, key
 
 
 def book_sums(

@@ -5,7 +5,8 @@ A missing number is NaN, a missing name has the code −1. Neither is ever zero 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 
-__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column"]
+__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column", "grouped"]
 
 MAX_CANDIDATES = 100_000
 """Candidates of one request that are let in."""
+_DENSE = 1 << 18  # groups that are numbered whether they have rows or not
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,3 +212,48 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.score)
+
+
+def grouped(
+    parts: Sequence[tuple[Sequence[Any], NDArray[Any]]],
+) -> tuple[NDArray[np.int64], int, Callable[[int], list[Any]]]:
+    """Rows of equal codes in all parts, as groups.
+
+    Args:
+        parts: at least one: its values, and [rows] codes, of which −1 is the last value.
+
+    Returns:
+        [rows] the number of each row's group, how many numbers there are (some of them perhaps of no row), and a
+        group's values.
+    """
+    size = math.prod(len(kinds) for kinds, _ in parts)
+    if size > 2**62:  # more than a number holds: number the rows' keys by sorting them
+        table = np.stack([codes.astype(np.int64) % len(kinds) for kinds, codes in parts])
+        distinct, group = np.unique(table, axis=1, return_inverse=True)
+
+        def listed(number: int) -> list[Any]:
+            codes = distinct[:, number].tolist()
+            return [kinds[code] for (kinds, _), code in zip(parts, codes, strict=True)]
+
+        return group, distinct.shape[1], listed
+    group = np.zeros(len(parts[0][1]), np.int64)
+    for kinds, codes in parts:
+        if len(kinds) > 1:
+            group *= len(kinds)
+            group += codes
+            if codes.min() < 0:
+                group[codes < 0] += len(kinds)
+    found = None
+    if size > _DENSE:
+        found, group = np.unique(group, return_inverse=True)
+        size = len(found)
+
+    def values(number: int) -> list[Any]:
+        rest = number if found is None else int(found[number])
+        row = []
+        for kinds, _ in reversed(parts):
+            rest, code = divmod(rest, len(kinds))
+            row.append(kinds[code])
+        return row[::-1]
+
+    return group, size, values

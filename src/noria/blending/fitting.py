@@ -122,9 +122,8 @@ def fit_alignment(
     decay = _decay(tallies.cells, config, now)
     groups: dict[Key, list[Cell]] = {}
     for cell in tallies.cells:
-        for key in (cell.key, Key(cell.scene, cell.source, ANY), Key(ANY, cell.source, ANY)):
-            if cell not in groups.setdefault(key, []):
-                groups[key].append(cell)
+        for key in {cell.key, Key(cell.scene, cell.source, ANY), Key(ANY, cell.source, ANY)}:
+            groups.setdefault(key, []).append(cell)
     scenes: dict[str, list[Cell]] = {ANY: list(tallies.cells)}
     for cell in tallies.cells:
         scenes.setdefault(cell.scene, []).append(cell)

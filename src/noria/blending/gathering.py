@@ -22,9 +22,9 @@ from pydantic import Field
 
 from noria.blending.anchors import EffectiveCompletion
 from noria.blending.cells import DAY, SUMS, BookKey, Books
-from noria.blending.columns import Coded
+from noria.blending.columns import Coded, grouped
 from noria.blending.logs import EXPOSURES, OUTCOMES
-from noria.blending.tallies import Cell, Histogram, Tallies, folds
+from noria.blending.tallies import FOLDS, Cell, Histogram, Tallies, folds
 from noria.core.config import Config
 from noria.core.errors import DataError
 
@@ -242,31 +242,28 @@ def _tally(
     weight: NDArray[np.float64] | None,
     config: GatherConfig,
 ) -> None:
-    """Add rows key by key."""
+    """Add rows by key, control, fold and tick."""
+    if not len(outcome):
+        return
     tick = np.floor(numbers["time"] / config.tick).astype(np.int64)
-    keys = [names[name].codes.astype(np.int64) for name in ("scene", "source", "version")]
-    group = np.zeros(len(tick), np.int64)
-    for codes in (*keys, control.astype(np.int64), tick):
-        _, group = np.unique(np.stack([group, codes]), axis=1, return_inverse=True)
-    order = np.argsort(group, kind="stable")
-    edges = np.append(np.flatnonzero(np.diff(group[order], prepend=-1)), len(order))
+    first = int(tick.min())
     request = names["request"]
-    fold = np.append(folds(list(request.names)) if request.names else np.empty(0, np.int64), 0)[request.codes]
-    for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        rows = order[first:end]
-        one = int(rows[0])
-        scene, source, version = (_name(names[name], one) for name in ("scene", "source", "version"))
-        tallies.add(
-            numbers["score"][rows],
-            outcome[rows],
-            scene=scene,
-            source=source,
-            version=version,
-            control=bool(control[one]),
-            tick=int(tick[one]),
-            fold=fold[rows],
-            weight=1.0 if weight is None else weight[rows],
-        )
+    fold = folds(list(request.names)) if request.names else np.empty(0, np.int64)
+    keys = [names[name] for name in ("scene", "source", "version")]
+    parts: list[tuple[Sequence[Any], NDArray[Any]]] = [((*key.names, ""), key.codes) for key in keys]
+    parts += [
+        ((False, True), control.view(np.int8)),
+        (range(FOLDS), np.append(fold, 0)[request.codes]),
+        (range(first, int(tick.max()) + 1), tick - first),
+    ]
+    group, _, values = grouped(parts)
+    tallies.add_rows(
+        numbers["score"],
+        outcome,
+        group,
+        lambda number: Cell(*values(number)),
+        1.0 if weight is None else weight,
+    )
 
 
 def _taken(column: Any, rows: NDArray[np.int64]) -> Coded:
@@ -276,11 +273,6 @@ def _taken(column: Any, rows: NDArray[np.int64]) -> Coded:
         else Coded.of([None if one is None else str(one) for one in column])
     )
     return coded.take(rows)
-
-
-def _name(column: Coded, row: int) -> str:
-    code = int(column.codes[row])
-    return column.names[code] if code >= 0 else ""
 
 
 # -- as rows, which engines add up and files hold ---------------------------------------------------------------------

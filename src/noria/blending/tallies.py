@@ -9,8 +9,9 @@ when the tally is read.
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ FOLDS = 4
 """Parts that exposures are dealt into by their request, so that a fit can be judged on what it has not seen."""
 MOST_WEIGHT = 2.0**10
 _SIGN, _LOW, _ENDLESS = np.uint32(0x8000_0000), np.uint32((1 << SHIFT) - 1), np.uint32(0x7F80_0000)
-_BLOCK = 1 << 16  # rows summed in float64 at once: every partial sum stays below 2^53, so it is exact
 _MANY = 50_000  # rows from which the compiled pass over all bins pays
 
 
@@ -178,30 +178,74 @@ class Tallies:
         a = np.asarray(outcome, np.float64)
         if x.ndim != 1 or x.shape != a.shape:
             raise DataError(f"{x.size:,} scores and {a.size:,} outcomes do not pair", where="exposures")
-        bits = _patterns(x)
         part = np.asarray(fold, np.int64)
-        numbers = [int(part)] if part.ndim == 0 else np.unique(part).tolist()
-        for number in numbers:
-            cell = Cell(scene, source, version, control, number, tick)
-            plain = np.ndim(weight) == 0 and weight == 1.0
-            if plain and len(bits) >= _MANY and (fast := kernels()) is not None:
-                histogram, lost = _dense(fast, bits, a, part, number)
-            else:
-                rows = slice(None) if part.ndim == 0 else part == number
-                w = np.broadcast_to(np.asarray(weight, np.float64), x.shape)[rows]
-                if not np.all((w >= 0) & (w <= MOST_WEIGHT)):
-                    raise DataError(
-                        "a weight that is negative, above 1,024 or not a number", where="exposures"
-                    )
-                histogram, lost = _histogram(bits[rows], a[rows], w)
-            for reason, count in zip(
-                ("score not finite", "no outcome", "outcome out of range"), lost, strict=True
-            ):
-                if count:
-                    self.dropped[reason] = self.dropped.get(reason, 0) + count
-            if len(histogram.code):
-                known = self.cells.get(cell)
-                self.cells[cell] = histogram if known is None else known.merged([histogram])
+        numbers = np.unique(part)
+        cells = [Cell(scene, source, version, control, int(number), tick) for number in numbers]
+        plain = np.ndim(weight) == 0 and weight == 1.0
+        if plain and len(x) >= _MANY and (fast := kernels()) is not None:
+            bits = _patterns(x)
+            for cell in cells:
+                histogram, lost = _dense(fast, bits, a, part, cell.fold)
+                self._put(cell, histogram, lost)
+        else:
+            group = np.broadcast_to(np.searchsorted(numbers, part), x.shape)
+            self.add_rows(x, a, group, cells.__getitem__, weight)
+
+    def add_rows(
+        self,
+        score: NDArray[np.float64],
+        outcome: NDArray[np.float64],
+        group: NDArray[np.int64],
+        cell_of: Callable[[int], Cell],
+        weight: ArrayLike | float = 1.0,
+    ) -> None:
+        """Count exposures of many cells at once.
+
+        Args:
+            score, outcome, weight: as of `add`.
+            group: [rows] a number below 2^43 for each cell.
+            cell_of: the cell of a number.
+
+        Raises:
+            DataError: a weight is negative or not finite.
+        """
+        w = np.broadcast_to(np.asarray(weight, np.float64), score.shape)
+        if not np.all((w >= 0) & (w <= MOST_WEIGHT)):
+            raise DataError("a weight that is negative, above 1,024 or not a number", where="exposures")
+        bits = _patterns(score)
+        endless = (bits & _ENDLESS) == _ENDLESS
+        unknown = ~endless & np.isnan(outcome)
+        beyond = ~endless & (np.abs(outcome) > 2.0**20)
+        good = np.flatnonzero(~(endless | unknown | beyond))
+        self._lose((int(endless.sum()), int(unknown.sum()), int(beyond.sum())))
+        if not len(good):
+            return
+        code, low = bin_codes(bits[good])
+        key = group[good] * BINS + code
+        order = np.argsort(key)
+        key = key[order]
+        starts = np.flatnonzero(np.diff(key, prepend=-1))
+        n = np.rint(w[good] / WEIGHT_UNIT).astype(np.int64)
+        columns = (n, np.rint(w[good] * outcome[good] / LABEL_UNIT).astype(np.int64), n * low)
+        sums = [np.add.reduceat(column[order], starts) for column in columns]
+        owner, codes = np.divmod(key[starts], BINS)
+        heads = np.flatnonzero(np.diff(owner, prepend=-1))
+        for first, end in itertools.pairwise([*heads.tolist(), len(owner)]):
+            histogram = Histogram(codes[first:end], *(column[first:end] for column in sums))
+            self._put(cell_of(int(owner[first])), histogram)
+
+    def _put(self, cell: Cell, histogram: Histogram, lost: Sequence[int] = (0, 0, 0)) -> None:
+        self._lose(lost)
+        if len(histogram.code):
+            known = self.cells.get(cell)
+            self.cells[cell] = histogram if known is None else known.merged([histogram])
+
+    def _lose(self, lost: Sequence[int]) -> None:
+        for reason, count in zip(
+            ("score not finite", "no outcome", "outcome out of range"), lost, strict=True
+        ):
+            if count:
+                self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def merge(self, *others: Tallies) -> Tallies:
         """The sum of this and others, as a new one. Exact, so order and partition do not matter."""
@@ -255,24 +299,3 @@ def _dense(
     n, outcomes, low = sums[:, code]
     whole = round(1 / WEIGHT_UNIT)
     return Histogram(code, n * whole, outcomes, low * whole), lost
-
-
-def _histogram(
-    bits: NDArray[np.uint32], a: NDArray[np.float64], w: NDArray[np.float64]
-) -> tuple[Histogram, tuple[int, int, int]]:
-    endless = (bits & _ENDLESS) == _ENDLESS
-    unknown = ~endless & np.isnan(a)
-    beyond = ~endless & (np.abs(a) > 2.0**20)
-    good = ~(endless | unknown | beyond)
-    bits, a = bits[good], a[good]
-    code, low = bin_codes(bits)
-    weight = np.rint(w[good] / WEIGHT_UNIT)
-    found, place = np.unique(code, return_inverse=True)
-    columns = (weight, np.rint(w[good] * a / LABEL_UNIT), weight * low)
-    sums = [np.zeros(len(found), np.int64) for _ in columns]
-    for start in range(0, len(code), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        for total, values in zip(sums, columns, strict=True):
-            part = np.bincount(place[rows], weights=values[rows], minlength=len(found))
-            total += part.astype(np.int64)
-    return Histogram(found, *sums), (int(endless.sum()), int(unknown.sum()), int(beyond.sum()))
