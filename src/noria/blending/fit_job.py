@@ -163,7 +163,11 @@ def _read_state(folder: Path) -> Gathered:
 
 
 def _note(note: FitNote) -> dict[str, Any]:
-    return {**note.key._asdict(), **{name: value for name, value in asdict(note).items() if name != "key"}}
+    return {
+        **note.key._asdict(),
+        **{name: value for name, value in asdict(note).items() if name != "key"},
+        "error": note.error,
+    }
 
 
 def _curve(tallies: Tallies, note: FitNote, config: FitConfig) -> dict[str, Any] | None:

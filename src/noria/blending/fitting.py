@@ -92,6 +92,17 @@ class FitNote:
     above_one: float | None
     why: str = ""
 
+    @property
+    def error(self) -> float | None:
+        """Standard error of the key's rate, relative to it: how exactly its unit is known. None without completions.
+
+        √((1 − rate) / (rate · exposures)): a control bucket of a hundredth part as many exposures is ten times as far
+        off.
+        """
+        if not self.rate or self.exposures <= 0:
+            return None
+        return math.sqrt(max(0.0, 1 - self.rate) / (self.rate * self.exposures))
+
 
 def fit_alignment(
     tallies: Tallies,

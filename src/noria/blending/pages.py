@@ -65,11 +65,12 @@ def _fit(r: Results) -> list[tuple[str, Blocks]]:
                 "population": "population",
                 "exposures": lambda k: round(k["exposures"]),
                 "rate": "rate",
+                "known to": lambda k: f"{_percent(k['error'])}" if k["error"] is not None else None,
                 "share above 1": "above_one",
                 "why": "why",
             },
             "From: its own outcomes, or what stands in for them: its parent's aligner, one held back because it "
-            "jumped, the last good one.",
+            "jumped, the last good one. Known to: the standard error of the rate, relative to it.",
         ),
     ]
     points = [

@@ -391,7 +391,7 @@ def _returns(worlds: Sequence[Found]) -> Figure:
     return Figure.chart(
         "Returns of plans in the world",
         chart,
-        "A point is a seed. The last two plans by name push what is worse than it looks.",
+        "A point is a seed. The plans old-live and repost-push push what is worse than it looks.",
     )
 
 
