@@ -330,7 +330,7 @@ def _questions(scene: Scene, knobs: Knobs, generator: np.random.Generator) -> It
         draft = make(scene, knobs, generator)
         right = draft.right
         if generator.random() < knobs.solvable:
-            right += ", without any doubt"
+            right += "."
         texts = [right, *draft.wrong]
         order = generator.permutation(len(texts))
         options = tuple(Option(LETTERS[place], texts[int(n)]) for place, n in enumerate(order))
