@@ -16,6 +16,7 @@ from noria.core.errors import ConfigError, NoriaError, needing
 SYSTEMS = {
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
+    "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
@@ -56,6 +57,9 @@ def noria() -> None:
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of the full proof's data (default .data)."
 )
+@click.option(
+    "--annotations", type=click.Path(path_type=Path), help="MM-OCEAN's records, for noria.grounding."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one a core).")
 @click.option("--json", "as_json", is_flag=True, help="Print evidence.json instead of the table.")
 def prove(
@@ -64,6 +68,7 @@ def prove(
     seeds: int | None,
     out: Path | None,
     data: Path | None,
+    annotations: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -77,6 +82,7 @@ def prove(
         out=out,
         data=data or Path(".data"),
         workers=workers,
+        given={} if annotations is None else {"annotations": annotations},
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))

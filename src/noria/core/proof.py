@@ -179,6 +179,7 @@ class ProofContext:
         data: the folder of public data sets that a full proof may need.
         workers: processes for :meth:`map`.
         progress: where to report.
+        given: what a user has and the project may not ship, by name: `{"annotations": folder}`.
         seconds_before: what jobs remembered from earlier runs took, spread over the workers; counted by :meth:`map`.
     """
 
@@ -189,6 +190,7 @@ class ProofContext:
     data: Path
     workers: int
     progress: Progress
+    given: Mapping[str, Path] = field(default_factory=dict)
     seconds_before: float = 0.0
 
     def map(
@@ -267,6 +269,7 @@ def prove(
     data: Path = Path(".data"),
     workers: int | None = None,
     progress: Progress | None = None,
+    given: Mapping[str, Path] | None = None,
 ) -> Proven:
     """Run the proofs of `systems` and write `report.html` and `evidence.json`.
 
@@ -278,6 +281,7 @@ def prove(
         data: public data sets.
         workers: processes; one a core by default.
         progress: where to report; stderr by default.
+        given: what a user has and the project may not ship, by name.
 
     Raises:
         RunError: another process is writing `out`.
@@ -287,12 +291,15 @@ def prove(
     command = ["noria prove", *systems, f"--{scale}"]
     command += [] if seeds is None else [f"--seeds {len(seeds)}"]
     command += [] if out is None else [f"--out {shlex.quote(str(out))}"]
+    command += [f"--{name} {shlex.quote(str(path))}" for name, path in (given or {}).items()]
     out = out or Path("runs") / "prove" / scale
     evidences = []
     with lock(out), progress or Progress() as shown:
         for name in systems:
             shown.say(f"{name}: {scale} proof")
-            context = ProofContext(name, scale, seeds, out / name, data, workers or default_workers(), shown)
+            context = ProofContext(
+                name, scale, seeds, out / name, data, workers or default_workers(), shown, given or {}
+            )
             with disk_errors(context.folder):
                 context.folder.mkdir(parents=True, exist_ok=True)
             with needing("proof"):
