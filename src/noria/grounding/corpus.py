@@ -230,7 +230,7 @@ def _load(folder: Path, decoder: msgspec.json.Decoder[K]) -> tuple[tuple[K, ...]
         )
     records: dict[str, tuple[K, str]] = {}
     for name in names:
-        record = _read(home / name, decoder)
+        record = _read(f"{home}/{name}", decoder)
         if record.video_id in records:
             raise DataError(
                 f"the video {record.video_id!r} is in {records[record.video_id][1]}, too",
@@ -240,11 +240,9 @@ def _load(folder: Path, decoder: msgspec.json.Decoder[K]) -> tuple[tuple[K, ...]
     return tuple(records[name][0] for name in sorted(records)), home
 
 
-def _read(path: Path, decoder: msgspec.json.Decoder[K]) -> K:
-    where = os.fspath(path)
+def _read(where: str, decoder: msgspec.json.Decoder[K]) -> K:
     try:
-        with open(where, "rb", buffering=0) as file:
-            raw = file.read(LARGEST_FILE + 1)
+        raw = _bytes(where)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=where) from None
     if len(raw) > LARGEST_FILE:
@@ -254,6 +252,18 @@ def _read(path: Path, decoder: msgspec.json.Decoder[K]) -> K:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         what = " ".join(str(error).split())
         raise DataError(f"not a record: {what}", where=where) from None
+
+
+def _bytes(path: str) -> bytes:
+    """A file's bytes, a little more than `LARGEST_FILE` at most; without the file object, which costs as much again."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        raw = os.read(handle, 1 << 16)
+        while len(raw) <= LARGEST_FILE and (more := os.read(handle, 1 << 20)):
+            raw += more
+        return raw
+    finally:
+        os.close(handle)
 
 
 def save_corpus(corpus: Corpus, folder: Path) -> None:

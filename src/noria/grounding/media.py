@@ -91,7 +91,7 @@ class Cinema:
         Raises:
             DataError: the clip is not there, or cannot be used.
         """
-        key = (video, f"{control} {question}" if control == "cropped-box" else control)
+        key = _key(video, control, question)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -102,6 +102,10 @@ class Cinema:
             while len(self._kept) > self.keep:
                 self._kept.popitem(last=False)
         return shown
+
+    def has(self, video: str, control: Control, question: str = "") -> bool:
+        """Whether showing it needs no decoding."""
+        return control in ("blind", "transcript", "oracle") or _key(video, control, question) in self._kept
 
     def duration(self, video: str) -> float:
         """Of a clip, in seconds.
@@ -176,3 +180,7 @@ class Cinema:
         part = crop(sampled.pixels, boxes[0])
         image = Image(jpeg(part[0], quality=self.settings.quality))
         return Shown((Video((Frame(image, sampled.seconds[0]),)),), record.transcription, sampled.digest)
+
+
+def _key(video: str, control: Control, question: str) -> tuple[str, str]:
+    return video, f"{control} {question}" if control == "cropped-box" else control

@@ -20,7 +20,7 @@ __all__ = ["SCALES", "claims", "prove"]
 
 SCALES = {
     "quick": Scale(train=110, epochs=3, test=20, colours=300, leak=40, written=36),
-    "full": Scale(train=400, epochs=4, test=150, colours=600, leak=200, written=80),
+    "full": Scale(train=240, epochs=4, test=60, colours=600, leak=120, written=60),
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}
 READER_SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3]}

@@ -160,7 +160,10 @@ class _Run:
         """Ask it, and write down what became of it."""
         blank = Sample(step.id, step.video, step.part, "error")
         try:
-            request, backs, blank = await asyncio.to_thread(self._request, step, before, own, blank)
+            if self.cinema.has(step.video, self.asking.control, self.stem(step)):
+                request, backs, blank = self._request(step, before, own, blank)
+            else:  # decoding would hold up everyone else
+                request, backs, blank = await asyncio.to_thread(self._request, step, before, own, blank)
         except NoriaError as error:
             return self._keep(replace(blank, error="clip", problems=[str(error)]))
         outcome = await self.model.ask(request)
@@ -170,6 +173,10 @@ class _Run:
             self.failed += 1
             self.first_failure = outcome.kind, outcome.message
         return self._keep(sample)
+
+    def stem(self, step: Step) -> str:
+        """Of the question that a step asks alone; empty where it asks several or none."""
+        return self.questions[step.video][step.numbers[0] - 1].question if len(step.numbers) == 1 else ""
 
     def _keep(self, sample: Sample) -> Sample:
         self.store.put(sample)
@@ -183,8 +190,7 @@ class _Run:
     ) -> tuple[ChatRequest, dict[int, dict[str, str]], Sample]:
         """The request, {question: {letter shown: letter meant}}, and the sample with what is known by now."""
         asked = {number: self.questions[step.video][number - 1] for number in step.numbers}
-        stem = asked[step.numbers[0]].question if len(asked) == 1 else ""
-        shown = self.cinema.show(step.video, self.asking.control, stem)
+        shown = self.cinema.show(step.video, self.asking.control, self.stem(step))
         backs: dict[int, dict[str, str]] = {}
         if step.order is not None:
             for number, question in asked.items():

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -102,10 +102,10 @@ class SampleStore:
         Raises:
             RunError: the disk refuses.
         """
-        line = json.dumps(asdict(sample), ensure_ascii=False, separators=(",", ":")) + "\n"
+        body = _body(sample)
         with disk_errors(self.log_path):
-            write_all(self._log, line.encode())
-        self._insert(sample, os.fstat(self._log).st_size)
+            write_all(self._log, body.encode() + b"\n")
+        self._insert(sample, body, os.fstat(self._log).st_size)
         self._database.commit()
 
     def statuses(self) -> dict[str, Status]:
@@ -173,8 +173,7 @@ class SampleStore:
             raise
         return connection
 
-    def _insert(self, sample: Sample, upto: int) -> None:
-        body = json.dumps(asdict(sample), ensure_ascii=False)
+    def _insert(self, sample: Sample, body: str, upto: int) -> None:
         self._database.execute(
             "INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?, ?, ?)",
             (sample.id, sample.video, sample.part, sample.status, sample.rung, body),
@@ -189,8 +188,12 @@ class SampleStore:
             return
         self._database.execute("DELETE FROM samples")
         for sample in _lines(self.log_path):
-            self._insert(sample, size)
+            self._insert(sample, _body(sample), size)
         self._database.commit()
+
+
+def _body(sample: Sample) -> str:
+    return json.dumps(vars(sample), ensure_ascii=False, separators=(",", ":"))
 
 
 def _lines(path: Path) -> Iterator[Sample]:
