@@ -33,11 +33,8 @@ def benchmarks(*, rounds: int = 5) -> Benchmark:
     from noria.core.bench import Benchmark
 
     with tempfile.TemporaryDirectory() as folder:
-        rows = [
-            _scoring(Path(folder), rounds),
-            _bootstrap(rounds),
-            _client(Path(folder), max(2, rounds // 2)),
-        ]
+        rows = [*_scoring(Path(folder), rounds), _bootstrap(rounds)]
+        rows.append(_client(Path(folder), max(2, rounds // 2)))
     return Benchmark("grounding", rows)
 
 
