@@ -178,21 +178,21 @@ def rule_judge(case: Case, name: str = "rules") -> RuleJudge:
     borne = [_borne_out(claim, case.observations) for claim in claims]
     lean = direction(case.text, case.trait)
 
-    def answer(item: Item, _: Sequence[object]) -> bool | None:
+    def answer(item: Item, _: Sequence[object]) -> bool:
         kind, _, number = item.id.partition(".")
         if kind == "ec":
             return mentions(case.text, case.evidence[int(number)].description)
         if item.id == "lc.reason":
             return any(cues(claim) for claim in claims)
         if item.id == "lc.leads":
-            return None if case.said is None or lean is None else lean == _side(case.said)
+            return case.said is not None and lean == _side(case.said)
         if item.id == "lc.contradicts":
             return lean is None and direction(case.text, case.trait, any_way=True) == 2
         if item.id in ("ga.none", "ga.some"):
             return bool(borne) and (item.id == "ga.some" or not all(borne))
         if kind == "ga":
             return borne[int(number)]
-        return None if lean is None else lean == _side(case.true)
+        return lean == _side(case.true)  # who argues for no side does not argue for this one
 
     return RuleJudge(answer, name)
 
