@@ -163,7 +163,7 @@ def test_inspect_runs_the_exported_task(
     assert log.status == "success", log.error
     assert log.results is not None
     metrics = {name: m.value for s in log.results.scores for name, m in s.metrics.items()}
-    assert metrics["samples"] == pytest.approx(0.5)
+    assert metrics["all"] == pytest.approx(0.5)
     assert metrics["Spatial Localization Verification"] in (0.0, 0.5, 1.0)
     assert set(shown) == {2}
 
