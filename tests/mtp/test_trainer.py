@@ -198,3 +198,21 @@ def test_the_score_is_what_the_decoder_then_accepts(rule: Any, params: SamplingP
     assert score.served[3].rates[0].effect < score.served[1].rates[0].effect < score.rates[0].effect
     assert score.length.low < score.chains.length < score.length.high
     assert score.served[3].chains.length == pytest.approx(score.served[3].length.effect)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        (SamplingParams(), None),
+        (SamplingParams(temperature=0.6), "surprises the policy by +"),
+        (SamplingParams(temperature=1.6), "surprises the policy by -"),
+        (SamplingParams(top_p=0.5), "cannot have drawn"),
+    ],
+)
+def test_text_that_is_not_the_policys_own_is_told(params: SamplingParams, told: str | None) -> None:
+    """Whatever a text says, its tokens surprise the policy that drew it by its entropy on average."""
+    model, head, _, rows = written_at(SamplingParams())
+    score = evaluate_head(model, head, rows[slice(0, 24)], params=params)
+    assert (score.warning is None) if told is None else told in str(score.warning)
+    low, high = score.entropy_range
+    assert low < score.target_entropy < high

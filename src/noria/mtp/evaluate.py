@@ -33,6 +33,8 @@ __all__ = ["Averages", "HeadScore", "RuleScore", "evaluate_head"]
 
 LARGEST = 2**25
 """Probabilities held at once for each side."""
+SURPRISE, FEW = 0.05, 1e-3
+"""Nats a token, and the share of impossible chains, up to which text passes for the policy's own: engines round."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,9 @@ class HeadScore:
         target_entropy: mean of H(p) over the chains' steps, nats.
         draft_entropy: mean of H(q), nats.
         entropy_range: the 5th and the 95th percentile of a document's mean H(p), nats: where the head was measured.
+        surprise: mean of −log p(y) − H(p) of the text's tokens, nats: 0 for text that the policy itself drew with the
+            same settings, whatever it says.
+        impossible: chains that hold a token of probability 0; they count nowhere.
         chains: how many were read.
     """
 
@@ -79,7 +84,25 @@ class HeadScore:
     target_entropy: float
     draft_entropy: float
     entropy_range: tuple[float, float]
+    surprise: Interval
+    impossible: int
     chains: int
+
+    @property
+    def warning(self) -> str | None:
+        """Why the text cannot be the policy's own; None if nothing speaks against it."""
+        if self.impossible > FEW * self.chains:
+            return (
+                f"{self.impossible:,} of {self.chains:,} chains hold tokens that the policy cannot have drawn with "
+                "these settings; score text that was drawn with them"
+            )
+        least = self.surprise.low if self.surprise.effect > 0 else -self.surprise.high
+        if not least > SURPRISE:
+            return None
+        return (
+            f"the text surprises the policy by {self.surprise.effect:+.2f} nats a token against text of its own: "
+            "it is another model's, or was drawn with other settings; the figures are not those of its own text"
+        )
 
 
 @torch.no_grad()
@@ -124,8 +147,9 @@ def evaluate_head(
     device = next(head.parameters()).device
     found: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
     kept: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
-    product, nats, roots = [], [], []
+    product, nats, surprise, roots = [], [], [], []
     clusters: list[int] = []
+    impossible = 0
     output: Any = head.output
     head.eval()
     for start in range(0, len(rows), batch_size):
@@ -155,12 +179,15 @@ def evaluate_head(
                 found[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
                 kept[rule].append(kept_rates(p, q, tokens, rule).cpu())
             product.append(factorised_prefix_rates(p, q, "rejection").cpu())
-            nats.append(torch.stack([entropy(p).mean(-1), entropy(q).mean(-1)], -1).cpu())
+            own, chance = entropy(p), p.gather(-1, tokens[..., None])[..., 0]
+            nats.append(torch.stack([own.mean(-1), entropy(q).mean(-1)], -1).cpu())
+            surprise.append((-chance.log() - own)[:, 0].cpu())
+            impossible += int((chance == 0).any(-1).sum())
         if on_rows is not None:
             on_rows(min(len(rows), start + batch_size))
     if not clusters:
         raise DataError(f"no document holds a chain of {gamma} steps", where="data", mend="give longer text")
-    entropies = torch.cat(nats)
+    entropies, excess = torch.cat(nats), torch.cat(surprise)
     means = entropies.nanmean(0)
     where = torch.cat(roots)
 
@@ -179,6 +206,8 @@ def evaluate_head(
         target_entropy=float(means[0]),
         draft_entropy=float(means[1]),
         entropy_range=_spread(entropies[:, 0], clusters),
+        surprise=_interval(excess.masked_fill(excess.isinf(), math.nan), clusters, seed),
+        impossible=impossible,
         chains=len(clusters),
     )
 
@@ -191,19 +220,21 @@ def _weights(kept: Tensor, roots: Tensor) -> Tensor:
 
 
 def _averages(chains: Tensor, clusters: Sequence[int], seed: int, weights: Tensor | None = None) -> Averages:
-    weigh = None if weights is None else weights.numpy()
-
-    def interval(values: Tensor) -> Interval:
-        generator = np.random.default_rng(seed)
-        return cluster_bootstrap_mean(
-            values.double().numpy(), clusters, generator=generator, weights=weigh, resamples=2000
-        )
-
     whole = chains.masked_fill(chains.isnan().any(-1, keepdim=True), math.nan)
     return Averages(
         chains=summarise(chains, weights),
-        length=interval(accept_length(whole)),
-        rates=tuple(interval(whole[:, step]) for step in range(whole.shape[1])),
+        length=_interval(accept_length(whole), clusters, seed, weights),
+        rates=tuple(_interval(whole[:, step], clusters, seed, weights) for step in range(whole.shape[1])),
+    )
+
+
+def _interval(values: Tensor, clusters: Sequence[int], seed: int, weights: Tensor | None = None) -> Interval:
+    return cluster_bootstrap_mean(
+        values.double().numpy(),
+        clusters,
+        generator=np.random.default_rng(seed),
+        weights=None if weights is None else weights.numpy(),
+        resamples=2000,
     )
 
 

@@ -294,6 +294,8 @@ def _scored(
         on_rows=task.at,
     )
     task.done()
+    if (warning := score.warning) is not None:
+        said.say(f"warning: {warning}")
     return score
 
 
@@ -318,6 +320,9 @@ def score_record(score: HeadScore) -> dict[str, Any]:
         "target_entropy": score.target_entropy,
         "target_entropy_range": list(score.entropy_range),
         "draft_entropy": score.draft_entropy,
+        "surprise": interval(score.surprise),
+        "impossible_chains": score.impossible,
+        "warning": score.warning,
         "rules": {
             rule: averages(found.served[gamma]) | {"over_positions": averages(found)}
             for rule, found in score.rules.items()

@@ -152,7 +152,9 @@ def _score(score: Mapping[str, Any]) -> list[Figure | str]:
         for rule, found in score["rules"].items()
     ]
     gamma = score["gamma"]
+    warning = [f"Warning: {score['warning']}."] if score.get("warning") else []
     return [
+        *warning,
         Figure.table(
             "Accept length",
             ["rule", "tokens a round", "95 % from", "to", "over positions"],
