@@ -78,6 +78,19 @@ def test_rows_that_leave_take_nothing_with_them(model: Qwen3ForCausalLM) -> None
     )
 
 
+def test_slots_grow_with_what_is_written_and_not_with_what_may_be(model: Qwen3ForCausalLM) -> None:
+    cache, generator = RaggedCache(2, 100_000, window=4), torch.Generator().manual_seed(0)
+    tokens = torch.randint(50, (2, 300), generator=generator)
+    found = []
+    for start in range(0, 300, 50):
+        positions = torch.arange(start, start + 50).expand(2, 50)
+        found.append(call(model, cache, tokens[:, start : start + 50], positions))
+        cache.lengths = positions[:, -1] + 1
+        assert start + 50 <= cache._keys[0].shape[2] <= 2 * (start + 50) + 128
+    for row in range(2):
+        torch.testing.assert_close(torch.cat(found, 1)[row], alone(model, tokens[row]), rtol=1e-4, atol=1e-4)
+
+
 def test_a_full_cache_says_so() -> None:
     with pytest.raises(ValueError, match="position 8 does not fit a cache of 8"):
         RaggedCache(1, 8).place(torch.tensor([[8]]))

@@ -17,6 +17,9 @@ from noria.core.errors import ModelError
 
 __all__ = ["RaggedCache", "attention_kinds"]
 
+SPARE = 128
+"""Slots beyond those that are written at first."""
+
 
 def attention_kinds(config: PreTrainedConfig) -> list[str]:
     """The kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`.
@@ -36,14 +39,16 @@ def attention_kinds(config: PreTrainedConfig) -> list[str]:
 
 
 class RaggedCache(Cache):  # type: ignore[misc]
-    """Keys and values [rows, heads, capacity, dim] a layer, written at positions given for each row.
+    """Keys and values [rows, heads, slots, dim] a layer, written at positions given for each row.
+
+    There are as many slots as positions were written, and some to spare: what a batch may grow to is often far more.
 
     Use: :meth:`place` the positions of the next call, call the model with :meth:`masks` and this cache, then set
     `lengths` to what stays.
 
     Args:
         rows: batch size.
-        capacity: the greatest position that may be written, plus one.
+        capacity: the greatest position that may be written, plus one; nothing is held for it.
         window: of sliding attention, if the model has such layers.
     """
 
@@ -89,11 +94,8 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Write keys and values [rows, heads, n, dim] at the positions placed; return all up to the last one."""
-        if layer_idx not in self._keys:
-            shape = (self.rows, key_states.shape[1], self.capacity)
-            self._keys[layer_idx] = key_states.new_zeros(*shape, key_states.shape[-1])
-            self._values[layer_idx] = value_states.new_zeros(*shape, value_states.shape[-1])
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        keys = self._keys[layer_idx] = self._roomy(self._keys.get(layer_idx), key_states)
+        values = self._values[layer_idx] = self._roomy(self._values.get(layer_idx), value_states)
         if self._together is not None:
             end = self._together + key_states.shape[2]
             keys[:, :, self._together : end] = key_states
@@ -103,6 +105,17 @@ class RaggedCache(Cache):  # type: ignore[misc]
             keys[row, :, self._positions] = key_states.transpose(1, 2)
             values[row, :, self._positions] = value_states.transpose(1, 2)
         return keys[:, :, : self._seen], values[:, :, : self._seen]
+
+    def _roomy(self, held: Tensor | None, like: Tensor) -> Tensor:
+        """What is held, with room for the positions placed."""
+        slots = 0 if held is None else held.shape[2]
+        if held is not None and slots >= self._seen:
+            return held
+        size = min(self.capacity, max(self._seen + SPARE, 2 * slots))
+        grown = like.new_zeros(self.rows, like.shape[1], size, like.shape[-1])
+        if held is not None:
+            grown[:, :, :slots] = held
+        return grown
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The longest row."""
