@@ -220,6 +220,11 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
     assert found["steps"][-1]["entropy_part"] == pytest.approx(0.58)
     assert found["steps"][-1]["mismatch"] == pytest.approx(0, abs=1e-9)
     assert "Accept length against entropy" in (here / "rl-report" / "rl-report.html").read_text()
+    (here / "trainer_state.json").write_text(json.dumps({"global_step": 30, "log_history": rows}))
+    of_trl = json.loads(noria("rl-report", "trainer_state.json", "--json").out)
+    assert of_trl["regression"] == found["regression"]
+    (here / "other.json").write_text("{}")
+    assert "no log_history" in noria("rl-report", "other.json").err
     done = noria("rl-report", "log.jsonl", "--entropy-field", "H")
     assert done.code == 2
     assert "--entropy-field" in done.err

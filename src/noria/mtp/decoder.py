@@ -34,7 +34,8 @@ class Request:
         prompt: token numbers, at least one.
         max_new_tokens: the most tokens to add.
         params: how to draw them.
-        seed: of this request's random numbers.
+        seed: of this request's random numbers. Requests of one seed draw the same ones: give each its own, such as
+            those of `Streams.derived`.
     """
 
     prompt: Sequence[int]

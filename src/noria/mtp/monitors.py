@@ -118,7 +118,8 @@ class EntropyMonitor:
     """Tells when the policy's entropy has left the range in which the head was trained.
 
     Args:
-        low: least mean entropy of a batch in the head's training, nats.
+        low: least mean entropy of the text the head was trained or measured on, nats, such as
+            `noria.mtp.evaluate.HeadScore.entropy_range` has it.
         high: largest.
         margin: how far beyond is still let be, nats.
         patience: steps in a row that must be outside.

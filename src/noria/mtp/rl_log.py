@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
-from noria.core.records import read_records
+from noria.core.records import Record, json_record, lines, read_records
 from noria.core.stats import Interval
 from noria.mtp.entropy import Decomposition, Regression, decompose, regress
 
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def read_rl_log(path: Path, *, entropy: str | None = None, length: str | None = None) -> RLLog:
-    """Read a log of `.jsonl` or `.parquet`, one record a step.
+    """Read a log of `.jsonl` or `.parquet`, one record a step, or the `trainer_state.json` of transformers and TRL.
 
     Args:
         path: the file.
@@ -76,7 +76,7 @@ def read_rl_log(path: Path, *, entropy: str | None = None, length: str | None = 
     columns: dict[str, list[float]] = {what: [] for what in names}
     steps: list[int] = []
     seen: set[str] = set()
-    for number, (where, record) in enumerate(read_records(path, "a training log"), start=1):
+    for number, (where, record) in enumerate(_records(path), start=1):
         seen |= record.keys()
         values = {what: _number(record, fields, where) for what, fields in names.items()}
         if all(math.isnan(v) for v in values.values()):
@@ -94,6 +94,20 @@ def read_rl_log(path: Path, *, entropy: str | None = None, length: str | None = 
                 mend=f"name it with {option}",
             )
     return RLLog(steps, columns["entropy"], columns["accept length"])
+
+
+def _records(path: Path) -> Iterator[Record]:
+    """Of a log that is lines or rows, or the list in a trainer's state."""
+    if path.suffix.lower() != ".json":
+        yield from read_records(path, "a training log")
+        return
+    history = json_record("\n".join(line for _, line in lines(path)), str(path)).get("log_history")
+    if not isinstance(history, list) or not all(isinstance(record, dict) for record in history):
+        raise DataError(
+            "no log_history in it", where=str(path), mend="give a trainer_state.json, or one record a line"
+        )
+    for number, record in enumerate(history):
+        yield f"{path}: log_history[{number}]", record
 
 
 def judge(log: RLLog, *, early: int | None = None, slope: float | None = None) -> Verdict:
