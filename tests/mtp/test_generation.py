@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from noria.core.errors import DataError, RunError
 from noria.core.lm import arithmetic, small_lm
@@ -19,6 +21,7 @@ from noria.mtp.data import read_samples
 from noria.mtp.decoder import Decoder
 from noria.mtp.generation import Prompt, read_prompts, sample_to_file
 from noria.mtp.sampling import SamplingParams
+from tests.mtp.test_decoder import VOCAB, model_of
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,21 @@ def test_a_file_holds_what_training_reads(model: tuple[Any, Any], tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["own.jsonl"]
     with pytest.raises(RunError, match="exists already"):
         sample_to_file(Decoder(backbone), words, prompts_of(words, 3), path, max_new_tokens=9)
+
+
+def test_a_completion_cut_off_by_nan_is_counted_and_not_trained_on(tmp_path: Path) -> None:
+    backbone, words = model_of(VOCAB, eos_token_id=None, tie_word_embeddings=False), small_lm()[1]
+    with torch.no_grad():
+        backbone.get_input_embeddings().weight[7] = math.nan
+    prompts = [Prompt([9, 8]), Prompt([9, 7])]
+    done = sample_to_file(
+        Decoder(backbone, eos=[7]), words, prompts, tmp_path / "own.jsonl", max_new_tokens=4
+    )
+    assert (done.samples, done.invalid) == (2, 1)
+    first, second = (json.loads(line) for line in done.path.read_text().splitlines())
+    assert (first["finish"], second["finish"]) == ("length", "invalid")
+    assert sum(first["loss_mask"]) == 4
+    assert sum(second["loss_mask"]) == 0
 
 
 KILLED = """

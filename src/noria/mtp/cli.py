@@ -127,6 +127,8 @@ def sample(
         progress=Progress(quiet=quiet),
     )
     click.echo(f"samples  {done.path}   {done.samples:,} completions")
+    if done.invalid:
+        click.echo(f"warning  {done.invalid:,} ended early: the model's logits were not finite there")
     click.echo(f"next     noria mtp train --model {model or source} --data {done.path}")
 
 
@@ -445,7 +447,10 @@ def rl_report(
     slope: float | None,
     as_json: bool,
 ) -> None:
-    """Split the change of accept length over an RL run in entropy's part and the head's."""
+    """Split the change of accept length over an RL run in entropy's part and the head's.
+
+    LOG has a record a step: .jsonl, .parquet, or the trainer_state.json of transformers and TRL.
+    """
     results, page = _jobs().rl_report(
         log, output, entropy=entropy_field, length=length_field, early=early, slope=slope
     )

@@ -311,7 +311,7 @@ class Decoder:
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
         whole = self.model(input_ids=ids, use_cache=False).logits
         alone = self.head(self.base(input_ids=ids, use_cache=False).last_hidden_state)
-        if not torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-4):
+        if not torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
             raise ModelError(
                 "its logits are not those of its output layer (scaled or capped afterwards)",
                 where=type(self.model).__name__,

@@ -24,6 +24,10 @@ from noria.mtp.sampling import SamplingParams, Streams
 __all__ = ["Prompt", "Sampled", "read_prompts", "sample_to_file"]
 
 
+INVALID = b'"finish": "invalid"}'
+"""How such a line ends; within a text its quotes would be escaped."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A prompt as tokens, and as text where it came as text."""
@@ -40,11 +44,13 @@ class Sampled:
         path: the file.
         samples: lines in it.
         resumed: how many of them an earlier, unfinished job had written.
+        invalid: how many ended where the model's logits held NaN or +∞; nothing of them is trained on.
     """
 
     path: Path
     samples: int
     resumed: int
+    invalid: int
 
 
 def read_prompts(path: Path, tokenizer: Any) -> list[Prompt]:
@@ -117,11 +123,13 @@ def sample_to_file(
                 file.flush()
                 task.advance(len(chunk))
             os.fsync(file.fileno())
+        with lines.open("rb") as file:
+            invalid = sum(INVALID in line for line in file)
         lines.replace(path)
         fsync_folder(path.parent)
         remove_folder(partial)
         task.done()
-    return Sampled(path, len(requests), done)
+    return Sampled(path, len(requests), done, invalid)
 
 
 def _record(prompt: Prompt, completion: Completion, tokenizer: Any) -> dict[str, Any]:
@@ -129,7 +137,8 @@ def _record(prompt: Prompt, completion: Completion, tokenizer: Any) -> dict[str,
         "prompt": tokenizer.decode(list(prompt.tokens)) if prompt.text is None else prompt.text,
         "completion": tokenizer.decode(completion.tokens),
         "input_ids": [*prompt.tokens, *completion.tokens],
-        "loss_mask": [0] * len(prompt.tokens) + [1] * len(completion.tokens),
+        "loss_mask": [0] * len(prompt.tokens)
+        + [int(completion.finish != "invalid")] * len(completion.tokens),
         "logprobs": [round(value, 6) for value in completion.logprobs],
         "finish": completion.finish,
     }
@@ -156,8 +165,9 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
 
 
 def _identity(decoder: Decoder, requests: Sequence[Request]) -> str:
-    """What must be the same to go on: the requests, and the model, by some of its weights."""
-    digest = hashlib.sha256(repr(requests).encode())
+    """What must be the same to go on: the requests, how they are decoded, and the model, by some of its weights."""
+    how = (decoder.gamma, decoder.rule, decoder.eos, decoder.vocab)
+    digest = hashlib.sha256(repr((how, requests)).encode())
     weight = decoder.head.weight.detach().reshape(-1)[:4096].float().cpu()
     digest.update(weight.numpy().tobytes())
     return digest.hexdigest()[:16]
