@@ -15,6 +15,7 @@ from noria.core.errors import ConfigError, DataError, ModelError
 from noria.core.lm import small_config
 from noria.mtp.audit import Engine, audit
 from noria.mtp.decoder import Completion, Decoder, Pick, Request
+from noria.mtp.heads import MTPHead
 from noria.mtp.sampling import SamplingParams, Streams, processed
 
 VOCAB = 24
@@ -251,8 +252,9 @@ def test_a_model_that_scales_its_logits_is_refused(model: Any) -> None:
             return out
 
     scaled = Scaled(model.config)
-    with pytest.raises(ModelError, match="are not those of its output layer"):
-        Decoder(scaled)
+    for made in (Decoder, MTPHead):
+        with pytest.raises(ModelError, match="are not those of its output layer"):
+            made(scaled)
 
 
 def test_logits_that_are_not_numbers_end_their_request_alone(drafter: TableDrafter) -> None:

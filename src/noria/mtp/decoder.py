@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from noria.core.errors import ConfigError, DataError, ModelError
+from noria.core.errors import ConfigError, DataError
 from noria.mtp.cache import RaggedCache, attention_kinds
+from noria.mtp.heads import check_output_layer
 from noria.mtp.names import MAX_GAMMA, Rule
 from noria.mtp.recurrent import RecurrentStates, linear_layers
 from noria.mtp.sampling import SamplingParams, Streams, processed, sample
@@ -137,7 +138,7 @@ class Decoder:
         self._linear = linear_layers(model.get_decoder(), kinds)
         self.eos = _end_tokens(model) if eos is None else list(eos)
         self.device = next(model.parameters()).device
-        self._check_head()
+        check_output_layer(model)
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -300,23 +301,6 @@ class Decoder:
                     where=where,
                     mend="shorten the prompt or lower max_new_tokens",
                 )
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """The output layer alone must give the model's logits: some models scale or cap them afterwards."""
-        if self.head is None:
-            raise ModelError(
-                "no output layer", where=type(self.model).__name__, mend="give a causal language model"
-            )
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
-        whole = self.model(input_ids=ids, use_cache=False).logits
-        alone = self.head(self.base(input_ids=ids, use_cache=False).last_hidden_state)
-        if not torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
-            raise ModelError(
-                "its logits are not those of its output layer (scaled or capped afterwards)",
-                where=type(self.model).__name__,
-                mend="decode this model without drafts",
-            )
 
 
 @dataclass

@@ -20,7 +20,7 @@ from noria.mtp.layouts import Layout, layout_of
 from noria.mtp.names import ChainAttention
 from noria.mtp.recurrent import documents_apart, linear_layers
 
-__all__ = ["MTPHead", "backbone_states", "chain_attention_of"]
+__all__ = ["MTPHead", "backbone_states", "chain_attention_of", "check_output_layer"]
 
 
 class _Parts(nn.Module):
@@ -43,7 +43,8 @@ class MTPHead(nn.Module):
         layers: decoder layers of the head. One is used for every step; of several each has its own step.
 
     Raises:
-        ModelError: the backbone is not built of decoder layers with a final norm.
+        ModelError: the backbone is not built of decoder layers with a final norm, or its logits are not its output
+            layer's alone.
         ConfigError: fewer than one layer.
     """
 
@@ -62,6 +63,7 @@ class MTPHead(nn.Module):
                 where=type(backbone).__name__,
                 mend="give a model of the Qwen, DeepSeek, GLM or MiMo kind",
             )
+        check_output_layer(backbone)
         self.layout = layout or layout_of(backbone.config)
         self.config = _block_config(backbone.config)
         self.depth: int = backbone.config.get_text_config().num_hidden_layers
@@ -223,6 +225,30 @@ class MTPHead(nn.Module):
         out = out[0] if isinstance(out, tuple) else out
         normed = part.final_norm(out)
         return (normed if self.layout.normed else out), normed
+
+
+@torch.no_grad()
+def check_output_layer(model: Any) -> None:
+    """Whether the output layer alone gives the model's logits: some models scale or cap them afterwards.
+
+    Raises:
+        ModelError: it does not, or there is none.
+    """
+    name, output = type(model).__name__, model.get_output_embeddings()
+    if output is None:
+        raise ModelError("no output layer", where=name, mend="give a causal language model")
+    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    training = model.training
+    model.eval()  # dropout would part the two
+    whole = model(input_ids=ids, use_cache=False).logits
+    alone = output(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    model.train(training)
+    if not torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise ModelError(
+            "its logits are not those of its output layer (scaled or capped afterwards)",
+            where=name,
+            mend="decode this model without drafts, in transformers",
+        )
 
 
 @torch.no_grad()

@@ -143,7 +143,7 @@ class LMHead:
     Attributes:
         weight: W [vocab, hidden].
         bias: b [vocab].
-        scale: of the logits; a temperature T is 1/T.
+        scale: of the logits, before a cap; without a cap a temperature T is 1/T.
         softcap: no cap by default.
         vocab_size: rows of W from here on are padding: no probability, no gradient.
     """
