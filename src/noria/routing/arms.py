@@ -36,7 +36,7 @@ CONDITIONS = ("form", "scale", "both")
 as often."""
 FACTORS = (0.2, 1.0, 5.0)
 OFTEN = 8.0
-ENTROPIES = (0.75, 0.5, 0.25)
+ENTROPIES = (0.5, 0.25, 0.1)
 """Policies at which gradients are measured: shares of the entropy of the uniform one."""
 
 

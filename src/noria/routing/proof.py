@@ -374,7 +374,7 @@ def figures(
                     "evenness, × 0.2, 1, 5",
                 ],
                 rows,
-                "Means over seeds, policies at three quarters, half and a quarter of the largest entropy, and "
+                "Means over seeds, policies at a half, a quarter and a tenth of the largest entropy, and "
                 "batches of 64 questions × 8 rollouts.",
             )
         )

@@ -1,4 +1,5 @@
-"""The proof's pool: nine real solvers of different strengths, and the small language model in two ways of thinking.
+"""The proof's pool: nine methods, an assistant that combines some of them, and the small language model in two ways of
+thinking.
 
 Each is an ordinary method, trained on questions of its own, and is asked everything, what it was made for and what it
 was not. A cost is what it computes, in millions of multiplications, and one for being called: counted, not timed, so
@@ -12,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -44,8 +45,13 @@ ABOUT = {
     "index": "finds the option or module whose name fits a description",
     "euclid": "common divisors; exact",
     "scanner": "counts letters; exact",
+    "clerk": "a bit of everything by simple methods; cheap",
     "reader": "a small language model; arithmetic, better step by step; dear",
 }
+
+
+Method: TypeAlias = Callable[[str], tuple[str, float]]
+"""From a question's text to an answer, and what that took in millions of multiplications."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Solver:
     """
 
     name: str
-    solve: Callable[[str], tuple[str, float]]
+    solve: Method
 
     async def ask(self, request: ChatRequest) -> Outcome:
         """Its answer."""
@@ -75,19 +81,19 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
         MissingExtra: scikit-learn or transformers is absent.
     """
     texts, answers = [q.text for q in known], [q.answers[0] for q in known]
-    solvers: dict[str, ChatModel] = {}
-    for name, solve in (
-        ("majority", _majority(texts, answers)),
-        ("recall", _recall(texts, answers)),
-        ("bayes", _bayes(texts, answers)),
-        ("pixels", _pixels(texts, answers)),
-        ("forest", _forest(texts, answers, seed)),
-        ("abacus", _abacus),
-        ("index", _index(texts, answers)),
-        ("euclid", _euclid),
-        ("scanner", _scanner),
-    ):
-        solvers[name] = Solver(name, solve)
+    methods: dict[str, Method] = {
+        "majority": _majority(texts, answers),
+        "recall": _recall(texts, answers),
+        "bayes": _bayes(texts, answers),
+        "pixels": _pixels(texts, answers),
+        "forest": _forest(texts, answers, seed),
+        "abacus": _abacus,
+        "index": _index(texts, answers),
+        "euclid": _euclid,
+        "scanner": _scanner,
+    }
+    methods["clerk"] = _first([methods["pixels"], _abacus, methods["recall"]], overhead=0.5)
+    solvers: dict[str, ChatModel] = {name: Solver(name, solve) for name, solve in methods.items()}
     opened = open_language_model(SMALL)
     millions = sum(
         p.numel() for p in opened.model.parameters()
@@ -108,11 +114,26 @@ class _TwoWays(Pool):
         return await super().ask(route, query, question=question)
 
 
+def _first(methods: Sequence[Method], *, overhead: float) -> Method:
+    """The first of several methods that has an answer; all that were tried are paid."""
+
+    def solve(text: str) -> tuple[str, float]:
+        work = overhead
+        for method in methods:
+            answer, own = method(text)
+            work += own
+            if answer not in ("", "unknown"):
+                return answer, work
+        return "unknown", work
+
+    return solve
+
+
 def _kind(text: str) -> str:
     return " ".join(text.split()[:2])
 
 
-def _majority(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tuple[str, float]]:
+def _majority(texts: Sequence[str], answers: Sequence[str]) -> Method:
     counts: dict[str, Counter[str]] = {}
     for text, answer in zip(texts, answers, strict=True):
         counts.setdefault(_kind(text), Counter())[answer] += 1
@@ -120,7 +141,7 @@ def _majority(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], t
     return lambda text: (common.get(_kind(text), ""), 1e-6)
 
 
-def _recall(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tuple[str, float]]:
+def _recall(texts: Sequence[str], answers: Sequence[str]) -> Method:
     words = require("sklearn.feature_extraction.text", "proof")
     vectorizer = words.TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), max_features=20_000)
     known = vectorizer.fit_transform(texts)
@@ -133,7 +154,7 @@ def _recall(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tup
     return solve
 
 
-def _bayes(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tuple[str, float]]:
+def _bayes(texts: Sequence[str], answers: Sequence[str]) -> Method:
     words = require("sklearn.feature_extraction.text", "proof")
     bayes = require("sklearn.naive_bayes", "proof")
     vectorizer = words.CountVectorizer(ngram_range=(1, 2), binary=True)
@@ -163,7 +184,7 @@ def _numbers(text: str) -> list[float]:
     return [float(v) for v in _NUMBERS.findall(text)]
 
 
-def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tuple[str, float]]:
+def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Method:
     """The nearest of a few examples."""
     known = {}
     for size, (rows, labels) in _rows(texts, answers).items():
@@ -182,7 +203,7 @@ def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tup
     return solve
 
 
-def _forest(texts: Sequence[str], answers: Sequence[str], seed: int) -> Callable[[str], tuple[str, float]]:
+def _forest(texts: Sequence[str], answers: Sequence[str], seed: int) -> Method:
     ensemble = require("sklearn.ensemble", "proof")
     known = {
         size: ensemble.ExtraTreesClassifier(60, random_state=seed, n_jobs=1).fit(rows, labels)
@@ -212,7 +233,7 @@ def _abacus(text: str) -> tuple[str, float]:
     return str(total), 1e-5
 
 
-def _index(texts: Sequence[str], answers: Sequence[str]) -> Callable[[str], tuple[str, float]]:
+def _index(texts: Sequence[str], answers: Sequence[str]) -> Method:
     """The option whose letters fit the description; without options, the module whose known words do."""
     words = require("sklearn.feature_extraction.text", "proof")
     letters = words.TfidfVectorizer(analyzer="char", ngram_range=(3, 4), sublinear_tf=True)

@@ -1,0 +1,213 @@
+"""The proof: its questions and solvers are real, its arms measure what they say, its claims follow from them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from noria.core.chat import Answer, ChatRequest
+from noria.core.errors import ConfigError
+from noria.routing.arms import CONDITIONS, ESTIMATORS, disturbance, run_gradients, run_record, run_training
+from noria.routing.bench import by_components, by_rows, published_area, routers
+from noria.routing.calibration import PRESETS, calibrate, preset
+from noria.routing.components import Component
+from noria.routing.metrics import aiq
+from noria.routing.proof import SCALES, claims, figures
+from noria.routing.table import read_table, write_table
+from tests.routing.tables import small_table
+
+pytest.importorskip("sklearn")
+pytest.importorskip("reasoning_gym")
+from noria.routing.solvers import real_pool
+from noria.routing.tasks import TASKS, questions
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("proof") / "table.jsonl"
+    write_table(path, small_table(120))
+    return str(path)
+
+
+# -- the real pool -----------------------------------------------------------------------------------------------------
+
+
+def test_questions_are_the_seeds_and_those_asked_were_not_taught() -> None:
+    known, asked = questions(20, seed=0), questions(20, seed=0, skip=20)
+    assert [q.text for q in known] == [q.text for q in questions(20, seed=0)]
+    assert {q.dataset for q in known} == set(TASKS)
+    assert len(known) == len(asked) == 140
+    assert not {q.text for q in known} & {q.text for q in asked}
+    assert not {q.id for q in known} & {q.id for q in asked}
+
+
+def test_the_exact_solvers_are_exact_and_the_abacus_is_not() -> None:
+    pool = real_pool(questions(12, seed=1))
+    asked = questions(12, seed=1, skip=12)
+
+    async def share(model: str, dataset: str) -> float:
+        own = [q for q in asked if q.dataset == dataset]
+        right = []
+        for q in own:
+            outcome = await pool.models[model].ask(ChatRequest.of(q.text))
+            assert isinstance(outcome, Answer)
+            right.append(outcome.text == q.answers[0])
+        return float(np.mean(right))
+
+    async def all_of() -> list[float]:
+        pairs = [
+            ("euclid", "divisors"),
+            ("scanner", "letters"),
+            ("abacus", "arithmetic"),
+            ("euclid", "digits"),
+        ]
+        return [await share(*pair) for pair in pairs]
+
+    euclid, scanner, abacus, wrong = asyncio.run(all_of())
+    assert (euclid, scanner, wrong) == (1, 1, 0)
+    assert 0.2 < abacus < 1
+
+
+def test_the_pool_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    done = run_record(4, str(path))
+    table = read_table(path)
+    assert done == {"path": str(path), "questions": 28, "failed": 0}
+    assert len(table.routes) >= 10
+    assert np.isfinite(table.score).all()
+    assert np.isfinite(table.cost).all()
+    mean = dict(zip([r.label for r in table.routes], table.cost.mean(0), strict=True))
+    assert mean["reader | step_by_step"] > 100 * mean["majority"]
+
+
+# -- arms --------------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_are_measured_for_every_estimator_and_condition(table: str) -> None:
+    found = run_gradients(table, list(ESTIMATORS), 0, 4, 16)
+    assert set(found) == set(CONDITIONS)
+    for condition in CONDITIONS:
+        assert set(found[condition]) == set(ESTIMATORS)
+        for values in found[condition].values():
+            assert -1 <= values["cosine"] <= 1
+            assert 0 < values["evenness"] <= 1
+    assert found["form"]["gates"]["cosine"] > found["form"]["GRPO"]["cosine"]
+    assert found["scale"]["GRPO"]["cosine"] == pytest.approx(found["scale"]["gates"]["cosine"], abs=1e-3)
+    assert set(ESTIMATORS.values()) <= set(PRESETS)
+
+
+def test_a_policy_is_trained_in_a_corrupted_environment(table: str) -> None:
+    done = run_training(table, "ReCal", 0, 60)
+    assert len(done["curve"]) == 61
+    assert done["macro"] > done["curve"][0]
+    assert set(done["accuracy"]) == {"sums", "capitals", "colours"}
+    assert math.isfinite(done["drawdown"])
+
+
+def test_conditions_disturb_what_they_say() -> None:
+    sets = ["a", "b", "c", "d"]
+    assert disturbance("form", sets).form == 0.3
+    assert disturbance("scale", sets).form == 0
+    assert dict(disturbance("scale", sets).scale) == {"a": 0.2, "b": 1.0, "c": 5.0, "d": 0.2}
+    both = disturbance("both", sets)
+    assert both.form == 0.3
+    assert both.often == (("a", 8.0),)
+
+
+# -- claims ------------------------------------------------------------------------------------------------------------
+
+
+def gradients(gain: float) -> list[dict[str, Any]]:
+    value = {"GRPO": 0.3, "GDPO": 0.3, "Dr.GRPO": 0.3, "gates": 0.3 + gain, "ReCal": 0.3 + gain}
+    value["ReCal without group deviation"] = 0.3 + gain
+    return [
+        {
+            c: {
+                e: {"cosine": v + seed / 1000 * (n + 1), "evenness": v + seed / 1000 * (n + 1)}
+                for n, (e, v) in enumerate(value.items())
+            }
+            for c in CONDITIONS
+        }
+        for seed in range(3)
+    ]
+
+
+def trained() -> dict[str, list[dict[str, Any]]]:
+    run = {
+        "macro": 0.7,
+        "spread": 0.01,
+        "drawdown": 0.0,
+        "collapsed": False,
+        "curve": [0.1, 0.7],
+        "accuracy": {"a": 0.7},
+    }
+    return {
+        arm: [run | {"macro": 0.7 + seed / 1000, "spread": 0.01 + seed / 1000} for seed in range(3)]
+        for arm in ("GRPO", "GDPO", "ReCal")
+    }
+
+
+def test_margins_decide() -> None:
+    name = "the recorded pool"
+    for gain, verdict in ((0.2, "supported"), (0.05, "refuted")):
+        found = {c.id: c for c in claims({name: gradients(gain)}, {}, {})}
+        assert found["recorded-gates-over-grpo"].verdict == verdict
+        assert found["recorded-gates-over-gdpo"].verdict == verdict
+        assert found["recorded-recal-combined"].verdict == verdict
+    parity = {c.id: c for c in claims({}, {name: trained()}, {})}
+    assert parity["recorded-parity"].verdict == "supported"
+    assert parity["recorded-steadier"].verdict == "inconclusive"
+
+
+def test_figures_hold_every_table(table: str) -> None:
+    name = "the recorded pool"
+    writer = {
+        arm: [
+            {
+                "curves": {"macro": [0.1, 0.5], "form": [0.5, 1.0], "cost": [1.0, 1.0]},
+                "macro": 0.5, "area": 0.3, "malformed_late": 0.1, "drawdown": 0.0, "collapsed": False,
+            }
+        ]
+        * 3
+        for arm in ("GRPO", "GDPO", "ReCal")
+    }  # fmt: skip
+    shown = figures({name: gradients(0.1)}, {name: trained()}, writer, table)
+    titles = [figure.title for figure in shown]
+    assert titles[0] == "The recorded pool"
+    assert any("Cosine" in t for t in titles)
+    assert any("trained by TRL" in t for t in titles)
+    ids = [c.id for c in claims({name: gradients(0.1)}, {name: trained()}, writer)]
+    assert len(ids) == len(set(ids))
+    assert {"writer-learns", "writer-form", "writer-steadier"} <= set(ids)
+    for scale in SCALES.values():
+        assert set(scale.estimators) | set(scale.trained) | set(scale.writers) <= set(ESTIMATORS)
+
+
+# -- the bench's peers -------------------------------------------------------------------------------------------------
+
+
+def test_the_peers_give_our_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rewards, group = torch.rand(40, 3, generator=generator), torch.arange(40) // 5
+    index = np.array([str(g) for g in group.tolist()], dtype=object)
+    plain = preset(
+        "gates", {n: Component() for n in "abc"}, epsilon=1e-6, gate="zero", variance={"kind": "none"}
+    )
+    ours = calibrate(rewards, group, torch.zeros_like(group), names=list("abc"), config=plain).advantages
+    torch.testing.assert_close(ours, by_components(rewards, index), atol=1e-5, rtol=1e-4)
+    assert by_rows(torch.tensor([0.3]), ["x"]).tolist() == pytest.approx([0.3], abs=1e-5)
+    for seed in range(5):
+        cost, quality = routers(25, seed=seed)
+        area = aiq(cost, quality) * (max(cost) - min(cost))
+        assert area == pytest.approx(published_area(cost, quality), abs=1e-9)
+
+
+def test_presets_that_are_asked_for_wrongly() -> None:
+    with pytest.raises(ConfigError):
+        preset("nothing")
