@@ -15,7 +15,7 @@ from noria.core.lm import save_lm, small_config, train_tokenizer
 from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
 from noria.routing.environment import Environment, Limits
-from noria.routing.pool import Replayed
+from noria.routing.pool import DEFAULT_STRATEGIES, Replayed
 from noria.routing.table import Cell, Table, table_of, write_table
 from noria.routing.writer import Played, Writer, credit_of, play
 from tests.routing.tables import small_table
@@ -191,6 +191,70 @@ def test_it_is_trained_by_trl_and_goes_on_where_it_was_stopped(
         assert f'"{name}"' in log[-1]
     assert whole.report.is_file()
     assert 0 <= whole.score.micro <= 1
+
+
+def test_a_trained_writer_is_judged_served_and_falls_back(
+    router: tuple[Any, Any, Path], tmp_path: Path
+) -> None:
+    """Through the verbs' own jobs: its run is evaluated, and answers as a chat model in front of its pool."""
+    import httpx2
+
+    from noria.core.chat import Answer, Usage
+    from noria.core.hosting import running
+    from noria.routing.jobs import evaluate
+    from noria.routing.pool import Pool
+    from noria.routing.serve import routing_service
+    from noria.routing.serving import _writer
+    from noria.routing.writing import train_writer
+
+    table, run = tmp_path / "table.jsonl", tmp_path / "run"
+    write_table(table, TABLE)
+    train_writer(training(router[2], table, steps=1), run, use_cpu=True)
+    result, file = evaluate(run, table)
+    assert 0 <= result.score.micro <= 1
+    assert '"form"' in file.read_text()
+    with pytest.raises(ConfigError, match="no trade"):
+        evaluate(run, table, trades=[0.1])
+
+    class Says:
+        async def ask(self, request: Any) -> Answer:
+            return Answer("answer 7", usage=Usage(1, 1), cost=0.5)
+
+    pool = Pool({route.model: Says() for route in TABLE.routes}, TABLE.routes, strategies=DEFAULT_STRATEGIES)
+    with running(routing_service(_writer(run, pool), pool, access_log=False)) as url:
+        found = [
+            httpx2.post(
+                f"{url}/v1/chat/completions",
+                json={"model": "auto", "messages": [{"role": "user", "content": q.text}]},
+                timeout=60,
+            )
+            for q in TABLE.questions[:4]
+        ]
+    assert {answer.status_code for answer in found} == {200}
+    who = [answer.headers["x-noria-route"] for answer in found]
+    assert "run" in who or all(answer.headers.get("x-noria-tried") for answer in found)
+
+
+def test_calls_that_wait_are_answered_together() -> None:
+    from noria.routing.together import Together
+
+    batches: list[int] = []
+
+    async def run(calls: Any) -> list[int]:
+        batches.append(len(calls))
+        await asyncio.sleep(0.01)
+        if 13 in calls:
+            raise ValueError("unlucky")
+        return [2 * call for call in calls]
+
+    async def go() -> list[Any]:
+        together: Together[int, int] = Together(run, key=lambda n: n % 2, most=3)
+        return await asyncio.gather(*(together.ask(n) for n in (0, 2, 4, 6, 1, 13)), return_exceptions=True)
+
+    found = asyncio.run(go())
+    assert found[:4] == [0, 4, 8, 12]
+    assert all(isinstance(error, ValueError) for error in found[4:])
+    assert batches == [3, 1, 2]
 
 
 def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from noria.core.errors import ConfigError, DivergenceError
+from noria.core.errors import ConfigError, DivergenceError, require
 from noria.core.files import output_path, write_atomic
 from noria.core.progress import Progress
 from noria.core.runs import Run, check_run_folder, checkpoints, settled, whole_checkpoint
@@ -260,17 +260,25 @@ def evaluate(
     Raises:
         NoriaError: anything that a user can mend.
     """
-    router, known = open_router(source), import_table(table)
-    result = Evaluated(
-        source.name,
-        judged(router, known),
-        [(trade, judged(router, known, trade)) for trade in trades],
-    )
+    on = import_table(table)
+    more: dict[str, Any] = {}
+    if (source / "policy").is_dir():
+        if trades:
+            raise ConfigError("a router that writes has no trade", where="--trades", mend="leave it out")
+        writing = require("noria.routing.writing", "routing")
+        written = writing.evaluate_writer(writing.open_writer(source), on)
+        result = Evaluated(source.name, written.score, [])
+        more = {"form": written.form, "calls": written.calls}
+    else:
+        router = open_router(source)
+        curve = [(trade, judged(router, on, trade)) for trade in trades]
+        result = Evaluated(source.name, judged(router, on), curve)
+        more = {"trade": router.trade}
     folder = output_path(output) if output else source
     content = {
         "router": str(source),
         "table": str(table),
-        "trade": router.trade,
+        **more,
         "score": score_record(result.score),
         "curve": [{"trade": trade, **score_record(score)} for trade, score in result.curve],
     }
@@ -389,6 +397,12 @@ def route(
     Raises:
         NoriaError: anything that a user can mend.
     """
+    if (source / "policy").is_dir():
+        raise ConfigError(
+            "a router that writes decides while it asks",
+            where=str(source),
+            mend="call it by noria routing serve",
+        )
     router = open_router(source, trade=trade)
     if pool is None:
         return router.decide(question, dataset), None

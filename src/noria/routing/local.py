@@ -11,6 +11,7 @@ import torch
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices, Usage
 from noria.core.models import LanguageModel
+from noria.routing.together import Together
 
 __all__ = ["LocalChat"]
 
@@ -37,43 +38,20 @@ class LocalChat:
         max_tokens: int = 256,
         ending: str = "\n",
     ) -> None:
-        self.opened, self.prices, self.together, self.max_tokens = (
-            opened,
-            prices or Prices(),
-            together,
-            max_tokens,
-        )
+        self.opened, self.prices, self.max_tokens = opened, prices or Prices(), max_tokens
         self.ending = ending
-        self._waiting: list[tuple[ChatRequest, asyncio.Future[Outcome]]] = []
-        self._worker: asyncio.Task[None] | None = None
+        self._together: Together[ChatRequest, Outcome] = Together(self._batch, key=_key, most=together)
 
     async def ask(self, request: ChatRequest) -> Outcome:
         """The outcome of one request."""
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        return await future
+        return await self._together.ask(request)
 
-    async def _work(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(0)  # whoever is about to ask comes along
-            first = self._key(self._waiting[0][0])
-            batch = [entry for entry in self._waiting if self._key(entry[0]) == first][: self.together]
-            self._waiting = [entry for entry in self._waiting if entry not in batch]
-            try:
-                outcomes = await asyncio.to_thread(self._answers, [request for request, _ in batch])
-            except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
-                message = " ".join(str(error).split())[:200]
-                outcomes = [Failure("server", message) for _ in batch]
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if not future.done():
-                    future.set_result(outcome)
-
-    @staticmethod
-    def _key(request: ChatRequest) -> tuple[object, ...]:
-        """What a batch has in common."""
-        return request.temperature, request.top_p, request.max_tokens, request.seed, request.stop
+    async def _batch(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+        try:
+            return await asyncio.to_thread(self._answers, requests)
+        except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
+            message = " ".join(str(error).split())[:200]
+            return [Failure("server", message) for _ in requests]
 
     def _answers(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
         began, own = time.perf_counter(), requests[0]
@@ -134,3 +112,8 @@ class LocalChat:
         usage = Usage(prompt, count)
         finish = "stop" if count < len(tokens) or request.stop else "length"
         return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)
+
+
+def _key(request: ChatRequest) -> tuple[object, ...]:
+    """What a batch has in common."""
+    return request.temperature, request.top_p, request.max_tokens, request.seed, request.stop

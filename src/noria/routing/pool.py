@@ -214,6 +214,10 @@ class Pool:
         """That can be asked."""
         return self._routes
 
+    def add(self, route: Route) -> None:
+        """One more route, of a model and a strategy that are there."""
+        self._routes = (*self._routes, route)
+
     @property
     def described(self) -> list[tuple[str, str]]:
         """(label, words) of every route."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from noria.core.hosting import read_token, serve
 from noria.routing.jobs import open_router
-from noria.routing.pool import PoolConfig, open_pool
+from noria.routing.pool import Pool, PoolConfig, open_pool
+from noria.routing.routers import Fixed, Router
 from noria.routing.serve import ServeLimits, routing_service
+from noria.routing.table import Route
 
 __all__ = ["serve_router"]
 
@@ -33,8 +37,8 @@ def serve_router(
     Raises:
         NoriaError: anything that a user can mend.
     """
-    router = open_router(source, trade=trade)
     opened = open_pool(pool, cache=cache, budget=budget, allow_download=allow_download)
+    router = _writer(source, opened) if (source / "policy").is_dir() else open_router(source, trade=trade)
     limits = ServeLimits(
         patience=patience,
         fallbacks=fallbacks,
@@ -45,3 +49,14 @@ def serve_router(
         router, opened, token=read_token(token_file), limits=limits, route_only=route_only
     )
     serve(service, host=host, port=port)
+
+
+def _writer(source: Path, pool: Pool) -> Router:
+    """A router that writes, made one of the pool's models and the first choice; the others are what to fall back on."""
+    from noria.routing.writing import WritingRouter, open_writer
+
+    callable_routes = Pool(pool.models, pool.routes, strategies=pool.strategies, about=pool.about)
+    route = Route(source.resolve().name)
+    pool.models[route.model] = WritingRouter(open_writer(source), callable_routes)
+    pool.add(route)
+    return Fixed(pool.routes, np.full(len(pool.routes), np.nan), route=len(pool.routes) - 1)

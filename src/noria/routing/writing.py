@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from noria.core.chat import Answer as AnswerOutcome
+from noria.core.chat import ChatRequest, Failure, Outcome, Usage
 from noria.core.checkpoints import fingerprint
-from noria.core.errors import ConfigError, DataError, needing
+from noria.core.config import load_config
+from noria.core.errors import CheckpointError, ConfigError, DataError, needing, require
 from noria.core.files import appearing
 from noria.core.models import open_language_model, quiet_loading
 from noria.core.progress import Progress
@@ -26,15 +29,24 @@ from noria.routing.metrics import Score
 from noria.routing.pages import write_run_page
 from noria.routing.pool import Asker, Replayed, open_pool, read_pool
 from noria.routing.table import Question, Table
+from noria.routing.together import Together
 from noria.routing.writer import Played, Writer, play
 
-with needing("trl"):
+with needing("routing"):
     import transformers
     from transformers import TrainerCallback
 
-    from noria.routing.integrations.trl import router_trainer
-
-__all__ = ["Watch", "Written", "judge_writer", "prompt_for", "train_writer"]
+__all__ = [
+    "OpenedWriter",
+    "Watch",
+    "WritingRouter",
+    "Written",
+    "evaluate_writer",
+    "judge_writer",
+    "open_writer",
+    "prompt_for",
+    "train_writer",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ def train_writer(
     Raises:
         NoriaError: anything that a user can mend.
     """
+    router_trainer = require("noria.routing.integrations.trl", "trl").router_trainer
     check_run_folder(folder)
     table = import_table(Path(config.table or ""))
     train, held = table.split(1 - config.held_out, seed=config.seed)
@@ -147,6 +160,111 @@ def prompt_for(tokenizer: Any, environment: Environment, *, instruct: bool) -> C
         return text
 
     return ask
+
+
+@dataclass(frozen=True)
+class OpenedWriter:
+    """A trained router that writes: the model, its tokenizer, and what it was trained with."""
+
+    model: Any
+    tokenizer: Any
+    config: WriterTraining
+
+
+def open_writer(folder: Path) -> OpenedWriter:
+    """The policy of a run.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not (folder / "policy").is_dir() or not (folder / "settings.yaml").is_file():
+        raise CheckpointError(
+            "no router that writes here",
+            where=str(folder),
+            mend="give the run of noria routing train --policy writer",
+        )
+    opened = open_language_model(str(folder / "policy"))
+    return OpenedWriter(
+        opened.model, opened.tokenizer, load_config(WriterTraining, file=folder / "settings.yaml")
+    )
+
+
+def evaluate_writer(opened: OpenedWriter, table: Table) -> Written:
+    """How it does on a table's questions, against what the table recorded.
+
+    Raises:
+        DataError: the table has no responses.
+    """
+
+    async def run() -> Written:
+        environment = opened_environment(opened, Replayed(table), table.cost)
+        ask = prompt_for(opened.tokenizer, environment, instruct=opened.config.instruct)
+        return await judge_writer(
+            opened.model, opened.tokenizer, environment, table, opened.config, prompt=ask
+        )
+
+    if not any(cell.response is not None for cell in table.cells.values()):
+        raise DataError("a table without responses", where="--table", mend="record one")
+    return asyncio.run(run())
+
+
+def opened_environment(opened: OpenedWriter, pool: Asker, cost: Any = None) -> Environment:
+    """The environment that a router was trained for, with a pool."""
+    known = np.asarray([] if cost is None else cost)
+    known = known[np.isfinite(known)]
+    return Environment(
+        pool,
+        limits=Limits(calls=opened.config.calls, information=opened.config.information),
+        thrift=Thrift.of(known) if len(known) else None,
+    )
+
+
+class WritingRouter:
+    """A router that writes as a chat model: it thinks, calls models of a pool, and its answer is the answer.
+
+    A rollout that is malformed is a `Failure` of kind garbage, which a service answers by asking someone else.
+
+    Args:
+        opened: the router.
+        pool: whom it can call.
+        together: rollouts that are played together.
+    """
+
+    def __init__(self, opened: OpenedWriter, pool: Asker, *, together: int = 16) -> None:
+        self.opened, self.environment = opened, opened_environment(opened, pool)
+        self.prompt = prompt_for(opened.tokenizer, self.environment, instruct=opened.config.instruct)
+        self._together: Together[str, Played] = Together(self._play, key=lambda _: 0, most=together)
+
+    async def play(self, question: str) -> Played:
+        """A rollout of a question."""
+        return await self._together.ask(question)
+
+    async def ask(self, request: ChatRequest) -> Outcome:
+        """The answer that the router comes to."""
+        words = [message.text for message in request.messages if message.role == "user"]
+        played = await self.play(words[-1] if words else "")
+        rollout = played.rollout
+        if rollout.answer is None or rollout.flaw is not None:
+            return Failure("garbage", f"the router's rollout is malformed ({rollout.flaw})")
+        usage = Usage(len(played.prompt), sum(played.ours))
+        cost = None if math.isnan(rollout.cost) else rollout.cost
+        return AnswerOutcome(rollout.answer, "stop", usage, cost)
+
+    async def _play(self, questions: Sequence[str]) -> list[Played]:
+        asked = [Question(f"live-{n}", "", text) for n, text in enumerate(questions)]
+        own = self.opened
+        writer = Writer(
+            own.model, own.tokenizer, self.environment.grammar.stops, turn_tokens=own.config.turn_tokens
+        )
+        return await play(
+            writer,
+            self.environment,
+            asked,
+            [writer.ids(self.prompt(q)) for q in asked],
+            temperature=0.0,
+            seed=0,
+            completion_tokens=own.config.completion_tokens,
+        )
 
 
 async def judge_writer(
