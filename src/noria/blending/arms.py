@@ -26,6 +26,7 @@ from noria.blending.snapshot import Snapshot
 from noria.blending.solving import Goal, Solved, reached, solve
 from noria.blending.tallies import Tallies, folds
 from noria.blending.world import BAD, PLANS, SOURCES, World, make_world, world_plans
+from noria.core.stats import paired_difference
 
 __all__ = ["run_aligners", "run_bandit", "run_movielens", "run_world"]
 
@@ -133,7 +134,18 @@ def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dic
         "product": _list_figures(world, pool, theirs),
         "linear": _list_figures(world, pool, mine),
         "certificate": certificate(pool, ours, theirs, mine),
+        "over requests": over_requests(world, pool, mine, theirs),
     }
+
+
+def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
+    """What a place of lists has more than one of other lists of the same requests, with its 95 % interval."""
+    found = {}
+    for name, column in (("truth", world.truth), ("value", pool.value)):
+        sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
+        gap = paired_difference(*sides)
+        found[name] = [gap.effect, gap.low, gap.high]
+    return found
 
 
 def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solved, float]:
@@ -193,6 +205,7 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
         "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
         "legacy": _list_figures(world, pool, old),
         "linear": _list_figures(world, pool, new),
+        "over requests": over_requests(world, pool, new, old),
     }
 
 
