@@ -427,6 +427,7 @@ def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Fou
         f"{len(pairs)} worlds and splits. The theorem is about aligned value; "
         "what it does for labels depends on the alignment and is reported with its interval.",
         f"The plan that returns single out is one of the two bad ones in {right} of {len(worlds)} worlds.",
+        "Splits of MovieLens are of one data set: their interval tells about splits, not about other data sets.",
         "A return is measured on one half of the requests and its plan's removal judged on the other half.",
         "Thresholds, windows, guards, the controller and every formula of cost and return are ours; the paper's are "
         "not known to us. Its online figures cannot be reproduced here.",
