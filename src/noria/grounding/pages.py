@@ -390,11 +390,14 @@ def write_audit_page(path: Path, found: Mapping[str, Any]) -> None:
             )
         )
     clean = found["clean"]
+    if found.get("ladder"):
+        sections.append(("Readers that see nothing", [_summary(found["ladder"])]))
+    rules = "they name no level, and their options are within 15 % of their mean length"
+    if found["blind"]:
+        rules += "; fewer than three of five blind classifiers answer them"
     intro = (
-        f"{found['videos']:,} videos, {found['questions']:,} questions, of which {clean['questions']:,} are "
-        "clean: they name "
-        "no level, their options are within 15 % of their mean length, and fewer than three of five blind classifiers "
-        "answer them. `clean.json` lists them; score on them with --subset."
+        f"{found['videos']:,} videos, {found['questions']:,} questions, of which {clean['questions']:,} are clean: "
+        f"{rules}. `clean.json` lists them; score on them with --subset."
     )
     write_page(
         path,
@@ -412,9 +415,13 @@ def _blind(found: Mapping[str, Any]) -> list[Figure | str]:
         for name, row in found["accuracy"].items()
     ]
     text = (
-        "Accuracy in per cent of classifiers that read questions only, cross-validated with sources kept "
-        "together; a guess "
-        "is 16.7. They learn from the set's own statistics, so they bound artefacts that can be exploited."
+        "Accuracy in per cent of classifiers that read questions only, cross-validated with sources kept together; a "
+        "guess is 16.7. They learn from the set's own statistics, so they bound artefacts that can be exploited."
     )
+    blocks: list[Figure | str] = [
+        Figure.table("Blind classifiers", ["category", "questions", *auditors], rows, text)
+    ]
+    if all(value is None for value in found["accuracy"]["all"].values()):
+        return [*blocks, "There are too few questions to train on."]
     solved = f"{found['artefact_solvable']:,} questions are answered by at least three of the first five."
-    return [Figure.table("Blind classifiers", ["category", "questions", *auditors], rows, text), solved]
+    return [*blocks, solved]
