@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from noria.cli import main
-from noria.core.chat import ChatServer
+from noria.core.chat import ChatServer, user
 from noria.core.errors import ConfigError, DataError, RunError
+from noria.grounding.corpus import Corpus
 from noria.grounding.evaluation import ScoreSettings
 from noria.grounding.jobs import RunConfig, audit, compare, report, run, score
 from noria.grounding.sources import open_source
@@ -111,6 +112,64 @@ def test_from_a_folder_to_a_board(
     assert (here / "audit" / "clean.json").exists()
     again = noria(capsys, "score", one, "--subset", "audit/clean.json", "--json", "-o", "s.json")
     assert json.loads(again)["counts"]["questions"] == 42
+
+
+def test_a_benchmark_is_built_reviewed_and_handed_on(
+    synth: Synth, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from noria.core.chat import ChatRequest, Message, Text
+    from tests.chat_server import Body, Reply
+    from tests.grounding.test_builder import Author, clip_line
+
+    record = synth.corpus.records[1]
+    author = Author(Corpus((record,)))
+
+    def respond(body: Body, n: int) -> Reply:
+        request = ChatRequest((Message("system", (Text(body["messages"][0]["content"]),)), user(words(body))))
+        try:
+            author.ask(request).send(None)  # it awaits nothing, and the server's loop is running already
+        except StopIteration as done:
+            return Reply(text=done.value.text)
+        raise AssertionError("it awaits something")
+
+    (here / "clips.jsonl").write_text(json.dumps(clip_line(record)) + "\n")
+    with chat_server(respond) as double:
+        server = ("--url", double.url, "--model", "m")
+        command = (
+            "build",
+            "clips.jsonl",
+            "--videos",
+            str(synth.videos),
+            "-o",
+            "mine",
+            "--frames",
+            "2",
+            *server,
+            "-q",
+        )
+        assert "1 videos" in noria(capsys, *command)
+        asked = len(double.seen)
+        noria(capsys, *command)
+        assert len(double.seen) == asked
+    assert "0 grave" in noria(capsys, "validate", "mine/annotations")
+    assert "rows: sheet.csv" in noria(capsys, "review", "export", "mine/annotations", "-o", "sheet.csv")
+    assert "open" in noria(capsys, "review", "apply", "mine/annotations", "sheet.csv", "-o", "reviewed")
+    assert noria(capsys, "review", "agreement", "sheet.csv").strip() == "undefined"
+    for kind in ("lmms-eval", "inspect"):
+        out = noria(
+            capsys,
+            "export",
+            "reviewed",
+            "--to",
+            kind,
+            "--videos",
+            str(synth.videos),
+            "--frames",
+            "2",
+            "-o",
+            kind,
+        )
+        assert out.startswith(kind)
 
 
 def test_worlds_are_made_and_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
