@@ -104,7 +104,7 @@ class Books:
             return
         first = int(days.min())
         parts: list[tuple[Sequence[Any], NDArray[Any]]] = [(range(first, int(days.max()) + 1), days - first)]
-        parts += [((*column.names, ""), column.codes) for column in names]
+        parts += [column.parted() for column in names]
         parts.append(((False, True), controls.view(np.int8)))
         bits = int(masks.max()).bit_length()
         if bits <= _FEW:

@@ -50,6 +50,11 @@ class Coded:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def parted(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        """Names and codes for `grouped`; a missing name is the empty one, which is there only if one is missing."""
+        missing = len(self.codes) > 0 and int(self.codes.min()) < 0
+        return (*self.names, "") if missing else self.names, self.codes
+
     def take(self, rows: NDArray[Any]) -> Coded:
         """Some of the rows, by index or by flag."""
         return Coded(self.names, self.codes[rows])

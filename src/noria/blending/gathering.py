@@ -250,7 +250,7 @@ def _tally(
     request = names["request"]
     fold = folds(list(request.names)) if request.names else np.empty(0, np.int64)
     keys = [names[name] for name in ("scene", "source", "version")]
-    parts: list[tuple[Sequence[Any], NDArray[Any]]] = [((*key.names, ""), key.codes) for key in keys]
+    parts: list[tuple[Sequence[Any], NDArray[Any]]] = [key.parted() for key in keys]
     parts += [
         ((False, True), control.view(np.int8)),
         (range(FOLDS), np.append(fold, 0)[request.codes]),
