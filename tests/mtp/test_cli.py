@@ -121,7 +121,17 @@ def test_a_run_on_another_family_is_scored_and_exported(noria: Any, here: Path, 
     assert done.code == 0, done.err
     scored = ["--data", "text.jsonl", "--gamma", "2", "--length", "64", "--json", "-q"]
     of_run = json.loads(noria("eval", "run", *scored).out)["rules"]
-    assert "at most 2" in noria("export", "run", "-o", "model", "--gamma", "3").err
+    for verb in (["export", "run", "-o", "model"], ["eval", "run", *scored[:2]], ["audit", "run"]):
+        done = noria(*verb, "--gamma", "3")
+        assert done.code == 2
+        assert "--gamma: 3 drafts a round of a head with 2 layers; give at most 2" in done.err
+    done = noria("advise", "run", *scored[:2], "--context", "2000", "-q")
+    assert "context: 2000 tokens" in done.err
+    (here / "base").rename(here / "elsewhere")
+    assert "name it with --model" in noria("eval", "run", *scored).err
+    done = noria("eval", "run", "--model", "elsewhere", *scored)
+    assert json.loads(done.out)["rules"] == of_run
+    (here / "elsewhere").rename(here / "base")
     done = noria("export", "run", "-o", "model")
     assert done.code == 0, done.err
     assert '"num_speculative_tokens": 2' in done.out

@@ -239,6 +239,7 @@ def evaluate(
     opened = open_policy(
         source, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
+    _check_gamma(opened, gamma)
     folder = _beside(source, opened, "evaluation", output)
     params = _drawn(params, own_temperature, opened)
     with progress or Progress(quiet=True) as said:
@@ -387,6 +388,7 @@ def sample(
         allow_download=allow_download,
         trust_remote_code=trust_remote_code,
     )
+    _check_gamma(opened, gamma)
     policy = opened.policy
     found = read_prompts(prompts, policy.tokenizer)
     drafter = None if opened.head is None else HeadDrafter(opened.head)
@@ -456,7 +458,7 @@ def advise(
         trust_remote_code=trust_remote_code,
     )
     assert opened.head is not None
-    most = MAX_GAMMA if opened.head.recursive else opened.head.layers
+    most = _most(opened.head)
     wanted = sorted({g for g in gammas if 1 <= g <= most})
     if not wanted:
         raise ConfigError(
@@ -600,6 +602,7 @@ def audit_engine(
     opened = open_policy(
         source, head=ours, model=model, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
+    _check_gamma(opened, gamma)
     policy, depth = opened.policy, depth or gamma + 1
     length = depth + gamma
     asked = [list(policy.tokenizer(text)["input_ids"]) for text in prompts]
@@ -739,15 +742,9 @@ def export(
             mend="give its safetensors folder with --model",
         )
     head, config = opened.head, opened.policy.model.config
-    most = MAX_GAMMA if head.recursive else head.layers
-    if gamma is not None and gamma > most:
-        raise ConfigError(
-            f"{gamma} drafts a round of a head with {head.layers} layers",
-            where="--gamma",
-            mend=f"give at most {most}",
-        )
+    _check_gamma(opened, gamma)
     against = against_serving(config.model_type, family_of(config), head.layout.name, head.layers)
-    serving = replace(serving_config(gamma or min(3, most), rule), note=against)
+    serving = replace(serving_config(gamma or min(3, _most(head)), rule), note=against)
     folder = save_with_head(
         opened.policy.model, head, opened.policy.files, output_path(output), overwrite=overwrite
     )
@@ -780,6 +777,25 @@ def _samples(path: Path, policy: LanguageModel, length: int, said: Progress) -> 
         notes.append(f"{samples.short:,} without anything to train on left out")
     said.say(f"{', '.join(notes)} ({time.perf_counter() - began:.1f} s)")
     return samples
+
+
+def _most(head: MTPHead) -> int:
+    """Drafts that a head can make a round."""
+    return MAX_GAMMA if head.recursive else head.layers
+
+
+def _check_gamma(opened: Opened, gamma: int | None) -> None:
+    """Whether the head can draft as many.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if opened.head is not None and gamma is not None and gamma > _most(opened.head):
+        raise ConfigError(
+            f"{gamma} drafts a round of a head with {opened.head.layers} layers",
+            where="--gamma",
+            mend=f"give at most {_most(opened.head)}",
+        )
 
 
 def _drawn(params: SamplingParams | None, own_temperature: bool, opened: Opened) -> SamplingParams:

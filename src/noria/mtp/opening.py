@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from noria.core.checkpoints import fingerprint
-from noria.core.errors import CheckpointError, RunError
+from noria.core.errors import CheckpointError, ModelError, RunError
 from noria.core.models import SMALL, LanguageModel, open_language_model
 from noria.core.runs import is_run, latest_checkpoint, read_config, whole_checkpoint
 from noria.mtp.checkpoint import has_head, load_head
@@ -81,7 +81,18 @@ def open_policy(
         return Opened(policy.name, policy, stored_head(policy) if head else None)
     stored = read_config(folder)
     config = _settings(stored, folder)
-    policy = open_language_model(model or config.model or "", precision=precision or config.precision, **more)
+    try:
+        policy = open_language_model(
+            model or config.model or "", precision=precision or config.precision, **more
+        )
+    except ModelError as error:
+        if model is not None:
+            raise
+        raise ModelError(
+            f"its model {config.model} does not open ({error.what})",
+            where=str(folder),
+            mend="put the model back, or name it with --model",
+        ) from error
     if precision in (None, config.precision) and fingerprint(policy.model) != stored.get("model_fingerprint"):
         raise CheckpointError(
             f"the run was trained on another model than the one now at {policy.name}",

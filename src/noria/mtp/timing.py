@@ -83,7 +83,7 @@ def measure(
         vocab: how many of the logits are tokens.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: a number out of its range, or more positions than the model holds.
     """
     if not gammas or min(gammas) < 1 or max(gammas) > MAX_GAMMA:
         raise ConfigError(
@@ -92,6 +92,14 @@ def measure(
     for name, value in (("batch_size", batch_size), ("context", context), ("rounds", rounds)):
         if value < (2 if name == "rounds" else 1):
             raise ConfigError(f"{value} is out of range", where=name, mend="give more")
+    needed = context + (rounds + 2) * (max(gammas) + 1)
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and needed > longest:
+        raise ConfigError(
+            f"{context} tokens and {rounds} rounds make up to {needed} positions, the model holds {longest}",
+            where="context",
+            mend="give a smaller context, or fewer rounds",
+        )
     device = next(head.parameters()).device
     params = params or SamplingParams()
     output: Any = head.output
