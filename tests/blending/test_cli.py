@@ -239,6 +239,16 @@ def test_boosts_of_another_system_are_brought_over(noria: Run, logs: Simulated) 
     assert "'nowhere'" in refused.err
 
 
+def test_columns_that_plans_ask_for_and_a_log_lacks_are_told(noria: Run, logs: Simulated) -> None:
+    replayed = noria("replay", logs.snapshot, "--candidates", logs.folder / "exposures")
+    assert replayed.code == 0
+    assert "no column age_hours, category" in replayed.err
+    Path("t.yaml").write_text("plans: [{id: a, when: festival, target: {exposure_share: 0.1}}]\n")
+    refused = noria("solve", logs.snapshot, "--candidates", logs.folder / "exposures", "--plans", "t.yaml")
+    assert refused.code == 2
+    assert "'festival'" in refused.err
+
+
 def test_several_results_make_one_page(noria: Run, logs: Simulated) -> None:
     noria("replay", logs.snapshot, "--candidates", logs.folder / "candidates")
     noria("attribute", logs.snapshot, "--candidates", logs.folder / "candidates", "-q")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,8 @@ def test_an_empty_batch_comes_to_nothing() -> None:
 def test_spark_gives_the_same_integers(logs: Simulated) -> None:
     """One session for the whole file: starting Java takes most of the time."""
     pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("no Java here")
     from noria.blending.integrations import spark
 
     both = [one[:1] for one in files(logs, "exposures", "outcomes")]

@@ -19,9 +19,9 @@ from noria.blending.blender import Blender
 from noria.blending.columns import Candidates, Coded
 from noria.blending.fitting import FitConfig, fit_alignment
 from noria.blending.legacy import Multipliers
-from noria.blending.migration import legacy_lists, migrate
+from noria.blending.migration import exposures_of, legacy_lists, migrate
 from noria.blending.returns import PlanReturn, plan_returns, worst_plan
-from noria.blending.scoring import PlanTables, lists
+from noria.blending.scoring import ALL, PlanTables, hits, lists
 from noria.blending.snapshot import Snapshot
 from noria.blending.solving import Goal, Solved, reached, solve
 from noria.blending.tallies import Tallies, folds
@@ -70,7 +70,7 @@ def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
     blender = Blender(Snapshot.of(alignment, world_plans()))
     mask = blender.masks(world.columns, len(y))
     pool = Requests(y, mask, world.start)
-    free = PlanTables.of([0.0] * len(PLANS), [0.0] * len(PLANS))
+    free = PlanTables.idle(len(PLANS))
     natural, _ = reached(pool, free, SIZE, [Goal(p, 0) for p in range(len(PLANS))])
     return {
         "no plans": _list_figures(world, pool, shown(pool, free)),
@@ -113,7 +113,7 @@ def valued(world: World, alignment: Alignment) -> Floats:
 
 def shown(pool: Requests, tables: PlanTables, size: int = SIZE) -> Ints:
     """[requests, K] rows of the lists under all plans."""
-    return lists(pool.value, pool.mask, pool.start, np.array([2**64 - 1], np.uint64), tables, size)[:, 0]
+    return lists(pool.value, pool.mask, pool.start, ALL, tables, size)[:, 0]
 
 
 def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dic
     A product is linear in the logarithm of the value, so the same solver tunes both.
     """
     plans = len(PLANS)
-    free = PlanTables.of([0.0] * plans, [0.0] * plans)
+    free = PlanTables.idle(plans)
     product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
     tuned = solve(product, free, SIZE, [Goal(p, a) for p, a in enumerate(amounts)], rounds=600)
     theirs = shown(product, tuned.tables)
@@ -150,16 +150,16 @@ def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dic
 
 def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solved, float]:
     """The linear form at the shares of other lists, and the largest difference that is left."""
-    goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(_counts(pool, other, plans))]
-    empty = PlanTables.of([0.0] * plans, [0.0] * plans)
+    goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(exposures_of(pool, other, plans))]
+    empty = PlanTables.idle(plans)
     solved = solve(pool, empty, size, goals, rounds=600, tolerance=1e-4)
     return solved, float(solved.missed.max(initial=0.0))
 
 
 def certificate(pool: Requests, solved: Solved, theirs: Ints, mine: Ints) -> float:
     """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
-    hits = [(pool.mask >> np.uint64(p) & np.uint64(1)).astype(float) for p in range(len(solved.tables))]
-    priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, hits, strict=True))
+    shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
+    priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
     ours, others = (values_of(priced, rows).sum(axis=1) for rows in (mine, theirs))
     return float((ours - others).min())
 
@@ -212,7 +212,7 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
 def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int) -> dict[str, Any]:
     """Plans at twice their natural exposures: the bound on every request, and the plan of the worst return removed."""
     goals = [Goal(p, a) for p, a in enumerate(amounts)]
-    empty = PlanTables.of([0.0] * len(PLANS), [0.0] * len(PLANS))
+    empty = PlanTables.idle(len(PLANS))
     solved = solve(pool, empty, SIZE, goals)
     found = displace(pool, solved.tables, SIZE)
     gains, _ = lift(pool, found, world.gain)
@@ -275,11 +275,6 @@ def _list_figures(world: World, pool: Requests, rows: Ints) -> dict[str, float]:
         "truth": float(values_of(world.truth, rows).sum()) / places,
         "value": float(values_of(pool.value, rows).sum()) / places,
     }
-
-
-def _counts(pool: Requests, rows: Ints, plans: int) -> Ints:
-    mask = pool.mask[rows[rows >= 0]]
-    return np.array([int((mask >> np.uint64(p) & np.uint64(1)).sum()) for p in range(plans)], np.int64)
 
 
 def _rate(world: World, key: Floats) -> float:
@@ -363,7 +358,7 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     whole = Candidates(range(len(x)), x, coded, {})
     values = {kind: aligned(tallies, kind).align(whole).value for kind in ("mean", "isotonic", "auto")}
     mask, plans = _film_masks(log, film, seen, total)
-    empty = PlanTables.of([0.0] * len(plans), [0.0] * len(plans))
+    empty = PlanTables.idle(len(plans))
     found: dict[str, Any] = {
         "hit rate": {
             name: _hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE))

@@ -16,8 +16,9 @@ from noria.blending.columns import Coded
 from noria.blending.fit_job import gathered_logs
 from noria.blending.gathering import Gathered, parquet_files
 from noria.blending.jobs import Done, Engine, ends, finish, results_folder
-from noria.blending.replay import CandidateLog, read_candidates, replay
+from noria.blending.replay import CandidateLog, absent_columns, read_candidates, replay
 from noria.blending.returns import PlanReturn, plan_returns, worst_plan
+from noria.blending.scoring import hits
 from noria.blending.settings import BlendConfig
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import ConfigError, DataError, require
@@ -226,6 +227,7 @@ def _returns(
     )
     worst = worst_plan(told)
     return {
+        "absent": absent_columns(log, snapshot),
         "requests": len(requests),
         "exposures": int((found.lists >= 0).sum()),
         "value": float(found.value.sum()),
@@ -261,7 +263,7 @@ def _surplus(
     rows = found.lists[found.lists >= 0]
     told: list[float | None] = []
     for bit in range(plans):
-        mine = rows[(mask[rows] >> np.uint64(bit) & np.uint64(1)).astype(bool) & np.isfinite(real[rows])]
+        mine = rows[hits(mask[rows], bit) & np.isfinite(real[rows])]
         told.append(float((real[mine] - value[mine]).sum()) if len(mine) else None)
     return told
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.scoring import PlanTables, lists, members, score
+from noria.blending.scoring import ALL, PlanTables, hits, lists, members, score
 
 __all__ = ["EXACT_PLANS", "Displaced", "Requests", "Shapley", "displace", "lift", "shapley", "values_of"]
 
@@ -34,7 +34,6 @@ Ints = NDArray[np.int64]
 
 EXACT_PLANS = 12
 """Plans of one request up to which Shapley values are exact: 4,096 lists."""
-_ALL = np.array([2**64 - 1], np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,14 +124,14 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
     y, mask, plans = requests.value, requests.mask, len(tables)
     r, taken = score(y, mask, tables)
     without = np.array([~_bit(plan) for plan in range(plans)], np.uint64)
-    found = lists(y, mask, requests.start, np.concatenate([_ALL, without]), tables, size)
+    found = lists(y, mask, requests.start, np.concatenate([ALL, without]), tables, size)
     shown, others = found[:, 0], found[:, 1:]
     value = values_of(y, shown).sum(axis=1)
     columns: dict[str, list[Floats]] = {
         name: [] for name in ("spend", "in", "out", "cost", "regret", "bound")
     }
     for plan in range(plans):
-        hit = (mask & _bit(plan)) > 0
+        hit = hits(mask, plan)
         bare = np.where(hit, score(y, mask & ~_bit(plan), tables)[0], r)
         delta = r - bare
         s = np.where(hit, tables.weight[plan] * y + tables.bias[plan], 0.0)
@@ -184,7 +183,7 @@ def lift(requests: Requests, displaced: Displaced, gain: Floats) -> tuple[Floats
     known = np.isfinite(gain)
     filled = np.where(known, gain, 0.0)
     for plan in range(plans):
-        hit = (requests.mask & _bit(plan)) > 0
+        hit = hits(requests.mask, plan)
         ours = np.where(hit, filled, 0.0)
         unknown = (hit & ~known).astype(float)
         shown, rows = displaced.lists, displaced.without[:, plan]

@@ -185,6 +185,7 @@ def replay(
         snapshot, candidates, output, size=size, against=against, plans=plans, most=most
     )
     r = done.results
+    _absent(r["absent"])
     change = r.get("change")
     if not _told(done, as_json):
         before = {p["plan"]: p for p in r["before"]["plans"]}
@@ -289,6 +290,7 @@ def attribute(
             click.echo(f"\n{sum(b['unknown'].values()):,} exposures are of snapshots that were not given")
         click.echo("")
     if "returns" in r:
+        _absent(r["returns"]["absent"])
         lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
         for p in r["returns"]["plans"]:
             roi = p["roi"] or [None, None, None]
@@ -443,6 +445,14 @@ def _told(done: Done, as_json: bool) -> bool:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def _absent(columns: Sequence[str]) -> None:
+    if columns:
+        click.echo(
+            f"noria: warning: the candidates have no column {', '.join(columns)}: plans for it hit nobody",
+            err=True,
+        )
 
 
 def _leftovers(reasons: Mapping[str, int]) -> None:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.attribution import Requests, values_of
-from noria.blending.scoring import PlanTables, lists, score, top
+from noria.blending.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.solving import Goal, Solved, solve
 
-__all__ = ["Migration", "legacy_lists", "migrate", "partition"]
+__all__ = ["Migration", "exposures_of", "legacy_lists", "migrate", "partition"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -86,21 +86,20 @@ def migrate(
         rounds: of the solver.
     """
     old = legacy_lists(legacy, requests.value, requests.start, size)
-    before = _counts(requests, old, plans)
+    before = exposures_of(requests, old, plans)
     goals = [Goal(p, int(before[p]), exactly=True) for p in range(plans)]
     parted = partition(requests.mask, before)
     if parted is not None:  # one of them is enough determined by the rest
         goals = [goal for goal in goals if goal.plan != parted]
-    empty = PlanTables.of([0.0] * plans, [0.0] * plans)
+    empty = PlanTables.idle(plans)
     solved = solve(requests, empty, size, goals, tolerance=tolerance, rounds=rounds)
-    everything = np.array([2**64 - 1], np.uint64)
-    new = lists(requests.value, requests.mask, requests.start, everything, solved.tables, size)[:, 0]
+    new = lists(requests.value, requests.mask, requests.start, ALL, solved.tables, size)[:, 0]
     r, _ = score(requests.value, requests.mask, solved.tables)
     codes = np.zeros(len(requests.value), np.int64) if sources is None else sources
     values = [values_of(requests.value, rows).sum(axis=1) for rows in (old, new)]
     return Migration(
         solved,
-        (before, _counts(requests, new, plans)),
+        (before, exposures_of(requests, new, plans)),
         (float(values[0].sum()), float(values[1].sum())),
         (_by_source(np.abs(lifted), old, codes), _by_source(np.abs(r - requests.value), new, codes)),
         (values[0], values[1]),
@@ -112,12 +111,12 @@ def partition(mask: NDArray[np.uint64], exposures: Sequence[int] | Ints) -> int 
     none.
     """
     plans = len(exposures)
-    hits = [int((mask >> np.uint64(p) & np.uint64(1)).sum()) for p in range(plans)]
+    counts = [int(hits(mask, p).sum()) for p in range(plans)]
     covered = np.zeros(len(mask), np.bool_)
     chosen: list[int] = []
-    for plan in sorted(range(plans), key=lambda p: -hits[p]):
-        hit = (mask >> np.uint64(plan) & np.uint64(1)).astype(bool)
-        if hits[plan] and not (covered & hit).any():
+    for plan in sorted(range(plans), key=lambda p: -counts[p]):
+        hit = hits(mask, plan)
+        if counts[plan] and not (covered & hit).any():
             covered |= hit
             chosen.append(plan)
     if not len(mask) or not covered.all():
@@ -125,9 +124,10 @@ def partition(mask: NDArray[np.uint64], exposures: Sequence[int] | Ints) -> int 
     return max(chosen, key=lambda p: int(exposures[p]))
 
 
-def _counts(requests: Requests, rows: Ints, plans: int) -> Ints:
+def exposures_of(requests: Requests, rows: Ints, plans: int) -> Ints:
+    """[plans] how many candidates of lists each plan hits."""
     mask = requests.mask[rows[rows >= 0]]
-    return np.array([int((mask >> np.uint64(p) & np.uint64(1)).sum()) for p in range(plans)], np.int64)
+    return np.array([int(hits(mask, p).sum()) for p in range(plans)], np.int64)
 
 
 def _by_source(amount: Floats, rows: Ints, codes: Ints) -> Floats:

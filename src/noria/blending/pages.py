@@ -154,6 +154,8 @@ def _replay(r: Results) -> list[tuple[str, Blocks]]:
     blocks: Blocks = [
         f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}."
     ]
+    if r["absent"]:
+        blocks.append(f"The log has no column {', '.join(r['absent'])}: plans for it hit nobody.")
     blocks.append(_side(r["before"], "As served"))
     if "change" in r:
         change = r["change"]

@@ -12,14 +12,15 @@ import yaml
 from numpy.typing import NDArray
 
 from noria.blending.attribution import values_of
-from noria.blending.blender import Blender
 from noria.blending.jobs import Done, ends, finish, results_folder
 from noria.blending.legacy import Legacy, read_legacy
 from noria.blending.migration import migrate
 from noria.blending.plans import Plan, Plans, load_plans
-from noria.blending.replay import Replayed, read_candidates, replay
+from noria.blending.replay import Replayed, absent_columns, read_candidates, replay
+from noria.blending.scoring import hits
 from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.solving import Goal, frontier, reached, solve
+from noria.blending.targeting import columns_of
 from noria.core.errors import ConfigError, DataError
 from noria.core.stats import paired_difference
 
@@ -68,6 +69,7 @@ def replay_log(
         "requests": len(log),
         "candidates": len(log.score),
         "size": size,
+        "absent": sorted({*absent_columns(log, first), *absent_columns(log, second)}),
         "before": _side(before, first),
     }
     if second is not first:
@@ -85,7 +87,7 @@ def _side(found: Replayed, snapshot: Snapshot) -> dict[str, Any]:
     moved = float(values_of(np.abs(found.score - found.requests.value), shown).sum())
     plans = []
     for bit, plan in enumerate(found.plans):
-        hit = (found.requests.mask >> np.uint64(bit) & np.uint64(1)).astype(float)
+        hit = hits(found.requests.mask, bit).astype(float)
         s = np.where(hit > 0, found.tables.weight[bit] * found.requests.value + found.tables.bias[bit], 0.0)
         exposures, spend = (float(values_of(column, shown).sum()) for column in (hit, s))
         plans.append(
@@ -133,8 +135,7 @@ def _change(before: Replayed, after: Replayed) -> dict[str, Any]:
         sides = []
         for side in (before, after):
             if plan in side.plans:
-                bit = np.uint64(side.plans.index(plan))
-                hit = (side.requests.mask >> bit & np.uint64(1)).astype(float)
+                hit = hits(side.requests.mask, side.plans.index(plan)).astype(float)
                 sides.append(per_request(side, hit) / np.maximum((side.lists >= 0).sum(axis=1), 1))
             else:
                 sides.append(np.zeros(len(side.lists)))
@@ -196,6 +197,12 @@ def solve_targets(
             mend="give one, as target: {exposure_share: 0.05}",
         )
     log = read_candidates(candidates, most=most)
+    for _, plan in wanted:
+        absent = sorted(columns_of(plan.targeting) - log.columns.keys())
+        if absent:
+            raise DataError(
+                f"there is no column {absent[0]!r}, which plan {plan.id!r} is for", where=str(candidates)
+            )
     found = replay(log, served, size)
     places = int(np.minimum(np.diff(found.requests.start), size).sum())
     free = _free_value(found, [bit for bit, _ in wanted])
@@ -300,7 +307,7 @@ def import_legacy(
     served = Snapshot.load(snapshot)
     empty = Snapshot.of(served.alignment, legacy.plans())
     log = read_candidates(candidates, most=most)
-    absent = [name for name in Blender(empty).asked if name not in log.columns]
+    absent = absent_columns(log, empty)
     if absent:
         raise DataError(f"there is no column {absent[0]!r}, which a boost is for", where=str(candidates))
     found = replay(log, empty, size)

@@ -19,13 +19,13 @@ from noria.blending.attribution import Requests
 from noria.blending.blender import Blender
 from noria.blending.columns import Candidates, Coded, Column, Listed, as_column
 from noria.blending.logs import CANDIDATES
-from noria.blending.scoring import PlanTables, lists, score
+from noria.blending.scoring import ALL, PlanTables, lists, score
 from noria.blending.slots import Rule, place
 from noria.blending.snapshot import Snapshot
 from noria.blending.targeting import evaluate
 from noria.core.errors import DataError, require
 
-__all__ = ["CandidateLog", "Replayed", "arrow_column", "read_candidates", "replay"]
+__all__ = ["CandidateLog", "Replayed", "absent_columns", "arrow_column", "read_candidates", "replay"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -177,13 +177,17 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> Replayed:
     before = np.concatenate([[0], np.cumsum(good)])
     requests = Requests(value[rows], mask, before[log.start])
     r, taken = score(requests.value, requests.mask, blender.tables)
-    everything = np.array([2**64 - 1], np.uint64)
-    found = lists(requests.value, requests.mask, requests.start, everything, blender.tables, size)[:, 0]
+    found = lists(requests.value, requests.mask, requests.start, ALL, blender.tables, size)[:, 0]
     if snapshot.plans.slots:
         found = _placed(log, snapshot, requests, rows, blender.tables, size)
     lost = int((~good).sum())
     dropped = dict(log.dropped) | ({"no value": lost} if lost else {})
     return Replayed(requests, rows, blender.tables, blender.plans, size, found, r, taken, dropped)
+
+
+def absent_columns(log: CandidateLog, snapshot: Snapshot) -> list[str]:
+    """Columns that plans or slot rules are targeted on and the log does not have: they hit nobody in it."""
+    return [name for name in Blender(snapshot).asked if name not in log.columns]
 
 
 def _values(log: CandidateLog, snapshot: Snapshot) -> Floats:
@@ -226,7 +230,6 @@ def _placed(
     log: CandidateLog, snapshot: Snapshot, requests: Requests, rows: Ints, tables: PlanTables, size: int
 ) -> Ints:
     """[requests, K] lists with their slot rules kept."""
-    everything = np.array([2**64 - 1], np.uint64)
     about = [evaluate(rule.targeting, log.columns, len(log.score))[rows] for rule in snapshot.plans.slots]
     found = np.full((len(requests), size), -1, np.int64)
     for number in range(len(requests)):
@@ -238,7 +241,7 @@ def _placed(
             requests.value[one],
             requests.mask[one],
             np.array([0, end - first]),
-            everything,
+            ALL,
             tables,
             end - first,
         )[0, 0]

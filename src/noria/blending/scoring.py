@@ -18,10 +18,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PlanTables", "contributions", "kernels", "lists", "members", "ranked", "score", "top"]
+__all__ = [
+    "ALL",
+    "PlanTables",
+    "contributions",
+    "hits",
+    "kernels",
+    "lists",
+    "members",
+    "ranked",
+    "score",
+    "top",
+]
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint64]
+
+ALL = np.array([2**64 - 1], np.uint64)
+"""One choice of plans: all of them."""
 _BYTES = 256
 
 
@@ -73,6 +87,11 @@ class PlanTables:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    @classmethod
+    def idle(cls, plans: int) -> PlanTables:
+        """Plans without boosts."""
+        return cls.of([0.0] * plans, [0.0] * plans)
 
     def repriced(self, weight: Floats, bias: Floats) -> PlanTables:
         """The same plans and guards with other weights and biases."""
@@ -154,12 +173,18 @@ def _guarded(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats
     """Σ s before the guards and after them: a plan's own cap first, then the floor, then the cap on all."""
     raw, allowed = np.zeros(len(y)), np.zeros(len(y))
     for plan in range(len(tables)):
-        hit = (mask >> np.uint64(plan) & np.uint64(1)).astype(bool)
+        hit = hits(mask, plan)
         s = np.where(hit, tables.weight[plan] * y + tables.bias[plan], 0.0)
         raw += s
         s = np.clip(s, -tables.cap[plan], tables.cap[plan])
         allowed += np.where((y < tables.floor) & (s > 0), 0.0, s)
     return raw, np.minimum(allowed, tables.total_cap * np.maximum(y, tables.mean_value))
+
+
+def hits(mask: Masks, plan: int) -> NDArray[np.bool_]:
+    """[candidates] whether a plan hits each."""
+    found: NDArray[np.bool_] = (mask >> np.uint64(plan) & np.uint64(1)).astype(bool)
+    return found
 
 
 def members(mask: Masks, plans: int) -> NDArray[np.bool_]:

@@ -62,7 +62,7 @@ def simulate(
         requests, candidates: how many, and in each.
         size: places of a list.
         days: over which requests are spread.
-        control: share of requests that are ranked at random values of nobody's plans: by value alone.
+        control: share of requests that are ranked by value alone.
         bias: of every plan, in mean values.
 
     Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.attribution import Requests, values_of
-from noria.blending.scoring import PlanTables, lists
+from noria.blending.scoring import ALL, PlanTables, hits, lists
 
 __all__ = ["FrontierPoint", "Goal", "Solved", "frontier", "reached", "solve"]
 
@@ -102,14 +102,12 @@ def solve(
 
 def reached(requests: Requests, tables: PlanTables, size: int, goals: Sequence[Goal]) -> tuple[Floats, float]:
     """[goals] exposures or value of the goals' plans, and the value of all lists."""
-    rows = lists(
-        requests.value, requests.mask, requests.start, np.array([2**64 - 1], np.uint64), tables, size
-    )[:, 0]
+    rows = lists(requests.value, requests.mask, requests.start, ALL, tables, size)[:, 0]
     rows = rows[rows >= 0]
     y, mask = requests.value[rows], requests.mask[rows]
     found = np.empty(len(goals))
     for number, goal in enumerate(goals):
-        hit = (mask >> np.uint64(goal.plan) & np.uint64(1)).astype(bool)
+        hit = hits(mask, goal.plan)
         found[number] = hit.sum() if goal.moves == "bias" else y[hit].sum()
     return found, float(y.sum())
 
