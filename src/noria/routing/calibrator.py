@@ -97,7 +97,8 @@ def diagnosis(
         `share/K`: of component K in Σ|A[k]|; `eligible/K`: of rows; `conflict`: rows in which two components pull in
         opposite directions; `dead`: groups without a signal; `weight_mean`, `weight_min`, `weight_max`: of the
         variance weight; `trivial`: what groups with a single row on one side have of Σ A²; for each data set D,
-        `rows/D`: of rows, `energy/D`: of Σ A², and `dead/D`. A share of nothing is NaN.
+        `rows/D`: of rows, `energy/D`: of Σ A², `weight/D`: the mean variance weight, and `dead/D`. A share of nothing
+        is NaN.
     """
     parts, advantages = done.parts.double(), done.advantages.double()
     size = parts.abs().sum(0)
@@ -126,6 +127,7 @@ def diagnosis(
         here = number == d
         found[f"rows/{name}"] = float(here.double().mean())
         found[f"energy/{name}"] = _ratio(energy[here].sum(), energy.sum())
+        found[f"weight/{name}"] = float(done.weight[here].double().mean())
         found[f"dead/{name}"] = _ratio((~lively[of == d]).sum(), (of == d).sum())
     return found
 

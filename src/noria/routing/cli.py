@@ -259,10 +259,10 @@ def compare(
         output=output,
         progress=Progress(quiet=quiet),
     )
-    head = ("router", "macro", "micro", "cost", "regret", "AIQ")
+    head = ("router", "macro", "micro", "cost", "regret", "AIQ", "stability")
     rows = [
-        (name, _cell(s.macro), _cell(s.micro), f"{s.cost:.4g}", _cell(s.regret), _cell(area))
-        for name, s, area in done.rows
+        (name, _cell(s.macro), _cell(s.micro), f"{s.cost:.4g}", _cell(s.regret), _cell(area), _cell(stays))
+        for name, s, area, stays in done.rows
     ]
     click.echo(table([head, *rows]))
     click.echo(f"\n{done.questions:,} questions   report  {done.report}")

@@ -84,6 +84,8 @@ class WriterTraining(_Training):
     Attributes:
         model: a folder, a hub id, or `small`.
         pool: a pool's file, to train against live models; by default the table is replayed, for nothing.
+        cache: folder of kept answers of the live pool.
+        budget: what its answers may cost together.
         calls: of models in a rollout at most.
         information: characters of what a model says that are let in.
         turn_tokens: of a turn at most.
@@ -98,6 +100,8 @@ class WriterTraining(_Training):
     policy: Literal["writer"] = "writer"
     model: str | None = None
     pool: str | None = None
+    cache: str | None = None
+    budget: float | None = Field(None, ge=0)
     calls: int = Field(4, ge=0)
     information: int = Field(2000, ge=1)
     turn_tokens: int = Field(512, ge=1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from noria.core.errors import ConfigError, DivergenceError, require
@@ -24,7 +25,7 @@ from noria.core.runs import Run, check_run_folder, checkpoints, settled, whole_c
 from noria.routing.config import NetworkTraining, WriterTraining
 from noria.routing.imports import import_table
 from noria.routing.learn import NetworkTrainer
-from noria.routing.metrics import Score, aiq, judge
+from noria.routing.metrics import Score, agreement, aiq, judge
 from noria.routing.pages import write_comparison, write_run_page
 from noria.routing.policy import load_router, save_router
 from noria.routing.pool import PoolConfig, Reply, open_pool
@@ -292,12 +293,13 @@ class Compared:
     """Routers on the same questions.
 
     Attributes:
-        rows: name, score at no trade, and AIQ over the costs that all share; NaN where no cost is known.
+        rows: name, score at no trade, AIQ over the costs that all share (NaN where no cost is known), and stability:
+            how often the choice stays when one word of ten is left out.
         report: the page.
         questions: judged on.
     """
 
-    rows: list[tuple[str, Score, float]]
+    rows: list[tuple[str, Score, float, float]]
     report: Path
     questions: int
 
@@ -333,6 +335,8 @@ def compare(
     train, held = (whole, import_table(test)) if test else whole.split(1 - held_out, seed=seed)
     folder = output_path(output) if output else Path("runs") / "routing" / f"compare-{table.stem}"
     curves: dict[str, list[tuple[float, Score]]] = {}
+    steady: dict[str, float] = {}
+    reworded = thinned(held.texts, seed=seed)
     with progress or Progress(quiet=True) as said:
         task = said.task("compare", len(kinds) + len(sources))
         routers: list[tuple[str, Router]] = [
@@ -342,13 +346,34 @@ def compare(
         for name, router in routers:
             label = name if name not in curves else f"{name} ({sum(n.startswith(name) for n in curves) + 1})"
             curves[label] = [(trade, judged(router, held, trade)) for trade in TRADES]
+            if router.kind != "oracle":  # it knows questions by heart
+                choices = [router.choose(texts, held.dataset) for texts in (held.texts, reworded)]
+                steady[label] = agreement(choices)
             task.advance(note=name)
         task.done()
-    rows = [(name, curve[0][1], shared_aiq(curve, curves)) for name, curve in curves.items()]
+    rows = [
+        (name, curve[0][1], shared_aiq(curve, curves), steady.get(name, math.nan))
+        for name, curve in curves.items()
+    ]
     report = write_comparison(folder / "compare.html", str(table), rows, curves, held)
-    content = [{"router": name, "aiq": known(area), **score_record(score)} for name, score, area in rows]
+    content = [
+        {"router": name, "aiq": known(area), "stability": known(stays), **score_record(score)}
+        for name, score, area, stays in rows
+    ]
     write_atomic(folder / "compare.json", json.dumps(content, indent=1) + "\n")
     return Compared(rows, report, len(held.questions))
+
+
+def thinned(texts: Sequence[str], *, seed: int, share: float = 0.1) -> list[str]:
+    """The questions with a share of their words left out, at least one where there are two."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for text in texts:
+        words = text.split()
+        out = set(generator.permutation(len(words))[: max(1, round(share * len(words)))].tolist())
+        kept = [word for n, word in enumerate(words) if n not in out]
+        found.append(" ".join(kept) if len(words) > 1 else text)
+    return found
 
 
 def shared_aiq(

@@ -43,6 +43,8 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     score = _read(folder / "score.json")
     if score:
         sections.append(("On questions it did not see", _score(score)))
+    if config.get("policy") == "network":  # it cannot be unreadable
+        rows = [{key: v for key, v in row.items() if not key.endswith("/form")} for row in rows]
     sections.append(("Learning", _learning(rows) or ["Nothing was logged yet."]))
     signal = _signal(rows)
     if signal:
@@ -56,7 +58,7 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
 def write_comparison(
     path: Path,
     table: str,
-    rows: Sequence[tuple[str, Score, float]],
+    rows: Sequence[tuple[str, Score, float, float]],
     curves: Mapping[str, Sequence[tuple[float, Score]]],
     held: Table,
 ) -> Path:
@@ -68,14 +70,23 @@ def write_comparison(
     sets = list(dict.fromkeys(held.dataset))
     summary = Figure.table(
         "Routers",
-        ["router", "macro accuracy", "micro accuracy", "cost a question", "regret to the oracle", "AIQ"],
-        [[name, s.macro, s.micro, s.cost, s.regret, area] for name, s, area in rows],
-        "Without a trade for cost. AIQ is the mean height of the envelope over the costs that all routers span.",
+        [
+            "router",
+            "macro accuracy",
+            "micro accuracy",
+            "cost a question",
+            "regret to the oracle",
+            "AIQ",
+            "stability",
+        ],
+        [[name, s.macro, s.micro, s.cost, s.regret, area, stays] for name, s, area, stays in rows],
+        "Without a trade for cost. AIQ is the mean height of the envelope over the costs that all routers span; "
+        "stability is how often the choice stays when one word of ten is left out.",
     )
     accuracy = Figure.table(
         "Accuracy by data set",
         ["router", *sets],
-        [[name, *(s.accuracy.get(n, math.nan) for n in sets)] for name, s, _ in rows],
+        [[name, *(s.accuracy.get(n, math.nan) for n in sets)] for name, s, _, _ in rows],
     )
     points = [
         {"router": name, "cost": s.cost, "accuracy": s.micro, "trade": trade}
@@ -197,6 +208,12 @@ def _signal(rows: Rows) -> list[Figure | str]:
             "share of Σ advantage²",
             "Even shares are 1 over the number of data sets.",
         ),
+        (
+            "Effective weight by data set",
+            _names(rows, "calibration/weight/"),
+            "mean variance weight",
+            "1 where the calibration has none.",
+        ),
         ("Dead groups by data set", _names(rows, "calibration/dead/"), "share of groups", ""),
     ):
         points = _smooth(_series(rows, names))
@@ -251,11 +268,17 @@ def _curves(points: Rows) -> Any:
     import altair as alt
 
     names = list(dict.fromkeys(point["router"] for point in points))
+    costs = [point["cost"] for point in points]
+    wide = min(costs) > 0 and max(costs) / min(costs) > 30
     return (
         alt.Chart(alt.Data(values=points))
         .mark_line(point=True)
         .encode(
-            x=alt.X("cost:Q", title="cost a question", scale=alt.Scale(zero=False)),
+            x=alt.X(
+                "cost:Q",
+                title="cost a question",
+                scale=alt.Scale(type="log") if wide else alt.Scale(zero=False),
+            ),
             y=alt.Y("accuracy:Q", title="accuracy", scale=alt.Scale(zero=False)),
             color=alt.Color("router:N", title=None, sort=names),
             order="trade:Q",

@@ -361,7 +361,8 @@ def _pool(config: WriterTraining, table: Table, runner: asyncio.Runner, allow_do
         opened = read_pool(Path(config.pool))
 
         async def live() -> Asker:
-            return open_pool(opened, allow_download=allow_download)
+            cache = None if config.cache is None else Path(config.cache)
+            return open_pool(opened, cache=cache, budget=config.budget, allow_download=allow_download)
 
         return runner.run(live())
     if not any(cell.response is not None for cell in table.cells.values()):
