@@ -71,10 +71,10 @@ SCALES = {
         estimators=tuple(ESTIMATORS),
         steps=1000,
         trained=("GRPO", "Dr.GRPO", "GDPO", "no decomposition", "gates", "ReCal"),
-        school=500,
-        writer_steps=120,
+        school=700,
+        writer_steps=200,
         writer_prompts=8,
-        writer_lr=5e-4,
+        writer_lr=3e-4,
         writers=("GRPO", "GDPO", "ReCal"),
     ),
 }

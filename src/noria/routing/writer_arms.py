@@ -36,6 +36,7 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
         The loss at the end and the model's size; the model is at `path`.
     """
     import random
+    import re
 
     import torch
     from torch import nn
@@ -54,7 +55,7 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
         column = own.randrange(len(table.routes))
         cell = table.cells.get((row[question.id], column))
         said = ((cell.response if cell else None) or "nothing").strip()[:INFORMATION]
-        think = " ".join(question.text.lower().split()[:2]).strip("?.,:")
+        think = " ".join(re.findall("[a-z]+", question.text.lower())[:2])
         parts = [
             f"<think>{think}</think>",
             f"<route>{table.routes[column].label}: it</route>",
@@ -81,7 +82,7 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     last = float("nan")
     for step in range(steps):
-        batch = padded[torch.randint(len(padded), (16,), generator=generator)]
+        batch = padded[torch.randint(len(padded), (32,), generator=generator)]
         goal = batch[:, 1:].masked_fill(batch[:, 1:] == 1, -100)
         loss = nn.functional.cross_entropy(model(batch[:, :-1]).logits.flatten(0, 1), goal.flatten())
         optimizer.zero_grad(set_to_none=True)
