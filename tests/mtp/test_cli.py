@@ -265,6 +265,7 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
         (["sample", "small", "--prompts", "TEXT", "-o", "out.txt"], ".jsonl"),
         (["export", "small", "-o", "../out"], "--output"),
         (["rl-report", "none.jsonl"], "none.jsonl"),
+        (["rl-report", "TEXT"], "name it with"),
         (["report", "empty"], "empty"),
     ],
 )

@@ -41,18 +41,19 @@ def test_each_form_trains_on_what_the_policy_wrote(tokenizer: Any, tmp_path: Pat
         {"text": "import os"},
         {"input_ids": [5, 6, 7], "loss_mask": [0, 1, 1]},
         {"input_ids": [8, 9]},
+        {"prompt": chat[:1], "completion": chat[1:]},
     )
-    read = read_samples(path, tokenizer, length=80, vocab=2048)
-    assert (read.documents, read.cut, read.short) == (5, 0, 0)
+    read = read_samples(path, tokenizer, length=160, vocab=2048)
+    assert (read.documents, read.cut, read.short) == (6, 0, 0)
     rows = read.rows
     shown = []
-    for number in range(5):
+    for number in range(6):
         here = (rows.segments[0] == number) & rows.mask[0]
         shown.append(rows.tokens[0][here].tolist())
     assert tokenizer.decode(shown[0]) == "1+2=3 #### 3"
     assert tokenizer.decode(shown[1]) == "3, of course\n"
     assert tokenizer.decode(shown[2]) == "import os"
-    assert shown[3:] == [[6, 7], [8, 9]]
+    assert shown[3:] == [[6, 7], [8, 9], shown[1]]
     assert (
         tokenizer.decode(rows.tokens[0][rows.segments[0] == 1])
         == "<user>add 1 and 2\n<assistant>3, of course\n"
@@ -93,7 +94,12 @@ def test_packing_loses_and_mixes_nothing(sizes: list[int], length: int) -> None:
         ('{"text": "a"}\nrubbish\n', "s.jsonl:2: not JSON"),
         ("[1]\n", "not a JSON object"),
         ('{"messages": [{"role": "user", "content": "x"}]}\n', "does not end with the assistant"),
-        ('{"input_ids": [1, 2], "loss_mask": [1]}\n', "2 input_ids with 1 of loss_mask"),
+        ('{"input_ids": [1, 2], "loss_mask": [1]}\n', "loss_mask does not fit input_ids; give a list of 2"),
+        ('{"input_ids": [1, 2], "loss_mask": ["x", 1]}\n', "loss_mask does not fit"),
+        ('{"input_ids": [1], "loss_mask": 5}\n', "loss_mask does not fit"),
+        ('{"input_ids": "abc"}\n', "s.jsonl:1: input_ids is no list of whole numbers"),
+        ('{"input_ids": [1, true]}\n', "no list of whole numbers"),
+        ('{"messages": 5}\n', "does not end with the assistant"),
         ('{"input_ids": [1, 99999]}\n', "outside the vocabulary of 2048"),
         ('{"input_ids": [1, 2], "loss_mask": [0, 0]}\n', "nothing to train on"),
         ("", "nothing to train on"),

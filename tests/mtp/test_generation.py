@@ -125,6 +125,8 @@ def test_prompts_in_every_form(model: tuple[Any, Any], tmp_path: Path) -> None:
         ("", "no prompts"),
         ('{"text": 3}', ":1: no prompt; give prompt, messages or input_ids"),
         ('{"prompt": ""}', ":1: the prompt is empty"),
+        ('{"input_ids": "ab"}', ":1: input_ids is no list of whole numbers"),
+        ('{"input_ids": [1.5]}', ":1: input_ids is no list of whole numbers"),
         ('{"prompt": [{"role": "user", "content": "x"}]}', ":1: the chat template refuses it"),
     ],
 )

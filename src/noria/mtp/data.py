@@ -5,7 +5,7 @@ One object a line (`.jsonl`) or one row each (`.parquet`), in any of four forms:
 | form | trained on |
 | --- | --- |
 | `prompt` and `completion`, text (TRL) | the completion |
-| `messages` of a chat | the last message, which must be the assistant's |
+| `messages` of a chat, or `prompt` and `completion` as messages | the last message, which must be the assistant's |
 | `text` | all of it |
 | `input_ids`, with `loss_mask` or not | where the mask is 1 |
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.core.records import read_records
 
-__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples"]
+__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "token_ids"]
 
 
 @dataclass(frozen=True)
@@ -180,12 +180,18 @@ def pack_documents(documents: Iterable[Document], length: int) -> Samples:
 
 def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document:
     if (ids := record.get("input_ids")) is not None:
+        tokens = token_ids(ids, where)
         mask = record.get("loss_mask")
-        mask = [1] * len(ids) if mask is None else mask
-        if len(mask) != len(ids) or not all(isinstance(t, int) for t in ids):
-            raise DataError(f"{len(ids)} input_ids with {len(mask)} of loss_mask", where=where)
-        return Document(list(ids), [bool(m) for m in mask])
-    if (messages := record.get("messages")) is not None:
+        mask = [1] * len(tokens) if mask is None else mask
+        if not isinstance(mask, list) or len(mask) != len(tokens) or any(m not in (0, 1) for m in mask):
+            raise DataError(
+                "loss_mask does not fit input_ids", where=where, mend=f"give a list of {len(tokens)} 0 and 1"
+            )
+        return Document(tokens, [bool(m) for m in mask])
+    messages = record.get("messages")
+    if isinstance(asked := record.get("prompt"), list) and isinstance(said := record.get("completion"), list):
+        messages = [*asked, *said]
+    if messages is not None:
         return _chat(messages, tokenizer, where)
     if isinstance(completion := record.get("completion"), str) and isinstance(record.get("prompt"), str):
         prompt = _encode(tokenizer, record["prompt"], special=True)
@@ -201,10 +207,21 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
     )
 
 
+def token_ids(value: Any, where: str) -> list[int]:
+    """Token numbers.
+
+    Raises:
+        DataError: they are none.
+    """
+    if not isinstance(value, list) or not all(isinstance(t, int) and not isinstance(t, bool) for t in value):
+        raise DataError("input_ids is no list of whole numbers", where=where, mend="give token numbers")
+    return list(value)
+
+
 def _chat(messages: Any, tokenizer: Any, where: str) -> Document:
-    messages = list(messages)
     if (
-        not messages
+        not isinstance(messages, list)
+        or not messages
         or not all(isinstance(m, Mapping) for m in messages)
         or messages[-1].get("role") != "assistant"
     ):

@@ -18,6 +18,7 @@ from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, fsync_folder, lock, remove_folder, write_atomic
 from noria.core.progress import Progress
 from noria.core.records import read_records
+from noria.mtp.data import token_ids
 from noria.mtp.decoder import Completion, Decoder, Request
 from noria.mtp.sampling import SamplingParams, Streams
 
@@ -148,7 +149,7 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     ids = record.get("input_ids")
     prompt = record.get("prompt", record.get("messages"))
     if ids is not None:
-        found = Prompt([int(token) for token in ids])
+        found = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
         found = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
     elif isinstance(prompt, list):

@@ -23,8 +23,11 @@ LENGTH = (
     "spec_accept_length",
     "rollout/spec_accept_length",
     "mtp/accept_length",
+    "spec/mean_accept_length",
+    "rollout/accepted_length",
+    "drafter/spec_decode/mean_acceptance_length",
 )
-"""Names under which our own runs, TRL, verl and slime log them."""
+"""Names under which our own runs, TRL, verl, verl-speco, slime and economize log them."""
 
 
 @dataclass(frozen=True)
@@ -161,5 +164,7 @@ def _number(record: Mapping[str, Any], fields: Sequence[str], where: str) -> flo
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise DataError(f"{field} is {value!r}, not a number", where=where)
+        if math.isinf(value):
+            raise DataError(f"{field} is infinite", where=where, mend="leave it out where it is missing")
         return float(value)
     return math.nan
