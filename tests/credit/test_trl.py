@@ -155,3 +155,25 @@ def test_rivals_need_no_pass_of_the_trainer(tmp_path: Path, name: str) -> None:
     )
     trainer.train()
     assert any("credit/mean_weight" in row for row in trainer.state.log_history)
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import runpy
+    import sys
+
+    model, tokenizer = small_lm()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = {
+        "model": tmp_path / "model",
+        "output": tmp_path / "out",
+        "steps": 1,
+        "questions": 8,
+        "rows": 4,
+    }
+    settings |= {"accumulate": 1, "group": 4, "tokens": 8}
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["countdown.py", *words, "--cpu"])
+    example = Path(__file__).parents[2] / "examples" / "credit" / "countdown.py"
+    runpy.run_path(str(example), run_name="__main__")
+    assert list((tmp_path / "out").rglob("model.safetensors"))

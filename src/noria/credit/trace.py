@@ -138,25 +138,19 @@ def _part(place: int, begin: int, question: bool, span: tuple[int, int] | None) 
     return "answer" if place < begin + span[1] else "after"
 
 
-def pieces(ids: Sequence[int], tokenizer: Any, *, window: int = 12) -> list[str]:
-    """What each token adds to the text before it; a character of several tokens goes to the last of them.
+def pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
+    """What each token adds to the text before it; a character of several tokens goes to the last of them."""
 
-    Args:
-        ids: of the text.
-        tokenizer: that decodes them.
-        window: tokens before each that are decoded with it.
-    """
+    def decoded(start: int, stop: int) -> str:
+        return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
+
     found: list[str] = []
-    for place in range(len(ids)):
-        start = max(0, place - window)
-        before, after = (
-            tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False)
-            for stop in (place, place + 1)
-        )
-        settled = len(before.rstrip("�"))
-        text = after[settled:]
-        if text and not text.strip("�") and place + 1 < len(ids):
-            found.append("")  # bytes amid a character
+    begin = settled = 0  # text is settled up to both: never amid a character
+    for place in range(1, len(ids) + 1):
+        before, after = decoded(begin, settled), decoded(begin, place)
+        if after.endswith("�") and place < len(ids):
+            found.append("")
             continue
-        found.append(text)
+        found.append(after[len(before) :])
+        begin, settled = settled, place
     return found
