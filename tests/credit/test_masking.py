@@ -13,7 +13,7 @@ from noria.credit.config import named_credit
 from noria.credit.masking import LEAD_IN, Reasoned, area, mask_test, reasoned, reasoning_of, traces_of_rows
 from noria.credit.rollout import sample
 from noria.credit.small import small_model, train_questions
-from noria.credit.tasks import Question, prompt_ids
+from noria.credit.tasks import CHAIN_ANSWER, Question, prompt_ids
 
 
 @pytest.fixture(name="reasoner", scope="module")
@@ -27,10 +27,10 @@ def _rows(reasoner: Any) -> list[Reasoned]:
     model, tokenizer = reasoner
     questions = train_questions("chains", 24, seed=31)
     prompts = [prompt_ids(q, tokenizer) for q in questions]
-    done = sample(
-        model, prompts, new=160, temperature=0.0, eos=[tokenizer.eos_token_id], pad=tokenizer.pad_token_id
-    )
-    rows, left = reasoned(questions, prompts, [r.tokens for r in done], tokenizer, "hash")
+    generator = torch.Generator().manual_seed(0)
+    eos, pad = [tokenizer.eos_token_id], tokenizer.pad_token_id
+    done = sample(model, prompts, new=160, generator=generator, eos=eos, pad=pad)
+    rows, left = reasoned(questions, prompts, [r.tokens for r in done], tokenizer, CHAIN_ANSWER)
     assert left == {}
     return rows
 
@@ -39,6 +39,8 @@ def _rows(reasoner: Any) -> list[Reasoned]:
     ("before", "lead"),
     [
         ("so\n#### ", "#### "),
+        ("so #### x", "#### x"),
+        ("so #### $", "#### $"),
         (r"thus \boxed{", r"\boxed{"),
         ("x <answer> ", "<answer> "),
         ("The answer is ", "answer is "),
@@ -72,7 +74,7 @@ def test_hiding_what_leads_to_the_answer_changes_more_than_hiding_what_does_not(
 ) -> None:
     model, tokenizer = reasoner
     credits = {"flow": named_credit("flow")}
-    found = mask_test(model, tokenizer, rows, credits, find="hash", operator=operator, batch_size=7)
+    found = mask_test(model, tokenizer, rows, credits, find=CHAIN_ANSWER, operator=operator, batch_size=7)
     rates = {(row.name, row.end): sum(row.changed) / len(row.changed) for row in found.rows}
     assert found.questions == len(rows)
     assert found.right > 0.6
@@ -86,8 +88,12 @@ def test_batches_of_any_size_and_the_same_seed_give_the_same(reasoner: Any, rows
     model, tokenizer = reasoner
     credits = {"flow": named_credit("flow", batch_size=5)}
     written: list[int] = []
-    one = mask_test(model, tokenizer, rows[:9], credits, find="hash", batch_size=4, on_batch=written.append)
-    other = mask_test(model, tokenizer, rows[:9], {"flow": named_credit("flow")}, find="hash", batch_size=64)
+    one = mask_test(
+        model, tokenizer, rows[:9], credits, find=CHAIN_ANSWER, batch_size=4, on_batch=written.append
+    )
+    other = mask_test(
+        model, tokenizer, rows[:9], {"flow": named_credit("flow")}, find=CHAIN_ANSWER, batch_size=64
+    )
     assert [row.changed for row in one.rows] == [row.changed for row in other.rows]
     assert written == sorted(written)
     assert written[-1] == 9 * 4  # nothing, random, top, bottom
@@ -96,13 +102,15 @@ def test_batches_of_any_size_and_the_same_seed_give_the_same(reasoner: Any, rows
 def test_rows_that_cannot_be_scored_are_left_out_and_counted(reasoner: Any, rows: list[Reasoned]) -> None:
     model, tokenizer = reasoner
     long = Reasoned(rows[0].question, rows[0].prompt, rows[0].response, (1, len(rows[0].response)), 6)
-    found = mask_test(model, tokenizer, [*rows[:4], long], {"flow": named_credit("flow")}, find="hash")
+    found = mask_test(model, tokenizer, [*rows[:4], long], {"flow": named_credit("flow")}, find=CHAIN_ANSWER)
     assert found.questions == 5  # a long answer is no reason by itself: spans are the caller's here
     broken = Reasoned(rows[0].question, rows[0].prompt, rows[0].response, (0, 0), 6)
-    found = mask_test(model, tokenizer, [*rows[:4], broken], {"flow": named_credit("flow")}, find="hash")
+    found = mask_test(
+        model, tokenizer, [*rows[:4], broken], {"flow": named_credit("flow")}, find=CHAIN_ANSWER
+    )
     assert (found.questions, found.left_out) == (4, {"no score": 1})
     with pytest.raises(ConfigError, match="can be scored"):
-        mask_test(model, tokenizer, [broken], {"flow": named_credit("flow")}, find="hash")
+        mask_test(model, tokenizer, [broken], {"flow": named_credit("flow")}, find=CHAIN_ANSWER)
     with pytest.raises(ConfigError, match="no share"):
         mask_test(model, tokenizer, rows, {}, fraction=1.0)
 
@@ -122,7 +130,9 @@ def test_flow_tells_a_chain_from_its_dead_branch_better_than_chance(
     from noria.credit.arms import _areas
 
     model, tokenizer = reasoner
-    found = mask_test(model, tokenizer, rows, {"flow": named_credit("flow")}, ends=("top",), find="hash")
+    found = mask_test(
+        model, tokenizer, rows, {"flow": named_credit("flow")}, ends=("top",), find=CHAIN_ANSWER
+    )
     areas = _areas(found, tokenizer, 0)["areas"]
-    assert areas["flow"]["dead"] > 0.6
-    assert areas["flow"]["dead"] > areas["random"]["dead"] + 0.1
+    assert areas["flow"]["dead"] > 0.58
+    assert areas["flow"]["dead"] > areas["random"]["dead"] + 0.05

@@ -19,7 +19,7 @@ from noria.credit.trainer import CreditTrainer
 SMALL: dict[str, Any] = {
     "prompts": 2,
     "group": 4,
-    "max_new_tokens": 100,
+    "max_new_tokens": 110,
     "lr": 1e-3,
     "answer": "hash",
     "micro_batch": 3,
@@ -119,7 +119,7 @@ def test_credit_changes_what_is_learned_and_even_credit_is_plain_grpo() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"none", "flow", "uniform", "oar_p", "attention_flow"}))
 def test_every_credit_trains(name: str) -> None:
-    one = trainer(credit=name, max_new_tokens=60)
+    one = trainer(credit=name, max_new_tokens=120)
     for _ in range(3):
         figures = one.advance().figures
         if "credit/mean_weight" in figures:

@@ -106,7 +106,7 @@ def run_chain_model(seed: int, steps: int, folder: str) -> dict[str, Any]:
 
 
 def run_audit(seed: int, task: str, questions: int, names: list[str], model: str) -> dict[str, Any]:
-    """Score the solutions that a model writes, mask by each score, and see what scores find.
+    """Score solutions that a model writes, mask by each score, and see what scores find.
 
     Args:
         seed: of the questions and of what is random.
@@ -125,16 +125,19 @@ def run_audit(seed: int, task: str, questions: int, names: list[str], model: str
     from noria.credit.masking import mask_test, reasoned
     from noria.credit.rollout import sample
     from noria.credit.small import small_folder, train_questions
-    from noria.credit.tasks import prompt_ids
+    from noria.credit.tasks import CHAIN_ANSWER, prompt_ids
 
     torch.use_deterministic_algorithms(True)
     policy, tokenizer = load_lm(Path(model) if model else small_folder("reasoner"))
     asked = train_questions(task, questions, seed=7_000 + seed)
     prompts = [prompt_ids(question, tokenizer) for question in asked]
     eos, pad = [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id)
-    written = sample(policy, prompts, new=160, temperature=0.0, eos=eos, pad=pad)
-    rows, _ = reasoned(asked, prompts, [r.tokens for r in written], tokenizer, "hash")
-    test = mask_test(policy, tokenizer, rows, _credits(names), find="hash", batch_size=64, seed=seed)
+    # Drawn, not greedy: the likeliest solution has none of the words that say nothing.
+    generator = torch.Generator().manual_seed(seed)
+    written = sample(policy, prompts, new=160, generator=generator, eos=eos, pad=pad)
+    find = CHAIN_ANSWER if task == "chains" else "hash"
+    rows, _ = reasoned(asked, prompts, [r.tokens for r in written], tokenizer, find)
+    test = mask_test(policy, tokenizer, rows, _credits(names), find=find, batch_size=64, seed=seed)
     return _outcomes(test) | (_areas(test, tokenizer, seed) if task == "chains" else {})
 
 
@@ -187,7 +190,7 @@ def _areas(test: Any, tokenizer: Any, seed: int) -> dict[str, Any]:
         for kind in ("dead", "filler"):
             areas = area(values, masks["relevant"] & reasoning, masks[kind] & reasoning)
             kept = [value for value in areas if value == value]
-            found.setdefault(name, {})[kind] = sum(kept) / len(kept)
+            found.setdefault(name, {})[kind] = sum(kept) / len(kept) if kept else float("nan")
     return {"areas": found}
 
 
@@ -229,6 +232,7 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
     from noria.core.jobs import report
     from noria.credit.config import TrainConfig
     from noria.credit.small import accuracy, small_model, train_questions
+    from noria.credit.tasks import CHAIN_ANSWER
     from noria.credit.trainer import CreditTrainer
 
     torch.use_deterministic_algorithms(True)
@@ -237,13 +241,13 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
     config = TrainConfig(
         credit=name,
         credit_settings=more,
-        answer="hash",
+        answer=CHAIN_ANSWER,
         steps=steps,
         prompts=8,
         group=8,
         max_new_tokens=140,
         lr=1e-4,
-        micro_batch=64,
+        micro_batch=8,  # a group: those without a signal are not even read
         seed=seed,
     )
     held = train_questions("chains", questions, seed=80_000)

@@ -34,7 +34,8 @@ __all__ = ["MaskTest", "Masked", "Operator", "Reasoned", "area", "mask_test", "r
 
 Operator = Literal["hide", "replace", "delete"]
 LEAD_IN = re.compile(
-    r"(####\s*|\\f?box(?:ed)?\s*\{\s*|<[\w-]+>\s*|(?:answer|=)[\s:]*(?:is\s*)?)\Z", re.IGNORECASE
+    r"(####\s*[^\s\d]{0,8}\s*|\\f?box(?:ed)?\s*\{\s*|<[\w-]+>\s*|(?:answer|=)[\s:]*(?:is\s*)?)\Z",
+    re.IGNORECASE,
 )
 
 

@@ -75,7 +75,7 @@ def _trace(trace: Trace) -> list[Figure | str]:
 
 def _text(trace: Trace) -> Figure:
     """The text, reasoning shaded by throughput."""
-    most = max((t.throughput for t in trace.tokens if t.part == "reasoning"), default=0.0)
+    most = trace.hubs[0][1] if trace.hubs else 0.0  # rows that predict the answer take in all there is
     shown = []
     for place, token in enumerate(trace.tokens):
         shade = min(1.0, token.throughput / most) if most > 0 and token.part == "reasoning" else None
@@ -135,7 +135,7 @@ def _graph(trace: Trace, edges: Sequence[Any]) -> Any:
             x=x,
             y=y,
             detail="edge:N",
-            strokeWidth=alt.StrokeWidth(
+            size=alt.Size(
                 "flow:Q",
                 legend=None,
                 scale=alt.Scale(domain=[0, max(flows.values(), default=1.0)], range=[0.4, 7]),

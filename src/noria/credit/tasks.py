@@ -24,7 +24,16 @@ from noria.core.errors import ConfigError, DataError, require
 from noria.core.records import read_records
 from noria.credit.answers import Finder, finder
 
-__all__ = ["FAMILIES", "Question", "chains", "gym", "labels_of_chain", "prompt_ids", "read_questions"]
+__all__ = [
+    "CHAIN_ANSWER",
+    "FAMILIES",
+    "Question",
+    "chains",
+    "gym",
+    "labels_of_chain",
+    "prompt_ids",
+    "read_questions",
+]
 
 FILLERS = ("so", "well", "then", "now", "hm", "ok", "next", "right")
 LETTERS, LABELS = "wxyz", "ABCDEFGHIJKLMNOP"
@@ -105,11 +114,21 @@ def _chain(generator: np.random.Generator, steps: tuple[int, int], filler: float
         step = f"{label} {letter}{sign}{by} {letter}{before} = {letter}{values[letter]}; "
         lines.append("".join(words) + step)
     asked = first if generator.random() < 0.5 else second
-    answer = f"{asked}{values[asked]}"
+    value = str(values[asked])
+    answer = f"{asked}{value}"
     prompt = f": {prompt}; {' '.join(moves)}; {asked}?\n"
-    return Question(prompt, answer, f"{''.join(lines)}#### {answer}", task, asked=asked)
+    return Question(
+        prompt,
+        answer,
+        f"{''.join(lines)}#### {answer}",
+        task,
+        verify=lambda given: float(given.strip().removeprefix(asked) == value),
+        asked=asked,
+    )
 
 
+CHAIN_ANSWER = r"regex:####\s*[w-z](\d)"
+"""The finder of a chain's answer: the digit. The letter before it repeats the question."""
 STEP = re.compile(r"([a-z])([+-])(\d) \1(\d) = \1(\d);")
 
 
