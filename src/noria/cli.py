@@ -17,6 +17,7 @@ SYSTEMS = {
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
+    "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }

@@ -85,8 +85,8 @@ def test_a_trace_is_a_page_that_opens_in_a_browser(noria: Any, here: Path, brows
     assert complaints == []
     assert page.evaluate("window.hacked") is None
     assert page.locator("p.shaded").first.evaluate("e => e.textContent") == records[0]["prompt"] + response
-    assert page.locator(".drawing svg").count() == 1  # the second has no flow to draw
-    assert page.locator(".drawing svg path").count() > 20
+    assert page.locator(".drawing svg.marks").count() == 1  # the second has no flow to draw
+    assert page.locator(".drawing svg.marks path").count() > 20
     assert page.get_by_text("Hubs", exact=True).count() == 1
     assert page.locator("p.shaded span.mark").count() > 5
 

@@ -118,7 +118,7 @@ def test_a_kernel_without_a_mask_is_read_by_its_lengths_and_window() -> None:
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, heads, 20, 8, generator=generator) for heads in (4, 2, 2))
 
-    def weights(mask: Any, **options: Any) -> Tensor:
+    def weights(mask: Any, positions: Any = None, **options: Any) -> Tensor:
         got: list[Tensor] = []
 
         class Keep:
@@ -128,7 +128,7 @@ def test_a_kernel_without_a_mask_is_read_by_its_lengths_and_window() -> None:
             def result(self) -> None: ...
 
         with AttentionTap(model, attention_layers(model)[:1], {"keep": Keep}) as tap:
-            tap._begin(model, (), {})
+            tap._begin(model, (), {"position_ids": positions})
             module._record(tap, layer, q, k, v, mask, {"scaling": 8**-0.5} | options)
             tap._open = None
         return got[0]
@@ -149,6 +149,10 @@ def test_a_kernel_without_a_mask_is_read_by_its_lengths_and_window() -> None:
     for mask, options, allowed in cases:
         expected = scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0)
         torch.testing.assert_close(weights(mask, **options), expected, atol=1e-6, rtol=0)
+    anew = torch.cat([torch.arange(6), torch.arange(14)])[None].expand(2, -1)
+    expected = scores.masked_fill(~(causal & same), -torch.inf).softmax(-1).nan_to_num(0)
+    for positions in (anew, anew.expand(3, -1, -1)):  # of text, and of the three axes of images
+        torch.testing.assert_close(weights(None, positions), expected, atol=1e-6, rtol=0)
     with pytest.raises(ModelError, match="cannot be read"):
         weights(object())
 
@@ -258,6 +262,7 @@ def test_layers_by_name_range_and_number() -> None:
     assert numbers("all") == list(range(36))
     assert numbers("15-25") == list(range(15, 26))
     assert numbers("3, 9") == numbers([3, 9]) == [3, 9]
+    assert numbers(12) == [12]
     for wanted in ("middle", "", [], "3,3"):
         with pytest.raises(ConfigError, match="names no layers"):
             numbers(wanted)
@@ -294,3 +299,6 @@ def test_windowed_layers_are_read_where_there_are_no_others() -> None:
 def test_the_language_model_of_a_multimodal_model_is_read() -> None:
     names = [layer.name for layer in attention_layers(tiny("qwen3_vl"))]
     assert names == [f"model.language_model.layers.{n}.self_attn" for n in range(4)]
+    speaking = torch.nn.ModuleDict({"talker": tiny("qwen3"), "language_model": tiny("llama")})
+    names = [layer.name for layer in attention_layers(speaking)]
+    assert names == [f"language_model.model.layers.{n}.self_attn" for n in range(4)]

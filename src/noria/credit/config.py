@@ -43,7 +43,7 @@ class CreditConfig(Config):
     """
 
     signal: Signal = "flow"
-    layers: str | list[int] = "mid"
+    layers: str | int | list[int] = "mid"
     number_of_layers: int = Field(5, ge=1)
     sliding: bool | None = None
     values: bool = False

@@ -67,7 +67,7 @@ def attention_layers(model: nn.Module) -> list[AttentionLayer]:
 
 def choose_layers(
     layers: Sequence[AttentionLayer],
-    wanted: str | Sequence[int],
+    wanted: str | int | Sequence[int],
     *,
     depth: int,
     number: int = 5,
@@ -185,8 +185,10 @@ def _spread(number: int, count: int) -> list[int]:
     return sorted({round(step * (number - 1) / (count - 1)) for step in range(count)})
 
 
-def _numbers(wanted: str | Sequence[int]) -> list[int]:
-    if not isinstance(wanted, str):
+def _numbers(wanted: str | int | Sequence[int]) -> list[int]:
+    if isinstance(wanted, int):
+        chosen = [wanted]
+    elif not isinstance(wanted, str):
         chosen = list(wanted)
     elif match := re.fullmatch(r"\s*(\d+)\s*-\s*(\d+)\s*", wanted):
         chosen = list(range(int(match[1]), int(match[2]) + 1))

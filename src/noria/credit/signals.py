@@ -169,7 +169,6 @@ def most_flow(attention: Tensor, sources: list[int], sinks: list[int]) -> float:
     graph = np.zeros((size + 2, size + 2), dtype=np.int32)
     graph[:size, :size] = np.round(lower.T * unit)
     ends = [sink - first for sink in sinks if sink >= first]
-    graph[ends, :size] = 0
     graph[ends, size + 1] = 2**30
     for source in sources:
         if source in sinks:

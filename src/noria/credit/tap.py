@@ -254,9 +254,9 @@ class AttentionTap:
             self.on_pass(results)
 
     def record(self, call: AttentionCall) -> None:
-        """Show a layer's call to the readers, once a pass."""
+        """Show a layer's call to the readers, if a pass is open: what is computed once more backward is not."""
         index = call.module.layer_idx
-        if self._open is None or index in self._seen:
+        if self._open is None:
             return
         if call.key.shape[2] != call.query.shape[2]:
             raise ModelError(

@@ -79,7 +79,7 @@ def same(given: str, answer: str) -> bool:
 
 
 def chains(
-    number: int, *, seed: int, steps: tuple[int, int] = (2, 3), filler: float = 0.4, task: str = "chains"
+    number: int, *, seed: int, steps: tuple[int, int] = (2, 4), filler: float = 0.4, slip: float = 0.0
 ) -> list[Question]:
     """Questions of two chains.
 
@@ -88,30 +88,35 @@ def chains(
         seed: of them.
         steps: least and most of each chain.
         filler: the chance of a word of no meaning before a step.
-        task: their name.
+        slip: the chance that a step of the solution has a wrong result, with which it goes on; `answer` is right.
     """
     generator = np.random.default_rng(seed)
-    return [_chain(generator, steps, filler, task) for _ in range(number)]
+    return [_chain(generator, steps, filler, slip) for _ in range(number)]
 
 
-def _chain(generator: np.random.Generator, steps: tuple[int, int], filler: float, task: str) -> Question:
+def _chain(generator: np.random.Generator, steps: tuple[int, int], filler: float, slip: float) -> Question:
     first, second = (LETTERS[i] for i in generator.choice(len(LETTERS), 2, replace=False))
     values = {first: int(generator.integers(10)), second: int(generator.integers(10))}
     prompt = " ".join(f"{letter}{value}" for letter, value in values.items())
     counts = generator.integers(steps[0], steps[1] + 1, size=2)
     order = [first] * int(counts[0]) + [second] * int(counts[1])
     generator.shuffle(order)
+    written = dict(values)
     moves, lines = [], []
     for place, letter in enumerate(order):
         sign, by = "+-"[int(generator.integers(2))], int(generator.integers(1, 10))
         label = LABELS[place]
         moves.append(f"{label} {letter}{sign}{by}")
-        before = values[letter]
-        values[letter] = (before + (by if sign == "+" else -by)) % 10
+        move = by if sign == "+" else -by
+        values[letter] = (values[letter] + move) % 10
+        before = written[letter]
+        written[letter] = (before + move) % 10
+        if slip and generator.random() < slip:
+            written[letter] = (written[letter] + int(generator.integers(1, 10))) % 10
         words = []
         while generator.random() < filler:
             words.append(FILLERS[int(generator.integers(len(FILLERS)))] + " ")
-        step = f"{label} {letter}{sign}{by} {letter}{before} = {letter}{values[letter]}; "
+        step = f"{label} {letter}{sign}{by} {letter}{before} = {letter}{written[letter]}; "
         lines.append("".join(words) + step)
     asked = first if generator.random() < 0.5 else second
     value = str(values[asked])
@@ -120,8 +125,8 @@ def _chain(generator: np.random.Generator, steps: tuple[int, int], filler: float
     return Question(
         prompt,
         answer,
-        f"{''.join(lines)}#### {answer}",
-        task,
+        f"{''.join(lines)}#### {asked}{written[asked]}",
+        "chains",
         verify=lambda given: float(given.strip().removeprefix(asked) == value),
         asked=asked,
     )
