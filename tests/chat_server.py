@@ -55,7 +55,10 @@ class Reply:
 
 
 class ChatServerDouble:
-    """The server. `respond(body, number)` decides; `seen` holds the bodies in order of arrival."""
+    """The server. `respond(body, number)` decides; `seen` holds the bodies in order of arrival.
+
+    `on_request` is shown every request before it is read.
+    """
 
     def __init__(
         self,
@@ -68,10 +71,12 @@ class ChatServerDouble:
         self.seen: list[Body] = []
         self.headers: list[Mapping[str, str]] = []
         self.in_flight = self.most_in_flight = 0
+        self.on_request: Callable[[Request], object] = lambda request: None
         self.url = ""
 
     async def chat(self, request: Request) -> Response:
         self.headers.append(dict(request.headers))
+        self.on_request(request)
         raw = await request.body()
         if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
             sent = request.headers.get("authorization", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import math
@@ -119,6 +120,35 @@ def test_every_kind_of_part_arrives_as_the_protocol_has_it() -> None:
     assert "seed" not in body
 
 
+@given(
+    st.text(max_size=20),
+    st.dictionaries(st.sampled_from(["top_k", "min_p", "model", "messages"]), st.integers(0, 9)),
+)
+def test_what_is_encoded_is_what_is_wired(words: str, extra: dict[str, int]) -> None:
+    """The body on the wire is put together of pieces made once; it says the same, and is the same every time."""
+    image = Image(png(), detail="low")
+    request = ChatRequest.of(
+        system(words),
+        user(words, image, Video((Frame(image, 0.5), Frame(image, 3.249))), Clip(b"mp4"), Audio(b"RIFF")),
+        assistant(words),
+        seed=0,
+        extra=extra,
+    )
+    for field in ("max_tokens", "max_completion_tokens"):
+        body = request.encoded("m", length_field=field, stream=True)
+        assert json.loads(body) == request.wire("m", length_field=field) | {"stream": True}
+        assert body == request.encoded("m", length_field=field, stream=True)
+    assert image.encoded is image.encoded
+
+
+def test_half_a_character_is_sent_and_kept(tmp_path: Path) -> None:
+    """Words of models may hold what UTF-8 has no bytes for."""
+    with chat_server(lambda b, n: Reply(b["messages"][0]["content"])) as double:
+        outcome = ask(at(double.url), ChatRequest.of("a\ud800b"), cache=ChatCache(tmp_path))
+    assert isinstance(outcome, Answer)
+    assert outcome.text == "a\ud800b"
+
+
 def test_bytes_that_are_no_image_are_refused() -> None:
     with pytest.raises(DataError, match="PNG, JPEG, GIF or WebP"):
         Image(b"<svg/>")
@@ -226,6 +256,33 @@ def test_a_fault_that_stays_is_a_failure_of_its_kind(bad: Reply, kind: str, atte
         outcome = ask(at(double.url, timeout=0.3, largest_reply=4096))
     assert isinstance(outcome, Failure)
     assert (outcome.kind, outcome.attempts, len(double.seen)) == (kind, attempts, attempts)
+
+
+def test_a_reply_that_unpacks_to_more_than_is_let_in_is_not_unpacked() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    reply = Reply(body=bomb, headers={"content-encoding": "gzip"})
+    with chat_server(lambda b, n: reply) as double:
+        outcome = ask(at(double.url, largest_reply=1 << 20))
+        assert double.headers[0]["accept-encoding"] == "identity"
+    assert len(bomb) < 1 << 20
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.attempts) == ("too_large", 1)
+
+
+def test_connections_are_used_again() -> None:
+    """As many as requests were under way at once, however many requests there are."""
+    ports = set()
+    with chat_server(lambda b, n: Reply(delay=0.02)) as double:
+        double.on_request = lambda request: ports.add(request.client.port)
+        ask_all(at(double.url, in_flight=3), [HELLO] * 30)
+    assert len(ports) == 3
+
+
+def test_a_log_tells_of_the_first_failure_of_a_kind_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "noria.chat")
+    with chat_server(lambda b, n: Reply(status=401 if n % 2 else 404)) as double:
+        ask_all(at(double.url, in_flight=1), [HELLO] * 20)
+    assert sorted(r.getMessage().split()[1] for r in caplog.records) == ["auth", "not_found"]
 
 
 def test_nobody_there() -> None:

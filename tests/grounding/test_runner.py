@@ -461,6 +461,56 @@ def test_the_last_word_counts_and_every_cost_does(tmp_path: Path) -> None:
     assert read_samples(tmp_path) == [sample(1, cost=0.25, reply="again")]
 
 
+def test_half_a_character_is_kept_and_read_whole(synth: Synth, tmp_path: Path) -> None:
+    """A model can write what UTF-8 has no bytes for: the reply is kept as it is, what is read of it can be written."""
+    text = json.dumps({"task2": {"openness": "smiles \ud800"}, "task1": {"openness": "High"}})
+    corpus = Corpus(synth.corpus.records[:1])
+    counts, samples, _ = run(
+        synth,
+        tmp_path,
+        lambda b, n: Reply(text=f"\udc00 {text}"),
+        control="blind",
+        corpus=corpus,
+        fallback=False,
+    )
+    assert counts == {"ok": 1}
+    (one,) = samples
+    assert one.reply.startswith("\udc00")
+    assert one.rationales == {"openness": "smiles \ufffd"}
+    with SampleStore(tmp_path) as store:
+        assert store.get(one.id) == one
+
+
+def test_rows_wait_for_each_other_and_lines_do_not(tmp_path: Path) -> None:
+    with SampleStore(tmp_path) as store:
+        for n in range(5):
+            store.put(sample(n))
+        assert len(read_samples(tmp_path)) == 5
+        assert len(store.statuses()) == 5
+        other = sqlite3.connect(tmp_path / "samples.sqlite")
+        assert other.execute("SELECT count(*) FROM samples").fetchone()[0] < 5
+    assert other.execute("SELECT count(*) FROM samples").fetchone() == (5,)
+    other.close()
+
+
+def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from noria.grounding import store as module
+
+    with SampleStore(tmp_path) as store:
+        store.put(sample(1))
+
+        def half(handle: int, data: bytes) -> None:
+            os.write(handle, data[: len(data) // 2])
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_all", half)
+            with pytest.raises(RunError, match="No space left"):
+                store.put(sample(2))
+        store.put(sample(3))
+    assert [s.id for s in read_samples(tmp_path)] == ["v1/all", "v3/all"]
+
+
 def test_lines_that_are_no_samples_are_told(tmp_path: Path) -> None:
     (tmp_path / "samples.jsonl").write_text('{"id": "a", "video": "a", "part": "p", "status": "fine"}\n')
     with pytest.raises(DataError, match=r"samples\.jsonl:1"):

@@ -75,6 +75,7 @@ def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) 
 
 # -- rungs 1 to 4 -----------------------------------------------------------------------------------------------------
 
+_HALF = re.compile("[\ud800-\udfff]")
 _THINKING = re.compile(r"<(think|thinking|reasoning|reflection)>.*?</\1>", re.IGNORECASE | re.DOTALL)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*(.*?)```", re.DOTALL)
 _REFUSAL = re.compile(
@@ -94,7 +95,31 @@ def _bare(text: str) -> str:
 
 
 def objects_in(text: str) -> Iterator[tuple[int, Any]]:
-    """(rung, value) of every JSON value that rungs 1 to 4 find in a reply, in order."""
+    """(rung, value) of every JSON value that rungs 1 to 4 find in a reply, in order.
+
+    Halves of characters, which JSON can escape and no file can hold, become U+FFFD.
+    """
+    halves = "\\ud" in text.lower() or not _is_whole(text)
+    for rung, value in _objects_in(text):
+        yield rung, _whole(value) if halves else value
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() or _HALF.search(text) is None
+
+
+def _whole(value: Any) -> Any:
+    """A JSON value without halves of characters."""
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(inner) for key, inner in value.items()}
+    return value
+
+
+def _objects_in(text: str) -> Iterator[tuple[int, Any]]:
     yield from ((1, value) for value in _loaded(text.strip()))
     bare = _bare(text).strip()
     for body in (bare, *(match[1].strip() for match in _FENCE.finditer(bare))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -54,23 +55,32 @@ def ask(
     if own_levels:
         said = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in own_levels.items())
         parts.append(f"You rated the person before: {said}.")
-    shape: dict[str, object] = {}
     if rate:
         lines = "\n".join(f"- {trait}: {MEANINGS[trait]}" for trait in only_traits)
         parts.append(f"Task 1. Rate each trait as one of {', '.join(LEVELS)}.\n{lines}")
-        shape["task1"] = dict.fromkeys(only_traits, "LEVEL")
     if reason:
         parts.append(
             "Task 2. For each trait give exactly two sentences of reasons, naming what is seen or heard and when "
             f"({', '.join(only_traits)})."
         )
-        shape["task2"] = dict.fromkeys(only_traits, "TEXT")
     if questions:
         blocks = "\n\n".join(question_text(number, question) for number, question in questions.items())
         parts.append(f"Task 3. Answer each question with the letter of one option.\n\n{blocks}")
-        shape["task3"] = [{"q_idx": number, "answer": "LETTER"} for number in questions]
-    parts.append("Reply in exactly this form:\n" + json.dumps(shape, indent=1))
+    parts.append("Reply in exactly this form:\n" + _form(rate, reason, tuple(questions), tuple(only_traits)))
     return "\n\n".join(parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(rate: bool, reason: bool, numbers: tuple[int, ...], traits: tuple[str, ...]) -> str:
+    """The JSON that is asked for. A handful of forms serve a run; writing one takes as long as all else here."""
+    shape: dict[str, object] = {}
+    if rate:
+        shape["task1"] = dict.fromkeys(traits, "LEVEL")
+    if reason:
+        shape["task2"] = dict.fromkeys(traits, "TEXT")
+    if numbers:
+        shape["task3"] = [{"q_idx": number, "answer": "LETTER"} for number in numbers]
+    return json.dumps(shape, indent=1)
 
 
 def question_text(number: int, question: Question) -> str:

@@ -7,9 +7,11 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -23,6 +25,8 @@ __all__ = ["Sample", "SampleStore", "Status", "read_samples"]
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
+TOGETHER = 64
+"""Rows of one commit at most."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class SampleStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._mend_log()
             self._log = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._bytes = os.fstat(self._log).st_size
+        self._waiting, self._committed = 0, time.monotonic()
         self._database = self._open_database()
         self._catch_up()
 
@@ -93,20 +99,50 @@ class SampleStore:
 
     def close(self) -> None:
         """Let the files go."""
+        with contextlib.suppress(RunError):  # what is not committed is made again from the lines
+            self._commit()
         self._database.close()
         os.close(self._log)
 
     def put(self, sample: Sample) -> None:
         """Write down what became of a sample; a later word on the same one takes its place.
 
+        The line is written at once, for it is what may not be lost. Rows are committed together, `TOGETHER` of them
+        or once a second.
+
         Raises:
-            RunError: the disk refuses.
+            RunError: the disk refuses; nothing of the line is left behind.
         """
         body = _body(sample)
+        line = body.encode() + b"\n"
         with disk_errors(self.log_path):
-            write_all(self._log, body.encode() + b"\n")
-        self._insert(sample, body, os.fstat(self._log).st_size)
-        self._database.commit()
+            try:
+                write_all(self._log, line)
+            except OSError:
+                os.ftruncate(self._log, self._bytes)
+                raise
+        self._bytes += len(line)
+        with self._database_errors():
+            self._insert(sample, body, self._bytes)
+        self._waiting += 1
+        if self._waiting >= TOGETHER or time.monotonic() - self._committed >= 1:
+            self._commit()
+
+    def _commit(self) -> None:
+        with self._database_errors():
+            self._database.commit()
+        self._waiting, self._committed = 0, time.monotonic()
+
+    @contextlib.contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(
+                f"cannot write: {error}",
+                where=str(self.database_path),
+                mend="free some space and run the same command again",
+            ) from None
 
     def statuses(self) -> dict[str, Status]:
         """{id: status} of all."""
@@ -182,18 +218,25 @@ class SampleStore:
 
     def _catch_up(self) -> None:
         """Take in the lines that the database has not seen."""
-        size = self.log_path.stat().st_size
         row = self._database.execute("SELECT bytes FROM seen").fetchone()
-        if row is not None and row[0] == size:
+        if row is not None and row[0] == self._bytes:
             return
-        self._database.execute("DELETE FROM samples")
-        for sample in _lines(self.log_path):
-            self._insert(sample, _body(sample), size)
-        self._database.commit()
+        with self._database_errors():
+            self._database.execute("DELETE FROM samples")
+            for sample in _lines(self.log_path):
+                self._insert(sample, _body(sample), self._bytes)
+        self._commit()
 
 
 def _body(sample: Sample) -> str:
-    return json.dumps(vars(sample), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(vars(sample), ensure_ascii=False, separators=(",", ":"))
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, which a model can write and UTF-8 has no bytes for
+        return json.dumps(vars(sample), separators=(",", ":"))
+    return text
 
 
 def _lines(path: Path) -> Iterator[Sample]:

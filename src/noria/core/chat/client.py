@@ -54,6 +54,7 @@ class ChatClient:
         self.server, self.cache, self.budget = server, cache, budget
         self._key = server.key()
         self._slots = asyncio.Semaphore(server.in_flight)
+        self._told: set[str] = set()
         with needing("openai"):
             import openai
             from aiolimiter import AsyncLimiter
@@ -66,9 +67,7 @@ class ChatClient:
             api_key=self._key,
             timeout=server.timeout,
             max_retries=0,  # ours are counted, and know of cut streams
-            http_client=http_client(
-                connections=server.in_flight, timeout=server.timeout, largest=server.largest_reply
-            ),
+            http_client=http_client(timeout=server.timeout, largest=server.largest_reply),
         )
 
     async def __aenter__(self) -> ChatClient:
@@ -86,11 +85,10 @@ class ChatClient:
     async def ask(self, request: ChatRequest) -> Outcome:
         """The outcome of one request."""
         body = self._body(request)
-        key = request_key(self.server.url, body, request.sample)
-        kept = self.cache.get(key) if self.cache else None
+        key, kept = self._kept(request, body)
         if kept is not None:
             return kept
-        reserved = self._reserve(body)
+        reserved = self._reserve(request)
         if isinstance(reserved, Failure):
             return reserved
         outcome: Outcome | None = None
@@ -151,12 +149,20 @@ class ChatClient:
 
     # -- one request -----------------------------------------------------------------------------------------
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        return request.wire(self.server.model, length_field=self.server.length_field)
+    def _body(self, request: ChatRequest, **more: Any) -> bytes:
+        return request.encoded(self.server.model, length_field=self.server.length_field, **more)
 
-    def _reserve(self, body: Mapping[str, Any]) -> float | Failure:
+    def _kept(self, request: ChatRequest, body: bytes) -> tuple[str, Answer | Refusal | None]:
+        """The key of a request, and what is kept under it; no key where nothing is kept."""
+        if self.cache is None:
+            return "", None
+        key = request_key(self.server.url, body, request.sample)
+        return key, self.cache.get(key)
+
+    def _reserve(self, request: ChatRequest) -> float | Failure:
         if self.budget is None:
             return 0.0
+        body = request.wire(self.server.model, length_field=self.server.length_field)
         reserved = self.budget.reserve(self.server.prices, body)
         if reserved is None:
             words = f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent, and the rest is too little"
@@ -171,7 +177,7 @@ class ChatClient:
         else:
             self.budget.settle(reserved, outcome.cost if isinstance(outcome, Answer | Refusal) else None)
 
-    async def _attempts(self, body: Mapping[str, Any]) -> Outcome:
+    async def _attempts(self, body: bytes) -> Outcome:
         began = time.monotonic()
         for attempt in range(1, self.server.attempts + 1):
             try:
@@ -196,10 +202,10 @@ class ChatClient:
         if self._rate is not None:
             await self._rate.acquire()
 
-    async def _post(self, body: Mapping[str, Any]) -> Any:
+    async def _post(self, body: bytes) -> Any:
         import httpx2
 
-        response = await self._openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
+        response = await self._openai.post("/chat/completions", content=body, cast_to=httpx2.Response)
         try:
             return json.loads(response.content)
         except (ValueError, RecursionError):
@@ -255,7 +261,17 @@ class ChatClient:
         message = redacted(fault.message, self._key)
         if fault.filtered:
             return Refusal(message, seconds=seconds, attempts=attempts)
-        logger.warning("%s: %s (%s) after %d attempts", self.server.model, fault.kind, fault.status, attempts)
+        # The outcome tells of each; the log, which nobody may be reading, of the first of a kind.
+        loud = logging.INFO if fault.kind in self._told else logging.WARNING
+        self._told.add(fault.kind)
+        logger.log(
+            loud,
+            "%s: %s (%s), attempt %d",
+            self.server.model,
+            fault.kind,
+            fault.status or "no status",
+            attempts,
+        )
         return Failure(fault.kind, message, fault.status, seconds, attempts, partial)
 
 
@@ -293,19 +309,18 @@ class Stream:
         return self._outcome
 
     async def _run(self, client: ChatClient, request: ChatRequest) -> AsyncGenerator[str]:
-        body = client._body(request)
-        key = request_key(client.server.url, body, request.sample)
-        kept = client.cache.get(key) if client.cache else None
+        key, kept = client._kept(request, client._body(request))
         if kept is not None:
             if isinstance(kept, Answer):
                 yield kept.text
             self._outcome = kept
             return
-        reserved = client._reserve(body)
+        reserved = client._reserve(request)
         if isinstance(reserved, Failure):
             self._outcome = reserved
             return
         try:
+            body = client._body(request, stream=True, stream_options={"include_usage": True})
             async with client._slots, contextlib.aclosing(self._attempts(client, body)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -314,7 +329,7 @@ class Stream:
         if client.cache:
             client.cache.put(key, self.outcome)
 
-    async def _attempts(self, client: ChatClient, body: Mapping[str, Any]) -> AsyncGenerator[str]:
+    async def _attempts(self, client: ChatClient, body: bytes) -> AsyncGenerator[str]:
         began = time.monotonic()
         for attempt in range(1, client.server.attempts + 1):
             reply = _Streamed()
@@ -338,14 +353,14 @@ class Stream:
                 return
             await asyncio.sleep(wait)
 
-    async def _events(self, client: ChatClient, body: Mapping[str, Any]) -> AsyncGenerator[Any]:
+    async def _events(self, client: ChatClient, body: bytes) -> AsyncGenerator[Any]:
         """The JSON of each event of one attempt; each is waited for as long as an answer is."""
         import openai
 
         async with asyncio.timeout(client.server.timeout):
             chunks: Any = await client._openai.post(
                 "/chat/completions",
-                body={**body, "stream": True, "stream_options": {"include_usage": True}},
+                content=body,
                 cast_to=object,
                 stream=True,
                 stream_cls=openai.AsyncStream[object],

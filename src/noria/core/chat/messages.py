@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from noria.core.errors import DataError
@@ -50,6 +51,11 @@ class Text:
         """As the protocol has it."""
         return [{"type": "text", "text": self.text}]
 
+    @property
+    def encoded(self) -> bytes:
+        """`wire` as JSON."""
+        return _pieces(self.wire())
+
 
 @dataclass(frozen=True)
 class Image:
@@ -80,6 +86,11 @@ class Image:
         url = {"url": _data_url(self.media_type, self.data)}
         return [{"type": "image_url", "image_url": url | ({"detail": self.detail} if self.detail else {})}]
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """`wire` as JSON, made once: an image that many requests show is not encoded for each of them."""
+        return _pieces(self.wire())
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -87,6 +98,11 @@ class Frame:
 
     image: Image
     seconds: float
+
+    @property
+    def label(self) -> str:
+        """The line in front of it."""
+        return f"[t={self.seconds:.2f}s]"
 
 
 @dataclass(frozen=True)
@@ -99,8 +115,15 @@ class Video:
         """As the protocol has it."""
         parts = []
         for frame in self.frames:
-            parts += Text(f"[t={frame.seconds:.2f}s]").wire() + frame.image.wire()
+            parts += Text(frame.label).wire() + frame.image.wire()
         return parts
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """`wire` as JSON, made once."""
+        return b",".join(
+            piece for frame in self.frames for piece in (Text(frame.label).encoded, frame.image.encoded)
+        )
 
 
 @dataclass(frozen=True)
@@ -114,6 +137,11 @@ class Clip:
         """As the protocol has it."""
         return [{"type": "video_url", "video_url": {"url": _data_url(self.media_type, self.data)}}]
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """`wire` as JSON, made once."""
+        return _pieces(self.wire())
+
 
 @dataclass(frozen=True)
 class Audio:
@@ -126,6 +154,11 @@ class Audio:
         """As the protocol has it."""
         sound = {"data": base64.b64encode(self.data).decode(), "format": self.format}
         return [{"type": "input_audio", "input_audio": sound}]
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """`wire` as JSON, made once."""
+        return _pieces(self.wire())
 
 
 Part: TypeAlias = Text | Image | Video | Clip | Audio
@@ -148,6 +181,14 @@ class Message:
         if all(isinstance(part, Text) for part in self.parts):
             return {"role": self.role, "content": self.text}
         return {"role": self.role, "content": [piece for part in self.parts for piece in part.wire()]}
+
+    @property
+    def encoded(self) -> bytes:
+        """`wire` as JSON."""
+        if all(isinstance(part, Text) for part in self.parts):
+            return _json(self.wire())
+        pieces = b",".join(part.encoded for part in self.parts)
+        return b'{"role":%b,"content":[%b]}' % (_json(self.role), pieces)
 
 
 def system(text: str) -> Message:
@@ -194,6 +235,19 @@ class ChatRequest:
 
     def wire(self, model: str, *, length_field: str = "max_tokens") -> dict[str, Any]:
         """The body of the request to `model`."""
+        body: dict[str, Any] = {"model": model, "messages": [message.wire() for message in self.messages]}
+        return body | self._options(length_field)
+
+    def encoded(self, model: str, *, length_field: str = "max_tokens", **more: Any) -> bytes:
+        """The body as JSON, `more` fields added. Pictures and the like are encoded once, not for every request."""
+        rest = {"model": model} | self._options(length_field) | more
+        if "messages" in rest:
+            return _json(self.wire(model, length_field=length_field) | more)
+        messages = b",".join(message.encoded for message in self.messages)
+        return b'{"messages":[%b],%b' % (messages, _json(rest)[1:])
+
+    def _options(self, length_field: str) -> dict[str, Any]:
+        """The fields besides the model and the messages."""
         given = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -202,14 +256,12 @@ class ChatRequest:
             length_field: self.max_tokens,
             "response_format": None if self.response_format is None else dict(self.response_format),
         }
-        body: dict[str, Any] = {"model": model, "messages": [message.wire() for message in self.messages]}
-        return body | {name: value for name, value in given.items() if value is not None} | dict(self.extra)
+        return {name: value for name, value in given.items() if value is not None} | dict(self.extra)
 
 
-def request_key(url: str, body: Mapping[str, Any], sample: int) -> str:
+def request_key(url: str, body: bytes, sample: int) -> str:
     """SHA-256 of all that decides the answer: address, whole body, and which draw it is."""
-    text = json.dumps([url, body, sample], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_json([url, sample]) + body).hexdigest()
 
 
 class ChatModel(Protocol):
@@ -218,6 +270,16 @@ class ChatModel(Protocol):
     async def ask(self, request: ChatRequest) -> Outcome:
         """The outcome of one request. It does not raise for what can go wrong with a single request."""
         ...
+
+
+def _json(value: object) -> bytes:
+    """In ASCII, for words from anywhere may hold halves of characters that UTF-8 has no bytes for; keys in order."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _pieces(parts: list[dict[str, Any]]) -> bytes:
+    """The inside of a JSON list."""
+    return _json(parts)[1:-1]
 
 
 def _data_url(media_type: str, data: bytes) -> str:

@@ -1,10 +1,10 @@
-"""The HTTP client underneath: as many connections as requests in flight, no redirects, replies of bounded size."""
+"""The HTTP client underneath: a connection for each request in flight, no redirects, replies of bounded size."""
 
 from __future__ import annotations
 
 import functools
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 
 import httpx2
 
@@ -12,29 +12,23 @@ from noria.core.chat.faults import TooLargeError
 
 __all__ = ["http_client"]
 
-TOGETHER = 16
-"""Connections of one pool."""
 
-
-def http_client(*, connections: int, timeout: float, largest: int) -> httpx2.AsyncClient:
+def http_client(*, timeout: float, largest: int) -> httpx2.AsyncClient:
     """For the `openai` package. A redirect is an error: it would take the request, and the key, somewhere else.
 
+    Replies come as they are: a few compressed bytes can be made of gigabytes.
+
     Args:
-        connections: kept open at most.
         timeout: seconds for connecting and between two reads.
         largest: bytes of a reply.
     """
-    pools = -(-connections // TOGETHER)
-    limits = httpx2.Limits(max_connections=TOGETHER, max_keepalive_connections=TOGETHER)
+    limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
     trusted = _trusted()
-    transport = _Spread([httpx2.AsyncHTTPTransport(verify=trusted, limits=limits) for _ in range(pools)])
-
-    async def bound(response: httpx2.Response) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Bounded(response.stream, largest)
-
     return httpx2.AsyncClient(
-        timeout=timeout, transport=transport, follow_redirects=False, event_hooks={"response": [bound]}
+        timeout=timeout,
+        transport=_Spread(lambda: httpx2.AsyncHTTPTransport(verify=trusted, limits=limits), largest),
+        follow_redirects=False,
+        headers={"Accept-Encoding": "identity"},
     )
 
 
@@ -45,24 +39,32 @@ def _trusted() -> ssl.SSLContext:
 
 
 class _Spread(httpx2.AsyncBaseTransport):
-    """Several small pools of connections: a pool looks at each of its connections for every request.
+    """A pool for each connection: a pool looks at every connection it has, for every request, and again at its end.
 
-    With 256 connections in one pool that takes longer than all the rest of a request.
+    With 256 connections in one pool that takes longer than all the rest of a request. The pool that was left last is
+    taken first, so there are never more than requests have been under way at once.
     """
 
-    def __init__(self, pools: Sequence[httpx2.AsyncBaseTransport]) -> None:
-        self.pools, self.busy = list(pools), [0] * len(pools)
+    def __init__(self, make: Callable[[], httpx2.AsyncBaseTransport], largest: int) -> None:
+        self.make, self.largest = make, largest
+        self.pools: list[httpx2.AsyncBaseTransport] = []
+        self.free: list[httpx2.AsyncBaseTransport] = []
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        place = min(range(len(self.pools)), key=self.busy.__getitem__)
-        self.busy[place] += 1
+        if not self.free:
+            self.pools.append(self.make())
+            self.free.append(self.pools[-1])
+        pool = self.free.pop()
         try:
-            response = await self.pools[place].handle_async_request(request)
+            response = await pool.handle_async_request(request)
         except BaseException:
-            self.busy[place] -= 1
+            self.free.append(pool)
             raise
         assert isinstance(response.stream, httpx2.AsyncByteStream)
-        response.stream = _Leaving(response.stream, self.busy, place)
+        response.stream = _Reply(response.stream, self.largest, lambda: self.free.append(pool))
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.stream.aclose()
+            raise TooLargeError("a compressed reply, which was not asked for and may be of any length")
         return response
 
     async def aclose(self) -> None:
@@ -70,26 +72,11 @@ class _Spread(httpx2.AsyncBaseTransport):
             await pool.aclose()
 
 
-class _Leaving(httpx2.AsyncByteStream):
-    """A reply that gives its place back when it is closed."""
+class _Reply(httpx2.AsyncByteStream):
+    """A reply's bytes up to the largest number that is let in; its pool is free again when it is closed."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, busy: list[int], place: int) -> None:
-        self.stream, self.busy, self.place, self.open = stream, busy, place, True
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self.stream:
-            yield part
-
-    async def aclose(self) -> None:
-        if self.open:
-            self.open = False
-            self.busy[self.place] -= 1
-        await self.stream.aclose()
-
-
-class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream, largest: int) -> None:
-        self.stream, self.largest = stream, largest
+    def __init__(self, stream: httpx2.AsyncByteStream, largest: int, leave: Callable[[], None]) -> None:
+        self.stream, self.largest, self.leave, self.open = stream, largest, leave, True
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self.largest
@@ -100,4 +87,9 @@ class _Bounded(httpx2.AsyncByteStream):
             yield part
 
     async def aclose(self) -> None:
-        await self.stream.aclose()
+        try:
+            await self.stream.aclose()
+        finally:
+            if self.open:
+                self.open = False
+                self.leave()
