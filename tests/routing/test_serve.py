@@ -36,6 +36,7 @@ def serving(
     **settings: Any,
 ) -> Iterator[tuple[str, ChatServerDouble]]:
     """A router that likes a, then b, then c, in front of one server that plays all of them."""
+    in_flight = settings.pop("in_flight", 256)
     limits = settings.pop("limits", ServeLimits(patience=2.0, seconds=20.0))
     router = BestSingle(ROUTES, np.array([3.0, 2.0, 1.0]), mean=np.array(mean))
     with chat_server(respond) as double:
@@ -47,7 +48,7 @@ def serving(
                     model=r.model,
                     attempts=1,
                     timeout=5.0,
-                    in_flight=256,
+                    in_flight=in_flight,
                     prices=Prices(input=1, output=1),
                 ),
                 strategies=(r.strategy,),
@@ -223,6 +224,17 @@ def test_who_fails_again_and_again_is_left_out_for_a_while() -> None:
             assert ask(url).status_code == 200
         assert [b["model"] for b in double.seen].count("a") == 2
         assert 'noria_routing_resting{model="a"} 1.0' in httpx.get(f"{url}/metrics").text
+
+
+def test_a_caller_who_leaves_a_stream_gives_the_backends_only_place_back() -> None:
+    slow = Reply("abcdefghij" * 4, pieces=40, gap=0.2)
+    with serving(lambda b, n: slow if n < 2 else Reply("ok"), in_flight=1) as (url, _):
+        body = {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+        for _ in range(2):
+            with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+                next(answer.iter_lines())
+                assert answer.headers["x-noria-route"] == "a"
+        assert ask(url).headers["x-noria-route"] == "a"
 
 
 def test_rest_grows_and_ends() -> None:

@@ -300,6 +300,7 @@ def open_pool(
     *,
     cache: Path | None = None,
     budget: float | None = None,
+    in_flight: int | None = None,
     allow_download: bool = False,
 ) -> Pool:
     """The models of a configuration, ready to be asked, in one event loop.
@@ -308,6 +309,7 @@ def open_pool(
         config: which.
         cache: folder of kept answers.
         budget: a limit on what all of them may cost together.
+        in_flight: requests under way at a server whose own `in_flight` is not set.
         allow_download: whether a hub id of a local model may be fetched.
 
     Raises:
@@ -320,7 +322,10 @@ def open_pool(
     models: dict[str, ChatModel] = {}
     for member in config.models:
         if member.server is not None:
-            models[member.name] = ChatClient(member.server, cache=kept, budget=limit)
+            server = member.server
+            if in_flight is not None and "in_flight" not in server.model_fields_set:
+                server = server.model_copy(update={"in_flight": in_flight})
+            models[member.name] = ChatClient(server, cache=kept, budget=limit)
         else:
             from noria.core.models import open_language_model
             from noria.routing.local import LocalChat

@@ -15,8 +15,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -186,7 +186,7 @@ class _Front:
             return json_response(_told(decision))
         ranking = decision.ranking[: 1 + self.limits.fallbacks]
         if asked.stream:
-            return await self._stream(asked, ranking, decision)
+            return await self._stream(asked, ranking)
         failure: Failure | None = None
         for chosen in ranking:
             outcome = await self._ask(chosen, asked)
@@ -244,7 +244,7 @@ class _Front:
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, asked: _Asked, ranking: Sequence[Route], decision: Decision) -> Response:
+    async def _stream(self, asked: _Asked, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
             coming = self._pieces(chosen, asked)
@@ -258,11 +258,19 @@ class _Front:
                 failure = first
                 asked.tried.append(chosen.label)
                 continue
-            body = self._events(chosen, asked, first, coming)
+            body = self._closing(self._events(chosen, asked, first, coming), coming)
             return StreamingResponse(body, 200, _headers(chosen, asked), "text/event-stream")
         raise _error(failure)
 
-    async def _pieces(self, chosen: Route, asked: _Asked) -> AsyncIterator[str | Outcome]:
+    async def _closing(
+        self, events: AsyncIterator[bytes], coming: AsyncGenerator[str | Outcome]
+    ) -> AsyncIterator[bytes]:
+        """The events; the backend is let go also when the caller goes away in the middle."""
+        async with aclosing(coming):
+            async for event in events:
+                yield event
+
+    async def _pieces(self, chosen: Route, asked: _Asked) -> AsyncGenerator[str | Outcome]:
         """Pieces of text, and then the outcome."""
         strategy = self.pool.strategies[chosen.strategy]
         model: ChatModel = self.pool.models[chosen.model]

@@ -37,7 +37,9 @@ def serve_router(
     Raises:
         NoriaError: anything that a user can mend.
     """
-    opened = open_pool(pool, cache=cache, budget=budget, allow_download=allow_download)
+    opened = open_pool(
+        pool, cache=cache, budget=budget, in_flight=min(in_flight, 4096), allow_download=allow_download
+    )
     router = _writer(source, opened) if (source / "policy").is_dir() else open_router(source, trade=trade)
     limits = ServeLimits(
         patience=patience,
