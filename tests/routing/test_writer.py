@@ -179,9 +179,9 @@ def test_it_is_trained_by_trl_and_goes_on_where_it_was_stopped(
     _, _, folder = router
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)
-    whole = train_writer(training(folder, table), tmp_path / "whole", use_cpu=True)
-    train_writer(training(folder, table, steps=2), tmp_path / "part", use_cpu=True)
-    part = train_writer(training(folder, table), tmp_path / "part", use_cpu=True)
+    whole = train_writer(training(folder, table), tmp_path / "whole", device="cpu")
+    train_writer(training(folder, table, steps=2), tmp_path / "part", device="cpu")
+    part = train_writer(training(folder, table), tmp_path / "part", device="cpu")
     read = lambda run, name: (run.folder / name).read_bytes()  # noqa: E731
     assert read(whole, "policy/model.safetensors") == read(part, "policy/model.safetensors")
     assert read(whole, "metrics.jsonl") == read(part, "metrics.jsonl")
@@ -209,7 +209,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
 
     table, run = tmp_path / "table.jsonl", tmp_path / "run"
     write_table(table, TABLE)
-    train_writer(training(router[2], table, steps=1), run, use_cpu=True)
+    train_writer(training(router[2], table, steps=1), run, device="cpu")
     result, file = evaluate(run, table)
     assert 0 <= result.score.micro <= 1
     assert '"form"' in file.read_text()
@@ -265,7 +265,7 @@ def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_pa
     done = train_writer(
         training(router[2], table, credit="spans", steps=1, calibration="gdpo"),
         tmp_path / "run",
-        use_cpu=True,
+        device="cpu",
     )
     assert done.step == 1
 
@@ -276,11 +276,12 @@ def test_what_cannot_be_trained_is_told(router: tuple[Any, Any, Path], tmp_path:
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)
     with pytest.raises(ConfigError, match=r"do not fit|are more than"):
-        train_writer(training(router[2], table, completion_tokens=500), tmp_path / "a", use_cpu=True)
+        train_writer(training(router[2], table, completion_tokens=500), tmp_path / "a", device="cpu")
+    assert not (tmp_path / "a").exists()
     mute = table_of((q, r, Cell(0.5, 1.0), "") for q in TABLE.questions for r in TABLE.routes)
     write_table(table, mute)
     with pytest.raises(DataError, match="no responses"):
-        train_writer(training(router[2], table), tmp_path / "b", use_cpu=True)
+        train_writer(training(router[2], table), tmp_path / "b", device="cpu")
 
 
 def test_a_lost_call_is_no_reward_at_all(router: tuple[Any, Any, Path]) -> None:

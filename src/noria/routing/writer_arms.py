@@ -179,9 +179,7 @@ def run_writer(
             Path(folder),
             prompt=read_by_router,
             runner=runner,
-            use_cpu=True,
             save_strategy="no",
-            lr_scheduler_type="constant",
         )
         trainer.remove_callback(transformers.PrinterCallback)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def train_writer(
     folder: Path,
     *,
     allow_download: bool = False,
-    use_cpu: bool | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train a router that writes, or go on training it, in `folder`; TRL's checkpoints are in `folder/trl`.
@@ -75,23 +76,12 @@ def train_writer(
     check_run_folder(folder)
     table = import_table(Path(config.table or ""))
     train, held = table.split(1 - config.held_out, seed=config.seed)
-    opened = open_language_model(
-        config.model or "", device="cpu" if use_cpu else None, allow_download=allow_download
-    )
-    identity = settled(
-        folder,
-        config.model_dump(mode="json", exclude={"steps"}),
-        {
-            "table": (str(config.table), table_content(table)),
-            "model": (str(config.model), fingerprint(opened.model)),
-        },
-    )
+    opened = open_language_model(config.model or "", device=device, allow_download=allow_download)
     with (
         progress or Progress(quiet=True) as said,
-        Run.open(folder, config=identity) as run,
         asyncio.Runner() as runner,
+        contextlib.ExitStack() as stack,
     ):
-        write_settings(folder, config)
         pool = _pool(config, table, runner, allow_download)
         known = table.cost[np.isfinite(table.cost)]
         environment = Environment(
@@ -108,6 +98,16 @@ def train_writer(
                 mend="record it from questions",
             )
         _fits(opened, config, [ask(q) for q in questions])
+        identity = settled(
+            folder,
+            config.model_dump(mode="json", exclude={"steps"}),
+            {
+                "table": (str(config.table), table_content(table)),
+                "model": (str(config.model), fingerprint(opened.model)),
+            },
+        )
+        run = stack.enter_context(Run.open(folder, config=identity))
+        write_settings(folder, config)
         with quiet_loading(transformers):
             trainer = router_trainer(
                 opened.model,
@@ -118,7 +118,6 @@ def train_writer(
                 folder / "trl",
                 prompt=ask,
                 runner=runner,
-                use_cpu=use_cpu,
             )
         task = said.task("train", config.steps)
         trainer.remove_callback(transformers.PrinterCallback)
@@ -126,7 +125,7 @@ def train_writer(
         resume = any((folder / "trl").glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=resume or None)
         task.done()
-        with appearing(folder / "policy") as inside:
+        with appearing(folder / "policy") as inside, quiet_loading(transformers):
             opened.model.save_pretrained(inside)
             opened.tokenizer.save_pretrained(inside)
         said.say(f"judging on {len(held.questions)} questions")

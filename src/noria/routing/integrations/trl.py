@@ -124,13 +124,12 @@ def router_trainer(
     *,
     prompt: Callable[[Question], str],
     runner: asyncio.Runner,
-    use_cpu: bool | None = None,
     **settings: Any,
 ) -> ComponentGRPOTrainer:
     """TRL's trainer for a router that writes.
 
     Args:
-        model: the policy.
+        model: the policy, on the device that it is trained on.
         tokenizer: its own.
         environment: with the pool.
         questions: to train on.
@@ -138,7 +137,6 @@ def router_trainer(
         folder: of TRL's checkpoints.
         prompt: what the policy reads of a question.
         runner: of the event loop that the pool's clients live in.
-        use_cpu: keep off accelerators.
         settings: more of `GRPOConfig`.
 
     Raises:
@@ -175,8 +173,8 @@ def router_trainer(
         "gradient_checkpointing": False,
         "dataloader_num_workers": 0,
     }
-    if use_cpu is not None:
-        own["use_cpu"] = use_cpu
+    if model.device.type == "cpu":  # TRL asks for bf16 by itself, which is slow and coarse there
+        own |= {"use_cpu": True, "bf16": False}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*", category=UserWarning)
         return ComponentGRPOTrainer(
