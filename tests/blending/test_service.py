@@ -22,6 +22,7 @@ from noria.blending.journal import Journal, read_journal
 from noria.blending.publishing import Publisher
 from noria.blending.serve import open_feed
 from noria.blending.service import Feed
+from noria.blending.service import _share as lot_share
 from noria.blending.service_config import NearlineConfig, ServeConfig
 from noria.blending.wire import ARROW
 from noria.core.hosting import running
@@ -233,6 +234,8 @@ SHORT = columns(3) | {"age": [1.0]}
         (b"[" * 100_000, "not a request"),
         (rows(TWICE), "'a' comes twice"),
         (as_columns(TWICE), "'a' comes twice"),
+        (rows(columns(2) | {"item": [1, "1"]}), "ids of two kinds"),
+        (as_columns(columns(2) | {"item": [1, "1"]}), "ids of two kinds"),
         (as_columns(SHORT), "1 values for 3 items"),
         (as_columns({"item": ["a"]}), "it is absent"),
         (as_columns({"item": ["a"], "score": [1.0], "source": "organic"}), "not a list"),
@@ -437,6 +440,17 @@ def test_the_control_bucket_is_ranked_by_value_alone(tmp_path: Path) -> None:
             again = ask(url, "POST", "/rank", as_columns(given, id=f"s{n}", user=f"u{n}", size=60))[1]
             assert again["control"] == told["control"], "a user stays in one bucket"
     assert 5 <= seen[True] <= 35
+
+
+def test_who_is_sampled_says_nothing_of_who_is_in_the_control_bucket() -> None:
+    names = [f"request-{n:06d}" for n in range(20_000)]
+    control, sample = (np.array([lot_share(lot, name) for name in names]) for lot in (b"control", b"sample"))
+    for share in (control, sample):
+        np.testing.assert_allclose(
+            np.bincount((10 * share).astype(int), minlength=10) / len(names), 0.1, atol=0.01
+        )
+    assert abs(np.corrcoef(control, sample)[0, 1]) < 0.03
+    assert 0.4 < (control[sample < 0.05] < 0.5).mean() < 0.6
 
 
 # -- what serves ------------------------------------------------------------------------------------------------------

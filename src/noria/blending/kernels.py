@@ -124,7 +124,8 @@ def _largest(r: Floats, size: int) -> float:
             low = left
         else:
             break
-    return held[wanted]
+    found: float = held[wanted]
+    return found
 
 
 @jit

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import math
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -260,7 +260,7 @@ class Feed:
         name = asked.id or exchange.id
         blender = self.publisher.blender
         size = self.config.size if asked.size is None else asked.size
-        control = _share(b"control:", asked.user or name) < self.config.control
+        control = _share(b"control", asked.user or name) < self.config.control
         candidates = asked.candidates
         mask = np.zeros(len(candidates), np.uint64) if control else None
         ranked = blender.rank(candidates, size, at=at, mask=mask)
@@ -279,7 +279,7 @@ class Feed:
         answered = wire.answer(asked, ranked, head, blender, explain=explain)
         metrics.ranked(asked.form, ranked, len(candidates))
         events: list[Event] = []
-        sampled = _share(b"sample:", name) < self.config.sample
+        sampled = _share(b"sample", name) < self.config.sample
         if sampled:
             self.recent.add(Served(name, at, size, control, candidates, blender))
         if logged:
@@ -626,9 +626,13 @@ class _Metrics:
         return far
 
 
-def _share(salt: bytes, key: str) -> float:
-    """A number in [0, 1) that is the key's own on every machine."""
-    return zlib.crc32(salt + key.encode()) / 2**32
+def _share(lot: bytes, key: str) -> float:
+    """A number in [0, 1) that is the key's own on every machine; those of different lots are independent.
+
+    Two checksums such as CRC-32 of one key differ by a constant, so that whoever is in one lot is in the other, or not.
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=8, person=lot).digest()
+    return int.from_bytes(digest, "little") / 2**64
 
 
 def number_of(text: str | None, where: str) -> float | None:

@@ -124,7 +124,12 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> Asked:
         columns = _of_rows(head.items) if head.items is not None else _of_columns(head.columns or {})
     if len(columns) > MAX_COLUMNS:
         raise DataError(f"{len(columns)} columns; at most {MAX_COLUMNS} are let in", where="request")
-    count = len(columns["item"]) if "item" in columns else 0
+    items = columns.get("item", ())
+    if len(set(map(type, items))) > 1:  # the log knows them as text, in which 1 and "1" are one
+        raise DataError(
+            "ids of two kinds", where="column 'item'", mend="send all as text, or all as whole numbers"
+        )
+    count = len(items)
     for name, value in _mapping(head.fields, "fields").items():
         if name not in columns:
             columns[name] = _constant(name, value, count)
