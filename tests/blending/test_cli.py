@@ -167,6 +167,12 @@ def test_plans_are_accounted_for(noria: Run, logs: Simulated) -> None:
     assert alone.code == 0, alone.err
     assert "returns" not in json.loads(alone.out)
     assert noria("attribute", logs.snapshot).code == 2
+    table = parquet.read_table("users.parquet")
+    odd = [None, *([1.0] * (len(table) - 1))]
+    parquet.write_table(table.append_column("odd", arrow.array(odd)), "holes.parquet")
+    users = noria("attribute", logs.snapshot, "--users", "holes.parquet")
+    assert users.code == 0, users.err
+    assert "1 of odd" in users.out
     assert (
         noria(
             "attribute", logs.snapshot, "--candidates", logs.folder / "candidates", "--gain", "nothing"
@@ -247,6 +253,18 @@ def test_columns_that_plans_ask_for_and_a_log_lacks_are_told(noria: Run, logs: S
     refused = noria("solve", logs.snapshot, "--candidates", logs.folder / "exposures", "--plans", "t.yaml")
     assert refused.code == 2
     assert "'festival'" in refused.err
+    table = parquet.read_table(logs.folder / "candidates")
+    parquet.write_table(table.slice(0, 0), "empty.parquet")
+    nobody = table.set_column(
+        table.column_names.index("score"), "score", arrow.array([None] * len(table), arrow.float64())
+    )
+    parquet.write_table(nobody, "nobody.parquet")
+    for log, why in (("empty", "no rows"), ("nobody", "no candidate can be ranked")):
+        refused = noria("solve", logs.snapshot, "--candidates", f"{log}.parquet", "--plans", "t.yaml")
+        assert (refused.code, why in refused.err) == (2, True)
+    replayed = noria("replay", logs.snapshot, "--candidates", "nobody.parquet")
+    assert (replayed.code, "left out: 18,000 no value" in replayed.out) == (0, True)
+    assert noria("replay", logs.snapshot, "--candidates", "nobody.parquet", "--most", 3).code == 2
 
 
 def test_several_results_make_one_page(noria: Run, logs: Simulated) -> None:
@@ -258,6 +276,9 @@ def test_several_results_make_one_page(noria: Run, logs: Simulated) -> None:
     assert "As served" in page
     assert "Displacement" in page
     assert noria("report", ".").code == 2
+    Path("other").mkdir()
+    Path("other/results.json").write_text('{"verb": "train"}')
+    assert noria("report", "other").code == 2
 
 
 def test_nothing_that_is_no_result_is_overwritten(noria: Run, logs: Simulated) -> None:

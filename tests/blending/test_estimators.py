@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,24 @@ def test_an_ab_test_finds_its_effect_and_the_time_before_narrows_it() -> None:
     odd = {name: np.asarray(column)[: n - 500 : 1].tolist() for name, column in users.items()}
     odd["variant"] = ["control" if i % 3 else "treatment" for i in range(n - 500)]
     assert read_out(odd, {"views": Measure("views")}).split_p_value < 1e-6
+
+
+def test_users_without_a_figure_are_left_out_of_it_and_counted() -> None:
+    pytest.importorskip("tea_tasting")
+    rng = np.random.default_rng(1)
+    variant = np.where(rng.random(300) < 0.5, "control", "treatment")
+    users = {"variant": variant, "x": rng.normal(5, 1, 300), "y": np.ones(300), "z": np.full(300, np.nan)}
+    users["z"][0] = 1.0
+    holes = {**users, "x": users["x"].copy()}
+    holes["x"][[3, 7]] = np.nan, np.inf
+    measures = {name: Measure(name) for name in "xyz"}
+    x, y, z = read_out(holes, measures).effects
+    kept = {name: np.delete(column, [3, 7]) for name, column in users.items()}
+    assert vars(x) == vars(read_out(kept, measures).effects[0]) | {"missing": 2}
+    assert (y.control, y.difference, y.missing) == (1.0, 0.0, 0)
+    assert math.isnan(y.low)  # where nothing varies there is no interval
+    assert z.missing == 299
+    assert math.isnan(z.relative)
 
 
 @pytest.mark.parametrize("variants", [["a", "b"], ["control", "control"], ["control", "a", "b"]])

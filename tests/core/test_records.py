@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from noria.core import records
 from noria.core.errors import DataError
-from noria.core.records import json_records, lines, parquet_records, read_records
+from noria.core.records import json_records, json_values, lines, parquet_records, read_records
 
 
 def test_lines_end_only_at_newlines_and_know_their_numbers(tmp_path: Path) -> None:
@@ -76,3 +78,10 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     path.write_text("no")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         list(parquet_records(path))
+
+
+def test_what_json_has_no_value_for_is_missing_or_refused() -> None:
+    given = {"a": np.float32(0.5), 2: [math.nan, -math.inf, True], "c": np.arange(2), "d": (None, "x")}
+    assert json_values(given) == {"a": 0.5, "2": [None, None, True], "c": [0, 1], "d": [None, "x"]}
+    with pytest.raises(TypeError, match="a object is no value"):
+        json_values({"a": object()})

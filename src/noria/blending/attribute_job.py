@@ -72,8 +72,8 @@ def attribute(
         NoriaError: anything that a user can mend.
     """
     folder = results_folder(output, "attribute")
-    if candidates is None and exposures is None:
-        raise ConfigError("nothing to attribute", mend="give --candidates, --exposures, or both")
+    if candidates is None and exposures is None and users is None:
+        raise ConfigError("nothing to attribute", mend="give --candidates, --exposures or --users")
     served = _snapshots(snapshots)
     newest = max(served.values(), key=lambda one: one.version)
     results: dict[str, Any] = {"snapshots": len(served), "size": size}
@@ -289,7 +289,7 @@ def _plan_return(plan: PlanReturn) -> dict[str, Any]:
 
 
 def _experiment(path: Path) -> dict[str, Any]:
-    """An A/B read-out of every number that has a twin from before the test, `NAME_before`, or none."""
+    """An A/B read-out of every column of numbers but `user`; with CUPED where there is a `NAME_before`."""
     from noria.blending.experiments import Measure, read_out
     from noria.blending.replay import arrow_column
 
@@ -305,7 +305,7 @@ def _experiment(path: Path) -> dict[str, Any]:
     measures = {
         name: Measure(name, before=f"{name}_before" if f"{name}_before" in numbers else None)
         for name in numbers
-        if not name.endswith("_before")
+        if name != "user" and not name.endswith("_before")
     }
     given: dict[str, Any] = {name: columns[name] for name in numbers}
     variant = columns["variant"]

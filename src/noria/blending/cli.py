@@ -131,7 +131,7 @@ def fit(
     if _told(done, as_json):
         return
     r = done.results
-    lines = [["scene", "source", "version", "aligner", "from", "exposures", "rate"]]
+    lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
     lines += [
         [
             k["scene"],
@@ -139,12 +139,13 @@ def fit(
             k["version"],
             k["kind"],
             k["origin"],
+            k["population"],
             f"{k['exposures']:,.0f}",
             _cell(k["rate"]),
         ]
         for k in r["keys"]
     ]
-    click.echo(table(lines, names=5))
+    click.echo(table(lines, names=6))
     _leftovers(r["dropped"])
     click.echo(f"\nsnapshot  {done.folder / 'snapshot.json'}   version {r['version']}, {r['digest'][:12]}")
     click.echo(f"report    {done.report}")
@@ -199,6 +200,7 @@ def replay(
                 [plan, *cells, *([_cell(two.get("share")), _cell(two.get("price"))] if change else [])]
             )
         click.echo(table(lines))
+        _leftovers(r["before"]["dropped"])
         click.echo(f"\nvalue   {_cell(r['before']['value'])} a place, over {r['requests']:,} requests")
         if change and change["value"]:
             effect, low, high = change["value"]
@@ -304,16 +306,16 @@ def attribute(
     if "experiment" in r:
         lines = [["figure", "control", "treatment", "change", "95 %", "p"]]
         for e in r["experiment"]["effects"]:
-            span = f"{100 * e['low']:+.2f} to {100 * e['high']:+.2f} %"
-            cells = [
-                _cell(e["control"]),
-                _cell(e["treatment"]),
-                f"{100 * e['relative']:+.2f} %",
-                span,
-                _cell(e["p_value"]),
-            ]
-            lines.append([e["name"], *cells])
+            ends = [None if e[name] is None else 100 * e[name] for name in ("relative", "low", "high")]
+            change, low, high = ("-" if end is None else f"{end:+.2f}" for end in ends)
+            span = "-" if e["low"] is None else f"{low} to {high} %"
+            cells = [_cell(e["control"]), _cell(e["treatment"]), f"{change} %", span]
+            lines.append([e["name"], *cells, _cell(e["p_value"])])
         click.echo(table(lines))
+        missing = {e["name"]: e["missing"] for e in r["experiment"]["effects"] if e["missing"]}
+        if missing:
+            told = ", ".join(f"{count:,} of {name}" for name, count in missing.items())
+            click.echo(f"\nusers without the figure, or its time before: {told}")
         click.echo("")
     click.echo(f"report  {done.report}")
 

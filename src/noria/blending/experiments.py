@@ -1,12 +1,19 @@
-"""The read-out of an A/B test: per-user means and per-view ratios with CUPED, by tea-tasting."""
+"""The read-out of an A/B test: per-user means and per-view ratios with CUPED, by tea-tasting.
+
+CUPED takes out what users differed in anyway: y − θ (x − x̄) with x the same figure before the test and θ = cov(y, x) /
+var(x), which leaves the effect where it is and narrows its interval (Deng et al. 2013).
+"""
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from noria.core.errors import DataError, require
 
@@ -31,7 +38,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class Effect:
-    """One figure's effect, treatment against control; `relative` with its 95 % interval."""
+    """One figure's effect, treatment against control; `relative` with its 95 % interval. NaN is what cannot be had.
+
+    Attributes:
+        name: of the figure.
+        control, treatment: its mean in each.
+        difference, relative: treatment less control, and that over the control.
+        low, high: of `relative`.
+        p_value: of no difference, two-sided.
+        missing: users who lack one of its columns, and are left out of it.
+    """
 
     name: str
     control: float
@@ -41,6 +57,7 @@ class Effect:
     low: float
     high: float
     p_value: float
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -74,43 +91,61 @@ def read_out(
         MissingExtra: there is no tea-tasting.
     """
     tasting, arrow = require("tea_tasting", "blending"), require("pyarrow", "blending")
-    wanted = {variant} | {
-        one for m in measures.values() for one in (m.value, m.per, m.before, m.before_per) if one is not None
-    }
-    absent = sorted(wanted - users.keys())
-    if absent:
-        raise DataError(f"there is no column {absent[0]!r}", where="users")
-    seen = [str(one) for one in list(users[variant])]  # type: ignore[arg-type]
-    names = sorted(set(seen))
+    for name in (variant, *(one for m in measures.values() for one in _columns(m))):
+        if name not in users:
+            raise DataError(f"there is no column {name!r}", where="users")
+    seen = np.array([str(one) for one in list(users[variant])])  # type: ignore[arg-type]
+    names = sorted(set(seen.tolist()))
     if len(names) != 2 or control not in names:
         raise DataError(
             f"variants {', '.join(names) or 'of nobody'}",
             where=variant,
             mend=f"give {control!r} and one other",
         )
-    metrics: dict[str, Any] = {
-        name: tasting.Mean(m.value, m.before)
-        if m.per is None
-        else tasting.RatioOfMeans(m.value, m.per, m.before, m.before_per)
-        for name, m in measures.items()
-    }
     treatment = next(name for name in names if name != control)
-    ratio = {control: 1.0, treatment: split}
-    table = arrow.table({name: seen if name == variant else list(users[name]) for name in sorted(wanted)})  # type: ignore[arg-type]
-    experiment = tasting.Experiment({**metrics, "__split__": tasting.SampleRatio(ratio)}, variant=variant)
-    found = experiment.analyze(table, control=control)
-    effects = [
-        Effect(
-            name,
-            float(found[name].control),
-            float(found[name].treatment),
-            float(found[name].effect_size),
-            float(found[name].rel_effect_size),
-            float(found[name].rel_effect_size_ci_lower),
-            float(found[name].rel_effect_size_ci_upper),
-            float(found[name].pvalue),
+
+    def analysed(metric: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
+        experiment = tasting.Experiment({"it": metric}, variant=variant)
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what cannot be had is NaN, and told as such
+            return experiment.analyze(arrow.table(dict(columns)), control=control)["it"]
+
+    effects = []
+    for name, measure in measures.items():
+        columns = {one: np.asarray(users[one], np.float64) for one in _columns(measure)}
+        known = np.isfinite(np.column_stack(list(columns.values())).sum(axis=1))
+        missing = len(known) - int(known.sum())
+        sides = [known & (seen == side) for side in (control, treatment)]
+        found = None
+        if min(int(side.sum()) for side in sides) > 1:
+            kept = {one: column[known] for one, column in columns.items()} | {variant: seen[known]}
+            if measure.per is None:
+                metric = tasting.Mean(measure.value, measure.before)
+            else:
+                metric = tasting.RatioOfMeans(measure.value, measure.per, measure.before, measure.before_per)
+            found = analysed(metric, kept)
+
+        def had(field: str, found: Any = found) -> float:
+            return math.nan if found is None else float(getattr(found, field))
+
+        effects.append(
+            Effect(
+                name,
+                control=had("control"),
+                treatment=had("treatment"),
+                difference=had("effect_size"),
+                relative=had("rel_effect_size"),
+                low=had("rel_effect_size_ci_lower"),
+                high=had("rel_effect_size_ci_upper"),
+                p_value=had("pvalue"),
+                missing=missing,
+            )
         )
-        for name in measures
-    ]
-    counts = {name: seen.count(name) for name in names}
-    return ReadOut(effects, counts, float(found["__split__"].pvalue))
+    dealt = analysed(tasting.SampleRatio({control: 1.0, treatment: split}), {variant: seen})
+    counts = {name: int((seen == name).sum()) for name in names}
+    return ReadOut(effects, counts, float(dealt.pvalue))
+
+
+def _columns(measure: Measure) -> list[str]:
+    columns = (measure.value, measure.per, measure.before, measure.before_per)
+    return [one for one in columns if one is not None]

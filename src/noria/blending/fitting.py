@@ -39,6 +39,9 @@ TILT = 1e-6
 DECILES = 10
 
 
+Choice = Literal["auto", Kind]
+
+
 class FitConfig(Config):
     """How tallies become an alignment.
 
@@ -54,8 +57,8 @@ class FitConfig(Config):
         maturity: seconds an exposure has to be old, so that its outcome is in.
     """
 
-    aligner: Kind | Literal["auto"] = "mean"
-    by_source: dict[str, Kind | Literal["auto"]] = Field(default_factory=dict)
+    aligner: Choice = "mean"
+    by_source: dict[str, Choice] = Field(default_factory=dict)
     tick: float = Field(900.0, gt=0)
     half_life: float | None = Field(24.0, gt=0)
     shrink: float = Field(200.0, ge=0)
@@ -63,7 +66,7 @@ class FitConfig(Config):
     least_control: float = Field(1000.0, ge=0)
     maturity: float = Field(1800.0, ge=0)
 
-    def kind(self, source: str) -> Kind | Literal["auto"]:
+    def kind(self, source: str) -> Choice:
         """Of a source."""
         return self.by_source.get(source, self.aligner)
 

@@ -8,18 +8,18 @@ file is written.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from noria.blending.pages import write_results_page
+from noria.blending.pages import TITLES, write_results_page
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import ConfigError, DataError, require
 from noria.core.files import appearing, output_path, write_atomic
+from noria.core.records import json_values
 from noria.core.stats import Interval
 
 __all__ = ["Done", "Engine", "ends", "finish", "report", "results_folder"]
@@ -38,7 +38,8 @@ class Done:
 
 def finish(folder: Path, verb: str, results: Mapping[str, Any], **files: Any) -> Done:
     """Write the folder whole: results, page, and other files by name."""
-    whole = {"verb": verb, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **results}
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    whole: dict[str, Any] = json_values({"verb": verb, "made": made, **results})
     with appearing(folder) as place:
         for name, content in files.items():
             path = place / name.replace("__", ".")
@@ -75,9 +76,10 @@ def results_folder(output: str | None, verb: str) -> Path:
 
 def ends(interval: Interval | None) -> list[float | None] | None:
     """[effect, low, high] as JSON has it; None where there is no effect."""
-    if interval is None or not np.isfinite(interval.effect):
+    if interval is None or math.isnan(interval.effect):
         return None
-    return [float(x) if np.isfinite(x) else None for x in (interval.effect, interval.low, interval.high)]
+    found: list[float | None] = json_values([interval.effect, interval.low, interval.high])
+    return found
 
 
 def report(folders: Sequence[Path], output: str | None) -> Path:
@@ -94,7 +96,7 @@ def report(folders: Sequence[Path], output: str | None) -> Path:
             values = json.loads(path.read_bytes())
         except (OSError, ValueError):
             values = None
-        if not isinstance(values, dict) or "verb" not in values:
+        if not isinstance(values, dict) or values.get("verb") not in TITLES:
             raise DataError(
                 "no results are there", where=str(folder), mend="give a folder that another verb wrote"
             )

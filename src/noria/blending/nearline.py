@@ -47,6 +47,7 @@ from noria.blending.tallies import Cell, Histogram, Key, Tallies
 from noria.blending.wire import candidates_of_arrow
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import lock, write_atomic
+from noria.core.records import json_values
 
 __all__ = ["Loop", "day_share", "main"]
 
@@ -375,7 +376,7 @@ class Loop:
                     "spend": account.spend,
                     "price": account.price,
                 },
-                "returns": None if found is None else _plain(asdict(found)),
+                "returns": None if found is None else json_values(asdict(found)),
             }
         self._remember(now, snapshot, plans)
         oldest = learner.oldest or self.position
@@ -443,7 +444,7 @@ class Loop:
                     "origin": entry.origin,
                     "exposures": float(data.n.sum()),
                     "rate": float(data.a.sum() / data.n.sum()),
-                    "tenths": [_plain(asdict(one)) for one in tenths(data, entry.aligner)],
+                    "tenths": [json_values(asdict(one)) for one in tenths(data, entry.aligner)],
                 }
             )
         return found
@@ -587,15 +588,6 @@ def day_share(hours: Mapping[int, int], now: float) -> float:
         return rest / DAY
     before = by_hour[: int(hour)].sum() + by_hour[int(hour)] * part / 3600
     return float(before / by_hour.sum())
-
-
-def _plain(value: Any) -> Any:
-    """JSON values, with None for what is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # -- the process ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from noria.core.charts import Figure, number
 from noria.core.report import write_page
 
-__all__ = ["write_results_page"]
+__all__ = ["TITLES", "write_results_page"]
 
 Blocks = list[Figure | str]
 Results = Mapping[str, Any]
@@ -331,7 +331,10 @@ def _experiment(e: Mapping[str, Any]) -> Blocks:
                 "95 % from": lambda f: _percent(f["low"], sign=True),
                 "to": lambda f: _percent(f["high"], sign=True),
                 "p": "p_value",
+                "users without it": lambda f: f["missing"] or None,
             },
+            "With CUPED, what users differed in before the test is taken out. A user who lacks a figure, or its time "
+            "before, is left out of it.",
         ),
     ]
 

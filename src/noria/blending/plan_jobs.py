@@ -205,6 +205,10 @@ def solve_targets(
             )
     found = replay(log, served, size)
     places = int(np.minimum(np.diff(found.requests.start), size).sum())
+    if not places:
+        raise DataError(
+            "no candidate can be ranked", where=str(candidates), mend="give a snapshot that knows its sources"
+        )
     free = _free_value(found, [bit for bit, _ in wanted])
     goals = [_goal(bit, plan, places, free, daily_exposures) for bit, plan in wanted]
     solved = solve(found.requests, found.tables, size, goals)

@@ -265,7 +265,7 @@ def read_candidates(path: Path, *, most: int | None = None) -> CandidateLog:
         most: rows at most; the log ends with the last whole request before that.
 
     Raises:
-        DataError: no such file, no Parquet, or no candidate log.
+        DataError: no such file, no Parquet, no candidate log, or an empty one.
         MissingExtra: there is no pyarrow.
     """
     require("pyarrow", "blending")
@@ -278,6 +278,7 @@ def read_candidates(path: Path, *, most: int | None = None) -> CandidateLog:
     try:
         for file in files:
             with parquet.ParquetFile(file) as opened:
+                tables.append(opened.schema_arrow.empty_table())
                 for batch in opened.iter_batches(1 << 16):
                     tables.append(arrow.Table.from_batches([batch]))
                     rows += len(batch)
@@ -303,9 +304,13 @@ def read_candidates(path: Path, *, most: int | None = None) -> CandidateLog:
             for name, column in columns.items()
         }
     try:
-        return CandidateLog.of(columns)
+        found = CandidateLog.of(columns)
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
+    if not len(found):
+        why = f"its first request has more rows than {most:,}" if cut else "it has no rows"
+        raise DataError(why, where=str(path))
+    return found
 
 
 def _names(columns: Mapping[str, Column], name: str, rows: int = 0) -> Coded:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.core.records import json_values
+
 __all__ = ["COLORS", "PALETTE", "Figure", "Piece", "image_grid", "missing", "number", "theme"]
 
 Mode = Literal["light", "dark"]
@@ -88,7 +90,7 @@ class Figure:
             ValueError: the chart fetches its data from somewhere else.
         """
         spec = dict(chart) if isinstance(chart, Mapping) else _altair_spec(chart)
-        spec = _finite(spec)
+        spec = json_values(spec)
         spec.pop("$schema", None)
         spec.setdefault("description", f"{title}. {caption}".strip())
         rows = _data_rows(spec)
@@ -314,17 +316,6 @@ def _altair_spec(chart: Any) -> dict[str, Any]:
     with altair.theme.enable("none"):  # the page brings the theme
         spec: dict[str, Any] = chart.to_dict()
     return spec
-
-
-def _finite(value: Any) -> Any:
-    """A copy in JSON values only, with None for NaN and infinity."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _walk(value: Any) -> Iterator[dict[str, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from noria.core.errors import DataError, require
 
-__all__ = ["Record", "json_record", "json_records", "lines", "parquet_records", "read_records"]
+__all__ = ["Record", "json_record", "json_records", "json_values", "lines", "parquet_records", "read_records"]
 
 Record: TypeAlias = tuple[str, Mapping[str, Any]]
 """Where it is from (file and line or row), and its fields."""
@@ -134,3 +135,22 @@ def read_records(path: Path, what: str = "records") -> Iterator[Record]:
             mend=f"give one of {', '.join(READERS)}",
         )
     return reader(path)
+
+
+def json_values(value: Any) -> Any:
+    """A copy in JSON's own values: None for NaN and the infinities, numbers and lists for arrays and tensors.
+
+    Raises:
+        TypeError: something of another kind.
+    """
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_values(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(one) for one in value]
+    if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
+        return json_values(value.tolist())
+    raise TypeError(f"a {type(value).__name__} is no value of JSON")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -37,6 +36,7 @@ from noria.core.checkpoints import (
 )
 from noria.core.errors import CheckpointError, ConfigError, DataError, RunError
 from noria.core.files import disk_errors, inside, lock, output_path, write_all, write_atomic
+from noria.core.records import json_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +138,8 @@ class Run:
         if self._log is None:
             raise ValueError("the run is closed")
         line = (
-            json.dumps({"step": int(step)} | {name: _plain(value) for name, value in values.items()}) + "\n"
+            json.dumps({"step": int(step)} | {name: json_values(value) for name, value in values.items()})
+            + "\n"
         )
         with disk_errors(self.folder / "metrics.jsonl"):
             before = os.fstat(self._log).st_size
@@ -389,21 +390,6 @@ def _log_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         except (ValueError, TypeError, KeyError):
             raise DataError("not a metrics line", where=f"{path}:{number}", mend="remove the line") from None
         yield line + b"\n", record
-
-
-def _plain(value: Any) -> Any:
-    """A JSON value: one-element tensors become numbers, what is not finite becomes None."""
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
-        return _plain(value.tolist())
-    raise TypeError(f"cannot log a {type(value).__name__}")
 
 
 def _home(folder: Path) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from noria.core.errors import ConfigError, DataError, DivergenceError
 from noria.core.files import appearing, output_path, write_atomic
 from noria.core.models import LanguageModel, open_language_model
 from noria.core.progress import Progress
+from noria.core.records import json_values
 from noria.core.runs import (
     Run,
     check_run_folder,
@@ -136,7 +136,7 @@ def trace_responses(
     folder.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"model": model, "data": data, "settings": config.model_dump(mode="json")}
     record["traces"] = [one.to_json() for _, one in found]
-    write_atomic(folder / "trace.json", json.dumps(_plain(record), ensure_ascii=False) + "\n")
+    write_atomic(folder / "trace.json", json.dumps(json_values(record), ensure_ascii=False) + "\n")
     page = write_trace_page(
         folder / "trace.html",
         found,
@@ -374,7 +374,7 @@ def mask(
             on_batch=lambda written: task.at(written),
         )
         task.done()
-    results = _plain({"model": model, "data": data, **mask_record(found, seed)})
+    results = json_values({"model": model, "data": data, **mask_record(found, seed)})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "mask-test.json", json.dumps(results, indent=1) + "\n")
     return results, write_mask_page(folder / "mask-test.html", results)
@@ -483,7 +483,7 @@ def compare(
         for step in range(1, steps + 1)
     ]
     fields = {field for config in configs for field in config} - NOT_COMPARED
-    results = _plain(
+    results = json_values(
         {
             "runs": len(runs),
             "steps": steps,
@@ -523,15 +523,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _interval(value: Interval) -> dict[str, float | int]:
     return {"mean": value.effect, "low": value.low, "high": value.high, "n": value.n}
-
-
-def _plain(value: Any) -> Any:
-    """JSON values, with null for what is not finite."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _stem(model: str) -> str:
