@@ -82,3 +82,20 @@ def test_tallies_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numba_can_be_left_out_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NORIA_KERNELS", "numpy")
     assert scoring.kernels.__wrapped__() is None
+
+
+def test_the_score_at_a_place_is_that_of_numpys_partition() -> None:
+    from noria.blending.kernels import _largest
+
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 10, 200):
+        for scores in (
+            rng.normal(size=n),
+            rng.integers(0, 3, n).astype(float),
+            np.where(rng.random(n) < 0.3, np.inf, rng.choice([-np.inf, 0.0, 1.0], n)),
+            np.arange(n, dtype=float),
+        ):
+            before = scores.copy()
+            for size in {1, n // 2 or 1, n}:
+                assert _largest(scores, size) == np.partition(scores, n - size)[n - size]
+            np.testing.assert_array_equal(scores, before)
