@@ -274,10 +274,18 @@ def test_where_strict_and_official_part(synth: Synth, tmp_path: Path) -> None:
     assert marks_of(synth.corpus, load_predictions(tmp_path / "r.jsonl")).answers[0] == -1
 
 
-def test_lenient_replies_count_in_lenient_scores_only(synth: Synth) -> None:
+def test_lenient_answers_count_in_lenient_scores_only(synth: Synth, tmp_path: Path) -> None:
+    """Question by question: what was read strictly beside it stays, in the file, too."""
     name = synth.corpus.ids[0]
-    said = {name: replace(perfect(synth.corpus)[name], rungs={"task1": 1, "task3": 5})}
-    strict, lenient = (marks_of(synth.corpus, said, lenient=flag) for flag in (False, True))
-    assert (strict.levels[0] >= 0).all()
-    assert (strict.answers == -1).all()
+    whole = perfect(synth.corpus)[name]
+    said = replace(whole, answer_rungs={2: 5}, level_rungs=dict.fromkeys(whole.levels, 4))
+    save_predictions(tmp_path / "p.jsonl", [said])
+    (line,) = (tmp_path / "p.jsonl").read_text().splitlines()
+    assert json.loads(line)["parse"]["task1"] == 4
+    assert load_predictions(tmp_path / "p.jsonl") == {name: said}
+    strict, lenient = (marks_of(synth.corpus, {name: said}, lenient=flag) for flag in (False, True))
+    assert (strict.levels[0] == -1).all()
+    assert (lenient.levels[0] >= 0).all()
+    assert (strict.answers[:7] >= 0).tolist() == [True, False, True, True, True, True, True]
     assert (lenient.answers[:7] >= 0).all()
+    assert (strict.answers[7:] == -1).all()

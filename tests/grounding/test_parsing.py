@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.grounding.names import LETTERS, LEVELS, TRAITS
-from noria.grounding.parsing import looks_refused, read_reply
+from noria.grounding.parsing import _bare, looks_refused, read_reply
 
 WHOLE = {
     "task1": {"extraversion": "High", "openness": "Very Low"},
@@ -56,6 +57,18 @@ def test_every_rung(reply: str, rung: int) -> None:
         ('{"task3": [{"q_idx": 1, "answer": null}, {"q_idx": 2, "answer": "G"}]}', {}),
         ('{"task3": [{"q_idx": 1, "answer": "none of them"}]}', {}),
         ('{"task3": "C"}', {}),
+        ('[{"question": 2, "answer": "A"}]', {2: "A"}),  # the second, though it comes first
+        ('[{"number": "Q2", "letter": "A"}, {"number": "Q1", "choice": "C"}]', {1: "C", 2: "A"}),
+        ('[{"answer": "C"}, {"answer": "A"}]', {1: "C", 2: "A"}),
+        ('[{"answer": "A"}]', {}),  # of two questions: which?
+        ('[{"answer": "A"}, {"answer": "C"}, {"answer": "D"}]', {}),
+        ('[{"q_idx": 1, "answer": "A"}, {"q_idx": 1, "answer": "B"}, {"q_idx": 2, "answer": "A"}]', {2: "A"}),
+        (
+            '[{"q_idx": 1, "answer": "C"}, {"q_idx": 1, "answer": "(c)"}, {"q_idx": 2, "answer": "A"}]',
+            {1: "C", 2: "A"},
+        ),
+        ('{"task3": {"first": "C", "second": "A"}}', {}),
+        ('{"mood": "A", "weather": "B"}', {}),
         ("Question 1: A or B?\nQ1: A\nQ1: B\nQ2: A", {2: "A"}),
         ("I think A and then C.", {}),
         ("A dog. Because B-movies are fun.", {}),
@@ -67,9 +80,43 @@ def test_answers_in_other_shapes(reply: str, answers: dict[int, str]) -> None:
     assert read_reply(reply, numbers=[1, 2]).answers == answers
 
 
-@pytest.mark.parametrize("reply", ['{"answer": "B"}', '{"task3": "B"}', "The answer is B.", "Answer: **B**"])
+@pytest.mark.parametrize(
+    ("reply", "left"),
+    [
+        ("a<think>b</think>c", "ac"),
+        ("a<think>b</THINK>c<reasoning>d</reasoning>e", "ace"),
+        ("a</think>b", "b"),
+        ("a</think>b</think>c<think>d", "c"),
+        ("a<think>b", "a"),
+        ("a<think>b<think>c</think>d", "ad"),
+        ("a<think>b</reasoning>c", "a"),
+        ("a < think > b", "a < think > b"),
+    ],
+)
+def test_reasoning_is_left_out(reply: str, left: str) -> None:
+    assert _bare(reply) == left
+
+
+@pytest.mark.parametrize(
+    "piece", ["<think>", "[", "{", '{"a": "', "answer 1 is ", "\n1", "```", "{}", "[1,]", '"a" ', "\\ud800"]
+)
+def test_a_model_that_is_stuck_holds_nobody_up(piece: str) -> None:
+    """200,000 characters of one thing over and over take no longer than a request."""
+    began = time.process_time()
+    assert not read_reply(piece * (199_000 // len(piece)), numbers=[1, 2], traits=True)
+    assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"answer": "B"}', '{"task3": "B"}', '{"task3": [{"q_idx": 1, "answer": "B"}]}',
+        '{"task3": {"q_idx": 4, "answer": "B"}}', '{"task3": {"answer": "B"}}', "The answer is B.", "Answer: **B**",
+    ],
+)  # fmt: skip
 def test_one_question_alone_needs_no_number(reply: str) -> None:
     assert read_reply(reply, numbers=[4]).answers == {4: "B"}
+    assert read_reply('{"thought": "B"}', numbers=[4]).answers == {}
 
 
 def test_levels_in_other_shapes() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from noria.core.errors import require
 from noria.grounding.names import LETTERS, TRAITS, level_number
-from noria.grounding.predictions import letter_of, numbered
+from noria.grounding.predictions import letter_of
 
 __all__ = ["Reading", "looks_refused", "objects_in", "read_reply"]
 
@@ -76,7 +76,7 @@ def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) 
 # -- rungs 1 to 4 -----------------------------------------------------------------------------------------------------
 
 _HALF = re.compile("[\ud800-\udfff]")
-_THINKING = re.compile(r"<(think|thinking|reasoning|reflection)>.*?</\1>", re.IGNORECASE | re.DOTALL)
+_THINKING = re.compile(r"<(/?)(think|thinking|reasoning|reflection)>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:json|JSON)?\s*(.*?)```", re.DOTALL)
 _REFUSAL = re.compile(
     r"\b(?:i\s*(?:'m|’m|\s+am)\s+(?:sorry|unable|not able)|i\s+(?:can(?:no|')?t|cannot|can’t|won(?:'|’)t|will not|"
@@ -86,12 +86,23 @@ _REFUSAL = re.compile(
 
 
 def _bare(text: str) -> str:
-    """Without reasoning; an opening tag that is never closed hides all that follows it."""
-    text = _THINKING.sub("", text)
-    text = re.split(r"</(?:think|thinking|reasoning)>", text, flags=re.IGNORECASE)[
-        -1
-    ]  # the opening tag was eaten
-    return re.split(r"<(?:think|thinking|reasoning|reflection)>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    """Without reasoning: what stands between tags, before a tag that only closes, behind one that only opens.
+
+    One pass over the tags, for a model that is stuck may write thousands.
+    """
+    kept: list[str] = []
+    place, inside = 0, ""
+    for tag in _THINKING.finditer(text):
+        closes, name = bool(tag[1]), tag[2].lower()
+        if not closes and not inside:
+            kept.append(text[place : tag.start()])
+            inside = name
+        elif closes and not inside:  # the opening tag was eaten
+            kept.clear()
+            place = tag.end()
+        elif closes and inside == name:
+            place, inside = tag.end(), ""
+    return "".join(kept) if inside else "".join([*kept, text[place:]])
 
 
 def objects_in(text: str) -> Iterator[tuple[int, Any]]:
@@ -196,9 +207,11 @@ def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:
                 found.rationales[trait] = given.strip()
     if numbers:
         for number, given in _answers(named, numbers).items():
-            letter = letter_of(given, lenient=True)
-            if letter is None:
-                found.problems.append(f"question {number}: {str(given)[:40]!r} is no letter")
+            letters = {letter_of(one, lenient=True) for one in given}
+            if len(letters) > 1:
+                found.problems.append(f"question {number}: answered {len(given)} times, differently")
+            elif (letter := letters.pop()) is None:
+                found.problems.append(f"question {number}: {str(given[0])[:40]!r} is no letter")
             else:
                 found.answers[number] = letter
     return found
@@ -224,33 +237,61 @@ def _by_trait(value: Any) -> dict[str, Any]:
     return found
 
 
-def _answers(named: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, Any]:
-    """{number: answer} of those asked."""
+_NUMBERS = (
+    "q_idx",
+    "qidx",
+    "question_number",
+    "question_idx",
+    "question_id",
+    "number",
+    "question",
+    "idx",
+    "index",
+    "q",
+    "id",
+)
+"""What models call the number of a question."""
+
+
+def _answers(named: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, list[Any]]:
+    """{number: everything answered} of those asked.
+
+    Entries without numbers of their own are in the order of the questions, if there are as many; else nobody knows
+    which is which.
+    """
     given = named.get("task3", named.get("answers"))
-    if isinstance(given, list):
-        found = numbered(given)
-        # Without numbers of their own the entries are in the order of the questions.
-        own = [isinstance(entry, Mapping) and "q_idx" in entry for entry in given]
-        if not any(own) and len(given) == len(numbers):
-            found = {number: found.get(place) for place, number in enumerate(numbers, start=1)}
-    elif isinstance(given, Mapping):
-        found = _by_number(given)
-    elif given is not None and len(numbers) == 1:
-        found = {numbers[0]: given}
-    elif "answer" in named and len(numbers) == 1:
-        found = {numbers[0]: named["answer"]}
+    if given is None:
+        given = named["answer"] if "answer" in named and len(numbers) == 1 else named
+    if isinstance(given, Mapping) and "answer" not in given:
+        entries = [_entry({"q_idx": key, "answer": inner}) for key, inner in given.items()]
     else:
-        found = _by_number(named)
-    return {number: found[number] for number in numbers if found.get(number) is not None}
-
-
-def _by_number(value: Mapping[str, Any]) -> dict[int, Any]:
-    found = {}
-    for key, inner in value.items():
-        match = re.fullmatch(r"(?:q|question|qidx)?\s*_?(\d{1,3})", str(key).strip().lower())
-        if match:
-            found[int(match[1])] = inner.get("answer") if isinstance(inner, Mapping) else inner
+        entries = [_entry(entry) for entry in (given if isinstance(given, list) else [given])]
+        unnumbered = all(number is None for number, _ in entries)
+        # One answer to one question is an answer to it, whatever its number.
+        if len(entries) == len(numbers) and (unnumbered or len(numbers) == 1):
+            entries = [(number, answer) for number, (_, answer) in zip(numbers, entries, strict=True)]
+    found: dict[int, list[Any]] = {}
+    for number, answer in entries:
+        if number is not None and answer is not None and number in numbers:
+            found.setdefault(number, []).append(answer)
     return found
+
+
+def _entry(entry: Any) -> tuple[int | None, Any]:
+    """(its number, its answer) of an entry."""
+    if not isinstance(entry, Mapping):
+        return None, entry
+    number = next((n for key in _NUMBERS if (n := _number(entry.get(key))) is not None), None)
+    answer = entry.get("answer", entry.get("letter", entry.get("choice")))
+    return number, answer.get("answer") if isinstance(answer, Mapping) else answer
+
+
+def _number(given: Any) -> int | None:
+    """3 of 3, "3", "Q3", "question 3"."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    match = re.fullmatch(r"(?:q|question|q_?idx)?[\s_.#]*(\d{1,3})", str(given).strip().lower())
+    return int(match[1]) if match else None
 
 
 # -- rung 5 -----------------------------------------------------------------------------------------------------------

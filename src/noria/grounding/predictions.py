@@ -1,8 +1,8 @@
 """What models said, as JSON lines in the released format, and as arrays for scoring.
 
 One line a video: `{"video_id", "task1": {trait: level}, "task2": {trait: text}, "task3": [{"q_idx": 1, "answer": "C"}],
-"task2_judged": {trait: {dimension: 1 … 10}}}`. Ours add `"parse"`, the rungs of the parsing ladder that the replies
-were read on.
+"task2_judged": {trait: {dimension: 1 … 10}}}`. Ours add `"parse": {"task1": {trait: rung}, "task3": {number: rung}}`,
+the rungs of the parsing ladder that each was read on; one number where all are of one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from noria.grounding.scoring import Marks, Truth
 
 __all__ = ["Prediction", "letter_of", "load_predictions", "marks_of", "save_predictions", "truth_of"]
 
+N = TypeVar("N", str, int)
+
 STRICT_RUNG = 3
 """The last rung of the parsing ladder that counts as strict."""
 
@@ -48,7 +50,7 @@ class Prediction:
         rationales: {trait: text}.
         answers: {number of the question from 1: answer, as it was written}.
         judged: {trait: {dimension: score}}, where a judge has been.
-        rungs: {"task1", "task3": rung of the parsing ladder}; 1 where the file does not say.
+        level_rungs, answer_rungs: of the parsing ladder, by trait and by number; 1 where the file does not say.
     """
 
     video_id: str
@@ -56,7 +58,8 @@ class Prediction:
     rationales: Mapping[str, str] = field(default_factory=dict)
     answers: Mapping[int, Any] = field(default_factory=dict)
     judged: Mapping[str, Mapping[str, float]] | None = None
-    rungs: Mapping[str, int] = field(default_factory=dict)
+    level_rungs: Mapping[str, int] = field(default_factory=dict)
+    answer_rungs: Mapping[int, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The line of the file."""
@@ -65,13 +68,24 @@ class Prediction:
             "task1": dict(self.levels),
             "task2": dict(self.rationales),
             "task3": [{"q_idx": number, "answer": answer} for number, answer in sorted(self.answers.items())],
-            "parse": dict(self.rungs),
+            "parse": {
+                "task1": _told(self.levels, self.level_rungs),
+                "task3": _told(self.answers, self.answer_rungs),
+            },
         }
         return (
             line
             if self.judged is None
             else line | {"task2_judged": {t: dict(s) for t, s in self.judged.items()}}
         )
+
+
+def _told(said: Iterable[N], rungs: Mapping[N, int]) -> int | dict[str, int]:
+    """Rungs as the file holds them: one number where all are of one, else those that are not the first."""
+    every = {name: rungs.get(name, 1) for name in said}
+    if len(set(every.values())) <= 1:
+        return next(iter(every.values()), 1)
+    return {str(name): rung for name, rung in every.items() if rung != 1}
 
 
 def load_predictions(path: Path) -> dict[str, Prediction]:
@@ -107,15 +121,28 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
     ):
         if value is not None and not isinstance(value, kind):
             raise DataError(f"{key} is no {'mapping' if kind is dict else 'list'}", where=where)
-    rungs = record.get("parse")
+    levels = {str(t).lower(): level for t, level in (one or {}).items()}
+    answers = numbered(three or [])
+    parse = record.get("parse")
+    rungs = parse if isinstance(parse, Mapping) else {}
     return Prediction(
         name,
-        {str(t).lower(): level for t, level in (one or {}).items()},
+        levels,
         {str(t).lower(): text for t, text in (two or {}).items() if isinstance(text, str)},
-        numbered(three or []),
+        answers,
         None if judged is None else {str(t).lower(): s for t, s in judged.items() if isinstance(s, Mapping)},
-        {str(k): n for k, n in rungs.items() if isinstance(n, int)} if isinstance(rungs, Mapping) else {},
+        _rungs(levels, rungs.get("task1")),
+        _rungs(answers, rungs.get("task3")),
     )
+
+
+def _rungs(said: Iterable[N], told: object) -> dict[N, int]:
+    """The rungs that are not the first, of one number for all or of a mapping."""
+
+    def rung(name: N) -> object:
+        return told.get(str(name)) if isinstance(told, Mapping) else told
+
+    return {name: n for name in said if isinstance(n := rung(name), int) and n != 1}
 
 
 def numbered(entries: Iterable[Any]) -> dict[int, Any]:
@@ -221,9 +248,9 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
         if one is None:
             answers += [-1] * len(record.mcq_questions)
             continue
-        takes = {task: lenient or one.rungs.get(task, 1) <= STRICT_RUNG for task in ("task1", "task3")}
+        strict = 99 if lenient else STRICT_RUNG
         for m, trait in enumerate(TRAITS):
-            said = one.levels.get(trait) if takes["task1"] else None
+            said = one.levels.get(trait) if one.level_rungs.get(trait, 1) <= strict else None
             number = exact.get(said) if isinstance(said, str) else None
             if number is None:
                 number = level_number(said)
@@ -233,7 +260,8 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
         for number in range(1, len(record.mcq_questions) + 1):
-            letter = letter_of(one.answers.get(number), lenient=lenient) if takes["task3"] else None
+            given = one.answers.get(number) if one.answer_rungs.get(number, 1) <= strict else None
+            letter = letter_of(given, lenient=lenient)
             place = -1 if letter is None else LETTERS.index(letter)
             answers.append(place if place < len(record.mcq_questions[number - 1].options) else -1)
     return Marks(levels, np.array(answers, dtype=np.int64), reasoned, judged if anyone else None)

@@ -280,7 +280,7 @@ def _read(sample: Sample, reading: Reading, backs: Mapping[int, Mapping[str, str
 def assemble(samples: Sequence[Sample], ids: Sequence[str]) -> list[dict[str, Prediction]]:
     """Predictions by video; one set, or one for each order of options that was asked.
 
-    A task's rung is the worst of the replies that it was read in, so that strict scoring takes strict replies only.
+    Each level and each answer keeps the rung that it was read on, so that strict scoring takes what was read strictly.
 
     Raises:
         DataError: a sample is about none of the videos.
@@ -304,20 +304,19 @@ def _together(video: str, samples: Sequence[Sample]) -> Prediction:
     levels: dict[str, int] = {}
     rationales: dict[str, str] = {}
     answers: dict[int, str] = {}
-    rungs = {"task1": 1, "task3": 1}
-    for sample in sorted(
-        samples, key=lambda s: len(s.part)
-    ):  # a follow-up fills what the first reply left open
+    level_rungs: dict[str, int] = {}
+    answer_rungs: dict[int, int] = {}
+    # A follow-up, whose name is longer, fills what the first reply left open.
+    for sample in sorted(samples, key=lambda s: len(s.part)):
         if sample.status != "ok":
             continue
-        if sample.levels:
-            rungs["task1"] = max(rungs["task1"], sample.rung)
-        if sample.answers:
-            rungs["task3"] = max(rungs["task3"], sample.rung)
         for trait, level in sample.levels.items():
             levels.setdefault(trait, level)
+            level_rungs.setdefault(trait, sample.rung)
         for trait, text in sample.rationales.items():
             rationales.setdefault(trait, text)
         for number, letter in sample.answers.items():
             answers.setdefault(int(number), letter)
-    return Prediction(video, {t: LEVELS[n] for t, n in levels.items()}, rationales, answers, rungs=rungs)
+            answer_rungs.setdefault(int(number), sample.rung)
+    named = {t: LEVELS[n] for t, n in levels.items()}
+    return Prediction(video, named, rationales, answers, level_rungs=level_rungs, answer_rungs=answer_rungs)
