@@ -137,6 +137,19 @@ def test_material_is_quoted_and_cannot_close_its_own_quotation() -> None:
     assert request.temperature == 0
 
 
+@given(
+    st.lists(
+        st.sampled_from(["<", ">", "<<<", ">>>", "material", "Material", "mat", "erial", "\n"]), max_size=12
+    )
+)
+def test_no_text_forges_a_marker(pieces: list[str]) -> None:
+    """Not by repeating one, nor by hiding one in another: `<<<<<material` less three is `<<material` at most."""
+    said = quoted("".join(pieces)).lower()
+    assert (said.count("<<<material"), said.count("material>>>")) == (1, 1)
+    assert said.startswith("<<<material\n")
+    assert said.endswith("\nmaterial>>>")
+
+
 def test_an_empty_checklist_asks_nothing() -> None:
     model = Told(Answer("{}"))
     assert asyncio.run(ChatJudge(model, "j").verdicts(Checklist(()), [])) == []

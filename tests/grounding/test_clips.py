@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from noria.core.errors import DataError
-from noria.grounding.clips import Limits, clip_path, crop, jpeg, sample_frames, sound_of, write_clip
+from noria.grounding.clips import (
+    Limits,
+    clip_length,
+    clip_path,
+    crop,
+    jpeg,
+    sample_frames,
+    sound_of,
+    whole_file,
+    write_clip,
+)
 from tests.grounding.conftest import Synth
 
 
@@ -77,6 +87,30 @@ def test_rotation_that_the_file_asks_for_is_done(tmp_path: Path) -> None:
     assert found.shape == (64, 32, 3)
     # A quarter turn clockwise takes the left side to the top.
     assert found[:28].mean() > 150 > 50 > found[36:].mean()
+
+
+def test_what_an_edit_list_cuts_off_is_not_part_of_the_clip(tmp_path: Path) -> None:
+    """A clip that was trimmed without coding it anew: its first second is in the file, and is never shown."""
+    write_clip(tmp_path / "a.mp4", counting(8), fps=4)
+    raw = bytearray((tmp_path / "a.mp4").read_bytes())
+    place = raw.index(b"elst") + 12  # past its version and its count: duration, first time in the media, rate
+    scale = int.from_bytes(raw[raw.index(b"mdhd") + 16 : raw.index(b"mdhd") + 20], "big")
+    raw[place : place + 8] = (1000).to_bytes(4, "big") + scale.to_bytes(4, "big")
+    (tmp_path / "trimmed.mp4").write_bytes(raw)
+    found = sample_frames(tmp_path / "trimmed.mp4", 2)
+    assert found.duration == pytest.approx(1.0)
+    assert grey(found.pixels) == [5, 7]
+
+
+def test_a_file_that_is_sent_whole_is_looked_at_first(synth: Synth, tmp_path: Path) -> None:
+    path = synth.videos / synth.corpus.ids[0]
+    assert whole_file(path) == path.read_bytes()
+    assert clip_length(path) == pytest.approx(12.0, abs=0.1)
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError):
+        whole_file(tmp_path / "cut.mp4")
+    with pytest.raises(DataError, match="send frames"):
+        whole_file(path, limits=Limits(sent_bytes=1000))
 
 
 def test_sound_comes_as_wav_and_silence_as_none(synth: Synth, tmp_path: Path) -> None:

@@ -344,8 +344,49 @@ def test_a_hopeless_server_ends_the_run_early(synth: Synth, tmp_path: Path) -> N
     def respond(body: Body, n: int) -> Reply:
         return Reply(status=401)
 
-    with pytest.raises(ModelError, match=r"all of the first \d+ requests failed: auth"):
+    with pytest.raises(ModelError, match=r"all of the first \d+ samples failed, the last with auth"):
         run(synth, tmp_path, respond, protocol="per-item")
+
+
+def test_a_server_that_always_breaks_and_a_folder_without_clips_end_it_too(
+    synth: Synth, tmp_path: Path
+) -> None:
+    def broken(body: Body, n: int) -> Reply:
+        return Reply(status=500)
+
+    with pytest.raises(ModelError, match="the last with server"):
+        run(synth, tmp_path / "a", broken, protocol="per-item", server={"attempts": 1})
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ModelError, match=r"the last with clip: .*no clip of"):
+        run(synth, tmp_path / "b", lambda b, n: answer(b), protocol="per-item", videos=tmp_path / "none")
+    # What is left of a run may fail whole: it is recorded, and the run is finished.
+    run(
+        synth,
+        tmp_path / "c",
+        lambda b, n: answer(b),
+        corpus=Corpus(synth.corpus.records[:5]),
+        protocol="per-item",
+    )
+    counts, _, _ = run(synth, tmp_path / "c", broken, protocol="per-item", server={"attempts": 1})
+    assert counts == {"ok": 40, "error": 8}
+
+
+def test_a_clip_is_opened_once_for_all_who_want_it(
+    synth: Synth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noria.grounding import media
+
+    opened: list[str] = []
+    whole = media.sample_frames
+
+    def counted(path: Path, *rest: Any, **more: Any) -> Any:
+        opened.append(path.name)
+        return whole(path, *rest, **more)
+
+    monkeypatch.setattr(media, "sample_frames", counted)
+    counts, _, _ = run(synth, tmp_path, lambda b, n: answer(b), protocol="per-item")
+    assert counts == {"ok": 48}
+    assert sorted(opened) == sorted(synth.corpus.ids)
 
 
 def test_the_cost_cap_stops_what_would_pass_it(synth: Synth, tmp_path: Path) -> None:

@@ -213,12 +213,13 @@ class RuleJudge:
 
 
 _OPEN, _CLOSE = "<<<material", "material>>>"
+_FORGED = re.compile(r"<{3,}(?=material)|(?<=material)>{3,}", re.IGNORECASE)
+"""Whole runs of brackets: what is left when three of five are taken away would be a marker again."""
 
 
 def quoted(text: str) -> str:
     """Text from elsewhere between markers that it cannot forge."""
-    safe = text.replace(_OPEN, "<material").replace(_CLOSE, "material>")
-    return f"{_OPEN}\n{safe}\n{_CLOSE}"
+    return f"{_OPEN}\n{_FORGED.sub('', text)}\n{_CLOSE}"
 
 
 _FENCE = re.compile(r"^\s*```[\w-]*\s*|\s*```\s*$")

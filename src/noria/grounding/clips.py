@@ -18,14 +18,26 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError, require
 from noria.core.files import inside, write_atomic
 
-__all__ = ["Limits", "Sampled", "clip_path", "crop", "jpeg", "sample_frames", "sound_of", "write_clip"]
+__all__ = [
+    "Limits",
+    "Sampled",
+    "clip_length",
+    "clip_path",
+    "crop",
+    "jpeg",
+    "sample_frames",
+    "sound_of",
+    "whole_file",
+    "write_clip",
+]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may cost: bytes, pixels a frame, seconds of video, frames, and seconds of decoding."""
+    """What a file may cost: bytes, those of one sent whole, pixels a frame, seconds, frames, seconds of decoding."""
 
     file_bytes: int = 512 * 2**20
+    sent_bytes: int = 64 * 2**20
     pixels: int = 4096 * 4096
     video_seconds: float = 600.0
     frames: int = 100_000
@@ -107,6 +119,35 @@ def sample_frames(
     return Sampled(seconds, pixels, duration, digest)
 
 
+def clip_length(path: Path, *, limits: Limits | None = None) -> float:
+    """Of a clip, in seconds, from its packets.
+
+    Raises:
+        DataError: as of `sample_frames`.
+        MissingExtra: there is no PyAV.
+    """
+    return _extent(path, limits or Limits())[1]
+
+
+def whole_file(path: Path, *, limits: Limits | None = None) -> bytes:
+    """The bytes of a clip that is to be sent as it is, once its packets have been looked at.
+
+    Raises:
+        DataError: as of `sample_frames`, or it is larger than a request should be.
+        MissingExtra: there is no PyAV.
+    """
+    limits = limits or Limits()
+    _extent(path, limits)
+    size = path.stat().st_size
+    if size > limits.sent_bytes:
+        raise DataError(
+            f"{size:,} bytes, more than the {limits.sent_bytes:,} that are sent whole",
+            where=str(path),
+            mend="send frames",
+        )
+    return path.read_bytes()
+
+
 def _on_screen(
     path: Path, wanted: Sequence[float], side: int | None, limits: Limits
 ) -> dict[int, tuple[float, NDArray[np.uint8]]]:
@@ -163,7 +204,9 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
             raise DataError(f"frames of {stream.width}×{stream.height}", where=str(path))
         base = float(stream.time_base or Fraction(1, 90_000))
         for packet in container.demux(stream):
-            if packet.pts is None or not packet.size:
+            if (
+                packet.pts is None or not packet.size or packet.is_discard
+            ):  # cut off by an edit list: never shown
                 continue
             found.append(packet.pts * base)
             lengths.append((packet.duration or 0) * base)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ from noria.grounding.comparing import compare as compare_two
 from noria.grounding.comparing import max_t, mcnemar, rank_intervals
 from noria.grounding.corpus import Corpus, Keys, check, load_corpus, load_keys, save_corpus, statistics
 from noria.grounding.evaluation import ScoreSettings, averaged, evaluate, scored
-from noria.grounding.judge import Rubric, cases_of, judge_all, same_family
+from noria.grounding.judge import VERSION as JUDGED_BY
+from noria.grounding.judge import Rubric, Seat, cases_of, judge_all, same_family, sample_id
 from noria.grounding.media import Cinema, MediaSettings
 from noria.grounding.names import Bins, Polarity
 from noria.grounding.official import read_lines, read_truth, score_official
@@ -41,7 +43,7 @@ from noria.grounding.prompts import VERSION
 from noria.grounding.protocols import Control, Protocol, plan, strangers
 from noria.grounding.runner import Asking, run_plan
 from noria.grounding.scoring import bootstrap, cluster_weights, measures, passes, rank_gap, rates
-from noria.grounding.sources import Source, corpus_digest, open_source, read_subset
+from noria.grounding.sources import Source, corpus_digest, open_source, read_judgement, read_subset
 from noria.grounding.store import Sample, SampleStore
 from noria.grounding.world import Knobs
 
@@ -311,9 +313,7 @@ async def _answering(config: RunConfig, spent: float) -> AsyncIterator[tuple[Cha
         )
         return
     assert config.server is not None
-    budget = None if config.budget is None else Budget(config.budget)
-    if budget is not None:
-        budget.spent = spent  # what earlier processes of the run spent is spent
+    budget = None if config.budget is None else Budget(config.budget, spent=spent)
     cache = None if config.cache is None else ChatCache(config.cache)
     async with ChatClient(config.server, cache=cache, budget=budget) as client:
         yield client, config.server.in_flight
@@ -326,7 +326,12 @@ def judge(
     *,
     judges: int = 1,
     quorum: int | None = None,
+    temperature: float | None = None,
+    bins: Bins = "paper",
+    polarity: Polarity = "as_released",
     data: Path | None = None,
+    budget: float | None = None,
+    cache: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Judge the rationales of a run, in `judge-NAME` of its folder.
@@ -337,7 +342,11 @@ def judge(
         kind: of rubric.
         judges: draws of each model.
         quorum: valid verdicts an item needs; more than half by default.
+        temperature: of the judges; by default 0 for one draw, .7 for several, which at 0 would be one said again.
+        bins, polarity: of the true levels; those that the answers are scored by.
         data: folder of the annotations, if it moved.
+        budget: most that it may cost; it needs the servers' prices.
+        cache: folder of kept answers.
         quiet: say nothing.
 
     Returns:
@@ -345,46 +354,63 @@ def judge(
 
     Raises:
         ConfigError: no judge, or a run of another kind.
+        RunError: the folder holds a judgement under other settings.
     """
     if (kind == "rules") == bool(servers):
         mend = "give --url and --model, or --rubric rules"
         raise ConfigError("rules need no server, models do", where="judge", mend=mend)
-    earlier = sorted(found.parent.name for found in path.glob("judge-*/judge.json"))
-    source = open_source(path, data=data, judge=earlier[0] if earlier else None)
-    corpus = load_corpus(source.data)
-    cases = cases_of(corpus, source.sets[0])
-    draws = [""] if judges == 1 else [f"#{k}" for k in range(judges)]
-    seats = [(server.model + draw, server) for server in servers for draw in draws]
-    names = [name for name, _ in seats] or ["rules"]
-    quorum = quorum or len(names) // 2 + 1
-    label = "-".join([kind, *dict.fromkeys(server.model.rpartition("/")[2] for server in servers)])
+    source = open_source(path, data=data, judge="")
+    if not source.samples:
+        raise ConfigError("a file of predictions cannot be judged", where=str(path), mend="give a run folder")
+    cases = cases_of(load_corpus(source.data), source.sets[0], bins, polarity)
+    heat = temperature if temperature is not None else 0.7 if judges > 1 else 0.0
+    names = [f"{server.model}#{k}" if k else server.model for server in servers for k in range(judges)] or [
+        "rules"
+    ]
+    if len(set(names)) < len(names):
+        raise ConfigError("a judge sits twice", where="judge", mend="name each model once, and give --judges")
+    label = "-".join([kind, *(server.model.rpartition("/")[2] for server in servers)])
     folder = inside(path, f"judge-{label}")
+    fixed = {"rubric": kind, "bins": bins, "polarity": polarity, "temperature": heat, "prompts": JUDGED_BY}
     with lock(folder), SampleStore(folder) as store, Progress(quiet=quiet) as progress:
-        settings = {"rubric": kind, "judges": names, "quorum": quorum}
-        write_atomic(folder / "judge.json", json.dumps(settings, indent=1))
-        task = progress.task("judging", total=len(cases) * len(names), start=len(store.statuses()))
+        earlier = read_judgement(folder)
+        changed = [name for name, value in fixed.items() if earlier and earlier.get(name) != value]
+        if changed:
+            raise RunError(
+                f"the judgement in this folder has another {', '.join(changed)}",
+                where=str(folder),
+                mend="remove the folder to judge anew",
+            )
+        settings = fixed | {"judges": names, "quorum": quorum or len(names) // 2 + 1}
+        write_atomic(folder / "judge.json", json.dumps(settings, indent=1) + "\n")
+        wanted = {sample_id(case, name) for case in cases for name in names}
+        done = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
+        task = progress.task("judging", total=len(wanted), start=done)
 
         async def go() -> None:
+            purse = None if budget is None else Budget(budget, spent=store.spent())
+            kept = None if cache is None else ChatCache(cache)
             async with contextlib.AsyncExitStack() as stack:
-                clients: list[tuple[str, ChatModel | None]] = []
-                for name, server in seats:
-                    clients.append((name, await stack.enter_async_context(ChatClient(server))))
+                seats = [] if servers else [Seat("rules")]
+                for server in servers:  # one client each, so that its limits hold for all its draws together
+                    client = await stack.enter_async_context(ChatClient(server, cache=kept, budget=purse))
+                    seats += [
+                        Seat(f"{server.model}#{k}" if k else server.model, client, k, heat)
+                        for k in range(judges)
+                    ]
                 in_flight = sum(server.in_flight for server in servers) or 1
-                seated = clients or [("rules", None)]
                 await judge_all(
-                    cases, seated, kind, store, in_flight=in_flight, on_sample=lambda s: task.advance()
+                    cases, seats, kind, store, in_flight=in_flight, on_sample=lambda s: task.advance()
                 )
 
         asyncio.run(go())
         task.done()
-        counts: dict[str, int] = {}
-        for status in store.statuses().values():
-            counts[status] = counts.get(status, 0) + 1
+        counts = Counter(status for name, status in store.statuses().items() if name in wanted)
     judged = open_source(path, data=data, judge=folder.name)
     return {
-        "folder": str(folder),
+        "folder": str(path / folder.name),
         "cases": len(cases),
-        "counts": counts,
+        "counts": dict(counts),
         "agreement": dict(judged.agreement),
         "same_family": [name for name in names if same_family(name, source.settings.get("model", ""))],
     }

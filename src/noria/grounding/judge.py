@@ -37,17 +37,31 @@ from noria.core.judging import (
 )
 from noria.grounding.corpus import Corpus, Observation, Record
 from noria.grounding.cues import alike, claims_of, conflicts, cues, direction, mentions
-from noria.grounding.names import DIMENSIONS, LEVELS, TRAITS, level_number
+from noria.grounding.names import DIMENSIONS, LEVELS, TRAITS, Bins, Polarity, level_number
 from noria.grounding.parsing import objects_in
 from noria.grounding.predictions import Prediction
-from noria.grounding.prompts import evidence_text
+from noria.grounding.prompts import observation_lines
 from noria.grounding.store import Sample, SampleStore
 
-__all__ = ["Case", "Rubric", "agreement_of", "cases_of", "judge_all", "judged_by", "rubric", "rule_judge"]
+__all__ = [
+    "VERSION",
+    "Case",
+    "Rubric",
+    "Seat",
+    "agreement_of",
+    "cases_of",
+    "judge_all",
+    "judged_by",
+    "rubric",
+    "rule_judge",
+    "sample_id",
+]
 
 Rubric: TypeAlias = Literal["atomic", "graded", "rules"]
 EC, LC, GA, DA = DIMENSIONS
 MOST_CLAIMS = 6
+VERSION = "2"
+"""Raised when any word that a judge reads changes."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,21 @@ class Case:
         return f"{self.video}/{self.trait}"
 
 
-def cases_of(corpus: Corpus, predictions: Mapping[str, Prediction]) -> list[Case]:
-    """Every rationale of every video; a trait without one, or without a true level, has no case."""
+def cases_of(
+    corpus: Corpus,
+    predictions: Mapping[str, Prediction],
+    bins: Bins = "paper",
+    polarity: Polarity = "as_released",
+) -> list[Case]:
+    """Every rationale of every video; a trait without one, or without a true level, has no case.
+
+    Args:
+        corpus: whole records.
+        predictions: by video.
+        bins, polarity: of the true levels; those that the answers are scored by.
+    """
     found = []
-    for record, levels in zip(corpus, corpus.levels("official"), strict=True):
+    for record, levels in zip(corpus, corpus.levels(bins, polarity), strict=True):
         one = predictions.get(record.video_id)
         if one is None:
             continue
@@ -117,13 +142,13 @@ def _evidence(record: Record, trait: str) -> tuple[Observation, ...]:
 
 
 def rubric(case: Case) -> Checklist:
-    """The questions about a case."""
+    """The questions about a case. Words that models wrote are in the material; a question gives their numbers."""
     trait = case.trait.capitalize()
     said = "no level" if case.said is None else LEVELS[case.said]
     side = {-1: "low", 0: "medium", 1: "high"}[_side(case.true)]
     items = [
-        Item(f"ec.{n}", f"Does the text name this, in whatever words: {one.description!r}?", EC)
-        for n, one in enumerate(case.evidence)
+        Item(f"ec.{n}", f"Does the text name cue {n + 1}, in whatever words?", EC)
+        for n in range(len(case.evidence))
     ]
     items += [
         Item("lc.reason", "Does the text give at least one thing that is seen or heard as a reason?", LC),
@@ -132,8 +157,8 @@ def rubric(case: Case) -> Checklist:
     ]
     claims = claims_of(case.text)[:MOST_CLAIMS]
     items += [
-        Item(f"ga.{n}", f"Do the observations bear out this claim of the text: {claim!r}?", GA)
-        for n, claim in enumerate(claims)
+        Item(f"ga.{n}", f"Do the observations bear out claim {n + 1} of the text?", GA)
+        for n in range(len(claims))
     ]
     made_up = "Does the text claim anything seen or heard that no observation bears out?"
     some = "Does the text claim anything that is seen or heard?"
@@ -149,14 +174,25 @@ def _side(level: int) -> int:
 def subject(case: Case) -> list[Text]:
     """What a judge reads, besides the questions."""
     said = "none" if case.said is None else LEVELS[case.said]
-    return [
-        Text(f"The text, about the trait {case.trait}; the level it gives: {said}.\n{case.text}"),
-        Text(evidence_text(case.observations)),
-    ]
+    claims = claims_of(case.text)[:MOST_CLAIMS]
+    parts = [f"The text, about the trait {case.trait}; the level it gives: {said}.\n{case.text}"]
+    if claims:
+        parts.append("Claims of the text:\n" + _numbered(claims))
+    if case.evidence:
+        parts.append("Cues:\n" + _numbered([one.description for one in case.evidence]))
+    parts.append("Verified observations of the clip:\n" + observation_lines(case.observations))
+    return [Text(part) for part in parts]
+
+
+def _numbered(lines: Sequence[str]) -> str:
+    return "\n".join(f"{n}. {' '.join(line.split())}" for n, line in enumerate(lines, start=1))
 
 
 def dimensions(case: Case, checklist: Checklist, verdicts: Sequence[Verdict]) -> dict[str, float]:
-    """{dimension: 1 … 10}; a dimension without a valid verdict is left out."""
+    """{dimension: 1 … 10}; a dimension without a valid verdict is left out.
+
+    So is coverage where the reference rests on nothing that could be covered.
+    """
     found = {}
     for path, score in score_paths(checklist, verdicts).items():
         value = score.value
@@ -164,8 +200,6 @@ def dimensions(case: Case, checklist: Checklist, verdicts: Sequence[Verdict]) ->
             value = 0.5 * value + 0.5 * (case.said == case.true)
         if value is not None:
             found[path] = 1 + 9 * value
-    if EC not in checklist.paths:
-        found[EC] = 10.0 if claims_of(case.text) else 1.0  # the reference names nothing that could be missed
     return found
 
 
@@ -221,9 +255,26 @@ right way, 1-4 when it argues against the truth. Reply with JSON only: {"evidenc
 """.strip()
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A place on the panel.
+
+    Attributes:
+        name: of the judge, unique on the panel.
+        model: who sits there; None for the rules.
+        sample: which draw of the model this is.
+        temperature: of its sampling.
+    """
+
+    name: str
+    model: ChatModel | None = None
+    sample: int = 0
+    temperature: float = 0.0
+
+
 async def judge_all(
     cases: Sequence[Case],
-    models: Sequence[tuple[str, ChatModel | None]],
+    seats: Sequence[Seat],
     kind: Rubric,
     store: SampleStore,
     *,
@@ -234,19 +285,18 @@ async def judge_all(
 
     Args:
         cases: what is judged.
-        models: (name, model) of each judge; the model is None for `rules`.
+        seats: the panel.
         kind: of rubric.
         store: where what came of it is kept; what ended in an error is asked again.
         in_flight: cases under way at once.
         on_sample: told of each.
     """
     done = {name for name, status in store.statuses().items() if status != "error"}
-    pairs = [(case, n, *judge) for case in cases for n, judge in enumerate(models)]
-    todo = iter([(case, name, n, model) for case, n, name, model in pairs if f"{case.id}/{name}" not in done])
+    todo = iter([(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in done])
 
     async def work() -> None:
-        for case, name, number, model in todo:
-            sample = await _one(case, name, number, model, kind)
+        for case, seat in todo:
+            sample = await _one(case, seat, kind)
             store.put(sample)
             if on_sample:
                 on_sample(sample)
@@ -256,17 +306,22 @@ async def judge_all(
             group.create_task(work())
 
 
-async def _one(case: Case, name: str, number: int, model: ChatModel | None, kind: Rubric) -> Sample:
-    blank = Sample(f"{case.id}/{name}", case.video, f"{case.trait}/{name}", "error")
+def sample_id(case: Case, judge: str) -> str:
+    """Of what a judge says about a case."""
+    return f"{case.id}/{judge}"
+
+
+async def _one(case: Case, seat: Seat, kind: Rubric) -> Sample:
+    blank = Sample(sample_id(case, seat.name), case.video, f"{case.trait}/{seat.name}", "error")
     if kind == "graded":
-        assert model is not None
-        return await _graded(case, number, model, blank)
+        return await _graded(case, seat, blank)
     checklist = rubric(case)
-    if model is None:
-        verdicts = rule_judge(case, name).decide(checklist, [])
+    if seat.model is None:
+        verdicts = rule_judge(case, seat.name).decide(checklist, [])
     else:
-        recorder = _Recorder(model)
-        verdicts = await ChatJudge(recorder, name, sample=number).verdicts(checklist, subject(case))
+        recorder = _Recorder(seat.model)
+        judge = ChatJudge(recorder, seat.name, temperature=seat.temperature, sample=seat.sample)
+        verdicts = await judge.verdicts(checklist, subject(case))
         blank = _noted(blank, recorder.outcome)
     answers: dict[str, str] = {v.item: v.value for v in verdicts if v.value != "invalid"}
     if blank.error or blank.status == "refused":
@@ -309,16 +364,17 @@ def _noted(blank: Sample, outcome: Outcome | None) -> Sample:
     return replace(blank, error=outcome.kind, problems=[outcome.message])
 
 
-async def _graded(case: Case, number: int, model: ChatModel, blank: Sample) -> Sample:
+async def _graded(case: Case, seat: Seat, blank: Sample) -> Sample:
+    assert seat.model is not None
     reference = f"The true level: {LEVELS[case.true]}. The reference: {case.reference}"
     parts = [*(part.text for part in subject(case)), reference]
     request = ChatRequest(
         (system(GRADES), user("\n\n".join(quoted(part) for part in parts))),
-        temperature=0.0,
+        temperature=seat.temperature,
         max_tokens=512,
-        sample=number,
+        sample=seat.sample,
     )
-    outcome = await model.ask(request)
+    outcome = await seat.model.ask(request)
     sample = _noted(blank, outcome)
     if not isinstance(outcome, Answer):
         return sample
@@ -338,13 +394,25 @@ async def _graded(case: Case, number: int, model: ChatModel, blank: Sample) -> S
 
 
 def judged_by(
-    cases: Sequence[Case], samples: Iterable[Sample], kind: Rubric, *, quorum: int = 1
+    cases: Sequence[Case],
+    samples: Iterable[Sample],
+    kind: Rubric,
+    *,
+    panel: Sequence[str] | None = None,
+    quorum: int = 1,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """{video: {trait: {dimension: 1 … 10}}}: the panel's verdict on each item, or its mean grade.
 
     A trait whose judges all failed is left out; so is a dimension without a valid verdict.
+
+    Args:
+        cases: what was judged.
+        samples: what came of it.
+        kind: of rubric.
+        panel: names of the judges that count; all by default.
+        quorum: valid verdicts that an item needs.
     """
-    rows = _rows(samples)
+    rows = _rows(samples, panel)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for case in cases:
         judges = rows.get(case.id, {})
@@ -363,9 +431,11 @@ def judged_by(
     return found
 
 
-def agreement_of(cases: Sequence[Case], samples: Iterable[Sample], kind: Rubric) -> dict[str, float | None]:
+def agreement_of(
+    cases: Sequence[Case], samples: Iterable[Sample], kind: Rubric, *, panel: Sequence[str] | None = None
+) -> dict[str, float | None]:
     """Krippendorff's alpha of the judges: over all yes/no items, or over the grades of each dimension."""
-    rows = _rows(samples)
+    rows = _rows(samples, panel)
     names = sorted({name for judges in rows.values() for name in judges})
     if len(names) < 2:
         return {}
@@ -389,12 +459,12 @@ def agreement_of(cases: Sequence[Case], samples: Iterable[Sample], kind: Rubric)
     return {"items": krippendorff_alpha(np.array(table), "nominal")}
 
 
-def _rows(samples: Iterable[Sample]) -> dict[str, dict[str, Sample]]:
-    """{case: {judge: sample}} of what was read."""
+def _rows(samples: Iterable[Sample], panel: Sequence[str] | None) -> dict[str, dict[str, Sample]]:
+    """{case: {judge: sample}} of what was read, of those on the panel."""
     rows: dict[str, dict[str, Sample]] = {}
     for sample in samples:
         trait, _, judge = sample.part.partition("/")
-        if sample.status == "ok":
+        if sample.status == "ok" and (panel is None or judge in panel):
             rows.setdefault(f"{sample.video}/{trait}", {})[judge] = sample
     return rows
 

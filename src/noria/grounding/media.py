@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,10 +12,19 @@ from typing import Literal
 
 import numpy as np
 
-from noria.core.chat import Audio, Clip, Frame, Image, Part, Video
+from noria.core.chat import Audio, Clip, Frame, Image, Part, Text, Video
 from noria.core.config import Config
 from noria.core.errors import DataError
-from noria.grounding.clips import Sampled, clip_path, crop, jpeg, sample_frames, sound_of
+from noria.grounding.clips import (
+    Sampled,
+    clip_length,
+    clip_path,
+    crop,
+    jpeg,
+    sample_frames,
+    sound_of,
+    whole_file,
+)
 from noria.grounding.corpus import Record
 from noria.grounding.prompts import evidence_text
 from noria.grounding.protocols import Control
@@ -91,7 +101,7 @@ class Cinema:
         Raises:
             DataError: the clip is not there, or cannot be used.
         """
-        key = _key(video, control, question)
+        key = self.key(video, control, question)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -105,7 +115,15 @@ class Cinema:
 
     def has(self, video: str, control: Control, question: str = "") -> bool:
         """Whether showing it needs no decoding."""
-        return control in ("blind", "transcript", "oracle") or _key(video, control, question) in self._kept
+        if control in ("blind", "transcript", "oracle"):
+            return True
+        with self._lock:
+            return self.key(video, control, question) in self._kept
+
+    @staticmethod
+    def key(video: str, control: Control, question: str = "") -> tuple[str, str]:
+        """Of what is shown: questions share it, but for `cropped-box`."""
+        return video, f"{control} {question}" if control == "cropped-box" else control
 
     def duration(self, video: str) -> float:
         """Of a clip, in seconds.
@@ -113,7 +131,7 @@ class Cinema:
         Raises:
             DataError: the clip is not there, or cannot be used.
         """
-        return sample_frames(self._path(self.records[video]), 1, side=32).duration
+        return clip_length(self._path(self.records[video]))
 
     def _make(self, video: str, control: Control, question: str) -> Shown:
         record = self.records[video]
@@ -122,8 +140,6 @@ class Cinema:
         if control == "transcript":
             return Shown((), record.transcription)
         if control == "oracle":
-            from noria.core.chat import Text
-
             return Shown((Text(evidence_text(record.observations)),), record.transcription)
         path = self._path(self.records[self.strangers[video]] if control == "shuffled" else record)
         if control == "cropped-box":
@@ -132,9 +148,7 @@ class Cinema:
         notes: list[str] = []
         digest = ""
         if self.settings.send == "video" and control in ("none", "shuffled"):
-            data = path.read_bytes()
-            import hashlib
-
+            data = whole_file(path)
             digest = hashlib.sha256(data).hexdigest()
             parts.append(Clip(data, media_type="video/webm" if path.suffix == ".webm" else "video/mp4"))
         else:
@@ -180,7 +194,3 @@ class Cinema:
         part = crop(sampled.pixels, boxes[0])
         image = Image(jpeg(part[0], quality=self.settings.quality))
         return Shown((Video((Frame(image, sampled.seconds[0]),)),), record.transcription, sampled.digest)
-
-
-def _key(video: str, control: Control, question: str) -> tuple[str, str]:
-    return video, f"{control} {question}" if control == "cropped-box" else control

@@ -10,7 +10,7 @@ from noria.core.judging import quoted
 from noria.grounding.corpus import Observation, Question
 from noria.grounding.names import LEVELS, TRAITS
 
-__all__ = ["SYSTEM", "VERSION", "ask", "evidence_text", "question_text"]
+__all__ = ["SYSTEM", "VERSION", "ask", "evidence_text", "observation_lines", "question_text"]
 
 VERSION = "1"
 """Raised when any word changes: replies to other words are another experiment."""
@@ -89,8 +89,8 @@ def question_text(number: int, question: Question) -> str:
     return f"Question {number} [{question.category}]: {question.question}\n{options}"
 
 
-def evidence_text(observations: Sequence[Observation]) -> str:
-    """Observations as words, for who may read them in the place of frames."""
+def observation_lines(observations: Sequence[Observation]) -> str:
+    """Observations as words, a line each: kind, span, what, and the first four boxes."""
     lines = []
     for one in observations:
         boxes = "; ".join(
@@ -101,4 +101,9 @@ def evidence_text(observations: Sequence[Observation]) -> str:
             f"- {one.dimension}, {one.start_time:.1f}s - {one.end_time:.1f}s: {one.description}"
             + (f" ({boxes})" if boxes else "")
         )
-    return "Verified observations of the clip:\n" + quoted("\n".join(lines))
+    return "\n".join(lines)
+
+
+def evidence_text(observations: Sequence[Observation]) -> str:
+    """Observations for who may read them in the place of frames."""
+    return "Verified observations of the clip:\n" + quoted(observation_lines(observations))

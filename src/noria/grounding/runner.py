@@ -8,7 +8,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from noria.core.chat import (
     Answer,
@@ -34,8 +34,8 @@ from noria.grounding.store import Sample, SampleStore, Status
 
 __all__ = ["Asking", "assemble", "run_plan"]
 
-HOPELESS = ("auth", "not_found", "quota", "request", "connection")
-"""Failures that, when everything so far ended in them, the rest would end in, too."""
+ENOUGH = 16
+"""First samples after which a run ends, when all of them failed: the rest would fail, too."""
 
 
 @dataclass(frozen=True)
@@ -89,36 +89,30 @@ async def run_plan(
         How many samples of the plan are in each state.
 
     Raises:
-        ModelError: the first requests all fail for a reason that the others would share.
+        ModelError: the first samples all end in an error.
     """
     questions = {record.video_id: record.mcq_questions for record in corpus}
     done = store.statuses()
-    run = _Run(questions, model, cinema, store, asking, done, on_sample)
+    run = _Run(questions, model, cinema, store, asking, done, on_sample, min(ENOUGH, 2 * in_flight))
     chains: Iterator[Chain] = iter(plan)
 
     async def work() -> None:
         for chain in chains:
             await run.chain(chain)
-            if run.hopeless(2 * in_flight):
+            if run.hopeless:
                 return
 
     async with asyncio.TaskGroup() as group:
         for _ in range(max(1, min(in_flight, len(plan)))):
             group.create_task(work())
-    if run.hopeless(2 * in_flight) and not _finished(plan, store):
-        kind, message = run.first_failure
+    if run.hopeless and any(step.id not in run.done for chain in plan for step in chain):
         raise ModelError(
-            f"all of the first {run.asked} requests failed: {kind}: {message}",
+            f"all of the first {run.asked} samples failed, the last with {run.failure}",
             where="run",
-            mend="mend the server or its settings, and run the same command again",
+            mend="mend the server, the clips or the settings, and run the same command again",
         )
     now = store.statuses()
     return Counter(now[step.id] for chain in plan for step in chain if step.id in now)
-
-
-def _finished(plan: Sequence[Chain], store: SampleStore) -> bool:
-    known = store.statuses()
-    return all(step.id in known for chain in plan for step in chain)
 
 
 @dataclass
@@ -130,12 +124,16 @@ class _Run:
     asking: Asking
     done: dict[str, Status]
     on_sample: Callable[[Sample], None] | None
+    enough: int
     asked: int = 0
     failed: int = 0
-    first_failure: tuple[str, str] = ("", "")
+    failure: str = ""
+    opening: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
 
-    def hopeless(self, many: int) -> bool:
-        return self.asked >= min(many, 16) and self.failed == self.asked
+    @property
+    def hopeless(self) -> bool:
+        """Whether enough was tried, and nothing worked."""
+        return self.asked >= self.enough and self.failed == self.asked
 
     def settled(self, identifier: str) -> bool:
         status = self.done.get(identifier)
@@ -160,19 +158,20 @@ class _Run:
         """Ask it, and write down what became of it."""
         blank = Sample(step.id, step.video, step.part, "error")
         try:
-            if self.cinema.has(step.video, self.asking.control, self.stem(step)):
-                request, backs, blank = self._request(step, before, own, blank)
-            else:  # decoding would hold up everyone else
-                request, backs, blank = await asyncio.to_thread(self._request, step, before, own, blank)
+            await self.open(step)
+            request, backs, blank = self._request(step, before, own, blank)
         except NoriaError as error:
             return self._keep(replace(blank, error="clip", problems=[str(error)]))
-        outcome = await self.model.ask(request)
-        sample = _judged(blank, outcome, step, backs)
-        self.asked += 1
-        if isinstance(outcome, Failure) and outcome.kind in HOPELESS:
-            self.failed += 1
-            self.first_failure = outcome.kind, outcome.message
-        return self._keep(sample)
+        return self._keep(_judged(blank, await self.model.ask(request), step, backs))
+
+    async def open(self, step: Step) -> None:
+        """Have the clip ready: once, whoever else wants it, and in a thread, for decoding would hold up everyone."""
+        about = step.video, self.asking.control, self.stem(step)
+        if self.cinema.has(*about):
+            return
+        async with self.opening.setdefault(self.cinema.key(*about), asyncio.Lock()):
+            if not self.cinema.has(*about):
+                await asyncio.to_thread(self.cinema.show, *about)
 
     def stem(self, step: Step) -> str:
         """Of the question that a step asks alone; empty where it asks several or none."""
@@ -180,6 +179,10 @@ class _Run:
 
     def _keep(self, sample: Sample) -> Sample:
         self.store.put(sample)
+        self.asked += 1
+        if sample.status == "error":
+            self.failed += 1
+            self.failure = f"{sample.error}: {sample.problems[-1] if sample.problems else ''}"
         self.done[sample.id] = sample.status
         if self.on_sample:
             self.on_sample(sample)

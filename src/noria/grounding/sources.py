@@ -36,6 +36,7 @@ class Source:
         samples: of a run; empty for a file.
         settings: of a run; empty for a file.
         judged: name of the judgement that is in the predictions, if any.
+        judgement: its settings; empty where it came with a file.
         agreement: of its judges.
     """
 
@@ -48,6 +49,7 @@ class Source:
     samples: tuple[Sample, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     judged: str = ""
+    judgement: Mapping[str, Any] = field(default_factory=dict)
     agreement: Mapping[str, float | None] = field(default_factory=dict)
 
     def scored(
@@ -69,7 +71,7 @@ def open_source(
     Args:
         path: of either.
         data: folder of the annotations; a run knows its own.
-        judge: which judgement of a run to take; the only one by default.
+        judge: which judgement of a run to take; the only one by default, none for "".
         name: for tables; the run's model and control, or the file's name, by default.
 
     Raises:
@@ -113,19 +115,33 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
     rated = any(step.rate for chain in chains for step in chain)
     sets = assemble(samples, corpus.ids)
     chosen = _judgement(folder, judge)
+    judgement: dict[str, Any] = {}
     agreement: dict[str, float | None] = {}
     if chosen:
-        sets, agreement = _with_judgement(folder / chosen, corpus, sets)
+        judgement = read_judgement(folder / chosen)
+        sets, agreement = _with_judgement(folder / chosen, judgement, corpus, sets)
     label = (
         settings["model"] if settings["control"] == "none" else f"{settings['model']} ({settings['control']})"
     )
     return Source(
-        name or label, folder, home, tuple(sets), asked, rated, tuple(samples), settings, chosen, agreement
+        name or label,
+        folder,
+        home,
+        tuple(sets),
+        asked,
+        rated,
+        tuple(samples),
+        settings,
+        chosen,
+        judgement,
+        agreement,
     )
 
 
 def _judgement(folder: Path, wanted: str | None) -> str:
-    """The name of the judgement's folder; empty where there is none."""
+    """The name of the judgement's folder; empty where there is none, or none is wanted."""
+    if wanted == "":
+        return ""
     there = sorted(path.parent.name for path in folder.glob("judge-*/judge.json"))
     if wanted is None:
         if len(there) > 1:
@@ -142,15 +158,33 @@ def _judgement(folder: Path, wanted: str | None) -> str:
     )
 
 
+def read_judgement(folder: Path) -> dict[str, Any]:
+    """The settings of a judgement; empty where there is none.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    path = folder / "judge.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not {"rubric", "judges", "quorum"} <= set(found):
+        raise DataError("not a judgement's settings", where=str(path), mend="judge again")
+    return found
+
+
 def _with_judgement(
-    folder: Path, corpus: Corpus, sets: list[dict[str, Prediction]]
+    folder: Path, settings: Mapping[str, Any], corpus: Corpus, sets: list[dict[str, Prediction]]
 ) -> tuple[list[dict[str, Prediction]], dict[str, float | None]]:
-    settings = json.loads((folder / "judge.json").read_bytes())
     kind: Rubric = settings["rubric"]
+    panel: list[str] = settings["judges"]
     samples = read_samples(folder)
-    cases = cases_of(corpus, sets[0])
-    judged = judged_by(cases, samples, kind, quorum=settings["quorum"])
-    agreement = agreement_of(cases, samples, kind)
+    cases = cases_of(corpus, sets[0], settings.get("bins", "paper"), settings.get("polarity", "as_released"))
+    judged = judged_by(cases, samples, kind, panel=panel, quorum=settings["quorum"])
+    agreement = agreement_of(cases, samples, kind, panel=panel)
     return [
         {name: replace(one, judged=judged.get(name, {})) for name, one in rows.items()} for rows in sets
     ], agreement

@@ -26,13 +26,14 @@ class Budget:
 
     Args:
         limit: in the currency of the prices.
+        spent: what is spent of it already, by earlier processes of the same work.
     """
 
-    def __init__(self, limit: float) -> None:
+    def __init__(self, limit: float, *, spent: float = 0.0) -> None:
         if not 0 <= limit < math.inf:
             raise ConfigError(f"a budget of {limit}", where="budget", mend="give a number of at least 0")
         self.limit = limit
-        self.spent = 0.0
+        self.spent = spent
         self.aside = 0.0
 
     @property
