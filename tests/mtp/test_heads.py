@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, ModelError
-from noria.mtp.chain import align, causal_mask
+from noria.mtp.chain import align, visible
 from noria.mtp.decoder import Decoder, Request
 from noria.mtp.drafter import HeadDrafter
 from noria.mtp.heads import MTPHead
@@ -62,13 +62,47 @@ def test_alignment_refuses_what_does_not_fit() -> None:
 
 
 def test_a_document_sees_itself_up_to_here() -> None:
-    mask = causal_mask(torch.tensor([[0, 0, 1, 1]]), torch.float32)[0, 0]
-    assert (mask == 0).tolist() == [
+    segments = torch.tensor([[0, 0, 1, 1]])
+    whole = visible(segments, 0, 4)[0, 0]
+    assert whole.tolist() == [
         [True, False, False, False],
         [True, True, False, False],
         [False, False, True, False],
         [False, False, True, True],
     ]
+    assert torch.equal(visible(segments, 1, 3)[0, 0], whole[1:3, :3])
+
+
+@pytest.mark.parametrize("attention", ["ttt", "parallel"])
+def test_long_rows_are_attended_to_in_blocks_without_keeping_their_weights(
+    attention: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("qwen3")
+    head = MTPHead.fresh(model, seed=1)
+    tokens, n = text_of(2, 50), 50
+    segments = torch.cat([torch.full((2, 20), 3), torch.full((2, 22), 5), torch.full((2, 8), -1)], 1)
+    hidden = torch.randn(2, n, model.config.hidden_size, generator=torch.Generator().manual_seed(0))
+
+    def run() -> tuple[Tensor, list[Tensor], int]:
+        kept: list[int] = []
+
+        def pack(x: Tensor) -> Tensor:
+            kept.append(x.shape[-1] if x.ndim > 3 else 0)
+            return x
+
+        head.zero_grad()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            out = head(hidden, tokens, steps=3, segments=segments, chain_attention=attention)
+        out.square().sum().backward()
+        return out.detach(), [p.grad.clone() for p in head.parameters() if p.grad is not None], max(kept)
+
+    out, grads, widest = run()
+    assert widest >= n  # weights, or the mask
+    monkeypatch.setattr("noria.mtp.chain.BLOCK", 16)
+    blocked, again, narrow = run()
+    torch.testing.assert_close(blocked, out, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(again, grads, rtol=1e-3, atol=1e-4)
+    assert narrow < n
 
 
 # -- training computes what drafting computes -----------------------------------------------------------------------

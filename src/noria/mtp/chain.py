@@ -16,14 +16,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, Cache
 
 from noria.core.errors import DataError
 
-__all__ = ["ATTENTION", "Aligned", "ChainCache", "align", "causal_mask", "shifted"]
+__all__ = ["ATTENTION", "Aligned", "ChainCache", "align", "shifted", "visible"]
 
 ATTENTION = "noria_chain"
 """The name of the attention below in a configuration's `_attn_implementation`."""
+BLOCK = 1024
+"""Queries of a forced chain that are attended for at once: weights of [heads, 1024, n] a row, not [heads, n, n]."""
 
 
 class Aligned(NamedTuple):
@@ -90,14 +94,11 @@ def shifted(x: Tensor, by: int) -> Tensor:
     return x[:, index]
 
 
-def causal_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [rows, 1, n, n]: a token sees itself and what came before it in its document."""
-    n = segments.shape[1]
-    visible = (segments[:, :, None] == segments[:, None]) & torch.ones(
-        n, n, dtype=torch.bool, device=segments.device
-    ).tril()
-    zeros = torch.zeros(visible.shape, dtype=dtype, device=segments.device)
-    return zeros.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
+def visible(segments: Tensor, begin: int, end: int) -> Tensor:
+    """Mask [rows, 1, end − begin, end]: tokens begin … end−1 see themselves and what came before in their document."""
+    index = torch.arange(end, device=segments.device)
+    same = segments[:, begin:end, None] == segments[:, None, :end]
+    return (same & (index[begin:, None] >= index))[:, None]
 
 
 class ChainCache(Cache):  # type: ignore[misc]
@@ -131,14 +132,12 @@ def _attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of [rows, heads, n, dim] over keys that may be those of several steps.
-
-    The mask covers the keys of the first step. Where there are as many more keys as queries, once or several times,
-    these are later steps', and a query sees the one of its own root. In all other cases it is plain attention.
-    """
-    n, covered = query.shape[2], key.shape[2] if attention_mask is None else attention_mask.shape[-1]
-    if covered == key.shape[2]:
-        out = torch.nn.functional.scaled_dot_product_attention(
+    """Attention of [rows, heads, n, dim]: a mask of two dimensions is the segments [rows, n] of a forced chain."""
+    if attention_mask is not None and attention_mask.ndim == 2:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        out = _forced(query, key, value, attention_mask, scale)
+    else:
+        out = scaled_dot_product_attention(
             query,
             key,
             value,
@@ -147,21 +146,63 @@ def _attention(
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        return out.transpose(1, 2).contiguous(), None
-    if covered != n or key.shape[2] % n or attention_mask is None:
-        raise DataError(f"a mask of {covered} for {key.shape[2]} keys and {n} queries")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rows, heads, _n, dim = query.shape
-    shared, later = key.shape[1], key.shape[2] // n - 1
-    q = query.view(rows, shared, heads // shared, n, dim) * scale
-    own_key = key[:, :, n:].view(rows, shared, later, n, dim)
-    own_value = value[:, :, n:].view(rows, shared, later, n, value.shape[-1])
-    first = q @ key[:, :, None, :n].transpose(-1, -2) + attention_mask[:, :, None]
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _forced(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scale: float) -> Tensor:
+    """Attention of all roots at once, in blocks of queries whose weights are not kept but computed again backwards.
+
+    Where there are more keys than queries, they are those of several steps, one step's n behind the other's: a query
+    sees the first step's up to its own root, and of each later step its own root's.
+    """
+    n = query.shape[2]
+    steps, rest = divmod(key.shape[2], n)
+    if rest or segments.shape[-1] != n:
+        raise DataError(f"segments of {segments.shape[-1]} for {key.shape[2]} keys and {n} queries")
+    own_key, own_value = (x.view(*x.shape[:2], steps, n, -1)[:, :, 1:] for x in (key, value))
+    found = []
+    for begin in range(0, n, BLOCK):
+        end = min(begin + BLOCK, n)
+        block = (
+            query[:, :, begin:end],
+            key[:, :, :end],
+            value[:, :, :end],
+            segments[:, :end],
+            own_key[:, :, :, begin:end],
+            own_value[:, :, :, begin:end],
+            scale,
+        )
+        found.append(_block(*block) if n <= BLOCK else checkpoint(_block, *block, use_reentrant=False))
+    return torch.cat(found, 2)
+
+
+def _block(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Tensor,
+    own_key: Tensor,
+    own_value: Tensor,
+    scale: float,
+) -> Tensor:
+    """[rows, heads, m, dim]: softmax over keys [rows, shared, k, dim] and own ones [rows, shared, later, m, dim].
+
+    The m queries are of the last of the k segments [rows, k].
+    """
+    rows, heads, m, _dim = query.shape
+    shared, earlier = key.shape[1:3]
+    mask = visible(segments, earlier - m, earlier)
+    if not own_key.shape[2]:
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale, enable_gqa=heads != shared
+        )
+    q = query.view(rows, shared, heads // shared, m, -1) * scale
+    first = (q @ key[:, :, None].transpose(-1, -2)).masked_fill(~mask[:, :, None], -torch.inf)
     own = torch.einsum("bhgnd,bhsnd->bhgns", q, own_key)
     weights = torch.cat([first, own], -1).softmax(-1, dtype=torch.float32).to(value.dtype)
-    out = weights[..., :n] @ value[:, :, None, :n]
-    out = out + torch.einsum("bhgns,bhsnd->bhgnd", weights[..., n:], own_value)
-    return out.reshape(rows, heads, n, -1).transpose(1, 2).contiguous(), None
+    out = weights[..., :earlier] @ value[:, :, None]
+    out = out + torch.einsum("bhgns,bhsnd->bhgnd", weights[..., earlier:], own_value)
+    return out.reshape(rows, heads, m, -1)
 
 
 AttentionInterface.register(ATTENTION, _attention)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, ModelError
-from noria.mtp.chain import ATTENTION, ChainCache, causal_mask, shifted
+from noria.mtp.chain import ATTENTION, ChainCache, shifted
 from noria.mtp.data import Rows
 from noria.mtp.layouts import Layout, layout_of
 from noria.mtp.names import ChainAttention
@@ -184,14 +184,13 @@ class MTPHead(nn.Module):
         segments = torch.zeros_like(tokens) if segments is None else segments
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        mask = causal_mask(segments, hidden.dtype)
         cache = ChainCache() if attention == "ttt" else None
         states, state = [], hidden
         for step in range(steps):
             embedding = self.embedding(shifted(tokens, step + 1))
             if self.layout.zero_first and step == 0:
                 embedding = embedding.masked_fill((positions == 0)[..., None], 0.0)
-            state, normed = self.advance(step, embedding, state, positions + step, mask, cache)
+            state, normed = self.advance(step, embedding, state, positions + step, segments, cache)
             states.append(normed)
         return torch.stack(states, dim=2)
 
@@ -205,7 +204,7 @@ class MTPHead(nn.Module):
             embedding: of the tokens read [rows, n, width].
             state: of the step before [rows, n, width].
             positions: for the rotary embedding [rows, n].
-            mask: additive.
+            mask: the segments of a forced chain [rows, n], or a mask as attention takes it.
             cache: keys and values, or None.
 
         Returns:
