@@ -61,6 +61,9 @@ def noria() -> None:
 @click.option(
     "--annotations", type=click.Path(path_type=Path), help="MM-OCEAN's records, for noria.grounding."
 )
+@click.option(
+    "--table", type=click.Path(path_type=Path), help="A published table of models' scores, for noria.routing."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes (default: one a core).")
 @click.option("--json", "as_json", is_flag=True, help="Print evidence.json instead of the table.")
 def prove(
@@ -70,6 +73,7 @@ def prove(
     out: Path | None,
     data: Path | None,
     annotations: Path | None,
+    table: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -83,7 +87,7 @@ def prove(
         out=out,
         data=data or Path(".data"),
         workers=workers,
-        given={} if annotations is None else {"annotations": annotations},
+        given={k: v for k, v in {"annotations": annotations, "table": table}.items() if v is not None},
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))

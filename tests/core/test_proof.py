@@ -254,6 +254,20 @@ def test_changed_code_measures_anew(tmp_path, toy, monkeypatch):
     assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 12
 
 
+def test_code_is_that_of_integrations_and_bridges_too(tmp_path, monkeypatch):
+    for name in ("core/trl.py", "toy/arms.py", "toy/integrations/trl.py", "toy/proof.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    monkeypatch.setattr(proof, "__file__", str(tmp_path / "core" / "proof.py"))
+    before = proof._code("toy")
+    for name in ("core/trl.py", "toy/arms.py", "toy/integrations/trl.py"):
+        (tmp_path / name).write_text("two")
+        before, after = proof._code("toy"), before
+        assert before != after
+    (tmp_path / "toy/proof.py").write_text("two")
+    assert proof._code("toy") == before
+
+
 def test_a_crash_in_a_later_proof_leaves_the_earlier_ones_report(tmp_path, toy):
     with pytest.raises(ZeroDivisionError, match="a fault"):
         run(tmp_path, "toy", "crashing")

@@ -331,7 +331,19 @@ def test_a_group_number_used_by_two_data_sets_is_two_groups() -> None:
     assert torch.equal(same, apart)
 
 
+def test_a_component_that_earns_nothing_keeps_no_group_alive() -> None:
+    rewards = torch.tensor([[1.0, 1.0, 0.1], [1.0, 1.0, 0.9], [1.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
+    group, sets = torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.long)
+    free = {n: c.model_copy(update={"weight": 0.0 if n == "thrift" else 1.0}) for n, c in EQUAL.items()}
+    done = run(rewards, group, sets, "no_variance", components=free)
+    assert done.alive.tolist() == [False, False, True, True]
+    alone = run(rewards[2:], group[2:], sets[2:], "no_variance", components=free)
+    assert torch.equal(done.advantages[2:], alone.advantages)
+
+
 def test_shapes_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="components"):
+        run(torch.zeros(4, 3), torch.zeros(4).long(), torch.zeros(5).long(), "recal")
     with pytest.raises(ValueError, match="components"):
         run(torch.zeros(4, 2), torch.zeros(4), torch.zeros(4), "recal")
     with pytest.raises(ValueError, match="lengths"):

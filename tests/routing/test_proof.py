@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 
 from noria.core.chat import Answer, ChatRequest
 from noria.core.errors import ConfigError
+from noria.core.progress import Progress
+from noria.core.proof import ProofContext, prove
 from noria.routing.arms import CONDITIONS, ESTIMATORS, disturbance, run_gradients, run_record, run_training
 from noria.routing.bench import by_components, by_rows, published_area, routers
 from noria.routing.calibration import PRESETS, calibrate, preset
 from noria.routing.components import Component
 from noria.routing.metrics import aiq
-from noria.routing.proof import SCALES, claims, figures
+from noria.routing.proof import SCALES, Scale, claims, figures
 from noria.routing.table import read_table, write_table
 from tests.routing.tables import small_table
 
@@ -163,6 +166,49 @@ def test_margins_decide() -> None:
     parity = {c.id: c for c in claims({}, {name: trained()}, {})}
     assert parity["recorded-parity"].verdict == "supported"
     assert parity["recorded-steadier"].verdict == "inconclusive"
+
+
+TINY = Scale(
+    questions=6,
+    batches=1,
+    prompts=8,
+    estimators=SCALES["quick"].estimators,
+    steps=4,
+    trained=("GRPO", "ReCal"),
+    school=3,
+    writer_steps=2,
+    writer_prompts=2,
+    writer_lr=1e-4,
+    writers=("GRPO", "GDPO", "ReCal"),
+)
+
+
+def test_the_whole_proof_with_a_given_table(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.setitem(SCALES, "full", TINY)
+
+    def one_after_another(
+        self: ProofContext, function: Any, jobs: dict[str, Any], *, label: str
+    ) -> list[Any]:
+        return [json.loads(json.dumps(function(*arguments))) for arguments in jobs.values()]
+
+    monkeypatch.setattr(ProofContext, "map", one_after_another)
+    done = prove(
+        ["routing"], scale="full", seeds=[0], out=tmp_path, given={"table": Path(table)},
+        progress=Progress(quiet=True),
+    )  # fmt: skip
+    (evidence,) = done.evidences
+    ids = {claim.id for claim in evidence.claims}
+    for kind in ("gates-over-grpo", "gates-over-gdpo", "recal-combined", "data-sets-even", "steadier"):
+        assert {f"recorded-{kind}", f"given-{kind}"} <= ids
+    assert {"recorded-parity", "writer-form", "writer-steadier"} <= ids
+    assert all(len(v) == 1 for claim in evidence.claims for v in claim.arms.values())
+    page = done.report.read_text()
+    assert "--table" in page
+    assert "120 questions of 3 data sets and 4 routes" in page
+    assert "1 seeds of each of GRPO, GDPO, ReCal" in page
 
 
 def test_figures_hold_every_table(table: str) -> None:

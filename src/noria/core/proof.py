@@ -349,9 +349,9 @@ def _code(system: str) -> str:
     """A digest of what a measured number depends on: the system's modules, but those that present, and the assets."""
     package = Path(__file__).parent.parent
     home = package / system
-    shared = [package / "core" / name for name in ("flow.py", "lm.py", "rl.py")]
+    shared = [package / "core" / name for name in ("flow.py", "lm.py", "rl.py", "trl.py")]
     assets = [*sorted(home.glob("assets/**/*")), *sorted((package / "core" / "assets").glob("**/*"))]
-    modules = [path for path in (*sorted(home.glob("*.py")), *assets, *shared) if path.is_file()]
+    modules = [path for path in (*sorted(home.glob("**/*.py")), *assets, *shared) if path.is_file()]
     digest = hashlib.sha256()
     for module in modules:
         if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py"):

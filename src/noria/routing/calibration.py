@@ -286,7 +286,8 @@ def calibrate(
         ConfigError: the columns and the components do not go together.
         ValueError: the shapes do not.
     """
-    if rewards.ndim != 2 or rewards.shape[1] != len(names) or len(group) != len(rewards) != len(dataset):
+    rows = {len(rewards), len(group), len(dataset)}
+    if rewards.ndim != 2 or rewards.shape[1] != len(names) or len(rows) > 1:
         raise ValueError(f"rewards {list(rewards.shape)} of {len(names)} components, {len(group)} rows")
     device = rewards.device
     state = state or CalibrationState.empty()
@@ -347,6 +348,7 @@ def _components(
         moments = group_moments(table, index, groups, counted)
         gap = (table - moments.mean[index]) * weights
         factor, signal = _factor(table, moments.std, counted, index, config)
+        signal &= weights != 0  # what earns nothing keeps no group alive
     else:
         # Of a sum, what was not given adds nothing, and a row of which nothing was given is no row. The sum's advantage
         # is the components' distances from their means, over the deviation of the sum.
