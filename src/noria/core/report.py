@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from noria.core.proof import Claim, Evidence
 
-__all__ = ["environment", "page_assets", "run_tables", "write_page", "write_report"]
+__all__ = ["environment", "page_assets", "run_tables", "write_page", "write_report", "write_run_report"]
 
 Block = Figure | str
 
@@ -101,6 +101,39 @@ def write_page(
     """
     figures = [block for _, blocks in sections for block in blocks if isinstance(block, Figure)]
     _write(path, "page.html", figures, title=title, intro=intro, footer=footer, sections=sections)
+
+
+def write_run_report(
+    folder: Path,
+    system: str,
+    title: str,
+    sections: Sequence[tuple[str, Sequence[Block]]],
+    *,
+    intro: str,
+    stopped: str = "",
+) -> Path:
+    """Write `report.html` of a run: the sections, then its settings and the versions that it ran with.
+
+    Args:
+        folder: the run's.
+        system: whose run it is.
+        title: before the folder's name.
+        sections: as of `write_page`.
+        intro: what was run on what.
+        stopped: why it ended early, if it did.
+
+    Raises:
+        RunError: there is no run, or the disk refuses.
+    """
+    path = folder / "report.html"
+    write_page(
+        path,
+        f"{title}: {folder.resolve().name}",
+        [*sections, ("Settings", run_tables(folder))],
+        intro=f"{intro}\n\nStopped: {stopped}." if stopped else intro,
+        footer=f"Made by noria {system} from the files in this folder.",
+    )
+    return path
 
 
 def run_tables(folder: Path) -> list[Figure]:

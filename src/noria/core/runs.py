@@ -20,10 +20,10 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from noria.core.checkpoints import (
     Checkpoint,
@@ -39,6 +39,7 @@ from noria.core.files import disk_errors, inside, lock, output_path, write_all, 
 from noria.core.records import json_values
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from torch import Tensor
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "is_run",
     "latest_checkpoint",
     "lock",
+    "named_run",
     "package_versions",
     "read_config",
     "read_metrics",
@@ -59,6 +61,8 @@ __all__ = [
     "whole_checkpoint",
     "write_atomic",
 ]
+
+T = TypeVar("T", bound="BaseModel")
 
 
 class Run:
@@ -230,6 +234,37 @@ def run_folder(system: str, output: str | None, label: str) -> Path:
             f"{label!r} does not stay inside {home}", where="name", mend="give a plain name"
         ) from error
     return home / label
+
+
+def named_run(
+    system: str,
+    config: T,
+    options: Mapping[str, str | None],
+    *,
+    needed: Mapping[str, str],
+    output: str | None,
+    label: Callable[[T], str],
+) -> tuple[T, Path]:
+    """Settings with the command line's options over them, and the folder of the run, whose name they get.
+
+    Args:
+        system: its name.
+        config: settings with a field `name`.
+        options: fields that the command line gave, or None.
+        needed: fields that cannot do without a value, and what each takes, in words.
+        output: the folder that the command line gave.
+        label: names a run that the settings do not.
+
+    Raises:
+        ConfigError: a field is missing, or the name leaves its folder.
+    """
+    config = config.model_copy(update={field: value for field, value in options.items() if value})
+    for field, what in needed.items():
+        if not getattr(config, field):
+            raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
+    named = "name" in config.model_fields_set
+    folder = run_folder(system, output, str(config.name) if named else label(config))  # type: ignore[attr-defined]
+    return config.model_copy(update={"name": folder.name or folder.resolve().name}), folder
 
 
 def check_run_folder(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.charts import Figure, Piece
-from noria.core.report import run_tables, write_page
+from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.credit.trace import Trace
 
@@ -272,8 +272,6 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
         f"{config.get('model')} trained on {config.get('data')} with the credit {config.get('credit')}: {done:,} steps "
         f"of {config.get('prompts')} × {config.get('group')} rollouts."
     )
-    if stopped:
-        intro += f"\n\nStopped: {stopped}."
     groups = (
         ("Reward", {"reward": "reward", "answered": "has an answer"}),
         (
@@ -299,15 +297,14 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
         ]
         if values:
             figures.append(Figure.chart(title, _lines(values)))
-    path = folder / "report.html"
-    write_page(
-        path,
-        f"{config.get('credit')}: {folder.resolve().name}",
-        [("While training", figures or ["Nothing was logged yet."]), ("Settings", run_tables(folder))],
+    return write_run_report(
+        folder,
+        "credit",
+        str(config.get("credit")),
+        [("While training", figures or ["Nothing was logged yet."])],
         intro=intro,
-        footer="Made by noria credit from the files in this folder.",
+        stopped=stopped,
     )
-    return path
 
 
 def write_compare_page(path: Path, results: Mapping[str, Any]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noria.core.config import load_config
 from noria.core.errors import ConfigError
-from noria.core.runs import run_folder
+from noria.core.runs import named_run
 from noria.credit.config import NAMES, CreditConfig, TrainConfig
 
 __all__ = ["resolve_credit", "resolve_training"]
@@ -38,16 +38,15 @@ def resolve_training(
         ConfigError: something in them is unknown, malformed, out of its range or missing.
     """
     config = load_config(TrainConfig, file=file, overrides=overrides)
-    given = {"model": model or config.model, "data": data or config.data}
-    for field, what in (
-        ("model", "a model folder, a hub id, or small"),
-        ("data", "a .jsonl or .parquet file of questions, chains, or gym:FAMILY"),
-    ):
-        if not given[field]:
-            raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
     load_config(CreditConfig, base=NAMES[config.credit] | {"answer": config.answer} | config.credit_settings)
-    stem = Path(str(given["model"])).stem or "model"
-    label = config.name if "name" in config.model_fields_set else f"{stem}-{config.credit}-{config.seed}"
-    folder = run_folder("credit", output, label)
-    given["name"] = folder.name or folder.resolve().name
-    return config.model_copy(update=given), folder
+    return named_run(
+        "credit",
+        config,
+        {"model": model, "data": data},
+        needed={
+            "model": "a model folder, a hub id, or small",
+            "data": "a .jsonl or .parquet file of questions, chains, or gym:FAMILY",
+        },
+        output=output,
+        label=lambda c: f"{Path(str(c.model)).stem or 'model'}-{c.credit}-{c.seed}",
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.charts import Figure
-from noria.core.report import run_tables, write_page
+from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.distill.evaluate import FIGURES, LADDER_KEY
 from noria.distill.monitors import SIGMA_BINS
@@ -47,14 +47,11 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     config, rows = read_config(folder), read_metrics(folder)
     evaluation = _read(folder / "ladder.json")
     done = max([int(evaluation.get("step") or 0), *(int(row["step"]) for row in rows)])
-    title = f"{config.get('preset', 'distillation')}: {folder.resolve().name}"
     intro = (
         f"{config.get('model')} distilled with the preset {config.get('preset')}, {config.get('train')} training, "
         f"{done:,} iterations of {config.get('batch_size')} samples; the student moved on every "
         f"{_ordinal(int(config.get('update_ratio') or 1))}."
     )
-    if stopped:
-        intro += f"\n\nStopped: {stopped}."
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     if evaluation:
         sections.append(
@@ -65,12 +62,8 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     if pictures or over_time:
         sections.append(("While training", [*over_time, *pictures]))
     sections.append(("Losses and health", _health(rows) or ["Nothing was logged yet."]))
-    sections.append(("Settings", run_tables(folder)))
-    path = folder / "report.html"
-    write_page(
-        path, title, sections, intro=intro, footer="Made by noria distill from the files in this folder."
-    )
-    return path
+    title = str(config.get("preset", "distillation"))
+    return write_run_report(folder, "distill", title, sections, intro=intro, stopped=stopped)
 
 
 def write_evaluation_page(path: Path, evaluation: Mapping[str, Any], picture: Path | None) -> None:

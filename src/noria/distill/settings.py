@@ -9,8 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from noria.core.config import load_config
-from noria.core.errors import ConfigError
-from noria.core.runs import run_folder
+from noria.core.runs import named_run
 from noria.distill.config import DistillConfig, preset
 
 __all__ = ["resolve", "show_preset"]
@@ -38,18 +37,14 @@ def resolve(
     """
     name = preset_name or load_config(_Peek, file=file, overrides=overrides).preset or "cdm"
     config = load_config(DistillConfig, file=file, overrides=overrides, base=preset(name))
-    given = {"preset": name, "model": model or config.model, "prompts": prompts or config.prompts}
-    for field, what in (
-        ("model", "a diffusers folder, a hub id or a .safetensors file"),
-        ("prompts", "a file"),
-    ):
-        if not given[field]:
-            raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
-    stem = Path(str(given["model"])).stem or "model"
-    label = config.name if "name" in config.model_fields_set else f"{stem}-{name}"
-    folder = run_folder("distill", output, label)
-    given["name"] = folder.name or folder.resolve().name
-    return config.model_copy(update=given), folder
+    return named_run(
+        "distill",
+        config,
+        {"preset": name, "model": model, "prompts": prompts},
+        needed={"model": "a diffusers folder, a hub id or a .safetensors file", "prompts": "a file"},
+        output=output,
+        label=lambda c: f"{Path(str(c.model)).stem or 'model'}-{name}",
+    )
 
 
 def show_preset(name: str) -> str:

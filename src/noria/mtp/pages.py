@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.charts import Figure
-from noria.core.report import run_tables, write_page
+from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 
 __all__ = ["write_rl_page", "write_run_page", "write_score_page"]
@@ -33,23 +33,12 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
         f"A head for {config.get('model')}, trained on {config.get('data')} with the loss {config.get('loss')}: "
         f"{done:,} steps of {config.get('batch_size')} rows, {config.get('train_gamma')} drafts deep."
     )
-    if stopped:
-        intro += f"\n\nStopped: {stopped}."
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     score = _read(folder / "score.json")
     if score:
         sections.append((f"Acceptance on {score['text']}", _score(score)))
     sections.append(("While training", _training(rows) or ["Nothing was logged yet."]))
-    sections.append(("Settings", run_tables(folder)))
-    path = folder / "report.html"
-    write_page(
-        path,
-        f"{config.get('loss')}: {folder.resolve().name}",
-        sections,
-        intro=intro,
-        footer="Made by noria mtp from the files in this folder.",
-    )
-    return path
+    return write_run_report(folder, "mtp", str(config.get("loss")), sections, intro=intro, stopped=stopped)
 
 
 def write_score_page(path: Path, results: Mapping[str, Any]) -> Path:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noria.core.config import load_config
-from noria.core.errors import ConfigError
-from noria.core.runs import run_folder
+from noria.core.runs import named_run
 from noria.mtp.config import TrainConfig
 
 __all__ = ["resolve"]
@@ -27,15 +26,14 @@ def resolve(
         ConfigError: something in them is unknown, malformed, out of its range or missing.
     """
     config = load_config(TrainConfig, file=file, overrides=overrides)
-    given = {"model": model or config.model, "data": data or config.data}
-    for field, what in (
-        ("model", "a model folder, a hub id, or small"),
-        ("data", "the .jsonl or .parquet file of the policy's own text"),
-    ):
-        if not given[field]:
-            raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
-    stem = Path(str(given["model"])).stem or "model"
-    label = config.name if "name" in config.model_fields_set else f"{stem}-{config.loss}"
-    folder = run_folder("mtp", output, label)
-    given["name"] = folder.name or folder.resolve().name
-    return config.model_copy(update=given), folder
+    return named_run(
+        "mtp",
+        config,
+        {"model": model, "data": data},
+        needed={
+            "model": "a model folder, a hub id, or small",
+            "data": "the .jsonl or .parquet file of the policy's own text",
+        },
+        output=output,
+        label=lambda c: f"{Path(str(c.model)).stem or 'model'}-{c.loss}",
+    )

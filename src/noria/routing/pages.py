@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.charts import Figure
-from noria.core.report import run_tables, write_page
+from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.routing.metrics import Score
 from noria.routing.table import Table
@@ -37,8 +37,6 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
         f"{config.get('calibration')}: {done:,} steps of {config.get('prompts')} questions, "
         f"{config.get('group')} rollouts each."
     )
-    if stopped:
-        intro += f"\n\nStopped: {stopped}."
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     score = _read(folder / "score.json")
     if score:
@@ -49,10 +47,7 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     signal = _signal(rows)
     if signal:
         sections.append(("What the learning signal is made of", signal))
-    sections.append(("Settings", run_tables(folder)))
-    path = folder / "report.html"
-    write_page(path, f"Router: {config.get('name')}", sections, intro=intro, footer="Made by noria routing.")
-    return path
+    return write_run_report(folder, "routing", "Router", sections, intro=intro, stopped=stopped)
 
 
 def write_comparison(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noria.core.config import load_config
 from noria.core.errors import ConfigError
-from noria.core.runs import run_folder
+from noria.core.runs import named_run
 from noria.routing.config import NetworkTraining, WriterTraining
 
 __all__ = ["resolve"]
@@ -32,19 +32,18 @@ def resolve(
         if policy == "writer"
         else load_config(NetworkTraining, file=file, overrides=overrides)
     )
-    given = {"table": table or config.table}
-    if not given["table"]:
-        raise ConfigError("no table given", where="table", mend="give --table with a replay table")
+    needed = {"table": "a replay table"}
     if isinstance(config, WriterTraining):
-        given["model"] = model or config.model
-        if not given["model"]:
-            raise ConfigError("no model given", where="model", mend="give --model with a folder or a hub id")
+        needed["model"] = "a folder or a hub id"
     elif model:
         raise ConfigError(
             "a network has no model", where="--model", mend="give --policy writer, or leave it out"
         )
-    stem = Path(str(given["table"])).stem or "table"
-    label = config.name if "name" in config.model_fields_set else f"{stem}-{policy}-{config.calibration}"
-    folder = run_folder("routing", output, label)
-    given["name"] = folder.name or folder.resolve().name
-    return config.model_copy(update=given), folder
+    return named_run(
+        "routing",
+        config,
+        {"table": table, "model": model},
+        needed=needed,
+        output=output,
+        label=lambda c: f"{Path(str(c.table)).stem or 'table'}-{policy}-{c.calibration}",
+    )
