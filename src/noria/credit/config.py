@@ -8,26 +8,9 @@ from pydantic import Field, model_validator
 
 from noria.core.config import Config, load_config
 from noria.core.errors import ConfigError
-from noria.credit.flow import AnswerNodes
-from noria.credit.weights import Mass, Rule
+from noria.credit.kinds import HORIZON, AnswerNodes, Mass, Rule, Signal
 
-__all__ = ["NAMES", "CreditConfig", "Signal", "TrainConfig", "named_credit"]
-
-Signal = Literal[
-    "flow",
-    "attention",
-    "rollout",
-    "attention_flow",
-    "entropy",
-    "waad",
-    "fai",
-    "coupled",
-    "oar_g",
-    "oar_p",
-    "ktae",
-    "random",
-    "none",
-]
+__all__ = ["NAMES", "CreditConfig", "TrainConfig", "named_credit"]
 
 
 class CreditConfig(Config):
@@ -35,11 +18,12 @@ class CreditConfig(Config):
 
     The flow: `layers` of which the attention is averaged, at most `number_of_layers` of a named third; `values` weighs
     heads by what they write; `answer_nodes`, `absorbing` and `emission` as of :func:`noria.credit.flow.trace_flow`;
-    `skip_special` leaves marks of templates out of the question. `answer` names the finder.
+    `skip_special` leaves marks of templates out of the question. `answer` names the finder. `horizon` is how far behind
+    a token the later ones are whose attention to it makes its FAI.
 
-    The rule: `fraction` of the scored tokens get `gamma`, the others `rest`; tokens are ranked `within` their response
-    or their group; `mass` may keep the mean weight at 1; `applies` to rollouts of either sign of advantage or of one;
-    `warmup_steps` go from no effect to all of it.
+    The rule: `fraction` of the scored tokens get `gamma`, the others `rest`; tokens are ranked `within` their response,
+    their group or the batch; `mass` may keep the mean weight at 1; `applies` to rollouts of either sign of advantage or
+    of one; `warmup_steps` go from no effect to all of it.
     """
 
     signal: Signal = "flow"
@@ -52,6 +36,7 @@ class CreditConfig(Config):
     emission: float = Field(0.0, ge=0, lt=1)
     skip_special: bool = True
     answer: str = "auto"
+    horizon: tuple[int, int] = HORIZON
     longest_answer: float = Field(0.5, gt=0, le=1)
     include_answer: bool = True
     rule: Rule = "top"
@@ -61,7 +46,7 @@ class CreditConfig(Config):
     quantile: float = Field(0.5, ge=0, lt=1)
     beta: float = Field(0.5, ge=0)
     mass: Mass = "free"
-    within: Literal["response", "group"] = "response"
+    within: Literal["response", "group", "batch"] = "response"
     applies: Literal["both", "positive", "negative"] = "both"
     warmup_steps: int = Field(0, ge=0)
     stream_above: int = Field(16_384, ge=1)
@@ -76,6 +61,8 @@ class CreditConfig(Config):
             raise ValueError(f"the rule bilevel needs a signal, not {self.signal}")
         if self.values and self.signal not in ("flow", "attention", "attention_flow"):
             raise ValueError("values weigh the attention of flow, attention and attention_flow only")
+        if not 1 <= self.horizon[0] <= self.horizon[1]:
+            raise ValueError("horizon goes from a distance of 1 or more to one that is no less")
         return self
 
 
@@ -91,7 +78,7 @@ NAMES: dict[str, dict[str, Any]] = {
     "attention": {"signal": "attention"},
     "rollout": {"signal": "rollout", "layers": "all"},
     "attention_flow": {"signal": "attention_flow"},
-    "entropy": {"signal": "entropy", "fraction": 0.2, "gamma": 1.0, "rest": 0.0},
+    "entropy": {"signal": "entropy", "fraction": 0.2, "gamma": 1.0, "rest": 0.0, "within": "batch"},
     "entropy_gamma": {"signal": "entropy"},
     "waad": {"signal": "waad"},
     "fai": {"signal": "fai"},

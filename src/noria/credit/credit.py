@@ -139,7 +139,7 @@ class TokenCredit:
         kind = self.config.signal
         makers: dict[str, Callable[[], Reader]] = {
             "rollout": Rollout,
-            **dict.fromkeys(("waad", "fai", "coupled"), lambda: LookBack(valid())),
+            **dict.fromkeys(("waad", "fai", "coupled"), lambda: LookBack(valid(), self.config.horizon)),
         }
         streamed = kind == "flow" and length > self.config.stream_above and not self.config.values
         plain: Callable[[], Reader] = KeptCalls if streamed else lambda: HeadMean(values=self.config.values)
@@ -280,7 +280,11 @@ class TokenCredit:
         """
         config, index = self.config, traces.index
         scores, counted = scored.scores, scored.counted
-        unit = index if config.within == "response" or traces.group is None else traces.group[index]
+        unit = index
+        if config.within == "batch":
+            unit = torch.zeros_like(index)
+        elif config.within == "group" and traces.group is not None:
+            unit = traces.group[index]
         chosen = torch.zeros_like(counted)
         weights = torch.ones_like(scores)
         if config.rule in ("top", "bottom"):

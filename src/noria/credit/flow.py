@@ -21,17 +21,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["AnswerNodes", "Fallback", "Flow", "Rows", "answer_nodes", "as_rows", "trace_flow"]
+from noria.credit.kinds import AnswerNodes
+
+__all__ = ["Fallback", "Flow", "Rows", "answer_nodes", "as_rows", "trace_flow"]
 
 Rows: TypeAlias = Callable[[int, int], Tensor]
 """(start, stop) → attention of the tokens start … stop − 1 on the tokens 0 … stop − 1: [batch, stop − start, stop]."""
-
-AnswerNodes = Literal["predictor", "token"]
 
 
 class Fallback(IntEnum):

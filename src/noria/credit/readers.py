@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noria.credit.kinds import HORIZON
 from noria.credit.layers import AttentionLayer
-from noria.credit.signals import FAR, NEAR, Looks
+from noria.credit.signals import NEAR, Looks
 from noria.credit.tap import AttentionCall, AttentionTap
 
 __all__ = ["HeadMean", "KeptCalls", "LookBack", "Rollout", "head_mean"]
@@ -105,27 +106,28 @@ class LookBack:
 
     Args:
         valid: [batch, tokens]; attention from and to padding does not count.
+        horizon: least and greatest distance of the later tokens whose attention makes `future`.
     """
 
-    def __init__(self, valid: Tensor) -> None:
-        self.valid = valid
+    def __init__(self, valid: Tensor, horizon: tuple[int, int] = HORIZON) -> None:
+        self.valid, self.horizon = valid, horizon
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def read(self, layer: int, call: AttentionCall) -> None:
         """Add a layer's heads."""
         batch, heads, tokens = call.shape
         total, near, future = (torch.zeros(batch, heads, tokens, device=call.query.device) for _ in range(3))
-        places = torch.arange(tokens, device=call.query.device)
+        places, (least, most) = torch.arange(tokens, device=call.query.device), self.horizon
         for rows, start, stop in call.blocks():
             weights = call.weights(start, stop, rows) * self.valid[rows, None, start:stop, None]
             back = (places[start:stop, None] - places[:stop]).clamp(min=0)
             total[rows, :, start:stop] = (weights * back).sum(-1)
             near[rows, :, start:stop] = (weights * back.clamp(max=NEAR)).sum(-1)
-            future[rows, :, :stop] += (weights * ((back >= NEAR) & (back <= FAR))).sum(2)
-        # How many later tokens look at each from 10 … 100 behind it.
+            future[rows, :, :stop] += (weights * ((back >= least) & (back <= most))).sum(2)
+        # How many later tokens are within the horizon of each.
         later = self.valid.long().cumsum(1)
         ahead = torch.nn.functional.pad(later, (1, 0))
-        low, high = (places + NEAR).clamp(max=tokens), (places + FAR + 1).clamp(max=tokens)
+        low, high = (places + least).clamp(max=tokens), (places + most + 1).clamp(max=tokens)
         watchers = (ahead[:, high] - ahead[:, low]).clamp(min=1)[:, None]
         real = self.valid.sum(1, keepdim=True)
         distance = total.sum(-1) / real.where(real > 0, 1)

@@ -29,9 +29,7 @@ __all__ = [
 ]
 
 NEAR = 10
-"""W of WAAD, and the least distance of FAI."""
-FAR = 100
-"""The greatest distance of FAI."""
+"""W of WAAD."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Looks:
     Attributes:
         distance: [batch, heads] mean distance looked back.
         near: Σ_s A[t, s] min(t − s, 10) of each token t.
-        future: mean of A[t, s] over t = s + 10 … s + 100 of each token s.
+        future: mean of A[t, s] over t = s + 10 … s + 100, or another horizon, of each token s.
     """
 
     distance: Tensor

@@ -148,11 +148,25 @@ def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int) -> t
     return tokens, labels
 
 
-def accuracy(model: Any, tokenizer: Any, questions: Sequence[Question], *, new: int = 160) -> float:
-    """The share of questions answered right, decoding greedily."""
+def accuracy(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    new: int = 160,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> float:
+    """The share of questions answered right, decoding greedily; drawn from the seed where there is a temperature."""
     prompts = [prompt_ids(question, tokenizer) for question in questions]
     done = sample(
-        model, prompts, new=new, temperature=0.0, eos=[tokenizer.eos_token_id], pad=tokenizer.pad_token_id
+        model,
+        prompts,
+        new=new,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+        eos=[tokenizer.eos_token_id],
+        pad=tokenizer.pad_token_id,
     )
     given = answers([r.tokens for r in done], tokenizer, "hash")
     return sum(q.score(text) for q, text in zip(questions, given, strict=True)) / len(questions)

@@ -8,27 +8,13 @@ by the mean. All of it is detached.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from noria.credit.flow import per_sequence
+from noria.credit.kinds import Mass
 
-__all__ = ["Mass", "Rule", "bilevel", "chosen_share", "ranks", "soft", "top", "with_mass"]
-
-Rule = Literal["top", "bottom", "soft", "bilevel", "all", "add"]
-"""
-top      γ for the highest scores, `rest` for the others (the paper's)
-bottom   γ for the lowest
-soft     1 + (γ − 1) × rank, from 0 for the lowest score to 1 for the highest
-bilevel  OAR's: below a quantile down to 0.1, above it up to 1 + β, the sum kept (arXiv 2601.07408)
-all      γ for every token: the control that only makes steps longer
-add      the score is added to the advantage (KTAE, arXiv 2505.16826)
-"""
-
-Mass = Literal["free", "preserve"]
-"""Whether weights may change the mean step of a response."""
+__all__ = ["bilevel", "chosen_share", "ranks", "soft", "top", "with_mass"]
 
 
 def ranks(scores: Tensor, counted: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
