@@ -188,6 +188,17 @@ def test_marks_of_a_template_are_no_source(model: Any) -> None:
     assert traces.question[0].int().tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 0]
 
 
+def test_the_share_of_a_batch_may_go_to_some_responses_only() -> None:
+    traces = rollouts()
+    scores = torch.where(traces.index == 3, 1.0, 0.5).where(traces.response, 0.0)
+    scored = TokenCredit(named_credit("entropy")).from_scores(scores, traces)
+    found = TokenCredit(named_credit("entropy")).weigh(scored, traces)
+    assert int(found.chosen.sum()) == round(0.2 * int(traces.response.sum()))
+    assert not found.chosen[:3].any()
+    each = TokenCredit(named_credit("entropy", within="response")).weigh(scored, traces)
+    assert each.chosen.any(1).all()
+
+
 def test_signs_and_warm_up() -> None:
     traces = rollouts()
     scored = Scored(torch.rand(traces.tokens.shape), traces.response, torch.zeros(4, dtype=torch.long))

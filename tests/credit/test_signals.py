@@ -98,6 +98,13 @@ def test_how_heads_look_is_what_their_attention_says() -> None:
         later = [t for t in range(place + 10, min(60, place + 101)) if mask[row, t]]
         mean = heads[row, :, later, place].sum(1) / max(1, len(later))
         torch.testing.assert_close(looks.future[row, :, place], mean, atol=1e-5, rtol=1e-4)
+    with (
+        AttentionTap(model, layers, {"looks": lambda: LookBack(mask.bool(), (1, 5))}) as tap,
+        torch.no_grad(),
+    ):
+        model(ids, attention_mask=mask, use_cache=False)
+    mean = heads[0, :, 21:26, 20].sum(1) / 5
+    torch.testing.assert_close(tap.passes[0]["looks"].future[0, :, 20], mean, atol=1e-5, rtol=1e-4)
 
 
 def test_local_heads_are_those_that_look_back_least() -> None:

@@ -14,7 +14,15 @@ from noria.core.lm import small_lm
 from noria.credit.config import named_credit
 from noria.credit.credit import TokenCredit
 from noria.credit.flow import Fallback
-from noria.credit.integrations.verl import FALLBACKS, SCORES, TappedActor, reweight, traces_of, with_credit
+from noria.credit.integrations.verl import (
+    FALLBACKS,
+    SCORES,
+    SHARES,
+    TappedActor,
+    reweight,
+    traces_of,
+    with_credit,
+)
 
 
 class Actor:
@@ -138,6 +146,20 @@ def test_attention_is_read_in_the_actor_s_pass_and_weighs_the_driver_s_advantage
     )
     assert (weighed[2] == expected[2]).all()  # no answer: even credit
     assert data.meta_info["metrics"]["credit/fallback"] >= 1 / 6
+
+
+def test_the_coupled_rule_keeps_its_two_scores_on_the_way(policy: Any) -> None:
+    model, tokenizer = policy
+    credit, data = TokenCredit(named_credit("coupled")), rollouts(tokenizer)
+    actor = Actor(model, use_remove_padding=True)
+    with TappedActor(actor, credit, tokenizer) as tapped:
+        data.batch |= tapped.attach(actor.compute_log_prob(data), data).batch
+    shares = data.batch[SHARES].nan_to_num(0)
+    assert (shares == 1).any()
+    assert ((shares > 0) & (shares < 1)).any()  # anchors that share with the start of their chunk
+    expected = compute_advantage(proto({"response_mask": data.batch["response_mask"]})).batch["advantages"]
+    weighed = with_credit(compute_advantage, credit)(data).batch["advantages"]
+    torch.testing.assert_close(weighed, expected * (1 + 0.5 * shares))
 
 
 def credit_find(text: str) -> Any:

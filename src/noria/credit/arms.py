@@ -49,8 +49,8 @@ RL_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "attention flow": ("attention_flow", {}),
     "entropy 20 %": ("entropy", {}),
     "WAAD": ("waad", {}),
-    "FAI": ("fai", {}),
-    "FAI and WAAD coupled": ("coupled", {}),
+    "FAI": ("fai", {"horizon": (1, 100)}),
+    "FAI and WAAD coupled": ("coupled", {"horizon": (1, 100)}),
     "OAR-G": ("oar_g", {}),
     "KTAE": ("ktae", {}),
 }
@@ -268,7 +268,7 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
         steps=steps,
         prompts=8,
         group=8,
-        max_new_tokens=140,
+        max_new_tokens=112,  # the longest solutions have about 95
         lr=1e-4,
         micro_batch=8,  # a group: those without a signal are not even read
         seed=seed,

@@ -39,10 +39,12 @@ from noria.credit.credit import Scored, TokenCredit, counts_of
 from noria.credit.flow import Fallback
 from noria.credit.traces import Traces, find_answers
 
-__all__ = ["FALLBACKS", "SCORES", "TappedActor", "reweight", "with_credit"]
+__all__ = ["FALLBACKS", "SCORES", "SHARES", "TappedActor", "reweight", "with_credit"]
 
 SCORES = "credit_scores"
 """[rows, response tokens] in the batch: scores of the tokens, NaN where a token is not scored."""
+SHARES = "credit_shares"
+"""Likewise, where the signal is the coupled rhythm: shares of γ − 1."""
 FALLBACKS = "credit_fallback"
 """[rows] in the batch: why a row has none."""
 
@@ -66,7 +68,7 @@ class TappedActor:
             )
         self.actor, self.credit, self.tokenizer = actor, credit, tokenizer
         self.find = finder(credit.config.answer)
-        self.rows: dict[bytes, tuple[Tensor, int]] = {}
+        self.rows: dict[bytes, tuple[dict[str, Tensor], int]] = {}
 
     def __enter__(self) -> TappedActor:
         self._original = self.actor._forward_micro_batch
@@ -93,13 +95,15 @@ class TappedActor:
                 f"a micro-batch took {len(results)} passes", where="verl", mend="turn prefix grouping off"
             )
         scored = self.credit.from_read(results[0]["read"], seen)
-        scores, counted = scored.scores, scored.counted
-        if packed:
-            scores, counted = _unpacked(scores, valid), _unpacked(counted, valid)
-        length = micro_batch["responses"].shape[1]
-        marked = torch.where(counted, scores, torch.nan)[:, -length:].cpu()
-        for key, row, code in zip(_keys(micro_batch), marked, scored.fallback.tolist(), strict=True):
-            self.rows[key] = (row, code)
+        counted = _unpacked(scored.counted, valid) if packed else scored.counted
+        length, found = micro_batch["responses"].shape[1], {SCORES: scored.scores}
+        if scored.shares is not None:
+            found[SHARES] = scored.shares
+        for name, values in found.items():
+            values = _unpacked(values, valid) if packed else values
+            found[name] = torch.where(counted, values, torch.nan)[:, -length:].cpu()
+        for row, (key, code) in enumerate(zip(_keys(micro_batch), scored.fallback.tolist(), strict=True)):
+            self.rows[key] = ({name: values[row] for name, values in found.items()}, code)
         return output
 
     def attach(self, output: Any, data: Any) -> Any:
@@ -115,7 +119,8 @@ class TappedActor:
                     "a row of the batch was not read", where="verl", mend="enter the tap around its pass"
                 )
             found.append(self.rows[key])
-        output.batch[SCORES] = torch.stack([row for row, _ in found])
+        for name in found[0][0]:
+            output.batch[name] = torch.stack([values[name] for values, _ in found])
         output.batch[FALLBACKS] = torch.tensor([code for _, code in found])
         return output
 
@@ -178,7 +183,10 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
         scores = batch[SCORES].to(device)
         counted = ~scores.isnan() & response
         fallback = batch[FALLBACKS].to(device)
-        scored = Scored(scores.where(counted, 0.0), counted, fallback, counts_of(fallback))
+        shares = None
+        if credit.config.signal == "coupled":
+            shares = batch[SHARES].to(device).nan_to_num(0.0)
+        scored = Scored(scores.where(counted, 0.0), counted, fallback, counts_of(fallback), shares=shares)
     elif credit.config.signal in ("random", "ktae", "none"):
         scored = credit.from_nothing(traces, step)
     else:
