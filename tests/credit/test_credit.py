@@ -115,6 +115,17 @@ def test_parts_of_a_batch_sides_of_padding_and_packing_change_nothing(model: Any
     torch.testing.assert_close(together.scores[0], scored.scores[right.valid], atol=1e-5, rtol=1e-4)
     weights = whole.weigh(together, packed).weights[0]
     assert torch.equal(weights, whole.weigh(scored, right).weights[right.valid])
+    # FAI and WAAD look around within their own sequence, too.
+    for name in ("fai", "waad"):
+        credit = TokenCredit(named_credit(name, horizon=(2, 6)))
+        torch.testing.assert_close(
+            credit.score(model, packed).scores[0],
+            credit.score(model, right).scores[right.valid],
+            atol=1e-5,
+            rtol=1e-4,
+        )
+    with pytest.raises(ConfigError, match="rows are packed"):
+        TokenCredit(named_credit("oar_g")).score(model, packed)
     with pytest.raises(ConfigError, match="positions"):
         whole.score(model, Traces(**{**vars(packed), "positions": None}))
 

@@ -82,8 +82,9 @@ def test_how_heads_look_is_what_their_attention_says() -> None:
     ids, mask = batch(60)
     mask[1, 18:] = 1
     mask[1, 50:] = 0
+    rows = torch.where(mask.bool(), torch.arange(len(mask))[:, None], -1)
     layers = chosen(model, [1, 2])
-    with AttentionTap(model, layers, {"looks": lambda: LookBack(mask.bool())}) as tap, torch.no_grad():
+    with AttentionTap(model, layers, {"looks": lambda: LookBack(rows)}) as tap, torch.no_grad():
         model(ids, attention_mask=mask, use_cache=False)
     looks = tap.passes[0]["looks"]
     model.set_attn_implementation("eager")
@@ -99,7 +100,7 @@ def test_how_heads_look_is_what_their_attention_says() -> None:
         mean = heads[row, :, later, place].sum(1) / max(1, len(later))
         torch.testing.assert_close(looks.future[row, :, place], mean, atol=1e-5, rtol=1e-4)
     with (
-        AttentionTap(model, layers, {"looks": lambda: LookBack(mask.bool(), (1, 5))}) as tap,
+        AttentionTap(model, layers, {"looks": lambda: LookBack(rows, (1, 5))}) as tap,
         torch.no_grad(),
     ):
         model(ids, attention_mask=mask, use_cache=False)

@@ -91,7 +91,7 @@ def _with_reads(original: Callable[..., Any]) -> Callable[..., Any]:
     """A pass of its own that reads attention although it was told that nothing is to be read."""
 
     def passed(self: TokenCredit, model: Any, traces: Any, step: int) -> Any:
-        tap = self.tap(model, lambda: traces.valid)
+        tap = self.tap(model, lambda: traces.sequence)
         from noria.credit.credit import evaluating, inputs_of
 
         with evaluating(model), torch.no_grad(), tap:

@@ -177,7 +177,7 @@ def _step(rounds: int) -> list[Row]:
         model.zero_grad(set_to_none=True)
 
     def with_credit() -> None:
-        with credit.tap(model, lambda: traces.valid) as tap:
+        with credit.tap(model, lambda: traces.sequence) as tap:
             logp = model(**inputs_of(traces)).logits[:, :-1].log_softmax(-1)
         weights = credit.weigh(credit.from_read(tap.passes[0]["read"], traces), traces, gains).weights
         new = logp.gather(-1, traces.tokens[:, 1:, None])[..., 0]

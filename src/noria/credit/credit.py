@@ -123,7 +123,7 @@ class TokenCredit:
     def tap(
         self,
         model: nn.Module,
-        valid: Callable[[], Tensor],
+        sequence: Callable[[], Tensor],
         *,
         length: int = 0,
         on_pass: Callable[[dict[str, Any]], None] | None = None,
@@ -132,14 +132,14 @@ class TokenCredit:
 
         Args:
             model: whose passes.
-            valid: tells, when a pass begins, which of its tokens are no padding.
+            sequence: tells, when a pass begins, the number of each token's sequence, −1 for padding.
             length: of the longest sequence: beyond `stream_above` rows are made anew instead of kept.
             on_pass: as of :class:`AttentionTap`.
         """
         kind = self.config.signal
         makers: dict[str, Callable[[], Reader]] = {
             "rollout": Rollout,
-            **dict.fromkeys(("waad", "fai", "coupled"), lambda: LookBack(valid(), self.config.horizon)),
+            **dict.fromkeys(("waad", "fai", "coupled"), lambda: LookBack(sequence(), self.config.horizon)),
         }
         streamed = kind == "flow" and length > self.config.stream_above and not self.config.values
         plain: Callable[[], Reader] = KeptCalls if streamed else lambda: HeadMean(values=self.config.values)
@@ -165,6 +165,12 @@ class TokenCredit:
     def _one_pass(self, model: Any, traces: Traces, step: int) -> Scored:
         kind = self.config.signal
         if kind in ("oar_g", "oar_p"):
+            if traces.number != len(traces.tokens):
+                raise ConfigError(
+                    "it weighs the answer of a row, and rows are packed",
+                    where=f"credit {kind}",
+                    mend="give each sequence a row of its own",
+                )
             with evaluating(model):
                 scores = (
                     by_gradient(model, traces)
@@ -177,7 +183,7 @@ class TokenCredit:
                 return self.from_scores(token_entropy(model(**inputs_of(traces)).logits), traces)
         if not self.reads:
             return self.from_nothing(traces, step)
-        tap = self.tap(model, lambda: traces.valid, length=traces.tokens.shape[1])
+        tap = self.tap(model, lambda: traces.sequence, length=traces.tokens.shape[1])
         with evaluating(model), torch.no_grad(), tap:
             model(**inputs_of(traces), **_one_logit(model))
         return self.from_read(tap.passes[0]["read"], traces)
@@ -401,13 +407,10 @@ def inputs_of(traces: Traces) -> dict[str, Any]:
                 "packed sequences are told apart by their positions", where="positions", mend="give them"
             )
         return {"input_ids": traces.tokens, "position_ids": traces.positions, "use_cache": False}
-    positions = traces.positions
-    if positions is None:
-        positions = (traces.valid.long().cumsum(1) - 1).clamp(min=0)
     return {
         "input_ids": traces.tokens,
         "attention_mask": traces.valid.long(),
-        "position_ids": positions,
+        "position_ids": traces.places,
         "use_cache": False,
     }
 

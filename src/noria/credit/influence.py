@@ -19,14 +19,14 @@ __all__ = ["by_gradient", "by_perturbation"]
 
 
 def by_gradient(model: Any, traces: Traces) -> Tensor:
-    """OAR-G's scores, [batch, tokens]. Gradients of the parameters are left as they were."""
+    """OAR-G's scores of rows of one sequence each, [batch, tokens]. Gradients of parameters stay as they were."""
     embedding = model.get_input_embeddings()
     embeds = embedding(traces.tokens).detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(
             inputs_embeds=embeds,
             attention_mask=traces.valid.long(),
-            position_ids=traces.positions,
+            position_ids=traces.places,
             use_cache=False,
         ).logits
         logp = logits[:, :-1].float().log_softmax(-1)
@@ -49,22 +49,22 @@ def by_perturbation(model: Any, traces: Traces, *, replacement: int, batch_size:
         batch_size: passes at once.
     """
     scores = torch.zeros(traces.tokens.shape, dtype=torch.float32, device=traces.tokens.device)
-    wanted = traces.before_end() & ~traces.answer
+    wanted, places = traces.before_end() & ~traces.answer, traces.places
     for row in range(len(traces.tokens)):
         nodes = traces.answer[row].nonzero()[:, 0] - 1
-        places = wanted[row].nonzero()[:, 0]
-        if not len(nodes) or not len(places):
+        tokens_to_try = wanted[row].nonzero()[:, 0]
+        if not len(nodes) or not len(tokens_to_try):
             continue
 
         def answers(tokens: Tensor, row: int = row, nodes: Tensor = nodes) -> Tensor:
             mask = traces.valid[row].long().expand(len(tokens), -1)
-            positions = None if traces.positions is None else traces.positions[row].expand(len(tokens), -1)
+            positions = places[row].expand(len(tokens), -1)
             found = model(tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
             logp: Tensor = found[:, nodes].float().log_softmax(-1)
             return logp
 
         base = answers(traces.tokens[row][None])
-        for part in torch.split(places, batch_size):
+        for part in torch.split(tokens_to_try, batch_size):
             tried = traces.tokens[row].repeat(len(part), 1)
             tried[torch.arange(len(part)), part] = replacement
             other = answers(tried)

@@ -49,7 +49,7 @@ SCALES = {
         rl_steps=40,
         rl_arms=tuple(RL_ARMS),
         rl_questions=256,
-        real=12,
+        real=24,
     ),
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}

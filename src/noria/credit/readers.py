@@ -105,12 +105,12 @@ class LookBack:
     """How every head looks around: see :class:`noria.credit.signals.Looks`.
 
     Args:
-        valid: [batch, tokens]; attention from and to padding does not count.
+        sequence: [batch, tokens] number of each token's sequence; attention from and to padding, −1, does not count.
         horizon: least and greatest distance of the later tokens whose attention makes `future`.
     """
 
-    def __init__(self, valid: Tensor, horizon: tuple[int, int] = HORIZON) -> None:
-        self.valid, self.horizon = valid, horizon
+    def __init__(self, sequence: Tensor, horizon: tuple[int, int] = HORIZON) -> None:
+        self.sequence, self.valid, self.horizon = sequence, sequence >= 0, horizon
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def read(self, layer: int, call: AttentionCall) -> None:
@@ -127,8 +127,11 @@ class LookBack:
         # How many later tokens are within the horizon of each.
         later = self.valid.long().cumsum(1)
         ahead = torch.nn.functional.pad(later, (1, 0))
-        low, high = (places + least).clamp(max=tokens), (places + most + 1).clamp(max=tokens)
-        watchers = (ahead[:, high] - ahead[:, low]).clamp(min=1)[:, None]
+        last = torch.searchsorted(
+            self.sequence.cummax(1).values, self.sequence, right=True
+        )  # where its own ends
+        low, high = (torch.minimum(places + step, last) for step in (least, most + 1))
+        watchers = (ahead.gather(1, high) - ahead.gather(1, low)).clamp(min=1)[:, None]
         real = self.valid.sum(1, keepdim=True)
         distance = total.sum(-1) / real.where(real > 0, 1)
         self.parts.append((distance.where(real > 0, torch.nan), near, future / watchers))

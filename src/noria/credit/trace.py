@@ -100,7 +100,7 @@ def trace(
     traces = Traces.of([prompt], [response], [span], skip=skip, longest_answer=config.longest_answer)
     traces = traces.to(next(model.parameters()).device)
     length = traces.tokens.shape[1]
-    tap = credit.tap(model, lambda: traces.valid, length=length)
+    tap = credit.tap(model, lambda: traces.sequence, length=length)
     with evaluating(model), tap:
         model(**inputs_of(traces))
     read = tap.passes[0]["read"]

@@ -142,6 +142,13 @@ class Traces:
         """Number of each token's sequence, 0 for padding: for looking things up."""
         return self.sequence.clamp(min=0)
 
+    @property
+    def places(self) -> Tensor:
+        """Positions for models, [batch, tokens]: those that were given, or the count of valid tokens from the left."""
+        return (
+            self.positions if self.positions is not None else (self.valid.long().cumsum(1) - 1).clamp(min=0)
+        )
+
     def before_end(self) -> Tensor:
         """Response tokens up to the end of their sequence's answer, which are those that could have led to it."""
         places = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)

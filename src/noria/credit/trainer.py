@@ -215,7 +215,7 @@ class CreditTrainer:
         config = self.config
         metrics: Mapping[str, float] = {}
         if weights is None:
-            with self.credit.tap(self.model, lambda: traces.valid, length=traces.tokens.shape[1]) as tap:
+            with self.credit.tap(self.model, lambda: traces.sequence, length=traces.tokens.shape[1]) as tap:
                 logits = self.model(**inputs_of(traces)).logits[:, :-1]
             scored = self.credit.from_read(tap.passes[0]["read"], traces)
             weighed = self.credit.weigh(scored, traces, gains, step=self.step)

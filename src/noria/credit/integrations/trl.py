@@ -128,7 +128,7 @@ class RolloutCredit:
         def read(results: dict[str, Any]) -> None:
             parts.append(credit.from_read(results["read"], traces.rows(part())))
 
-        with credit.tap(model, lambda: valid[part()], length=input_ids.shape[1], on_pass=read):
+        with credit.tap(model, lambda: traces.sequence[part()], length=input_ids.shape[1], on_pass=read):
             output = original(model, input_ids, attention_mask, length, **options)
         if sum(len(p.fallback) for p in parts) == len(input_ids):
             self._kept = (input_ids, join(parts))

@@ -87,7 +87,10 @@ class TappedActor:
         packed = bool(getattr(self.actor, "use_remove_padding", False))
         seen = _packed(traces) if packed else traces
         with self.credit.tap(
-            self.actor.actor_module, lambda: seen.valid, length=seen.tokens.shape[1], on_pass=results.append
+            self.actor.actor_module,
+            lambda: seen.sequence,
+            length=seen.tokens.shape[1],
+            on_pass=results.append,
         ):
             output = self._original(micro_batch, *args, **options)
         if len(results) != 1:
