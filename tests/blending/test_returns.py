@@ -4,11 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from noria.blending.attribution import Displaced, Requests, displace, lift
-from noria.blending.returns import PlanReturn, RetireRule, holm, plan_returns
+from noria.blending.returns import PlanReturn, RetireRule, plan_returns
 from noria.blending.scoring import PlanTables
 
 
@@ -87,15 +85,3 @@ def test_plans_of_the_very_floor_are_hardly_ever_advised_away() -> None:
         told = plan_returns(found, [str(p) for p in range(10)], regret + noise, generator=rng, resamples=10)
         alarms += any(plan.retire for plan in told)
     assert alarms <= 11  # 4 are expected; more than 11 has a chance below 0.001
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holms_p_values_are_those_of_statsmodels_definition(values: list[float]) -> None:
-    found = holm(values)
-    order = np.argsort(values)
-    expected = np.maximum.accumulate([min(1.0, values[n] * (len(values) - k)) for k, n in enumerate(order)])
-    assert [found[n] for n in order] == pytest.approx(expected.tolist())
-    assert holm([*values, None])[-1] is None
-    assert all(
-        b is not None and a is not None and b >= a for a, b in zip(found, holm(values, looks=5), strict=True)
-    )

@@ -10,6 +10,7 @@ from noria.core.stats import (
     bootstrap_mean,
     bootstrap_ratios,
     cluster_bootstrap_mean,
+    holm,
     paired_difference,
     proportion_interval,
 )
@@ -211,3 +212,22 @@ def test_a_ratio_to_nothing_is_missing_and_one_near_it_has_no_interval():
     with pytest.raises(ValueError, match="one shape"):
         bootstrap_ratios([[1.0]], [[1.0, 2.0]], generator=generator())
     assert math.isnan(bootstrap_ratios(np.empty((0, 1)), np.empty((0, 1)), generator=generator())[0].effect)
+
+
+# --- several tests at once -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_p_values_are_those_of_the_step_down(values):
+    found = holm(values)
+    order = np.argsort(values)
+    expected = np.maximum.accumulate([min(1.0, values[n] * (len(values) - k)) for k, n in enumerate(order)])
+    assert [found[n] for n in order] == pytest.approx(expected.tolist())
+    assert holm([None, *values, None])[1:-1] == found  # no test costs nothing
+    assert all(b >= a for a, b in zip(found, holm(values, looks=5), strict=True))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+    assert holm([None]) == [None]

@@ -285,6 +285,10 @@ def test_orders_are_averaged_and_their_consistency_told(
     run(config, output="r", quiet=True)
     found = score(open_source(here / "r"), ScoreSettings(draws=100))
     assert found["consistency"]["all"] < 0.4  # a model that likes a letter is not consistent in what it means
+    always = 100 * (((5 / 6) ** 2 + 5 / 36) / 6) ** 0.5
+    assert found["positional_bias"]["sigma"] == pytest.approx(
+        always
+    )  # and it is the letter shown that it likes
     assert (
         report([open_source(here / "r")], ScoreSettings(draws=100), here / "page.html")["comparison"] is None
     )

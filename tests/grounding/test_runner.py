@@ -27,7 +27,7 @@ from noria.grounding.corpus import Corpus
 from noria.grounding.media import Cinema, MediaSettings
 from noria.grounding.names import TRAITS
 from noria.grounding.predictions import marks_of, truth_of
-from noria.grounding.protocols import CONTROLS, permuted, plan, strangers
+from noria.grounding.protocols import CONTROLS, dealt, permuted, plan, strangers
 from noria.grounding.runner import Asking, assemble, run_plan
 from noria.grounding.scoring import measures
 from noria.grounding.store import Sample, SampleStore, read_samples
@@ -176,7 +176,7 @@ def test_a_permutation_keeps_the_right_words() -> None:
     question = make_corpus(1)[1].records[0].mcq_questions[0]
     orders = set()
     for k in range(20):
-        other, back = permuted(question, [0, k])
+        other, back = permuted(question, dealt(0, k, "v", 1, len(question.options)))
         assert other.correct is not None
         assert question.correct is not None
         assert other.correct.text == question.correct.text

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from noria.grounding.comparing import (
     compare,
     fair_prejudice,
-    holm,
     least_detectable,
     max_t,
     mcnemar,
@@ -152,11 +153,13 @@ def test_a_guesser_reaches_none_of_the_corrected_share() -> None:
     marks = Marks(
         truth.levels, guesses(truth, np.random.default_rng(5)).answers, np.ones(truth.levels.shape, bool)
     )
-    reference, share = chance_corrected(truth, passes(truth, marks))
+    reference, share = chance_corrected(truth, [passes(truth, marks)])
     assert reference == pytest.approx(0.965, abs=1e-3)
     assert share == pytest.approx(0, abs=0.01)
     right = Marks(truth.levels, truth.answer, marks.reasoned)
-    assert chance_corrected(truth, passes(truth, right)) == (pytest.approx(reference), 1.0)
+    assert chance_corrected(truth, [passes(truth, right)]) == (pytest.approx(reference), 1.0)
+    both = chance_corrected(truth, [passes(truth, right), passes(truth, marks)])
+    assert both[1] == pytest.approx((1 + share) / 2)
 
 
 # -- rates ------------------------------------------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def test_rates_are_views_of_the_table() -> None:
     assert by["CR"] == pytest.approx((table[4] + table[5]) / table[4:].sum())
     assert by["IR"] == pytest.approx((table[1] + table[3]) / table[1::2].sum())
     assert by["HR"] == pytest.approx(table[7] / truth.n)
-    assert association(passed)["lift"] == pytest.approx(
+    assert association([passed])["lift"] == pytest.approx(
         (table[7] / truth.n)
         / np.prod(
             [table[4:].sum() / truth.n, table[[2, 3, 6, 7]].sum() / truth.n, table[1::2].sum() / truth.n]
@@ -314,18 +317,21 @@ def test_linked_prejudice_asks_about_the_trait_alone() -> None:
     assert by_trait["extraversion"].value == 0.0
     assert by_trait["agreeableness"].value == 1.0
     assert by_trait["openness"].value is None
+    # A trait that is kept silent about, its questions failed, is no way out.
+    levels = marks.levels.copy()
+    levels[:, :2] = -1
+    silent, _ = linked_prejudice(truth, Marks(levels, marks.answers, marks.reasoned))
+    assert (silent.part.tolist(), silent.whole.tolist()) == ([1, 1], [1, 1])
 
 
 def test_positional_bias_of_always_the_last_letter() -> None:
     truth = world(500, per=(6,))
-    marks = Marks(truth.levels, np.full(len(truth.answer), 5), np.ones(truth.levels.shape, bool))
-    found = positional_bias(truth, marks)
+    found = positional_bias(np.full(len(truth.answer), 5), truth.answer, truth.options)
     assert found["sigma"] == pytest.approx(100 * np.sqrt(((5 / 6) ** 2 + 5 / 36) / 6))
     assert found["of_truth"] is not None
     assert found["of_truth"] < 2
-    assert positional_bias(truth, Marks(truth.levels, truth.answer, marks.reasoned))["against_truth"] == 0
-    silent = Marks(truth.levels, np.full(len(truth.answer), -1), marks.reasoned)
-    assert positional_bias(truth, silent)["sigma"] is None
+    assert positional_bias(truth.answer, truth.answer, truth.options)["against_truth"] == 0
+    assert positional_bias(np.full(len(truth.answer), -1), truth.answer, truth.options)["sigma"] is None
 
 
 def test_total_variation_is_none_for_the_truth_and_all_for_a_constant_that_never_is() -> None:
@@ -339,9 +345,17 @@ def test_total_variation_is_none_for_the_truth_and_all_for_a_constant_that_never
 
 def test_curves_fall_as_thresholds_rise() -> None:
     truth = world(100)
-    for curve in threshold_curves(truth, said(truth)):
+    one, two = said(truth), said(truth, skill=0.9)
+    for curve, alone, other in zip(
+        threshold_curves(truth, [one, two]),
+        threshold_curves(truth, [one]),
+        threshold_curves(truth, [two]),
+        strict=True,
+    ):
         hr = [rates_["HR"] for _, rates_ in curve.points]
         assert all(a is not None and b is not None and a >= b for a, b in itertools.pairwise(hr))
+        means = [(a["HR"] + b["HR"]) / 2 for (_, a), (_, b) in zip(alone.points, other.points, strict=True)]  # type: ignore[operator]
+        assert hr == pytest.approx(means)
 
 
 # -- the paper's table ------------------------------------------------------------------------------------------------
@@ -416,9 +430,9 @@ def test_a_model_does_not_differ_from_itself_and_does_from_a_better_one() -> Non
     truth = world(300)
     weights = cluster_weights(truth.sources, 500, np.random.default_rng(0))
     one, better = said(truth, 1, 0.3), said(truth, 2, 0.8)
-    same = compare(truth, one, one, weights)
+    same = compare(truth, [one], [one], weights)
     assert all(row.difference == 0 and row.p == 1 for row in same)
-    rows = {row.name: row for row in compare(truth, better, one, weights)}
+    rows = {row.name: row for row in compare(truth, [better], [one], weights)}
     for name in ("T1", "T3", "HR"):
         assert rows[name].low is not None
         assert rows[name].low > 0
@@ -426,31 +440,48 @@ def test_a_model_does_not_differ_from_itself_and_does_from_a_better_one() -> Non
         assert rows[name].adjusted < 0.05
     assert rows["PR"].high is not None
     assert rows["PR"].high < 0
+    # In several orders of options a figure is the mean of theirs.
+    orders = {row.name: row for row in compare(truth, [one, better], [better], weights)}
+    for name in ("T3", "HR"):
+        assert orders[name].difference == pytest.approx(-rows[name].difference / 2)  # type: ignore[operator]
 
 
 def test_the_fair_prejudice_looks_at_the_same_videos() -> None:
     truth = world(200, per=(5,))
     a, b = (passes(truth, said(truth, seed, 0.6)) for seed in (1, 2))
-    one, two = fair_prejudice(a, b)
+    one, two = fair_prejudice([a], [b])
     assert (one.whole == two.whole).all()
     assert one.whole.sum() == (a.rating & b.rating).sum()
 
 
-def test_mcnemar_and_holm_by_hand() -> None:
-    first = np.array([True] * 9 + [False] * 3 + [True] * 5)
-    second = np.array([False] * 9 + [True] * 3 + [True] * 5)
-    assert mcnemar(first, second) == (9, 3, pytest.approx(2 * sum([1, 12, 66, 220]) / 2**12))
-    assert mcnemar(first, first) == (0, 0, None)
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([]) == []
+def test_mcnemar_by_hand() -> None:
+    first = passes(truth := world(21), said(truth))
+    known = np.array([True] * 17 + [False] * 4)  # a judge who failed says nothing about who is better
+    first = replace(
+        first, has_reasoning=known, reasoning=np.array([1] * 9 + [0] * 3 + [1] * 5 + [0] * 4, bool)
+    )
+    second = replace(
+        first,
+        has_reasoning=np.ones(21, bool),
+        reasoning=np.array([0] * 9 + [1] * 3 + [1] * 5 + [1] * 4, bool),
+    )
+    assert mcnemar(first, second, "reasoning") == (9, 3, pytest.approx(2 * sum([1, 12, 66, 220]) / 2**12))
+    assert mcnemar(first, first, "reasoning") == (0, 0, None)
 
 
 def test_max_t_holds_the_family_wise_error_and_finds_a_true_difference() -> None:
     generator = np.random.default_rng(0)
     sources = np.arange(60)
     base = generator.random(60)
+
+    def figure(part: NDArray[np.float64]) -> Ratio:
+        return Ratio("x", part, np.ones(len(part)))
+
     found = max_t(
-        [base + generator.normal(0, 0.1, 60), base + generator.normal(0, 0.1, 60), base + 0.3],
+        [
+            figure(part)
+            for part in (base + generator.normal(0, 0.1, 60), base + generator.normal(0, 0.1, 60), base + 0.3)
+        ],
         sources,
         draws=400,
         generator=generator,
@@ -461,13 +492,24 @@ def test_max_t_holds_the_family_wise_error_and_finds_a_true_difference() -> None
     false = sum(
         min(
             max_t(
-                [generator.normal(size=40) for _ in range(3)], np.arange(40), draws=99, generator=generator
+                [figure(generator.normal(size=40)) for _ in range(3)],
+                np.arange(40),
+                draws=99,
+                generator=generator,
             ).values()
         )
         <= 0.05
         for _ in range(100)
     )
     assert false <= 12
+
+
+def test_what_a_judge_failed_on_is_no_difference_between_models() -> None:
+    generator = np.random.default_rng(0)
+    part = generator.random(60)
+    half = (np.arange(60) < 30).astype(float)
+    figures = [Ratio("HR", part, np.ones(60)), Ratio("HR", part * half, half)]
+    assert max_t(figures, np.arange(60), draws=99, generator=generator)[(0, 1)] == 1.0
 
 
 def test_least_detectable_difference_is_the_audits() -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.attribution import Displaced
-from noria.core.stats import Interval, bootstrap_ratios
+from noria.core.stats import Interval, bootstrap_ratios, holm
 
-__all__ = ["PlanReturn", "RetireRule", "holm", "plan_returns", "worst_plan"]
+__all__ = ["PlanReturn", "RetireRule", "plan_returns", "worst_plan"]
 
 Floats = NDArray[np.float64]
 
@@ -168,17 +168,6 @@ def worst_plan(returns: Sequence[PlanReturn], *, share: float = 0.02) -> int | N
         if plan.roi is not None and np.isfinite(plan.roi.high) and (plan.spend_share or 0.0) >= share
     }
     return min(ends, key=lambda place: ends[place]) if ends else None
-
-
-def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:
-    """P values that hold for all tests at once (Holm), and for several looks (Bonferroni); None stays None."""
-    order = sorted((p, n) for n, p in enumerate(p_values) if p is not None)
-    found: list[float | None] = [None] * len(p_values)
-    most = 0.0
-    for place, (p, n) in enumerate(order):
-        most = max(most, min(1.0, p * (len(order) - place) * looks))
-        found[n] = most
-    return found
 
 
 def _below(differences: Floats) -> float | None:

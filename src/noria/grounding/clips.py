@@ -204,9 +204,8 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
             raise DataError(f"frames of {stream.width}×{stream.height}", where=str(path))
         base = float(stream.time_base or Fraction(1, 90_000))
         for packet in container.demux(stream):
-            if (
-                packet.pts is None or not packet.size or packet.is_discard
-            ):  # cut off by an edit list: never shown
+            # What an edit list cuts off is in the file, and is never shown.
+            if packet.pts is None or not packet.size or packet.is_discard:
                 continue
             found.append(packet.pts * base)
             lengths.append((packet.duration or 0) * base)

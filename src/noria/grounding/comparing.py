@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.core.stats import holm
 from noria.grounding.scoring import (
     DEFAULT,
     Marks,
@@ -17,6 +17,7 @@ from noria.grounding.scoring import (
     Ratio,
     Theta,
     Truth,
+    averaged,
     bootstrap,
     measures,
     passes,
@@ -27,7 +28,6 @@ __all__ = [
     "Difference",
     "compare",
     "fair_prejudice",
-    "holm",
     "least_detectable",
     "max_t",
     "mcnemar",
@@ -36,6 +36,9 @@ __all__ = [
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+MEASURES = ("T1", "MAE", "T2", "T3", "T3 grounding")
+"""Figures that are compared besides the rates."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +56,45 @@ class Difference:
 
 
 def compare(
-    truth: Truth, first: Marks, second: Marks, weights: Floats, *, theta: Theta = DEFAULT, level: float = 0.95
+    truth: Truth,
+    first: Sequence[Marks],
+    second: Sequence[Marks],
+    weights: Floats,
+    *,
+    theta: Theta = DEFAULT,
+    level: float = 0.95,
 ) -> list[Difference]:
-    """T1, T2, T3, the four rates and the fair PR of two models, resampled together by source.
+    """T1, MAE, T2, T3, the four rates and the fair PR of two models, resampled together by source.
 
     p of a difference comes from its bootstrap distribution: twice the smaller share of draws on either side of zero,
-    each draw counted once more so that it is never 0. Holm's correction is over all rows that have one.
+    each draw counted once more so that it is never 0. Holm's correction is over the figures of this pair.
 
     Args:
         truth: what is right.
-        first, second: what the two said.
+        first, second: what the two said, in each order of options; figures are means over orders.
         weights: [draws, clusters] of `cluster_weights`.
         theta: thresholds.
         level: of the intervals.
     """
-    passed = [passes(truth, marks, theta) for marks in (first, second)]
+    passed = [[passes(truth, marks, theta) for marks in side] for side in (first, second)]
     sides = [
-        [
-            *(r for r in measures(truth, marks) if r.name in ("T1", "MAE", "T2", "T3", "T3 grounding")),
-            *rates(passed_),
-        ]
-        for marks, passed_ in zip((first, second), passed, strict=True)
+        averaged(
+            [
+                [r for r in measures(truth, m) if r.name in MEASURES] + rates(p)
+                for m, p in zip(side, ps, strict=True)
+            ]
+        )
+        for side, ps in zip((first, second), passed, strict=True)
     ]
-    fair = fair_prejudice(*passed)
-    for side, extra in zip(sides, fair, strict=True):
+    for side, extra in zip(sides, fair_prejudice(*passed), strict=True):
         side.append(extra)
     drawn = [bootstrap(side, truth.sources, weights) for side in sides]
     rows = []
     for column, (a, b) in enumerate(zip(*sides, strict=True)):
         delta = drawn[0][:, column] - drawn[1][:, column]
         rows.append(_difference(a, b, delta[~np.isnan(delta)], level))
-    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
-    return [
-        Difference(**{**vars(row), "adjusted": next(adjusted)}) if row.p is not None else row for row in rows
-    ]
+    adjusted = holm([row.p for row in rows])
+    return [replace(row, adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def _difference(a: Ratio, b: Ratio, delta: Floats, level: float) -> Difference:
@@ -99,46 +107,47 @@ def _difference(a: Ratio, b: Ratio, delta: Floats, level: float) -> Difference:
     return Difference(a.name, first, second, first - second, float(low), float(high), p)
 
 
-def fair_prejudice(first: Passes, second: Passes) -> tuple[Ratio, Ratio]:
+def fair_prejudice(first: Sequence[Passes], second: Sequence[Passes]) -> tuple[Ratio, Ratio]:
     """PR of both on the videos that both rate rightly: neither gets the easier ones."""
-    both = first.rating & second.rating & first.has_grounding
+    both = first[0].rating & second[0].rating & first[0].has_grounding  # ratings are asked for once
     a, b = (
-        Ratio("PR fair", (both & ~side.grounding).astype(float), both.astype(float), "lower")
+        Ratio(
+            "PR fair", both * np.mean([~one.grounding for one in side], axis=0), both.astype(float), "lower"
+        )
         for side in (first, second)
     )
     return a, b
 
 
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int, float | None]:
-    """(only the first passed, only the second, exact two-sided p); None where they never differ."""
+def mcnemar(first: Passes, second: Passes, what: str) -> tuple[int, int, float | None]:
+    """(only the first passed, only the second, exact two-sided p) over the videos where both are known.
+
+    It takes videos as independent, which clips of one source are not quite. None where they never differ.
+
+    Args:
+        first, second: who passed.
+        what: `rating`, `reasoning` or `grounding`.
+    """
     from scipy.stats import binomtest
 
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    known = getattr(first, f"has_{what}") & getattr(second, f"has_{what}")
+    a, b = getattr(first, what) & known, getattr(second, what) & known
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
     total = only_first + only_second
     return only_first, only_second, float(binomtest(only_first, total, 0.5).pvalue) if total else None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the family-wise error stays below the level whatever the tests share."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted = [0.0] * len(p_values)
-    running = 0.0
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = running
-    return adjusted
-
-
 def max_t(
-    values: Sequence[Floats], sources: Ints, *, draws: int, generator: np.random.Generator
+    figures: Sequence[Ratio], sources: Ints, *, draws: int, generator: np.random.Generator
 ) -> dict[tuple[int, int], float]:
     """Adjusted p of every pair of models in one figure: Westfall and Young's max-T, by flipping signs of sources.
 
     Under no difference, a source's difference is as likely as its opposite. One draw flips the same sources in all
-    pairs, so that the correction knows how the pairs hang together.
+    pairs, so that the correction knows how the pairs hang together. Videos of which a figure is unknown for one of
+    the models (its judge failed) are left out for all.
 
     Args:
-        values: a model each, [n] a video's contribution.
+        figures: one figure, a model each, whose wholes are alike where they are known.
         sources: [n].
         draws: sign flips.
         generator: draws them.
@@ -147,6 +156,8 @@ def max_t(
         {(i, j): p} for i < j.
     """
     count = int(sources.max()) + 1
+    known = np.all([figure.whole > 0 for figure in figures], axis=0)
+    values = [np.where(known, figure.part, 0.0) for figure in figures]
     pairs = [(i, j) for i in range(len(values)) for j in range(i + 1, len(values))]
     sums = np.zeros((count, len(pairs)))
     for column, (i, j) in enumerate(pairs):
@@ -191,8 +202,3 @@ def rank_intervals(
     ranks = 1 + (signed[:, :, None] > signed[:, None, :]).sum(axis=2)
     low, high = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-
-
-def comparison_to_json(rows: Sequence[Difference]) -> list[dict[str, Any]]:
-    """As files hold it."""
-    return [vars(row).copy() for row in rows]

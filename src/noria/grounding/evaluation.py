@@ -22,6 +22,7 @@ from noria.grounding.scoring import (
     Theta,
     Truth,
     association,
+    averaged,
     cells,
     chance_corrected,
     chance_of_passing,
@@ -38,7 +39,7 @@ from noria.grounding.scoring import (
     total_variation,
 )
 
-__all__ = ["ScoreSettings", "Scored", "averaged", "evaluate", "restricted", "scored"]
+__all__ = ["ScoreSettings", "Scored", "evaluate", "restricted", "scored"]
 
 
 class ScoreSettings(Config):
@@ -70,11 +71,18 @@ class ScoreSettings(Config):
 
 @dataclass(frozen=True)
 class Scored:
-    """Arrays of a model on a corpus: what is right, and what it said in each order of options that it was asked in."""
+    """Arrays of a model on a corpus: what is right, and what it said in each order of options that it was asked in.
+
+    Attributes:
+        truth: what is right.
+        marks, lenient: what it said, strictly and leniently read.
+        stood: [q, options] at which place each option stood, in each order; none where options came as they stand.
+    """
 
     truth: Truth
     marks: tuple[Marks, ...]
     lenient: tuple[Marks, ...]
+    stood: tuple[NDArray[np.int64], ...] = ()
 
 
 def scored(
@@ -84,6 +92,7 @@ def scored(
     *,
     asked: Mapping[str, set[int]] | None = None,
     rated: bool = True,
+    stood: Sequence[NDArray[np.int64]] = (),
 ) -> Scored:
     """The arrays of one model.
 
@@ -93,6 +102,7 @@ def scored(
         settings: bins and polarity.
         asked: {video: numbers of the questions that were asked}; all by default. What was not asked is no question.
         rated: whether ratings were asked for.
+        stood: as of `Scored`, of all questions.
     """
     truth = restricted(truth_of(keys, settings.bins, settings.polarity), keys, asked, rated)
     kept = _kept(keys, asked)
@@ -101,7 +111,7 @@ def scored(
         found = [marks_of(keys, one, lenient=lenient) for one in predictions]
         return tuple(replace(m, answers=m.answers[kept]) for m in found)
 
-    return Scored(truth, marks(False), marks(True))
+    return Scored(truth, marks(False), marks(True), tuple(places[kept] for places in stood))
 
 
 def _kept(keys: Keys, asked: Mapping[str, set[int]] | None) -> NDArray[np.bool_]:
@@ -130,20 +140,6 @@ def restricted(truth: Truth, keys: Keys, asked: Mapping[str, set[int]] | None, r
     )
 
 
-def averaged(rows: Sequence[Sequence[Ratio]]) -> list[Ratio]:
-    """The mean of several sets of the same figures: parts and wholes averaged video by video."""
-    if len(rows) == 1:
-        return list(rows[0])
-    return [
-        replace(
-            column[0],
-            part=np.mean([ratio.part for ratio in column], axis=0),
-            whole=np.mean([ratio.whole for ratio in column], axis=0),
-        )
-        for column in zip(*rows, strict=True)
-    ]
-
-
 def evaluate(
     one: Scored, settings: ScoreSettings, *, weights: NDArray[np.float64] | None = None
 ) -> dict[str, Any]:
@@ -167,8 +163,8 @@ def evaluate(
     )
     found = estimates(figures, truth.sources, weights, level=settings.level, method=settings.method)
     lenient = {r.name: r.value for r in averaged([measures(truth, marks) for marks in one.lenient])}
-    first, first_passed = one.marks[0], passed[0]
-    guess, avoided = chance_corrected(truth, first_passed, theta)
+    first = one.marks[0]  # levels are asked for once
+    guess, avoided = chance_corrected(truth, passed, theta)
     distinct = distinct_settings(truth)
     sweep = [
         estimates(
@@ -190,8 +186,8 @@ def evaluate(
             for c, v in enumerate(np.mean([cells(p) for p in passed], axis=0))
         },
         "references": references(truth, theta) | {"PR_guess_here": guess, "PR_avoided": avoided},
-        "association": association(first_passed),
-        "positional_bias": positional_bias(truth, first),
+        "association": association(passed),
+        "positional_bias": letters(one),
         "total_variation": total_variation(truth, first),
         "spearman": rank_correlation(truth, first),
         "consistency": consistency(one),
@@ -201,7 +197,7 @@ def evaluate(
         ],
         "curves": [
             {"of": curve.of, "points": [[x, values] for x, values in curve.points]}
-            for curve in threshold_curves(truth, first, theta)
+            for curve in threshold_curves(truth, one.marks, theta)
         ],
         "least_detectable": None if hr is None else least_detectable(hr, len(set(truth.sources.tolist()))),
     }
@@ -230,6 +226,22 @@ def counts(one: Scored) -> dict[str, int]:
         if judged is None
         else int((rated & marks.reasoned & np.isnan(judged).any(axis=2)).sum()),
     }
+
+
+def letters(one: Scored) -> dict[str, float | None]:
+    """How unevenly letters are chosen, as they were shown, over all orders of options."""
+
+    def shown(places: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        if not one.stood:
+            return places
+        stood = one.stood[number][np.arange(len(places)), np.maximum(places, 0)]
+        return np.where(places >= 0, stood, -1)
+
+    return positional_bias(
+        np.concatenate([shown(marks.answers, n) for n, marks in enumerate(one.marks)]),
+        np.concatenate([shown(one.truth.answer, n) for n in range(len(one.marks))]),
+        np.tile(one.truth.options, len(one.marks)),
+    )
 
 
 def references(truth: Truth, theta: Theta = DEFAULT) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from noria.grounding.builder import build as run_build
 from noria.grounding.comparing import compare as compare_two
 from noria.grounding.comparing import max_t, mcnemar, rank_intervals
 from noria.grounding.corpus import Corpus, Keys, check, load_corpus, load_keys, save_corpus, statistics
-from noria.grounding.evaluation import ScoreSettings, averaged, evaluate, scored
+from noria.grounding.evaluation import ScoreSettings, evaluate, scored
 from noria.grounding.judge import VERSION as JUDGED_BY
 from noria.grounding.judge import Rubric, Seat, cases_of, judge_all, same_family, sample_id
 from noria.grounding.media import Cinema, MediaSettings
@@ -42,7 +42,7 @@ from noria.grounding.predictions import save_predictions
 from noria.grounding.prompts import VERSION
 from noria.grounding.protocols import Control, Protocol, plan, strangers
 from noria.grounding.runner import Asking, run_plan
-from noria.grounding.scoring import bootstrap, cluster_weights, measures, passes, rank_gap, rates
+from noria.grounding.scoring import averaged, bootstrap, cluster_weights, measures, passes, rank_gap, rates
 from noria.grounding.sources import Source, corpus_digest, open_source, read_judgement, read_subset
 from noria.grounding.store import Sample, SampleStore
 from noria.grounding.world import Knobs
@@ -470,7 +470,8 @@ def compare(sources: Sequence[Source], settings: ScoreSettings) -> dict[str, Any
     """Every pair of models, and all of them together.
 
     Returns:
-        {models, pairs: [{first, second, rows, mcnemar}], family: {figure: {pair: adjusted p}}, ranks, rgm}.
+        {models, pairs: [{first, second, rows, mcnemar}], family: {figure: {pair: adjusted p}}, ranks, rgm}. Figures are
+        means over orders of options; McNemar's tests, which count, are of the first order.
 
     Raises:
         ConfigError: fewer than two, or models asked about different videos.
@@ -490,11 +491,8 @@ def compare(sources: Sequence[Source], settings: ScoreSettings) -> dict[str, Any
     names = [source.name for source in sources]
     pairs = []
     for (a, one), (b, two) in itertools.combinations(enumerate(arrays), 2):
-        rows = compare_two(truth, one.marks[0], two.marks[0], weights, theta=theta, level=settings.level)
-        tests = {
-            what: mcnemar(getattr(passed[a], what), getattr(passed[b], what))
-            for what in ("rating", "reasoning", "grounding")
-        }
+        rows = compare_two(truth, one.marks, two.marks, weights, theta=theta, level=settings.level)
+        tests = {what: mcnemar(passed[a], passed[b], what) for what in ("rating", "reasoning", "grounding")}
         pairs.append(
             {
                 "first": names[a],
@@ -518,7 +516,7 @@ def compare(sources: Sequence[Source], settings: ScoreSettings) -> dict[str, Any
         name: {
             f"{names[i]} / {names[j]}": p
             for (i, j), p in max_t(
-                [f[name].part for f in figures], truth.sources, draws=settings.draws, generator=generator
+                [f[name] for f in figures], truth.sources, draws=settings.draws, generator=generator
             ).items()
         }
         for name in shown

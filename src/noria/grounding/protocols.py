@@ -6,18 +6,34 @@ the frames. Nothing here decodes or asks.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError
 from noria.grounding.corpus import Corpus, Option, Question, Record
 from noria.grounding.names import LETTERS
 from noria.grounding.questions import boxes_in
 
-__all__ = ["CONTROLS", "PROTOCOLS", "Chain", "Control", "Protocol", "Step", "permuted", "plan", "strangers"]
+__all__ = [
+    "CONTROLS",
+    "PROTOCOLS",
+    "Chain",
+    "Control",
+    "Protocol",
+    "Step",
+    "dealt",
+    "permuted",
+    "plan",
+    "strangers",
+]
+
+ORDER = "ask.order"
+"""How the parts of `permute` begin; the number of the order follows."""
 
 Protocol: TypeAlias = Literal["unified", "staged", "per-item", "permute"]
 Control: TypeAlias = Literal[
@@ -125,12 +141,23 @@ def _chains(
         return [(rating, asking)] if conversation else [(rating,), (asking,)]
     if protocol == "per-item":
         return [(rating,), *((Step(video, f"ask.{n}", numbers=(n,)),) for n in numbers)]
-    return [(rating,), *((Step(video, f"ask.order{k}", numbers=numbers, order=k),) for k in range(orders))]
+    return [(rating,), *((Step(video, f"{ORDER}{k}", numbers=numbers, order=k),) for k in range(orders))]
 
 
-def permuted(question: Question, seed: Sequence[int]) -> tuple[Question, dict[str, str]]:
-    """The question with its options in a random order, and {letter shown: letter meant}."""
-    order = np.random.default_rng(list(seed)).permutation(len(question.options))
+def dealt(seed: int, order: int, video: str, number: int, options: int) -> NDArray[np.int64]:
+    """[options] which option stands at each place when a question is asked in a random order: the same every time.
+
+    Args:
+        seed: of the run.
+        order: which of the run's orders.
+        video, number: of the question.
+        options: how many it has.
+    """
+    return np.random.default_rng([seed, order, zlib.crc32(video.encode()), number]).permutation(options)
+
+
+def permuted(question: Question, order: Sequence[int] | NDArray[np.int64]) -> tuple[Question, dict[str, str]]:
+    """The question with its options in an order, and {letter shown: letter meant}."""
     options = [question.options[int(n)] for n in order]
     shown = tuple(Option(LETTERS[place], option.text) for place, option in enumerate(options))
     back = {LETTERS[place]: option.id for place, option in enumerate(options)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,10 +28,10 @@ from noria.grounding.names import LEVELS, TRAITS
 from noria.grounding.parsing import Reading, looks_refused, read_reply
 from noria.grounding.predictions import Prediction
 from noria.grounding.prompts import SYSTEM, ask
-from noria.grounding.protocols import Chain, Control, Step, permuted
+from noria.grounding.protocols import ORDER, Chain, Control, Step, dealt, permuted
 from noria.grounding.store import Sample, SampleStore, Status
 
-__all__ = ["Asking", "assemble", "run_plan"]
+__all__ = ["Asking", "assemble", "orders_in", "run_plan"]
 
 ENOUGH = 16
 """First samples after which a run ends, when all of them failed: the rest would fail, too."""
@@ -197,8 +196,8 @@ class _Run:
         backs: dict[int, dict[str, str]] = {}
         if step.order is not None:
             for number, question in asked.items():
-                seed = (self.asking.seed, step.order, zlib.crc32(step.video.encode()), number)
-                asked[number], backs[number] = permuted(question, seed)
+                order = dealt(self.asking.seed, step.order, step.video, number, len(question.options))
+                asked[number], backs[number] = permuted(question, order)
         words = ask(
             rate=step.rate, reason=step.reason, questions=asked, transcript=shown.transcript, own_levels=own
         )
@@ -293,14 +292,18 @@ def assemble(samples: Sequence[Sample], ids: Sequence[str]) -> list[dict[str, Pr
         if sample.video not in by_video:
             raise DataError("a sample of a video that is not in the corpus", where=sample.id)
         by_video[sample.video].append(sample)
-    orders = sorted({s.part for s in samples if s.part.startswith("ask.order")})
     return [
         {
-            name: _together(name, [s for s in rows if s.part == order or s.part not in orders])
+            name: _together(name, [s for s in rows if s.part == part or ORDER not in s.part])
             for name, rows in by_video.items()
         }
-        for order in (orders or [""])
+        for part in ([f"{ORDER}{order}" for order in orders_in(samples)] or [""])
     ]
+
+
+def orders_in(samples: Sequence[Sample]) -> list[int]:
+    """Numbers of the orders of options that questions were asked in; none where they came as they stand."""
+    return sorted({int(s.part.removeprefix(ORDER)) for s in samples if s.part.startswith(ORDER)})
 
 
 def _together(video: str, samples: Sequence[Sample]) -> Prediction:

@@ -13,9 +13,8 @@ in every rate that conditions on passing. So no refusal ever improves a score, w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -32,6 +31,7 @@ __all__ = [
     "Ratio",
     "Theta",
     "Truth",
+    "averaged",
     "bootstrap",
     "cells",
     "chance_of_passing",
@@ -245,6 +245,20 @@ class Ratio:
         """None where the whole is empty."""
         whole = float(self.whole.sum())
         return float(self.part.sum()) / whole if whole > 0 else None
+
+
+def averaged(rows: Sequence[Sequence[Ratio]]) -> list[Ratio]:
+    """The mean of several sets of the same figures: parts and wholes averaged video by video."""
+    if len(rows) == 1:
+        return list(rows[0])
+    return [
+        replace(
+            column[0],
+            part=np.mean([ratio.part for ratio in column], axis=0),
+            whole=np.mean([ratio.whole for ratio in column], axis=0),
+        )
+        for column in zip(*rows, strict=True)
+    ]
 
 
 def rates(passed: Passes) -> list[Ratio]:
@@ -469,18 +483,23 @@ def _hits(options: Sequence[int]) -> Floats:
 
 
 def chance_corrected(
-    truth: Truth, passed: Passes, theta: Theta = DEFAULT
+    truth: Truth, passed: Sequence[Passes], theta: Theta = DEFAULT
 ) -> tuple[float | None, float | None]:
     """(PR of a guesser on the videos this model rates rightly, share of it that the model avoids).
 
     The share is (PR_guess − PR) / PR_guess: 0 for a guesser, 1 for a model that is never prejudiced.
+
+    Args:
+        truth: what is right.
+        passed: who passed, in each order of options.
+        theta: thresholds.
     """
     guess = 1 - chance_of_passing(truth, theta)
-    condition = passed.rating & passed.has_grounding
+    condition = passed[0].rating & passed[0].has_grounding  # ratings are asked for once
     if not condition.any():
         return None, None
     reference = float(guess[condition].mean())
-    value = rates(passed)[0].value
+    value = averaged([rates(one) for one in passed])[0].value
     return reference, None if value is None or reference == 0 else (reference - value) / reference
 
 
@@ -491,7 +510,8 @@ def linked_prejudice(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> tupl
     """Prejudice by trait: Pr[fewer than θ3 of the questions about a trait right | the trait rated right].
 
     The paper's PR ties a whole video's rating to questions about other traits; this one does not. A trait without a
-    question about it is left out.
+    question about it is left out. A trait that was not rated, though its questions were failed, counts as a failure:
+    it might have been rated right.
 
     Returns:
         Over all traits, and by trait.
@@ -505,8 +525,10 @@ def linked_prejudice(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> tupl
     np.add.at(hits, truth.video, hit.astype(float))
     share = theta.grounding
     passed = (hits * share.denominator >= asked * share.numerator) & (asked > 0)
-    right = (marks.levels == truth.levels) & (truth.levels >= 0) & (asked > 0)
-    part, whole = (right & ~passed).astype(float), right.astype(float)
+    known = (truth.levels >= 0) & (asked > 0)
+    right = (marks.levels == truth.levels) & known
+    dodged = (marks.levels < 0) & known & ~passed
+    part, whole = ((right & ~passed) | dodged).astype(float), (right | dodged).astype(float)
     by_trait = {
         trait: Ratio(f"PR {trait}", part[:, number], whole[:, number], "lower")
         for number, trait in enumerate(TRAITS)
@@ -514,25 +536,29 @@ def linked_prejudice(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> tupl
     return Ratio("PR linked", part.sum(axis=1), whole.sum(axis=1), "lower"), by_trait
 
 
-def positional_bias(truth: Truth, marks: Marks) -> dict[str, float | None]:
-    """How unevenly letters are chosen: σ = 100 √(1/6 Σ (p − 1/6)²), in per cent, over six-option questions.
+def positional_bias(chosen: Ints, right: Ints, options: Ints) -> dict[str, float | None]:
+    """How unevenly letters are chosen: σ = 100 √(1/6 Σ (p − 1/6)²), in per cent, over six-option questions answered.
 
     The right answers are themselves uneven (1.96 in the release), so σ against uniform is no neutral reference:
     `against_truth` takes the right letters' shares in the place of 1/6. `of_truth` is σ of the right letters.
+
+    Args:
+        chosen, right: [q] places of the options chosen and of the right ones as they were shown; −1 where none.
+        options: [q] how many there were.
     """
-    six = (truth.options == 6) & (marks.answers >= 0)
+    six = (options == 6) & (chosen >= 0)
     if not six.any():
         return {"sigma": None, "of_truth": None, "against_truth": None}
-    chosen = np.bincount(marks.answers[six], minlength=6)[:6] / six.sum()
-    right = np.bincount(truth.answer[six], minlength=6)[:6] / six.sum()
+    shares = np.bincount(chosen[six], minlength=6)[:6] / six.sum()
+    true = np.bincount(right[six & (right >= 0)], minlength=6)[:6] / six.sum()
 
     def sigma(a: Floats, b: Floats | float) -> float:
         return float(100 * np.sqrt(np.mean((a - b) ** 2)))
 
     return {
-        "sigma": sigma(chosen, 1 / 6),
-        "of_truth": sigma(right, 1 / 6),
-        "against_truth": sigma(chosen, right),
+        "sigma": sigma(shares, 1 / 6),
+        "of_truth": sigma(true, 1 / 6),
+        "against_truth": sigma(shares, true),
     }
 
 
@@ -562,15 +588,19 @@ def rank_correlation(truth: Truth, marks: Marks) -> float | None:
     return float(spearmanr(said, true).statistic)
 
 
-def association(passed: Passes) -> dict[str, float | None]:
-    """How far the three passes go together.
+def association(passed: Sequence[Passes]) -> dict[str, float | None]:
+    """How far the three passes go together, over all orders of options.
 
     `lift` = HR / (P1 P2 P3), 1 under independence; `phi` = the correlation of r1 and r3.
     """
-    table = cells(passed)
+    table = np.sum([cells(one) for one in passed], axis=0)
     total = table.sum()
-    known = passed.has_rating & passed.has_grounding
-    r1, r3 = passed.rating[known].astype(float), passed.grounding[known].astype(float)
+    r1, r3 = (
+        np.concatenate(
+            [getattr(one, name)[one.has_rating & one.has_grounding].astype(float) for one in passed]
+        )
+        for name in ("rating", "grounding")
+    )
     phi = float(np.corrcoef(r1, r3)[0, 1]) if len(r1) and r1.std() > 0 and r3.std() > 0 else None
     if not total:
         return {"lift": None, "phi": phi}
@@ -607,8 +637,14 @@ class Curve:
     points: list[tuple[float, dict[str, float | None]]] = field(default_factory=list)
 
 
-def threshold_curves(truth: Truth, marks: Marks, around: Theta = DEFAULT) -> list[Curve]:
-    """Each rate as a function of each threshold, in steps of .05, for a threshold is a choice and no fact."""
+def threshold_curves(truth: Truth, marks: Sequence[Marks], around: Theta = DEFAULT) -> list[Curve]:
+    """Each rate as a function of each threshold, in steps of .05, for a threshold is a choice and no fact.
+
+    Args:
+        truth: what is right.
+        marks: what the model said, in each order of options that it was asked in; rates are their means.
+        around: the thresholds that are not varied.
+    """
     steps = [Fraction(n, 20) for n in range(1, 21)]
     makers: Mapping[str, Callable[[Fraction], Theta]] = {
         "rating": lambda x: Theta(x, around.reasoning, around.grounding),
@@ -618,12 +654,13 @@ def threshold_curves(truth: Truth, marks: Marks, around: Theta = DEFAULT) -> lis
     return [
         Curve(
             name,
-            [(float(x), {r.name: r.value for r in rates(passes(truth, marks, make(x)))}) for x in steps],
+            [
+                (
+                    float(x),
+                    {r.name: r.value for r in averaged([rates(passes(truth, m, make(x))) for m in marks])},
+                )
+                for x in steps
+            ],
         )
         for name, make in makers.items()
     ]
-
-
-def finite(value: float | None) -> float | None:
-    """NaN and infinity as None."""
-    return value if value is not None and math.isfinite(value) else None

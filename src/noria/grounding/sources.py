@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.runs import read_config
@@ -15,8 +18,8 @@ from noria.grounding.corpus import Corpus, Keys, load_corpus, load_keys
 from noria.grounding.evaluation import Scored, ScoreSettings, scored
 from noria.grounding.judge import Rubric, agreement_of, cases_of, judged_by
 from noria.grounding.predictions import Prediction, load_predictions
-from noria.grounding.protocols import plan
-from noria.grounding.runner import assemble
+from noria.grounding.protocols import dealt, plan
+from noria.grounding.runner import assemble, orders_in
 from noria.grounding.store import Sample, read_samples
 
 __all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
@@ -35,6 +38,7 @@ class Source:
         rated: whether ratings were asked for.
         samples: of a run; empty for a file.
         settings: of a run; empty for a file.
+        orders: of options, as many as sets; none where options came as they stand.
         judged: name of the judgement that is in the predictions, if any.
         judgement: its settings; empty where it came with a file.
         agreement: of its judges.
@@ -48,6 +52,7 @@ class Source:
     rated: bool = True
     samples: tuple[Sample, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    orders: Sequence[int] = ()
     judged: str = ""
     judgement: Mapping[str, Any] = field(default_factory=dict)
     agreement: Mapping[str, float | None] = field(default_factory=dict)
@@ -60,7 +65,26 @@ class Source:
         if subset is not None:
             every = {r.video_id: set(range(1, len(r.mcq_questions) + 1)) for r in keys.records}
             asked = {v: (self.asked or every).get(v, set()) & subset.get(v, set()) for v in every}
-        return scored(keys, self.sets, settings, asked=asked, rated=self.rated)
+        stood = [placed(keys, self.settings.get("seed", 0), order) for order in self.orders]
+        return scored(keys, self.sets, settings, asked=asked, rated=self.rated, stood=stood)
+
+
+def placed(keys: Keys, seed: int, order: int) -> NDArray[np.int64]:
+    """[q, options] where each option stood when questions were asked in a random order; −1 where there is none.
+
+    Args:
+        keys: the questions.
+        seed: of the run.
+        order: which of its orders.
+    """
+    counts = [len(question.options) for record in keys.records for question in record.mcq_questions]
+    found = np.full((len(counts), max(counts, default=0)), -1, dtype=np.int64)
+    rows = iter(found)
+    for record in keys.records:
+        for number, question in enumerate(record.mcq_questions, start=1):
+            count = len(question.options)
+            next(rows)[dealt(seed, order, record.video_id, number, count)] = np.arange(count)
+    return found
 
 
 def open_source(
@@ -132,6 +156,7 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
         rated,
         tuple(samples),
         settings,
+        orders_in(samples),
         chosen,
         judgement,
         agreement,
