@@ -73,7 +73,7 @@ def _page(feed: Feed) -> str:
         told=told,
         figures=figures,
         themes={mode: theme(mode) for mode in COLORS},
-        requests=[_line(one) for one in feed.recent.all()[:LISTED]],
+        requests=[one.to_json() for one in feed.recent.all()[:LISTED]],
         audit=feed.publisher.audit(20),
         supposed=_sliders(told),
     )
@@ -114,17 +114,6 @@ def _goal(target: Mapping[str, float] | None) -> str:
         return ""
     ((name, amount),) = target.items()
     return _GOALS[name].format(100 * amount if name.endswith("_share") else amount)
-
-
-def _line(one: Served) -> dict[str, Any]:
-    return {
-        "request": one.request,
-        "at": one.at,
-        "scene": one.candidates.scene,
-        "candidates": len(one.candidates),
-        "control": one.control,
-        "version": one.blender.snapshot.version,
-    }
 
 
 def _why(served: Served) -> str:

@@ -157,7 +157,24 @@ class Schedule(Config):
         return not self.days or _DAYS[day] in self.days
 
 
-class Plan(Config):
+class Targeted(Config):
+    """Something by name that is about some candidates: those that `when` is true of."""
+
+    id: Identifier
+    when: When
+    _parsed: Expression = PrivateAttr()
+
+    def model_post_init(self, context: object, /) -> None:
+        """Keep the expression parsed."""
+        self._parsed = parse(self.when)
+
+    @property
+    def targeting(self) -> Expression:
+        """`when`, parsed."""
+        return self._parsed
+
+
+class Plan(Targeted):
     """One business goal.
 
     Attributes:
@@ -171,7 +188,6 @@ class Plan(Config):
         enabled: the plan's switch.
     """
 
-    id: Identifier
     owner: str = ""
     note: str = ""
     when: When = "true"
@@ -182,16 +198,6 @@ class Plan(Config):
     schedule: Schedule | None = None
     target: Target | None = None
     enabled: bool = True
-    _parsed: Expression = PrivateAttr()
-
-    def model_post_init(self, context: object, /) -> None:
-        """Keep the expression parsed."""
-        self._parsed = parse(self.when)
-
-    @property
-    def targeting(self) -> Expression:
-        """`when`, parsed."""
-        return self._parsed
 
 
 class Guards(Config):
@@ -212,7 +218,7 @@ class Guards(Config):
     max_age: float | None = Field(None, gt=0)
 
 
-class SlotRule(Config):
+class SlotRule(Targeted):
     """A hard rule on places in the list, kept after sorting; what it displaces is booked.
 
     Attributes:
@@ -223,22 +229,10 @@ class SlotRule(Config):
         first: not before this place, counted from 1.
     """
 
-    id: Identifier
-    when: When
     gap: int = Field(0, ge=0)
     run: int | None = Field(None, ge=1)
     at_most: int | None = Field(None, ge=0)
     first: int = Field(1, ge=1)
-    _parsed: Expression = PrivateAttr()
-
-    def model_post_init(self, context: object, /) -> None:
-        """Keep the expression parsed."""
-        self._parsed = parse(self.when)
-
-    @property
-    def targeting(self) -> Expression:
-        """`when`, parsed."""
-        return self._parsed
 
 
 class Plans(Config):

@@ -480,19 +480,7 @@ class Feed:
 
     async def requests(self, request: Request) -> Response:
         """GET /requests: those that can be explained."""
-        return json_response(
-            [
-                {
-                    "request": one.request,
-                    "at": one.at,
-                    "scene": one.candidates.scene,
-                    "candidates": len(one.candidates),
-                    "control": one.control,
-                    "version": one.blender.snapshot.version,
-                }
-                for one in self.recent.all()
-            ]
-        )
+        return json_response([one.to_json() for one in self.recent.all()])
 
     async def explain(self, request: Request) -> Response:
         """GET /requests/ID: its list with the whole account, ranked again by the snapshot that ranked it."""

@@ -35,6 +35,17 @@ class Served:
     candidates: Candidates
     blender: Blender
 
+    def to_json(self) -> dict[str, Any]:
+        """What it was, in a line."""
+        return {
+            "request": self.request,
+            "at": self.at,
+            "scene": self.candidates.scene,
+            "candidates": len(self.candidates),
+            "control": self.control,
+            "version": self.blender.snapshot.version,
+        }
+
     def ranked(self, blender: Blender | None = None) -> Ranked:
         """Its list: as it was, or as another blender would rank it."""
         mask = np.zeros(len(self.candidates), np.uint64) if self.control else None

@@ -378,20 +378,11 @@ def _observations(value: Any, duration: float) -> tuple[list[Observation], list[
             one.start_time,
             one.end_time,
             one.description,
-            tuple(Box(b.frame_time, b.x, b.y, b.w, b.h, b.region) for b in one.bboxes),
+            tuple(one.bboxes),
         )
         for one in found
     ]
     return kept, check_observations(kept, duration)
-
-
-class _SeenBox(msgspec.Struct):
-    frame_time: float
-    x: float
-    y: float
-    w: float
-    h: float
-    region: str = ""
 
 
 class _Seen(msgspec.Struct):
@@ -399,7 +390,7 @@ class _Seen(msgspec.Struct):
     start_time: float
     end_time: float
     description: str
-    bboxes: list[_SeenBox] = []
+    bboxes: list[Box] = []
 
 
 class _Reason(msgspec.Struct):

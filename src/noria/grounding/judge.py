@@ -41,7 +41,7 @@ from noria.grounding.names import DIMENSIONS, LEVELS, TRAITS, Bins, Polarity, le
 from noria.grounding.parsing import objects_in
 from noria.grounding.predictions import Prediction
 from noria.grounding.prompts import observation_lines
-from noria.grounding.store import Sample, SampleStore
+from noria.grounding.store import Sample, SampleStore, Status, replied
 
 __all__ = [
     "VERSION",
@@ -349,16 +349,8 @@ class _Recorder:
 
 def _noted(blank: Sample, outcome: Outcome | None) -> Sample:
     if isinstance(outcome, Answer | Refusal):
-        return replace(
-            blank,
-            status="refused" if isinstance(outcome, Refusal) else "parse_failed",
-            reply=outcome.text,
-            prompt_tokens=outcome.usage.prompt_tokens,
-            completion_tokens=outcome.usage.completion_tokens,
-            cost=outcome.cost,
-            seconds=outcome.seconds,
-            attempts=outcome.attempts,
-        )
+        status: Status = "refused" if isinstance(outcome, Refusal) else "parse_failed"
+        return replied(replace(blank, status=status), outcome)
     if outcome is None:
         return blank
     return replace(blank, error=outcome.kind, problems=[outcome.message])

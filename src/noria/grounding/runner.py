@@ -29,7 +29,7 @@ from noria.grounding.parsing import Reading, looks_refused, read_reply
 from noria.grounding.predictions import Prediction
 from noria.grounding.prompts import SYSTEM, ask
 from noria.grounding.protocols import ORDER, Chain, Control, Step, dealt, permuted
-from noria.grounding.store import Sample, SampleStore, Status
+from noria.grounding.store import Sample, SampleStore, Status, replied
 
 __all__ = ["Asking", "assemble", "orders_in", "run_plan"]
 
@@ -239,15 +239,7 @@ def _judged(blank: Sample, outcome: Outcome, step: Step, backs: Mapping[int, Map
             seconds=outcome.seconds,
             attempts=outcome.attempts,
         )
-    known = replace(
-        blank,
-        reply=outcome.text,
-        prompt_tokens=outcome.usage.prompt_tokens,
-        completion_tokens=outcome.usage.completion_tokens,
-        cost=outcome.cost,
-        seconds=outcome.seconds,
-        attempts=outcome.attempts,
-    )
+    known = replied(blank, outcome)
     if isinstance(outcome, Refusal):
         return replace(known, status="refused")
     assert isinstance(outcome, Answer)

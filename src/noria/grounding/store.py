@@ -13,15 +13,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
+from noria.core.chat import Answer, Refusal
 from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, write_all, write_atomic
 
-__all__ = ["Sample", "SampleStore", "Status", "read_samples"]
+__all__ = ["Sample", "SampleStore", "Status", "read_samples", "replied"]
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
@@ -68,6 +69,19 @@ class Sample:
     cost: float | None = None
     seconds: float = 0.0
     attempts: int = 0
+
+
+def replied(sample: Sample, outcome: Answer | Refusal) -> Sample:
+    """The sample with the model's words and what they cost."""
+    return replace(
+        sample,
+        reply=outcome.text,
+        prompt_tokens=outcome.usage.prompt_tokens,
+        completion_tokens=outcome.usage.completion_tokens,
+        cost=outcome.cost,
+        seconds=outcome.seconds,
+        attempts=outcome.attempts,
+    )
 
 
 _FIELDS = [one.name for one in fields(Sample)]
