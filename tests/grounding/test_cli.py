@@ -311,6 +311,33 @@ def test_two_judgements_are_told_apart(synth: Synth, here: Path, served: ChatSer
         open_source(here / "r", judge="elsewhere")
 
 
+def test_reasons_are_scored_by_the_levels_they_were_judged_by(
+    synth: Synth, here: Path, served: ChatServerDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ChatServer(url=served.url, model="m")
+    run(RunConfig(data=synth.annotations, server=server, control="transcript"), output="r", quiet=True)
+    noria(capsys, "judge", "r", "--rubric", "rules", "--bins", "official")
+    told = noria(capsys, "score", "r", "--draws", "100", code=2)
+    assert "judge-rules is of bins official, and these are paper" in told
+    noria(capsys, "score", "r", "--draws", "100", "--bins", "official")
+    noria(capsys, "judge", "r", "--url", served.url, "--model", "n", "--judges", "2", "--temperature", "0.2")
+    assert "name one with --judge" in noria(capsys, "report", "r", "--draws", "100", code=2)
+    noria(capsys, "report", "r", "--draws", "100", "--judge", "atomic-n")
+    assert json.loads((here / "r" / "report.json").read_text())["scores"][0]["judged"] == "judge-atomic-n"
+    assert {body["temperature"] for body in served.seen[-5:]} == {0.2}
+
+
+def test_a_run_that_was_stopped_says_how_much_of_it_is_missing(
+    synth: Synth, here: Path, served: ChatServerDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ChatServer(url=served.url, model="m")
+    run(RunConfig(data=synth.annotations, server=server, control="blind"), output="r", quiet=True)
+    log = here / "r" / "samples.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:-3]))
+    assert f"samples: {len(lines) - 3} ok, 3 never asked" in noria(capsys, "score", "r", "--draws", "100")
+
+
 def test_the_audits_page_and_files(synth: Synth, here: Path) -> None:
     found = audit(synth.annotations, here / "a", blind=False, quiet=True)
     assert found["blind"] is None

@@ -93,7 +93,7 @@ def run(
     )
 
     async def go(url: str) -> Counter[str]:
-        settings = {"backoff": 0.01, "timeout": 5.0, "attempts": 2, **(server or {})}
+        settings = {"backoff": 0.01, "timeout": 60.0, "attempts": 2, **(server or {})}
         at = ChatServer(url=url, model="m", prices=prices or Prices(), **settings)
         async with ChatClient(at, budget=budget) as client:
             return await run_plan(

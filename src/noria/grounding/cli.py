@@ -21,6 +21,7 @@ __all__ = ["group"]
 DATA = click.option(
     "--data", type=PATH, metavar="DIR", help="Folder of the annotations, one JSON file a video."
 )
+JUDGE = click.option("--judge", metavar="NAME", help="Which judgement of the run.")
 PROTOCOLS = ["unified", "staged", "per-item", "permute"]
 CONTROLS = ["none", "blind", "transcript", "black", "shuffled", "reversed", "cropped-box", "oracle"]
 
@@ -85,6 +86,14 @@ def scoring(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--thresholds", metavar="A,B,C", default=".5,.7,.5", show_default=True, help="θ1, θ2, θ3."
         ),
+    ):
+        command = option(command)
+    return true_levels(command)
+
+
+def true_levels(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of what level a score is."""
+    for option in (
         click.option(
             "--neuroticism",
             type=click.Choice(["as-released", "flipped"]),
@@ -321,6 +330,10 @@ def run(
 @click.option(
     "--quorum", type=click.IntRange(1), help="Valid verdicts an item needs (default: more than half)."
 )
+@click.option("--temperature", type=float, help="Of the judges (default: 0 for one draw, .7 for several).")
+@click.option("--budget", type=float, help="Most that the judgement may cost; needs --prices.")
+@click.option("--cache", type=PATH, metavar="DIR", help="Kept answers, shared by runs.")
+@true_levels
 @DATA
 @server
 @JSON
@@ -328,8 +341,8 @@ def run(
 def judge(
     run: Path,
     rubric: str,
-    judges: int,
-    quorum: int | None,
+    bins: str,
+    neuroticism: str,
     data: Path | None,
     as_json: bool,
     quiet: bool,
@@ -337,7 +350,17 @@ def judge(
 ) -> None:
     """Judge the rationales of a run; what is judged already is kept."""
     servers = [] if rubric == "rules" else [_server(options)]
-    found = _jobs().judge(run, servers, rubric, judges=judges, quorum=quorum, data=data, quiet=quiet)
+    same = ("judges", "quorum", "temperature", "budget", "cache")
+    found = _jobs().judge(
+        run,
+        servers,
+        rubric,
+        bins=bins,
+        polarity=neuroticism.replace("-", "_"),
+        data=data,
+        quiet=quiet,
+        **{name: options[name] for name in same},
+    )
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -356,7 +379,7 @@ def judge(
 @group.command(short_help="Score a model's answers.")
 @click.argument("source", type=PATH)
 @DATA
-@click.option("--judge", metavar="NAME", help="Which judgement of the run.")
+@JUDGE
 @click.option("--compat", type=click.Choice(["official"]), help="The released scorer's definitions.")
 @click.option("--subset", type=PATH, metavar="FILE", help="Only these questions: clean.json of the audit.")
 @scoring
@@ -400,6 +423,11 @@ def score(
         f"{gaps['questions']} "
         f"answers, {gaps['rationales_missing']} rationales, {gaps['judgements_missing']} judgements"
     )
+    asked = found.get("samples", {"states": {}, "never_asked": 0})
+    if set(asked["states"]) - {"ok"} or asked["never_asked"]:
+        states = [*sorted(asked["states"].items()), ("never asked", asked["never_asked"])]
+        told = ", ".join(f"{n:,} {state}" for state, n in states if n)
+        click.echo(f"samples: {told}; what was not answered counts as wrong")
     if path:
         click.echo(f"scores  {path}")
 
@@ -449,12 +477,16 @@ def audit(
 @group.command(short_help="Compare models on the same videos.")
 @click.argument("sources", type=PATH, nargs=-1, required=True)
 @DATA
+@JUDGE
 @scoring
 @JSON
-def compare(sources: tuple[Path, ...], data: Path | None, as_json: bool, **options: Any) -> None:
+def compare(
+    sources: tuple[Path, ...], data: Path | None, judge: str | None, as_json: bool, **options: Any
+) -> None:
     """Paired differences with intervals, McNemar's tests, corrected for how many there are."""
     jobs = _jobs()
-    found = jobs.compare([jobs.open_source(source, data=data) for source in sources], _settings(options))
+    opened = [jobs.open_source(source, data=data, judge=judge) for source in sources]
+    found = jobs.compare(opened, _settings(options))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -475,14 +507,17 @@ def compare(sources: tuple[Path, ...], data: Path | None, as_json: bool, **optio
 @group.command(short_help="Write a page of one model, or a board of several.")
 @click.argument("sources", type=PATH, nargs=-1, required=True)
 @DATA
+@JUDGE
 @scoring
 @output("The .html file (default report.html in the first run).")
-def report(sources: tuple[Path, ...], data: Path | None, output: str | None, **options: Any) -> None:
+def report(
+    sources: tuple[Path, ...], data: Path | None, judge: str | None, output: str | None, **options: Any
+) -> None:
     """Figures with intervals, references, thresholds and comparisons on one page."""
     from noria.core.files import output_path
 
     jobs = _jobs()
-    opened = [jobs.open_source(source, data=data) for source in sources]
+    opened = [jobs.open_source(source, data=data, judge=judge) for source in sources]
     if output is None and not sources[0].is_dir():
         raise ConfigError("a file has no folder for its page", where="--output", mend="give it")
     path = output_path(output) if output else sources[0] / "report.html"

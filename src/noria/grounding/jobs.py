@@ -435,13 +435,11 @@ def score(
     found["agreement"] = dict(source.agreement)
     found["subset"] = None if subset is None else str(subset)
     if source.samples:
-        states: dict[str, int] = {}
-        rungs: dict[str, int] = {}
-        for sample in source.samples:
-            states[sample.status] = states.get(sample.status, 0) + 1
-            rungs[str(sample.rung)] = rungs.get(str(sample.rung), 0) + 1
+        states = dict(Counter(sample.status for sample in source.samples))
+        rungs = Counter(str(sample.rung) for sample in source.samples)
         known = [s.cost for s in source.samples if s.cost is not None]
-        found["samples"] = {"states": states, "rungs": rungs, "cost": sum(known) if known else None}
+        cost = sum(known) if known else None
+        found["samples"] = {"states": states, "never_asked": source.never, "rungs": rungs, "cost": cost}
         found["run"] = dict(source.settings)
     if write is not None:
         write_atomic(write, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -37,6 +37,7 @@ class Source:
         asked: {video: numbers asked}; None for all.
         rated: whether ratings were asked for.
         samples: of a run; empty for a file.
+        never: how many samples of the plan nobody has asked for yet.
         settings: of a run; empty for a file.
         orders: of options, as many as sets; none where options came as they stand.
         judged: name of the judgement that is in the predictions, if any.
@@ -51,6 +52,7 @@ class Source:
     asked: Mapping[str, set[int]] | None = None
     rated: bool = True
     samples: tuple[Sample, ...] = ()
+    never: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     orders: Sequence[int] = ()
     judged: str = ""
@@ -60,7 +62,18 @@ class Source:
     def scored(
         self, keys: Keys, settings: ScoreSettings, subset: Mapping[str, set[int]] | None = None
     ) -> Scored:
-        """The arrays, of the questions in `subset` alone if there is one."""
+        """The arrays, of the questions in `subset` alone if there is one.
+
+        Raises:
+            ConfigError: the reasons were judged by other levels than the answers would be scored by.
+        """
+        for name, value in (("bins", settings.bins), ("polarity", settings.polarity)):
+            if self.judgement and self.judgement.get(name, value) != value:
+                raise ConfigError(
+                    f"{self.judged} is of {name} {self.judgement[name]}, and these are {value}",
+                    where=str(self.path),
+                    mend="score by the levels that the reasons were judged by, or judge anew",
+                )
         asked = self.asked
         if subset is not None:
             every = {r.video_id: set(range(1, len(r.mcq_questions) + 1)) for r in keys.records}
@@ -155,6 +168,7 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
         asked,
         rated,
         tuple(samples),
+        len({step.id for chain in chains for step in chain} - {sample.id for sample in samples}),
         settings,
         orders_in(samples),
         chosen,
