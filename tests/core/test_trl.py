@@ -184,8 +184,15 @@ def test_what_a_function_remembers_is_resumed(tmp_path: Path) -> None:
     t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 2})
     t.train(resume_from_checkpoint=True)
     assert function.count == 2
-    (tmp_path / "checkpoint-2" / "advantages.json").write_text("{")
-    broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 3})
+    # Ended in the middle of its third checkpoint: what is there of it is not gone on from.
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text('{"global_')
+    function = Remembers()
+    t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 3})
+    t.train(resume_from_checkpoint=True)
+    assert (function.count, t.state.global_step) == (3, 3)
+    (tmp_path / "checkpoint-3" / "advantages.json").write_text("{")
+    broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 4})
     with pytest.raises(CheckpointError, match=r"advantages\.json"):
         broken.train(resume_from_checkpoint=True)
 

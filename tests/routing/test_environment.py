@@ -124,6 +124,9 @@ def test_calls_and_money_run_out() -> None:
     assert (three.flaw, len(three.called), three.done) == ("too_many_calls", 2, True)
     poor = play(Environment(pool, limits=Limits(cost=3.0)), ASK, ASK, ASK, SAY)
     assert (poor.flaw, poor.cost) == ("over_budget", 4.0)
+    unpriced = Pool({"m": Scripted(paid("4", cost=None))})
+    unknown = play(Environment(unpriced, limits=Limits(cost=3.0)), ASK, ASK, SAY)
+    assert (unknown.flaw, len(unknown.called)) == ("over_budget", 1)
 
 
 def test_a_call_that_hangs_is_lost() -> None:
@@ -211,7 +214,10 @@ def test_a_pools_file_and_a_server(tmp_path: Path) -> None:
     assert first.cost == pytest.approx((10 + 2 * 5) / 1e6)
     assert second.text is None
     assert second.failure.startswith("server")
-    assert (again.text, again.cost) == ("42", 0.0)
+    assert (again.text, again.cost, again.cached) == ("42", first.cost, True)
+    assert not first.cached
+    assert first.seconds > 0
+    assert math.isnan(again.seconds)
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,16 @@ def answering(body: Body, number: int) -> Reply:
 
 
 def run(
-    url: str, path: Path, questions: list[Question] = QUESTIONS, *, budget: float | None = None, **server: Any
+    url: str,
+    path: Path,
+    questions: list[Question] = QUESTIONS,
+    *,
+    budget: float | None = None,
+    cache: Path | None = None,
+    **server: Any,
 ) -> Recorded:
     async def go() -> Recorded:
-        async with open_pool(pool_of(url, **server), budget=budget) as pool:
+        async with open_pool(pool_of(url, **server), budget=budget, cache=cache) as pool:
             return await record(pool, questions, path, at_once=4)
 
     return asyncio.run(go())
@@ -93,6 +99,17 @@ def test_a_spent_budget_leaves_the_rest_for_another_day(tmp_path: Path) -> None:
         whole = run(double.url, path, budget=1.0)
         assert len(double.seen) == 24
     assert whole.before + whole.asked == 24
+
+
+def test_an_answer_that_was_kept_has_the_cost_of_asking_and_costs_nothing(tmp_path: Path) -> None:
+    with chat_server(answering) as double:
+        first = run(double.url, tmp_path / "one.jsonl", cache=tmp_path / "cache")
+        again = run(double.url, tmp_path / "two.jsonl", cache=tmp_path / "cache")
+        assert len(double.seen) == 24
+    assert first.cost > 0
+    assert again.cost == 0
+    assert again.table.cost.tolist() == first.table.cost.tolist()
+    assert all(math.isnan(cell.seconds) for cell in again.table.cells.values())
 
 
 def test_a_torn_row_is_asked_for_again(tmp_path: Path) -> None:

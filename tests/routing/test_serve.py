@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.core.chat import Answer, ChatServer, Prices
+from noria.core.chat import Answer, ChatRequest, ChatServer, Prices
 from noria.core.errors import DataError
 from noria.core.hosting import running
 from noria.routing.pool import Member, PoolConfig, open_pool
@@ -138,6 +138,46 @@ def test_images_and_strategies_pass_through() -> None:
         assert "<calc>" in sent[1]["content"][2]["text"]
         _, found = events(url)
         assert "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-1]) == "4"
+
+
+def test_the_length_is_asked_for_as_each_server_calls_it_and_models_here_keep_to_it() -> None:
+    asked: list[ChatRequest] = []
+
+    class Here:
+        async def ask(self, request: ChatRequest) -> Answer:
+            asked.append(request)
+            return Answer("here")
+
+    with chat_server() as double:
+        other = ChatServer(url=double.url, model="m", length_field="max_completion_tokens", attempts=1)
+        pool = open_pool(PoolConfig(models=(Member(name="a", server=other),)))
+        pool.models["b"] = Here()
+        pool.add(Route("b"))
+        router = BestSingle(pool.routes, np.array([1.0, 1.0]), mean=np.array([0.9, 0.5]))
+        with running(routing_service(router, pool, access_log=False)) as url:
+            assert ask(url, max_tokens=7).status_code == 200
+            assert ask(url, model="b", max_completion_tokens=7, temperature=0.5, seed=3).status_code == 200
+    assert double.seen[0]["max_completion_tokens"] == 7
+    assert "max_tokens" not in double.seen[0]
+    (own,) = asked
+    assert (own.max_tokens, own.temperature, own.seed) == (7, 0.5, 3)
+
+
+def test_a_budget_knows_messages_of_every_shape() -> None:
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "and?"}, {"type": "input_audio", "input_audio": {}}],
+        },
+    ]
+    with chat_server() as double:
+        server = ChatServer(url=double.url, model="m", attempts=1, prices=Prices(input=1, output=1))
+        pool = open_pool(PoolConfig(models=(Member(name="a", server=server),)), budget=1.0)
+        router = BestSingle((Route("a"),), np.array([1.0]), mean=np.array([1.0]))
+        with running(routing_service(router, pool, access_log=False)) as url:
+            assert ask(url, messages=turns).status_code == 200
 
 
 def test_a_refusal_is_passed_on() -> None:
@@ -290,6 +330,23 @@ def test_keys_and_words_are_in_no_answer_metric_or_log(
         (b'{"messages": [{"role": "system", "content": "x"}]}', 400, "no_question"),
         (b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', 400, "one_choice"),
         (b'{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}', 400, "no_tools"),
+        (b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', 400, "bad_message"),
+        *(
+            (b'{"messages": [{"role": "user", "content": "x"}], %b}' % field, 400, "bad_sampling")
+            for field in (
+                b'"temperature": "hot"',
+                b'"temperature": NaN',
+                b'"temperature": -1',
+                b'"top_p": 2',
+                b'"seed": 1.5',
+                b'"max_tokens": -1000000',
+                b'"max_tokens": true',
+                b'"max_completion_tokens": 0',
+                b'"stop": {"a": 1}',
+                b'"stop": [1]',
+                b'"response_format": "json"',
+            )
+        ),
     ],
 )
 def test_what_is_wrong_with_a_request(body: bytes, status: int, code: str) -> None:

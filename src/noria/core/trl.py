@@ -153,12 +153,16 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As TRL's; what the advantage function remembers is resumed with the rest.
 
+        True goes on from the newest checkpoint. The state is written last, so where an advantage function remembers,
+        a checkpoint without it was cut by the end of its process, and the one before is taken.
+
         Raises:
             CheckpointError: the checkpoint does not hold it.
         """
         folder: Any = resume_from_checkpoint
         if resume_from_checkpoint is True:
-            folder = get_last_checkpoint(self.args.output_dir)
+            folder = self._newest()
+            resume_from_checkpoint = folder
         if folder and self._remembering is not None:
             file = Path(folder) / _STATE
             try:
@@ -170,6 +174,14 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                     mend="resume from another checkpoint",
                 ) from error
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _newest(self) -> str | None:
+        if self._remembering is None:
+            return get_last_checkpoint(self.args.output_dir)
+        whole = [p.parent for p in Path(self.args.output_dir).glob(f"checkpoint-*/{_STATE}")]
+        numbered = [p for p in whole if p.name.partition("-")[2].isdigit()]
+        newest = max(numbered, key=lambda p: int(p.name.partition("-")[2]), default=None)
+        return None if newest is None else str(newest)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         gathered: Tensor = super()._calculate_rewards(*args, **kwargs)

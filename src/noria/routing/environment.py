@@ -26,7 +26,7 @@ class Limits:
 
     Attributes:
         calls: of models.
-        cost: in all; a call that is begun is paid. None for any.
+        cost: in all; a call that is begun is paid. None for any. One that nobody can price spends the rest of it.
         information: characters of what a model says that are let in.
         seconds: that a call may take; the pool has limits of its own.
     """
@@ -130,7 +130,7 @@ class Environment:
             return None
         spent = rollout.cost
         limit = self.limits.cost
-        if limit is not None and not math.isnan(spent) and spent >= limit:
+        if limit is not None and not spent < limit:
             rollout.turns[-1] = Broken("over_budget", turn.spans)
             rollout.done = True
             return None

@@ -157,10 +157,11 @@ class Reply:
 
     Attributes:
         text: its words; None where it failed.
-        cost: of asking; NaN where it is not known.
+        cost: of asking; NaN where it is not known. A reply that was kept from earlier has the cost of asking, too.
         failure: why there are no words.
         prompt_tokens, completion_tokens: NaN where they were not counted.
-        seconds: it took.
+        seconds: it took; NaN for one that was kept.
+        cached: whether it was kept, so that nothing was paid now.
     """
 
     text: str | None
@@ -169,6 +170,7 @@ class Reply:
     prompt_tokens: float = math.nan
     completion_tokens: float = math.nan
     seconds: float = math.nan
+    cached: bool = False
 
 
 class Asker(Protocol):
@@ -242,18 +244,24 @@ class Pool:
             max_tokens=strategy.max_tokens,
             stop=strategy.stop,
         )
-        outcome = await self.models[route.model].ask(request)
+        model = self.models[route.model]
+        outcome = await model.ask(request)
         if isinstance(outcome, Failure):
             return Reply(None, failure=f"{outcome.kind}: {outcome.message}", seconds=outcome.seconds)
         text = strategy.read(outcome.text) if isinstance(outcome, Answer) else outcome.text
-        usage = outcome.usage
+        usage, cost, kept = outcome.usage, outcome.cost, outcome.cached
+        if kept and isinstance(
+            model, ChatClient
+        ):  # nothing was paid now, but routes are judged by what asking costs
+            cost = model.server.prices.cost(usage)
         return Reply(
             text,
-            cost=_number(outcome.cost),
+            cost=_number(cost),
             failure="refused" if isinstance(outcome, Refusal) else None,
             prompt_tokens=_number(usage.prompt_tokens),
             completion_tokens=_number(usage.completion_tokens),
-            seconds=outcome.seconds,
+            seconds=math.nan if kept else outcome.seconds,
+            cached=kept,
         )
 
 

@@ -99,16 +99,17 @@ async def record(
         todo = [(q, r) for q in questions for r in pool.routes if (q.id, r) not in cells]
         _rewrite(path, kept)
         done: list[tuple[Question, Route, Cell]] = []
+        paid: list[float] = []
         with disk_errors(path):
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            await _ask(pool, todo, handle, path, at_once, done, on_cell)
+            await _ask(pool, todo, handle, path, at_once, done, paid, on_cell)
         finally:
             os.close(handle)
         whole = _rewrite(path, [*kept, *done])
-    costs = [cell.cost for _, _, cell in done if not math.isnan(cell.cost)]
+    known = [cost for cost in paid if not math.isnan(cost)]
     failed = sum(cell.response is None for _, _, cell in done)
-    return Recorded(whole, len(kept), len(done), failed, float(sum(costs)) if costs else math.nan)
+    return Recorded(whole, len(kept), len(done), failed, float(sum(known)) if known else math.nan)
 
 
 async def _ask(
@@ -118,6 +119,7 @@ async def _ask(
     path: Path,
     at_once: int,
     done: list[tuple[Question, Route, Cell]],
+    paid: list[float],
     on_cell: Callable[[Question, Route, Cell], None] | None,
 ) -> None:
     waiting = iter(todo)
@@ -132,6 +134,7 @@ async def _ask(
             with disk_errors(path):
                 write_all(handle, line.encode())
             done.append((question, route, cell))
+            paid.append(0.0 if reply.cached else reply.cost)
             if on_cell:
                 on_cell(question, route, cell)
 

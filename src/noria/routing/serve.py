@@ -55,7 +55,6 @@ STATUS: Mapping[FailureKind, tuple[int, str]] = {
     "request": (400, "bad_request"),
 }
 """How a failure of the last backend is answered; any other is 502."""
-SAMPLING = ("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "stop", "response_format")
 
 log = logging.getLogger("noria.routing")
 
@@ -255,6 +254,7 @@ class _Front:
                 first = Failure("timeout", "no first word in time")
                 self._count(chosen, first)
             if isinstance(first, Failure):
+                await coming.aclose()
                 failure = first
                 asked.tried.append(chosen.label)
                 continue
@@ -411,17 +411,11 @@ def _read(body: bytes, routes: Mapping[str, Route]) -> _Asked:
     if asked.get("tools"):
         raise HttpError(400, "no_tools", "tools are not routed", param="tools")
     read = [_message(m) for m in messages]
-    stop = asked.get("stop")
     options = asked.get("stream_options")
-    sampling = {name: asked[name] for name in SAMPLING if asked.get(name) is not None and name != "stop"}
     words = [m.text for m in read if m.role == "user"]
     if not words:
         raise HttpError(400, "no_question", "no message of a user", param="messages")
-    request = ChatRequest(
-        tuple(read),
-        stop=(stop,) if isinstance(stop, str) else tuple(map(str, stop or ())),
-        extra=sampling | {"messages": messages},
-    )
+    request = ChatRequest(tuple(read), **_sampling(asked), extra={"messages": messages})
     return _Asked(
         request,
         str(model),
@@ -429,6 +423,35 @@ def _read(body: bytes, routes: Mapping[str, Route]) -> _Asked:
         isinstance(options, dict) and bool(options.get("include_usage")),
         words[-1],
     )
+
+
+def _sampling(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of the sampling, each field what it must be; the pool's servers may call it otherwise."""
+    found: dict[str, Any] = {}
+    for name, low, high in (("temperature", 0, 100), ("top_p", 0, 1)):
+        value = asked.get(name)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise HttpError(400, "bad_sampling", f"{name} is a number from {low} to {high}", param=name)
+            found[name] = value
+    for name, own in (
+        ("seed", "seed"),
+        ("max_tokens", "max_tokens"),
+        ("max_completion_tokens", "max_tokens"),
+    ):
+        value = asked.get(name)
+        if value is not None:
+            if type(value) is not int or (own == "max_tokens" and value < 1) or abs(value) >= 2**63:
+                raise HttpError(400, "bad_sampling", f"{name} is no such whole number", param=name)
+            found[own] = value
+    stop = asked.get("stop")
+    stop = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stop, list) or not all(isinstance(s, str) and s for s in stop):
+        raise HttpError(400, "bad_sampling", "stop is a text or a list of texts", param="stop")
+    form = asked.get("response_format")
+    if not isinstance(form, dict | None):
+        raise HttpError(400, "bad_sampling", "response_format is an object", param="response_format")
+    return found | {"stop": tuple(stop), "response_format": form}
 
 
 def _message(given: Any) -> Message:
@@ -440,7 +463,9 @@ def _message(given: Any) -> Message:
     if isinstance(content, list):
         if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
             raise HttpError(400, "bad_message", "a part of a message has a type", param="messages")
-        words = [part["text"] for part in content if isinstance(part.get("text"), str)]
+        if not all(isinstance(part.get("text"), str) for part in content if part["type"] == "text"):
+            raise HttpError(400, "bad_message", "a part of text has text", param="messages")
+        words = [part["text"] for part in content if part["type"] == "text"]
         return Message(role, tuple(Text(word) for word in words))
     return Message(role, (Text(content or ""),))
 

@@ -65,7 +65,7 @@ def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
         raise ConfigError("a budget needs prices", where="prices", mend="give those for input and output")
     tokens = 0.0
     for message in body["messages"]:
-        content = message["content"] or ""
+        content = message.get("content") or ""
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             tokens += len(part["text"].encode()) / 3 + 8 if part["type"] == "text" else MEDIA_TOKENS
     longest = float(body.get("max_tokens", body.get("max_completion_tokens", UNKNOWN_LENGTH)))
