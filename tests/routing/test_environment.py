@@ -266,6 +266,12 @@ def test_a_model_in_this_process_answers_several_at_once() -> None:
     assert alone.text == together[2].text  # whoever is in the batch
     assert alone.usage.prompt_tokens == together[2].usage.prompt_tokens
     assert alone.cost == pytest.approx((alone.usage.prompt_tokens + alone.usage.completion_tokens) / 1e6)
+    for stop, finish in (("zzz", "length"), ("#", "stop")):
+        cut = asyncio.run(
+            chat.ask(ChatRequest.of("Q: 3+3", max_tokens=2 if stop == "zzz" else 12, stop=(stop,)))
+        )
+        assert isinstance(cut, Answer)
+        assert cut.finish == finish
     too_long = asyncio.run(chat.ask(ChatRequest.of("1 " * 3000)))
     assert isinstance(too_long, Failure)
     assert too_long.kind == "request"

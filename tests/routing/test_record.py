@@ -64,6 +64,7 @@ def test_everything_is_asked_once(tmp_path: Path) -> None:
         assert len(double.seen) == 24
     assert (done.before, done.asked, done.failed) == (0, 10, 0)
     assert (more.before, more.asked) == (10, 14)
+    assert again.cost == 0
     assert (again.before, again.asked) == (24, 0)
     assert done.cost == pytest.approx(10 * 15e-6)
     table = read_table(path)

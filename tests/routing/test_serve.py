@@ -112,6 +112,24 @@ def test_the_openai_client_is_served_by_whom_the_router_chose() -> None:
             assert stream.get_final_completion().choices[0].message.content == "a says: hi"
 
 
+def test_nobody_waits_for_what_the_first_decision_loads() -> None:
+    seen: list[str] = []
+
+    class Loading(BestSingle):
+        def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Any:
+            seen.extend(texts)
+            return super().quality(texts, datasets)
+
+    router = Loading((Route("a"),), np.array([1.0]), mean=np.array([1.0]))
+    with chat_server(says_its_name) as double:
+        members = (Member(name="a", server=ChatServer(url=double.url, model="a", attempts=1)),)
+        pool = open_pool(PoolConfig(models=members))
+        with running(routing_service(router, pool, access_log=False)) as url:
+            assert len(seen) == 1
+            assert ask(url).status_code == 200
+        assert len(double.seen) == 1
+
+
 def test_a_stream_has_pieces_usage_and_an_end() -> None:
     with serving(says_its_name) as (url, _):
         status, found = events(url, stream_options={"include_usage": True})

@@ -177,7 +177,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _newest(self) -> str | None:
         if self._remembering is None:
-            return get_last_checkpoint(self.args.output_dir)
+            last: str | None = get_last_checkpoint(self.args.output_dir)
+            return last
         whole = [p.parent for p in Path(self.args.output_dir).glob(f"checkpoint-*/{_STATE}")]
         numbered = [p for p in whole if p.name.partition("-")[2].isdigit()]
         newest = max(numbered, key=lambda p: int(p.name.partition("-")[2]), default=None)

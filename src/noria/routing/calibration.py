@@ -410,7 +410,7 @@ def _variance(
         share = (sigma / largest.clamp(min=1e-12)).clamp(0, 1)
         w = (share if rule.direction == "up" else 1 - share) ** rule.power
     w = torch.where(known, w, 1.0)
-    return w[index], batch.double().cpu()
+    return w[index], batch.cpu().double()
 
 
 def _whitened(parts: Tensor, given: Tensor, lengths: Tensor | None, config: CalibrationConfig) -> Tensor:
@@ -444,7 +444,7 @@ def _scaled(
     squares = zeros.index_add(0, dataset, torch.where(alive, square, 0.0))
     count = zeros.index_add(0, dataset, alive.to(parts))
     rows = zeros.index_add(0, dataset, torch.ones_like(square))
-    batch = tuple(column.double().cpu() for column in (squares, count, rows))
+    batch = tuple(column.cpu().double() for column in (squares, count, rows))
     scale = torch.ones_like(zeros)
     if rule.kind == "rms" and len(parts):
         s, n = (

@@ -100,34 +100,39 @@ def diagnosis(
         `rows/D`: of rows, `energy/D`: of Σ A², `weight/D`: the mean variance weight, and `dead/D`. A share of nothing
         is NaN.
     """
-    parts, advantages = done.parts.double(), done.advantages.double()
+    parts, advantages = (
+        done.parts.cpu().double(),
+        done.advantages.cpu().double(),
+    )  # not every device has doubles
+    qualified, alive, weights = done.eligible.cpu(), done.alive.cpu(), done.weight.cpu()
+    group = group.cpu()
     size = parts.abs().sum(0)
     found = {f"share/{name}": _ratio(size[k], size.sum()) for k, name in enumerate(names)}
-    found |= {f"eligible/{n}": float(done.eligible[:, k].double().mean()) for k, n in enumerate(names)}
+    found |= {f"eligible/{n}": float(qualified[:, k].double().mean()) for k, n in enumerate(names)}
     pulls = (parts > 1e-12).any(1) & (parts < -1e-12).any(1)
     found["conflict"] = _ratio(pulls.sum(), (parts.abs() > 1e-12).any(1).sum())
     sets = list(dict.fromkeys(dataset))
-    number = torch.tensor([sets.index(name) for name in dataset], dtype=torch.long, device=group.device)
+    number = torch.tensor([sets.index(name) for name in dataset], dtype=torch.long)
     index, groups = group_numbers(group_numbers(group)[0] * max(1, len(sets)) + number)
-    lively = torch.zeros(groups, dtype=torch.bool, device=group.device)
-    lively[index[done.alive]] = True
+    lively = torch.zeros(groups, dtype=torch.bool)
+    lively[index[alive]] = True
     found["dead"] = _ratio((~lively).sum(), torch.tensor(groups))
     found |= {
-        f"weight_{what}": float(getattr(done.weight, what)()) if len(done.weight) else float("nan")
+        f"weight_{what}": float(getattr(weights, what)()) if len(weights) else float("nan")
         for what in ("mean", "min", "max")
     }
     energy = advantages**2
-    sign = torch.zeros(groups, 2, dtype=torch.float64, device=group.device)
+    sign = torch.zeros(groups, 2, dtype=torch.float64)
     for column, side in enumerate((advantages > 0, advantages < 0)):
         sign[:, column].index_add_(0, index, side.double())
     lonely = (sign.amin(1) == 1)[index]
     found["trivial"] = _ratio(energy[lonely].sum(), energy.sum())
-    of = torch.zeros(groups, dtype=torch.long, device=group.device).index_copy_(0, index, number)
+    of = torch.zeros(groups, dtype=torch.long).index_copy_(0, index, number)
     for d, name in enumerate(sets):
         here = number == d
         found[f"rows/{name}"] = float(here.double().mean())
         found[f"energy/{name}"] = _ratio(energy[here].sum(), energy.sum())
-        found[f"weight/{name}"] = float(done.weight[here].double().mean())
+        found[f"weight/{name}"] = float(weights[here].double().mean())
         found[f"dead/{name}"] = _ratio((~lively[of == d]).sum(), (of == d).sum())
     return found
 

@@ -107,10 +107,11 @@ class LocalChat:
         ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
         count = next((n for n, token in enumerate(tokens) if token in ends), len(tokens))
         text = str(tokenizer.decode(tokens[:count], skip_special_tokens=True))
+        stopped = count < len(tokens) or any(stop in text for stop in request.stop)
         for stop in request.stop:
             text = text.split(stop)[0]
         usage = Usage(prompt, count)
-        finish = "stop" if count < len(tokens) or request.stop else "length"
+        finish = "stop" if stopped else "length"
         return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)
 
 

@@ -107,9 +107,9 @@ async def record(
         finally:
             os.close(handle)
         whole = _rewrite(path, [*kept, *done])
-    known = [cost for cost in paid if not math.isnan(cost)]
+    costs = [cost for cost in paid if not math.isnan(cost)]
     failed = sum(cell.response is None for _, _, cell in done)
-    return Recorded(whole, len(kept), len(done), failed, float(sum(known)) if known else math.nan)
+    return Recorded(whole, len(kept), len(done), failed, float(sum(costs)) if costs or not paid else math.nan)
 
 
 async def _ask(

@@ -367,6 +367,8 @@ def routing_service(
     @asynccontextmanager
     async def around(service: Service) -> AsyncIterator[None]:
         async with pool:
+            # What a router loads for its first decision would keep everyone waiting.
+            await asyncio.to_thread(router.decide, "hello")
             yield
 
     service = Service(
