@@ -95,7 +95,7 @@ def test_what_is_shown_and_said() -> None:
     trained = {arm: [policy(0.6, seed) for seed in (1, 2, 3)] for arm in ("GRPO", "flow")}
     assert len(figures(chains | {"chain_sum": gym}, trained, [])) == 4
     words = " ".join(notes("quick", SCALES["quick"], [1, 2, 3], chains, trained, []))
-    assert "share the reasoner that ships" in words
+    assert "intervals are over those, not over trained models" in words
     assert "5 steps" in words
     words = " ".join(notes("full", SCALES["full"], [1, 2, 3], chains, trained, []))
     assert "SmolLM2-135M was not tested" in words

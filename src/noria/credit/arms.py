@@ -1,4 +1,4 @@
-"""The arms of the proof: models of chains, scores tested on what they wrote, policies trained with every credit."""
+"""The arms of the proof: scores tested on what a reasoner wrote, and policies trained with every credit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ __all__ = [
     "SCORES",
     "Scale",
     "run_audit",
-    "run_chain_model",
     "run_policy",
     "run_real_model",
     "run_start",
@@ -62,10 +61,9 @@ class Scale:
     """How much of everything.
 
     Attributes:
-        questions: tested by masking, for each model and task.
-        train_steps: of a model of chains, for each seed; 0 takes the reasoner that ships.
+        questions: tested by masking, for each seed and task.
         scores: which are tested.
-        tasks: of reasoning-gym, tested on the reasoner that ships.
+        tasks: of reasoning-gym.
         rl_steps: of each policy; 0 trains none.
         rl_arms: what they are trained with.
         rl_questions: that a policy is judged on.
@@ -73,7 +71,6 @@ class Scale:
     """
 
     questions: int
-    train_steps: int
     scores: tuple[str, ...]
     tasks: tuple[str, ...]
     rl_steps: int
@@ -82,46 +79,14 @@ class Scale:
     real: int
 
 
-def run_chain_model(seed: int, steps: int, folder: str) -> dict[str, Any]:
-    """Train a model of two chains from nothing, kept in `folder`.
-
-    Args:
-        seed: of weights, questions and batches.
-        steps: of 32 questions.
-        folder: where it goes.
-    """
-    import torch
-
-    from noria.core.jobs import report
-    from noria.core.lm import save_lm
-    from noria.credit.small import accuracy, fit, new_model, small_model, train_questions
-
-    torch.use_deterministic_algorithms(True)
-    _, tokenizer = small_model()
-    model = new_model(len(tokenizer), seed=seed)
-    questions = train_questions("chains", 20_000, seed=100 + seed)
-    fit(
-        model,
-        tokenizer,
-        questions,
-        steps=steps,
-        lr=2e-3,
-        seed=seed,
-        on_step=lambda step, _: report(step, steps),
-    )
-    save_lm(model, tokenizer, Path(folder))
-    return {"accuracy": accuracy(model, tokenizer, train_questions("chains", 200, seed=90_000 + seed))}
-
-
-def run_audit(seed: int, task: str, questions: int, names: list[str], model: str) -> dict[str, Any]:
-    """Score solutions that a model writes, mask by each score, and see what scores find.
+def run_audit(seed: int, task: str, questions: int, names: list[str]) -> dict[str, Any]:
+    """Score solutions that the reasoner that ships writes, mask by each score, and see what scores find.
 
     Args:
         seed: of the questions and of what is random.
         task: chains, or a family of reasoning-gym.
         questions: how many.
         names: of :data:`SCORES`.
-        model: a folder; "" is the reasoner that ships.
 
     Returns:
         `rates`: by score and end, how many answers changed and flipped; `flow`: what each flow says of itself; for
@@ -129,14 +94,13 @@ def run_audit(seed: int, task: str, questions: int, names: list[str], model: str
     """
     import torch
 
-    from noria.core.lm import load_lm
     from noria.credit.masking import mask_test, reasoned
     from noria.credit.rollout import sample
-    from noria.credit.small import small_folder, train_questions
+    from noria.credit.small import small_model, train_questions
     from noria.credit.tasks import CHAIN_ANSWER, prompt_ids
 
     torch.use_deterministic_algorithms(True)
-    policy, tokenizer = load_lm(Path(model) if model else small_folder("reasoner"))
+    policy, tokenizer = small_model("reasoner")
     asked = train_questions(task, questions, seed=7_000 + seed)
     prompts = [prompt_ids(question, tokenizer) for question in asked]
     eos, pad = [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id)

@@ -1,6 +1,6 @@
 """The claims of FlowTracer (arXiv 2606.10646) at a scale that fits a laptop.
 
-Small models that reason in steps write solutions of which it is known what leads to the answer. Scores are tested by
+A small model that reasons in steps writes solutions of which it is known what leads to the answer. Scores are tested by
 masking, as in the paper's table 2, and by whether they tell what leads to the answer from a dead branch; policies are
 trained by GRPO with every credit and control.
 """
@@ -18,7 +18,6 @@ from noria.credit.arms import (
     SCORES,
     Scale,
     run_audit,
-    run_chain_model,
     run_policy,
     run_real_model,
     run_start,
@@ -33,7 +32,6 @@ __all__ = ["SCALES", "claims", "prove", "rl_claims"]
 SCALES = {
     "quick": Scale(
         questions=48,
-        train_steps=0,
         scores=("flow", "flow, all layers", "answer attention", "rollout", "FAI", "entropy"),
         tasks=("chain_sum",),
         rl_steps=5,
@@ -42,11 +40,10 @@ SCALES = {
         real=0,
     ),
     "full": Scale(
-        questions=128,
-        train_steps=1500,
+        questions=160,
         scores=tuple(SCORES),
         tasks=("chain_sum", "leg_counting"),
-        rl_steps=40,
+        rl_steps=45,
         rl_arms=tuple(RL_ARMS),
         rl_questions=256,
         real=24,
@@ -74,26 +71,18 @@ Results = list[dict[str, Any]]
 
 
 def prove(context: ProofContext) -> Evidence:
-    """Train models of chains, test scores on them, train policies, and judge the claims."""
+    """Test scores on what a reasoner writes, train policies, and judge the claims."""
     from noria.core.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
     seeds = [1 + s for s in context.seeds] if context.seeds else SEEDS[context.scale]
-    models = dict.fromkeys(seeds, "")
-    if scale.train_steps:
-        models = {seed: str(context.folder / f"chains-{seed}") for seed in seeds}
-        context.map(
-            run_chain_model,
-            {f"model, seed {seed}": (seed, scale.train_steps, path) for seed, path in models.items()},
-            label="models of chains",
-        )
     names = list(scale.scores)
     audits = context.map(
         run_audit,
-        {f"chains, seed {seed}": (seed, "chains", scale.questions, names, models[seed]) for seed in seeds}
+        {f"chains, seed {seed}": (seed, "chains", scale.questions, names) for seed in seeds}
         | {
-            f"{task}, seed {seed}": (seed, task, scale.questions, [n for n in names if n in GYM_SCORES], "")
+            f"{task}, seed {seed}": (seed, task, scale.questions, [n for n in names if n in GYM_SCORES])
             for task in scale.tasks
             for seed in seeds
         },
@@ -445,13 +434,8 @@ def notes(
     words = [
         f"Answers right with nothing masked: {told}. Masked tokens are hidden from attention and stay in their places; "
         "the question and the answer's lead-in are never masked.",
-        (
-            f"Each seed trains its own model of chains, {scale.train_steps} steps from random weights; families of "
-            "reasoning-gym are answered by the reasoner that ships, on other questions for each seed."
-            if scale.train_steps
-            else "All seeds share the reasoner that ships and differ in questions: intervals are over questions, not "
-            "over trained models. The full proof trains a model for each seed."
-        ),
+        "All seeds share the reasoner that ships, and differ in questions and in what is drawn: intervals are over "
+        "those, not over trained models. `python -m noria.credit.small` trains it anew.",
         "On a chain the solution works out both branches, so what is dead is as long and as well-formed as what leads "
         "to the answer; only where the answer looks back tells them apart.",
     ]
