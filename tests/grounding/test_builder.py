@@ -25,7 +25,7 @@ from noria.grounding.aligner import (
 from noria.grounding.arms import run_adversary
 from noria.grounding.builder import BuildSettings, Built, build, read_clips
 from noria.grounding.corpus import Box, Corpus, Observation, Record
-from noria.grounding.media import Cinema, MediaSettings
+from noria.grounding.media import Cinema, MediaSettings, Shown
 from noria.grounding.review import apply_sheet, export_sheet, review_agreement
 from noria.grounding.store import SampleStore
 from noria.grounding.world import make_corpus
@@ -136,6 +136,9 @@ def test_consent_is_asked_for_by_line(tmp_path: Path) -> None:
         read_clips(path)
     path.write_text(json.dumps(clip_line(RECORD)))
     assert read_clips(path)[0].observations == ()
+    path.write_text(2 * (json.dumps(clip_line(RECORD)) + "\n"))
+    with pytest.raises(DataError, match=r"clips\.jsonl:2: .* comes twice"):
+        read_clips(path)
 
 
 class Author:
@@ -188,6 +191,38 @@ def built(synth: Synth, folder: Path, spoil: str = "", *, seen: bool = False) ->
     settings = BuildSettings(rounds=0)
     with SampleStore(folder) as store:
         return asyncio.run(build([clip], author, cinema, store, settings)), author
+
+
+def test_no_more_clips_are_held_than_requests_are_under_way(tmp_path: Path) -> None:
+    """A thousand clips of 16 frames, or whole files, do not fit in memory."""
+    clips = [
+        msgspec.structs.replace(RECORD, video_id=f"v{n}", observations=(), mcq_questions=())
+        for n in range(12)
+    ]
+    held = most = 0
+
+    class Projector(Cinema):
+        def show(self, video: str, control: Any, question: str = "") -> Shown:
+            nonlocal held, most
+            held += 1
+            most = max(most, held)
+            return Shown((), None)
+
+        def duration(self, video: str) -> float:
+            return 12.0
+
+    class Slow:
+        async def ask(self, request: ChatRequest) -> Outcome:
+            nonlocal held
+            await asyncio.sleep(0.01)
+            held -= 1
+            return Failure("server", "500")
+
+    cinema = Projector({clip.video_id: clip for clip in clips}, None, MediaSettings())
+    with SampleStore(tmp_path) as store:
+        found = asyncio.run(build(clips, Slow(), cinema, store, BuildSettings(rounds=0), in_flight=2))
+    assert len(found.dropped) == 12
+    assert most <= 2
 
 
 def test_a_clip_becomes_a_record(synth: Synth, tmp_path: Path) -> None:

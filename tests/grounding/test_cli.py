@@ -170,6 +170,10 @@ def test_a_benchmark_is_built_reviewed_and_handed_on(
             kind,
         )
         assert out.startswith(kind)
+    # A person who withdraws is gone from the benchmark when it is built again.
+    (here / "clips.jsonl").write_text(json.dumps(clip_line(record, video_id="gone.mp4")) + "\n")
+    assert "0 videos" in noria(capsys, *command)
+    assert list((here / "mine" / "annotations").glob("*.json")) == []
 
 
 def test_worlds_are_made_and_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,11 @@ def read_clips(path: Path) -> list[Record]:
     A line may bring `observations` that people have verified; the Observer then leaves the clip alone.
 
     Raises:
-        DataError: with file and line: a field is absent, a score is not in [0, 1], or the person did not consent.
+        DataError: with file and line: a field is absent, a score is not in [0, 1], the person did not consent, or an
+            id comes twice.
     """
-    found = []
+    found: list[Record] = []
+    ids: set[str] = set()
     for where, line in json_records(path):
         if line.get("consent") is not True:
             raise DataError(
@@ -99,6 +101,9 @@ def read_clips(path: Path) -> list[Record]:
         scores = record.scores()
         if any(not 0 <= score <= 1 for score in scores):
             raise DataError("every trait needs a score in [0, 1]", where=where)
+        if record.video_id in ids:
+            raise DataError(f"{record.video_id!r} comes twice", where=where)
+        ids.add(record.video_id)
         found.append(record)
     if not found:
         raise DataError("no clips", where=str(path))
@@ -123,13 +128,22 @@ async def build(
         cinema: opens the clips.
         store: every reply.
         settings: what to build.
-        in_flight: requests under way at once.
+        in_flight: requests under way, and clips held in memory, at once.
         on_step: told the name of each step done.
     """
     writer = _Writer(model, store, settings, asyncio.Semaphore(in_flight), on_step)
     built = Built(Corpus(()))
-    drafts = await asyncio.gather(*(_draft(clip, writer, cinema, settings, built) for clip in clips))
-    records = {record.video_id: record for record in drafts if record is not None}
+    drafts: dict[str, Record | None] = {}
+    waiting = iter(clips)
+
+    async def work() -> None:
+        for clip in waiting:
+            drafts[clip.video_id] = await _draft(clip, writer, cinema, settings, built)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(in_flight):
+            group.create_task(work())
+    records = {clip.video_id: record for clip in clips if (record := drafts[clip.video_id]) is not None}
     records = _dealt(records, settings)
     for number in range(settings.rounds + 1):
         found = await asyncio.to_thread(

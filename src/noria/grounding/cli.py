@@ -181,11 +181,19 @@ def synth(output: str, count: int, seed: int, knobs: tuple[str, ...], quiet: boo
     "--rounds", type=click.IntRange(0), default=3, show_default=True, help="Of the artefact adversary."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--budget", type=float, help="Most that it may cost; needs --prices.")
 @server
 @media
 @QUIET
 def build(
-    clips: Path, videos: Path | None, output: str, rounds: int, seed: int, quiet: bool, **options: Any
+    clips: Path,
+    videos: Path | None,
+    output: str,
+    rounds: int,
+    seed: int,
+    budget: float | None,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """CLIPS is a .jsonl file: video_id, video_path, transcription, original_scores, and "consent": true."""
     from noria.core.files import output_path
@@ -193,7 +201,9 @@ def build(
     jobs = _jobs()
     folder = output_path(output)
     settings = jobs.BuildSettings(rounds=rounds, seed=seed)
-    built = jobs.build(clips, videos, _server(options), folder, settings, _media(options), quiet=quiet)
+    built = jobs.build(
+        clips, videos, _server(options), folder, settings, _media(options), budget=budget, quiet=quiet
+    )
     questions = sum(len(record.mcq_questions) for record in built.corpus)
     click.echo(f"{len(built.corpus)} videos, {questions} questions: {folder / 'annotations'}")
     for number, share in enumerate(built.rounds):

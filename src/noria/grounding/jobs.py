@@ -181,9 +181,12 @@ def build(
     settings: BuildSettings,
     media: MediaSettings,
     *,
+    budget: float | None = None,
     quiet: bool = False,
 ) -> Built:
     """Build a benchmark of one's own clips into `output/annotations`; replies are kept in the folder.
+
+    Records that an earlier build wrote and this one does not, because a clip was taken out or now fails, are removed.
 
     Raises:
         DataError: the clips' file is faulty, or someone in it did not consent.
@@ -192,7 +195,8 @@ def build(
     cinema = Cinema({record.video_id: record for record in records}, videos, media)
 
     async def go(store: SampleStore) -> Built:
-        async with ChatClient(server) as client:
+        purse = None if budget is None else Budget(budget, spent=store.spent())
+        async with ChatClient(server, budget=purse) as client:
 
             def told(step: str) -> None:
                 task.advance(note=step)
@@ -204,10 +208,26 @@ def build(
         task = progress.task("writing", total=None)
         built = asyncio.run(go(store))
         task.done()
-        save_corpus(built.corpus, output / "annotations")
-        outcome = {"dropped": built.dropped, "rounds": built.rounds, "rewritten": built.rewritten}
-        write_atomic(output / "build.json", json.dumps(outcome, indent=1, ensure_ascii=False))
+        home, note = output / "annotations", output / "build.json"
+        save_corpus(built.corpus, home)
+        for name in set(_written(note)) - set(built.corpus.ids):
+            inside(home, f"{name}.json").unlink(missing_ok=True)
+        outcome = {
+            "videos": built.corpus.ids,
+            "dropped": built.dropped,
+            "rounds": built.rounds,
+            "rewritten": built.rewritten,
+        }
+        write_atomic(note, json.dumps(outcome, indent=1, ensure_ascii=False))
     return built
+
+
+def _written(note: Path) -> list[str]:
+    """Ids of the records that the last build wrote."""
+    try:
+        return [str(name) for name in json.loads(note.read_bytes())["videos"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 # -- runs -------------------------------------------------------------------------------------------------------------
