@@ -28,6 +28,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
+from noria.core.stats import holm
 from noria.mtp.sampling import SamplingParams, processed
 
 __all__ = ["AuditReport", "Check", "Engine", "Law", "Request", "Sampler", "audit"]
@@ -406,14 +407,11 @@ def _noticed(freedom: int) -> float:
 
 def _holm(checks: Sequence[Check], alpha: float) -> list[Check]:
     """Judge the checks that carry a p-value, together: Holm's step-down at level alpha."""
-    carrying = [i for i, check in enumerate(checks) if check.passed and check.p_value is not None]
-    carrying.sort(key=lambda i: checks[i].p_value or 0.0)
-    judged = list(checks)
-    for rank, i in enumerate(carrying):
-        if (checks[i].p_value or 0.0) > alpha / (len(carrying) - rank):
-            break
-        judged[i] = replace(checks[i], passed=False)
-    return judged
+    adjusted = holm([check.p_value if check.passed else None for check in checks])
+    return [
+        replace(check, passed=False) if p is not None and p <= alpha else check
+        for check, p in zip(checks, adjusted, strict=True)
+    ]
 
 
 # --- asking the engine --------------------------------------------------------------------------------------
