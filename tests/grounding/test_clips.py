@@ -197,6 +197,14 @@ def test_names_that_begin_with_a_dash_or_climb(tmp_path: Path) -> None:
         clip_path(home, "absent.mp4", "absent")
 
 
+def test_a_clip_holds_its_own_frames(tmp_path: Path) -> None:
+    """A list that names another file is no clip, whatever it is called: FFmpeg would show the other one."""
+    write_clip(tmp_path / "other.mp4", counting(4), fps=4)
+    (tmp_path / "clip.mp4").write_text("ffconcat version 1.0\nfile other.mp4\n")
+    with pytest.raises(DataError, match="not a video"):
+        sample_frames(tmp_path / "clip.mp4", 1)
+
+
 def test_a_crop_is_the_box_and_never_empty() -> None:
     pixels = np.arange(2 * 10 * 20 * 3, dtype=np.uint8).reshape(2, 10, 20, 3)
     assert (crop(pixels, (0.5, 0.2, 0.25, 0.4)) == pixels[:, 2:6, 10:15]).all()

@@ -223,6 +223,10 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
     return first, duration
 
 
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
+"""FFmpeg's names of formats that hold their own frames. It goes by contents, and a playlist names other files."""
+
+
 class _opened:
     """A container, with FFmpeg's complaints told in one line."""
 
@@ -234,7 +238,9 @@ class _opened:
     def __enter__(self) -> Any:
         try:
             # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.
-            self.container = self.av.open(f"file:{self.path}", metadata_errors="ignore")
+            self.container = self.av.open(
+                f"file:{self.path}", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
+            )
         except (self.av.error.FFmpegError, OSError, ValueError) as error:
             raise DataError(f"not a video ({_words(error)})", where=str(self.path)) from None
         return self.container
