@@ -65,12 +65,14 @@ def open_language_model(
     files = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     folder = files
+    quiet = contextlib.ExitStack()
     if files.suffix == ".gguf":
         require("gguf", "gguf")
         folder, options["gguf_file"] = files.parent, files.name
+        quiet.enter_context(_no_bar_of_gguf())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _know_mimo()
-    with _one_line(name), quiet_loading(transformers):
+    with _one_line(name), quiet_loading(transformers), quiet:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         if "gguf_file" not in options:
             options["use_safetensors"] = True
@@ -99,6 +101,19 @@ def quiet_loading(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """Without the progress bar of tensors from a GGUF file, which heeds no setting of transformers."""
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    bar = module.tqdm
+    module.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = bar
 
 
 @functools.cache
