@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,24 +109,26 @@ def train_writer(
         )
         run = stack.enter_context(Run.open(folder, config=identity))
         write_settings(folder, config)
-        with quiet_loading(transformers):
-            trainer = router_trainer(
-                opened.model,
-                opened.tokenizer,
-                environment,
-                questions,
-                config,
-                folder / "trl",
-                prompt=ask,
-                runner=runner,
-            )
+        stack.enter_context(quiet_loading(transformers))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # TRL's use of it
+        trainer = router_trainer(
+            opened.model,
+            opened.tokenizer,
+            environment,
+            questions,
+            config,
+            folder / "trl",
+            prompt=ask,
+            runner=runner,
+        )
         task = said.task("train", config.steps)
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(Watch(run, lambda step, note: task.at(step, note)))
         resume = any((folder / "trl").glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=resume or None)
         task.done()
-        with appearing(folder / "policy") as inside, quiet_loading(transformers):
+        with appearing(folder / "policy") as inside:
             opened.model.save_pretrained(inside)
             opened.tokenizer.save_pretrained(inside)
         said.say(f"judging on {len(held.questions)} questions")
