@@ -285,6 +285,22 @@ def test_a_log_tells_of_the_first_failure_of_a_kind_only(caplog: pytest.LogCaptu
     assert sorted(r.getMessage().split()[1] for r in caplog.records) == ["auth", "not_found"]
 
 
+def test_the_way_through_a_proxy_is_taken_and_not_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    with chat_server() as proxy, chat_server() as server:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        far = at("http://models.invalid/v1", attempts=1)
+        assert isinstance(ask(far), Answer)
+        assert isinstance(ask(at(server.url)), Answer)
+        assert (proxy.headers[0]["host"], len(proxy.seen), len(server.seen)) == ("models.invalid", 1, 1)
+        monkeypatch.setenv("no_proxy", "models.invalid")
+        outcome = ask(far)
+        assert isinstance(outcome, Failure)
+        assert outcome.kind == "connection"
+
+
 def test_nobody_there() -> None:
     outcome = ask(at("http://127.0.0.1:9/v1"))
     assert isinstance(outcome, Failure)

@@ -67,7 +67,7 @@ class ChatClient:
             api_key=self._key,
             timeout=server.timeout,
             max_retries=0,  # ours are counted, and know of cut streams
-            http_client=http_client(timeout=server.timeout, largest=server.largest_reply),
+            http_client=http_client(server.url, timeout=server.timeout, largest=server.largest_reply),
         )
 
     async def __aenter__(self) -> ChatClient:

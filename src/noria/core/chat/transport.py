@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -13,23 +15,38 @@ from noria.core.chat.faults import TooLargeError
 __all__ = ["http_client"]
 
 
-def http_client(*, timeout: float, largest: int) -> httpx2.AsyncClient:
+def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient:
     """For the `openai` package. A redirect is an error: it would take the request, and the key, somewhere else.
 
     Replies come as they are: a few compressed bytes can be made of gigabytes.
 
     Args:
+        url: of the server; the way there is through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY name for it.
         timeout: seconds for connecting and between two reads.
         largest: bytes of a reply.
     """
     limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
-    trusted = _trusted()
+    trusted, proxy = _trusted(), _proxy(url)
     return httpx2.AsyncClient(
         timeout=timeout,
-        transport=_Spread(lambda: httpx2.AsyncHTTPTransport(verify=trusted, limits=limits), largest),
+        transport=_Spread(
+            lambda: httpx2.AsyncHTTPTransport(verify=trusted, limits=limits, proxy=proxy), largest
+        ),
         follow_redirects=False,
         headers={"Accept-Encoding": "identity"},
     )
+
+
+def _proxy(url: str) -> str | None:
+    """The environment's HTTP proxy for an address; none for this machine, nor for what NO_PROXY names."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
+        return None
+    known = urllib.request.getproxies()
+    found = known.get(parts.scheme) or known.get("all") or ""
+    found = found if "://" in found or not found else f"http://{found}"
+    return found if urlsplit(found).scheme in ("http", "https") else None
 
 
 @functools.cache
