@@ -63,7 +63,7 @@ def prove(context: ProofContext) -> Evidence:
     arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
     table = _heads(context, scale, seeds, arms)
     file = smollm2() if context.scale == "full" else None
-    real = _heads(context, replace(REAL, model=file), seeds, arms) if file else {}
+    real = _heads(context, replace(REAL, model=file), seeds, ["warm head", *QUICK_ARMS]) if file else {}
     trained, paced = _policies(context, scale.rl_steps, seeds) if scale.rl_steps else ({}, [])
     return Evidence(
         system="mtp",
