@@ -186,6 +186,15 @@ def test_a_killed_training_ends_as_if_it_had_not_been(here: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_settings_are_checked_without_pytorch() -> None:
+    code = (
+        "import sys, noria.credit.cli; from noria.credit.settings import resolve_credit; resolve_credit('flow');"
+        "print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
