@@ -17,6 +17,8 @@ __all__ = ["write_compare_page", "write_mask_page", "write_run_page", "write_tra
 Rows = list[dict[str, Any]]
 DRAWN = 60
 """Edges of a backbone that are drawn."""
+MASKED = {"hide": "hidden from attention", "replace": "replaced by padding", "delete": "deleted"}
+"""What each operator of a mask test does."""
 
 
 # -- a trace ----------------------------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def write_mask_page(path: Path, results: Mapping[str, Any]) -> Path:
 
     values = [
         {
-            "score": f"{row['name']}, {row['end']}",
+            "score": "random" if row["name"] == "random" else f"{row['name']}, {row['end']}",
             "rate": row[kind]["mean"],
             "kind": words,
             **_ends(row[kind]),
@@ -204,7 +206,7 @@ def write_mask_page(path: Path, results: Mapping[str, Any]) -> Path:
     ]
     intro = (
         f"{results['questions']:,} responses of {results['model']} to {results['data']}; {results['fraction']:.0%} of "
-        f"their reasoning tokens ({results['tokens']:.0f} on average) are masked by {results['operator']}, and the "
+        f"their reasoning tokens ({results['tokens']:.0f} on average) are {MASKED[results['operator']]}, and the "
         f"answer is written anew. With nothing masked {results['right']:.0%} are right."
     )
     left = results["left_out"]
