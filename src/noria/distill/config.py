@@ -68,11 +68,11 @@ class ObjectiveConfig(Config):
     """The student's terms, their weights and the axes of the paper's ablations (CDM §3.3, Eq. 3-8).
 
     Attributes:
-        ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale,
-        α − 1 does. dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides
-        the read itself. ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release),
-        above it (the argument
-            of Decoupled-DMD), or anywhere.
+        ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale, and α − 1
+            does.
+        dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides the read itself.
+        ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release), above it (the argument of
+            Decoupled-DMD), or anywhere.
         off_point: where CDM puts its point: along the student's velocity, by Gaussian re-noise of a clean estimate,
             or at the anchor itself (`trajectory`).
         base: the clean image CDM's teacher reads are made from: the student's own x̂′ (local), the anchor's x̂₀, or the
