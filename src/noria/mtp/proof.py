@@ -63,7 +63,7 @@ def prove(context: ProofContext) -> Evidence:
     arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
     table = _heads(context, scale, seeds, arms)
     file = smollm2() if context.scale == "full" else None
-    real = _heads(context, replace(REAL, model=file), seeds, ["warm head", *QUICK_ARMS]) if file else {}
+    real = _heads(context, replace(REAL, model=file), seeds, arms) if file else {}
     trained, paced = _policies(context, scale.rl_steps, seeds) if scale.rl_steps else ({}, [])
     return Evidence(
         system="mtp",
@@ -510,8 +510,8 @@ def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
         words.append(
             "SmolLM2-135M-Instruct (its 4-bit GGUF, widened to float32) comes without a head: one is trained from "
             f"scratch for {REAL.warm_steps} steps of {REAL.batch_size} rows of {REAL.length} tokens of its own text, "
-            f"then {REAL.steps} more by {', '.join(QUICK_ARMS)}, at lr {REAL.lr:g}. A head so short of training says "
-            "which loss is ahead, not how much a full one accepts."
+            f"then {REAL.steps} more by each loss, at lr {REAL.lr:g}. A head so short of training says which loss is "
+            "ahead, not how much a full one accepts."
         )
     else:
         words.append(
