@@ -174,3 +174,19 @@ def test_a_key_is_plain_python_and_no_exposure_is_booked_twice() -> None:
     assert isinstance(key, BookKey)
     assert [type(part) for part in key] == [int, str, str, str, str, bool, int]
     assert len(set(SUMS)) == len(SUMS)
+
+
+def test_books_of_many_rows_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(5)
+    n, groups = 10_007, 9
+    group = rng.integers(groups, size=n)
+    numbers = [rng.normal(size=n) for _ in range(5)]
+    numbers[0][::97] = np.nan
+    whole, lost = cells.book_sums(group, groups, *numbers)
+    monkeypatch.setattr("noria.blending.cells._A_THREAD", 100)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7))
+    parted, again = cells.book_sums(group, groups, *numbers)
+    np.testing.assert_array_equal(parted, whole)
+    assert again == lost
+    assert sum(lost.values()) == len(range(0, n, 97))

@@ -11,7 +11,9 @@ order and any partition, on any engine.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -29,6 +31,8 @@ __all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
 UPPER, LOWER = 2.0**20, 2.0**32
 """Units of the two parts: x = (upper + lower / 2^32) / 2^20."""
 _FEW = 16  # bits of a mask that are a number of their own
+_A_THREAD = 250_000
+"""Rows that are worth a thread."""
 LARGEST = 2.0**20
 """Size of a number that is let in."""
 DAY = 86_400
@@ -148,13 +152,22 @@ def book_sums(
     """[len(SUMS), groups] sums of rows by group, and rows left out by reason."""
     fast = kernels()
     if fast is not None:
-        cells = np.zeros((groups, len(SUMS)), np.int64)
-        lost = fast.book(group, value, total, guard, outcome, gain, cells)
-        return cells.T, {"value, total or guard not finite, or too large": lost}
+        columns = (group, value, total, guard, outcome, gain)
+        threads = max(1, min(len(os.sched_getaffinity(0)), len(group) // _A_THREAD))
+        ends = np.linspace(0, len(group), threads + 1).astype(int).tolist()
+
+        def book(begin: int, end: int) -> tuple[int, NDArray[np.int64]]:
+            cells = np.zeros((groups, len(SUMS)), np.int64)
+            return fast.book(*(column[begin:end] for column in columns), cells), cells
+
+        with ThreadPoolExecutor(threads) as pool:  # whole numbers: the sums are those of one thread
+            parts = list(pool.map(book, ends[:-1], ends[1:]))
+        cells = np.sum([cells for _, cells in parts], axis=0)
+        return cells.T, {"value, total or guard not finite, or too large": sum(lost for lost, _ in parts)}
     with np.errstate(invalid="ignore"):
         good = (np.abs(value) <= LARGEST) & (np.abs(total) <= LARGEST) & (np.abs(guard) <= LARGEST)
         known, gained = good & (np.abs(outcome) <= LARGEST), good & (np.abs(gain) <= LARGEST)
-    columns = {
+    summed = {
         "value": (good, value),
         "known_value": (known, value),
         "outcome": (known, outcome),
@@ -163,7 +176,7 @@ def book_sums(
         "moved": (good, np.abs(total - value)),
     }
     sums = [np.bincount(group[rows], minlength=groups) for rows in (good, known, gained)]
-    for rows, numbers in columns.values():
+    for rows, numbers in summed.values():
         upper, lower = _parts(numbers[rows])
         for part in (upper, lower):
             whole = np.zeros(groups, np.int64)
