@@ -6,6 +6,7 @@ A figure is a median with its spread; a ratio is taken turn by turn, and above 1
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -140,6 +141,7 @@ def peak_memory(call: Callable[[], object]) -> float:
     """Bytes of PyTorch's that a call holds at its highest on the CPU, beyond what was held before it."""
     import torch
 
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells of every start and stop
     profiler: Any = torch.profiler
     with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
