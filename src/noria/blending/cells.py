@@ -32,7 +32,7 @@ UPPER, LOWER = 2.0**20, 2.0**32
 """Units of the two parts: x = (upper + lower / 2^32) / 2^20."""
 _FEW = 16  # bits of a mask that are a number of their own
 _A_THREAD = 250_000
-"""Rows that are worth a thread."""
+"""Rows that are worth a thread and sums of its own; or four a group, where there are many."""
 LARGEST = 2.0**20
 """Size of a number that is let in."""
 DAY = 86_400
@@ -153,7 +153,7 @@ def book_sums(
     fast = kernels()
     if fast is not None:
         columns = (group, value, total, guard, outcome, gain)
-        threads = max(1, min(len(os.sched_getaffinity(0)), len(group) // _A_THREAD))
+        threads = max(1, min(len(os.sched_getaffinity(0)), len(group) // max(_A_THREAD, 4 * groups)))
         ends = np.linspace(0, len(group), threads + 1).astype(int).tolist()
 
         def book(begin: int, end: int) -> tuple[int, NDArray[np.int64]]:

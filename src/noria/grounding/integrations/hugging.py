@@ -104,7 +104,7 @@ class HuggingModel:
                 torch.manual_seed(request.seed)
             with torch.inference_mode():
                 out = self.model.generate(**inputs, max_new_tokens=request.max_tokens or 1024, **sampling)
-        except (ValueError, IndexError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, IndexError, RuntimeError) as error:
             words = " ".join(str(error).split())[:300] or type(error).__name__
             return Failure("request", words, seconds=time.monotonic() - began)
         prompt = inputs["input_ids"].shape[1]
