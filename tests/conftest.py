@@ -6,6 +6,9 @@ import importlib.util
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -45,6 +48,29 @@ def chromium() -> str:
     path = find_browser()
     assert path, "no Chromium"
     return path
+
+
+@pytest.fixture(name="here")
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that commands run in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(name="noria")
+def _noria(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., SimpleNamespace]:
+    """A system's verbs as a user calls them; the system is the one that the test's folder is named for."""
+    from noria.cli import main
+
+    def run(*arguments: object) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as ended:
+            main([request.path.parent.name, *map(str, arguments)])
+        said = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,6 @@ from noria.blending.blender import Blender
 from noria.blending.plans import load_plans
 from noria.blending.simulate import Simulated, simulate
 from noria.blending.snapshot import Snapshot
-from noria.cli import main
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -23,23 +22,6 @@ pytest.importorskip("duckdb")
 pytestmark = pytest.mark.usefixtures("here")
 
 Run = Callable[..., SimpleNamespace]
-
-
-@pytest.fixture(name="here")
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(name="noria")
-def _noria(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as ended:
-            main(["blending", *map(str, arguments)])
-        said = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

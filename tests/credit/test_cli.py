@@ -8,35 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from noria.cli import main
-
 pytestmark = pytest.mark.usefixtures("here")
 TRAIN = ["train", "--model", "small-start", "--data", "chains"]
 SHORT = ["prompts=2", "group=4", "max_new_tokens=90", "lr=1e-3", "answer=hash", "questions=8"]
-
-
-@pytest.fixture(name="here")
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(name="noria")
-def _noria(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    def run(*arguments: str) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as ended:
-            main(["credit", *arguments])
-        said = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
-
-    return run
 
 
 @pytest.fixture(name="browser", scope="module")

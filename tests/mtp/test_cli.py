@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,23 +13,6 @@ from noria.core.lm import small_lm
 from tests.mtp.tiny_models import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(name="here")
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(name="noria")
-def _noria(capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    def run(*arguments: str) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as ended:
-            main(["mtp", *arguments])
-        said = capsys.readouterr()
-        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
