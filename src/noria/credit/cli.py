@@ -45,7 +45,7 @@ def data(command: Callable[..., Any]) -> Callable[..., Any]:
 def group() -> None:
     """Credit for the tokens that carry a question to its answer (FlowTracer).
 
-    MODEL is a model folder, a hub id, a .gguf file, or "small", a model of 700,000 parameters that ships and reasons in
+    MODEL is a model folder, a hub id, a .gguf file, or "small", a model of 740,000 parameters that ships and reasons in
     steps.
     """
     plain_warnings()
