@@ -85,7 +85,7 @@ def test_policies_are_compared_with_every_control() -> None:
     assert found["rl-flow-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-flow-over-random-40"].verdict == "supported"
     assert found["rl-flow-over-uniform-1-2"].verdict == "refuted"
-    assert found["rl-faster"].effect == pytest.approx(0.1)
+    assert found["rl-ends-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-learns"].effect == pytest.approx(0.22)  # 0.6 against 0.4, seed by seed
 
 

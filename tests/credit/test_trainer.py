@@ -13,7 +13,7 @@ from noria.core.errors import CheckpointError, DataError, DivergenceError
 from noria.core.runs import Run
 from noria.credit.config import NAMES, TrainConfig
 from noria.credit.credit import TokenCredit
-from noria.credit.small import small_model, train_questions
+from noria.credit.small import accuracy, small_model, train_questions
 from noria.credit.trainer import CreditTrainer
 
 SMALL: dict[str, Any] = {
@@ -149,3 +149,10 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         next(one.model.parameters()).fill_(torch.nan)
     with pytest.raises(DivergenceError):
         one.advance()
+
+
+def test_the_start_can_do_what_it_often_draws_otherwise() -> None:
+    model, tokenizer = small_model("start")
+    asked = train_questions("chains", 64, seed=9)
+    assert accuracy(model, tokenizer, asked) > 0.9
+    assert 0.3 < accuracy(model, tokenizer, asked, temperature=1.0) < 0.7

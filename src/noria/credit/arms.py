@@ -187,7 +187,7 @@ def _kinds(rows: Any, shape: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def run_start(questions: int) -> dict[str, Any]:
-    """The accuracy of the half-trained model that every policy starts from."""
+    """The accuracy of the model that every policy starts from."""
     from noria.credit.small import small_model
 
     return {"accuracy": _judged(*small_model("start"), questions)}
@@ -202,7 +202,7 @@ def _judged(model: Any, tokenizer: Any, questions: int) -> float:
 
 
 def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any]:
-    """Train the half-trained model on chains by GRPO with a credit.
+    """Train the model that draws mistakes on chains by GRPO with a credit.
 
     Args:
         arm: of :data:`RL_ARMS`.
