@@ -254,6 +254,19 @@ def test_changed_code_measures_anew(tmp_path, toy, monkeypatch):
     assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 12
 
 
+def test_changed_data_that_was_given_measures_anew(tmp_path, toy):
+    table = tmp_path / "table"
+    table.mkdir()
+    (table / "rows.jsonl").write_text("one")
+    calls = tmp_path / "out" / "toy" / "calls"
+    for _ in range(2):
+        run(tmp_path, "toy", given={"table": table})
+    assert len(calls.read_text().splitlines()) == 6
+    (table / "rows.jsonl").write_text("two, now")
+    run(tmp_path, "toy", given={"table": table})
+    assert len(calls.read_text().splitlines()) == 12
+
+
 def test_code_is_that_of_integrations_and_bridges_too(tmp_path, monkeypatch):
     for name in ("core/trl.py", "toy/arms.py", "toy/integrations/trl.py", "toy/proof.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,14 @@ from noria.routing.calculator import calculate, fill_in
         ("number", "none", ["7"], 0),
         ("number", "7 then 8", ["7"], 0),
         ("choice", "Not A. The answer is (B)", ["B"], 1),
+        ("number", "it is 5-3", ["3"], 1),
+        ("number", "x = −3", ["-3"], 1),
+        ("number", "about .5", ["0.5"], 1),
         ("choice", "Because", ["B"], 0),
+        ("choice", "(B), I think. I'm sure.", ["B"], 1),
+        ("choice", "C. A dog barks", ["C"], 1),
+        ("choice", "Not B: A is right", ["A"], 1),
+        ("choice", "I", ["I"], 1),
     ],
 )
 def test_rules(rule: str, text: str, answers: list[str], value: float) -> None:

@@ -198,8 +198,8 @@ class ProofContext:
     ) -> list[Any]:
         """Run `function(*arguments)` for each named job over worker processes of one thread each.
 
-        Arguments and results are JSON. A result is kept under the key of function, arguments and the code they
-        ran with, so a job that was finished before is not run again.
+        Arguments and results are JSON. A result is kept under the key of function, arguments, the code they ran
+        with and the state of what was given, so a job that was finished before is not run again.
 
         Args:
             function: a module's top-level function; inside it `noria.core.jobs.report` shows how far it is.
@@ -215,7 +215,7 @@ class ProofContext:
             folder=self.folder / "jobs",
             progress=self.progress,
             workers=self.workers,
-            version=_code(self.system),
+            version=_code(self.system) + _state(self.given),
             label=label,
         )
         self.seconds_before += sum(job.seconds for job in finished if job.remembered) / max(1, self.workers)
@@ -357,6 +357,17 @@ def _code(system: str) -> str:
         if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py"):
             digest.update(module.name.encode() + b"\0" + module.read_bytes())
     return digest.hexdigest()
+
+
+def _state(given: Mapping[str, Path]) -> str:
+    """A digest of what was given: every file's name, size and time of change; empty where nothing was."""
+    digest = hashlib.sha256()
+    for name, root in sorted(given.items()):
+        files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
+        for file in files:
+            told = file.stat()
+            digest.update(f"{name}/{file.relative_to(root)} {told.st_size} {told.st_mtime_ns}\n".encode())
+    return digest.hexdigest() if given else ""
 
 
 def _number(value: float | None) -> float | None:

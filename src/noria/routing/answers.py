@@ -16,8 +16,9 @@ from noria.core.errors import DataError
 __all__ = ["RULES", "Thrift", "exact", "f1", "normalised", "score"]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+")
-_LETTER = re.compile(r"\b([A-Z])\b")
+_NUMBER = re.compile(r"(?:(?<![\w)\]])[-−])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")  # the 3 of 5-3 has no sign
+_LETTER = re.compile(r"\b(?:[B-HJ-Z]|[AI](?!['’]|\s+(?!(?:is|because|since|as|and|or)\b)[a-z]))\b")
+"""A capital that stands alone, and is neither an article (A dog) nor a pronoun (I think)."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CLOSED = {"yes", "no", "noanswer"}
 
@@ -65,7 +66,7 @@ def number(text: str, answers: Sequence[str]) -> float:
 
 def _last_number(text: str) -> float | None:
     found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
 
 
 def choice(text: str, answers: Sequence[str]) -> float:
