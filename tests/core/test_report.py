@@ -12,7 +12,8 @@ import altair as alt
 import numpy as np
 import pytest
 
-from noria.core.charts import Figure, Piece, image_grid, missing, number, theme
+from noria.core.charts import Figure, Piece, image_grid, missing, number, series, theme
+from noria.core.charts import lines as curves
 from noria.core.errors import RunError
 from noria.core.proof import Claim, Evidence
 from noria.core.report import write_page, write_report
@@ -136,6 +137,23 @@ def test_each_claim_has_its_verdict_and_what_is_missing_is_said(report: Path, vi
     assert "noria prove" in page.inner_text("body")
     assert "NaN" not in text
     assert "undefined" not in text
+
+
+def test_curves_of_a_log_have_a_legend_where_there_is_more_than_one(tmp_path: Path, visit: Open) -> None:
+    rows = [{"step": n, "b": 1 / n, "a": 2 / n} for n in (1, 2, 3)]
+    figures = [
+        Figure.chart("One", curves(series(rows, {"a": "loss"}), y="nats")),
+        Figure.chart("Two", curves(series(rows, {"b": "rejection", "a": "loss"}), legend="kind", marks=True)),
+    ]
+    write_page(tmp_path / "p.html", "Run", [("Training", figures)])
+    page, complaints, _ = visit(tmp_path / "p.html")
+    assert complaints == []
+    one, two = page.locator(".drawing").all()
+    assert one.locator("g.mark-line path").count() == 1
+    assert one.locator(".role-legend").count() == 0
+    assert "nats" in (one.text_content() or "")
+    assert two.locator(".role-legend-label text").all_text_contents() == ["rejection", "loss"]
+    assert two.locator("g.mark-symbol path").count() >= 6
 
 
 def test_text_is_never_taken_for_code(report: Path, visit: Open) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 
 from noria.core.records import json_values
 
-__all__ = ["COLORS", "PALETTE", "Figure", "Piece", "image_grid", "missing", "number", "theme"]
+__all__ = [
+    "COLORS",
+    "PALETTE",
+    "Figure",
+    "Piece",
+    "image_grid",
+    "lines",
+    "missing",
+    "number",
+    "series",
+    "theme",
+]
 
 Mode = Literal["light", "dark"]
 Cell = str | int | float | None
@@ -221,6 +232,60 @@ def theme(mode: Mode = "light") -> dict[str, Any]:
         "range": {"category": palette, "heatmap": {"scheme": "viridis"}, "ramp": {"scheme": "viridis"}},
         "tooltipFormat": {"numberFormat": ",.4~g"},
     }
+
+
+def series(
+    rows: Iterable[Mapping[str, Any]], names: Mapping[str, str], *, x: str = "step"
+) -> list[dict[str, Any]]:
+    """The points of :func:`lines` out of a run's log: one for every figure of `names` that a row has.
+
+    Args:
+        rows: of the log, each with its `step`.
+        names: of figures, and what each is called on the chart.
+        x: what the step is called.
+    """
+    return [
+        {x: row["step"], "value": row[key], "name": words}
+        for key, words in names.items()
+        for row in rows
+        if row.get(key) is not None
+    ]
+
+
+def lines(
+    points: Sequence[Mapping[str, Any]],
+    *,
+    y: str | None = None,
+    x: str = "step",
+    legend: str | None = None,
+    marks: bool = False,
+    height: int = 220,
+) -> Any:
+    """A chart of lines, one a name, in the order in which names first come; a name that is alone needs no legend.
+
+    Args:
+        points: {x, `value`, `name`} each.
+        y: title of the values' axis, which need not begin at 0.
+        x: the field along which lines run.
+        legend: its title.
+        marks: whether every point is marked.
+        height: pixels.
+    """
+    import altair as alt
+
+    names = list(dict.fromkeys(point["name"] for point in points))
+    shown = alt.Legend(title=legend) if len(names) > 1 else None
+    return (
+        alt.Chart(alt.Data(values=list(points)))
+        .mark_line(point=marks)
+        .encode(
+            x=alt.X(f"{x}:Q"),
+            y=alt.Y("value:Q", title=y, scale=alt.Scale(zero=False)),
+            color=alt.Color("name:N", sort=names, legend=shown),
+            tooltip=["name:N", f"{x}:Q", "value:Q"],
+        )
+        .properties(width="container", height=height)
+    )
 
 
 def image_grid(images: NDArray[np.uint8], row_labels: Sequence[str], *, scale: int = 1) -> bytes:

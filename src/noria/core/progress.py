@@ -95,13 +95,17 @@ class Task:
             self._spoke = now
             self.progress.say(self._line(now))
 
-    def done(self, note: str | None = None) -> None:
-        """Finished: its bar goes and one line stays."""
-        self.note = self.note if note is None else note
+    def stop(self) -> None:
+        """Given up: its bar goes."""
         bars = self.progress._bars
         if self._bar is not None and bars is not None:
             bars.remove_task(self._bar)
             self._bar = None
+
+    def done(self, note: str | None = None) -> None:
+        """Finished: its bar goes and one line stays."""
+        self.note = self.note if note is None else note
+        self.stop()
         seconds = self.progress.clock() - self._started
         self.progress.say(
             f"{self.name}: done in {duration(seconds)}" + (f"  {self.note}" if self.note else "")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from noria.core.checkpoints import fingerprint
-from noria.core.errors import ConfigError, DataError, DivergenceError
+from noria.core.config import save_config
+from noria.core.errors import ConfigError, DataError
 from noria.core.files import appearing, output_path, write_atomic
 from noria.core.models import LanguageModel, open_language_model
 from noria.core.progress import Progress
@@ -26,14 +26,13 @@ from noria.core.records import json_values
 from noria.core.runs import (
     Run,
     check_run_folder,
-    checkpoints,
     is_run,
     read_config,
     read_metrics,
     settled,
-    whole_checkpoint,
 )
 from noria.core.stats import Interval, paired_difference
+from noria.core.training import training
 from noria.credit.answers import finder, token_span
 from noria.credit.config import CreditConfig, TrainConfig
 from noria.credit.masking import MaskTest, Operator, mask_test, reasoned
@@ -237,40 +236,21 @@ def train(
     }
     identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
     with progress or Progress(quiet=True) as said, Run.open(folder, config=identity) as run:
-        whole_checkpoint(folder)
-        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_atomic(folder / "settings.yaml", settings)
-        _watched(trainer, run, said)
+        save_config(config, folder / "settings.yaml")
+        with training(run, said, config.steps, page=write_run_page) as task:
+
+            def told(learned: Learned) -> None:
+                note = f"reward {learned.figures['reward']:.3f}"
+                if learned.figures.get("credit/fallback"):
+                    note += f", fallback {learned.figures['credit/fallback']:.0%}"
+                task.at(learned.step, note)
+
+            trainer.train(run, on_step=told)
         model = _written(policy, folder / "model")
         page = write_run_page(folder)
         rewards = [row["reward"] for row in run.metrics()]
     late = rewards[-max(1, len(rewards) // 10) :]
     return Trained(folder, page, model, trainer.step, sum(late) / len(late) if late else None)
-
-
-def _watched(trainer: CreditTrainer, run: Run, said: Progress) -> None:
-    """Train, saying how far it is; what stops it is told with what is kept."""
-    trainer.resume(run)
-    if trainer.step:
-        said.say(f"going on from step {trainer.step}")
-    task = said.task("train", trainer.config.steps, start=trainer.step)
-
-    def told(learned: Learned) -> None:
-        note = f"reward {learned.figures['reward']:.3f}"
-        if learned.figures.get("credit/fallback"):
-            note += f", fallback {learned.figures['credit/fallback']:.0%}"
-        task.at(learned.step, note)
-
-    try:
-        trainer.train(run, on_step=told)
-    except DivergenceError as error:
-        write_run_page(run.folder, stopped=error.what)
-        raise
-    except KeyboardInterrupt:
-        kept = [int(path.name.rpartition("-")[2]) for path in checkpoints(run.folder)]
-        said.say(f"interrupted; the same command goes on from step {max(kept, default=0)}")
-        raise
-    task.done()
 
 
 def _written(policy: LanguageModel, folder: Path) -> Path | None:

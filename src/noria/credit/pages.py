@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure, Piece
+from noria.core.charts import Figure, Piece, lines, series
 from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.credit.trace import Trace
@@ -289,16 +289,9 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
             {"rollout_seconds": "rollout", "score_seconds": "scoring", "learn_seconds": "learning"},
         ),
     )
-    figures: list[Figure | str] = []
-    for title, names in groups:
-        values = [
-            {"step": row["step"], "value": row[name], "name": words}
-            for row in rows
-            for name, words in names.items()
-            if row.get(name) is not None
-        ]
-        if values:
-            figures.append(Figure.chart(title, _lines(values)))
+    figures = [
+        Figure.chart(title, lines(points)) for title, names in groups if (points := series(rows, names))
+    ]
     return write_run_report(
         folder,
         "credit",
@@ -315,9 +308,7 @@ def write_compare_page(path: Path, results: Mapping[str, Any]) -> Path:
     Raises:
         RunError: the disk refuses.
     """
-    figures: list[Figure | str] = [
-        Figure.chart("Reward over training", _lines(results["curves"], height=320))
-    ]
+    figures: list[Figure | str] = [Figure.chart("Reward over training", lines(results["curves"], height=320))]
     figures.append(
         Figure.table(
             "By credit",
@@ -351,22 +342,3 @@ def write_compare_page(path: Path, results: Mapping[str, Any]) -> Path:
         footer="Made by noria credit compare.",
     )
     return path
-
-
-def _lines(values: Rows, *, height: int = 220) -> Any:
-    import altair as alt
-
-    names = list(dict.fromkeys(v["name"] for v in values))
-    return (
-        alt.Chart(alt.Data(values=values))
-        .mark_line()
-        .encode(
-            x=alt.X("step:Q"),
-            y=alt.Y("value:Q", title=None),
-            color=alt.Color(
-                "name:N", title=None, sort=names, legend=alt.Legend() if len(names) > 1 else None
-            ),
-            tooltip=["name:N", "step:Q", "value:Q"],
-        )
-        .properties(width="container", height=height)
-    )

@@ -17,24 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from noria.core.charts import image_grid
 from noria.core.checkpoints import fingerprint
+from noria.core.config import save_config
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import output_path, write_atomic
 from noria.core.flow import SmallTransformerConfig
 from noria.core.parallel import Parallel
-from noria.core.progress import Progress
+from noria.core.progress import Progress, Task
 from noria.core.runs import (
     Run,
     check_run_folder,
-    checkpoints,
     package_versions,
     settled,
-    whole_checkpoint,
 )
+from noria.core.training import training
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.data import ImageSet, Prompts, digits, mnist, read_prompts
@@ -132,32 +131,13 @@ def train(
     began = time.perf_counter()
     with said, Run.open(folder, config=identity, writer=parallel.main) as run:
         parallel.barrier()
-        whole_checkpoint(folder)
         if parallel.main:
-            write_atomic(
-                folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            )
+            save_config(config, folder / "settings.yaml")
         ladder = _Ladder(config, adapter, prompts, folder if parallel.main else None, said)
-        watch = _Watch(said, distiller, prompts)
-        try:
-            distiller.train(run, on_iteration=watch, on_ladder=ladder)
-        except DivergenceError as error:
-            watch.close()
-            if parallel.main:
-                report = write_run_page(folder, stopped=str(error).partition(";")[0])
-                said.say(f"report: {report}")
-            raise
-        except KeyboardInterrupt:
-            watch.close()
-            last = checkpoints(folder)
-            kept = (
-                f"{last[-1].name} is kept; the same command goes on from there"
-                if last
-                else "nothing was kept yet"
-            )
-            said.say(f"stopped at iteration {distiller.iteration}: {kept}")
-            raise
-        watch.close()
+        left_out = f", {prompts.duplicates} repetitions left out" if prompts.duplicates else ""
+        said.say(f"{len(prompts):,} prompts{left_out}; {_parameters(distiller)} trainable parameters")
+        with training(run, said, config.iterations, page=write_run_page, unit="iteration") as task:
+            distiller.train(run, on_iteration=_Watch(task), on_ladder=ladder)
         ladder.finish(distiller)
         page = write_run_page(folder) if parallel.main else None
         parallel.barrier()
@@ -206,33 +186,19 @@ def _identity(config: DistillConfig, adapter: FlowAdapter, prompts: Prompts, fol
 
 
 class _Watch:
-    """Tells loss, speed and remaining time while a training runs."""
+    """Tells speed and losses while a training runs."""
 
-    def __init__(self, progress: Progress, distiller: Distiller, prompts: Prompts) -> None:
-        self.progress, self.distiller = progress, distiller
-        self.task: Any = None
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.losses: dict[str, float] = {}
         self.times: list[float] = [time.perf_counter()]
-        left_out = f", {prompts.duplicates} repetitions left out" if prompts.duplicates else ""
-        progress.say(f"{len(prompts):,} prompts{left_out}; {_parameters(distiller)} trainable parameters")
 
     def __call__(self, iteration: int, values: Mapping[str, float]) -> None:
-        if self.task is None:
-            start, total = iteration - 1, self.distiller.config.iterations
-            if start:
-                self.progress.say(f"going on from iteration {start}")
-            self.task = self.progress.task("train", total, start=start)
         self.losses |= {n.removeprefix("loss_"): v for n, v in values.items() if n.startswith("loss_")}
         self.times = [*self.times[-20:], time.perf_counter()]
         speed = (len(self.times) - 1) / max(self.times[-1] - self.times[0], 1e-9)
         losses = "  ".join(f"{name} {value:.3g}" for name, value in sorted(self.losses.items()))
         self.task.at(iteration, f"{speed:.3g} it/s  {losses}")
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        if self.task is not None:
-            self.task.done()
-            self.task = None
 
 
 def _parameters(distiller: Distiller) -> str:

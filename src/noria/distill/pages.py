@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure
+from noria.core.charts import Figure, lines, series
 from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.distill.evaluate import FIGURES, LADDER_KEY
@@ -128,27 +128,12 @@ def _ladder(evaluation: Mapping[str, Any], picture: Path | None) -> list[Figure 
 
 def _over_time(rows: Rows) -> list[Figure | str]:
     """The ladder's distances as training went on."""
-    import altair as alt
-
-    values = [
-        {"iteration": row["step"], "grid": name.removeprefix(LADDER_KEY), "value": value}
-        for row in rows
-        for name, value in row.items()
-        if name.startswith(LADDER_KEY)
-    ]
-    if not values:
+    grids = dict.fromkeys(name for row in rows for name in row if name.startswith(LADDER_KEY))
+    points = series(rows, {name: name.removeprefix(LADDER_KEY) for name in grids}, x="iteration")
+    if not points:
         return []
-    order = list(dict.fromkeys(v["grid"] for v in values))
-    chart = (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(point=True)
-        .encode(
-            x=alt.X("iteration:Q"),
-            y=alt.Y("value:Q", title="sliced Wasserstein distance"),
-            color=alt.Color("grid:N", title="steps", sort=order),
-            tooltip=["grid:N", "iteration:Q", "value:Q"],
-        )
-        .properties(width="container", height=280)
+    chart = lines(
+        points, y="sliced Wasserstein distance", x="iteration", legend="steps", marks=True, height=280
     )
     return [Figure.chart("The ladder over training", chart, "Lower is better; one line a number of steps.")]
 
@@ -166,7 +151,7 @@ def _pictures(folder: Path) -> list[Figure | str]:
 
 def _health(rows: Rows) -> list[Figure | str]:
     figures: list[Figure | str] = []
-    losses = _lines(rows, _LOSSES)
+    losses = series(rows, _LOSSES, x="iteration")
     if losses:
         figures.append(
             Figure.chart(
@@ -176,7 +161,7 @@ def _health(rows: Rows) -> list[Figure | str]:
                 "explode. The critic's is its flow-matching error on the student's samples.",
             )
         )
-    health = _lines(rows, _HEALTH)
+    health = series(rows, _HEALTH, x="iteration")
     if health:
         figures.append(
             Figure.chart(
@@ -191,19 +176,10 @@ def _health(rows: Rows) -> list[Figure | str]:
         ("Gradient norms", _NORMS, "Before clipping.", None),
         ("Push by noise level", _PUSHES, "Mean length of the step asked for, by the σ of the estimate.", "σ"),
     ):
-        values = _lines(rows, names)
-        if values:
-            figures.append(Figure.chart(title, _one(values, legend), caption))
+        points = series(rows, names, x="iteration")
+        if points:
+            figures.append(Figure.chart(title, lines(points, x="iteration", legend=legend), caption))
     return figures
-
-
-def _lines(rows: Rows, names: Mapping[str, str]) -> Rows:
-    return [
-        {"iteration": row["step"], "name": label, "value": row[name]}
-        for name, label in names.items()
-        for row in rows
-        if name in row
-    ]
 
 
 def _facets(values: Rows) -> Any:
@@ -221,22 +197,6 @@ def _facets(values: Rows) -> Any:
         .properties(width=260, height=150)
         .facet(facet=alt.Facet("name:N", title=None, sort=order), columns=3)
         .resolve_scale(y="independent")
-    )
-
-
-def _one(values: Rows, legend: str | None) -> Any:
-    import altair as alt
-
-    return (
-        alt.Chart(alt.Data(values=values))
-        .mark_line()
-        .encode(
-            x=alt.X("iteration:Q"),
-            y=alt.Y("value:Q", title=None),
-            color=alt.Color("name:N", title=legend, sort=list(dict.fromkeys(v["name"] for v in values))),
-            tooltip=["name:N", "iteration:Q", "value:Q"],
-        )
-        .properties(width="container", height=220)
     )
 
 

@@ -12,22 +12,23 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from noria.core.checkpoints import fingerprint
-from noria.core.errors import ConfigError, DivergenceError
+from noria.core.config import save_config
+from noria.core.errors import ConfigError
 from noria.core.files import output_path, write_atomic
 from noria.core.models import LanguageModel
 from noria.core.parallel import Parallel
-from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, checkpoints, is_run, settled, whole_checkpoint
+from noria.core.progress import Progress, Task
+from noria.core.runs import Run, check_run_folder, is_run, settled
 from noria.core.stats import Interval
+from noria.core.training import training
 from noria.mtp.advice import RuleAdvice, Timing, advise_rule
 from noria.mtp.audit import AuditReport, Engine, Sampler
 from noria.mtp.audit import audit as run_audit
@@ -129,11 +130,10 @@ def train(
         identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
         with Run.open(folder, config=identity, writer=parallel.main) as run:
             parallel.barrier()
-            whole_checkpoint(folder)
             if parallel.main:
-                settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-                write_atomic(folder / "settings.yaml", settings)
-            _watched(trainer, run, said)
+                save_config(config, folder / "settings.yaml")
+            with training(run, said, config.steps, page=write_run_page) as task:
+                trainer.train(run, on_step=_watch(said, task))
             # Every process scores: a sharded backbone runs in all of them or in none.
             score = None if held is None else _score(policy, head, held, config, said)
             if score is not None and parallel.main:
@@ -144,12 +144,8 @@ def train(
     return Trained(folder, page, trainer.step, score, stored)
 
 
-def _watched(trainer: HeadTrainer, run: Run, said: Progress) -> None:
-    """Train, saying how far it is; what stops it is told with what is kept."""
-    trainer.resume(run)
-    if trainer.step:
-        said.say(f"going on from step {trainer.step}")
-    task = said.task("train", trainer.config.steps, start=trainer.step)
+def _watch(said: Progress, task: Task) -> Callable[[int, LossTerms], None]:
+    """Tells loss and acceptance of every step, and once what is odd about them."""
     warned = False
 
     def watch(step: int, terms: LossTerms) -> None:
@@ -160,21 +156,7 @@ def _watched(trainer: HeadTrainer, run: Run, said: Progress) -> None:
         alphas = " ".join(f"{alpha:.3f}" for alpha in terms.acceptance.tolist())
         task.at(step, f"loss {float(terms.loss.detach()):.4f}  acceptance {alphas}")
 
-    try:
-        trainer.train(run, on_step=watch)
-    except (KeyboardInterrupt, DivergenceError) as error:
-        task.done()
-        kept = checkpoints(run.folder)
-        words = (
-            f"{kept[-1].name} is kept; the same command goes on from there"
-            if kept
-            else "nothing was kept yet"
-        )
-        said.say(f"stopped at step {trainer.step}: {words}")
-        if isinstance(error, DivergenceError) and run.writer:
-            said.say(f"report: {write_run_page(run.folder, stopped=str(error).partition(';')[0])}")
-        raise
-    task.done()
+    return watch
 
 
 def _split(rows: Rows, seed: int) -> tuple[Rows, Rows | None]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure
+from noria.core.charts import Figure, lines, series
 from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 
@@ -83,16 +83,10 @@ def write_rl_page(path: Path, results: Mapping[str, Any]) -> Path:
             "entropy_part": "explained by entropy",
             "mismatch": "mismatch of the head",
         }
-        values = [
-            {"step": s["step"], "tokens": s[name], "name": words}
-            for s in steps
-            for name, words in parts.items()
-            if s[name] is not None
-        ]
         blocks.append(
             Figure.chart(
                 "What changed the accept length",
-                _lines(values, "tokens", "tokens a round"),
+                lines(series(steps, parts), y="tokens a round"),
                 "ΔL = b (H − H₀) + mismatch (Bebop, Eq. 16).",
             )
         )
@@ -166,36 +160,7 @@ def _training(rows: Rows) -> list[Figure | str]:
         ),
         ("Gradient norm before clipping", {"grad_norm": "gradient"}),
     )
-    figures: list[Figure | str] = []
-    for title, names in groups:
-        values = [
-            {"step": row["step"], "value": row[name], "name": words}
-            for row in rows
-            for name, words in names.items()
-            if row.get(name) is not None
-        ]
-        if values:
-            figures.append(Figure.chart(title, _lines(values, "value", None)))
-    return figures
-
-
-def _lines(values: Rows, field: str, title: str | None) -> Any:
-    import altair as alt
-
-    names = list(dict.fromkeys(v["name"] for v in values))
-    return (
-        alt.Chart(alt.Data(values=values))
-        .mark_line()
-        .encode(
-            x=alt.X("step:Q"),
-            y=alt.Y(f"{field}:Q", title=title),
-            color=alt.Color(
-                "name:N", title=None, sort=names, legend=alt.Legend() if len(names) > 1 else None
-            ),
-            tooltip=["name:N", "step:Q", f"{field}:Q"],
-        )
-        .properties(width="container", height=220)
-    )
+    return [Figure.chart(title, lines(points)) for title, names in groups if (points := series(rows, names))]
 
 
 def _scatter(points: Rows, line: Mapping[str, Any]) -> Any:

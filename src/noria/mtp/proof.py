@@ -421,9 +421,7 @@ def rl_figures(trained: Table, heads: Table) -> list[Figure]:
         trained: runs by arm.
         heads: scores of the heads at several temperatures, whose slopes split the change (Eq. 16).
     """
-    import altair as alt
-
-    from noria.core.charts import Figure
+    from noria.core.charts import Figure, lines
     from noria.mtp.entropy import decompose
 
     figures = []
@@ -432,22 +430,12 @@ def rl_figures(trained: Table, heads: Table) -> list[Figure]:
         ("entropy", "Entropy over training"),
         ("reward", "Reward over training"),
     ):
-        values = [
-            {"arm": arm, "step": step, "value": sum(column) / len(column)}
+        points = [
+            {"name": arm, "step": step, "value": sum(column) / len(column)}
             for arm, logs in trained.items()
             for step, column in enumerate(zip(*(log[field] for log in logs), strict=True), start=1)
         ]
-        chart = (
-            alt.Chart(alt.Data(values=values))
-            .mark_line()
-            .encode(
-                x=alt.X("step:Q"),
-                y=alt.Y("value:Q", title=field.replace("_", " "), scale=alt.Scale(zero=False)),
-                color=alt.Color("arm:N", title=None, sort=list(trained)),
-                tooltip=["arm:N", "step:Q", "value:Q"],
-            )
-            .properties(width="container", height=240)
-        )
+        chart = lines(points, y=field.replace("_", " "), height=240)
         figures.append(Figure.chart(title, chart, "Means over seeds."))
     rows: list[list[str | float]] = []
     for arm, logs in trained.items():

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from noria.core.errors import ConfigError, DivergenceError, require
+from noria.core.config import save_config
+from noria.core.errors import ConfigError, require
 from noria.core.files import output_path, write_atomic
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, checkpoints, settled, whole_checkpoint
-from noria.routing.config import NetworkTraining, WriterTraining
+from noria.core.runs import Run, check_run_folder, settled
+from noria.core.training import training
+from noria.routing.config import NetworkTraining
 from noria.routing.imports import import_table
 from noria.routing.learn import NetworkTrainer
 from noria.routing.metrics import Score, agreement, aiq, judge
@@ -125,32 +126,15 @@ def train_network(config: NetworkTraining, folder: Path, *, progress: Progress |
         progress or Progress(quiet=True) as said,
         Run.open(folder, config=identity) as run,
     ):
-        whole_checkpoint(folder)
-        write_settings(folder, config)
-        trainer.resume(run)
-        if trainer.step:
-            said.say(f"going on from step {trainer.step}")
-        task = said.task("train", config.steps, start=trainer.step)
+        save_config(config, folder / "settings.yaml")
+        with training(run, said, config.steps, page=write_run_page) as task:
 
-        def tell(step: int, figures: Mapping[str, float]) -> None:
-            macro = figures.get("eval/macro")
-            task.at(step, None if macro is None else f"macro accuracy {macro:.3f}")
+            def tell(step: int, figures: Mapping[str, float]) -> None:
+                macro = figures.get("eval/macro")
+                task.at(step, None if macro is None else f"macro accuracy {macro:.3f}")
 
-        try:
+            trainer.resume(run)
             trainer.run(run, on_step=tell)
-        except (KeyboardInterrupt, DivergenceError) as error:
-            task.done()
-            kept = checkpoints(folder)
-            words = (
-                f"{kept[-1].name} is kept; the same command goes on from there"
-                if kept
-                else "nothing was kept"
-            )
-            said.say(f"stopped at step {trainer.step}: {words}")
-            if isinstance(error, DivergenceError):
-                write_run_page(folder, stopped=str(error).partition(";")[0])
-            raise
-        task.done()
         save_router(trainer.router(), folder / "router")
         score = trainer.evaluate()
         baselines = baselines_of(trainer.train, trainer.held)
@@ -176,11 +160,6 @@ def fit(kind: str, table: Path, output: str, *, trade: float = 0.0, seed: int = 
     router = fit_router(kind, import_table(table), seed=seed, trade=trade)
     save_router(router, folder)
     return folder, router
-
-
-def write_settings(folder: Path, config: NetworkTraining | WriterTraining) -> None:
-    """`settings.yaml`, from which the same training can be started again."""
-    write_atomic(folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def write_score(

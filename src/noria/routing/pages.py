@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure
+from noria.core.charts import Figure, lines, series
 from noria.core.report import write_page, write_run_report
 from noria.core.runs import read_config, read_metrics
 from noria.routing.metrics import Score
@@ -164,9 +164,9 @@ def _learning(rows: Rows) -> list[Figure | str]:
         ("Entropy", {"entropy": "entropy"}, "nats", "Of the policy's choices."),
         ("Cost", {"eval/cost": "held-out", "rollout/cost": "rollouts"}, "cost a question", ""),
     ):
-        points = _series(rows, names)
+        points = series(rows, names)
         if points:
-            blocks.append(Figure.chart(title, _lines(points, label), caption))
+            blocks.append(Figure.chart(title, lines(points, y=label), caption))
     return blocks
 
 
@@ -211,24 +211,15 @@ def _signal(rows: Rows) -> list[Figure | str]:
         ),
         ("Dead groups by data set", _names(rows, "calibration/dead/"), "share of groups", ""),
     ):
-        points = _smooth(_series(rows, names))
+        points = _smooth(series(rows, names))
         if points:
-            blocks.append(Figure.chart(title, _lines(points, label), caption))
+            blocks.append(Figure.chart(title, lines(points, y=label), caption))
     return blocks
 
 
 def _names(rows: Rows, start: str) -> dict[str, str]:
     found = dict.fromkeys(key for row in rows for key in row if key.startswith(start))
     return {key: key.removeprefix(start) or "(no name)" for key in found}
-
-
-def _series(rows: Rows, names: Mapping[str, str]) -> Rows:
-    return [
-        {"step": row["step"], "value": row[key], "name": words}
-        for key, words in names.items()
-        for row in rows
-        if row.get(key) is not None
-    ]
 
 
 def _smooth(points: Rows, window: int = 10) -> Rows:
@@ -240,23 +231,6 @@ def _smooth(points: Rows, window: int = 10) -> Rows:
         recent = before[-window:]
         found.append(point | {"value": sum(recent) / len(recent)})
     return found
-
-
-def _lines(points: Rows, label: str) -> Any:
-    import altair as alt
-
-    names = list(dict.fromkeys(point["name"] for point in points))
-    return (
-        alt.Chart(alt.Data(values=points))
-        .mark_line()
-        .encode(
-            x=alt.X("step:Q"),
-            y=alt.Y("value:Q", title=label, scale=alt.Scale(zero=False)),
-            color=alt.Color("name:N", title=None, sort=names),
-            tooltip=["name:N", "step:Q", "value:Q"],
-        )
-        .properties(width="container", height=240)
-    )
 
 
 def _curves(points: Rows) -> Any:

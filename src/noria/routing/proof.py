@@ -480,28 +480,15 @@ def _pool(table_file: str) -> Figure:
 
 
 def _curves(title: str, arms: Mapping[str, list[list[float]]]) -> Figure:
-    import altair as alt
-
-    from noria.core.charts import Figure
+    from noria.core.charts import Figure, lines
 
     points = [
-        {"estimator": arm, "share of training": n / max(1, len(columns) - 1), "value": _mean(list(column))}
+        {"name": arm, "% of training": 100 * n / max(1, len(columns) - 1), "value": _mean(list(column))}
         for arm, curves in arms.items()
         for columns in [list(zip(*curves, strict=True))]
         for n, column in enumerate(columns)
     ]
-    chart = (
-        alt.Chart(alt.Data(values=points))
-        .mark_line()
-        .encode(
-            x=alt.X("share of training:Q", axis=alt.Axis(format="%")),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            color=alt.Color("estimator:N", title=None, sort=list(arms)),
-            tooltip=["estimator:N", "share of training:Q", "value:Q"],
-        )
-        .properties(width="container", height=260)
-    )
-    return Figure.chart(title, chart, "Means over seeds.")
+    return Figure.chart(title, lines(points, x="% of training", height=260), "Means over seeds.")
 
 
 def _mean(values: Sequence[Any]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from noria.core.chat import Answer as AnswerOutcome
 from noria.core.chat import ChatRequest, Failure, Outcome, Usage
 from noria.core.checkpoints import fingerprint
-from noria.core.config import load_config
+from noria.core.config import load_config, save_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, needing, require
 from noria.core.files import appearing
 from noria.core.models import open_language_model, quiet_loading
@@ -26,7 +26,7 @@ from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
 from noria.routing.environment import Environment, Limits
 from noria.routing.imports import import_table
-from noria.routing.jobs import Trained, baselines_of, score_record, table_content, write_score, write_settings
+from noria.routing.jobs import Trained, baselines_of, score_record, table_content, write_score
 from noria.routing.metrics import Score
 from noria.routing.pages import write_run_page
 from noria.routing.pool import Asker, Replayed, open_pool, read_pool
@@ -108,7 +108,7 @@ def train_writer(
             },
         )
         run = stack.enter_context(Run.open(folder, config=identity))
-        write_settings(folder, config)
+        save_config(config, folder / "settings.yaml")
         stack.enter_context(quiet_loading(transformers))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # TRL's use of it
