@@ -462,7 +462,10 @@ def test_a_missing_extra_is_named(type_: Type, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_interrupt_says_what_is_kept(type_: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = jobs._Watch.__call__
+
     def stop(self: Any, iteration: int, values: Any) -> None:
+        told(self, iteration, values)
         if iteration == 5:
             raise KeyboardInterrupt
 
