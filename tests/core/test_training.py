@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 
 from noria.core.charts import series
-from noria.core.config import Config, load_config, save_config
+from noria.core.config import Config, load_config
 from noria.core.errors import CheckpointError, DivergenceError
 from noria.core.progress import Progress
-from noria.core.runs import Run
+from noria.core.runs import Run, save_settings
 from noria.core.training import training
 
 
@@ -98,7 +98,7 @@ def test_one_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: Pat
 
 def test_settings_come_back_as_they_were_saved(tmp_path: Path) -> None:
     config = Train(lr=3e-6, name="no")
-    save_config(config, tmp_path / "settings.yaml")
+    save_settings(tmp_path, config)
     assert load_config(Train, file=tmp_path / "settings.yaml") == config
 
 

@@ -16,7 +16,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from noria.core.errors import ConfigError
-from noria.core.files import write_atomic
 
 _MAX_BYTES = 1_000_000
 _MAX_VALUES = 100_000  # after aliases are followed: a few lines of them can stand for billions
@@ -83,15 +82,6 @@ def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
 
 
 # --- reading ------------------------------------------------------------------------------------------------
-
-
-def save_config(config: BaseModel, file: Path) -> None:
-    """Write settings as YAML, every field of them, for :func:`load_config` to read.
-
-    Raises:
-        RunError: the disk refuses.
-    """
-    write_atomic(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 class _Loader(yaml.SafeLoader):

@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import yaml
+
 from noria.core.checkpoints import (
     Checkpoint,
     list_checkpoints,
@@ -57,6 +59,7 @@ __all__ = [
     "read_metrics",
     "restore_rng",
     "run_folder",
+    "save_settings",
     "settled",
     "whole_checkpoint",
     "write_atomic",
@@ -319,6 +322,15 @@ def settled(
             )
         values[field] = stored.get(field, values[field])
     return values
+
+
+def save_settings(folder: Path, config: BaseModel) -> None:
+    """Write every setting to `folder/settings.yaml`, with which the same training can be started again.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    write_atomic(folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from noria.core.checkpoints import fingerprint
-from noria.core.config import save_config
 from noria.core.errors import ConfigError, DataError
 from noria.core.files import appearing, output_path, write_atomic
 from noria.core.models import LanguageModel, open_language_model
@@ -29,6 +28,7 @@ from noria.core.runs import (
     is_run,
     read_config,
     read_metrics,
+    save_settings,
     settled,
 )
 from noria.core.stats import Interval, paired_difference
@@ -236,7 +236,7 @@ def train(
     }
     identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
     with progress or Progress(quiet=True) as said, Run.open(folder, config=identity) as run:
-        save_config(config, folder / "settings.yaml")
+        save_settings(folder, config)
         with training(run, said, config.steps, page=write_run_page) as task:
 
             def told(learned: Learned) -> None:

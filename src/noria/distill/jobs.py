@@ -21,7 +21,6 @@ from torch import Tensor
 
 from noria.core.charts import image_grid
 from noria.core.checkpoints import fingerprint
-from noria.core.config import save_config
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import output_path, write_atomic
 from noria.core.flow import SmallTransformerConfig
@@ -31,6 +30,7 @@ from noria.core.runs import (
     Run,
     check_run_folder,
     package_versions,
+    save_settings,
     settled,
 )
 from noria.core.training import training
@@ -132,7 +132,7 @@ def train(
     with said, Run.open(folder, config=identity, writer=parallel.main) as run:
         parallel.barrier()
         if parallel.main:
-            save_config(config, folder / "settings.yaml")
+            save_settings(folder, config)
         ladder = _Ladder(config, adapter, prompts, folder if parallel.main else None, said)
         left_out = f", {prompts.duplicates} repetitions left out" if prompts.duplicates else ""
         said.say(f"{len(prompts):,} prompts{left_out}; {_parameters(distiller)} trainable parameters")

@@ -20,13 +20,12 @@ from typing import Any
 import torch
 
 from noria.core.checkpoints import fingerprint
-from noria.core.config import save_config
 from noria.core.errors import ConfigError
 from noria.core.files import output_path, write_atomic
 from noria.core.models import LanguageModel
 from noria.core.parallel import Parallel
 from noria.core.progress import Progress, Task
-from noria.core.runs import Run, check_run_folder, is_run, settled
+from noria.core.runs import Run, check_run_folder, is_run, save_settings, settled
 from noria.core.stats import Interval
 from noria.core.training import training
 from noria.mtp.advice import RuleAdvice, Timing, advise_rule
@@ -131,7 +130,7 @@ def train(
         with Run.open(folder, config=identity, writer=parallel.main) as run:
             parallel.barrier()
             if parallel.main:
-                save_config(config, folder / "settings.yaml")
+                save_settings(folder, config)
             with training(run, said, config.steps, page=write_run_page) as task:
                 trainer.train(run, on_step=_watch(said, task))
             # Every process scores: a sharded backbone runs in all of them or in none.

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from noria.core.config import save_config
 from noria.core.errors import ConfigError, require
 from noria.core.files import output_path, write_atomic
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, settled
+from noria.core.runs import Run, check_run_folder, save_settings, settled
 from noria.core.training import training
 from noria.routing.config import NetworkTraining
 from noria.routing.imports import import_table
@@ -126,7 +125,7 @@ def train_network(config: NetworkTraining, folder: Path, *, progress: Progress |
         progress or Progress(quiet=True) as said,
         Run.open(folder, config=identity) as run,
     ):
-        save_config(config, folder / "settings.yaml")
+        save_settings(folder, config)
         with training(run, said, config.steps, page=write_run_page) as task:
 
             def tell(step: int, figures: Mapping[str, float]) -> None:

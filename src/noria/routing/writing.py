@@ -16,12 +16,12 @@ import numpy as np
 from noria.core.chat import Answer as AnswerOutcome
 from noria.core.chat import ChatRequest, Failure, Outcome, Usage
 from noria.core.checkpoints import fingerprint
-from noria.core.config import load_config, save_config
+from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, needing, require
 from noria.core.files import appearing
 from noria.core.models import open_language_model, quiet_loading
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, settled
+from noria.core.runs import Run, check_run_folder, save_settings, settled
 from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
 from noria.routing.environment import Environment, Limits
@@ -108,7 +108,7 @@ def train_writer(
             },
         )
         run = stack.enter_context(Run.open(folder, config=identity))
-        save_config(config, folder / "settings.yaml")
+        save_settings(folder, config)
         stack.enter_context(quiet_loading(transformers))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # TRL's use of it
