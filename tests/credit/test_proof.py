@@ -79,10 +79,17 @@ def test_the_papers_order_would_be_supported_and_the_reverse_refuted() -> None:
 def test_policies_are_compared_with_every_control() -> None:
     trained = {
         arm: [policy(after, seed) for seed in (1, 2, 3)]
-        for arm, after in (("GRPO", 0.6), ("flow", 0.7), ("random 40 %", 0.65), ("uniform 1.2", 0.75))
+        for arm, after in (
+            ("GRPO", 0.6),
+            ("flow", 0.7),
+            ("flow, bottom 40 %", 0.5),
+            ("random 40 %", 0.65),
+            ("uniform 1.2", 0.75),
+        )
     }
     found = {claim.id: claim for claim in rl_claims(trained)}
     assert found["rl-flow-over-grpo"].effect == pytest.approx(0.1)
+    assert found["rl-grpo-over-flow-bottom-40"].effect == pytest.approx(0.1)
     assert found["rl-flow-over-random-40"].verdict == "supported"
     assert found["rl-flow-over-uniform-1-2"].verdict == "refuted"
     assert found["rl-ends-over-grpo"].effect == pytest.approx(0.1)

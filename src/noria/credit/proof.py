@@ -285,6 +285,19 @@ def rl_claims(trained: dict[str, Results]) -> list[Claim]:
             source=SOURCE,
         ),
     ]
+    if "flow, bottom 40 %" in trained:
+        found.append(
+            Claim(
+                id="rl-grpo-over-flow-bottom-40",
+                statement="GRPO with even credit earns more reward while it learns than with the flow's lowest 40 %",
+                metric="mean reward over training",
+                better="higher",
+                subject="GRPO",
+                baseline="flow, bottom 40 %",
+                arms=areas,
+                source=SOURCE,
+            )
+        )
     found += [
         Claim(
             id=f"rl-flow-over-{_slug(arm)}",

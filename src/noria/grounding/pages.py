@@ -16,7 +16,6 @@ __all__ = ["write_audit_page", "write_board"]
 Rows = list[dict[str, Any]]
 Section = tuple[str, Sequence[Figure | str]]
 
-CATEGORY_COLUMNS = ("T3", "T3 grounding", *BY_CATEGORY)
 MEANINGS = (
     "T1 and T3 are shares of levels and of answers that are right, T2 the judge's mean of 1 to 10. PR: of the videos "
     "rated rightly, the share whose cues were not found (right for the wrong reason). CR: of those, the share "

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from noria.core.config import Config
 from noria.grounding.corpus import Analysis, Box, Corpus, Observation, Option, Question, Record
@@ -468,8 +467,3 @@ def _joint(scene: Scene, knobs: Knobs, generator: np.random.Generator) -> _Draft
 
 def _box_words(box: tuple[float, float, float, float]) -> str:
     return "x={:.2f}, y={:.2f}, w={:.2f}, h={:.2f}".format(*box)
-
-
-def event_labels(scene: Scene) -> NDArray[np.int64]:
-    """[10, 2] behaviour and place of the head, a segment each: what a perceiver learns from."""
-    return np.stack([np.array(scene.behaviours), np.array(scene.right, dtype=int)], axis=1)
