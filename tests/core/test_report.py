@@ -151,6 +151,7 @@ def test_curves_of_a_log_have_a_legend_where_there_is_more_than_one(tmp_path: Pa
     one, two = page.locator(".drawing").all()
     assert one.locator("g.mark-line path").count() == 1
     assert one.locator(".role-legend").count() == 0
+    assert page.get_by_text("Click a name in the legend").count() == 1
     assert "nats" in (one.text_content() or "")
     assert two.locator(".role-legend-label text").all_text_contents() == ["rejection", "loss"]
     assert two.locator("g.mark-symbol path").count() >= 6

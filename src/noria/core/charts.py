@@ -423,7 +423,12 @@ def _finish(spec: dict[str, Any]) -> bool:
                 if place.get("axis", {}) is not None:
                     place["axis"] = LOG_AXIS | place.get("axis", {})
 
-    colored = [unit for unit in units if (unit["encoding"].get("color") or {}).get("type") == "nominal"]
+    colored = [
+        unit
+        for unit in units
+        if (color := unit["encoding"].get("color") or {}).get("type") == "nominal"
+        and color.get("legend", {}) is not None
+    ]
     series = {unit["encoding"]["color"].get("field") for unit in colored}
     if len(series) != 1 or None in series or any("params" in part for part in parts):
         return False

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from noria.core.proof import Claim, Evidence
 
-__all__ = ["environment", "page_assets", "run_tables", "write_page", "write_report", "write_run_report"]
+__all__ = ["environment", "page_assets", "write_page", "write_report", "write_run_report"]
 
 Block = Figure | str
 
@@ -129,32 +129,29 @@ def write_run_report(
     write_page(
         path,
         f"{title}: {folder.resolve().name}",
-        [*sections, ("Settings", run_tables(folder))],
+        [*sections, ("Settings", _of_run(folder))],
         intro=f"{intro}\n\nStopped: {stopped}." if stopped else intro,
         footer=f"Made by noria {system} from the files in this folder.",
     )
     return path
 
 
-def run_tables(folder: Path) -> list[Figure]:
-    """A run's settings, and the package versions it last ran with.
-
-    Raises:
-        RunError: there is no run.
-    """
+def _of_run(folder: Path) -> list[Block]:
+    """A run's settings, and the package versions it last ran with."""
     flat: list[list[str]] = []
     for name, value in read_config(folder).items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
         flat += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
-    tables = [Figure.table("The run's settings", ["setting", "value"], flat)]
+    blocks: list[Block] = [Figure.table("The run's settings", ["setting", "value"], flat)]
     try:
         known = json.loads((folder / "versions.json").read_bytes())
     except (OSError, ValueError):
         known = []
     if known:
-        rows = [list(pair) for pair in known[-1].items()]
-        tables.append(Figure.table("Package versions", ["package", "version"], rows))
-    return tables
+        blocks.append(
+            "Packages: " + ", ".join(f"{name} {version}" for name, version in known[-1].items()) + "."
+        )
+    return blocks
 
 
 def page_assets() -> dict[str, str]:
