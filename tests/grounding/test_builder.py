@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from noria.core.chat import Answer, ChatRequest, Failure, Outcome
+from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices
 from noria.core.errors import DataError
 from noria.grounding.aligner import (
     check_analyses,
@@ -25,11 +25,14 @@ from noria.grounding.aligner import (
 from noria.grounding.arms import run_adversary
 from noria.grounding.builder import BuildSettings, Built, build, read_clips
 from noria.grounding.corpus import Box, Corpus, Observation, Record
+from noria.grounding.jobs import build as build_folder
 from noria.grounding.media import Cinema, MediaSettings, Shown
 from noria.grounding.review import apply_sheet, export_sheet, review_agreement
 from noria.grounding.store import SampleStore
 from noria.grounding.world import make_corpus
+from tests.chat_server import Reply, chat_server
 from tests.grounding.conftest import Synth
+from tests.grounding.test_runner import words
 
 RECORD = make_corpus(1, seed=2)[1].records[0]
 
@@ -150,17 +153,21 @@ class Author:
 
     async def ask(self, request: ChatRequest) -> Outcome:
         brief, text = (m.text for m in request.messages)
+        written = self.write(brief, text)
+        return Failure("server", "500") if written is None else Answer(written)
+
+    def write(self, brief: str, text: str) -> str | None:
         again = "Your last reply had these faults" in text
         part = "observe" if "atomic things" in brief else "analyse" if "You explain" in brief else "examine"
         self.asked.append(part)
         if self.spoil == f"{part} fails":
-            return Failure("server", "500")
+            return None
         if self.spoil == f"{part} babbles" or (self.spoil == f"{part} babbles once" and not again):
-            return Answer("As you wish!")
+            return "As you wish!"
         (record,) = self.corpus.records
         if part == "observe":
             rows = [msgspec.to_builtins(o) for o in record.observations]
-            return Answer(json.dumps({"observations": rows}))
+            return json.dumps({"observations": rows})
         if part == "analyse":
             rows = [
                 {"trait": a.trait, "level": a.level, "rationale": a.rationale, "evidence": list(a.evidence)}
@@ -168,16 +175,14 @@ class Author:
             ]
             if self.spoil == "no evidence once" and not again:
                 rows[0]["evidence"] = []
-            return Answer("```json\n" + json.dumps({"analyses": rows}) + "\n```")
+            return "```json\n" + json.dumps({"analyses": rows}) + "\n```"
         question = next(q for q in record.mcq_questions if f"of the kind {q.category}:" in text)
         assert question.correct
         wrong = [o.text for o in question.options if o.id != question.correct_answer]
         if self.spoil == "four distractors once" and not again:
             wrong = wrong[:4]
-        return Answer(
-            json.dumps(
-                {"question": question.question, "correct": question.correct.text, "distractors": wrong}
-            )
+        return json.dumps(
+            {"question": question.question, "correct": question.correct.text, "distractors": wrong}
         )
 
 
@@ -267,6 +272,44 @@ def test_a_clip_that_cannot_be_written_is_left_out_with_its_reason(
     outcome, _ = built(synth, tmp_path, spoil)
     assert len(outcome.corpus) == 0
     assert why in outcome.dropped[synth.corpus.ids[1]]
+
+
+def test_a_budget_ends_a_build_and_the_next_one_goes_on(synth: Synth, tmp_path: Path) -> None:
+    record = synth.corpus.records[1]
+    author = Author(Corpus((record,)))
+    bare = msgspec.structs.replace(record, personality_analyses=(), mcq_questions=(), observations=())
+    clips = tmp_path / "clips.jsonl"
+    clips.write_text(json.dumps(clip_line(bare)))
+
+    def respond(body: Any, n: int) -> Reply:
+        text = author.write(body["messages"][0]["content"], words(body))
+        assert text is not None
+        return Reply(text, usage={"prompt_tokens": 1000, "completion_tokens": 1000})
+
+    def build_for(budget: float | None) -> Built:
+        settings, frames = BuildSettings(rounds=0, max_tokens=4000), MediaSettings(frames=2)
+        return build_folder(
+            clips, synth.videos, server, tmp_path / "out", settings, frames, budget=budget, quiet=True
+        )
+
+    with chat_server(respond) as double:
+        # An answer costs 1; a request may cost its longest answer, which is 4.
+        server = ChatServer(url=double.url, model="m", prices=Prices(input=0.0, output=1000.0))
+        assert build_for(3.9).dropped == {record.video_id: "observer: no reply (budget)"}
+        assert double.seen == []
+        first = build_for(5.5)
+        assert len(first.corpus) == 0
+        assert set(first.dropped.values()) == {
+            "examiner: no reply (budget)",
+            "0 questions stand, fewer than 3",
+        }
+        assert len(double.seen) == 2
+        # What was spent before counts: with 1.5 more than that, nothing more is asked.
+        assert len(build_for(5.5).corpus) == 0
+        assert len(double.seen) == 2
+        whole = build_for(None)
+    assert len(whole.corpus) == 1
+    assert author.asked.count("observe") == author.asked.count("analyse") == 1
 
 
 def test_the_adversary_takes_tells_away() -> None:

@@ -250,9 +250,9 @@ class _Writer:
                 words.append(
                     "Your last reply had these faults; mend them:\n" + quoted("\n".join(complaints[:20]))
                 )
-            reply = await self._reply(video, part + attempt, brief, words)
+            reply, reason = await self._reply(video, part + attempt, brief, words)
             if reply is None:
-                return None, ["no reply"]
+                return None, [f"no reply ({reason})"]
             value, complaints = None, ["the reply is no JSON of the form that was asked for"]
             for rung, candidate in objects_in(reply):
                 if rung <= 3:
@@ -264,25 +264,27 @@ class _Writer:
             self.on_step(f"{video}/{part}")
         return value, complaints
 
-    async def _reply(self, video: str, part: str, brief: str, parts: Sequence[Part | str]) -> str | None:
+    async def _reply(
+        self, video: str, part: str, brief: str, parts: Sequence[Part | str]
+    ) -> tuple[str | None, str]:
+        """A reply that is kept or asked for; None where there is none, and why."""
         name = f"{video}/{part}"
-        kept = self.store.get(name)
-        if kept is not None and kept.status != "error":
-            return kept.reply if kept.status == "ok" else None
-        async with self.slots:
-            outcome = await self.model.ask(
-                ChatRequest(
-                    (system(brief), user(*parts)), temperature=0.0, max_tokens=self.settings.max_tokens
+        sample = self.store.get(name)
+        if sample is None or sample.status == "error":
+            async with self.slots:
+                outcome = await self.model.ask(
+                    ChatRequest(
+                        (system(brief), user(*parts)), temperature=0.0, max_tokens=self.settings.max_tokens
+                    )
                 )
-            )
-        if isinstance(outcome, Answer):
-            self.store.put(Sample(name, video, part, "ok", reply=outcome.text, cost=outcome.cost))
-            return outcome.text
-        if isinstance(outcome, Refusal):
-            self.store.put(Sample(name, video, part, "refused", reply=outcome.text, cost=outcome.cost))
-        else:
-            self.store.put(Sample(name, video, part, "error", error=outcome.kind, problems=[outcome.message]))
-        return None
+            if isinstance(outcome, Answer):
+                sample = Sample(name, video, part, "ok", reply=outcome.text, cost=outcome.cost)
+            elif isinstance(outcome, Refusal):
+                sample = Sample(name, video, part, "refused", reply=outcome.text, cost=outcome.cost)
+            else:
+                sample = Sample(name, video, part, "error", error=outcome.kind, problems=[outcome.message])
+            self.store.put(sample)
+        return (sample.reply, "") if sample.status == "ok" else (None, sample.error or sample.status)
 
 
 async def _draft(
