@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from noria.credit.proof import SCALES, claims, figures, notes, rl_claims
+from noria.credit.proof import SCALES, _corrected, claims, figures, notes, rl_claims
 
 
 def audit(
@@ -94,6 +95,19 @@ def test_policies_are_compared_with_every_control() -> None:
     assert found["rl-flow-over-uniform-1-2"].verdict == "refuted"
     assert found["rl-ends-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-learns"].effect == pytest.approx(0.22)  # 0.6 against 0.4, seed by seed
+
+
+def test_a_rival_counts_as_beaten_after_the_correction_for_all_of_them() -> None:
+    generator = np.random.default_rng(0)
+    flow = 0.8 + 0.01 * generator.standard_normal(5)
+    near = {f"rival {n}": (flow + 0.01 * generator.standard_normal(5)).tolist() for n in range(9)}
+    just = (flow - [0.01, 0.015, 0.02, 0.03, 0.04]).tolist()  # p = .013: enough alone, not among ten
+    words = _corrected(
+        {"flow": flow.tolist(), "far": (flow - [0.1, 0.11, 0.1, 0.1, 0.1]).tolist(), "just": just} | near
+    )
+    assert words.endswith("flow earns more than far.")
+    assert _corrected({"flow": flow.tolist(), "just": just}).endswith("flow earns more than just.")
+    assert _corrected({"flow": [0.8, 0.9], "same": [0.8, 0.9]}).endswith("none of them.")
 
 
 def test_what_is_shown_and_said() -> None:
