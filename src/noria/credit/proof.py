@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noria.core.proof import smollm2
@@ -144,60 +145,61 @@ def claims(by_task: dict[str, Results], real: Sequence[dict[str, Any]] = ()) -> 
     found = []
     for task, results in by_task.items():
         found += mask_claims(results, "" if task == "chains" else f"{task}-", _place(task))
-    for name in POINTWISE:
-        if name in there:
-            found.append(
-                Claim(
-                    id=f"dead-branch-over-{_slug(name)}",
-                    statement=f"Flow tells what leads to the answer from a dead branch better than {_in_words(name)}",
-                    metric="area under the curve, relevant against dead-branch numbers of a chain's solution",
-                    better="higher",
-                    subject="flow",
-                    baseline=name,
-                    arms=areas,
-                    source=SOURCE,
-                )
-            )
-    for name in ("all layers", "early layers", "late layers"):
-        if f"flow, {name}" in there:
-            found.append(
-                Claim(
-                    id=f"middle-over-{_slug(name)}",
-                    statement=f"Flow through the middle layers tells them apart better than through {name}",
-                    metric="area under the curve, relevant against dead-branch numbers of a chain's solution",
-                    better="higher",
-                    subject="flow",
-                    baseline=f"flow, {name}",
-                    arms=areas,
-                    source=SOURCE,
-                )
-            )
-    for subject, baseline, statement in (
-        (
-            "flow",
-            "flow, answer tokens",
-            "Rows that predict the answer are better ends of flow than the answer's own rows",
-        ),
-        (
-            "flow, emission edge",
-            "flow",
-            "An edge from the position that wrote a token makes flow tell them apart better",
-        ),
-        ("flow, value norms", "flow", "Weighing heads by what they write makes flow tell them apart better"),
-    ):
-        if {subject, baseline} <= there.keys():
-            found.append(
-                Claim(
-                    id=_slug(f"{subject} over {baseline}"),
-                    statement=statement,
-                    metric="area under the curve, relevant against dead-branch numbers of a chain's solution",
-                    better="higher",
-                    subject=subject,
-                    baseline=baseline,
-                    arms=areas,
-                    source="ours",
-                )
-            )
+    told_apart = partial(
+        Claim,
+        metric="area under the curve, relevant against dead-branch numbers of a chain's solution",
+        better="higher",
+        arms=areas,
+    )
+    found += [
+        told_apart(
+            id=f"dead-branch-over-{_slug(name)}",
+            statement=f"Flow tells what leads to the answer from a dead branch better than {_in_words(name)}",
+            subject="flow",
+            baseline=name,
+            source=SOURCE,
+        )
+        for name in POINTWISE
+        if name in there
+    ]
+    found += [
+        told_apart(
+            id=f"middle-over-{_slug(name)}",
+            statement=f"Flow through the middle layers tells them apart better than through {name}",
+            subject="flow",
+            baseline=f"flow, {name}",
+            source=SOURCE,
+        )
+        for name in ("all layers", "early layers", "late layers")
+        if f"flow, {name}" in there
+    ]
+    found += [
+        told_apart(
+            id=_slug(f"{subject} over {baseline}"),
+            statement=statement,
+            subject=subject,
+            baseline=baseline,
+            source="ours",
+        )
+        for subject, baseline, statement in (
+            (
+                "flow",
+                "flow, answer tokens",
+                "Rows that predict the answer are better ends of flow than the answer's own rows",
+            ),
+            (
+                "flow, emission edge",
+                "flow",
+                "An edge from the position that wrote a token makes flow tell them apart better",
+            ),
+            (
+                "flow, value norms",
+                "flow",
+                "Weighing heads by what they write makes flow tell them apart better",
+            ),
+        )
+        if {subject, baseline} <= there.keys()
+    ]
     errors = [
         max(r["flow"]["flow"]["conservation"] for r in results)
         for results in zip(*by_task.values(), *([real] if real else []), strict=True)
@@ -263,22 +265,22 @@ def rl_claims(trained: dict[str, Results]) -> list[Claim]:
 
     ends = {arm: [log["after"] for log in logs] for arm, logs in trained.items()}
     areas = {arm: [log["area"] for log in logs] for arm, logs in trained.items()}
+    ends_higher = partial(
+        Claim, metric="accuracy after training (avg@4), questions held out", better="higher"
+    )
+    earns_more = partial(Claim, metric="mean reward over training", better="higher", arms=areas)
     found = [
-        Claim(
+        ends_higher(
             id="rl-learns",
             statement="GRPO itself learns something here, without which its credits could not differ",
-            metric="accuracy (avg@4), questions held out",
-            better="higher",
             subject="GRPO",
             baseline="start",
             arms={"GRPO": ends["GRPO"], "start": [log["before"] for log in trained["GRPO"]]},
             source="ours",
         ),
-        Claim(
+        ends_higher(
             id="rl-ends-over-grpo",
             statement="GRPO with flow credit ends better than with even credit",
-            metric="accuracy after training (avg@4), questions held out",
-            better="higher",
             subject="flow",
             baseline="GRPO",
             arms=ends,
@@ -287,26 +289,20 @@ def rl_claims(trained: dict[str, Results]) -> list[Claim]:
     ]
     if "flow, bottom 40 %" in trained:
         found.append(
-            Claim(
+            earns_more(
                 id="rl-grpo-over-flow-bottom-40",
                 statement="GRPO with even credit earns more reward while it learns than with the flow's lowest 40 %",
-                metric="mean reward over training",
-                better="higher",
                 subject="GRPO",
                 baseline="flow, bottom 40 %",
-                arms=areas,
                 source=SOURCE,
             )
         )
     found += [
-        Claim(
+        earns_more(
             id=f"rl-flow-over-{_slug(arm)}",
             statement=f"GRPO with flow credit earns more reward while it learns than with {_in_words(arm)}",
-            metric="mean reward over training",
-            better="higher",
             subject="flow",
             baseline=arm,
-            arms=areas,
             source=SOURCE if arm in ("GRPO", "flow, bottom 40 %") else "ours",
         )
         for arm in trained
