@@ -149,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NoriaError as error:
         click.echo(f"noria: error: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)

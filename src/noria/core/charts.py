@@ -123,7 +123,7 @@ class Figure:
         for row in table:
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} cells under {len(header)} headings: {row}")
-        columns = [[cell for cell in column if missing(cell) is None] for column in zip(*table, strict=True)]
+        columns = [[row[n] for row in table if missing(row[n]) is None] for n in range(len(header))]
         numeric = [bool(column) and all(_is_number(cell) for cell in column) for column in columns]
         return cls(
             "table",
@@ -279,7 +279,7 @@ def lines(
         alt.Chart(alt.Data(values=list(points)))
         .mark_line(point=marks)
         .encode(
-            x=alt.X(f"{x}:Q"),
+            x=alt.X(f"{x}:Q", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("value:Q", title=y, scale=alt.Scale(zero=False)),
             color=alt.Color("name:N", sort=names, legend=shown),
             tooltip=["name:N", f"{x}:Q", "value:Q"],

@@ -260,11 +260,14 @@ def _alive(pid: int) -> bool:
 
 
 def _flush(folder: Path) -> None:
-    """Bring every file below `folder` to the disk."""
+    """Bring every file below `folder` to the disk, as readable as the folder is: safetensors writes for one user."""
+    mode = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
         if path.is_dir():
             fsync_folder(path)
         else:
+            if not path.is_symlink() and path.stat().st_nlink == 1:
+                path.chmod(mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     fsync_folder(folder)

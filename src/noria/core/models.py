@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from noria.core.errors import ModelError, needing, require
+from noria.core.files import appearing
 
-__all__ = ["SMALL", "LanguageModel", "open_language_model"]
+__all__ = ["SMALL", "LanguageModel", "open_language_model", "quiet_loading", "save_language_model"]
 
 SMALL = "small"
 """The name of the model that ships with the package."""
@@ -86,6 +87,18 @@ def open_language_model(
         )
     goal = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return LanguageModel(name, model.to(goal).eval(), tokenizer, files, len(tokenizer))
+
+
+def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a policy as `from_pretrained` opens it; `folder` is whole or as it was.
+
+    Raises:
+        RunError: the disk refuses.
+        ValueError: transformers cannot write its kind, such as weights out of a GGUF file.
+    """
+    with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ __all__ = [
     "read_config",
     "read_metrics",
     "restore_rng",
+    "results_folder",
     "run_folder",
     "save_settings",
     "settled",
@@ -282,6 +283,21 @@ def check_run_folder(folder: Path) -> None:
         raise RunError(
             "the folder holds something else than a run", where=str(folder), mend="give another --output"
         )
+
+
+def results_folder(output: str | None, label: str) -> Path:
+    """Where results go that are no run: `output`, or a folder `label` here. It is not made yet.
+
+    Raises:
+        ConfigError: it leaves its folder.
+        RunError: a file, or a run, has that name.
+    """
+    folder = output_path(output if output is not None else label)
+    if folder.exists() and not folder.is_dir():
+        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
+    if is_run(folder):
+        raise RunError("it is a run's folder", where=str(folder), mend="give another --output")
+    return folder
 
 
 def is_run(folder: Path) -> bool:

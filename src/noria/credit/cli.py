@@ -251,6 +251,8 @@ def mask_test(
         f"\n{results['questions']} questions, {results['right']:.0%} right with nothing masked, "
         f"{results['tokens']:.0f} reasoning tokens each{left}"
     )
+    if not results["right"]:
+        click.echo("none was right before: a flip can only be for the better, and says little here")
     click.echo(f"page  {page}\ndata  {page.with_suffix('.json')}")
 
 
@@ -341,6 +343,9 @@ def compare(runs: tuple[Path, ...], baseline: str | None, output: str | None, as
             ]
         )
     click.echo(table(lines))
+    if results["cut"]:
+        longer = ", ".join(map(str, results["cut"]))
+        click.echo(f"\nover the first {results['steps']} steps, which all runs have (others have {longer})")
     if results["differences"]:
         click.echo(f"\nalso different: {', '.join(results['differences'])}")
     click.echo(f"\npage  {page}\ndata  {page.with_suffix('.json')}")

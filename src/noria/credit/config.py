@@ -128,7 +128,7 @@ class TrainConfig(Config):
     micro_batch: int = Field(16, ge=1)
     questions: int = Field(1024, ge=1)
     seed: int = Field(0, ge=0)
-    checkpoint_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(10, ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")

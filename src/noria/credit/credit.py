@@ -120,6 +120,15 @@ class TokenCredit:
             sliding=True if config.signal == "rollout" and config.sliding is None else config.sliding,
         )
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse a model that does not have what would be read, before anything else is done.
+
+        Raises:
+            ModelError: it has none of the layers.
+        """
+        if self.reads:
+            self.layers(model)
+
     def tap(
         self,
         model: nn.Module,

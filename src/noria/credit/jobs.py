@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 
 from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DataError
-from noria.core.files import appearing, output_path, write_atomic
-from noria.core.models import LanguageModel, open_language_model
-from noria.core.progress import Progress
+from noria.core.files import write_atomic
+from noria.core.models import LanguageModel, open_language_model, save_language_model
+from noria.core.progress import Progress, Task
 from noria.core.records import json_values
 from noria.core.runs import (
     Run,
@@ -28,13 +29,15 @@ from noria.core.runs import (
     is_run,
     read_config,
     read_metrics,
+    results_folder,
     save_settings,
     settled,
 )
 from noria.core.stats import Interval, paired_difference
 from noria.core.training import training
 from noria.credit.answers import finder, token_span
-from noria.credit.config import CreditConfig, TrainConfig
+from noria.credit.config import NAMES, CreditConfig, TrainConfig
+from noria.credit.credit import TokenCredit
 from noria.credit.masking import MaskTest, Operator, mask_test, reasoned
 from noria.credit.pages import write_compare_page, write_mask_page, write_run_page, write_trace_page
 from noria.credit.rollout import sample
@@ -112,16 +115,19 @@ def trace_responses(
     """
     if config.signal != "flow":
         raise ConfigError(
-            f"{config.signal} has no flow to trace", where="--credit", mend="choose one of flow…"
+            f"{config.signal} has no flow to trace",
+            where="--credit",
+            mend=f"choose from {', '.join(n for n in NAMES if n.startswith('flow'))}",
         )
     if not 0 < share <= 1:
-        raise ConfigError(f"{share} is no share", where="--share", mend="give a number up to 1")
-    folder = output_path(output) if output is not None else Path(f"trace-{_stem(model)}")
+        raise ConfigError(f"{share} is no share", where="--share", mend="give a number above 0 and up to 1")
+    folder = results_folder(output, f"trace-{_stem(model)}")
     questions = read_questions(data, number=number, seed=seed)
     policy = open_policy(
         model, precision=precision, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
     find = finder(config.answer)
+    TokenCredit(config).check(policy.model)
     with progress or Progress(quiet=True) as said:
         prompts, responses = _responses(policy, questions, max_new_tokens, said, own=True)
         task = said.task("trace", len(questions))
@@ -230,6 +236,7 @@ def train(
         trust_remote_code=trust_remote_code,
     )
     trainer = CreditTrainer(policy.model, policy.tokenizer, questions, config)
+    trainer.credit.check(policy.model)
     inputs = {
         "model": (str(config.model), fingerprint(policy.model)),
         "data": (str(config.data), _content(questions)),
@@ -237,15 +244,10 @@ def train(
     identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
     with progress or Progress(quiet=True) as said, Run.open(folder, config=identity) as run:
         save_settings(folder, config)
+        more = f", the first {config.questions:,} of them" if len(questions) == config.questions else ""
+        said.say(f"{len(questions):,} questions{more}; {trainer.credit.config.signal} credit")
         with training(run, said, config.steps, page=write_run_page) as task:
-
-            def told(learned: Learned) -> None:
-                note = f"reward {learned.figures['reward']:.3f}"
-                if learned.figures.get("credit/fallback"):
-                    note += f", fallback {learned.figures['credit/fallback']:.0%}"
-                task.at(learned.step, note)
-
-            trainer.train(run, on_step=told)
+            trainer.train(run, on_step=_watch(said, task, config.answer))
         model = _written(policy, folder / "model")
         page = write_run_page(folder)
         rewards = [row["reward"] for row in run.metrics()]
@@ -253,11 +255,32 @@ def train(
     return Trained(folder, page, model, trainer.step, sum(late) / len(late) if late else None)
 
 
+def _watch(said: Progress, task: Task, answer: str) -> Callable[[Learned], None]:
+    """Tells every step's reward, and once that answers are not found."""
+    warned = False
+
+    def watch(learned: Learned) -> None:
+        nonlocal warned
+        figures = learned.figures
+        fallback = figures.get("credit/fallback", 0.0)
+        if not warned and (figures["answered"] < 0.5 or fallback > 0.5):
+            warned = True
+            said.say(
+                f"warning: step {learned.step}: an answer was found in {figures['answered']:.0%} of the responses "
+                f"(answer={answer}), and {fallback:.0%} of those learned from share credit evenly"
+            )
+        task.at(
+            learned.step,
+            f"reward {figures['reward']:.3f}" + (f", fallback {fallback:.0%}" if fallback else ""),
+        )
+
+    return watch
+
+
 def _written(policy: LanguageModel, folder: Path) -> Path | None:
     """The policy as a folder; None where transformers refuses to write its kind (weights out of a GGUF file)."""
-    with contextlib.suppress(ValueError), appearing(folder) as partial:
-        policy.model.save_pretrained(partial)
-        policy.tokenizer.save_pretrained(partial)
+    with contextlib.suppress(ValueError):
+        save_language_model(policy.model, policy.tokenizer, folder)
         return folder
     return None
 
@@ -326,7 +349,15 @@ def mask(
     if set(ends) - {"top", "bottom"} or not ends:
         raise ConfigError(f"{', '.join(ends)!r} are no ends", where="--ends", mend="give top, bottom or both")
     find, credits = finder(answer), {name: resolve_credit(name, overrides) for name in names}
-    folder = output_path(output) if output is not None else Path(f"mask-test-{_stem(model)}")
+    if not 0 < fraction < 1:
+        raise ConfigError(f"{fraction} is no share", where="--fraction", mend="give a number between 0 and 1")
+    if "ktae" in {credit.signal for credit in credits.values()}:
+        raise ConfigError(
+            "ktae compares the rollouts of a group, and here is one a question",
+            where="--names",
+            mend="leave it out",
+        )
+    folder = results_folder(output, f"mask-test-{_stem(model)}")
     questions = read_questions(data, number=number, seed=seed)
     if own and not all(question.given for question in questions):
         raise DataError(
@@ -335,9 +366,18 @@ def mask(
     policy = open_policy(
         model, precision=precision, allow_download=allow_download, trust_remote_code=trust_remote_code
     )
+    for credit in credits.values():
+        TokenCredit(credit).check(policy.model)
     with progress or Progress(quiet=True) as said:
         prompts, responses = _responses(policy, questions, max_new_tokens, said, own=own)
         rows, left = reasoned(questions, prompts, responses, policy.tokenizer, find)
+        if not rows:
+            reasons = ", ".join(f"{reason} in {n}" for reason, n in left.items())
+            raise DataError(
+                f"none of {len(questions)} responses can be tested: {reasons}",
+                where=data,
+                mend="give an --answer that finds it, or more --max-new-tokens",
+            )
         task = said.task("mask", len(rows) * (2 + len(names) * len(ends)))
         found = mask_test(
             policy.model,
@@ -405,10 +445,13 @@ def compare(
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
+    results_to = results_folder(output, "compare")
     if len(folders) < 2:
         raise ConfigError(
             "there is nothing to compare one run with", where="compare", mend="give two runs or more"
         )
+    if lost := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise DataError("no such folder", where=", ".join(lost))
     runs: list[tuple[str, int, list[float], float]] = []
     configs = []
     for folder in folders:
@@ -422,6 +465,13 @@ def compare(
         ]
         runs.append((_credit_of(config), int(config["seed"]), rewards, sum(seconds) / len(seconds)))
         configs.append(config)
+    for which, number in Counter((name, seed) for name, seed, *_ in runs).items():
+        if number > 1:
+            raise DataError(
+                f"{number} runs have the credit {which[0]} and the seed {which[1]}",
+                where="compare",
+                mend="give one of each; runs are paired by seed",
+            )
     names = list(dict.fromkeys(name for name, *_ in runs))
     base = baseline or ("none" if "none" in names else names[0])
     if base not in names:
@@ -467,6 +517,7 @@ def compare(
         {
             "runs": len(runs),
             "steps": steps,
+            "cut": sorted({len(rewards) for _, _, rewards, _ in runs} - {steps}),
             "baseline": base,
             "threshold": threshold,
             "credits": credits,
@@ -475,10 +526,9 @@ def compare(
             "differences": sorted(f for f in fields if len({json.dumps(c.get(f)) for c in configs}) > 1),
         }
     )
-    folder = output_path(output) if output is not None else Path("compare")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "compare.json", json.dumps(results, indent=1) + "\n")
-    return results, write_compare_page(folder / "compare.html", results)
+    results_to.mkdir(parents=True, exist_ok=True)
+    write_atomic(results_to / "compare.json", json.dumps(results, indent=1) + "\n")
+    return results, write_compare_page(results_to / "compare.html", results)
 
 
 def _credit_of(config: dict[str, Any]) -> str:

@@ -193,6 +193,8 @@ def mask_test(
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"{fraction} is no share between 0 and 1", where="fraction")
+    if not rows:
+        raise ConfigError("there is no response to test", where="mask-test")
     scored, rows = score_rows(model, tokenizer, rows, credits)
     gone = len(next(iter(scored.values())).fallback) - len(rows) if scored else 0
     if not rows:

@@ -51,7 +51,8 @@ def _trace(trace: Trace) -> list[Figure | str]:
     told = (
         f"{len(kept.edges):,} of {kept.edges_in_all:,} edges carry {kept.carried:.0%} of the flow"
         + (f"; the strongest {DRAWN} are drawn" if len(kept.edges) > DRAWN else "")
-        + ". The wider an arc, the more flows along it; the spine follows the strongest edge back from the answer."
+        + ". The wider an arc, the more flows along it. Flow ends where the answer is predicted from, one token before "
+        "each of its own; the spine follows the strongest edge back from the one of them that takes in most."
     )
     rows: list[list[str | float | None]] = [
         [place, _shown(trace, place), value, trace.tokens[place].weight] for place, value in trace.hubs
@@ -69,7 +70,8 @@ def _trace(trace: Trace) -> list[Figure | str]:
             "Hubs",
             ["place", "token", "throughput", "weight"],
             rows,
-            "Reasoning tokens that most flow passes; place counts from the first token of the prompt.",
+            "Reasoning tokens that most flow passes, but for those that the answer is predicted from, where it ends; "
+            "place counts from the first token of the prompt.",
         ),
         Figure.table("The flow in numbers", ["figure", "value"], facts),
     ]
@@ -79,6 +81,12 @@ def _text(trace: Trace) -> Figure:
     """The text, reasoning shaded by throughput."""
     most = trace.hubs[0][1] if trace.hubs else 0.0  # rows that predict the answer take in all there is
     shown = []
+    words = (
+        "The darker a token of the reasoning, the more flow passes it; underlined ones get more credit. Point at one "
+        "for its numbers."
+        if trace.fallback == "none"
+        else ""
+    )
     for place, token in enumerate(trace.tokens):
         shade = min(1.0, token.throughput / most) if most > 0 and token.part == "reasoning" else None
         note = f"{place}: {token.part}"
@@ -88,8 +96,7 @@ def _text(trace: Trace) -> Figure:
     return Figure.shaded(
         "Tokens by throughput",
         shown,
-        "The darker a token of the reasoning, the more flow passes it; underlined ones get more credit. Point at one "
-        "for its numbers.",
+        words,
     )
 
 
@@ -308,7 +315,10 @@ def write_compare_page(path: Path, results: Mapping[str, Any]) -> Path:
     Raises:
         RunError: the disk refuses.
     """
-    figures: list[Figure | str] = [Figure.chart("Reward over training", lines(results["curves"], height=320))]
+    told = f"Over the first {results['steps']} steps, which all runs have." if results["cut"] else ""
+    figures: list[Figure | str] = [
+        Figure.chart("Reward over training", lines(results["curves"], height=320), told)
+    ]
     figures.append(
         Figure.table(
             "By credit",

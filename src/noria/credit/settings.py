@@ -20,7 +20,9 @@ def resolve_credit(name: str, overrides: Sequence[str] = ()) -> CreditConfig:
         ConfigError: something in them is unknown, malformed or out of its range.
     """
     if name not in NAMES:
-        raise ConfigError(f"no credit {name!r}", where="--credit", mend=f"choose from {', '.join(NAMES)}")
+        raise ConfigError(
+            f"no credit {name!r}", where="--credit or --names", mend=f"choose from {', '.join(NAMES)}"
+        )
     return load_config(CreditConfig, base=NAMES[name], overrides=overrides)
 
 

@@ -18,8 +18,7 @@ from noria.core.chat import ChatRequest, Failure, Outcome, Usage
 from noria.core.checkpoints import fingerprint
 from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, needing, require
-from noria.core.files import appearing
-from noria.core.models import open_language_model, quiet_loading
+from noria.core.models import open_language_model, quiet_loading, save_language_model
 from noria.core.progress import Progress
 from noria.core.runs import Run, check_run_folder, save_settings, settled
 from noria.routing.answers import Thrift
@@ -128,9 +127,7 @@ def train_writer(
         resume = any((folder / "trl").glob("checkpoint-*"))
         trainer.train(resume_from_checkpoint=resume or None)
         task.done()
-        with appearing(folder / "policy") as inside:
-            opened.model.save_pretrained(inside)
-            opened.tokenizer.save_pretrained(inside)
+        save_language_model(opened.model, opened.tokenizer, folder / "policy")
         said.say(f"judging on {len(held.questions)} questions")
         written = runner.run(
             judge_writer(opened.model, opened.tokenizer, environment, held, config, prompt=ask)
