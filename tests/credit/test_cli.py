@@ -214,3 +214,60 @@ def test_bad_input_is_one_line_and_nothing_is_left(
     assert len(lines) == 1
     assert told in lines[0]
     assert [path.name for path in here.iterdir()] == ["empty"]
+
+
+def test_answers_that_are_not_found_are_told(noria: Any, here: Path) -> None:
+    done = noria("mask-test", "small", "--data", "chains", "-n", "4", "--answer", "boxed", "-q")
+    assert done.code == 2
+    assert "none of 4 responses can be tested: no answer in 4" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (here / "mask-test-small").exists()
+    done = noria(*TRAIN, "steps=2", *SHORT, "answer=boxed")
+    assert done.code == 0
+    assert done.err.count("warning: step 1: an answer was found in 0% of the responses (answer=boxed)") == 1
+    assert "warning: step 2" not in done.err
+
+
+def test_a_page_without_a_hub_is_a_page(noria: Any, here: Path) -> None:
+    (here / "x.jsonl").write_text('{"prompt": "x", "answer": "1"}\n')
+    assert noria("trace", "small", "--data", "x.jsonl", "-q").code == 0
+    assert "There are no rows." in (here / "trace-small" / "trace.html").read_text()
+
+
+def test_results_go_neither_over_a_file_nor_into_a_run(noria: Any, here: Path) -> None:
+    (here / "file").write_text("mine")
+    assert noria(*TRAIN, "-q", "steps=1", *SHORT, "-o", "run").code == 0
+    before = sorted(path.name for path in (here / "run").iterdir())
+    for verb in (
+        ("trace", "small", "--data", "chains"),
+        ("mask-test", "small", "--data", "chains"),
+        ("compare", "run", "run"),
+    ):
+        for target, why in (("file", "there is a file of that name"), ("run", "it is a run's folder")):
+            done = noria(*verb, "-o", target)
+            assert (done.code, len(done.err.splitlines())) == (2, 1)
+            assert why in done.err
+    assert (here / "file").read_text() == "mine"
+    assert sorted(path.name for path in (here / "run").iterdir()) == before
+
+
+def test_what_cannot_be_read_is_told_before_anything_is_written(noria: Any, here: Path) -> None:
+    done = noria(*TRAIN, "-q", "steps=1", *SHORT, "credit_settings.layers=99")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert not (here / "runs").exists()
+    for more in (("--fraction", "5"), ("layers=99",), ("--names", "ktae")):
+        done = noria("mask-test", "small", "--data", "chains", *more)
+        assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
+def test_only_what_can_be_compared_is(noria: Any, here: Path) -> None:
+    for name, steps, credit in (("a", 1, "none"), ("b", 2, "flow"), ("c", 2, "flow")):
+        assert noria(*TRAIN, "-q", f"steps={steps}", *SHORT, "--credit", credit, "-o", name).code == 0
+    done = noria("compare", "a", "b")
+    assert "over the first 1 steps, which all runs have (others have 2)" in done.out
+    done = noria("compare", "a", "b", "c")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "2 runs have the credit flow and the seed 0" in done.err
+    done = noria("compare", "a", "nowhere")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "no such folder" in done.err

@@ -375,3 +375,18 @@ def test_the_help_is_quick_and_imports_no_framework() -> None:
     code = f"import sys; from noria.grounding import cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_without_a_reply_is_no_result(
+    synth: Synth, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing is never zero: it exits 1, and cannot be scored."""
+    from tests.chat_server import Reply
+
+    with chat_server(lambda body, n: Reply(status=404)) as double:
+        ask = ("run", "--data", str(synth.annotations), "--url", double.url, "--model", "m")
+        told = noria(capsys, *ask, "--control", "blind", "-o", "r", "-q", code=1)
+    assert "failed; the same command asks them again" in told
+    err = noria(capsys, "score", "r", code=2)
+    assert "nothing was answered: not_found" in err
+    assert len(err.strip().splitlines()) == 1

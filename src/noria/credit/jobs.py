@@ -244,8 +244,9 @@ def train(
     identity = settled(folder, config.model_dump(mode="json", exclude={"steps"}), inputs)
     with progress or Progress(quiet=True) as said, Run.open(folder, config=identity) as run:
         save_settings(folder, config)
-        more = f", the first {config.questions:,} of them" if len(questions) == config.questions else ""
-        said.say(f"{len(questions):,} questions{more}; {trainer.credit.config.signal} credit")
+        some = Path(config.data or "").is_file() and len(questions) == config.questions
+        more = ", as many as questions= lets be read" if some else ""
+        said.say(f"{len(questions):,} questions{more}")
         with training(run, said, config.steps, page=write_run_page) as task:
             trainer.train(run, on_step=_watch(said, task, config.answer))
         model = _written(policy, folder / "model")

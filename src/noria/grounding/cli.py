@@ -325,6 +325,10 @@ def run(
     done = jobs.run(config, output=output, quiet=quiet, retry_errors=not keep_errors)
     click.echo("  ".join(f"{status} {n}" for status, n in sorted(done.counts.items())))
     click.echo(f"run  {done.folder}")
+    if failed := done.counts.get("error", 0):
+        click.echo(f"{failed} failed; the same command asks them again", err=True)
+        if failed == sum(done.counts.values()):
+            click.get_current_context().exit(1)
 
 
 @group.command(short_help="Judge the reasons that a model gave.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,6 +139,13 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
             "these are not the annotations that the run was made with", where=str(home), mend="give --data"
         )
     samples = read_samples(folder)
+    if samples and all(sample.status == "error" for sample in samples):
+        kinds = Counter(sample.error or "unknown" for sample in samples)
+        raise DataError(
+            "nothing was answered: " + ", ".join(f"{kind} {n}" for kind, n in kinds.most_common()),
+            where=str(folder),
+            mend="run again with the same command, which asks anew what failed",
+        )
     chains = plan(
         corpus,
         settings["protocol"],
