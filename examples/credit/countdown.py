@@ -1,6 +1,6 @@
 """GRPO with flow credit on Countdown: the paper's largest effect (52.6 → 63.2, Qwen3-4B-Base) and its cheapest task.
 
-On eight GPUs, with the controls that a gain has to be compared with:
+It needs the extras `trl` and `reasoning`. On eight GPUs, with the controls that a gain has to be compared with:
 
     for credit in none uniform random flow flow_bottom entropy fai; do
         accelerate launch --num_processes 8 examples/credit/countdown.py --credit $credit --vllm
