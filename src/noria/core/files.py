@@ -168,7 +168,7 @@ def check_output(
         return
     if not overwrite:
         raise RunError(
-            "the folder exists already", where=str(output), mend="choose another, or ask for overwriting it"
+            "the folder exists already", where=str(output), mend="choose another, or give --overwrite"
         )
     if not all((output / mark).is_file() for mark in marks):
         raise RunError(

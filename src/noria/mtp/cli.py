@@ -495,7 +495,7 @@ def export(
         f"model  {done.folder}   a head of {done.layers} layer{'s' * (done.layers > 1)}, {done.layout} names"
     )
     if done.serving.note is not None:
-        click.echo(f"note   {done.serving.note}")
+        click.echo(f"note   {done.serving.note}. For an engine that can:")
     click.echo(done.serving.text(str(done.folder)))
 
 
