@@ -95,6 +95,8 @@ def test_policies_are_compared_with_every_control() -> None:
     assert found["rl-flow-over-uniform-1-2"].verdict == "refuted"
     assert found["rl-ends-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-learns"].effect == pytest.approx(0.22)  # 0.6 against 0.4, seed by seed
+    (learns,) = rl_claims(trained, compared=False)  # too few steps to compare
+    assert learns.id == "rl-learns"
 
 
 def test_a_rival_counts_as_beaten_after_the_correction_for_all_of_them() -> None:
