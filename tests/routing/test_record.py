@@ -196,6 +196,9 @@ def test_questions_have_names_and_rules(tmp_path: Path) -> None:
     first, second = read_questions(path)
     assert (first.id, first.dataset, first.rule) == ("quiz-1", "quiz", "exact")
     assert (second.answers, second.rule, second.dataset) == (("x", "y"), "f1", "d")
+    path.write_text('{"prompt": "2 + 2?", "answer": 4, "rule": "number"}\n')  # as for `noria credit`
+    (third,) = read_questions(path)
+    assert (third.text, third.answers) == ("2 + 2?", ("4",))
     path.write_text("")
     with pytest.raises(DataError, match="no questions"):
         read_questions(path)

@@ -496,7 +496,7 @@ def notes(
         )
     if scale_name == "quick":
         words.append(
-            f"The quick proof trains policies {scale.rl_steps} steps, in which credits differ by a rollout or two: they "
-            "are not compared. It tests few scores."
+            f"The quick proof trains policies {scale.rl_steps} steps, in which credits differ by a rollout or two: "
+            "they are not compared. It tests few scores."
         )
     return words

@@ -34,15 +34,20 @@ class Recorded:
 def read_questions(path: Path) -> list[Question]:
     """Questions of a JSON lines or Parquet file: {id?, dataset?, query, answers, rule?}; `exact` is the default rule.
 
+    A query may be called `question` or `prompt`, too, and a single answer `answer`.
+
     Raises:
         DataError: with file and line: a question without words or answers, an unknown rule, an id given twice.
     """
     found: dict[str, Question] = {}
     for where, record in read_records(path, "questions"):
-        text, dataset = record.get("query"), str(record.get("dataset") or path.stem)
+        text = next((record[name] for name in ("query", "question", "prompt") if name in record), None)
+        dataset = str(record.get("dataset") or path.stem)
         if not isinstance(text, str) or not text.strip():
-            raise DataError("query: no text", where=where)
+            raise DataError("query: no text", where=where, mend='write "query": "…"')
         given = record.get("answers", record.get("answer"))
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            given = str(given)
         answers = [given] if isinstance(given, str) else given
         if not isinstance(answers, list) or not answers or not all(isinstance(a, str) for a in answers):
             raise DataError(
