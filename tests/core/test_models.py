@@ -71,3 +71,32 @@ def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixt
     assert logits.shape == (1, 3, 258)
     assert bool(logits.isfinite().all())
     assert "dequantizing" not in capfd.readouterr().err.replace("-", "")
+
+
+def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from noria.core.models import open_language_model, save_language_model
+
+    opened = open_language_model("small")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    assert capfd.readouterr() == ("", "")
+    folder = tmp_path / "copy"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert set(modes.values()) == {folder.stat().st_mode & 0o666}
+    assert "model.safetensors" in modes
+    again = open_language_model(str(folder))
+    assert all(
+        (a == b).all() for a, b in zip(opened.model.parameters(), again.model.parameters(), strict=True)
+    )
+
+
+def test_a_file_that_is_somewhere_else_too_keeps_its_mode(tmp_path: Path) -> None:
+    from noria.core.files import appearing
+
+    source = tmp_path / "weights"
+    source.write_text("mine")
+    source.chmod(0o600)
+    with appearing(tmp_path / "copy") as partial:
+        (partial / "weights").hardlink_to(source)
+    assert source.stat().st_mode & 0o777 == 0o600

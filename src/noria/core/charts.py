@@ -429,10 +429,10 @@ def _finish(spec: dict[str, Any]) -> bool:
         if (color := unit["encoding"].get("color") or {}).get("type") == "nominal"
         and color.get("legend", {}) is not None
     ]
-    series = {unit["encoding"]["color"].get("field") for unit in colored}
-    if len(series) != 1 or None in series or any("params" in part for part in parts):
+    fields = {unit["encoding"]["color"].get("field") for unit in colored}
+    if len(fields) != 1 or None in fields or any("params" in part for part in parts):
         return False
-    pick = {"name": "pick", "select": {"type": "point", "fields": list(series)}, "bind": "legend"}
+    pick = {"name": "pick", "select": {"type": "point", "fields": list(fields)}, "bind": "legend"}
     colored[0]["params"] = [pick]
     for unit in colored:
         mark = unit["mark"] if isinstance(unit["mark"], dict) else {}

@@ -8,7 +8,6 @@ killed proof goes on where it was.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.metadata
 import importlib.util
 import math

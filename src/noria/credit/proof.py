@@ -474,15 +474,17 @@ def notes(
         words.append(
             "Policies start from the reasoner, taught by solutions in which a fifth of the steps are wrong: it can do "
             f"every step and often draws another ({trained['GRPO'][0]['before']:.0%} right at temperature 1). They "
-            f"make {scale.rl_steps} steps of 8 × 8 rollouts, the same questions and seeds for every credit. Reward "
-            "while they learn tells more than the end, where all come near to what can be reached. Accuracy is avg@4 "
-            "at temperature 1, as they are trained. FAI looks from the next token on, not from ten behind: here ten "
-            "tokens are a whole step of reasoning. OAR-P would need ten times as long and is not trained with. AdamW "
-            "divides a gradient by its own size: uniform 1.2 is even credit, and keeping the mean weight changes "
-            "nothing."
+            f"make {scale.rl_steps} steps of 8 × 8 rollouts, the same questions and seeds for every credit. Accuracy is "
+            "avg@4 at temperature 1, as they are trained."
         )
-        if scale_name == "full":
-            words.append(_corrected({arm: [log["area"] for log in logs] for arm, logs in trained.items()}))
+    if trained and scale_name == "full":
+        words += [
+            "Reward while they learn tells more than the end, where all come near to what can be reached. FAI looks "
+            "from the next token on, not from ten behind: here ten tokens are a whole step of reasoning. OAR-P would "
+            "need ten times as long and is not trained with. AdamW divides a gradient by its own size: uniform 1.2 is "
+            "even credit, and keeping the mean weight changes nothing.",
+            _corrected({arm: [log["area"] for log in logs] for arm, logs in trained.items()}),
+        ]
     if real:
         words.append(
             "SmolLM2-135M, 4-bit weights, reads the worked solutions that come with GSM8K and gives its own answer: "
