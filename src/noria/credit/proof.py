@@ -474,8 +474,8 @@ def notes(
         words.append(
             "Policies start from the reasoner, taught by solutions in which a fifth of the steps are wrong: it can do "
             f"every step and often draws another ({trained['GRPO'][0]['before']:.0%} right at temperature 1). They "
-            f"make {scale.rl_steps} steps of 8 × 8 rollouts, the same questions and seeds for every credit. Accuracy is "
-            "avg@4 at temperature 1, as they are trained."
+            f"make {scale.rl_steps} steps of 8 × 8 rollouts, the same questions and seeds for every credit. Accuracy "
+            "is avg@4 at temperature 1, as they are trained."
         )
     if trained and scale_name == "full":
         words += [
