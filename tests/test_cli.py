@@ -23,7 +23,7 @@ if __name__ == "__main__":
 """
 
 TOY_PROOF = """
-from noria.core.proof import Claim, Evidence
+from noria.core.proofs.proof import Claim, Evidence
 
 def prove(context):
     def claim(name, ours, theirs):
@@ -39,7 +39,7 @@ def prove(context):
 """
 
 TOY_BENCH = """
-from noria.core.bench import Benchmark, Row
+from noria.core.proofs.bench import Benchmark, Row
 
 def benchmarks(*, rounds=4):
     return Benchmark("toy", [
@@ -68,21 +68,29 @@ def command(tmp_path_factory):
     """Runs `noria …` with the toy systems mounted."""
     home = tmp_path_factory.mktemp("cli")
     for name, files in {
-        "toy": {"proof": TOY_PROOF, "bench": TOY_BENCH, "cli": TOY_CLI},
-        "crashing": {"proof": "def prove(context):\n    raise ZeroDivisionError('a fault')\n"},
+        "toy": {"proof/claims": TOY_PROOF, "proof/bench": TOY_BENCH, "verbs/__init__": TOY_CLI},
+        "crashing": {"proof/claims": "def prove(context):\n    raise ZeroDivisionError('a fault')\n"},
         "diverging": {
-            "proof": "from noria.core.errors import DivergenceError\n"
+            "proof/claims": "from noria.core.errors import DivergenceError\n"
             "def prove(context):\n    raise DivergenceError('the loss is NaN', where='step 3')\n"
         },
         "slow": {
-            "proof": "import time\ndef prove(context):\n    context.progress.say('asleep')\n    time.sleep(100)\n"
+            "proof/claims": "import time\ndef prove(context):\n"
+            "    context.progress.say('asleep')\n    time.sleep(100)\n"
         },
-        "needy": {"bench": "import absent_package\n"},
+        "needy": {"proof/bench": "import absent_package\n"},
     }.items():
-        (home / name).mkdir()
+        (home / name / "proof").mkdir(parents=True)
         (home / name / "__init__.py").touch()
+        (home / name / "proof" / "__init__.py").write_text(
+            "from noria.core.proofs.catalogue import BenchEntry, ProofEntry\n"
+            f"PROOFS = (ProofEntry({name!r}, 'noria.{name}.proof.claims'),)\n"
+            f"BENCHES = (BenchEntry({name!r}, 'noria.{name}.proof.bench'),)\n"
+        )
         for module, text in files.items():
-            (home / name / f"{module}.py").write_text(text)
+            file = home / name / f"{module}.py"
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
     script = home / "noria_with_toys.py"
     script.write_text(SCRIPT.format(systems=str(home)))
 
@@ -202,12 +210,12 @@ def test_full_and_quick_go_to_folders_of_their_own(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prove", "tryon"], "no system 'tryon' is built; built are: "),
+        (["prove", "tryon"], "no proof 'tryon'; choose from "),
         (["prove", "--seeds", "0"], "Invalid value for '--seeds'"),
         (["prove", "--workers", "many"], "'many' is not a valid integer"),
         (["prove", "--slow"], "No such option"),
-        (["bench"], "Missing argument 'SYSTEM'"),
-        (["bench", "nothing"], "no system 'nothing' is built"),
+        (["bench"], "Missing argument 'NAME'"),
+        (["bench", "nothing"], "no bench 'nothing'"),
         (["bench", "needy"], "the package 'absent_package' is not installed; mend it with: pip install"),
         (["nonsense"], "No such command 'nonsense'"),
         (["toy", "spoil"], "digits.csv:3: not a digit; remove it"),

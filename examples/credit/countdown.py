@@ -18,7 +18,7 @@ from typing import Any
 from datasets import Dataset
 from trl import GRPOConfig
 
-from noria.core.trl import ComponentGRPOTrainer
+from noria.core.training.trl import ComponentGRPOTrainer
 from noria.credit.answers import finder
 from noria.credit.config import NAMES, named_credit
 from noria.credit.integrations.trl import RolloutCredit

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from noria import __version__
 from noria.core.errors import ConfigError, NoriaError, needing
+from noria.core.proofs.catalogue import registered_benches, registered_proofs
 
 SYSTEMS = {
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
@@ -25,7 +27,7 @@ SYSTEMS = {
 
 
 class _Group(click.Group):
-    """Mounts `noria.<system>.cli:group` when it is asked for, so that `--help` imports no system."""
+    """Mounts `noria.<system>.verbs:group` when it is asked for, so that `--help` imports no system."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *SYSTEMS]
@@ -33,7 +35,8 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SYSTEMS:
             return super().get_command(ctx, cmd_name)
-        command = importlib.import_module(f"noria.{cmd_name}.cli").group
+        place = "verbs" if importlib.util.find_spec(f"noria.{cmd_name}.verbs") else "cli"
+        command = importlib.import_module(f"noria.{cmd_name}.{place}").group
         assert isinstance(command, click.Command)
         return command
 
@@ -50,44 +53,52 @@ def noria() -> None:
     """The production feedback loop of a multimodal assistant."""
 
 
-@noria.command()
-@click.argument("systems", nargs=-1)
-@click.option("--quick/--full", default=True, help="A minute or so a system (default), or the whole proof.")
-@click.option("--seeds", type=click.IntRange(1), help="How many seeds; each system has its own default.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the report.")
+class _Prove(click.Command):
+    """Adds an option for each input that a proof declares, once options are asked for."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        for entry in registered_proofs(SYSTEMS).values():
+            for name, words in entry.inputs.items():
+                params.append(click.Option([f"--{name}"], type=PATH, help=f"{words} (proof {entry.name})"))
+        return params
+
+
+PATH = click.Path(path_type=Path)
+
+
+@noria.command(cls=_Prove)
+@click.argument("proofs", nargs=-1, metavar="[NAME]...")
+@click.option("--quick/--full", default=True, help="A minute or so a proof (default), or the whole proof.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of the full proof's data (default .data)."
+    "--output", "--out", "-o", type=click.Path(path_type=Path, file_okay=False), help="Report folder."
 )
-@click.option(
-    "--annotations", type=click.Path(path_type=Path), help="MM-OCEAN's records, for noria.grounding."
-)
-@click.option(
-    "--table", type=click.Path(path_type=Path), help="A published table of models' scores, for noria.routing."
-)
-@click.option("--workers", type=click.IntRange(1), help="Processes (default: one a core).")
+@click.option("--data", type=PATH, default=Path(".data"), help="Folder of the full proofs' public data.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes (default: one a core).")
 @click.option("--json", "as_json", is_flag=True, help="Print evidence.json instead of the table.")
 def prove(
-    systems: tuple[str, ...],
+    proofs: tuple[str, ...],
     quick: bool,
     seeds: int | None,
-    out: Path | None,
-    data: Path | None,
-    annotations: Path | None,
-    table: Path | None,
+    output: Path | None,
+    data: Path,
     workers: int | None,
     as_json: bool,
+    **inputs: Path | None,
 ) -> None:
-    """Test each built system's claims on real data and write a report."""
-    from noria.core.proving import prove as run
+    """Test the claims of each system, or of the proofs named, on real data, and write a report."""
+    from noria.core.proofs.proving import prove as run
 
+    known = registered_proofs(SYSTEMS)
     result = run(
-        _known(systems),
+        [known[name] for name in _chosen(proofs, known, "proof") or known],
         scale="quick" if quick else "full",
         seeds=None if seeds is None else list(range(seeds)),
-        out=out,
-        data=data or Path(".data"),
+        out=output,
+        data=data,
         workers=workers,
-        given={k: v for k, v in {"annotations": annotations, "table": table}.items() if v is not None},
+        given={name: path for name, path in inputs.items() if path is not None},
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))
@@ -97,14 +108,15 @@ def prove(
 
 
 @noria.command()
-@click.argument("system")
-@click.option("--rounds", type=click.IntRange(2), help="Timed turns of each side.")
+@click.argument("name")
+@click.option("--rounds", type=click.IntRange(2), help="Number of timed turns of each side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def bench(system: str, rounds: int | None, as_json: bool) -> None:
+def bench(name: str, rounds: int | None, as_json: bool) -> None:
     """Measure a system's speed against a named peer, side by side in one process."""
-    (name,) = _known((system,))
+    known = registered_benches(SYSTEMS)
+    (chosen,) = _chosen((name,), known, "bench")
     with needing("proof"):
-        module = importlib.import_module(f"noria.{name}.bench")
+        module = importlib.import_module(known[chosen].module)
         result = module.benchmarks(**({} if rounds is None else {"rounds": rounds}))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -124,14 +136,16 @@ def bench(system: str, rounds: int | None, as_json: bool) -> None:
     click.echo(_columns(("figure", "ours", "peer's", "peer", "ratio", "range", "goal"), rows))
 
 
-def _known(systems: Sequence[str]) -> list[str]:
-    """Names of built systems, all of them when none is given."""
-    for name in systems:
-        if name not in SYSTEMS:
-            raise ConfigError(
-                f"no system {name!r} is built", where="system", mend=f"built are: {', '.join(SYSTEMS)}"
-            )
-    return list(dict.fromkeys(systems)) or list(SYSTEMS)
+def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> list[str]:
+    """The names given, each once.
+
+    Raises:
+        ConfigError: one of them is not registered.
+    """
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no {kind} {name!r}", where=kind, mend=f"choose from {', '.join(known)}")
+    return list(dict.fromkeys(names))
 
 
 def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

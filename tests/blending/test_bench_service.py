@@ -12,8 +12,8 @@ pytest.importorskip("fastapi")
 
 from noria.blending import bench_service
 from noria.blending.bench_service import service_rows
-from noria.core.hosting import running
-from noria.core.serving import HttpError, Request, Response, Service, json_response, route
+from noria.core.service.hosting import running
+from noria.core.service.serving import HttpError, Request, Response, Service, json_response, route
 
 
 def test_both_services_rank_alike_and_every_row_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

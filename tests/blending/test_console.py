@@ -16,7 +16,7 @@ from noria.blending.console import console
 from noria.blending.serve import open_feed
 from noria.blending.service import Feed
 from noria.blending.service_config import ServeConfig
-from noria.core.hosting import running
+from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, TOKEN, as_columns, ask, columns, saved
 from tests.blending.test_nearline import CONFIG, World
 

@@ -25,7 +25,7 @@ from noria.blending.service import Feed
 from noria.blending.service import _share as lot_share
 from noria.blending.service_config import NearlineConfig, ServeConfig
 from noria.blending.wire import ARROW
-from noria.core.hosting import running
+from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 
 CONFIG = ServeConfig(control=0.0, sample=1.0, poll=0.05, nearline=NearlineConfig(on=False))

@@ -26,7 +26,7 @@ from noria.blending.journal import read_journal, segments
 from noria.blending.replay import read_candidates, replay
 from noria.blending.serve_cli import log, serve
 from noria.core.errors import NoriaError, RunError
-from noria.core.hosting import Launched, launched
+from noria.core.service.hosting import Launched, launched
 from tests.blending.feeds import BEARER, PLANS, TOKEN, as_columns, ask, columns, saved, snapshot
 
 PROGRAM = """

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.core.bench import Benchmark, Row, alternate
+from noria.core.proofs.bench import Benchmark, Row, alternate
 
 TIMES = st.lists(st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)), min_size=1, max_size=9)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
-from noria.core.flow import (
+from noria.core.models.flow import (
     Ema,
     SigmaContract,
     SmallTransformer,

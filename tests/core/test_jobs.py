@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from noria.core.errors import DataError, RunError
-from noria.core.jobs import map_jobs, report
 from noria.core.progress import Progress
+from noria.core.runs.workers import map_jobs, report
 
 # Imported by name in the workers, as a system's own jobs are.
 MODULE = """
 import os, signal, time
 from pathlib import Path
 from noria.core.errors import DataError
-from noria.core.jobs import report
+from noria.core.runs.workers import report
 
 def count(folder, number):
     with open(Path(folder) / "calls", "a") as file:
@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import some_jobs
-from noria.core.jobs import map_jobs
+from noria.core.runs.workers import map_jobs
 from noria.core.progress import Progress
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

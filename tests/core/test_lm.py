@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from noria.core.errors import DataError, ModelError
-from noria.core.lm import (
+from noria.core.models.lm import (
     answer_of,
     arithmetic,
     build_small_lm,

@@ -62,7 +62,7 @@ def llama(tmp_path: Path) -> Path:
 def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 
-    from noria.core.models import open_language_model
+    from noria.core.models.loading import open_language_model
 
     opened = open_language_model(str(llama), device="cpu")
     assert opened.vocab == 258
@@ -76,7 +76,7 @@ def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixt
 def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from noria.core.models import open_language_model, save_language_model
+    from noria.core.models.loading import open_language_model, save_language_model
 
     opened = open_language_model("small")
     save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 import noria
-from noria.core import proof
-from noria.core.charts import Figure
 from noria.core.errors import DataError, MissingExtra, RunError
 from noria.core.files import lock
+from noria.core.pages.charts import Figure
 from noria.core.progress import Progress
-from noria.core.proof import Claim, Evidence, versions
-from noria.core.proving import Proven, prove
+from noria.core.proofs import proof
+from noria.core.proofs.catalogue import registered_proofs
+from noria.core.proofs.proof import Claim, Evidence, versions
+from noria.core.proofs.proving import ProofResult, prove
 
 NUMBERS = st.floats(-1e3, 1e3)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=8)
@@ -152,7 +153,9 @@ def test_versions_are_those_installed():
     ],
 )
 def test_an_effect_reads_as_a_difference_or_as_a_factor(told, words):
-    table = Proven([Evidence("toy", [told], 1.0, {})], Path("report.html"), Path("evidence.json")).table()
+    table = ProofResult(
+        [Evidence("toy", [told], 1.0, {})], Path("report.html"), Path("evidence.json")
+    ).table()
     assert table.endswith(f"ours against theirs: {words}")
 
 
@@ -169,8 +172,8 @@ def measure(folder, arm, seed):
 
 PROOF = """
 import toy_jobs
-from noria.core.charts import Figure
-from noria.core.proof import Claim, Evidence
+from noria.core.pages.charts import Figure
+from noria.core.proofs.proof import Claim, Evidence
 
 def prove(context):
     seeds = context.seeds or [0, 1, 2]
@@ -195,21 +198,33 @@ def toy(tmp_path, monkeypatch):
         "needy": "import absent_package\n",
         "lazy": "def prove(context):\n    import absent_package\n",
     }.items():
-        (systems / name).mkdir(parents=True)
+        (systems / name / "proof").mkdir(parents=True)
         (systems / name / "__init__.py").touch()
-        (systems / name / "proof.py").write_text(text)
+        (systems / name / "proof" / "__init__.py").write_text(
+            "from noria.core.proofs.catalogue import ProofEntry\n"
+            f"PROOFS = (ProofEntry({name!r}, 'noria.{name}.proof.claims', inputs={{'table': 'A table.'}}),)\n"
+        )
+        (systems / name / "proof" / "claims.py").write_text(text)
     (systems / "toy_jobs.py").write_text(JOBS)
     monkeypatch.syspath_prepend(str(systems))
     monkeypatch.setattr(noria, "__path__", [*noria.__path__, str(systems)])
     yield systems
     for name in [
-        name for name in sys.modules if name.startswith(("toy_jobs", "noria.toy", "noria.crashing"))
+        name
+        for name in sys.modules
+        if name.startswith(("toy_jobs", "noria.toy", "noria.crashing", "noria.needy", "noria.lazy"))
     ]:
         del sys.modules[name]
 
 
 def run(tmp_path, *systems, **more):
-    return prove(systems, out=tmp_path / "out", progress=Progress(quiet=True), workers=2, **more)
+    return prove(
+        list(registered_proofs(systems).values()),
+        out=tmp_path / "out",
+        progress=Progress(quiet=True),
+        workers=2,
+        **more,
+    )
 
 
 def test_a_run_leaves_evidence_a_report_and_a_table(tmp_path, toy):
@@ -269,16 +284,16 @@ def test_changed_data_that_was_given_measures_anew(tmp_path, toy):
 
 
 def test_code_is_that_of_integrations_and_bridges_too(tmp_path, monkeypatch):
-    for name in ("core/trl.py", "toy/arms.py", "toy/integrations/trl.py", "toy/proof.py"):
+    for name in ("core/training/trl.py", "toy/arms.py", "toy/integrations/trl.py", "toy/proof/claims.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
-    monkeypatch.setattr(proof, "__file__", str(tmp_path / "core" / "proof.py"))
+    monkeypatch.setattr(proof, "__file__", str(tmp_path / "core" / "proofs" / "proof.py"))
     before = proof._code("toy")
-    for name in ("core/trl.py", "toy/arms.py", "toy/integrations/trl.py"):
+    for name in ("core/training/trl.py", "toy/arms.py", "toy/integrations/trl.py"):
         (tmp_path / name).write_text("two")
         before, after = proof._code("toy"), before
         assert before != after
-    (tmp_path / "toy/proof.py").write_text("two")
+    (tmp_path / "toy/proof/claims.py").write_text("two")
     assert proof._code("toy") == before
 
 
@@ -308,7 +323,7 @@ def test_a_folder_in_the_way_is_one_line(tmp_path, toy):
 
 
 def test_a_figure_of_hostile_text_stays_text(tmp_path):
-    from noria.core.report import write_report
+    from noria.core.proofs.report import write_report
 
     text = "<script>alert(1)</script>"
     figure = Figure.table(text, [text], [[text]], text)

@@ -12,11 +12,12 @@ import altair as alt
 import numpy as np
 import pytest
 
-from noria.core.charts import Figure, Piece, image_grid, missing, number, series, theme
-from noria.core.charts import lines as curves
 from noria.core.errors import RunError
-from noria.core.proof import Claim, Evidence
-from noria.core.report import write_page, write_report
+from noria.core.pages.charts import Figure, Piece, image_grid, missing, number, series, theme
+from noria.core.pages.charts import lines as curves
+from noria.core.pages.report import write_page
+from noria.core.proofs.proof import Claim, Evidence
+from noria.core.proofs.report import write_report
 
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 

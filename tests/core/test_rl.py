@@ -11,13 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from noria.core.rl import (
-    clipped_tokens,
-    credited,
-    group_advantages,
-    kl_estimate,
-    policy_loss,
-)
+from noria.core.training.rl import clipped_tokens, credited, group_advantages, kl_estimate, policy_loss
 
 ROWS = 24
 rewards_of = arrays(np.float64, (ROWS, 2), elements=st.floats(-10, 10, width=32))

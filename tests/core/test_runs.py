@@ -11,17 +11,14 @@ import pytest
 import torch
 
 from noria.core.errors import DataError, RunError
-from noria.core.files import write_all
-from noria.core.runs import (
+from noria.core.files import inside, lock, write_all, write_atomic
+from noria.core.runs.checkpoints import restore_rng
+from noria.core.runs.run import (
     Run,
-    inside,
     latest_checkpoint,
-    lock,
     package_versions,
     read_config,
     read_metrics,
-    restore_rng,
-    write_atomic,
 )
 
 
@@ -155,7 +152,7 @@ def test_other_settings_are_refused_naming_the_first_field_that_differs(tmp_path
 
 def test_two_processes_cannot_write_one_run(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from noria.core.runs import Run\n"
+        "import sys, time; from pathlib import Path; from noria.core.runs.run import Run\n"
         "run = Run.open(Path(sys.argv[1]), config={}); print('open', flush=True); time.sleep(60)"
     )
     folder = tmp_path / "run"
@@ -214,7 +211,8 @@ JOB = """
 import os, random, signal, sys
 from pathlib import Path
 import numpy as np, torch
-from noria.core.runs import Run, restore_rng
+from noria.core.runs.checkpoints import restore_rng
+from noria.core.runs.run import Run
 folder, steps, die = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with Run.open(folder, config={"steps": steps}) as run:
     random.seed(0); np.random.seed(0); torch.manual_seed(0)
@@ -245,7 +243,7 @@ def test_a_job_killed_again_and_again_writes_the_log_of_an_uninterrupted_one(tmp
 
 def test_kill_9_in_the_middle_of_a_save_costs_nothing_saved_before(tmp_path):
     code = (
-        "import sys, torch; from pathlib import Path; from noria.core.runs import Run\n"
+        "import sys, torch; from pathlib import Path; from noria.core.runs.run import Run\n"
         "run = Run.open(Path(sys.argv[1]), config={}); c = run.latest(); step = c.step if c else 0\n"
         "while True:\n"
         "    step += 1; run.log(step, s=step); x = torch.full((4_000_000,), float(step))\n"
@@ -343,7 +341,8 @@ import json, sys
 from pathlib import Path
 import torch
 from noria.core.errors import RunError
-from noria.core.runs import Run, write_atomic
+from noria.core.files import write_atomic
+from noria.core.runs.run import Run
 folder = Path(sys.argv[1])
 said = []
 with Run.open(folder, config={}) as run:

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from noria.core import hosting
-from noria.core.bench import alternate
 from noria.core.errors import ConfigError, DataError, RunError
-from noria.core.hosting import launched, read_token, running, serve
-from noria.core.serving import (
+from noria.core.proofs.bench import alternate
+from noria.core.service import hosting
+from noria.core.service.hosting import launched, read_token, running, serve
+from noria.core.service.serving import (
     HttpError,
     Limits,
     Request,
@@ -296,7 +296,7 @@ def test_a_chunked_body_is_counted_while_it_is_read(url: str) -> None:
 
 
 def test_an_endless_body_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noria.core.serving._LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("noria.core.service.serving._LINGER_SECONDS", 0.1)
     with running(service()) as address, pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(address, "POST", "/small", itertools.repeat(b"x" * 65536))
 
@@ -518,8 +518,8 @@ SCRIPT = """
 import asyncio, contextlib, sys
 from pathlib import Path
 from noria.core.errors import DataError
-from noria.core.hosting import read_token, serve
-from noria.core.serving import Service, json_response, route
+from noria.core.service.hosting import read_token, serve
+from noria.core.service.serving import Service, json_response, route
 
 async def slow(request):
     await asyncio.sleep(float(request.path_params["seconds"]))

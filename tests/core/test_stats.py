@@ -6,14 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from noria.core.stats import (
-    bootstrap_mean,
-    bootstrap_ratios,
-    cluster_bootstrap_mean,
-    holm,
-    paired_difference,
-    proportion_interval,
-)
+from noria.core.statistics.bootstrap import bootstrap_mean, bootstrap_ratios, cluster_bootstrap_mean
+from noria.core.statistics.corrections import holm
+from noria.core.statistics.intervals import paired_difference, proportion_interval
 
 NUMBERS = st.floats(-1e6, 1e6)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=20)
@@ -125,7 +120,7 @@ def test_the_bootstrap_stays_within_the_data_and_repeats_with_its_seed(values, s
 def test_blocks_of_resamples_do_not_change_the_result(monkeypatch):
     values = generator(1).normal(size=50)
     whole = bootstrap_mean(values, generator=generator(2), resamples=1000)
-    monkeypatch.setattr("noria.core.stats._BLOCK", 333)
+    monkeypatch.setattr("noria.core.statistics.bootstrap._BLOCK", 333)
     assert bootstrap_mean(values, generator=generator(2), resamples=1000) == whole
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from pydantic import Field
 
-from noria.core.charts import series
 from noria.core.config import Config, load_config
 from noria.core.errors import CheckpointError, DivergenceError
+from noria.core.pages.charts import series
 from noria.core.progress import Progress
-from noria.core.runs import Run, save_settings
-from noria.core.training import training
+from noria.core.runs.run import Run, save_settings
+from noria.core.training.loop import training
 
 
 class Train(Config):

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError
-from noria.core.lm import small_config
-from noria.core.rl import group_advantages
+from noria.core.models.lm import small_config
+from noria.core.training.rl import group_advantages
 
 pytest.importorskip("trl")
 
-from noria.core.trl import Advantages, ComponentGRPOTrainer, RewardBatch, TokenBatch
+from noria.core.training.trl import Advantages, ComponentGRPOTrainer, RewardBatch, TokenBatch
 from tests.processes import free_port
 
 PROMPTS = ["Q: 3+4\n", "Q: 8*2\n", "Q: 9-5\n", "Q: 1+1\n"]
@@ -38,7 +38,7 @@ def tiny() -> tuple[Any, Any]:
     """A policy of random weights, quick to write with."""
     import transformers
 
-    from noria.core.models import SMALL, open_language_model
+    from noria.core.models.loading import SMALL, open_language_model
 
     tokenizer = open_language_model(SMALL).tokenizer
     torch.manual_seed(0)

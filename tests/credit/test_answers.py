@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.core.errors import ConfigError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.answers import boxed, finder, hashes, last_number, matching, tagged, token_span
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from noria.core.errors import DivergenceError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.rollout import answers, sample
 from tests.credit.tiny_models import tiny
 

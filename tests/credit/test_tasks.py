@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.answers import hashes
 from noria.credit.tasks import FAMILIES, STEP, chains, gym, labels_of_chain, prompt_ids, read_questions, same
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.config import named_credit
 from noria.credit.trace import pieces, trace
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.runs import Run
+from noria.core.runs.run import Run
 from noria.credit.config import NAMES, TrainConfig
 from noria.credit.credit import TokenCredit
 from noria.credit.small import accuracy, small_model, train_questions

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.config import named_credit
 from noria.credit.credit import TokenCredit
 
@@ -19,7 +19,7 @@ def grpo(tmp_path: Path, credit: Any, model: Any, tokenizer: Any, **settings: An
     from datasets import Dataset
     from trl import GRPOConfig
 
-    from noria.core.trl import ComponentGRPOTrainer
+    from noria.core.training.trl import ComponentGRPOTrainer
 
     args = GRPOConfig(
         **{
@@ -56,7 +56,7 @@ def grpo(tmp_path: Path, credit: Any, model: Any, tokenizer: Any, **settings: An
 @pytest.fixture(name="seen")
 def _seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Every batch as it goes into the loss."""
-    from noria.core.trl import ComponentGRPOTrainer
+    from noria.core.training.trl import ComponentGRPOTrainer
 
     batches: list[dict[str, Any]] = []
     original = ComponentGRPOTrainer._generate_and_score_completions

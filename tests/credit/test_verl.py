@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.credit.config import named_credit
 from noria.credit.credit import TokenCredit
 from noria.credit.flow import Fallback

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from noria.core.config import load_config
-from noria.core.flow import SmallTransformer, SmallTransformerConfig
+from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.distill.adapters import SmallAdapter
 from noria.distill.config import DistillConfig, preset
 from noria.distill.trainer import Distiller

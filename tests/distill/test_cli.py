@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 
 from noria.cli import main
 from noria.core.errors import MissingExtra
-from noria.core.flow import SmallTransformer, SmallTransformerConfig
-from noria.core.runs import read_metrics
+from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
+from noria.core.runs.run import read_metrics
 from noria.distill import cli, jobs
 from noria.distill.arms import DIGITS_TEACHER
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, ModelError
-from noria.core.flow import SigmaContract, euler
+from noria.core.models.flow import SigmaContract, euler
 from noria.distill.adapters import FlowAdapter, concat, select
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
 from noria.distill.integrations.diffusers.pipeline_adapter import EmbeddingCache

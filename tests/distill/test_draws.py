@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig
 from noria.distill.draws import Draws, draw, key
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from noria.core import files
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError
-from noria.core.flow import SmallTransformer, SmallTransformerConfig, euler
+from noria.core.models.flow import SmallTransformer, SmallTransformerConfig, euler
 from noria.distill import export, few_step
 from noria.distill.adapters import SmallAdapter
 from noria.distill.export import LORA_FILE, export_student

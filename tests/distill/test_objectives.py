@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from noria.core.flow import clean_estimate, interpolate
+from noria.core.models.flow import clean_estimate, interpolate
 from noria.distill.objectives import (
     ca_direction,
     consistency_loss,

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from noria.core.runs import read_metrics
+from noria.core.runs.run import read_metrics
 from noria.distill.config import preset
 from noria.distill.settings import resolve
 from noria.distill.teacher import save_teacher

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.core.proving import prove
+from noria.core.proofs.catalogue import registered_proofs
+from noria.core.proofs.proving import prove
 from noria.distill import bench, proof
 from noria.distill.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
 
@@ -54,7 +55,7 @@ def test_arms_differ_in_their_recipe_only() -> None:
 
 
 def test_the_foreign_grid_is_four_steps_shifted_by_three() -> None:
-    from noria.core.flow import SigmaContract
+    from noria.core.models.flow import SigmaContract
 
     wanted = SigmaContract(3.0).grid([1, 0.75, 0.5, 0.25])[:-1]
     assert sampling_grids()[FOREIGN] == pytest.approx(wanted.tolist())
@@ -82,7 +83,14 @@ def test_a_small_proof_is_whole_and_drawn(
     small = replace(proof.SCALES["quick"], student_steps=3, samples=60, batch_size=4, max_steps=3)
     monkeypatch.setitem(proof.SCALES, "quick", small)
     monkeypatch.setattr(proof, "QUICK_ARMS", tuple(ARMS))
-    prove(["distill"], scale="quick", seeds=[0, 1], out=tmp_path / "out", data=tmp_path, workers=1)
+    prove(
+        list(registered_proofs(["distill"]).values()),
+        scale="quick",
+        seeds=[0, 1],
+        out=tmp_path / "out",
+        data=tmp_path,
+        workers=1,
+    )
     (system,) = json.loads((tmp_path / "out" / "evidence.json").read_text())
     assert system["system"] == "distill"
     claims = {claim["id"]: claim for claim in system["claims"]}

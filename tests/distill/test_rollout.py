@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from noria.core.flow import SigmaContract, SmallTransformer, clean_estimate, euler
+from noria.core.models.flow import SigmaContract, SmallTransformer, clean_estimate, euler
 from noria.distill.adapters import Condition
 from noria.distill.config import DistillConfig, ScheduleConfig
 from noria.distill.draws import draw

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from noria.core.errors import ConfigError
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig, ScheduleConfig, preset
 from noria.distill.draws import draw
 from noria.distill.schedules import TAU_HIGH, TAU_LOW, sample_tau, schedule_lengths, schedule_sigmas

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DivergenceError
-from noria.core.flow import interpolate
-from noria.core.parallel import Parallel
+from noria.core.models.flow import interpolate
+from noria.core.training.parallel import Parallel
 from noria.distill import monitors
 from noria.distill.config import PRESETS
 from noria.distill.draws import draw
@@ -264,7 +264,7 @@ def test_pushes_are_told_by_their_noise_level() -> None:
 def test_a_step_of_nan_changes_no_weight_and_ends_the_run_naming_the_last_good_checkpoint(
     tmp_path: Any,
 ) -> None:
-    from noria.core.runs import Run
+    from noria.core.runs.run import Run
 
     distiller = tiny_distiller("cdm", "iterations=9", "checkpoint_every=2", "update_ratio=1")
     honest, poisoned = distiller.adapter.velocity, 5

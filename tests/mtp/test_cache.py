@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from noria.core.errors import ModelError
-from noria.core.lm import small_config
+from noria.core.models.lm import small_config
 from noria.mtp.cache import RaggedCache, attention_kinds
 
 

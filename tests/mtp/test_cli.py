@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from noria.cli import main
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from tests.mtp.tiny_models import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("here")

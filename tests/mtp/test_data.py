@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.core.errors import DataError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.mtp.data import Document, pack_documents, read_samples
 
 CHAT = (

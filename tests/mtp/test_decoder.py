@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from noria.core.errors import ConfigError, DataError, ModelError
-from noria.core.lm import small_config
+from noria.core.models.lm import small_config
 from noria.mtp.audit import Engine, audit
 from noria.mtp.decoder import Completion, Decoder, Pick, Request
 from noria.mtp.heads import MTPHead

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 from noria.mtp.acceptance import overlap
 from noria.mtp.entropy import decompose, entropy, entropy_bounds, pinsker_bound, regress, top_bounds
 

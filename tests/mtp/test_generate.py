@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from noria.core.errors import ConfigError
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.mtp.decoder import Completion, Decoder, Request
 from noria.mtp.generate import drafted_generate, speculative_generate
 from noria.mtp.sampling import SamplingParams

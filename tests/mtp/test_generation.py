@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from noria.core.errors import DataError, RunError
-from noria.core.lm import arithmetic, small_lm
+from noria.core.models.lm import arithmetic, small_lm
 from noria.mtp.data import read_samples
 from noria.mtp.decoder import Decoder
 from noria.mtp.generation import Prompt, read_prompts, sample_to_file
@@ -76,7 +76,7 @@ def test_a_completion_cut_off_by_nan_is_counted_and_not_trained_on(tmp_path: Pat
 KILLED = """
 import sys
 from pathlib import Path
-from noria.core.lm import small_lm
+from noria.core.models.lm import small_lm
 from noria.mtp.decoder import Decoder
 from noria.mtp.generation import sample_to_file
 from tests.mtp.test_generation import prompts_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 from noria.mtp.data import Rows
 from noria.mtp.decoder import Decoder, Request
 from noria.mtp.drafter import HeadDrafter

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from noria.core.lm import small_lm
-from noria.core.runs import read_metrics
+from noria.core.models.lm import small_lm
+from noria.core.runs.run import read_metrics
 from noria.mtp.sampling import SamplingParams
 from noria.mtp.small import own_text, text_prompts
 from tests.processes import SHARDED, alone, together

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.runs import Run
+from noria.core.runs.run import Run
 from noria.mtp.integrations.ray import RayTrainer
 from noria.mtp.rl import PolicyTrainer, RLConfig
 from tests.mtp.tiny_models import head_of, tiny

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.rl import group_advantages
-from noria.core.runs import Run, read_metrics
-from noria.core.stats import Interval
+from noria.core.runs.run import Run, read_metrics
+from noria.core.statistics.intervals import Interval
+from noria.core.training.rl import group_advantages
 from noria.mtp.monitors import DriftMonitor, EntropyMonitor
 from noria.mtp.rl import Learned, PolicyTrainer, RLConfig
 from tests.mtp.tiny_models import head_of, tiny

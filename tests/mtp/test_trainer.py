@@ -12,8 +12,8 @@ import torch
 
 from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from noria.core.lm import small_lm
-from noria.core.runs import Run, read_metrics
+from noria.core.models.lm import small_lm
+from noria.core.runs.run import Run, read_metrics
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Document, Rows, pack_documents
 from noria.mtp.decoder import Decoder, Request

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, ModelError
-from noria.core.lm import small_lm
-from noria.core.stats import Interval
+from noria.core.models.lm import small_lm
+from noria.core.statistics.intervals import Interval
 from noria.mtp.integrations.trl import Rollouts
 from noria.mtp.monitors import DriftMonitor
 from noria.mtp.small import small_head

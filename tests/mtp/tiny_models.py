@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from noria.core.lm import small_config
+from noria.core.models.lm import small_config
 
 VOCAB = 40
 COMMON: dict[str, Any] = {

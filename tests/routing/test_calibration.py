@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from noria.core.errors import CheckpointError, ConfigError
-from noria.core.rl import group_advantages
+from noria.core.training.rl import group_advantages
 from noria.routing.calibration import PRESETS, CalibrationState, calibrate, preset
 from noria.routing.calibrator import Calibrator, diagnosis
 from noria.routing.components import ANSWER_COST, FORM_ANSWER_COST, Component, eligible, order

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from noria.core.errors import NoriaError
-from noria.core.hosting import launched
+from noria.core.service.hosting import launched
 from noria.routing.table import write_table
 from tests.chat_server import Body, Reply, chat_server
 from tests.routing.tables import small_table

@@ -248,7 +248,7 @@ def test_a_pool_knows_its_routes() -> None:
 
 
 def test_a_model_in_this_process_answers_several_at_once() -> None:
-    from noria.core.models import open_language_model
+    from noria.core.models.loading import open_language_model
     from noria.routing.local import LocalChat
 
     chat = LocalChat(open_language_model("small"), prices=Prices(input=1.0, output=1.0))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, ConfigError, DataError
-from noria.core.runs import Run
+from noria.core.runs.run import Run
 from noria.routing.config import NetworkTraining, WriterTraining
 from noria.routing.features import TextFeatures
 from noria.routing.learn import NetworkTrainer

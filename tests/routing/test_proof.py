@@ -15,8 +15,9 @@ import torch
 from noria.core.chat import Answer, ChatRequest
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
-from noria.core.proof import ProofContext
-from noria.core.proving import prove
+from noria.core.proofs.catalogue import registered_proofs
+from noria.core.proofs.proof import ProofContext
+from noria.core.proofs.proving import prove
 from noria.routing.arms import CONDITIONS, ESTIMATORS, disturbance, run_gradients, run_record, run_training
 from noria.routing.bench import by_components, by_rows, published_area, routers
 from noria.routing.calibration import PRESETS, calibrate, preset
@@ -196,8 +197,8 @@ def test_the_whole_proof_with_a_given_table(
         return [json.loads(json.dumps(function(*arguments))) for arguments in jobs.values()]
 
     monkeypatch.setattr(ProofContext, "map", one_after_another)
-    done = prove(
-        ["routing"], scale="full", seeds=[0], out=tmp_path, given={"table": Path(table)},
+    entries = list(registered_proofs(["routing"]).values())
+    done = prove(entries, scale="full", seeds=[0], out=tmp_path, given={"table": Path(table)},
         progress=Progress(quiet=True),
     )  # fmt: skip
     (evidence,) = done.evidences

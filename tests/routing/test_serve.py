@@ -15,7 +15,7 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, ChatServer, Prices
 from noria.core.errors import DataError
-from noria.core.hosting import running
+from noria.core.service.hosting import running
 from noria.routing.pool import Member, PoolConfig, open_pool
 from noria.routing.routers import BestSingle
 from noria.routing.serve import Health, ServeLimits, routing_service

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.lm import save_lm, small_config, train_tokenizer
+from noria.core.models.lm import save_lm, small_config, train_tokenizer
 from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
 from noria.routing.environment import Environment, Limits
@@ -200,7 +200,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
     import httpx2
 
     from noria.core.chat import Answer, Usage
-    from noria.core.hosting import running
+    from noria.core.service.hosting import running
     from noria.routing.jobs import evaluate
     from noria.routing.pool import Pool
     from noria.routing.serve import routing_service

@@ -26,7 +26,7 @@ from noria.blending.snapshot import Snapshot
 from noria.blending.solving import Goal, Solved, reached, solve
 from noria.blending.tallies import Tallies, folds
 from noria.blending.world import BAD, PLANS, SOURCES, World, make_world, world_plans
-from noria.core.stats import paired_difference
+from noria.core.statistics.intervals import paired_difference
 
 __all__ = ["run_aligners", "run_bandit", "run_movielens", "run_world"]
 
@@ -461,7 +461,7 @@ def run_bandit(campaign: Any) -> dict[str, Any] | None:
     """
     from noria.blending.data import open_bandit
     from noria.blending.estimators import off_policy
-    from noria.core.stats import proportion_interval
+    from noria.core.statistics.intervals import proportion_interval
 
     logged, own = open_bandit("bts", campaign), open_bandit("random", campaign)
     if logged is None or own is None:

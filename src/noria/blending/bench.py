@@ -14,7 +14,7 @@ import numpy as np
 from noria.blending.bench_service import service_rows
 
 if TYPE_CHECKING:
-    from noria.core.bench import Benchmark, Row
+    from noria.core.proofs.bench import Benchmark, Row
 
 __all__ = ["SECTIONS", "benchmarks"]
 
@@ -29,7 +29,7 @@ def benchmarks(*, rounds: int = 8) -> Benchmark:
     Args:
         rounds: timed turns of each side.
     """
-    from noria.core.bench import Benchmark
+    from noria.core.proofs.bench import Benchmark
 
     return Benchmark("blending", [row for section in SECTIONS for row in section(rounds)])
 
@@ -42,7 +42,7 @@ def ranking(rounds: int) -> list[Row]:
     """
     from noria.blending import scoring
     from noria.blending.scoring import PlanTables, members, ranked
-    from noria.core.bench import Row
+    from noria.core.proofs.bench import Row
 
     rng = np.random.default_rng(0)
     y = rng.random(CANDIDATES)
@@ -86,8 +86,8 @@ def isotonic(rounds: int) -> list[Row]:
     """An isotonic fit on ten million scores: tallying and fitting, against scikit-learn."""
     from noria.blending.fitting import fit_aligner
     from noria.blending.tallies import Tallies
-    from noria.core.bench import Row, alternate
     from noria.core.errors import require
+    from noria.core.proofs.bench import Row, alternate
 
     peer: Any = require("sklearn.isotonic", "proof")
     rng = np.random.default_rng(1)
@@ -117,8 +117,8 @@ def books(rounds: int) -> list[Row]:
     """
     from noria.blending.cells import BookKey, Books, accounts, book_sums
     from noria.blending.columns import Coded
-    from noria.core.bench import Row, alternate
     from noria.core.errors import require
+    from noria.core.proofs.bench import Row, alternate
 
     polars: Any = require("polars", "proof")
     rng = np.random.default_rng(2)

@@ -29,8 +29,8 @@ from noria.blending.snapshot import Snapshot
 from noria.core.errors import RunError
 
 if TYPE_CHECKING:
-    from noria.core.bench import Row
-    from noria.core.hosting import Launched
+    from noria.core.proofs.bench import Row
+    from noria.core.service.hosting import Launched
 
 __all__ = ["service_rows"]
 
@@ -51,7 +51,7 @@ def service_rows(rounds: int) -> list[Row]:
     Args:
         rounds: timed turns of each side.
     """
-    from noria.core.bench import Row
+    from noria.core.proofs.bench import Row
 
     given = _candidates(np.random.default_rng(0))
     rows, columns = _as_rows(given), _as_columns(given)
@@ -173,7 +173,7 @@ _TOKEN = "only-for-this-benchmark"
 @contextlib.contextmanager
 def _sides() -> Iterator[tuple[Launched, Launched, Launched]]:
     """Our service, the same with its log and its loop, and the peer."""
-    from noria.core.hosting import launched
+    from noria.core.service.hosting import launched
 
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         path = Path(scratch) / "snapshot.json"

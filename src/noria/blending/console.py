@@ -13,9 +13,9 @@ from typing import Any
 
 from noria.blending.service import Feed, explained, number_of
 from noria.blending.whatif import Served
-from noria.core.charts import COLORS, Figure, theme
-from noria.core.report import environment, page_assets
-from noria.core.serving import HttpError, Request, Response, Route, asset, html_response, route
+from noria.core.pages.charts import COLORS, Figure, theme
+from noria.core.pages.report import environment, page_assets
+from noria.core.service.serving import HttpError, Request, Response, Route, asset, html_response, route
 
 __all__ = ["console"]
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noria.core.errors import DataError
-from noria.core.stats import Interval, bootstrap_ratios
+from noria.core.statistics.bootstrap import bootstrap_ratios
+from noria.core.statistics.intervals import Interval
 
 __all__ = ["LEAST_ESS", "OffPolicy", "off_policy"]
 

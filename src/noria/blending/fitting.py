@@ -486,7 +486,7 @@ def diagnose(
 
 def tenths(data: Binned, aligner: Aligner) -> list[Decile]:
     """Outcomes against expected ones under an aligner, by tenths of the exposures from the lowest score up."""
-    from noria.core.stats import proportion_interval
+    from noria.core.statistics.intervals import proportion_interval
 
     place = np.minimum(((np.cumsum(data.n) - data.n / 2) / data.n.sum() * DECILES).astype(int), DECILES - 1)
     y = aligner.transform(data.x)

@@ -20,7 +20,7 @@ from noria.blending.snapshot import Snapshot
 from noria.core.errors import ConfigError, DataError, require
 from noria.core.files import appearing, output_path, write_atomic
 from noria.core.records import json_values
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 
 __all__ = ["Done", "Engine", "ends", "finish", "report", "results_folder"]
 

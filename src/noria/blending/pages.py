@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure, number
-from noria.core.report import write_page
+from noria.core.pages.charts import Figure, number
+from noria.core.pages.report import write_page
 
 __all__ = ["TITLES", "write_results_page"]
 

@@ -22,7 +22,7 @@ from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.solving import Goal, frontier, reached, solve
 from noria.blending.targeting import columns_of
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import paired_difference
+from noria.core.statistics.intervals import paired_difference
 
 __all__ = ["import_legacy", "replay_log", "solve_targets"]
 

@@ -24,8 +24,8 @@ from noria.blending.arms import (
 from noria.blending.data import movielens, open_bandit
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "prove"]
 
@@ -50,7 +50,7 @@ Found = dict[str, Any]
 
 def prove(context: ProofContext) -> Evidence:
     """Run all worlds and data sets and judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -236,7 +236,7 @@ FILMS: tuple[tuple[str, str, str, Arm, Arm], ...] = (
 
 def claims(aligners: Sequence[Found], worlds: Sequence[Found], rated: Sequence[Found]) -> list[Claim]:
     """What is claimed of each of the three; nothing of MovieLens without the data."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     return [
         Claim(
@@ -262,7 +262,7 @@ def figures(
     aligners: Sequence[Found], worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Found]
 ) -> list[Figure]:
     """Alignments, forms, plans and off-policy estimates in numbers."""
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     names = list(aligners[0]["proportional"])
     found = [
@@ -351,7 +351,7 @@ def _interval(ends: Sequence[float] | None) -> str | None:
 
 
 def _over_requests(worlds: Sequence[Found]) -> Figure:
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     rows = []
     for seed, world in enumerate(worlds[:3]):
@@ -367,7 +367,7 @@ def _over_requests(worlds: Sequence[Found]) -> Figure:
 
 
 def _inflation(worlds: Sequence[Found]) -> Figure:
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     sources = list(worlds[0]["legacy"]["removed by source"])
     return Figure.table(
@@ -382,7 +382,7 @@ def _inflation(worlds: Sequence[Found]) -> Figure:
 def _returns(worlds: Sequence[Found]) -> Figure:
     import altair as alt
 
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     rows = []
     for seed, world in enumerate(worlds):

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.attribution import Displaced
-from noria.core.stats import Interval, bootstrap_ratios, holm
+from noria.core.statistics.bootstrap import bootstrap_ratios
+from noria.core.statistics.corrections import holm
+from noria.core.statistics.intervals import Interval
 
 __all__ = ["PlanReturn", "RetireRule", "plan_returns", "worst_plan"]
 

@@ -16,7 +16,7 @@ from noria.blending.service import Feed
 from noria.blending.service_config import ServeConfig
 from noria.blending.wire import ARROW, answer, candidates_to_arrow, read_request
 from noria.core.errors import MissingExtra, require
-from noria.core.hosting import read_token, serve
+from noria.core.service.hosting import read_token, serve
 
 __all__ = ["open_feed", "serve_feed"]
 

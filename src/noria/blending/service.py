@@ -38,7 +38,7 @@ from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.whatif import Recent, Served, what_if
 from noria.core.config import parse_config
 from noria.core.errors import DataError, NoriaError, RunError, needing
-from noria.core.serving import (
+from noria.core.service.serving import (
     Endpoint,
     HttpError,
     Limits,

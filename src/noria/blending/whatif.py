@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from noria.blending.blender import Blender, Ranked
 from noria.blending.columns import Candidates
-from noria.core.stats import paired_difference
+from noria.core.statistics.intervals import paired_difference
 
 __all__ = ["Recent", "Served", "what_if"]
 

@@ -216,7 +216,7 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
     """
     import torch
 
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.credit.config import TrainConfig
     from noria.credit.small import small_model, train_questions
     from noria.credit.tasks import CHAIN_ANSWER
@@ -268,8 +268,8 @@ def run_real_model(seed: int, questions: int, names: list[str], data: str) -> di
     """
     import torch
 
-    from noria.core.models import open_language_model
-    from noria.core.proof import smollm2
+    from noria.core.models.loading import open_language_model
+    from noria.core.proofs.proof import smollm2
     from noria.credit.masking import mask_test, reasoned
     from noria.credit.tasks import prompt_ids, read_questions
 

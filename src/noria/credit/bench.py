@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noria.core.bench import Benchmark, Row
+    from noria.core.proofs.bench import Benchmark, Row
 
 __all__ = ["benchmarks"]
 
@@ -28,7 +28,7 @@ def benchmarks(*, rounds: int = 6) -> Benchmark:
     """
     import torch
 
-    from noria.core.bench import Benchmark
+    from noria.core.proofs.bench import Benchmark
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # so that neither side is helped by a core that happens to be free
@@ -44,7 +44,7 @@ def _model() -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from noria.core.lm import small_config
+    from noria.core.models.lm import small_config
     from noria.credit.config import named_credit
     from noria.credit.credit import TokenCredit
 
@@ -58,7 +58,7 @@ def _passes(rounds: int) -> list[Row]:
     """The decoder alone, without its output layer, on one row."""
     import torch
 
-    from noria.core.bench import Row, alternate, peak_memory
+    from noria.core.proofs.bench import Row, alternate, peak_memory
     from noria.credit.readers import head_mean
 
     model, layers = _model()
@@ -100,8 +100,8 @@ def _flows(rounds: int) -> list[Row]:
     """The flow of a batch against networkx's maximum flow of one of its rows, per row; both from the same attention."""
     import torch
 
-    from noria.core.bench import Row
     from noria.core.errors import require
+    from noria.core.proofs.bench import Row
     from noria.credit.flow import trace_flow
 
     networkx: Any = require("networkx", "proof")
@@ -156,7 +156,7 @@ def _step(rounds: int) -> list[Row]:
     """What credit adds to a step of learning, against five per cent of the step without it."""
     import torch
 
-    from noria.core.bench import Row, alternate
+    from noria.core.proofs.bench import Row, alternate
     from noria.credit.config import named_credit
     from noria.credit.credit import TokenCredit, inputs_of
     from noria.credit.traces import Traces

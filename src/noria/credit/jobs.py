@@ -17,24 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DataError
 from noria.core.files import write_atomic
-from noria.core.models import LanguageModel, open_language_model, save_language_model
+from noria.core.models.loading import LanguageModel, open_language_model, save_language_model
 from noria.core.progress import Progress, Task
 from noria.core.records import json_values
-from noria.core.runs import (
-    Run,
-    check_run_folder,
-    is_run,
-    read_config,
-    read_metrics,
-    results_folder,
-    save_settings,
-    settled,
-)
-from noria.core.stats import Interval, paired_difference
-from noria.core.training import training
+from noria.core.runs.checkpoints import fingerprint
+from noria.core.runs.outputs import check_run_folder, is_run, results_folder
+from noria.core.runs.run import Run, read_config, read_metrics, save_settings, settled
+from noria.core.statistics.intervals import Interval, paired_difference
+from noria.core.training.loop import training
 from noria.credit.answers import finder, token_span
 from noria.credit.config import NAMES, CreditConfig, TrainConfig
 from noria.credit.credit import TokenCredit

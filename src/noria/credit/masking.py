@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.core.stats import Interval, bootstrap_mean, paired_difference
+from noria.core.statistics.bootstrap import bootstrap_mean
+from noria.core.statistics.intervals import Interval, paired_difference
 from noria.credit.answers import Finder, Span, finder, token_span
 from noria.credit.config import CreditConfig
 from noria.credit.credit import Scored, TokenCredit

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure, Piece, lines, series
-from noria.core.report import write_page, write_run_report
-from noria.core.runs import read_config, read_metrics
+from noria.core.pages.charts import Figure, Piece, lines, series
+from noria.core.pages.report import write_page, write_run_report
+from noria.core.runs.run import read_config, read_metrics
 from noria.credit.trace import Trace
 
 __all__ = ["write_compare_page", "write_mask_page", "write_run_page", "write_trace_page"]

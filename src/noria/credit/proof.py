@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from noria.core.proof import smollm2
+from noria.core.proofs.proof import smollm2
 from noria.credit.arms import (
     RL_ARMS,
     SCORES,
@@ -25,8 +25,8 @@ from noria.credit.arms import (
 )
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "claims", "prove", "rl_claims"]
 
@@ -73,7 +73,7 @@ Results = list[dict[str, Any]]
 
 def prove(context: ProofContext) -> Evidence:
     """Test scores on what a reasoner writes, train policies, and judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -137,7 +137,7 @@ GYM_SCORES = ("flow", "answer attention", "rollout", "FAI", "entropy")
 
 def claims(by_task: dict[str, Results], real: Sequence[dict[str, Any]] = ()) -> list[Claim]:
     """The claims about scores whose arms are there."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     chains = by_task["chains"]
     there = chains[0]["areas"]
@@ -221,7 +221,7 @@ def claims(by_task: dict[str, Results], real: Sequence[dict[str, Any]] = ()) -> 
 
 def mask_claims(results: Results, prefix: str, place: str) -> list[Claim]:
     """The paper's causal table: the top fifth by flow far above random, random above the bottom fifth."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     arms = {
         "top fifth by flow": [r["rates"]["flow"]["top"]["changed"] for r in results],
@@ -264,7 +264,7 @@ def rl_claims(trained: dict[str, Results], *, compared: bool = True) -> list[Cla
 
     In a handful of steps they differ by a rollout or two, and seeds that agree on that by chance would have no spread.
     """
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     ends = {arm: [log["after"] for log in logs] for arm, logs in trained.items()}
     areas = {arm: [log["area"] for log in logs] for arm, logs in trained.items()}
@@ -343,7 +343,7 @@ def _slug(text: str) -> str:
 
 def figures(by_task: dict[str, Results], trained: dict[str, Results], real: Results) -> list[Figure]:
     """Tables of the scores, of masking, and of policies, and curves of reward."""
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     shown = []
     chains = by_task["chains"]
@@ -386,7 +386,7 @@ def rl_figures(trained: dict[str, Results]) -> list[Figure]:
     """Accuracy of every credit, and reward over training."""
     import altair as alt
 
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     rows: list[list[str | float | None]] = [
         [
@@ -439,7 +439,7 @@ def _corrected(areas: dict[str, list[float]]) -> str:
     import numpy as np
     from scipy import stats
 
-    from noria.core.stats import holm
+    from noria.core.statistics.corrections import holm
 
     gains = {arm: np.subtract(areas["flow"], values) for arm, values in areas.items() if arm != "flow"}
     raw = [float(stats.ttest_1samp(gain, 0.0).pvalue) if np.ptp(gain) else None for gain in gains.values()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noria.core.config import load_config
 from noria.core.errors import ConfigError
-from noria.core.runs import named_run
+from noria.core.runs.outputs import named_run
 from noria.credit.config import NAMES, CreditConfig, TrainConfig
 
 __all__ = ["resolve_credit", "resolve_training"]

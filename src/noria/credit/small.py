@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import require
-from noria.core.lm import load_lm, save_lm, train_tokenizer
+from noria.core.models.lm import load_lm, save_lm, train_tokenizer
 from noria.credit.rollout import answers, sample
 from noria.credit.tasks import Question, chains, gym, prompt_ids
 

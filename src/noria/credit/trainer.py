@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.rl import clipped_objective, clipped_tokens, credited, group_advantages
-from noria.core.runs import Run
+from noria.core.runs.run import Run
+from noria.core.training.rl import clipped_objective, clipped_tokens, credited, group_advantages
 from noria.credit.answers import finder
 from noria.credit.config import TrainConfig, named_credit
 from noria.credit.credit import TokenCredit, Weighed, inputs_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import DataError
-from noria.core.flow import SigmaContract, SmallTransformer
+from noria.core.models.flow import SigmaContract, SmallTransformer
 
 __all__ = ["Condition", "FlowAdapter", "SmallAdapter", "concat", "select"]
 
@@ -75,7 +75,7 @@ class FlowAdapter(Protocol):
 
 
 class SmallAdapter:
-    """Adapter of :class:`~noria.core.flow.SmallTransformer`; a prompt is a class number such as "7"."""
+    """Adapter of :class:`~noria.core.models.flow.SmallTransformer`; a prompt is a class number such as "7"."""
 
     def __init__(self, network: SmallTransformer, *, shift: float = 1.0) -> None:
         c = network.config

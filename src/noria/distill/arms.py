@@ -121,7 +121,7 @@ def run_arm(
     Returns:
         {"metrics": {grid: {metric: value}}, "seconds", "forwards", "steps", "images": uint8 rows, "curve"}, JSON-ready.
     """
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig, preset
     from noria.distill.teacher import load_teacher

@@ -11,7 +11,7 @@ import copy
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from noria.core.bench import Benchmark
+    from noria.core.proofs.bench import Benchmark
 
 __all__ = ["benchmarks"]
 
@@ -30,7 +30,7 @@ def benchmarks(*, rounds: int = 8) -> Benchmark:
     """
     import torch
 
-    from noria.core.bench import Benchmark, Row, alternate
+    from noria.core.proofs.bench import Benchmark, Row, alternate
     from noria.distill.adapters import SmallAdapter
     from noria.distill.arms import DIGITS_TEACHER, ClassPrompts
     from noria.distill.config import DistillConfig, preset

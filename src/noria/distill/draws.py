@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig
 from noria.distill.schedules import schedule_lengths, schedule_sigmas
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill import metrics
 from noria.distill.adapters import FlowAdapter
 from noria.distill.draws import key

@@ -19,21 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noria.core.charts import image_grid
-from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError, DataError, DivergenceError, RunError
 from noria.core.files import output_path, write_atomic
-from noria.core.flow import SmallTransformerConfig
-from noria.core.parallel import Parallel
+from noria.core.models.flow import SmallTransformerConfig
+from noria.core.pages.charts import image_grid
 from noria.core.progress import Progress, Task
-from noria.core.runs import (
-    Run,
-    check_run_folder,
-    package_versions,
-    save_settings,
-    settled,
-)
-from noria.core.training import training
+from noria.core.runs.checkpoints import fingerprint
+from noria.core.runs.outputs import check_run_folder
+from noria.core.runs.run import Run, package_versions, save_settings, settled
+from noria.core.training.loop import training
+from noria.core.training.parallel import Parallel
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.data import ImageSet, Prompts, digits, mnist, read_prompts

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from noria.core.flow import expand_like, interpolate
+from noria.core.models.flow import expand_like, interpolate
 
 __all__ = [
     "ca_direction",

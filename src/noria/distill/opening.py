@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noria.core.checkpoints import fingerprint, list_checkpoints
 from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
-from noria.core.flow import euler
-from noria.core.runs import read_config, whole_checkpoint
+from noria.core.models.flow import euler
+from noria.core.runs.checkpoints import fingerprint, list_checkpoints
+from noria.core.runs.run import read_config, whole_checkpoint
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.few_step import RECORD

@@ -11,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure, lines, series
-from noria.core.report import write_page, write_run_report
-from noria.core.runs import read_config, read_metrics
+from noria.core.pages.charts import Figure, lines, series
+from noria.core.pages.report import write_page, write_run_report
+from noria.core.runs.run import read_config, read_metrics
 from noria.distill.evaluate import FIGURES, LADDER_KEY
 from noria.distill.monitors import SIGMA_BINS
 

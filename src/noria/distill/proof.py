@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from noria.distill.arms import ARMS, FOREIGN, LADDER, Scale, run_arm, run_teacher
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "claims", "ladder_distance", "prove"]
 
@@ -43,7 +43,7 @@ SOURCE = "arXiv 2605.06376"
 
 def prove(context: ProofContext) -> Evidence:
     """Train and measure all arms and judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -89,8 +89,8 @@ def prepare(context: ProofContext, scale: Scale) -> Path:
 def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dict[str, Any]:
     import torch
 
-    from noria.core.flow import SmallTransformerConfig
-    from noria.core.jobs import report
+    from noria.core.models.flow import SmallTransformerConfig
+    from noria.core.runs.workers import report
     from noria.distill.arms import load_data
     from noria.distill.classifier import train_classifier
     from noria.distill.teacher import save_teacher, train_teacher
@@ -134,7 +134,7 @@ def ladder_distance(result: dict[str, Any]) -> float:
 
 def claims(table: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     """The claims whose arms are in `table`, {arm: one result a seed}."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     def at(grid: str) -> dict[str, list[float]]:
         return {arm: [r["metrics"][grid]["frechet"] for r in results] for arm, results in table.items()}
@@ -273,7 +273,7 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     import altair as alt
     import numpy as np
 
-    from noria.core.charts import Figure, image_grid
+    from noria.core.pages.charts import Figure, image_grid
 
     rows = [
         {"arm": arm, "steps": grid, "seed": seed, "distance": metrics["frechet"]}

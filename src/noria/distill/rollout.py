@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noria.core.flow import clean_estimate, expand_like
+from noria.core.models.flow import clean_estimate, expand_like
 from noria.distill.adapters import Condition, select
 
 __all__ = ["Rollout", "simulate"]

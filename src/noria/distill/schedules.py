@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill.config import ScheduleConfig, TauSampler
 
 __all__ = ["TAU_HIGH", "TAU_LOW", "sample_tau", "schedule_lengths", "schedule_sigmas"]

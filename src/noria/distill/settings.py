@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from noria.core.config import load_config
-from noria.core.runs import named_run
+from noria.core.runs.outputs import named_run
 from noria.distill.config import DistillConfig, preset
 
 __all__ = ["resolve", "show_preset"]

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from noria.core.flow import clean_estimate, interpolate
+from noria.core.models.flow import clean_estimate, interpolate
 from noria.distill import monitors, objectives
 from noria.distill.adapters import Condition, FlowAdapter, concat
 from noria.distill.config import DistillConfig, TauSampler

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
-from noria.core.flow import Ema, euler, interpolate
-from noria.core.parallel import Parallel
+from noria.core.models.flow import Ema, euler, interpolate
+from noria.core.training.parallel import Parallel
 from noria.distill import monitors, objectives
 from noria.distill.adapters import Condition, FlowAdapter
 from noria.distill.config import DistillConfig, OptimizerConfig
@@ -28,7 +28,7 @@ from noria.distill.schedules import TAU_HIGH, TAU_LOW
 from noria.distill.terms import StudentTerms, Terms
 
 if TYPE_CHECKING:
-    from noria.core.runs import Run
+    from noria.core.runs.run import Run
 
 __all__ = ["Distiller", "PromptSource", "StudentTerms", "Work"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.chat import ChatServer
-from noria.core.jobs import report
+from noria.core.runs.workers import report
 from noria.grounding.evaluation import ScoreSettings
 from noria.grounding.media import MediaSettings
 from noria.grounding.names import CATEGORIES, SHORT
@@ -52,8 +52,8 @@ class Scale:
 @contextmanager
 def serving(readers: Mapping[str, Any]) -> Iterator[str]:
     """A chat server on loopback behind which `readers` answer by name; gives the API's address."""
-    from noria.core.hosting import running
-    from noria.core.serving import HttpError, Limits, Request, Response, Service, json_response, route
+    from noria.core.service.hosting import running
+    from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
     from noria.grounding.perceiver import chat_reply
 
     async def chat(request: Request) -> Response:

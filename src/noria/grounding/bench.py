@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noria.core.bench import Benchmark, Row
+    from noria.core.proofs.bench import Benchmark, Row
     from noria.grounding.protocols import Chain
 
 __all__ = ["benchmarks"]
@@ -31,7 +31,7 @@ def benchmarks(*, rounds: int = 5) -> Benchmark:
     Args:
         rounds: timed turns of each side.
     """
-    from noria.core.bench import Benchmark
+    from noria.core.proofs.bench import Benchmark
 
     with tempfile.TemporaryDirectory() as folder:
         rows = [*_scoring(Path(folder), rounds), _bootstrap(rounds)]
@@ -68,7 +68,7 @@ def _scoring(folder: Path, rounds: int) -> list[Row]:
 
     Once is bound by reading JSON on both sides; what scoring itself costs shows over the settings of the sweep.
     """
-    from noria.core.bench import Row, alternate
+    from noria.core.proofs.bench import Row, alternate
     from noria.grounding.corpus import load_keys, save_corpus
     from noria.grounding.official import read_lines, read_truth, score_official
     from noria.grounding.predictions import load_predictions, marks_of, truth_of
@@ -106,7 +106,7 @@ def _bootstrap(rounds: int) -> Row:
     """Four rates at 27 settings under 2,000 draws of sources; the peer does 20 draws, and its time is times 100."""
     import numpy as np
 
-    from noria.core.bench import Row, alternate
+    from noria.core.proofs.bench import Row, alternate
     from noria.grounding.predictions import truth_of
     from noria.grounding.scoring import SWEEP, Marks, bootstrap, cluster_weights, guesses, passes, rates
     from noria.grounding.world import make_corpus
@@ -146,9 +146,9 @@ def _bootstrap(rounds: int) -> Row:
 
 def _client(folder: Path, rounds: int) -> Row:
     """Samples a second of a run against a server of another process that answers each request after a second."""
-    from noria.core.bench import Row
     from noria.core.chat import ChatClient, ChatServer
-    from noria.core.hosting import launched
+    from noria.core.proofs.bench import Row
+    from noria.core.service.hosting import launched
     from noria.grounding.media import Cinema, MediaSettings
     from noria.grounding.protocols import plan
     from noria.grounding.runner import Asking, run_plan
@@ -182,8 +182,8 @@ def _serve() -> None:
     """A server that answers every question with C after `LATENCY` seconds, however many are under way."""
     import re
 
-    from noria.core.hosting import serve
-    from noria.core.serving import Limits, Request, Response, Service, json_response, route
+    from noria.core.service.hosting import serve
+    from noria.core.service.serving import Limits, Request, Response, Service, json_response, route
 
     async def chat(request: Request) -> Response:
         body = json.loads(await request.body())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core.stats import holm
+from noria.core.statistics.corrections import holm
 from noria.grounding.scoring import (
     DEFAULT,
     Marks,

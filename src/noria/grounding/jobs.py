@@ -23,7 +23,8 @@ from noria.core.config import Config
 from noria.core.errors import ConfigError, RunError
 from noria.core.files import inside, lock, write_atomic
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, run_folder, settled
+from noria.core.runs.outputs import check_run_folder, run_folder
+from noria.core.runs.run import Run, settled
 from noria.grounding.adversary import Blind
 from noria.grounding.audit import audit as run_audit
 from noria.grounding.audit import clean_subset

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.charts import Figure
-from noria.core.report import write_page
+from noria.core.pages.charts import Figure
+from noria.core.pages.report import write_page
 from noria.grounding.evaluation import BY_CATEGORY, BY_TRAIT, SUMMARY
 from noria.grounding.names import CATEGORIES, LETTERS, SHORT, TRAITS
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from noria.grounding.arms import Scale, run_adversary, run_annotations, run_leak, run_reader, run_world
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "claims", "prove"]
 
@@ -35,7 +35,7 @@ Worlds = list[dict[str, Any]]
 
 def prove(context: ProofContext) -> Evidence:
     """Make the worlds, ask the models, judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -90,7 +90,7 @@ def _gap(world: dict[str, Any], figure: str) -> float | None:
 
 def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
     """The claims on SynthOCEAN."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     def row(arm: str, figure: str) -> list[float | None]:
         return [value(world, arm, figure) for world in worlds]
@@ -251,7 +251,7 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
 
 def reader_claims(readers: Worlds) -> list[Claim]:
     """The claims on released records."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
     from noria.grounding.reading import ARMS
 
     found = []
@@ -291,7 +291,7 @@ def figures(worlds: Worlds) -> list[Figure]:
     """All arms' figures, and their categories."""
     import altair as alt
 
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
     from noria.grounding.names import CATEGORIES, SHORT
 
     rows = [[arm, *(_mean([value(w, arm, name) for w in worlds]) for name in SHOWN)] for arm in worlds[0]]
@@ -330,7 +330,7 @@ STATES = ("ok", "parse_failed", "refused", "error")
 
 def ladder_figures(ladder: dict[str, Any], readers: Worlds) -> list[Figure]:
     """The reference ladder on released records."""
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
     from noria.grounding.evaluation import BY_CATEGORY
     from noria.grounding.pages import percent
 

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core.stats import proportion_interval
+from noria.core.statistics.intervals import proportion_interval
 
 __all__ = [
     "DEFAULT",

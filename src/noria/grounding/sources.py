@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
-from noria.core.runs import read_config
+from noria.core.runs.run import read_config
 from noria.grounding.corpus import Corpus, Keys, load_corpus, load_keys
 from noria.grounding.evaluation import Scored, ScoreSettings, scored
 from noria.grounding.judge import Rubric, agreement_of, cases_of, judged_by

@@ -429,8 +429,8 @@ def summarise(chains: Tensor, weights: Tensor | None = None) -> ChainAcceptance:
     """The mean over all chains that are known to their last step.
 
     A chain cut short (the end of a text, a masked step) counts at no step, so that all A_j are of one set of chains.
-    For the interval of L, hand `accept_length(chains)` to `noria.core.stats.cluster_bootstrap_mean`, a text a
-    cluster.
+    For the interval of L, hand `accept_length(chains)` to
+    `noria.core.statistics.bootstrap.cluster_bootstrap_mean`, a text a cluster.
 
     Args:
         chains: [..., steps], of `unbiased_prefix_rates` or `factorised_prefix_rates`.

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 from noria.mtp.names import MAX_GAMMA, Rule
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from noria.core.proof import smollm2
+from noria.core.proofs.proof import smollm2
 from noria.mtp.names import LossName, Rule
 
 SmallHead = Literal["ce", "e2e_tv"]
@@ -117,7 +117,7 @@ def run_text(
     import torch
     from safetensors.torch import save_file
 
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.mtp.sampling import SamplingParams
     from noria.mtp.small import own_text, text_prompts
 
@@ -239,7 +239,7 @@ def run_pace(seed: int, steps: int) -> dict[str, Any]:
 
 def _run(trainers: dict[str, Any], steps: int, names: tuple[str, ...]) -> dict[str, Any]:
     """Advance all trainers in turn; their figures by arm."""
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
 
     logged: dict[str, dict[str, list[float | None]]] = {arm: {name: [] for name in names} for arm in trainers}
     for step in range(1, steps + 1):
@@ -255,7 +255,7 @@ def _policy(how: RLArm, seed: int, steps: int) -> Any:
     """A trainer of the small model on arithmetic."""
     import torch
 
-    from noria.core.lm import answer_of, arithmetic, small_lm
+    from noria.core.models.lm import answer_of, arithmetic, small_lm
     from noria.mtp.rl import PolicyTrainer, RLConfig
     from noria.mtp.small import small_head
 
@@ -288,8 +288,8 @@ def _policy(how: RLArm, seed: int, steps: int) -> Any:
 
 def _open(model: str) -> tuple[Any, Any]:
     """The model and its tokenizer."""
-    from noria.core.lm import small_lm
-    from noria.core.models import open_language_model
+    from noria.core.models.lm import small_lm
+    from noria.core.models.loading import open_language_model
 
     if model == "small":
         return small_lm()
@@ -303,7 +303,7 @@ def _questions(tokenizer: Any, number: int, *, seed: int) -> list[list[int]]:
 
     import torch
 
-    from noria.core.lm import arithmetic
+    from noria.core.models.lm import arithmetic
 
     names = sorted(name for name in sys.stdlib_module_names if not name.startswith("_"))
     generator = torch.Generator().manual_seed(seed)
@@ -327,7 +327,7 @@ def _train(
     policy: Any, head: Any, rows: Any, loss: LossName, s: Scale, *, steps: int, seed: int
 ) -> list[list[float]]:
     """Train a head in place; the acceptance of every step."""
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.mtp.config import TrainConfig
     from noria.mtp.trainer import HeadTrainer
 

@@ -28,7 +28,7 @@ from scipy import optimize, stats
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import holm
+from noria.core.statistics.corrections import holm
 from noria.mtp.sampling import SamplingParams, processed
 
 __all__ = ["AuditReport", "Check", "Engine", "Law", "Request", "Sampler", "audit"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from noria.core.bench import Benchmark, Row
+    from noria.core.proofs.bench import Benchmark, Row
 
 __all__ = ["benchmarks"]
 
@@ -32,7 +32,7 @@ def benchmarks(*, rounds: int = 8) -> Benchmark:
     """
     import torch
 
-    from noria.core.bench import Benchmark
+    from noria.core.proofs.bench import Benchmark
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # matrices this small are slower on two cores, for every side
@@ -52,7 +52,7 @@ def _against_generate(rounds: int) -> list[Row]:
     """The small model on text that it knows well, and on text that it does not: entropy 0.6 and 3.5 nats a token."""
     import torch
 
-    from noria.core.lm import small_lm
+    from noria.core.models.lm import small_lm
     from noria.mtp.decoder import Decoder, Request
     from noria.mtp.drafter import HeadDrafter
     from noria.mtp.small import small_head, text_prompts
@@ -88,7 +88,7 @@ def _against_use_mtp(rounds: int) -> list[Row]:
     import torch
     import transformers
 
-    from noria.core.models import quiet_loading
+    from noria.core.models.loading import quiet_loading
     from noria.mtp.checkpoint import load_head, save_with_head
     from noria.mtp.decoder import Decoder, Request
     from noria.mtp.drafter import HeadDrafter
@@ -169,7 +169,7 @@ def _against_economize(rounds: int) -> list[Row]:
     import torch
 
     from noria.core.errors import require
-    from noria.core.lm import small_lm
+    from noria.core.models.lm import small_lm
     from noria.mtp.decoder import Decoder, Request
     from noria.mtp.drafter import HeadDrafter
     from noria.mtp.small import small_head, text_prompts
@@ -231,7 +231,7 @@ def _loss(rounds: int) -> list[Row]:
     """Forward and backward of the TV loss from hidden states, at the vocabulary of Qwen's models."""
     import torch
 
-    from noria.core.bench import Row, alternate, peak_memory
+    from noria.core.proofs.bench import Row, alternate, peak_memory
     from noria.mtp.losses import loss_from_hidden
     from noria.mtp.reads import LMHead
 
@@ -277,7 +277,7 @@ def _throughput(
     *,
     goal: float,
 ) -> Row:
-    from noria.core.bench import Row, alternate
+    from noria.core.proofs.bench import Row, alternate
 
     timing = alternate(ours, theirs, rounds=rounds)
     speeds = [[tokens / seconds for seconds in side] for side in (timing.ours, timing.theirs)]

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import appearing, check_output, inside
-from noria.core.models import quiet_loading
+from noria.core.models.loading import quiet_loading
 from noria.mtp.heads import MTPHead
 from noria.mtp.layouts import PARTS, Layout, layers_in, layout_of
 

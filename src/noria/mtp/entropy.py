@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 from noria.mtp.acceptance import is_distribution
 
 __all__ = [

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DataError
-from noria.core.stats import Interval, cluster_bootstrap_mean
+from noria.core.statistics.bootstrap import cluster_bootstrap_mean
+from noria.core.statistics.intervals import Interval
 from noria.mtp.acceptance import (
     ChainAcceptance,
     accept_length,

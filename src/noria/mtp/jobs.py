@@ -19,15 +19,16 @@ from typing import Any
 
 import torch
 
-from noria.core.checkpoints import fingerprint
 from noria.core.errors import ConfigError
 from noria.core.files import output_path, write_atomic
-from noria.core.models import LanguageModel
-from noria.core.parallel import Parallel
+from noria.core.models.loading import LanguageModel
 from noria.core.progress import Progress, Task
-from noria.core.runs import Run, check_run_folder, is_run, save_settings, settled
-from noria.core.stats import Interval
-from noria.core.training import training
+from noria.core.runs.checkpoints import fingerprint
+from noria.core.runs.outputs import check_run_folder, is_run
+from noria.core.runs.run import Run, save_settings, settled
+from noria.core.statistics.intervals import Interval
+from noria.core.training.loop import training
+from noria.core.training.parallel import Parallel
 from noria.mtp.advice import RuleAdvice, Timing, advise_rule
 from noria.mtp.audit import AuditReport, Engine, Sampler
 from noria.mtp.audit import audit as run_audit

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from noria.core.errors import ConfigError, DataError
-from noria.core.stats import Interval, proportion_interval
+from noria.core.statistics.intervals import Interval, proportion_interval
 
 __all__ = ["Alarm", "DriftMonitor", "EntropyMonitor"]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from noria.core.checkpoints import fingerprint
 from noria.core.errors import CheckpointError, ModelError, RunError
-from noria.core.models import SMALL, LanguageModel, open_language_model
-from noria.core.runs import is_run, latest_checkpoint, read_config, whole_checkpoint
+from noria.core.models.loading import SMALL, LanguageModel, open_language_model
+from noria.core.runs.checkpoints import fingerprint
+from noria.core.runs.outputs import is_run
+from noria.core.runs.run import latest_checkpoint, read_config, whole_checkpoint
 from noria.mtp.checkpoint import has_head, load_head
 from noria.mtp.config import TrainConfig
 from noria.mtp.heads import MTPHead

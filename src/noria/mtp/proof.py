@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from noria.mtp.arms import ARMS, RL_ARMS, Scale, run_arm, run_pace, run_rl, run_text, run_warm, smollm2
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "claims", "prove"]
 
@@ -55,7 +55,7 @@ Table = dict[str, list[dict[str, Any]]]
 
 def prove(context: ProofContext) -> Evidence:
     """Write text, train and score all arms, and judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -170,7 +170,7 @@ def loss_a_nat(result: dict[str, Any], rule: str) -> float:
 
 def claims(table: Table) -> list[Claim]:
     """The claims whose arms are in `table`."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
     tv = table["e2e TV"]
@@ -280,7 +280,7 @@ def part(values: list[float], which: int) -> float:
 
 def rl_claims(trained: Table) -> list[Claim]:
     """The claims about heads in runs of reinforcement learning."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     def at(arm: str, which: int) -> list[float]:
         return [part(log["accept_length"], which) for log in trained[arm]]
@@ -342,7 +342,7 @@ def pace(log: dict[str, Any], parts: tuple[str, ...] = PARTS) -> float:
 
 def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:
     """The claims about time."""
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     return [
         Claim(
@@ -370,7 +370,7 @@ def figures(table: Table, start: str = "") -> list[Figure]:
     """Accept length of every head, and how it goes with entropy; titles begin with `start`."""
     import altair as alt
 
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     rows = []
     for arm, results in table.items():
@@ -421,7 +421,7 @@ def rl_figures(trained: Table, heads: Table) -> list[Figure]:
         trained: runs by arm.
         heads: scores of the heads at several temperatures, whose slopes split the change (Eq. 16).
     """
-    from noria.core.charts import Figure, lines
+    from noria.core.pages.charts import Figure, lines
     from noria.mtp.entropy import decompose
 
     figures = []
@@ -465,7 +465,7 @@ def rl_figures(trained: Table, heads: Table) -> list[Figure]:
 
 def pace_table(paced: list[dict[str, Any]]) -> Figure:
     """Where a step's time goes, with drafts and without."""
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     rows = [
         [arm, *(mean(pace(both[arm], (name,)) for both in paced) for name in PARTS)]

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from noria.core.config import Config
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
-from noria.core.runs import Run
+from noria.core.runs.run import Run
+from noria.core.training.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows
 from noria.mtp.decoder import Completion, Decoder, Request, served_counts

@@ -10,7 +10,7 @@ from typing import Any
 
 from noria.core.errors import DataError
 from noria.core.records import Record, json_record, lines, read_records
-from noria.core.stats import Interval
+from noria.core.statistics.intervals import Interval
 from noria.mtp.entropy import Decomposition, Regression, decompose, regress
 
 __all__ = ["RLLog", "Verdict", "judge", "read_rl_log"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from noria.core.config import load_config
-from noria.core.runs import named_run
+from noria.core.runs.outputs import named_run
 from noria.mtp.config import TrainConfig
 
 __all__ = ["resolve"]

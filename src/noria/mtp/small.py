@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from noria.core.lm import arithmetic, python_sources, small_lm
+from noria.core.models.lm import arithmetic, python_sources, small_lm
 from noria.mtp.checkpoint import head_tensors, load_head
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows
@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
 
 def small_head(backbone: Any, name: SmallHead = "e2e_tv") -> MTPHead:
-    """A trained head of :func:`noria.core.lm.small_lm`.
+    """A trained head of :func:`noria.core.models.lm.small_lm`.
 
     Args:
         backbone: the small model.

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.parallel import Parallel
-from noria.core.runs import Run
+from noria.core.runs.run import Run
+from noria.core.training.parallel import Parallel
 from noria.mtp.acceptance import accept_length
 from noria.mtp.chain import align
 from noria.mtp.config import TrainConfig

@@ -51,7 +51,7 @@ def run_record(number: int, path: str) -> dict[str, Any]:
     """
     import asyncio
 
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.routing.record import record
     from noria.routing.solvers import real_pool
     from noria.routing.tasks import questions
@@ -86,7 +86,7 @@ def run_gradients(
     import numpy as np
     import torch
 
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.routing.calibration import preset
     from noria.routing.calibrator import Calibrator
     from noria.routing.features import TextFeatures
@@ -205,7 +205,7 @@ def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict
     """
     import torch
 
-    from noria.core.jobs import report
+    from noria.core.runs.workers import report
     from noria.routing.config import NetworkTraining
     from noria.routing.imports import import_table
     from noria.routing.learn import NetworkTrainer

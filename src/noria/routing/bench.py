@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from noria.core.bench import Benchmark, Row, alternate
 from noria.core.progress import Progress
+from noria.core.proofs.bench import Benchmark, Row, alternate
 from noria.routing.calibration import calibrate, preset
 from noria.routing.components import Component
 from noria.routing.metrics import aiq
@@ -122,8 +122,8 @@ def _calibration(rounds: int, shown: Progress) -> Row:
 
 def _share_of_a_step(rounds: int, shown: Progress) -> Row:
     """Against a hundredth of a training step of the small language model on as many rows."""
-    from noria.core.lm import small_lm
-    from noria.core.rl import policy_loss
+    from noria.core.models.lm import small_lm
+    from noria.core.training.rl import policy_loss
 
     rows, length = 64, 96
     rewards, group, dataset = batch(rows)
@@ -247,7 +247,7 @@ _FRONT = """
 import sys
 import numpy as np
 from noria.core.chat import ChatServer
-from noria.core.hosting import serve
+from noria.core.service.hosting import serve
 from noria.routing.pool import Member, PoolConfig, open_pool
 from noria.routing.routers import BestSingle
 from noria.routing.serve import routing_service

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from noria.core.config import Config
 from noria.core.errors import CheckpointError, ConfigError
-from noria.core.rl import Scale, group_moments, group_numbers
+from noria.core.training.rl import Scale, group_moments, group_numbers
 from noria.routing.components import FORM_ANSWER_COST, Component, eligible, order
 
 __all__ = [

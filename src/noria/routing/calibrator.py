@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import CheckpointError
-from noria.core.rl import group_numbers
+from noria.core.training.rl import group_numbers
 from noria.routing.calibration import Calibrated, CalibrationConfig, CalibrationState, calibrate
 
 if TYPE_CHECKING:
-    from noria.core.trl import Advantages, RewardBatch
+    from noria.core.training.trl import Advantages, RewardBatch
 
 __all__ = ["Calibrator", "diagnosis"]
 
 
 class Calibrator:
-    """Calibrates batch after batch, and is an advantage function of `noria.core.trl`.
+    """Calibrates batch after batch, and is an advantage function of `noria.core.training.trl`.
 
     Args:
         config: how.
@@ -62,7 +62,7 @@ class Calibrator:
 
     def __call__(self, batch: RewardBatch) -> Advantages:
         """Advantages of a batch of TRL's; the reward functions' names are the components'."""
-        from noria.core.trl import Advantages
+        from noria.core.training.trl import Advantages
 
         done = self.calibrate(
             batch.rewards, batch.group, batch.dataset, names=batch.names, update=batch.training

@@ -20,8 +20,9 @@ import numpy as np
 from noria.core.errors import ConfigError, require
 from noria.core.files import output_path, write_atomic
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, save_settings, settled
-from noria.core.training import training
+from noria.core.runs.outputs import check_run_folder
+from noria.core.runs.run import Run, save_settings, settled
+from noria.core.training.loop import training
 from noria.routing.config import NetworkTraining
 from noria.routing.imports import import_table
 from noria.routing.learn import NetworkTrainer

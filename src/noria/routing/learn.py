@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from noria.core.checkpoints import optimizer_tensors, restore_optimizer
 from noria.core.errors import CheckpointError, DataError, DivergenceError
-from noria.core.runs import Run
+from noria.core.runs.checkpoints import optimizer_tensors, restore_optimizer
+from noria.core.runs.run import Run
 from noria.routing.calibrator import Calibrator, diagnosis
 from noria.routing.config import NetworkTraining
 from noria.routing.features import TextFeatures

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices, Usage
-from noria.core.models import LanguageModel
+from noria.core.models.loading import LanguageModel
 from noria.routing.together import Together
 
 __all__ = ["LocalChat"]

@@ -335,7 +335,7 @@ def open_pool(
                 server = server.model_copy(update={"in_flight": in_flight})
             models[member.name] = ChatClient(server, cache=kept, budget=limit)
         else:
-            from noria.core.models import open_language_model
+            from noria.core.models.loading import open_language_model
             from noria.routing.local import LocalChat
 
             assert member.local is not None

@@ -20,8 +20,8 @@ from noria.routing.arms import CONDITIONS, ENTROPY, ESTIMATORS, run_gradients, r
 from noria.routing.writer_arms import run_school, run_writer
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.proof import Claim, Evidence, ProofContext
+    from noria.core.pages.charts import Figure
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 __all__ = ["SCALES", "Scale", "claims", "prove"]
 
@@ -101,7 +101,7 @@ Results = dict[str, list[dict[str, Any]]]
 
 def prove(context: ProofContext) -> Evidence:
     """Record, measure, train, and judge the claims."""
-    from noria.core.proof import Evidence, versions
+    from noria.core.proofs.proof import Evidence, versions
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
@@ -198,7 +198,7 @@ def claims(
 
 
 def _gradient_claims(name: str, results: list[dict[str, Any]]) -> list[Claim]:
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     def arms(condition: str, what: str) -> dict[str, list[float]]:
         return {e: [float(r[condition][e][what]) for r in results] for e in results[0][condition]}
@@ -267,7 +267,7 @@ PARITY = 0.02
 
 
 def _training_claims(name: str, arms: Results) -> list[Claim]:
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     short = SHORT[name]
     ends = {arm: [float(r["macro"]) for r in results] for arm, results in arms.items()}
@@ -299,7 +299,7 @@ def _training_claims(name: str, arms: Results) -> list[Claim]:
 
 
 def _writer_claims(written: Results) -> list[Claim]:
-    from noria.core.proof import Claim
+    from noria.core.proofs.proof import Claim
 
     def arms(key: str) -> dict[str, list[float]]:
         return {arm: [float(r[key]) for r in results] for arm, results in written.items()}
@@ -364,7 +364,7 @@ def figures(
     table_file: str,
 ) -> list[Figure]:
     """The grid of estimators, the pool, and the trainings."""
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
 
     found = [_pool(table_file)]
     for name, results in gradients.items():
@@ -457,7 +457,7 @@ def figures(
 def _pool(table_file: str) -> Figure:
     import numpy as np
 
-    from noria.core.charts import Figure
+    from noria.core.pages.charts import Figure
     from noria.routing.table import read_table
 
     table = read_table(Path(table_file))
@@ -480,7 +480,7 @@ def _pool(table_file: str) -> Figure:
 
 
 def _curves(title: str, arms: Mapping[str, list[list[float]]]) -> Figure:
-    from noria.core.charts import Figure, lines
+    from noria.core.pages.charts import Figure, lines
 
     points = [
         {"name": arm, "% of training": 100 * n / max(1, len(columns) - 1), "value": _mean(list(column))}

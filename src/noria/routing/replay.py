@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noria.core.rl import policy_loss
+from noria.core.training.rl import policy_loss
 from noria.routing.answers import Thrift
 from noria.routing.table import Table
 

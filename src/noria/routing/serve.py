@@ -6,7 +6,7 @@
 
 A backend that fails before its first word is followed by the next in the router's ranking, and is left out for a while
 when it fails again and again. What breaks later cannot be taken back: the stream ends with an error event, without
-[DONE]. Routes, errors, limits, health and metrics are those of `noria.core.serving`.
+[DONE]. Routes, errors, limits, health and metrics are those of `noria.core.service.serving`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from noria.core.chat import (
     Usage,
 )
 from noria.core.errors import DataError, needing
-from noria.core.serving import HttpError, Limits, Request, Response, Service, json_response, route
+from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
 from noria.routing.pool import Pool
 from noria.routing.routers import Decision, Router
 from noria.routing.table import Route

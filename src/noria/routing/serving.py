@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from noria.core.hosting import read_token, serve
+from noria.core.service.hosting import read_token, serve
 from noria.routing.jobs import open_router
 from noria.routing.pool import Pool, PoolConfig, open_pool
 from noria.routing.routers import Fixed, Router

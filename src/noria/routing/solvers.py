@@ -19,7 +19,7 @@ import numpy as np
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Outcome, Prices, Usage
 from noria.core.errors import require
-from noria.core.models import SMALL, open_language_model
+from noria.core.models.loading import SMALL, open_language_model
 from noria.routing.local import LocalChat
 from noria.routing.pool import Pool, Strategy
 from noria.routing.table import Question, Route

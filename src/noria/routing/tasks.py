@@ -4,7 +4,7 @@ digits      scikit-learn's images of handwritten digits, as 64 numbers; which di
 cells       its breast-cancer measurements, 30 numbers; benign or malignant?
 modules     a sentence of the standard library's own documentation; of which module?
 functions   the same, with the function's name hidden; which of four functions?
-arithmetic  sums and products of `noria.core.lm`
+arithmetic  sums and products of `noria.core.models.lm`
 letters     reasoning-gym: how often does a letter stand in a passage?
 divisors    reasoning-gym: the greatest common divisor
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from noria.core.errors import DataError, require
-from noria.core.lm import arithmetic
+from noria.core.models.lm import arithmetic
 from noria.routing.table import Question
 
 __all__ = ["TASKS", "questions"]

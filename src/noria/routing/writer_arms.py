@@ -41,8 +41,8 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
     import torch
     from torch import nn
 
-    from noria.core.jobs import report
-    from noria.core.lm import save_lm, small_config, train_tokenizer
+    from noria.core.models.lm import save_lm, small_config, train_tokenizer
+    from noria.core.runs.workers import report
     from noria.routing.imports import import_table
 
     torch.set_num_threads(1)
@@ -128,9 +128,9 @@ def run_writer(
     import torch
     import transformers
 
-    from noria.core.jobs import report
-    from noria.core.lm import load_lm
-    from noria.core.models import quiet_loading
+    from noria.core.models.lm import load_lm
+    from noria.core.models.loading import quiet_loading
+    from noria.core.runs.workers import report
     from noria.routing.answers import Thrift
     from noria.routing.config import WriterTraining
     from noria.routing.environment import Environment, Limits

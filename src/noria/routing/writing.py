@@ -15,12 +15,13 @@ import numpy as np
 
 from noria.core.chat import Answer as AnswerOutcome
 from noria.core.chat import ChatRequest, Failure, Outcome, Usage
-from noria.core.checkpoints import fingerprint
 from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, needing, require
-from noria.core.models import open_language_model, quiet_loading, save_language_model
+from noria.core.models.loading import open_language_model, quiet_loading, save_language_model
 from noria.core.progress import Progress
-from noria.core.runs import Run, check_run_folder, save_settings, settled
+from noria.core.runs.checkpoints import fingerprint
+from noria.core.runs.outputs import check_run_folder
+from noria.core.runs.run import Run, save_settings, settled
 from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
 from noria.routing.environment import Environment, Limits

@@ -1,7 +1,7 @@
 """Credit of tokens in TRL's GRPO, through the bridge of the core.
 
 ```python
-from noria.core.trl import ComponentGRPOTrainer
+from noria.core.training.trl import ComponentGRPOTrainer
 from noria.credit.config import named_credit
 from noria.credit.integrations.trl import RolloutCredit
 
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noria.core.trl import TokenBatch
+from noria.core.training.trl import TokenBatch
 from noria.credit.answers import Finder, finder
 from noria.credit.config import CreditConfig
 from noria.credit.credit import Scored, TokenCredit, join

@@ -23,7 +23,7 @@ with needing("trl"):
     from datasets import Dataset
     from trl import GRPOConfig
 
-    from noria.core.trl import ComponentGRPOTrainer, TokenBatch
+    from noria.core.training.trl import ComponentGRPOTrainer, TokenBatch
 
 __all__ = ["PlayedRollouts", "router_trainer"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
-from noria.core.flow import SigmaContract
+from noria.core.models.flow import SigmaContract
 from noria.distill.adapters import Condition
 
 __all__ = ["ATTENTION", "EmbeddingCache", "PipelineAdapter", "network_dtype"]

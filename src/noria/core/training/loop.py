@@ -9,7 +9,7 @@ from typing import Protocol
 
 from noria.core.errors import DivergenceError
 from noria.core.progress import Progress, Task
-from noria.core.runs import Run, checkpoints, whole_checkpoint
+from noria.core.runs.run import Run, checkpoints, whole_checkpoint
 
 __all__ = ["PageWriter", "training"]
 

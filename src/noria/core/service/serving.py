@@ -8,7 +8,7 @@ one JSON object of the shape that OpenAI's clients read:
 {"error": {"message": "...", "type": "invalid_request_error", "code": "too_large", "param": null}, "request_id": "..."}
 ```
 
-`/health`, `/ready` and `/metrics` are there by themselves. `noria.core.hosting` runs a service in a process.
+`/health`, `/ready` and `/metrics` are there by themselves. `noria.core.service.hosting` runs a service in a process.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ class Service:
         access_log: one line for each request, without query, headers or body.
 
     Attributes:
-        private: reading needs the token, too. `noria.core.hosting` sets it beyond loopback.
+        private: reading needs the token, too. `noria.core.service.hosting` sets it beyond loopback.
         draining: it is about to stop.
         failure: what the context `around` raised.
     """

@@ -1,80 +1,16 @@
-"""Effects and their intervals: pure functions of numbers and of a generator that is passed in.
-
-A value that is NaN is missing. It is left out, never counted as zero, and `Interval.n` says how many were there; an
-interval that cannot be had (one seed, no data) is NaN, never a guess.
-"""
+"""Bootstrap intervals of means and ratios, by unit or by cluster. Missing values (NaN) are left out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noria.core.statistics.intervals import Interval
+
 _BLOCK = 1 << 22  # numbers held at once while resampling
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate `effect` from `n` independent observations, and the interval [low, high] of confidence `level`."""
-
-    effect: float
-    low: float
-    high: float
-    n: int
-    level: float = 0.95
-
-
-def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95) -> Interval:
-    """The mean of ours − theirs over pairs (the same seed on both sides), with Student's t interval.
-
-    mean(d) ± t_{n−1}((1+level)/2) · sd(d)/√n. Exact for normal differences, whatever the pairs have in common.
-
-    Args:
-        ours: [n] one value a pair.
-        theirs: [n] in the same order. A pair with a NaN on either side is left out.
-        level: confidence, in (0, 1).
-
-    Returns:
-        The interval; its ends are NaN when fewer than two pairs are left.
-    """
-    a, b = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"pairs need two lists of one length, got shapes {a.shape} and {b.shape}")
-    difference = (a - b)[~(np.isnan(a) | np.isnan(b))]
-    n = len(difference)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0, level)
-    mean = float(difference.mean())
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1, level)
-    half = _t_quantile(n - 1, level) * float(difference.std(ddof=1)) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, level)
-
-
-def proportion_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """A proportion with Wilson's score interval: inside [0, 1], and honest at 0 and at 1.
-
-    Args:
-        successes: how many of the trials, 0 … trials.
-        trials: how many counted; what had no verdict is not among them.
-        level: confidence, in (0, 1).
-    """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes of {trials} trials")
-    if trials == 0:
-        return Interval(math.nan, math.nan, math.nan, 0, level)
-    z = _normal_quantile(level)
-    p = successes / trials
-    scale = 1 + z * z / trials
-    centre = (p + z * z / (2 * trials)) / scale
-    half = z / scale * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    # At 0 and at 1 the end is exactly there; the formula only rounds to it.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == trials else centre + half
-    return Interval(p, low, high, trials, level)
 
 
 def bootstrap_mean(
@@ -183,25 +119,6 @@ def bootstrap_ratios(
     return found
 
 
-def holm(p_values: Sequence[float | None], *, looks: int = 1) -> list[float | None]:
-    """P values that hold for all tests at once: the chance of any false finding stays below the level.
-
-    Holm's step-down, max over the smaller ones of min(1, (m − rank) p); for several looks, times their number
-    (Bonferroni). It holds whatever the tests have in common.
-
-    Args:
-        p_values: one a test; None is no test, stays None, and costs the others nothing.
-        looks: how often the tests are made.
-    """
-    order = sorted((p, n) for n, p in enumerate(p_values) if p is not None)
-    found: list[float | None] = [None] * len(p_values)
-    most = 0.0
-    for place, (p, n) in enumerate(order):
-        most = max(most, min(1.0, p * (len(order) - place) * looks))
-        found[n] = most
-    return found
-
-
 def _bootstrap(
     sums: NDArray[np.float64],
     sizes: NDArray[np.float64],
@@ -223,15 +140,3 @@ def _bootstrap(
         means[start : start + block] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(effect, float(low), float(high), units, level)
-
-
-def _t_quantile(degrees: int, level: float) -> float:
-    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
-
-    return float(stdtrit(degrees, (1 + level) / 2))
-
-
-def _normal_quantile(level: float) -> float:
-    from scipy.special import ndtri
-
-    return float(ndtri((1 + level) / 2))

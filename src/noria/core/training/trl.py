@@ -20,7 +20,7 @@ from torch import Tensor
 
 from noria.core.errors import CheckpointError, ConfigError, needing
 from noria.core.files import write_atomic
-from noria.core.rl import credited
+from noria.core.training.rl import credited
 
 with needing("trl"):
     from accelerate.utils import gather_object
@@ -107,7 +107,7 @@ class TokenBatch:
 
 
 TokenCredit = Callable[[TokenBatch], Tensor]
-"""Credit [rows, tokens] or [rows, tokens, components], as of `noria.core.rl.credited`."""
+"""Credit [rows, tokens] or [rows, tokens, components], as of `noria.core.training.rl.credited`."""
 
 _STATE = "advantages.json"
 

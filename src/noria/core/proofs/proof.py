@@ -1,4 +1,4 @@
-"""A paper's claim, the arms that test it, and the verdict: the vocabulary of a proof, which `core.proving` runs.
+"""A paper's claim, the arms that test it, and the verdict: the vocabulary of a proof, which `core.proofs.proving` runs.
 
 A proof fixes its seeds before it runs, gives every arm the same data and budget, prints the interval beside
 the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so a
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from noria.core.errors import DataError
-from noria.core.jobs import map_jobs
 from noria.core.progress import Progress
+from noria.core.runs.workers import map_jobs
 
 if TYPE_CHECKING:
-    from noria.core.charts import Figure
-    from noria.core.stats import Interval
+    from noria.core.pages.charts import Figure
+    from noria.core.statistics.intervals import Interval
 
 __all__ = ["Claim", "Evidence", "ProofContext", "smollm2", "versions"]
 
@@ -70,7 +70,7 @@ class Claim:
         Raises:
             DataError: an arm is missing, or the two arms do not have the same seeds.
         """
-        from noria.core.stats import paired_difference
+        from noria.core.statistics.intervals import paired_difference
 
         for arm in (self.subject, self.baseline):
             if arm not in self.arms:
@@ -176,6 +176,7 @@ class ProofContext:
         progress: where to report.
         given: what a user has and the project may not ship, by name: `{"annotations": folder}`.
         seconds_before: what jobs remembered from earlier runs took, spread over the workers; counted by :meth:`map`.
+        package: the package below `noria` whose code the numbers depend on; the system's by default.
     """
 
     system: str
@@ -187,6 +188,7 @@ class ProofContext:
     progress: Progress
     given: Mapping[str, Path] = field(default_factory=dict)
     seconds_before: float = 0.0
+    package: str = ""
 
     def map(
         self, function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], *, label: str
@@ -197,7 +199,7 @@ class ProofContext:
         with and the state of what was given, so a job that was finished before is not run again.
 
         Args:
-            function: a module's top-level function; inside it `noria.core.jobs.report` shows how far it is.
+            function: a module's top-level function; inside it `noria.core.runs.workers.report` shows how far it is.
             jobs: arguments by the name that is shown.
             label: what the jobs are, for the progress line.
 
@@ -210,7 +212,7 @@ class ProofContext:
             folder=self.folder / "jobs",
             progress=self.progress,
             workers=self.workers,
-            version=_code(self.system) + _state(self.given),
+            version=_code(self.package or self.system) + _state(self.given),
             label=label,
         )
         self.seconds_before += sum(job.seconds for job in finished if job.remembered) / max(1, self.workers)
@@ -233,14 +235,16 @@ def versions(*packages: str) -> dict[str, str]:
 
 def _code(system: str) -> str:
     """A digest of what a measured number depends on: the system's modules, but those that present, and the assets."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parents[2]
     home = package / system
-    shared = [package / "core" / name for name in ("flow.py", "lm.py", "rl.py", "trl.py")]
+    rooms = [package / "core" / room for room in ("models", "training", "statistics")]
+    shared = [path for room in rooms for path in sorted(room.glob("*.py"))]
     assets = [*sorted(home.glob("assets/**/*")), *sorted((package / "core" / "assets").glob("**/*"))]
     modules = [path for path in (*sorted(home.glob("**/*.py")), *assets, *shared) if path.is_file()]
     digest = hashlib.sha256()
     for module in modules:
-        if module.name not in ("proof.py", "cli.py", "bench.py", "__init__.py"):
+        parts = module.relative_to(package).parts
+        if "verbs" not in parts and module.name not in ("claims.py", "bench.py", "__init__.py"):
             digest.update(module.name.encode() + b"\0" + module.read_bytes())
     return digest.hexdigest()
 

@@ -14,16 +14,17 @@ from typing import Literal
 
 from noria.core.errors import needing
 from noria.core.files import disk_errors, lock, write_atomic
-from noria.core.jobs import default_workers
 from noria.core.progress import Progress, duration
-from noria.core.proof import Claim, Evidence, ProofContext
-from noria.core.report import write_report
+from noria.core.proofs.catalogue import ProofEntry
+from noria.core.proofs.proof import Claim, Evidence, ProofContext
+from noria.core.proofs.report import write_report
+from noria.core.runs.workers import default_workers
 
-__all__ = ["Proven", "prove"]
+__all__ = ["ProofResult", "prove"]
 
 
 @dataclass(frozen=True)
-class Proven:
+class ProofResult:
     """What a run of proofs left: the evidence and the two files."""
 
     evidences: list[Evidence]
@@ -61,7 +62,7 @@ def _effect_in_words(claim: Claim) -> str:
 
 
 def prove(
-    systems: Sequence[str],
+    systems: Sequence[ProofEntry],
     *,
     scale: Literal["quick", "full"] = "quick",
     seeds: list[int] | None = None,
@@ -70,38 +71,48 @@ def prove(
     workers: int | None = None,
     progress: Progress | None = None,
     given: Mapping[str, Path] | None = None,
-) -> Proven:
+) -> ProofResult:
     """Run the proofs of `systems` and write `report.html` and `evidence.json`.
 
     Args:
-        systems: names; each has a module `noria.<name>.proof` with `prove(context) -> Evidence`.
+        systems: what to prove, in order; see :mod:`noria.core.proofs.catalogue`.
         scale: `quick` or `full`.
         seeds: for every system; None leaves them to each.
         out: the folder, `runs/prove/<scale>` by default. Run again on it, finished work is not done again.
         data: public data sets.
         workers: processes; one a core by default.
         progress: where to report; stderr by default.
-        given: what a user has and the project may not ship, by name.
+        given: inputs that only a user can supply, by name; a proof sees those that it declares.
 
     Raises:
         RunError: another process is writing `out`.
     """
-    command = ["noria prove", *systems, f"--{scale}"]
+    command = ["noria prove", *(entry.name for entry in systems), f"--{scale}"]
     command += [] if seeds is None else [f"--seeds {len(seeds)}"]
     command += [] if out is None else [f"--out {shlex.quote(str(out))}"]
     command += [f"--{name} {shlex.quote(str(path))}" for name, path in (given or {}).items()]
     out = out or Path("runs") / "prove" / scale
     evidences = []
     with lock(out), progress or Progress() as shown:
-        for name in systems:
+        for entry in systems:
+            name, package = entry.name, entry.module.split(".")[1]
             shown.say(f"{name}: {scale} proof")
+            inputs = {key: path for key, path in (given or {}).items() if key in entry.inputs}
             context = ProofContext(
-                name, scale, seeds, out / name, data, workers or default_workers(), shown, given or {}
+                name,
+                scale,
+                seeds,
+                out / name,
+                data,
+                workers or default_workers(),
+                shown,
+                inputs,
+                package=package,
             )
             with disk_errors(context.folder):
                 context.folder.mkdir(parents=True, exist_ok=True)
             with needing("proof"):
-                evidence = importlib.import_module(f"noria.{name}.proof").prove(context)
+                evidence = importlib.import_module(entry.module).prove(context)
             # A proof that took an hour did not take a second because it was killed and finished from what it kept.
             evidences.append(replace(evidence, seconds=evidence.seconds + context.seconds_before))
             # Written after each system, so that an interrupted run shows what it has.
@@ -114,7 +125,7 @@ def prove(
                 intro=_intro(scale),
                 rerun=" ".join(command),
             )
-    return Proven(evidences, out / "report.html", out / "evidence.json")
+    return ProofResult(evidences, out / "report.html", out / "evidence.json")
 
 
 def _intro(scale: str) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,13 @@ def open_language_model(
         MissingExtra: a package that its format needs is absent.
     """
     transformers = require("transformers", "mtp")
-    files = _files(name, allow_download)
+    found = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    folder = files
+    folder = found
     quiet = contextlib.ExitStack()
-    if files.suffix == ".gguf":
+    if found.suffix == ".gguf":
         require("gguf", "gguf")
-        folder, options["gguf_file"] = files.parent, files.name
+        folder, options["gguf_file"] = found.parent, found.name
         quiet.enter_context(_no_bar_of_gguf())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _know_mimo()
@@ -86,7 +87,7 @@ def open_language_model(
             mend="give the model its own tokenizer",
         )
     goal = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(name, model.to(goal).eval(), tokenizer, files, len(tokenizer))
+    return LanguageModel(name, model.to(goal).eval(), tokenizer, found, len(tokenizer))
 
 
 def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -147,7 +148,7 @@ def _know_mimo() -> None:
 
 def _files(name: str, allow_download: bool) -> Path:
     if name == SMALL:
-        return Path(__file__).parent / "assets" / "lm"
+        return Path(str(files("noria.core"))) / "assets" / "lm"
     path = Path(name).expanduser()
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
         return path

@@ -1,7 +1,7 @@
 """Figures for a report: charts in one theme, tables, pictures, and grids of sample images.
 
 A `Figure` is plain data: it pickles, it goes through JSON (`Figure(**json.loads(json.dumps(asdict(figure))))`), and it
-draws itself nowhere. `noria.core.report` puts figures on a page.
+draws itself nowhere. `noria.core.pages.report` puts figures on a page.
 """
 
 from __future__ import annotations

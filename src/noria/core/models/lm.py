@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import DataError, ModelError, require
-from noria.core.models import quiet_loading
+from noria.core.models.loading import quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
@@ -277,10 +278,10 @@ def load_lm(
 def small_lm(*, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """The trained model of 3 million parameters that ships with the package, and its tokenizer.
 
-    `python -m noria.core.lm FOLDER` trains it anew, about half an hour on two cores: 3.36 nats a token on
+    `python -m noria.core.models.lm FOLDER` trains it anew, about half an hour on two cores: 3.36 nats a token on
     held-out code and 0.50 on held-out arithmetic.
     """
-    return load_lm(Path(__file__).parent / "assets" / "lm", dtype=dtype)
+    return load_lm(Path(str(files("noria.core"))) / "assets" / "lm", dtype=dtype)
 
 
 def build_small_lm(

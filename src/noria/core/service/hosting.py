@@ -24,7 +24,7 @@ from types import FrameType
 from typing import IO
 
 from noria.core.errors import ConfigError, RunError, needing
-from noria.core.serving import HttpError, Service
+from noria.core.service.serving import HttpError, Service
 
 with needing("serve"):
     import prometheus_client

@@ -1,0 +1,1 @@
+"""Charts in one theme, and self-contained HTML pages."""

@@ -1,0 +1,1 @@
+"""Run folders: settings, metrics, checkpoints, exact resume; work spread over processes."""

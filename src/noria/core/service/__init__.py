@@ -1,0 +1,1 @@
+"""HTTP services: routes behind one guard, and the process they run in."""

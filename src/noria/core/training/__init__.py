@@ -1,0 +1,1 @@
+"""What trainings share: advantages and losses, the loop, processes, the bridge to TRL."""
