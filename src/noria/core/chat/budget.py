@@ -56,7 +56,7 @@ class Budget:
 
 
 def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
-    """Of a request: a token for three bytes of its words, `MEDIA_TOKENS` for each other part, its longest answer.
+    """Estimate a request's tokens: one for three bytes of its words, `MEDIA_TOKENS` for each other part, its longest answer.
 
     Raises:
         ConfigError: a price is missing.

@@ -241,8 +241,8 @@ def series(
     """The points of :func:`lines` out of a run's log: one for every figure of `names` that a row has.
 
     Args:
-        rows: of the log, each with its `step`.
-        names: of figures, and what each is called on the chart.
+        rows: lines of the log, each with its `step`.
+        names: figures of the log, and the name of each on the chart.
         x: what the step is called.
     """
     return [
@@ -268,7 +268,7 @@ def lines(
         points: {x, `value`, `name`} each.
         y: title of the values' axis, which need not begin at 0.
         x: the field along which lines run.
-        legend: its title.
+        legend: title of the legend.
         marks: whether every point is marked.
         height: pixels.
     """

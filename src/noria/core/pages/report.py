@@ -64,7 +64,7 @@ def write_run_report(
         folder: the run's.
         system: whose run it is.
         title: before the folder's name.
-        sections: as of `write_page`.
+        sections: sections, as `write_page` takes them.
         intro: what was run on what.
         stopped: why it ended early, if it did.
 

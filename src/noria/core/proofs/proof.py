@@ -167,7 +167,7 @@ class ProofContext:
     """What a system's `prove` is given.
 
     Attributes:
-        system: its name.
+        system: name of the proof.
         scale: `quick` or `full`.
         seeds: fixed before the run; None leaves them to the system.
         folder: where it may keep files of its own.

@@ -23,9 +23,9 @@ class TrainState:
 
     Args:
         parameters: trained weights by name.
-        optimizer: their optimizer.
+        optimizer: the optimizer of these weights.
         prefix: name of the network in the checkpoint, such as `policy`; weights are stored as `policy.NAME`.
-        scheduler: of the learning rate, if there is one.
+        scheduler: scheduler of the learning rate, if there is one.
         random: whether resuming restores the global random states. A training that draws from generators seeded by
             its step needs none.
     """
