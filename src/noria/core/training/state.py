@@ -88,6 +88,9 @@ class TrainState:
         restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])
+            # A scheduler's state does not hold the rates that it has set on the optimizer.
+            for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
         if self.random:
             restore_rng(checkpoint)
         self.step = int(checkpoint.state["step"])
