@@ -253,6 +253,17 @@ def series(
     ]
 
 
+def curves(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Mapping[str, str]]) -> list[Figure]:
+    """Charts of a run's log, one for each group that has points.
+
+    Args:
+        rows: lines of the log, each with its `step`.
+        groups: by title of the chart, the figures of the log and the name of each in the legend.
+    """
+    drawn = {title: series(rows, names) for title, names in groups.items()}
+    return [Figure.chart(title, lines(points)) for title, points in drawn.items() if points]
+
+
 def lines(
     points: Sequence[Mapping[str, Any]],
     *,
