@@ -24,6 +24,7 @@ __all__ = [
     "PALETTE",
     "Figure",
     "Piece",
+    "curves",
     "image_grid",
     "lines",
     "missing",

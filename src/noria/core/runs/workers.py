@@ -57,7 +57,8 @@ def map_jobs(
     """Call `function(*arguments)` for each `{name: arguments}`.
 
     Args:
-        function: a function at a module's top level; returns JSON values. Inside it, `report(step, total, note)` shows progress.
+        function: a module's top-level function; returns JSON values. Inside it, `report(step, total, note)` shows
+            progress.
         jobs: JSON arguments by a name for people. The name is no part of what is remembered, the arguments are.
         folder: where results are remembered, one file each.
         progress: where the batch reports.
