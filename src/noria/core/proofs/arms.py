@@ -36,8 +36,8 @@ class Arm:
         tries: number of settings that were tried; 0 for an arm without a free setting.
         tuning_seeds: seeds that the settings were chosen on.
         settings: the settings chosen.
-        published: whether the settings are those of a publication and are meant to be: such an arm stands beside a tuned
-            one, and its tries are not compared.
+        published: whether the settings are a publication's on purpose: such an arm stands beside a tuned one, and its
+            tries are not compared.
     """
 
     name: str
