@@ -2,7 +2,8 @@
 
 Items of one leakage group (the same picture, a near duplicate, one user) are not independent, so the interval is over
 groups: with gᵢ the summed gain of group i and mᵢ its items, Δ̂ = Σ gᵢ / Σ mᵢ and
-s² = n/(n − 1) Σ (gᵢ − Δ̂ mᵢ)² / (Σ mᵢ)², Student's t with n − 1 degrees of freedom. A rule that lacks evidence blocks; it never passes because nothing was seen.
+s² = n/(n − 1) Σ (gᵢ − Δ̂ mᵢ)² / (Σ mᵢ)², Student's t with n − 1 degrees of freedom. A rule that lacks evidence blocks; it never passes because
+nothing was seen.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class PairedScores:
     @property
     def gains(self) -> NDArray[np.float64]:
         """[items] candidate less parent; NaN where either is missing."""
-        return np.asarray(self.candidate, dtype=float) - np.asarray(self.parent, dtype=float)
+        gains: NDArray[np.float64] = np.subtract(self.candidate, self.parent, dtype=np.float64)
+        return gains
 
     @property
     def missing(self) -> float:
