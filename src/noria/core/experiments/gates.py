@@ -1,9 +1,12 @@
 """May this candidate replace its parent? A gate compares both on the same items and leaves a receipt that can be read.
 
 Items of one leakage group (the same picture, a near duplicate, one user) are not independent, so the interval is over
-groups: with gᵢ the summed gain of group i and mᵢ its items, Δ̂ = Σ gᵢ / Σ mᵢ and
-s² = n/(n − 1) Σ (gᵢ − Δ̂ mᵢ)² / (Σ mᵢ)², Student's t with n − 1 degrees of freedom. A rule that lacks evidence blocks; it never passes because
-nothing was seen.
+groups: with gᵢ the summed gain of group i and mᵢ its items,
+
+    Δ̂ = Σ gᵢ / Σ mᵢ        s² = n/(n − 1) Σ (gᵢ − Δ̂ mᵢ)² / (Σ mᵢ)²
+
+and Student's t with n − 1 degrees of freedom. A rule that lacks evidence blocks; it never passes because nothing was
+seen.
 """
 
 from __future__ import annotations
