@@ -11,20 +11,12 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices, Refusal, Usage
 from noria.core.errors import ConfigError
-from noria.routing.answers import Thrift
-from noria.routing.environment import Environment, Limits, Rollout
-from noria.routing.pool import (
-    DEFAULT_STRATEGIES,
-    Member,
-    Pool,
-    PoolConfig,
-    Replayed,
-    Strategy,
-    open_pool,
-    read_pool,
-)
-from noria.routing.pool import Reply as Said
-from noria.routing.table import Question, Route
+from noria.routing.pool.config import DEFAULT_STRATEGIES, Member, PoolConfig, Strategy, read_pool
+from noria.routing.pool.pool import Pool, Replayed, open_pool
+from noria.routing.pool.pool import Reply as Said
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.table import Question, Route
+from noria.routing.writer.environment import Environment, Limits, Rollout
 from tests.chat_server import Body, Reply, chat_server
 from tests.routing.tables import ROUTES, small_table
 
@@ -249,7 +241,7 @@ def test_a_pool_knows_its_routes() -> None:
 
 def test_a_model_in_this_process_answers_several_at_once() -> None:
     from noria.core.models.loading import open_language_model
-    from noria.routing.local import LocalChat
+    from noria.routing.pool.local import LocalChat
 
     chat = LocalChat(open_language_model("small"), prices=Prices(input=1.0, output=1.0))
 

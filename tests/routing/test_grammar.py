@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.routing.grammar import Answer, Broken, Call, Grammar, is_well_formed
+from noria.routing.writer.grammar import Answer, Broken, Call, Grammar, is_well_formed
 
 GRAMMAR = Grammar(("qwen-7b", "qwen-7b | step_by_step", "llama3:8b", "llama3", "qwen"))
 

@@ -13,11 +13,12 @@ import torch
 from noria.core.errors import CheckpointError, ConfigError, DataError
 from noria.core.runs.run import Run
 from noria.routing.config import NetworkTraining, WriterTraining
-from noria.routing.features import TextFeatures
-from noria.routing.learn import NetworkTrainer
-from noria.routing.metrics import judge
-from noria.routing.policy import PolicyNetwork
-from noria.routing.replay import (
+from noria.routing.routers.baselines import fit_router
+from noria.routing.routers.features import TextFeatures
+from noria.routing.routers.learn import NetworkTrainer
+from noria.routing.routers.metrics import judge
+from noria.routing.routers.network import PolicyNetwork
+from noria.routing.routers.replay import (
     Disturbance,
     Replay,
     cosine,
@@ -26,9 +27,8 @@ from noria.routing.replay import (
     flat_gradient,
     policy_gradient,
 )
-from noria.routing.routers import fit_router
-from noria.routing.settings import resolve
-from noria.routing.table import Cell, Route, table_of
+from noria.routing.tables.table import Cell, Route, table_of
+from noria.routing.verbs.settings import resolve
 from tests.routing.tables import small_table
 
 TABLE = small_table(150)

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, ConfigError, DataError
-from noria.routing.features import TextFeatures
-from noria.routing.metrics import judge
-from noria.routing.policy import NetworkRouter, PolicyNetwork, load_router, save_router
-from noria.routing.routers import KINDS, Fixed, Oracle, Router, fit_router, utilities
-from noria.routing.table import Route
+from noria.routing.routers.baselines import KINDS, Fixed, Oracle, fit_router
+from noria.routing.routers.features import TextFeatures
+from noria.routing.routers.files import load_router, save_router
+from noria.routing.routers.metrics import judge
+from noria.routing.routers.network import NetworkRouter, PolicyNetwork
+from noria.routing.routers.router import Router, utilities
+from noria.routing.tables.table import Route
 from tests.routing.tables import ROUTES, small_table
 
 TRAIN, TEST = small_table(300).split(0.7, seed=0)

@@ -12,12 +12,13 @@ import torch
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.models.lm import save_lm, small_config, train_tokenizer
-from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
-from noria.routing.environment import Environment, Limits
-from noria.routing.pool import DEFAULT_STRATEGIES, Replayed
-from noria.routing.table import Cell, Table, table_of, write_table
-from noria.routing.writer import Played, Writer, credit_of, play
+from noria.routing.pool.config import DEFAULT_STRATEGIES
+from noria.routing.pool.pool import Replayed
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.table import Cell, Table, table_of, write_table
+from noria.routing.writer.environment import Environment, Limits
+from noria.routing.writer.writer import Played, Writer, credit_of, play
 from tests.routing.tables import small_table
 
 pytest.importorskip("trl")
@@ -174,7 +175,7 @@ def training(folder: Path, table: Path, **more: Any) -> WriterTraining:
 def test_it_is_trained_by_trl_and_goes_on_where_it_was_stopped(
     router: tuple[Any, Any, Path], tmp_path: Path
 ) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     _, _, folder = router
     table = tmp_path / "table.jsonl"
@@ -201,11 +202,11 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
 
     from noria.core.chat import Answer, Usage
     from noria.core.service.hosting import running
-    from noria.routing.jobs import evaluate
-    from noria.routing.pool import Pool
-    from noria.routing.serve import routing_service
-    from noria.routing.serving import _writer
-    from noria.routing.writing import train_writer
+    from noria.routing.pool.pool import Pool
+    from noria.routing.service.process import writer_router
+    from noria.routing.service.service import routing_service
+    from noria.routing.verbs.jobs import evaluate
+    from noria.routing.writer.lm_training import train_writer
 
     table, run = tmp_path / "table.jsonl", tmp_path / "run"
     write_table(table, TABLE)
@@ -221,7 +222,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
             return Answer("answer 7", usage=Usage(1, 1), cost=0.5)
 
     pool = Pool({route.model: Says() for route in TABLE.routes}, TABLE.routes, strategies=DEFAULT_STRATEGIES)
-    with running(routing_service(_writer(run, pool), pool, access_log=False)) as url:
+    with running(routing_service(writer_router(run, pool), pool, access_log=False)) as url:
         found = [
             httpx2.post(
                 f"{url}/v1/chat/completions",
@@ -236,7 +237,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
 
 
 def test_calls_that_wait_are_answered_together() -> None:
-    from noria.routing.together import Together
+    from noria.routing.pool.batching import Batcher
 
     batches: list[int] = []
 
@@ -248,7 +249,7 @@ def test_calls_that_wait_are_answered_together() -> None:
         return [2 * call for call in calls]
 
     async def go() -> list[Any]:
-        together: Together[int, int] = Together(run, key=lambda n: n % 2, most=3)
+        together: Batcher[int, int] = Batcher(run, key=lambda n: n % 2, most=3)
         return await asyncio.gather(*(together.ask(n) for n in (0, 2, 4, 6, 1, 13)), return_exceptions=True)
 
     found = asyncio.run(go())
@@ -258,7 +259,7 @@ def test_calls_that_wait_are_answered_together() -> None:
 
 
 def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_path: Path) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)
@@ -271,7 +272,7 @@ def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_pa
 
 
 def test_what_cannot_be_trained_is_told(router: tuple[Any, Any, Path], tmp_path: Path) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from noria.core.config import Config
 from noria.core.errors import ConfigError
-from noria.routing.calibration import PRESETS, CalibrationConfig, preset
-from noria.routing.components import FORM_ANSWER_COST, Component
+from noria.routing.rewards.calibration import PRESETS, CalibrationConfig, preset
+from noria.routing.rewards.components import FORM_ANSWER_COST, Component
 
 __all__ = ["NetworkTraining", "WriterTraining"]
 
@@ -19,7 +19,7 @@ class _Training(Config):
 
     Attributes:
         table: the replay table, by its path.
-        calibration: a preset of `noria.routing.calibration`.
+        calibration: a preset of `noria.routing.rewards.calibration`.
         changes: of the preset's fields.
         thrift: λ of cheapness beside an answer's 1; 0 leaves it out.
         form: λ of being readable, of a policy that writes.
@@ -79,7 +79,7 @@ class NetworkTraining(_Training):
 
 
 class WriterTraining(_Training):
-    """A language model that writes the grammar of `noria.routing.grammar`, trained by TRL.
+    """A language model that writes the grammar of `noria.routing.writer.grammar`, trained by TRL.
 
     Attributes:
         model: a folder, a hub id, or `small`.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, needing
-from noria.routing.calibrator import Calibrator
 from noria.routing.config import WriterTraining
-from noria.routing.environment import Environment
-from noria.routing.table import Question
-from noria.routing.writer import Played, Writer, credit_of, play
+from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.tables.table import Question
+from noria.routing.writer.environment import Environment
+from noria.routing.writer.writer import Played, Writer, credit_of, play
 
 with needing("trl"):
     from datasets import Dataset

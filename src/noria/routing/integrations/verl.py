@@ -5,7 +5,7 @@ configuration. Components and `data_source` reach it only under the name `gdpo` 
 the trainer of `trainer.use_v1` (verl issue 7473). `install` mends both: it registers the estimator, and for the v1
 trainer it makes a class that fetches the two columns before it asks for advantages.
 
-    from noria.routing.calibration import preset
+    from noria.routing.rewards.calibration import preset
     from noria.routing.integrations.verl import install
 
     install(preset("recal"), keys=("form", "answer", "thrift"))      # before the trainer is made, in its process
@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, require
-from noria.routing.calibration import CalibrationConfig
-from noria.routing.calibrator import Calibrator
+from noria.routing.rewards.calibration import CalibrationConfig
+from noria.routing.rewards.calibrator import Calibrator
 
 __all__ = ["NAME", "Estimator", "columns", "install", "trainer_class"]
 

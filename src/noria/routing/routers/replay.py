@@ -1,0 +1,167 @@
+"""Rollouts of a router that chooses once, on a table: what it is paid, and the exact gradient it ought to follow.
+
+A rollout draws a route from π(· | question) and is paid by component: was it readable (`form`), was the answer right
+(`answer`), was it cheap (`thrift`). A table knows the score of every route, so the gradient of the mean accuracy
+
+    J = Σ_d 1/D · mean_{q ∈ d} Σ_r π(r | q) score[q, r]
+
+is known exactly, and how well a batch's gradient points along it can be measured instead of guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from noria.core.training.rl import policy_loss
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.table import Table
+
+__all__ = ["Disturbance", "Replay", "Rolled", "cosine", "exact_gradient", "flat_gradient", "policy_gradient"]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What goes wrong in a rollout that the policy cannot help.
+
+    Attributes:
+        form: chance that it is unreadable.
+        lost: chance that the route's server fails, so that nothing can be scored.
+        scale: (data set, factor) of its answers' reward.
+        often: (data set, factor) of how often it is sampled.
+    """
+
+    form: float = 0.0
+    lost: float = 0.0
+    scale: tuple[tuple[str, float], ...] = ()
+    often: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """A batch of rollouts.
+
+    Attributes:
+        question: [rows], of the table.
+        route: [rows], drawn.
+        rewards: [rows, 3]: form, answer, thrift; NaN where nothing could be scored.
+        group: [rows].
+        dataset: [rows], by name.
+    """
+
+    question: Tensor
+    route: Tensor
+    rewards: Tensor
+    group: Tensor
+    dataset: list[str]
+
+
+class Replay:
+    """A table ready for rollouts.
+
+    Args:
+        table: with scores.
+        features: [questions, width].
+        disturbance: of rollouts.
+        thrift: of costs; of this table's own by default, and without one where no cost is known.
+    """
+
+    names = ("form", "answer", "thrift")
+
+    def __init__(
+        self,
+        table: Table,
+        features: np.ndarray,
+        *,
+        disturbance: Disturbance | None = None,
+        thrift: Thrift | None = None,
+    ) -> None:
+        self.table, self.disturbance = table, disturbance or Disturbance()
+        self.features = torch.from_numpy(np.asarray(features, dtype=np.float32))
+        self.dataset = table.dataset
+        self.sets = sorted(set(self.dataset))
+        self.number = torch.tensor([self.sets.index(name) for name in self.dataset])
+        factor = dict(self.disturbance.scale)
+        scale = torch.tensor([factor.get(name, 1.0) for name in self.dataset], dtype=torch.float64)
+        self.true_score = torch.from_numpy(table.score)
+        self.score = self.true_score * scale[:, None]
+        cost = table.cost
+        if thrift is None and np.isfinite(cost).any():
+            thrift = Thrift.of(cost)
+        self.thrift = (
+            torch.full(cost.shape, torch.nan, dtype=torch.float64)
+            if thrift is None
+            else torch.from_numpy(thrift(cost))
+        )
+        often = dict(self.disturbance.often)
+        self.chance = torch.tensor([often.get(name, 1.0) for name in self.dataset], dtype=torch.float64)
+
+    def roll(self, network: nn.Module, *, prompts: int, group: int, generator: torch.Generator) -> Rolled:
+        """Draw questions and, for each, `group` routes from the policy."""
+        rows = torch.multinomial(
+            self.chance, prompts, replacement=prompts > len(self.chance), generator=generator
+        )
+        with torch.no_grad():
+            chances = network(self.features[rows]).softmax(-1)
+        route = torch.multinomial(chances, group, replacement=True, generator=generator).flatten()
+        question = rows.repeat_interleave(group)
+        odds = torch.rand(len(question), 2, generator=generator)
+        form = (odds[:, 0] >= self.disturbance.form).double()
+        answer, thrift = self.score[question, route], self.thrift[question, route]
+        lost = odds[:, 1] < self.disturbance.lost
+        rewards = torch.stack(
+            [form, answer.masked_fill(lost, torch.nan), thrift.masked_fill(lost, torch.nan)], 1
+        )
+        names = [self.dataset[q] for q in question.tolist()]
+        return Rolled(question, route, rewards, torch.arange(prompts).repeat_interleave(group), names)
+
+
+def policy_gradient(network: nn.Module, replay: Replay, rolled: Rolled, advantages: Tensor) -> Tensor:
+    """The loss of a batch on its own policy, −mean A log π(route | question), to go backward through."""
+    logp = network(replay.features[rolled.question]).log_softmax(-1)
+    chosen = logp.gather(1, rolled.route[:, None])
+    return policy_loss(chosen, chosen.detach(), advantages, torch.ones_like(chosen)).loss
+
+
+def exact_gradient(network: nn.Module, replay: Replay) -> Tensor:
+    """∇J over all parameters, as one vector; scores that are not known are left out."""
+    given = ~replay.true_score.isnan()
+    score = torch.where(given, replay.true_score, 0.0).float()
+    value = (network(replay.features).softmax(-1) * score).sum(1)
+    sizes = torch.bincount(replay.number, minlength=len(replay.sets)).float()
+    weight = 1 / (len(replay.sets) * sizes[replay.number])
+    return flat_gradient(network, (value * weight).sum())
+
+
+def flat_gradient(network: nn.Module, value: Tensor, *, retain: bool = False) -> Tensor:
+    """The gradient of a number, as one vector."""
+    grads: Iterable[Tensor] = torch.autograd.grad(value, list(network.parameters()), retain_graph=retain)
+    return torch.cat([grad.flatten() for grad in grads])
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Of two vectors; NaN where one is zero."""
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else float("nan")
+
+
+def energies(
+    network: nn.Module, replay: Replay, rolled: Rolled, advantages: Tensor, sets: Sequence[str]
+) -> dict[str, float]:
+    """Squared norm of each data set's part of a batch's gradient."""
+    logp = network(replay.features[rolled.question]).log_softmax(-1)
+    chosen = logp.gather(1, rolled.route[:, None])[:, 0]
+    found = {}
+    names = np.array(rolled.dataset)
+    for name in sets:
+        here = torch.from_numpy(names == name)
+        if here.any():
+            part = (chosen[here] * advantages[here]).sum() / len(advantages)
+            found[name] = float(flat_gradient(network, part, retain=True).square().sum())
+        else:
+            found[name] = 0.0
+    return found
