@@ -43,7 +43,9 @@ def serve_router(
     opened = open_pool(
         pool, cache=cache, budget=budget, in_flight=min(in_flight, 4096), allow_download=allow_download
     )
-    router = writer_router(source, opened) if (source / "policy").is_dir() else open_router(source, trade=trade)
+    router = (
+        writer_router(source, opened) if (source / "policy").is_dir() else open_router(source, trade=trade)
+    )
     limits = ServeLimits(
         patience=patience,
         fallbacks=fallbacks,

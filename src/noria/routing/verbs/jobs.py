@@ -120,8 +120,10 @@ def evaluate(
     if (source / "policy").is_dir():
         if trades:
             raise ConfigError("a router that writes has no trade", where="--trades", mend="leave it out")
+        from noria.routing.writer.router import open_writer
+
         judging = require("noria.routing.writer.judging", "routing")
-        written = judging.evaluate_writer(judging.open_writer(source), on)
+        written = judging.evaluate_writer(open_writer(source), on)
         result = Evaluated(source.name, written.score, [])
         more = {"form": written.form, "calls": written.calls}
     else:

@@ -16,7 +16,7 @@ from noria.routing.pool.pool import Replayed
 from noria.routing.routers.metrics import Score
 from noria.routing.tables.table import Question, Table
 from noria.routing.writer.environment import Environment
-from noria.routing.writer.router import OpenedWriter, open_writer, opened_environment, prompt_for
+from noria.routing.writer.router import OpenedWriter, opened_environment, prompt_for
 from noria.routing.writer.writer import Played, Writer, play
 
 __all__ = ["Written", "evaluate_writer", "judge_writer"]
