@@ -24,7 +24,7 @@ from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, PoolConfig, Strategy
 from noria.routing.tables.table import Cell, Question, Route, Table
 
-__all__ = ["Asker", "Pool", "Replayed", "Reply", "open_pool"]
+__all__ = ["Asker", "Pool", "ReplayPool", "Reply", "open_pool"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Pool:
         )
 
 
-class Replayed:
+class ReplayPool:
     """A recorded table as a pool: a route says what it said to the rollout's question, however the query is worded.
 
     Args:

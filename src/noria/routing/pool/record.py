@@ -17,11 +17,11 @@ from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
 
-__all__ = ["Recorded", "read_questions", "record"]
+__all__ = ["RecordResult", "read_questions", "record"]
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordResult:
     """What a recording did: the table, how many cells were there before, were asked, failed, and what was paid."""
 
     table: Table
@@ -70,9 +70,9 @@ async def record(
     questions: Sequence[Question],
     path: Path,
     *,
-    at_once: int = 64,
+    in_flight: int = 64,
     on_cell: Callable[[Question, Route, Cell], None] | None = None,
-) -> Recorded:
+) -> RecordResult:
     """Ask what is not in the table yet, or failed there; each answer is on the disk before the next is asked for.
 
     Killed and started again, it goes on with what is left: a row that was torn is asked for again. When a pool's budget
@@ -82,7 +82,7 @@ async def record(
         pool: whom to ask.
         questions: what.
         path: of the table, JSON lines; made, or gone on with.
-        at_once: requests under way.
+        in_flight: requests under way.
         on_cell: told of each cell as it comes.
 
     Raises:
@@ -108,13 +108,15 @@ async def record(
         with disk_errors(path):
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            await _ask(pool, todo, handle, path, at_once, done, paid, on_cell)
+            await _ask(pool, todo, handle, path, in_flight, done, paid, on_cell)
         finally:
             os.close(handle)
         whole = _rewrite(path, [*kept, *done])
     costs = [cost for cost in paid if not math.isnan(cost)]
     failed = sum(cell.response is None for _, _, cell in done)
-    return Recorded(whole, len(kept), len(done), failed, float(sum(costs)) if costs or not paid else math.nan)
+    return RecordResult(
+        whole, len(kept), len(done), failed, float(sum(costs)) if costs or not paid else math.nan
+    )
 
 
 async def _ask(
@@ -122,7 +124,7 @@ async def _ask(
     todo: Sequence[tuple[Question, Route]],
     handle: int,
     path: Path,
-    at_once: int,
+    in_flight: int,
     done: list[tuple[Question, Route, Cell]],
     paid: list[float],
     on_cell: Callable[[Question, Route, Cell], None] | None,
@@ -144,7 +146,7 @@ async def _ask(
                 on_cell(question, route, cell)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, at_once)):
+        for _ in range(max(1, in_flight)):
             group.create_task(work())
 
 
@@ -184,7 +186,7 @@ def _rewrite(path: Path, rows: Sequence[tuple[Question, Route, Cell]]) -> Table:
     return table
 
 
-def check_pool_answers(recorded: Recorded, where: str) -> None:
+def check_pool_answers(recorded: RecordResult, where: str) -> None:
     """Raises: RunError: not one request was answered."""
     if recorded.asked and recorded.failed == recorded.asked:
         example = next((c.failure for c in recorded.table.cells.values() if c.failure), "no answer")

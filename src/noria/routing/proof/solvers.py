@@ -103,10 +103,10 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
     solvers["reader"] = LocalChat(opened, prices=Prices(input=price, output=price), together=64, ending="")
     routes = [Route(name) for name in solvers if name != "reader"]
     routes += [Route("reader"), Route("reader", "step_by_step")]
-    return _TwoWays(solvers, routes, strategies=STRATEGIES, about=ABOUT)
+    return _SolverPool(solvers, routes, strategies=STRATEGIES, about=ABOUT)
 
 
-class _TwoWays(Pool):
+class _SolverPool(Pool):
     """Only the language model is told how to think; the others read the question as it is."""
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Any:

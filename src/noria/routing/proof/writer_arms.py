@@ -133,12 +133,13 @@ def run_writer(
     from noria.core.runs.workers import report
     from noria.routing.config import WriterTraining
     from noria.routing.integrations.trl import router_trainer
-    from noria.routing.pool.pool import Replayed
+    from noria.routing.pool.pool import ReplayPool
     from noria.routing.routers.metrics import collapsed, drawdown, spread_at_end
     from noria.routing.tables.answers import Thrift
     from noria.routing.tables.imports import import_table
     from noria.routing.writer.environment import Environment, Limits
     from noria.routing.writer.judging import judge_writer
+    from noria.routing.writer.policy import WriterPolicy
 
     torch.set_num_threads(1)
     table = import_table(Path(table_file))
@@ -157,8 +158,8 @@ def run_writer(
         instruct=False,
     )
     limits, thrift = Limits(calls=2, information=INFORMATION), Thrift.of(table.cost)
-    lossy = Environment(_Lossy(Replayed(table), 0.1, seed), limits=limits, thrift=thrift)
-    clean = Environment(Replayed(table), limits=limits, thrift=thrift)
+    lossy = Environment(_LossyPool(ReplayPool(table), 0.1, seed), limits=limits, thrift=thrift)
+    clean = Environment(ReplayPool(table), limits=limits, thrift=thrift)
     model, tokenizer = load_lm(Path(school))
     unique = {read_by_router(q): q for q in train.questions}
     every = max(1, steps // 15)
@@ -171,11 +172,9 @@ def run_writer(
         quiet_loading(transformers),
     ):
         trainer = router_trainer(
-            model,
-            tokenizer,
+            WriterPolicy(model, tokenizer, config),
             lossy,
             list(unique.values()),
-            config,
             Path(folder),
             prompt=read_by_router,
             runner=runner,
@@ -184,12 +183,11 @@ def run_writer(
         trainer.remove_callback(transformers.PrinterCallback)
 
         def judge() -> None:
-            found = judging.run(
-                judge_writer(trainer.model, tokenizer, clean, held, config, prompt=read_by_router)
-            )
-            curves["macro"].append(found.score.macro)
-            curves["form"].append(found.form)
-            curves["cost"].append(found.score.cost)
+            judged = WriterPolicy(trainer.model, tokenizer, config)
+            result = judging.run(judge_writer(judged, clean, held, prompt=read_by_router))
+            curves["macro"].append(result.score.macro)
+            curves["form"].append(result.form)
+            curves["cost"].append(result.score.cost)
 
         def after(step: int) -> None:
             if not step % every:
@@ -224,7 +222,7 @@ def _after(tell: Callable[[int], None]) -> Any:
     return After()
 
 
-class _Lossy:
+class _LossyPool:
     """A pool of which a share of the calls is lost."""
 
     def __init__(self, pool: Any, share: float, seed: int) -> None:

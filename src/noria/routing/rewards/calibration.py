@@ -35,8 +35,8 @@ from noria.routing.rewards.components import FORM_ANSWER_COST, Component, eligib
 
 __all__ = [
     "PRESETS",
-    "Calibrated",
     "CalibrationConfig",
+    "CalibrationResult",
     "CalibrationState",
     "DatasetScaling",
     "VarianceWeight",
@@ -237,7 +237,7 @@ class CalibrationState:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationResult:
     """What came of a batch.
 
     Attributes:
@@ -269,7 +269,7 @@ def calibrate(
     state: CalibrationState | None = None,
     update: bool = True,
     lengths: Tensor | None = None,
-) -> Calibrated:
+) -> CalibrationResult:
     """Advantages of rollouts.
 
     Args:
@@ -310,7 +310,7 @@ def calibrate(
     parts = _whitened(parts, given.any(1), lengths, config)
     parts, scale, sums = _scaled(parts, alive, dataset, sets, config, before)
     after = _remembered(before, sigma, sums, config) if update else before
-    return Calibrated(
+    return CalibrationResult(
         advantages=parts.sum(1).float(),
         parts=parts.float(),
         eligible=mask,

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from noria.core.errors import CheckpointError
 from noria.core.training.rl import group_numbers
-from noria.routing.rewards.calibration import Calibrated, CalibrationConfig, CalibrationState, calibrate
+from noria.routing.rewards.calibration import (
+    CalibrationConfig,
+    CalibrationResult,
+    CalibrationState,
+    calibrate,
+)
 
 if TYPE_CHECKING:
     from noria.core.training.trl import Advantages, RewardBatch
@@ -41,7 +46,7 @@ class Calibrator:
         names: Sequence[str],
         update: bool = True,
         lengths: Tensor | None = None,
-    ) -> Calibrated:
+    ) -> CalibrationResult:
         """`noria.routing.rewards.calibration.calibrate`, with data sets by name; a new name is a new data set."""
         numbers = {name: number for number, name in enumerate(self.names)}
         for name in dataset:
@@ -89,7 +94,7 @@ class Calibrator:
 
 
 def diagnosis(
-    done: Calibrated, group: Tensor, dataset: Sequence[str], names: Sequence[str]
+    done: CalibrationResult, group: Tensor, dataset: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
     """What a batch's learning signal is made of.
 

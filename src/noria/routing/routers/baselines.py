@@ -20,9 +20,9 @@ from noria.core.errors import ConfigError
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Floats, Router
 from noria.routing.tables.table import Route, Table
+from noria.routing.types import BASELINES
 
 __all__ = [
-    "KINDS",
     "BestPerTask",
     "BestSingle",
     "Factors",
@@ -267,10 +267,6 @@ class Oracle(Router):
         return np.array([self._score.get(text, nothing) for text in texts]).reshape(len(texts), -1)
 
 
-KINDS = ("random", "best_single", "best_per_task", "knn", "mf", "oracle")
-"""Baselines that `fit_router` makes."""
-
-
 def fit_router(
     kind: str,
     table: Table,
@@ -284,7 +280,7 @@ def fit_router(
     """A baseline from a training table; the oracle from the table that it is judged on.
 
     Args:
-        kind: of `KINDS`, or the label of a route for always that one.
+        kind: of `BASELINES`, or the label of a route for always that one.
         table: what is known.
         features: of questions, for `knn` and `mf`; learned from the table by default.
         seed: of what is random in it.
@@ -321,7 +317,7 @@ def fit_router(
         router = Oracle(table)
     else:
         raise ConfigError(
-            f"no router {kind!r}", where="router", mend=f"choose from {', '.join([*KINDS, *labels])}"
+            f"no router {kind!r}", where="router", mend=f"choose from {', '.join([*BASELINES, *labels])}"
         )
     router.trade = trade
     return router

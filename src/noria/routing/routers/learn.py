@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.errors import DataError, DivergenceError
 from noria.core.progress import Progress
-from noria.core.runs.checkpoints import optimizer_tensors, restore_optimizer
 from noria.core.runs.outputs import check_run_folder
 from noria.core.runs.run import Run, save_settings, settled
 from noria.core.training.loop import training
+from noria.core.training.state import TrainState
 from noria.routing.config import NetworkTraining
 from noria.routing.rewards.calibrator import Calibrator, diagnosis
 from noria.routing.routers.baselines import mean_cost
@@ -24,15 +24,15 @@ from noria.routing.routers.metrics import Score, judge
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
 from noria.routing.routers.page import write_run_page
 from noria.routing.routers.replay import Disturbance, Replay, policy_gradient
-from noria.routing.routers.scores import Trained, baselines_of, table_content, write_score
+from noria.routing.routers.scores import TrainResult, score_record, table_digest, write_score
 from noria.routing.tables.imports import import_table
 from noria.routing.tables.table import Table
 
-__all__ = ["NetworkTrainer", "Stepped", "train_network"]
+__all__ = ["NetworkTrainer", "StepResult", "train_network"]
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepResult:
     """A step's number, from 1, and all that is logged of it."""
 
     step: int
@@ -71,13 +71,18 @@ class NetworkTrainer:
         self.network = PolicyNetwork(
             self.features.width, len(table.routes), hidden=config.hidden, seed=config.seed
         )
-        self.parameters = dict(self.network.named_parameters())
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.lr)
+        # Draws come from generators seeded by the step, so no global random state has to be restored.
+        self.state = TrainState(dict(self.network.named_parameters()), self.optimizer, prefix="network")
         self.calibrator = Calibrator(config.calibrated())
         self.replay = Replay(self.train, self.features(self.train.texts), disturbance=disturbance)
-        self.step = 0
 
-    def advance(self) -> Stepped:
+    @property
+    def step(self) -> int:
+        """Number of steps made."""
+        return self.state.step
+
+    def advance(self) -> StepResult:
         """One step: roll out, calibrate, learn."""
         config = self.config
         generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
@@ -98,14 +103,14 @@ class NetworkTrainer:
                 mend="lower lr; the last checkpoint is whole",
             )
         self.optimizer.step()
-        self.step += 1
+        self.state.step += 1
         figures = {"entropy": float(entropy.detach())}
         for column, name in enumerate(names):
             given = rolled.rewards[:, column]
             figures[f"reward/{name}"] = float(given[given.isfinite()].mean())
         shown = diagnosis(done, rolled.group, rolled.dataset, names)
         figures |= {f"calibration/{name}": value for name, value in shown.items()}
-        return Stepped(self.step, figures)
+        return StepResult(self.step, figures)
 
     def evaluate(self) -> Score:
         """Of the held-out questions, each sent to the most probable route."""
@@ -143,74 +148,51 @@ class NetworkTrainer:
 
     def save(self, run: Run) -> None:
         """Write a checkpoint."""
-        tensors = {f"network.{name}": p.detach() for name, p in self.parameters.items()}
-        tensors |= optimizer_tensors(self.optimizer, self.parameters) | self.features.tensors()
-        run.save(self.step, tensors, {"step": self.step, "calibrator": self.calibrator.state_dict()})
+        self.state.save(run, self.features.tensors(), calibrator=self.calibrator.state_dict())
 
-    @torch.no_grad()
     def resume(self, run: Run) -> bool:
-        """Go on from the run's newest checkpoint; whether there was one.
+        """Resume from the run's newest checkpoint; False where there is none.
 
         Raises:
             CheckpointError: it is of another network.
         """
-        checkpoint = run.latest()
-        if checkpoint is None:
-            return False
-        for name, p in self.parameters.items():
-            stored = checkpoint.tensors.get(f"network.{name}")
-            if stored is None or stored.shape != p.shape:
-                raise CheckpointError(
-                    f"its {name} is not this network's",
-                    where=f"checkpoint {checkpoint.step}",
-                    mend="use another output folder",
-                )
-            p.copy_(stored)
-        restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
-        self.calibrator.load_state_dict(checkpoint.state["calibrator"])
-        self.step = int(checkpoint.state["step"])
-        return True
+        checkpoint = self.state.resume(run)
+        if checkpoint is not None:
+            self.calibrator.load_state_dict(checkpoint.state["calibrator"])
+        return checkpoint is not None
 
 
-def train_network(config: NetworkTraining, folder: Path, *, progress: Progress | None = None) -> Trained:
-    """Train a policy that chooses once, or go on training it, in `folder`.
+def train_network(config: NetworkTraining, folder: Path, *, progress: Progress | None = None) -> TrainResult:
+    """Train a policy that chooses once, or resume its training, in `folder`.
 
     Raises:
         NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
-        DivergenceError: the run blew up.
+        DivergenceError: the gradient is not finite.
     """
     check_run_folder(folder)
     table = import_table(Path(config.table or ""))
     trainer = NetworkTrainer(table, config)
-    identity = settled(
-        folder,
-        config.model_dump(mode="json", exclude={"steps"}),
-        {"table": (str(config.table), table_content(table))},
-    )
-    with (
-        progress or Progress(quiet=True) as said,
-        Run.open(folder, config=identity) as run,
-    ):
+    settings = config.model_dump(mode="json", exclude={"steps"})
+    identity = settled(folder, settings, {"table": (str(config.table), table_digest(table))})
+    with progress or Progress(quiet=True) as shown, Run.open(folder, config=identity) as run:
         save_settings(folder, config)
-        with training(run, said, config.steps, page=write_run_page) as task:
+        with training(run, shown, config.steps, page=write_run_page) as task:
 
-            def tell(step: int, figures: Mapping[str, float]) -> None:
+            def on_step(step: int, figures: Mapping[str, float]) -> None:
                 macro = figures.get("eval/macro")
                 task.at(step, None if macro is None else f"macro accuracy {macro:.3f}")
 
             trainer.resume(run)
-            trainer.run(run, on_step=tell)
+            trainer.run(run, on_step=on_step)
         save_router(trainer.router(), folder / "router")
         score = trainer.evaluate()
-        baselines = baselines_of(trainer.train, trainer.held)
-        write_score(folder, score, trainer.step, baselines)
+        write_score(folder, trainer.step, score_record(score), trainer.train, trainer.held)
         page = write_run_page(folder)
-    return Trained(folder, page, trainer.step, score)
+    return TrainResult(folder, page, trainer.step, score)
 
 
 def logged(score: Score) -> dict[str, Any]:
-    """A score as a log holds it."""
-    own = {"macro": score.macro, "micro": score.micro, "cost": score.cost, "regret": score.regret}
-    return {f"eval/{name}": value for name, value in own.items()} | {
-        f"eval/accuracy/{name}": value for name, value in score.accuracy.items()
-    }
+    """A score as figures of a log."""
+    means = {name: getattr(score, name) for name in ("macro", "micro", "cost", "regret")}
+    accuracy = {f"accuracy/{name}": value for name, value in score.accuracy.items()}
+    return {f"eval/{name}": value for name, value in (means | accuracy).items()}

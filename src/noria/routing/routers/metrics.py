@@ -21,6 +21,8 @@ __all__ = [
     "envelope",
     "gradient_shares",
     "judge",
+    "known_mean",
+    "score_of",
     "spread_at_end",
 ]
 
@@ -62,21 +64,31 @@ def judge(choice: ArrayLike, score: Floats, cost: Floats, dataset: Sequence[str]
     """
     chosen = np.asarray(choice, dtype=int)
     rows = np.arange(len(chosen))
-    got = np.where(chosen >= 0, score[rows, chosen], np.nan)
+    earned = np.where(chosen >= 0, score[rows, chosen], np.nan)
     paid = np.where(chosen >= 0, cost[rows, chosen], np.nan)
+    return score_of(earned, paid, score, dataset)
+
+
+def score_of(earned: Floats, paid: Floats, score: Floats, dataset: Sequence[str]) -> Score:
+    """Sum up what each question earned and cost.
+
+    Args:
+        earned, paid: [questions].
+        score: [questions, routes], for the best choice that there was.
+        dataset: [questions].
+    """
     best = _best(score)
-    both = ~np.isnan(got) & ~np.isnan(best)
-    names = list(dict.fromkeys(dataset))
-    of = np.array([names.index(name) for name in dataset], dtype=int)
-    accuracy = {name: _mean(got[of == n]) for n, name in enumerate(names)}
+    both = ~np.isnan(earned) & ~np.isnan(best)
+    names = np.array(dataset)
+    accuracy = {name: known_mean(earned[names == name]) for name in dict.fromkeys(dataset)}
     return Score(
         accuracy=accuracy,
-        macro=_mean(np.array(list(accuracy.values()))),
-        micro=_mean(got),
-        cost=_mean(paid),
-        regret=_mean(best[both]) - _mean(got[both]),
-        scored=int((~np.isnan(got)).sum()),
-        questions=len(got),
+        macro=known_mean(list(accuracy.values())),
+        micro=known_mean(earned),
+        cost=known_mean(paid),
+        regret=known_mean(best[both]) - known_mean(earned[both]),
+        scored=int((~np.isnan(earned)).sum()),
+        questions=len(earned),
         costed=int((~np.isnan(paid)).sum()),
     )
 
@@ -87,9 +99,11 @@ def _best(score: Floats) -> Floats:
     return np.where(known.any(1), top, np.nan)
 
 
-def _mean(values: Floats) -> float:
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else math.nan
+def known_mean(values: ArrayLike) -> float:
+    """Mean of the values that are known; NaN where none is."""
+    numbers = np.asarray(values, dtype=float)
+    known = numbers[~np.isnan(numbers)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 # -- quality against cost ---------------------------------------------------------------------------------------------

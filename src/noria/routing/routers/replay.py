@@ -21,7 +21,15 @@ from noria.core.training.rl import policy_loss
 from noria.routing.tables.answers import Thrift
 from noria.routing.tables.table import Table
 
-__all__ = ["Disturbance", "Replay", "Rolled", "cosine", "exact_gradient", "flat_gradient", "policy_gradient"]
+__all__ = [
+    "Disturbance",
+    "Replay",
+    "RolloutBatch",
+    "cosine",
+    "exact_gradient",
+    "flat_gradient",
+    "policy_gradient",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Disturbance:
 
 
 @dataclass(frozen=True)
-class Rolled:
+class RolloutBatch:
     """A batch of rollouts.
 
     Attributes:
@@ -90,8 +98,7 @@ class Replay:
         self.true_score = torch.from_numpy(table.score)
         self.score = self.true_score * scale[:, None]
         cost = table.cost
-        if thrift is None and np.isfinite(cost).any():
-            thrift = Thrift.of(cost)
+        thrift = thrift or Thrift.of_known(cost)
         self.thrift = (
             torch.full(cost.shape, torch.nan, dtype=torch.float64)
             if thrift is None
@@ -100,7 +107,9 @@ class Replay:
         often = dict(self.disturbance.often)
         self.chance = torch.tensor([often.get(name, 1.0) for name in self.dataset], dtype=torch.float64)
 
-    def roll(self, network: nn.Module, *, prompts: int, group: int, generator: torch.Generator) -> Rolled:
+    def roll(
+        self, network: nn.Module, *, prompts: int, group: int, generator: torch.Generator
+    ) -> RolloutBatch:
         """Draw questions and, for each, `group` routes from the policy."""
         rows = torch.multinomial(
             self.chance, prompts, replacement=prompts > len(self.chance), generator=generator
@@ -117,10 +126,10 @@ class Replay:
             [form, answer.masked_fill(lost, torch.nan), thrift.masked_fill(lost, torch.nan)], 1
         )
         names = [self.dataset[q] for q in question.tolist()]
-        return Rolled(question, route, rewards, torch.arange(prompts).repeat_interleave(group), names)
+        return RolloutBatch(question, route, rewards, torch.arange(prompts).repeat_interleave(group), names)
 
 
-def policy_gradient(network: nn.Module, replay: Replay, rolled: Rolled, advantages: Tensor) -> Tensor:
+def policy_gradient(network: nn.Module, replay: Replay, rolled: RolloutBatch, advantages: Tensor) -> Tensor:
     """The loss of a batch on its own policy, −mean A log π(route | question), to go backward through."""
     logp = network(replay.features[rolled.question]).log_softmax(-1)
     chosen = logp.gather(1, rolled.route[:, None])
@@ -150,7 +159,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def energies(
-    network: nn.Module, replay: Replay, rolled: Rolled, advantages: Tensor, sets: Sequence[str]
+    network: nn.Module, replay: Replay, rolled: RolloutBatch, advantages: Tensor, sets: Sequence[str]
 ) -> dict[str, float]:
     """Squared norm of each data set's part of a batch's gradient."""
     logp = network(replay.features[rolled.question]).log_softmax(-1)

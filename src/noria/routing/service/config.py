@@ -1,30 +1,47 @@
-"""What a request to the service may take."""
+"""Settings of the service: what a request may take, and how `noria routing serve` starts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
 
-__all__ = ["ServeLimits"]
+from pydantic import Field
+
+from noria.core.config import Argument, Config, Option
+from noria.routing.config import AnswerOptions, DownloadOption, TradeOption
+from noria.verbs.options import ListenOptions
+
+__all__ = ["BackendLimits", "ServeConfig", "ServeLimits"]
 
 
-@dataclass(frozen=True)
-class ServeLimits:
-    """What a request may take.
+class BackendLimits(Config):
+    """How long backends are waited for, and how many are tried."""
 
-    Attributes:
-        body_bytes: of a request.
-        seconds: of a whole answer, fallbacks with it.
-        patience: seconds that one backend may take for its answer, or for the first word of a stream.
-        in_flight: requests under way.
-        fallbacks: backends tried after the first.
-        failures: of a backend in a row, until it is left out for a while.
-        rest: seconds that it is left out for; doubled each time it fails again, up to ten minutes.
-    """
+    section: ClassVar[str] = "Backends"
 
-    body_bytes: int = 32 << 20
-    seconds: float = 300.0
-    patience: float = 120.0
-    in_flight: int = 512
-    fallbacks: int = 2
-    failures: int = 3
-    rest: float = 10.0
+    patience: float = Field(
+        120.0, gt=0, description="Seconds that a backend may take for its answer, or a stream's first word."
+    )
+    fallbacks: int = Field(2, ge=0, description="Backends that are tried after the first.")
+    in_flight: int = Field(512, ge=1, description="Requests under way at once.")
+
+
+class ServeLimits(BackendLimits):
+    """What a request may take, and when a backend is left out."""
+
+    body_bytes: int = Field(32 << 20, ge=1, description="Largest body of a request.")
+    seconds: float = Field(300.0, gt=0, description="Seconds that an answer may take, fallbacks included.")
+    failures: int = Field(3, ge=1, description="Failures in a row until a backend is left out for a while.")
+    rest: float = Field(
+        10.0, ge=0, description="Seconds that a backend is left out; doubled each time, up to ten minutes."
+    )
+
+
+class ServeConfig(ListenOptions, BackendLimits, AnswerOptions, TradeOption, DownloadOption):
+    """Settings of `noria routing serve`."""
+
+    router: Annotated[Path, Argument()] = Field(description="Run folder, or folder of a saved router.")
+    pool: Annotated[Path, Option(metavar="FILE")] = Field(
+        description="YAML file of the models that can be asked."
+    )
+    route_only: bool = Field(False, description="Answer with the decision and its reasons; ask nobody.")

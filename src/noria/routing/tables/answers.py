@@ -126,6 +126,11 @@ class Thrift:
         low, high = np.percentile(np.sqrt(np.maximum(known, 0.0)), [5, 95])
         return cls(float(low), float(high))
 
+    @classmethod
+    def of_known(cls, costs: Sequence[float] | np.ndarray) -> Thrift | None:
+        """From costs, as `of`; None where none is known."""
+        return cls.of(costs) if np.isfinite(np.asarray(costs, dtype=float)).any() else None
+
     def __call__(self, cost: float | np.ndarray) -> np.ndarray:
         """Of a cost or of many; NaN where it is unknown, ½ where all costs are alike."""
         root = np.sqrt(np.maximum(np.asarray(cost, dtype=float), 0.0))

@@ -117,6 +117,11 @@ class Table:
         """[questions]."""
         return [question.text for question in self.questions]
 
+    @property
+    def has_responses(self) -> bool:
+        """Whether any cell has a response."""
+        return any(cell.response is not None for cell in self.cells.values())
+
     def rows(self, chosen: Sequence[int]) -> Table:
         """Some of the questions, in the order given."""
         place = {row: n for n, row in enumerate(chosen)}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import Thrift, score
 from noria.routing.tables.table import Question, Route
-from noria.routing.writer.grammar import Answer, Broken, Call, Flaw, Grammar, Turn, is_well_formed
+from noria.routing.writer.grammar import Answer, BrokenTurn, Call, Flaw, Grammar, Turn, is_well_formed
 
-__all__ = ["Called", "Environment", "Limits", "Rollout", "Segment"]
+__all__ = ["Environment", "Limits", "ModelCall", "Rollout", "Segment"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Called:
+class ModelCall:
     """A call that was made: to whom, what, and what came back."""
 
     route: Route
@@ -61,7 +61,7 @@ class Rollout:
     question: Question
     segments: list[Segment] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    called: list[Called] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
     done: bool = False
 
     @property
@@ -78,7 +78,7 @@ class Rollout:
     @property
     def flaw(self) -> Flaw | None:
         """What is wrong with its form; None for a well-formed one."""
-        broken = next((turn for turn in self.turns if isinstance(turn, Broken)), None)
+        broken = next((turn for turn in self.turns if isinstance(turn, BrokenTurn)), None)
         if broken is not None:
             return broken.flaw
         return None if is_well_formed(self.turns) else "no_answer"
@@ -86,12 +86,12 @@ class Rollout:
     @property
     def cost(self) -> float:
         """Of all calls; NaN where that of one is not known, 0 where there were none."""
-        return float(sum(call.reply.cost for call in self.called if call.reply.text is not None))
+        return float(sum(call.reply.cost for call in self.calls if call.reply.text is not None))
 
     @property
     def lost(self) -> bool:
         """Whether a model could not be reached, so that the answer cannot be scored fairly."""
-        return any(call.reply.text is None for call in self.called)
+        return any(call.reply.text is None for call in self.calls)
 
 
 class Environment:
@@ -122,8 +122,8 @@ class Environment:
         """Take in what the router wrote; the information it reads next, or None where the rollout is over."""
         rollout.segments.append(Segment(text, ours=True))
         turn = self.grammar.read(text, first=not rollout.turns)
-        if isinstance(turn, Call) and len(rollout.called) >= self.limits.calls:
-            turn = Broken("too_many_calls", turn.spans)
+        if isinstance(turn, Call) and len(rollout.calls) >= self.limits.calls:
+            turn = BrokenTurn("too_many_calls", turn.spans)
         rollout.turns.append(turn)
         if not isinstance(turn, Call):
             rollout.done = True
@@ -131,7 +131,7 @@ class Environment:
         spent = rollout.cost
         limit = self.limits.cost
         if limit is not None and not spent < limit:
-            rollout.turns[-1] = Broken("over_budget", turn.spans)
+            rollout.turns[-1] = BrokenTurn("over_budget", turn.spans)
             rollout.done = True
             return None
         route = self.routes[turn.route]
@@ -140,7 +140,7 @@ class Environment:
                 reply = await self.pool.ask(route, turn.query, question=rollout.question)
         except TimeoutError:
             reply = Reply(None, failure="timeout: no answer in time")
-        rollout.called.append(Called(route, turn.query, reply))
+        rollout.calls.append(ModelCall(route, turn.query, reply))
         words = reply.text if reply.text is not None else "(this model could not be reached)"
         information = self.grammar.inform(words, most=self.limits.information)
         rollout.segments.append(Segment(information, ours=False))

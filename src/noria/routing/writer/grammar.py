@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Answer", "Broken", "Call", "Flaw", "Grammar", "Span", "Turn", "is_well_formed"]
+__all__ = ["Answer", "BrokenTurn", "Call", "Flaw", "Grammar", "Span", "Turn", "is_well_formed"]
 
 Flaw = Literal[
     "no_action",
@@ -78,14 +78,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Broken:
+class BrokenTurn:
     """The turn is none, and why."""
 
     flaw: Flaw
     spans: tuple[Span, ...] = ()
 
 
-Turn: TypeAlias = Call | Answer | Broken
+Turn: TypeAlias = Call | Answer | BrokenTurn
 
 
 @dataclass(frozen=True)
@@ -125,40 +125,40 @@ class Grammar:
         at = 0
         for opening, closing in zip(marks[::2], marks[1::2], strict=False):
             if opening[2] == self.information or closing[2] == self.information:
-                return Broken("forged_information", tuple(spans))
+                return BrokenTurn("forged_information", tuple(spans))
             if opening[1] or not closing[1] or opening[2] != closing[2]:
                 nested = not opening[1] and not closing[1]
-                return Broken("nested" if nested else "unclosed", tuple(spans))
+                return BrokenTurn("nested" if nested else "unclosed", tuple(spans))
             if text[at : opening.start()].strip():
-                return Broken("outside", tuple(spans))
+                return BrokenTurn("outside", tuple(spans))
             blocks.append((opening[2], opening.end(), closing.start()))
             at = closing.end()
         if len(marks) % 2:
             forged = marks[-1][2] == self.information
-            return Broken("forged_information" if forged else "unclosed", tuple(spans))
+            return BrokenTurn("forged_information" if forged else "unclosed", tuple(spans))
         if text[at:].strip():
             acted = any(tag != self.think for tag, _, _ in blocks)
-            return Broken("two_actions" if acted else "outside", tuple(spans))
+            return BrokenTurn("two_actions" if acted else "outside", tuple(spans))
         return self._turn(text, blocks, spans, first)
 
     def _turn(
         self, text: str, blocks: Sequence[tuple[str, int, int]], spans: list[Span], first: bool
     ) -> Turn:
         if first and self.first_thought and (not blocks or blocks[0][0] != self.think):
-            return Broken("no_thought", tuple(spans))
+            return BrokenTurn("no_thought", tuple(spans))
         for tag, start, stop in blocks:
             if tag == self.think:
                 spans.append(Span("thought", start, stop))
                 if not text[start:stop].strip(" .\n\t"):
-                    return Broken("empty_thought", tuple(spans))
+                    return BrokenTurn("empty_thought", tuple(spans))
         actions = [block for block in blocks if block[0] != self.think]
         if len(actions) != 1 or blocks[-1] is not actions[0]:
-            return Broken("no_action" if not actions else "two_actions", tuple(spans))
+            return BrokenTurn("no_action" if not actions else "two_actions", tuple(spans))
         tag, start, stop = actions[0]
         if tag == self.answer:
             spans.append(Span("answer", start, stop))
             words = text[start:stop].strip()
-            return Answer(words, tuple(spans)) if words else Broken("empty_answer", tuple(spans))
+            return Answer(words, tuple(spans)) if words else BrokenTurn("empty_answer", tuple(spans))
         return self._call(text, start, stop, spans)
 
     def _call(self, text: str, start: int, stop: int, spans: list[Span]) -> Turn:
@@ -173,11 +173,11 @@ class Grammar:
                 spans.append(Span("name", name, name + len(route)))
                 query = rest.lstrip()[1:].strip()
                 if not query:
-                    return Broken("no_query", tuple(spans))
+                    return BrokenTurn("no_query", tuple(spans))
                 at = start + content.rindex(query)
                 spans.append(Span("query", at, at + len(query)))
                 return Call(route, query, tuple(spans))
-        return Broken("unknown_name" if body else "no_query", tuple(spans))
+        return BrokenTurn("unknown_name" if body else "no_query", tuple(spans))
 
     def inform(self, text: str, *, most: int | None = None) -> str:
         """A block of information as the router reads it. Tags within the text are defused: it is data.

@@ -1,93 +1,24 @@
-"""Training a language model as the router that writes, in a run folder, and judging it on questions it did not see."""
+"""A router that writes, as a chat model and as a router that a service can use."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from noria.core.chat import Answer as AnswerOutcome
+from noria.core.chat import Answer as ChatAnswer
 from noria.core.chat import ChatRequest, Failure, Outcome, Usage
-from noria.core.config import load_config
-from noria.core.errors import CheckpointError, needing
-from noria.core.models.loading import open_language_model
-from noria.routing.config import WriterTraining
 from noria.routing.pool.batching import Batcher
-from noria.routing.pool.pool import Asker
-from noria.routing.tables.answers import Thrift
-from noria.routing.tables.table import Question
-from noria.routing.writer.environment import Environment, Limits
-from noria.routing.writer.writer import Played, Writer, play
+from noria.routing.pool.pool import Asker, Pool
+from noria.routing.routers.baselines import Fixed
+from noria.routing.routers.router import Router
+from noria.routing.tables.table import Question, Route
+from noria.routing.writer.policy import WriterPolicy, open_writer
+from noria.routing.writer.writer import PlayedRollout
 
-__all__ = ["OpenedWriter", "WritingRouter", "open_writer", "opened_environment", "prompt_for"]
-
-with needing("routing"):
-    pass
-
-
-def prompt_for(tokenizer: Any, environment: Environment, *, instruct: bool) -> Callable[[Question], str]:
-    """What the policy reads of a question, through its chat template where it has one.
-
-    Args:
-        tokenizer: its own.
-        environment: whose grammar and pool are explained.
-        instruct: whether they are.
-    """
-    pool = environment.pool
-    described = getattr(pool, "described", None) or [(route.label, "") for route in pool.routes]
-
-    def ask(question: Question) -> str:
-        if not instruct:
-            return f"Question: {question.text}\n"
-        text = environment.grammar.prompt(question.text, described, calls=environment.limits.calls)
-        if getattr(tokenizer, "chat_template", None):
-            chat = [{"role": "user", "content": text}]
-            return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        return text
-
-    return ask
-
-
-@dataclass(frozen=True)
-class OpenedWriter:
-    """A trained router that writes: the model, its tokenizer, and what it was trained with."""
-
-    model: Any
-    tokenizer: Any
-    config: WriterTraining
-
-
-def open_writer(folder: Path) -> OpenedWriter:
-    """The policy of a run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if not (folder / "policy").is_dir() or not (folder / "settings.yaml").is_file():
-        raise CheckpointError(
-            "no router that writes here",
-            where=str(folder),
-            mend="give the run of noria routing train --policy writer",
-        )
-    opened = open_language_model(str(folder / "policy"))
-    return OpenedWriter(
-        opened.model, opened.tokenizer, load_config(WriterTraining, file=folder / "settings.yaml")
-    )
-
-
-def opened_environment(opened: OpenedWriter, pool: Asker, cost: Any = None) -> Environment:
-    """The environment that a router was trained for, with a pool."""
-    known = np.asarray([] if cost is None else cost)
-    known = known[np.isfinite(known)]
-    return Environment(
-        pool,
-        limits=Limits(calls=opened.config.calls, information=opened.config.information),
-        thrift=Thrift.of(known) if len(known) else None,
-    )
+__all__ = ["WritingRouter", "writer_router"]
 
 
 class WritingRouter:
@@ -96,22 +27,22 @@ class WritingRouter:
     A rollout that is malformed is a `Failure` of kind garbage, which a service answers by asking someone else.
 
     Args:
-        opened: the router.
-        pool: whom it can call.
-        together: rollouts that are played together.
+        policy: the language model.
+        pool: the models that it can call.
+        batch_size: most rollouts that are played together.
     """
 
-    def __init__(self, opened: OpenedWriter, pool: Asker, *, together: int = 16) -> None:
-        self.opened, self.environment = opened, opened_environment(opened, pool)
-        self.prompt = prompt_for(opened.tokenizer, self.environment, instruct=opened.config.instruct)
-        self._batcher: Batcher[str, Played] = Batcher(self._play, key=lambda _: 0, most=together)
+    def __init__(self, policy: WriterPolicy, pool: Asker, *, batch_size: int = 16) -> None:
+        self.policy, self.environment = policy, policy.environment(pool)
+        self.prompt = policy.prompt(self.environment)
+        self._batcher: Batcher[str, PlayedRollout] = Batcher(self._play, key=lambda _: 0, most=batch_size)
 
-    async def play(self, question: str) -> Played:
-        """A rollout of a question."""
+    async def play(self, question: str) -> PlayedRollout:
+        """Play a rollout of a question."""
         return await self._batcher.ask(question)
 
     async def ask(self, request: ChatRequest) -> Outcome:
-        """The answer that the router comes to."""
+        """Answer the last message of the user."""
         words = [message.text for message in request.messages if message.role == "user"]
         played = await self.play(words[-1] if words else "")
         rollout = played.rollout
@@ -119,20 +50,21 @@ class WritingRouter:
             return Failure("garbage", f"the router's rollout is malformed ({rollout.flaw})")
         usage = Usage(len(played.prompt), sum(played.ours))
         cost = None if math.isnan(rollout.cost) else rollout.cost
-        return AnswerOutcome(rollout.answer, "stop", usage, cost)
+        return ChatAnswer(rollout.answer, "stop", usage, cost)
 
-    async def _play(self, questions: Sequence[str]) -> list[Played]:
-        asked = [Question(f"live-{n}", "", text) for n, text in enumerate(questions)]
-        own = self.opened
-        writer = Writer(
-            own.model, own.tokenizer, self.environment.grammar.stops, turn_tokens=own.config.turn_tokens
-        )
-        return await play(
-            writer,
-            self.environment,
-            asked,
-            [writer.ids(self.prompt(q)) for q in asked],
-            temperature=0.0,
-            seed=0,
-            completion_tokens=own.config.completion_tokens,
-        )
+    async def _play(self, texts: Sequence[str]) -> list[PlayedRollout]:
+        questions = [Question(f"live-{n}", "", text) for n, text in enumerate(texts)]
+        return await self.policy.play(self.environment, questions, [self.prompt(q) for q in questions])
+
+
+def writer_router(source: Path, pool: Pool) -> Router:
+    """Make the router of a run one of the pool's models, and the first choice before all others.
+
+    Raises:
+        CheckpointError: the run has no policy.
+    """
+    callable_routes = Pool(pool.models, pool.routes, strategies=pool.strategies, about=pool.about)
+    route = Route(source.resolve().name)
+    pool.models[route.model] = WritingRouter(open_writer(source), callable_routes)
+    pool.add(route)
+    return Fixed(pool.routes, np.full(len(pool.routes), np.nan), route=len(pool.routes) - 1)

@@ -15,11 +15,11 @@ from noria.routing.tables.table import Question
 from noria.routing.writer.environment import Environment, Rollout
 from noria.routing.writer.grammar import Span
 
-__all__ = ["Played", "Writer", "credit_of", "play"]
+__all__ = ["PlayedRollout", "Writer", "credit_of", "play"]
 
 
 @dataclass
-class Played:
+class PlayedRollout:
     """A rollout and its tokens.
 
     Attributes:
@@ -165,7 +165,7 @@ async def play(
     seed: int,
     completion_tokens: int,
     on_turn: Callable[[int], None] | None = None,
-) -> list[Played]:
+) -> list[PlayedRollout]:
     """Play a rollout of every question to its end, all of them turn by turn together.
 
     Args:
@@ -178,7 +178,7 @@ async def play(
         completion_tokens: of a rollout at most, information with it; one that is cut there is broken.
         on_turn: told how many rollouts are still under way.
     """
-    played = [Played(Rollout(q), list(p)) for q, p in zip(questions, prompts, strict=True)]
+    played = [PlayedRollout(Rollout(q), list(p)) for q, p in zip(questions, prompts, strict=True)]
     for turn in range(environment.limits.calls + 2):
         open_ = [p for p in played if not p.rollout.done]
         if not open_:
@@ -215,7 +215,7 @@ async def play(
     return played
 
 
-def credit_of(played: Played, writer: Writer, names: Sequence[str]) -> Tensor:
+def credit_of(played: PlayedRollout, writer: Writer, names: Sequence[str]) -> Tensor:
     """Which tokens earn which component [tokens, components]: form the tags, thrift the names, answer all of ours.
 
     A component none of whose tokens is there goes to all.
