@@ -29,8 +29,9 @@ from noria.routing.proof.arms import (
 from noria.routing.proof.bench import by_components, by_rows, published_area, routers
 from noria.routing.proof.claims import SCALES, Scale, claims
 from noria.routing.proof.figures import figures
-from noria.routing.rewards.calibration import PRESETS, calibrate, preset
+from noria.routing.rewards.calibration import calibrate
 from noria.routing.rewards.components import Component
+from noria.routing.rewards.config import PRESETS, preset
 from noria.routing.routers.metrics import aiq
 from noria.routing.tables.table import read_table, write_table
 from tests.routing.tables import small_table

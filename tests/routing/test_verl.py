@@ -17,8 +17,8 @@ import torch
 
 from noria.core.errors import ConfigError, DataError, MissingExtra
 from noria.routing.integrations.verl import NAME, Estimator, columns, install
-from noria.routing.rewards.calibration import preset
 from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.rewards.config import preset
 
 KEYS = ("form", "answer", "thrift")
 ROWS, TOKENS = 8, 5

@@ -37,15 +37,10 @@ if TYPE_CHECKING:
     from noria.routing.config import NetworkTraining, WriterTraining
     from noria.routing.pool.config import PoolConfig
     from noria.routing.pool.pool import Pool
-    from noria.routing.rewards.calibration import (
-        PRESETS,
-        CalibrationConfig,
-        CalibrationState,
-        calibrate,
-        preset,
-    )
+    from noria.routing.rewards.calibration import CalibrationState, calibrate
     from noria.routing.rewards.calibrator import Calibrator
     from noria.routing.rewards.components import Component
+    from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
     from noria.routing.routers.files import load_router
     from noria.routing.routers.learn import NetworkTrainer
     from noria.routing.routers.metrics import Score, aiq
@@ -56,8 +51,8 @@ if TYPE_CHECKING:
     from noria.routing.writer.environment import Environment, Limits
 
 _HOMES = {
-    "PRESETS": "rewards.calibration",
-    "CalibrationConfig": "rewards.calibration",
+    "PRESETS": "rewards.config",
+    "CalibrationConfig": "rewards.config",
     "CalibrationState": "rewards.calibration",
     "Calibrator": "rewards.calibrator",
     "Component": "rewards.components",
@@ -75,7 +70,7 @@ _HOMES = {
     "calibrate": "rewards.calibration",
     "import_table": "tables.imports",
     "load_router": "routers.files",
-    "preset": "rewards.calibration",
+    "preset": "rewards.config",
     "read_table": "tables.table",
     "routing_service": "service.service",
     "write_table": "tables.table",

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
-from noria.routing.rewards.calibration import PRESETS, CalibrationConfig, preset
 from noria.routing.rewards.components import FORM_ANSWER_COST
+from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
 
 __all__ = ["AnswerOptions", "DownloadOption", "NetworkTraining", "TradeOption", "WriterTraining"]
 

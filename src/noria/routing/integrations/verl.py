@@ -32,8 +32,8 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, require
-from noria.routing.rewards.calibration import CalibrationConfig
 from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.rewards.config import CalibrationConfig
 
 __all__ = ["NAME", "Estimator", "columns", "install", "trainer_class"]
 

@@ -17,8 +17,8 @@ class Batcher(Generic[T, R]):
 
     Args:
         run: answers a batch, in order. What it raises, every caller of the batch gets.
-        key: of a call; a batch has one.
-        most: calls of a batch.
+        key: tells calls apart that cannot be in one batch.
+        most: largest number of calls in a batch.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Batcher(Generic[T, R]):
         self._worker: asyncio.Task[None] | None = None
 
     async def ask(self, call: T) -> R:
-        """The answer to a call."""
+        """Answer a call, in the next batch."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
         if self._worker is None or self._worker.done():
@@ -44,8 +44,8 @@ class Batcher(Generic[T, R]):
             chosen = {id(entry) for entry in batch}
             self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
             try:
-                found = await self.run([call for call, _ in batch])
-                for (_, future), answer in zip(batch, found, strict=True):
+                answers = await self.run([call for call, _ in batch])
+                for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():  # its caller may have given up
                         future.set_result(answer)
             except Exception as error:

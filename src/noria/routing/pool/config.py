@@ -19,19 +19,16 @@ __all__ = ["DEFAULT_STRATEGIES", "Member", "PoolConfig", "Strategy", "read_pool"
 
 
 class Strategy(Config):
-    """How a model is made to think.
+    """How a model is made to think."""
 
-    Attributes:
-        instruction: set before the question; "{question}" stands for it.
-        max_tokens: of the answer.
-        stop: texts that end it.
-        tool: `calculator` works out what the model puts between <calc> and </calc>.
-    """
-
-    instruction: str = "{question}"
-    max_tokens: int | None = Field(512, ge=1)
-    stop: tuple[str, ...] = ()
-    tool: Literal["calculator"] | None = None
+    instruction: str = Field(
+        "{question}", description="Text around the question, which {question} stands for."
+    )
+    max_tokens: int | None = Field(512, ge=1, description="Most tokens of the answer.")
+    stop: tuple[str, ...] = Field((), description="Texts that end the answer.")
+    tool: Literal["calculator"] | None = Field(
+        None, description="Tool: the calculator works out what stands between <calc> and </calc>."
+    )
 
     @model_validator(mode="after")
     def _has_place(self) -> Strategy:
@@ -40,11 +37,11 @@ class Strategy(Config):
         return self
 
     def prompt(self, question: str) -> str:
-        """What the model reads."""
+        """Write what the model reads."""
         return self.instruction.replace("{question}", question)
 
     def read(self, text: str) -> str:
-        """What is made of what the model wrote."""
+        """Read what the model wrote, worked out by the tool."""
         return fill_in(text) if self.tool == "calculator" else text
 
 
@@ -66,23 +63,18 @@ DEFAULT_STRATEGIES = {
 
 
 class Member(Config):
-    """A model of the pool: on a server, or in this process.
+    """A model of the pool: on a server, or in this process."""
 
-    Attributes:
-        name: as routers write it.
-        about: what it is good at, for routers that read.
-        server: where it is served.
-        local: instead, a model folder, a GGUF file, or `small`.
-        prices: of a local model; a server has its own.
-        strategies: in which it is asked.
-    """
-
-    name: str = Field(min_length=1, max_length=200, pattern=r"^[^\n<>|]+$")
-    about: str = ""
-    server: ChatServer | None = None
-    local: str | None = None
-    prices: Prices = Prices()
-    strategies: tuple[str, ...] = ("direct",)
+    name: str = Field(
+        min_length=1, max_length=200, pattern=r"^[^\n<>|]+$", description="Name of the model in routes."
+    )
+    about: str = Field("", description="What the model is good at, for routers that read.")
+    server: ChatServer | None = Field(None, description="Server of the model.")
+    local: str | None = Field(
+        None, description='Model folder, .gguf file, hub id or "small", instead of a server.'
+    )
+    prices: Prices = Field(Prices(), description="Prices of a local model's tokens; a server has its own.")
+    strategies: tuple[str, ...] = Field(("direct",), description="Strategies that the model is asked in.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Member:
@@ -94,15 +86,13 @@ class Member(Config):
 
 
 class PoolConfig(Config):
-    """A pool as a YAML file has it.
+    """A pool as a YAML file has it."""
 
-    Attributes:
-        models: its members.
-        strategies: more of them by name, or others of the names that there are.
-    """
-
-    models: tuple[Member, ...] = Field(min_length=1)
-    strategies: dict[str, Strategy] = Field(default_factory=dict)
+    models: tuple[Member, ...] = Field(min_length=1, description="Models of the pool.")
+    strategies: dict[str, Strategy] = Field(
+        default_factory=dict,
+        description="Strategies by name, beside those that are there or instead of them.",
+    )
 
     @model_validator(mode="after")
     def _names(self) -> PoolConfig:
@@ -117,7 +107,7 @@ class PoolConfig(Config):
 
     @property
     def all_strategies(self) -> dict[str, Strategy]:
-        """Ours and those of the file."""
+        """The default strategies and those of the file."""
         return DEFAULT_STRATEGIES | self.strategies
 
     @property
@@ -127,9 +117,9 @@ class PoolConfig(Config):
 
 
 def read_pool(file: Path) -> PoolConfig:
-    """A pool's YAML file.
+    """Read a pool's YAML file.
 
     Raises:
-        ConfigError: with line and field.
+        ConfigError: with line and field: something in it is wrong.
     """
     return load_config(PoolConfig, file=file)

@@ -1,4 +1,4 @@
-"""A Hugging Face model in this process as a chat model; requests that wait are answered together."""
+"""A Hugging Face model in this process as a chat model, which answers waiting requests together."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LocalChat:
 
     Args:
         opened: the model.
-        prices: what its tokens count as; unknown by default.
-        together: requests of one batch.
-        max_tokens: of an answer, where the request does not say.
-        ending: behind the words of a request, for a model without a chat template.
+        prices: prices of its tokens; unknown by default.
+        batch_size: most requests that are answered together.
+        max_tokens: most tokens of an answer, where the request does not say.
+        ending: text behind the words of a request, for a model without a chat template.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class LocalChat:
         opened: LanguageModel,
         *,
         prices: Prices | None = None,
-        together: int = 32,
+        batch_size: int = 32,
         max_tokens: int = 256,
         ending: str = "\n",
     ) -> None:
         self.opened, self.prices, self.max_tokens = opened, prices or Prices(), max_tokens
         self.ending = ending
-        self._batcher: Batcher[ChatRequest, Outcome] = Batcher(self._batch, key=_key, most=together)
+        self._batcher: Batcher[ChatRequest, Outcome] = Batcher(self._batch, key=_key, most=batch_size)
 
     async def ask(self, request: ChatRequest) -> Outcome:
-        """The outcome of one request."""
+        """Answer one request, in a batch with others."""
         return await self._batcher.ask(request)
 
     async def _batch(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
@@ -116,5 +116,5 @@ class LocalChat:
 
 
 def _key(request: ChatRequest) -> tuple[object, ...]:
-    """What a batch has in common."""
+    """Settings that the requests of a batch have in common."""
     return request.temperature, request.top_p, request.max_tokens, request.seed, request.stop

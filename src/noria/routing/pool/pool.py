@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from noria.core.chat import (
@@ -22,7 +21,7 @@ from noria.core.chat import (
 )
 from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, PoolConfig, Strategy
-from noria.routing.tables.table import Cell, Question, Route, Table
+from noria.routing.tables.table import Question, Route, Table
 
 __all__ = ["Asker", "Pool", "ReplayPool", "Reply", "open_pool"]
 
@@ -32,12 +31,12 @@ class Reply:
     """What a route said.
 
     Attributes:
-        text: its words; None where it failed.
-        cost: of asking; NaN where it is not known. A reply that was kept from earlier has the cost of asking, too.
+        text: words of the route; None where it failed.
+        cost: cost of asking, also for a reply that was kept from earlier; NaN where it is not known.
         failure: why there are no words.
-        prompt_tokens, completion_tokens: NaN where they were not counted.
-        seconds: it took; NaN for one that was kept.
-        cached: whether it was kept, so that nothing was paid now.
+        prompt_tokens, completion_tokens: count of tokens; NaN where they were not counted.
+        seconds: time of the request; NaN for a reply that was kept.
+        cached: whether the reply was kept, so that nothing was paid now.
     """
 
     text: str | None
@@ -50,15 +49,15 @@ class Reply:
 
 
 class Asker(Protocol):
-    """Whatever answers for routes."""
+    """Answers for routes."""
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """That can be asked."""
+        """Routes that can be asked."""
         ...
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
-        """What the route says to a query; `question` is what the rollout is about, where there is one."""
+        """Ask a route a query; `question` is what the rollout is about, where there is one."""
         ...
 
 
@@ -66,10 +65,10 @@ class Pool:
     """Chat models by name, in strategies. Use it as an asynchronous context, which closes its clients.
 
     Args:
-        models: by name.
-        routes: models and strategies that can be asked.
-        strategies: by name.
-        about: (route's label, words) for routers that read.
+        models: chat models by name.
+        routes: models and strategies that can be asked; every model directly by default.
+        strategies: strategies by name.
+        about: by a model's name, what it is good at, for routers that read.
     """
 
     def __init__(
@@ -81,57 +80,45 @@ class Pool:
         about: Mapping[str, str] | None = None,
     ) -> None:
         self.models, self.strategies = dict(models), dict(strategies or DEFAULT_STRATEGIES)
-        self._routes = tuple(Route(name) for name in models) if routes is None else tuple(routes)
+        self.routes = tuple(Route(name) for name in models) if routes is None else tuple(routes)
         self.about = dict(about or {})
-        for route in self._routes:
+        for route in self.routes:
             if route.model not in self.models or route.strategy not in self.strategies:
                 raise ConfigError(f"{route.label!r} has no model or no strategy", where="pool")
 
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """That can be asked."""
-        return self._routes
-
     def add(self, route: Route) -> None:
-        """One more route, of a model and a strategy that are there."""
-        self._routes = (*self._routes, route)
+        """Add a route of a model and a strategy that are there."""
+        self.routes = (*self.routes, route)
 
     @property
     def described(self) -> list[tuple[str, str]]:
-        """(label, words) of every route."""
-        return [(route.label, self.about.get(route.model, "")) for route in self._routes]
+        """(label, what it is good at) of every route."""
+        return [(route.label, self.about.get(route.model, "")) for route in self.routes]
 
     async def __aenter__(self) -> Pool:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         for model in self.models.values():
             if isinstance(model, ChatClient):
                 await model.aclose()
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
-        """One request to a model, in its strategy."""
-        strategy = self.strategies[route.strategy]
-        request = ChatRequest.of(
-            user(strategy.prompt(query)),
-            temperature=0.0,
-            max_tokens=strategy.max_tokens,
-            stop=strategy.stop,
+        """Send one request to a model, in its strategy."""
+        strategy, model = self.strategies[route.strategy], self.models[route.model]
+        message = user(strategy.prompt(query))
+        outcome = await model.ask(
+            ChatRequest.of(message, temperature=0.0, max_tokens=strategy.max_tokens, stop=strategy.stop)
         )
-        model = self.models[route.model]
-        outcome = await model.ask(request)
         if isinstance(outcome, Failure):
             return Reply(None, failure=f"{outcome.kind}: {outcome.message}", seconds=outcome.seconds)
-        text = strategy.read(outcome.text) if isinstance(outcome, Answer) else outcome.text
         usage, cost, kept = outcome.usage, outcome.cost, outcome.cached
         if kept and isinstance(
             model, ChatClient
-        ):  # nothing was paid now, but routes are judged by what asking costs
+        ):  # nothing was paid, but routes are judged by what asking costs
             cost = model.server.prices.cost(usage)
         return Reply(
-            text,
+            strategy.read(outcome.text) if isinstance(outcome, Answer) else outcome.text,
             cost=_number(cost),
             failure="refused" if isinstance(outcome, Refusal) else None,
             prompt_tokens=_number(usage.prompt_tokens),
@@ -145,29 +132,16 @@ class ReplayPool:
     """A recorded table as a pool: a route says what it said to the rollout's question, however the query is worded.
 
     Args:
-        table: with responses.
+        table: a table with responses.
     """
 
     def __init__(self, table: Table) -> None:
-        self._routes = table.routes
-        row = {question.id: number for number, question in enumerate(table.questions)}
-        column = {route: number for number, route in enumerate(table.routes)}
-        self._cells = {
-            (name, route): table.cells.get((q, r)) for name, q in row.items() for route, r in column.items()
-        }
-
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """Of the table."""
-        return self._routes
-
-    def cell(self, question: Question, route: Route) -> Cell | None:
-        """What was recorded."""
-        return self._cells.get((question.id, route))
+        self.routes = table.routes
+        self._cells = {(table.questions[q].id, table.routes[r]): cell for (q, r), cell in table.cells.items()}
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
-        """What was recorded; a failure where nothing was."""
-        cell = None if question is None else self.cell(question, route)
+        """Give the recorded reply; a failure where nothing was recorded."""
+        cell = None if question is None else self._cells.get((question.id, route))
         if cell is None or cell.response is None:
             return Reply(None, failure="not recorded" if cell is None else (cell.failure or "no response"))
         return Reply(
@@ -187,12 +161,12 @@ def open_pool(
     in_flight: int | None = None,
     allow_download: bool = False,
 ) -> Pool:
-    """The models of a configuration, ready to be asked, in one event loop.
+    """Open the models of a configuration, ready to be asked in one event loop.
 
     Args:
-        config: which.
-        cache: folder of kept answers.
-        budget: a limit on what all of them may cost together.
+        config: models and strategies.
+        cache: folder where answers are kept and looked up.
+        budget: most that all answers may cost together.
         in_flight: requests under way at a server whose own `in_flight` is not set.
         allow_download: whether a hub id of a local model may be fetched.
 

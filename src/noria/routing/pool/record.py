@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, lock, write_all, write_atomic
@@ -17,12 +18,22 @@ from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
 
-__all__ = ["RecordResult", "read_questions", "record"]
+__all__ = ["RecordResult", "check_pool_answers", "read_questions", "record"]
+
+Row: TypeAlias = tuple[Question, Route, Cell]
 
 
 @dataclass(frozen=True)
 class RecordResult:
-    """What a recording did: the table, how many cells were there before, were asked, failed, and what was paid."""
+    """A recorded table, and what recording it took.
+
+    Attributes:
+        table: all that is recorded.
+        before: number of cells that were there before.
+        asked: number of cells asked for now.
+        failed: number of those that have no response.
+        cost: what was paid now; NaN where no price is known.
+    """
 
     table: Table
     before: int
@@ -32,37 +43,36 @@ class RecordResult:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions of a JSON lines or Parquet file: {id?, dataset?, query, answers, rule?}; `exact` is the default rule.
+    """Read questions of a JSON lines or Parquet file: {id?, dataset?, query, answers, rule?}; the rule is `exact`.
 
     A query may be called `question` or `prompt`, too, and a single answer `answer`.
 
     Raises:
         DataError: with file and line: a question without words or answers, an unknown rule, an id given twice.
     """
-    found: dict[str, Question] = {}
-    for where, record in read_records(path, "questions"):
-        text = next((record[name] for name in ("query", "question", "prompt") if name in record), None)
-        dataset = str(record.get("dataset") or path.stem)
+    questions: dict[str, Question] = {}
+    for where, entry in read_records(path, "questions"):
+        text = next((entry[name] for name in ("query", "question", "prompt") if name in entry), None)
         if not isinstance(text, str) or not text.strip():
             raise DataError("query: no text", where=where, mend='write "query": "…"')
-        given = record.get("answers", record.get("answer"))
-        if isinstance(given, int | float) and not isinstance(given, bool):
-            given = str(given)
-        answers = [given] if isinstance(given, str) else given
+        answers = entry.get("answers", entry.get("answer"))
+        if isinstance(answers, int | float) and not isinstance(answers, bool):
+            answers = str(answers)
+        answers = [answers] if isinstance(answers, str) else answers
         if not isinstance(answers, list) or not answers or not all(isinstance(a, str) for a in answers):
             raise DataError(
                 "answers: not a list of strings", where=where, mend='write "answers": ["…"], one or more'
             )
-        rule = str(record.get("rule") or "exact")
+        rule, dataset = str(entry.get("rule") or "exact"), str(entry.get("dataset") or path.stem)
         if rule not in RULES:
             raise DataError(f"no rule {rule!r}", where=where, mend=f"choose from {', '.join(RULES)}")
-        name = str(record.get("id") or f"{dataset}-{len(found) + 1}")
-        if name in found:
+        name = str(entry.get("id") or f"{dataset}-{len(questions) + 1}")
+        if name in questions:
             raise DataError(f"the id {name!r} is given twice", where=where)
-        found[name] = Question(name, dataset, text, tuple(answers), rule)
-    if not found:
+        questions[name] = Question(name, dataset, text, tuple(answers), rule)
+    if not questions:
         raise DataError("no questions", where=str(path))
-    return list(found.values())
+    return list(questions.values())
 
 
 async def record(
@@ -71,19 +81,19 @@ async def record(
     path: Path,
     *,
     in_flight: int = 64,
-    on_cell: Callable[[Question, Route, Cell], None] | None = None,
+    on_cell: Callable[[Question, Route, Cell], None] = lambda question, route, cell: None,
 ) -> RecordResult:
     """Ask what is not in the table yet, or failed there; each answer is on the disk before the next is asked for.
 
-    Killed and started again, it goes on with what is left: a row that was torn is asked for again. When a pool's budget
+    Killed and started again, it resumes with what is left: a row that was torn is asked for again. When a pool's budget
     is spent, what is left is left out, and can be asked another day.
 
     Args:
-        pool: whom to ask.
-        questions: what.
-        path: of the table, JSON lines; made, or gone on with.
-        in_flight: requests under way.
-        on_cell: told of each cell as it comes.
+        pool: answers the questions.
+        questions: questions to ask.
+        path: file of the table, JSON lines; made, or continued.
+        in_flight: requests under way at once.
+        on_cell: called with each cell as it comes.
 
     Raises:
         RunError: another process records into it.
@@ -91,63 +101,46 @@ async def record(
     """
     with lock(path.parent / f".{path.name}.lock"):
         known = _known(path)
-        cells = {(q.id, r): cell for q, r, cell in known if cell.failure is None or cell.response is not None}
-        wanted = {question.id: question for question in questions}
+        by_id = {question.id: question for question in questions}
         for question, _, _ in known:
-            if wanted.get(question.id, question) != question:
+            if by_id.get(question.id, question) != question:
                 raise DataError(
                     f"the id {question.id!r} is of another question there",
                     where=str(path),
                     mend="record into another file",
                 )
-        kept = [(q, r, c) for q, r, c in known if (q.id, r) in cells]
-        todo = [(q, r) for q in questions for r in pool.routes if (q.id, r) not in cells]
+        kept = [row for row in known if row[2].failure is None or row[2].response is not None]
+        there = {(question.id, route) for question, route, _ in kept}
+        left = iter([(q, r) for q in questions for r in pool.routes if (q.id, r) not in there])
         _rewrite(path, kept)
-        done: list[tuple[Question, Route, Cell]] = []
-        paid: list[float] = []
+        new: list[Row] = []
+        costs: list[float] = []
         with disk_errors(path):
             handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            await _ask(pool, todo, handle, path, in_flight, done, paid, on_cell)
-        finally:
-            os.close(handle)
-        whole = _rewrite(path, [*kept, *done])
-    costs = [cost for cost in paid if not math.isnan(cost)]
-    failed = sum(cell.response is None for _, _, cell in done)
-    return RecordResult(
-        whole, len(kept), len(done), failed, float(sum(costs)) if costs or not paid else math.nan
-    )
 
-
-async def _ask(
-    pool: Asker,
-    todo: Sequence[tuple[Question, Route]],
-    handle: int,
-    path: Path,
-    in_flight: int,
-    done: list[tuple[Question, Route, Cell]],
-    paid: list[float],
-    on_cell: Callable[[Question, Route, Cell], None] | None,
-) -> None:
-    waiting = iter(todo)
-
-    async def work() -> None:
-        for question, route in waiting:
-            reply = await pool.ask(route, question.text, question=question)
-            if reply.failure is not None and reply.failure.startswith("budget"):
-                return
-            cell = _cell(question, reply)
-            line = json.dumps(row_of(question, route, cell)) + "\n"
-            with disk_errors(path):
-                write_all(handle, line.encode())
-            done.append((question, route, cell))
-            paid.append(0.0 if reply.cached else reply.cost)
-            if on_cell:
+        async def work() -> None:
+            for question, route in left:
+                reply = await pool.ask(route, question.text, question=question)
+                if reply.failure is not None and reply.failure.startswith("budget"):
+                    return
+                cell = _cell(question, reply)
+                with disk_errors(path):
+                    write_all(handle, (json.dumps(row_of(question, route, cell)) + "\n").encode())
+                new.append((question, route, cell))
+                costs.append(0.0 if reply.cached else reply.cost)
                 on_cell(question, route, cell)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, in_flight)):
-            group.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(max(1, in_flight)):
+                    group.create_task(work())
+        finally:
+            os.close(handle)
+        table = _rewrite(path, [*kept, *new])
+    priced = [cost for cost in costs if not math.isnan(cost)]
+    failed = sum(cell.response is None for _, _, cell in new)
+    cost = float(sum(priced)) if priced or not costs else math.nan
+    return RecordResult(table, len(kept), len(new), failed, cost)
 
 
 def _cell(question: Question, reply: Reply) -> Cell:
@@ -164,7 +157,7 @@ def _cell(question: Question, reply: Reply) -> Cell:
     )
 
 
-def _known(path: Path) -> list[tuple[Question, Route, Cell]]:
+def _known(path: Path) -> list[Row]:
     """The rows that are there; a last line without its end was torn, and is dropped."""
     if not path.exists():
         return []
@@ -178,16 +171,20 @@ def _known(path: Path) -> list[tuple[Question, Route, Cell]]:
     return [(table.questions[q], table.routes[r], cell) for (q, r), cell in sorted(table.cells.items())]
 
 
-def _rewrite(path: Path, rows: Sequence[tuple[Question, Route, Cell]]) -> Table:
-    """In the order of ids and routes, so that the same answers make the same file."""
+def _rewrite(path: Path, rows: Sequence[Row]) -> Table:
+    """Write rows in the order of ids and routes, so that the same answers make the same file."""
     ordered = sorted(rows, key=lambda row: (row[0].dataset, row[0].id, row[1]))
     table = table_of((q, r, c, str(path)) for q, r, c in ordered)
     write_table(path, table)
     return table
 
 
-def check_pool_answers(recorded: RecordResult, where: str) -> None:
-    """Raises: RunError: not one request was answered."""
-    if recorded.asked and recorded.failed == recorded.asked:
-        example = next((c.failure for c in recorded.table.cells.values() if c.failure), "no answer")
+def check_pool_answers(result: RecordResult, where: str) -> None:
+    """Refuse a recording in which not one request was answered.
+
+    Raises:
+        RunError: not one was.
+    """
+    if result.asked and result.failed == result.asked:
+        example = next((c.failure for c in result.table.cells.values() if c.failure), "no answer")
         raise RunError(f"no request was answered ({example})", where=where, mend="check addresses and keys")

@@ -87,8 +87,8 @@ def run_gradients(
     import torch
 
     from noria.core.runs.workers import report
-    from noria.routing.rewards.calibration import preset
     from noria.routing.rewards.calibrator import Calibrator
+    from noria.routing.rewards.config import preset
     from noria.routing.routers.features import TextFeatures
     from noria.routing.routers.metrics import gradient_shares
     from noria.routing.routers.replay import (

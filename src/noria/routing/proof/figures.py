@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.routing.proof.arms import CONDITIONS
+from noria.routing.routers.metrics import known_mean
 
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
@@ -16,6 +16,7 @@ __all__ = ["Results", "figures"]
 
 Results = dict[str, list[dict[str, Any]]]
 """{arm: one result a seed}."""
+Rows = list[list[str | int | float | None]]
 
 
 def figures(
@@ -24,95 +25,74 @@ def figures(
     written: Results,
     table_file: str,
 ) -> list[Figure]:
-    """The grid of estimators, the pool, and the trainings."""
-    from noria.core.pages.charts import Figure
-
-    found = [_pool(table_file)]
-    for name, results in gradients.items():
-        rows = [
-            [
-                e,
-                *(_mean([r[c][e]["cosine"] for r in results]) for c in CONDITIONS),
-                _mean([r["scale"][e]["evenness"] for r in results]),
-            ]
-            for e in results[0]["form"]
-        ]
-        found.append(
-            Figure.table(
-                f"Cosine to the exact gradient, on {name}",
-                [
-                    "estimator",
-                    "30 % unreadable",
-                    "rewards × 0.2, 1, 5",
-                    "both, and uneven sampling",
-                    "evenness, × 0.2, 1, 5",
-                ],
-                rows,
-                "Means over seeds, policies at a half, a quarter and a tenth of the largest entropy, and "
-                "batches of 64 questions × 8 rollouts.",
-            )
-        )
+    """Draw the pool, the grid of estimators, and the trainings."""
+    shown = [_pool(table_file)]
+    shown += [_cosines(name, results) for name, results in gradients.items()]
     for name, arms in trained.items():
-        rows = [
-            [
-                arm,
-                _mean([r["macro"] for r in results]),
-                _mean([r["spread"] for r in results]),
-                _mean([r["drawdown"] for r in results]),
-                sum(bool(r["collapsed"]) for r in results),
-            ]
-            for arm, results in arms.items()
-        ]
-        found.append(
-            Figure.table(
+        shown.append(
+            _by_estimator(
                 f"Policies trained in a corrupted environment, on {name}",
-                ["estimator", "macro accuracy", "deviation at the end", "deepest fall", "collapsed runs"],
-                rows,
+                arms,
+                {"macro accuracy": "macro", "deviation at the end": "spread", "deepest fall": "drawdown"},
                 "Three of ten rollouts are unreadable and one of ten is lost; judged where nothing goes wrong.",
             )
         )
         curves = {arm: [r["curve"] for r in results] for arm, results in arms.items()}
-        found.append(_curves(f"Accuracy over training, on {name}", curves))
-        sets = list(next(iter(arms.values()))[0]["accuracy"])
-        found.append(
-            Figure.table(
-                f"Accuracy by data set, on {name}",
-                ["estimator", *sets],
-                [[a, *(_mean([r["accuracy"][s] for r in rs]) for s in sets)] for a, rs in arms.items()],
-            )
-        )
+        shown.append(_curves(f"Accuracy over training, on {name}", curves))
+        shown.append(_accuracies(name, arms))
     if written:
-        rows = [
-            [
-                arm,
-                _mean([r["macro"] for r in results]),
-                _mean([r["area"] for r in results]),
-                _mean([r["curves"]["form"][-1] for r in results]),
-                _mean([r["malformed_late"] for r in results]),
-                _mean([r["drawdown"] for r in results]),
-                sum(bool(r["collapsed"]) for r in results),
-            ]
-            for arm, results in written.items()
-        ]
-        found.append(
-            Figure.table(
-                "Routers that write, trained by TRL",
-                [
-                    "estimator",
-                    "macro accuracy",
-                    "mean over training",
-                    "well-formed, greedy",
-                    "malformed late in training",
-                    "deepest fall",
-                    "collapsed runs",
-                ],
-                rows,
-                "One call of ten is lost in training; judged where none is.",
-            )
-        )
+        ends = {arm: [r | {"form": r["curves"]["form"][-1]} for r in rs] for arm, rs in written.items()}
+        columns = {"macro accuracy": "macro", "mean over training": "area", "well-formed, greedy": "form"}
+        columns |= {"malformed late in training": "malformed_late", "deepest fall": "drawdown"}
+        caption = "One call of ten is lost in training; judged where none is."
+        shown.append(_by_estimator("Routers that write, trained by TRL", ends, columns, caption))
         for what, title in (("macro", "Accuracy of routers that write"), ("form", "Well-formed rollouts")):
-            found.append(_curves(title, {a: [r["curves"][what] for r in rs] for a, rs in written.items()}))
-    return found
+            shown.append(_curves(title, {a: [r["curves"][what] for r in rs] for a, rs in written.items()}))
+    return shown
+
+
+def _cosines(name: str, results: Sequence[Mapping[str, Any]]) -> Figure:
+    from noria.core.pages.charts import Figure
+
+    conditions = ("30 % unreadable", "rewards × 0.2, 1, 5", "both, and uneven sampling")
+    rows = [
+        [
+            estimator,
+            *(known_mean([r[c][estimator]["cosine"] for r in results]) for c in CONDITIONS),
+            known_mean([r["scale"][estimator]["evenness"] for r in results]),
+        ]
+        for estimator in results[0]["form"]
+    ]
+    return Figure.table(
+        f"Cosine to the exact gradient, on {name}",
+        ["estimator", *conditions, "evenness, × 0.2, 1, 5"],
+        rows,
+        "Means over seeds, policies at a half, a quarter and a tenth of the largest entropy, and "
+        "batches of 64 questions × 8 rollouts.",
+    )
+
+
+def _by_estimator(title: str, arms: Results, columns: Mapping[str, str], caption: str) -> Figure:
+    """Means over seeds of the figures that `columns` names, and how many runs collapsed."""
+    from noria.core.pages.charts import Figure
+
+    rows: Rows = [
+        [
+            arm,
+            *(known_mean([r[key] for r in results]) for key in columns.values()),
+            sum(bool(r["collapsed"]) for r in results),
+        ]
+        for arm, results in arms.items()
+    ]
+    return Figure.table(title, ["estimator", *columns, "collapsed runs"], rows, caption)
+
+
+def _accuracies(name: str, arms: Results) -> Figure:
+    from noria.core.pages.charts import Figure
+
+    sets = list(next(iter(arms.values()))[0]["accuracy"])
+    rows: Rows = [[a, *(known_mean([r["accuracy"][s] for r in rs]) for s in sets)] for a, rs in arms.items()]
+    return Figure.table(f"Accuracy by data set, on {name}", ["estimator", *sets], rows)
 
 
 def _pool(table_file: str) -> Figure:
@@ -127,8 +107,8 @@ def _pool(table_file: str) -> Figure:
     rows: list[list[str | float]] = [
         [
             route.label,
-            _mean(list(table.cost[:, n])),
-            *(_mean(list(table.score[names == name, n])) for name in sets),
+            known_mean(table.cost[:, n]),
+            *(known_mean(table.score[names == name, n]) for name in sets),
         ]
         for n, route in enumerate(table.routes)
     ]
@@ -144,14 +124,9 @@ def _curves(title: str, arms: Mapping[str, list[list[float]]]) -> Figure:
     from noria.core.pages.charts import Figure, lines
 
     points = [
-        {"name": arm, "% of training": 100 * n / max(1, len(columns) - 1), "value": _mean(list(column))}
+        {"name": arm, "% of training": 100 * n / max(1, len(columns) - 1), "value": known_mean(column)}
         for arm, curves in arms.items()
         for columns in [list(zip(*curves, strict=True))]
         for n, column in enumerate(columns)
     ]
     return Figure.chart(title, lines(points, x="% of training", height=260), "Means over seeds.")
-
-
-def _mean(values: Sequence[Any]) -> float:
-    there = [float(v) for v in values if v is not None and not math.isnan(v)]
-    return sum(there) / len(there) if there else math.nan

@@ -100,7 +100,7 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
         p.numel() for p in opened.model.parameters()
     )  # multiplications of a token, per million tokens
     price = float(millions)
-    solvers["reader"] = LocalChat(opened, prices=Prices(input=price, output=price), together=64, ending="")
+    solvers["reader"] = LocalChat(opened, prices=Prices(input=price, output=price), batch_size=64, ending="")
     routes = [Route(name) for name in solvers if name != "reader"]
     routes += [Route("reader"), Route("reader", "step_by_step")]
     return _SolverPool(solvers, routes, strategies=STRATEGIES, about=ABOUT)

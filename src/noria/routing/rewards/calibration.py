@@ -22,164 +22,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from noria.core.config import Config
-from noria.core.errors import CheckpointError, ConfigError
-from noria.core.training.rl import Scale, group_moments, group_numbers
-from noria.routing.rewards.components import FORM_ANSWER_COST, Component, eligible, order
+from noria.core.errors import CheckpointError
+from noria.core.records import json_values
+from noria.core.training.rl import group_moments, group_numbers
+from noria.routing.rewards.components import eligible
+from noria.routing.rewards.config import CalibrationConfig
 
-__all__ = [
-    "PRESETS",
-    "CalibrationConfig",
-    "CalibrationResult",
-    "CalibrationState",
-    "DatasetScaling",
-    "VarianceWeight",
-    "calibrate",
-    "preset",
-]
-
-
-class VarianceWeight(Config):
-    """Stage 2a.
-
-    Attributes:
-        kind: `sigmoid` (HERO's), `power`: (σ/σ_max)^p, or `none`.
-        direction: `up` stresses groups whose outcomes vary, `down` those that agree.
-        low, high: the least and the greatest weight of `sigmoid`.
-        kappa: its steepness.
-        power: p of `power`.
-        momentum: β of the running mean of σ.
-        target: the component whose σ is read.
-        on: whose advantage is weighted: the target's or all.
-    """
-
-    kind: Literal["sigmoid", "power", "none"] = "none"
-    direction: Literal["up", "down"] = "up"
-    low: float = Field(0.5, ge=0)
-    high: float = Field(2.0, ge=0)
-    kappa: float = Field(5.0, ge=0)
-    power: float = Field(1.0, ge=0)
-    momentum: float = Field(0.1, gt=0, le=1)
-    target: str = "answer"
-    on: Literal["target", "all"] = "target"
-
-
-class DatasetScaling(Config):
-    """Stage 2b.
-
-    Attributes:
-        kind: `rms`, or `none`.
-        memory: how much of the running sums stays at a step; 0 forgets them.
-        prior: N₀.
-        weight: how much a data set counts in the loss: as often as it was sampled, the square root of that, or all
-            alike.
-    """
-
-    kind: Literal["rms", "none"] = "none"
-    memory: float = Field(0.9, ge=0, lt=1)
-    prior: float = Field(32.0, ge=0)
-    weight: Literal["proportional", "sqrt", "uniform"] = "proportional"
-
-
-class CalibrationConfig(Config):
-    """How rewards become advantages.
-
-    Attributes:
-        components: what is rewarded.
-        gate: an ineligible reward is left out (`mask`), or counts as 0 (`zero`).
-        combine: each component is normalised and then they are summed, or the other way round.
-        scale: what a centred reward is divided by.
-        epsilon: added to deviations: TRL's 1e-4, or verl's 1e-6.
-        flat: a deviation that counts as none.
-        whiten: the sum is standardised once more over the whole batch, as GDPO does: each row counts alike, or as many
-            times as it has tokens (verl's way).
-        variance: stage 2a.
-        dataset: stage 2b.
-    """
-
-    components: dict[str, Component] = Field(default_factory=lambda: dict(FORM_ANSWER_COST))
-    gate: Literal["mask", "zero"] = "mask"
-    combine: Literal["normalize_then_sum", "sum_then_normalize"] = "normalize_then_sum"
-    scale: Scale = "group"
-    epsilon: float = Field(1e-4, gt=0)
-    flat: float = Field(1e-8, ge=0)
-    whiten: Literal["none", "rows", "tokens"] = "none"
-    variance: VarianceWeight = VarianceWeight()
-    dataset: DatasetScaling = DatasetScaling()
-
-    def model_post_init(self, context: Any) -> None:
-        """Refuse components in a circle, and a variance of a component that is not there."""
-        try:
-            order(self.components)
-        except ConfigError as error:
-            raise ValueError(error.what) from None
-        if self.variance.kind != "none" and self.variance.target not in self.components:
-            raise ValueError(f"variance.target {self.variance.target!r} is no component")
+__all__ = ["CalibrationResult", "CalibrationState", "calibrate"]
 
 
 TINY = 1e-30
-
-SCALAR: dict[str, Any] = {"gate": "zero", "combine": "sum_then_normalize"}
-SIGMOID, RMS = {"kind": "sigmoid"}, {"kind": "rms"}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "grpo": SCALAR,
-    "dr_grpo": {**SCALAR, "scale": "none"},
-    "dapo": SCALAR,
-    "gdpo": {"gate": "zero", "whiten": "rows"},
-    "recal": {"variance": SIGMOID, "dataset": RMS},
-    "recal_uniform": {"variance": SIGMOID, "dataset": {**RMS, "weight": "uniform"}},
-    "recal_dr": {"scale": "none", "dataset": RMS},
-    "gates": {},
-    "no_decomposition": {**SCALAR, "variance": {**SIGMOID, "on": "all"}, "dataset": RMS},
-    "no_variance": {"dataset": RMS},
-    "no_dataset": {"variance": SIGMOID},
-}
-"""
-grpo              the sum of rewards, standardised in its group (arXiv 2402.03300)
-dr_grpo           only centred (arXiv 2503.20783)
-dapo              GRPO's advantages; what else DAPO does, the trainer does: loss by token, wider clip, no dead groups
-gdpo              each component standardised, summed, and standardised over the batch (arXiv 2601.05242)
-recal             all of the above stages
-recal_uniform     and every data set counts alike
-recal_dr          without dividing by a group's deviation
-gates             stage 1 alone
-no_decomposition  ReCal on the sum of rewards
-no_variance       ReCal without stage 2a
-no_dataset        ReCal without stage 2b
-"""
+Sums: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
-def preset(name: str, components: Mapping[str, Component] | None = None, **changes: Any) -> CalibrationConfig:
-    """A configuration by name.
-
-    Args:
-        name: of `PRESETS`.
-        components: instead of the preset's.
-        changes: of its other fields.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ConfigError(
-            f"no calibration {name!r}", where="calibration", mend=f"choose from {', '.join(PRESETS)}"
-        )
-    values = PRESETS[name] | changes
-    if components is not None:
-        values = values | {"components": dict(components)}
-    return CalibrationConfig.model_validate(values)
+COLUMNS = ("sigma", "squares", "count", "rows")
+"""What a state remembers, by column."""
 
 
 @dataclass
 class CalibrationState:
-    """What is remembered of each data set, by its number; data sets that were never seen come at the end.
+    """Memory of each data set, by its number; data sets that were never seen come at the end.
 
     Attributes:
         sigma: running mean of σ, NaN where none was seen: [data sets].
@@ -194,32 +61,23 @@ class CalibrationState:
 
     @classmethod
     def empty(cls) -> CalibrationState:
-        """Of no data sets."""
-        return cls(*(torch.zeros(0, dtype=torch.float64) for _ in range(4)))
+        """The memory of no data sets."""
+        return cls(*(torch.zeros(0, dtype=torch.float64) for _ in COLUMNS))
 
     def grown(self, size: int) -> CalibrationState:
-        """For at least so many data sets."""
-        more = size - len(self.sigma)
-        if more <= 0:
-            return self
-        pads = (torch.nan, 0.0, 0.0, 0.0)
-        return CalibrationState(
-            *(
-                torch.cat([own, torch.full((more,), pad, dtype=torch.float64)])
-                for own, pad in zip((self.sigma, self.squares, self.count, self.rows), pads, strict=True)
-            )
-        )
+        """The same memory, for at least so many data sets."""
+        more = max(0, size - len(self.sigma))
+        pads = dict.fromkeys(COLUMNS, 0.0) | {"sigma": torch.nan}
+        new = {name: torch.full((more,), pad, dtype=torch.float64) for name, pad in pads.items()}
+        return CalibrationState(**{name: torch.cat([getattr(self, name), new[name]]) for name in COLUMNS})
 
     def state_dict(self) -> dict[str, list[float | None]]:
-        """As JSON values; NaN is null."""
-        return {
-            name: [None if value != value else value for value in getattr(self, name).tolist()]
-            for name in ("sigma", "squares", "count", "rows")
-        }
+        """JSON values; NaN is null."""
+        return {name: json_values(getattr(self, name)) for name in COLUMNS}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> CalibrationState:
-        """What `state_dict` gave.
+        """Restore what `state_dict` gave.
 
         Raises:
             CheckpointError: it is something else.
@@ -227,7 +85,7 @@ class CalibrationState:
         try:
             columns = [
                 torch.tensor([torch.nan if v is None else float(v) for v in state[name]], dtype=torch.float64)
-                for name in ("sigma", "squares", "count", "rows")
+                for name in COLUMNS
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError("no state of a calibration", where="calibration") from error
@@ -238,7 +96,7 @@ class CalibrationState:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """What came of a batch.
+    """Advantages of a batch, and what they are made of.
 
     Attributes:
         advantages: [rows], single precision.
@@ -247,7 +105,7 @@ class CalibrationResult:
         alive: [rows]: whether any component gave the row a signal.
         weight: [rows]: w of the row's group.
         scale: [data sets]: s_d; 1 where nothing is scaled.
-        state: what to remember for the next batch.
+        state: memory for the next batch.
     """
 
     advantages: Tensor
@@ -257,6 +115,20 @@ class CalibrationResult:
     weight: Tensor
     scale: Tensor
     state: CalibrationState
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rewards as the stages read them: `table` is 0 where `mask` is not set; `index` numbers the row's group."""
+
+    table: Tensor
+    mask: Tensor
+    given: Tensor
+    index: Tensor
+    groups: int
+    dataset: Tensor
+    names: Sequence[str]
+    config: CalibrationConfig
 
 
 def calibrate(
@@ -270,15 +142,15 @@ def calibrate(
     update: bool = True,
     lengths: Tensor | None = None,
 ) -> CalibrationResult:
-    """Advantages of rollouts.
+    """Turn rewards of rollouts into advantages.
 
     Args:
         rewards: [rows, components] of any real type; NaN and the infinities were not given.
-        group: [rows]: which prompt. Rows are compared within a group of one data set.
+        group: [rows]: number of the prompt. Rows are compared within a group of one data set.
         dataset: [rows]: number of the data set, from 0; at or beyond the end of the state's for a new one.
-        names: of the columns.
-        config: how.
-        state: what is remembered.
+        names: names of the columns.
+        config: settings of the calibration.
+        state: memory of the batches before.
         update: whether to remember this batch; not in an evaluation.
         lengths: [rows] tokens, for `whiten: tokens`.
 
@@ -289,18 +161,16 @@ def calibrate(
     rows = {len(rewards), len(group), len(dataset)}
     if rewards.ndim != 2 or rewards.shape[1] != len(names) or len(rows) > 1:
         raise ValueError(f"rewards {list(rewards.shape)} of {len(names)} components, {len(group)} rows")
-    device = rewards.device
     state = state or CalibrationState.empty()
-    sets = max(len(state.sigma), int(dataset.max()) + 1 if len(dataset) else 0)
-    before = state.grown(sets)
-    mask = eligible(rewards, names, config.components)
-    index, groups = _groups(group, dataset, sets)
-    table = torch.where(mask, rewards, 0.0).to(torch.float32 if device.type == "mps" else torch.float64)
-    weights = torch.tensor([config.components[n].weight for n in names], dtype=table.dtype, device=device)
+    before = state.grown(int(dataset.max()) + 1 if len(dataset) else 0)
+    mask, given = eligible(rewards, names, config.components), rewards.isfinite()
+    index, groups = _groups(group, dataset, len(before.sigma))
+    precision = torch.float32 if rewards.device.type == "mps" else torch.float64
+    table = torch.where(mask, rewards, 0.0).to(precision)
+    batch = _Batch(table, mask, given, index, groups, dataset, names, config)
 
-    given = rewards.isfinite()
-    parts, alive = _components(table, mask, given, index, groups, weights, config)
-    weight, sigma = _variance(table, mask, index, groups, dataset, names, config, before)
+    parts, alive = _components(batch)
+    weight, sigma = _variance(batch, before)
     if config.variance.kind != "none":
         if config.variance.on == "all" or config.combine == "sum_then_normalize":
             parts = parts * weight[:, None]
@@ -308,8 +178,7 @@ def calibrate(
             column = names.index(config.variance.target)
             parts[:, column] = parts[:, column] * weight
     parts = _whitened(parts, given.any(1), lengths, config)
-    parts, scale, sums = _scaled(parts, alive, dataset, sets, config, before)
-    after = _remembered(before, sigma, sums, config) if update else before
+    parts, scale, sums = _scaled(parts, alive, batch, before)
     return CalibrationResult(
         advantages=parts.sum(1).float(),
         parts=parts.float(),
@@ -317,7 +186,7 @@ def calibrate(
         alive=alive,
         weight=weight.float(),
         scale=scale,
-        state=after,
+        state=_remembered(before, sigma, sums, config) if update else before,
     )
 
 
@@ -333,18 +202,12 @@ def _groups(group: Tensor, dataset: Tensor, sets: int) -> tuple[Tensor, int]:
 # -- the stages -------------------------------------------------------------------------------------------------------
 
 
-def _components(
-    table: Tensor,
-    mask: Tensor,
-    given: Tensor,
-    index: Tensor,
-    groups: int,
-    weights: Tensor,
-    config: CalibrationConfig,
-) -> tuple[Tensor, Tensor]:
+def _components(batch: _Batch) -> tuple[Tensor, Tensor]:
     """λ A of each component [rows, components], and which rows are of a group with a signal [rows]."""
+    table, index, groups, config = batch.table, batch.index, batch.groups, batch.config
+    weights = table.new_tensor([config.components[name].weight for name in batch.names])
     if config.combine == "normalize_then_sum":
-        counted = given if config.gate == "zero" else mask
+        counted = batch.given if config.gate == "zero" else batch.mask
         moments = group_moments(table, index, groups, counted)
         gap = (table - moments.mean[index]) * weights
         factor, signal = _factor(table, moments.std, counted, index, config)
@@ -352,7 +215,7 @@ def _components(
     else:
         # Of a sum, what was not given adds nothing, and a row of which nothing was given is no row. The sum's advantage
         # is the components' distances from their means, over the deviation of the sum.
-        counted = given.any(1, keepdim=True)
+        counted = batch.given.any(1, keepdim=True)
         values = table * weights
         gap = values - group_moments(values, index, groups, counted.expand_as(values)).mean[index]
         total = values.sum(1, keepdim=True)
@@ -374,32 +237,22 @@ def _factor(
     return 1 / (std[index] + config.epsilon), signal
 
 
-def _variance(
-    table: Tensor,
-    mask: Tensor,
-    index: Tensor,
-    groups: int,
-    dataset: Tensor,
-    names: Sequence[str],
-    config: CalibrationConfig,
-    before: CalibrationState,
-) -> tuple[Tensor, Tensor]:
+def _variance(batch: _Batch, before: CalibrationState) -> tuple[Tensor, Tensor]:
     """W of each row, and the mean σ of each data set in this batch (NaN where there is none)."""
-    rule, sets = config.variance, len(before.sigma)
-    ones = torch.ones(len(table), dtype=table.dtype, device=table.device)
+    table, index, rule, sets = batch.table, batch.index, batch.config.variance, len(before.sigma)
     if rule.kind == "none" or not len(table):
-        return ones, torch.full((sets,), torch.nan, dtype=torch.float64)
-    column = names.index(rule.target)
-    moments = group_moments(table[:, [column]], index, groups, mask[:, [column]])
+        return table.new_ones(len(table)), torch.full((sets,), torch.nan, dtype=torch.float64)
+    column = [batch.names.index(rule.target)]
+    moments = group_moments(table[:, column], index, batch.groups, batch.mask[:, column])
     sigma, count = moments.std[:, 0], moments.count[:, 0]
     known = count > 1
-    of = torch.zeros(groups, dtype=torch.long, device=table.device).index_copy_(0, index, dataset)
-    zeros = torch.zeros(sets, dtype=table.dtype, device=table.device)
+    of = index.new_zeros(batch.groups).index_copy_(0, index, batch.dataset)
+    zeros = table.new_zeros(sets)
     total = zeros.index_add(0, of, torch.where(known, sigma, 0.0))
     number = zeros.index_add(0, of, known.to(table))
-    batch = torch.where(number > 0, total / number.clamp(min=1), torch.nan)
+    seen = torch.where(number > 0, total / number.clamp(min=1), torch.nan)
     running = before.sigma.to(table)
-    level = torch.where(running.isnan(), batch, running)
+    level = torch.where(running.isnan(), seen, running)
     if rule.kind == "sigmoid":
         gap = sigma - torch.nan_to_num(level, nan=0.0)[of]
         gap = gap if rule.direction == "up" else -gap
@@ -410,7 +263,7 @@ def _variance(
         share = (sigma / largest.clamp(min=1e-12)).clamp(0, 1)
         w = (share if rule.direction == "up" else 1 - share) ** rule.power
     w = torch.where(known, w, 1.0)
-    return w[index], batch.cpu().double()
+    return w[index], seen.cpu().double()
 
 
 def _whitened(parts: Tensor, given: Tensor, lengths: Tensor | None, config: CalibrationConfig) -> Tensor:
@@ -430,27 +283,19 @@ def _whitened(parts: Tensor, given: Tensor, lengths: Tensor | None, config: Cali
 
 
 def _scaled(
-    parts: Tensor,
-    alive: Tensor,
-    dataset: Tensor,
-    sets: int,
-    config: CalibrationConfig,
-    before: CalibrationState,
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    parts: Tensor, alive: Tensor, batch: _Batch, before: CalibrationState
+) -> tuple[Tensor, Tensor, Sums]:
     """Stage 2b: parts, s_d, and the sums of this batch that are remembered: squares, count, rows."""
-    rule = config.dataset
-    zeros = torch.zeros(sets, dtype=parts.dtype, device=parts.device)
+    config, dataset, rule = batch.config, batch.dataset, batch.config.dataset
+    zeros = parts.new_zeros(len(before.sigma))
     square = parts.sum(1) ** 2
     squares = zeros.index_add(0, dataset, torch.where(alive, square, 0.0))
     count = zeros.index_add(0, dataset, alive.to(parts))
     rows = zeros.index_add(0, dataset, torch.ones_like(square))
-    batch = tuple(column.cpu().double() for column in (squares, count, rows))
     scale = torch.ones_like(zeros)
     if rule.kind == "rms" and len(parts):
-        s, n = (
-            squares + rule.memory * before.squares.to(parts),
-            count + rule.memory * before.count.to(parts),
-        )
+        s = squares + rule.memory * before.squares.to(parts)
+        n = count + rule.memory * before.count.to(parts)
         level = (squares.sum() / count.sum().clamp(min=1)).clamp(min=TINY).log()
         own = (s / n.clamp(min=TINY)).clamp(min=TINY).log()
         mixed = (n * own + rule.prior * level) / (n + rule.prior).clamp(min=TINY)
@@ -462,11 +307,12 @@ def _scaled(
         w = torch.where(seen, often.clamp(min=1e-12) ** (-1.0 if rule.weight == "uniform" else -0.5), 0.0)
         w = w * len(parts) / (w * rows).sum()  # the mean weight of a row is 1
         parts = parts * w[dataset][:, None]
-    return parts, scale.float(), batch  # type: ignore[return-value]
+    sums = (squares.cpu().double(), count.cpu().double(), rows.cpu().double())
+    return parts, scale.float(), sums
 
 
 def _remembered(
-    before: CalibrationState, sigma: Tensor, sums: tuple[Tensor, Tensor, Tensor], config: CalibrationConfig
+    before: CalibrationState, sigma: Tensor, sums: Sums, config: CalibrationConfig
 ) -> CalibrationState:
     beta, memory = config.variance.momentum, config.dataset.memory
     mixed = torch.where(before.sigma.isnan(), sigma, (1 - beta) * before.sigma + beta * sigma)

@@ -10,12 +10,8 @@ from torch import Tensor
 
 from noria.core.errors import CheckpointError
 from noria.core.training.rl import group_numbers
-from noria.routing.rewards.calibration import (
-    CalibrationConfig,
-    CalibrationResult,
-    CalibrationState,
-    calibrate,
-)
+from noria.routing.rewards.calibration import CalibrationResult, CalibrationState, calibrate
+from noria.routing.rewards.config import CalibrationConfig
 
 if TYPE_CHECKING:
     from noria.core.training.trl import Advantages, RewardBatch
@@ -27,8 +23,8 @@ class Calibrator:
     """Calibrates batch after batch, and is an advantage function of `noria.core.training.trl`.
 
     Args:
-        config: how.
-        by_component: give advantages by component, for a credit that sends them to different tokens.
+        config: settings of the calibration.
+        by_component: whether to give advantages by component, for a credit that sends them to different tokens.
     """
 
     def __init__(self, config: CalibrationConfig, *, by_component: bool = False) -> None:
@@ -51,7 +47,7 @@ class Calibrator:
         numbers = {name: number for number, name in enumerate(self.names)}
         for name in dataset:
             numbers.setdefault(name, len(numbers))
-        done = calibrate(
+        result = calibrate(
             rewards,
             group,
             torch.tensor([numbers[name] for name in dataset], dtype=torch.long, device=rewards.device),
@@ -62,29 +58,29 @@ class Calibrator:
             lengths=lengths,
         )
         if update:
-            self.names, self.state = list(numbers), done.state
-        return done
+            self.names, self.state = list(numbers), result.state
+        return result
 
     def __call__(self, batch: RewardBatch) -> Advantages:
         """Advantages of a batch of TRL's; the reward functions' names are the components'."""
         from noria.core.training.trl import Advantages
 
-        done = self.calibrate(
+        result = self.calibrate(
             batch.rewards, batch.group, batch.dataset, names=batch.names, update=batch.training
         )
-        self.last = diagnosis(done, batch.group, batch.dataset, batch.names)
+        self.last = diagnosis(result, batch.group, batch.dataset, batch.names)
         metrics = {f"calibration/{name}": value for name, value in self.last.items()}
-        return Advantages(done.parts if self.by_component else done.advantages, metrics)
+        return Advantages(result.parts if self.by_component else result.advantages, metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered, JSON values only."""
+        """Memory of the data sets, JSON values only."""
         return {"datasets": list(self.names), **self.state.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember that instead.
+        """Restore the memory of the data sets.
 
         Raises:
-            CheckpointError: it is no state, or of another number of data sets.
+            CheckpointError: it is no state, or has another number of data sets.
         """
         loaded = CalibrationState.from_dict(state)
         names = state.get("datasets")
@@ -94,9 +90,9 @@ class Calibrator:
 
 
 def diagnosis(
-    done: CalibrationResult, group: Tensor, dataset: Sequence[str], names: Sequence[str]
+    result: CalibrationResult, group: Tensor, dataset: Sequence[str], names: Sequence[str]
 ) -> dict[str, float]:
-    """What a batch's learning signal is made of.
+    """Take a batch's learning signal apart.
 
     Returns:
         `share/K`: of component K in Σ|A[k]|; `eligible/K`: of rows; `conflict`: rows in which two components pull in
@@ -105,24 +101,22 @@ def diagnosis(
         `rows/D`: of rows, `energy/D`: of Σ A², `weight/D`: the mean variance weight, and `dead/D`. A share of nothing
         is NaN.
     """
-    parts, advantages = (
-        done.parts.cpu().double(),
-        done.advantages.cpu().double(),
-    )  # not every device has doubles
-    qualified, alive, weights = done.eligible.cpu(), done.alive.cpu(), done.weight.cpu()
+    # Not every device has doubles.
+    parts, advantages = result.parts.cpu().double(), result.advantages.cpu().double()
+    qualified, alive, weights = result.eligible.cpu(), result.alive.cpu(), result.weight.cpu()
     group = group.cpu()
     size = parts.abs().sum(0)
-    found = {f"share/{name}": _ratio(size[k], size.sum()) for k, name in enumerate(names)}
-    found |= {f"eligible/{n}": float(qualified[:, k].double().mean()) for k, n in enumerate(names)}
+    figures = {f"share/{name}": _ratio(size[k], size.sum()) for k, name in enumerate(names)}
+    figures |= {f"eligible/{n}": float(qualified[:, k].double().mean()) for k, n in enumerate(names)}
     pulls = (parts > 1e-12).any(1) & (parts < -1e-12).any(1)
-    found["conflict"] = _ratio(pulls.sum(), (parts.abs() > 1e-12).any(1).sum())
+    figures["conflict"] = _ratio(pulls.sum(), (parts.abs() > 1e-12).any(1).sum())
     sets = list(dict.fromkeys(dataset))
     number = torch.tensor([sets.index(name) for name in dataset], dtype=torch.long)
     index, groups = group_numbers(group_numbers(group)[0] * max(1, len(sets)) + number)
     lively = torch.zeros(groups, dtype=torch.bool)
     lively[index[alive]] = True
-    found["dead"] = _ratio((~lively).sum(), torch.tensor(groups))
-    found |= {
+    figures["dead"] = _ratio((~lively).sum(), torch.tensor(groups))
+    figures |= {
         f"weight_{what}": float(getattr(weights, what)()) if len(weights) else float("nan")
         for what in ("mean", "min", "max")
     }
@@ -131,15 +125,15 @@ def diagnosis(
     for column, side in enumerate((advantages > 0, advantages < 0)):
         sign[:, column].index_add_(0, index, side.double())
     lonely = (sign.amin(1) == 1)[index]
-    found["trivial"] = _ratio(energy[lonely].sum(), energy.sum())
+    figures["trivial"] = _ratio(energy[lonely].sum(), energy.sum())
     of = torch.zeros(groups, dtype=torch.long).index_copy_(0, index, number)
     for d, name in enumerate(sets):
         here = number == d
-        found[f"rows/{name}"] = float(here.double().mean())
-        found[f"energy/{name}"] = _ratio(energy[here].sum(), energy.sum())
-        found[f"weight/{name}"] = float(weights[here].double().mean())
-        found[f"dead/{name}"] = _ratio((~lively[of == d]).sum(), (of == d).sum())
-    return found
+        figures[f"rows/{name}"] = float(here.double().mean())
+        figures[f"energy/{name}"] = _ratio(energy[here].sum(), energy.sum())
+        figures[f"weight/{name}"] = float(weights[here].double().mean())
+        figures[f"dead/{name}"] = _ratio((~lively[of == d]).sum(), (of == d).sum())
+    return figures
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:

@@ -26,15 +26,12 @@ __all__ = ["ANSWER_COST", "FORM_ANSWER_COST", "Component", "eligible", "order"]
 
 
 class Component(Config):
-    """What a component is worth, and what it depends on.
+    """What a component is worth, and what it depends on."""
 
-    Attributes:
-        weight: λ of its advantage in the sum.
-        parents: {component: least reward of it}.
-    """
-
-    weight: float = 1.0
-    parents: dict[str, float] = Field(default_factory=dict)
+    weight: float = Field(1.0, description="Weight λ of the component's advantage in the sum.")
+    parents: dict[str, float] = Field(
+        default_factory=dict, description="Components that it depends on, with the least reward of each."
+    )
 
 
 FORM_ANSWER_COST: dict[str, Component] = {
@@ -48,11 +45,11 @@ ANSWER_COST: dict[str, Component] = {
     "answer": Component(),
     "thrift": Component(weight=0.3, parents={"answer": 0.5}),
 }
-"""Those of a router that only chooses."""
+"""The components of a router that only chooses."""
 
 
 def order(components: Mapping[str, Component]) -> list[str]:
-    """The components, parents first.
+    """Sort components, parents first.
 
     Raises:
         ConfigError: a parent is no component, or a component depends on itself.
@@ -74,12 +71,12 @@ def order(components: Mapping[str, Component]) -> list[str]:
 
 
 def eligible(rewards: Tensor, names: Sequence[str], components: Mapping[str, Component]) -> Tensor:
-    """Which rewards count.
+    """Find which rewards count.
 
     Args:
         rewards: [rows, components]; NaN and the infinities were not given.
-        names: of the columns.
-        components: all of them, and maybe more.
+        names: names of the columns.
+        components: settings of all columns, and maybe of others.
 
     Returns:
         [rows, components] bool.
@@ -92,10 +89,10 @@ def eligible(rewards: Tensor, names: Sequence[str], components: Mapping[str, Com
     if missing:
         raise ConfigError(f"{missing[0]!r} has no column or is no component", where="rewards")
     given = rewards.isfinite()
-    found = given.clone()
+    mask = given.clone()
     for name in order({n: components[n] for n in names}):
         column = names.index(name)
         for parent, least in components[name].parents.items():
             above = names.index(parent)
-            found[:, column] &= found[:, above] & (rewards[:, above] >= least)
-    return torch.as_tensor(found)
+            mask[:, column] &= mask[:, above] & (rewards[:, above] >= least)
+    return torch.as_tensor(mask)

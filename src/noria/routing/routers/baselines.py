@@ -1,16 +1,11 @@
-"""Routers: who answers a question best, and is worth the price. All are one thing, a guess of quality by route.
-
-    utility[r] = quality[r] − trade · cost[r] / cost of the dearest route
-
-`trade` is how much quality the dearest route must be better by to be taken over a free one; sweeping it draws a
-router's curve of quality against cost. A quality that nobody can guess is NaN, and that route is not chosen.
-"""
+"""Baselines: the same route always, any route, the best on average, nearest neighbours, factors, and the oracle."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +14,7 @@ from numpy.typing import NDArray
 from noria.core.errors import ConfigError
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Floats, Router
-from noria.routing.tables.table import Route, Table
+from noria.routing.tables.table import Table
 from noria.routing.types import BASELINES
 
 __all__ = [
@@ -35,87 +30,70 @@ __all__ = [
 ]
 
 
+@dataclass(eq=False, repr=False)
 class Fixed(Router):
-    """Always the same route."""
+    """One route for every question: the column `route`."""
 
     kind = "fixed"
-
-    def __init__(self, routes: Sequence[Route], cost: Floats, *, route: int, trade: float = 0.0) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.route = route
+    route: int = field(kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
-        """1 for it, 0 for the others, which remain to fall back on."""
+        """1 for the route, 0 for the others, which remain to fall back on."""
         row = np.zeros(len(self.routes))
         row[self.route] = 1.0
         return np.tile(row, (len(texts), 1))
 
     def settings(self) -> dict[str, Any]:
-        """Which."""
+        """The route's column."""
         return {"route": self.route}
 
 
+@dataclass(eq=False, repr=False)
 class Random(Router):
     """Any route, by a hash of seed and question: the same question always goes the same way."""
 
     kind = "random"
-
-    def __init__(self, routes: Sequence[Route], cost: Floats, *, seed: int = 0, trade: float = 0.0) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.seed = seed
+    seed: int = field(default=0, kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
         """Uniform numbers."""
-        found = np.empty((len(texts), len(self.routes)))
+        drawn = np.empty((len(texts), len(self.routes)))
         for n, text in enumerate(texts):
             key = hashlib.sha256(f"{self.seed}:{text}".encode(errors="surrogatepass")).digest()[:8]
-            found[n] = np.random.default_rng(int.from_bytes(key, "big")).random(len(self.routes))
-        return found
+            drawn[n] = np.random.default_rng(int.from_bytes(key, "big")).random(len(self.routes))
+        return drawn
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
         """There is no reason."""
         return "random: drawn by the question's hash"
 
     def settings(self) -> dict[str, Any]:
-        """The seed."""
+        """The seed alone."""
         return {"seed": self.seed}
 
 
+@dataclass(eq=False, repr=False)
 class BestSingle(Router):
-    """The route with the best mean over all training questions."""
+    """The route with the best mean over all training questions; `mean` is [routes]."""
 
     kind = "best_single"
-
-    def __init__(self, routes: Sequence[Route], cost: Floats, *, mean: Floats, trade: float = 0.0) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.mean = np.asarray(mean, dtype=float)
+    mean: Floats = field(kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
-        """The means."""
+        """The means of all routes, for every question."""
         return np.tile(self.mean, (len(texts), 1))
 
     def settings(self) -> dict[str, Any]:
-        """The means."""
+        """Means by route."""
         return {"mean": _plain(self.mean)}
 
 
-class BestPerTask(Router):
+@dataclass(eq=False, repr=False)
+class BestPerTask(BestSingle):
     """The route with the best mean over the questions of the same data set; of all where that is not known."""
 
     kind = "best_per_task"
-
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        cost: Floats,
-        *,
-        mean: Floats,
-        by_task: Mapping[str, Sequence[float]],
-        trade: float = 0.0,
-    ) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.mean = np.asarray(mean, dtype=float)
-        self.by_task = {name: np.asarray(values, dtype=float) for name, values in by_task.items()}
+    by_task: Mapping[str, Sequence[float] | Floats] = field(kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
         """The means of each question's data set."""
@@ -124,100 +102,83 @@ class BestPerTask(Router):
         return np.array(rows, dtype=float).reshape(len(texts), len(self.routes))
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
-        """Of which data set."""
+        """Mean quality, and the data set that it is a mean of."""
         known = dataset if dataset in self.by_task else None
         return f"best_per_task: mean quality {quality:.3f} on {known or 'all questions (no known task)'}"
 
     def settings(self) -> dict[str, Any]:
-        """The means."""
-        return {
-            "mean": _plain(self.mean),
-            "by_task": {name: _plain(values) for name, values in self.by_task.items()},
-        }
+        """Means by route, of all questions and of each data set."""
+        return super().settings() | {"by_task": {name: _plain(v) for name, v in self.by_task.items()}}
 
 
+@dataclass(eq=False, repr=False)
 class Neighbours(Router):
-    """The mean over the `k` training questions most like this one, by cosine."""
+    """The mean over the `k` training questions most like this one, by cosine.
+
+    Args:
+        features: of questions.
+        known: [training questions, width], their features.
+        score: [training questions, routes].
+        k: number of neighbours.
+    """
 
     kind = "knn"
-
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        cost: Floats,
-        *,
-        features: TextFeatures,
-        known: NDArray[np.float32],
-        score: Floats,
-        k: int = 20,
-        trade: float = 0.0,
-    ) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.features, self.known, self.score, self.k = features, known, score, k
+    features: TextFeatures = field(kw_only=True)
+    known: NDArray[np.float32] = field(kw_only=True)
+    score: Floats = field(kw_only=True)
+    k: int = field(default=20, kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
         """Means over the neighbours whose score is known; NaN where none is."""
-        near = self._near(texts)
-        rows = self.score[near]  # [questions, k, routes]
-        given = ~np.isnan(rows)
-        count = given.sum(1)
-        total = np.where(given, rows, 0.0).sum(1)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        like = self.features(texts) @ self.known.T
+        k = min(self.k, like.shape[1])
+        near = np.argpartition(-like, k - 1, axis=1)[:, :k]
+        return column_means(self.score[near], axis=1)
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
-        """How like this question the nearest was."""
+        """Mean quality, and how like this question the nearest was."""
         like = float((self.features([text]) @ self.known.T).max())
         return (
             f"knn: mean quality {quality:.3f} over the {self.k} nearest questions, the nearest at {like:.2f}"
         )
 
     def settings(self) -> dict[str, Any]:
-        """K."""
+        """The number of neighbours."""
         return {"k": self.k}
 
     def tensors(self) -> dict[str, Any]:
         """The known questions and their scores."""
         import torch
 
-        own = {
-            "known": torch.from_numpy(self.known),
-            "score": torch.from_numpy(self.score.astype(np.float32)),
-        }
-        return {**self.features.tensors(), **own}
-
-    def _near(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        like = self.features(texts) @ self.known.T
-        k = min(self.k, like.shape[1])
-        return np.argpartition(-like, k - 1, axis=1)[:, :k]
+        score = torch.from_numpy(self.score.astype(np.float32))
+        return {**self.features.tensors(), "known": torch.from_numpy(self.known), "score": score}
 
 
+@dataclass(eq=False, repr=False)
 class Factors(Router):
-    """Matrix factorisation: quality = sigmoid(bias_r + a_r · W x); RouteLLM's (arXiv 2406.18665) for many routes."""
+    """Matrix factorisation: quality = sigmoid(bias_r + a_r · W x); RouteLLM's (arXiv 2406.18665) for many routes.
+
+    Args:
+        features: of questions, x.
+        project: W, [width, rank].
+        model: a, [routes, rank].
+        bias: [routes].
+    """
 
     kind = "mf"
-
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        cost: Floats,
-        *,
-        features: TextFeatures,
-        project: NDArray[np.float32],
-        model: NDArray[np.float32],
-        bias: NDArray[np.float32],
-        trade: float = 0.0,
-    ) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.features, self.project, self.model, self.bias = features, project, model, bias
+    features: TextFeatures = field(kw_only=True)
+    project: NDArray[np.float32] = field(kw_only=True)
+    model: NDArray[np.float32] = field(kw_only=True)
+    bias: NDArray[np.float32] = field(kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
-        """The model's."""
+        """The sigmoid of the factors' product."""
         logits = self.features(texts) @ self.project @ self.model.T + self.bias
-        found: Floats = 1 / (1 + np.exp(-np.clip(logits.astype(float), -60, 60)))
-        return found
+        quality: Floats = 1 / (1 + np.exp(-np.clip(logits.astype(float), -60, 60)))
+        return quality
 
     def tensors(self) -> dict[str, Any]:
-        """Its matrices."""
+        """The features' tensors and the three matrices."""
         import torch
 
         own = {name: torch.from_numpy(getattr(self, name)) for name in ("project", "model", "bias")}
@@ -227,7 +188,7 @@ class Factors(Router):
     def fit(
         cls, table: Table, features: TextFeatures, cost: Floats, *, rank: int, seed: int, steps: int = 600
     ) -> Factors:
-        """Squared error over the known scores, with a little decay; deterministic."""
+        """Minimise the squared error over the known scores, with a little decay; deterministic."""
         import torch
         from torch import nn
 
@@ -277,42 +238,40 @@ def fit_router(
     k: int = 20,
     rank: int = 16,
 ) -> Router:
-    """A baseline from a training table; the oracle from the table that it is judged on.
+    """Fit a baseline on a training table; the oracle on the table that it is judged on.
 
     Args:
-        kind: of `BASELINES`, or the label of a route for always that one.
-        table: what is known.
-        features: of questions, for `knn` and `mf`; learned from the table by default.
-        seed: of what is random in it.
-        trade: how much cost matters.
-        k: neighbours of `knn`.
-        rank: of `mf`.
+        kind: one of `BASELINES`, or the label of a route for always that one.
+        table: questions with scores and costs.
+        features: features of questions, for `knn` and `mf`; learned from the table by default.
+        seed: seed of the random generators.
+        trade: quality by which the dearest route must be better.
+        k: number of neighbours of `knn`.
+        rank: rank of `mf`.
 
     Raises:
         ConfigError: there is no such router.
     """
-    cost, score = mean_cost(table), table.score
-    mean = _means(score)
-    labels = [route.label for route in table.routes]
+    routes, score, cost = table.routes, table.score, mean_cost(table)
+    labels = [route.label for route in routes]
     router: Router
     if kind in labels:
-        router = Fixed(table.routes, cost, route=labels.index(kind))
+        router = Fixed(routes, cost, route=labels.index(kind))
     elif kind == "random":
-        router = Random(table.routes, cost, seed=seed)
+        router = Random(routes, cost, seed=seed)
     elif kind == "best_single":
-        router = BestSingle(table.routes, cost, mean=mean)
+        router = BestSingle(routes, cost, mean=column_means(score))
     elif kind == "best_per_task":
         names = np.array(table.dataset)
-        by_task = {name: _plain(_means(score[names == name])) for name in dict.fromkeys(table.dataset)}
-        nan_means = {n: [math.nan if v is None else v for v in values] for n, values in by_task.items()}
-        router = BestPerTask(table.routes, cost, mean=mean, by_task=nan_means)
-    elif kind == "knn":
+        by_task = {name: column_means(score[names == name]) for name in dict.fromkeys(table.dataset)}
+        router = BestPerTask(routes, cost, mean=column_means(score), by_task=by_task)
+    elif kind in ("knn", "mf"):
         features = features or TextFeatures.fit(table.texts, seed=seed)
-        known = features(table.texts)
-        router = Neighbours(table.routes, cost, features=features, known=known, score=score, k=k)
-    elif kind == "mf":
-        features = features or TextFeatures.fit(table.texts, seed=seed)
-        router = Factors.fit(table, features, cost, rank=rank, seed=seed)
+        if kind == "mf":
+            router = Factors.fit(table, features, cost, rank=rank, seed=seed)
+        else:
+            known = features(table.texts)
+            router = Neighbours(routes, cost, features=features, known=known, score=score, k=k)
     elif kind == "oracle":
         router = Oracle(table)
     else:
@@ -324,17 +283,17 @@ def fit_router(
 
 
 def mean_cost(table: Table) -> Floats:
-    """Of a question by each route: [routes], NaN where no cost is known."""
-    return _means(table.cost)
+    """Mean cost of a question by each route: [routes], NaN where no cost is known."""
+    return column_means(table.cost)
 
 
-def _means(values: Floats) -> Floats:
-    """Of the columns, over what is known; NaN where nothing is."""
-    given = ~np.isnan(values)
-    count = given.sum(0)
-    total = np.where(given, values, 0.0).sum(0)
+def column_means(values: Floats, axis: int = 0) -> Floats:
+    """Means along an axis over what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    total = np.where(known, values, 0.0).sum(axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _plain(values: Floats) -> list[float | None]:
+def _plain(values: Sequence[float] | Floats) -> list[float | None]:
     return [None if math.isnan(value) else float(value) for value in values]

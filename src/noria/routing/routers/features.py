@@ -18,7 +18,7 @@ from noria.core.errors import CheckpointError, DataError, require
 __all__ = ["TextFeatures"]
 
 LONGEST = 8000
-"""Characters of a question that are read: half from its beginning, half from its end."""
+"""Most characters of a question that are read: half from its beginning, half from its end."""
 
 Floats = NDArray[np.float32]
 
@@ -37,20 +37,20 @@ class TextFeatures:
 
     @property
     def width(self) -> int:
-        """Numbers of a question."""
+        """Number of features of a question."""
         return int(self.basis.shape[1])
 
     @classmethod
     def fit(
         cls, texts: Sequence[str], *, width: int = 64, hashed: int = 2**14, seed: int = 0
     ) -> TextFeatures:
-        """Learn from questions.
+        """Learn features from questions.
 
         Args:
-            texts: of training.
-            width: numbers a question is known by; fewer where there are fewer questions.
-            hashed: buckets of words and pairs of words.
-            seed: of the decomposition.
+            texts: training questions.
+            width: number of features; fewer where there are fewer questions.
+            hashed: number of buckets of words and pairs of words.
+            seed: seed of the decomposition.
 
         Raises:
             DataError: there are no questions with words.
@@ -69,12 +69,12 @@ class TextFeatures:
     def __call__(self, texts: Sequence[str]) -> Floats:
         """[questions, width]; a question without known words is zero."""
         rows = _unit_rows(_counts(texts, len(self.idf)).multiply(self.idf).tocsr())
-        found = np.asarray(rows @ self.basis, dtype=np.float32)
-        length = np.linalg.norm(found, axis=1, keepdims=True)
-        return np.asarray(found / np.where(length > 1e-12, length, 1.0), dtype=np.float32)
+        vectors = np.asarray(rows @ self.basis, dtype=np.float32)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.where(length > 1e-12, length, 1.0), dtype=np.float32)
 
     def tensors(self) -> dict[str, Any]:
-        """To be saved."""
+        """Tensors that are saved."""
         import torch
 
         return {
@@ -84,10 +84,10 @@ class TextFeatures:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Any]) -> TextFeatures:
-        """What `tensors` gave.
+        """Restore what `tensors` gave.
 
         Raises:
-            CheckpointError: something else.
+            CheckpointError: the tensors are something else.
         """
         try:
             idf, basis = (tensors[f"features.{name}"].numpy() for name in ("idf", "basis"))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from noria.core.errors import CheckpointError, DataError
 from noria.core.files import appearing, write_atomic
+from noria.core.records import json_values
 from noria.routing.routers.baselines import BestPerTask, BestSingle, Factors, Fixed, Neighbours, Random
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
@@ -22,10 +23,19 @@ from noria.routing.tables.table import Route
 
 __all__ = ["load_router", "open_router", "save_router"]
 
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
 _ROUTER, _TENSORS = "router.json", "router.safetensors"
+
+
+def open_router(folder: Path, *, trade: float | None = None) -> Router:
+    """Open a saved router by its own folder, or by that of the run that trained it.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    inner = folder / "router"
+    router = load_router(inner if inner.is_dir() else folder)
+    router.trade = router.trade if trade is None else trade
+    return router
 
 
 def save_router(router: Router, folder: Path) -> None:
@@ -42,7 +52,7 @@ def save_router(router: Router, folder: Path) -> None:
     content = {
         "kind": router.kind,
         "routes": [{"model": r.model, "strategy": r.strategy} for r in router.routes],
-        "cost": [None if math.isnan(c) else float(c) for c in router.cost],
+        "cost": json_values(router.cost),
         "trade": router.trade,
         **router.settings(),
     }
@@ -91,42 +101,24 @@ def _router(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Router
     if kind == "best_single":
         return BestSingle(routes, cost, mean=_column(content["mean"]), trade=trade)
     if kind == "best_per_task":
-        by_task = {name: _column(values).tolist() for name, values in content["by_task"].items()}
+        by_task = {name: _column(values) for name, values in content["by_task"].items()}
         return BestPerTask(routes, cost, mean=_column(content["mean"]), by_task=by_task, trade=trade)
     features = TextFeatures.from_tensors(tensors)
+    more: dict[str, Any] = {"features": features, "trade": trade}
     if kind == "knn":
-        return Neighbours(
-            routes,
-            cost,
-            features=features,
-            known=tensors["known"].numpy(),
-            score=tensors["score"].double().numpy(),
-            k=int(content["k"]),
-            trade=trade,
-        )
+        score = tensors["score"].double().numpy()
+        k = int(content["k"])
+        return Neighbours(routes, cost, known=tensors["known"].numpy(), score=score, k=k, **more)
     if kind == "mf":
-        arrays = {name: tensors[name].numpy() for name in ("project", "model", "bias")}
-        return Factors(routes, cost, features=features, trade=trade, **arrays)
+        more |= {name: tensors[name].numpy() for name in ("project", "model", "bias")}
+        return Factors(routes, cost, **more)
     if kind != "policy":
         raise CheckpointError(f"no router {kind!r}")
     network = PolicyNetwork(features.width, len(routes), hidden=int(content["hidden"]))
-    own = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    network.load_state_dict(own)
-    return NetworkRouter(routes, cost, features=features, network=network, trade=trade)
+    weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+    network.load_state_dict(weights)
+    return NetworkRouter(routes, cost, network=network, **more)
 
 
 def _column(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([math.nan if v is None else float(v) for v in values])
-
-
-def open_router(folder: Path, *, trade: float | None = None) -> Router:
-    """A router's folder, or that of a run that has one.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    inner = folder / "router"
-    router = load_router(inner if inner.is_dir() else folder)
-    if trade is not None:
-        router.trade = trade
-    return router

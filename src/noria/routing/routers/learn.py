@@ -42,14 +42,14 @@ class StepResult:
 class NetworkTrainer:
     """Trains a policy network by group-relative policy gradients on its own rollouts.
 
-    What is random in a step depends on the seed and the step's number alone, so a run that was stopped goes on to the
+    What is random in a step depends on the seed and the step's number alone, so a run that was stopped resumes to the
     bit.
 
     Args:
-        table: with scores.
-        config: how.
-        features: of questions; learned from the training part by default.
-        disturbance: of the rollouts.
+        table: a table with scores.
+        config: settings of the training.
+        features: features of questions; learned from the training part by default.
+        disturbance: what goes wrong in the rollouts.
 
     Raises:
         DataError: the table has too few questions, or no score.
@@ -83,15 +83,15 @@ class NetworkTrainer:
         return self.state.step
 
     def advance(self) -> StepResult:
-        """One step: roll out, calibrate, learn."""
+        """Make one step: roll out, calibrate, learn."""
         config = self.config
         generator = torch.Generator().manual_seed((config.seed << 32) + self.step)
         rolled = self.replay.roll(
             self.network, prompts=config.prompts, group=config.group, generator=generator
         )
         names = Replay.names
-        done = self.calibrator.calibrate(rolled.rewards, rolled.group, rolled.dataset, names=names)
-        loss = policy_gradient(self.network, self.replay, rolled, done.advantages)
+        calibrated = self.calibrator.calibrate(rolled.rewards, rolled.group, rolled.dataset, names=names)
+        loss = policy_gradient(self.network, self.replay, rolled, calibrated.advantages)
         chances = self.network(self.replay.features[rolled.question[:: config.group]]).log_softmax(-1)
         entropy = -(chances.exp() * chances).sum(-1).mean()
         self.optimizer.zero_grad(set_to_none=True)
@@ -106,25 +106,25 @@ class NetworkTrainer:
         self.state.step += 1
         figures = {"entropy": float(entropy.detach())}
         for column, name in enumerate(names):
-            given = rolled.rewards[:, column]
-            figures[f"reward/{name}"] = float(given[given.isfinite()].mean())
-        shown = diagnosis(done, rolled.group, rolled.dataset, names)
-        figures |= {f"calibration/{name}": value for name, value in shown.items()}
+            rewards = rolled.rewards[:, column]
+            figures[f"reward/{name}"] = float(rewards[rewards.isfinite()].mean())
+        signal = diagnosis(calibrated, rolled.group, rolled.dataset, names)
+        figures |= {f"calibration/{name}": value for name, value in signal.items()}
         return StepResult(self.step, figures)
 
     def evaluate(self) -> Score:
-        """Of the held-out questions, each sent to the most probable route."""
+        """Score the held-out questions, each sent to the most probable route."""
         held = self.held
         return judge(self.router().choose(held.texts), held.score, held.cost, held.dataset)
 
     def router(self) -> NetworkRouter:
-        """The policy of now, as a router."""
+        """The current policy as a router."""
         return NetworkRouter(
             self.train.routes, mean_cost(self.train), features=self.features, network=self.network
         )
 
     def run(self, run: Run, *, on_step: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
-        """Train to the last step, logging and saving on the way.
+        """Train to the last step, with a log and checkpoints on the way.
 
         Raises:
             DivergenceError: the gradient is not finite.

@@ -34,14 +34,14 @@ class Score:
     """What choices were worth.
 
     Attributes:
-        accuracy: by data set.
-        macro: their mean.
-        micro: the mean over questions.
-        cost: mean over questions; NaN where no cost is known.
+        accuracy: mean score by data set.
+        macro: mean of the accuracies.
+        micro: mean score over questions.
+        cost: mean cost over questions; NaN where no cost is known.
         regret: micro accuracy of the best choice of each question, less ours.
-        scored: questions whose chosen score is known.
-        questions: all.
-        costed: questions whose chosen cost is known.
+        scored: number of questions whose chosen score is known.
+        questions: number of all questions.
+        costed: number of questions whose chosen cost is known.
     """
 
     accuracy: Mapping[str, float]
@@ -60,7 +60,7 @@ def judge(choice: ArrayLike, score: Floats, cost: Floats, dataset: Sequence[str]
     Args:
         choice: [questions], a column of `score`; −1 for none, which is scored NaN.
         score, cost: [questions, routes].
-        dataset: [questions].
+        dataset: [questions], names.
     """
     chosen = np.asarray(choice, dtype=int)
     rows = np.arange(len(chosen))
@@ -146,10 +146,10 @@ def aiq(cost: ArrayLike, quality: ArrayLike, *, low: float | None = None, high: 
     """Average improvement in quality: the mean height of the envelope over the costs from `low` to `high`.
 
     Args:
-        cost, quality: of the points.
-        low: the lowest cost; of the cheapest point by default. Below the cheapest point the height is 0: there is
+        cost, quality: coordinates of the points.
+        low: the lowest cost; that of the cheapest point by default. Below the cheapest point the height is 0: there is
             nothing to buy.
-        high: the highest, of the dearest point by default; beyond the best point the height stays.
+        high: the highest cost; that of the dearest point by default. Beyond the best point the height stays.
 
     Returns:
         The mean height; NaN where `low` equals `high`. RouterBench's published code divides the same area by the
@@ -173,7 +173,7 @@ def aiq(cost: ArrayLike, quality: ArrayLike, *, low: float | None = None, high: 
 
 
 def agreement(choices: Sequence[ArrayLike]) -> float:
-    """How often two of several routers choose alike: the mean over pairs and questions. NaN for fewer than two."""
+    """Share of questions on which two of several routers choose alike, over all pairs. NaN for fewer than two."""
     table = np.asarray([np.asarray(choice, dtype=int) for choice in choices])
     if len(table) < 2 or not table.shape[1]:
         return math.nan
@@ -182,14 +182,14 @@ def agreement(choices: Sequence[ArrayLike]) -> float:
 
 
 def drawdown(curve: ArrayLike) -> float:
-    """The deepest fall from an earlier height: max over t of (max up to t − value at t). NaN for an empty curve."""
+    """Deepest fall from an earlier height: max over t of (max up to t − value at t). NaN for an empty curve."""
     values = np.asarray(curve, dtype=float)
     values = values[~np.isnan(values)]
     return float((np.maximum.accumulate(values) - values).max()) if len(values) else math.nan
 
 
 def spread_at_end(curve: ArrayLike, share: float = 0.2) -> float:
-    """The deviation over the last `share` of a curve; NaN for fewer than two values there."""
+    """Deviation over the last `share` of a curve; NaN for fewer than two values there."""
     values = np.asarray(curve, dtype=float)
     tail = values[-max(1, round(share * len(values))) :]
     tail = tail[~np.isnan(tail)]
@@ -210,7 +210,7 @@ def gradient_shares(energy: Mapping[str, float]) -> tuple[dict[str, float], floa
     """Shares of energy, and how even they are: exp(entropy) over their number, 1 when all are alike.
 
     Args:
-        energy: by data set, not negative.
+        energy: energy by data set, not negative.
     """
     total = sum(energy.values())
     if not total > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Router
-from noria.routing.tables.table import Route
 
 __all__ = ["NetworkRouter", "PolicyNetwork"]
 
@@ -34,43 +34,38 @@ class PolicyNetwork(nn.Module):
         nn.init.zeros_(self.outer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits."""
+        """Logits of the routes."""
         logits: Tensor = self.outer(torch.tanh(self.inner(features)))
         return logits
 
 
+@dataclass(eq=False, repr=False)
 class NetworkRouter(Router):
     """A trained policy as a router: its quality is log π(route | question)."""
 
     kind = "policy"
+    features: TextFeatures = field(kw_only=True)
+    network: PolicyNetwork = field(kw_only=True)
 
-    def __init__(
-        self,
-        routes: Sequence[Route],
-        cost: NDArray[np.float64],
-        *,
-        features: TextFeatures,
-        network: PolicyNetwork,
-        trade: float = 0.0,
-    ) -> None:
-        super().__init__(routes, cost, trade=trade)
-        self.features, self.network = features, network.eval()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.network.eval()
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> NDArray[np.float64]:
-        """Log-probabilities."""
+        """Log-probabilities of the routes."""
         with torch.no_grad():
             logits = self.network(torch.from_numpy(self.features(texts)))
             return np.asarray(logits.log_softmax(-1).double().numpy())
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
-        """With which probability."""
+        """Probability of the route."""
         return f"policy: chosen with probability {math.exp(quality):.3f}"
 
     def settings(self) -> dict[str, Any]:
-        """Its size."""
+        """The size of the hidden layer."""
         return {"hidden": self.network.inner.out_features}
 
     def tensors(self) -> dict[str, Any]:
-        """Its weights."""
+        """The features' tensors and the network's weights."""
         own = {f"network.{name}": p.detach().clone() for name, p in self.network.state_dict().items()}
         return {**self.features.tensors(), **own}

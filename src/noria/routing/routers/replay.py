@@ -34,13 +34,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Disturbance:
-    """What goes wrong in a rollout that the policy cannot help.
+    """What goes wrong in rollouts that the policy cannot help.
 
     Attributes:
-        form: chance that it is unreadable.
+        form: chance that a rollout is unreadable.
         lost: chance that the route's server fails, so that nothing can be scored.
-        scale: (data set, factor) of its answers' reward.
-        often: (data set, factor) of how often it is sampled.
+        scale: (data set, factor) of the answers' reward.
+        often: (data set, factor) of how often the data set is sampled.
     """
 
     form: float = 0.0
@@ -54,11 +54,11 @@ class RolloutBatch:
     """A batch of rollouts.
 
     Attributes:
-        question: [rows], of the table.
-        route: [rows], drawn.
+        question: [rows], row of the table.
+        route: [rows], column of the table, drawn from the policy.
         rewards: [rows, 3]: form, answer, thrift; NaN where nothing could be scored.
-        group: [rows].
-        dataset: [rows], by name.
+        group: [rows], number of the group.
+        dataset: [rows], name of the data set.
     """
 
     question: Tensor
@@ -72,10 +72,10 @@ class Replay:
     """A table ready for rollouts.
 
     Args:
-        table: with scores.
+        table: a table with scores.
         features: [questions, width].
-        disturbance: of rollouts.
-        thrift: of costs; of this table's own by default, and without one where no cost is known.
+        disturbance: what goes wrong in rollouts.
+        thrift: scale of costs; the table's own by default, where it knows a cost.
     """
 
     names = ("form", "answer", "thrift")
@@ -99,11 +99,7 @@ class Replay:
         self.score = self.true_score * scale[:, None]
         cost = table.cost
         thrift = thrift or Thrift.of_known(cost)
-        self.thrift = (
-            torch.full(cost.shape, torch.nan, dtype=torch.float64)
-            if thrift is None
-            else torch.from_numpy(thrift(cost))
-        )
+        self.thrift = torch.from_numpy(np.full(cost.shape, np.nan) if thrift is None else thrift(cost))
         often = dict(self.disturbance.often)
         self.chance = torch.tensor([often.get(name, 1.0) for name in self.dataset], dtype=torch.float64)
 
@@ -130,14 +126,14 @@ class Replay:
 
 
 def policy_gradient(network: nn.Module, replay: Replay, rolled: RolloutBatch, advantages: Tensor) -> Tensor:
-    """The loss of a batch on its own policy, −mean A log π(route | question), to go backward through."""
+    """Loss of a batch on its own policy, −mean A log π(route | question), to go backward through."""
     logp = network(replay.features[rolled.question]).log_softmax(-1)
     chosen = logp.gather(1, rolled.route[:, None])
     return policy_loss(chosen, chosen.detach(), advantages, torch.ones_like(chosen)).loss
 
 
 def exact_gradient(network: nn.Module, replay: Replay) -> Tensor:
-    """∇J over all parameters, as one vector; scores that are not known are left out."""
+    """Gradient ∇J over all parameters, as one vector; scores that are not known are left out."""
     given = ~replay.true_score.isnan()
     score = torch.where(given, replay.true_score, 0.0).float()
     value = (network(replay.features).softmax(-1) * score).sum(1)
@@ -147,13 +143,13 @@ def exact_gradient(network: nn.Module, replay: Replay) -> Tensor:
 
 
 def flat_gradient(network: nn.Module, value: Tensor, *, retain: bool = False) -> Tensor:
-    """The gradient of a number, as one vector."""
+    """Gradient of a number over all parameters, as one vector."""
     grads: Iterable[Tensor] = torch.autograd.grad(value, list(network.parameters()), retain_graph=retain)
     return torch.cat([grad.flatten() for grad in grads])
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Of two vectors; NaN where one is zero."""
+    """Cosine of two vectors; NaN where one is zero."""
     size = float(a.norm() * b.norm())
     return float(a @ b) / size if size > 0 else float("nan")
 
@@ -164,13 +160,11 @@ def energies(
     """Squared norm of each data set's part of a batch's gradient."""
     logp = network(replay.features[rolled.question]).log_softmax(-1)
     chosen = logp.gather(1, rolled.route[:, None])[:, 0]
-    found = {}
     names = np.array(rolled.dataset)
+    energy = dict.fromkeys(sets, 0.0)
     for name in sets:
         here = torch.from_numpy(names == name)
         if here.any():
             part = (chosen[here] * advantages[here]).sum() / len(advantages)
-            found[name] = float(flat_gradient(network, part, retain=True).square().sum())
-        else:
-            found[name] = 0.0
-    return found
+            energy[name] = float(flat_gradient(network, part, retain=True).square().sum())
+    return energy

@@ -1,12 +1,18 @@
-"""What a router is: a guess of quality by route, and a price that quality must be worth."""
+"""What a router is: a guess of quality by route, and what quality is worth in cost.
+
+    utility[r] = quality[r] − trade · cost[r] / cost of the dearest route
+
+`trade` is how much quality the dearest route must be better by to be taken over a free one; sweeping it draws a
+router's curve of quality against cost. A quality that nobody can guess is NaN, and that route is not chosen.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +22,7 @@ from noria.routing.tables.table import Route
 
 __all__ = ["Decision", "Floats", "Router", "utilities"]
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,10 @@ class Decision:
     """Whom to ask, and why.
 
     Attributes:
-        route: the chosen one.
+        route: the chosen route.
         ranking: all routes that can be chosen, the best first; the rest are what to fall back on.
-        utility: of each in the ranking.
-        reason: in words.
+        utility: utility of each route in the ranking.
+        reason: the reason in words.
     """
 
     route: Route
@@ -42,7 +48,7 @@ def utilities(quality: Floats, cost: Floats, trade: float) -> Floats:
     Args:
         quality: [questions, routes].
         cost: [routes], the mean cost of a question.
-        trade: how much cost matters.
+        trade: quality by which the dearest route must be better.
     """
     known = cost[~np.isnan(cost)]
     top = float(known.max()) if len(known) else 0.0
@@ -50,20 +56,24 @@ def utilities(quality: Floats, cost: Floats, trade: float) -> Floats:
     return quality - trade * share if trade else quality
 
 
+@dataclass(eq=False, repr=False)
 class Router(ABC):
     """A guess of quality by route.
 
     Args:
-        routes: that there are.
-        cost: [routes], mean of a question; NaN where it is not known.
-        trade: how much cost matters.
+        routes: routes that there are.
+        cost: [routes], mean cost of a question; NaN where it is not known.
+        trade: quality by which the dearest route must be better.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, routes: Sequence[Route], cost: Floats, *, trade: float = 0.0) -> None:
-        self.routes, self.trade = tuple(routes), trade
-        self.cost = np.asarray(cost, dtype=float)
+    routes: Sequence[Route]
+    cost: Floats
+    trade: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.routes, self.cost = tuple(self.routes), np.asarray(self.cost, dtype=float)
 
     @abstractmethod
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
@@ -84,11 +94,11 @@ class Router(ABC):
 
         Args:
             text: the question.
-            dataset: of it, where that is known.
+            dataset: its data set, where that is known.
             among: routes that can be had now; all by default.
 
         Raises:
-            DataError: none can be chosen.
+            DataError: no route can be chosen.
         """
         quality = self.quality([text], None if dataset is None else [dataset])
         value = utilities(quality, self.cost, self.trade)[0]
@@ -103,15 +113,15 @@ class Router(ABC):
         return Decision(ranking[0], ranking, tuple(float(value[n]) for n in order), reason)
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
-        """Why this route, in words."""
+        """Reason for a route, in words."""
         return f"{self.kind}: expected quality {quality:.3f}"
 
     def settings(self) -> dict[str, Any]:
-        """What else there is to save, JSON values."""
+        """JSON values that are saved beside routes, costs and trade."""
         return {}
 
     def tensors(self) -> dict[str, Any]:
-        """What else there is to save, tensors."""
+        """Tensors that are saved."""
         return {}
 
     def _ranked(self, value: Floats) -> list[int]:

@@ -14,20 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from noria.core.chat import (
-    Answer,
-    ChatClient,
-    ChatModel,
-    Failure,
-    Outcome,
-    Refusal,
-)
+from noria.core.chat import Answer, ChatClient, ChatModel, Failure, Outcome, Refusal
 from noria.core.errors import DataError, needing
 from noria.core.service.serving import Limits, Request, Response, Service, json_response, route
 from noria.routing.pool.pool import Pool
@@ -36,6 +29,7 @@ from noria.routing.service.config import ServeLimits
 from noria.routing.service.health import Health
 from noria.routing.service.wire import (
     AUTO,
+    ChunkWriter,
     CompletionRequest,
     completion,
     decision_record,
@@ -43,8 +37,6 @@ from noria.routing.service.wire import (
     headers_of,
     instructed,
     read_request,
-    sse_event,
-    usage_record,
 )
 from noria.routing.tables.table import Route
 
@@ -57,8 +49,46 @@ with needing("serve"):
 log = logging.getLogger("noria.routing")
 
 
+class _Metrics:
+    """The service's own counters, beside those that every service has."""
+
+    def __init__(self, service: Service, models: Sequence[str], health: Health) -> None:
+        own: dict[str, Any] = {"registry": service.registry}
+        self.answered = Counter("noria_routing_answers", "Outcomes by route.", ["route", "outcome"], **own)
+        self.fell = Counter(
+            "noria_routing_fallbacks", "Backends left for the next one.", ["route", "kind"], **own
+        )
+        self.cost = Counter("noria_routing_cost", "What answers cost, where that is known.", ["route"], **own)
+        self.tokens = Counter("noria_routing_tokens", "Tokens of answers.", ["route", "side"], **own)
+        self.deciding = Histogram(
+            "noria_routing_decision_seconds",
+            "Seconds of a decision.",
+            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1),
+            **own,
+        )
+        resting = Gauge("noria_routing_resting", "1 while a backend is left out.", ["model"], **own)
+        for model in models:
+            resting.labels(model).set_function(partial(health.resting, model))
+
+    def count(self, label: str, outcome: Outcome) -> None:
+        """Count an outcome, with its cost and tokens."""
+        if isinstance(outcome, Failure):
+            self.answered.labels(label, outcome.kind).inc()
+            self.fell.labels(label, outcome.kind).inc()
+            return
+        self.answered.labels(label, "refused" if isinstance(outcome, Refusal) else "ok").inc()
+        if outcome.cost is not None:
+            self.cost.labels(label).inc(outcome.cost)
+        usage = outcome.usage
+        for side, count in (("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)):
+            if count is not None:
+                self.tokens.labels(label, side).inc(count)
+
+
 class _Front:
     """The endpoints and what they share."""
+
+    metrics: _Metrics
 
     def __init__(self, router: Router, pool: Pool, limits: ServeLimits, *, route_only: bool) -> None:
         self.router, self.pool, self.limits, self.route_only = router, pool, limits, route_only
@@ -74,30 +104,6 @@ class _Front:
                 mend=f"the router knows {', '.join(r.label for r in router.routes)}",
             )
         self.health = Health(failures=limits.failures, rest=limits.rest)
-        self.service: Service | None = None
-
-    def measure(self, service: Service) -> None:
-        """Add the metrics to the service's."""
-        self.service = service
-        own: dict[str, Any] = {"registry": service.registry}
-        self.answered = Counter("noria_routing_answers", "Outcomes by route.", ["route", "outcome"], **own)
-        self.fell = Counter(
-            "noria_routing_fallbacks", "Backends left for the next one.", ["route", "kind"], **own
-        )
-        self.cost = Counter("noria_routing_cost", "What answers cost, where that is known.", ["route"], **own)
-        self.tokens = Counter("noria_routing_tokens", "Tokens.", ["route", "side"], **own)
-        self.deciding = Histogram(
-            "noria_routing_decision_seconds",
-            "Deciding alone.",
-            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1),
-            **own,
-        )
-        resting = Gauge("noria_routing_resting", "1 while a backend is left out.", ["model"], **own)
-        for model in self.pool.models:
-            resting.labels(model).set_function(partial(self._resting, model))
-
-    def _resting(self, model: str) -> float:
-        return float(self.health.resting(model))
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -107,114 +113,94 @@ class _Front:
         return json_response({"object": "list", "data": data})
 
     async def route(self, request: Request) -> Response:
-        asked = read_request(await request.body(), self.routes)
-        return json_response(decision_record(self._decide(asked)))
+        query = read_request(await request.body(), self.routes)
+        return json_response(decision_record(self._decide(query)))
 
     async def chat(self, request: Request) -> Response:
-        asked = read_request(await request.body(), self.routes)
-        decision = self._decide(asked)
+        query = read_request(await request.body(), self.routes)
+        decision = self._decide(query)
         if self.route_only:
             return json_response(decision_record(decision))
         ranking = decision.ranking[: 1 + self.limits.fallbacks]
-        if asked.stream:
-            return await self._stream(asked, ranking)
+        if query.stream:
+            return await self._stream(query, ranking)
         failure: Failure | None = None
         for chosen in ranking:
-            outcome = await self._ask(chosen, asked)
+            outcome = await self._ask(chosen, query)
             self._count(chosen, outcome)
             if not isinstance(outcome, Failure):
-                return json_response(completion(chosen, outcome), headers=headers_of(chosen, asked))
+                return json_response(completion(chosen, outcome), headers=headers_of(chosen, query))
             failure = outcome
-            asked.tried.append(chosen.label)
+            query.tried.append(chosen.label)
         raise failure_error(failure)
 
-    def _decide(self, asked: CompletionRequest) -> Decision:
+    def _decide(self, query: CompletionRequest) -> Decision:
         began = time.perf_counter()
-        if asked.model != AUTO:
-            chosen = self.routes[asked.model]
+        if query.model != AUTO:
+            chosen = self.routes[query.model]
             return Decision(chosen, (chosen,), (0.0,), "asked for by name")
         awake = [r for r in self.known if not self.health.resting(r.model)]
-        decision = self.router.decide(asked.question, among=awake or self.known)
-        self.deciding.observe(time.perf_counter() - began)
+        decision = self.router.decide(query.question, among=awake or self.known)
+        self.metrics.deciding.observe(time.perf_counter() - began)
         return decision
+
+    def _count(self, chosen: Route, outcome: Outcome) -> None:
+        self.metrics.count(chosen.label, outcome)
+        if not isinstance(outcome, Failure):
+            self.health.good(chosen.model)
+            return
+        if outcome.kind not in ("request", "budget"):  # which are no fault of the backend
+            self.health.bad(chosen.model)
+        log.warning("%s: %s", chosen.label, outcome.kind)
 
     # -- whole answers ------------------------------------------------------------------------------------------------
 
-    async def _ask(self, chosen: Route, asked: CompletionRequest) -> Outcome:
+    async def _ask(self, chosen: Route, query: CompletionRequest) -> Outcome:
         strategy = self.pool.strategies[chosen.strategy]
         model = self.pool.models[chosen.model]
         try:
             async with asyncio.timeout(self.limits.patience):
-                outcome = await model.ask(instructed(asked.request, strategy.instruction))
+                outcome = await model.ask(instructed(query.request, strategy.instruction))
         except TimeoutError:
             outcome = Failure("timeout", "no answer in time")
         if isinstance(outcome, Answer):
-            text = strategy.read(outcome.text)
-            outcome = replace(outcome, text=text)
+            outcome = replace(outcome, text=strategy.read(outcome.text))
         return outcome
-
-    def _count(self, chosen: Route, outcome: Outcome) -> None:
-        label = chosen.label
-        if isinstance(outcome, Failure):
-            self.answered.labels(label, outcome.kind).inc()
-            self.fell.labels(label, outcome.kind).inc()
-            if outcome.kind not in ("request", "budget"):
-                self.health.bad(chosen.model)
-            log.warning("%s: %s", label, outcome.kind)
-            return
-        self.health.good(chosen.model)
-        self.answered.labels(label, "refused" if isinstance(outcome, Refusal) else "ok").inc()
-        if outcome.cost is not None:
-            self.cost.labels(label).inc(outcome.cost)
-        for side, count in (
-            ("prompt", outcome.usage.prompt_tokens),
-            ("completion", outcome.usage.completion_tokens),
-        ):
-            if count is not None:
-                self.tokens.labels(label, side).inc(count)
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, asked: CompletionRequest, ranking: Sequence[Route]) -> Response:
+    async def _stream(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
-            coming = self._pieces(chosen, asked)
+            pieces = self._pieces(chosen, query)
             try:
                 async with asyncio.timeout(self.limits.patience):
-                    first = await anext(coming)
+                    first = await anext(pieces)
             except TimeoutError:
                 first = Failure("timeout", "no first word in time")
                 self._count(chosen, first)
             if isinstance(first, Failure):
-                await coming.aclose()
+                await pieces.aclose()
                 failure = first
-                asked.tried.append(chosen.label)
+                query.tried.append(chosen.label)
                 continue
-            body = self._closing(self._events(chosen, asked, first, coming), coming)
-            return StreamingResponse(body, 200, headers_of(chosen, asked), "text/event-stream")
+            body = self._events(chosen, query, first, pieces)
+            return StreamingResponse(body, 200, headers_of(chosen, query), "text/event-stream")
         raise failure_error(failure)
 
-    async def _closing(
-        self, events: AsyncIterator[bytes], coming: AsyncGenerator[str | Outcome]
-    ) -> AsyncIterator[bytes]:
-        """The events; the backend is let go also when the caller goes away in the middle."""
-        async with aclosing(coming):
-            async for event in events:
-                yield event
-
-    async def _pieces(self, chosen: Route, asked: CompletionRequest) -> AsyncGenerator[str | Outcome]:
+    async def _pieces(self, chosen: Route, query: CompletionRequest) -> AsyncGenerator[str | Outcome]:
         """Pieces of text, and then the outcome."""
         strategy = self.pool.strategies[chosen.strategy]
         model: ChatModel = self.pool.models[chosen.model]
         if not isinstance(model, ChatClient) or strategy.tool is not None:
             # What is filled in by a tool, or written in this process, comes in one piece.
-            outcome = await self._ask(chosen, asked)
+            outcome = await self._ask(chosen, query)
             self._count(chosen, outcome)
             if isinstance(outcome, Answer) and outcome.text:
                 yield outcome.text
             yield outcome
             return
-        request = instructed(asked.request, strategy.instruction)
+        request = instructed(query.request, strategy.instruction)
         async with model.stream(request) as stream:
             async for piece in stream:
                 yield piece
@@ -224,55 +210,26 @@ class _Front:
     async def _events(
         self,
         chosen: Route,
-        asked: CompletionRequest,
+        query: CompletionRequest,
         first: str | Outcome,
-        coming: AsyncIterator[str | Outcome],
+        pieces: AsyncGenerator[str | Outcome],
     ) -> AsyncIterator[bytes]:
-        made, number = int(time.time()), f"chatcmpl-{time.monotonic_ns():x}"
-
-        def event(delta: Mapping[str, Any], finish: str | None = None) -> bytes:
-            choice = {"index": 0, "delta": delta, "finish_reason": finish}
-            return sse_event(
-                {
-                    "id": number,
-                    "object": "chat.completion.chunk",
-                    "created": made,
-                    "model": chosen.label,
-                    "choices": [choice],
-                }
-            )
-
-        yield event({"role": "assistant", "content": ""})
-        piece: str | Outcome | None = first
-        while piece is not None:
-            if isinstance(piece, str):
-                yield event({"content": piece})
-                piece = await anext(coming, None)
-                continue
+        """Events of a stream; the backend is let go also when the caller goes away in the middle."""
+        writer = ChunkWriter(chosen)
+        async with aclosing(pieces):
+            yield writer.chunk({"role": "assistant", "content": ""})
+            piece: str | Outcome | None = first
+            while isinstance(piece, str):
+                yield writer.chunk({"content": piece})
+                piece = await anext(pieces, None)
             if isinstance(piece, Failure):
-                error = failure_error(piece)
                 log.warning("%s: a stream broke off (%s)", chosen.label, piece.kind)
-                yield sse_event(
-                    {"error": {"message": error.message, "type": "server_error", "code": error.code}}
-                )
-                return
-            if isinstance(piece, Refusal):
-                yield event({"refusal": piece.text}, "stop")
-            else:
-                yield event({}, piece.finish or "stop")
-            if asked.usage:
-                yield sse_event(
-                    {
-                        "id": number,
-                        "object": "chat.completion.chunk",
-                        "created": made,
-                        "model": chosen.label,
-                        "choices": [],
-                        "usage": usage_record(piece.usage),
-                    }
-                )
-            yield b"data: [DONE]\n\n"
-            return
+                yield writer.error(piece)
+            elif piece is not None:
+                yield writer.last(piece)
+                if query.usage:
+                    yield writer.usage(piece.usage)
+                yield b"data: [DONE]\n\n"
 
 
 def routing_service(
@@ -287,12 +244,12 @@ def routing_service(
     """The service of a router and its pool.
 
     Args:
-        router: who decides.
-        pool: who answers; opened in the event loop that the service runs in, and closed with it.
-        token: what a caller from beyond this machine proves itself with.
-        limits: of requests.
+        router: decides who answers.
+        pool: answers; opened in the event loop that the service runs in, and closed with it.
+        token: proves a caller from beyond this machine.
+        limits: what a request may take.
         route_only: answer chat requests with the decision instead of forwarding them.
-        access_log: a line for each request, without a word of it.
+        access_log: write a line for each request, without a word of it.
 
     Raises:
         DataError: the pool has none of the router's routes.
@@ -319,5 +276,5 @@ def routing_service(
         around=around,
         access_log=access_log,
     )
-    front.measure(service)
+    front.metrics = _Metrics(service, list(pool.models), front.health)
     return service

@@ -24,6 +24,7 @@ from noria.routing.tables.table import Route
 
 __all__ = [
     "AUTO",
+    "ChunkWriter",
     "CompletionRequest",
     "completion",
     "decision_record",
@@ -31,8 +32,6 @@ __all__ = [
     "headers_of",
     "instructed",
     "read_request",
-    "sse_event",
-    "usage_record",
 ]
 
 AUTO = "auto"
@@ -43,12 +42,21 @@ STATUS: Mapping[FailureKind, tuple[int, str]] = {
     "budget": (503, "budget_spent"),
     "request": (400, "bad_request"),
 }
-"""How a failure of the last backend is answered; any other is 502."""
+"""Status and code by which a failure of the last backend is answered; any other is 502."""
 
 
 @dataclass
 class CompletionRequest:
-    """A request as it came."""
+    """A request for a chat completion.
+
+    Attributes:
+        request: as a chat model takes it.
+        model: `auto`, or a route's label.
+        stream: whether the answer is streamed.
+        usage: whether a stream ends with the count of its tokens.
+        question: the last message of the user.
+        tried: routes that failed before the one that answers.
+    """
 
     request: ChatRequest
     model: str
@@ -59,85 +67,82 @@ class CompletionRequest:
 
 
 def read_request(body: bytes, routes: Mapping[str, Route]) -> CompletionRequest:
-    """A request's body.
+    """Read the body of a request.
 
     Raises:
         HttpError: 400, it is none of the protocol's; 404, there is no such model.
     """
     try:
-        asked = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
         raise HttpError(400, "bad_json", "the body is not JSON") from None
-    if not isinstance(asked, dict):
+    if not isinstance(content, dict):
         raise HttpError(400, "bad_json", "the body is not a JSON object")
-    model = asked.get("model") or AUTO
+    model = content.get("model") or AUTO
     if model != AUTO and model not in routes:
         raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
-    messages = asked.get("messages")
+    messages = content.get("messages")
     if not isinstance(messages, list) or not messages:
         raise HttpError(400, "no_messages", "messages is no list with something in it", param="messages")
-    if asked.get("n") not in (None, 1):
+    if content.get("n") not in (None, 1):
         raise HttpError(400, "one_choice", "one choice is all there is", param="n")
-    if asked.get("tools"):
+    if content.get("tools"):
         raise HttpError(400, "no_tools", "tools are not routed", param="tools")
-    read = [_message(m) for m in messages]
-    options = asked.get("stream_options")
-    words = [m.text for m in read if m.role == "user"]
+    typed = [_message(m) for m in messages]
+    words = [m.text for m in typed if m.role == "user"]
     if not words:
         raise HttpError(400, "no_question", "no message of a user", param="messages")
-    request = ChatRequest(tuple(read), **_sampling(asked), extra={"messages": messages})
-    return CompletionRequest(
-        request,
-        str(model),
-        bool(asked.get("stream")),
-        isinstance(options, dict) and bool(options.get("include_usage")),
-        words[-1],
-    )
+    request = ChatRequest(tuple(typed), **_sampling(content), extra={"messages": messages})
+    options = content.get("stream_options")
+    usage = isinstance(options, dict) and bool(options.get("include_usage"))
+    return CompletionRequest(request, str(model), bool(content.get("stream")), usage, words[-1])
 
 
-def _sampling(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says of the sampling, each field what it must be; the pool's servers may call it otherwise."""
-    found: dict[str, Any] = {}
-    for name, low, high in (("temperature", 0, 100), ("top_p", 0, 1)):
-        value = asked.get(name)
+def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the sampling, each checked; the pool's servers may call them otherwise."""
+
+    def check(right: bool, name: str, what: str) -> None:
+        if not right:
+            raise HttpError(400, "bad_sampling", f"{name} is {what}", param=name)
+
+    settings: dict[str, Any] = {}
+    for name, high in (("temperature", 100), ("top_p", 1)):
+        value = content.get(name)
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise HttpError(400, "bad_sampling", f"{name} is a number from {low} to {high}", param=name)
-            found[name] = value
-    for name, own in (
-        ("seed", "seed"),
-        ("max_tokens", "max_tokens"),
-        ("max_completion_tokens", "max_tokens"),
-    ):
-        value = asked.get(name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            check(is_number and 0 <= value <= high, name, f"a number from 0 to {high}")
+            settings[name] = value
+    for name, least in (("seed", -(2**63) + 1), ("max_tokens", 1), ("max_completion_tokens", 1)):
+        value = content.get(name)
         if value is not None:
-            if type(value) is not int or (own == "max_tokens" and value < 1) or abs(value) >= 2**63:
-                raise HttpError(400, "bad_sampling", f"{name} is no such whole number", param=name)
-            found[own] = value
-    stop = asked.get("stop")
+            check(type(value) is int and least <= value < 2**63, name, "no such whole number")
+            settings["seed" if name == "seed" else "max_tokens"] = value
+    stop = content.get("stop")
     stop = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stop, list) or not all(isinstance(s, str) and s for s in stop):
-        raise HttpError(400, "bad_sampling", "stop is a text or a list of texts", param="stop")
-    form = asked.get("response_format")
-    if not isinstance(form, dict | None):
-        raise HttpError(400, "bad_sampling", "response_format is an object", param="response_format")
-    return found | {"stop": tuple(stop), "response_format": form}
+    is_texts = isinstance(stop, list) and all(isinstance(text, str) and text for text in stop)
+    check(is_texts, "stop", "a text or a list of texts")
+    form = content.get("response_format")
+    check(isinstance(form, dict | None), "response_format", "an object")
+    return settings | {"stop": tuple(stop), "response_format": form}
 
 
-def _message(given: Any) -> Message:
-    role: Any = given.get("role") if isinstance(given, dict) else None
-    role = "system" if role == "developer" else role
-    content = given.get("content") if isinstance(given, dict) else None
-    if role not in ("system", "user", "assistant") or not isinstance(content, str | list | None):
-        raise HttpError(400, "bad_message", "a message has a role and content", param="messages")
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
-            raise HttpError(400, "bad_message", "a part of a message has a type", param="messages")
-        if not all(isinstance(part.get("text"), str) for part in content if part["type"] == "text"):
-            raise HttpError(400, "bad_message", "a part of text has text", param="messages")
-        words = [part["text"] for part in content if part["type"] == "text"]
-        return Message(role, tuple(Text(word) for word in words))
-    return Message(role, (Text(content or ""),))
+def _message(raw: Any) -> Message:
+    def check(right: bool, what: str) -> None:
+        if not right:
+            raise HttpError(400, "bad_message", what, param="messages")
+
+    fields = raw if isinstance(raw, dict) else {}
+    role: Any = "system" if fields.get("role") == "developer" else fields.get("role")
+    content = fields.get("content")
+    is_message = role in ("system", "user", "assistant") and isinstance(content, str | list | None)
+    check(is_message, "a message has a role and content")
+    if not isinstance(content, list):
+        return Message(role, (Text(content or ""),))
+    is_typed = all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content)
+    check(is_typed, "a part of a message has a type")
+    words = [part.get("text") for part in content if part["type"] == "text"]
+    check(all(isinstance(word, str) for word in words), "a part of text has text")
+    return Message(role, tuple(Text(str(word)) for word in words))
 
 
 def instructed(request: ChatRequest, instruction: str) -> ChatRequest:
@@ -164,24 +169,58 @@ def instructed(request: ChatRequest, instruction: str) -> ChatRequest:
 def completion(chosen: Route, outcome: Answer | Refusal) -> dict[str, Any]:
     """Write the chat completion that answers a whole request."""
     refused = isinstance(outcome, Refusal)
-    message = {
-        "role": "assistant",
-        "content": None if refused else outcome.text,
-        "refusal": outcome.text if refused else None,
-    }
-    finish = "stop" if isinstance(outcome, Refusal) else outcome.finish or "stop"
+    text = (
+        {"content": None, "refusal": outcome.text} if refused else {"content": outcome.text, "refusal": None}
+    )
+    choice = {"index": 0, "message": {"role": "assistant", **text}, "logprobs": None}
     return {
-        "id": f"chatcmpl-{time.monotonic_ns():x}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": chosen.label,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],
+        **_head(chosen, "chat.completion"),
+        "choices": [choice | {"finish_reason": _finish(outcome)}],
         "usage": usage_record(outcome.usage),
     }
 
 
+class ChunkWriter:
+    """Writes a streamed answer as server-sent events."""
+
+    def __init__(self, chosen: Route) -> None:
+        self.head = _head(chosen, "chat.completion.chunk")
+
+    def chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> bytes:
+        """A piece of the answer."""
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return _event(self.head | {"choices": [choice]})
+
+    def last(self, outcome: Answer | Refusal) -> bytes:
+        """The end of the answer."""
+        delta = {"refusal": outcome.text} if isinstance(outcome, Refusal) else {}
+        return self.chunk(delta, _finish(outcome))
+
+    def usage(self, usage: Usage) -> bytes:
+        """The count of tokens."""
+        return _event(self.head | {"choices": [], "usage": usage_record(usage)})
+
+    def error(self, failure: Failure) -> bytes:
+        """A failure in the middle of the answer."""
+        error = failure_error(failure)
+        return _event({"error": {"message": error.message, "type": "server_error", "code": error.code}})
+
+
+def _head(chosen: Route, kind: str) -> dict[str, Any]:
+    number = f"chatcmpl-{time.monotonic_ns():x}"
+    return {"id": number, "object": kind, "created": int(time.time()), "model": chosen.label}
+
+
+def _finish(outcome: Answer | Refusal) -> str:
+    return "stop" if isinstance(outcome, Refusal) else outcome.finish or "stop"
+
+
+def _event(content: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(content).encode() + b"\n\n"
+
+
 def usage_record(usage: Usage) -> dict[str, int] | None:
-    """None where tokens were not counted."""
+    """Count of tokens; None where they were not counted."""
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     return {
@@ -205,9 +244,9 @@ def decision_record(decision: Decision) -> dict[str, Any]:
     }
 
 
-def headers_of(chosen: Route, asked: CompletionRequest) -> dict[str, str]:
+def headers_of(chosen: Route, query: CompletionRequest) -> dict[str, str]:
     """Name the route that answered and those that failed before it, as headers."""
-    names = {"x-noria-route": chosen.label, "x-noria-tried": ", ".join(asked.tried)}
+    names = {"x-noria-route": chosen.label, "x-noria-tried": ", ".join(query.tried)}
     return {name: value.encode("ascii", "replace").decode() for name, value in names.items() if value}
 
 
@@ -218,8 +257,3 @@ def failure_error(failure: Failure | None) -> HttpError:
     status, code = STATUS.get(failure.kind, (502, f"backend_{failure.kind}"))
     headers = {"retry-after": "1"} if status in (429, 503) else {}
     return HttpError(status, code, f"no backend answered: {failure.message}", headers=headers)
-
-
-def sse_event(content: Mapping[str, Any]) -> bytes:
-    """Write one server-sent event."""
-    return b"data: " + json.dumps(content).encode() + b"\n\n"

@@ -17,26 +17,26 @@ from typing import Any
 from noria.core.chat import Prices, Usage
 from noria.core.errors import DataError
 from noria.core.records import READERS, json_records, lines
-from noria.routing.tables.table import Cell, Question, Route, Table, read_table, table_of
+from noria.routing.tables.table import Cell, Question, Route, Table, optional_text, read_table, table_of
 
 __all__ = ["ASSUMED_TOKENS", "import_table"]
 
 LARGEST = 2**30
-"""Bytes of a file that are let in."""
+"""Most bytes of a file that is read."""
 ASSUMED_TOKENS = 256
-"""Of an answer, where a published table has scores and prices but no counts of tokens."""
+"""Tokens of an answer, where a published table has scores and prices but no counts of tokens."""
 
 Rows = Iterator[tuple[Question, Route, Cell, str]]
 
 
 def import_table(path: Path, *, prices: Mapping[str, Prices] | None = None) -> Table:
-    """Read a table by what it looks like.
+    """Read a table, whose format is told by its looks.
 
     Args:
-        path: of our own format; LLMRouter's rows (JSON lines) or a folder with its `train.json`,
+        path: a table of our own format; LLMRouter's rows (JSON lines) or a folder with its `train.json`,
             `default_query_train.jsonl` and `default_llm.json`; RouterBench's wide table (CSV, JSON lines, Parquet); a
             folder of RouteLLM's CSVs, or one of them.
-        prices: per million tokens by model, for tables that count tokens and have no costs.
+        prices: prices of a million tokens by model, for tables that count tokens and have no costs.
 
     Raises:
         DataError: it is none of them, or broken.
@@ -82,17 +82,14 @@ def _llmrouter(path: Path, prices: Mapping[str, Prices]) -> Rows:
             raise DataError("no query or no model_name", where=where)
         usage = Usage(_count(record, "input_tokens"), _count(record, "output_tokens", "token_num"))
         cost = prices.get(model, Prices()).cost(usage)
-        response = record.get("response")
         cell = Cell(
             score=_unit(record.get("performance"), where),
-            cost=math.nan if cost is None else cost,
-            response=None if response is None else str(response),
-            prompt_tokens=math.nan if usage.prompt_tokens is None else usage.prompt_tokens,
-            completion_tokens=math.nan if usage.completion_tokens is None else usage.completion_tokens,
+            cost=_float(cost, where),
+            response=optional_text(record.get("response")),
+            prompt_tokens=_float(usage.prompt_tokens, where),
+            completion_tokens=_float(usage.completion_tokens, where),
         )
-        truth = record.get("ground_truth")
-        answers = (str(truth),) if truth not in (None, "") else ()
-        yield Question(f"{task}:{query}", task, query, answers), Route(model), cell, where
+        yield Question(f"{task}:{query}", task, query, _answers(record)), Route(model), cell, where
 
 
 def _llmrouter_folder(folder: Path) -> Rows:
@@ -115,15 +112,12 @@ def _llmrouter_folder(folder: Path) -> Rows:
         text = str(entry.get("question"))
         record = known.get(text, {})
         task = str(record.get("task_name") or "unknown").removeprefix("agentverse-")
-        truth = record.get("ground_truth")
-        question = Question(f"{number}", task, text, (str(truth),) if truth not in (None, "") else ())
+        question = Question(f"{number}", task, text, _answers(record))
         for model, value in entry["scores"].items():
             price = models.get(model) or {}
-            paid = Prices(input=price.get("input_price"), output=price.get("output_price")).cost(
-                Usage(len(text) // 4, ASSUMED_TOKENS)
-            )
-            cell = Cell(score=_unit(value, where), cost=math.nan if paid is None else paid)
-            yield question, Route(model), cell, where
+            prices = Prices(input=price.get("input_price"), output=price.get("output_price"))
+            cost = _float(prices.cost(Usage(len(text) // 4, ASSUMED_TOKENS)), where)
+            yield question, Route(model), Cell(score=_unit(value, where), cost=cost), where
 
 
 # -- RouterBench and RouteLLM -----------------------------------------------------------------------------------------
@@ -146,11 +140,10 @@ def _routerbench(records: Iterable[tuple[str, Mapping[str, Any]]], path: Path) -
         name = str(record.get("eval_name") or "")
         question = Question(str(record.get("sample_id") or f"{name}:{text}"), name, text)
         for model in models:
-            response = record.get(f"{model}|model_response")
             cell = Cell(
                 score=_unit(record.get(model), where),
                 cost=_float(record.get(f"{model}|total_cost"), where),
-                response=None if response is None else str(response),
+                response=optional_text(record.get(f"{model}|model_response")),
             )
             yield question, Route(model), cell, where
 
@@ -198,31 +191,31 @@ def _json(path: Path) -> Any:
         raise DataError("not JSON", where=str(path)) from error
 
 
+def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
+    truth = record.get("ground_truth")
+    return () if truth in (None, "") else (str(truth),)
+
+
 def _unit(value: Any, where: str) -> float:
-    found = _float(value, where)
-    if found < 0 or found > 1:
-        raise DataError(f"a score of {found:g} is not from 0 to 1", where=where)
-    return found
+    score = _float(value, where)
+    if score < 0 or score > 1:
+        raise DataError(f"a score of {score:g} is not from 0 to 1", where=where)
+    return score
 
 
 def _float(value: Any, where: str) -> float:
     if value in (None, ""):
         return math.nan
     try:
-        found = float({"True": 1, "False": 0}.get(value, value) if isinstance(value, str) else value)
+        number = float({"True": 1, "False": 0}.get(value, value) if isinstance(value, str) else value)
     except (TypeError, ValueError):
         raise DataError(f"{value!r} is no number", where=where) from None
-    return found if math.isfinite(found) else math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _count(record: Mapping[str, Any], *names: str) -> int | None:
     for name in names:
         value = record.get(name)
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and value >= 0
-            and math.isfinite(value)
-        ):
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
             return int(value)
     return None

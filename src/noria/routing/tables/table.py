@@ -34,14 +34,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked.
+    """A question and the answers that are right.
 
     Attributes:
-        id: its name, unique in a table.
-        dataset: which it is of.
-        text: as it is asked.
-        answers: those that are right; none where it is scored elsewhere.
-        rule: of `noria.routing.tables.answers`; "" where it is scored elsewhere.
+        id: name of the question, unique in a table.
+        dataset: name of its data set.
+        text: the words that are asked.
+        answers: right answers; none where it is scored elsewhere.
+        rule: one of `noria.routing.tables.answers`; "" where it is scored elsewhere.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Route:
 
     @property
     def label(self) -> str:
-        """As a router writes it: the model's name alone for `direct`."""
+        """The name that a router writes: the model's alone for `direct`."""
         return self.model if self.strategy == "direct" else f"{self.model} | {self.strategy}"
 
 
@@ -77,13 +77,17 @@ class Cell:
     failure: str | None = None
 
 
+NUMBERS = ("score", "cost", "prompt_tokens", "completion_tokens", "seconds")
+"""Fields of a cell that are numbers."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Questions × routes.
 
     Attributes:
-        questions: rows.
-        routes: columns.
+        questions: the rows.
+        routes: the columns.
         cells: {(row, column): cell}; what is not there was not asked.
     """
 
@@ -99,22 +103,22 @@ class Table:
 
     @cached_property
     def score(self) -> Floats:
-        """[questions, routes], NaN where it is not known."""
+        """Scores [questions, routes], NaN where one is not known."""
         return self._array("score")
 
     @cached_property
     def cost(self) -> Floats:
-        """[questions, routes], NaN where it is not known."""
+        """Costs [questions, routes], NaN where one is not known."""
         return self._array("cost")
 
     @property
     def dataset(self) -> list[str]:
-        """[questions]."""
+        """Name of each question's data set."""
         return [question.dataset for question in self.questions]
 
     @property
     def texts(self) -> list[str]:
-        """[questions]."""
+        """Words of each question."""
         return [question.text for question in self.questions]
 
     @property
@@ -123,28 +127,24 @@ class Table:
         return any(cell.response is not None for cell in self.cells.values())
 
     def rows(self, chosen: Sequence[int]) -> Table:
-        """Some of the questions, in the order given."""
+        """The table of some of the questions, in the order given."""
         place = {row: n for n, row in enumerate(chosen)}
         cells = {(place[q], r): cell for (q, r), cell in self.cells.items() if q in place}
         return Table(tuple(self.questions[row] for row in chosen), self.routes, cells)
 
     def split(self, share: float, *, seed: int) -> tuple[Table, Table]:
-        """Two tables: `share` of the questions of every data set, drawn by the seed, and the others.
+        """Part the table in two: `share` of the questions of every data set, drawn by the seed, and the others.
 
         Raises:
             DataError: one of them would be empty.
         """
         generator = np.random.default_rng(seed)
-        by_set: dict[str, list[int]] = {}
-        for row, name in enumerate(self.dataset):
-            by_set.setdefault(name, []).append(row)
+        names = np.array(self.dataset)
         first: list[int] = []
-        for name in sorted(by_set):
-            rows = by_set[name]
-            chosen = generator.permutation(len(rows))[: round(share * len(rows))]
-            first += [rows[n] for n in chosen]
-        taken = set(first)
-        other = [row for row in range(len(self.questions)) if row not in taken]
+        for name in sorted(set(self.dataset)):
+            rows = np.flatnonzero(names == name)
+            first += rows[generator.permutation(len(rows))[: round(share * len(rows))]].tolist()
+        other = sorted(set(range(len(self.questions))) - set(first))
         if not first or not other:
             raise DataError(
                 f"{len(self.questions)} questions do not part at {share:g}", mend="give more questions"
@@ -153,7 +153,7 @@ class Table:
 
 
 def table_of(rows: Iterable[tuple[Question, Route, Cell, str]]) -> Table:
-    """A table of (question, route, cell, where it is from).
+    """Make a table of (question, route, cell, where it is from).
 
     Raises:
         DataError: with the place: a cell is given twice, or a question's id with two texts.
@@ -197,32 +197,23 @@ def _rows(path: Path) -> Iterable[tuple[Question, Route, Cell, str]]:
     for where, record in read_records(path, "replay tables"):
         text, model = _text(record, "query", where), _text(record, "model", where)
         answers = record.get("answers") or []
-        if isinstance(answers, str):
-            answers = [answers]
+        answers = [answers] if isinstance(answers, str) else answers
         if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
             raise DataError("answers: not a list of strings", where=where)
-        dataset = str(record.get("dataset") or "")
-        question = Question(
-            id=str(record.get("id") or f"{dataset}:{text}"),
-            dataset=dataset,
-            text=text,
-            answers=tuple(answers),
-            rule=str(record.get("rule") or ""),
-        )
-        response, failure = record.get("response"), record.get("failure")
-        score = _number(record, "score", where)
-        if score > 1 or score < 0:
-            raise DataError(f"score: {score:g} is not from 0 to 1", where=where, mend="scale it")
-        cell = Cell(
-            score=score,
-            cost=_number(record, "cost", where),
-            response=None if response is None else str(response),
-            prompt_tokens=_number(record, "prompt_tokens", where),
-            completion_tokens=_number(record, "completion_tokens", where),
-            seconds=_number(record, "seconds", where),
-            failure=None if failure is None else str(failure),
-        )
-        yield question, Route(model, str(record.get("strategy") or "direct")), cell, where
+        dataset, rule = str(record.get("dataset") or ""), str(record.get("rule") or "")
+        name = str(record.get("id") or f"{dataset}:{text}")
+        numbers = {field: _number(record, field, where) for field in NUMBERS}
+        if numbers["score"] > 1 or numbers["score"] < 0:
+            raise DataError(f"score: {numbers['score']:g} is not from 0 to 1", where=where, mend="scale it")
+        texts = {field: optional_text(record.get(field)) for field in ("response", "failure")}
+        question = Question(name, dataset, text, tuple(answers), rule)
+        route = Route(model, str(record.get("strategy") or "direct"))
+        yield question, route, Cell(**numbers, **texts), where  # type: ignore[arg-type]
+
+
+def optional_text(value: Any) -> str | None:
+    """A value as text; None for None."""
+    return None if value is None else str(value)
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> str:
@@ -242,11 +233,8 @@ def _number(record: Mapping[str, Any], field: str, where: str) -> float:
 
 
 def row_of(question: Question, route: Route, cell: Cell) -> dict[str, Any]:
-    """A row of the file."""
-    known = {
-        name: None if math.isnan(getattr(cell, name)) else float(getattr(cell, name))
-        for name in ("score", "cost", "prompt_tokens", "completion_tokens", "seconds")
-    }
+    """Write a row of the file as JSON values."""
+    numbers = {name: float(getattr(cell, name)) for name in NUMBERS}
     return {
         "id": question.id,
         "dataset": question.dataset,
@@ -256,13 +244,13 @@ def row_of(question: Question, route: Route, cell: Cell) -> dict[str, Any]:
         "model": route.model,
         "strategy": route.strategy,
         "response": cell.response,
-        **known,
+        **{name: None if math.isnan(number) else number for name, number in numbers.items()},
         "failure": cell.failure,
     }
 
 
 def write_table(path: Path, table: Table) -> None:
-    """Write it as JSON lines, whole or not at all."""
+    """Write a table as JSON lines, whole or not at all."""
     lines = [
         json.dumps(row_of(table.questions[q], table.routes[r], cell))
         for (q, r), cell in sorted(table.cells.items())

@@ -125,7 +125,7 @@ def write_comparison(path: Path, name: str, rows: Sequence[RouterComparison], he
     """Write the page of a comparison.
 
     Args:
-        path: of the page.
+        path: file of the page.
         name: name of the table.
         rows: the routers.
         held: the questions that they were judged on.

@@ -22,13 +22,14 @@ __all__ = ["Environment", "Limits", "ModelCall", "Rollout", "Segment"]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one rollout may take.
+    """Limits of one rollout.
 
     Attributes:
-        calls: of models.
-        cost: in all; a call that is begun is paid. None for any. One that nobody can price spends the rest of it.
-        information: characters of what a model says that are let in.
-        seconds: that a call may take; the pool has limits of its own.
+        calls: most calls of models.
+        cost: most that all calls may cost; None for any. A call that is begun is paid, and one that nobody can price
+            spends the rest.
+        information: most characters of a model's words that are let in.
+        seconds: most seconds of a call; the pool has limits of its own.
     """
 
     calls: int = 4
@@ -47,7 +48,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class ModelCall:
-    """A call that was made: to whom, what, and what came back."""
+    """A call of a model: the route, the query, and the reply."""
 
     route: Route
     query: str
@@ -56,7 +57,7 @@ class ModelCall:
 
 @dataclass
 class Rollout:
-    """What happened so far."""
+    """What the router and the environment wrote so far."""
 
     question: Question
     segments: list[Segment] = field(default_factory=list)
@@ -66,18 +67,18 @@ class Rollout:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """Text of all segments."""
         return "".join(segment.text for segment in self.segments)
 
     @property
     def answer(self) -> str | None:
-        """What the router answers, if it does."""
+        """The router's answer; None where there is none."""
         last = self.turns[-1] if self.turns else None
         return last.text if isinstance(last, Answer) else None
 
     @property
     def flaw(self) -> Flaw | None:
-        """What is wrong with its form; None for a well-formed one."""
+        """Flaw of the rollout's form; None for a well-formed one."""
         broken = next((turn for turn in self.turns if isinstance(turn, BrokenTurn)), None)
         if broken is not None:
             return broken.flaw
@@ -85,7 +86,7 @@ class Rollout:
 
     @property
     def cost(self) -> float:
-        """Of all calls; NaN where that of one is not known, 0 where there were none."""
+        """Cost of all calls; NaN where that of one is not known, 0 where there were none."""
         return float(sum(call.reply.cost for call in self.calls if call.reply.text is not None))
 
     @property
@@ -98,10 +99,10 @@ class Environment:
     """Plays rollouts against a pool.
 
     Args:
-        pool: who can be asked.
+        pool: models that can be asked.
         grammar: the language; by default that of the pool's routes.
-        limits: of a rollout.
-        thrift: of costs, for the reward.
+        limits: limits of a rollout.
+        thrift: scale of costs, for the reward.
     """
 
     names = ("form", "answer", "thrift")
@@ -119,7 +120,7 @@ class Environment:
         self.grammar = grammar or Grammar(tuple(self.routes))
 
     async def step(self, rollout: Rollout, text: str) -> str | None:
-        """Take in what the router wrote; the information it reads next, or None where the rollout is over."""
+        """Take in what the router wrote; return the information it reads next, None where the rollout is over."""
         rollout.segments.append(Segment(text, ours=True))
         turn = self.grammar.read(text, first=not rollout.turns)
         if isinstance(turn, Call) and len(rollout.calls) >= self.limits.calls:
@@ -128,9 +129,8 @@ class Environment:
         if not isinstance(turn, Call):
             rollout.done = True
             return None
-        spent = rollout.cost
         limit = self.limits.cost
-        if limit is not None and not spent < limit:
+        if limit is not None and not rollout.cost < limit:  # NaN, a cost that nobody knows, stops it too
             rollout.turns[-1] = BrokenTurn("over_budget", turn.spans)
             rollout.done = True
             return None
@@ -147,12 +147,12 @@ class Environment:
         return information
 
     async def step_all(self, rollouts: Sequence[Rollout], texts: Sequence[str]) -> list[str | None]:
-        """`step` of several at once."""
+        """Step several rollouts at once."""
         steps = (self.step(rollout, text) for rollout, text in zip(rollouts, texts, strict=True))
         return list(await asyncio.gather(*steps))
 
     def rewards(self, rollout: Rollout) -> tuple[float, float, float]:
-        """form, answer, thrift; NaN where a model was lost, where nobody knows the answer, where a cost is unknown."""
+        """Form, answer, thrift; NaN where a model was lost, where nobody knows the answer, where a cost is unknown."""
         form = float(rollout.flaw is None)
         if rollout.lost:
             return form, math.nan, math.nan

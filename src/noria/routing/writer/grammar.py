@@ -62,7 +62,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Call:
-    """The router asks `route`, a label of the pool."""
+    """A turn in which the router asks `route`, a label of the pool."""
 
     route: str
     query: str
@@ -71,7 +71,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """The router answers."""
+    """A turn in which the router answers."""
 
     text: str
     spans: tuple[Span, ...] = ()
@@ -79,7 +79,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class BrokenTurn:
-    """The turn is none, and why."""
+    """A turn that breaks the grammar, and its flaw."""
 
     flaw: Flaw
     spans: tuple[Span, ...] = ()
@@ -90,7 +90,7 @@ Turn: TypeAlias = Call | Answer | BrokenTurn
 
 @dataclass(frozen=True)
 class Grammar:
-    """The tags, and what a pool's names are.
+    """The tags and the names of a pool.
 
     Attributes:
         routes: labels of the pool that may be called, such as `qwen-7b` and `qwen-7b | step by step`.
@@ -107,14 +107,14 @@ class Grammar:
 
     @property
     def stops(self) -> tuple[str, str]:
-        """What ends a turn."""
+        """Texts that end a turn."""
         return f"</{self.call}>", f"</{self.answer}>"
 
     def read(self, text: str, *, first: bool) -> Turn:
-        """What a turn says.
+        """Read a turn.
 
         Args:
-            text: what the router wrote since the last block of information, all of it.
+            text: all that the router wrote since the last block of information.
             first: whether it is the first turn.
         """
         tags = (self.think, self.call, self.information, self.answer)
@@ -180,11 +180,11 @@ class Grammar:
         return BrokenTurn("unknown_name" if body else "no_query", tuple(spans))
 
     def inform(self, text: str, *, most: int | None = None) -> str:
-        """A block of information as the router reads it. Tags within the text are defused: it is data.
+        """Write a block of information for the router. Tags within the text are defused: it is data.
 
         Args:
-            text: what a model said.
-            most: characters of it that are let in.
+            text: words of a model.
+            most: most characters of the words that are let in.
         """
         cut = text if most is None or len(text) <= most else text[:most].rstrip() + " …"
         tags = "|".join(map(re.escape, (self.think, self.call, self.information, self.answer)))
@@ -192,12 +192,12 @@ class Grammar:
         return f"\n<{self.information}> {calm.strip()} </{self.information}>\n"
 
     def prompt(self, question: str, describe: Sequence[tuple[str, str]], *, calls: int) -> str:
-        """The instruction and the question as one message of a user.
+        """Write the instruction and the question as one message of a user.
 
         Args:
-            question: to be answered.
+            question: the question to answer.
             describe: (label, what it is good at and what it costs) of every route.
-            calls: how many may be made.
+            calls: most calls that may be made.
         """
         names = "\n".join(f"- {label}: {words}" if words else f"- {label}" for label, words in describe)
         return (
@@ -209,5 +209,5 @@ class Grammar:
 
 
 def is_well_formed(turns: Sequence[Turn]) -> bool:
-    """Whether a rollout is: calls, and then one answer."""
+    """Whether a rollout is calls, and then one answer."""
     return bool(turns) and isinstance(turns[-1], Answer) and all(isinstance(t, Call) for t in turns[:-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +17,20 @@ from noria.routing.writer.grammar import Span
 
 __all__ = ["PlayedRollout", "Writer", "credit_of", "play"]
 
+SPANS = {"form": "tag", "thrift": "name"}
+"""Kind of span that a component is about."""
+
 
 @dataclass
 class PlayedRollout:
     """A rollout and its tokens.
 
     Attributes:
-        rollout: what happened.
+        rollout: what was said by whom.
         prompt: tokens of the prompt.
-        tokens: of the completion, the environment's with the router's.
-        ours: which of them the router wrote.
-        logprobs: of each, 0 for the environment's.
+        tokens: tokens of the completion, the environment's and the router's.
+        ours: whether the router wrote each token.
+        logprobs: log-probability of each token, 0 for the environment's.
         turns: (first token, tokens) of each turn of the router's.
     """
 
@@ -38,16 +41,27 @@ class PlayedRollout:
     logprobs: list[float] = field(default_factory=list)
     turns: list[tuple[int, list[int]]] = field(default_factory=list)
 
+    def add(self, tokens: Sequence[int], logprobs: Sequence[float], *, ours: bool) -> None:
+        """Add tokens to the completion."""
+        self.tokens += tokens
+        self.ours += [ours] * len(tokens)
+        self.logprobs += logprobs
+
+    def cut(self, length: int) -> None:
+        """Leave out what is beyond a length."""
+        for column in (self.tokens, self.ours, self.logprobs):
+            del column[length:]
+
 
 class Writer:
-    """Writes turns with a causal language model: what was written and its log-probabilities, by a seed of its own.
+    """Writes turns with a causal language model: tokens and their log-probabilities, drawn by a seed of its own.
 
     Args:
         model: a Hugging Face causal language model.
-        tokenizer: its own.
+        tokenizer: the model's tokenizer.
         stops: texts that end a turn.
-        turn_tokens: of a turn at most.
-        batch_size: rows decoded together.
+        turn_tokens: most tokens of a turn.
+        batch_size: most rows decoded together.
     """
 
     def __init__(
@@ -74,22 +88,22 @@ class Writer:
         seed: int,
         room: Sequence[int] | None = None,
     ) -> list[tuple[list[int], list[float]]]:
-        """A turn after each prefix: its tokens and their log-probabilities at this temperature; 0 is greedy.
+        """Write a turn after each prefix: its tokens and their log-probabilities; temperature 0 is greedy.
 
         Args:
             prefixes: tokens so far.
-            temperature: of the draws.
-            seed: of the draws; a row's depend on it and on the row's place alone.
-            room: tokens that each may have at most.
+            temperature: temperature of the draws.
+            seed: seed of the draws; a row's depend on it and on the row's place alone.
+            room: most tokens of each turn.
         """
-        found: list[tuple[list[int], list[float]]] = []
+        turns: list[tuple[list[int], list[float]]] = []
         for start in range(0, len(prefixes), self.batch_size):
             part = prefixes[start : start + self.batch_size]
             limits = [self.turn_tokens] * len(part)
             if room is not None:
                 limits = [min(a, b) for a, b in zip(limits, room[start : start + len(part)], strict=True)]
-            found += self._batch(part, temperature, np.random.default_rng([seed, start]), limits)
-        return found
+            turns += self._batch(part, temperature, np.random.default_rng([seed, start]), limits)
+        return turns
 
     def _batch(
         self,
@@ -133,17 +147,17 @@ class Writer:
         return any(stop in tail for stop in self.stops)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Of a turn, without what ends it."""
+        """Text of a turn, without what ends it."""
         kept = [token for token in tokens if token not in self.ends]
         return str(self.tokenizer.decode(kept))
 
     def ids(self, text: str) -> list[int]:
-        """Tokens of a text."""
+        """Tokens of a text, without special ones."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _draw(logits: Tensor, temperature: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """A token a row, and its log-probability."""
+    """Draw a token for each row, with its log-probability."""
     if temperature <= 0:
         token = logits.argmax(-1)
         return token.cpu(), logits.log_softmax(-1).gather(-1, token[:, None])[:, 0].cpu()
@@ -164,27 +178,23 @@ async def play(
     temperature: float,
     seed: int,
     completion_tokens: int,
-    on_turn: Callable[[int], None] | None = None,
 ) -> list[PlayedRollout]:
     """Play a rollout of every question to its end, all of them turn by turn together.
 
     Args:
         writer: the router.
-        environment: with the pool.
-        questions: what is asked.
-        prompts: the tokens that each rollout begins with.
-        temperature: of the router's draws.
-        seed: of them.
-        completion_tokens: of a rollout at most, information with it; one that is cut there is broken.
-        on_turn: told how many rollouts are still under way.
+        environment: where it plays, with the pool.
+        questions: questions of the rollouts.
+        prompts: tokens that each rollout begins with.
+        temperature: temperature of the router's draws.
+        seed: seed of the router's draws.
+        completion_tokens: most tokens of a rollout, information included; one that is cut there is broken.
     """
     played = [PlayedRollout(Rollout(q), list(p)) for q, p in zip(questions, prompts, strict=True)]
     for turn in range(environment.limits.calls + 2):
         open_ = [p for p in played if not p.rollout.done]
         if not open_:
             break
-        if on_turn:
-            on_turn(len(open_))
         written = await asyncio.to_thread(
             writer.write,
             [[*p.prompt, *p.tokens] for p in open_],
@@ -195,53 +205,38 @@ async def play(
         texts = []
         for p, (tokens, logprobs) in zip(open_, written, strict=True):
             p.turns.append((len(p.tokens), tokens))
-            p.tokens += tokens
-            p.ours += [True] * len(tokens)
-            p.logprobs += logprobs
+            p.add(tokens, logprobs, ours=True)
             texts.append(writer.text(tokens))
-        told = await environment.step_all([p.rollout for p in open_], texts)
-        for p, information in zip(open_, told, strict=True):
-            if information is None:
-                continue
-            ids = writer.ids(information)
-            p.tokens += ids
-            p.ours += [False] * len(ids)
-            p.logprobs += [0.0] * len(ids)
-            if len(p.tokens) >= completion_tokens:
-                p.rollout.done = True
+        replies = await environment.step_all([p.rollout for p in open_], texts)
+        for p, information in zip(open_, replies, strict=True):
+            if information is not None:
+                ids = writer.ids(information)
+                p.add(ids, [0.0] * len(ids), ours=False)
+                p.rollout.done = len(p.tokens) >= completion_tokens
     for p in played:
-        p.tokens, p.ours = p.tokens[:completion_tokens], p.ours[:completion_tokens]
-        p.logprobs = p.logprobs[:completion_tokens]
+        p.cut(completion_tokens)
     return played
 
 
 def credit_of(played: PlayedRollout, writer: Writer, names: Sequence[str]) -> Tensor:
-    """Which tokens earn which component [tokens, components]: form the tags, thrift the names, answer all of ours.
+    """Credit of tokens [tokens, components]: form goes to the tags, thrift to the names, the answer to all of ours.
 
     A component none of whose tokens is there goes to all.
     """
     credit = torch.zeros(len(played.tokens), len(names))
     ours = torch.tensor(played.ours)
     for (first, tokens), turn in zip(played.turns, played.rollout.turns, strict=False):
-        ends = _ends(writer, tokens)
-        for n, name in enumerate(names):
-            kinds = {"form": ("tag",), "thrift": ("name",)}.get(name)
-            if kinds is None:
-                continue
-            for span in turn.spans:
-                if span.kind in kinds:
-                    for place in _tokens_of(span, ends):
-                        if first + place < len(credit):
-                            credit[first + place, n] = 1.0
-    for n, name in enumerate(names):
-        if name not in ("form", "thrift") or not credit[:, n].any():
+        # Characters of the turn's text up to and with each token.
+        ends = [len(writer.text(tokens[: n + 1])) for n in range(len(tokens))]
+        for span in turn.spans:
+            for n, name in enumerate(names):
+                if span.kind == SPANS.get(name):
+                    place = _tokens_of(span, ends)
+                    credit[first + place.start : first + place.stop, n] = 1.0
+    for n in range(len(names)):
+        if not credit[:, n].any():
             credit[:, n] = 1.0
     return credit * ours[:, None]
-
-
-def _ends(writer: Writer, tokens: Sequence[int]) -> list[int]:
-    """Characters of the turn's text up to and with each token."""
-    return [len(writer.text(tokens[: n + 1])) for n in range(len(tokens))]
 
 
 def _tokens_of(span: Span, ends: Sequence[int]) -> range:
