@@ -37,8 +37,8 @@ class RolloutFunction:
     Args:
         policy: the language model and the settings of its training; TRL's own wrapping of the model plays.
         environment: where it plays, with the pool.
-        questions: by the prompt that asks each.
-        runner: of the event loop that the pool's clients live in.
+        questions: questions by the prompt that asks each.
+        runner: runner of the event loop that the pool's clients live in.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ def router_trainer(
         environment: where it plays, with the pool.
         questions: the questions to train on.
         folder: where TRL keeps its checkpoints.
-        prompt: what the policy reads of a question.
-        runner: of the event loop that the pool's clients live in.
+        prompt: text that the policy reads of a question.
+        runner: runner of the event loop that the pool's clients live in.
         settings: further settings of `GRPOConfig`.
 
     Raises:

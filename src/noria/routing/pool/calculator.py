@@ -11,9 +11,9 @@ from collections.abc import Callable
 __all__ = ["calculate", "fill_in"]
 
 LONGEST = 200
-"""Characters of an expression."""
+"""Most characters of an expression."""
 LARGEST = 1e15
-"""The largest number that is worked with."""
+"""Largest number that is worked with."""
 
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -28,7 +28,7 @@ _TOOL = re.compile(r"<calc>(.*?)</calc>", re.DOTALL)
 
 
 def calculate(expression: str) -> str | None:
-    """The value of sums, products, quotients and powers of numbers; None for anything else.
+    """Work out sums, products, quotients and powers of numbers; None for anything else.
 
     >>> calculate("3*(4+5)"), calculate("7/2"), calculate("__import__('os')")
     ('27', '3.5', None)
@@ -37,15 +37,7 @@ def calculate(expression: str) -> str | None:
         return None
     try:
         value = _value(ast.parse(expression.strip(), mode="eval").body)
-    except (
-        SyntaxError,
-        ValueError,
-        ZeroDivisionError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-        TypeError,
-    ):
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError, TypeError):
         return None
     if not math.isfinite(value):
         return None
@@ -75,5 +67,5 @@ def _bounded(value: float) -> float:
 
 
 def fill_in(text: str) -> str:
-    """Every `<calc>expression</calc>` replaced by its value; one that has none is left as its words."""
-    return _TOOL.sub(lambda found: calculate(found[1]) or found[1].strip(), text)
+    """Replace every `<calc>expression</calc>` by its value; one that has none is left as its words."""
+    return _TOOL.sub(lambda match: calculate(match[1]) or match[1].strip(), text)

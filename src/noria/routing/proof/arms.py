@@ -30,7 +30,7 @@ ESTIMATORS = {
     "ReCal without group deviation": "recal_dr",
     "ReCal, data sets alike": "recal_uniform",
 }
-"""By the name that is shown: the calibration."""
+"""Calibrations by the name that is shown."""
 CONDITIONS = ("form", "scale", "both")
 """Three of ten rollouts unreadable; rewards × 0.2, 1 or 5 by data set; both, and a quarter of the data sets eight times
 as often."""
@@ -39,7 +39,7 @@ OFTEN = 8.0
 ENTROPIES = (0.5, 0.25, 0.1)
 """Policies at which gradients are measured: shares of the entropy of the uniform one."""
 ENTROPY = 0.1
-"""What trained policies are paid for their entropy: at 0.03 ReCal's, whose signal is louder, settles before it has
+"""Reward of trained policies for their entropy: at 0.03 ReCal's, whose signal is louder, settles before it has
 found the route that a rare kind of question needs."""
 
 
@@ -50,6 +50,7 @@ def run_record(number: int, path: str) -> dict[str, Any]:
         The table's file, and the mean score and cost of every route.
     """
     import asyncio
+    import itertools
 
     from noria.core.runs.workers import report
     from noria.routing.pool.record import record
@@ -57,25 +58,23 @@ def run_record(number: int, path: str) -> dict[str, Any]:
     from noria.routing.proof.tasks import questions
 
     pool = real_pool(questions(number, seed=0))
-    asked = questions(number, seed=0, skip=number)
-    total = len(asked) * len(pool.routes)
-    count = 0
+    held = questions(number, seed=0, skip=number)
+    total, count = len(held) * len(pool.routes), itertools.count(1)
 
-    def tell(*_: Any) -> None:
-        nonlocal count
-        count += 1
-        if not count % 50:
-            report(count, total)
+    def on_cell(*cell: Any) -> None:
+        number = next(count)
+        if not number % 50:
+            report(number, total)
 
     Path(path).unlink(missing_ok=True)
-    done = asyncio.run(record(pool, asked, Path(path), on_cell=tell))
-    return {"path": path, "questions": len(done.table.questions), "failed": done.failed}
+    result = asyncio.run(record(pool, held, Path(path), on_cell=on_cell))
+    return {"path": path, "questions": len(result.table.questions), "failed": result.failed}
 
 
 def run_gradients(
     table_file: str, estimators: Sequence[str], seed: int, batches: int, prompts: int
 ) -> dict[str, Any]:
-    """How well each estimator's gradient points along the exact gradient of macro accuracy.
+    """Measure how well each estimator's gradient points along the exact gradient of macro accuracy.
 
     All see the same rollouts of the same policies, which are on the way that the exact gradient takes.
 
@@ -83,6 +82,8 @@ def run_gradients(
         {condition: {estimator: {cosine, evenness}}}: means over policies and batches; evenness is of the data sets'
         shares of the squared gradient.
     """
+    import itertools
+
     import numpy as np
     import torch
 
@@ -106,27 +107,24 @@ def run_gradients(
     sets = sorted(set(table.dataset))
     replays = {c: Replay(table, features, disturbance=disturbance(c, sets)) for c in CONDITIONS}
     policies = _on_the_way(replays["form"], seed)
-    found: dict[str, Any] = {}
-    done, total = 0, len(policies) * len(CONDITIONS) * len(estimators)
+    results: dict[str, Any] = {}
+    count, total = itertools.count(1), len(policies) * len(CONDITIONS) * len(estimators)
     for condition, replay in replays.items():
         kept: dict[str, dict[str, list[float]]] = {e: {"cosine": [], "evenness": []} for e in estimators}
         for place, network in enumerate(policies):
             exact = exact_gradient(network, replay)
+            seeds = [(seed * 10 + place) * 100_000 + n for n in range(batches)]
             rolled = [
-                replay.roll(
-                    network,
-                    prompts=prompts,
-                    group=8,
-                    generator=torch.Generator().manual_seed((seed * 10 + place) * 100_000 + n),
-                )
-                for n in range(batches)
+                replay.roll(network, prompts=prompts, group=8, generator=torch.Generator().manual_seed(s))
+                for s in seeds
             ]
             for name in estimators:
                 calibrator = Calibrator(preset(ESTIMATORS[name], components()))
                 energy = dict.fromkeys(sets, 0.0)
                 for n, batch in enumerate(rolled):
+                    names = Replay.names
                     a = calibrator.calibrate(
-                        batch.rewards, batch.group, batch.dataset, names=Replay.names
+                        batch.rewards, batch.group, batch.dataset, names=names
                     ).advantages
                     gradient = -flat_gradient(network, policy_gradient(network, replay, batch, a))
                     kept[name]["cosine"].append(cosine(gradient, exact))
@@ -134,27 +132,24 @@ def run_gradients(
                         for key, value in energies(network, replay, batch, a, sets).items():
                             energy[key] += value
                 kept[name]["evenness"].append(gradient_shares(energy)[1])
-                done += 1
-                report(done, total)
-        found[condition] = {
+                report(next(count), total)
+        results[condition] = {
             name: {what: float(np.nanmean(values)) for what, values in both.items()}
             for name, both in kept.items()
         }
-    return found
+    return results
 
 
 def components() -> Any:
-    """Form and answer; thrift is left out of what is measured against accuracy."""
+    """Components form and answer; thrift is left out of what is measured against accuracy."""
     from noria.routing.rewards.components import FORM_ANSWER_COST
 
     thrift = FORM_ANSWER_COST["thrift"].model_copy(update={"weight": 0.0})
-    # Rewards are scaled by data set: whatever is above zero is right.
-    answer = FORM_ANSWER_COST["answer"]
-    return {"form": FORM_ANSWER_COST["form"], "answer": answer, "thrift": thrift}
+    return FORM_ANSWER_COST | {"thrift": thrift}
 
 
 def disturbance(condition: str, sets: Sequence[str]) -> Any:
-    """Of a condition."""
+    """Disturbance of the rollouts in a condition."""
     from noria.routing.routers.replay import Disturbance
 
     scale = tuple((name, FACTORS[n % 3]) for n, name in enumerate(sets))
@@ -178,13 +173,13 @@ def _on_the_way(replay: Any, seed: int) -> list[Any]:
     routes = len(replay.table.routes)
     network = PolicyNetwork(replay.features.shape[1], routes, hidden=32, seed=seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    found, left = [], list(ENTROPIES)
+    policies, left = [], list(ENTROPIES)
     for _ in range(2000):
         with torch.no_grad():
             logp = network(replay.features).log_softmax(-1)
             share = float(-(logp.exp() * logp).sum(1).mean()) / math.log(routes)
         while left and share <= left[0]:
-            found.append(copy.deepcopy(network))
+            policies.append(copy.deepcopy(network))
             left.pop(0)
         if not left:
             break
@@ -193,7 +188,7 @@ def _on_the_way(replay: Any, seed: int) -> list[Any]:
             p.grad = -gradient[at : at + p.numel()].view_as(p).clone()
             at += p.numel()
         optimizer.step()
-    return found
+    return policies
 
 
 def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict[str, Any]:

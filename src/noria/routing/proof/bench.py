@@ -80,18 +80,18 @@ def by_rows(scores: torch.Tensor, index: Any, epsilon: float = 1e-6) -> torch.Te
     """Verl's default estimator: rows are collected, and then scaled, one after the other."""
     by_group: dict[Any, list[torch.Tensor]] = defaultdict(list)
     mean, std = {}, {}
-    found = scores.clone()
-    for n in range(len(found)):
-        by_group[index[n]].append(found[n])
+    scaled = scores.clone()
+    for n in range(len(scaled)):
+        by_group[index[n]].append(scaled[n])
     for name, values in by_group.items():
         if len(values) == 1:
             mean[name], std[name] = torch.tensor(0.0), torch.tensor(1.0)
         else:
             stacked = torch.stack(values)
             mean[name], std[name] = torch.mean(stacked), torch.std(stacked)
-    for n in range(len(found)):
-        found[n] = (found[n] - mean[index[n]]) / (std[index[n]] + epsilon)
-    return found
+    for n in range(len(scaled)):
+        scaled[n] = (scaled[n] - mean[index[n]]) / (std[index[n]] + epsilon)
+    return scaled
 
 
 def _calibration(rounds: int, shown: Progress) -> Row:

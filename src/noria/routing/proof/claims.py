@@ -177,10 +177,10 @@ def _written(context: ProofContext, scale: Scale, seeds: Sequence[int], file: st
 def claims(
     gradients: Mapping[str, list[dict[str, Any]]], trained: Mapping[str, Results], written: Results
 ) -> list[Claim]:
-    """The claims whose arms were measured."""
-    found = [claim for name, results in gradients.items() for claim in _gradient_claims(name, results)]
-    found += [claim for name, arms in trained.items() for claim in _training_claims(name, arms)]
-    return [*found, *(_writer_claims(written) if written else [])]
+    """Make the claims whose arms were measured."""
+    measured = [claim for name, results in gradients.items() for claim in _gradient_claims(name, results)]
+    measured += [claim for name, arms in trained.items() for claim in _training_claims(name, arms)]
+    return [*measured, *(_writer_claims(written) if written else [])]
 
 
 def _gradient_claims(name: str, results: list[dict[str, Any]]) -> Iterator[Claim]:

@@ -29,13 +29,13 @@ __all__ = ["Solver", "real_pool"]
 
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 CALL = 1.0
-"""The cost of a call by itself."""
+"""Cost of a call by itself."""
 STRATEGIES = {
     "direct": Strategy(instruction="{question}\n####", max_tokens=6, stop=("\n",)),
     "step_by_step": Strategy(instruction="{question}\n", max_tokens=48, stop=("\n",)),
     "plain": Strategy(max_tokens=None),
 }
-"""The small language model goes on from a question to `#### answer` at once, or works it out before that."""
+"""The small language model continues a question by `#### answer` at once, or works it out before that."""
 ABOUT = {
     "majority": "the commonest answer to such questions; free",
     "recall": "the answer to the most similar question it has seen; cheap",
@@ -55,20 +55,19 @@ Method: TypeAlias = Callable[[str], tuple[str, float]]
 """From a question's text to an answer, and what that took in millions of multiplications."""
 
 
+UNKNOWN = ("unknown", 1e-6)
+"""Reply of a method to a question that is none of its own."""
+
+
 @dataclass(frozen=True)
 class Solver:
-    """A method as a chat model.
-
-    Attributes:
-        name: of it.
-        solve: from the question's text to an answer, and what that took in millions of multiplications.
-    """
+    """A named method as a chat model."""
 
     name: str
     solve: Method
 
     async def ask(self, request: ChatRequest) -> Outcome:
-        """Its answer."""
+        """Answer the last message."""
         text = request.messages[-1].text
         answer, work = self.solve(text)
         usage = Usage(len(text.split()), len(answer.split()))
@@ -76,7 +75,7 @@ class Solver:
 
 
 def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
-    """The pool, trained on `known`.
+    """Train the pool on the known questions.
 
     Raises:
         MissingExtra: scikit-learn or transformers is absent.
@@ -96,10 +95,8 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
     methods["clerk"] = _first([methods["pixels"], _abacus, methods["recall"]], overhead=0.5)
     solvers: dict[str, ChatModel] = {name: Solver(name, solve) for name, solve in methods.items()}
     opened = open_language_model(SMALL)
-    millions = sum(
-        p.numel() for p in opened.model.parameters()
-    )  # multiplications of a token, per million tokens
-    price = float(millions)
+    # A weight is a multiplication of a token: so many millions for a million tokens.
+    price = float(sum(p.numel() for p in opened.model.parameters()))
     solvers["reader"] = LocalChat(opened, prices=Prices(input=price, output=price), batch_size=64, ending="")
     routes = [Route(name) for name in solvers if name != "reader"]
     routes += [Route("reader"), Route("reader", "step_by_step")]
@@ -107,7 +104,7 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
 
 
 class _SolverPool(Pool):
-    """Only the language model is told how to think; the others read the question as it is."""
+    """A pool whose language model alone is told how to think; the others read the question as it is."""
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Any:
         if route.model != "reader":
@@ -186,7 +183,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Method:
-    """The nearest of a few examples."""
+    """Answer of the nearest of a few examples."""
     known = {}
     for size, (rows, labels) in _rows(texts, answers).items():
         few = slice(0, 60)
@@ -196,7 +193,7 @@ def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Method:
     def solve(text: str) -> tuple[str, float]:
         row = np.array(_numbers(text))
         if len(row) not in known:
-            return "unknown", 1e-6
+            return UNKNOWN
         rows, labels, spread = known[len(row)]
         nearest = int(((rows - row / spread) ** 2).sum(1).argmin())
         return labels[nearest], rows.size / 1e6
@@ -214,7 +211,7 @@ def _forest(texts: Sequence[str], answers: Sequence[str], seed: int) -> Method:
     def solve(text: str) -> tuple[str, float]:
         row = _numbers(text)
         if len(row) not in known:
-            return "unknown", 1e-6
+            return UNKNOWN
         # 60 trees, some tens of comparisons each, and a vote over the classes; as many again to load them.
         return str(known[len(row)].predict([row])[0]), 0.05
 
@@ -222,11 +219,11 @@ def _forest(texts: Sequence[str], answers: Sequence[str], seed: int) -> Method:
 
 
 def _abacus(text: str) -> tuple[str, float]:
-    """From left to right."""
-    found = re.fullmatch(r"Q: (\d+(?:[-+*]\d+)*)", text.strip())
-    if found is None:
-        return "unknown", 1e-6
-    value, *rest = re.findall(r"\d+|[-+*]", found[1])
+    """Sums and products from left to right, whatever binds tighter."""
+    match = re.fullmatch(r"Q: (\d+(?:[-+*]\d+)*)", text.strip())
+    if match is None:
+        return UNKNOWN
+    value, *rest = re.findall(r"\d+|[-+*]", match[1])
     total = int(value)
     for sign, number in zip(rest[::2], rest[1::2], strict=True):
         n = int(number)
@@ -243,11 +240,8 @@ def _index(texts: Sequence[str], answers: Sequence[str]) -> Method:
     ]
     letters.fit([t for t, _ in documented] or ["nothing"])
     modules = sorted({a for _, a in documented})
-    whole = (
-        letters.transform([" ".join(t for t, a in documented if a == m) for m in modules])
-        if modules
-        else None
-    )
+    words_of = [" ".join(t for t, a in documented if a == m) for m in modules]
+    whole = letters.transform(words_of) if modules else None
 
     def solve(text: str) -> tuple[str, float]:
         options = re.match(r"Which function is it, ([^?]*)\? (.*)", text, re.DOTALL)
@@ -259,20 +253,20 @@ def _index(texts: Sequence[str], answers: Sequence[str]) -> Method:
         if "library says" in text and whole is not None:
             own = letters.transform([text.partition(": ")[2]])
             return modules[int((whole @ own.T).toarray().argmax())], whole.nnz / 1e6
-        return "unknown", 1e-6
+        return UNKNOWN
 
     return solve
 
 
 def _euclid(text: str) -> tuple[str, float]:
-    found = re.search(r"\(GCD\) of these numbers: ([\d, ]+)", text)
-    if found is None:
-        return "unknown", 1e-6
-    return str(math.gcd(*(int(n) for n in re.findall(r"\d+", found[1])))), 2e-5
+    match = re.search(r"\(GCD\) of these numbers: ([\d, ]+)", text)
+    if match is None:
+        return UNKNOWN
+    return str(math.gcd(*(int(n) for n in re.findall(r"\d+", match[1])))), 2e-5
 
 
 def _scanner(text: str) -> tuple[str, float]:
-    found = re.search(r'letter "(.)" appear in the text: "(.*)"', text, re.DOTALL)
-    if found is None:
-        return "unknown", 1e-6
-    return str(found[2].lower().count(found[1].lower())), 2e-5
+    match = re.search(r'letter "(.)" appear in the text: "(.*)"', text, re.DOTALL)
+    if match is None:
+        return UNKNOWN
+    return str(match[2].lower().count(match[1].lower())), 2e-5

@@ -33,24 +33,24 @@ MODULES = (
 
 
 def questions(number: int, *, seed: int, skip: int = 0) -> list[Question]:
-    """`number` questions of every data set, or as many as it has, drawn by the seed.
+    """Draw `number` questions of every data set, or as many as it has.
 
     Args:
-        number: of each.
-        seed: of the draw.
-        skip: how many of the draw to leave out first; what one call left out another can have.
+        number: number of questions of each data set.
+        seed: seed of the draw.
+        skip: number of drawn questions to leave out first; what one call left out another can have.
 
     Raises:
         MissingExtra: scikit-learn or reasoning-gym is absent.
     """
-    found = []
+    drawn = []
     for place, (name, make) in enumerate(TASKS.items()):
         generator = np.random.default_rng([seed, place])
         pairs = dict(make(2 * (number + skip), generator))  # a question that is made twice counts once
         rule = "number" if name in ("arithmetic", "letters", "divisors", "digits") else "exact"
         for n, (text, answer) in enumerate(list(pairs.items())[skip : skip + number], start=skip):
-            found.append(Question(f"{name}-{n}", name, text, (answer,), rule))
-    return found
+            drawn.append(Question(f"{name}-{n}", name, text, (answer,), rule))
+    return drawn
 
 
 Pairs = list[tuple[str, str]]
@@ -79,7 +79,7 @@ def _cells(number: int, generator: np.random.Generator) -> Pairs:
 
 def _documented() -> list[tuple[str, str, str]]:
     """(module, function, first sentence of its documentation) of the standard library, in a fixed order."""
-    found = []
+    drawn = []
     for name in MODULES:
         module = importlib.import_module(name)
         for owner in [module, *(c for _, c in inspect.getmembers(module, inspect.isclass))]:
@@ -89,8 +89,8 @@ def _documented() -> list[tuple[str, str, str]]:
                 home = getattr(thing, "__module__", None) or ""
                 if own.startswith("_") or not 40 <= len(sentence) <= 200 or not home.startswith(name):
                     continue
-                found.append((name, own, sentence))
-    unique = {sentence: (name, own, sentence) for name, own, sentence in found}
+                drawn.append((name, own, sentence))
+    unique = {sentence: (name, own, sentence) for name, own, sentence in drawn}
     if len(unique) < 100:
         raise DataError("the standard library's documentation is missing", mend="run Python without -OO")
     return [unique[sentence] for sentence in sorted(unique)]
@@ -105,14 +105,14 @@ def _modules(number: int, generator: np.random.Generator) -> Pairs:
 def _functions(number: int, generator: np.random.Generator) -> Pairs:
     known = _documented()
     names = sorted({own for _, own, _ in known})
-    found = []
+    drawn = []
     for r in generator.permutation(len(known))[:number]:
         _, own, sentence = known[r]
         hidden = re.sub(rf"\b{re.escape(own)}\b", "it", sentence)
         others = [str(n) for n in generator.choice([n for n in names if n != own], 3, replace=False)]
         options = [str(n) for n in generator.permutation([own, *others])]
-        found.append((f"Which function is it, {', '.join(options)}? {hidden}", own))
-    return found
+        drawn.append((f"Which function is it, {', '.join(options)}? {hidden}", own))
+    return drawn
 
 
 def _arithmetic(number: int, generator: np.random.Generator) -> Pairs:
@@ -140,4 +140,4 @@ TASKS: dict[str, Callable[[int, np.random.Generator], Pairs]] = {
     "letters": _gym("letter_counting", max_words=12),
     "divisors": _gym("gcd", max_numbers=2, max_value=200),
 }
-"""By name: (number, generator) → (question, answer)."""
+"""Data sets by name: (number, generator) → (question, answer)."""

@@ -25,7 +25,7 @@ BROKEN = 0.35
 
 
 def read_by_router(question: Question) -> str:
-    """What it reads."""
+    """Text of a question that the router reads: its kind, and little more."""
     return f"Question: {' '.join(question.text.split())[:SEEN]}\n"
 
 
@@ -54,13 +54,13 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
         question = own.choice(table.questions)
         column = own.randrange(len(table.routes))
         cell = table.cells.get((row[question.id], column))
-        said = ((cell.response if cell else None) or "nothing").strip()[:INFORMATION]
+        words = ((cell.response if cell else None) or "nothing").strip()[:INFORMATION]
         think = " ".join(re.findall("[a-z]+", question.text.lower())[:2])
         parts = [
             f"<think>{think}</think>",
             f"<route>{table.routes[column].label}: it</route>",
-            f"\n<information> {said} </information>\n",
-            f"<answer>{said}</answer>",
+            f"\n<information> {words} </information>\n",
+            f"<answer>{words}</answer>",
         ]
         if own.random() < BROKEN:
             _break(parts, own)
@@ -97,7 +97,7 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
 
 
 def _break(parts: list[str], own: Any) -> None:
-    """One of the things that go wrong."""
+    """Break a lesson in one of five ways."""
     think, call, information, answer = parts
     kind = own.randrange(5)
     if kind == 0:
@@ -194,7 +194,7 @@ def run_writer(
                 judge()
                 report(step, steps, f"macro {curves['macro'][-1]:.3f}, form {curves['form'][-1]:.2f}")
 
-        trainer.add_callback(_after(after))
+        trainer.add_callback(_after_steps(after))
         judge()
         trainer.train()
     forms = [1 - entry["rewards/form/mean"] for entry in trainer.state.log_history if "reward" in entry]
@@ -212,18 +212,18 @@ def run_writer(
     }
 
 
-def _after(tell: Callable[[int], None]) -> Any:
+def _after_steps(on_step: Callable[[int], None]) -> Any:
     from transformers import TrainerCallback
 
     class After(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            tell(int(state.global_step))
+            on_step(int(state.global_step))
 
     return After()
 
 
 class _LossyPool:
-    """A pool of which a share of the calls is lost."""
+    """A pool that loses a share of the calls."""
 
     def __init__(self, pool: Any, share: float, seed: int) -> None:
         import numpy as np
@@ -232,12 +232,12 @@ class _LossyPool:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """Of the pool."""
+        """Routes of the pool."""
         routes: tuple[Route, ...] = self.pool.routes
         return routes
 
     async def ask(self, route: Any, query: str, *, question: Question | None = None) -> Any:
-        """Now and then nothing."""
+        """Ask the pool, and lose a share of the calls."""
         from noria.routing.pool.pool import Reply
 
         if self.generator.random() < self.share:

@@ -41,7 +41,7 @@ Sums: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 COLUMNS = ("sigma", "squares", "count", "rows")
-"""What a state remembers, by column."""
+"""Columns of a state."""
 
 
 @dataclass

@@ -24,7 +24,7 @@ _CLOSED = {"yes", "no", "noanswer"}
 
 
 def normalised(text: str) -> str:
-    """In small letters, without punctuation and articles, single-spaced (SQuAD's way)."""
+    """Normalise a text: in small letters, without punctuation and articles, single-spaced (SQuAD's way)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -57,22 +57,22 @@ def contains(text: str, answers: Sequence[str]) -> float:
 
 def number(text: str, answers: Sequence[str]) -> float:
     """1 where the last number in the text is that of an answer, to six digits."""
-    found = _last_number(text)
+    last = _last_number(text)
     wanted = [_last_number(answer) for answer in answers]
     return float(
-        found is not None and any(w is not None and math.isclose(found, w, rel_tol=1e-6) for w in wanted)
+        last is not None and any(w is not None and math.isclose(last, w, rel_tol=1e-6) for w in wanted)
     )
 
 
 def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "").replace("−", "-")) if found else None
+    numbers = _NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "").replace("−", "-")) if numbers else None
 
 
 def choice(text: str, answers: Sequence[str]) -> float:
     """1 where the last capital letter that stands alone is an answer."""
-    found = _LETTER.findall(text)
-    return float(bool(found) and found[-1] in {answer.strip() for answer in answers})
+    letters = _LETTER.findall(text)
+    return float(bool(letters) and letters[-1] in {answer.strip() for answer in answers})
 
 
 RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
@@ -82,11 +82,11 @@ RULES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "number": number,
     "choice": choice,
 }
-"""How an answer is scored, by name."""
+"""Rules that score an answer, by name."""
 
 
 def score(rule: str, text: str, answers: Sequence[str]) -> float:
-    """What a text is worth, from 0 to 1.
+    """Score a text by a rule, from 0 to 1.
 
     Raises:
         DataError: there is no such rule, or nothing to compare with.
@@ -114,7 +114,7 @@ class Thrift:
 
     @classmethod
     def of(cls, costs: Sequence[float] | np.ndarray) -> Thrift:
-        """From costs; those that are NaN are left out.
+        """Take the percentiles of costs; those that are NaN are left out.
 
         Raises:
             DataError: there is none.
@@ -128,11 +128,11 @@ class Thrift:
 
     @classmethod
     def of_known(cls, costs: Sequence[float] | np.ndarray) -> Thrift | None:
-        """From costs, as `of`; None where none is known."""
+        """Take the percentiles of costs, as `of` does; None where none is known."""
         return cls.of(costs) if np.isfinite(np.asarray(costs, dtype=float)).any() else None
 
     def __call__(self, cost: float | np.ndarray) -> np.ndarray:
-        """Of a cost or of many; NaN where it is unknown, ½ where all costs are alike."""
+        """Thrift of one cost or of many; NaN where it is unknown, ½ where all costs are alike."""
         root = np.sqrt(np.maximum(np.asarray(cost, dtype=float), 0.0))
         if self.high - self.low < 1e-8 * max(1.0, self.high):
             return np.where(np.isnan(root), np.nan, 0.5)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from pydantic import Field
 
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
@@ -27,6 +28,10 @@ class TrainConfig(NetworkTraining, WriterTraining, TradeOption, DownloadOption, 
 
     A setting that is not given has the default of the chosen policy.
     """
+
+    trade: float | None = Field(
+        None, description="Quality by which the dearest route of a baseline must be better (default: 0)."
+    )
 
     def training(self) -> NetworkTraining | WriterTraining:
         """The settings of the chosen policy.
