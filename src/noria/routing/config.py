@@ -24,7 +24,7 @@ class DownloadOption(Config):
 
 
 class TradeOption(Config):
-    """What quality is worth in cost."""
+    """How much quality a dearer route must add."""
 
     trade: float | None = Field(
         None, description="Quality by which the dearest route must be better (default: as it was saved)."
@@ -32,7 +32,7 @@ class TradeOption(Config):
 
 
 class AnswerOptions(Config):
-    """Answers of a pool: kept, and paid."""
+    """Where answers of a pool are kept, and what they may cost."""
 
     section: ClassVar[str] = "Pool"
 
@@ -108,10 +108,10 @@ class WriterTraining(AnswerOptions, TrainingConfig):
 
     section: ClassVar[str] = "Policy writer"
 
-    policy: str = "writer"
-    steps: int = Field(200, ge=0)
-    prompts: int = Field(16, ge=1)
-    lr: float = Field(1e-6, gt=0)
+    policy: str = Field("writer", description="Router to train.")
+    steps: int = Field(200, ge=0, description="Number of steps in all.")
+    prompts: int = Field(16, ge=1, description="Questions of a step.")
+    lr: float = Field(1e-6, gt=0, description="Learning rate of TRL's trainer.")
     model: Annotated[str | None, Option(metavar="MODEL")] = Field(
         None, description='Model folder, hub id, or "small".'
     )

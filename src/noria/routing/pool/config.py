@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_STRATEGIES", "Member", "PoolConfig", "Strategy", "read_pool"
 
 
 class Strategy(Config):
-    """How a model is made to think."""
+    """A way in which a model is made to think."""
 
     instruction: str = Field(
         "{question}", description="Text around the question, which {question} stands for."
@@ -86,7 +86,7 @@ class Member(Config):
 
 
 class PoolConfig(Config):
-    """A pool as a YAML file has it."""
+    """Models and strategies of a pool, as its YAML file has them."""
 
     models: tuple[Member, ...] = Field(min_length=1, description="Models of the pool.")
     strategies: dict[str, Strategy] = Field(

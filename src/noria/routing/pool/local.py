@@ -19,7 +19,7 @@ __all__ = ["LocalChat"]
 class LocalChat:
     """Answers greedily, or by the request's temperature.
 
-    A model with a chat template reads the conversation through it; one without goes on from the words of the messages.
+    A model with a chat template reads the conversation through it; one without continues the words of the messages.
 
     Args:
         opened: the model.

@@ -5,10 +5,39 @@ Every function here is a job of its own: JSON values in, JSON values out.
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+
+from noria.core.runs.workers import report
+from noria.routing.config import NetworkTraining
+from noria.routing.pool.record import record
+from noria.routing.proof.solvers import real_pool
+from noria.routing.proof.tasks import questions
+from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.rewards.components import FORM_ANSWER_COST, Component
+from noria.routing.rewards.config import preset
+from noria.routing.routers.features import TextFeatures
+from noria.routing.routers.learn import NetworkTrainer
+from noria.routing.routers.metrics import collapsed, drawdown, gradient_shares, spread_at_end
+from noria.routing.routers.network import PolicyNetwork
+from noria.routing.routers.replay import (
+    Disturbance,
+    Replay,
+    cosine,
+    energies,
+    exact_gradient,
+    flat_gradient,
+    policy_gradient,
+)
+from noria.routing.tables.imports import import_table
 
 __all__ = [
     "CONDITIONS",
@@ -49,14 +78,6 @@ def run_record(number: int, path: str) -> dict[str, Any]:
     Returns:
         The table's file, and the mean score and cost of every route.
     """
-    import asyncio
-    import itertools
-
-    from noria.core.runs.workers import report
-    from noria.routing.pool.record import record
-    from noria.routing.proof.solvers import real_pool
-    from noria.routing.proof.tasks import questions
-
     pool = real_pool(questions(number, seed=0))
     held = questions(number, seed=0, skip=number)
     total, count = len(held) * len(pool.routes), itertools.count(1)
@@ -82,26 +103,6 @@ def run_gradients(
         {condition: {estimator: {cosine, evenness}}}: means over policies and batches; evenness is of the data sets'
         shares of the squared gradient.
     """
-    import itertools
-
-    import numpy as np
-    import torch
-
-    from noria.core.runs.workers import report
-    from noria.routing.rewards.calibrator import Calibrator
-    from noria.routing.rewards.config import preset
-    from noria.routing.routers.features import TextFeatures
-    from noria.routing.routers.metrics import gradient_shares
-    from noria.routing.routers.replay import (
-        Replay,
-        cosine,
-        energies,
-        exact_gradient,
-        flat_gradient,
-        policy_gradient,
-    )
-    from noria.routing.tables.imports import import_table
-
     table, _ = import_table(Path(table_file)).split(0.8, seed=seed)
     features = TextFeatures.fit(table.texts, seed=seed)(table.texts)
     sets = sorted(set(table.dataset))
@@ -140,18 +141,14 @@ def run_gradients(
     return results
 
 
-def components() -> Any:
+def components() -> dict[str, Component]:
     """Components form and answer; thrift is left out of what is measured against accuracy."""
-    from noria.routing.rewards.components import FORM_ANSWER_COST
-
     thrift = FORM_ANSWER_COST["thrift"].model_copy(update={"weight": 0.0})
     return FORM_ANSWER_COST | {"thrift": thrift}
 
 
-def disturbance(condition: str, sets: Sequence[str]) -> Any:
+def disturbance(condition: str, sets: Sequence[str]) -> Disturbance:
     """Disturbance of the rollouts in a condition."""
-    from noria.routing.routers.replay import Disturbance
-
     scale = tuple((name, FACTORS[n % 3]) for n, name in enumerate(sets))
     often = tuple((name, OFTEN) for name in sets[: max(1, len(sets) // 4)])
     if condition == "form":
@@ -161,15 +158,8 @@ def disturbance(condition: str, sets: Sequence[str]) -> Any:
     return Disturbance(form=0.3, scale=scale, often=often)
 
 
-def _on_the_way(replay: Any, seed: int) -> list[Any]:
+def _on_the_way(replay: Replay, seed: int) -> list[PolicyNetwork]:
     """Policies where the exact gradient, followed with Adam, has brought the entropy down to each share."""
-    import copy
-
-    import torch
-
-    from noria.routing.routers.network import PolicyNetwork
-    from noria.routing.routers.replay import exact_gradient
-
     routes = len(replay.table.routes)
     network = PolicyNetwork(replay.features.shape[1], routes, hidden=32, seed=seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -198,15 +188,6 @@ def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict
         The curve of macro accuracy on questions that it did not see, the accuracy of each data set at the end, and what
         the curve says of stability.
     """
-    import torch
-
-    from noria.core.runs.workers import report
-    from noria.routing.config import NetworkTraining
-    from noria.routing.routers.learn import NetworkTrainer
-    from noria.routing.routers.metrics import collapsed, drawdown, spread_at_end
-    from noria.routing.routers.replay import Disturbance
-    from noria.routing.tables.imports import import_table
-
     torch.set_num_threads(1)
     config = NetworkTraining(
         calibration=ESTIMATORS[estimator], steps=steps, seed=seed, thrift=0.0, entropy=ENTROPY, hidden=32
@@ -227,7 +208,10 @@ def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict
         "macro": end.macro,
         "accuracy": dict(end.accuracy),
         "cost": end.cost,
-        "spread": spread_at_end(curve),
-        "drawdown": drawdown(curve),
-        "collapsed": collapsed(curve),
+        **stability(curve),
     }
+
+
+def stability(curve: Sequence[float]) -> dict[str, Any]:
+    """Figures of a curve's stability: its spread at the end, its deepest fall, and whether it collapsed."""
+    return {"spread": spread_at_end(curve), "drawdown": drawdown(curve), "collapsed": collapsed(curve)}

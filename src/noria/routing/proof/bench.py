@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from noria.core.progress import Progress
-from noria.core.proofs.bench import Benchmark, Row, Timing, alternate
+from noria.core.proofs.bench import Benchmark, Row, alternate
 from noria.core.service.hosting import launched
 from noria.routing.rewards.calibration import calibrate
 from noria.routing.rewards.components import Component
@@ -104,21 +104,31 @@ def _calibration(rounds: int, shown: Progress) -> Row:
     # Ours does all of ReCal: gates, variance weights and data sets on top of that.
     whole = preset("recal")
     state = calibrate(rewards, group, dataset, names=NAMES, config=whole).state
-    shown.say("calibration")
-    timing = alternate(
+    return _timed(
+        (f"ReCal on {ROWS:,} rows of three components", "verl's row loop, three times"),
         lambda: calibrate(rewards, group, dataset, names=NAMES, config=whole, state=state),
         lambda: by_components(rewards, index),
         rounds=rounds,
-        progress=shown,
+        shown=shown,
+        goal=100.0,
     )
-    name = f"ReCal on {ROWS:,} rows of three components"
-    return _row(name, "verl's row loop, three times", timing, goal=100.0)
 
 
-def _row(name: str, peer: str, timing: Timing, *, goal: float, share: float = 1.0) -> Row:
-    """A row in milliseconds; the peer is allowed a share of its own time."""
-    ours, theirs = ([1e3 * s for s in timing.ours], [1e3 * share * s for s in timing.theirs])
-    return Row.of(name, peer, "ms", ours, theirs, better="lower", goal=goal)
+def _timed(
+    names: tuple[str, str],
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    *,
+    rounds: int,
+    shown: Progress,
+    goal: float,
+    share: float = 1.0,
+) -> Row:
+    """Time two functions in turns: a row in milliseconds, of whose time the peer is given a share."""
+    shown.say(names[0])
+    timing = alternate(ours, theirs, rounds=rounds, progress=shown)
+    own, peer = ([1e3 * s for s in timing.ours], [1e3 * share * s for s in timing.theirs])
+    return Row.of(*names, "ms", own, peer, better="lower", goal=goal)
 
 
 def _share_of_a_step(rounds: int, shown: Progress) -> Row:
@@ -141,15 +151,15 @@ def _share_of_a_step(rounds: int, shown: Progress) -> Row:
         policy_loss(logp, logp.detach(), advantages, mask).loss.backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
 
-    shown.say("share of a training step")
-    timing = alternate(
+    return _timed(
+        (f"calibration of {rows} rollouts", "a hundredth of the learner's step"),
         lambda: calibrate(rewards, group, dataset, names=NAMES, config=config),
         step,
         rounds=max(2, rounds // 2),
-        progress=shown,
+        shown=shown,
+        goal=1.0,
+        share=0.01,
     )
-    name = f"calibration of {rows} rollouts"
-    return _row(name, "a hundredth of the learner's step", timing, goal=1.0, share=0.01)
 
 
 # -- quality against cost ---------------------------------------------------------------------------------------------
@@ -193,14 +203,14 @@ def _hull(rounds: int, shown: Progress) -> Row:
     cost, quality = routers(POINTS)
     span = max(cost) - min(cost)
     assert abs(aiq(cost, quality) * span - published_area(cost, quality)) < 1e-9
-    shown.say("AIQ")
-    timing = alternate(
+    return _timed(
+        (f"AIQ of {POINTS} routers", "RouterBench's hull"),
         lambda: aiq(cost, quality),
         lambda: published_area(cost, quality),
         rounds=max(2, rounds // 2),
-        progress=shown,
+        shown=shown,
+        goal=100.0,
     )
-    return _row(f"AIQ of {POINTS} routers", "RouterBench's hull", timing, goal=100.0)
 
 
 # -- the service ------------------------------------------------------------------------------------------------------

@@ -15,14 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from noria.core.proofs.proof import Claim, Evidence, ProofContext, versions
 from noria.routing.proof.arms import ENTROPY, ESTIMATORS, run_gradients, run_record, run_training
 from noria.routing.proof.figures import Results, figures
 from noria.routing.proof.writer_arms import run_school, run_writer
-
-if TYPE_CHECKING:
-    from noria.core.proofs.proof import Claim, Evidence, ProofContext
+from noria.routing.tables.imports import import_table
 
 __all__ = ["SCALES", "Scale", "claims", "prove"]
 
@@ -90,8 +89,6 @@ SHORT = {RECORDED: "recorded", GIVEN: "given"}
 
 def prove(context: ProofContext) -> Evidence:
     """Record a pool, measure gradients, train policies, and judge the claims."""
-    from noria.core.proofs.proof import Evidence, versions
-
     began = time.perf_counter()
     scale = SCALES[context.scale]
     seeds = context.seeds or SEEDS[context.scale]
@@ -284,8 +281,6 @@ def _writer_claims(written: Results) -> Iterator[Claim]:
 
 def _claim(id: str, statement: str, metric: str, arms: dict[str, list[float]], **more: Any) -> Claim:
     """A claim of the paper: ReCal against GRPO, where `more` does not say otherwise."""
-    from noria.core.proofs.proof import Claim
-
     return Claim(
         id=id,
         statement=statement,
@@ -332,7 +327,6 @@ def notes(s: Scale, seeds: Sequence[int], given: Path | None) -> list[str]:
 
 
 def _described(path: Path) -> str:
-    from noria.routing.tables.imports import import_table
 
     table = import_table(path)
     return (

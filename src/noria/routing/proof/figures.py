@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from noria.core.pages.charts import Figure, lines
 from noria.routing.proof.arms import CONDITIONS
 from noria.routing.routers.metrics import known_mean
-
-if TYPE_CHECKING:
-    from noria.core.pages.charts import Figure
+from noria.routing.tables.table import read_table
 
 __all__ = ["Results", "figures"]
 
@@ -52,7 +53,6 @@ def figures(
 
 
 def _cosines(name: str, results: Sequence[Mapping[str, Any]]) -> Figure:
-    from noria.core.pages.charts import Figure
 
     conditions = ("30 % unreadable", "rewards × 0.2, 1, 5", "both, and uneven sampling")
     rows = [
@@ -74,8 +74,6 @@ def _cosines(name: str, results: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _by_estimator(title: str, arms: Results, columns: Mapping[str, str], caption: str) -> Figure:
     """Means over seeds of the figures that `columns` names, and how many runs collapsed."""
-    from noria.core.pages.charts import Figure
-
     rows: Rows = [
         [
             arm,
@@ -88,7 +86,6 @@ def _by_estimator(title: str, arms: Results, columns: Mapping[str, str], caption
 
 
 def _accuracies(name: str, arms: Results) -> Figure:
-    from noria.core.pages.charts import Figure
 
     sets = list(next(iter(arms.values()))[0]["accuracy"])
     rows: Rows = [[a, *(known_mean([r["accuracy"][s] for r in rs]) for s in sets)] for a, rs in arms.items()]
@@ -96,10 +93,6 @@ def _accuracies(name: str, arms: Results) -> Figure:
 
 
 def _pool(table_file: str) -> Figure:
-    import numpy as np
-
-    from noria.core.pages.charts import Figure
-    from noria.routing.tables.table import read_table
 
     table = read_table(Path(table_file))
     sets = sorted(set(table.dataset))
@@ -121,7 +114,6 @@ def _pool(table_file: str) -> Figure:
 
 
 def _curves(title: str, arms: Mapping[str, list[list[float]]]) -> Figure:
-    from noria.core.pages.charts import Figure, lines
 
     points = [
         {"name": arm, "% of training": 100 * n / max(1, len(columns) - 1), "value": known_mean(column)}

@@ -58,22 +58,19 @@ Pairs = list[tuple[str, str]]
 
 def _digits(number: int, generator: np.random.Generator) -> Pairs:
     bunch = require("sklearn.datasets", "proof").load_digits()
-    rows = generator.permutation(len(bunch.data))[:number]
+    question = "Which digit is drawn here?"
     return [
-        (f"Which digit is drawn here? {' '.join(str(int(v)) for v in bunch.data[r])}", str(bunch.target[r]))
-        for r in rows
+        (f"{question} {' '.join(str(int(v)) for v in bunch.data[r])}", str(bunch.target[r]))
+        for r in generator.permutation(len(bunch.data))[:number]
     ]
 
 
 def _cells(number: int, generator: np.random.Generator) -> Pairs:
     bunch = require("sklearn.datasets", "proof").load_breast_cancer()
-    rows = generator.permutation(len(bunch.data))[:number]
+    question, names = "Benign or malignant? A cell nucleus measures", bunch.target_names
     return [
-        (
-            f"Benign or malignant? A cell nucleus measures {' '.join(f'{v:.4g}' for v in bunch.data[r])}",
-            str(bunch.target_names[bunch.target[r]]),
-        )
-        for r in rows
+        (f"{question} {' '.join(f'{v:.4g}' for v in bunch.data[r])}", str(names[bunch.target[r]]))
+        for r in generator.permutation(len(bunch.data))[:number]
     ]
 
 

@@ -4,11 +4,30 @@ purpose, then trained by TRL against the recorded pool.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import random
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import nn
+
+from noria.core.models.lm import load_lm, save_lm, small_config, train_tokenizer
+from noria.core.runs.workers import report
+from noria.routing.config import WriterTraining
+from noria.routing.pool.pool import Asker, ReplayPool, Reply
+from noria.routing.proof.arms import stability
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.imports import import_table
 from noria.routing.tables.table import Question, Route
+from noria.routing.writer.environment import Environment, Limits
+from noria.routing.writer.judging import WriterScore, judge_writer
+from noria.routing.writer.policy import WriterPolicy
 
 __all__ = ["run_school", "run_writer"]
 
@@ -35,16 +54,6 @@ def run_school(table_file: str, steps: int, path: str) -> dict[str, Any]:
     Returns:
         The loss at the end and the model's size; the model is at `path`.
     """
-    import random
-    import re
-
-    import torch
-    from torch import nn
-
-    from noria.core.models.lm import save_lm, small_config, train_tokenizer
-    from noria.core.runs.workers import report
-    from noria.routing.tables.imports import import_table
-
     torch.set_num_threads(1)
     table, _ = import_table(Path(table_file)).split(0.7, seed=0)
     own = random.Random(0)
@@ -121,25 +130,10 @@ def run_writer(
         Curves of macro accuracy, of well-formed rollouts and of cost on questions that it did not see, the share of
         malformed rollouts while training, and what the curves say of stability.
     """
-    import asyncio
-    import tempfile
-
-    import numpy as np
-    import torch
     import transformers
 
-    from noria.core.models.lm import load_lm
     from noria.core.models.loading import quiet_loading
-    from noria.core.runs.workers import report
-    from noria.routing.config import WriterTraining
     from noria.routing.integrations.trl import router_trainer
-    from noria.routing.pool.pool import ReplayPool
-    from noria.routing.routers.metrics import collapsed, drawdown, spread_at_end
-    from noria.routing.tables.answers import Thrift
-    from noria.routing.tables.imports import import_table
-    from noria.routing.writer.environment import Environment, Limits
-    from noria.routing.writer.judging import judge_writer
-    from noria.routing.writer.policy import WriterPolicy
 
     torch.set_num_threads(1)
     table = import_table(Path(table_file))
@@ -161,9 +155,10 @@ def run_writer(
     lossy = Environment(_LossyPool(ReplayPool(table), 0.1, seed), limits=limits, thrift=thrift)
     clean = Environment(ReplayPool(table), limits=limits, thrift=thrift)
     model, tokenizer = load_lm(Path(school))
+    policy = WriterPolicy(model, tokenizer, config)
     unique = {read_by_router(q): q for q in train.questions}
     every = max(1, steps // 15)
-    curves: dict[str, list[float]] = {"macro": [], "form": [], "cost": []}
+    scores: list[WriterScore] = []
 
     with (
         asyncio.Runner() as runner,
@@ -172,7 +167,7 @@ def run_writer(
         quiet_loading(transformers),
     ):
         trainer = router_trainer(
-            WriterPolicy(model, tokenizer, config),
+            policy,
             lossy,
             list(unique.values()),
             Path(folder),
@@ -180,66 +175,52 @@ def run_writer(
             runner=runner,
             save_strategy="no",
         )
+
+        class Judging(transformers.TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.judge()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                if not state.global_step % every:
+                    self.judge()
+                    macro, form = scores[-1].score.macro, scores[-1].form
+                    report(int(state.global_step), steps, f"macro {macro:.3f}, form {form:.2f}")
+
+            def judge(self) -> None:
+                current = replace(policy, model=trainer.model)
+                scores.append(judging.run(judge_writer(current, clean, held, prompt=read_by_router)))
+
         trainer.remove_callback(transformers.PrinterCallback)
-
-        def judge() -> None:
-            judged = WriterPolicy(trainer.model, tokenizer, config)
-            result = judging.run(judge_writer(judged, clean, held, prompt=read_by_router))
-            curves["macro"].append(result.score.macro)
-            curves["form"].append(result.form)
-            curves["cost"].append(result.score.cost)
-
-        def after(step: int) -> None:
-            if not step % every:
-                judge()
-                report(step, steps, f"macro {curves['macro'][-1]:.3f}, form {curves['form'][-1]:.2f}")
-
-        trainer.add_callback(_after_steps(after))
-        judge()
+        trainer.add_callback(Judging())
         trainer.train()
     forms = [1 - entry["rewards/form/mean"] for entry in trainer.state.log_history if "reward" in entry]
-    late = forms[-max(1, len(forms) // 5) :]
-    accuracy = np.array(curves["macro"])
+    return _outcome(scores, forms)
+
+
+def _outcome(scores: Sequence[WriterScore], malformed: Sequence[float]) -> dict[str, Any]:
+    """Curves of the scores, and what they say at the end of a training."""
+    accuracy = [result.score.macro for result in scores]
+    costs = [result.score.cost for result in scores]
     return {
-        "curves": curves,
-        "malformed": forms,
-        "malformed_late": float(np.mean(late)),
-        "macro": float(accuracy[-1]),
-        "area": float(accuracy.mean()),
-        "spread": spread_at_end(accuracy),
-        "drawdown": drawdown(accuracy),
-        "collapsed": collapsed(accuracy),
+        "curves": {"macro": accuracy, "form": [result.form for result in scores], "cost": costs},
+        "malformed": list(malformed),
+        "malformed_late": float(np.mean(malformed[-max(1, len(malformed) // 5) :])),
+        "macro": accuracy[-1],
+        "area": float(np.mean(accuracy)),
+        **stability(accuracy),
     }
-
-
-def _after_steps(on_step: Callable[[int], None]) -> Any:
-    from transformers import TrainerCallback
-
-    class After(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            on_step(int(state.global_step))
-
-    return After()
 
 
 class _LossyPool:
     """A pool that loses a share of the calls."""
 
-    def __init__(self, pool: Any, share: float, seed: int) -> None:
-        import numpy as np
+    def __init__(self, pool: Asker, share: float, seed: int) -> None:
 
-        self.pool, self.share, self.generator = pool, share, np.random.default_rng(seed)
+        self.pool, self.routes, self.share = pool, pool.routes, share
+        self.generator = np.random.default_rng(seed)
 
-    @property
-    def routes(self) -> tuple[Route, ...]:
-        """Routes of the pool."""
-        routes: tuple[Route, ...] = self.pool.routes
-        return routes
-
-    async def ask(self, route: Any, query: str, *, question: Question | None = None) -> Any:
+    async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
         """Ask the pool, and lose a share of the calls."""
-        from noria.routing.pool.pool import Reply
-
         if self.generator.random() < self.share:
             return Reply(None, failure="server: told to fail")
         return await self.pool.ask(route, query, question=question)

@@ -48,7 +48,7 @@ class DatasetScaling(Config):
 
 
 class CalibrationConfig(Config):
-    """How rewards become advantages."""
+    """Settings by which rewards become advantages."""
 
     components: dict[str, Component] = Field(
         default_factory=lambda: dict(FORM_ANSWER_COST), description="Components that are rewarded."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError
+from noria.core.records import json_values
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Floats, Router
 from noria.routing.tables.table import Table
@@ -56,7 +56,7 @@ class Random(Router):
     seed: int = field(default=0, kw_only=True)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
-        """Uniform numbers."""
+        """Uniform numbers, drawn by the hash of each question."""
         drawn = np.empty((len(texts), len(self.routes)))
         for n, text in enumerate(texts):
             key = hashlib.sha256(f"{self.seed}:{text}".encode(errors="surrogatepass")).digest()[:8]
@@ -85,7 +85,7 @@ class BestSingle(Router):
 
     def settings(self) -> dict[str, Any]:
         """Means by route."""
-        return {"mean": _plain(self.mean)}
+        return {"mean": json_values(self.mean)}
 
 
 @dataclass(eq=False, repr=False)
@@ -108,7 +108,7 @@ class BestPerTask(BestSingle):
 
     def settings(self) -> dict[str, Any]:
         """Means by route, of all questions and of each data set."""
-        return super().settings() | {"by_task": {name: _plain(v) for name, v in self.by_task.items()}}
+        return super().settings() | {"by_task": json_values(self.by_task)}
 
 
 @dataclass(eq=False, repr=False)
@@ -293,7 +293,3 @@ def column_means(values: Floats, axis: int = 0) -> Floats:
     count = known.sum(axis)
     total = np.where(known, values, 0.0).sum(axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _plain(values: Sequence[float] | Floats) -> list[float | None]:
-    return [None if math.isnan(value) else float(value) for value in values]

@@ -15,7 +15,7 @@ __all__ = ["BackendLimits", "ServeConfig", "ServeLimits"]
 
 
 class BackendLimits(Config):
-    """How long backends are waited for, and how many are tried."""
+    """Limits on waiting for backends and on trying others."""
 
     section: ClassVar[str] = "Backends"
 

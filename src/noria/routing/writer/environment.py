@@ -1,7 +1,7 @@
 """Rollouts of a router that writes: it thinks, calls models of a pool, reads what they say, and answers.
 
 What the router wrote and what the environment wrote are kept apart from the beginning, so that nothing the router
-writes can pass for information. A model that could not be reached is the environment's failure: the rollout goes on,
+writes can pass for information. A model that could not be reached is the environment's failure: the rollout continues,
 and its answer and thrift are not scored, instead of being scored as wrong.
 """
 

@@ -1,4 +1,4 @@
-"""How well a router that writes does on the questions of a table."""
+"""Judging a router that writes on the questions of a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["WriterScore", "evaluate_writer", "judge_writer"]
 
 @dataclass(frozen=True)
 class WriterScore:
-    """How a router that writes did: its `score`, the share of well-formed rollouts, and calls a question."""
+    """Result of a router that writes: its `score`, the share of well-formed rollouts, and calls a question."""
 
     score: Score
     form: float
