@@ -23,11 +23,12 @@ from noria.cli import main
 from noria.core.errors import MissingExtra
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.core.runs.run import read_metrics
-from noria.distill import cli, jobs
-from noria.distill.arms import DIGITS_TEACHER
+from noria.distill import verbs
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig
-from noria.distill.settings import resolve
-from noria.distill.teacher import save_teacher
+from noria.distill.proof.arms import DIGITS_TEACHER
+from noria.distill.training.teacher import save_teacher
+from noria.distill.verbs import jobs
+from noria.distill.verbs.settings import resolve
 
 Type = Callable[..., SimpleNamespace]
 
@@ -452,7 +453,7 @@ def test_a_missing_extra_is_named(type_: Type, monkeypatch: pytest.MonkeyPatch) 
     def missing(module: str, extra: str) -> None:
         raise MissingExtra(module.partition(".")[0], extra)
 
-    monkeypatch.setattr(cli, "require", missing)
+    monkeypatch.setattr(verbs, "require", missing)
     done = type_(*TRAIN)
     assert done.code == 2
     assert (

@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 from noria.core import files
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig, euler
-from noria.distill import export, few_step
 from noria.distill.adapters import SmallAdapter
-from noria.distill.export import LORA_FILE, export_student
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
+from noria.distill.students import export, few_step, weights
+from noria.distill.students.card import LORA_FILE
+from noria.distill.students.export import export_student
 from tests.distill.tiny_pipelines import BUILDERS, build_sd3
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
@@ -396,7 +397,7 @@ def test_the_randomised_svd_of_a_large_layer_finds_its_rank() -> None:
     generator = torch.Generator().manual_seed(0)
     b, a = torch.randn(700, 4, generator=generator), torch.randn(4, 800, generator=generator)
     before = torch.random.get_rng_state()
-    u, s, v = export._svd(b @ a, 4)
+    u, s, v = weights._svd(b @ a, 4)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.testing.assert_close((u * s) @ v, b @ a, atol=1e-3, rtol=1e-3)
 
@@ -497,7 +498,7 @@ def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
-STAGES = ["_write_transformer", "_copy_component", "_write_scheduler", "_card", "_flush"]
+STAGES = ["_write_transformer", "_copy_component", "_write_scheduler", "model_card", "_flush"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

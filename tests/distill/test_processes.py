@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from noria.core.runs.run import read_metrics
 from noria.distill.config import preset
-from noria.distill.settings import resolve
-from noria.distill.teacher import save_teacher
+from noria.distill.training.teacher import save_teacher
+from noria.distill.verbs.settings import resolve
 from tests.distill.conftest import TINY, tiny_network
 from tests.processes import SHARDED, alone, free_port, together
 

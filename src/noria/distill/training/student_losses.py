@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from noria.core.models.flow import clean_estimate, interpolate
-from noria.distill import monitors, objectives
 from noria.distill.adapters import Condition, FlowAdapter, concat
 from noria.distill.config import DistillConfig, TauSampler
-from noria.distill.draws import Draws
-from noria.distill.roles import Role
-from noria.distill.rollout import Rollout
-from noria.distill.schedules import TAU_HIGH, TAU_LOW, sample_tau
+from noria.distill.matching import objectives
+from noria.distill.matching.draws import Draws
+from noria.distill.matching.rollout import Rollout
+from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau
+from noria.distill.training import monitors
+from noria.distill.training.roles import Role
 
 __all__ = ["StudentTerms", "Terms", "Velocity"]
 
 CA, DM, CDM, OFF = 2, 3, 4, 5
-"""Noise streams of the terms in :class:`~noria.distill.draws.Draws`; 0 is the rollout's, 1 the critic's."""
+"""Noise streams of the terms in :class:`~noria.distill.matching.draws.Draws`; 0 is the rollout's, 1 the critic's."""
 
 CPU_ROWS = 192
 """On a CPU a call of more samples than about this is slower a sample, even for a small network."""

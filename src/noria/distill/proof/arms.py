@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from noria.distill.data import ImageSet
+    from noria.distill.data.images import ImageSet
 
 __all__ = [
     "ARMS",
@@ -34,7 +35,7 @@ __all__ = [
     "sampling_grids",
 ]
 
-DIGITS_TEACHER = Path(__file__).parent / "assets" / "digits_teacher.safetensors"
+DIGITS_TEACHER = Path(str(files("noria.distill"))) / "assets" / "digits_teacher.safetensors"
 """A teacher of scikit-learn's 8×8 digits that ships with the package; `noria distill teacher --data digits`
 rebuilds it."""
 LADDER = (1, 2, 3, 4, 6, 8)
@@ -124,8 +125,8 @@ def run_arm(
     from noria.core.runs.workers import report
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig, preset
-    from noria.distill.teacher import load_teacher
-    from noria.distill.trainer import Distiller
+    from noria.distill.training.teacher import load_teacher
+    from noria.distill.training.trainer import Distiller
 
     s, recipe = Scale(**scale), ARMS[arm]
     data = load_data(s, data_folder)
@@ -185,8 +186,8 @@ def run_teacher(seed: int, scale: dict[str, Any], folder: str, data_folder: str 
     """
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig
-    from noria.distill.teacher import load_teacher
-    from noria.distill.trainer import Distiller
+    from noria.distill.training.teacher import load_teacher
+    from noria.distill.training.trainer import Distiller
 
     s = Scale(**scale)
     adapter = SmallAdapter(load_teacher(Path(folder) / "teacher.safetensors"))
@@ -214,8 +215,8 @@ def measure(
     """
     import torch
 
-    from noria.distill.classifier import evaluate_samples
-    from noria.distill.draws import key
+    from noria.distill.evaluation.reference import evaluate_samples
+    from noria.distill.matching.draws import key
 
     seed = distiller.config.seed if seed is None else seed
     reference = _reference(scale, data, folder)
@@ -273,7 +274,8 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def load_data(scale: Scale, folder: str | None) -> ImageSet:
     """The scale's real images."""
-    from noria.distill.data import digits, mnist
+    from noria.distill.data.images import digits
+    from noria.distill.data.mnist import mnist
 
     return digits() if scale.data == "digits" else mnist(Path(folder or ".data/mnist"))
 
@@ -283,7 +285,8 @@ _REFERENCES: dict[tuple[str, Path], Any] = {}
 
 def _reference(scale: Scale, data: ImageSet, folder: Path) -> Any:
     """The evaluation reference, built once a process."""
-    from noria.distill.classifier import Classifier, Reference
+    from noria.distill.evaluation.classifier import Classifier
+    from noria.distill.evaluation.reference import Reference
 
     at = (scale.data, folder)
     if at not in _REFERENCES:

@@ -17,9 +17,9 @@ from noria.core.runs.checkpoints import fingerprint, list_checkpoints
 from noria.core.runs.run import read_config, whole_checkpoint
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
-from noria.distill.few_step import RECORD
-from noria.distill.roles import LoraRoles, Role, load_parameters
-from noria.distill.teacher import load_teacher
+from noria.distill.students.few_step import RECORD
+from noria.distill.training.roles import LoraRoles, Role, load_parameters
+from noria.distill.training.teacher import load_teacher
 
 __all__ = [
     "IDENTITY",

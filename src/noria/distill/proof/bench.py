@@ -32,10 +32,10 @@ def benchmarks(*, rounds: int = 8) -> Benchmark:
 
     from noria.core.proofs.bench import Benchmark, Row, alternate
     from noria.distill.adapters import SmallAdapter
-    from noria.distill.arms import DIGITS_TEACHER, ClassPrompts
     from noria.distill.config import DistillConfig, preset
-    from noria.distill.teacher import load_teacher
-    from noria.distill.trainer import Distiller
+    from noria.distill.proof.arms import DIGITS_TEACHER, ClassPrompts
+    from noria.distill.training.teacher import load_teacher
+    from noria.distill.training.trainer import Distiller
 
     torch.manual_seed(0)
     teacher = load_teacher(DIGITS_TEACHER)

@@ -31,32 +31,20 @@ from noria.core.training.loop import training
 from noria.core.training.parallel import Parallel
 from noria.distill.adapters import FlowAdapter, SmallAdapter
 from noria.distill.config import DistillConfig
-from noria.distill.data import ImageSet, Prompts, digits, mnist, read_prompts
-from noria.distill.evaluate import (
-    LADDER_KEY,
-    PIXELS,
-    Grid,
-    Judge,
-    Lens,
-    Score,
-    Views,
-    batches,
-    draw_samples,
-    even_grid,
-    ladder_grids,
-    thumbnails,
-    view,
-)
-from noria.distill.export import Exported, export_student
-from noria.distill.lenses import classifier_lens, read_images, vision_lens
-from noria.distill.opening import (
-    Student,
-    open_model,
-    open_student,
-)
-from noria.distill.pages import write_evaluation_page, write_run_page
-from noria.distill.teacher import save_teacher, train_teacher
-from noria.distill.trainer import Distiller
+from noria.distill.data.images import ImageSet, digits
+from noria.distill.data.mnist import mnist
+from noria.distill.data.prompts import Prompts, read_prompts
+from noria.distill.evaluation.features import PIXELS, Lens, classifier_lens, vision_lens
+from noria.distill.evaluation.grids import LADDER_KEY, Grid, draw_samples, even_grid, ladder_grids
+from noria.distill.evaluation.image_folder import read_images
+from noria.distill.evaluation.judge import Judge, Score
+from noria.distill.evaluation.views import Views, batches, thumbnails, view
+from noria.distill.students.card import Exported
+from noria.distill.students.export import export_student
+from noria.distill.students.loading import Student, open_model, open_student
+from noria.distill.training.teacher import save_teacher, train_teacher
+from noria.distill.training.trainer import Distiller
+from noria.distill.verbs.pages import write_evaluation_page, write_run_page
 
 __all__ = ["Trained", "evaluate", "export", "report", "sample", "teacher", "train"]
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.distill.arms import ARMS, FOREIGN, LADDER, Scale, run_arm, run_teacher
+from noria.distill.proof.arms import ARMS, FOREIGN, LADDER, Scale, run_arm, run_teacher
 
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
@@ -72,7 +72,7 @@ def prove(context: ProofContext) -> Evidence:
 
 def prepare(context: ProofContext, scale: Scale) -> Path:
     """Teacher and classifier in the proof's folder, made once."""
-    from noria.distill.arms import DIGITS_TEACHER
+    from noria.distill.proof.arms import DIGITS_TEACHER
 
     folder = context.folder
     teacher = folder / "teacher.safetensors"
@@ -91,9 +91,9 @@ def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dic
 
     from noria.core.models.flow import SmallTransformerConfig
     from noria.core.runs.workers import report
-    from noria.distill.arms import load_data
-    from noria.distill.classifier import train_classifier
-    from noria.distill.teacher import save_teacher, train_teacher
+    from noria.distill.evaluation.classifier import train_classifier
+    from noria.distill.proof.arms import load_data
+    from noria.distill.training.teacher import save_teacher, train_teacher
 
     s, home = Scale(**scale), Path(folder)
     data = load_data(s, data_folder)

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from noria.core.errors import CheckpointError, ConfigError
 from noria.core.models.flow import Ema, euler, interpolate
 from noria.core.training.parallel import Parallel
-from noria.distill import monitors, objectives
 from noria.distill.adapters import Condition, FlowAdapter
 from noria.distill.config import DistillConfig, OptimizerConfig
-from noria.distill.draws import Draws, draw
-from noria.distill.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
-from noria.distill.rollout import Rollout, simulate
-from noria.distill.schedules import TAU_HIGH, TAU_LOW
-from noria.distill.terms import StudentTerms, Terms
+from noria.distill.matching import objectives
+from noria.distill.matching.draws import Draws, draw
+from noria.distill.matching.rollout import Rollout, simulate
+from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW
+from noria.distill.training import monitors
+from noria.distill.training.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
+from noria.distill.training.student_losses import StudentTerms, Terms
 
 if TYPE_CHECKING:
     from noria.core.runs.run import Run

@@ -14,8 +14,9 @@ from typing import Any
 from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import write_page, write_run_report
 from noria.core.runs.run import read_config, read_metrics
-from noria.distill.evaluate import FIGURES, LADDER_KEY
-from noria.distill.monitors import SIGMA_BINS
+from noria.distill.evaluation.grids import LADDER_KEY
+from noria.distill.evaluation.judge import FIGURES
+from noria.distill.training.monitors import SIGMA_BINS
 
 __all__ = ["write_evaluation_page", "write_run_page"]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from noria.core.errors import CheckpointError
 from noria.core.files import write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
-from noria.distill.objectives import flow_matching_loss
+from noria.distill.matching.objectives import flow_matching_loss
 
 __all__ = ["load_teacher", "save_teacher", "train_teacher"]
 

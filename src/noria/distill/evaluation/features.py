@@ -1,4 +1,4 @@
-"""Networks to look at images through, and folders of real images to look at.
+"""Features that images are compared in: pixels, a classifier of digits, or a vision model from a folder.
 
 Nothing is fetched: a vision model comes from a folder on disk, a classifier of digits is trained on the spot.
 """
@@ -6,7 +6,7 @@ Nothing is fetched: a vision model comes from a folder on disk, a classifier of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,38 @@ from torch import Tensor
 
 from noria.core.errors import DataError, ModelError, require
 from noria.distill.adapters import SmallAdapter
-from noria.distill.classifier import train_classifier
-from noria.distill.data import ImageSet
-from noria.distill.evaluate import Lens
+from noria.distill.data.images import ImageSet
+from noria.distill.evaluation.classifier import train_classifier
 
-__all__ = ["ImageFolder", "classifier_lens", "read_images", "vision_lens"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MAX_PIXELS = 64_000_000
+__all__ = ["PIXELS", "Lens", "classifier_lens", "pixel_features", "vision_lens"]
 
 
-# -- networks ---------------------------------------------------------------------------------------------------------
+def pixel_features(images: Tensor) -> npt.NDArray[np.float64]:
+    """Colours of an image shrunk to at most 8 × 8 by area, [n, channels · 64] at most.
+
+    They see layout, contrast and colour, not objects: a Fréchet distance in them is no FID. They need no other network.
+    """
+    size = (min(8, images.shape[-2]), min(8, images.shape[-1]))
+    small = torch.nn.functional.adaptive_avg_pool2d(images.float(), size)
+    return np.asarray(small.flatten(1).double().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Through what images are compared.
+
+    Attributes:
+        name: as reports show it.
+        features: images [n, channels, height, width] in [0, 1] to features [n, d].
+        classify: images to class numbers [n], where prompts are class numbers.
+    """
+
+    name: str
+    features: Callable[[Tensor], npt.NDArray[np.float64]]
+    classify: Callable[[Tensor], npt.NDArray[np.int64]] | None = None
+
+
+PIXELS = Lens("pixels shrunk to 8 × 8", pixel_features)
 
 
 def classifier_lens(data: ImageSet, adapter: SmallAdapter) -> Lens:
@@ -113,69 +134,3 @@ def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
             mend="download the model with its preprocessor",
         ) from error
     return mean, std
-
-
-# -- real images ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Image files, brought to one size by cropping around the middle and shrinking.
-
-    Attributes:
-        files: in the order of their names.
-        height, width: in pixels.
-    """
-
-    files: tuple[Path, ...]
-    height: int
-    width: int
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """Images [≤ size, 3, height, width] in [0, 1].
-
-        Raises:
-            DataError: a file is no image that can be read.
-        """
-        for start in range(0, len(self), size):
-            yield torch.stack([self._read(path) for path in self.files[start : start + size]])
-
-    def _read(self, path: Path) -> Tensor:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"more than {MAX_PIXELS:,} pixels", where=str(path), mend="shrink or remove it"
-                    )
-                fitted = ImageOps.fit(
-                    image.convert("RGB"), (self.width, self.height), Image.Resampling.LANCZOS
-                )
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            reason = type(error).__name__
-            raise DataError(
-                f"not an image that can be read ({reason})", where=str(path), mend="remove it"
-            ) from error
-        return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
-
-
-def read_images(folder: Path, height: int, width: int) -> ImageFolder:
-    """The image files right in `folder`.
-
-    Raises:
-        DataError: there is no such folder, or fewer than two images in it.
-    """
-    if not folder.is_dir():
-        raise DataError("no such folder of images", where=str(folder))
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if len(files) < 2:
-        raise DataError(
-            f"{len(files)} images, and 2 are needed",
-            where=str(folder),
-            mend=f"put {', '.join(IMAGE_SUFFIXES)} files there",
-        )
-    return ImageFolder(tuple(files), height, width)

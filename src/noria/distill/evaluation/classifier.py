@@ -14,10 +14,8 @@ import contextlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -26,11 +24,11 @@ from torch.nn.functional import cross_entropy
 
 from noria.core.errors import CheckpointError, DataError
 from noria.core.files import write_atomic
-from noria.distill import metrics
-from noria.distill.data import ImageSet
-from noria.distill.metrics import Array, Floats, Moments, Undefined
+from noria.distill.data.images import ImageSet
+from noria.distill.evaluation import metrics
+from noria.distill.evaluation.points import Array, Floats
 
-__all__ = ["FEATURES", "Classifier", "Reference", "evaluate_samples", "train_classifier"]
+__all__ = ["FEATURES", "Classifier", "train_classifier"]
 
 FEATURES = 64
 """Numbers in a feature vector."""
@@ -188,7 +186,9 @@ def train_classifier(image_set: ImageSet, seed: int = 0, *, steps: int | None = 
     classifier.eval()
     features, _ = classifier.read(train.images)
     classifier.scale.fill_(math.sqrt(features.var(axis=0).mean()) or 1.0)
-    classifier.held_out_accuracy = _accuracy(classifier.read(held_out.images)[1], held_out.labels)
+    classifier.held_out_accuracy = metrics.logit_accuracy(
+        classifier.read(held_out.images)[1], held_out.labels
+    )
     return classifier
 
 
@@ -201,136 +201,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-# --- measuring ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """All that samples are compared with, computed once.
-
-    Attributes:
-        classifier: gives the features.
-        features: of the reference images, [n, 64].
-        moments: of those features.
-        radii: of their neighbourhoods, [n].
-        neighbours: k of precision, recall, density and coverage.
-        directions: of the sliced Wasserstein distance, [pixels, count]; the same for all samples.
-        projections: the reference's pixels along them, sorted, [n, count].
-        std: standard deviation of all pixels.
-        centres: of the modes in feature space, [modes, 64].
-        shares: of the reference in each mode, [modes].
-    """
-
-    classifier: Classifier
-    features: Floats
-    moments: Moments
-    radii: Floats
-    neighbours: int
-    directions: Floats
-    projections: Floats
-    std: float
-    centres: Floats
-    shares: Floats
-
-    @classmethod
-    def of(
-        cls,
-        classifier: Classifier,
-        images: ImageSet,
-        *,
-        neighbours: int = 5,
-        directions: int = 256,
-        modes_per_class: int = 4,
-        seed: int = 0,
-    ) -> Reference:
-        """Measure `images`.
-
-        Samples are compared with the set's own class shares. For samples asked for evenly over classes give
-        `images.balanced()`: else the difference of the shares is part of every distance.
-
-        Args:
-            classifier: trained on images of this kind.
-            images: at least `neighbours` + 1 real images.
-            neighbours: k of the nearest-neighbour scores.
-            directions: projections of the sliced Wasserstein distance.
-            modes_per_class: k-means clusters in each class's features that mode coverage asks for.
-            seed: of directions and clusters.
-
-        Raises:
-            DataError: images of another size than the classifier's, or too few.
-        """
-        features, _ = classifier.read(images.images)
-        pixels = images.images.reshape(len(images), -1).astype(np.float64)
-        lines = metrics.random_directions(pixels.shape[1], directions, np.random.default_rng(seed))
-        centres = metrics.k_means_modes(features, images.labels, modes_per_class, seed)
-        return cls(
-            classifier,
-            features,
-            metrics.moments(features),
-            metrics.knn_radii(features, neighbours),
-            neighbours,
-            lines,
-            np.sort(pixels @ lines, axis=0),
-            metrics.spread(pixels),
-            centres,
-            metrics.mode_shares(metrics.nearest_mode(features, centres), len(centres)),
-        )
-
-
-def evaluate_samples(samples: Array, labels: Array | None, reference: Reference) -> dict[str, float]:
-    """Every metric of `samples` [n, channels, height, width] against the reference.
-
-    Samples are clipped to [−1, 1], as writing them to a picture would, for all but the last two, which look at the
-    contrast that clipping hides.
-
-        frechet             Fréchet distance of the features (0 is best; depends on n, so compare equal n only)
-        precision, recall   share of samples in the reference's feature manifold, and the reverse
-        density, coverage   the same, robust against outliers (about 1 and 1 are best)
-        accuracy            share of samples that the classifier sees as their label
-        sliced_wasserstein  of the pixels, over the reference's fixed directions
-        modes               share of the reference's modes that get at least a quarter of their share
-        std_ratio           spread of the pixels over the reference's
-        saturation          share of pixels beyond [−1, 1]
-
-    Args:
-        samples: generated images; more than the reference's `neighbours`.
-        labels: the classes they were asked for, [n]; None when they were not asked for any.
-        reference: what to compare with.
-
-    Returns:
-        A number each; an `Undefined` (a NaN with its reason) for accuracy without labels, for modes with fewer
-        samples than modes, and for the ratio to a constant reference.
-
-    Raises:
-        DataError: samples with a NaN or an infinity, of another size, too few, or labels that do not fit.
-    """
-    std, beyond = metrics.spread(samples, "samples"), metrics.saturation(samples)
-    shown = torch.as_tensor(samples).detach().float().clamp(-1, 1).cpu().numpy()
-    features, logits = reference.classifier.read(shown)
-    manifold = metrics.manifold_scores(
-        reference.features, features, reference.neighbours, reference_radii=reference.radii
-    )
-    pixels = shown.reshape(len(shown), -1).astype(np.float64)
-    lines = np.sort(pixels @ reference.directions, axis=0)
-    modes = metrics.nearest_mode(features, reference.centres)
-    return {
-        "frechet": metrics.frechet_distance(features, reference.moments),
-        **manifold._asdict(),
-        "accuracy": _accuracy(logits, labels),
-        "sliced_wasserstein": float(np.sqrt(metrics.line_costs(lines, reference.projections, 2).mean())),
-        "modes": metrics.mode_coverage(modes, reference.shares),
-        "std_ratio": metrics.ratio(std, reference.std),
-        "saturation": beyond,
-    }
-
-
-def _accuracy(logits: Floats, labels: Array | None) -> float:
-    if labels is None:
-        return Undefined("no labels were asked for")
-    asked = np.asarray(labels)
-    classes = logits.shape[1]
-    if asked.size and (asked.min() < 0 or asked.max() >= classes):
-        raise DataError(f"a label outside 0 to {classes - 1}", where="labels")
-    return metrics.label_accuracy(logits.argmax(axis=1), asked)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig
-from noria.distill.schedules import schedule_lengths, schedule_sigmas
+from noria.distill.matching.schedules import schedule_lengths, schedule_sigmas
 
 __all__ = ["Draws", "draw", "key"]
 

@@ -52,7 +52,7 @@ def train(
 
     Settings are KEY=VALUE, such as train=lora or student.lr=2e-5; they beat the file, which beats the preset.
     """
-    from noria.distill.settings import resolve
+    from noria.distill.verbs.settings import resolve
 
     resolved, folder = resolve(
         model=model, prompts=prompts, preset_name=preset, file=config, output=output, overrides=settings
@@ -281,7 +281,7 @@ def presets(show: str | None) -> None:
         width = max(map(len, PRESET_NOTES))
         click.echo("\n".join(f"{name:{width}}  {note}" for name, note in PRESET_NOTES.items()))
         return
-    from noria.distill.settings import show_preset
+    from noria.distill.verbs.settings import show_preset
 
     click.echo(show_preset(show), nl=False)
 
@@ -301,7 +301,7 @@ def _jobs() -> ModuleType:
     for library in ("DIFFUSERS", "TRANSFORMERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     require("torch", "distill")
-    return require("noria.distill.jobs", "distill")
+    return require("noria.distill.verbs.jobs", "distill")
 
 
 def _listed(values: Any) -> str:

@@ -1,0 +1,149 @@
+"""Noise levels that a student is judged at, and samples drawn on them.
+
+A sample's noise is a pure function of (seed, its number), so figures depend on no batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noria.core.errors import ConfigError
+from noria.core.models.flow import SigmaContract
+from noria.distill.adapters import FlowAdapter
+from noria.distill.matching.draws import key
+from noria.distill.training.roles import Role
+
+__all__ = [
+    "LADDER",
+    "LADDER_KEY",
+    "Grid",
+    "Sampler",
+    "draw_samples",
+    "even_grid",
+    "ladder_grids",
+    "starting_noise",
+]
+
+LADDER = (1, 2, 3, 4, 6, 8)
+"""Numbers of steps that a student is judged at."""
+
+LADDER_KEY = "ladder."
+"""Begins the names under which a training logs its distance on each grid."""
+
+
+class Sampler(Protocol):
+    """Whatever draws latents as a role: a Distiller in training, or a student opened from disk."""
+
+    @property
+    def adapter(self) -> FlowAdapter:
+        """How to call its model."""
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        sigmas: Tensor,
+        *,
+        role: Role = "student",
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Latents by Euler steps on the true σ `sigmas` [steps + 1]."""
+        ...
+
+
+# -- grids ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Noise levels a model is sampled at.
+
+    Attributes:
+        name: as tables show it.
+        sigmas: true σ, with the final 0.
+    """
+
+    name: str
+    sigmas: tuple[float, ...]
+
+    @property
+    def steps(self) -> int:
+        """Network calls."""
+        return len(self.sigmas) - 1
+
+
+def even_grid(contract: SigmaContract, steps: int) -> Grid:
+    """`steps` evenly spaced pre-shift levels from 1 down: for 4, 1, .75, .5, .25, as most students are trained on."""
+    if not 1 <= steps <= 1000:
+        raise ConfigError(f"{steps} steps", where="steps", mend="use 1 to 1000")
+    return Grid(str(steps), _true(contract, [1 - i / steps for i in range(steps)]))
+
+
+def ladder_grids(contract: SigmaContract, trained: Sequence[float] = (1.0, 0.75, 0.5, 0.25)) -> list[Grid]:
+    """The ladder; the trained grid where it is not one of the even ones; and the trained steps under a foreign shift.
+
+    Foreign is a shift of 3 for a model that has none to speak of, and no shift for a model that has one.
+    """
+    grids = [even_grid(contract, steps) for steps in LADDER]
+    own = Grid(f"{len(trained)}, trained", _true(contract, trained))
+    if all(not np.allclose(own.sigmas, g.sigmas) for g in grids if g.steps == own.steps):
+        grids.append(own)
+    shift = 3.0 if contract.shift < 1.5 else 1.0
+    foreign = SigmaContract(shift, contract.train_timesteps)
+    return [*grids, Grid(f"{len(trained)}, shift {shift:g}", _true(foreign, trained))]
+
+
+def _true(contract: SigmaContract, pre_shift: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(s) for s in contract.grid(pre_shift))
+
+
+# -- samples --------------------------------------------------------------------------------------------------------
+
+
+def starting_noise(latent_shape: tuple[int, ...], numbers: Sequence[int], seed: int) -> Tensor:
+    """Noise [len(numbers), *latent_shape] of the samples `numbers`; each has a stream of its own."""
+    generator = torch.Generator()
+    rows = [torch.randn(latent_shape, generator=generator.manual_seed(key(seed, 77, n))) for n in numbers]
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def draw_samples(
+    sampler: Sampler,
+    prompts: Sequence[str],
+    grid: Grid,
+    *,
+    seed: int,
+    role: Role = "student",
+    guidance: float = 1.0,
+    batch_size: int = 16,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Latents [len(prompts), *latent] on the CPU; sample n starts from noise n.
+
+    Args:
+        sampler: who draws.
+        prompts: one a sample.
+        grid: where.
+        seed: of the noise.
+        role: "student" or "teacher".
+        guidance: classifier-free guidance of a teacher; a student has 1.
+        batch_size: samples at a time.
+        on_batch: called after each batch with the number of network calls it took.
+    """
+    sigmas, rows = torch.tensor(grid.sigmas), []
+    for start in range(0, len(prompts), batch_size):
+        numbers = range(start, min(start + batch_size, len(prompts)))
+        noise = starting_noise(sampler.adapter.latent_shape, numbers, seed)
+        some = [prompts[n] for n in numbers]
+        rows.append(sampler.sample(some, noise, sigmas, role=role, guidance=guidance).float().cpu())
+        if on_batch:
+            on_batch(grid.steps)
+    return torch.cat(rows)

@@ -1,0 +1,222 @@
+"""Writing a student out as what the rest of the world opens: a diffusers folder, a LoRA file, a model card.
+
+The folder is stock diffusers. Its components are copied from the base model, its transformer is the student, and its
+scheduler is the base's less `shift_terminal`, so that the given pre-shift σ list means the same there as it did in
+training. The scheduler's config also records that list and the call's settings;
+:mod:`noria.distill.students.few_step` says who reads them and why they cannot be a stock pipeline's defaults.
+
+A folder appears whole or not at all: it is written beside its place and renamed into it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from noria.core.errors import ConfigError, ModelError, require
+from noria.core.files import appearing, check_output, inside
+from noria.distill.adapters import FlowAdapter
+from noria.distill.students.card import LORA_FILE, Exported, model_card
+from noria.distill.students.few_step import RECORD, pipeline_source
+from noria.distill.students.weights import (
+    bare_name,
+    bare_weights,
+    lora_matrices,
+    low_rank_change,
+    merged_weights,
+)
+
+__all__ = ["export_student"]
+
+_PICKLES = {
+    ".bin",
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".msgpack",
+    ".h5",
+    ".onnx",
+    ".pb",
+    ".gguf",
+    ".py",
+}
+_PLAIN_WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
+_ANY_WEIGHTS = re.compile(r".*\.safetensors(\.index\b.*\.json)?")
+
+
+def export_student(
+    adapter: FlowAdapter,
+    student: nn.Module | Mapping[str, Tensor],
+    folder: Path,
+    *,
+    base: Path | str | None = None,
+    sigmas_pre_shift: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
+    lora: bool = False,
+    lora_rank: int = 64,
+    lora_scaling: float = 1.0,
+    role: str = "student",
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    local_files_only: bool = True,
+) -> Exported:
+    """Write a student as a diffusers folder.
+
+    Args:
+        adapter: of a diffusers pipeline, as `open_pipeline` gives it.
+        student: the network, or its tensors by name: all parameters, or LoRA matrices (`….lora_A.weight`,
+            `….lora_B.weight`).
+        folder: where; made, and must not be there yet.
+        base: the model whose other components are copied: a folder or a hub id; the adapter's own when None.
+        sigmas_pre_shift: the grid the student is to be run with, falling from 1, before the scheduler's shift.
+        lora: write a LoRA file also for a fully trained student, by truncated SVD of the change of each linear layer.
+            A LoRA student always gets one.
+        lora_rank: of that SVD.
+        lora_scaling: α / rank of LoRA matrices given by name. It is multiplied into the file's matrices, so that
+            every loader applies them at scale 1; a network knows its own.
+        role: the LoRA adapter in `student` that is the student.
+        dtype: of the written weights; the base network's own when None.
+        overwrite: replace an earlier export at `folder`.
+        settings: the run's configuration, for the card.
+        local_files_only: look for a hub id in the local cache only.
+
+    Raises:
+        ModelError: the adapter is not of a diffusers pipeline, or the base is not there or malformed.
+        DataError: the base names a component outside its folder.
+        CheckpointError: the weights are another model's, or not finite.
+        ConfigError: the grid or a number is out of its range, or the base lies in the way.
+        RunError: the folder exists, cannot be written, or the disk is full.
+    """
+    from noria.distill.integrations.diffusers.loading import find_model, read_index
+    from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
+
+    if not isinstance(adapter, PipelineAdapter):
+        raise ModelError(
+            f"a {adapter.name!r} model is no diffusers pipeline",
+            where="export",
+            mend="export a model that diffusers opens",
+        )
+    grid = adapter.contract.grid(sigmas_pre_shift)
+    if sigmas_pre_shift[0] != 1:
+        raise ConfigError(
+            f"the σ grid starts at {sigmas_pre_shift[0]}, but sampling starts from pure noise",
+            where="σ grid",
+            mend="start it at 1",
+        )
+    if lora_rank < 1 or not lora_scaling > 0:
+        raise ConfigError(
+            f"LoRA rank {lora_rank} or scaling {lora_scaling} is not above 0",
+            where="export",
+            mend="use numbers above 0",
+        )
+    base = adapter.folder if base is None else find_model(base, local_files_only=local_files_only)
+    components = _components(read_index(base), base)
+    if read_index(base)["_class_name"] != adapter.pipeline_class:
+        raise ModelError(
+            f"the base is a {read_index(base)['_class_name']}, the student a {adapter.pipeline_class}",
+            where=str(base),
+            mend="give the model that the student was distilled from",
+        )
+    folder = folder.expanduser().absolute()
+    check_output(folder, base, overwrite=overwrite, marks=("pipeline.py", "model_index.json"))
+
+    original = bare_weights(adapter.network.state_dict())
+    matrices = lora_matrices(student, role, lora_scaling)
+    if not isinstance(
+        student, nn.Module
+    ):  # a checkpoint holds what was trained; buffers (position tables) are the base's
+        student = {
+            bare_name(n): b for n, b in adapter.network.named_buffers() if bare_name(n) in original
+        } | dict(student)
+    weights = merged_weights(original, student, matrices, dtype=dtype)
+    captured = 1.0 if matrices else None
+    if lora and not matrices:
+        matrices, captured = low_rank_change(original, weights, adapter.network, lora_rank)
+
+    exported = Exported(
+        folder=folder,
+        lora=folder / LORA_FILE if matrices else None,
+        sigmas_pre_shift=tuple(float(s) for s in sigmas_pre_shift),
+        sigmas=tuple(round(float(s), 6) for s in grid),
+        captured=captured,
+    )
+    with appearing(folder) as partial:
+        for name in components:
+            if name == "transformer":
+                _write_transformer(weights, base / name, partial / name)
+            elif name == "scheduler":
+                _write_scheduler(adapter, exported, partial / name)
+            else:
+                _copy_component(base / name, partial / name)
+        shutil.copyfile(base / "model_index.json", partial / "model_index.json")
+        for path in sorted(base.iterdir()):
+            if path.is_file() and re.fullmatch(r"(LICEN[CS]E|NOTICE)[\w.-]*", path.name, re.IGNORECASE):
+                shutil.copyfile(path, partial / path.name)
+        if matrices:
+            _write_lora(matrices, partial / LORA_FILE)
+        (partial / "pipeline.py").write_text(pipeline_source(adapter.pipeline_class), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(adapter, exported, base, settings), encoding="utf-8")
+    return exported
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _components(index: Mapping[str, Any], base: Path) -> list[str]:
+    """Names of the components that are there, each a folder inside the base."""
+    names = []
+    for name, value in index.items():
+        if name.startswith("_") or not isinstance(value, list) or not value or value[0] is None:
+            continue
+        if not inside(base, name).is_dir():
+            raise ModelError(
+                f"the component {name!r} has no folder", where=str(base), mend="download the model again"
+            )
+        names.append(name)
+    return names
+
+
+def _copy_component(source: Path, target: Path) -> None:
+    """Copy a component's files, links followed; no pickles, no code, no second set of weights in another precision."""
+    files = [path for path in source.rglob("*") if path.is_file() and path.suffix.lower() not in _PICKLES]
+    plain = any(_PLAIN_WEIGHTS.fullmatch(path.name) for path in files)
+    for path in sorted(files):
+        relative = path.relative_to(source)
+        if any(part.startswith(".") for part in relative.parts):
+            continue
+        if plain and _ANY_WEIGHTS.fullmatch(path.name) and not _PLAIN_WEIGHTS.fullmatch(path.name):
+            continue
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / relative)
+
+
+def _write_transformer(weights: dict[str, Tensor], source: Path, target: Path) -> None:
+    hub = require("huggingface_hub", "distill")
+    target.mkdir()
+    shutil.copyfile(source / "config.json", target / "config.json")
+    hub.save_torch_state_dict(
+        weights, target, filename_pattern="diffusion_pytorch_model{suffix}.safetensors", max_shard_size="10GB"
+    )
+
+
+def _write_scheduler(adapter: Any, exported: Exported, target: Path) -> None:
+    scheduler = adapter.scheduler
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.register_to_config(
+        **{RECORD: {"sigmas": list(exported.sigmas_pre_shift), "call": adapter.call}}
+    )
+    scheduler.save_pretrained(target)
+
+
+def _write_lora(matrices: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({f"transformer.{name}": m.contiguous() for name, m in matrices.items()}, path, {"format": "pt"})
