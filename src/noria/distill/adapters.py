@@ -13,10 +13,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import DataError
+from noria.core.errors import ConfigError, DataError
 from noria.core.models.flow import SigmaContract, SmallTransformer
 
-__all__ = ["Condition", "FlowAdapter", "SmallAdapter", "concat", "select"]
+__all__ = ["Condition", "FlowAdapter", "SmallAdapter", "concat", "no_source_sigma", "select"]
 
 Condition = dict[str, Tensor]
 """Named conditioning tensors, each with the batch as its first axis."""
@@ -30,6 +30,15 @@ def select(condition: Condition, index: Tensor | slice) -> Condition:
 def concat(conditions: Sequence[Condition]) -> Condition:
     """Conditions stacked along the batch."""
     return {name: torch.cat([c[name] for c in conditions]) for name in conditions[0]}
+
+
+def no_source_sigma(family: str) -> ConfigError:
+    """The error of a critic that is told its sample's anchor, where the family's network cannot take it."""
+    return ConfigError(
+        f"an anchor-conditioned critic needs a network that takes the anchor's σ, and {family} does not",
+        where="critic.source",
+        mend="use anchor_x0, final_x0 or mix",
+    )
 
 
 @runtime_checkable

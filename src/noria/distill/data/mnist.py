@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from noria.core.errors import DataError
-from noria.distill.data.images import Images, ImageSet
+from noria.distill.data.images import Images, ImageSet, digits
 
-__all__ = ["mnist"]
+__all__ = ["image_set", "mnist"]
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -25,6 +25,17 @@ def _read(path: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise DataError(f"larger than {max_bytes:,} bytes", where=str(path), mend="split the file")
     return content
+
+
+def image_set(name: str) -> ImageSet:
+    """The set called "digits", or MNIST from the folder `name`; "mnist" is the folder that `make data` fills.
+
+    Raises:
+        DataError: the folder holds no MNIST, or an incomplete or damaged one.
+    """
+    if name == "digits":
+        return digits()
+    return mnist(Path(".data/mnist") if name == "mnist" else Path(name))
 
 
 def mnist(source: Path) -> ImageSet:

@@ -21,7 +21,7 @@ from noria.distill.adapters import SmallAdapter
 from noria.distill.data.images import ImageSet
 from noria.distill.evaluation.classifier import train_classifier
 
-__all__ = ["PIXELS", "Lens", "classifier_lens", "pixel_features", "vision_lens"]
+__all__ = ["PIXELS", "FeatureExtractor", "classifier_features", "pixel_features", "vision_features"]
 
 
 def pixel_features(images: Tensor) -> npt.NDArray[np.float64]:
@@ -35,7 +35,7 @@ def pixel_features(images: Tensor) -> npt.NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Lens:
+class FeatureExtractor:
     """Through what images are compared.
 
     Attributes:
@@ -49,10 +49,10 @@ class Lens:
     classify: Callable[[Tensor], npt.NDArray[np.int64]] | None = None
 
 
-PIXELS = Lens("pixels shrunk to 8 × 8", pixel_features)
+PIXELS = FeatureExtractor("pixels shrunk to 8 × 8", pixel_features)
 
 
-def classifier_lens(data: ImageSet, adapter: SmallAdapter) -> Lens:
+def classifier_features(data: ImageSet, adapter: SmallAdapter) -> FeatureExtractor:
     """The penultimate layer of a small classifier trained on `data`, which also says what class an image is of.
 
     Raises:
@@ -74,10 +74,10 @@ def classifier_lens(data: ImageSet, adapter: SmallAdapter) -> Lens:
         return np.asarray(classifier.read(images * 2 - 1)[1].argmax(axis=1))
 
     right = f"{classifier.held_out_accuracy:.1%} of held-out images right"
-    return Lens(f"a classifier of {data.name} ({right})", features, classify)
+    return FeatureExtractor(f"a classifier of {data.name} ({right})", features, classify)
 
 
-def vision_lens(folder: Path, device: torch.device | str = "cpu") -> Lens:
+def vision_features(folder: Path, device: torch.device | str = "cpu") -> FeatureExtractor:
     """The pooled output of a vision model of transformers (CLIP, SigLIP, DINOv2, ViT, …) in a folder on disk.
 
     Images are resized to the model's size with antialiasing and normalised by its own `preprocessor_config.json`.
@@ -119,7 +119,7 @@ def vision_lens(folder: Path, device: torch.device | str = "cpu") -> Lens:
             pooled = out.last_hidden_state.mean(dim=1)
         return np.asarray(pooled.double().cpu().numpy())
 
-    return Lens(f"{config.model_type} in {folder.name}", features)
+    return FeatureExtractor(f"{config.model_type} in {folder.name}", features)
 
 
 def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:

@@ -11,30 +11,37 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from noria.core.config import Config
 from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
 from noria.distill.adapters import FlowAdapter
 from noria.distill.matching.draws import key
-from noria.distill.training.roles import Role
+from noria.distill.types import LADDER, Role
 
 __all__ = [
-    "LADDER",
-    "LADDER_KEY",
+    "REFERENCE_STEPS",
     "Grid",
     "Sampler",
+    "SamplingConfig",
     "draw_samples",
     "even_grid",
     "ladder_grids",
     "starting_noise",
 ]
 
-LADDER = (1, 2, 3, 4, 6, 8)
-"""Numbers of steps that a student is judged at."""
+REFERENCE_STEPS = 50
+"""Number of steps of the teacher's long run."""
 
-LADDER_KEY = "ladder."
-"""Begins the names under which a training logs its distance on each grid."""
+
+class SamplingConfig(Config):
+    """How samples are drawn."""
+
+    seed: int = Field(0, ge=0, description="Seed of the starting noise.")
+    guidance: float = Field(1.0, description="Classifier-free guidance of the teacher.")
+    batch_size: int = Field(16, ge=1, description="Number of samples drawn at a time.")
 
 
 class Sampler(Protocol):
@@ -63,10 +70,10 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Grid:
-    """Noise levels a model is sampled at.
+    """Noise levels that a model is sampled at.
 
     Attributes:
-        name: as tables show it.
+        name: name of the grid in tables.
         sigmas: true σ, with the final 0.
     """
 
@@ -75,7 +82,7 @@ class Grid:
 
     @property
     def steps(self) -> int:
-        """Network calls."""
+        """Number of network calls."""
         return len(self.sigmas) - 1
 
 
@@ -119,29 +126,26 @@ def draw_samples(
     sampler: Sampler,
     prompts: Sequence[str],
     grid: Grid,
+    config: SamplingConfig,
     *,
-    seed: int,
     role: Role = "student",
-    guidance: float = 1.0,
-    batch_size: int = 16,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Latents [len(prompts), *latent] on the CPU; sample n starts from noise n.
 
     Args:
-        sampler: who draws.
-        prompts: one a sample.
-        grid: where.
-        seed: of the noise.
-        role: "student" or "teacher".
-        guidance: classifier-free guidance of a teacher; a student has 1.
-        batch_size: samples at a time.
+        sampler: model that draws.
+        prompts: prompt of each sample.
+        grid: noise levels of the steps.
+        config: seed, guidance and batch size.
+        role: "student" or "teacher"; guidance is a teacher's alone.
         on_batch: called after each batch with the number of network calls it took.
     """
     sigmas, rows = torch.tensor(grid.sigmas), []
-    for start in range(0, len(prompts), batch_size):
-        numbers = range(start, min(start + batch_size, len(prompts)))
-        noise = starting_noise(sampler.adapter.latent_shape, numbers, seed)
+    guidance = config.guidance if role == "teacher" else 1.0
+    for start in range(0, len(prompts), config.batch_size):
+        numbers = range(start, min(start + config.batch_size, len(prompts)))
+        noise = starting_noise(sampler.adapter.latent_shape, numbers, config.seed)
         some = [prompts[n] for n in numbers]
         rows.append(sampler.sample(some, noise, sigmas, role=role, guidance=guidance).float().cpu())
         if on_batch:

@@ -20,26 +20,21 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError
 from noria.distill.evaluation import metrics
-from noria.distill.evaluation.features import PIXELS, Lens
-from noria.distill.evaluation.grids import Grid, Sampler, draw_samples, even_grid
+from noria.distill.evaluation.features import PIXELS, FeatureExtractor
+from noria.distill.evaluation.grids import (
+    REFERENCE_STEPS,
+    Grid,
+    Sampler,
+    SamplingConfig,
+    draw_samples,
+    even_grid,
+)
 from noria.distill.evaluation.neighbours import precision_recall
 from noria.distill.evaluation.points import Undefined
 from noria.distill.evaluation.views import Views, batches, view
-from noria.distill.training.roles import Role
+from noria.distill.types import FIGURES, Role
 
-__all__ = ["FIGURES", "Judge", "Score"]
-
-FIGURES: dict[str, str] = {
-    "sliced_wasserstein": "sliced Wasserstein distance to the reference, in its standard deviations: 0 is equal",
-    "frechet": "Fréchet distance to the reference in the named features: 0 is equal",
-    "teacher_distance": "RMS distance to the teacher's long run from the same noise, over that run's RMS: 0 is equal",
-    "std_ratio": "spread over the reference's: 1 is the same contrast, above it is over-saturated",
-    "clipped": "share of pixels at black or white",
-    "precision": "share of samples within the reference's manifold",
-    "recall": "share of references within the samples' manifold",
-    "label_accuracy": "share of samples that a classifier takes for what was asked",
-}
-"""What each figure means; a figure that cannot be had is None."""
+__all__ = ["Judge", "RealImages", "Score"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class Score:
     """The figures of one model on one grid.
 
     Attributes:
-        arm: whose.
-        grid: where.
-        figures: by name, see FIGURES; None where there is none.
+        arm: the arm that was measured.
+        grid: noise levels that it drew on.
+        figures: values by name, see FIGURES; None where there is none.
         why: the reason for each None.
         pictures: thumbnails of the first samples.
     """
@@ -72,21 +67,25 @@ class Score:
         }
 
 
+@dataclass(frozen=True)
+class RealImages:
+    """Real images to compare with: their name in reports, and what is kept of them."""
+
+    name: str
+    views: Views
+
+
 class Judge:
-    """Prompts, noise, reference and lens of one comparison: every arm, and every moment of a training, meets the same.
+    """Prompts, noise, reference and features of a comparison, the same for every arm and moment of a training.
 
     Args:
-        sampler: has the teacher, if there is one to compare with.
-        prompts: one a sample.
-        seed: of the samples' noise.
+        sampler: model that draws; it has the teacher, if there is one to compare with.
+        prompts: prompt of each sample.
+        config: how samples are drawn.
         teacher: whether `sampler` can draw as the teacher.
-        guidance: the teacher's classifier-free guidance.
-        real: views of real images to compare with instead of the teacher's.
-        lens: through what.
-        reference_steps: of the teacher's long run.
-        batch_size: samples at a time.
-        columns: how many pictures are kept of each grid.
-        on_batch: see :func:`draw_samples`.
+        real: real images to compare with instead of the teacher's.
+        extractor: features that images are compared in.
+        on_batch: called after each batch, see :func:`draw_samples`.
 
     Raises:
         ConfigError: there is neither a teacher nor real images.
@@ -96,15 +95,11 @@ class Judge:
         self,
         sampler: Sampler,
         prompts: Sequence[str],
+        config: SamplingConfig,
         *,
-        seed: int,
         teacher: bool = True,
-        guidance: float = 1.0,
-        real: Views | None = None,
-        lens: Lens = PIXELS,
-        reference_steps: int = 50,
-        batch_size: int = 16,
-        columns: int = 8,
+        real: RealImages | None = None,
+        extractor: FeatureExtractor = PIXELS,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
         if not teacher and real is None:
@@ -112,21 +107,21 @@ class Judge:
                 "there is nothing to compare the student with",
                 mend="name its teacher, or a folder of real images",
             )
-        self.prompts, self.seed, self.guidance, self.lens = list(prompts), seed, guidance, lens
-        self.batch_size, self.columns, self.on_batch = batch_size, columns, on_batch
+        self.prompts, self.config, self.extractor = list(prompts), config, extractor
+        self.on_batch = on_batch
         self.adapter = sampler.adapter
         self.long: Tensor | None = None
-        self.long_grid = even_grid(sampler.adapter.contract, reference_steps)
+        self.long_grid = even_grid(sampler.adapter.contract, REFERENCE_STEPS)
         if teacher:
             self.long = self._draw(sampler, self.long_grid, "teacher")
             self.long_views = self.look(self.long)
         self.real = real
-        self.reference = real.features if real is not None else self.long_views.features
+        self.reference = real.views.features if real is not None else self.long_views.features
 
     def look(self, latents: Tensor) -> Views:
         """Decode latents a batch at a time and keep what the figures need."""
-        parts = [self.adapter.decode(some).float().cpu() for some in batches(latents, self.batch_size)]
-        return view(parts, self.lens, self.columns)
+        parts = [self.adapter.decode(some).float().cpu() for some in batches(latents, self.config.batch_size)]
+        return view(parts, self.extractor)
 
     def score(self, sampler: Sampler, grid: Grid, *, role: Role = "student", arm: str | None = None) -> Score:
         """Draw on a grid and measure."""
@@ -165,7 +160,7 @@ class Judge:
         ours, theirs = views.features, self.reference
         values: dict[str, float] = {}
         spread = metrics.spread(theirs)
-        apart = metrics.sliced_wasserstein(ours, theirs, 128, np.random.default_rng(self.seed))
+        apart = metrics.sliced_wasserstein(ours, theirs, 128, np.random.default_rng(self.config.seed))
         values["sliced_wasserstein"] = apart / spread if spread else Undefined("the reference is constant")
         fewest = min(len(ours), len(theirs))
         few = Undefined(f"{fewest} samples are too few")
@@ -177,13 +172,11 @@ class Judge:
         return values
 
     def _draw(self, sampler: Sampler, grid: Grid, role: Role) -> Tensor:
-        return draw_samples(
-            sampler,
-            self.prompts,
-            grid,
-            seed=self.seed,
-            role=role,
-            guidance=self.guidance if role == "teacher" else 1.0,
-            batch_size=self.batch_size,
-            on_batch=self.on_batch,
-        )
+        return draw_samples(sampler, self.prompts, grid, self.config, role=role, on_batch=self.on_batch)
+
+    @property
+    def reference_name(self) -> str:
+        """What samples are compared with, in words."""
+        if self.real is not None:
+            return self.real.name
+        return f"the teacher's {self.long_grid.steps} steps at guidance {self.config.guidance:g}"

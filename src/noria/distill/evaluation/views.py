@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DataError
-from noria.distill.evaluation.features import Lens
+from noria.distill.evaluation.features import FeatureExtractor
 
-__all__ = ["Views", "batches", "thumbnails", "view"]
+__all__ = ["COLUMNS", "Views", "batches", "thumbnails", "view"]
+
+COLUMNS = 8
+"""Number of pictures that are kept of a set."""
 
 
 def thumbnails(images: Tensor, side: int = 256) -> npt.NDArray[np.uint8]:
@@ -44,16 +47,16 @@ class Views:
     pictures: npt.NDArray[np.uint8]
 
 
-def view(parts: Iterable[Tensor], lens: Lens, columns: int = 8) -> Views:
+def view(parts: Iterable[Tensor], extractor: FeatureExtractor, columns: int = COLUMNS) -> Views:
     """What is kept of images that come in batches [n, channels, height, width] in [0, 1]."""
     features: list[npt.NDArray[np.float64]] = []
     classes: list[npt.NDArray[np.int64]] = []
     pictures: list[npt.NDArray[np.uint8]] = []
     clipped = pixels = 0
     for images in parts:
-        features.append(lens.features(images))
-        if lens.classify is not None:
-            classes.append(lens.classify(images))
+        features.append(extractor.features(images))
+        if extractor.classify is not None:
+            classes.append(extractor.classify(images))
         if len(pictures) < columns:
             pictures += list(thumbnails(images[: columns - len(pictures)]))
         clipped += int(((images <= 0) | (images >= 1)).sum())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from noria.core.models.flow import SigmaContract
-from noria.distill.config import ScheduleConfig, TauSampler
+from noria.distill.config import ScheduleConfig
+from noria.distill.types import TauSampler
 
 __all__ = ["TAU_HIGH", "TAU_LOW", "sample_tau", "schedule_lengths", "schedule_sigmas"]
 

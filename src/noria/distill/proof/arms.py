@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from noria.distill.types import LADDER
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,7 +27,6 @@ __all__ = [
     "ARMS",
     "DIGITS_TEACHER",
     "FOREIGN",
-    "LADDER",
     "ClassPrompts",
     "Scale",
     "load_data",
@@ -38,8 +39,6 @@ __all__ = [
 DIGITS_TEACHER = Path(str(files("noria.distill"))) / "assets" / "digits_teacher.safetensors"
 """A teacher of scikit-learn's 8×8 digits that ships with the package; `noria distill teacher --data digits`
 rebuilds it."""
-LADDER = (1, 2, 3, 4, 6, 8)
-"""Numbers of steps a student is evaluated at; it is trained for 4."""
 FOREIGN = "4, shift 3"
 """Four steps on a grid shifted by s = 3, which no arm is trained on."""
 
@@ -124,7 +123,7 @@ def run_arm(
     """
     from noria.core.runs.workers import report
     from noria.distill.adapters import SmallAdapter
-    from noria.distill.config import DistillConfig, preset
+    from noria.distill.config import DistillConfig, merged, preset
     from noria.distill.training.teacher import load_teacher
     from noria.distill.training.trainer import Distiller
 
@@ -147,7 +146,7 @@ def run_arm(
         shared["objective"]["dm_guidance"] = s.guidance
     if recipe.preset == "consistency":
         shared |= {"iterations": s.student_steps, "update_ratio": 1}
-    config = DistillConfig(**_merged(_merged(values, shared), recipe.overrides))
+    config = DistillConfig(preset=recipe.preset, **merged(shared, recipe.overrides))
     by_class = [np.flatnonzero(data.labels == c) for c in range(adapter.classes)]
 
     def images(iteration: int, prompts: Any) -> Tensor:
@@ -265,19 +264,11 @@ class ClassPrompts:
         return [str(n) for n in numbers]
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for name, value in over.items():
-        out[name] = _merged(out.get(name, {}), value) if isinstance(value, dict) else value
-    return out
-
-
 def load_data(scale: Scale, folder: str | None) -> ImageSet:
     """The scale's real images."""
-    from noria.distill.data.images import digits
-    from noria.distill.data.mnist import mnist
+    from noria.distill.data.mnist import image_set
 
-    return digits() if scale.data == "digits" else mnist(Path(folder or ".data/mnist"))
+    return image_set("digits" if scale.data == "digits" else folder or "mnist")
 
 
 _REFERENCES: dict[tuple[str, Path], Any] = {}

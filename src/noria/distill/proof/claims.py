@@ -14,7 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.distill.proof.arms import ARMS, FOREIGN, LADDER, Scale, run_arm, run_teacher
+from noria.distill.proof.arms import ARMS, FOREIGN, Scale, run_arm, run_teacher
+from noria.distill.types import LADDER
 
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
@@ -87,10 +88,9 @@ def prepare(context: ProofContext, scale: Scale) -> Path:
 
 
 def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dict[str, Any]:
-    import torch
-
     from noria.core.models.flow import SmallTransformerConfig
     from noria.core.runs.workers import report
+    from noria.distill.config import TeacherConfig
     from noria.distill.evaluation.classifier import train_classifier
     from noria.distill.proof.arms import load_data
     from noria.distill.training.teacher import save_teacher, train_teacher
@@ -99,13 +99,10 @@ def _prepare(scale: dict[str, Any], folder: str, data_folder: str | None) -> dic
     data = load_data(s, data_folder)
     if not (home / "teacher.safetensors").exists():
         shape = SmallTransformerConfig(image_size=28, patch=7, width=96, blocks=4)
-        images, labels = torch.as_tensor(data.images), torch.as_tensor(data.labels)
         teacher = train_teacher(
-            images,
-            labels,
+            data,
             shape,
-            steps=s.teacher_steps,
-            batch_size=64,
+            TeacherConfig(steps=s.teacher_steps, batch_size=64),
             on_step=lambda step, loss: report(step, s.teacher_steps, f"loss {loss:.3f}"),
         )
         save_teacher(teacher, home / "teacher.safetensors")

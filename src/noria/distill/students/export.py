@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from noria.core.errors import ConfigError, ModelError, require
 from noria.core.files import appearing, check_output, inside
 from noria.distill.adapters import FlowAdapter
+from noria.distill.config import ExportConfig
 from noria.distill.students.card import LORA_FILE, Exported, model_card
 from noria.distill.students.few_step import RECORD, pipeline_source
 from noria.distill.students.weights import (
@@ -34,6 +35,7 @@ from noria.distill.students.weights import (
 
 __all__ = ["export_student"]
 
+_DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PICKLES = {
     ".bin",
     ".ckpt",
@@ -56,37 +58,27 @@ def export_student(
     adapter: FlowAdapter,
     student: nn.Module | Mapping[str, Tensor],
     folder: Path,
+    config: ExportConfig | None = None,
     *,
     base: Path | str | None = None,
-    sigmas_pre_shift: Sequence[float] = (1.0, 0.75, 0.5, 0.25),
-    lora: bool = False,
-    lora_rank: int = 64,
     lora_scaling: float = 1.0,
-    role: str = "student",
-    dtype: torch.dtype | None = None,
-    overwrite: bool = False,
     settings: Mapping[str, Any] | None = None,
-    local_files_only: bool = True,
 ) -> Exported:
     """Write a student as a diffusers folder.
 
+    A LoRA file of a fully trained student is a truncated SVD of the change of each linear layer.
+
     Args:
-        adapter: of a diffusers pipeline, as `open_pipeline` gives it.
+        adapter: adapter of a diffusers pipeline, as `open_pipeline` gives it.
         student: the network, or its tensors by name: all parameters, or LoRA matrices (`….lora_A.weight`,
             `….lora_B.weight`).
-        folder: where; made, and must not be there yet.
-        base: the model whose other components are copied: a folder or a hub id; the adapter's own when None.
-        sigmas_pre_shift: the grid the student is to be run with, falling from 1, before the scheduler's shift.
-        lora: write a LoRA file also for a fully trained student, by truncated SVD of the change of each linear layer.
-            A LoRA student always gets one.
-        lora_rank: of that SVD.
+        folder: folder to make; it must not be there yet.
+        config: what is written; a σ grid that it does not name is 1, 0.75, 0.5, 0.25.
+        base: model whose other components are copied, a folder or a hub id in the local cache; the adapter's own
+            when None.
         lora_scaling: α / rank of LoRA matrices given by name. It is multiplied into the file's matrices, so that
             every loader applies them at scale 1; a network knows its own.
-        role: the LoRA adapter in `student` that is the student.
-        dtype: of the written weights; the base network's own when None.
-        overwrite: replace an earlier export at `folder`.
-        settings: the run's configuration, for the card.
-        local_files_only: look for a hub id in the local cache only.
+        settings: settings of the run, for the card.
 
     Raises:
         ModelError: the adapter is not of a diffusers pipeline, or the base is not there or malformed.
@@ -98,12 +90,14 @@ def export_student(
     from noria.distill.integrations.diffusers.loading import find_model, read_index
     from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
 
+    config = config or ExportConfig()
     if not isinstance(adapter, PipelineAdapter):
         raise ModelError(
             f"a {adapter.name!r} model is no diffusers pipeline",
             where="export",
             mend="export a model that diffusers opens",
         )
+    sigmas_pre_shift = (1.0, 0.75, 0.5, 0.25) if config.sigmas is None else config.sigmas
     grid = adapter.contract.grid(sigmas_pre_shift)
     if sigmas_pre_shift[0] != 1:
         raise ConfigError(
@@ -111,13 +105,11 @@ def export_student(
             where="σ grid",
             mend="start it at 1",
         )
-    if lora_rank < 1 or not lora_scaling > 0:
+    if not lora_scaling > 0:
         raise ConfigError(
-            f"LoRA rank {lora_rank} or scaling {lora_scaling} is not above 0",
-            where="export",
-            mend="use numbers above 0",
+            f"LoRA scaling {lora_scaling} is not above 0", where="export", mend="use a number above 0"
         )
-    base = adapter.folder if base is None else find_model(base, local_files_only=local_files_only)
+    base = adapter.folder if base is None else find_model(base)
     components = _components(read_index(base), base)
     if read_index(base)["_class_name"] != adapter.pipeline_class:
         raise ModelError(
@@ -126,20 +118,20 @@ def export_student(
             mend="give the model that the student was distilled from",
         )
     folder = folder.expanduser().absolute()
-    check_output(folder, base, overwrite=overwrite, marks=("pipeline.py", "model_index.json"))
+    check_output(folder, base, overwrite=config.overwrite, marks=("pipeline.py", "model_index.json"))
 
     original = bare_weights(adapter.network.state_dict())
-    matrices = lora_matrices(student, role, lora_scaling)
+    matrices = lora_matrices(student, lora_scaling)
     if not isinstance(
         student, nn.Module
     ):  # a checkpoint holds what was trained; buffers (position tables) are the base's
         student = {
             bare_name(n): b for n, b in adapter.network.named_buffers() if bare_name(n) in original
         } | dict(student)
-    weights = merged_weights(original, student, matrices, dtype=dtype)
+    weights = merged_weights(original, student, matrices, dtype=_DTYPES[config.precision])
     captured = 1.0 if matrices else None
-    if lora and not matrices:
-        matrices, captured = low_rank_change(original, weights, adapter.network, lora_rank)
+    if config.lora and not matrices:
+        matrices, captured = low_rank_change(original, weights, adapter.network, config.lora_rank)
 
     exported = Exported(
         folder=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError, require
+from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError, require
 from noria.core.models.flow import euler
 from noria.core.runs.checkpoints import fingerprint, list_checkpoints
 from noria.core.runs.run import read_config, whole_checkpoint
 from noria.distill.adapters import FlowAdapter, SmallAdapter
-from noria.distill.config import DistillConfig
+from noria.distill.config import DistillConfig, LoadConfig, ModelFormat
+from noria.distill.data.prompts import Prompts
 from noria.distill.students.few_step import RECORD
-from noria.distill.training.roles import LoraRoles, Role, load_parameters
+from noria.distill.training.roles import LoraRoles, load_parameters
 from noria.distill.training.teacher import load_teacher
+from noria.distill.types import Role
 
 __all__ = [
     "IDENTITY",
     "Student",
+    "check_prompts",
+    "default_device",
     "open_model",
     "open_student",
 ]
@@ -32,37 +37,34 @@ IDENTITY = ("model_fingerprint", "prompts_fingerprint")
 """What a run's stored settings hold beside the fields of `DistillConfig`."""
 
 
+def default_device() -> str:
+    """The accelerator where there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def open_model(
-    model: str,
-    *,
-    height: int | None = None,
-    width: int | None = None,
-    precision: str = "fp32",
-    device: torch.device | str = "cpu",
-    allow_download: bool = False,
+    model: str, config: LoadConfig | None = None, *, device: torch.device | str = "cpu"
 ) -> FlowAdapter:
     """Open a diffusers pipeline (a folder or a hub id), or a small transformer from a `.safetensors` file.
 
     Args:
-        model: its folder, hub id or file.
-        height: of the images in pixels; the model's default when None.
-        width: likewise.
-        precision: of the frozen weights, "fp32" or "bf16".
-        device: where.
-        allow_download: whether a hub id may be fetched over the network; otherwise only the local cache is looked in.
+        model: folder, hub id or file of the model.
+        config: size of the images, format of the weights, and whether a hub id may be fetched over the network.
+        device: device of the weights.
 
     Raises:
         ModelError: there is no such model, or none that can be distilled.
         ConfigError: a size that the model cannot have.
         CheckpointError: the file holds no small transformer.
     """
+    config = config or LoadConfig()
     if model.endswith(".safetensors"):
         path = Path(model).expanduser()
         if not path.is_file():
             raise ModelError("no such model file", where=model, mend="`noria distill teacher` makes one")
         small = SmallAdapter(load_teacher(path).to(device))
         for name, given, own in zip(
-            ("height", "width"), (height, width), small.latent_shape[1:], strict=True
+            ("height", "width"), (config.height, config.width), small.latent_shape[1:], strict=True
         ):
             if given is not None and given != own:
                 raise ConfigError(
@@ -74,12 +76,25 @@ def open_model(
 
     return open_pipeline(
         model,
-        height=height,
-        width=width,
-        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        height=config.height,
+        width=config.width,
+        dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         device=device,
-        local_files_only=not allow_download,
+        local_files_only=not config.allow_download,
     )
+
+
+def check_prompts(adapter: FlowAdapter, prompts: Prompts) -> None:
+    """Refuse prompts of a small model that are no class numbers, now rather than in the middle of an epoch.
+
+    Raises:
+        DataError: one of them is none.
+    """
+    if isinstance(adapter, SmallAdapter):
+        try:
+            adapter.encode(prompts.texts)
+        except DataError as error:
+            raise DataError(error.what, where=prompts.source, mend=error.mend) from error
 
 
 # -- students ---------------------------------------------------------------------------------------------------------
@@ -169,14 +184,8 @@ def _open_run(folder: Path, model: str | None, device: torch.device | str, allow
         known = DistillConfig(**{name: value for name, value in stored.items() if name not in IDENTITY})
     except (TypeError, ValueError) as error:
         raise RunError("not the settings of a distillation run", where=str(folder / "config.json")) from error
-    adapter = open_model(
-        model or known.model or "",
-        height=known.height,
-        width=known.width,
-        precision=known.precision,
-        device=device,
-        allow_download=allow_download,
-    )
+    load = LoadConfig(allow_download=allow_download, **known.part(ModelFormat).model_dump())
+    adapter = open_model(model or known.model or "", load, device=device)
     if fingerprint(adapter.network) != stored.get("model_fingerprint"):
         raise CheckpointError(
             f"the run was trained on another model than the one now at {model or known.model}",
@@ -214,10 +223,10 @@ def _open_export(
 ) -> Student:
     record = read_record(folder)
     size = {name: record["call"].get(name) for name in ("height", "width")}
-    adapter = open_model(str(folder), device=device, **size)
+    adapter = open_model(str(folder), LoadConfig(**size), device=device)
     pair: dict[Role, nn.Module] = {"student": adapter.network}
     if teacher is not None:
-        other = open_model(teacher, device=device, allow_download=allow_download, **size)
+        other = open_model(teacher, LoadConfig(allow_download=allow_download, **size), device=device)
         if type(other) is not type(adapter) or other.latent_shape != adapter.latent_shape:
             raise ModelError(
                 f"the teacher is a {other.name}, the student a {adapter.name} of another family or size",
@@ -235,8 +244,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder is a pipeline, but no exported student.
     """
-    import json
-
     try:
         record = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes()).get(RECORD)
         return {"sigmas": list(record["sigmas"]), "call": dict(record["call"])}

@@ -102,34 +102,27 @@ def bare_name(name: str) -> str:
     )
 
 
-def lora_matrices(student: nn.Module | Mapping[str, Tensor], role: str, scaling: float) -> dict[str, Tensor]:
+def lora_matrices(student: nn.Module | Mapping[str, Tensor], scaling: float) -> dict[str, Tensor]:
     """LoRA matrices as `<layer>.lora_A.weight` and `.lora_B.weight`, float32 on the CPU, the scale already in B."""
     matrices: dict[str, Tensor] = {}
     if isinstance(student, nn.Module):
         for name, module in student.named_modules():
-            if role in getattr(module, "lora_A", {}):
+            if "student" in getattr(module, "lora_A", {}):
                 layer: Any = module
-                scale = float(layer.scaling[role])
+                scale = float(layer.scaling["student"])
                 matrices[f"{bare_name(name)}.lora_A.weight"] = (
-                    layer.lora_A[role].weight.detach().float().cpu()
+                    layer.lora_A["student"].weight.detach().float().cpu()
                 )
                 matrices[f"{bare_name(name)}.lora_B.weight"] = (
-                    layer.lora_B[role].weight.detach().float().cpu() * scale
+                    layer.lora_B["student"].weight.detach().float().cpu() * scale
                 )
         return matrices
     for name, value in student.items():
-        found = re.fullmatch(
-            rf"(?:base_model\.model\.)?(.+)\.(lora_[AB])(?:\.{re.escape(role)})?\.weight", name
-        )
-        if found:
+        match = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.(lora_[AB])(?:\.student)?\.weight", name)
+        if match:
             value = value.detach().float().cpu()
-            matrices[f"{found[1]}.{found[2]}.weight"] = value * scaling if found[2] == "lora_B" else value
-    unpaired = [
-        n
-        for n in matrices
-        if n.replace(".lora_A.", ".lora_?.").replace(".lora_B.", ".lora_A.") not in matrices
-    ]
-    unpaired = [n for n in unpaired if _partner(n) not in matrices]
+            matrices[f"{match[1]}.{match[2]}.weight"] = value * scaling if match[2] == "lora_B" else value
+    unpaired = [n for n in matrices if _partner(n) not in matrices]
     if unpaired:
         raise CheckpointError(
             f"{unpaired[0]!r} has no partner {_partner(unpaired[0])!r}",

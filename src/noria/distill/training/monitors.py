@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DivergenceError
+from noria.distill.types import SIGMA_BINS
 
-__all__ = ["SIGMA_BINS", "binned_norms", "check_health", "cosine", "std_ratio"]
-
-SIGMA_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Edges of the σ bins in which gradient norms are reported."""
+__all__ = ["binned_norms", "check_health", "cosine", "std_ratio"]
 
 
 def cosine(a: Tensor, b: Tensor) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from noria.core.errors import CheckpointError, require
 from noria.distill.adapters import FlowAdapter
 from noria.distill.config import DistillConfig
+from noria.distill.types import Role
 
-__all__ = ["FullRoles", "LoraRoles", "Role", "Roles", "make_roles"]
-
-Role = Literal["teacher", "student", "critic"]
+__all__ = ["FullRoles", "LoraRoles", "Roles", "make_roles"]
 
 
 class Roles(Protocol):

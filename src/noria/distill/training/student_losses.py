@@ -15,13 +15,13 @@ from torch import Tensor
 
 from noria.core.models.flow import clean_estimate, interpolate
 from noria.distill.adapters import Condition, FlowAdapter, concat
-from noria.distill.config import DistillConfig, TauSampler
+from noria.distill.config import DistillConfig
 from noria.distill.matching import objectives
 from noria.distill.matching.draws import Draws
 from noria.distill.matching.rollout import Rollout
 from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau
 from noria.distill.training import monitors
-from noria.distill.training.roles import Role
+from noria.distill.types import Role, TauSampler
 
 __all__ = ["StudentTerms", "Terms", "Velocity"]
 

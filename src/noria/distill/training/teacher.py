@@ -8,55 +8,50 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from noria.core.errors import CheckpointError
 from noria.core.files import write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
+from noria.distill.config import TeacherConfig
+from noria.distill.data.images import ImageSet
 from noria.distill.matching.objectives import flow_matching_loss
 
 __all__ = ["load_teacher", "save_teacher", "train_teacher"]
 
 
 def train_teacher(
-    images: Tensor,
-    labels: Tensor,
-    config: SmallTransformerConfig,
+    data: ImageSet,
+    shape: SmallTransformerConfig,
+    config: TeacherConfig,
     *,
-    steps: int,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    label_dropout: float = 0.1,
-    seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> SmallTransformer:
-    """Flow matching with label dropout; AdamW, warm-up and cosine decay; returns the EMA weights.
+    """Train by flow matching, with labels dropped for guidance; returns the EMA weights.
 
     Args:
-        images: [n, channels, height, width] in [−1, 1].
-        labels: class numbers [n].
-        config: the network's shape.
-        steps: optimiser steps.
-        batch_size: images a step.
-        lr: peak learning rate.
-        label_dropout: share of labels replaced by the null class, for classifier-free guidance.
-        seed: of weights and batches.
+        data: labelled images.
+        shape: shape of the network.
+        config: settings of the training.
         on_step: called with (step, loss) after every step.
     """
-    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.as_tensor(data.images), torch.as_tensor(data.labels)
+    generator = torch.Generator().manual_seed(config.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = SmallTransformer(config)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-4)
-    warm = max(0.05, min(0.5, 2 / steps))  # of one step or less, OneCycleLR divides by zero
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=warm)
+        torch.manual_seed(config.seed)
+        network = SmallTransformer(shape)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
+    warm = max(0.05, min(0.5, 2 / config.steps))  # of one step or less, OneCycleLR divides by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.lr, total_steps=config.steps, pct_start=warm
+    )
     ema = Ema(network.parameters(), 0.998)
-    for step in range(steps):
-        rows = torch.randint(len(images), (batch_size,), generator=generator)
+    for step in range(config.steps):
+        rows = torch.randint(len(images), (config.batch_size,), generator=generator)
         clean, classes = images[rows], labels[rows].clone()
-        classes[torch.rand(batch_size, generator=generator) < label_dropout] = config.classes
+        classes[torch.rand(config.batch_size, generator=generator) < config.label_dropout] = shape.classes
         noise = torch.randn(clean.shape, generator=generator)
-        sigma = torch.sigmoid(torch.randn(batch_size, generator=generator) * 1.2)
+        sigma = torch.sigmoid(torch.randn(config.batch_size, generator=generator) * 1.2)
         loss = flow_matching_loss(network(interpolate(clean, noise, sigma), sigma, classes), clean, noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

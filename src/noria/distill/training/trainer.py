@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
 from noria.core.models.flow import Ema, euler, interpolate
+from noria.core.runs.checkpoints import optimizer_tensors
 from noria.core.training.parallel import Parallel
-from noria.distill.adapters import Condition, FlowAdapter
+from noria.distill.adapters import Condition, FlowAdapter, SmallAdapter, no_source_sigma
 from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.matching import objectives
 from noria.distill.matching.draws import Draws, draw
 from noria.distill.matching.rollout import Rollout, simulate
 from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW
 from noria.distill.training import monitors
-from noria.distill.training.roles import FullRoles, LoraRoles, Role, like, load_parameters, make_roles, whole
+from noria.distill.training.roles import FullRoles, LoraRoles, like, load_parameters, make_roles, whole
 from noria.distill.training.student_losses import StudentTerms, Terms
+from noria.distill.types import Role
 
 if TYPE_CHECKING:
     from noria.core.runs.run import Run
@@ -77,6 +79,8 @@ class Distiller:
         images: ImageSource | None = None,
         parallel: Parallel | None = None,
     ) -> None:
+        if config.critic.source == "anchor_conditioned" and not isinstance(adapter, SmallAdapter):
+            raise no_source_sigma(adapter.name)
         self.parallel = parallel or Parallel("distill")
         self.share = self.parallel.share(config.batch_size)
         self.adapter, self.config, self.prompts, self.images = adapter, config, prompts, images
@@ -367,18 +371,13 @@ class Distiller:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resumed run needs: weights, EMA, both optimisers, counters (a collective call when sharded)."""
+        """Weights, EMA, both optimizers and counters: what a resumed run needs (a collective call when sharded)."""
         tensors: dict[str, Tensor] = {}
         for role in TRAINED:
-            parameters = self.roles.parameters(role)
-            state = self.optimizers[role].state
-            for name, p in parameters.items():
-                tensors[f"{role}.{name}"] = whole(p)
-                for slot, value in state.get(p, {}).items():
-                    tensors[f"optimizer.{role}.{name}.{slot}"] = whole(value)
-        for name, mean in zip(self.roles.parameters("student"), self.ema.average, strict=True):
-            tensors[f"ema.{name}"] = whole(mean)
-        return tensors, {
+            parameters = self._named(role)
+            tensors |= parameters | optimizer_tensors(self.optimizers[role], parameters)
+        tensors |= self._averages()
+        return {name: whole(tensor) for name, tensor in tensors.items()}, {
             "iteration": self.iteration,
             "student_steps": self.student_steps,
             "ema_updates": self.ema.updates,
@@ -386,10 +385,9 @@ class Distiller:
         }
 
     def resume(self, run: Run) -> bool:
-        """Go on from the run's last checkpoint.
+        """Restore the run's newest checkpoint, and say whether there was one.
 
-        Returns:
-            Whether there was one.
+        Every draw is a function of seed and iteration, so no random state is restored.
 
         Raises:
             CheckpointError: it is of another model.
@@ -399,31 +397,37 @@ class Distiller:
             return False
         tensors, where = checkpoint.tensors, f"checkpoint {checkpoint.step}"
         for role in TRAINED:
-            parameters = self.roles.parameters(role)
-            mine = {n.removeprefix(f"{role}."): t for n, t in tensors.items() if n.startswith(f"{role}.")}
-            if extra := sorted(set(mine) - set(parameters)):
+            parameters = self._named(role)
+            if extra := sorted(n for n in tensors if n.startswith(f"{role}.") and n not in parameters):
                 raise CheckpointError(
-                    f"{extra[0]} is not a parameter of this model",
+                    f"{extra[0].removeprefix(f'{role}.')} is not a parameter of this model",
                     where=where,
                     mend="the checkpoint is of another model or training mode; use another output folder",
                 )
-            load_parameters(parameters, mine, where=where)
-            optimizer = self.optimizers[role]
+            load_parameters(parameters, tensors, where=where)
             for name, p in parameters.items():
-                prefix = f"optimizer.{role}.{name}."
+                prefix = f"optimizer.{name}."
                 slots = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                slots = {s: t for s, t in slots.items() if s in ("step", "exp_avg", "exp_avg_sq")}
-                if slots:
-                    optimizer.state[p] = {
-                        s: t.clone() if s == "step" else like(p, t).clone() for s, t in slots.items()
+                if slots:  # the step stays on the CPU, as the optimizer wants it
+                    self.optimizers[role].state[p] = {
+                        slot: value.clone() if slot == "step" else like(p, value).clone()
+                        for slot, value in slots.items()
                     }
-        for name, mean in zip(self.roles.parameters("student"), self.ema.average, strict=True):
-            mean.copy_(like(mean, tensors[f"ema.{name}"]))
+        for name, mean in self._averages().items():
+            mean.copy_(like(mean, tensors[name]))
         self.iteration = int(checkpoint.state["iteration"])
         self.student_steps = int(checkpoint.state["student_steps"])
         self.ema.updates = int(checkpoint.state["ema_updates"])
         self.work = Work(**checkpoint.state["work"])
         return True
+
+    def _named(self, role: Role) -> dict[str, nn.Parameter]:
+        """Parameters of a role under the names that they have in a checkpoint."""
+        return {f"{role}.{name}": p for name, p in self.roles.parameters(role).items()}
+
+    def _averages(self) -> dict[str, Tensor]:
+        names = self.roles.parameters("student")
+        return {f"ema.{name}": mean for name, mean in zip(names, self.ema.average, strict=True)}
 
 
 def _adamw(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:

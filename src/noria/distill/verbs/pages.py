@@ -5,22 +5,18 @@ A page can thus be made again at any time, without the model, and also for a run
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from noria.core.pages.charts import Figure, lines, series
-from noria.core.pages.report import write_page, write_run_report
-from noria.core.runs.run import read_config, read_metrics
-from noria.distill.evaluation.grids import LADDER_KEY
-from noria.distill.evaluation.judge import FIGURES
-from noria.distill.training.monitors import SIGMA_BINS
+from noria.core.pages.report import RunPage, RunRecord, run_page, write_page
+from noria.distill.types import FIGURES, LADDER_KEY, SIGMA_BINS
 
 __all__ = ["write_evaluation_page", "write_run_page"]
 
-Rows = list[dict[str, Any]]
+Rows = Sequence[Mapping[str, Any]]
 
 _LOSSES = {
     "loss_ca": "CA",
@@ -34,20 +30,11 @@ _NORMS = {"grad_norm_student": "student", "grad_norm_critic": "critic"}
 _PUSHES = {f"push_bin{n}": f"{low:g} to {high:g}" for n, (low, high) in enumerate(pairwise(SIGMA_BINS))}
 
 
-def write_run_page(folder: Path, *, stopped: str = "") -> Path:
-    """Write `report.html` of a run from its settings, metrics, ladder and pictures.
-
-    Args:
-        folder: the run's.
-        stopped: why it ended early, if it did.
-
-    Raises:
-        RunError: there is no run, or the disk refuses.
-        DataError: its log is damaged.
-    """
-    config, rows = read_config(folder), read_metrics(folder)
-    evaluation = _read(folder / "ladder.json")
-    done = max([int(evaluation.get("step") or 0), *(int(row["step"]) for row in rows)])
+def _run_page(run: RunRecord) -> RunPage:
+    """The page of a run: its ladder, pictures, losses and health, from the files in its folder alone."""
+    evaluation = run.file("ladder.json")
+    done = max(int(evaluation.get("step") or 0), run.steps)
+    config = run.config
     intro = (
         f"{config.get('model')} distilled with the preset {config.get('preset')}, {config.get('train')} training, "
         f"{done:,} iterations of {config.get('batch_size')} samples; the student moved on every "
@@ -55,16 +42,15 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     )
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     if evaluation:
-        sections.append(
-            ("Quality by number of steps", _ladder(evaluation, folder / "pictures" / "ladder.png"))
-        )
-    pictures = _pictures(folder)
-    over_time = _over_time(rows)
-    if pictures or over_time:
-        sections.append(("While training", [*over_time, *pictures]))
-    sections.append(("Losses and health", _health(rows) or ["Nothing was logged yet."]))
-    title = str(config.get("preset", "distillation"))
-    return write_run_report(folder, "distill", title, sections, intro=intro, stopped=stopped)
+        ladder = _ladder(evaluation, run.folder / "pictures" / "ladder.png")
+        sections.append(("Quality by number of steps", ladder))
+    if progress := [*_over_time(run.rows), *_pictures(run.folder)]:
+        sections.append(("While training", progress))
+    sections.append(("Losses and health", _health(run.rows) or ["Nothing was logged yet."]))
+    return RunPage(str(config.get("preset", "distillation")), intro, sections)
+
+
+write_run_page = run_page("distill", _run_page)
 
 
 def write_evaluation_page(path: Path, evaluation: Mapping[str, Any], picture: Path | None) -> None:
@@ -199,13 +185,6 @@ def _facets(values: Rows) -> Any:
         .facet(facet=alt.Facet("name:N", title=None, sort=order), columns=3)
         .resolve_scale(y="independent")
     )
-
-
-def _read(path: Path, default: Any = None) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {} if default is None else default
 
 
 def _ordinal(n: int) -> str:

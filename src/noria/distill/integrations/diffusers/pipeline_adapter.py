@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
-from noria.distill.adapters import Condition
+from noria.distill.adapters import Condition, no_source_sigma
 
 __all__ = ["ATTENTION", "EmbeddingCache", "PipelineAdapter", "network_dtype"]
 
@@ -181,11 +181,7 @@ class PipelineAdapter(ABC):
             ConfigError: `source_sigma` is given; no pretrained transformer takes it.
         """
         if source_sigma is not None:
-            raise ConfigError(
-                f"an anchor-conditioned critic needs a network that takes the anchor's σ, and {self.name} does not",
-                where="critic.source",
-                mend="use anchor_x0, final_x0 or mix",
-            )
+            raise no_source_sigma(self.name)
         dtype = network_dtype(network)
         condition = {n: v.to(dtype) if v.is_floating_point() else v for n, v in condition.items()}
         return self._forward(network, x.to(dtype), sigma.float(), condition).float()
