@@ -38,7 +38,7 @@ __all__ = [
 
 
 class DownloadOption(Config):
-    """Whether hub models may be fetched. Code that comes with a model is never run, so there is no option for it."""
+    """Download of hub models. Code that comes with a model is never run, so there is no option for it."""
 
     section: ClassVar[str] = "Model"
 
@@ -58,7 +58,7 @@ class ModelFormat(Config):
 
 
 class LoadConfig(ModelFormat, DownloadOption):
-    """How a model is loaded."""
+    """Settings of loading a model."""
 
 
 class ScheduleConfig(Config):
@@ -280,7 +280,7 @@ class TeacherConfig(Config):
 
 
 class ExportConfig(Config):
-    """How a student is written as a diffusers folder."""
+    """Settings of a student's diffusers folder."""
 
     lora: bool = Field(
         False, description="Write a LoRA file of a fully trained student, too; a LoRA student always has one."

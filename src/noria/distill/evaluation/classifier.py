@@ -42,8 +42,8 @@ class Classifier(nn.Module):
 
     Attributes:
         shape: (channels, height, width).
-        classes: how many there are.
-        data: what it was trained on.
+        classes: number of classes.
+        data: name of the images that it was trained on.
         held_out_accuracy: share of held-out images it gets right; NaN before training.
     """
 
@@ -157,7 +157,7 @@ def train_classifier(image_set: ImageSet, seed: int = 0, *, steps: int | None = 
 
     Args:
         image_set: images and labels.
-        seed: of the weights, the batches and the dropout.
+        seed: seed of the weights, the batches and the dropout.
         steps: optimiser steps instead of the rule above.
 
     Raises:

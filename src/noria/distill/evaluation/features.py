@@ -36,10 +36,10 @@ def pixel_features(images: Tensor) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Through what images are compared.
+    """Features that images are compared in.
 
     Attributes:
-        name: as reports show it.
+        name: name of the features in reports.
         features: images [n, channels, height, width] in [0, 1] to features [n, d].
         classify: images to class numbers [n], where prompts are class numbers.
     """
@@ -124,8 +124,8 @@ def vision_features(folder: Path, device: torch.device | str = "cpu") -> Feature
 
 def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
     try:
-        told = json.loads((folder / "preprocessor_config.json").read_bytes())
-        values = told["image_mean"], told["image_std"]
+        stored = json.loads((folder / "preprocessor_config.json").read_bytes())
+        values = stored["image_mean"], stored["image_std"]
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in values)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,14 +16,13 @@ from torch import Tensor
 from noria.core.config import Config
 from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
-from noria.distill.adapters import FlowAdapter
+from noria.distill.adapters import Sampler
 from noria.distill.matching.draws import key
 from noria.distill.types import LADDER, Role
 
 __all__ = [
     "REFERENCE_STEPS",
     "Grid",
-    "Sampler",
     "SamplingConfig",
     "draw_samples",
     "even_grid",
@@ -37,35 +35,11 @@ REFERENCE_STEPS = 50
 
 
 class SamplingConfig(Config):
-    """How samples are drawn."""
+    """Settings of drawing samples."""
 
     seed: int = Field(0, ge=0, description="Seed of the starting noise.")
     guidance: float = Field(1.0, description="Classifier-free guidance of the teacher.")
     batch_size: int = Field(16, ge=1, description="Number of samples drawn at a time.")
-
-
-class Sampler(Protocol):
-    """Whatever draws latents as a role: a Distiller in training, or a student opened from disk."""
-
-    @property
-    def adapter(self) -> FlowAdapter:
-        """How to call its model."""
-        ...
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        noise: Tensor,
-        sigmas: Tensor,
-        *,
-        role: Role = "student",
-        guidance: float = 1.0,
-    ) -> Tensor:
-        """Latents by Euler steps on the true σ `sigmas` [steps + 1]."""
-        ...
-
-
-# -- grids ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -109,9 +83,6 @@ def ladder_grids(contract: SigmaContract, trained: Sequence[float] = (1.0, 0.75,
 
 def _true(contract: SigmaContract, pre_shift: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(s) for s in contract.grid(pre_shift))
-
-
-# -- samples --------------------------------------------------------------------------------------------------------
 
 
 def starting_noise(latent_shape: tuple[int, ...], numbers: Sequence[int], seed: int) -> Tensor:

@@ -23,8 +23,8 @@ class ImageFolder:
     """Image files, brought to one size by cropping around the middle and shrinking.
 
     Attributes:
-        files: in the order of their names.
-        height, width: in pixels.
+        files: paths in the order of their names.
+        height, width: size in pixels.
     """
 
     files: tuple[Path, ...]

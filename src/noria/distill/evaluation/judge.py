@@ -19,12 +19,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from noria.core.errors import ConfigError
+from noria.distill.adapters import Sampler
 from noria.distill.evaluation import metrics
 from noria.distill.evaluation.features import PIXELS, FeatureExtractor
 from noria.distill.evaluation.grids import (
     REFERENCE_STEPS,
     Grid,
-    Sampler,
     SamplingConfig,
     draw_samples,
     even_grid,
@@ -81,7 +81,7 @@ class Judge:
     Args:
         sampler: model that draws; it has the teacher, if there is one to compare with.
         prompts: prompt of each sample.
-        config: how samples are drawn.
+        config: settings of drawing.
         teacher: whether `sampler` can draw as the teacher.
         real: real images to compare with instead of the teacher's.
         extractor: features that images are compared in.
@@ -150,8 +150,8 @@ class Judge:
         else:
             values["std_ratio"] = metrics.std_ratio(views.features, self.reference)
         if views.classes is not None:
-            asked = np.array([int(prompt) for prompt in self.prompts])
-            values["label_accuracy"] = metrics.label_accuracy(views.classes, asked)
+            wanted = np.array([int(prompt) for prompt in self.prompts])
+            values["label_accuracy"] = metrics.label_accuracy(views.classes, wanted)
         why = {n: str(getattr(v, "reason", "not a number")) for n, v in values.items() if math.isnan(v)}
         figures = {n: None if n in why else float(values[n]) for n in FIGURES if n in values}
         return Score(arm, grid, figures, why, views.pictures)
@@ -176,7 +176,7 @@ class Judge:
 
     @property
     def reference_name(self) -> str:
-        """What samples are compared with, in words."""
+        """Name of the reference, in words."""
         if self.real is not None:
             return self.real.name
         return f"the teacher's {self.long_grid.steps} steps at guidance {self.config.guidance:g}"

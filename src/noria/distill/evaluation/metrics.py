@@ -1,4 +1,4 @@
-"""How far a set of samples is from a set of references: pure functions of arrays.
+"""Distances of a set of samples from a set of references: pure functions of arrays.
 
 Every function takes NumPy arrays or PyTorch tensors of any float type, computes in float64 and returns plain floats.
 Sets are `[n, ...]`, one point a row; trailing axes are flattened to `d` numbers a point. A set that is too small, has
@@ -76,7 +76,7 @@ def frechet_distance(features_a: Array | Moments, features_b: Array | Moments) -
 
     Args:
         features_a: points [n, d], or their `moments` when they are used more than once.
-        features_b: the same of the other set.
+        features_b: points or moments of the other set.
 
     Raises:
         DataError: fewer than two points, a value that is not finite, or sets of different dimension.
@@ -128,7 +128,7 @@ def sliced_wasserstein(
     Args:
         a: points [n, ...].
         b: points [m, ...] of the same shape.
-        projections: how many random directions, or the directions themselves [d, count]. Arms of one comparison
+        projections: number of random directions, or the directions themselves [d, count]. Arms of one comparison
             share directions.
         generator: draws the directions; needed when `projections` is a number.
         p: order of the distance, at least 1.
@@ -173,15 +173,15 @@ def line_costs(sorted_a: Floats, sorted_b: Floats, p: float) -> Floats:
 
 
 def label_accuracy(predicted: Array, labels: Array) -> float:
-    """Share of samples whose predicted class [n] is the one that was asked for [n].
+    """Share of samples whose predicted class [n] is the wanted one [n].
 
     Raises:
         DataError: no samples, different lengths, or values that are not whole numbers.
     """
-    found, asked = whole_numbers(predicted, "predicted"), whole_numbers(labels, "labels")
-    if len(found) != len(asked):
-        raise DataError(f"{len(found)} predictions for {len(asked)} labels")
-    return float((found == asked).mean())
+    classes, wanted = whole_numbers(predicted, "predicted"), whole_numbers(labels, "labels")
+    if len(classes) != len(wanted):
+        raise DataError(f"{len(classes)} predictions for {len(wanted)} labels")
+    return float((classes == wanted).mean())
 
 
 def logit_accuracy(logits: Floats, labels: Array | None) -> float:
@@ -192,11 +192,11 @@ def logit_accuracy(logits: Floats, labels: Array | None) -> float:
     """
     if labels is None:
         return Undefined("no labels were asked for")
-    asked = np.asarray(labels)
+    wanted = np.asarray(labels)
     classes = logits.shape[1]
-    if asked.size and (asked.min() < 0 or asked.max() >= classes):
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= classes):
         raise DataError(f"a label outside 0 to {classes - 1}", where="labels")
-    return label_accuracy(logits.argmax(axis=1), asked)
+    return label_accuracy(logits.argmax(axis=1), wanted)
 
 
 # --- contrast -----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """How densely references surround the samples (about 1 for equal laws), share of references with a sample near."""
+    """Density of references around the samples (about 1 for equal laws), share of references with a sample near."""
 
     density: float
     coverage: float

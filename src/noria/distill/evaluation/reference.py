@@ -23,19 +23,19 @@ __all__ = ["Reference", "evaluate_samples"]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """All that samples are compared with, computed once.
+    """A reference that samples are compared with, computed once.
 
     Attributes:
-        classifier: gives the features.
-        features: of the reference images, [n, 64].
-        moments: of those features.
-        radii: of their neighbourhoods, [n].
+        classifier: network that gives the features.
+        features: features of the reference images, [n, 64].
+        moments: mean and covariance of those features.
+        radii: radii of their neighbourhoods, [n].
         neighbours: k of precision, recall, density and coverage.
-        directions: of the sliced Wasserstein distance, [pixels, count]; the same for all samples.
-        projections: the reference's pixels along them, sorted, [n, count].
+        directions: directions of the sliced Wasserstein distance, [pixels, count]; the same for all samples.
+        projections: pixels of the reference along them, sorted, [n, count].
         std: standard deviation of all pixels.
-        centres: of the modes in feature space, [modes, 64].
-        shares: of the reference in each mode, [modes].
+        centres: centres of the modes in feature space, [modes, 64].
+        shares: share of the reference in each mode, [modes].
     """
 
     classifier: Classifier
@@ -62,16 +62,16 @@ class Reference:
     ) -> Reference:
         """Measure `images`.
 
-        Samples are compared with the set's own class shares. For samples asked for evenly over classes give
+        Samples are compared with the set's own class shares. For samples drawn evenly over classes give
         `images.balanced()`: else the difference of the shares is part of every distance.
 
         Args:
             classifier: trained on images of this kind.
-            images: at least `neighbours` + 1 real images.
+            images: real images, at least `neighbours` + 1.
             neighbours: k of the nearest-neighbour scores.
             directions: projections of the sliced Wasserstein distance.
             modes_per_class: k-means clusters in each class's features that mode coverage asks for.
-            seed: of directions and clusters.
+            seed: seed of directions and clusters.
 
         Raises:
             DataError: images of another size than the classifier's, or too few.
@@ -111,8 +111,8 @@ def evaluate_samples(samples: Array, labels: Array | None, reference: Reference)
 
     Args:
         samples: generated images; more than the reference's `neighbours`.
-        labels: the classes they were asked for, [n]; None when they were not asked for any.
-        reference: what to compare with.
+        labels: wanted classes [n]; None where none were wanted.
+        reference: reference to compare with.
 
     Returns:
         A number each; an `Undefined` (a NaN with its reason) for accuracy without labels, for modes with fewer

@@ -1,4 +1,4 @@
-"""What is kept of a set of images: features, clipping, predicted classes and thumbnails."""
+"""The figures and thumbnails that are kept of a set of images."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def thumbnails(images: Tensor, side: int = 256) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Views:
-    """What is kept of a set of images.
+    """A set of images, seen through features.
 
     Attributes:
-        features: [n, d].
+        features: features of the images, [n, d].
         clipped: share of pixels at black or white.
-        classes: what a classifier takes them for.
+        classes: classes that a classifier takes them for.
         pictures: thumbnails of the first few.
     """
 
@@ -48,7 +48,7 @@ class Views:
 
 
 def view(parts: Iterable[Tensor], extractor: FeatureExtractor, columns: int = COLUMNS) -> Views:
-    """What is kept of images that come in batches [n, channels, height, width] in [0, 1]."""
+    """Go through images that come in batches [n, channels, height, width] in [0, 1]."""
     features: list[npt.NDArray[np.float64]] = []
     classes: list[npt.NDArray[np.int64]] = []
     pictures: list[npt.NDArray[np.uint8]] = []

@@ -69,14 +69,14 @@ def draw(
     """The random numbers of `iteration` for process `rank` of `processes`.
 
     Args:
-        config: the run's config; `batch_size` counts the global batch.
-        contract: the model's σ contract.
+        config: settings of the run; `batch_size` counts the global batch.
+        contract: σ contract of the model.
         latent_shape: shape of one latent.
-        iteration: from 0.
-        rank: this process.
-        processes: how many share the batch.
-        student: whether the student's noise is needed too.
-        device: where the noise is drawn (scalars are always drawn on the CPU).
+        iteration: number of the iteration, from 0.
+        rank: number of this process.
+        processes: number of processes that share the batch.
+        student: whether the student's noise is needed, too.
+        device: device that draws the noise; scalars are always drawn on the CPU.
     """
     schedule = config.schedule
     share = config.batch_size // processes

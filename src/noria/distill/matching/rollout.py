@@ -23,7 +23,7 @@ Velocity = Callable[[Tensor, Tensor, Condition], Tensor]
 
 @dataclass
 class Rollout:
-    """What training reads of a rollout; the batch axis comes first.
+    """The part of a rollout that training reads; the batch axis comes first.
 
     Attributes:
         x: the student's point at its anchor.
@@ -66,7 +66,7 @@ def simulate(
         sigmas: true σ [batch, steps + 1], zero-padded.
         lengths: N [batch].
         anchors: [batch], each below its length.
-        condition: of the batch.
+        condition: conditioning of the batch.
         complete: samples whose rollout must reach its end, [batch] bool; none by default.
         ragged: let samples leave as soon as nothing more is read of them; else everybody runs to the end.
         step_noise: [steps − 1, batch, ...] to step by re-noising x̂₀ (SDE) instead of along the ODE.

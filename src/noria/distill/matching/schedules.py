@@ -22,7 +22,7 @@ def schedule_lengths(config: ScheduleConfig, uniform_batch: Tensor, uniform: Ten
     """Number of steps N of each sample, [batch] int64.
 
     Args:
-        config: the schedule.
+        config: settings of the schedule.
         uniform_batch: one U(0, 1) shared by the whole batch, [].
         uniform: one U(0, 1) a sample, [batch]; decides only for `dynamic_per_sample`.
     """
@@ -41,8 +41,8 @@ def schedule_sigmas(
     applied to them afterwards (so U(.25, .95) under SD3's shift of 3 spans [.50, .983]).
 
     Args:
-        config: the schedule.
-        contract: the model's σ contract.
+        config: settings of the schedule.
+        contract: σ contract of the model.
         lengths: N [batch].
         uniform: [batch, ≥ max(lengths) − 1]; a sample's first N − 1 are used. For `dynamic` all rows take row 0.
     """

@@ -112,11 +112,11 @@ def run_arm(
     """Train and measure one arm.
 
     Args:
-        arm: a key of ARMS.
-        seed: of draws and prompts.
+        arm: name of the arm, a key of ARMS.
+        seed: seed of draws and prompts.
         scale: fields of :class:`Scale`.
-        folder: where `teacher.safetensors` and the classifier are.
-        data_folder: where MNIST is, for that scale.
+        folder: folder of `teacher.safetensors` and the classifier.
+        data_folder: folder of MNIST, for that scale.
 
     Returns:
         {"metrics": {grid: {metric: value}}, "seconds", "forwards", "steps", "images": uint8 rows, "curve"}, JSON-ready.

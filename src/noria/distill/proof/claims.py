@@ -39,7 +39,62 @@ SCALES = {
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3]}
 QUICK_ARMS = ("CDM", "CDM, re-noise", "DMD2", "Consistency")
+LADDER_METRIC = "Fréchet distance, geometric mean over 1-8 steps and a foreign shift"
 SOURCE = "arXiv 2605.06376"
+
+
+CLAIMS = {
+    "off-grid-dmd2": ("CDM", "DMD2", "Over the ladder CDM stays closer to the data than DMD2"),
+    "off-grid-published": (
+        "CDM",
+        "DMD2, critic of ends",
+        "Over the ladder CDM stays closer to the data than DMD2 with its published critic",
+    ),
+    "off-grid-schedule": (
+        "CDM",
+        "CDM, fixed grid",
+        "All else equal, the dynamic schedule beats the fixed grid over the ladder",
+    ),
+    "off-grid-schedule-plain": (
+        "CDM, no CDM term",
+        "Decoupled-DMD",
+        "Without the CDM term, the dynamic schedule beats the fixed grid over the ladder",
+    ),
+    "off-grid-schedule-ends": (
+        "CDM, critic of ends",
+        "CDM, fixed grid, critic of ends",
+        "With a critic of rollout ends, the dynamic schedule beats the fixed grid over the ladder",
+    ),
+    "four-euler": ("CDM", "Teacher, Euler 4", "CDM at 4 steps beats the teacher's 4 Euler steps"),
+    "four-consistency": ("CDM", "Consistency", "CDM at 4 steps beats consistency distillation"),
+    "velocity-renoise": (
+        "CDM",
+        "CDM, re-noise",
+        "Extrapolating along the velocity beats Gaussian re-noise over the ladder",
+    ),
+    "cdm-term": ("CDM", "CDM, no CDM term", "The CDM term improves on CA + DM alone over the ladder"),
+    "on-grid-dmd2": ("CDM", "DMD2", "On the trained 4-step grid CDM beats DMD2"),
+    "on-grid-decoupled": ("CDM", "Decoupled-DMD", "On the trained 4-step grid CDM beats Decoupled-DMD"),
+    "guidance-above": (
+        "CDM",
+        "CDM, CA below",
+        "Reading CA above the anchor beats the release's reading below it at 4 steps",
+    ),
+    "critic-told": (
+        "CDM",
+        "CDM, critic of anchors",
+        "Telling the critic its sample's anchor beats a critic of all anchors at 4 steps",
+    ),
+    "critic-ends": (
+        "CDM",
+        "CDM, critic of ends",
+        "Telling the critic its sample's anchor beats a critic of rollout ends at 4 steps",
+    ),
+}
+"""By id: the arm that a claim is about, the arm that it beats, and its words."""
+
+AT_FOUR_STEPS = ("four-", "on-grid-", "guidance-", "critic-")
+"""Beginnings of the ids of claims about 4 steps; the others are about the whole ladder."""
 
 
 def prove(context: ProofContext) -> Evidence:
@@ -130,136 +185,32 @@ def ladder_distance(result: dict[str, Any]) -> float:
 
 
 def claims(table: dict[str, list[dict[str, Any]]]) -> list[Claim]:
-    """The claims whose arms are in `table`, {arm: one result a seed}."""
+    """The claims whose arms are in `table`, {arm: one result for each seed}."""
     from noria.core.proofs.proof import Claim
-
-    def at(grid: str) -> dict[str, list[float]]:
-        return {arm: [r["metrics"][grid]["frechet"] for r in results] for arm, results in table.items()}
 
     ladder = {
         arm: [ladder_distance(r) for r in results] for arm, results in table.items() if arm != "Teacher"
     }
-    four = at("4")
+    four = {arm: [r["metrics"]["4"]["frechet"] for r in results] for arm, results in table.items()}
     four["Teacher, Euler 4"] = four.pop("Teacher")
-    over, on = (
-        "Fréchet distance, geometric mean over 1-8 steps and a foreign shift",
-        "Fréchet distance at 4 steps",
-    )
-    wanted = [
-        (
-            "off-grid-dmd2",
-            "Over the ladder CDM stays closer to the data than DMD2",
-            over,
-            ladder,
-            "CDM",
-            "DMD2",
-        ),
-        (
-            "off-grid-published",
-            "Over the ladder CDM stays closer to the data than DMD2 with its published critic",
-            over,
-            ladder,
-            "CDM",
-            "DMD2, critic of ends",
-        ),
-        (
-            "off-grid-schedule",
-            "All else equal, the dynamic schedule beats the fixed grid over the ladder",
-            over,
-            ladder,
-            "CDM",
-            "CDM, fixed grid",
-        ),
-        (
-            "off-grid-schedule-plain",
-            "Without the CDM term, the dynamic schedule beats the fixed grid over the ladder",
-            over,
-            ladder,
-            "CDM, no CDM term",
-            "Decoupled-DMD",
-        ),
-        (
-            "off-grid-schedule-ends",
-            "With a critic of rollout ends, the dynamic schedule beats the fixed grid over the ladder",
-            over,
-            ladder,
-            "CDM, critic of ends",
-            "CDM, fixed grid, critic of ends",
-        ),
-        (
-            "four-euler",
-            "CDM at 4 steps beats the teacher's 4 Euler steps",
-            on,
-            four,
-            "CDM",
-            "Teacher, Euler 4",
-        ),
-        ("four-consistency", "CDM at 4 steps beats consistency distillation", on, four, "CDM", "Consistency"),
-        (
-            "velocity-renoise",
-            "Extrapolating along the velocity beats Gaussian re-noise over the ladder",
-            over,
-            ladder,
-            "CDM",
-            "CDM, re-noise",
-        ),
-        (
-            "cdm-term",
-            "The CDM term improves on CA + DM alone over the ladder",
-            over,
-            ladder,
-            "CDM",
-            "CDM, no CDM term",
-        ),
-        ("on-grid-dmd2", "On the trained 4-step grid CDM beats DMD2", on, four, "CDM", "DMD2"),
-        (
-            "on-grid-decoupled",
-            "On the trained 4-step grid CDM beats Decoupled-DMD",
-            on,
-            four,
-            "CDM",
-            "Decoupled-DMD",
-        ),
-        (
-            "guidance-above",
-            "Reading CA above the anchor beats the release's reading below it at 4 steps",
-            on,
-            four,
-            "CDM",
-            "CDM, CA below",
-        ),
-        (
-            "critic-told",
-            "Telling the critic its sample's anchor beats a critic of all anchors at 4 steps",
-            on,
-            four,
-            "CDM",
-            "CDM, critic of anchors",
-        ),
-        (
-            "critic-ends",
-            "Telling the critic its sample's anchor beats a critic of rollout ends at 4 steps",
-            on,
-            four,
-            "CDM",
-            "CDM, critic of ends",
-        ),
-    ]
-    return [
-        Claim(
-            id=id_,
-            statement=statement,
-            metric=metric,
-            better="lower",
-            comparison="log_ratio",
-            subject=subject,
-            baseline=baseline,
-            arms=dict(arms.items()),
-            source=SOURCE,
-        )
-        for id_, statement, metric, arms, subject, baseline in wanted
-        if subject in arms and baseline in arms
-    ]
+    chosen = []
+    for name, (subject, baseline, statement) in CLAIMS.items():
+        at_four = name.startswith(AT_FOUR_STEPS)
+        arms = four if at_four else ladder
+        if subject in arms and baseline in arms:
+            claim = Claim(
+                id=name,
+                statement=statement,
+                metric="Fréchet distance at 4 steps" if at_four else LADDER_METRIC,
+                better="lower",
+                comparison="log_ratio",
+                subject=subject,
+                baseline=baseline,
+                arms=dict(arms),
+                source=SOURCE,
+            )
+            chosen.append(claim)
+    return chosen
 
 
 # -- what is shown --------------------------------------------------------------------------------------------------
@@ -350,7 +301,7 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
 
 
 def notes(name: str, scale: Scale, seeds: list[int]) -> list[str]:
-    """What a reader must know to judge the figures."""
+    """Notes that a reader needs to judge the figures."""
     return [
         f"Data: {scale.data}. Guidance {scale.guidance} in every arm: CA scale {scale.guidance - 1:g}, "
         f"DMD2's real read and the teacher at CFG {scale.guidance:g}. {scale.student_steps} student steps, "

@@ -12,22 +12,21 @@ from typing import Any
 
 import yaml
 
-__all__ = ["LORA_FILE", "Exported", "model_card"]
+__all__ = ["LORA_FILE", "ExportResult", "model_card"]
 
 LORA_FILE = "student_lora.safetensors"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What an export wrote.
+class ExportResult:
+    """The files of an export, and its noise levels.
 
     Attributes:
-        folder: the diffusers folder.
-        lora: the LoRA file in it, if there is one.
-        sigmas_pre_shift: the grid a pipeline is given.
-        sigmas: the grid the network then sees, at the training size.
-        captured: for a LoRA made from a full student, the share of the squared weight change that it holds; 1 for a
-            LoRA student.
+        folder: diffusers folder.
+        lora: LoRA file in it, if there is one.
+        sigmas_pre_shift: σ grid that a pipeline takes.
+        sigmas: σ grid that the network then sees, at the training size.
+        captured: share of the squared weight change that a LoRA of a full student holds; 1 for a LoRA student.
     """
 
     folder: Path
@@ -37,7 +36,7 @@ class Exported:
     captured: float | None
 
 
-def model_card(adapter: Any, exported: Exported, base: Path, settings: Mapping[str, Any] | None) -> str:
+def model_card(adapter: Any, exported: ExportResult, base: Path, settings: Mapping[str, Any] | None) -> str:
     """README.md of the export."""
     hub = re.fullmatch(r"[\w.-]+/[\w.-]+", adapter.source) is not None
     source = adapter.source if hub else base.name  # never where the user keeps it
@@ -101,7 +100,7 @@ def model_card(adapter: Any, exported: Exported, base: Path, settings: Mapping[s
     return "\n".join(parts)
 
 
-def _lora_text(adapter: Any, exported: Exported) -> str:
+def _lora_text(adapter: Any, exported: ExportResult) -> str:
     load = (
         f'pipe.load_lora_weights("this-folder", weight_name="{LORA_FILE}")'
         if hasattr(adapter.pipeline, "load_lora_weights")

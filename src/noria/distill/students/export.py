@@ -23,7 +23,7 @@ from noria.core.errors import ConfigError, ModelError, require
 from noria.core.files import appearing, check_output, inside
 from noria.distill.adapters import FlowAdapter
 from noria.distill.config import ExportConfig
-from noria.distill.students.card import LORA_FILE, Exported, model_card
+from noria.distill.students.card import LORA_FILE, ExportResult, model_card
 from noria.distill.students.few_step import RECORD, pipeline_source
 from noria.distill.students.weights import (
     bare_name,
@@ -63,7 +63,7 @@ def export_student(
     base: Path | str | None = None,
     lora_scaling: float = 1.0,
     settings: Mapping[str, Any] | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write a student as a diffusers folder.
 
     A LoRA file of a fully trained student is a truncated SVD of the change of each linear layer.
@@ -73,7 +73,7 @@ def export_student(
         student: the network, or its tensors by name: all parameters, or LoRA matrices (`….lora_A.weight`,
             `….lora_B.weight`).
         folder: folder to make; it must not be there yet.
-        config: what is written; a σ grid that it does not name is 1, 0.75, 0.5, 0.25.
+        config: settings of the export; a σ grid that it does not name is 1, 0.75, 0.5, 0.25.
         base: model whose other components are copied, a folder or a hub id in the local cache; the adapter's own
             when None.
         lora_scaling: α / rank of LoRA matrices given by name. It is multiplied into the file's matrices, so that
@@ -133,7 +133,7 @@ def export_student(
     if config.lora and not matrices:
         matrices, captured = low_rank_change(original, weights, adapter.network, config.lora_rank)
 
-    exported = Exported(
+    exported = ExportResult(
         folder=folder,
         lora=folder / LORA_FILE if matrices else None,
         sigmas_pre_shift=tuple(float(s) for s in sigmas_pre_shift),
@@ -199,7 +199,7 @@ def _write_transformer(weights: dict[str, Tensor], source: Path, target: Path) -
     )
 
 
-def _write_scheduler(adapter: Any, exported: Exported, target: Path) -> None:
+def _write_scheduler(adapter: Any, exported: ExportResult, target: Path) -> None:
     scheduler = adapter.scheduler
     scheduler = type(scheduler).from_config(scheduler.config)
     scheduler.register_to_config(

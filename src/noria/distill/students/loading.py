@@ -1,10 +1,12 @@
-"""Opening what a user names: a model to distil, a run that holds a student, or an exported student."""
+"""Loading what a user names: a model to distil, a run that holds a student, or an exported student."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError, require
-from noria.core.models.flow import euler
 from noria.core.runs.checkpoints import fingerprint, list_checkpoints
 from noria.core.runs.run import read_config, whole_checkpoint
-from noria.distill.adapters import FlowAdapter, SmallAdapter
+from noria.distill.adapters import Condition, FlowAdapter, Sampler, SmallAdapter
 from noria.distill.config import DistillConfig, LoadConfig, ModelFormat
 from noria.distill.data.prompts import Prompts
 from noria.distill.students.few_step import RECORD
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 IDENTITY = ("model_fingerprint", "prompts_fingerprint")
-"""What a run's stored settings hold beside the fields of `DistillConfig`."""
+"""Fields of a run's stored settings beside those of `DistillConfig`."""
 
 
 def default_device() -> str:
@@ -97,20 +98,17 @@ def check_prompts(adapter: FlowAdapter, prompts: Prompts) -> None:
             raise DataError(error.what, where=prompts.source, mend=error.mend) from error
 
 
-# -- students ---------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Student:
+class Student(Sampler):
     """A student opened from disk, with its teacher where that is at hand.
 
     Attributes:
-        name: of the run or folder.
-        adapter: how to call it.
-        sigmas: the pre-shift grid that it is run with by default.
-        step: the run's iteration that the weights are of; None for an export.
-        config: the run's settings; None for an export.
-        networks: the network that plays a role.
+        name: name of the run or folder.
+        adapter: how to call its model.
+        sigmas: pre-shift grid that it is sampled at by default.
+        step: iteration of the run that the weights are of; None for an export.
+        config: settings of the run; None for an export.
+        networks: network of each role.
         has_teacher: whether "teacher" is one of them.
     """
 
@@ -122,29 +120,10 @@ class Student:
     networks: Callable[[Role], nn.Module]
     has_teacher: bool
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str],
-        noise: Tensor,
-        sigmas: Tensor,
-        *,
-        role: Role = "student",
-        guidance: float = 1.0,
-    ) -> Tensor:
-        """Latents by Euler steps on true σ `sigmas` [steps + 1]."""
-        adapter, network = self.adapter, self.networks(role)
-        condition = adapter.encode(prompts)
-        null = adapter.null(len(prompts)) if guidance != 1 else None
-
-        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            v = adapter.velocity(network, x, sigma, condition)
-            if null is None:
-                return v
-            free = adapter.velocity(network, x, sigma, null)
-            return free + guidance * (v - free)
-
-        return euler(velocity, noise.to(next(network.parameters()).device), sigmas)
+    @contextlib.contextmanager
+    def playing(self, role: Role) -> Iterator[Callable[[Tensor, Tensor, Condition], Tensor]]:
+        """The velocity of the role's network."""
+        yield functools.partial(self.adapter.velocity, self.networks(role))
 
 
 def open_student(
@@ -157,9 +136,9 @@ def open_student(
     """Open a run folder (EMA weights of its last checkpoint) or an exported student.
 
     Args:
-        source: the folder.
-        teacher: the model that an exported student is compared with; a run knows its own.
-        device: where.
+        source: folder of the run or the export.
+        teacher: model that an exported student is compared with; a run knows its own.
+        device: device of the weights.
         allow_download: whether hub ids may be fetched.
 
     Raises:

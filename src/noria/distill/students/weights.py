@@ -27,7 +27,7 @@ def merged_weights(
         original: the base transformer's weights.
         student: the network, or all its weights by name, or LoRA matrices by name.
         matrices: LoRA matrices as :func:`lora_matrices` gives them; empty for a full student.
-        dtype: of the floating weights; each one's own in the base when None.
+        dtype: number format of the floating weights; each one's own in the base when None.
 
     Raises:
         CheckpointError: names or shapes are not the base's, or a value is not finite.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,7 @@ from noria.distill.adapters import FlowAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.types import Role
 
-__all__ = ["FullRoles", "LoraRoles", "Roles", "make_roles"]
-
-
-class Roles(Protocol):
-    """Who is who, and which parameters each trainable role owns."""
-
-    def network(self, role: Role) -> nn.Module:
-        """The network to call as `role`. With LoRA this switches adapters: call it right before each use."""
-        ...
-
-    def parameters(self, role: Role) -> dict[str, nn.Parameter]:
-        """Trainable parameters of "student" or "critic", by name."""
-        ...
+__all__ = ["FullRoles", "LoraRoles", "make_roles"]
 
 
 class FullRoles:
@@ -50,7 +38,7 @@ class FullRoles:
         return self.networks[role]
 
     def parameters(self, role: Role) -> dict[str, nn.Parameter]:
-        """All parameters of the copy."""
+        """Parameters of the copy, by name."""
         return dict(self.networks[role].named_parameters())
 
 
@@ -91,7 +79,7 @@ class LoraRoles:
         self.network("teacher")
 
     def network(self, role: Role) -> nn.Module:
-        """The base with `role`'s adapter switched on (none for the teacher)."""
+        """The base with `role`'s adapter switched on (none for the teacher): call it right before each use."""
         if role != self._active:
             for layer in self._layers:
                 layer.enable_adapters(role != "teacher")
@@ -126,9 +114,9 @@ def load_parameters(parameters: dict[str, nn.Parameter], tensors: dict[str, Tens
     """
     for name, p in parameters.items():
         if name not in tensors or tensors[name].shape != p.shape:
-            found = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"
+            stored = f"shape {tuple(tensors[name].shape)}" if name in tensors else "nothing"
             raise CheckpointError(
-                f"{name} has shape {tuple(p.shape)} in this model but the checkpoint holds {found}",
+                f"{name} has shape {tuple(p.shape)} in this model but the checkpoint holds {stored}",
                 where=where,
                 mend="the checkpoint is of another model or training mode; use another output folder",
             )

@@ -23,7 +23,7 @@ from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau
 from noria.distill.training import monitors
 from noria.distill.types import Role, TauSampler
 
-__all__ = ["StudentTerms", "Terms", "Velocity"]
+__all__ = ["StudentLosses", "StudentTerms", "Velocity"]
 
 CA, DM, CDM, OFF = 2, 3, 4, 5
 """Noise streams of the terms in :class:`~noria.distill.matching.draws.Draws`; 0 is the rollout's, 1 the critic's."""
@@ -33,7 +33,7 @@ CPU_ROWS = 192
 
 
 class Velocity(Protocol):
-    """How a role's network is called."""
+    """The call of a role's network."""
 
     def __call__(
         self, role: Role, x: Tensor, sigma: Tensor, condition: Condition, *, source: Tensor | None = None
@@ -44,7 +44,7 @@ class Velocity(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Where a student is asked: x [batch, *latent] and true σ [batch]."""
+    """A point at which the student estimates: x [batch, *latent] and true σ [batch]."""
 
     x: Tensor
     sigma: Tensor
@@ -52,14 +52,14 @@ class Point:
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """One look of a frozen network at a noised estimate.
+    """One read of a frozen network at a noised estimate.
 
     Attributes:
-        name: what the clean read is called.
-        role: who looks.
-        z, tau: where.
-        conditional: with the prompt, or without.
-        source: σ at which the clean image under `z` was estimated, which a told critic is told.
+        name: name of the clean read.
+        role: network that reads.
+        z, tau: point and noise level of the read.
+        conditional: whether the prompt is given.
+        source: σ at which the clean image under `z` was estimated, for a critic that takes it.
     """
 
     name: str
@@ -83,21 +83,21 @@ class StudentTerms:
         return torch.stack(list(self.losses.values())).sum()
 
 
-class Terms:
+class StudentLosses:
     """The student's losses of one model family under one config.
 
     Args:
-        adapter: the family.
-        config: its `objective` and `execution` decide.
-        velocity: how to call a role's network.
+        adapter: adapter of the family.
+        config: settings of the run; `objective` and `execution` decide.
+        velocity: function that calls a role's network.
     """
 
     def __init__(self, adapter: FlowAdapter, config: DistillConfig, velocity: Velocity) -> None:
         self.adapter, self.objective, self.velocity = adapter, config.objective, velocity
         self.fast = config.execution == "fast"
 
-    def _together(self, x: Tensor) -> int:
-        """How many batches like `x` one call takes: all on an accelerator, but on a CPU only what its caches hold."""
+    def _batches_a_call(self, x: Tensor) -> int:
+        """Number of batches like `x` that one call takes: all on an accelerator, on a CPU what its caches hold."""
         if not self.fast:
             return 1
         return max(1, CPU_ROWS // len(x)) if x.device.type == "cpu" else 64
@@ -112,7 +112,7 @@ class Terms:
         places = {name: place for name, place in places.items() if place[0]}
 
         estimates = self._estimates({name: point for name, (_, point) in places.items()}, condition)
-        clean = self._look(self._reads(estimates, draws, rollout, beside), condition)
+        clean = self._read(self._reads(estimates, draws, rollout, beside), condition)
         directions = {name: self._direction(name, clean) for name in places}
         losses = {
             name: weight
@@ -123,7 +123,7 @@ class Terms:
         return StudentTerms(losses, health)
 
     def _off_point(self, draws: Draws, rollout: Rollout) -> Point:
-        """Where CDM's estimate is made."""
+        """The point of CDM's estimate."""
         o = self.objective
         sigma = draws.uniform[4].clamp(TAU_LOW, TAU_HIGH)
         if o.off_point == "trajectory":
@@ -138,11 +138,11 @@ class Terms:
         if not self.fast:
             return {name: self._student([point], condition)[0] for name, point in points.items()}
         distinct = list({id(point): point for point in points.values()}.values())
-        size = self._together(distinct[0].x)
+        size = self._batches_a_call(distinct[0].x)
         calls = [distinct[n : n + size] for n in range(0, len(distinct), size)]
         clean = [estimate for call in calls for estimate in self._student(call, condition)]
-        found = dict(zip(map(id, distinct), clean, strict=True))
-        return {name: found[id(point)] for name, point in points.items()}
+        estimates = dict(zip(map(id, distinct), clean, strict=True))
+        return {name: estimates[id(point)] for name, point in points.items()}
 
     def _student(self, points: list[Point], condition: Condition) -> list[Tensor]:
         x, sigma = torch.cat([p.x for p in points]), torch.cat([p.sigma for p in points])
@@ -152,7 +152,7 @@ class Terms:
     def _reads(
         self, estimates: dict[str, Tensor], draws: Draws, rollout: Rollout, beside: Point
     ) -> list[Read]:
-        """Where teacher and critic look, for every term."""
+        """Points at which teacher and critic read, for every term."""
         o = self.objective
         reads: list[Read] = []
         if "ca" in estimates:
@@ -190,21 +190,21 @@ class Terms:
         return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std)
 
     @torch.no_grad()
-    def _look(self, reads: list[Read], condition: Condition) -> dict[str, Tensor]:
+    def _read(self, reads: list[Read], condition: Condition) -> dict[str, Tensor]:
         """Clean reads by name; in `fast` execution those of one role go through it together."""
         clean: dict[str, Tensor] = {}
         null = condition if all(r.conditional for r in reads) else self.adapter.null(len(reads[0].tau))
         roles: tuple[Role, ...] = ("teacher", "critic")
         for role in roles:
             mine = [r for r in reads if r.role == role]
-            size = self._together(reads[0].z)
+            size = self._batches_a_call(reads[0].z)
             for group in (mine[n : n + size] for n in range(0, len(mine), size)):
                 z, tau = torch.cat([r.z for r in group]).detach(), torch.cat([r.tau for r in group])
                 conditions = concat([condition if r.conditional else null for r in group])
                 source = torch.cat([r.tau if r.source is None else r.source for r in group])
                 v = self.velocity(role, z, tau, conditions, source=source)
-                found = clean_estimate(z, v, tau).chunk(len(group))
-                clean |= {r.name: c for r, c in zip(group, found, strict=True)}
+                estimates = clean_estimate(z, v, tau).chunk(len(group))
+                clean |= {r.name: c for r, c in zip(group, estimates, strict=True)}
         return clean
 
     def _direction(self, name: str, clean: dict[str, Tensor]) -> Tensor:
@@ -244,7 +244,7 @@ class Terms:
         estimates: dict[str, Tensor],
         sigma: Tensor,
     ) -> dict[str, float]:
-        """What the monitors say of this iteration, by the first term there is of DM, CA and CDM."""
+        """Figures of the monitors, by the first term there is of DM, CA and CDM."""
         health: dict[str, float] = {}
         if "ca" in directions and "dm" in directions:
             value = monitors.cosine(directions["ca"], directions["dm"])

@@ -7,35 +7,33 @@ only. The `fast` and the `reference` execution compute the same numbers; the fir
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import CheckpointError, ConfigError
-from noria.core.models.flow import Ema, euler, interpolate
-from noria.core.runs.checkpoints import optimizer_tensors
+from noria.core.errors import ConfigError
+from noria.core.models.flow import Ema, interpolate
 from noria.core.training.parallel import Parallel
-from noria.distill.adapters import Condition, FlowAdapter, SmallAdapter, no_source_sigma
+from noria.distill.adapters import Condition, FlowAdapter, Sampler, SmallAdapter, no_source_sigma
 from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.matching import objectives
 from noria.distill.matching.draws import Draws, draw
 from noria.distill.matching.rollout import Rollout, simulate
 from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW
 from noria.distill.training import monitors
-from noria.distill.training.roles import FullRoles, LoraRoles, like, load_parameters, make_roles, whole
-from noria.distill.training.student_losses import StudentTerms, Terms
+from noria.distill.training.checkpoint import Work, restore, snapshot
+from noria.distill.training.roles import FullRoles, LoraRoles, make_roles, whole
+from noria.distill.training.student_losses import StudentLosses, StudentTerms
 from noria.distill.types import Role
 
 if TYPE_CHECKING:
     from noria.core.runs.run import Run
 
 __all__ = ["Distiller", "PromptSource", "StudentTerms", "Work"]
-
-TRAINED: tuple[Role, ...] = ("student", "critic")
 
 ImageSource = Callable[[int, Sequence[str]], Tensor]
 """Real latents [batch, *latent] for (iteration, prompts); only consistency distillation can use them."""
@@ -49,25 +47,15 @@ class PromptSource(Protocol):
         ...
 
 
-@dataclass
-class Work:
-    """Network evaluations, counted a sample, since the start."""
-
-    rollout: int = 0
-    student: int = 0
-    critic: int = 0
-    teacher: int = 0
-
-
-class Distiller:
+class Distiller(Sampler):
     """Trains a few-step student of `adapter.network`.
 
     Args:
-        adapter: how to call the model family; its network is the frozen teacher.
-        config: the run.
-        prompts: where conditioning comes from.
+        adapter: adapter of the model family; its network is the frozen teacher.
+        config: settings of the run.
+        prompts: source of the conditioning.
         images: real latents, for consistency distillation only; without them it re-noises the student's own rollouts.
-        parallel: the distributed setting; one process by default.
+        parallel: place of this process among its peers; one process by default.
     """
 
     def __init__(
@@ -93,7 +81,7 @@ class Distiller:
             "student": _adamw(self.roles.parameters("student"), config.student),
             "critic": _adamw(self.roles.parameters("critic"), config.critic),
         }
-        self.terms = Terms(adapter, config, self._velocity)
+        self.terms = StudentLosses(adapter, config, self._velocity)
         self.ema = Ema(self.roles.parameters("student").values(), config.ema_decay)
         self.iteration = 0
         self.student_steps = 0
@@ -108,10 +96,10 @@ class Distiller:
         on_iteration: Callable[[int, dict[str, float]], None] | None = None,
         on_ladder: Callable[[Distiller], dict[str, float]] | None = None,
     ) -> None:
-        """Train to `config.iterations`, going on from the run's last checkpoint if it has one.
+        """Train to `config.iterations`, from the run's last checkpoint if it has one.
 
         Args:
-            run: where metrics and checkpoints go; None keeps everything in memory.
+            run: run of the metrics and checkpoints; None keeps everything in memory.
             on_iteration: called after each iteration with its figures.
             on_ladder: called every `ladder_every` iterations; its figures are logged.
 
@@ -120,7 +108,7 @@ class Distiller:
         """
         config = self.config
         if run is not None:
-            self.resume(run)
+            restore(self, run)
         last_good: str | None = None
         while self.iteration < config.iterations:
             values = self.step()
@@ -129,14 +117,11 @@ class Distiller:
             if config.ladder_every and on_ladder and step % config.ladder_every == 0:
                 values |= on_ladder(self)
             if run is not None:
-                if (
-                    step % config.log_every == 0
-                    or step == config.iterations
-                    or "ladder" in str(values.keys())
-                ):
+                last = step == config.iterations
+                if last or step % config.log_every == 0 or "ladder" in str(values.keys()):
                     run.log(step, **values)
-                if step % config.checkpoint_every == 0 or step == config.iterations:
-                    tensors, state = self.snapshot()
+                if last or step % config.checkpoint_every == 0:
+                    tensors, state = snapshot(self)
                     if self.parallel.main:
                         last_good = str(run.save(step, tensors, state).name)
                     self.parallel.barrier()
@@ -164,7 +149,7 @@ class Distiller:
         values: dict[str, float] = {}
         rollout = self.rollout(draws, condition) if self._simulates else None
         if rollout is not None:
-            values["rollout_forwards"] = float(rollout.forwards)  # of this process
+            values["rollout_forwards"] = float(rollout.forwards)  # those of this process
         if rollout is not None and config.objective.needs_critic:
             loss = self.critic_loss(draws, condition, rollout)
             values["loss_critic"] = float(self.parallel.mean(loss.detach()))
@@ -323,9 +308,9 @@ class Distiller:
     ) -> Tensor:
         setattr(self.work, count or role, getattr(self.work, count or role) + x.shape[0])
         network = self.roles.network(role)
-        told = source if role == "critic" and self.config.critic.source == "anchor_conditioned" else None
+        source = source if role == "critic" and self.config.critic.source == "anchor_conditioned" else None
         with self._autocast():
-            return self.adapter.velocity(network, x, sigma, condition, told)
+            return self.adapter.velocity(network, x, sigma, condition, source)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "bf16":
@@ -344,90 +329,11 @@ class Distiller:
         finally:
             self.ema.swap()
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str],
-        noise: Tensor,
-        sigmas: Tensor,
-        *,
-        role: Role = "student",
-        guidance: float = 1.0,
-    ) -> Tensor:
-        """Latents by Euler steps on true σ `sigmas` [steps + 1]; the student (EMA) by default, or the teacher."""
-        condition = self.adapter.encode(prompts)
-        null = self.adapter.null(len(prompts)) if guidance != 1 else None
-
-        def velocity(x: Tensor, sigma: Tensor) -> Tensor:
-            v = self._velocity(role, x, sigma, condition)
-            if null is None:
-                return v
-            free = self._velocity(role, x, sigma, null)
-            return free + guidance * (v - free)
-
+    @contextlib.contextmanager
+    def playing(self, role: Role) -> Iterator[Callable[[Tensor, Tensor, Condition], Tensor]]:
+        """The velocity of a role; the student plays with its EMA weights."""
         with self.averaged() if role == "student" else contextlib.nullcontext():
-            return euler(velocity, noise.to(self.device), sigmas)
-
-    # -- checkpoints ------------------------------------------------------------------------------------------------
-
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, EMA, both optimizers and counters: what a resumed run needs (a collective call when sharded)."""
-        tensors: dict[str, Tensor] = {}
-        for role in TRAINED:
-            parameters = self._named(role)
-            tensors |= parameters | optimizer_tensors(self.optimizers[role], parameters)
-        tensors |= self._averages()
-        return {name: whole(tensor) for name, tensor in tensors.items()}, {
-            "iteration": self.iteration,
-            "student_steps": self.student_steps,
-            "ema_updates": self.ema.updates,
-            "work": vars(self.work),
-        }
-
-    def resume(self, run: Run) -> bool:
-        """Restore the run's newest checkpoint, and say whether there was one.
-
-        Every draw is a function of seed and iteration, so no random state is restored.
-
-        Raises:
-            CheckpointError: it is of another model.
-        """
-        checkpoint = run.latest()
-        if checkpoint is None:
-            return False
-        tensors, where = checkpoint.tensors, f"checkpoint {checkpoint.step}"
-        for role in TRAINED:
-            parameters = self._named(role)
-            if extra := sorted(n for n in tensors if n.startswith(f"{role}.") and n not in parameters):
-                raise CheckpointError(
-                    f"{extra[0].removeprefix(f'{role}.')} is not a parameter of this model",
-                    where=where,
-                    mend="the checkpoint is of another model or training mode; use another output folder",
-                )
-            load_parameters(parameters, tensors, where=where)
-            for name, p in parameters.items():
-                prefix = f"optimizer.{name}."
-                slots = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                if slots:  # the step stays on the CPU, as the optimizer wants it
-                    self.optimizers[role].state[p] = {
-                        slot: value.clone() if slot == "step" else like(p, value).clone()
-                        for slot, value in slots.items()
-                    }
-        for name, mean in self._averages().items():
-            mean.copy_(like(mean, tensors[name]))
-        self.iteration = int(checkpoint.state["iteration"])
-        self.student_steps = int(checkpoint.state["student_steps"])
-        self.ema.updates = int(checkpoint.state["ema_updates"])
-        self.work = Work(**checkpoint.state["work"])
-        return True
-
-    def _named(self, role: Role) -> dict[str, nn.Parameter]:
-        """Parameters of a role under the names that they have in a checkpoint."""
-        return {f"{role}.{name}": p for name, p in self.roles.parameters(role).items()}
-
-    def _averages(self) -> dict[str, Tensor]:
-        names = self.roles.parameters("student")
-        return {f"ema.{name}": mean for name, mean in zip(names, self.ema.average, strict=True)}
+            yield functools.partial(self._velocity, role)
 
 
 def _adamw(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:

@@ -17,7 +17,7 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
 if TYPE_CHECKING:
-    from noria.distill.students.card import Exported
+    from noria.distill.students.card import ExportResult
 
 __all__ = ["ExportJobConfig", "command", "run"]
 
@@ -41,7 +41,7 @@ def command(config: ExportJobConfig) -> None:
     click.echo(f"next     noria distill sample {result.folder} --prompt TEXT")
 
 
-def run(config: ExportJobConfig) -> Exported:
+def run(config: ExportJobConfig) -> ExportResult:
     """Write a run's student as a diffusers folder.
 
     Raises:

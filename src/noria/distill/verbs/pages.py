@@ -33,11 +33,11 @@ _PUSHES = {f"push_bin{n}": f"{low:g} to {high:g}" for n, (low, high) in enumerat
 def _run_page(run: RunRecord) -> RunPage:
     """The page of a run: its ladder, pictures, losses and health, from the files in its folder alone."""
     evaluation = run.file("ladder.json")
-    done = max(int(evaluation.get("step") or 0), run.steps)
+    iterations = max(int(evaluation.get("step") or 0), run.steps)
     config = run.config
     intro = (
         f"{config.get('model')} distilled with the preset {config.get('preset')}, {config.get('train')} training, "
-        f"{done:,} iterations of {config.get('batch_size')} samples; the student moved on every "
+        f"{iterations:,} iterations of {config.get('batch_size')} samples; the student moved on every "
         f"{_ordinal(int(config.get('update_ratio') or 1))}."
     )
     sections: list[tuple[str, Sequence[Figure | str]]] = []
@@ -127,9 +127,9 @@ def _over_time(rows: Rows) -> list[Figure | str]:
 
 def _pictures(folder: Path) -> list[Figure | str]:
     """Sample grids of at most four moments, the last among them."""
-    found = sorted((folder / "pictures").glob("step-*.png"))
-    last = len(found) - 1
-    chosen = [found[n] for n in sorted({round(last * k / 3) for k in range(4)})] if found else []
+    paths = sorted((folder / "pictures").glob("step-*.png"))
+    last = len(paths) - 1
+    chosen = [paths[n] for n in sorted({round(last * k / 3) for k in range(4)})] if paths else []
     return [
         Figure.picture(f"After {int(path.stem.removeprefix('step-')):,} iterations", path.read_bytes())
         for path in chosen

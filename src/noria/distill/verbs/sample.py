@@ -46,7 +46,9 @@ class SampleConfig(StudentOptions, SeedOption, OutputOption, QuietOption):
         1, ge=1, description="Number of images of each prompt."
     )
     batch_size: int = Field(4, ge=1, description="Number of images drawn at a time.")
-    teacher: bool = Field(False, description="Draw with the teacher, in 50 steps unless told otherwise.")
+    teacher: bool = Field(
+        False, description="Draw with the teacher, in 50 steps unless --steps says otherwise."
+    )
     guidance: float = Field(1.0, description="Classifier-free guidance of the teacher.")
 
 

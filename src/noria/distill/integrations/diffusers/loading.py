@@ -1,4 +1,4 @@
-"""Opening a pipeline by what its `model_index.json` says it is."""
+"""Loading a pipeline by what its `model_index.json` says it is."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def open_pipeline(
     Args:
         model: a diffusers folder, or the id of a hub repository (from the local cache only, unless told otherwise).
         height: image height in pixels; the pipeline's default when None.
-        width: image width in pixels; likewise.
-        dtype: of all weights.
-        device: of all weights.
-        revision: of the hub repository.
-        local_files_only: never reach for the network.
+        width: image width in pixels; the pipeline's default when None.
+        dtype: number format of all weights.
+        device: device of all weights.
+        revision: revision of the hub repository.
+        local_files_only: whether the network is never used.
         settings: `lora_feed_forward`, `cache_bytes`, and the family's own (`guidance`, `max_text`).
 
     Raises:
