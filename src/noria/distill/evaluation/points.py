@@ -54,9 +54,6 @@ class Undefined(float):
         return f"Undefined({self.reason!r})"
 
 
-# --- what comes in ------------------------------------------------------------------------------------------
-
-
 def finite(values: Array, name: str) -> Floats:
     """`values` as a non-empty finite float64 array."""
     if isinstance(values, torch.Tensor):

@@ -172,9 +172,6 @@ def _job(arm: str, seed: int, scale: dict[str, Any], folder: str, data_folder: s
     return run_arm(arm, seed, scale, folder, data_folder)
 
 
-# -- what is claimed ------------------------------------------------------------------------------------------------
-
-
 def ladder_distance(result: dict[str, Any]) -> float:
     """Geometric mean of the Fréchet distance over the ladder and the foreign shift.
 
@@ -213,15 +210,15 @@ def claims(table: dict[str, list[dict[str, Any]]]) -> list[Claim]:
     return chosen
 
 
-# -- what is shown --------------------------------------------------------------------------------------------------
-
-
 def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
-    """Ladder chart, 4-step table, training health and sample grids."""
-    import altair as alt
-    import numpy as np
+    """Ladder chart, 4-step table, sample grids and training health."""
+    return [_ladder_chart(table), _four_steps(table), *_samples(table), _health(table)]
 
-    from noria.core.pages.charts import Figure, image_grid
+
+def _ladder_chart(table: dict[str, list[dict[str, Any]]]) -> Figure:
+    import altair as alt
+
+    from noria.core.pages.charts import Figure
 
     rows = [
         {"arm": arm, "steps": grid, "seed": seed, "distance": metrics["frechet"]}
@@ -230,9 +227,13 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
         for grid, metrics in result["metrics"].items()
         if grid != "50"
     ]
-    order = [*map(str, LADDER), FOREIGN]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("steps:N", sort=order, title="evaluation steps", axis=alt.Axis(labelAngle=0)),
+        x=alt.X(
+            "steps:N",
+            sort=[*map(str, LADDER), FOREIGN],
+            title="evaluation steps",
+            axis=alt.Axis(labelAngle=0),
+        ),
         color=alt.Color("arm:N", title=None, sort=list(table)),
     )
     distance = alt.Y("mean(distance):Q", scale=alt.Scale(type="log"), title="Fréchet distance (log)")
@@ -240,38 +241,47 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     spread = base.mark_rule(opacity=0.5).encode(
         y=alt.Y("min(distance):Q", scale=alt.Scale(type="log")), y2="max(distance):Q"
     )
-    ladder = Figure.chart(
+    return Figure.chart(
         "One student, every number of steps",
         (lines + spread).properties(width="container", height=360),
         "Mean over seeds; the rule spans them. Students are trained for 4 steps; the last point has a foreign σ shift.",
     )
 
+
+def _four_steps(table: dict[str, list[dict[str, Any]]]) -> Figure:
+    import numpy as np
+
+    from noria.core.pages.charts import Figure
+
     names = ("frechet", "precision", "recall", "accuracy", "sliced_wasserstein", "modes", "std_ratio")
     body = []
     for arm, results in table.items():
+        cost = [f"{np.mean([r['seconds'] for r in results]):.0f}", f"{results[0]['forwards']:,}"]
         for grid in ("4", "50") if arm == "Teacher" else ("4",):
             cells = [f"{np.mean([r['metrics'][grid][n] for r in results]):.3g}" for n in names]
-            cost = [f"{np.mean([r['seconds'] for r in results]):.0f}", f"{results[0]['forwards']:,}"]
             body.append([f"{arm}, {grid} steps", *cells, *cost])
     header = ["arm", *(n.replace("_", " ") for n in names), "seconds", "network evaluations"]
-    scores = Figure.table(
+    return Figure.table(
         "Four steps in detail", header, body, "Means over seeds, on the same evaluation noise."
     )
 
-    health = [
+
+def _health(table: dict[str, list[dict[str, Any]]]) -> Figure:
+    import altair as alt
+
+    from noria.core.pages.charts import Figure
+
+    labels = {"cos_ca_dm": "cos(CA, DM)", "critic_lag": "critic lag", "std_ratio": "spread ratio"}
+    points = [
         {"arm": arm, "iteration": point["iteration"], "figure": label, "value": point[name]}
         for arm, results in table.items()
         for point in results[0]["curve"]
-        for name, label in (
-            ("cos_ca_dm", "cos(CA, DM)"),
-            ("critic_lag", "critic lag"),
-            ("std_ratio", "spread ratio"),
-        )
+        for name, label in labels.items()
         if name in point
     ]
-    curves = Figure.chart(
+    return Figure.chart(
         "Training health",
-        alt.Chart(alt.Data(values=health))
+        alt.Chart(alt.Data(values=points))
         .mark_line()
         .encode(
             x="iteration:Q",
@@ -284,20 +294,24 @@ def figures(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
         "First seed. Critic lag: the critic's loss on fresh student samples over the frozen teacher's.",
     )
 
-    shown = [("1", "1 step"), ("2", "2 steps"), ("4", "4 steps"), ("8", "8 steps")]
+
+def _samples(table: dict[str, list[dict[str, Any]]]) -> list[Figure]:
+    import numpy as np
+
+    from noria.core.pages.charts import Figure, image_grid
+
     grids = []
-    for grid, title in shown:
-        arms = [arm for arm in table if grid in table[arm][0]["images"]]
-        images = [np.asarray(table[arm][0]["images"][grid], dtype=np.uint8) for arm in arms]
-        labels = list(arms)
-        if grid == "4" and "50" in table["Teacher"][0]["images"]:
-            images.insert(0, np.asarray(table["Teacher"][0]["images"]["50"], dtype=np.uint8))
-            labels.insert(0, "Teacher, 50 steps")
-        picture = image_grid(np.stack(images), labels, scale=4 if images[0].shape[-1] < 16 else 2)
+    for grid, title in (("1", "1 step"), ("2", "2 steps"), ("4", "4 steps"), ("8", "8 steps")):
+        rows = {arm: results[0]["images"].get(grid) for arm, results in table.items()}
+        if grid == "4":
+            rows = {"Teacher, 50 steps": table["Teacher"][0]["images"].get("50")} | rows
+        images = {arm: np.asarray(row, dtype=np.uint8) for arm, row in rows.items() if row is not None}
+        pixels = np.stack(list(images.values()))
+        picture = image_grid(pixels, list(images), scale=4 if pixels.shape[-1] < 16 else 2)
         grids.append(
             Figure.picture(f"Samples, {title}", picture, "Same noise and classes in every row; first seed.")
         )
-    return [ladder, scores, *grids, curves]
+    return grids
 
 
 def notes(name: str, scale: Scale, seeds: list[int]) -> list[str]:

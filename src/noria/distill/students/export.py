@@ -25,13 +25,7 @@ from noria.distill.adapters import FlowAdapter
 from noria.distill.config import ExportConfig
 from noria.distill.students.card import LORA_FILE, ExportResult, model_card
 from noria.distill.students.few_step import RECORD, pipeline_source
-from noria.distill.students.weights import (
-    bare_name,
-    bare_weights,
-    lora_matrices,
-    low_rank_change,
-    merged_weights,
-)
+from noria.distill.students.weights import student_weights
 
 __all__ = ["export_student"]
 
@@ -105,35 +99,25 @@ def export_student(
             where="σ grid",
             mend="start it at 1",
         )
-    if not lora_scaling > 0:
-        raise ConfigError(
-            f"LoRA scaling {lora_scaling} is not above 0", where="export", mend="use a number above 0"
-        )
     base = adapter.folder if base is None else find_model(base)
-    components = _components(read_index(base), base)
-    if read_index(base)["_class_name"] != adapter.pipeline_class:
+    index = read_index(base)
+    components = _components(index, base)
+    if index["_class_name"] != adapter.pipeline_class:
         raise ModelError(
-            f"the base is a {read_index(base)['_class_name']}, the student a {adapter.pipeline_class}",
+            f"the base is a {index['_class_name']}, the student a {adapter.pipeline_class}",
             where=str(base),
             mend="give the model that the student was distilled from",
         )
     folder = folder.expanduser().absolute()
     check_output(folder, base, overwrite=config.overwrite, marks=("pipeline.py", "model_index.json"))
-
-    original = bare_weights(adapter.network.state_dict())
-    matrices = lora_matrices(student, lora_scaling)
-    if not isinstance(
-        student, nn.Module
-    ):  # a checkpoint holds what was trained; buffers (position tables) are the base's
-        student = {
-            bare_name(n): b for n, b in adapter.network.named_buffers() if bare_name(n) in original
-        } | dict(student)
-    weights = merged_weights(original, student, matrices, dtype=_DTYPES[config.precision])
-    captured = 1.0 if matrices else None
-    if config.lora and not matrices:
-        matrices, captured = low_rank_change(original, weights, adapter.network, config.lora_rank)
-
-    exported = ExportResult(
+    weights, matrices, captured = student_weights(
+        adapter.network,
+        student,
+        lora_scaling=lora_scaling,
+        lora_rank=config.lora_rank if config.lora else None,
+        dtype=_DTYPES[config.precision],
+    )
+    result = ExportResult(
         folder=folder,
         lora=folder / LORA_FILE if matrices else None,
         sigmas_pre_shift=tuple(float(s) for s in sigmas_pre_shift),
@@ -145,7 +129,7 @@ def export_student(
             if name == "transformer":
                 _write_transformer(weights, base / name, partial / name)
             elif name == "scheduler":
-                _write_scheduler(adapter, exported, partial / name)
+                _write_scheduler(adapter, result, partial / name)
             else:
                 _copy_component(base / name, partial / name)
         shutil.copyfile(base / "model_index.json", partial / "model_index.json")
@@ -155,11 +139,8 @@ def export_student(
         if matrices:
             _write_lora(matrices, partial / LORA_FILE)
         (partial / "pipeline.py").write_text(pipeline_source(adapter.pipeline_class), encoding="utf-8")
-        (partial / "README.md").write_text(model_card(adapter, exported, base, settings), encoding="utf-8")
-    return exported
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
+        (partial / "README.md").write_text(model_card(adapter, result, base, settings), encoding="utf-8")
+    return result
 
 
 def _components(index: Mapping[str, Any], base: Path) -> list[str]:
@@ -199,12 +180,10 @@ def _write_transformer(weights: dict[str, Tensor], source: Path, target: Path) -
     )
 
 
-def _write_scheduler(adapter: Any, exported: ExportResult, target: Path) -> None:
+def _write_scheduler(adapter: Any, result: ExportResult, target: Path) -> None:
     scheduler = adapter.scheduler
     scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.register_to_config(
-        **{RECORD: {"sigmas": list(exported.sigmas_pre_shift), "call": adapter.call}}
-    )
+    scheduler.register_to_config(**{RECORD: {"sigmas": list(result.sigmas_pre_shift), "call": adapter.call}})
     scheduler.save_pretrained(target)
 
 

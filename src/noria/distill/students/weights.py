@@ -9,9 +9,45 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import CheckpointError
+from noria.core.errors import CheckpointError, ConfigError
 
-__all__ = ["bare_name", "bare_weights", "lora_matrices", "low_rank_change", "merged_weights"]
+__all__ = ["merged_weights", "student_weights"]
+
+
+def student_weights(
+    network: nn.Module,
+    student: nn.Module | Mapping[str, Tensor],
+    *,
+    lora_scaling: float = 1.0,
+    lora_rank: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], float | None]:
+    """Whole weights of a student, its LoRA matrices, and the share of the weights' change that these hold.
+
+    Args:
+        network: network of the base model.
+        student: the network, or its tensors by name.
+        lora_scaling: α / rank of LoRA matrices given by name.
+        lora_rank: rank of matrices to make for a fully trained student; None for none.
+        dtype: number format of the weights; the base's when None.
+
+    Raises:
+        ConfigError: the scaling is not above 0.
+        CheckpointError: the weights are another model's, or not finite.
+    """
+    if not lora_scaling > 0:
+        raise ConfigError(
+            f"LoRA scaling {lora_scaling} is not above 0", where="export", mend="use a number above 0"
+        )
+    original = _bare_weights(network.state_dict())
+    matrices = _lora_matrices(student, lora_scaling)
+    if not isinstance(student, nn.Module):  # a checkpoint holds what was trained; buffers are the base's
+        buffers = {_bare_name(n): b for n, b in network.named_buffers() if _bare_name(n) in original}
+        student = buffers | dict(student)
+    weights = merged_weights(original, student, matrices, dtype=dtype)
+    if matrices or lora_rank is None:
+        return weights, matrices, 1.0 if matrices else None
+    return weights, *_low_rank_change(original, weights, network, lora_rank)
 
 
 def merged_weights(
@@ -26,7 +62,7 @@ def merged_weights(
     Args:
         original: the base transformer's weights.
         student: the network, or all its weights by name, or LoRA matrices by name.
-        matrices: LoRA matrices as :func:`lora_matrices` gives them; empty for a full student.
+        matrices: LoRA matrices as :func:`_lora_matrices` gives them; empty for a full student.
         dtype: number format of the floating weights; each one's own in the base when None.
 
     Raises:
@@ -35,40 +71,29 @@ def merged_weights(
     given = (
         original
         if matrices
-        else bare_weights(student.state_dict() if isinstance(student, nn.Module) else student)
+        else _bare_weights(student.state_dict() if isinstance(student, nn.Module) else student)
     )
     missing, extra = sorted(original.keys() - given.keys()), sorted(given.keys() - original.keys())
     if missing or extra:
         name, fault = (missing[0], "lacks") if missing else (extra[0], "has")
-        raise CheckpointError(
-            f"the student {fault} {name!r}, {len(missing) + len(extra)} names differ from the base's",
-            where="export",
-            mend="give the base model that the student was distilled from",
+        raise _other_base(
+            f"the student {fault} {name!r}, {len(missing) + len(extra)} names differ from the base's"
         )
     unknown = sorted(n for n in matrices if f"{n.rpartition('.lora_')[0]}.weight" not in original)
     if unknown:
-        raise CheckpointError(
-            f"the base has no layer for {unknown[0]!r}",
-            where="export",
-            mend="give the base model that the student was distilled from",
-        )
+        raise _other_base(f"the base has no layer for {unknown[0]!r}")
     weights = {}
     for name, theirs in original.items():
         ours = given[name].detach().to("cpu")
         if ours.shape != theirs.shape:
-            raise CheckpointError(
-                f"{name} has shape {tuple(ours.shape)}, the base's {tuple(theirs.shape)}",
-                where="export",
-                mend="give the base model that the student was distilled from",
-            )
+            raise _other_base(f"{name} has shape {tuple(ours.shape)}, the base's {tuple(theirs.shape)}")
         layer = name.removesuffix(".weight")
         if f"{layer}.lora_A.weight" in matrices and name.endswith(".weight"):
             a, b = matrices[f"{layer}.lora_A.weight"], matrices[f"{layer}.lora_B.weight"]
             if (b.shape[0], a.shape[1]) != ours.shape:
-                raise CheckpointError(
-                    f"the LoRA of {layer} makes {(b.shape[0], a.shape[1])}, the base's weight is {tuple(ours.shape)}",
-                    where="export",
-                    mend="give the base model that the student was distilled from",
+                made = (b.shape[0], a.shape[1])
+                raise _other_base(
+                    f"the LoRA of {layer} makes {made}, the base's weight is {tuple(ours.shape)}"
                 )
             ours = ours.float() + b @ a
         if ours.is_floating_point():
@@ -83,16 +108,22 @@ def merged_weights(
     return weights
 
 
-def bare_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _other_base(what: str) -> CheckpointError:
+    return CheckpointError(
+        what, where="export", mend="give the base model that the student was distilled from"
+    )
+
+
+def _bare_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights under the names they have in a bare network: no LoRA, no wrapper's prefix."""
     plain = {}
     for name, value in state.items():
         if ".lora_" not in name and not name.startswith("lora_"):
-            plain[bare_name(name)] = value
+            plain[_bare_name(name)] = value
     return plain
 
 
-def bare_name(name: str) -> str:
+def _bare_name(name: str) -> str:
     """A parameter's name without what wrappers (DDP, torch.compile, peft) add to it."""
     return (
         name.replace("_orig_mod.", "")
@@ -102,7 +133,7 @@ def bare_name(name: str) -> str:
     )
 
 
-def lora_matrices(student: nn.Module | Mapping[str, Tensor], scaling: float) -> dict[str, Tensor]:
+def _lora_matrices(student: nn.Module | Mapping[str, Tensor], scaling: float) -> dict[str, Tensor]:
     """LoRA matrices as `<layer>.lora_A.weight` and `.lora_B.weight`, float32 on the CPU, the scale already in B."""
     matrices: dict[str, Tensor] = {}
     if isinstance(student, nn.Module):
@@ -110,10 +141,10 @@ def lora_matrices(student: nn.Module | Mapping[str, Tensor], scaling: float) -> 
             if "student" in getattr(module, "lora_A", {}):
                 layer: Any = module
                 scale = float(layer.scaling["student"])
-                matrices[f"{bare_name(name)}.lora_A.weight"] = (
+                matrices[f"{_bare_name(name)}.lora_A.weight"] = (
                     layer.lora_A["student"].weight.detach().float().cpu()
                 )
-                matrices[f"{bare_name(name)}.lora_B.weight"] = (
+                matrices[f"{_bare_name(name)}.lora_B.weight"] = (
                     layer.lora_B["student"].weight.detach().float().cpu() * scale
                 )
         return matrices
@@ -138,7 +169,7 @@ def _partner(name: str) -> str:
     )
 
 
-def low_rank_change(
+def _low_rank_change(
     original: Mapping[str, Tensor], weights: Mapping[str, Tensor], network: nn.Module, rank: int
 ) -> tuple[dict[str, Tensor], float]:
     """The best rank-r change of each linear layer, and the share of all squared change (biases, norms too) it holds."""

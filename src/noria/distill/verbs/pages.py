@@ -72,9 +72,6 @@ def write_evaluation_page(path: Path, evaluation: Mapping[str, Any], picture: Pa
     )
 
 
-# -- figures ----------------------------------------------------------------------------------------------------------
-
-
 def _ladder(evaluation: Mapping[str, Any], picture: Path | None) -> list[Figure | str]:
     import altair as alt
 
