@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from noria.mtp.updates import Updates
+from noria.mtp.training.updates import Updates
 
 SHAPE: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.01}
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from noria.core.config import Config
-from noria.mtp.names import MAX_GAMMA, ChainAttention, LayoutName, LossName
+from noria.mtp.types import MAX_GAMMA, ChainAttention, LayoutName, LossName
 
 __all__ = ["TrainConfig"]
 

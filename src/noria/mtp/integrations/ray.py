@@ -1,4 +1,4 @@
-"""Rollouts on Ray while the learner learns: the loop of `noria.mtp.rl` with writers in processes of their own.
+"""Rollouts on Ray while the learner learns: the loop of `noria.mtp.rl.policy` with writers in processes of their own.
 
 Batch n is written by the policy of update n − staleness, as in the loop of one process, with the same random numbers:
 on one kind of machine both train the same policy. With `staleness` 0 nothing overlaps.
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from noria.core.errors import ConfigError, RunError, require
-from noria.mtp.decoder import Decoder
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.rl import Batch, PolicyTrainer, Reward, RLConfig, roll_out
+from noria.mtp.decoding.decoder import Decoder
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.rl.config import RLConfig
+from noria.mtp.rl.policy import PolicyTrainer
+from noria.mtp.rl.rollout import Batch, Reward, roll_out
 
 __all__ = ["RayTrainer"]
 

@@ -9,13 +9,14 @@ from typing import Any
 from torch.distributed.tensor import DTensor
 
 from noria.core.errors import ConfigError, DivergenceError
-from noria.mtp.decoder import Completion, Decoder, Request, served_counts
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.monitors import DriftMonitor
-from noria.mtp.names import Rule
-from noria.mtp.sampling import SamplingParams, Streams
-from noria.mtp.serving import refuse_lossy
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.acceptance.streams import Streams
+from noria.mtp.decoding.decoder import Completion, Decoder, Request, served_counts
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.engines.engine_flags import refuse_lossy
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.rl.monitors import DriftMonitor
+from noria.mtp.types import Rule
 
 __all__ = ["Rollouts"]
 
