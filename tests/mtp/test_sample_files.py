@@ -18,6 +18,7 @@ import torch
 from noria.core.errors import DataError, RunError
 from noria.core.models.lm import arithmetic, small_lm
 from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.config import SampleConfig
 from noria.mtp.data import read_samples
 from noria.mtp.decoding.decoder import Decoder
 from noria.mtp.decoding.sample_files import Prompt, read_prompts, sample_to_file
@@ -40,7 +41,12 @@ def test_a_file_holds_what_training_reads(model: tuple[Any, Any], tmp_path: Path
     hot = SamplingParams(temperature=3.0)
     prompts = prompts_of(words, 3)
     done = sample_to_file(
-        Decoder(backbone, eos=[]), words, prompts, path, max_new_tokens=9, params=hot, samples=2, batch_size=4
+        Decoder(backbone, eos=[]),
+        words,
+        prompts,
+        path,
+        SampleConfig(max_new_tokens=9, samples=2, batch_size=4),
+        params=hot,
     )
     assert (done.path, done.samples, done.resumed) == (path, 6, 0)
     records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -55,7 +61,7 @@ def test_a_file_holds_what_training_reads(model: tuple[Any, Any], tmp_path: Path
     assert int(rows.mask.sum()) == 6 * 9
     assert [p.name for p in tmp_path.iterdir()] == ["own.jsonl"]
     with pytest.raises(RunError, match="exists already"):
-        sample_to_file(Decoder(backbone), words, prompts_of(words, 3), path, max_new_tokens=9)
+        sample_to_file(Decoder(backbone), words, prompts_of(words, 3), path, SampleConfig(max_new_tokens=9))
 
 
 def test_a_completion_cut_off_by_nan_is_counted_and_not_trained_on(tmp_path: Path) -> None:
@@ -64,7 +70,7 @@ def test_a_completion_cut_off_by_nan_is_counted_and_not_trained_on(tmp_path: Pat
         backbone.get_input_embeddings().weight[7] = math.nan
     prompts = [Prompt([9, 8]), Prompt([9, 7])]
     done = sample_to_file(
-        Decoder(backbone, eos=[7]), words, prompts, tmp_path / "own.jsonl", max_new_tokens=4
+        Decoder(backbone, eos=[7]), words, prompts, tmp_path / "own.jsonl", SampleConfig(max_new_tokens=4)
     )
     assert (done.samples, done.invalid) == (2, 1)
     first, second = (json.loads(line) for line in done.path.read_text().splitlines())
@@ -77,11 +83,13 @@ KILLED = """
 import sys
 from pathlib import Path
 from noria.core.models.lm import small_lm
+from noria.mtp.config import SampleConfig
 from noria.mtp.decoding.decoder import Decoder
 from noria.mtp.decoding.sample_files import sample_to_file
 from tests.mtp.test_sample_files import prompts_of
 model, words = small_lm()
-sample_to_file(Decoder(model), words, prompts_of(words, 400), Path(sys.argv[1]), max_new_tokens=12, batch_size=4)
+config = SampleConfig(max_new_tokens=12, batch_size=4)
+sample_to_file(Decoder(model), words, prompts_of(words, 400), Path(sys.argv[1]), config)
 """
 
 
@@ -102,11 +110,13 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_file(model: tuple[Any, Any]
         file.write(b'{"prompt": "half')
     prompts = prompts_of(words, 400)
     with pytest.raises(RunError, match="other arguments"):
-        sample_to_file(Decoder(backbone), words, prompts, path, max_new_tokens=13, batch_size=4)
-    done = sample_to_file(Decoder(backbone), words, prompts, path, max_new_tokens=12, batch_size=4)
+        sample_to_file(Decoder(backbone), words, prompts, path, SampleConfig(max_new_tokens=13, batch_size=4))
+    done = sample_to_file(
+        Decoder(backbone), words, prompts, path, SampleConfig(max_new_tokens=12, batch_size=4)
+    )
     assert 8 <= done.resumed < 400
     whole = tmp_path / "whole.jsonl"
-    sample_to_file(Decoder(backbone), words, prompts, whole, max_new_tokens=12, batch_size=4)
+    sample_to_file(Decoder(backbone), words, prompts, whole, SampleConfig(max_new_tokens=12, batch_size=4))
     one, other = ([json.loads(line) for line in p.read_text().splitlines()] for p in (path, whole))
     assert [r["input_ids"] for r in one] == [r["input_ids"] for r in other]
 

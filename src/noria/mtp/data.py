@@ -12,6 +12,7 @@ One object a line (`.jsonl`) or one row each (`.parquet`), in any of four forms:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from noria.core.errors import DataError
 from noria.core.records import read_records
 
 __all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "token_ids"]
+
+HELD_OUT = 0.05
+"""Share of the text that a training keeps to be scored on, where it has enough of it."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,24 @@ class Rows:
             torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask,
         )
 
+    def digest(self) -> str:
+        """Hash of all tokens, documents and masks."""
+        digest = hashlib.sha256()
+        for part in (self.tokens, self.segments, self.mask):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def held_out(self, seed: int) -> tuple[Rows, Rows | None]:
+        """Text to train on and text that is held out, the same whenever the seed is; None where there is too little."""
+        count = min(256, round(len(self) * HELD_OUT))
+        if count < 1:
+            return self, None
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self[order[count:]], self[order[:count]]
+
     @property
     def positions(self) -> Tensor:
-        """Of each token in its document [rows, n]."""
+        """Place of each token in its document [rows, n]."""
         index = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
         starts = torch.ones_like(self.tokens, dtype=torch.bool)
         starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]

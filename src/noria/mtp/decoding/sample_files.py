@@ -1,7 +1,7 @@
-"""The policy's own text: what a head is trained and scored on, as JSON lines that `noria.mtp.data` reads.
+"""The policy's own text as a file: JSON lines that `noria.mtp.data` reads, to train and to score a head on.
 
-Every request has random numbers of its own, so a job that was killed goes on behind its last whole line and ends with
-the file an uninterrupted one would have written.
+Every request has random numbers of its own, so a job that was killed resumes behind its last whole line and ends with
+the file that an uninterrupted one would have written.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from noria.core.progress import Progress
 from noria.core.records import read_records
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
+from noria.mtp.config import SampleConfig
 from noria.mtp.data import token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
@@ -40,13 +41,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What a job wrote.
+    """A file of completions.
 
     Attributes:
         path: the file.
-        samples: lines in it.
-        resumed: how many of them an earlier, unfinished job had written.
-        invalid: how many ended where the model's logits held NaN or +∞; nothing of them is trained on.
+        samples: number of lines in it.
+        resumed: number of lines that an earlier, unfinished job had written.
+        invalid: number of completions that ended where the logits held NaN or +∞; they are not trained on.
     """
 
     path: Path
@@ -73,29 +74,23 @@ def sample_to_file(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     path: Path,
+    config: SampleConfig,
     *,
-    max_new_tokens: int,
     params: SamplingParams | None = None,
-    samples: int = 1,
-    seed: int = 0,
-    batch_size: int = 64,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Complete every prompt and write a line each; `path` appears when all are there.
+    """Complete every prompt and write a line for each completion; `path` appears when all are there.
 
-    Until then lines gather in the folder `.NAME.partial`, which a second call with the same arguments goes on with.
+    Until then lines gather in the folder `.NAME.partial`, from which a second call with the same arguments resumes.
 
     Args:
-        decoder: of the policy.
-        tokenizer: its own, for the text beside the tokens.
-        prompts: in the order of the lines.
+        decoder: decoder of the policy.
+        tokenizer: the policy's tokenizer, for the text beside the tokens.
+        prompts: prompts in the order of the lines.
         path: the `.jsonl` file.
-        max_new_tokens: of each completion.
+        config: how many completions of a prompt, of what length and seed.
         params: temperature and filters.
-        samples: completions of each prompt, one behind the other.
-        seed: of all of them.
-        batch_size: requests decoded together.
-        progress: where to say how far it is.
+        progress: shows how many completions there are.
 
     Raises:
         RunError: the file is there already, the unfinished one is of other arguments, or the disk refuses.
@@ -104,23 +99,23 @@ def sample_to_file(
     if path.exists():
         raise RunError("the file exists already", where=str(path), mend="choose another --output")
     params = params or SamplingParams()
-    seeds = Streams.derived(seed, len(prompts) * samples).seeds.tolist()
+    copies = [prompt for prompt in prompts for _ in range(config.samples)]
+    seeds = Streams.derived(config.seed, len(copies)).seeds.tolist()
     requests = [
-        Request(list(prompt.tokens), max_new_tokens, params, seeds[number * samples + again])
-        for number, prompt in enumerate(prompts)
-        for again in range(samples)
+        Request(list(prompt.tokens), config.max_new_tokens, params, seed)
+        for prompt, seed in zip(copies, seeds, strict=True)
     ]
     partial = path.with_name(f".{path.name}.partial")
-    with progress or Progress(quiet=True) as said, lock(partial), disk_errors(partial):
+    with progress or Progress(quiet=True) as shown, lock(partial), disk_errors(partial):
         lines = partial / "samples.jsonl"
-        done = _go_on(partial / "job", lines, _identity(decoder, requests))
-        task = said.task("samples", len(requests))
+        done = _resume(partial / "job", lines, _identity(decoder, requests))
+        task = shown.task("samples", len(requests))
         task.at(done)
         with lines.open("ab") as file:
-            for start in range(done, len(requests), batch_size):
-                chunk = requests[start : start + batch_size]
+            for start in range(done, len(requests), config.batch_size):
+                chunk = requests[start : start + config.batch_size]
                 for number, completion in enumerate(decoder.generate(chunk), start=start):
-                    record = _record(prompts[number // samples], completion, tokenizer)
+                    record = _record(copies[number], completion, tokenizer)
                     file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
                 file.flush()
                 task.advance(len(chunk))
@@ -150,24 +145,24 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     ids = record.get("input_ids")
     prompt = record.get("prompt", record.get("messages"))
     if ids is not None:
-        found = Prompt(token_ids(ids, where))
+        result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        found = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
+        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like
             raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-        found = Prompt(list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+        result = Prompt(list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
     else:
         raise DataError("no prompt", where=where, mend="give prompt, messages or input_ids")
-    if not found.tokens:
+    if not result.tokens:
         raise DataError("the prompt is empty", where=where, mend="give at least one token")
-    return found
+    return result
 
 
 def _identity(decoder: Decoder, requests: Sequence[Request]) -> str:
-    """What must be the same to go on: the requests, how they are decoded, and the model, by some of its weights."""
+    """Hash of what must be the same to resume: requests, how they are decoded, and some of the model's weights."""
     how = (decoder.gamma, decoder.rule, decoder.eos, decoder.vocab)
     digest = hashlib.sha256(repr((how, requests)).encode())
     weight = decoder.head.weight.detach().reshape(-1)[:4096].float().cpu()
@@ -175,8 +170,8 @@ def _identity(decoder: Decoder, requests: Sequence[Request]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _go_on(job: Path, lines: Path, identity: str) -> int:
-    """How many samples an unfinished job left; half a line behind them is cut off.
+def _resume(job: Path, lines: Path, identity: str) -> int:
+    """Count the samples that an unfinished job left, and cut off half a line behind them.
 
     Raises:
         RunError: it had other arguments.

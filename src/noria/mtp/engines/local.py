@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
+from noria.core.models.loading import LanguageModel
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.decoding.decoder import Completion, Decoder, Drafter, Pick, Request
+from noria.mtp.decoding.drafter import HeadDrafter
 from noria.mtp.engines.engine import AuditRequest, Engine, Law, Sampler
+from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import Rule
 
-__all__ = ["OneToken", "decoder_engine", "law_of", "transformers_engine"]
+__all__ = ["OneToken", "decoder_engine", "law_of", "policy_engine", "transformers_engine"]
 
 BATCH = 256
 """Sequences at a time."""
@@ -138,6 +141,42 @@ def decoder_engine(
         stop=stop,
         stale=with_drafts_of(stale),
         disjoint=with_drafts_of(disjoint),
+    )
+
+
+def policy_engine(
+    policy: LanguageModel, head: MTPHead | None, prompt: list[int], *, length: int, gamma: int, rule: Rule
+) -> Engine:
+    """Our decoder with a head, with one that has fallen behind, and with drafts that the model hardly ever says.
+
+    Args:
+        policy: the target.
+        head: the head that drafts; None decodes plainly.
+        prompt: a text behind which the least probable token is what the target never says.
+        length: tokens of the sequences that are sampled.
+        gamma: drafts of a round.
+        rule: how drafts are verified.
+    """
+    if head is None:
+        return decoder_engine(policy.model, length=length, vocab=policy.vocab)
+    stale = MTPHead(policy.model, layout=head.layout, layers=head.layers)
+    stale.load_state_dict(head.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in stale.parameters():
+            spread = p.float().std().item() if p.numel() > 1 else 0.0
+            p.add_((torch.randn(p.shape, generator=generator) * spread).to(p))
+        ids = torch.tensor([prompt], device=policy.model.device)
+        never = int(policy.model(input_ids=ids).logits[0, -1, : policy.vocab].argmin())
+    return decoder_engine(
+        policy.model,
+        HeadDrafter(head),
+        length=length,
+        gamma=gamma,
+        rule=rule,
+        vocab=policy.vocab,
+        stale=HeadDrafter(stale),
+        disjoint=OneToken(never, policy.model.get_output_embeddings().weight.shape[0]),
     )
 
 

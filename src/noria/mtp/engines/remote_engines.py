@@ -64,7 +64,7 @@ def server_engine(server: Server, *, length: int) -> Engine:
     """
     openai = require("openai", "openai")
     if not server.url.startswith(("http://", "https://")):
-        raise ConfigError(f"{server.url!r}", where="--server", mend="write it as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{server.url!r}", where="--url", mend="write it as http://127.0.0.1:8000/v1")
     client = openai.OpenAI(
         base_url=server.url,
         api_key=server.api_key or os.environ.get("OPENAI_API_KEY") or "none",

@@ -18,7 +18,7 @@ from noria.mtp.data import Rows
 from noria.mtp.heads.chain import ATTENTION, ChainCache, shifted
 from noria.mtp.heads.layouts import Layout, layout_of
 from noria.mtp.heads.recurrent import documents_apart, linear_layers
-from noria.mtp.types import ChainAttention
+from noria.mtp.types import MAX_GAMMA, ChainAttention
 
 __all__ = ["MTPHead", "backbone_states", "chain_attention_of", "check_output_layer"]
 
@@ -153,6 +153,11 @@ class MTPHead(nn.Module):
     def recursive(self) -> bool:
         """One layer serves every step."""
         return self.layers == 1
+
+    @property
+    def most_drafts(self) -> int:
+        """Number of drafts that the head can make in a round."""
+        return MAX_GAMMA if self.recursive else self.layers
 
     def forward(
         self,

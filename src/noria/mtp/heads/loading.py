@@ -1,4 +1,4 @@
-"""Opening what a user names: a model with its head, or a run that trained one."""
+"""Loading what a user names: a model with its head, or a run that trained one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from noria.core.errors import CheckpointError, ModelError, RunError
+from noria.core.errors import CheckpointError, ConfigError, ModelError, RunError
 from noria.core.models.loading import SMALL, LanguageModel, open_language_model
 from noria.core.runs.checkpoints import fingerprint
 from noria.core.runs.outputs import is_run
 from noria.core.runs.run import latest_checkpoint, read_config, whole_checkpoint
-from noria.mtp.config import TrainConfig
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.config import SamplingOptions, SourceOptions, TrainConfig
 from noria.mtp.heads.checkpoint import has_head, load_head
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import LAYOUTS
@@ -31,11 +32,11 @@ class LoadedPolicy:
     """A policy, with its head where there is one.
 
     Attributes:
-        name: of the run or model.
+        name: name of the run or model.
         policy: the model.
-        head: None where only a policy was asked for.
-        config: the run's settings; None for a model.
-        step: of the run's checkpoint; None for a model.
+        head: the head; None where only the policy was wanted.
+        config: settings of the run; None for a model.
+        step: step of the run's checkpoint; None for a model.
     """
 
     name: str
@@ -44,39 +45,41 @@ class LoadedPolicy:
     config: TrainConfig | None = None
     step: int | None = None
 
+    def check_gamma(self, gamma: int | None) -> None:
+        """Refuse more drafts a round than the head can make.
 
-def open_policy(
-    source: str,
-    *,
-    head: bool = True,
-    model: str | None = None,
-    precision: str | None = None,
-    device: torch.device | None = None,
-    allow_download: bool = False,
-    trust_remote_code: bool = False,
-) -> LoadedPolicy:
-    """Open a run's model and head, or a model with the head in its files.
+        Raises:
+            ConfigError: `gamma` is too large.
+        """
+        if self.head is not None and gamma is not None and gamma > self.head.most_drafts:
+            raise ConfigError(
+                f"{gamma} drafts a round of a head with {self.head.layers} layers",
+                where="--gamma",
+                mend=f"give at most {self.head.most_drafts}",
+            )
+
+    def sampling_params(self, options: SamplingOptions) -> SamplingParams:
+        """Temperature and filters; a temperature that is not given is the run's own, else 1."""
+        own = 1.0 if self.config is None else self.config.temperature
+        temperature = own if options.temperature is None else options.temperature
+        return SamplingParams(temperature, options.top_k, options.top_p, options.min_p)
+
+
+def open_policy(options: SourceOptions, *, head: bool = True) -> LoadedPolicy:
+    """Load a run's model and head, or a model with the head in its files.
 
     Args:
-        source: run folder, model folder, hub id, or `small`.
-        head: whether there must be a head; False opens the policy alone.
-        model: where the run's model is now.
-        precision: "fp32" or "bf16"; a run's own, else fp32, by default.
-        device: where; a GPU if there is one by default.
-        allow_download: whether a hub model may be fetched.
-        trust_remote_code: whether code that comes with the model may run.
+        options: the run or model, and how it is loaded.
+        head: whether there must be a head; False loads the policy alone.
 
     Raises:
         RunError: the folder is a run of something else.
-        ModelError: the model does not open, or has no head.
+        ModelError: the model does not load, or has no head.
         CheckpointError: no whole checkpoint, or the run was of another model.
     """
+    source, model, precision = options.source, options.model, options.precision
     folder = Path(source).expanduser()
-    more: dict[str, Any] = {
-        "device": device,
-        "allow_download": allow_download,
-        "trust_remote_code": trust_remote_code,
-    }
+    more: dict[str, Any] = options.model_dump(include={"allow_download", "trust_remote_code"})
     if not is_run(folder):
         policy = open_language_model(source, precision=precision or "fp32", **more)
         return LoadedPolicy(policy.name, policy, stored_head(policy) if head else None)
@@ -106,7 +109,7 @@ def open_policy(
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError(
-            "no checkpoint yet", where=str(folder), mend="give the training command again to go on with it"
+            "no checkpoint yet", where=str(folder), mend="give the training command again to resume it"
         )
     layout = None if config.layout is None else LAYOUTS[config.layout]
     trained = MTPHead(policy.model, layout=layout, layers=config.layers)

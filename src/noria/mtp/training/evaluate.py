@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DataError
+from noria.core.records import json_values
 from noria.core.statistics.bootstrap import cluster_bootstrap_mean
 from noria.core.statistics.intervals import Interval
 from noria.mtp.acceptance.chains import (
@@ -30,12 +31,20 @@ from noria.mtp.heads.chain import align
 from noria.mtp.heads.head import MTPHead, backbone_states
 from noria.mtp.types import ChainAttention, Rule
 
-__all__ = ["Averages", "HeadScore", "RuleScore", "evaluate_head"]
+__all__ = ["Averages", "HeadScore", "RuleScore", "evaluate_head", "interval_values"]
 
 LARGEST = 2**25
 """Probabilities held at once for each side."""
 SURPRISE, FEW = 0.05, 1e-3
 """Nats a token, and the share of impossible chains, up to which text passes for the policy's own: engines round."""
+
+
+def interval_values(value: Interval) -> dict[str, float | None]:
+    """JSON values of an interval; what is not known is null."""
+    values: dict[str, float | None] = json_values(
+        {"mean": value.effect, "low": value.low, "high": value.high}
+    )
+    return values
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,14 @@ class Averages:
     chains: ChainAcceptance
     length: Interval
     rates: Sequence[Interval]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; what is not known is null."""
+        return {
+            "accept_length": interval_values(self.length),
+            "prefix_rates": [interval_values(rate) for rate in self.rates],
+            "conditional_rates": json_values(self.chains.conditional.tolist()),
+        }
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,25 @@ class HeadScore:
             f"the text surprises the policy by {self.surprise.effect:+.2f} nats a token against text of its own: "
             "it is another model's, or was drawn with other settings; the figures are not those of its own text"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values: averages over a decoder's rounds of the most drafts, and over positions beside them."""
+        gamma = len(next(iter(self.rules.values())).rates)
+        return {
+            "gamma": gamma,
+            "chains": self.chains,
+            "target_entropy": self.target_entropy,
+            "target_entropy_range": list(self.entropy_range),
+            "draft_entropy": self.draft_entropy,
+            "surprise": interval_values(self.surprise),
+            "impossible_chains": self.impossible,
+            "warning": self.warning,
+            "rules": {
+                rule: score.served[gamma].to_json() | {"over_positions": score.to_json()}
+                for rule, score in self.rules.items()
+            },
+            "over_positions_factorised": self.factorised,
+        }
 
 
 @torch.no_grad()
