@@ -131,7 +131,7 @@ def test_killed_it_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert same(weights(again.head), weights(whole.head))
 
     other = trainer(steps=4, head="online")
-    other.updates["policy"].parameters = {"another": next(other.model.parameters())}
+    other.updates["policy"].state.parameters = {"another": next(other.model.parameters())}
     with Run.open(tmp_path / "run", config={}) as run, pytest.raises(CheckpointError, match="another"):
         other.resume(run)
 

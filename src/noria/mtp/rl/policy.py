@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
 from noria.mtp.config import TrainConfig
@@ -91,14 +91,19 @@ class PolicyTrainer:
         )
         shape: dict[str, Any] = {"betas": config.betas, "weight_decay": config.weight_decay}
         policy = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.updates = {"policy": Updates(policy, lr=config.lr, **shape)}
+        self.updates = {"policy": Updates(policy, prefix="policy", lr=config.lr, **shape)}
         if head is not None:
             for p in head.parameters():
                 p.requires_grad_(config.head == "online")
             if config.head == "online":
-                self.updates["head"] = Updates(dict(head.named_parameters()), lr=config.head_lr, **shape)
-        self.step = 0
+                weights = dict(head.named_parameters())
+                self.updates["head"] = Updates(weights, prefix="head", lr=config.head_lr, **shape)
         self.waiting: deque[Any] = deque()
+
+    @property
+    def step(self) -> int:
+        """Number of steps made so far."""
+        return self.updates["policy"].state.step
 
     def train(self, run: Run | None = None, *, on_step: Callable[[StepResult], None] | None = None) -> None:
         """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
@@ -120,7 +125,7 @@ class PolicyTrainer:
                 alarms = {"alarms": [alarm.text for alarm in learned.alarms]} if learned.alarms else {}
                 run.log(learned.step, **learned.figures, **alarms)
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
-                    run.save(self.step, *self.snapshot())
+                    self.save(run)
             if on_step is not None:
                 on_step(learned)
 
@@ -174,7 +179,6 @@ class PolicyTrainer:
             figures[f"grad_norm_{name}"] = norm
         for updates in self.updates.values():
             updates.step()
-        self.step += 1
         figures |= self._served(batch)
         figures |= {f"{name}_seconds": value for name, value in batch.seconds.items()}
         figures["learn_seconds"] = time.perf_counter() - began
@@ -260,32 +264,27 @@ class PolicyTrainer:
 
     # -- checkpoints ------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and state of now: policy, head, optimisers, and the batches that wait to be learned from."""
-        tensors: dict[str, Tensor] = {}
-        for name, updates in self.updates.items():
-            tensors |= updates.tensors(f"{name}.", f"optimizer.{name}.")
+    def save(self, run: Run) -> None:
+        """Write a checkpoint: policy, head, optimisers, and the batches that wait to be learned from.
+
+        Raises:
+            RunError: the disk refuses; earlier checkpoints stay as they were.
+        """
         self.waiting = deque(self.ready(asked) for asked in self.waiting)
-        waiting = [asdict(batch) for batch in self.waiting]
-        return tensors, {"step": self.step, "waiting": json.loads(json.dumps(waiting))}
+        waiting = json.loads(json.dumps([asdict(batch) for batch in self.waiting]))
+        head = self.updates["head"].state.tensors() if "head" in self.updates else None
+        self.updates["policy"].state.save(run, head, waiting=waiting)
 
     def resume(self, run: Run) -> bool:
-        """Go on from the run's newest checkpoint; whether there was one.
+        """Restore the run's newest checkpoint, and say whether there was one.
 
         Raises:
             CheckpointError: it is of another policy or head.
         """
-        checkpoint = run.latest()
-        if checkpoint is None:
-            return False
-        for name, updates in self.updates.items():
-            if key := updates.load(checkpoint.tensors, f"{name}.", f"optimizer.{name}."):
-                raise CheckpointError(
-                    f"its {key} is not this {name}'s",
-                    where=f"checkpoint {checkpoint.step}",
-                    mend="use another output folder",
-                )
-        self.step = int(checkpoint.state["step"])
+        for updates in self.updates.values():
+            checkpoint = updates.resume(run)
+            if checkpoint is None:
+                return False
         self.waiting = deque(
             Batch(**{**batch, "completions": [Completion(**c) for c in batch["completions"]]})
             for batch in checkpoint.state["waiting"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noria.core.errors import CheckpointError, DataError, DivergenceError
+from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.parallel import Parallel
 from noria.mtp.acceptance.chains import accept_length
@@ -112,18 +112,23 @@ class HeadTrainer:
         weights = dict(head.named_parameters())
         self.updates = Updates(
             weights,
+            prefix="head",
             fixed={name: t for name, t in head.state_dict().items() if name not in weights},
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        self.step = 0
         if not len(rows) or not self._holds_a_chain():
             raise DataError(
                 f"no document is long enough for a chain of {config.train_gamma} steps",
                 where="data",
                 mend=f"give text of {config.train_gamma + 2} tokens or more that the policy wrote",
             )
+
+    @property
+    def step(self) -> int:
+        """Number of steps made so far."""
+        return self.updates.state.step
 
     def train(
         self, run: Run | None = None, *, on_step: Callable[[int, LossTerms], None] | None = None
@@ -147,7 +152,7 @@ class HeadTrainer:
             if run is not None and (self.step % config.log_every == 0 or self.step == config.steps):
                 run.log(self.step, **self.figures(terms), grad_norm=norm, lr=self._rate(self.step - 1))
             if run is not None and (self.step % config.checkpoint_every == 0 or self.step == config.steps):
-                run.save(self.step, *self.snapshot())
+                self.updates.state.save(run)
                 self.parallel.barrier()
             if on_step is not None:
                 on_step(self.step, terms)
@@ -167,7 +172,6 @@ class HeadTrainer:
                 mend="lower lr; the last checkpoint is whole",
             )
         self.updates.step(self._rate(self.step))
-        self.step += 1
         return terms, float(norm)
 
     def _backward(self, terms: LossTerms) -> LossTerms:
@@ -219,27 +223,13 @@ class HeadTrainer:
             **{f"conditional_rate_{step}": float(alpha) for step, alpha in enumerate(alphas, start=1)},
         }
 
-    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and state of now."""
-        return self.updates.tensors("head.", "optimizer."), {"step": self.step}
-
     def resume(self, run: Run) -> bool:
-        """Go on from the run's newest checkpoint; whether there was one.
+        """Restore the run's newest checkpoint, and say whether there was one.
 
         Raises:
             CheckpointError: it is of another head.
         """
-        checkpoint = run.latest()
-        if checkpoint is None:
-            return False
-        if name := self.updates.load(checkpoint.tensors, "head.", "optimizer."):
-            raise CheckpointError(
-                f"its {name} is not this head's",
-                where=f"checkpoint {checkpoint.step}",
-                mend="it is of another head; use another output folder",
-            )
-        self.step = int(checkpoint.state["step"])
-        return True
+        return self.updates.resume(run) is not None
 
     def _rate(self, step: int) -> float:
         """Warm-up, then constant."""
