@@ -1,1 +1,1 @@
-"""Who is accepted, how tokens are drawn and verified, and whether drafting pays: mathematics alone."""
+"""Which drafts are accepted, how tokens are drawn and verified, and whether drafting pays: mathematics alone."""

@@ -68,7 +68,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Option:
-    """What γ drafts a round would do.
+    """The effect of γ drafts a round.
 
     Attributes:
         gamma: γ.
@@ -85,7 +85,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, and why.
+    """The number of drafts that is advised, and why.
 
     Attributes:
         gamma: drafts a round; None if MTP should not be used.
@@ -102,7 +102,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class RuleAdvice:
-    """Which rule to verify by.
+    """The rule that is advised, and why.
 
     Attributes:
         rule: the one with the largest speed-up; None if none pays.
@@ -171,7 +171,7 @@ def advise_rule(
     *,
     least: float = 1.0,
 ) -> RuleAdvice:
-    """Which rule decodes fastest, each at its own best γ.
+    """Find the rule that decodes fastest, each at its own best γ.
 
     Rejection sampling accepts more than target-only where d_TV(p, q) < 1 − p(argmax q) (Bebop, app. E), which is not
     everywhere, and has the draft's probabilities to keep and to sample from; so both are to be measured (sec. 7.5).
@@ -179,7 +179,7 @@ def advise_rule(
     Args:
         prefix: the prefix rates of each rule, best of the same chains.
         timing: what a round costs, for all rules or for each.
-        least: as in `advise`.
+        least: speed-up that would be worth the trouble.
 
     Raises:
         DataError: no rule, a rule without a timing, or as `advise`.
@@ -238,8 +238,8 @@ def _bare(rate: float) -> Interval:
 def _checked(rates: Rates) -> list[Interval]:
     """The rates up to the first that is unknown."""
     known: list[Interval] = []
-    for step, found in enumerate(rates, start=1):
-        rate = found if isinstance(found, Interval) else _bare(float(found))
+    for step, given_rate in enumerate(rates, start=1):
+        rate = given_rate if isinstance(given_rate, Interval) else _bare(float(given_rate))
         if math.isnan(rate.effect):
             break
         where = f"A_{step}"

@@ -116,7 +116,7 @@ def enumerated_prefix_rates(target: Sequence[Tensor], draft: Sequence[Tensor], r
     if len(target) != len(draft):
         raise DataError(f"{len(target)} steps of the target and {len(draft)} of the draft")
     mass = drafted = torch.ones((), dtype=torch.float64)
-    sound, found = True, []
+    sound, rates = True, []
     for step, (p, q) in enumerate(zip(target, draft, strict=True)):
         vocab = p.shape[-1:]
         if p.shape != q.shape or p.shape != vocab * (step + 1):
@@ -131,8 +131,8 @@ def enumerated_prefix_rates(target: Sequence[Tensor], draft: Sequence[Tensor], r
             mass = torch.minimum(mass[..., None] * p, drafted)
         else:
             mass = mass[..., None] * accepted_mass(p, q, rule)
-        found.append(mass.sum() if sound else torch.tensor(torch.nan, dtype=torch.float64))
-    return torch.stack(found) if found else torch.empty(0, dtype=torch.float64)
+        rates.append(mass.sum() if sound else torch.tensor(torch.nan, dtype=torch.float64))
+    return torch.stack(rates) if rates else torch.empty(0, dtype=torch.float64)
 
 
 # --- estimates from one pass along text ------------------------------------------------------------------------
@@ -323,12 +323,12 @@ class ChainAcceptance:
 
     @property
     def length(self) -> float:
-        """L."""
+        """The accept length L."""
         return float(accept_length(self.prefix))
 
     @property
     def rate(self) -> float:
-        """(L − 1) / γ."""
+        """The accept rate (L − 1) / γ."""
         return float(accept_rate(self.prefix))
 
 
@@ -341,7 +341,7 @@ def summarise(chains: Tensor, weights: Tensor | None = None) -> ChainAcceptance:
 
     Args:
         chains: [..., steps], of `unbiased_prefix_rates` or `factorised_prefix_rates`.
-        weights: of each chain [...]: those of `round_starts` make it the mean over a decoder's rounds; equal by
+        weights: weight of each chain [...]: those of `round_starts` make it the mean over a decoder's rounds; equal by
             default. A chain whose weight is NaN is not known.
     """
     rows = chains.reshape(-1, chains.shape[-1]).double()
@@ -381,7 +381,7 @@ def _before(weight: Tensor) -> Tensor:
 
 
 def _readable(p: Tensor, q: Tensor, valid: Tensor | None) -> Tensor:
-    """Which steps are read: all up to them are valid and distributions, bool [..., steps]."""
+    """Mask of the steps that are read: all up to them are valid and distributions, bool [..., steps]."""
     if p.ndim < 2:
         raise DataError(f"probabilities {list(p.shape)}", mend="give [..., steps, vocab]")
     sound = is_distribution(p) & is_distribution(q)

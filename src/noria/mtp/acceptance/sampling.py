@@ -117,7 +117,7 @@ def processed(
 
 
 def _shaped(probs: Tensor, valid: Tensor, logits: Tensor, padding: int) -> ProcessedLogits:
-    """As the logits were given: no mass in rows that are not valid, nor in padding."""
+    """Distributions in the shape of the logits: no mass in rows that are not valid, nor in padding."""
     probs = probs.masked_fill(~valid[..., None], 0.0)
     if padding:
         probs = torch.nn.functional.pad(probs, (0, padding))

@@ -44,9 +44,9 @@ class Streams:
         """For several requests that came with one seed: request i has a seed of its own, whatever `requests` is.
 
         Args:
-            seed: of all of them.
-            requests: how many.
-            device: where.
+            seed: seed that all requests came with.
+            requests: number of requests.
+            device: device of the streams.
             path: further numbers, such as a step and a rank, that tell calls with one seed apart.
         """
         root = _absorb(_mix(cls.of([seed], device).seeds), _DERIVE)

@@ -28,7 +28,7 @@ __all__ = ["Verification", "verify"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of one round, row by row.
+    """The outcome of one round, row by row.
 
     Attributes:
         accepted: [batch] drafts that the rule accepted, before any truncation: what acceptance is measured by.

@@ -49,7 +49,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
     Args:
         rows: batch size.
         capacity: the greatest position that may be written, plus one; nothing is held for it.
-        window: of sliding attention, if the model has such layers.
+        window: width of sliding attention, if the model has such layers.
     """
 
     def __init__(self, rows: int, capacity: int, *, window: int | None = None, device: Any = None) -> None:
@@ -77,7 +77,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         """Additive masks [rows, 1, n, keys] by attention kind, for the positions placed: a token sees up to itself.
 
         Args:
-            dtype: of the masks.
+            dtype: type of the masks.
             always: a mask also where nothing is hidden, instead of None.
         """
         alone = self.rows == 1 and self._positions.shape[1] == 1 and not always
@@ -107,7 +107,7 @@ class RaggedCache(Cache):  # type: ignore[misc]
         return keys[:, :, : self._seen], values[:, :, : self._seen]
 
     def _roomy(self, held: Tensor | None, like: Tensor) -> Tensor:
-        """What is held, with room for the positions placed."""
+        """Keys or values with room for the positions placed."""
         slots = 0 if held is None else held.shape[2]
         if held is not None and slots >= self._seen:
             return held

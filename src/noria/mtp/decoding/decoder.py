@@ -30,13 +30,13 @@ Pick = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to go on with.
+    """One prompt to complete.
 
     Attributes:
         prompt: token numbers, at least one.
         max_new_tokens: the most tokens to add.
-        params: how to draw them.
-        seed: of this request's random numbers. Requests of one seed draw the same ones: give each its own, such as
+        params: temperature and filters.
+        seed: seed of this request's random numbers. Requests of one seed draw the same ones: give each its own, such as
             those of `Streams.derived`.
     """
 
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class Completion:
-    """What a request got.
+    """The completion of one request.
 
     Attributes:
         tokens: the new tokens, the end token included.
@@ -87,7 +87,7 @@ class Drafter(Protocol):
         Args:
             hidden: the model's last states, after its final norm [rows, n, width].
             tokens: the token that followed each [rows, n].
-            positions: of the states [rows, n], rising by one.
+            positions: places of the states [rows, n], rising by one.
             counts: how many of the n are real [rows].
             gamma: drafts wanted.
             pick: draws the tokens.
@@ -95,7 +95,7 @@ class Drafter(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows go on."""
+        """Keep these rows only."""
         ...
 
 
@@ -308,7 +308,7 @@ class Decoder:
 
 @dataclass
 class _Batch:
-    """The requests still going on, as tensors over rows."""
+    """The requests that are not done yet, as tensors over rows."""
 
     prompts: Tensor
     lengths: Tensor
@@ -347,7 +347,7 @@ class _Batch:
 
 
 def _end_tokens(model: Any) -> list[int]:
-    """As `generate` has them: chat models end turns with tokens that only their generation configuration names."""
+    """End tokens as `generate` has them; those of chat turns are in the generation configuration alone."""
     for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
         eos = getattr(config, "eos_token_id", None)
         if eos is not None:

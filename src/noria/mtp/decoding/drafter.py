@@ -35,7 +35,7 @@ class HeadDrafter:
         self._saved = [like.new_zeros(rows, layer + 1, width) for layer in range(head.layers - 1)]
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows go on."""
+        """Keep these rows only."""
         for cache in self._caches:
             cache.keep(rows)
         self._saved = [state[rows] for state in self._saved]

@@ -67,26 +67,26 @@ def drafted_generate(
     seed: int | None = None,
     **options: Any,
 ) -> Tensor:
-    """Go on from a padded batch, as `model.generate` would.
+    """Complete a padded batch, as `model.generate` would.
 
     Args:
         model: a Hugging Face causal language model.
         head: what drafts; None decodes plainly.
         input_ids: prompts [rows, n], padded on the left.
         attention_mask: 1 at tokens, 0 at padding [rows, n]; all 1 by default.
-        generation_config: as of transformers; the model's own by default.
-        gamma: drafts a round.
-        rule: how they are verified.
+        generation_config: generation settings of transformers; the model's own by default.
+        gamma: drafts of a round.
+        rule: how drafts are verified.
         vocab: how many logits are tokens.
-        seed: of this call; drawn from PyTorch's own generator by default, so `torch.manual_seed` holds.
-        options: as of `generate`; they beat the configuration.
+        seed: seed of this call; drawn from PyTorch's own generator by default, so `torch.manual_seed` holds.
+        options: options of `generate`; they beat the configuration.
 
     Returns:
         Prompts with their completions [rows, n + new], padded on the right.
 
     Raises:
         ConfigError: an option that this decoder does not have, such as beams.
-        DataError: as of the decoder.
+        DataError: an empty prompt, a token outside the vocabulary, or a length the model cannot hold.
     """
     n = input_ids.shape[1]
     config, new = _settings(model, generation_config, options, n)
@@ -148,7 +148,7 @@ def speculative_generate(model: Any, head: MTPHead, **settings: Any) -> Iterator
             model.generate = before
 
 
-def _settings(model: Any, given: Any, options: dict[str, Any], n: int) -> tuple[Any, int]:
+def _settings(model: Any, settings: Any, options: dict[str, Any], n: int) -> tuple[Any, int]:
     """The generation configuration as `generate` resolves it, and how many tokens behind n are asked for.
 
     Options beat the configuration that is given, which beats the model's own, which beats transformers' defaults, such
@@ -160,13 +160,13 @@ def _settings(model: Any, given: Any, options: dict[str, Any], n: int) -> tuple[
     """
     own = model.generation_config
     defaults = own._get_default_generation_params()
-    config = copy.deepcopy(own if given is None else given)
+    config = copy.deepcopy(own if settings is None else settings)
     config.update(**own.to_dict(), defaults_only=True, allow_custom_entries=True)
     counted = config.max_length is not None or options.get("max_length") is not None
     config.update(**defaults, defaults_only=True)
     unknown = config.update(**options)
-    said = {name: value for name, value in (config.to_dict() | unknown).items() if value is not None}
-    for name, value in said.items():
+    effective = {name: value for name, value in (config.to_dict() | unknown).items() if value is not None}
+    for name, value in effective.items():
         if name in TAKEN or name in SILENT or name.startswith("_"):
             continue
         if value is False or value == defaults.get(name):

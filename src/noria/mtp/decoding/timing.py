@@ -1,4 +1,4 @@
-"""What a round of drafts costs on this machine: a plain step, a verification of γ + 1 tokens, one draft."""
+"""The time that a round of drafts takes on this machine: a plain step, a verification of γ + 1 tokens, one draft."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["measure"]
 
 
 class _EnoughRounds(Exception):
-    """As many rounds as were wanted."""
+    """Raised when all rounds that were wanted are timed."""
 
 
 class _TimedDrafter(HeadDrafter):
@@ -38,7 +38,7 @@ class _TimedDrafter(HeadDrafter):
     def propose(
         self, hidden: Tensor, tokens: Tensor, positions: Tensor, counts: Tensor, gamma: int, pick: Pick
     ) -> None:
-        """As of the drafter."""
+        """Draft as the head's drafter does, and note the time."""
         self.began.append(_now(hidden.device))
         if len(self.began) > self.rounds:
             raise _EnoughRounds
@@ -73,13 +73,13 @@ def measure(
 
     Args:
         model: the policy.
-        head: its head; how often it is right does not matter.
-        gammas: the numbers of drafts a round to time.
+        head: the model's head; how often it is right does not matter.
+        gammas: numbers of drafts of a round to time.
         batch_size: requests decoded together.
         context: tokens of each prompt, random ones.
-        rounds: of each turn.
+        rounds: rounds of each turn.
         params: temperature and filters.
-        rule: of verification.
+        rule: rule of verification.
         vocab: how many of the logits are tokens.
 
     Raises:

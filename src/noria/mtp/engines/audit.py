@@ -13,12 +13,12 @@ samples are in total variation, how far chance alone would bring them, and what 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from noria.core.errors import ConfigError
+from noria.core.records import json_values
 from noria.core.statistics.corrections import holm
 from noria.mtp.engines.checks import QUESTIONS, Question
 from noria.mtp.engines.desk import BadAnswer, Desk, NoAnswer
@@ -33,7 +33,7 @@ class AuditReport:
     """All checks of one engine.
 
     Attributes:
-        engine: its name.
+        engine: name of the engine.
         checks: in the order they were made.
         alpha: the probability of convicting a lossless engine, over all statistical checks.
     """
@@ -74,15 +74,9 @@ class AuditReport:
 
     def to_json(self) -> str:
         """The report as JSON; a number that is missing or infinite is null."""
-        checks = []
-        for check in self.checks:
-            values = asdict(check)
-            for name, value in values.items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    values[name] = None
-            checks.append(values)
+        checks = [asdict(check) for check in self.checks]
         report = {"engine": self.engine, "verdict": self.verdict, "alpha": self.alpha, "checks": checks}
-        return json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False)
+        return json.dumps(json_values(report), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def audit(
@@ -108,7 +102,7 @@ def audit(
         prompts: samples are shared evenly between them; a small vocabulary and few prompts give the sharpest tests.
         samples: sequences a statistical check is made of.
         depth: joint laws of 1, …, `depth` tokens are tested, as far as the sequences reach.
-        seed: of the first request; others count on from it.
+        seed: seed of the first request; others count on from it.
         alpha: the probability with which a lossless engine may be convicted.
         tolerance: largest error of a log-probability, in nats.
         prefixes: the most prefixes whose law is looked up for the check of all positions.
@@ -154,7 +148,7 @@ def _holm(checks: Sequence[Check], alpha: float) -> list[Check]:
 
 
 def _answer(desk: Desk, names: tuple[str, ...], question: Question) -> list[Check]:
-    """What the engine could not be asked is unknown; what it answered in no usable form fails."""
+    """Ask one question: without an answer it is unknown, with one in no usable form it fails."""
     try:
         return question(desk, *names)
     except NoAnswer as error:

@@ -239,17 +239,17 @@ def _logprobs(desk: Desk, name: str) -> list[Check]:
     few = min(desk.samples, 100)
     worst, tokens = 0.0, 0
     for params in (SamplingParams(), SamplingParams(temperature=0.7, top_k=_half(desk))):
-        drawn, said = [], []
+        drawn, logprobs = [], []
         for i, prompt in enumerate(desk.prompts):
             answer = call(desk.engine.logprobs, prompt, few, params, desk.seed + 600 + i)
             if not isinstance(answer, tuple) or len(answer) != 2:
                 raise BadAnswer("it did not return sequences and their log-probabilities")
             drawn.append(sequences_of(answer[0], few))
-            said.append([[float(value) for value in values] for values in answer[1]])
-            if [len(values) for values in said[-1]] != [len(sequence) for sequence in drawn[-1]]:
+            logprobs.append([[float(value) for value in values] for values in answer[1]])
+            if [len(values) for values in logprobs[-1]] != [len(sequence) for sequence in drawn[-1]]:
                 raise BadAnswer("it did not return one log-probability a token")
         for place in desk.places(drawn, params):
-            value = said[place.prompt][place.row][place.t]
+            value = logprobs[place.prompt][place.row][place.t]
             true = math.log(place.probability) if place.probability else -math.inf
             if not abs(value - true) <= desk.tolerance:  # NaN is an error too
                 return [exact(name, f"{place}: {value:.4f}, where log p is {true:.4f}")]

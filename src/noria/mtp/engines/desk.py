@@ -28,7 +28,7 @@ class NoAnswer(Exception):
 
 @dataclass
 class Desk:
-    """Who is audited, on what, and what has been asked already."""
+    """The engine under audit, the law and the prompts, and samples that several checks share."""
 
     engine: Engine
     tables: LawTables
@@ -98,7 +98,7 @@ class Place(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """Of the token, 0 if there is none such."""
+        """Probability of the token, 0 if there is none such."""
         return float(self.p[self.token]) if 0 <= self.token < len(self.p) else 0.0
 
     def __str__(self) -> str:

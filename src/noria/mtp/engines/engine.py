@@ -1,4 +1,4 @@
-"""What the audit asks for: an engine that samples, and the law that its samples should follow."""
+"""The audit's input: an engine that samples, and the law that its samples should follow."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class AuditRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """What is audited. Only `sample` is needed; a check whose callable is missing is reported as not made.
+    """An engine under audit. Only `sample` is needed; a check whose callable is missing is reported as not made.
 
     Attributes:
         sample: (prompt, n, params, seed) to n independent sequences of new tokens, all of one length.
-        name: how the report calls it.
-        logprobs: as `sample`, and returns beside the sequences the log-probability of each of their tokens.
+        name: name of the engine in the report.
+        logprobs: `sample` that returns, beside the sequences, the log-probability of each of their tokens.
         batch: requests to one sequence each, decoded together.
-        stop: as `sample` with an end token and a length behind the seed: each sequence ends with the first end token
+        stop: `sample` with an end token and a length behind the seed: each sequence ends with the first end token
             or at that length.
         stale: `sample` with a draft that has fallen behind the target, or any other poor one.
         disjoint: `sample` with a draft that only proposes what the target never says.

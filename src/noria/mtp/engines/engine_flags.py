@@ -1,4 +1,4 @@
-"""What to tell serving engines so that a head drafts from its distribution and drafts are verified by rejection.
+"""Settings of serving engines with which a head drafts from its distribution and rejection verifies the drafts.
 
 Both have it switched off by default: vLLM drafts the argmax, SGLang compares with it. Settings that change the target's
 law are found, and refused where the text trains a policy.
@@ -23,7 +23,7 @@ _THRESHOLDS = ("accept_threshold", "accept_threshold_single", "accept_threshold_
 
 @dataclass(frozen=True)
 class ServingConfig:
-    """How to serve a model with its head.
+    """Settings with which engines serve a model with its head.
 
     Attributes:
         vllm: the value of vLLM's `speculative_config` (and of `trl vllm-serve --speculative_config`).
@@ -84,9 +84,9 @@ def against_serving(kind: str, family: LayoutName | None, layout: LayoutName, la
 
     Args:
         kind: the model's `model_type`.
-        family: of :func:`noria.mtp.heads.layouts.family_of`.
-        layout: the head's.
-        layers: of the head.
+        family: layout of the model's vendor, from :func:`noria.mtp.heads.layouts.family_of`.
+        layout: layout of the head.
+        layers: number of the head's layers.
     """
     if family is None:
         return (
@@ -104,20 +104,20 @@ def lossy_settings(settings: Mapping[str, Any]) -> list[str]:
     """The settings, by name, that let through what the target's law would not; names of vLLM, SGLang and others.
 
     Args:
-        settings: of an engine, as they are or with some inside others, as in vLLM's `speculative_config`; `-` and `_`
+        settings: settings of an engine, some inside others as in vLLM's `speculative_config`; `-` and `_`
             mean the same, dashes in front and what stands before a dot are ignored.
     """
-    found = []
+    lossy = []
     for name, value in settings.items():
         plain = str(name).rpartition(".")[2].lstrip("-").replace("-", "_")
         if isinstance(value, str) and value.lstrip().startswith("{"):
             with contextlib.suppress(ValueError):
                 value = json.loads(value)
         if isinstance(value, Mapping):
-            found += lossy_settings(value)
+            lossy += lossy_settings(value)
         elif value is not None and _is_lossy(plain, value):
-            found.append(f"{plain}={value}")
-    return found
+            lossy.append(f"{plain}={value}")
+    return lossy
 
 
 def _is_lossy(name: str, value: Any) -> bool:
@@ -141,10 +141,10 @@ def refuse_lossy(settings: Mapping[str, Any], *, allow_lossy: bool = False) -> N
     Raises:
         ConfigError: a setting changes the law, and `allow_lossy` does not ask for it by name.
     """
-    found = lossy_settings(settings)
-    if found and not allow_lossy:
+    lossy = lossy_settings(settings)
+    if lossy and not allow_lossy:
         raise ConfigError(
             "the rollout would not be the policy's own text",
-            where=", ".join(found),
+            where=", ".join(lossy),
             mend="leave it out, or set allow_lossy=true",
         )

@@ -27,8 +27,8 @@ class Check:
     Attributes:
         name: the question.
         passed: whether the engine conforms; None if it could not be checked, and `detail` says why.
-        statistic: of the test; None where the answer needs none, ∞ where the law excludes what was seen.
-        p_value: of the test, before the correction for their number.
+        statistic: statistic of the test; None where the answer needs none, ∞ where the law excludes what was seen.
+        p_value: p value of the test, before the correction for the number of tests.
         detail: what was seen, in one line.
         effect: total variation between what was sampled and the law, over the test's cells.
     """
@@ -59,7 +59,7 @@ class LawTables:
     def look_up(
         self, prefixes: Iterable[Tokens], params: SamplingParams
     ) -> dict[Tokens, NDArray[np.float64]]:
-        """What the engine should draw from after each prefix, [vocab] float64."""
+        """Law of the next token after each prefix, [vocab] float64."""
         wanted = dict.fromkeys(prefixes)
         if self._done and len(self._done) * self.vocab > MOST_PROBABILITIES:
             self._raw.clear()
@@ -72,7 +72,7 @@ class LawTables:
         return {prefix: self._done[params, prefix] for prefix in wanted}
 
     def one(self, prefix: Tokens, params: SamplingParams) -> NDArray[np.float64]:
-        """What the engine should draw from after one prefix, [vocab] float64."""
+        """Law of the next token after one prefix, [vocab] float64."""
         return self.look_up([prefix], params)[prefix]
 
     def _ask(self, prefixes: Sequence[Tokens]) -> Tensor:
@@ -209,7 +209,7 @@ class GTest:
         self.freedom += len(e) - 1
 
     def check(self, name: str) -> Check:
-        """As a check that is still to be judged: passed is True."""
+        """The check that this evidence makes; it passes until Holm's correction judges it."""
         if not self.freedom:
             return unknown(name, f"{self.samples} samples are too few, or the law leaves nothing to chance")
         p = float(stats.chi2.sf(self.g, self.freedom))

@@ -1,4 +1,4 @@
-"""Engines as the sampler audit takes them: our decoder, and whatever transformers' `generate` does."""
+"""Engines in this process for the audit: our decoder, and transformers' `generate` with any of its options."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def law_of(model: Any, *, vocab: int | None = None, batch_size: int = 512) -> La
 
     @torch.no_grad()
     def law(prefixes: Sequence[tuple[int, ...]]) -> Tensor:
-        found: list[Tensor | None] = [None] * len(prefixes)
+        rows: list[Tensor | None] = [None] * len(prefixes)
         by_length: dict[int, list[int]] = {}
         for number, prefix in enumerate(prefixes):
             by_length.setdefault(len(prefix), []).append(number)
@@ -45,8 +45,8 @@ def law_of(model: Any, *, vocab: int | None = None, batch_size: int = 512) -> La
                 ids = torch.tensor([prefixes[n] for n in part], device=model.device)
                 logits = model(input_ids=ids, use_cache=False).logits[:, -1, :vocab].float()
                 for number, probs in zip(part, logits.softmax(-1).cpu(), strict=True):
-                    found[number] = probs
-        return torch.stack([probs for probs in found if probs is not None])
+                    rows[number] = probs
+        return torch.stack([probs for probs in rows if probs is not None])
 
     return law
 
@@ -66,7 +66,7 @@ class OneToken:
     def propose(
         self, hidden: Tensor, tokens: Tensor, positions: Tensor, counts: Tensor, gamma: int, pick: Pick
     ) -> None:
-        """As of `noria.mtp.decoding.decoder.Drafter`."""
+        """Propose the token at every step; see `noria.mtp.decoding.decoder.Drafter`."""
         logits = hidden.new_full((len(tokens), self.vocab), -torch.inf)
         logits[:, self.token] = 0.0
         for step in range(gamma):
@@ -89,7 +89,7 @@ def decoder_engine(
     Args:
         model: the target.
         drafter: what drafts.
-        length: of the sequences that are sampled; at least `gamma + 1` more than the audit's depth sees every case.
+        length: tokens of a sequence; at least `gamma + 1` more than the audit's depth sees every case.
         gamma: drafts a round.
         rule: how drafts are verified.
         vocab: how many logits are real tokens.
@@ -104,31 +104,33 @@ def decoder_engine(
             done += decoder.generate(requests[start : start + BATCH])
         return done
 
-    def asked(prompt: Sequence[int], n: int, params: SamplingParams, seed: int, tokens: int) -> list[Request]:
+    def requests_of(
+        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, tokens: int
+    ) -> list[Request]:
         seeds = Streams.derived(seed, n).seeds.tolist()
         return [Request(list(prompt), tokens, params, own) for own in seeds]
 
     def sample(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-        return [c.tokens for c in run(drafter, asked(prompt, n, params, seed, length), [])]
+        return [c.tokens for c in run(drafter, requests_of(prompt, n, params, seed, length), [])]
 
     def logprobs(
         prompt: Sequence[int], n: int, params: SamplingParams, seed: int
     ) -> tuple[list[list[int]], list[list[float]]]:
-        done = run(drafter, asked(prompt, n, params, seed, length), [])
+        done = run(drafter, requests_of(prompt, n, params, seed, length), [])
         return [c.tokens for c in done], [c.logprobs for c in done]
 
     def batch(requests: Sequence[AuditRequest]) -> list[list[int]]:
-        asked_for = [Request(list(r.prompt), length, r.params, r.seed) for r in requests]
-        return [c.tokens for c in run(drafter, asked_for, [])]
+        decoded = [Request(list(r.prompt), length, r.params, r.seed) for r in requests]
+        return [c.tokens for c in run(drafter, decoded, [])]
 
     def stop(
         prompt: Sequence[int], n: int, params: SamplingParams, seed: int, end: int, tokens: int
     ) -> list[list[int]]:
-        return [c.tokens for c in run(drafter, asked(prompt, n, params, seed, tokens), [end])]
+        return [c.tokens for c in run(drafter, requests_of(prompt, n, params, seed, tokens), [end])]
 
     def with_drafts_of(other: Drafter | None) -> Sampler | None:
         def drawn(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-            return [c.tokens for c in run(other, asked(prompt, n, params, seed, length), [])]
+            return [c.tokens for c in run(other, requests_of(prompt, n, params, seed, length), [])]
 
         return None if other is None else drawn
 
@@ -187,9 +189,9 @@ def transformers_engine(model: Any, *, length: int, one_by_one: bool | None = No
 
     Args:
         model: a Hugging Face causal language model.
-        length: of the sequences that are sampled.
+        length: tokens of the sequences that are sampled.
         one_by_one: a call for each sequence; by default where an option drafts, since such calls take one alone.
-        options: of `generate`.
+        options: options of `generate`.
 
     Raises:
         ConfigError: an option that the audit sets itself.

@@ -33,12 +33,12 @@ Answer = tuple[list[int], list[float] | None]
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask.
+    """An OpenAI-compatible server and the model to ask there.
 
     Attributes:
-        url: of the API, such as http://127.0.0.1:8000/v1.
-        model: its name there; the only one that is served by default.
-        api_key: by default what the environment's OPENAI_API_KEY holds.
+        url: address of the API, such as http://127.0.0.1:8000/v1.
+        model: name of the model there; the only one that is served by default.
+        api_key: key of the API; by default the one in the environment's OPENAI_API_KEY.
         timeout: seconds a request may take.
     """
 
@@ -54,8 +54,8 @@ def server_engine(server: Server, *, length: int) -> Engine:
     It is asked for one token at once, so that what is wrong with address, key, name or tokens is told before the audit.
 
     Args:
-        server: where.
-        length: of the sequences that are sampled.
+        server: the server and the model's name.
+        length: tokens of the sequences that are sampled.
 
     Raises:
         MissingExtra: the `openai` client is absent.
@@ -121,19 +121,19 @@ def server_engine(server: Server, *, length: int) -> Engine:
         prompt: Sequence[int], n: int, params: SamplingParams, seed: int
     ) -> tuple[list[list[int]], list[list[float]]]:
         answers = many(calls(prompt, n, params, seed, length))
-        found = [values for _, values in answers if values is not None]
-        if len(found) < len(answers):
+        logprob_lists = [values for _, values in answers if values is not None]
+        if len(logprob_lists) < len(answers):
             raise ModelError("it gives no logprobs", where=server.url)
-        return [tokens for tokens, _ in answers], found
+        return [tokens for tokens, _ in answers], logprob_lists
 
     def batch(requests: Sequence[AuditRequest]) -> list[list[int]]:
-        asked = [(r.prompt, 1, r.params, r.seed, length) for r in requests]
-        return [tokens for tokens, _ in many(asked)]
+        pending = [(r.prompt, 1, r.params, r.seed, length) for r in requests]
+        return [tokens for tokens, _ in many(pending)]
 
     def stop(
         prompt: Sequence[int], n: int, params: SamplingParams, seed: int, end: int, tokens: int
     ) -> list[list[int]]:
-        return [found for found, _ in many(calls(prompt, n, params, seed, tokens, end))]
+        return [ids for ids, _ in many(calls(prompt, n, params, seed, tokens, end))]
 
     complete([0], 1, SamplingParams(), 0, 1)
     return Engine(sample, name=f"{name} at {server.url}", logprobs=logprobs, batch=batch, stop=stop)
@@ -152,11 +152,11 @@ def _only(client: Any, server: Server) -> str:
 
 def _answer(choice: Any, server: Server) -> Answer:
     """Tokens and their log-probabilities, from whichever field has them."""
-    given = choice.logprobs
-    values = None if given is None else given.token_logprobs
+    logprobs = choice.logprobs
+    values = None if logprobs is None else logprobs.token_logprobs
     ids = getattr(choice, "token_ids", None)
-    if ids is None and given is not None and given.tokens is not None:
-        words = [str(token) for token in given.tokens]
+    if ids is None and logprobs is not None and logprobs.tokens is not None:
+        words = [str(token) for token in logprobs.tokens]
         if all(word.startswith("token_id:") for word in words):
             ids = [int(word.removeprefix("token_id:")) for word in words]
     if ids is None:
@@ -170,19 +170,19 @@ def _answer(choice: Any, server: Server) -> Answer:
     return [int(token) for token in ids], None if values is None else [float(v) for v in values]
 
 
-TOLD: Mapping[FailureKind, tuple[str, str | None]] = {
+MESSAGES: Mapping[FailureKind, tuple[str, str | None]] = {
     "timeout": ("no answer within {timeout:g} s", "is the server busy or stuck?"),
     "connection": ("no server answers there", "start it, or correct the address"),
     "auth": ("it refuses the key ({status})", "set OPENAI_API_KEY"),
     "not_found": ("it knows no such model or path (404)", "correct --served-model or the address"),
     "garbage": ("its answer is none that an OpenAI-compatible server gives ({words})", None),
 }
-"""What is said of a fault, and what mends it; of any other kind, status and words."""
+"""Message of each kind of fault, and what mends it; any other kind shows status and words."""
 
 
 @contextmanager
 def _one_line(server: Server) -> Iterator[None]:
-    """What the client raises, in one line."""
+    """Turn what the client raises into one line."""
     try:
         yield
     except NoriaError:
@@ -193,6 +193,6 @@ def _one_line(server: Server) -> Iterator[None]:
             fault = Fault("garbage", " ".join(str(error).split())[:160])
         if fault is None:
             raise
-        what, mend = TOLD.get(fault.kind, ("it answered {status}: {words}", None))
+        what, mend = MESSAGES.get(fault.kind, ("it answered {status}: {words}", None))
         words = what.format(timeout=server.timeout, status=fault.status, words=fault.message[:160])
         raise ModelError(words, where=server.url, mend=mend) from error

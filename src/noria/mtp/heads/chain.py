@@ -31,7 +31,7 @@ BLOCK = 1024
 
 
 class Alignment(NamedTuple):
-    """What the steps of each root are compared with, [rows, n, steps] each.
+    """Targets that the steps of each root are compared with, [rows, n, steps] each.
 
     Attributes:
         tokens: y_{t+k+1}, the token that the step predicts.
@@ -51,7 +51,7 @@ def align(
 
     Args:
         tokens: y [rows, n] int64.
-        steps: of the chain.
+        steps: number of steps of the chain.
         segments: number of each token's document [rows, n], negative for padding; all one by default.
         mask: tokens that are trained on [rows, n] bool; all by default.
 
@@ -64,10 +64,10 @@ def align(
         )
     segments = torch.zeros_like(tokens) if segments is None else segments
     mask = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-    for name, given in (("segments", segments), ("mask", mask)):
-        if given.shape != tokens.shape:
+    for name, tensor in (("segments", segments), ("mask", mask)):
+        if tensor.shape != tokens.shape:
             raise DataError(
-                f"{name} {list(given.shape)} for tokens {list(tokens.shape)}", mend="give one a token"
+                f"{name} {list(tensor.shape)} for tokens {list(tokens.shape)}", mend="give one a token"
             )
     rows, n = tokens.shape
     flat = torch.arange(rows * n, device=tokens.device).view(rows, n)
@@ -160,7 +160,7 @@ def _forced(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scale: 
     if rest or segments.shape[-1] != n:
         raise DataError(f"segments of {segments.shape[-1]} for {key.shape[2]} keys and {n} queries")
     own_key, own_value = (x.view(*x.shape[:2], steps, n, -1)[:, :, 1:] for x in (key, value))
-    found = []
+    outputs = []
     for begin in range(0, n, BLOCK):
         end = min(begin + BLOCK, n)
         block = (
@@ -172,8 +172,8 @@ def _forced(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, scale: 
             own_value[:, :, :, begin:end],
             scale,
         )
-        found.append(_block(*block) if n <= BLOCK else checkpoint(_block, *block, use_reentrant=False))
-    return torch.cat(found, 2)
+        outputs.append(_block(*block) if n <= BLOCK else checkpoint(_block, *block, use_reentrant=False))
+    return torch.cat(outputs, 2)
 
 
 def _block(

@@ -48,8 +48,8 @@ def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> M
 
     Args:
         backbone: the model itself, opened from the same folder or one with the same weights.
-        folder: of the model.
-        layout: of the head; the model family's own by default.
+        folder: folder of the model.
+        layout: layout of the head; the model family's own by default.
 
     Raises:
         ModelError: no weights, or no head in this layout.
@@ -86,13 +86,13 @@ def head_tensors(backbone: Any, head: MTPHead) -> dict[str, Tensor]:
         CheckpointError: a value is not finite.
     """
     layout, depth = head.layout, head.depth
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for number, part in enumerate(head.around):
         for name in PARTS:
-            found[layout.key(name, number, depth)] = getattr(part, name).weight
+            weights[layout.key(name, number, depth)] = getattr(part, name).weight
     for number, block in enumerate(head.blocks):
-        found.update(as_stored(backbone, block, layout.prefix(number, depth)))
-    tensors = {key: t.detach().to("cpu").contiguous().clone() for key, t in found.items()}
+        weights.update(as_stored(backbone, block, layout.prefix(number, depth)))
+    tensors = {key: t.detach().to("cpu").contiguous().clone() for key, t in weights.items()}
     for key, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
             raise CheckpointError("values are not finite", where=key, mend="use an earlier checkpoint")
@@ -116,7 +116,7 @@ def save_with_head(
         source: the model's folder; not touched unless it is also `output`.
         output: a new folder, or, to `overwrite`, an earlier export or `source` itself.
         overwrite: replace what is at `output`.
-        dtype: of the head's tensors; that of the backbone's tensors of the same name in `source`, else that of its
+        dtype: type of the head's tensors; that of the backbone's tensors of the same name in `source`, else that of its
             projections, by default.
 
     Returns:
@@ -233,21 +233,21 @@ def _check_backbone(backbone: Any, files: ModelFiles) -> None:
 def _stored_dtype(files: ModelFiles, tensors: Mapping[str, Tensor]) -> torch.dtype:
     for name in files.where:
         if name.endswith("_proj.weight"):
-            found = files.tensors([name])[name].dtype
-            if found.is_floating_point and found.itemsize > 1:
-                return found
+            dtype = files.tensors([name])[name].dtype
+            if dtype.is_floating_point and dtype.itemsize > 1:
+                return dtype
     return next(iter(tensors.values())).dtype
 
 
 def _own_dtypes(files: ModelFiles, head: MTPHead) -> dict[str, torch.dtype]:
-    """By its name in a layer, the type of what the backbone's layers store wider than their projections."""
-    found: dict[str, torch.dtype] = {}
+    """Types of tensors that the backbone's layers store wider than their projections, by name in a layer."""
+    dtypes: dict[str, torch.dtype] = {}
     names = [n for n in files.where if not head.layout.owns(n, head.depth) and not n.endswith("_proj.weight")]
     for name in names:
         layer = re.search(r"\blayers\.\d+\.(.+)", name)
-        if layer and layer[1] not in found:
-            found[layer[1]] = files.tensors([name])[name].dtype
-    return {name: dtype for name, dtype in found.items() if dtype.itemsize >= 4 and dtype.is_floating_point}
+        if layer and layer[1] not in dtypes:
+            dtypes[layer[1]] = files.tensors([name])[name].dtype
+    return {name: dtype for name, dtype in dtypes.items() if dtype.itemsize >= 4 and dtype.is_floating_point}
 
 
 def _counted(path: Path, head: MTPHead) -> str:
@@ -264,8 +264,8 @@ def _counted(path: Path, head: MTPHead) -> str:
             where=str(path.parent),
             mend="export into the model's unquantised folder, with --model",
         )
-    told = inner if isinstance(inner, dict) else config
-    told[head.layout.count] = head.layers
+    counted = inner if isinstance(inner, dict) else config
+    counted[head.layout.count] = head.layers
     if config.get("model_type") == "qwen3_next":
-        told["num_nextn_predict_layers"] = head.layers  # where vLLM looks
+        counted["num_nextn_predict_layers"] = head.layers  # where vLLM looks
     return json.dumps(config, indent=2) + "\n"

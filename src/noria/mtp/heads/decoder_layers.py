@@ -38,10 +38,10 @@ def _conversions(backbone: Any) -> list[Any]:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter
 
-    found = getattr(backbone, "_weight_conversions", None)
-    if found is None:
-        found = get_model_conversion_mapping(backbone, add_legacy=False)
-    return [conversion for conversion in found if isinstance(conversion, WeightConverter)]
+    conversions = getattr(backbone, "_weight_conversions", None)
+    if conversions is None:
+        conversions = get_model_conversion_mapping(backbone, add_legacy=False)
+    return [conversion for conversion in conversions if isinstance(conversion, WeightConverter)]
 
 
 def as_stored(backbone: Any, block: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -73,13 +73,13 @@ def load_layer(
             where=str(folder),
             mend="give the model's complete files",
         )
-    given = {_PLACE + key.removeprefix(prefix): t for key, t in stored.items() if key in expected}
+    state = {_PLACE + key.removeprefix(prefix): t for key, t in stored.items() if key in expected}
     like = next(block.parameters())
     try:
         with quiet_loading(transformers):
             info, _ = convert_and_load_state_dict_in_model(
                 model=_shell(backbone, block),
-                state_dict=given,
+                state_dict=state,
                 load_config=LoadStateDictConfig(
                     weight_mapping=copy.deepcopy(_conversions(backbone)),
                     device_map={"": like.device},

@@ -24,7 +24,7 @@ __all__ = ["MTPHead", "backbone_states", "chain_attention_of", "check_output_lay
 
 
 class _Parts(nn.Module):
-    """What stands around a decoder layer."""
+    """Norms and projection around a decoder layer."""
 
     def __init__(self, norm: type[nn.Module], width: int, eps: float) -> None:
         super().__init__()
@@ -112,10 +112,10 @@ class MTPHead(nn.Module):
         copied layer has seen.
 
         Args:
-            backbone: as in the class.
-            layout: likewise.
-            layers: likewise.
-            seed: of the random numbers.
+            backbone: the model that the head drafts for.
+            layout: layout of the head; the model family's own by default.
+            layers: number of layers.
+            seed: seed of the random numbers.
         """
         head = cls(backbone, layout=layout, layers=layers)
         last = _attention_layer(backbone.get_decoder())
@@ -174,10 +174,10 @@ class MTPHead(nn.Module):
         Args:
             hidden: the backbone's states after its final norm [rows, n, width].
             tokens: y [rows, n].
-            steps: of each chain.
+            steps: number of steps of each chain.
             segments: number of each token's document [rows, n]; all one by default.
-            positions: of the tokens in their documents [rows, n]; counted from 0 by default.
-            chain_attention: as of :func:`chain_attention_of`.
+            positions: places of the tokens in their documents [rows, n]; counted from 0 by default.
+            chain_attention: attention along a chain, from :func:`chain_attention_of`.
 
         Returns:
             The states that the LM head reads [rows, n, steps, width]; gradients flow back through the chain.
@@ -206,8 +206,8 @@ class MTPHead(nn.Module):
 
         Args:
             step: which.
-            embedding: of the tokens read [rows, n, width].
-            state: of the step before [rows, n, width].
+            embedding: embeddings of the tokens read [rows, n, width].
+            state: states of the step before [rows, n, width].
             positions: for the rotary embedding [rows, n].
             mask: the segments of a forced chain [rows, n], or a mask as attention takes it.
             cache: keys and values, or None.
@@ -272,7 +272,7 @@ def backbone_states(backbone: Any, rows: Rows) -> Tensor:
 
 
 def chain_attention_of(head: MTPHead, steps: int, wanted: ChainAttention | None = None) -> ChainAttention:
-    """What each step attends to: `ttt` for one layer used again, `parallel` for several, which is how each drafts.
+    """Choose what each step attends to: `ttt` for one layer used again, `parallel` for several, as each drafts.
 
     Raises:
         ConfigError: more steps than a head of several layers has, or `ttt` for such a head.

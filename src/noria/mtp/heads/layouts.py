@@ -36,7 +36,7 @@ class Layout:
     """One vendor's convention. In names, `{i}` is the layer of the head from 0, `{n}` its place in the whole stack.
 
     Attributes:
-        name: of the layout.
+        name: name of the layout.
         names: tensor name of each part.
         block: prefix of the decoder layer's tensors.
         count: key of the model's configuration that holds the number of layers.
@@ -62,7 +62,7 @@ class Layout:
         return self.names[part].format(i=layer, n=depth + layer)
 
     def prefix(self, layer: int, depth: int) -> str:
-        """What the names of the decoder layer's tensors start with."""
+        """Start of the names of a decoder layer's tensors."""
         return self.block.format(i=layer, n=depth + layer)
 
     def owns(self, key: str, depth: int) -> bool:
@@ -70,8 +70,8 @@ class Layout:
         if key in self.names.values():
             return True
         pattern = re.escape(self.block).replace(r"\{i\}", r"(\d+)").replace(r"\{n\}", r"(\d+)")
-        found = re.match(pattern, key)
-        return found is not None and ("{n}" not in self.block or int(found[1]) >= depth)
+        match = re.match(pattern, key)
+        return match is not None and ("{n}" not in self.block or int(match[1]) >= depth)
 
 
 LAYOUTS: dict[LayoutName, Layout] = {
@@ -146,7 +146,7 @@ def layout_of(config: Any, name: str | None = None) -> Layout:
 
     Args:
         config: the model's configuration.
-        name: of the layout, to use it whatever the family is.
+        name: layout to use, whatever the family is.
 
     Raises:
         ConfigError: no layout has this name.

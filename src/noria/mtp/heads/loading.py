@@ -24,7 +24,7 @@ from noria.mtp.heads.small import small_head
 __all__ = ["IDENTITY", "LoadedPolicy", "fresh_or_stored", "open_policy", "stored_head"]
 
 IDENTITY = ("model_fingerprint", "data_fingerprint")
-"""What a run's stored settings hold beside the fields of `TrainConfig`."""
+"""Fields of a run's stored settings that are none of `TrainConfig`."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ class ModelFiles:
     """The weights of a model folder.
 
     Attributes:
-        folder: of the model.
-        where: the file of each tensor.
-        sharded: there is an index.
+        folder: folder of the model.
+        where: file of each tensor.
+        sharded: whether there is an index.
     """
 
     folder: Path
@@ -62,11 +62,11 @@ class ModelFiles:
 
     def tensors(self, names: list[str]) -> dict[str, Tensor]:
         """Read some tensors."""
-        found = {}
+        tensors = {}
         for file in sorted({self.where[name] for name in names}):
             with open_safetensors(self.folder / file) as opened:
-                found.update({name: opened.get_tensor(name) for name in names if self.where[name] == file})
-        return found
+                tensors.update({name: opened.get_tensor(name) for name in names if self.where[name] == file})
+        return tensors
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
     Raises:
         ModelError: a layer of that kind is built otherwise.
     """
-    found = []
+    modules = []
     for kind, layer in zip(kinds, base.layers, strict=True):
         if kind == "linear_attention":
             module = getattr(layer, "linear_attn", None)
@@ -39,8 +39,8 @@ def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
                     where=type(base).__name__,
                     mend="decode this model without drafts, in transformers",
                 )
-            found.append(module)
-    return found
+            modules.append(module)
+    return modules
 
 
 @contextlib.contextmanager
@@ -57,8 +57,8 @@ def documents_apart(modules: Sequence[nn.Module], segments: Tensor) -> Iterator[
         def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
             out = torch.zeros_like(hidden_states)
             for row, column, real in groups:
-                found = original(hidden_states=hidden_states[row, column], attention_mask=None)
-                out[row.expand_as(column)[real], column[real]] = found[real]
+                output = original(hidden_states=hidden_states[row, column], attention_mask=None)
+                out[row.expand_as(column)[real], column[real]] = output[real]
             return out
 
         return forward
@@ -147,7 +147,7 @@ class RecurrentStates:
     def __init__(self, modules: Sequence[nn.Module], rows: int) -> None:
         self.modules, self.rows = list(modules), rows
         self._behind: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.modules]
-        """Of each layer, the states behind each token of the last pass."""
+        """States of each layer behind each token of the last pass."""
         self._counts: Tensor | None = None
 
     @contextlib.contextmanager

@@ -58,10 +58,10 @@ class RayTrainer(PolicyTrainer):
     """Trains as `PolicyTrainer` does, with writers that are Ray actors. Use it as a context, or call `close`.
 
     Args:
-        model, head, prompts, reward, config, more: as of `PolicyTrainer`; model, head and reward are pickled by Ray.
-        writers: actors, which take batches in turn.
-        resources: of each, as `ray.remote` takes them (`num_gpus=1`); one CPU by default.
-        threads: of PyTorch in each.
+        model, head, prompts, reward, config, more: arguments of `PolicyTrainer`; Ray pickles model, head and reward.
+        writers: number of actors, which take batches in turn.
+        resources: resources of each actor, as `ray.remote` takes them (`num_gpus=1`); one CPU by default.
+        threads: PyTorch's threads in each actor.
 
     Raises:
         MissingExtra: Ray is absent.
@@ -96,7 +96,7 @@ class RayTrainer(PolicyTrainer):
         self._sent = 0
 
     def ask(self, number: int) -> Any:
-        """Ask a writer, which has the weights of now before it begins."""
+        """Ask a writer for a batch; it gets the present weights before it begins."""
         if self._sent != self.step:
             weights = {
                 name: {key: p.detach().cpu() for key, p in updates.parameters.items()}
@@ -109,22 +109,22 @@ class RayTrainer(PolicyTrainer):
         writer = self._writers[number % len(self._writers)]
         return writer.write.remote(number, self.chosen(number))
 
-    def ready(self, asked: Any) -> Batch:
+    def ready(self, pending: Any) -> Batch:
         """Wait for a batch.
 
         Raises:
             NoriaError: as the writer raised it.
             RunError: the writer died.
         """
-        if isinstance(asked, Batch):
-            return asked
+        if isinstance(pending, Batch):
+            return pending
         try:
-            batch: Batch = self.ray.get(asked)
+            batch: Batch = self.ray.get(pending)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self.ray.exceptions.RayActorError as error:
             raise RunError(
-                "a writer died", where="Ray", mend="look at its log; the same run goes on from its checkpoint"
+                "a writer died", where="Ray", mend="look at its log; the same run resumes from its checkpoint"
             ) from error
         return batch
 

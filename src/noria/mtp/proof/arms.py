@@ -74,19 +74,19 @@ RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of a proof.
 
     Attributes:
-        rows: of text to train on.
-        held: of text to be scored on, at each temperature.
-        length: of a row.
-        steps: of training.
-        batch_size: rows a step.
-        lr: of all losses.
-        temperatures: of the text that is scored; the head is trained at 1.
-        rl_steps: of policy optimisation; 0 leaves it out.
+        rows: rows of text to train on.
+        held: rows of text to be scored on, at each temperature.
+        length: tokens of a row.
+        steps: steps of each training.
+        batch_size: rows of a step.
+        lr: learning rate of all losses.
+        temperatures: temperatures of the text that is scored; the head is trained at 1.
+        rl_steps: steps of policy optimisation; 0 leaves it out.
         model: "small", or the path of a GGUF file, whose warm head is made first.
-        warm_steps: of cross-entropy that make it.
+        warm_steps: steps of cross-entropy that make the warm head.
     """
 
     rows: int
@@ -135,12 +135,12 @@ def run_text(
     """Text that a model writes, kept at `path`.
 
     Args:
-        seed: of prompts and text.
-        rows: of it.
-        length: of a row.
-        temperature: that it is drawn at.
-        path: of the file.
-        model: as in :class:`Scale`.
+        seed: seed of prompts and text.
+        rows: rows of text.
+        length: tokens of a row.
+        temperature: temperature that the text is drawn at.
+        path: path of the file.
+        model: "small", or the path of a GGUF file.
     """
     import torch
     from safetensors.torch import save_file
@@ -171,7 +171,7 @@ def run_warm(scale: dict[str, Any], train: str, path: str) -> dict[str, Any]:
     Args:
         scale: the fields of :class:`Scale`.
         train: the file of text to train on.
-        path: of the head's file.
+        path: path of the head's file.
     """
     import torch
     from safetensors.torch import save_file
@@ -193,8 +193,8 @@ def run_arm(
     """Train the warm head on by one loss, and score it.
 
     Args:
-        arm: whose loss.
-        seed: of the order of batches.
+        arm: arm whose loss the head is trained on.
+        seed: seed of the order of batches.
         scale: the fields of :class:`Scale`.
         train: the file of text to train on.
         held: that to be scored on, by temperature.
@@ -229,8 +229,8 @@ def run_arm(
             "entropy": score.target_entropy,
             "draft_entropy": score.draft_entropy,
             "factorised": score.factorised,
-            "length": {rule: found.length.effect for rule, found in rounds.items()},
-            "prefix": {rule: [rate.effect for rate in found.rates] for rule, found in rounds.items()},
+            "length": {rule: averages.length.effect for rule, averages in rounds.items()},
+            "prefix": {rule: [rate.effect for rate in averages.rates] for rule, averages in rounds.items()},
         }
     return {"scores": scores, "curve": curve[:: max(1, len(curve) // 40)]}
 
@@ -239,9 +239,9 @@ def run_rl(arm: str, seed: int, steps: int) -> dict[str, Any]:
     """Train the small model on checkable arithmetic by GRPO, with rollouts as the arm says.
 
     Args:
-        arm: of :data:`RL_ARMS`.
-        seed: of prompts and rollouts.
-        steps: of the policy.
+        arm: one of :data:`RL_ARMS`.
+        seed: seed of prompts and rollouts.
+        steps: steps of the policy's training.
 
     Returns:
         By figure, one value a step: reward, entropy and accept length.
@@ -255,8 +255,8 @@ def run_pace(seed: int, steps: int) -> dict[str, Any]:
     """Train two policies in turn, one with drafted rollouts and one without.
 
     Args:
-        seed: of prompts and rollouts, the same for both.
-        steps: of each.
+        seed: seed of prompts and rollouts, the same for both.
+        steps: steps of each policy.
 
     Returns:
         By arm of :data:`PACED`, then by figure, one value a step: tokens, and the seconds of each part.
@@ -295,9 +295,11 @@ def _policy(how: RLArm, seed: int, steps: int) -> Any:
     prompts = [list(tokenizer(p.question + "\n")["input_ids"]) for p in problems]
     answers = {tuple(ids): p.answer for ids, p in zip(prompts, problems, strict=True)}
 
-    def right(asked: Any, written: Any) -> list[float]:
-        texts = tokenizer.batch_decode([list(tokens) for tokens in written])
-        return [float(answer_of(text) == answers[tuple(ids)]) for ids, text in zip(asked, texts, strict=True)]
+    def right(prompts: Any, completions: Any) -> list[float]:
+        texts = tokenizer.batch_decode([list(tokens) for tokens in completions])
+        return [
+            float(answer_of(text) == answers[tuple(ids)]) for ids, text in zip(prompts, texts, strict=True)
+        ]
 
     config = RLConfig(
         steps=steps,
@@ -338,7 +340,7 @@ def _questions(tokenizer: Any, number: int, *, seed: int) -> list[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(names), (number,), generator=generator).tolist()
     sums = [problem.question for problem in arithmetic(number, seed=seed + 1)]
-    asked = [
+    questions = [
         f"What does Python's module {names[n]} do?" if place % 3 else sums[place]
         for place, n in enumerate(chosen)
     ]
@@ -348,7 +350,7 @@ def _questions(tokenizer: Any, number: int, *, seed: int) -> list[list[int]]:
                 [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
             )
         )
-        for text in asked
+        for text in questions
     ]
 
 

@@ -21,7 +21,7 @@ NEW = 128
 """Tokens of each completion."""
 GAMMA = 3
 VOCAB = 152_064
-"""Of Qwen's models."""
+"""Size of the vocabulary of Qwen's models."""
 
 
 def benchmarks(*, rounds: int = 8) -> Benchmark:

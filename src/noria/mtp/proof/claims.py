@@ -152,7 +152,7 @@ def claims(table: Table) -> list[Claim]:
     lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
     tv = table["e2e TV"]
     over = "accept length by rejection, three drafts, temperature 1"
-    found = [
+    result = [
         Claim(
             id="rejection-over-target-only",
             statement="Rejection sampling accepts more of an e2e-TV head than target-only",
@@ -182,7 +182,7 @@ def claims(table: Table) -> list[Claim]:
         ("tv-over-rkl", "TV beats reverse KL", "TV", "reverse KL"),
     ):
         if subject in table and baseline in table:
-            found.append(
+            result.append(
                 Claim(
                     id=name,
                     statement=statement,
@@ -198,7 +198,7 @@ def claims(table: Table) -> list[Claim]:
         rule: [length(a, rule) - length(b, rule) for a, b in zip(tv, table["CE"], strict=True)]
         for rule in ("rejection", "target_only")
     }
-    found.append(
+    result.append(
         Claim(
             id="target-only-does-not-care",
             statement="What e2e TV gains over cross-entropy, it gains by rejection more than by target-only",
@@ -233,7 +233,7 @@ def claims(table: Table) -> list[Claim]:
             "a tenth of CE's, rejection",
         ),
     ):
-        found.append(
+        result.append(
             Claim(
                 id=name,
                 statement=statement,
@@ -245,7 +245,7 @@ def claims(table: Table) -> list[Claim]:
                 source=SOURCE,
             )
         )
-    return found
+    return result
 
 
 def rl_claims(trained: Table) -> list[Claim]:
@@ -256,7 +256,7 @@ def rl_claims(trained: Table) -> list[Claim]:
         return [part(log["accept_length"], which) for log in trained[arm]]
 
     frozen = at("frozen e2e TV", 0)
-    found = [
+    result = [
         Claim(
             id="rl-frozen-suffices",
             statement="Over a run a frozen e2e-TV head keeps more than 97 % of its accept length",
@@ -274,7 +274,7 @@ def rl_claims(trained: Table) -> list[Claim]:
             arm: [last - first for first, last in zip(at(arm, 0), at(arm, 3), strict=True)]
             for arm in (tv, ce)
         }
-        found.append(
+        result.append(
             Claim(
                 id="rl-keeps" + way.replace(", entropy ", "-"),
                 statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more of its "
@@ -287,7 +287,7 @@ def rl_claims(trained: Table) -> list[Claim]:
                 source=SOURCE,
             )
         )
-    found.append(
+    result.append(
         Claim(
             id="rl-online",
             statement="Training the head along accepts more late in a run than a frozen head",
@@ -299,7 +299,7 @@ def rl_claims(trained: Table) -> list[Claim]:
             source=SOURCE,
         )
     )
-    return found
+    return result
 
 
 def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:

@@ -32,7 +32,7 @@ Table = dict[str, list[dict[str, Any]]]
 
 
 def length(result: dict[str, Any], rule: str = "rejection", temperature: str = "1.0") -> float:
-    """Accept length."""
+    """Accept length by a rule, at a temperature."""
     return float(result["scores"][temperature]["length"][rule])
 
 
@@ -176,7 +176,7 @@ def pace_table(paced: list[dict[str, Any]]) -> Figure:
 
 
 def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
-    """What a reader must know."""
+    """Remarks that a reader of the page must know."""
     words = [
         f"All heads start from the CE head that ships and train {s.steps} steps of {s.batch_size} rows of {s.length} "
         f"tokens at lr {s.lr:g}; seeds {seeds} differ in text and in the order of batches and share the held-out text.",

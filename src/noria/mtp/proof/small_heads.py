@@ -35,10 +35,10 @@ def text_prompts(
     """Prompts: the question of an arithmetic problem, or 32 tokens from somewhere in Python's standard library.
 
     Args:
-        tokenizer: of the small model.
-        number: of prompts.
-        seed: of the questions and places.
-        kinds: taken in turn.
+        tokenizer: tokenizer of the small model.
+        number: number of prompts.
+        seed: seed of the questions and places.
+        kinds: kinds of prompts, taken in turn.
     """
     generator = torch.Generator().manual_seed(seed)
     problems = arithmetic(number, seed=seed + 1)
@@ -66,13 +66,13 @@ def own_text(
     batch_size: int = 64,
     on_rows: Callable[[int], None] | None = None,
 ) -> Rows:
-    """What the model itself writes behind prompts, in rows of one length; prompts are not trained on.
+    """Text that the model itself writes behind prompts, in rows of one length; prompts are not trained on.
 
     Args:
         model: the policy.
-        prompts: one a row.
-        length: of a row, prompt included; the model's end token does not end it.
-        seed: of the text.
+        prompts: prompt of each row.
+        length: tokens of a row, prompt included; the model's end token does not end it.
+        seed: seed of the text.
         params: temperature and filters.
         batch_size: rows written together.
         on_rows: called with the number of rows done.
@@ -102,9 +102,9 @@ def build_small_heads(
     """Train both heads that ship and write them to `folder/ce` and `folder/e2e_tv`, in float16.
 
     Args:
-        folder: where they go.
-        rows: of 160 tokens of the model's own text.
-        steps: of 16 rows, of each head.
+        folder: folder of both heads.
+        rows: number of rows of the model's own text, 160 tokens each.
+        steps: steps of each head, 16 rows each.
         say: called with a line now and then.
 
     Returns:

@@ -24,7 +24,7 @@ class Alarm:
     """Something to act on.
 
     Attributes:
-        step: of training, at which it was raised.
+        step: step of the training that raised it.
         kind: `unsynced`: next to nothing is accepted; `drift`: less than was predicted; `entropy`: out of range.
         text: what was seen and what to do, one line.
     """
@@ -71,7 +71,7 @@ class DriftMonitor:
         """Take in a step's rollouts.
 
         Args:
-            step: of training.
+            step: step of the training.
             drafted: rounds in which a draft stood at place 1, 2, …, from `noria.mtp.decoding.decoder.served_counts`.
             accepted: rounds in which the drafts up to there were all accepted, likewise.
 

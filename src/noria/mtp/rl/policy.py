@@ -37,12 +37,12 @@ __all__ = ["PolicyTrainer", "StepResult"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did.
+    """Outcome of one step of a policy's training.
 
     Attributes:
-        step: its number, from 1.
+        step: number of the step, from 1.
         figures: everything that is logged.
-        alarms: of the monitors.
+        alarms: alarms of the monitors.
     """
 
     step: int
@@ -56,9 +56,9 @@ class PolicyTrainer:
     Args:
         model: the policy, trained in place.
         head: drafts its rollouts; None, or `gamma: 0`, decodes plainly.
-        prompts: as tokens; taken in an order of the seed's, each once an epoch.
+        prompts: prompts as tokens, each taken once an epoch in an order that the seed gives.
         reward: scores completions.
-        config: what to do.
+        config: settings of the training.
         eos: end tokens; the model's own by default.
         vocab: how many logits are tokens.
         drift: compares served acceptance with what was predicted.
@@ -106,43 +106,43 @@ class PolicyTrainer:
         return self.updates["policy"].state.step
 
     def train(self, run: Run | None = None, *, on_step: Callable[[StepResult], None] | None = None) -> None:
-        """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
+        """Train up to the configured step; with a run, resume from its checkpoint and keep new ones.
 
         Args:
             run: where figures, alarms and checkpoints go.
-            on_step: called with what each step did.
+            on_step: called with the outcome of each step.
 
         Raises:
-            DataError: as of :func:`roll_out`.
+            DataError: a reward is missing or not finite.
             DivergenceError: loss, gradient or logits are not finite; the last checkpoint is whole.
             CheckpointError: the run's checkpoint is of another policy or head.
         """
         if run is not None:
             self.resume(run)
         while self.step < self.config.steps:
-            learned = self.advance()
+            result = self.advance()
             if run is not None:
-                alarms = {"alarms": [alarm.text for alarm in learned.alarms]} if learned.alarms else {}
-                run.log(learned.step, **learned.figures, **alarms)
+                alarms = {"alarms": [alarm.text for alarm in result.alarms]} if result.alarms else {}
+                run.log(result.step, **result.figures, **alarms)
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                     self.save(run)
             if on_step is not None:
-                on_step(learned)
+                on_step(result)
 
     def advance(self) -> StepResult:
-        """One step: roll out with the policy of now, learn from the batch of `staleness` steps ago."""
+        """Make one step: roll out with the present policy, learn from the batch of `staleness` steps ago."""
         while len(self.waiting) <= self.config.staleness:
             self.waiting.append(self.ask(self.step + len(self.waiting)))
         return self.learn(self.ready(self.waiting.popleft()))
 
     def ask(self, number: int) -> Any:
-        """A batch by its number, written by the policy of now, or a promise of it that :meth:`ready` keeps."""
+        """Roll out a batch by its number with the present policy, or begin to; :meth:`ready` waits for it."""
         chosen = self.chosen(number)
         return roll_out(self.decoder, chosen, self.reward, self.config, number=number, version=self.step)
 
-    def ready(self, asked: Any) -> Batch:
-        """What :meth:`ask` promised."""
-        batch: Batch = asked
+    def ready(self, pending: Any) -> Batch:
+        """The batch that :meth:`ask` began."""
+        batch: Batch = pending
         return batch
 
     def learn(self, batch: Batch) -> StepResult:
@@ -217,7 +217,7 @@ class PolicyTrainer:
         return {"head_loss": float(terms.loss.detach())}
 
     def _served(self, batch: Batch) -> dict[str, float]:
-        """Acceptance as it was served."""
+        """Accept length and prefix rates that the rollout met."""
         drafted, accepted = served_counts(batch.completions)
         if not drafted or not drafted[0]:
             return {}
@@ -270,7 +270,7 @@ class PolicyTrainer:
         Raises:
             RunError: the disk refuses; earlier checkpoints stay as they were.
         """
-        self.waiting = deque(self.ready(asked) for asked in self.waiting)
+        self.waiting = deque(self.ready(pending) for pending in self.waiting)
         waiting = json.loads(json.dumps([asdict(batch) for batch in self.waiting]))
         head = self.updates["head"].state.tensors() if "head" in self.updates else None
         self.updates["policy"].state.save(run, head, waiting=waiting)
@@ -281,10 +281,9 @@ class PolicyTrainer:
         Raises:
             CheckpointError: it is of another policy or head.
         """
-        for updates in self.updates.values():
-            checkpoint = updates.resume(run)
-            if checkpoint is None:
-                return False
+        checkpoint, *_ = [updates.resume(run) for updates in self.updates.values()]
+        if checkpoint is None:
+            return False
         self.waiting = deque(
             Batch(**{**batch, "completions": [Completion(**c) for c in batch["completions"]]})
             for batch in checkpoint.state["waiting"]

@@ -1,4 +1,4 @@
-"""A training run's log of entropy and accept length, read from what frameworks write, and what it says."""
+"""The log of an RL run: entropy and accept length as frameworks write them, and a diagnosis of what changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RLLog:
     """A run, step by step; NaN is missing.
 
     Attributes:
-        steps: their numbers.
+        steps: numbers of the steps.
         entropy: mean of the policy's entropy, nats.
         length: mean accept length, tokens a round.
     """
@@ -47,12 +47,12 @@ class RLLog:
 
 @dataclass(frozen=True)
 class RLDiagnosis:
-    """What a run's log says.
+    """Why the accept length of a run changed.
 
     Attributes:
-        regression: of accept length on entropy.
-        decomposition: of the change of accept length.
-        text: in words.
+        regression: regression of accept length on entropy.
+        decomposition: entropy's part of the change, and the rest.
+        text: the diagnosis in words.
     """
 
     regression: Regression
@@ -65,8 +65,8 @@ def read_rl_log(path: Path, *, entropy: str | None = None, length: str | None = 
 
     Args:
         path: the file.
-        entropy: its field; by default the first of the usual names that is there.
-        length: likewise, of the accept length.
+        entropy: field of the entropy; by default the first usual name that is there.
+        length: field of the accept length; by default the first usual name that is there.
 
     Raises:
         DataError: with file and line: malformed, not a number, or no record has one of the two.
@@ -100,7 +100,7 @@ def read_rl_log(path: Path, *, entropy: str | None = None, length: str | None = 
 
 
 def _records(path: Path) -> Iterator[Record]:
-    """Of a log that is lines or rows, or the list in a trainer's state."""
+    """Records of a log that is lines or rows, or the list in a trainer's state."""
     if path.suffix.lower() != ".json":
         yield from read_records(path, "a training log")
         return
@@ -114,12 +114,12 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def diagnose(log: RLLog, *, early: int | None = None, slope: float | None = None) -> RLDiagnosis:
-    """Whether entropy moved the accept length, and what is left for the head to answer for.
+    """Say whether entropy moved the accept length, and how much is left for the head to answer for.
 
     Args:
-        log: of the run.
-        early: as of :func:`noria.mtp.acceptance.regression.decompose`.
-        slope: likewise.
+        log: log of the run.
+        early: number of first steps that the slope is fitted on.
+        slope: slope in tokens a nat, instead of fitting it.
 
     Raises:
         DataError: no step has both numbers.

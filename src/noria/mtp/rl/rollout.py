@@ -22,14 +22,14 @@ Reward = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[f
 
 @dataclass(frozen=True)
 class Batch:
-    """What was rolled out for one step.
+    """Completions of one step, with their rewards.
 
     Attributes:
-        version: of the policy that wrote it: how many updates it had had.
-        prompts: one a completion.
-        completions: what was written.
-        rewards: of each.
-        seconds: `rollout` and `score`.
+        version: number of updates that the policy had had when it wrote them.
+        prompts: prompt of each completion.
+        completions: completions in groups of one prompt.
+        rewards: reward of each completion.
+        seconds: time of `rollout` and `score`.
     """
 
     version: int
@@ -51,32 +51,32 @@ def roll_out(
     """Write a group of completions of every prompt, and score them.
 
     Args:
-        decoder: of the policy.
-        prompts: one a group.
+        decoder: decoder of the policy.
+        prompts: prompt of each group.
         reward: scores completions.
         config: group, length, temperature and seed.
-        number: of the batch; random numbers depend on it and on the seed alone.
-        version: of the policy.
+        number: number of the batch; random numbers depend on it and on the seed alone.
+        version: number of updates that the policy has had.
 
     Raises:
         DataError: a reward is missing or not finite, or the model's logits were not.
     """
     began = time.perf_counter()
-    asked = [list(prompt) for prompt in prompts for _ in range(config.group)]
-    seeds = Streams.derived((config.seed << 24) + number, len(asked)).seeds.tolist()
+    copies = [list(prompt) for prompt in prompts for _ in range(config.group)]
+    seeds = Streams.derived((config.seed << 24) + number, len(copies)).seeds.tolist()
     params = SamplingParams(temperature=config.temperature)
     done = decoder.generate(
-        [Request(p, config.max_new_tokens, params, seed) for p, seed in zip(asked, seeds, strict=True)]
+        [Request(p, config.max_new_tokens, params, seed) for p, seed in zip(copies, seeds, strict=True)]
     )
     if any(c.finish == "invalid" for c in done):
         raise DivergenceError("the policy's logits are not finite", where=f"rollout {number}")
     middle = time.perf_counter()
-    rewards = [float(value) for value in reward(asked, [c.tokens for c in done])]
-    if len(rewards) != len(asked) or not all(torch.tensor(rewards).isfinite()):
+    rewards = [float(value) for value in reward(copies, [c.tokens for c in done])]
+    if len(rewards) != len(copies) or not all(torch.tensor(rewards).isfinite()):
         raise DataError(
-            f"{len(rewards)} rewards for {len(asked)} completions, or one that is not finite",
+            f"{len(rewards)} rewards for {len(copies)} completions, or one that is not finite",
             where=f"rollout {number}",
             mend="let the reward give a finite number for each",
         )
     seconds = {"rollout": middle - began, "score": time.perf_counter() - middle}
-    return Batch(version, asked, done, rewards, seconds)
+    return Batch(version, copies, done, rewards, seconds)

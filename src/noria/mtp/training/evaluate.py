@@ -165,16 +165,16 @@ def evaluate_head(
 
     Args:
         backbone: the model.
-        head: its head.
-        rows: the text.
-        gamma: drafts a round.
-        served: the numbers of drafts a round, up to `gamma`, to average over rounds with; `gamma` alone by default.
-        rules: of verification.
+        head: the model's head.
+        rows: text that the model wrote.
+        gamma: drafts of a round.
+        served: numbers of drafts, up to `gamma`, whose rounds are averaged over; `gamma` alone by default.
+        rules: rules of verification.
         params: temperature and filters, for both sides.
         vocab: how many logits are real tokens; all by default.
         batch_size: rows at a time.
-        chain_attention: as in training; by default as the head drafts.
-        seed: of the bootstrap.
+        chain_attention: attention along a chain; by default as the head drafts.
+        seed: seed of the bootstrap.
         on_rows: called with the number of rows done.
 
     Raises:
@@ -182,7 +182,7 @@ def evaluate_head(
     """
     params = params or SamplingParams()
     device = next(head.parameters()).device
-    found: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
+    rates: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
     kept: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
     product, nats, surprise, roots = [], [], [], []
     clusters: list[int] = []
@@ -213,7 +213,7 @@ def evaluate_head(
             q = processed(output(states[at, t]), params, vocab=vocab).probs
             tokens = aligned.tokens[at, t]
             for rule in rules:
-                found[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
+                rates[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
                 kept[rule].append(kept_rates(p, q, tokens, rule).cpu())
             product.append(factorised_prefix_rates(p, q, "rejection").cpu())
             own, chance = entropy(p), p.gather(-1, tokens[..., None])[..., 0]
@@ -229,7 +229,7 @@ def evaluate_head(
     where = torch.cat(roots)
 
     def scored(rule: Rule) -> RuleScore:
-        chains, along = torch.cat(found[rule]), torch.cat(kept[rule])
+        chains, along = torch.cat(rates[rule]), torch.cat(kept[rule])
         averages = _averages(chains, clusters, seed)
         rounds = {
             g: _averages(chains[:, :g], clusters, seed, _weights(along[:, :g], where))

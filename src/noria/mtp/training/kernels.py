@@ -44,7 +44,7 @@ def available() -> bool:
 
 @dataclass(frozen=True)
 class TVStats:
-    """What the forward pass keeps of each row, float32 [rows].
+    """Statistics that the forward pass keeps of each row, float32 [rows].
 
     Attributes:
         student_max: m of the student's logits.
@@ -97,7 +97,7 @@ def tv_forward(
     backend: Backend | None = None,
     block: int = BLOCK,
 ) -> TVStats:
-    """Both passes of the forward direction. Arguments as of `tv`; `block` is the width of a tile, a power of two.
+    """Run both passes of the forward direction, as `tv` does; `block` is the width of a tile, a power of two.
 
     Raises:
         DataError: the shapes do not fit.
@@ -129,12 +129,12 @@ def tv_backward(
     It is zero in padding and in rows that are not finite.
 
     Args:
-        student: the logits of the forward pass.
-        teacher: likewise.
-        stats: what the forward pass returned.
-        gradient: of the loss of each row [rows].
-        vocab_size: as of the forward pass.
-        backend: as of `tv`.
+        student: the student's logits of the forward pass.
+        teacher: the teacher's logits of the forward pass.
+        stats: statistics that the forward pass returned.
+        gradient: gradient in the loss of each row [rows].
+        vocab_size: width of the vocabulary that the forward pass was given.
+        backend: the kernel or its twin; whichever can run by default.
         block: the width of a tile, a power of two.
 
     Raises:

@@ -54,11 +54,11 @@ NEEDS: dict[LossName, tuple[Read, ...]] = {
 
 @dataclass(frozen=True)
 class LossTerms:
-    """A loss, and what it was made of.
+    """A loss, and the terms that it was made of.
 
     Attributes:
-        name: of the loss.
-        loss: its mean over the rows (or, for a loss over the chain, the positions) that count. Without any it is 0
+        name: name of the loss.
+        loss: mean over the rows (or, for a loss over the chain, the positions) that count. Without any it is 0
             and so is its gradient: every process of a distributed run can call backward.
         weight: the sum of weights that `loss` was divided by; `loss * weight` adds up over processes.
         count: how many rows (positions) count.
@@ -77,7 +77,7 @@ class LossTerms:
 
     @property
     def warning(self) -> str | None:
-        """What `cold_head` says of these rows; asking waits for the accelerator."""
+        """The remark of `cold_head` on these rows; reading it waits for the accelerator."""
         return cold_head(self.name, float(self.overlap.nanmean()))
 
 
@@ -88,7 +88,7 @@ def cold_head(name: LossName, acceptance: float) -> str | None:
     starts. `nla` and `lk_hybrid` are made for that.
 
     Args:
-        name: of the loss.
+        name: name of the loss.
         acceptance: the mean of α over rows; NaN says nothing.
     """
     _known(name)
@@ -144,8 +144,8 @@ def loss_terms(
     """The mean loss over rows that were read, with its parts.
 
     Args:
-        name: of the loss.
-        reads: of rows [..., steps], the last axis along the chain.
+        name: name of the loss.
+        reads: values of the rows [..., steps], the last axis along the chain.
         valid: which rows may count [..., steps], all by default. A loss over the chain leaves out every position that
             has a row which may not, or which is not finite.
         eta: η of `lk_hybrid`.
@@ -206,11 +206,11 @@ def row_losses(
         teacher: logits [..., vocab].
         tokens: y [...] for `ce`; the teacher's most probable token by default, as in speculators.
         eta: η of `lk_hybrid`.
-        vocab_size: as of `read_logits`.
+        vocab_size: width of the vocabulary; logits behind it are padding.
 
     Raises:
         ConfigError: the loss is unknown or over the chain.
-        DataError: as of `read_logits`.
+        DataError: shapes that do not fit; a token out of the vocabulary.
     """
     reads = read_logits(student, teacher, tokens, reads=NEEDS[_known(name)], vocab_size=vocab_size)
     return _row_loss(name, reads, eta)
@@ -230,18 +230,19 @@ def loss_from_logits(
     """`loss_from_hidden` where the logits are at hand.
 
     Args:
-        name: of the loss.
+        name: name of the loss.
         student: logits [..., steps, vocab].
         teacher: logits [..., steps, vocab] of the same targets.
-        tokens: [..., steps], needed by `e2e_tv_exact`; for `ce` as of `row_losses`.
-        valid: as of `loss_terms`.
-        eta: likewise.
-        step_weights: likewise.
-        vocab_size: as of `read_logits`.
+        tokens: the data's tokens [..., steps], which `e2e_tv_exact` needs; for `ce` the teacher's most probable token
+            by default.
+        valid: which rows may count [..., steps], all by default.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default.
+        vocab_size: width of the vocabulary; logits behind it are padding.
 
     Raises:
-        ConfigError: as of `loss_terms`.
-        DataError: as of `read_logits`; `e2e_tv_exact` without tokens.
+        ConfigError: the loss is unknown, or takes no `step_weights`.
+        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
     """
     valid = _whole_chains(name, tokens, valid)
     reads = read_logits(student, teacher, tokens, reads=NEEDS[name], valid=valid, vocab_size=vocab_size)
@@ -267,25 +268,25 @@ def loss_from_hidden(
     """A loss and its parts from the hidden states of every step of a chain.
 
     Args:
-        name: of the loss.
+        name: name of the loss.
         student: hidden states [..., steps, hidden], as the LM head takes them; step k (from 1) of position t predicts
             the token at t + k + 1.
         head: the LM head they share with the teacher.
-        teacher: as of `read_hidden`.
-        teacher_logits: likewise.
-        teacher_head: likewise.
-        teacher_rows: likewise.
+        teacher: hidden states of the teacher, handed to `read_hidden` as the next three are.
+        teacher_logits: logits of the teacher, instead of its hidden states.
+        teacher_head: LM head of the teacher; `head` by default.
+        teacher_rows: row of the teacher that each row of the student belongs to [..., steps].
         tokens: the data's token that each row predicts [..., steps]; `e2e_tv_exact` needs them, and text that the
             teacher itself wrote. For `ce` the teacher's most probable token by default.
-        valid: as of `loss_terms`; rows that cannot count are not computed.
-        eta: as of `loss_terms`.
-        step_weights: likewise.
-        chunk_rows: as of `read_hidden`.
-        train_head: likewise.
+        valid: which rows may count [..., steps], all by default; the others are not computed.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default.
+        chunk_rows: rows whose logits exist at once.
+        train_head: let a gradient flow to the LM head.
 
     Raises:
-        ConfigError: as of `loss_terms` and `read_hidden`.
-        DataError: as of `read_hidden`; `e2e_tv_exact` without tokens.
+        ConfigError: the loss is unknown or takes no `step_weights`; no teacher or two of them.
+        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
     """
     valid = _whole_chains(name, tokens, valid)
     reads = read_hidden(

@@ -1,4 +1,4 @@
-"""What the losses read of each row of target and draft, on logits or straight from hidden states, gradients by hand.
+"""Values that the losses read of each row of target and draft, from logits or hidden states, with gradients by hand.
 
 With p the target's distribution (always detached) and q = softmax(z) the draft's, four numbers a row are all that any
 loss here needs (Bebop, Eq. 10-13):
@@ -40,7 +40,7 @@ CHUNK_ON_CPU, CHUNK_ON_GPU, FEWEST_ROWS = 2**22, 2**26, 64
 
 @dataclass(frozen=True)
 class Reads:
-    """What was read of each row, float32 or float64 [...]; NaN where `finite` is False, None what was not asked for.
+    """Values of each row, float32 or float64 [...]; NaN where `finite` is False, None for values not requested.
 
     Attributes:
         overlap: α = Σ min(p, q).
@@ -144,7 +144,7 @@ class LMHead:
     Attributes:
         weight: W [vocab, hidden].
         bias: b [vocab].
-        scale: of the logits, before a cap; without a cap a temperature T is 1/T.
+        scale: factor of the logits, before a cap; without a cap a temperature T is 1/T.
         softcap: no cap by default.
         vocab_size: rows of W from here on are padding: no probability, no gradient.
     """
@@ -271,7 +271,7 @@ def read_hidden(
 
 @dataclass(frozen=True)
 class _Job:
-    """What reading a batch takes besides the tensors that gradients flow to."""
+    """Inputs of reading a batch, besides the tensors that gradients flow to."""
 
     head: LMHead
     teacher: Tensor
@@ -395,8 +395,8 @@ def _wanted(reads: Collection[Read], *, overlap: bool = True) -> tuple[str, ...]
     """The reads in their fixed order; the overlap is among them, and log p(y) with log q(y)."""
     if unknown := set(reads) - set(get_args(Read)):
         raise ConfigError(f"there is no read {sorted(unknown)}", where="reads", mend=f"take {get_args(Read)}")
-    asked = set(reads) | ({"overlap"} if overlap else set())
-    wanted = tuple(read for read in get_args(Read) if read in asked)
+    requested = set(reads) | ({"overlap"} if overlap else set())
+    wanted = tuple(read for read in get_args(Read) if read in requested)
     return (*wanted, "log_target") if "log_draft" in wanted else wanted
 
 

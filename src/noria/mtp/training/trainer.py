@@ -1,4 +1,4 @@
-"""Training a head on the frozen backbone's own text (Bebop, sec. 4 and 6.1); it goes on exactly where it was killed.
+"""Training a head on the frozen backbone's own text (Bebop, sec. 4 and 6.1); killed, it resumes to the bit.
 
 Batches are a function of the seed and the step, so there is no generator to restore. The backbone runs once a batch;
 all steps of all chains are compared with its states, and no more logits than a chunk's exist at once. Of several
@@ -41,14 +41,14 @@ def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None =
 
 
 def head_loss(backbone: Any, head: MTPHead, rows: Rows, config: TrainConfig, output: LMHead) -> LossTerms:
-    """The configured loss of a head on some text, and what it was made of. The backbone gets no gradient.
+    """The configured loss of a head on some text, and its terms. The backbone gets no gradient.
 
     Args:
         backbone: the model.
-        head: its head.
-        rows: text.
-        config: loss, depth, chain attention and step weights are read.
-        output: of :func:`lm_head`.
+        head: the model's head.
+        rows: text to train on.
+        config: settings, of which loss, depth, chain attention and step weights are read.
+        output: the LM head, from :func:`lm_head`.
     """
     hidden = backbone_states(backbone, rows)
     steps = config.train_gamma
@@ -80,7 +80,7 @@ class HeadTrainer:
         backbone: frozen; in the same precision as the head.
         head: trained in place.
         rows: the policy's own text.
-        config: what to do.
+        config: settings of the training.
         vocab_size: how many logits are real tokens; all by default.
         parallel: the distributed setting; one process by default. With FSDP2 the backbone's blocks are sharded, and
             what the head shares with it stays whole, as the head does.
@@ -133,11 +133,11 @@ class HeadTrainer:
     def train(
         self, run: Run | None = None, *, on_step: Callable[[int, LossTerms], None] | None = None
     ) -> None:
-        """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
+        """Train up to the configured step; with a run, resume from its checkpoint and keep new ones.
 
         Args:
-            run: where metrics and checkpoints go.
-            on_step: called with (step, what the loss was made of).
+            run: run that takes metrics and checkpoints.
+            on_step: called with the step and the terms of its loss.
 
         Raises:
             DivergenceError: the loss or a gradient is not finite; the last checkpoint is whole.
@@ -159,7 +159,7 @@ class HeadTrainer:
         self.head.eval()
 
     def advance(self) -> tuple[LossTerms, float]:
-        """One step: the terms of its loss, and the gradient's norm before clipping."""
+        """Make one step; return the terms of its loss, and the gradient's norm before clipping."""
         config = self.config
         terms = self.loss(self.batch(self.step)[self.share])
         self.updates.zero()
@@ -213,7 +213,7 @@ class HeadTrainer:
 
     @staticmethod
     def figures(terms: LossTerms) -> dict[str, Any]:
-        """What is logged: the loss, each step's acceptance, and the accept length of the paper's product."""
+        """Figures of the log: the loss, each step's acceptance, and the accept length of the paper's product."""
         alphas = terms.acceptance.double().cpu()
         return {
             "loss": terms.loss,

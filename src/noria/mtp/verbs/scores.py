@@ -1,4 +1,4 @@
-"""What the verbs share that score a head: text is read, the head is scored, and acceptance is drawn."""
+"""Shared by the verbs that score a head: text is read, and acceptance is drawn."""
 
 from __future__ import annotations
 
