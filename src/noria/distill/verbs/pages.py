@@ -6,6 +6,7 @@ A page can thus be made again at any time, without the model, and also for a run
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -134,36 +135,36 @@ def _pictures(folder: Path) -> list[Figure | str]:
 
 
 def _health(rows: Rows) -> list[Figure | str]:
-    figures: list[Figure | str] = []
-    losses = series(rows, _LOSSES, x="iteration")
-    if losses:
-        figures.append(
-            Figure.chart(
-                "Losses",
-                _facets(losses),
-                "A push loss is the mean squared length of the step it asks for: it need not fall, but must not "
-                "explode. The critic's is its flow-matching error on the student's samples.",
-            )
-        )
-    health = series(rows, _HEALTH, x="iteration")
-    if health:
-        figures.append(
-            Figure.chart(
-                "Health",
-                _facets(health),
-                "cos(CA, DM): do guidance and matching agree in direction? Critic lag: the critic's loss on fresh "
-                "student samples over the frozen teacher's; above 1 it trails the student. Spread ratio: the "
-                "student's standard deviation over the teacher's; growing above 1 is over-saturation.",
-            )
-        )
-    for title, names, caption, legend in (
-        ("Gradient norms", _NORMS, "Before clipping.", None),
-        ("Push by noise level", _PUSHES, "Mean length of the step asked for, by the σ of the estimate.", "σ"),
-    ):
-        points = series(rows, names, x="iteration")
-        if points:
-            figures.append(Figure.chart(title, lines(points, x="iteration", legend=legend), caption))
-    return figures
+    """Curves of losses, health, gradients and pushes, those that the log has."""
+    charts = (
+        (
+            "Losses",
+            _LOSSES,
+            _facets,
+            "A push loss is the mean squared length of the step it asks for: it need not fall, but must not "
+            "explode. The critic's is its flow-matching error on the student's samples.",
+        ),
+        (
+            "Health",
+            _HEALTH,
+            _facets,
+            "cos(CA, DM): do guidance and matching agree in direction? Critic lag: the critic's loss on fresh "
+            "student samples over the frozen teacher's; above 1 it trails the student. Spread ratio: the "
+            "student's standard deviation over the teacher's; growing above 1 is over-saturation.",
+        ),
+        ("Gradient norms", _NORMS, partial(lines, x="iteration"), "Before clipping."),
+        (
+            "Push by noise level",
+            _PUSHES,
+            partial(lines, x="iteration", legend="σ"),
+            "Mean length of the step asked for, by the σ of the estimate.",
+        ),
+    )
+    return [
+        Figure.chart(title, draw(points), caption)
+        for title, names, draw, caption in charts
+        if (points := series(rows, names, x="iteration"))
+    ]
 
 
 def _facets(values: Rows) -> Any:
