@@ -41,8 +41,7 @@ def helps(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def entries(text: str) -> Iterator[str]:
     """The entries of `Args:` and `Attributes:`."""
     for block in re.findall(r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)+)", text, flags=re.M):
-        for entry in re.findall(r"^ {4}\w[\w, ]*: (.*)$", block, flags=re.M):
-            yield entry
+        yield from re.findall(r"^ {4}\w[\w, ]*: (.*)$", block, flags=re.M)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -101,7 +101,7 @@ def test_what_json_lacks_is_logged_as_missing_not_as_a_number(tmp_path):
             1, loss=float("nan"), scale=torch.tensor(float("inf")), count=np.int64(3), mean=np.float32(0.5)
         )
         run.log(2, names=["a", "b"], row=torch.tensor([1.0, float("nan")]), nothing=None, fine=True)
-        with pytest.raises(TypeError, match="a object is no value"):
+        with pytest.raises(TypeError, match="a object cannot be written as JSON"):
             run.log(3, what=object())
         assert run.metrics() == [
             {"step": 1, "loss": None, "scale": None, "count": 3, "mean": 0.5},

@@ -33,7 +33,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def part(self, cls: type[_C]) -> _C:
-        """The fields of `cls`, a class that this one inherits from, as an object of that class alone."""
+        """Copy the fields that this class inherits from `cls` into an object of `cls`."""
         values = {name: getattr(self, name) for name in cls.model_fields}
         return cast("_C", cls.model_construct(self.model_fields_set & values.keys(), **values))
 
@@ -96,10 +96,7 @@ def load_config(
     for field, (spelling, value) in (options or {}).items():
         _claim(origins, (field,), value, spelling)
         _merge(values, {field: value})
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, cls, origins, None if file is None else str(file)) from None
+    return _validated(cls, values, origins, None if file is None else str(file))
 
 
 def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
@@ -109,11 +106,7 @@ def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
         ConfigError: what `load_config` refuses; `where` stands for the name of the file.
     """
     origins: dict[_Path, str] = {}
-    values = _read_text(raw, where, origins)
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, cls, origins, where) from None
+    return _validated(cls, _read_text(raw, where, origins), origins, where)
 
 
 def parse_value(text: str, where: str) -> Any:
@@ -259,12 +252,20 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-# --- explaining ---------------------------------------------------------------------------------------------
+# --- validation ---------------------------------------------------------------------------------------------
+
+
+def _validated(cls: type[T], values: Mapping[str, Any], origins: Mapping[_Path, str], file: str | None) -> T:
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, cls, origins, file) from None
 
 
 def _explain(
     error: ValidationError, cls: type[BaseModel], origins: Mapping[_Path, str], file: str | None
 ) -> ConfigError:
+    """The first of pydantic's errors as one line: what is wrong, where it came from, and what mends it."""
     # An unknown field first: a misspelt name is also reported as a missing one, and explains it.
     details = sorted(error.errors(include_url=False), key=lambda d: d["type"] != "extra_forbidden")
     detail = details[0]
@@ -288,8 +289,8 @@ def _explain(
         is_option = where is not None and where.startswith("-")  # an option already names its field
         what = f"{name}: {what}" if name and not is_option else what
         if detail["type"] in ("literal_error", "enum"):
-            options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
-            mend = _near_miss(str(detail["input"]), options)
+            choices = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
+            mend = _near_miss(str(detail["input"]), choices)
         if detail["type"] != "value_error":
             what = f"{what}, got {_short(detail['input'])}"
     if len(details) > 1:

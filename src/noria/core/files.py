@@ -165,7 +165,7 @@ def check_output(
         raise RunError(f"it overlaps {source}", where=str(output), mend="choose a folder elsewhere")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise RunError(
-            "there is something that is no folder", where=str(output), mend="choose another folder"
+            "there is something that is not a folder", where=str(output), mend="choose another folder"
         )
     if not output.exists() or not any(output.iterdir()):
         return

@@ -1,8 +1,8 @@
 """Judging by atomic questions, each answered with yes or no, or not at all.
 
-A reply that cannot be parsed, a refusal and a time-out are *invalid*: they are counted and masked, and never become a 0,
-a 1 or a half. The score of a checklist is the share of good answers among the valid ones, with bounds that say how far
-the invalid ones could move it.
+A reply that cannot be parsed, a refusal and a time-out are *invalid*: they are counted and masked, and never become a
+0, a 1 or a half. The score of a checklist is the share of good answers among the valid ones, with bounds that say how
+far the invalid ones could move it.
 """
 
 from __future__ import annotations
@@ -127,9 +127,7 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """A judge answers a checklist about a subject. What goes wrong with one subject makes verdicts invalid; it does not
-    raise.
-    """
+    """A judge of subjects by checklists. What goes wrong with one subject makes its verdicts invalid; it does not raise."""
 
     name: str
 
@@ -150,7 +148,7 @@ INSTRUCTION = (
 
 @dataclass(eq=False)
 class ChatJudge:
-    """A chat model that is asked all items of a checklist in one request.
+    """A judge that asks a chat model all items of a checklist in one request.
 
     Args:
         model: chat model to ask.

@@ -96,7 +96,7 @@ class Task:
             self.progress.say(self._line(now))
 
     def stop(self) -> None:
-        """Remove the bar without a word: the task was given up."""
+        """Remove the bar and write no line: the task was given up."""
         bars = self.progress._bars
         if self._bar is not None and bars is not None:
             bars.remove_task(self._bar)

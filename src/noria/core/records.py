@@ -153,4 +153,4 @@ def json_values(value: Any) -> Any:
         return [json_values(inner) for inner in value]
     if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
         return json_values(value.tolist())
-    raise TypeError(f"a {type(value).__name__} is no value of JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 class ChatCache:
     """A folder of answers and refusals; failures are not kept. Several processes may use it at once.
 
-    An entry appears whole or not at all, and holds a digest of itself: one that was cut or changed counts as absent, and
-    is written anew. It holds the reply only, neither the request nor any key.
+    An entry appears whole or not at all, and holds a digest of itself: one that was cut or changed counts as absent,
+    and is written anew. It holds the reply only, neither the request nor any key.
 
     Args:
         folder: folder of the entries; made with the first one.

@@ -30,8 +30,8 @@ class ChatClient:
     """Client of one model on one server. Use it as an asynchronous context, from one event loop.
 
     Attempts that fail for a reason that may pass are repeated with exponential backoff and full jitter, or when the
-    server says so (Retry-After). The log (`noria.chat`) has models, kinds of failures and times, but no text of requests
-    or answers and no key.
+    server says so (Retry-After). The log (`noria.chat`) has models, kinds of failures and times, but no text of
+    requests or answers and no key.
 
     Args:
         server: settings of the server.

@@ -77,7 +77,7 @@ class ChatServer(Config):
     def _address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a server; write it as http://127.0.0.1:8000/v1")
+            raise ValueError(f"{url!r} is not the address of a server; write it as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("an address holds no key; name the variable that holds it in key_env")
         return url.rstrip("/")

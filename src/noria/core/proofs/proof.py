@@ -38,7 +38,7 @@ class Claim:
     Attributes:
         id: short name, unique in its system.
         statement: the claim in a sentence.
-        metric: what the arms' values are.
+        metric: name of the arms' values.
         better: direction in which the metric is better.
         subject, baseline: names of the two arms to compare.
         arms: values of each arm by its name, one a seed, None where undefined; arms pair by position.

@@ -118,7 +118,7 @@ def prove(
             write_atomic(out / "evidence.json", content + "\n")
             write_report(
                 out / "report.html",
-                title="Noria: what was claimed, what was found",
+                title="Noria: claims and evidence",
                 evidences=evidences,
                 intro=_intro(scale),
                 rerun=" ".join(command),

@@ -170,7 +170,7 @@ def _mean(values: Sequence[float | None], geometric: bool) -> float | None:
 
 
 def _effects(effects: Sequence[float], ratio: bool) -> list[str]:
-    """Format an effect and its interval to one decimal place: three digits of the largest. Log ratios become factors."""
+    """Format an effect and its interval to as many decimals as the largest needs. Log ratios become factors."""
     if ratio:
         effects = [math.exp(min(x, 700.0)) for x in effects]
     largest = max(abs(x) for x in effects)

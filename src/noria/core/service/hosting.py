@@ -280,7 +280,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.alone:  # the objects of now live on: a collection that scans them would delay a request
+        if self.alone:  # the objects of startup live on: a collection that scans them would delay a request
             gc.collect()
             gc.freeze()
         host, port = self.listening.getsockname()[:2]

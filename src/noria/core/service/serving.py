@@ -1,7 +1,7 @@
 """HTTP services: routes behind one guard, responses, metrics.
 
-The guard checks the Host header (against DNS rebinding), the bearer token, the size of a body while it is read, the time
-of a request and the number under way. Every refusal is one JSON object of the shape that OpenAI's clients read:
+The guard checks the Host header (against DNS rebinding), the bearer token, the size of a body while it is read, the
+time of a request and the number under way. Every refusal is one JSON object of the shape that OpenAI's clients read:
 
 ```
 {"error": {"message": "...", "type": "invalid_request_error", "code": "too_large", "param": null}, "request_id": "..."}
@@ -141,7 +141,7 @@ _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store")
 
 
 def html_response(page: str, *, status: int = 200, inline_styles: bool = False) -> Response:
-    """A page that runs only the service's own scripts, fetches nothing from elsewhere and stands in no frame.
+    """An HTML response that runs only the service's own scripts, fetches nothing from elsewhere and forbids frames.
 
     Args:
         page: text of the page, in HTML.
