@@ -1,4 +1,4 @@
-"""The one command, `noria`. It mounts each built system's own verbs and holds no logic."""
+"""The command `noria`: it mounts the verbs of each built system, and runs proofs and benches."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Prove(click.Command):
         params = super().get_params(ctx)
         for entry in registered_proofs(SYSTEMS).values():
             for name, phrase in entry.inputs.items():
-                text = f"{phrase} (proof {entry.name})"
+                text = f"{phrase.rstrip('.')} (proof {entry.name})."
                 params.append(click.Option([f"--{name}"], type=PATH, help=text))
         return params
 
@@ -72,7 +72,12 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @noria.command(cls=_Prove)
 @click.argument("proofs", nargs=-1, metavar="[NAME]...")
-@click.option("--quick/--full", default=True, help="A minute or so a proof (default), or the whole proof.")
+@click.option(
+    "--quick/--full",
+    default=True,
+    show_default=True,
+    help="Run quick proofs of about a minute each, or full ones.",
+)
 @click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
 @click.option("--output", "--out", "-o", type=FOLDER, help="Folder of the report and the evidence.")
 @click.option("--data", type=PATH, default=Path(".data"), help="Folder of the full proofs' public data.")
@@ -88,7 +93,7 @@ def prove(
     as_json: bool,
     **inputs: Path | None,
 ) -> None:
-    """Test the claims of each system, or of the proofs named, on real data, and write a report."""
+    """Test claims on real data and write a report: all proofs, or those that are named."""
     from noria.core.proofs.proving import prove as run
 
     known = registered_proofs(SYSTEMS)
@@ -113,7 +118,7 @@ def prove(
 @click.option("--rounds", type=click.IntRange(2), help="Number of timed turns of each side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def bench(name: str, rounds: int | None, as_json: bool) -> None:
-    """Measure a system's speed against a named peer, side by side in one process."""
+    """Measure the speed of a system against a named peer, both in one process."""
     known = registered_benches(SYSTEMS)
     _chosen((name,), known, "bench")
     with needing("proof"):

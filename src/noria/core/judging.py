@@ -127,7 +127,7 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """A judge of subjects by checklists. What goes wrong with one subject makes its verdicts invalid; it does not raise."""
+    """A judge of subjects. What goes wrong with one subject makes its verdicts invalid; it does not raise."""
 
     name: str
 

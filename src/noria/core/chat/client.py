@@ -18,7 +18,7 @@ from noria.core.chat.cache import ChatCache
 from noria.core.chat.faults import CutError, Fault, GarbageError, fault_of
 from noria.core.chat.messages import ChatRequest, request_key
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
-from noria.core.chat.settings import ChatServer, redacted
+from noria.core.chat.settings import ChatServer, Prices, redacted
 from noria.core.errors import ConfigError, ModelError, needing
 
 __all__ = ["ChatClient", "Stream", "ask_all"]
@@ -189,7 +189,7 @@ class ChatClient:
                 await self._turn()
                 async with asyncio.timeout(self.server.timeout):
                     reply = await self._post(body)
-                outcome = self._read(reply)
+                outcome = _read_reply(reply, self.server.prices)
                 logger.info("%s: %s, attempt %d", self.server.model, type(outcome).__name__, attempt)
                 return replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
             except Exception as error:
@@ -215,44 +215,6 @@ class ChatClient:
             return json.loads(response.content)
         except (ValueError, RecursionError):
             raise GarbageError("the reply is not JSON") from None
-
-    def _read(self, reply: Any) -> Answer | Refusal:
-        """Read an answer or a refusal from the JSON of a reply.
-
-        Raises:
-            GarbageError: it holds neither.
-        """
-        try:
-            choice = reply["choices"][0]
-            message = choice["message"]
-            text, declined = message.get("content"), message.get("refusal")
-            finish, model = choice.get("finish_reason"), reply.get("model")
-            usage = _usage(reply.get("usage"))
-            reasoning = message.get("reasoning_content") or message.get("reasoning")
-        except (LookupError, TypeError, AttributeError):
-            raise GarbageError("the reply holds no message") from None
-        return self._outcome(text, declined, finish, usage, model, reasoning)
-
-    def _outcome(
-        self, text: Any, declined: Any, finish: Any, usage: Usage, model: Any, reasoning: Any
-    ) -> Answer | Refusal:
-        """Make an answer or a refusal of the fields of a reply, which may be of any type."""
-        cost = self.server.prices.cost(usage)
-        name = model if isinstance(model, str) else None
-        if declined or finish == "content_filter":
-            return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
-        if text is None and finish == "length":
-            text = ""  # the reasoning used up the whole length
-        if not isinstance(text, str):
-            raise GarbageError("the reply's message holds no text")
-        return Answer(
-            text,
-            finish if isinstance(finish, str) else None,
-            usage,
-            cost,
-            model=name,
-            reasoning=reasoning if isinstance(reasoning, str) else None,
-        )
 
     def _wait(self, fault: Fault, attempt: int) -> float | None:
         """Seconds to wait before another attempt; None where the request is given up."""
@@ -340,7 +302,7 @@ class Stream:
                     async for event in events:
                         if piece := reply.add(event):
                             yield piece
-                outcome = client._outcome(*reply.parts())
+                outcome = reply.outcome(client.server.prices)
                 self._outcome = replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
                 return
             except Exception as error:
@@ -412,8 +374,8 @@ class _StreamedReply:
             raise GarbageError("an event of the stream holds no piece of a message") from None
         return None
 
-    def parts(self) -> tuple[str, str, Any, Usage, Any, str | None]:
-        """Arguments of `ChatClient._outcome`.
+    def outcome(self, prices: Prices) -> Answer | Refusal:
+        """The outcome, once the events have ended.
 
         Raises:
             GarbageError: the stream was empty.
@@ -422,7 +384,50 @@ class _StreamedReply:
         if self.finish is None:
             raise CutError("the stream ended before the answer") if self.text else GarbageError("no answer")
         text, declined, reasoning = ("".join(part) for part in (self.text, self.declined, self.reasoning))
-        return text, declined, self.finish, self.usage, self.model, reasoning or None
+        return _outcome(text, declined, self.finish, self.usage, self.model, reasoning or None, prices)
+
+
+# -- replies ----------------------------------------------------------------------------------------------------------
+
+
+def _read_reply(reply: Any, prices: Prices) -> Answer | Refusal:
+    """Read an answer or a refusal from the JSON of a reply.
+
+    Raises:
+        GarbageError: it holds neither.
+    """
+    try:
+        choice = reply["choices"][0]
+        message = choice["message"]
+        text, declined = message.get("content"), message.get("refusal")
+        finish, model = choice.get("finish_reason"), reply.get("model")
+        usage = _usage(reply.get("usage"))
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+    except (LookupError, TypeError, AttributeError):
+        raise GarbageError("the reply holds no message") from None
+    return _outcome(text, declined, finish, usage, model, reasoning, prices)
+
+
+def _outcome(
+    text: Any, declined: Any, finish: Any, usage: Usage, model: Any, reasoning: Any, prices: Prices
+) -> Answer | Refusal:
+    """Make an answer or a refusal of the fields of a reply, which may be of any type."""
+    cost = prices.cost(usage)
+    name = model if isinstance(model, str) else None
+    if declined or finish == "content_filter":
+        return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
+    if text is None and finish == "length":
+        text = ""  # the reasoning used up the whole length
+    if not isinstance(text, str):
+        raise GarbageError("the reply's message holds no text")
+    return Answer(
+        text,
+        finish if isinstance(finish, str) else None,
+        usage,
+        cost,
+        model=name,
+        reasoning=reasoning if isinstance(reasoning, str) else None,
+    )
 
 
 def _usage(values: Any) -> Usage:

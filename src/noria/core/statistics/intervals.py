@@ -27,7 +27,7 @@ class Interval:
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95) -> Interval:
     """The mean of ours − theirs over pairs (the same seed on both sides), with Student's t interval.
 
-    mean(d) ± t_{n−1}((1+level)/2) · sd(d)/√n. Exact for normal differences, however both sides of a pair depend on each other.
+    mean(d) ± t_{n−1}((1+level)/2) · sd(d)/√n. Exact for normal differences; both sides of a pair may be dependent.
 
     Args:
         ours: [n] one value a pair.
