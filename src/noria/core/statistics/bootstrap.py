@@ -22,7 +22,7 @@ def bootstrap_mean(
         values: [n]; NaN is left out.
         generator: draws the resamples.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
 
     Returns:
         The interval; its ends are NaN when fewer than two values are left.
@@ -45,11 +45,11 @@ def cluster_bootstrap_mean(
 
     Args:
         values: [n]; NaN is left out.
-        clusters: [n] which cluster each value is of.
+        clusters: [n] cluster of each value.
         generator: draws the resamples.
-        weights: [n], not negative: how much each value counts, all the same by default; one of NaN is left out.
+        weights: [n] weight of each value, not negative, equal by default; a value with a weight of NaN is left out.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
 
     Returns:
         The interval, whose `n` counts clusters; its ends are NaN when fewer than two clusters are left.
@@ -77,16 +77,16 @@ def bootstrap_ratios(
     """Ratios Σ numerator / Σ denominator of several columns, the units resampled together.
 
     Args:
-        numerators: [units, columns], one unit a request, a user, a day; a unit with a NaN on either side is left out of
-            that column.
+        numerators: [units, columns], where a unit is a request, a user or a day; a unit with a NaN on either side is
+            left out of that column.
         denominators: [units, columns].
         generator: draws the resamples.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
 
     Returns:
         One interval a column. It is NaN where the denominator sums to zero; its ends are NaN with fewer than two
-        units, or where the denominator of a resample does not keep the sign of the whole.
+        units, or where the denominator of a resample has another sign than the whole.
     """
     top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if top.shape != bottom.shape or top.ndim != 2:
@@ -103,20 +103,16 @@ def bootstrap_ratios(
             weights[:] = generator.multinomial(units, np.full(units, 1 / units), size=len(weights))
         for side, table in zip(drawn, sums, strict=True):
             side[rows] = weights @ table
-    found = []
+    intervals = []
     for column in range(top.shape[1]):
         whole, n = float(sums[1][:, column].sum()), int(known[:, column].sum())
-        if whole == 0:
-            found.append(Interval(math.nan, math.nan, math.nan, n, level))
-            continue
-        effect = float(sums[0][:, column].sum()) / whole
-        below = drawn[1, :, column]
-        if n < 2 or (np.sign(below) != np.sign(whole)).any():
-            found.append(Interval(effect, math.nan, math.nan, n, level))
-            continue
-        low, high = np.quantile(drawn[0, :, column] / below, [(1 - level) / 2, (1 + level) / 2])
-        found.append(Interval(effect, float(low), float(high), n, level))
-    return found
+        effect = float(sums[0][:, column].sum()) / whole if whole else math.nan
+        low = high = math.nan
+        resampled = drawn[1, :, column]
+        if whole and n >= 2 and (np.sign(resampled) == np.sign(whole)).all():
+            low, high = np.quantile(drawn[0, :, column] / resampled, [(1 - level) / 2, (1 + level) / 2])
+        intervals.append(Interval(effect, float(low), float(high), n, level))
+    return intervals
 
 
 def _bootstrap(
@@ -126,7 +122,7 @@ def _bootstrap(
     level: float,
     resamples: int,
 ) -> Interval:
-    """Interval of the ratio Σ sums / Σ sizes, units drawn with replacement. sums, sizes: [units]."""
+    """Interval of the ratio Σ sums / Σ sizes, where units are drawn with replacement. sums, sizes: [units]."""
     units = len(sums)
     if units == 0:
         return Interval(math.nan, math.nan, math.nan, 0, level)
