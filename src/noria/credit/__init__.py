@@ -35,7 +35,7 @@ from noria.core.lazy import lazily
 if TYPE_CHECKING:
     from noria.credit.attention.tap import AttentionTap
     from noria.credit.config import NAMES, CreditConfig, named_credit
-    from noria.credit.credit import TokenCredit, Weighed
+    from noria.credit.credit import TokenCredit, TokenWeights
     from noria.credit.inspection.masking import MaskTest, mask_test
     from noria.credit.responses.answers import finder
     from noria.credit.responses.traces import Traces, find_answers
@@ -51,7 +51,7 @@ _HOMES = {
     "MaskTest": "inspection.masking",
     "TokenCredit": "credit",
     "Traces": "responses.traces",
-    "Weighed": "credit",
+    "TokenWeights": "credit",
     "answer_nodes": "scores.flow",
     "find_answers": "responses.traces",
     "finder": "responses.answers",
@@ -68,8 +68,8 @@ __all__ = [
     "Flow",
     "MaskTest",
     "TokenCredit",
+    "TokenWeights",
     "Traces",
-    "Weighed",
     "answer_nodes",
     "find_answers",
     "finder",
