@@ -293,7 +293,8 @@ def test_code_is_that_of_integrations_and_bridges_too(tmp_path, monkeypatch):
         (tmp_path / name).write_text("two")
         before, after = proof._code("toy"), before
         assert before != after
-    (tmp_path / "toy/proof/claims.py").write_text("two")
+    for name in ("claims", "figures"):
+        (tmp_path / "toy" / "proof" / f"{name}.py").write_text("two")
     assert proof._code("toy") == before
 
 
