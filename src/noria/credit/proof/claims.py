@@ -61,6 +61,22 @@ POINTWISE = (
     "OAR-P",
 )
 
+DEAD_BRANCH = "Flow tells what leads to the answer from a dead branch"
+ADDITIONS = (
+    (
+        "flow",
+        "flow, answer tokens",
+        "Rows that predict the answer are better ends of flow than the answer's own rows",
+    ),
+    (
+        "flow, emission edge",
+        "flow",
+        "An edge from the position that wrote a token makes flow tell them apart better",
+    ),
+    ("flow, value norms", "flow", "Weighing heads by what they write makes flow tell them apart better"),
+)
+"""Additions of ours to the paper: subject, baseline, statement."""
+
 Results: TypeAlias = list[dict[str, Any]]
 """The results of an arm, one a seed."""
 
@@ -171,46 +187,22 @@ def claims(by_task: dict[str, Results], real: Sequence[dict[str, Any]] = ()) -> 
 def _separations() -> list[tuple[str, str, str, str, str]]:
     """Claims that one score separates better than another: id, statement, subject, baseline, source."""
     rivals = [
-        (
-            f"dead-branch-over-{_slug(name)}",
-            f"Flow tells what leads to the answer from a dead branch better than {_in_words(name)}",
-            "flow",
-            name,
-            SOURCE,
-        )
+        (f"dead-branch-over-{_slug(name)}", name, f"{DEAD_BRANCH} better than {_in_words(name)}")
         for name in POINTWISE
     ]
-    layers = [
+    rivals += [
         (
             f"middle-over-{_slug(name)}",
-            f"Flow through the middle layers tells them apart better than through {name}",
-            "flow",
             f"flow, {name}",
-            SOURCE,
+            f"Flow through the middle layers tells them apart better than through {name}",
         )
         for name in ("all layers", "early layers", "late layers")
     ]
     ours = [
         (_slug(f"{subject} over {baseline}"), statement, subject, baseline, "ours")
-        for subject, baseline, statement in (
-            (
-                "flow",
-                "flow, answer tokens",
-                "Rows that predict the answer are better ends of flow than the answer's own rows",
-            ),
-            (
-                "flow, emission edge",
-                "flow",
-                "An edge from the position that wrote a token makes flow tell them apart better",
-            ),
-            (
-                "flow, value norms",
-                "flow",
-                "Weighing heads by what they write makes flow tell them apart better",
-            ),
-        )
+        for subject, baseline, statement in ADDITIONS
     ]
-    return [*rivals, *layers, *ours]
+    return [(identity, statement, "flow", name, SOURCE) for identity, name, statement in rivals] + ours
 
 
 def mask_claims(results: Results, prefix: str, where: str) -> list[Claim]:

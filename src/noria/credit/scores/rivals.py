@@ -71,9 +71,7 @@ def waad_steps(waad: Tensor, response: Tensor) -> Tensor:
     return steps.where(ends, 0.0)
 
 
-def coupled(
-    anchors: Tensor, starts: Tensor, waad: Tensor, response: Tensor, sequence: Tensor
-) -> Tensor:
+def coupled(anchors: Tensor, starts: Tensor, waad: Tensor, response: Tensor, sequence: Tensor) -> Tensor:
     """The coupled rhythm of the sister paper as shares of γ − 1, [batch, tokens].
 
     An anchor (top by FAI) that looks near (WAAD below its response's median) was prepared by the token that began its

@@ -27,7 +27,7 @@ class TrainConfig(CreditChoice):
     data: Annotated[str | None, Option(metavar="SOURCE")] = Field(
         None, description="Questions: .jsonl or .parquet, chains, or gym:FAMILY."
     )
-    name: str = Field("run", description="Name of the run (default: of the model, the credit and the seed).")
+    name: str = Field("run", description="Name of the run; run stands for MODEL-CREDIT-SEED.")
     steps: int = Field(100, ge=0, description="Number of steps in all.")
     prompts: int = Field(8, ge=1, description="Number of questions in a step.")
     group: int = Field(8, ge=2, description="Number of rollouts of a question.")

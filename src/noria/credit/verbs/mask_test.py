@@ -174,7 +174,7 @@ def write_mask_page(path: Path, results: Mapping[str, Any]) -> Path:
     """
     intro = (
         f"{results['questions']:,} responses of {results['model']} to {results['data']}, with "
-        f"{results['tokens']:.0f} reasoning tokens on average. {results['fraction']:.0%} of them are "
+        f"{results['tokens']:.0f} reasoning tokens on average. {results['fraction']:.0%} of these tokens are "
         f"{MASKED[results['operator']]}, and the model writes the answer again. With nothing masked "
         f"{results['right']:.0%} are right."
     )
@@ -227,8 +227,10 @@ def _chart(results: Mapping[str, Any]) -> Any:
         color=alt.Color("kind:N", title=None),
     )
     axis = alt.Axis(format="%", values=[0, 0.2, 0.4, 0.6, 0.8, 1])
-    # The domain is wider than the shares, so that dots at both ends are whole.
-    x = alt.X("mean:Q", title="share of questions", axis=axis, scale=alt.Scale(domain=[-0.01, 1.01]))
+    scale = alt.Scale(
+        domain=[-0.01, 1.01], nice=False
+    )  # wider than the shares, so that dots at both ends are whole
+    x = alt.X("mean:Q", title="share of questions", axis=axis, scale=scale)
     dots = base.mark_point(filled=True, size=60).encode(x=x)
     bars = base.mark_rule().encode(x="low:Q", x2="high:Q")
     return (bars + dots).properties(width="container", height=34 * len(names))

@@ -37,7 +37,7 @@ CHARTS = {
     "Share of rollouts that fell back to even credit": {"credit/fallback": "share of rollouts"},
     "Flow": {
         "credit/concentration": "concentration",
-        "credit/lost": "share of the question that cannot reach the answer",
+        "credit/lost": "share of the question that is lost",
     },
     "Tokens of a response": {"length": "tokens"},
     "Entropy": {"entropy": "nats a token"},
