@@ -16,8 +16,8 @@ __all__ = ["NAMES", "CreditChoice", "CreditConfig", "CreditSettings", "MaskSetti
 class CreditConfig(Config):
     """Settings that decide how much of a response's advantage each token gets.
 
-    The fields up to `include_answer` decide the scores (for the flow :func:`noria.credit.scores.flow.trace_flow`), those
-    from `rule` on turn scores into weights.
+    The fields up to `include_answer` decide the scores (:func:`noria.credit.scores.flow.trace_flow` for the flow), and
+    those from `rule` on turn scores into weights.
     """
 
     signal: Signal = Field("flow", description="Signal that scores the tokens.")

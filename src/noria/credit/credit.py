@@ -15,7 +15,7 @@ from noria.credit.attention.tap import AttentionTap
 from noria.credit.config import CreditConfig
 from noria.credit.passes import evaluating, inputs_of, one_logit
 from noria.credit.responses.traces import Traces
-from noria.credit.rules import RULES, RuleInput
+from noria.credit.rules import RULES
 from noria.credit.scores.weights import chosen_share, with_mass
 from noria.credit.signals import (
     READERS,
@@ -168,7 +168,7 @@ class TokenCredit:
             step: training step, for the warm-up.
         """
         config, index = self.config, traces.index
-        weights, chosen = RULES[config.rule](RuleInput(config, scored, traces, advantages))
+        weights, chosen = RULES[config.rule](config, scored, traces, advantages)
         if config.rule != "add":
             weights = with_mass(weights, traces.response, traces.sequence, traces.number, config.mass)
         if advantages is not None and config.applies != "both":

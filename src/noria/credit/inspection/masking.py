@@ -92,8 +92,7 @@ class MaskTest:
         scored: scores of the tested responses by name; `fallback` covers all responses that were given.
         responses: responses that were tested.
         left_out: number of responses that were not tested, by reason.
-        fraction: share of the reasoning tokens that was masked.
-        operator: way in which tokens were masked.
+        config: settings of the test.
         right: share answered right with nothing masked.
         tokens: mean number of reasoning tokens.
     """
@@ -102,8 +101,7 @@ class MaskTest:
     scored: Mapping[str, TokenScores]
     responses: list[AnsweredResponse]
     left_out: Mapping[str, int]
-    fraction: float
-    operator: Operator
+    config: MaskSettings
     right: float
     tokens: float
 
@@ -183,7 +181,7 @@ def mask_test(
     Raises:
         ConfigError: there is no response, or none that every credit can score.
     """
-    config = config or MaskSettings()
+    settings = config or MaskSettings()
     if not responses:
         raise ConfigError("there is no response to test", where="mask-test")
     scored, tested = _scored(model, tokenizer, responses, credits)
@@ -191,32 +189,43 @@ def mask_test(
         raise ConfigError("no response with an answer behind reasoning can be scored", where="mask-test")
     traces = traces_of_rows(tested)
     reasoning = reasoning_of(tested, traces)
-    noise = torch.from_numpy(np.random.default_rng(config.seed).random(reasoning.shape, dtype=np.float32))
+    noise = torch.from_numpy(np.random.default_rng(settings.seed).random(reasoning.shape, dtype=np.float32))
     sets: dict[tuple[str, str], Tensor] = {}
-    sets["random", "top"] = top(noise, reasoning, traces.index, fraction=config.fraction)
+    sets["random", "top"] = top(noise, reasoning, traces.index, fraction=settings.fraction)
     for name, result in scored.items():
-        for end in config.ends:
+        for end in settings.ends:
             sets[name, end] = top(
-                result.scores, reasoning, traces.index, fraction=config.fraction, lowest=end == "bottom"
+                result.scores, reasoning, traces.index, fraction=settings.fraction, lowest=end == "bottom"
             )
-    writer = _Writer(model, tokenizer, tested, config, on_batch or (lambda written: None))
-    plain = writer.answers(torch.zeros_like(reasoning))
+    written = 0
+
+    def answers(masked: Tensor) -> list[str | None]:
+        nonlocal written
+        texts: list[str | None] = []
+        for start in range(0, len(tested), settings.batch_size):
+            part = slice(start, start + settings.batch_size)
+            texts += _answers(model, tokenizer, tested[part], masked[part], settings)
+            if on_batch is not None:
+                on_batch(written + len(texts))
+        written += len(texts)
+        return texts
+
+    plain = answers(torch.zeros_like(reasoning))
     right = [row.question.score(text) >= 0.5 for row, text in zip(tested, plain, strict=True)]
     outcomes = []
-    for (name, end), masked in sets.items():
-        texts = writer.answers(masked)
+    for (name, which), masked in sets.items():
+        texts = answers(masked)
         changed = [not _alike(text, before) for text, before in zip(texts, plain, strict=True)]
         now = [row.question.score(text) >= 0.5 for row, text in zip(tested, texts, strict=True)]
         flipped = [is_right != was for is_right, was in zip(now, right, strict=True)]
-        outcomes.append(MaskOutcome(name, end, changed, flipped))
+        outcomes.append(MaskOutcome(name, which, changed, flipped))
     unscored = len(responses) - len(tested)
     return MaskTest(
         rows=outcomes,
         scored=scored,
         responses=tested,
         left_out={"no score": unscored} if unscored else {},
-        fraction=config.fraction,
-        operator=config.operator,
+        config=settings,
         right=sum(right) / len(tested),
         tokens=float(reasoning.sum()) / len(tested),
     )
@@ -282,62 +291,36 @@ def area(scores: Tensor, positive: Tensor, negative: Tensor) -> list[float]:
     return areas
 
 
-class _Writer:
-    """Writes the answers of responses again, with tokens masked, and counts them."""
-
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        responses: Sequence[AnsweredResponse],
-        config: MaskSettings,
-        on_batch: Callable[[int], None],
-    ) -> None:
-        self.model, self.tokenizer, self.responses = model, tokenizer, responses
-        self.config, self.on_batch = config, on_batch
-        self.find = finder(config.answer)
-        self.written = 0
-
-    def answers(self, masked: Tensor) -> list[str | None]:
-        """The answer to each response when the tokens of `masked` [responses, tokens] are masked."""
-        texts: list[str | None] = []
-        for start in range(0, len(self.responses), self.config.batch_size):
-            part = slice(start, start + self.config.batch_size)
-            texts += self._batch(self.responses[part], masked[part].tolist())
-            self.written += len(self.responses[part])
-            self.on_batch(self.written)
-        return texts
-
-    def _batch(
-        self, responses: Sequence[AnsweredResponse], masked: Sequence[Sequence[bool]]
-    ) -> list[str | None]:
-        prefixes = [[*row.prompt, *row.response[: row.answer[0]]] for row in responses]
-        masks = [list(mask[: len(ids)]) for ids, mask in zip(prefixes, masked, strict=True)]
-        eos, pad = end_and_pad(self.tokenizer)
-        rollouts = sample(
-            self.model,
-            [
-                _masked(ids, mask, self.config.operator, pad)
-                for ids, mask in zip(prefixes, masks, strict=True)
-            ],
-            new=max(row.answer[1] - row.answer[0] for row in responses) + 8,
-            temperature=0.0,
-            eos=eos,
-            pad=pad,
-            hidden=masks if self.config.operator == "hide" else None,
-        )
-        return [
-            self._answer(row.response[: row.answer[0]], rollout.tokens)
-            for row, rollout in zip(responses, rollouts, strict=True)
-        ]
-
-    def _answer(self, prefix: list[int], written: list[int]) -> str | None:
-        before = text_of(prefix, self.tokenizer)
-        text = text_of([*prefix, *written], self.tokenizer)
+def _answers(
+    model: Any,
+    tokenizer: Any,
+    responses: Sequence[AnsweredResponse],
+    masked: Tensor,
+    config: MaskSettings,
+) -> list[str | None]:
+    """The answers of some responses, written again with the tokens of `masked` [responses, tokens] masked."""
+    prefixes = [[*row.prompt, *row.response[: row.answer[0]]] for row in responses]
+    masks = [mask[: len(ids)] for ids, mask in zip(prefixes, masked.tolist(), strict=True)]
+    eos, pad = end_and_pad(tokenizer)
+    rollouts = sample(
+        model,
+        [_masked(ids, mask, config.operator, pad) for ids, mask in zip(prefixes, masks, strict=True)],
+        new=max(row.answer[1] - row.answer[0] for row in responses) + 8,
+        temperature=0.0,
+        eos=eos,
+        pad=pad,
+        hidden=masks if config.operator == "hide" else None,
+    )
+    find, answers = finder(config.answer), []
+    for row, rollout in zip(responses, rollouts, strict=True):
+        prefix = row.response[: row.answer[0]]
+        before = text_of(prefix, tokenizer)
+        text = text_of([*prefix, *rollout.tokens], tokenizer)
         # Only the answer's own line counts: a model may continue with another question behind it.
         text = text[: len(before)] + text[len(before) :].split("\n", 1)[0]
-        span = self.find(text)
-        return None if span is None or span[1] <= len(before) else text[slice(*span)]
+        span = find(text)
+        answers.append(None if span is None or span[1] <= len(before) else text[slice(*span)])
+    return answers
 
 
 def _masked(ids: list[int], mask: list[bool], operator: Operator, pad: int) -> list[int]:

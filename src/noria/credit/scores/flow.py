@@ -79,13 +79,6 @@ class Flow:
         """Mean number of tokens on a path from question to answer, [sequences]."""
         return per_sequence(self.flow, self.sequence, len(self.fallback))
 
-    def counts(self) -> dict[str, int]:
-        """Number of sequences, and the number that fell back for each reason."""
-        counts = torch.bincount(self.fallback, minlength=len(Fallback)).tolist()
-        return {"sequences": len(self.fallback)} | {
-            reason.name.lower(): counts[reason] for reason in Fallback if reason is not Fallback.NONE
-        }
-
 
 def as_rows(attention: Tensor) -> Rows:
     """A function of the rows of a matrix [batch, tokens, tokens]."""

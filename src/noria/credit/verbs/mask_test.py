@@ -16,7 +16,7 @@ from noria.core.pages.report import write_page
 from noria.core.progress import Progress
 from noria.core.records import json_values
 from noria.credit.config import CreditConfig, MaskSettings
-from noria.credit.verbs.options import QuestionOptions, show_files, write_results
+from noria.credit.verbs.options import QuestionOptions, load_policy, results_of, show_files, write_results
 from noria.verbs.command import command as make_command
 from noria.verbs.tables import table
 
@@ -95,14 +95,16 @@ def run(config: MaskTestConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     from noria.credit.inspection.masking import answered_responses, mask_test
     from noria.credit.responses.answers import finder
     from noria.credit.tasks.answering import prompts_and_responses
+    from noria.credit.tasks.files import read_questions
 
     find, credits = finder(config.answer), config.credits
-    folder, questions = config.folder("mask-test"), config.questions()
+    folder = results_of(config, "mask-test")
+    questions = read_questions(config.data, number=config.number, seed=config.seed)
     if config.own and not all(question.given for question in questions):
         raise DataError(
             "a record has no response", where=config.data, mend="leave --own out, or give a response in each"
         )
-    policy = config.policy(list(credits.values()))
+    policy = load_policy(config, credits.values())
     with progress:
         prompts, responses = prompts_and_responses(
             policy, questions, max_new_tokens=config.max_new_tokens, own=config.own, progress=progress
@@ -119,23 +121,23 @@ def run(config: MaskTestConfig, progress: Progress) -> tuple[dict[str, Any], Pat
         settings = config.part(MaskSettings)
         result = mask_test(policy.model, policy.tokenizer, rows, credits, settings, on_batch=task.at)
         task.done()
-    record = mask_record(result, config.seed)
+    record = mask_record(result)
     record["left_out"] = left_out | record["left_out"]
     results = json_values({"model": config.model, "data": config.data, **record})
     write_results(folder / "mask-test.json", results)
     return results, write_mask_page(folder / "mask-test.html", results)
 
 
-def mask_record(result: MaskTest, seed: int) -> dict[str, Any]:
-    """The results of a mask test as JSON values, with bootstrap intervals drawn from a seed."""
+def mask_record(result: MaskTest) -> dict[str, Any]:
+    """The results of a mask test as JSON values, with bootstrap intervals drawn from its seed."""
     import numpy as np
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(result.config.seed)
     return {
         "questions": result.questions,
         "left_out": dict(result.left_out),
-        "fraction": result.fraction,
-        "operator": result.operator,
+        "fraction": result.config.fraction,
+        "operator": result.config.operator,
         "right": result.right,
         "tokens": result.tokens,
         "rows": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,9 +19,8 @@ from noria.verbs.options import JsonOption, OutputOption, QuietOption
 
 if TYPE_CHECKING:
     from noria.core.models.loading import LanguageModel
-    from noria.credit.tasks.questions import Question
 
-__all__ = ["QuestionOptions", "show_files", "write_results"]
+__all__ = ["QuestionOptions", "load_policy", "results_of", "show_files", "write_results"]
 
 
 class QuestionOptions(CreditSettings, ModelOptions, OutputOption, JsonOption, QuietOption):
@@ -34,38 +33,29 @@ class QuestionOptions(CreditSettings, ModelOptions, OutputOption, JsonOption, Qu
     number: Annotated[int, Option("-n")] = Field(100, ge=1, description="Number of questions.")
     max_new_tokens: int = Field(256, ge=1, description="Most tokens of a response that the model writes.")
 
-    def folder(self, verb: str) -> Path:
-        """The folder of the verb's results.
 
-        Raises:
-            ConfigError: it may not be written to.
-        """
-        return results_folder(self.output, f"{verb}-{Path(self.model).stem or 'model'}", system="credit")
+def results_of(config: QuestionOptions, verb: str) -> Path:
+    """The folder of a verb's results.
 
-    def questions(self) -> list[Question]:
-        """Read or generate the questions.
+    Raises:
+        ConfigError: it may not be written to.
+    """
+    return results_folder(config.output, f"{verb}-{Path(config.model).stem or 'model'}", system="credit")
 
-        Raises:
-            DataError: there are none, or a record is damaged.
-            ConfigError: there is no such task.
-        """
-        from noria.credit.tasks.files import read_questions
 
-        return read_questions(self.data, number=self.number, seed=self.seed)
+def load_policy(config: QuestionOptions, credits: Iterable[CreditConfig]) -> LanguageModel:
+    """Load the model, and refuse one that lacks the layers that the credits read.
 
-    def policy(self, credits: Sequence[CreditConfig]) -> LanguageModel:
-        """Load the model, and refuse one that lacks the layers that the credits read.
+    Raises:
+        ModelError: there is no such model, or it lacks the layers.
+    """
+    from noria.credit.credit import TokenCredit
+    from noria.credit.loading import open_policy
 
-        Raises:
-            ModelError: there is no such model, or it lacks the layers.
-        """
-        from noria.credit.credit import TokenCredit
-        from noria.credit.loading import open_policy
-
-        policy = open_policy(self.model, self)
-        for credit in credits:
-            TokenCredit(credit).check(policy.model)
-        return policy
+    policy = open_policy(config.model, config)
+    for credit in credits:
+        TokenCredit(credit).check(policy.model)
+    return policy
 
 
 def write_results(path: Path, results: Mapping[str, Any], *, indent: int | None = 1) -> None:

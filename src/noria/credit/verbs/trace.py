@@ -18,7 +18,7 @@ from noria.core.pages.report import write_page
 from noria.core.progress import Progress
 from noria.core.records import json_values
 from noria.credit.config import NAMES, CreditChoice
-from noria.credit.verbs.options import QuestionOptions, show_files, write_results
+from noria.credit.verbs.options import QuestionOptions, load_policy, results_of, show_files, write_results
 from noria.verbs.command import command as make_command
 from noria.verbs.tables import table
 
@@ -73,6 +73,7 @@ def run(config: TraceConfig, progress: Progress) -> tuple[list[tuple[str, Trace]
     from noria.credit.inspection.trace import trace
     from noria.credit.responses.answers import finder, token_span
     from noria.credit.tasks.answering import prompts_and_responses
+    from noria.credit.tasks.files import read_questions
 
     credit = config.credit_config
     if credit.signal != "flow":
@@ -81,8 +82,9 @@ def run(config: TraceConfig, progress: Progress) -> tuple[list[tuple[str, Trace]
             where="--credit",
             mend=f"choose from {', '.join(n for n in NAMES if n.startswith('flow'))}",
         )
-    folder, questions, find = config.folder("trace"), config.questions(), finder(credit.answer)
-    policy = config.policy([credit])
+    folder, find = results_of(config, "trace"), finder(credit.answer)
+    questions = read_questions(config.data, number=config.number, seed=config.seed)
+    policy = load_policy(config, [credit])
     model, tokenizer = policy.model, policy.tokenizer
     traces: list[tuple[str, Trace]] = []
     with progress:

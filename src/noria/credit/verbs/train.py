@@ -22,7 +22,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
 
 if TYPE_CHECKING:
-    from noria.core.models.loading import LanguageModel
     from noria.credit.training.trainer import StepResult
 
 __all__ = ["TrainJobConfig", "TrainResult", "command", "run", "write_run_page"]
@@ -110,6 +109,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     if is_run(Path(model_name).expanduser()):
         raise ConfigError("it is a run, not a model", where="--model", mend="give the model folder inside it")
 
+    from noria.core.models.loading import save_language_model
     from noria.core.runs.checkpoints import fingerprint
     from noria.core.training.loop import training
     from noria.credit.loading import open_policy
@@ -130,7 +130,12 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
         progress.say(f"{len(questions):,} questions{more}")
         with training(run, progress, config.steps, page=write_run_page) as task:
             trainer.train(run, on_step=_watch(progress, task, config.answer))
-        written = _written(policy, folder / "model")
+        written = None
+        with contextlib.suppress(
+            ValueError
+        ):  # transformers cannot write every kind: weights out of a GGUF file
+            save_language_model(policy.model, policy.tokenizer, folder / "model")
+            written = folder / "model"
         page = write_run_page(folder)
         rewards = [row["reward"] for row in run.metrics()]
     late = rewards[-max(1, len(rewards) // 10) :]
@@ -155,16 +160,6 @@ def _watch(progress: Progress, task: Task, answer: str) -> Callable[[StepResult]
         task.at(result.step, f"reward {figures['reward']:.3f}{share}")
 
     return watch
-
-
-def _written(policy: LanguageModel, folder: Path) -> Path | None:
-    """Write the policy to a folder; None where transformers cannot write its kind (weights out of a GGUF file)."""
-    from noria.core.models.loading import save_language_model
-
-    with contextlib.suppress(ValueError):
-        save_language_model(policy.model, policy.tokenizer, folder)
-        return folder
-    return None
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
