@@ -1,12 +1,12 @@
-"""Scores of tokens from what a pass of the model shows: the flow's rivals, each a pure function.
+"""The flow's rivals, each a pure function from what a pass of the model shows to scores of tokens.
 
 attention       Σ over answer nodes of their row of attention
-rollout         the answer's row of Π_l (½A_l + ½I)                        Abnar & Zuidema 2020, arXiv 2005.00928
-attention_flow  the most that could flow from a token to the answer        likewise, on the mean graph of the flow
-entropy         of the distribution a token was drawn from                 arXiv 2506.01939
-WAAD            mean of min(distance, W) a token looks back, local heads   arXiv 2510.13554
-FAI             mean attention it gets from 10 … 100 later, global heads   likewise
-KTAE            what a token's presence says of a rollout's correctness    arXiv 2505.16826
+rollout         the answer's row of Π_l (½A_l + ½I)                         Abnar & Zuidema 2020, arXiv 2005.00928
+attention_flow  the maximum flow from a token to the answer                 the same paper, on the flow's mean graph
+entropy         entropy of the distribution a token was drawn from          arXiv 2506.01939
+WAAD            mean of min(distance, W) a token looks back, local heads    arXiv 2510.13554
+FAI             mean attention from 10 … 100 tokens later, global heads     arXiv 2510.13554
+KTAE            association of a token's presence with correct rollouts     arXiv 2505.16826
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Looks",
+    "HeadReach",
     "answer_attention",
     "attention_flow",
     "coupled",
@@ -33,13 +33,13 @@ NEAR = 10
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How every head of the layers read looks around, [batch, heads, tokens] but for `distance`.
+class HeadReach:
+    """How far every head of the layers read looks, [batch, heads, tokens] but for `distance`.
 
     Attributes:
         distance: [batch, heads] mean distance looked back.
-        near: Σ_s A[t, s] min(t − s, 10) of each token t.
-        future: mean of A[t, s] over t = s + 10 … s + 100, or another horizon, of each token s.
+        near: Σ_s A[t, s] min(t − s, 10) for each token t.
+        future: mean of A[t, s] over t = s + 10 … s + 100, or another horizon, for each token s.
     """
 
     distance: Tensor
@@ -47,11 +47,11 @@ class Looks:
     future: Tensor
 
     def waad(self, share: float = 0.3) -> Tensor:
-        """`near` of the local heads: the `share` of all heads that look back least. [batch, tokens]."""
+        """Mean of `near` over the local heads, the `share` of heads that look back least: [batch, tokens]."""
         return self._mean(self.near, share, local=True)
 
     def fai(self, share: float = 0.3) -> Tensor:
-        """`future` of the global heads: the `share` that look back farthest. [batch, tokens]."""
+        """Mean of `future` over the global heads, the `share` of heads that look back farthest: [batch, tokens]."""
         return self._mean(self.future, share, local=False)
 
     def _mean(self, values: Tensor, share: float, *, local: bool) -> Tensor:
@@ -71,22 +71,19 @@ def waad_steps(waad: Tensor, response: Tensor) -> Tensor:
     return steps.where(ends, 0.0)
 
 
-def coupled(
-    anchors: Tensor, starts: Tensor, waad: Tensor, response: Tensor, sequence: Tensor, *, share: float = 0.5
-) -> Tensor:
+def coupled(anchors: Tensor, starts: Tensor, waad: Tensor, response: Tensor, sequence: Tensor) -> Tensor:
     """The coupled rhythm of the sister paper as shares of γ − 1, [batch, tokens].
 
     An anchor (top by FAI) that looks near (WAAD below its response's median) was prepared by the token that began its
-    chunk: `share` of its credit goes there. Which anchors count as near is our reading; the paper's rule was not to be
-    had.
+    chunk: half of its credit goes there. Which anchors count as near is our reading; we did not have the paper's
+    rule.
 
     Args:
         anchors: top tokens by FAI.
         starts: top tokens by steps of WAAD, where chunks begin.
-        waad: of each token.
+        waad: WAAD of each token.
         response: response tokens.
         sequence: number of each token's sequence.
-        share: α.
     """
     credit = anchors.float()
     for number in torch.unique(sequence[response]):
@@ -95,72 +92,73 @@ def coupled(
         for row, place in near.nonzero().tolist():
             before = (starts & own)[row, : place + 1].nonzero()
             if len(before) and int(before[-1]) != place:
-                credit[row, place] = 1 - share
-                credit[row, int(before[-1])] = max(share, float(credit[row, int(before[-1])]))
+                credit[row, place] = 0.5
+                credit[row, before[-1]] = credit[row, before[-1]].clamp(min=0.5)
     return credit
 
 
 def answer_attention(attention: Tensor, nodes: Tensor) -> Tensor:
-    """What the answer nodes look at: Σ_a A[a, i], [batch, tokens]."""
+    """Attention that each token gets from the answer nodes: Σ_a A[a, i], [batch, tokens]."""
     return torch.bmm(nodes[:, None].to(attention), attention)[:, 0]
 
 
 def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the distribution that each token was drawn from: that of the position before it.
+    """Entropy in nats of the distribution that each token was drawn from, at the position before it.
 
     Args:
         logits: [batch, tokens, vocab].
 
     Returns:
-        [batch, tokens]; 0 for the first token, which was drawn from nothing.
+        [batch, tokens]; 0 for the first token, which was not drawn.
     """
-    found = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
-    for row in range(len(logits)):  # [tokens, vocab] in fp32 is enough at a time
+    entropy = logits.new_zeros(logits.shape[:2], dtype=torch.float32)
+    for row in range(len(logits)):  # one row at a time: [batch, tokens, vocab] in fp32 may not fit
         logp = logits[row, :-1].float().log_softmax(-1)
-        found[row, 1:] = -(logp.exp() * logp).sum(-1)
-    return found
+        entropy[row, 1:] = -(logp.exp() * logp).sum(-1)
+    return entropy
 
 
 def attention_flow(attention: Tensor, nodes: Tensor, wanted: Tensor, *, largest: int = 512) -> Tensor:
     """The maximum flow from each wanted token to the answer nodes in the graph of attention, [batch, tokens].
 
-    One maximum-flow problem a token, solved on the CPU (Dinic's algorithm of scipy, capacities to 1e-6): a baseline for
-    sequences of some hundred tokens.
+    Every token is one maximum-flow problem, solved on the CPU (Dinic's algorithm of scipy, capacities to 1e-6): a
+    baseline for sequences of some hundred tokens.
 
     Args:
         attention: [batch, tokens, tokens].
         nodes: answer nodes.
         wanted: tokens to score; the others get 0.
-        largest: number of tokens that is still done.
+        largest: most tokens of a sequence.
 
     Raises:
-        ValueError: longer sequences.
+        ValueError: the sequences are longer than `largest`.
     """
     tokens = attention.shape[1]
     if tokens > largest:
         raise ValueError(
             f"attention flow of {tokens} tokens would take hours; {largest} is the most that is done"
         )
-    found = torch.zeros(attention.shape[:2])
+    scores = torch.zeros(attention.shape[:2])
     for row in range(len(attention)):
         ends = nodes[row].nonzero()[:, 0].tolist()
         for token in wanted[row].nonzero()[:, 0].tolist():
             if token in ends:
-                found[row, token] = len(ends)  # as much as all answer nodes together could take in
+                scores[row, token] = len(ends)  # as much as all answer nodes together could take in
             elif ends and token < max(ends):
-                found[row, token] = most_flow(attention[row], [token], ends)
-    return found.to(attention.device)
+                scores[row, token] = most_flow(attention[row], [token], ends)
+    return scores.to(attention.device)
 
 
 def most_flow(attention: Tensor, sources: list[int], sinks: list[int]) -> float:
-    """The maximum flow from sources to sinks where token k takes at most A[k, i] from an earlier token i."""
+    """The maximum flow from sources to sinks, with capacity A[k, i] from an earlier token i to a later k."""
     import numpy as np
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import maximum_flow
 
+    if set(sources) & set(sinks):
+        return math.inf
     unit = 1 << 20
-    tokens = len(attention)
-    # What is behind the last sink, or before the first source, carries nothing.
+    # Tokens behind the last sink, or before the first source, carry nothing.
     first, last = min(sources), max(sinks)
     lower = attention.float().tril(-1).cpu().numpy()[first : last + 1, first : last + 1]
     size = last - first + 1
@@ -168,11 +166,7 @@ def most_flow(attention: Tensor, sources: list[int], sinks: list[int]) -> float:
     graph[:size, :size] = np.round(lower.T * unit)
     ends = [sink - first for sink in sinks if sink >= first]
     graph[ends, size + 1] = 2**30
-    for source in sources:
-        if source in sinks:
-            return math.inf
-        graph[size, source - first] = 2**30
-    assert tokens >= size
+    graph[size, [source - first for source in sources]] = 2**30
     return float(maximum_flow(csr_matrix(graph), size, size + 1).flow_value) / unit
 
 
@@ -183,27 +177,23 @@ def key_tokens(
     group: Tensor,
     correct: Tensor,
     *,
-    fisher: float = 1.0,
-    gain: float = 2.0,
     frequency: bool = True,
 ) -> Tensor:
     """KTAE's key-token values, [batch, tokens], to be added to the advantage.
 
     In each group of rollouts, a token's presence in a rollout and the rollout's correctness make a table (a: present
     and right, b: present and wrong, c: absent and right, d: absent and wrong). With p of Fisher's exact test and the
-    information gain, strength = (α e^{−2p} + β IG)/(α + β); the direction is half of Cohen's h of the two rates of
+    information gain, strength = (e^{−2p} + 2 IG)/3; the direction is half of Cohen's h of the two rates of
     presence, plus, with `frequency`, r − 1/r of the saturated term frequencies (k1 = 2, b = ½). The value is
-    2 σ(strength × direction) − 1. A group that is all right or all wrong says nothing: 0.
+    2 σ(strength × direction) − 1. In a group that is all right or all wrong it is 0.
 
     Args:
-        tokens: ids.
+        tokens: token ids.
         response: response tokens.
         sequence: number of each token's sequence.
-        group: [sequences] number of its prompt.
-        correct: [sequences].
-        fisher: α.
-        gain: β.
-        frequency: whether direction looks at how often, too.
+        group: [sequences] number of each sequence's prompt.
+        correct: [sequences] whether each is right.
+        frequency: whether the direction counts term frequencies, too.
     """
     values = torch.zeros(tokens.shape, dtype=torch.float32, device=tokens.device)
     index = sequence.clamp(min=0)
@@ -222,7 +212,7 @@ def key_tokens(
         c, d = right.sum() - a, (~right).sum() - b
         p = _fisher(a, b, c, d)
         evidence = torch.where(p < 1 - 1e-12, torch.exp(-2 * p), 0.0)
-        strength = (fisher * evidence + gain * _information_gain(a, b, c, d)) / (fisher + gain)
+        strength = (evidence + 2 * _information_gain(a, b, c, d)) / 3
         direction = torch.asin((a / (a + c)).sqrt()) - torch.asin((b / (b + d)).sqrt())
         if frequency:
             often, seldom = _frequencies(counts[right].sum(0).double(), counts[~right].sum(0).double())
@@ -232,7 +222,7 @@ def key_tokens(
 
 
 def _fisher(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Two-sided p of Fisher's exact test of the tables ((a, b), (c, d))."""
+    """Two-sided p of Fisher's exact test for the tables ((a, b), (c, d))."""
     row, column, total = a + b, a + c, a + b + c + d
 
     def choose(n: Tensor, k: Tensor) -> Tensor:
@@ -265,10 +255,11 @@ def _information_gain(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 def _frequencies(right: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
     """Saturated term frequencies (BM25's) of each token among right and among wrong responses."""
     k1, b = 2.0, 0.5
-    totals = right.sum(), wrong.sum()
-    mean = (totals[0] + totals[1]) / 2
-    found = []
-    for counts, total in ((right, totals[0]), (wrong, totals[1])):
+    mean = (right.sum() + wrong.sum()) / 2
+
+    def saturated(counts: Tensor) -> Tensor:
+        total = counts.sum()
         share = counts / total.clamp(min=1)
-        found.append(share * (k1 + 1) / (share + k1 * (1 - b + b * total / mean)))
-    return found[0], found[1]
+        return share * (k1 + 1) / (share + k1 * (1 - b + b * total / mean))
+
+    return saturated(right), saturated(wrong)
