@@ -14,22 +14,22 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices
 from noria.core.errors import DataError
-from noria.grounding.aligner import (
+from noria.grounding.asking.media import Cinema, MediaSettings, Shown
+from noria.grounding.asking.store import SampleStore
+from noria.grounding.building.aligner import (
     check_analyses,
     check_observations,
     check_question,
     deal_letters,
-    overlap,
     with_letter,
 )
-from noria.grounding.arms import run_adversary
-from noria.grounding.builder import BuildSettings, Built, build, read_clips
-from noria.grounding.corpus import Box, Corpus, Observation, Record
-from noria.grounding.jobs import build as build_folder
-from noria.grounding.media import Cinema, MediaSettings, Shown
-from noria.grounding.review import apply_sheet, export_sheet, review_agreement
-from noria.grounding.store import SampleStore
-from noria.grounding.world import make_corpus
+from noria.grounding.building.builder import BuildSettings, Built, build, read_clips
+from noria.grounding.building.review import apply_sheet, export_sheet, review_agreement
+from noria.grounding.corpus.questions import overlap
+from noria.grounding.corpus.records import Box, Corpus, Observation, Record
+from noria.grounding.proof.arms import run_adversary
+from noria.grounding.synth.world import make_corpus
+from noria.grounding.verbs.jobs import build as build_folder
 from tests.chat_server import Reply, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import words

@@ -15,10 +15,10 @@ import pytest
 from noria.cli import main
 from noria.core.chat import ChatServer, user
 from noria.core.errors import ConfigError, DataError, RunError
-from noria.grounding.corpus import Corpus
-from noria.grounding.evaluation import ScoreSettings
-from noria.grounding.jobs import RunConfig, audit, compare, report, run, score
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.scoring.evaluation import ScoreSettings
 from noria.grounding.sources import open_source
+from noria.grounding.verbs.jobs import RunConfig, audit, compare, report, run, score
 from tests.chat_server import ChatServerDouble, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import answer, words
@@ -299,7 +299,7 @@ def test_orders_are_averaged_and_their_consistency_told(
 
 
 def test_two_judgements_are_told_apart(synth: Synth, here: Path, served: ChatServerDouble) -> None:
-    from noria.grounding.jobs import judge
+    from noria.grounding.verbs.jobs import judge
 
     server = ChatServer(url=served.url, model="m")
     run(RunConfig(data=synth.annotations, server=server, control="transcript"), output="r", quiet=True)
@@ -372,7 +372,7 @@ def test_the_board_draws_in_a_browser(
 
 def test_the_help_is_quick_and_imports_no_framework() -> None:
     heavy = "{'torch', 'av', 'sklearn', 'openai', 'msgspec'}"
-    code = f"import sys; from noria.grounding import cli; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys; from noria.grounding import verbs; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
     assert done.stdout.strip() == "[]"
 

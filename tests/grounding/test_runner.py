@@ -23,14 +23,14 @@ from PIL import Image as Pillow
 
 from noria.core.chat import Budget, ChatClient, ChatServer, Prices
 from noria.core.errors import ConfigError, DataError, ModelError, RunError
-from noria.grounding.corpus import Corpus
-from noria.grounding.media import Cinema, MediaSettings
-from noria.grounding.names import TRAITS
-from noria.grounding.predictions import marks_of, truth_of
-from noria.grounding.protocols import CONTROLS, dealt, permuted, plan, strangers
-from noria.grounding.runner import Asking, assemble, run_plan
-from noria.grounding.scoring import measures
-from noria.grounding.store import Sample, SampleStore, read_samples
+from noria.grounding.asking.media import Cinema, MediaSettings
+from noria.grounding.asking.protocols import CONTROLS, dealt, permuted, plan, strangers
+from noria.grounding.asking.runner import Asking, assemble, run_plan
+from noria.grounding.asking.store import Sample, SampleStore, read_samples
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.corpus.types import TRAITS
+from noria.grounding.scoring.predictions import marks_of, truth_of
+from noria.grounding.scoring.rates import measures
 from tests.chat_server import Body, Reply, chat_server
 from tests.grounding.conftest import Synth
 
@@ -171,7 +171,7 @@ def test_orders_of_options_are_undone(synth: Synth, tmp_path: Path) -> None:
 
 
 def test_a_permutation_keeps_the_right_words() -> None:
-    from noria.grounding.world import make_corpus
+    from noria.grounding.synth.world import make_corpus
 
     question = make_corpus(1)[1].records[0].mcq_questions[0]
     orders = set()
@@ -374,7 +374,7 @@ def test_a_server_that_always_breaks_and_a_folder_without_clips_end_it_too(
 def test_a_clip_is_opened_once_for_all_who_want_it(
     synth: Synth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from noria.grounding import media
+    from noria.grounding.asking import media
 
     opened: list[str] = []
     whole = media.sample_frames
@@ -417,11 +417,11 @@ SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from noria.core.chat import ChatClient, ChatServer
-from noria.grounding.corpus import load_corpus
-from noria.grounding.media import Cinema, MediaSettings
-from noria.grounding.protocols import plan
-from noria.grounding.runner import Asking, run_plan
-from noria.grounding.store import SampleStore
+from noria.grounding.corpus.files import load_corpus
+from noria.grounding.asking.media import Cinema, MediaSettings
+from noria.grounding.asking.protocols import plan
+from noria.grounding.asking.runner import Asking, run_plan
+from noria.grounding.asking.store import SampleStore
 corpus = load_corpus(Path(sys.argv[1]))
 async def go():
     cinema = Cinema({r.video_id: r for r in corpus}, None, MediaSettings())
@@ -535,7 +535,7 @@ def test_rows_wait_for_each_other_and_lines_do_not(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from noria.grounding import store as module
+    from noria.grounding.asking import store as module
 
     with SampleStore(tmp_path) as store:
         store.put(sample(1))

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.runs.run import read_config
-from noria.grounding.corpus import Corpus, Keys, load_corpus, load_keys
-from noria.grounding.evaluation import Scored, ScoreSettings, scored
-from noria.grounding.judge import Rubric, agreement_of, cases_of, judged_by
-from noria.grounding.predictions import Prediction, load_predictions
-from noria.grounding.protocols import dealt, plan
-from noria.grounding.runner import assemble, orders_in
-from noria.grounding.store import Sample, read_samples
+from noria.grounding.asking.protocols import dealt, plan
+from noria.grounding.asking.runner import assemble, orders_in
+from noria.grounding.asking.store import Sample, read_samples
+from noria.grounding.corpus.files import load_corpus, load_keys
+from noria.grounding.corpus.records import Corpus, Keys
+from noria.grounding.judging.agreement import agreement_of, judged_by
+from noria.grounding.judging.cases import Rubric, cases_of
+from noria.grounding.scoring.evaluation import Scored, ScoreSettings, scored
+from noria.grounding.scoring.predictions import Prediction, load_predictions
 
 __all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
 

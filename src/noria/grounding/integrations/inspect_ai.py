@@ -11,8 +11,8 @@ from pathlib import Path
 
 from noria.core.errors import DataError
 from noria.core.files import inside, write_atomic
-from noria.grounding.clips import clip_path, jpeg, sample_frames
-from noria.grounding.corpus import Corpus
+from noria.grounding.corpus.clips import clip_path, jpeg, sample_frames
+from noria.grounding.corpus.records import Corpus
 from noria.grounding.integrations.lmms_eval import item_rows, rating_rows
 
 __all__ = ["export_inspect"]

@@ -14,10 +14,10 @@ import yaml
 
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
-from noria.grounding.clips import clip_path
-from noria.grounding.corpus import Corpus
-from noria.grounding.names import LEVELS, TRAITS
-from noria.grounding.prompts import MEANINGS
+from noria.grounding.asking.prompts import MEANINGS
+from noria.grounding.corpus.clips import clip_path
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.corpus.types import LEVELS, TRAITS
 
 __all__ = ["export_lmms_eval", "item_rows", "rating_rows"]
 

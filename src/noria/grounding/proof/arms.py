@@ -1,0 +1,273 @@
+"""The experiments of the proof: whole runs of the product against a server on loopback, one world a seed.
+
+Clips are written as mp4 and decoded for real, frames go over HTTP to networks that were trained a moment before,
+replies are parsed, reasons judged, answers scored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noria.core.chat import ChatServer
+from noria.core.runs.workers import report
+from noria.grounding.asking.media import MediaSettings
+from noria.grounding.asking.protocols import Control, Protocol
+from noria.grounding.corpus.types import CATEGORIES, SHORT
+from noria.grounding.scoring.evaluation import ScoreSettings
+from noria.grounding.synth.world import Knobs
+
+__all__ = ["Scale", "run_adversary", "run_annotations", "run_leak", "run_reader", "run_world", "serving"]
+
+FRAMES = 20
+SEEN = {"width": 96, "height": 72, "fps": 5, "visibility": 0.7, "label_noise": 0.1}
+SETTINGS = ScoreSettings(draws=100)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Budgets.
+
+    Attributes:
+        train, epochs: clips and passes over their frames, of the seer.
+        test: clips that the models are asked about.
+        colours: clips that the prejudiced model learns from.
+        leak: clips of the experiment on leaked words.
+        written: clips of the builder's experiment.
+    """
+
+    train: int
+    epochs: int
+    test: int
+    colours: int
+    leak: int
+    written: int
+
+
+@contextmanager
+def serving(readers: Mapping[str, Any]) -> Iterator[str]:
+    """A chat server on loopback behind which `readers` answer by name; gives the API's address."""
+    from noria.core.service.hosting import running
+    from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
+    from noria.grounding.proof.perceiver import chat_reply
+
+    async def chat(request: Request) -> Response:
+        import json
+
+        body = json.loads(await request.body())
+        if body.get("model") not in readers:
+            raise HttpError(404, "model_not_found", "no such model")
+        return json_response(await asyncio.to_thread(chat_reply, body, readers))
+
+    routes = [route("/v1/chat/completions", chat, methods=["POST"], access="open")]
+    limits = Limits(body_bytes=64 << 20, seconds=600.0)
+    with running(Service("models", routes, limits=limits, access_log=False)) as address:
+        yield f"{address}/v1"
+
+
+def run_world(seed: int, scale: dict[str, int]) -> dict[str, Any]:
+    """One world: train, ask under every control, judge, score.
+
+    Returns:
+        {arm: {figure: value}}; arms are the models under protocols and controls.
+    """
+    import torch
+
+    from noria.grounding.proof.perceiver import train_prejudiced, train_seer
+    from noria.grounding.synth.world import make_corpus
+
+    torch.set_num_threads(1)
+    size = Scale(**scale)
+    told = Knobs(**SEEN, confounder=0.9)
+    even = Knobs(**SEEN, confounder=0.0)
+    scenes, _ = make_corpus(size.train, told, seed=1000 + seed, prefix="train")
+    seer = train_seer(
+        scenes,
+        told,
+        epochs=size.epochs,
+        seed=seed,
+        on_step=lambda n, of, loss: report(n, of, f"loss {loss:.2f}"),
+    )
+    colours, _ = make_corpus(size.colours, told, seed=2000 + seed, prefix="colour")
+    prejudiced = train_prejudiced(colours, told, epochs=30, seed=seed)
+    readers = {"seer": seer, "prejudiced": prejudiced}
+    asked: list[tuple[str, str, Protocol, Control, Knobs]] = [
+        ("seer", "seer", "staged", "none", told),
+        ("seer, black frames", "seer", "staged", "black", told),
+        ("seer, another clip's frames", "seer", "staged", "shuffled", told),
+        ("seer, frames reversed", "seer", "staged", "reversed", told),
+        ("seer, no frames", "seer", "staged", "blind", told),
+        ("prejudiced", "prejudiced", "staged", "none", told),
+        ("prejudiced, colours at random", "prejudiced", "staged", "none", even),
+    ]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, serving(readers) as url:
+        home = Path(folder)
+        for place, (arm, model, protocol, control, knobs) in enumerate(asked):
+            report(place, len(asked), arm)
+            found[arm] = _ask(home, url, model, protocol, control, knobs, size.test, seed)
+    return found
+
+
+def _ask(
+    home: Path,
+    url: str,
+    model: str,
+    protocol: Protocol,
+    control: Control,
+    knobs: Knobs,
+    count: int,
+    seed: int,
+) -> dict[str, Any]:
+    """One run through the product; its figures, and its states."""
+    from noria.grounding.corpus.files import save_corpus
+    from noria.grounding.sources import open_source
+    from noria.grounding.synth.world import make_corpus
+    from noria.grounding.verbs.jobs import RunConfig, judge, run, score, synth
+
+    clips = home / f"clips-{knobs.confounder}-{knobs.leak}"
+    if control == "blind":  # nothing is shown
+        save_corpus(make_corpus(count, knobs, seed=3000 + seed)[1], clips / "annotations")
+    else:
+        synth(clips, count, knobs, 3000 + seed, quiet=True)
+    config = RunConfig(
+        data=clips / "annotations",
+        videos=None if control == "blind" else clips / "videos",
+        server=ChatServer(url=url, model=model, in_flight=4, timeout=600),
+        protocol=protocol,
+        control=control,
+        media=MediaSettings(frames=FRAMES, side=96),
+        seed=seed,
+        fallback=False,
+    )
+    folder = home / "runs" / f"{model}-{protocol}-{control}-{knobs.confounder}-{knobs.leak}"
+    done = run(config, output=str(folder), quiet=True)
+    judge(folder, [], "rules", quiet=True)
+    scores = score(open_source(folder), SETTINGS)
+    figures = {figure["name"]: figure["value"] for figure in scores["figures"]}
+    return {"figures": figures, "states": dict(done.counts), "table": scores["table"]}
+
+
+def run_leak(seed: int, scale: dict[str, int]) -> dict[str, Any]:
+    """A reader of leaked words under the published protocol and under the staged one: {protocol: figures}."""
+    from noria.grounding.proof.perceiver import LeakReader
+
+    size = Scale(**scale)
+    knobs = Knobs(leak=True, width=16, height=16, fps=1)
+    with tempfile.TemporaryDirectory() as folder, serving({"leak": LeakReader()}) as url:
+        found = {
+            protocol: _ask(Path(folder), url, "leak", protocol, "blind", knobs, size.leak, seed)
+            for protocol in ("unified", "staged")
+        }
+    return found
+
+
+def run_adversary(seed: int, scale: dict[str, int]) -> dict[str, Any]:
+    """The builder with a writer whose first drafts give answers away: {first, last, rewritten, questions}."""
+    from noria.core.chat import Answer, ChatRequest, Outcome
+    from noria.grounding.asking.media import Cinema
+    from noria.grounding.asking.store import SampleStore
+    from noria.grounding.building.builder import BuildSettings
+    from noria.grounding.building.builder import build as run_build
+    from noria.grounding.synth.world import make_corpus
+
+    size = Scale(**scale)
+    drafts = {
+        tell: make_corpus(size.written, Knobs(solvable=tell), seed=4000 + seed)[1] for tell in (0.8, 0.0)
+    }
+    clean = drafts[0.0]
+
+    class Writer:
+        """Writes SynthOCEAN's own analyses and questions; tells in the first drafts, none when asked again."""
+
+        async def ask(self, request: ChatRequest) -> Outcome:
+            import json
+
+            text = request.messages[-1].text
+            observed = next(
+                r for r in clean if all(o.description in text for o in r.observations) and _times(r) in text
+            )
+            if "You explain given levels" in request.messages[0].text:
+                rows = [
+                    {
+                        "trait": a.trait,
+                        "level": a.level,
+                        "rationale": a.rationale,
+                        "evidence": list(a.evidence),
+                    }
+                    for a in observed.personality_analyses
+                ]
+                return Answer(json.dumps({"analyses": rows}))
+            again = "Write it anew" in text
+            source = clean if again else drafts[0.8]
+            record = next(r for r in source if r.video_id == observed.video_id)
+            category = next(c for c in CATEGORIES if f"of the kind {c}:" in text)
+            question = next(q for q in record.mcq_questions if q.category == category)
+            right = question.correct
+            assert right is not None
+            wrong = [o.text for o in question.options if o is not right]
+            return Answer(
+                json.dumps({"question": question.question, "correct": right.text, "distractors": wrong})
+            )
+
+    import msgspec
+
+    clips = [msgspec.structs.replace(r, personality_analyses=(), mcq_questions=()) for r in clean]
+    cinema = Cinema({r.video_id: r for r in clips}, None, MediaSettings())
+    with tempfile.TemporaryDirectory() as folder, SampleStore(Path(folder)) as store:
+        built = asyncio.run(run_build(clips, Writer(), cinema, store, BuildSettings(rounds=3, seed=seed)))
+    return {
+        "first": built.rounds[0],
+        "last": built.rounds[-1],
+        "rewritten": built.rewritten,
+        "questions": sum(len(r.mcq_questions) for r in built.corpus),
+        "dropped": sorted(set(built.dropped.values())),
+    }
+
+
+def _times(record: Any) -> str:
+    """Words that stand in the evidence of one record and no other's."""
+    from noria.grounding.asking.prompts import evidence_text
+
+    return evidence_text(record.observations)
+
+
+# -- on annotations that a user has -----------------------------------------------------------------------------------
+
+
+def run_annotations(folder: str) -> dict[str, Any]:
+    """The reference ladder on real records: {reader: {figure: [value, low, high]}}."""
+    from noria.grounding.audit.adversary import blind_accuracy
+    from noria.grounding.audit.readers import ladder
+    from noria.grounding.corpus.files import load_corpus
+    from noria.grounding.scoring.evaluation import evaluate, scored
+
+    corpus = load_corpus(Path(folder))
+    settings = ScoreSettings(bins="official", draws=1000)
+    blind = blind_accuracy(corpus, on_category=lambda c: report(0, None, c))
+    found: dict[str, Any] = {}
+    for name, said in ladder(corpus, blind).items():
+        scores = evaluate(scored(corpus, [said], settings), settings)
+        found[name] = {f["name"]: [f["value"], f["low"], f["high"]] for f in scores["figures"]}
+    found["blind"] = {SHORT.get(c, c): row for c, row in blind.accuracy.items()}
+    return found
+
+
+def run_reader(folder: str, seed: int, epochs: int) -> dict[str, Any]:
+    """A small reader trained from scratch on real records: with what was observed, observed elsewhere, and nothing.
+
+    Returns:
+        {arm: {category: share right}}, cross-validated with sources kept together.
+    """
+    from noria.grounding.corpus.files import load_corpus
+    from noria.grounding.proof.reading import read_cross_validated
+
+    corpus = load_corpus(Path(folder))
+    return read_cross_validated(
+        corpus, seed=seed, epochs=epochs, on_step=lambda n, of, note: report(n, of, note)
+    )
