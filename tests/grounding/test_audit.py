@@ -22,7 +22,8 @@ from noria.grounding.corpus.records import Corpus, Option
 from noria.grounding.corpus.types import TRAITS
 from noria.grounding.scoring.predictions import marks_of, truth_of
 from noria.grounding.scoring.rates import measures
-from noria.grounding.synth.world import Knobs, make_corpus
+from noria.grounding.synth.config import Knobs
+from noria.grounding.synth.world import make_corpus
 
 FAST = ("letter", "length", "options")
 HONEST = make_corpus(72, seed=21)[1]

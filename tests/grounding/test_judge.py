@@ -17,9 +17,9 @@ from noria.core.judging import Verdict
 from noria.grounding.asking.store import Sample, SampleStore
 from noria.grounding.corpus.cues import claims_of, conflicts, direction, mentions
 from noria.grounding.corpus.records import Corpus
-from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS
+from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS, Rubric
 from noria.grounding.judging.agreement import agreement_of, judged_by
-from noria.grounding.judging.cases import Case, Rubric, cases_of, dimensions, rubric
+from noria.grounding.judging.cases import Case, cases_of, dimensions, rubric
 from noria.grounding.judging.judge import Seat, judge_all, same_family
 from noria.grounding.judging.rules import rule_judge
 from noria.grounding.scoring.predictions import Prediction

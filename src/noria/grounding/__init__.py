@@ -17,7 +17,7 @@ Read in this order; each room stands on those above it:
 | `audit` | `adversary` (classifiers that do not see), `findings`, `readers` (the reference ladder) |
 | `judging` | `cases` (Sec. 4.3: four dimensions), `rules` (a judge without a model), `judge`, `agreement` |
 | `building` | writing one's own: `aligner`, `builder`, `review` |
-| `sources` | a run folder or a file of predictions, opened for scoring |
+| `results` | `sources` (a run folder or a file of predictions), `scores` (one model, or several) |
 | `verbs`, `proof` | what a user types; the claims, measured |
 """
 
@@ -30,17 +30,19 @@ from noria.core.lazy import lazily
 if TYPE_CHECKING:
     from noria.grounding.corpus.files import load_corpus
     from noria.grounding.corpus.records import Corpus
-    from noria.grounding.scoring.evaluation import ScoreSettings, evaluate, scored
+    from noria.grounding.scoring.config import ScoreSettings
+    from noria.grounding.scoring.evaluation import evaluate, scored
     from noria.grounding.scoring.predictions import Prediction, load_predictions
     from noria.grounding.scoring.rates import Marks, Theta, Truth
-    from noria.grounding.synth.world import Knobs, make_corpus
+    from noria.grounding.synth.config import Knobs
+    from noria.grounding.synth.world import make_corpus
 
 _HOMES = {
     "Corpus": "corpus.records",
-    "Knobs": "synth.world",
+    "Knobs": "synth.config",
     "Marks": "scoring.rates",
     "Prediction": "scoring.predictions",
-    "ScoreSettings": "scoring.evaluation",
+    "ScoreSettings": "scoring.config",
     "Theta": "scoring.rates",
     "Truth": "scoring.rates",
     "evaluate": "scoring.evaluation",

@@ -8,15 +8,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from noria.core.chat import Audio, Clip, Frame, Image, Part, Text, Video
-from noria.core.config import Config
 from noria.core.errors import DataError
+from noria.grounding.asking.config import MediaSettings
 from noria.grounding.asking.prompts import evidence_text
-from noria.grounding.asking.protocols import Control
+from noria.grounding.asking.types import WITHOUT_CLIP, Control
 from noria.grounding.corpus.clips import (
     Sampled,
     clip_length,
@@ -30,26 +29,7 @@ from noria.grounding.corpus.clips import (
 from noria.grounding.corpus.questions import boxes_in, times_in
 from noria.grounding.corpus.records import Record
 
-__all__ = ["Cinema", "MediaSettings", "Shown"]
-
-
-class MediaSettings(Config):
-    """How a clip is sent.
-
-    Attributes:
-        send: `frames`, images with their times, which every server of images takes; `video`, the file itself, for
-            vLLM and SGLang.
-        frames: how many.
-        side: pixels of the longer side at most.
-        audio: whether the sound is sent, too, as WAV.
-        quality: of the JPEG.
-    """
-
-    send: Literal["frames", "video"] = "frames"
-    frames: int = 16
-    side: int = 512
-    audio: bool = False
-    quality: int = 90
+__all__ = ["Cinema", "Shown"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +95,7 @@ class Cinema:
 
     def has(self, video: str, control: Control, question: str = "") -> bool:
         """Whether showing it needs no decoding."""
-        if control in ("blind", "transcript", "oracle"):
+        if control in WITHOUT_CLIP:
             return True
         with self._lock:
             return self.key(video, control, question) in self._kept

@@ -9,22 +9,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError
+from noria.grounding.asking.types import Control, Protocol
 from noria.grounding.corpus.questions import boxes_in
 from noria.grounding.corpus.records import Corpus, Option, Question, Record
 from noria.grounding.corpus.types import LETTERS
 
 __all__ = [
-    "CONTROLS",
-    "PROTOCOLS",
     "Chain",
-    "Control",
-    "Protocol",
     "Step",
     "dealt",
     "permuted",
@@ -34,23 +31,6 @@ __all__ = [
 
 ORDER = "ask.order"
 """How the parts of `permute` begin; the number of the order follows."""
-
-Protocol: TypeAlias = Literal["unified", "staged", "per-item", "permute"]
-Control: TypeAlias = Literal[
-    "none", "blind", "transcript", "black", "shuffled", "reversed", "cropped-box", "oracle"
-]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-CONTROLS: tuple[Control, ...] = get_args(Control)
-"""
-none         the clip's frames, and its transcript
-blind        nothing at all: what the questions' own words give away
-transcript   the words that are spoken, no frames
-black        frames of the right number and size, all black
-shuffled     the frames of a clip from another source
-reversed     the clip's frames in the opposite order under the same time stamps
-cropped-box  of the questions with a box, the frame at their time cut to the box
-oracle       the verified observations as text
-"""
 
 
 @dataclass(frozen=True)

@@ -22,43 +22,20 @@ from noria.core.chat import (
     user,
 )
 from noria.core.errors import DataError, ModelError, NoriaError
+from noria.grounding.asking.config import AskSettings
 from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.parsing import Reading, looks_refused, read_reply
 from noria.grounding.asking.prompts import SYSTEM, ask
-from noria.grounding.asking.protocols import ORDER, Chain, Control, Step, dealt, permuted
+from noria.grounding.asking.protocols import ORDER, Chain, Step, dealt, permuted
 from noria.grounding.asking.store import Sample, SampleStore, Status, replied
 from noria.grounding.corpus.records import Corpus, Question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["Asking", "assemble", "orders_in", "run_plan"]
+__all__ = ["assemble", "orders_in", "run_plan"]
 
 ENOUGH = 16
 """First samples after which a run ends, when all of them failed: the rest would fail, too."""
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How requests are made.
-
-    Attributes:
-        control: what is shown.
-        temperature, max_tokens: of the sampling.
-        seed: of the options' orders, and sent along where `send_seed`.
-        send_seed: whether the server is told it.
-        json_mode: ask the server for a JSON object.
-        fallback: after a whole request that lacks parts, ask for those alone, as published.
-        retry_errors: when a run is taken up again, ask what ended in error once more.
-    """
-
-    control: Control = "none"
-    temperature: float | None = 0.0
-    max_tokens: int = 4096
-    seed: int = 0
-    send_seed: bool = False
-    json_mode: bool = False
-    fallback: bool = True
-    retry_errors: bool = True
 
 
 async def run_plan(
@@ -67,7 +44,7 @@ async def run_plan(
     model: ChatModel,
     cinema: Cinema,
     store: SampleStore,
-    asking: Asking,
+    asking: AskSettings,
     *,
     in_flight: int = 16,
     on_sample: Callable[[Sample], None] | None = None,
@@ -120,7 +97,7 @@ class _Run:
     model: ChatModel
     cinema: Cinema
     store: SampleStore
-    asking: Asking
+    asking: AskSettings
     done: dict[str, Status]
     on_sample: Callable[[Sample], None] | None
     enough: int
@@ -205,7 +182,7 @@ class _Run:
         request = ChatRequest(
             messages,
             temperature=self.asking.temperature,
-            max_tokens=self.asking.max_tokens,
+            max_tokens=self.asking.max_new_tokens,
             seed=self.asking.seed if self.asking.send_seed else None,
             response_format={"type": "json_object"} if self.asking.json_mode else None,
         )

@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Part, Refusal, system, user
-from noria.core.config import Config
 from noria.core.errors import DataError, NoriaError
 from noria.core.judging import quoted
 from noria.core.records import json_records
@@ -34,32 +33,15 @@ from noria.grounding.building.aligner import (
     deal_letters,
     with_letter,
 )
+from noria.grounding.building.config import BuildSettings
 from noria.grounding.corpus.records import Analysis, Box, Corpus, Observation, Option, Question, Record
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, LEVELS, OBSERVED, TRAITS, to_levels
 
-__all__ = ["BuildSettings", "Built", "build", "read_clips"]
-
-
-class BuildSettings(Config):
-    """How a benchmark is built.
-
-    Attributes:
-        categories: of questions, by name.
-        rounds: of the adversary; 0 leaves it out.
-        fewest: questions that a clip must keep.
-        seed: of letters and folds.
-        max_tokens: of a reply.
-    """
-
-    categories: tuple[str, ...] = CATEGORIES
-    rounds: int = 3
-    fewest: int = 3
-    seed: int = 0
-    max_tokens: int = 4096
+__all__ = ["BuildResult", "build", "read_clips"]
 
 
 @dataclass
-class Built:
+class BuildResult:
     """A build's outcome.
 
     Attributes:
@@ -119,7 +101,7 @@ async def build(
     *,
     in_flight: int = 8,
     on_step: Callable[[str], None] | None = None,
-) -> Built:
+) -> BuildResult:
     """Build records of clips.
 
     Args:
@@ -132,7 +114,7 @@ async def build(
         on_step: told the name of each step done.
     """
     writer = _Writer(model, store, settings, asyncio.Semaphore(in_flight), on_step)
-    built = Built(Corpus(()))
+    built = BuildResult(Corpus(()))
     drafts: dict[str, Record | None] = {}
     waiting = iter(clips)
 
@@ -274,7 +256,9 @@ class _Writer:
             async with self.slots:
                 outcome = await self.model.ask(
                     ChatRequest(
-                        (system(brief), user(*parts)), temperature=0.0, max_tokens=self.settings.max_tokens
+                        (system(brief), user(*parts)),
+                        temperature=0.0,
+                        max_tokens=self.settings.max_new_tokens,
                     )
                 )
             if isinstance(outcome, Answer):
@@ -288,7 +272,7 @@ class _Writer:
 
 
 async def _draft(
-    clip: Record, writer: _Writer, cinema: Cinema, settings: BuildSettings, built: Built
+    clip: Record, writer: _Writer, cinema: Cinema, settings: BuildSettings, built: BuildResult
 ) -> Record | None:
     """A clip's record, its questions not yet balanced; None where a stage failed for good."""
     observations = clip.observations

@@ -20,14 +20,14 @@ from noria.core.files import write_atomic
 from noria.core.judging import krippendorff_alpha
 from noria.grounding.corpus.records import Corpus, Observation, Question, Record
 
-__all__ = ["Reviewed", "apply_sheet", "export_sheet", "review_agreement"]
+__all__ = ["ReviewResult", "apply_sheet", "export_sheet", "review_agreement"]
 
 COLUMNS = ("video", "kind", "number", "where", "text", "options", "answer", "verdict", "correction")
 VERDICTS = ("correct", "corrected", "delete", "")
 
 
 @dataclass
-class Reviewed:
+class ReviewResult:
     """A corpus as reviewed, and what was done: {verdict: count}, and ids of what is left to review."""
 
     corpus: Corpus
@@ -108,7 +108,7 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def apply_sheet(corpus: Corpus, path: Path) -> Reviewed:
+def apply_sheet(corpus: Corpus, path: Path) -> ReviewResult:
     """The corpus with a sheet's verdicts: deleted rows are gone, corrections take the text's place.
 
     A question's correction is a letter (the right one) or a new stem. A row without a verdict stays as it is and is
@@ -130,14 +130,16 @@ def apply_sheet(corpus: Corpus, path: Path) -> Reviewed:
         if not 0 <= number < size.get(row["kind"], 0):
             raise DataError(f"there is no {row['kind']} {row['number']} of {row['video']!r}", where=str(path))
         rows.setdefault(row["video"], {})[row["kind"], number] = row
-    reviewed = Reviewed(corpus)
+    reviewed = ReviewResult(corpus)
     reviewed.corpus = Corpus(
         tuple(_apply(record, rows.get(record.video_id, {}), reviewed) for record in corpus)
     )
     return reviewed
 
 
-def _apply(record: Record, rows: Mapping[tuple[str, int], Mapping[str, str]], reviewed: Reviewed) -> Record:
+def _apply(
+    record: Record, rows: Mapping[tuple[str, int], Mapping[str, str]], reviewed: ReviewResult
+) -> Record:
     observations: list[Observation] = []
     moved: dict[int, int] = {}  # evidence numbers observations; deleting one renumbers the others
     for n, one in enumerate(record.observations):
@@ -171,7 +173,7 @@ def _apply(record: Record, rows: Mapping[tuple[str, int], Mapping[str, str]], re
     )
 
 
-def _note(record: Record, what: str, row: Mapping[str, str], reviewed: Reviewed) -> str:
+def _note(record: Record, what: str, row: Mapping[str, str], reviewed: ReviewResult) -> str:
     verdict = row.get("verdict", "")
     reviewed.counts[verdict or "open"] += 1
     if not verdict:

@@ -134,6 +134,11 @@ class Keys:
         """Of each video, its source."""
         return [record.source for record in self.records]
 
+    @property
+    def questions(self) -> dict[str, set[int]]:
+        """{video: numbers of its questions, from 1}."""
+        return {record.video_id: set(range(1, len(record.mcq_questions) + 1)) for record in self.records}
+
     def levels(self, bins: Bins = "paper", polarity: Polarity = "as_released") -> NDArray[np.int8]:
         """[videos, 5 traits] in 0 … 4, −1 where there is no score."""
         scores = [record.scores(polarity) for record in self.records]

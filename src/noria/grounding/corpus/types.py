@@ -19,6 +19,7 @@ __all__ = [
     "TRAITS",
     "Bins",
     "Polarity",
+    "Rubric",
     "level_number",
     "source_of",
     "to_levels",
@@ -49,7 +50,9 @@ DIMENSIONS = ("evidence_coverage", "logical_coherence", "grounding_accuracy", "d
 Bins: TypeAlias = Literal["paper", "official"]
 """`paper`: [0, .2) [.2, .4) [.4, .6) [.6, .8) [.8, 1]; `official`: the scorer's, each closed above."""
 Polarity: TypeAlias = Literal["as_released", "flipped"]
-"""Of neuroticism: the released score, or one minus it, as if it were emotional stability."""
+"""Polarity of the neuroticism score: as released, or one minus it, as if it were emotional stability."""
+Rubric: TypeAlias = Literal["atomic", "graded", "rules"]
+"""How reasons are judged: yes/no items by models, the paper's four grades, or items answered by rules."""
 
 _EDGES = np.array([0.2, 0.4, 0.6, 0.8])
 

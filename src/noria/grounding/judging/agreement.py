@@ -15,8 +15,8 @@ from noria.core.judging import (
     majority,
 )
 from noria.grounding.asking.store import Sample
-from noria.grounding.corpus.types import DIMENSIONS
-from noria.grounding.judging.cases import Case, Rubric, dimensions, rubric
+from noria.grounding.corpus.types import DIMENSIONS, Rubric
+from noria.grounding.judging.cases import Case, dimensions, rubric
 
 __all__ = ["agreement_of", "judged_by"]
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from noria.core.chat import Text
 from noria.core.judging import (
@@ -30,9 +29,8 @@ from noria.grounding.corpus.records import Corpus, Observation, Record
 from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS, Bins, Polarity, level_number
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["Case", "Rubric", "cases_of", "dimensions", "rubric", "side", "subject"]
+__all__ = ["Case", "cases_of", "dimensions", "rubric", "side", "subject"]
 
-Rubric: TypeAlias = Literal["atomic", "graded", "rules"]
 EC, LC, GA, DA = DIMENSIONS
 MOST_CLAIMS = 6
 

@@ -17,8 +17,8 @@ from noria.core.judging import (
 )
 from noria.grounding.asking.parsing import objects_in
 from noria.grounding.asking.store import Sample, SampleStore, Status, replied
-from noria.grounding.corpus.types import DIMENSIONS, LEVELS
-from noria.grounding.judging.cases import Case, Rubric, rubric, subject
+from noria.grounding.corpus.types import DIMENSIONS, LEVELS, Rubric
+from noria.grounding.judging.cases import Case, rubric, subject
 from noria.grounding.judging.rules import rule_judge
 
 __all__ = ["VERSION", "Seat", "judge_all", "sample_id"]

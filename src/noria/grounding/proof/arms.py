@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.core.chat import ChatServer
+from noria.core.progress import Progress
 from noria.core.runs.workers import report
-from noria.grounding.asking.media import MediaSettings
-from noria.grounding.asking.protocols import Control, Protocol
+from noria.grounding.asking.config import MediaSettings
+from noria.grounding.asking.types import Control, Protocol
 from noria.grounding.corpus.types import CATEGORIES, SHORT
-from noria.grounding.scoring.evaluation import ScoreSettings
-from noria.grounding.synth.world import Knobs
+from noria.grounding.scoring.config import ScoreSettings
+from noria.grounding.synth.config import Knobs
 
 __all__ = ["Scale", "run_adversary", "run_annotations", "run_leak", "run_reader", "run_world", "serving"]
 
@@ -126,31 +126,39 @@ def _ask(
 ) -> dict[str, Any]:
     """One run through the product; its figures, and its states."""
     from noria.grounding.corpus.files import save_corpus
-    from noria.grounding.sources import open_source
+    from noria.grounding.results.scores import score_source
+    from noria.grounding.results.sources import open_source
     from noria.grounding.synth.world import make_corpus
-    from noria.grounding.verbs.jobs import RunConfig, judge, run, score, synth
+    from noria.grounding.verbs import judge, run, synth
 
+    silent = Progress(quiet=True)
     clips = home / f"clips-{knobs.confounder}-{knobs.leak}"
     if control == "blind":  # nothing is shown
         save_corpus(make_corpus(count, knobs, seed=3000 + seed)[1], clips / "annotations")
     else:
-        synth(clips, count, knobs, 3000 + seed, quiet=True)
-    config = RunConfig(
+        world = synth.SynthConfig(**knobs.model_dump(), samples=count, seed=3000 + seed, output=str(clips))
+        synth.run(world, silent)
+    folder = home / "runs" / f"{model}-{protocol}-{control}-{knobs.confounder}-{knobs.leak}"
+    config = run.RunConfig(
         data=clips / "annotations",
         videos=None if control == "blind" else clips / "videos",
-        server=ChatServer(url=url, model=model, in_flight=4, timeout=600),
+        url=url,
+        model=model,
+        in_flight=4,
+        timeout=600,
         protocol=protocol,
         control=control,
-        media=MediaSettings(frames=FRAMES, side=96),
+        frames=FRAMES,
+        side=96,
         seed=seed,
         fallback=False,
+        output=str(folder),
     )
-    folder = home / "runs" / f"{model}-{protocol}-{control}-{knobs.confounder}-{knobs.leak}"
-    done = run(config, output=str(folder), quiet=True)
-    judge(folder, [], "rules", quiet=True)
-    scores = score(open_source(folder), SETTINGS)
+    result = run.run(config, silent)
+    judge.run(judge.JudgeConfig(source=folder, rubric="rules"), silent)
+    scores = score_source(open_source(folder), SETTINGS)
     figures = {figure["name"]: figure["value"] for figure in scores["figures"]}
-    return {"figures": figures, "states": dict(done.counts), "table": scores["table"]}
+    return {"figures": figures, "states": dict(result.counts), "table": scores["table"]}
 
 
 def run_leak(seed: int, scale: dict[str, int]) -> dict[str, Any]:
@@ -172,8 +180,8 @@ def run_adversary(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     from noria.core.chat import Answer, ChatRequest, Outcome
     from noria.grounding.asking.media import Cinema
     from noria.grounding.asking.store import SampleStore
-    from noria.grounding.building.builder import BuildSettings
     from noria.grounding.building.builder import build as run_build
+    from noria.grounding.building.config import BuildSettings
     from noria.grounding.synth.world import make_corpus
 
     size = Scale(**scale)

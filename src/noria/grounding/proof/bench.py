@@ -151,9 +151,10 @@ def _client(folder: Path, rounds: int) -> Row:
     from noria.core.chat import ChatClient, ChatServer
     from noria.core.proofs.bench import Row
     from noria.core.service.hosting import launched
-    from noria.grounding.asking.media import Cinema, MediaSettings
+    from noria.grounding.asking.config import AskSettings, MediaSettings
+    from noria.grounding.asking.media import Cinema
     from noria.grounding.asking.protocols import plan
-    from noria.grounding.asking.runner import Asking, run_plan
+    from noria.grounding.asking.runner import run_plan
     from noria.grounding.asking.store import SampleStore
     from noria.grounding.synth.world import make_corpus
 
@@ -167,7 +168,7 @@ def _client(folder: Path, rounds: int) -> Row:
             async with ChatClient(at) as client:
                 with SampleStore(folder / f"run-{turn}") as store:
                     began = time.perf_counter()
-                    asking = Asking(control="blind")
+                    asking = AskSettings(control="blind")
                     done = await run_plan(chains, corpus, client, cinema, store, asking, in_flight=IN_FLIGHT)
                     seconds = time.perf_counter() - began
             assert done["ok"] == len(chains)

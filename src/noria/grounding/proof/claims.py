@@ -331,8 +331,8 @@ STATES = ("ok", "parse_failed", "refused", "error")
 def ladder_figures(ladder: dict[str, Any], readers: Worlds) -> list[Figure]:
     """The reference ladder on released records."""
     from noria.core.pages.charts import Figure
-    from noria.grounding.scoring.evaluation import BY_CATEGORY
-    from noria.grounding.verbs.pages import percent
+    from noria.grounding.scoring.rates import BY_CATEGORY
+    from noria.grounding.verbs.tables import percent
 
     names = ("T1", "T3", "T3 grounding", *BY_CATEGORY, "PR", "IR")
     keys = ("value", "low", "high")

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, spans_in, times_in, traits_in
 from noria.grounding.corpus.types import LEVELS, TRAITS
+from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.drawing import draw
-from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Knobs, Scene
+from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Scene
 
 __all__ = ["LeakReader", "Prejudiced", "Seer", "chat_reply", "train_prejudiced", "train_seer"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.core.config import Config
 from noria.grounding.corpus.records import Keys
-from noria.grounding.corpus.types import CATEGORIES, LEVELS, SHORT, TRAITS, Bins, Polarity
+from noria.grounding.corpus.types import LEVELS
 from noria.grounding.scoring.comparing import least_detectable
+from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.intervals import Estimate, cluster_weights, estimates
 from noria.grounding.scoring.predictions import Prediction, marks_of, truth_of
 from noria.grounding.scoring.rates import (
@@ -39,34 +39,7 @@ from noria.grounding.scoring.views import (
     total_variation,
 )
 
-__all__ = ["ScoreSettings", "Scored", "evaluate", "restricted", "scored"]
-
-
-class ScoreSettings(Config):
-    """How answers are scored.
-
-    Attributes:
-        bins: which rule turns scores into levels.
-        polarity: of neuroticism.
-        theta: thresholds of rating, reasoning and grounding.
-        draws: of the cluster bootstrap.
-        seed: of the draws.
-        level: of the intervals.
-        method: of the intervals.
-    """
-
-    bins: Bins = "paper"
-    polarity: Polarity = "as_released"
-    theta: tuple[str, str, str] = (".5", ".7", ".5")
-    draws: int = 2000
-    seed: int = 0
-    level: float = 0.95
-    method: Literal["percentile", "bca"] = "percentile"
-
-    @property
-    def thresholds(self) -> Theta:
-        """As the scoring takes them."""
-        return Theta(*self.theta)
+__all__ = ["Scored", "evaluate", "restricted", "scored"]
 
 
 @dataclass(frozen=True)
@@ -279,9 +252,3 @@ def consistency(one: Scored) -> dict[str, float | None] | None:
     kept = answers[:, said]
     pairs = [np.mean(kept[i] == kept[j]) for i in range(len(kept)) for j in range(i)]
     return {"all": float(np.mean((kept == kept[0]).all(axis=0))), "pairs": float(np.mean(pairs))}
-
-
-SUMMARY = ("T1", "MAE", "T2", "T3", "T3 grounding", "PR", "CR", "IR", "HR", "PR linked")
-"""The figures of a short table."""
-BY_CATEGORY = tuple(f"T3 {SHORT[category]}" for category in CATEGORIES)
-BY_TRAIT = tuple(f"T1 {trait}" for trait in TRAITS)

@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 from noria.grounding.corpus.types import CATEGORIES, SHORT, TRAITS
 
 __all__ = [
+    "BY_CATEGORY",
+    "BY_TRAIT",
     "DEFAULT",
     "RATES",
+    "SUMMARY",
     "SWEEP",
     "Floats",
     "Ints",
@@ -46,6 +49,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 RATES = ("PR", "CR", "IR", "HR")
+SUMMARY = ("T1", "MAE", "T2", "T3", "T3 grounding", "PR", "CR", "IR", "HR", "PR linked")
+"""The figures of a short table."""
+BY_CATEGORY = tuple(f"T3 {SHORT[category]}" for category in CATEGORIES)
+BY_TRAIT = tuple(f"T1 {trait}" for trait in TRAITS)
 
 
 @dataclass(frozen=True)

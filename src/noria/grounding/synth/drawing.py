@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.grounding.corpus.clips import write_clip
-from noria.grounding.synth.world import BEHAVIOURS, SECONDS, SEGMENTS, Knobs, Scene
+from noria.grounding.synth.config import Knobs
+from noria.grounding.synth.world import BEHAVIOURS, SECONDS, SEGMENTS, Scene
 
 __all__ = ["HUES", "draw", "frame_times", "render", "sound"]
 

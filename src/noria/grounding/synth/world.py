@@ -17,16 +17,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from noria.core.config import Config
 from noria.grounding.corpus.records import Analysis, Box, Corpus, Observation, Option, Question, Record
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, LEVELS, TRAITS
+from noria.grounding.synth.config import Knobs
 
 __all__ = [
     "BEHAVIOURS",
     "PAIRS",
     "VOICES",
     "Behaviour",
-    "Knobs",
     "Scene",
     "make_corpus",
     "make_scene",
@@ -81,31 +80,6 @@ VOICES = (
     ("the voice drops down a tone", "poise"),
 )
 """State of the voice: its words and its feeling."""
-
-
-class Knobs(Config):
-    """What a test may turn.
-
-    Attributes:
-        confounder: the share of traits whose stripe on the shirt has the colour of the level; the others are random.
-        visibility: of every behaviour, 0 … 1.
-        leak: whether questions name levels, as some of the release do.
-        solvable: the share of questions whose right option has a tell.
-        label_noise: the share of levels that are one off.
-        width, height: of a frame, even.
-        fps: frames a second.
-        two_clips: the share of sources that have two clips.
-    """
-
-    confounder: float = 0.0
-    visibility: float = 1.0
-    leak: bool = False
-    solvable: float = 0.0
-    label_noise: float = 0.0
-    width: int = 160
-    height: int = 120
-    fps: int = 10
-    two_clips: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from noria.grounding.asking.runner import assemble, orders_in
 from noria.grounding.asking.store import Sample, read_samples
 from noria.grounding.corpus.files import load_corpus, load_keys
 from noria.grounding.corpus.records import Corpus, Keys
+from noria.grounding.corpus.types import Rubric
 from noria.grounding.judging.agreement import agreement_of, judged_by
-from noria.grounding.judging.cases import Rubric, cases_of
-from noria.grounding.scoring.evaluation import Scored, ScoreSettings, scored
+from noria.grounding.judging.cases import cases_of
+from noria.grounding.scoring.config import ScoreSettings
+from noria.grounding.scoring.evaluation import Scored, scored
 from noria.grounding.scoring.predictions import Prediction, load_predictions
 
 __all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
@@ -79,7 +81,7 @@ class Source:
                 )
         asked = self.asked
         if subset is not None:
-            every = {r.video_id: set(range(1, len(r.mcq_questions) + 1)) for r in keys.records}
+            every = keys.questions
             asked = {v: (self.asked or every).get(v, set()) & subset.get(v, set()) for v in every}
         stood = [placed(keys, self.settings.get("seed", 0), order) for order in self.orders]
         return scored(keys, self.sets, settings, asked=asked, rated=self.rated, stood=stood)
