@@ -1,4 +1,4 @@
-"""What of a clip goes into a request: frames, a file, sound, words, or what a control puts in their place."""
+"""Clips as parts of a request: frames, a file, sound, words, or what a control puts in their place."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Shown:
     """The parts of a request that are not words of ours.
 
     Attributes:
-        parts: in order.
-        transcript: what is said, or None.
+        parts: parts of the message, in their order.
+        transcript: words that are spoken; None leaves them out.
         digest: SHA-256 of the frames.
         notes: what was amiss, such as a clip without sound.
     """
@@ -55,9 +55,9 @@ class Cinema:
     Args:
         records: {video: record}.
         videos: folder of the clips; None where no control needs it.
-        settings: how they are sent.
+        settings: how clips are sent.
         strangers: {video: whose frames are shown in its place}, for `shuffled`.
-        keep: clips that are kept.
+        keep: number of opened clips that are kept.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Cinema:
 
     @staticmethod
     def key(video: str, control: Control, question: str = "") -> tuple[str, str]:
-        """Of what is shown: questions share it, but for `cropped-box`."""
+        """Key of what is shown: all questions share it, but for `cropped-box`."""
         return video, f"{control} {question}" if control == "cropped-box" else control
 
     def duration(self, video: str) -> float:
-        """Of a clip, in seconds.
+        """Length of a clip in seconds.
 
         Raises:
             DataError: the clip is not there, or cannot be used.

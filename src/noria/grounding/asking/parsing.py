@@ -1,4 +1,4 @@
-"""From a model's reply to its answers, by a ladder from strict to lenient whose rung is always told.
+"""A model's reply is read by a ladder from strict to lenient, and the rung is always told.
 
 1. the whole reply is JSON;
 2. so it is without reasoning tags and code fences;
@@ -37,8 +37,8 @@ class Reading:
         levels: {trait: level 0 … 4}.
         rationales: {trait: text}.
         answers: {number of the question: letter}.
-        rung: of the ladder; 0 where nothing was found.
-        problems: what was amiss, in words.
+        rung: rung of the ladder; 0 where nothing was found.
+        problems: faults of the reply, in words.
     """
 
     levels: dict[str, int] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) 
 
     Args:
         text: the reply.
-        numbers: of the questions that were asked, from 1.
+        numbers: numbers of the questions asked, from 1.
         traits: whether levels or rationales were asked for.
     """
     if len(text) > LONGEST:

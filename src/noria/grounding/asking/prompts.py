@@ -46,8 +46,8 @@ def ask(
         reason: ask for rationales.
         questions: {number: question}.
         transcript: what is said in the clip; None leaves it out.
-        own_levels: the model's own ratings, where a follow-up repeats them.
-        only_traits: that levels or rationales are wanted of.
+        own_levels: ratings that the model gave before, which a follow-up repeats.
+        only_traits: traits to rate or explain.
     """
     parts = []
     if transcript is not None:

@@ -38,11 +38,11 @@ class Step:
     """One request about one video.
 
     Attributes:
-        video: its id.
-        part: its name in the run, unique in the video.
+        video: id of the video.
+        part: name of the step, unique in the video.
         rate, reason: ask for levels, for rationales.
-        numbers: of the questions asked, from 1.
-        order: which draw of the options' order; None leaves it as it is.
+        numbers: numbers of the questions asked, from 1.
+        order: number of the options' random order; None leaves them as they stand.
     """
 
     video: str
@@ -54,7 +54,7 @@ class Step:
 
     @property
     def id(self) -> str:
-        """Of the sample."""
+        """Name of the sample that the step gives."""
         return f"{self.video}/{self.part}"
 
 
@@ -80,10 +80,10 @@ def plan(
 
     Args:
         corpus: the videos.
-        protocol: how tasks are cut.
+        protocol: cut of the tasks into requests.
         control: what is shown; `cropped-box` asks only the questions that have a box, one by one.
-        orders: of `permute`.
-        conversation: in `staged`, ask the questions in the same conversation.
+        orders: number of orders that `permute` asks in.
+        conversation: ask the questions of `staged` in the same conversation.
 
     Raises:
         ConfigError: a protocol and a control that do not go together.
@@ -128,10 +128,10 @@ def dealt(seed: int, order: int, video: str, number: int, options: int) -> NDArr
     """[options] which option stands at each place when a question is asked in a random order: the same every time.
 
     Args:
-        seed: of the run.
-        order: which of the run's orders.
-        video, number: of the question.
-        options: how many it has.
+        seed: seed of the run.
+        order: number of the order, from 0.
+        video, number: video and number of the question.
+        options: number of its options.
     """
     return np.random.default_rng([seed, order, zlib.crc32(video.encode()), number]).permutation(options)
 

@@ -6,17 +6,14 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from noria.core.chat import (
-    Answer,
     ChatModel,
     ChatRequest,
-    Failure,
     Message,
     Outcome,
-    Refusal,
     assistant,
     system,
     user,
@@ -25,9 +22,10 @@ from noria.core.errors import DataError, ModelError, NoriaError
 from noria.grounding.asking.config import AskSettings
 from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.parsing import Reading, looks_refused, read_reply
+from noria.grounding.asking.pool import each
 from noria.grounding.asking.prompts import SYSTEM, ask
 from noria.grounding.asking.protocols import ORDER, Chain, Step, dealt, permuted
-from noria.grounding.asking.store import Sample, SampleStore, Status, replied
+from noria.grounding.asking.store import Sample, SampleStore, Status, answered
 from noria.grounding.corpus.records import Corpus, Question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 from noria.grounding.scoring.predictions import Prediction
@@ -52,14 +50,14 @@ async def run_plan(
     """Ask what is not answered yet. What is in flight when the process dies is all that is lost.
 
     Args:
-        plan: chains of steps.
-        corpus: whose videos the plan is about.
-        model: whoever answers.
-        cinema: opens their clips.
-        store: what became of each sample.
-        asking: how.
+        plan: chains of steps to take.
+        corpus: records of the plan's videos.
+        model: the model that answers.
+        cinema: source of the clips.
+        store: samples that are there, and the new ones.
+        asking: settings of the requests.
         in_flight: chains under way at once.
-        on_sample: told of each new sample.
+        on_sample: called with each new sample.
 
     Returns:
         How many samples of the plan are in each state.
@@ -70,17 +68,12 @@ async def run_plan(
     questions = {record.video_id: record.mcq_questions for record in corpus}
     done = store.statuses()
     run = _Run(questions, model, cinema, store, asking, done, on_sample, min(ENOUGH, 2 * in_flight))
-    chains: Iterator[Chain] = iter(plan)
 
-    async def work() -> None:
-        for chain in chains:
+    async def take(chain: Chain) -> None:
+        if not run.hopeless:
             await run.chain(chain)
-            if run.hopeless:
-                return
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, min(in_flight, len(plan)))):
-            group.create_task(work())
+    await each(plan, take, at_once=min(in_flight, len(plan)))
     if run.hopeless and any(step.id not in run.done for chain in plan for step in chain):
         raise ModelError(
             f"all of the first {run.asked} samples failed, the last with {run.failure}",
@@ -150,7 +143,7 @@ class _Run:
                 await asyncio.to_thread(self.cinema.show, *about)
 
     def stem(self, step: Step) -> str:
-        """Of the question that a step asks alone; empty where it asks several or none."""
+        """Stem of the question that a step asks alone; empty where it asks several or none."""
         return self.questions[step.video][step.numbers[0] - 1].question if len(step.numbers) == 1 else ""
 
     def _keep(self, sample: Sample) -> Sample:
@@ -207,21 +200,11 @@ def _missing(step: Step, sample: Sample, count: int) -> list[tuple[Step, dict[st
 
 def _judged(blank: Sample, outcome: Outcome, step: Step, backs: Mapping[int, Mapping[str, str]]) -> Sample:
     """The sample of an outcome: exactly one of four states."""
-    if isinstance(outcome, Failure):
-        return replace(
-            blank,
-            error=outcome.kind,
-            reply=outcome.partial,
-            problems=[*blank.problems, outcome.message],
-            seconds=outcome.seconds,
-            attempts=outcome.attempts,
-        )
-    known = replied(blank, outcome)
-    if isinstance(outcome, Refusal):
-        return replace(known, status="refused")
-    assert isinstance(outcome, Answer)
-    reading = read_reply(outcome.text, numbers=step.numbers, traits=step.rate or step.reason)
-    return _read(replace(known, finish=outcome.finish or ""), reading, backs)
+    sample = answered(blank, outcome)
+    if sample.status != "ok":
+        return sample
+    reading = read_reply(sample.reply, numbers=step.numbers, traits=step.rate or step.reason)
+    return _read(sample, reading, backs)
 
 
 def _read(sample: Sample, reading: Reading, backs: Mapping[int, Mapping[str, str]]) -> Sample:

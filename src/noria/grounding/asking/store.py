@@ -1,4 +1,4 @@
-"""What became of every sample, kept so that being killed costs no more than the requests in flight.
+"""Samples, kept so that being killed costs no more than the requests in flight.
 
 A reply is first a line of `samples.jsonl`, which only ever grows, and then a row of `samples.sqlite` (WAL), which
 answers questions about it. The lines are the truth: a database that is missing, behind or damaged is made again from
@@ -18,11 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from noria.core.chat import Answer, Refusal
+from noria.core.chat import Answer, Failure, Outcome, Refusal
 from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, write_all, write_atomic
 
-__all__ = ["Sample", "SampleStore", "Status", "read_samples", "replied"]
+__all__ = ["Sample", "SampleStore", "Status", "answered", "read_samples"]
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
@@ -32,22 +32,22 @@ TOGETHER = 64
 
 @dataclass(frozen=True)
 class Sample:
-    """What became of one step.
+    """The outcome of one step.
 
     Attributes:
         id: video and part.
-        video, part: of the step.
+        video, part: video and part of the step.
         status: exactly one of the four.
         reply: the model's text, if any.
         levels: {trait: 0 … 4}; rationales: {trait: text}; answers: {number: letter}: what was read in it.
-        rung: of the parsing ladder; 0 where nothing was read.
-        problems: what was amiss.
+        rung: rung of the parsing ladder; 0 where nothing was read.
+        problems: faults, in words.
         error: kind of failure, where the status is error.
         request: SHA-256 of what was asked.
         frames: SHA-256 of the frames that were sent.
         finish: why the answer ended.
         prompt_tokens, completion_tokens, cost: None where unknown.
-        seconds, attempts: of the request.
+        seconds, attempts: time and number of attempts of the request.
     """
 
     id: str
@@ -71,20 +71,24 @@ class Sample:
     attempts: int = 0
 
 
-def replied(sample: Sample, outcome: Answer | Refusal) -> Sample:
-    """The sample with the model's words and what they cost."""
+_FIELDS = [one.name for one in fields(Sample)]
+
+
+def answered(sample: Sample, outcome: Outcome) -> Sample:
+    """The sample with what came of its request: `ok`, `refused` or `error`. What the reply says is yet to be read."""
+    known = replace(sample, seconds=outcome.seconds, attempts=outcome.attempts)
+    if isinstance(outcome, Failure):
+        problems = [*sample.problems, outcome.message]
+        return replace(known, status="error", error=outcome.kind, reply=outcome.partial, problems=problems)
     return replace(
-        sample,
+        known,
+        status="refused" if isinstance(outcome, Refusal) else "ok",
         reply=outcome.text,
+        finish=outcome.finish or "" if isinstance(outcome, Answer) else "",
         prompt_tokens=outcome.usage.prompt_tokens,
         completion_tokens=outcome.usage.completion_tokens,
         cost=outcome.cost,
-        seconds=outcome.seconds,
-        attempts=outcome.attempts,
     )
-
-
-_FIELDS = [one.name for one in fields(Sample)]
 
 
 class SampleStore:
@@ -119,7 +123,7 @@ class SampleStore:
         os.close(self._log)
 
     def put(self, sample: Sample) -> None:
-        """Write down what became of a sample; a later word on the same one takes its place.
+        """Keep a sample; a later one of the same id takes its place.
 
         The line is written at once, for it is what may not be lost. Rows are committed together, `TOGETHER` of them
         or once a second.
@@ -164,7 +168,7 @@ class SampleStore:
         return dict(rows.fetchall())
 
     def get(self, identifier: str) -> Sample | None:
-        """One sample."""
+        """The sample of that id, if there is one."""
         row = self._database.execute("SELECT body FROM samples WHERE id = ?", (identifier,)).fetchone()
         return None if row is None else Sample(**json.loads(row[0]))
 

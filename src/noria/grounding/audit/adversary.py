@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from noria.core.errors import require
 from noria.grounding.corpus.cues import alike
 from noria.grounding.corpus.questions import boxes_in, spans_in, times_in, traits_in
-from noria.grounding.corpus.records import Corpus, Question
+from noria.grounding.corpus.records import Corpus, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT
 
-__all__ = ["AUDITORS", "Blind", "blind_accuracy", "solvable"]
+__all__ = ["AUDITORS", "FOLDS", "SIMPLE", "Blind", "blind_accuracy", "folds_by_source", "solvable"]
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +33,8 @@ options    its words
 stem       its words, and how it goes with the stem
 together   all of them, a linear model and a forest averaged
 """
+SIMPLE = AUDITORS[:-1]
+"""The five simple auditors: all but `together`."""
 FEWEST = 30
 """Questions of a category, below which nothing is said of it."""
 FOLDS = 5
@@ -81,8 +83,7 @@ def blind_accuracy(
     require("sklearn", "grounding")
     rows = [
         _Row((record.video_id, n), record.source, question)
-        for record in corpus
-        for n, question in enumerate(record.mcq_questions, start=1)
+        for record, n, question in each_question(corpus)
         if question.correct is not None
     ]
     accuracy: dict[str, dict[str, float | None]] = {}
@@ -106,7 +107,7 @@ def blind_accuracy(
     )
     counts["all"] = len(rows)
     right = {row.key: row.question.correct_answer for row in rows}
-    first = [name for name in auditors if name != "together"]
+    first = [name for name in auditors if name in SIMPLE]
     solved = {
         key: sum(chosen[name].get(key) == letter for name in first)
         for key, letter in right.items()
@@ -148,17 +149,17 @@ def _tail(hits: int, options: Sequence[int]) -> float:
 
 
 def _folds(rows: Sequence[_Row], seed: int) -> list[tuple[list[int], list[int]]]:
-    """(train, test) places; a source is in one fold only."""
-    sources = sorted({row.source for row in rows})
-    order = np.random.default_rng(seed).permutation(len(sources))
-    fold = {sources[int(n)]: place % FOLDS for place, n in enumerate(order)}
-    return [
-        (
-            [n for n, row in enumerate(rows) if fold[row.source] != k],
-            [n for n, row in enumerate(rows) if fold[row.source] == k],
-        )
-        for k in range(FOLDS)
-    ]
+    """(train, test) places."""
+    fold = folds_by_source([row.source for row in rows], seed)
+    return [(np.flatnonzero(fold != k).tolist(), np.flatnonzero(fold == k).tolist()) for k in range(FOLDS)]
+
+
+def folds_by_source(sources: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """[n] the fold of each row, such that a source is in one fold only."""
+    names = sorted(set(sources))
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = {names[int(n)]: place % FOLDS for place, n in enumerate(order)}
+    return np.array([fold[source] for source in sources], dtype=np.int64)
 
 
 # -- the classifiers --------------------------------------------------------------------------------------------------

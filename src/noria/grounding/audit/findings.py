@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from noria.grounding.audit.adversary import Blind, solvable
 from noria.grounding.corpus.checks import check
-from noria.grounding.corpus.questions import levels_in, moves_in
-from noria.grounding.corpus.records import Corpus, Question
-from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT, TRAITS, to_levels
+from noria.grounding.corpus.questions import even_lengths, levels_in, moves_in, names_level
+from noria.grounding.corpus.records import Corpus, Question, each_question
+from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT, TRAITS, level_number, to_levels
 
 __all__ = ["audit", "clean_subset", "leaked_levels", "letter_balance", "polarity"]
 
@@ -22,11 +22,10 @@ def audit(corpus: Corpus, *, blind: Blind | None = None) -> dict[str, Any]:
     """Every finding, as JSON values.
 
     Args:
-        corpus: of whole records.
-        blind: what the classifiers that do not see came to, if they were trained.
+        corpus: whole records to audit.
+        blind: answers of the classifiers that do not see, if they were trained.
     """
-    found = blind
-    clean = clean_subset(corpus, found)
+    clean = clean_subset(corpus, blind)
     return {
         "videos": len(corpus),
         "questions": sum(len(record.mcq_questions) for record in corpus),
@@ -38,7 +37,7 @@ def audit(corpus: Corpus, *, blind: Blind | None = None) -> dict[str, Any]:
         "polarity": polarity(corpus),
         "constant": constant(corpus),
         "duplicates": duplicates(corpus),
-        "blind": None if found is None else _blind_json(found),
+        "blind": None if blind is None else _blind_json(blind),
         "clean": {
             "questions": sum(len(numbers) for numbers in clean.values()),
             "videos": sum(bool(numbers) for numbers in clean.values()),
@@ -65,9 +64,7 @@ def letter_balance(corpus: Corpus) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name in ("all", *CATEGORIES):
-        letters = Counter(
-            q.correct_answer for r in corpus for q in r.mcq_questions if name in ("all", q.category)
-        )
+        letters = Counter(q.correct_answer for q in _questions(corpus) if name in ("all", q.category))
         counts = [letters.get(letter, 0) for letter in LETTERS]
         p = float(chisquare(counts).pvalue) if sum(counts) else None
         found[SHORT.get(name, name)] = {
@@ -84,9 +81,8 @@ def lengths(corpus: Corpus) -> dict[str, Any]:
     longest: dict[str, list[bool]] = {}
     for question in _questions(corpus):
         sizes = [len(option.text) for option in question.options]
-        mean = sum(sizes) / len(sizes)
         total += 1
-        broken += any(abs(size - mean) > 0.15 * mean for size in sizes)
+        broken += not even_lengths([option.text for option in question.options])
         if len(set(sizes)) > 1:
             pick = question.options[int(np.argmax(sizes))].id
             longest.setdefault(question.category, []).append(pick == question.correct_answer)
@@ -117,11 +113,10 @@ def leaks(corpus: Corpus) -> dict[str, Any]:
     levels = corpus.levels("official")
     places = {record.video_id: n for n, record in enumerate(corpus)}
     stems = right_stems = 0
-    for record in corpus:
-        for question in record.mcq_questions:
-            for trait, level in levels_in(question.question).items():
-                stems += 1
-                right_stems += int(levels[places[record.video_id], TRAITS.index(trait)] == level)
+    for record, _, question in each_question(corpus):
+        for trait, level in levels_in(question.question).items():
+            stems += 1
+            right_stems += int(levels[places[record.video_id], TRAITS.index(trait)] == level)
     told = leaked_levels(corpus)
     pairs = [
         (levels[places[video], TRAITS.index(trait)], level)
@@ -164,8 +159,6 @@ def duplicates(corpus: Corpus) -> dict[str, Any]:
 def boundaries(corpus: Corpus) -> dict[str, int]:
     """Scores that the two binnings take differently, and analyses whose level is not their score's."""
     paper, official = corpus.levels("paper"), corpus.levels("official")
-    from noria.grounding.corpus.types import level_number
-
     disagree = sum(
         level_number(one.level) != int(to_levels(record.original_scores[one.trait.lower()], "official"))
         for record in corpus
@@ -223,23 +216,17 @@ def constant(corpus: Corpus) -> dict[str, Any]:
 def clean_subset(corpus: Corpus, blind: Blind | None) -> dict[str, list[int]]:
     """{video: numbers of its clean questions}: no level in the words, lengths within 15 %, not artefact-solvable."""
     bad = solvable(blind) if blind is not None else set()
-    return {
-        record.video_id: [
-            number
-            for number, question in enumerate(record.mcq_questions, start=1)
-            if _clean(question) and (record.video_id, number) not in bad
-        ]
-        for record in corpus
-    }
+    clean: dict[str, list[int]] = {record.video_id: [] for record in corpus}
+    for record, number, question in each_question(corpus):
+        if _clean(question) and (record.video_id, number) not in bad:
+            clean[record.video_id].append(number)
+    return clean
 
 
 def _clean(question: Question) -> bool:
-    if levels_in(question.question) or any(moves_in(option.text) for option in question.options):
-        return False
-    sizes = [len(option.text) for option in question.options]
-    mean = sum(sizes) / len(sizes)
-    return all(abs(size - mean) <= 0.15 * mean for size in sizes)
+    texts = [option.text for option in question.options]
+    return not names_level(question.question, texts) and even_lengths(texts)
 
 
 def _questions(corpus: Corpus) -> list[Question]:
-    return [question for record in corpus for question in record.mcq_questions]
+    return [question for _, _, question in each_question(corpus)]

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from noria.grounding.audit.adversary import Blind, blind_accuracy
+from noria.grounding.audit.adversary import SIMPLE, Blind, blind_accuracy
 from noria.grounding.audit.findings import leaked_levels, reader_levels
 from noria.grounding.corpus.cues import alike
-from noria.grounding.corpus.questions import boxes_in, overlap, spans_in, times_in, traits_in
-from noria.grounding.corpus.records import Corpus, Observation, Question, Record
+from noria.grounding.corpus.questions import Place, boxes_in, overlap, spans_in, times_in, traits_in
+from noria.grounding.corpus.records import Corpus, Observation, Question, Record, each_question
 from noria.grounding.corpus.types import LEVELS, TRAITS
+from noria.grounding.scoring.config import ScoreSettings
+from noria.grounding.scoring.evaluation import evaluate, scored
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["ladder", "oracle_answer"]
+__all__ = ["ladder", "nearness", "oracle_answer", "score_ladder"]
 
 Answers = Mapping[tuple[str, int], str]
 
@@ -30,11 +33,9 @@ def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict
     Args:
         corpus: whole records.
         blind: classifiers that were trained already.
-        seed: of the guesser, and of the classifiers where they are trained here.
+        seed: seed of the guesser, and of the classifiers where they are trained here.
     """
-    blind = blind or blind_accuracy(
-        corpus, auditors=("letter", "length", "numbers", "options", "stem"), seed=seed
-    )
+    blind = blind or blind_accuracy(corpus, auditors=SIMPLE, seed=seed)
     generator = np.random.default_rng(seed)
     medium = {r.video_id: dict.fromkeys(TRAITS, "Medium") for r in corpus}
     told = reader_levels(corpus, leaked_levels(corpus))
@@ -43,10 +44,10 @@ def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict
     guessed = {r.video_id: {t: LEVELS[int(generator.integers(5))] for t in TRAITS} for r in corpus}
 
     def each(answer: Callable[[Record, Question], str]) -> dict[tuple[str, int], str]:
-        return {(r.video_id, n): answer(r, q) for r in corpus for n, q in enumerate(r.mcq_questions, start=1)}
+        return {(r.video_id, n): answer(r, q) for r, n, q in each_question(corpus)}
 
     random = each(lambda r, q: q.options[int(generator.integers(len(q.options)))].id)
-    letters = Counter(q.correct_answer for r in corpus for q in r.mcq_questions)
+    letters = Counter(q.correct_answer for _, _, q in each_question(corpus))
     best = letters.most_common(1)[0][0]
     letter = each(lambda r, q: best)
     options = dict(random) | dict(blind.chosen.get("options", {}))
@@ -60,6 +61,14 @@ def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict
         "oracle of observations": (medium, seen),
     }
     return {name: _said(corpus, levels, answers) for name, (levels, answers) in rows.items()}
+
+
+def score_ladder(corpus: Corpus, blind: Blind | None, settings: ScoreSettings) -> dict[str, dict[str, Any]]:
+    """{reader: all its figures}, as `evaluate` gives them."""
+    return {
+        name: evaluate(scored(corpus, [answers], settings), settings)
+        for name, answers in ladder(corpus, blind).items()
+    }
 
 
 def _said(corpus: Corpus, levels: Mapping[str, Mapping[str, str]], answers: Answers) -> dict[str, Prediction]:
@@ -119,20 +128,19 @@ def _interval(record: Record, stem: str, spans: list[tuple[float, float]]) -> fl
     return total
 
 
-def _near(one: Observation, times: list[float], boxes: list[tuple[float, float, float, float]]) -> float:
-    """How much an observation is at a time and in a box: best of IoU · exp(−|Δt|) over its boxes."""
+def _near(one: Observation, times: list[float], boxes: list[Place]) -> float:
+    """How much an observation is at a time and, where there is one, in a box."""
     if not times:
         return 0.0
-    away = max(0.0, one.start_time - times[0], times[0] - one.end_time)
-    if not boxes:
-        return float(np.exp(-away))
-    return max(
-        (
-            overlap((b.x, b.y, b.w, b.h), boxes[0]) * float(np.exp(-abs(b.frame_time - times[0])))
-            for b in one.bboxes
-        ),
-        default=0.0,
-    )
+    if boxes:
+        return nearness(one, times[0], boxes[0])
+    return float(np.exp(-max(0.0, one.start_time - times[0], times[0] - one.end_time)))
+
+
+def nearness(one: Observation, when: float, where: Place) -> float:
+    """How much an observation is at a time and in a box: best of IoU · exp(−|Δt|) over its boxes."""
+    near = (overlap(b.place, where) * float(np.exp(-abs(b.frame_time - when))) for b in one.bboxes)
+    return max(near, default=0.0)
 
 
 def _meets(one: Observation, span: tuple[float, float]) -> bool:

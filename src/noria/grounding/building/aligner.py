@@ -1,4 +1,4 @@
-"""What code can check of a record before any model or person looks: the aligner's first layer.
+"""Checks of a record by code, before any model or person looks: the aligner's first layer.
 
 Each check says what is wrong in words that go back to whoever wrote it.
 """
@@ -10,14 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from noria.grounding.corpus.cues import alike
-from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, overlap, spans_in, times_in
-from noria.grounding.corpus.records import Analysis, Box, Observation, Option, Question
+from noria.grounding.corpus.questions import (
+    WITHIN,
+    Place,
+    boxes_in,
+    even_lengths,
+    inside_frame,
+    names_level,
+    overlap,
+    spans_in,
+    times_in,
+)
+from noria.grounding.corpus.records import Analysis, Observation, Option, Question
 from noria.grounding.corpus.types import LETTERS, LEVELS, OBSERVED, TRAITS, level_number
 
 __all__ = ["check_analyses", "check_observations", "check_question", "deal_letters", "with_letter"]
-
-WITHIN = 0.15
-"""Options may be this much longer or shorter than their mean."""
 
 
 def check_observations(observations: Sequence[Observation], duration: float) -> list[str]:
@@ -33,7 +40,7 @@ def check_observations(observations: Sequence[Observation], duration: float) -> 
         if not 0 <= one.start_time < one.end_time <= duration + 0.5:
             found.append(f"observation {n}: {one.start_time} to {one.end_time} s of a clip of {duration:g} s")
         for box in one.bboxes:
-            if not _inside(_box(box)):
+            if not inside_frame(box.place):
                 found.append(f"observation {n}: a box leaves the frame")
             if not one.start_time - 0.5 <= box.frame_time <= one.end_time + 0.5:
                 found.append(f"observation {n}: a box at {box.frame_time:g} s, outside of its time")
@@ -72,10 +79,10 @@ def check_question(question: Question, observations: Sequence[Observation], dura
     if right is None:
         found.append("the right letter is none of the options'")
         return found
-    if levels_in(question.question) or any(moves_in(text) for text in texts):
+    if names_level(question.question, texts):
         found.append("the words name a level, which gives the rating away")
     mean = sum(map(len, texts)) / 6
-    if any(abs(len(text) - mean) > WITHIN * mean for text in texts):
+    if not even_lengths(texts):
         found.append(
             f"an option is over {WITHIN:.0%} longer or shorter than the mean of {mean:.0f} characters"
         )
@@ -84,7 +91,7 @@ def check_question(question: Question, observations: Sequence[Observation], dura
             found.append(f"a span outside of the clip's {duration:g} s")
         if any(t > duration + 0.5 for t in times_in(text)):
             found.append(f"a time outside of the clip's {duration:g} s")
-        if any(not _inside(box) for box in boxes_in(text)):
+        if not all(map(inside_frame, boxes_in(text))):
             found.append("a box that leaves the frame")
     return found + _facts(question, right, observations)
 
@@ -117,19 +124,10 @@ def _facts(question: Question, right: Option, observations: Sequence[Observation
     return []
 
 
-def _at(one: Observation, when: float, box: tuple[float, float, float, float]) -> bool:
+def _at(one: Observation, when: float, box: Place) -> bool:
     if not one.start_time - 0.5 <= when <= one.end_time + 0.5:
         return False
-    return any(overlap(_box(b), box) > 0.02 for b in one.bboxes)
-
-
-def _box(box: Box) -> tuple[float, float, float, float]:
-    return box.x, box.y, box.w, box.h
-
-
-def _inside(box: tuple[float, float, float, float]) -> bool:
-    x, y, w, h = box
-    return x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 1 + 1e-6 and y + h <= 1 + 1e-6
+    return any(overlap(b.place, box) > 0.02 for b in one.bboxes)
 
 
 # -- letters ----------------------------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ def with_letter(question: Question, letter: str, generator: np.random.Generator)
     """The question with its right option under `letter`, the others in a random order.
 
     Raises:
-        ValueError: it has no right option.
+        ValueError: the question has no right option.
     """
     right = question.correct
     if right is None:

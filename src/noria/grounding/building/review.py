@@ -115,7 +115,7 @@ def apply_sheet(corpus: Corpus, path: Path) -> ReviewResult:
     counted as open.
 
     Raises:
-        DataError: as of `read_sheet`, or a row names what is not in the corpus.
+        DataError: `read_sheet` refuses the sheet, or a row names what is not in the corpus.
     """
     rows: dict[str, dict[tuple[str, int], dict[str, str]]] = {}
     known = {record.video_id: record for record in corpus}
@@ -185,7 +185,7 @@ def review_agreement(paths: Iterable[Path]) -> float | None:
     """Krippendorff's alpha of several people's verdicts on the same rows; an open row is missing.
 
     Raises:
-        DataError: as of `read_sheet`.
+        DataError: `read_sheet` refuses a sheet.
         MissingExtra: the `krippendorff` package is absent.
     """
     sheets = [

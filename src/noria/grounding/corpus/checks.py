@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.grounding.corpus.questions import boxes_in, spans_in
+from noria.grounding.corpus.questions import boxes_in, inside_frame, spans_in
 from noria.grounding.corpus.records import Corpus, Record
 from noria.grounding.corpus.types import (
     CATEGORIES,
@@ -31,10 +31,10 @@ class Problem:
     """Something in a record that is not as it should be.
 
     Attributes:
-        video: its id.
-        field: where in the record.
+        video: id of the video.
+        field: place in the record.
         kind: a short name of the fault, by which problems are counted.
-        what: in words.
+        what: the fault in words.
         grave: whether the record cannot be scored rightly.
     """
 
@@ -88,7 +88,7 @@ def _check_observations(record: Record) -> Found:
         if not 0 <= one.start_time < one.end_time:
             yield f"{field}.start_time", "time_order", f"{one.start_time} … {one.end_time} s", False
         for m, box in enumerate(one.bboxes):
-            if not _fits(box.x, box.y, box.w, box.h):
+            if not inside_frame(box.place):
                 yield f"{field}.bboxes[{m}]", "box_range", "the box leaves the frame", False
             if not one.start_time - 1 <= box.frame_time <= one.end_time + 1:
                 yield (
@@ -137,15 +137,10 @@ def _check_questions(record: Record) -> Found:
         for text in texts:
             if any(not 0 <= a < b <= end + 0.5 for a, b in spans_in(text)):
                 yield field, "question_time", f"a time outside of 0 … {end:g} s", False
-            if any(not _fits(*box) for box in boxes_in(text)):
+            if not all(map(inside_frame, boxes_in(text))):
                 yield field, "question_box", "a box that leaves the frame", False
         if len({option.text.strip() for option in question.options}) < len(question.options):
             yield f"{field}.options", "same_options", "two options say the same", True
-
-
-def _fits(x: float, y: float, w: float, h: float) -> bool:
-    slack = 1e-6
-    return x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 1 + slack and y + h <= 1 + slack
 
 
 # -- counting ---------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Sampled:
     Attributes:
         seconds: [k] presentation time of each, from the clip's start.
         pixels: [k, height, width, 3].
-        duration: of the clip, in seconds.
+        duration: length of the clip in seconds.
         digest: SHA-256 over times and pixels, by which two decoders can be told apart.
     """
 
@@ -96,13 +96,13 @@ def sample_frames(
 
     Args:
         path: the file.
-        count: how many; a clip with fewer frames repeats some.
+        count: number of frames; a clip with fewer repeats some.
         side: the longer side is at most this many pixels; as in the file by default.
         at: times in seconds, in the place of bins.
-        limits: on what it may cost.
+        limits: bounds on what a file may cost.
 
     Raises:
-        DataError: it cannot be read, holds no frame, or passes a limit.
+        DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
     limits = limits or Limits()
@@ -120,10 +120,10 @@ def sample_frames(
 
 
 def clip_length(path: Path, *, limits: Limits | None = None) -> float:
-    """Of a clip, in seconds, from its packets.
+    """Length of a clip in seconds, from its packets.
 
     Raises:
-        DataError: as of `sample_frames`.
+        DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
     return _extent(path, limits or Limits())[1]
@@ -133,7 +133,7 @@ def whole_file(path: Path, *, limits: Limits | None = None) -> bytes:
     """The bytes of a clip that is to be sent as it is, once its packets have been looked at.
 
     Raises:
-        DataError: as of `sample_frames`, or it is larger than a request should be.
+        DataError: the file cannot be read, passes a limit, or is larger than a request should be.
         MissingExtra: there is no PyAV.
     """
     limits = limits or Limits()

@@ -132,7 +132,7 @@ def direction(text: str, trait: str, *, any_way: bool = False) -> int | None:
 
     Args:
         text: the rationale.
-        trait: whose.
+        trait: the trait that it is about.
         any_way: return 2 where both sides are argued for and nothing is said of a middle.
     """
     clauses = [c for c in re.split(r"(?<=[.!?;])\s+|,\s+which\s+", text) if trait in c.lower()] or [text]

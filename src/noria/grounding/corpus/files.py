@@ -37,10 +37,10 @@ def load_corpus(folder: Path) -> Corpus:
 
 
 def load_keys(folder: Path) -> Keys:
-    """The same files, read for scoring only: several times as fast.
+    """Read the same files for scoring only, several times as fast.
 
     Raises:
-        DataError: as of `load_corpus`.
+        DataError: `load_corpus` would refuse a file.
     """
     return Keys(*_load(folder, _KEYS))
 

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from noria.grounding.corpus.types import TRAITS, level_number
 
-__all__ = ["boxes_in", "levels_in", "moves_in", "overlap", "spans_in", "times_in", "traits_in"]
+__all__ = [
+    "WITHIN",
+    "Place",
+    "boxes_in",
+    "even_lengths",
+    "inside_frame",
+    "levels_in",
+    "moves_in",
+    "names_level",
+    "overlap",
+    "spans_in",
+    "times_in",
+    "traits_in",
+]
+
+Place: TypeAlias = tuple[float, float, float, float]
+"""A box x, y, w, h in shares of the frame from its top left."""
+WITHIN = 0.15
+"""Options may be this much longer or shorter than their mean."""
 
 _NUMBER = r"(\d{1,4}(?:\.\d{1,6})?)"
 _SPAN = re.compile(rf"\[?\s*{_NUMBER}\s*s?\s*(?:-|–|—|to|and|until)\s*{_NUMBER}\s*s\b", re.IGNORECASE)
@@ -34,7 +54,7 @@ def times_in(text: str) -> list[float]:
     return [float(a) for a in _TIME.findall(text)]
 
 
-def boxes_in(text: str) -> list[tuple[float, float, float, float]]:
+def boxes_in(text: str) -> list[Place]:
     """Boxes such as `x=0.26, y=0.03, w=0.38, h=0.58`."""
     return [(float(x), float(y), float(w), float(h)) for x, y, w, h in _BOX.findall(text)]
 
@@ -64,7 +84,24 @@ def moves_in(text: str) -> dict[str, int]:
     return found
 
 
-def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+def names_level(stem: str, options: Sequence[str]) -> bool:
+    """Whether the words of a question name a trait's level, which gives the rating away."""
+    return bool(levels_in(stem)) or any(moves_in(option) for option in options)
+
+
+def even_lengths(texts: Sequence[str]) -> bool:
+    """Whether every text is within 15 % of their mean length."""
+    mean = sum(map(len, texts)) / len(texts)
+    return all(abs(len(text) - mean) <= WITHIN * mean for text in texts)
+
+
+def inside_frame(box: Place) -> bool:
+    """Whether a box has a size and lies in the frame."""
+    x, y, w, h = box
+    return x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= 1 + 1e-6 and y + h <= 1 + 1e-6
+
+
+def overlap(a: Place, b: Place) -> float:
     """Intersection over union of two boxes x, y, w, h."""
     left, top = max(a[0], b[0]), max(a[1], b[1])
     right, bottom = min(a[0] + a[2], b[0] + b[2]), min(a[1] + a[3], b[1] + b[3])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import DataError, needing
+from noria.grounding.corpus.questions import Place
 from noria.grounding.corpus.types import (
     TRAITS,
     Bins,
@@ -19,7 +20,18 @@ from noria.grounding.corpus.types import (
     to_levels,
 )
 
-__all__ = ["Analysis", "Box", "Corpus", "Key", "Keys", "Observation", "Option", "Question", "Record"]
+__all__ = [
+    "Analysis",
+    "Box",
+    "Corpus",
+    "Key",
+    "Keys",
+    "Observation",
+    "Option",
+    "Question",
+    "Record",
+    "each_question",
+]
 
 with needing("grounding"):
     import msgspec
@@ -35,6 +47,11 @@ class Box(msgspec.Struct, frozen=True):
     h: float
     region: str = ""
     note: str = ""
+
+    @property
+    def place(self) -> Place:
+        """The box without its time."""
+        return self.x, self.y, self.w, self.h
 
 
 class Observation(msgspec.Struct, frozen=True):
@@ -81,7 +98,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a video, what scoring needs."""
+    """The part of a record that scoring needs."""
 
     video_id: str
     original_scores: dict[str, float]
@@ -101,7 +118,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(Key, frozen=True, kw_only=True):
-    """All that is known of a video."""
+    """Everything that is known of a video."""
 
     video_path: str
     transcription: str
@@ -110,8 +127,18 @@ class Record(Key, frozen=True, kw_only=True):
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
 
     def analysis(self, trait: str) -> Analysis | None:
-        """That of a trait, if there is one."""
+        """The analysis of a trait, if there is one."""
         return next((one for one in self.personality_analyses if one.trait.lower() == trait), None)
+
+
+K = TypeVar("K", bound=Key)
+
+
+def each_question(records: Iterable[K]) -> Iterator[tuple[K, int, Question]]:
+    """Every question with its record and its number, from 1."""
+    for record in records:
+        for number, question in enumerate(record.mcq_questions, start=1):
+            yield record, number, question
 
 
 @dataclass(frozen=True)
@@ -126,16 +153,16 @@ class Keys:
 
     @property
     def ids(self) -> list[str]:
-        """Of the videos."""
+        """Ids of the videos."""
         return [record.video_id for record in self.records]
 
     @property
     def sources(self) -> list[str]:
-        """Of each video, its source."""
+        """Source of each video."""
         return [record.source for record in self.records]
 
     @property
-    def questions(self) -> dict[str, set[int]]:
+    def numbers(self) -> dict[str, set[int]]:
         """{video: numbers of its questions, from 1}."""
         return {record.video_id: set(range(1, len(record.mcq_questions) + 1)) for record in self.records}
 

@@ -31,8 +31,8 @@ class HuggingModel:
 
     Args:
         model: an `AutoModelForImageTextToText`.
-        processor: its processor, with a chat template.
-        name: in errors.
+        processor: processor of the model, with a chat template.
+        name: name of the model in errors.
     """
 
     def __init__(self, model: Any, processor: Any, name: str = "model") -> None:

@@ -26,8 +26,8 @@ def export_inspect(
     Args:
         corpus: whole records.
         folder: made if need be.
-        videos: of the clips; without them the tasks are blind ones, which is a control.
-        frames: of a clip.
+        videos: folder of the clips; without it the tasks are blind ones, which is a control.
+        frames: number of frames of a clip.
         side: pixels of their longer side at most.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From the panel's samples to scores, and how far the judges agree."""
+"""Scores out of the panel's samples, and how far its judges agree."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def judged_by(
     A trait whose judges all failed is left out; so is a dimension without a valid verdict.
 
     Args:
-        cases: what was judged.
-        samples: what came of it.
-        kind: of rubric.
+        cases: cases that were judged.
+        samples: samples of the judges.
+        kind: rubric of the judgement.
         panel: names of the judges that count; all by default.
         quorum: valid verdicts that an item needs.
     """

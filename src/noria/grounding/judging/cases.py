@@ -40,12 +40,12 @@ class Case:
     """One trait's rationale, and what it is judged by.
 
     Attributes:
-        video, trait: whose.
+        video, trait: video and trait of the rationale.
         text: the rationale.
         said: the level that the model gave, 0 … 4, or None.
         true: the true level.
-        observations: verified.
-        evidence: those of them that the reference rests on.
+        observations: verified observations of the clip.
+        evidence: observations that the reference rests on.
         reference: the reference rationale.
     """
 
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Of the case."""
+        """Name of the case."""
         return f"{self.video}/{self.trait}"
 
 
@@ -74,8 +74,8 @@ def cases_of(
 
     Args:
         corpus: whole records.
-        predictions: by video.
-        bins, polarity: of the true levels; those that the answers are scored by.
+        predictions: predictions by video.
+        bins, polarity: rule of the true levels, the same that the answers are scored by.
     """
     found = []
     for record, levels in zip(corpus, corpus.levels(bins, polarity), strict=True):

@@ -5,18 +5,18 @@ A reply that cannot be read is missing, and never a low score.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from noria.core.chat import Answer, ChatModel, ChatRequest, Outcome, Refusal, system, user
+from noria.core.chat import ChatModel, ChatRequest, Outcome, system, user
 from noria.core.judging import (
     ChatJudge,
     quoted,
 )
 from noria.grounding.asking.parsing import objects_in
-from noria.grounding.asking.store import Sample, SampleStore, Status, replied
+from noria.grounding.asking.pool import each
+from noria.grounding.asking.store import Sample, SampleStore, answered
 from noria.grounding.corpus.types import DIMENSIONS, LEVELS, Rubric
 from noria.grounding.judging.cases import Case, rubric, subject
 from noria.grounding.judging.rules import rule_judge
@@ -44,10 +44,10 @@ class Seat:
     """A place on the panel.
 
     Attributes:
-        name: of the judge, unique on the panel.
-        model: who sits there; None for the rules.
+        name: name of the judge, unique on the panel.
+        model: model that sits there; None for the rules.
         sample: which draw of the model this is.
-        temperature: of its sampling.
+        temperature: temperature of its sampling.
     """
 
     name: str
@@ -68,50 +68,48 @@ async def judge_all(
     """Have every judge judge every case that it has not judged yet.
 
     Args:
-        cases: what is judged.
-        seats: the panel.
-        kind: of rubric.
-        store: where what came of it is kept; what ended in an error is asked again.
+        cases: cases to judge.
+        seats: seats of the panel.
+        kind: rubric to judge by.
+        store: keeps the samples; what ended in an error is asked again.
         in_flight: cases under way at once.
-        on_sample: told of each.
+        on_sample: called with each new sample.
     """
     done = {name for name, status in store.statuses().items() if status != "error"}
-    todo = iter([(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in done])
+    todo = [(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in done]
 
-    async def work() -> None:
-        for case, seat in todo:
-            sample = await _one(case, seat, kind)
-            store.put(sample)
-            if on_sample:
-                on_sample(sample)
+    async def judge(place: tuple[Case, Seat]) -> None:
+        sample = await _one(*place, kind)
+        store.put(sample)
+        if on_sample:
+            on_sample(sample)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, in_flight)):
-            group.create_task(work())
+    await each(todo, judge, at_once=in_flight)
 
 
 def sample_id(case: Case, judge: str) -> str:
-    """Of what a judge says about a case."""
+    """Name of the sample of a judge on a case."""
     return f"{case.id}/{judge}"
 
 
 async def _one(case: Case, seat: Seat, kind: Rubric) -> Sample:
+    """The sample of a judge on a case."""
     blank = Sample(sample_id(case, seat.name), case.video, f"{case.trait}/{seat.name}", "error")
     if kind == "graded":
         return await _graded(case, seat, blank)
     checklist = rubric(case)
     if seat.model is None:
-        verdicts = rule_judge(case, seat.name).decide(checklist, [])
+        sample, verdicts = blank, rule_judge(case, seat.name).decide(checklist, [])
     else:
         recorder = _Recorder(seat.model)
         judge = ChatJudge(recorder, seat.name, temperature=seat.temperature, sample=seat.sample)
         verdicts = await judge.verdicts(checklist, subject(case))
-        blank = _noted(blank, recorder.outcome)
+        sample = blank if recorder.outcome is None else answered(blank, recorder.outcome)
+        if sample.status == "refused" or sample.error:
+            return sample
     answers: dict[str, str] = {v.item: v.value for v in verdicts if v.value != "invalid"}
-    if blank.error or blank.status == "refused":
-        return blank
     return replace(
-        blank,
+        sample,
         status="ok" if answers else "parse_failed",
         answers=answers,
         problems=[f"{v.item}: {v.reason}" for v in verdicts if v.value == "invalid"],
@@ -131,16 +129,8 @@ class _Recorder:
         return self.outcome
 
 
-def _noted(blank: Sample, outcome: Outcome | None) -> Sample:
-    if isinstance(outcome, Answer | Refusal):
-        status: Status = "refused" if isinstance(outcome, Refusal) else "parse_failed"
-        return replied(replace(blank, status=status), outcome)
-    if outcome is None:
-        return blank
-    return replace(blank, error=outcome.kind, problems=[outcome.message])
-
-
 async def _graded(case: Case, seat: Seat, blank: Sample) -> Sample:
+    """The sample of a judge's four grades."""
     assert seat.model is not None
     reference = f"The true level: {LEVELS[case.true]}. The reference: {case.reference}"
     parts = [*(part.text for part in subject(case)), reference]
@@ -150,20 +140,16 @@ async def _graded(case: Case, seat: Seat, blank: Sample) -> Sample:
         max_tokens=512,
         sample=seat.sample,
     )
-    outcome = await seat.model.ask(request)
-    sample = _noted(blank, outcome)
-    if not isinstance(outcome, Answer):
+    sample = answered(blank, await seat.model.ask(request))
+    if sample.status != "ok":
         return sample
-    for rung, value in objects_in(outcome.text):
+    for rung, value in objects_in(sample.reply):
         if rung > 3 or not isinstance(value, Mapping):
             continue
-        grades = {d: value.get(d) for d in DIMENSIONS}
-        good = {
-            d: g for d, g in grades.items() if isinstance(g, int) and not isinstance(g, bool) and 1 <= g <= 10
-        }
-        if good:
-            return replace(sample, status="ok", answers={d: str(g) for d, g in good.items()}, rung=rung)
-    return sample
+        grades = {d: str(g) for d in DIMENSIONS if type(g := value.get(d)) is int and 1 <= g <= 10}
+        if grades:
+            return replace(sample, answers=grades, rung=rung)
+    return replace(sample, status="parse_failed")
 
 
 _FAMILY = re.compile(r"[a-z]+")

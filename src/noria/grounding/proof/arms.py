@@ -18,7 +18,7 @@ from noria.core.progress import Progress
 from noria.core.runs.workers import report
 from noria.grounding.asking.config import MediaSettings
 from noria.grounding.asking.types import Control, Protocol
-from noria.grounding.corpus.types import CATEGORIES, SHORT
+from noria.grounding.corpus.types import CATEGORIES
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.synth.config import Knobs
 
@@ -31,7 +31,7 @@ SETTINGS = ScoreSettings(draws=100)
 
 @dataclass(frozen=True)
 class Scale:
-    """Budgets.
+    """Budgets of the experiments.
 
     Attributes:
         train, epochs: clips and passes over their frames, of the seer.
@@ -251,19 +251,16 @@ def _times(record: Any) -> str:
 def run_annotations(folder: str) -> dict[str, Any]:
     """The reference ladder on real records: {reader: {figure: [value, low, high]}}."""
     from noria.grounding.audit.adversary import blind_accuracy
-    from noria.grounding.audit.readers import ladder
+    from noria.grounding.audit.readers import score_ladder
     from noria.grounding.corpus.files import load_corpus
-    from noria.grounding.scoring.evaluation import evaluate, scored
 
     corpus = load_corpus(Path(folder))
     settings = ScoreSettings(bins="official", draws=1000)
     blind = blind_accuracy(corpus, on_category=lambda c: report(0, None, c))
-    found: dict[str, Any] = {}
-    for name, said in ladder(corpus, blind).items():
-        scores = evaluate(scored(corpus, [said], settings), settings)
-        found[name] = {f["name"]: [f["value"], f["low"], f["high"]] for f in scores["figures"]}
-    found["blind"] = {SHORT.get(c, c): row for c, row in blind.accuracy.items()}
-    return found
+    return {
+        name: {f["name"]: [f["value"], f["low"], f["high"]] for f in scores["figures"]}
+        for name, scores in score_ladder(corpus, blind, settings).items()
+    }
 
 
 def run_reader(folder: str, seed: int, epochs: int) -> dict[str, Any]:

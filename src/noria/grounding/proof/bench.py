@@ -64,7 +64,7 @@ def _predictions(corpus: Any, path: Path) -> None:
 
 
 def _scoring(folder: Path, rounds: int) -> list[Row]:
-    """From files to T1, MAE, T2, T3, its categories, PR, CR, IR and HR, on both sides; at one setting, and at 27.
+    """Load and score files on both sides, all figures; at one setting, and at 27.
 
     Once is bound by reading JSON on both sides; what scoring itself costs shows over the settings of the sweep.
     """

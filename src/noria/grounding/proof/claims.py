@@ -7,9 +7,11 @@ whole product. With the released records, which a user brings, the ladder of rea
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from noria.core.statistics.intervals import mean_known
 from noria.grounding.proof.arms import Scale, run_adversary, run_annotations, run_leak, run_reader, run_world
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ NEAR = 0.05
 
 Worlds = list[dict[str, Any]]
 """One result a seed."""
+Arms = dict[str, Sequence[float | None]]
+"""Figures of each arm, one a seed."""
 
 
 def prove(context: ProofContext) -> Evidence:
@@ -47,7 +51,7 @@ def prove(context: ProofContext) -> Evidence:
     written = context.map(
         run_adversary, {f"builder, seed {seed}": (seed, size) for seed in seeds}, label="builders"
     )
-    found = claims(worlds, leaks, written)
+    judged = claims(worlds, leaks, written)
     shown = figures(worlds)
     annotations = context.given.get("annotations")
     if annotations is not None:
@@ -59,11 +63,11 @@ def prove(context: ProofContext) -> Evidence:
             {f"reader, seed {seed}": (where, seed, passes) for seed in READER_SEEDS[context.scale]},
             label="readers",
         )
-        found += reader_claims(readers)
+        judged += reader_claims(readers)
         shown += ladder_figures(ladder, readers)
     return Evidence(
         system="grounding",
-        claims=found,
+        claims=judged,
         seconds=time.perf_counter() - began,
         versions=versions("torch", "av", "openai", "scikit-learn"),
         figures=shown,
@@ -74,117 +78,63 @@ def prove(context: ProofContext) -> Evidence:
 
 def value(world: dict[str, Any], arm: str, figure: str) -> float | None:
     """A figure of an arm; None where undefined."""
-    found = world[arm]["figures"][figure]
-    return None if found is None else float(found)
-
-
-def _off(world: dict[str, Any], arm: str, figure: str, chance: float) -> float | None:
-    found = value(world, arm, figure)
-    return None if found is None else abs(found - chance)
-
-
-def _gap(world: dict[str, Any], figure: str) -> float | None:
-    one, two = value(world, "seer", figure), value(world, "prejudiced", figure)
-    return None if one is None or two is None else one - two
+    number = world[arm]["figures"][figure]
+    return None if number is None else float(number)
 
 
 def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
-    """The claims on SynthOCEAN."""
+    """The claims on SynthOCEAN.
+
+    Args:
+        worlds: results of `run_world`, one a seed.
+        leaks: results of `run_leak`, one a seed.
+        written: results of `run_adversary`, one a seed.
+    """
     from noria.core.proofs.proof import Claim
 
-    def row(arm: str, figure: str) -> list[float | None]:
-        return [value(world, arm, figure) for world in worlds]
-
-    def constant(number: float) -> list[float | None]:
-        return [number] * len(worlds)
-
-    questions = {
-        arm: row(arm, "T3")
-        for arm in (
-            "seer",
-            "seer, black frames",
-            "seer, another clip's frames",
-            "seer, frames reversed",
-            "seer, no frames",
-            "prejudiced",
-        )
-    } | {"a guess": constant(CHANCE)}
-    grounding = {arm: row(arm, "T3 grounding") for arm in ("seer", "prejudiced")} | {
-        "a guess": constant(CHANCE)
-    }
-    rating = {arm: row(arm, "T1") for arm in ("seer", "prejudiced", "prejudiced, colours at random")}
-    rating |= {"one level for all": constant(0.2)}
-    prejudice = {arm: row(arm, "PR") for arm in ("seer", "prejudiced")}
-    holistic = {arm: row(arm, "HR") for arm in ("seer", "prejudiced")}
-    gaps = {
-        "gap in HR": [_gap(world, "HR") for world in worlds],
-        "gap in T1": [None if (gap := _gap(world, "T1")) is None else abs(gap) for world in worlds],
-    }
+    def arms(figure: str, *names: str, **constants: float) -> Arms:
+        measured: Arms = {name: [value(world, name, figure) for world in worlds] for name in names}
+        return measured | {name: [number] * len(worlds) for name, number in constants.items()}
 
     def claim(
-        id_: str, statement: str, metric: str, arms: Any, subject: str, baseline: str, **more: Any
+        id_: str, statement: str, metric: str, compared: Arms, subject: str, baseline: str, **more: Any
     ) -> Claim:
-        return Claim(
-            id=id_,
-            statement=statement,
-            metric=metric,
-            better=more.pop("better", "higher"),
-            subject=subject,
-            baseline=baseline,
-            arms=arms,
-            source=more.pop("source", ""),
-            **more,
-        )
+        settings = {"better": "higher", "margin": 0.3} | more
+        return Claim(id_, statement, metric, subject=subject, baseline=baseline, arms=compared, **settings)
 
     def near_chance(id_: str, statement: str, arm: str, figure: str, chance: float) -> Claim:
-        arms = {arm: [_off(world, arm, figure, chance) for world in worlds], f"{NEAR:g} off": constant(NEAR)}
-        return claim(
-            id_, statement, f"distance of {figure} from chance", arms, arm, f"{NEAR:g} off", better="lower"
-        )
+        limit = f"{NEAR:g} off"
+        off = [None if (x := value(world, arm, figure)) is None else abs(x - chance) for world in worlds]
+        compared: Arms = {arm: off, limit: [NEAR] * len(worlds)}
+        return Claim(id_, statement, f"distance of {figure} from chance", "lower", arm, limit, compared)
 
-    share = "share of questions right"
+    black, shuffled, blind = "seer, black frames", "seer, another clip's frames", "seer, no frames"
+    random = "prejudiced, colours at random"
+    guess, level = {"a guess": CHANCE}, {"one level for all": 0.2}
+    grounding = arms("T3 grounding", "seer", "prejudiced", **guess)
+    questions = arms("T3", "seer", black, shuffled, "seer, frames reversed", blind, "prejudiced", **guess)
+    rating = arms("T1", "seer", "prejudiced", random, **level)
+    prejudice, holistic = (arms(rate, "seer", "prejudiced") for rate in ("PR", "HR"))
+    gaps: Arms = {
+        f"gap in {figure}": [_gap(world, figure, signed=figure == "HR") for world in worlds]
+        for figure in ("HR", "T1")
+    }
+    leaked: Arms = {p: [leak[p]["figures"]["T1"] for leak in leaks] for p in ("unified", "staged")}
+    solved: Arms = {
+        "first drafts": [w["first"] for w in written],
+        "after the adversary": [w["last"] for w in written],
+    }
+    share, grounded = "share of questions right", "share of visual-grounding questions right"
+    sees = "A model that sees answers grounding questions far above chance"
+    reads = "A model that reads the confounder rates far above any constant"
     return [
-        claim(
-            "sees",
-            "A model that sees answers grounding questions far above chance",
-            "share of visual-grounding questions right",
-            grounding,
-            "seer",
-            "a guess",
-            margin=0.3,
-        ),
-        claim(
-            "black", "… and not from black frames", share, questions, "seer", "seer, black frames", margin=0.3
-        ),
-        claim(
-            "shuffled",
-            "… nor from another clip's frames",
-            share,
-            questions,
-            "seer",
-            "seer, another clip's frames",
-            margin=0.3,
-        ),
-        near_chance("black-is-chance", "On black frames it is at chance", "seer, black frames", "T3", CHANCE),
-        near_chance(
-            "shuffled-is-chance",
-            "On another clip's frames it is at chance",
-            "seer, another clip's frames",
-            "T3",
-            CHANCE,
-        ),
-        near_chance(
-            "blind-is-chance", "The questions' words alone give nothing away", "seer, no frames", "T3", CHANCE
-        ),
-        claim(
-            "prejudiced-rates",
-            "A model that reads the confounder rates far above any constant",
-            "share of levels right",
-            rating,
-            "prejudiced",
-            "one level for all",
-            margin=0.3,
-        ),
+        claim("sees", sees, grounded, grounding, "seer", "a guess"),
+        claim("black", "… and not from black frames", share, questions, "seer", black),
+        claim("shuffled", "… nor from another clip's frames", share, questions, "seer", shuffled),
+        near_chance("black-is-chance", "On black frames it is at chance", black, "T3", CHANCE),
+        near_chance("shuffled-is-chance", "On another clip's frames it is at chance", shuffled, "T3", CHANCE),
+        near_chance("blind-is-chance", "The questions' words alone give nothing away", blind, "T3", CHANCE),
+        claim("prejudiced-rates", reads, "share of levels right", rating, "prejudiced", "one level for all"),
         claim(
             "prejudice-convicts",
             "PR tells it from the model that sees",
@@ -193,7 +143,6 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
             "seer",
             "prejudiced",
             better="lower",
-            margin=0.3,
             source=SOURCE,
         ),
         claim(
@@ -203,7 +152,6 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
             holistic,
             "seer",
             "prejudiced",
-            margin=0.3,
             source=SOURCE,
         ),
         claim(
@@ -213,13 +161,12 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
             gaps,
             "gap in HR",
             "gap in T1",
-            margin=0.3,
             source=SOURCE,
         ),
         near_chance(
             "no-confounder-no-rating",
             "Without the confounder the prejudiced model falls to the prior",
-            "prejudiced, colours at random",
+            random,
             "T1",
             0.2,
         ),
@@ -227,26 +174,29 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
             "staged",
             "Asking for ratings before questions are shown takes a leak of levels away",
             "T1 of a reader of leaked words",
-            {p: [leak[p]["figures"]["T1"] for leak in leaks] for p in ("unified", "staged")},
+            leaked,
             "staged",
             "unified",
             better="lower",
-            margin=0.3,
         ),
         claim(
             "adversary",
             "The builder's adversary takes away what blind classifiers answer",
             "questions that the best blind classifier answers",
-            {
-                "first drafts": [w["first"] for w in written],
-                "after the adversary": [w["last"] for w in written],
-            },
+            solved,
             "after the adversary",
             "first drafts",
             better="lower",
-            margin=0.3,
         ),
     ]
+
+
+def _gap(world: dict[str, Any], figure: str, *, signed: bool) -> float | None:
+    """The difference of the two models in a figure."""
+    seer, prejudiced = value(world, "seer", figure), value(world, "prejudiced", figure)
+    if seer is None or prejudiced is None:
+        return None
+    return seer - prejudiced if signed else abs(seer - prejudiced)
 
 
 def reader_claims(readers: Worlds) -> list[Claim]:
@@ -254,37 +204,30 @@ def reader_claims(readers: Worlds) -> list[Claim]:
     from noria.core.proofs.proof import Claim
     from noria.grounding.proof.reading import ARMS
 
-    found = []
-    for name, words in (
-        ("grounding", "visual-grounding questions"),
-        ("Spat", "spatial questions"),
-        ("TSJnt", "questions on time and place"),
-        ("Micro", "questions on micro-expressions"),
-    ):
-        arms = {arm: [reader[arm][name] for reader in readers] for arm in ARMS}
-        for baseline in ARMS[1:]:
-            found.append(
-                Claim(
-                    id=f"reader-{name}-{baseline.split()[0]}",
-                    statement=f"On the released records what was observed helps a small reader with {words}",
-                    metric="share right",
-                    better="higher",
-                    subject=ARMS[0],
-                    baseline=baseline,
-                    arms=arms,
-                )
-            )
-    return found
+    kinds = {
+        "grounding": "visual-grounding questions",
+        "Spat": "spatial questions",
+        "TSJnt": "questions on time and place",
+        "Micro": "questions on micro-expressions",
+    }
+    return [
+        Claim(
+            id=f"reader-{name}-{baseline.split()[0]}",
+            statement=f"On the released records what was observed helps a small reader with {words}",
+            metric="share right",
+            better="higher",
+            subject=ARMS[0],
+            baseline=baseline,
+            arms={arm: [reader[arm][name] for reader in readers] for arm in ARMS},
+        )
+        for name, words in kinds.items()
+        for baseline in ARMS[1:]
+    ]
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------
 
 SHOWN = ("T1", "MAE", "T2", "T3", "T3 grounding", "PR", "CR", "IR", "HR")
-
-
-def _mean(values: list[Any]) -> float | None:
-    there = [v for v in values if v is not None]
-    return sum(there) / len(there) if there else None
 
 
 def figures(worlds: Worlds) -> list[Figure]:
@@ -294,9 +237,15 @@ def figures(worlds: Worlds) -> list[Figure]:
     from noria.core.pages.charts import Figure
     from noria.grounding.corpus.types import CATEGORIES, SHORT
 
-    rows = [[arm, *(_mean([value(w, arm, name) for w in worlds]) for name in SHOWN)] for arm in worlds[0]]
+    rows = [
+        [arm, *(mean_known([value(w, arm, name) for w in worlds]) for name in SHOWN)] for arm in worlds[0]
+    ]
     points = [
-        {"arm": arm, "category": SHORT[c], "share": _mean([value(w, arm, f"T3 {SHORT[c]}") for w in worlds])}
+        {
+            "arm": arm,
+            "category": SHORT[c],
+            "share": mean_known([value(w, arm, f"T3 {SHORT[c]}") for w in worlds]),
+        }
         for arm in ("seer", "seer, black frames", "seer, another clip's frames", "prejudiced")
         for c in CATEGORIES
     ]
@@ -339,11 +288,11 @@ def ladder_figures(ladder: dict[str, Any], readers: Worlds) -> list[Figure]:
     rows = [
         [reader, *(percent(dict(zip(keys, found[name], strict=True))) for name in names)]
         for reader, found in ladder.items()
-        if reader != "blind"
     ]
     columns = list(next(iter(readers[0].values())))
     means = [
-        [arm, *(_mean([100 * reader[arm][c] for reader in readers]) for c in columns)] for arm in readers[0]
+        [arm, *(mean_known([100 * reader[arm][c] for reader in readers]) for c in columns)]
+        for arm in readers[0]
     ]
     return [
         Figure.table(

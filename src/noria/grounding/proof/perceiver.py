@@ -40,10 +40,10 @@ class Asked:
 
     Attributes:
         frames: [k, height, width, 3]; k may be 0.
-        seconds: [k].
+        seconds: [k] time of each frame.
         questions: {number: (stem, options)}.
         rate, reason: whether levels and reasons are asked for.
-        text: all its words.
+        text: all words of the request.
     """
 
     frames: NDArray[np.uint8]
@@ -71,7 +71,7 @@ class Eye(nn.Module):
         self.head = nn.Linear(96, len(BEHAVIOURS) + 2)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits."""
+        """Logits of behaviours and of places."""
         out = self.head(self.body(frames))
         return out[:, :-2], out[:, -2:]
 
@@ -109,11 +109,11 @@ def train_seer(
     """Train the eye on drawn frames, with a little noise of the coder's size; then the rating on what it sees.
 
     Args:
-        scenes: to learn from.
-        knobs: of their pictures.
+        scenes: scenes to learn from.
+        knobs: knobs of their pictures.
         epochs: over all frames.
-        seed: of weights and batches.
-        on_step: told (step, steps, loss).
+        seed: seed of weights and batches.
+        on_step: called with (step, steps, loss).
     """
     frames, behaviours, places = training_frames(scenes, knobs)
     with torch.random.fork_rng(devices=[]):
@@ -321,10 +321,10 @@ def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed
     """Train levels on the average picture, nothing else told: whatever in it goes with the levels is what it learns.
 
     Args:
-        scenes: to learn from.
-        knobs: of their pictures.
+        scenes: scenes to learn from.
+        knobs: knobs of their pictures.
         epochs: over all clips.
-        seed: of weights and batches.
+        seed: seed of weights and batches.
     """
     times = (np.arange(5) + 0.5) * SEGMENTS * SECONDS / 5
     x = torch.from_numpy(np.stack([_blurred(draw(scene, knobs, times)) for scene in scenes]))

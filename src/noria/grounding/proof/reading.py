@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from noria.grounding.asking.protocols import strangers
-from noria.grounding.corpus.records import Corpus, Observation, Question
+from noria.grounding.audit.adversary import FOLDS, folds_by_source
+from noria.grounding.audit.readers import nearness
+from noria.grounding.corpus.questions import boxes_in, spans_in, times_in
+from noria.grounding.corpus.records import Corpus, Observation, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, SHORT
 
 __all__ = ["ARMS", "read_cross_validated"]
@@ -29,7 +32,6 @@ BUCKETS = 8192
 DIM = 48
 LONGEST = 48
 """Tokens of a text."""
-FOLDS = 5
 
 
 def tokens(text: str) -> list[int]:
@@ -102,7 +104,7 @@ class Batch:
         stems: [q, LONGEST]; options: [6 q, LONGEST]; seen: [q m, LONGEST]: token numbers, 0 for none.
         there: [q, m] whether there is such an observation.
         meets: [q, 6, m] how far an observation is at the time and place that the option, or else the stem, names.
-        right: [q].
+        right: [q] place of the right option.
     """
 
     stems: Tensor
@@ -123,8 +125,6 @@ def _padded(texts: Sequence[str]) -> Tensor:
 
 def _meets(question: Question, observations: Sequence[Observation], most: int) -> NDArray[np.float32]:
     """[6, most] of IoU · exp(−|Δt|), or overlap in time where no box is named."""
-    from noria.grounding.corpus.questions import boxes_in, overlap, spans_in, times_in
-
     found = np.zeros((6, most), np.float32)
     for place, option in enumerate(question.options[:6]):
         for text in (option.text, question.question):
@@ -138,13 +138,7 @@ def _meets(question: Question, observations: Sequence[Observation], most: int) -
                         b - a, 0.1
                     )
                 elif boxes:
-                    found[place, n] = max(
-                        (
-                            overlap((b.x, b.y, b.w, b.h), boxes[0]) * np.exp(-abs(b.frame_time - times[0]))
-                            for b in one.bboxes
-                        ),
-                        default=0.0,
-                    )
+                    found[place, n] = nearness(one, times[0], boxes[0])
                 else:
                     found[place, n] = float(one.start_time <= times[0] <= one.end_time)
             break
@@ -163,19 +157,16 @@ def read_cross_validated(
 
     Args:
         corpus: whole records.
-        seed: of folds, weights and batches.
+        seed: seed of folds, weights and batches.
         epochs: over the training questions.
-        arms: of `ARMS`.
-        on_step: told (step, steps, what).
+        arms: names out of `ARMS`.
+        on_step: called with (step, steps, arm).
     """
     torch.set_num_threads(1)
-    rows = [(r, q) for r in corpus for q in r.mcq_questions if len(q.options) == 6 and q.correct is not None]
+    rows = [(r, q) for r, _, q in each_question(corpus) if len(q.options) == 6 and q.correct is not None]
     other = strangers(corpus, seed)
     records = {r.video_id: r for r in corpus}
-    sources = sorted({r.source for r, _ in rows})
-    order = np.random.default_rng(seed).permutation(len(sources))
-    fold = {sources[int(n)]: place % FOLDS for place, n in enumerate(order)}
-    where = np.array([fold[r.source] for r, _ in rows])
+    where = folds_by_source([r.source for r, _ in rows], seed)
     category = np.array([CATEGORIES.index(q.category) if q.category in CATEGORIES else -1 for _, q in rows])
     found: dict[str, dict[str, float]] = {}
     step = 0

@@ -24,7 +24,7 @@ def score_source(source: Source, settings: ScoreSettings, *, subset: Path | None
 
     Args:
         source: the model's answers.
-        settings: how to score.
+        settings: settings of the scoring.
         subset: file of the questions to keep, as the audit writes it.
 
     Raises:
@@ -68,7 +68,7 @@ def shared_keys(sources: Sequence[Source]) -> Keys:
     """The answer keys that all sources are about.
 
     Raises:
-        ConfigError: they are about different videos.
+        ConfigError: the sources are about different videos.
     """
     keys = load_keys(sources[0].data)
     for source in sources[1:]:
@@ -81,7 +81,7 @@ def asked_alike(sources: Sequence[Source], keys: Keys) -> bool:
     """Whether all models were asked the same questions; a file of predictions was asked everything."""
 
     def questions(source: Source) -> str:
-        asked = keys.questions if source.asked is None else source.asked
+        asked = keys.numbers if source.asked is None else source.asked
         pairs = {video: sorted(numbers) for video, numbers in sorted(asked.items()) if numbers}
         return json.dumps([pairs, source.rated])
 

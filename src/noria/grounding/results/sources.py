@@ -1,4 +1,4 @@
-"""What a user points at when answers are meant: a run folder, or a file of predictions."""
+"""Answers of a model, opened: from a run folder, or from a file of predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from noria.grounding.asking.protocols import dealt, plan
 from noria.grounding.asking.runner import assemble, orders_in
 from noria.grounding.asking.store import Sample, read_samples
 from noria.grounding.corpus.files import load_corpus, load_keys
-from noria.grounding.corpus.records import Corpus, Keys
+from noria.grounding.corpus.records import Corpus, Keys, each_question
 from noria.grounding.corpus.types import Rubric
 from noria.grounding.judging.agreement import agreement_of, judged_by
 from noria.grounding.judging.cases import cases_of
@@ -35,19 +35,19 @@ class Source:
     """A model's answers.
 
     Attributes:
-        name: for tables.
-        path: of the run folder or the file.
+        name: name of the model in tables.
+        path: run folder or file of predictions.
         data: folder of the annotations.
         sets: predictions by video, one for each order of options.
         asked: {video: numbers asked}; None for all.
         rated: whether ratings were asked for.
-        samples: of a run; empty for a file.
-        never: how many samples of the plan nobody has asked for yet.
-        settings: of a run; empty for a file.
-        orders: of options, as many as sets; none where options came as they stand.
+        samples: samples of a run; empty for a file.
+        never: number of samples of the plan that nobody has asked for yet.
+        settings: settings of a run; empty for a file.
+        orders: orders of options, as many as sets; none where options came as they stand.
         judged: name of the judgement that is in the predictions, if any.
-        judgement: its settings; empty where it came with a file.
-        agreement: of its judges.
+        judgement: settings of the judgement; empty where it came with a file.
+        agreement: Krippendorff's alpha of the judges.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Source:
                 )
         asked = self.asked
         if subset is not None:
-            every = keys.questions
+            every = keys.numbers
             asked = {v: (self.asked or every).get(v, set()) & subset.get(v, set()) for v in every}
         stood = [placed(keys, self.settings.get("seed", 0), order) for order in self.orders]
         return scored(keys, self.sets, settings, asked=asked, rated=self.rated, stood=stood)
@@ -91,18 +91,15 @@ def placed(keys: Keys, seed: int, order: int) -> NDArray[np.int64]:
     """[q, options] where each option stood when questions were asked in a random order; −1 where there is none.
 
     Args:
-        keys: the questions.
-        seed: of the run.
-        order: which of its orders.
+        keys: answer keys that hold the questions.
+        seed: seed of the run.
+        order: number of the order.
     """
-    counts = [len(question.options) for record in keys.records for question in record.mcq_questions]
-    found = np.full((len(counts), max(counts, default=0)), -1, dtype=np.int64)
-    rows = iter(found)
-    for record in keys.records:
-        for number, question in enumerate(record.mcq_questions, start=1):
-            count = len(question.options)
-            next(rows)[dealt(seed, order, record.video_id, number, count)] = np.arange(count)
-    return found
+    questions = [(key.video_id, n, len(question.options)) for key, n, question in each_question(keys.records)]
+    places = np.full((len(questions), max((n for *_, n in questions), default=0)), -1, dtype=np.int64)
+    for row, (video, number, count) in zip(places, questions, strict=True):
+        row[dealt(seed, order, video, number, count)] = np.arange(count)
+    return places
 
 
 def open_source(
@@ -111,15 +108,15 @@ def open_source(
     """Open a run folder or a file of predictions.
 
     Args:
-        path: of either.
+        path: run folder or file of predictions.
         data: folder of the annotations; a run knows its own.
         judge: which judgement of a run to take; the only one by default, none for "".
-        name: for tables; the run's model and control, or the file's name, by default.
+        name: name in tables; the run's model and control, or the file's name, by default.
 
     Raises:
         ConfigError: a file, and no annotations; a judgement that is not there, or several and none is named.
         RunError: neither a run nor a file.
-        DataError: it cannot be read.
+        DataError: a file in it cannot be read.
     """
     if path.is_dir():
         return _run(path, data, judge, name)
@@ -213,7 +210,7 @@ def read_judgement(folder: Path) -> dict[str, Any]:
     """The settings of a judgement; empty where there is none.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: the settings cannot be read.
     """
     path = folder / "judge.json"
     try:
@@ -255,7 +252,7 @@ def read_subset(path: Path) -> dict[str, set[int]]:
     """{video: numbers of its questions} of a file that `noria grounding audit` wrote.
 
     Raises:
-        DataError: it is none.
+        DataError: it is no such file.
     """
     try:
         found = json.loads(path.read_bytes())

@@ -22,8 +22,8 @@ def compare_models(names: Sequence[str], models: Sequence[Scored], settings: Sco
     """Compare every pair of models, and all of them together.
 
     Args:
-        names: of the models.
-        models: their arrays, about the same questions.
+        names: names of the models.
+        models: arrays of the models, about the same questions.
         settings: thresholds, bootstrap and confidence.
 
     Returns:

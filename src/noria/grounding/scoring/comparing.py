@@ -73,8 +73,8 @@ def compare(
         truth: what is right.
         first, second: what the two said, in each order of options; figures are means over orders.
         weights: [draws, clusters] of `cluster_weights`.
-        theta: thresholds.
-        level: of the intervals.
+        theta: thresholds of passing.
+        level: confidence of the intervals.
     """
     passed = [[passes(truth, marks, theta) for marks in side] for side in (first, second)]
     sides = [
@@ -148,9 +148,9 @@ def max_t(
 
     Args:
         figures: one figure, a model each, whose wholes are alike where they are known.
-        sources: [n].
-        draws: sign flips.
-        generator: draws them.
+        sources: [n] number of each video's source.
+        draws: number of sign flips.
+        generator: source of the sign flips.
 
     Returns:
         {(i, j): p} for i < j.
@@ -182,10 +182,10 @@ def least_detectable(
     `with_power` = (z_{(1+level)/2} + z_power) √(…) what must be true to be seen with that power.
 
     Args:
-        rate: p.
+        rate: proportion p.
         clusters: n, independent observations.
         design: variance inflation by clustering.
-        level, power: of the test.
+        level, power: level and power of the test.
     """
     from scipy.special import ndtri
 
@@ -197,7 +197,7 @@ def least_detectable(
 def rank_intervals(
     drawn: Floats, *, level: float = 0.95, better: str = "higher"
 ) -> list[tuple[float, float]]:
-    """Of each model, the interval of its rank among all: drawn is [draws, models] of one figure, resampled together."""
+    """The interval of each model's rank. drawn: [draws, models] of one figure, resampled together."""
     signed = -drawn if better == "higher" else drawn
     ranks = 1 + (signed[:, :, None] > signed[:, None, :]).sum(axis=2)
     low, high = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.grounding.corpus.records import Keys
+from noria.grounding.corpus.records import Keys, each_question
 from noria.grounding.corpus.types import LEVELS
 from noria.grounding.scoring.comparing import least_detectable
 from noria.grounding.scoring.config import ScoreSettings
@@ -71,11 +71,11 @@ def scored(
 
     Args:
         keys: what is right.
-        predictions: by video; several sets where options came in several orders.
-        settings: bins and polarity.
+        predictions: predictions by video; several sets where options came in several orders.
+        settings: settings of the scoring, of which bins and polarity count.
         asked: {video: numbers of the questions that were asked}; all by default. What was not asked is no question.
         rated: whether ratings were asked for.
-        stood: as of `Scored`, of all questions.
+        stood: places of the options of all questions, in each order.
     """
     truth = restricted(truth_of(keys, settings.bins, settings.polarity), keys, asked, rated)
     kept = _kept(keys, asked)
@@ -89,14 +89,8 @@ def scored(
 
 def _kept(keys: Keys, asked: Mapping[str, set[int]] | None) -> NDArray[np.bool_]:
     """[q] whether a question was asked."""
-    return np.array(
-        [
-            asked is None or number in asked.get(record.video_id, ())
-            for record in keys.records
-            for number in range(1, len(record.mcq_questions) + 1)
-        ],
-        dtype=bool,
-    )
+    kept = [asked is None or n in asked.get(key.video_id, ()) for key, n, _ in each_question(keys.records)]
+    return np.array(kept, dtype=bool)
 
 
 def restricted(truth: Truth, keys: Keys, asked: Mapping[str, set[int]] | None, rated: bool = True) -> Truth:
@@ -119,9 +113,9 @@ def evaluate(
     """All figures of a model, as JSON values; what is undefined is None.
 
     Args:
-        one: its arrays.
-        settings: how to score.
-        weights: [draws, clusters] of the bootstrap, to share draws between models.
+        one: arrays of the model.
+        settings: settings of the scoring.
+        weights: [draws, clusters] from `cluster_weights`, to share draws between models.
     """
     truth, theta = one.truth, settings.thresholds
     if weights is None:

@@ -26,7 +26,7 @@ def cluster_weights(sources: Ints, draws: int, generator: np.random.Generator) -
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval; None where undefined. `videos` is the size of its whole, `n` of its sources."""
+    """A figure with its interval, None where undefined; `whole` and `sources` say how much it is of."""
 
     name: str
     value: float | None
@@ -42,9 +42,9 @@ def bootstrap(ratios: Sequence[Ratio], sources: Ints, weights: Floats) -> Floats
     One matrix product for all figures.
 
     Args:
-        ratios: the figures.
-        sources: [n].
-        weights: [draws, clusters] of `cluster_weights`.
+        ratios: figures to resample.
+        sources: [n] number of each video's source.
+        weights: [draws, clusters] from `cluster_weights`.
     """
     sums = _by_source(ratios, sources, weights.shape[1])
     drawn = weights @ sums
@@ -74,10 +74,10 @@ def estimates(
     A share of exactly 0 or 1 has Wilson's interval over the sources in its place: every resample of nothing is nothing.
 
     Args:
-        ratios: the figures.
-        sources: [n].
-        weights: [draws, clusters] of `cluster_weights`.
-        level: confidence.
+        ratios: figures to resample.
+        sources: [n] number of each video's source.
+        weights: [draws, clusters] from `cluster_weights`.
+        level: confidence of the intervals.
         method: `percentile`, or `bca` with the jackknife over sources (Efron 1987).
     """
     drawn = bootstrap(ratios, sources, weights)

@@ -45,12 +45,12 @@ class Prediction:
     """One video's answers; what is absent was not answered.
 
     Attributes:
-        video_id: of the video.
+        video_id: id of the video.
         levels: {trait: level, as it was written}.
         rationales: {trait: text}.
         answers: {number of the question from 1: answer, as it was written}.
         judged: {trait: {dimension: score}}, where a judge has been.
-        level_rungs, answer_rungs: of the parsing ladder, by trait and by number; 1 where the file does not say.
+        level_rungs, answer_rungs: rungs of the parsing ladder, by trait and by number; 1 where the file does not say.
     """
 
     video_id: str
@@ -233,8 +233,8 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
     """What the predictions say about a corpus, as arrays; a video that they lack was not answered.
 
     Args:
-        keys: fix the order.
-        predictions: by video.
+        keys: answer keys, which fix the order.
+        predictions: predictions by video.
         lenient: take replies from every rung of the ladder and letters in any dress; strict otherwise.
     """
     levels = np.full((len(keys), 5), -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""From answers to rates: the 2×2×2 table of rating, reasoning and grounding, and everything read off it.
+"""Rates out of answers: the 2×2×2 table of rating, reasoning and grounding, and everything read off it.
 
 Arrays in, numbers out; no file, no clock. n is videos, q questions, s sources, b bootstrap draws.
 
@@ -79,7 +79,7 @@ class Truth:
 
     @property
     def n(self) -> int:
-        """Videos."""
+        """Number of videos."""
         return len(self.levels)
 
     @property
@@ -148,7 +148,7 @@ class Passes:
     """Who passed what; all [n].
 
     Attributes:
-        rating, reasoning, grounding: passed.
+        rating, reasoning, grounding: whether the video passed.
         dodged_rating, dodged_grounding: not passed, but would have been had every missing answer been right.
         has_rating, has_reasoning, has_grounding: whether there is anything to pass.
     """
@@ -212,8 +212,8 @@ def cells(passed: Passes, weights: Floats | None = None) -> Floats:
     """[8] videos by 4 r1 + 2 r2 + r3, among those where all three are known.
 
     Args:
-        passed: who passed.
-        weights: [n] of the videos; 1 by default.
+        passed: which videos passed.
+        weights: [n] weights of the videos; 1 by default.
     """
     known = passed.has_rating & passed.has_reasoning & passed.has_grounding
     code = 4 * passed.rating.astype(int) + 2 * passed.reasoning + passed.grounding
@@ -229,8 +229,8 @@ class Ratio:
     """A figure Σ part / Σ whole over videos, which any weighting of the videos re-makes.
 
     Attributes:
-        name: of the figure.
-        part, whole: [n].
+        name: name of the figure.
+        part, whole: [n] numerator and denominator of each video.
         better: which way is better.
         share: whether it is a share, 0 … 1.
     """

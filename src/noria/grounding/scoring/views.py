@@ -95,7 +95,7 @@ def chance_corrected(
     Args:
         truth: what is right.
         passed: who passed, in each order of options.
-        theta: thresholds.
+        theta: thresholds of passing.
     """
     guess = 1 - chance_of_passing(truth, theta)
     condition = passed[0].rating & passed[0].has_grounding  # ratings are asked for once
@@ -241,7 +241,7 @@ def threshold_curves(truth: Truth, marks: Sequence[Marks], around: Theta = DEFAU
 
     Args:
         truth: what is right.
-        marks: what the model said, in each order of options that it was asked in; rates are their means.
+        marks: the model's marks, in each order of options that it was asked in; rates are their means.
         around: the thresholds that are not varied.
     """
     steps = [Fraction(n, 20) for n in range(1, 21)]

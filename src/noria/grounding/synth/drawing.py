@@ -16,7 +16,7 @@ __all__ = ["HUES", "draw", "frame_times", "render", "sound"]
 
 RATE = 16_000
 HUES = ((214, 60, 60), (226, 160, 40), (70, 160, 80), (60, 110, 210), (150, 80, 190))
-"""Of the shirt's stripes, by level."""
+"""Colours of the shirt's stripes, by level."""
 EASE = 0.25
 """Seconds in which a behaviour comes and goes."""
 TONES = ((1.6, 1.0), (0.45, 1.0), (1.0, 1.45), (1.0, 0.7))

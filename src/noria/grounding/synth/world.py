@@ -34,7 +34,7 @@ __all__ = [
 
 SEGMENTS = 10
 SECONDS = 1.2
-"""Of a segment."""
+"""Length of a segment."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Scene:
     """All that a clip is made of.
 
     Attributes:
-        video_id: of the clip.
-        levels: of the five traits, 0 … 4.
+        video_id: id of the clip.
+        levels: levels of the five traits, 0 … 4.
         behaviours: [10] which of the twelve.
         voices: [10] which of the four.
         right: [10] whether the head stands on the right.
         stripes: [5] hue of the shirt's stripes, 0 … 4.
-        look: of the person: skin, hair, wall as RGB, pitch in Hz.
+        look: skin, hair and wall as RGB, pitch in Hz.
         words: the transcript.
     """
 
@@ -187,10 +187,10 @@ def make_corpus(
     """`count` clips and their records, the same for the same seed whatever the size of the frames.
 
     Args:
-        count: clips.
-        knobs: the defaults, if None.
-        seed: of everything.
-        prefix: of the ids.
+        count: number of clips.
+        knobs: knobs of the world; the defaults, if None.
+        seed: seed of scenes and records.
+        prefix: prefix of the ids.
     """
     knobs = knobs or Knobs()
     scenes: list[Scene] = []
@@ -216,7 +216,7 @@ def span(segment: int) -> tuple[float, float]:
 
 
 def middle(segment: int) -> float:
-    """Of a segment, in seconds."""
+    """Middle of a segment in seconds."""
     return round(SECONDS * (segment + 0.5), 1)
 
 

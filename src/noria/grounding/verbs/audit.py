@@ -66,9 +66,8 @@ def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     """
     from noria.grounding.audit.adversary import blind_accuracy
     from noria.grounding.audit.findings import audit, clean_subset
-    from noria.grounding.audit.readers import ladder
+    from noria.grounding.audit.readers import score_ladder
     from noria.grounding.corpus.files import load_corpus
-    from noria.grounding.scoring.evaluation import evaluate, scored
 
     folder = results_folder(config.output, f"audit-{config.data.resolve().name}", system="grounding")
     corpus, blind = load_corpus(config.data), None
@@ -80,11 +79,8 @@ def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     result = audit(corpus, blind=blind)
     result["ladder"] = None
     if config.ladder:
-        settings = ScoreSettings(bins="official")
-        result["ladder"] = [
-            {"name": name} | evaluate(scored(corpus, [answers], settings), settings)
-            for name, answers in ladder(corpus, blind).items()
-        ]
+        scores = score_ladder(corpus, blind, ScoreSettings(bins="official"))
+        result["ladder"] = [{"name": name} | score for name, score in scores.items()]
     write_atomic(folder / "audit.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "clean.json", json.dumps(clean_subset(corpus, blind), indent=0) + "\n")
     write_audit_page(folder / "audit.html", result)
