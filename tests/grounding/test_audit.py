@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from noria.grounding.audit.adversary import Blind, blind_accuracy, solvable
+from noria.grounding.audit.adversary import BlindResult, blind_accuracy, solvable
 from noria.grounding.audit.findings import (
     audit,
     clean_subset,
@@ -32,7 +32,7 @@ LEAKY = make_corpus(72, Knobs(leak=True), seed=21)[1]
 
 
 @functools.cache
-def told_blind() -> Blind:
+def told_blind() -> BlindResult:
     return blind_accuracy(TOLD, auditors=FAST)
 
 

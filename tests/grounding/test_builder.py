@@ -16,7 +16,7 @@ from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.grounding.asking.config import MediaSettings
-from noria.grounding.asking.media import Cinema, Shown
+from noria.grounding.asking.media import Cinema, MediaParts
 from noria.grounding.asking.store import SampleStore
 from noria.grounding.building.aligner import (
     check_analyses,
@@ -211,11 +211,11 @@ def test_no_more_clips_are_held_than_requests_are_under_way(tmp_path: Path) -> N
     held = most = 0
 
     class Projector(Cinema):
-        def show(self, video: str, control: Any, question: str = "") -> Shown:
+        def show(self, video: str, control: Any, question: str = "") -> MediaParts:
             nonlocal held, most
             held += 1
             most = max(most, held)
-            return Shown((), None)
+            return MediaParts((), None)
 
         def duration(self, video: str) -> float:
             return 12.0

@@ -17,7 +17,7 @@ from noria.grounding.asking.config import MediaSettings
 from noria.grounding.asking.prompts import evidence_text
 from noria.grounding.asking.types import WITHOUT_CLIP, Control
 from noria.grounding.corpus.clips import (
-    Sampled,
+    FrameSample,
     clip_length,
     clip_path,
     crop,
@@ -29,11 +29,11 @@ from noria.grounding.corpus.clips import (
 from noria.grounding.corpus.questions import boxes_in, times_in
 from noria.grounding.corpus.records import Record
 
-__all__ = ["Cinema", "Shown"]
+__all__ = ["Cinema", "MediaParts"]
 
 
 @dataclass(frozen=True)
-class Shown:
+class MediaParts:
     """The parts of a request that are not words of ours.
 
     Attributes:
@@ -72,10 +72,10 @@ class Cinema:
         self.records, self.videos, self.settings = records, videos, settings
         self.strangers = strangers or {}
         self.keep = keep
-        self._kept: OrderedDict[tuple[str, str], Shown] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], MediaParts] = OrderedDict()
         self._lock = threading.Lock()
 
-    def show(self, video: str, control: Control, question: str = "") -> Shown:
+    def show(self, video: str, control: Control, question: str = "") -> MediaParts:
         """What a request about `video` holds under a control; `question` is the stem, for `cropped-box`.
 
         Raises:
@@ -113,14 +113,14 @@ class Cinema:
         """
         return clip_length(self._path(self.records[video]))
 
-    def _make(self, video: str, control: Control, question: str) -> Shown:
+    def _make(self, video: str, control: Control, question: str) -> MediaParts:
         record = self.records[video]
         if control == "blind":
-            return Shown((), None)
+            return MediaParts((), None)
         if control == "transcript":
-            return Shown((), record.transcription)
+            return MediaParts((), record.transcription)
         if control == "oracle":
-            return Shown((Text(evidence_text(record.observations)),), record.transcription)
+            return MediaParts((Text(evidence_text(record.observations)),), record.transcription)
         path = self._path(self.records[self.strangers[video]] if control == "shuffled" else record)
         if control == "cropped-box":
             return self._cropped(path, record, question)
@@ -141,7 +141,7 @@ class Cinema:
                 notes.append("the clip has no sound")
             else:
                 parts.append(Audio(sound))
-        return Shown(tuple(parts), record.transcription, digest, tuple(notes))
+        return MediaParts(tuple(parts), record.transcription, digest, tuple(notes))
 
     def _path(self, record: Record) -> Path:
         if self.videos is None:
@@ -151,7 +151,7 @@ class Cinema:
             )
         return clip_path(self.videos, record.video_path, record.video_id)
 
-    def _video(self, sampled: Sampled, control: Control) -> Video:
+    def _video(self, sampled: FrameSample, control: Control) -> Video:
         pixels = sampled.pixels
         if control == "black":
             pixels = np.zeros_like(pixels)
@@ -166,11 +166,11 @@ class Cinema:
             frames.append(Frame(images[raw], seconds))
         return Video(tuple(frames))
 
-    def _cropped(self, path: Path, record: Record, question: str) -> Shown:
+    def _cropped(self, path: Path, record: Record, question: str) -> MediaParts:
         boxes, times = boxes_in(question), times_in(question)
         if not boxes or not times:
             raise DataError("the question has no box and time", where=record.video_id)
         sampled = sample_frames(path, 1, side=self.settings.side, at=times[:1])
         part = crop(sampled.pixels, boxes[0])
         image = Image(jpeg(part[0], quality=self.settings.quality))
-        return Shown((Video((Frame(image, sampled.seconds[0]),)),), record.transcription, sampled.digest)
+        return MediaParts((Video((Frame(image, sampled.seconds[0]),)),), record.transcription, sampled.digest)

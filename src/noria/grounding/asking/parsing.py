@@ -62,15 +62,15 @@ def read_reply(text: str, *, numbers: Sequence[int] = (), traits: bool = False) 
     if len(text) > LONGEST:
         return Reading(problems=[f"a reply of {len(text):,} characters"])
     for rung, value in objects_in(text):
-        found = _reading(value, numbers, traits)
-        if found:
-            found.rung = rung
-            return found
-    found = _prose(_bare(text), numbers, traits)
-    found.rung = 5 if found else 0
-    if not found:
-        found.problems.append("nothing that was asked is in the reply")
-    return found
+        reading = _reading(value, numbers, traits)
+        if reading:
+            reading.rung = rung
+            return reading
+    reading = _prose(_bare(text), numbers, traits)
+    reading.rung = 5 if reading else 0
+    if not reading:
+        reading.problems.append("nothing that was asked is in the reply")
+    return reading
 
 
 # -- rungs 1 to 4 -----------------------------------------------------------------------------------------------------
@@ -189,32 +189,32 @@ def _balanced(text: str) -> Iterator[tuple[int, int]]:
 
 def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:
     """What an object holds of what was asked."""
-    found = Reading()
+    reading = Reading()
     if isinstance(value, list):
         value = {"task3": value} if numbers else {}
     if not isinstance(value, Mapping):
-        return found
+        return reading
     named = {re.sub(r"[^a-z0-9]", "", str(key).lower()): inner for key, inner in value.items()}
     if traits:
-        for trait, given in _by_trait(named.get("task1", named)).items():
-            level = level_number(given)
+        for trait, rating in _by_trait(named.get("task1", named)).items():
+            level = level_number(rating)
             if level is None:
-                found.problems.append(f"{trait}: {str(given)[:40]!r} is no level")
+                reading.problems.append(f"{trait}: {str(rating)[:40]!r} is no level")
             else:
-                found.levels[trait] = level
-        for trait, given in _by_trait(named.get("task2", {})).items():
-            if isinstance(given, str) and given.strip():
-                found.rationales[trait] = given.strip()
+                reading.levels[trait] = level
+        for trait, text in _by_trait(named.get("task2", {})).items():
+            if isinstance(text, str) and text.strip():
+                reading.rationales[trait] = text.strip()
     if numbers:
-        for number, given in _answers(named, numbers).items():
-            letters = {letter_of(one, lenient=True) for one in given}
+        for number, answers in _answers(named, numbers).items():
+            letters = {letter_of(one, lenient=True) for one in answers}
             if len(letters) > 1:
-                found.problems.append(f"question {number}: answered {len(given)} times, differently")
+                reading.problems.append(f"question {number}: answered {len(answers)} times, differently")
             elif (letter := letters.pop()) is None:
-                found.problems.append(f"question {number}: {str(given[0])[:40]!r} is no letter")
+                reading.problems.append(f"question {number}: {str(answers[0])[:40]!r} is no letter")
             else:
-                found.answers[number] = letter
-    return found
+                reading.answers[number] = letter
+    return reading
 
 
 def _by_trait(value: Any) -> dict[str, Any]:
@@ -227,14 +227,14 @@ def _by_trait(value: Any) -> dict[str, Any]:
         }
     if not isinstance(value, Mapping):
         return {}
-    found = {}
+    values = {}
     for key, inner in value.items():
         name = str(key).strip().lower()
         if name in TRAITS:
             if isinstance(inner, Mapping):
                 inner = inner.get("level", inner.get("rating", inner.get("rationale", inner.get("text"))))
-            found[name] = inner
-    return found
+            values[name] = inner
+    return values
 
 
 _NUMBERS = (
@@ -259,22 +259,22 @@ def _answers(named: Mapping[str, Any], numbers: Sequence[int]) -> dict[int, list
     Entries without numbers of their own are in the order of the questions, if there are as many; else nobody knows
     which is which.
     """
-    given = named.get("task3", named.get("answers"))
-    if given is None:
-        given = named["answer"] if "answer" in named and len(numbers) == 1 else named
-    if isinstance(given, Mapping) and "answer" not in given:
-        entries = [_entry({"q_idx": key, "answer": inner}) for key, inner in given.items()]
+    block = named.get("task3", named.get("answers"))
+    if block is None:
+        block = named["answer"] if "answer" in named and len(numbers) == 1 else named
+    if isinstance(block, Mapping) and "answer" not in block:
+        entries = [_entry({"q_idx": key, "answer": inner}) for key, inner in block.items()]
     else:
-        entries = [_entry(entry) for entry in (given if isinstance(given, list) else [given])]
+        entries = [_entry(entry) for entry in (block if isinstance(block, list) else [block])]
         unnumbered = all(number is None for number, _ in entries)
         # One answer to one question is an answer to it, whatever its number.
         if len(entries) == len(numbers) and (unnumbered or len(numbers) == 1):
             entries = [(number, answer) for number, (_, answer) in zip(numbers, entries, strict=True)]
-    found: dict[int, list[Any]] = {}
+    answers: dict[int, list[Any]] = {}
     for number, answer in entries:
         if number is not None and answer is not None and number in numbers:
-            found.setdefault(number, []).append(answer)
-    return found
+            answers.setdefault(number, []).append(answer)
+    return answers
 
 
 def _entry(entry: Any) -> tuple[int | None, Any]:
@@ -311,26 +311,26 @@ _LEVELS = re.compile(
 
 def _prose(text: str, numbers: Sequence[int], traits: bool) -> Reading:
     """Letters and levels that an anchor ties to what they answer; one that is given twice, differently, is none."""
-    found = Reading()
-    said: dict[int, set[str]] = {}
+    reading = Reading()
+    anchored: dict[int, set[str]] = {}
     for one, two, letter in _ANCHORED.findall(text):
-        said.setdefault(int(one or two), set()).add(letter.upper())
-    if len(numbers) == 1 and not said:
-        said[numbers[0]] = {letter.upper() for letter in _ONLY.findall(text)}
+        anchored.setdefault(int(one or two), set()).add(letter.upper())
+    if len(numbers) == 1 and not anchored:
+        anchored[numbers[0]] = {letter.upper() for letter in _ONLY.findall(text)}
     for number in numbers:
-        letters = said.get(number, set())
+        letters = anchored.get(number, set())
         if len(letters) == 1:
-            found.answers[number] = next(iter(letters))
+            reading.answers[number] = next(iter(letters))
         elif letters:
-            found.problems.append(f"question {number}: answered {', '.join(sorted(letters))}")
+            reading.problems.append(f"question {number}: answered {', '.join(sorted(letters))}")
     if traits:
         rated: dict[str, set[int]] = {}
         for trait, word in _LEVELS.findall(text):
             level = level_number(word)
             if level is not None:
                 rated.setdefault(trait.lower(), set()).add(level)
-        found.levels = {trait: next(iter(levels)) for trait, levels in rated.items() if len(levels) == 1}
-    return found
+        reading.levels = {trait: next(iter(levels)) for trait, levels in rated.items() if len(levels) == 1}
+    return reading
 
 
 def looks_refused(text: str) -> bool:

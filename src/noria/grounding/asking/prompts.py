@@ -53,8 +53,8 @@ def ask(
     if transcript is not None:
         parts.append(f"What is said in the clip:\n{quoted(transcript)}")
     if own_levels:
-        said = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in own_levels.items())
-        parts.append(f"You rated the person before: {said}.")
+        ratings = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in own_levels.items())
+        parts.append(f"You rated the person before: {ratings}.")
     if rate:
         lines = "\n".join(f"- {trait}: {MEANINGS[trait]}" for trait in only_traits)
         parts.append(f"Task 1. Rate each trait as one of {', '.join(LEVELS)}.\n{lines}")

@@ -160,11 +160,11 @@ def strangers(corpus: Corpus, seed: int) -> dict[str, str]:
     rank = dict(zip(names, generator.permutation(len(names)).tolist(), strict=True))
     order = sorted(range(len(corpus)), key=lambda n: (rank[sources[n]], corpus.ids[n]))
     largest = max(sources.count(source) for source in set(sources))
-    found = {}
+    stranger = {}
     for place, n in enumerate(order):
         for shift in range(largest, largest + len(order)):
             other = order[(place + shift) % len(order)]
             if sources[other] != sources[n]:
-                found[corpus.ids[n]] = corpus.ids[other]
+                stranger[corpus.ids[n]] = corpus.ids[other]
                 break
-    return found
+    return stranger

@@ -161,15 +161,19 @@ class _Run:
         self, step: Step, before: Sequence[Message], own: Mapping[str, int] | None, blank: Sample
     ) -> tuple[ChatRequest, dict[int, dict[str, str]], Sample]:
         """The request, {question: {letter shown: letter meant}}, and the sample with what is known by now."""
-        asked = {number: self.questions[step.video][number - 1] for number in step.numbers}
+        questions = {number: self.questions[step.video][number - 1] for number in step.numbers}
         shown = self.cinema.show(step.video, self.asking.control, self.stem(step))
         backs: dict[int, dict[str, str]] = {}
         if step.order is not None:
-            for number, question in asked.items():
+            for number, question in questions.items():
                 order = dealt(self.asking.seed, step.order, step.video, number, len(question.options))
-                asked[number], backs[number] = permuted(question, order)
+                questions[number], backs[number] = permuted(question, order)
         words = ask(
-            rate=step.rate, reason=step.reason, questions=asked, transcript=shown.transcript, own_levels=own
+            rate=step.rate,
+            reason=step.reason,
+            questions=questions,
+            transcript=shown.transcript,
+            own_levels=own,
         )
         messages = (system(SYSTEM), *before, user(*shown.parts, words))
         request = ChatRequest(
@@ -188,14 +192,14 @@ def _missing(step: Step, sample: Sample, count: int) -> list[tuple[Step, dict[st
     """Follow-ups for what a whole request did not bring: reasons; questions, with the model's own levels repeated."""
     if sample.status in ("refused", "error"):
         return []
-    found = []
+    follow_ups = []
     if step.reason and any(trait not in sample.rationales for trait in TRAITS):
         need_levels = any(trait not in sample.levels for trait in TRAITS)
-        found.append((Step(step.video, "all.reason", rate=need_levels, reason=True), sample.levels))
+        follow_ups.append((Step(step.video, "all.reason", rate=need_levels, reason=True), sample.levels))
     rest = tuple(n for n in step.numbers if str(n) not in sample.answers)
     if rest:
-        found.append((Step(step.video, "all.ask", numbers=rest), sample.levels))
-    return found
+        follow_ups.append((Step(step.video, "all.ask", numbers=rest), sample.levels))
+    return follow_ups
 
 
 def _judged(blank: Sample, outcome: Outcome, step: Step, backs: Mapping[int, Mapping[str, str]]) -> Sample:

@@ -20,7 +20,7 @@ from noria.grounding.corpus.questions import boxes_in, spans_in, times_in, trait
 from noria.grounding.corpus.records import Corpus, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT
 
-__all__ = ["AUDITORS", "FOLDS", "SIMPLE", "Blind", "blind_accuracy", "folds_by_source", "solvable"]
+__all__ = ["AUDITORS", "FOLDS", "SIMPLE", "BlindResult", "blind_accuracy", "folds_by_source", "solvable"]
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Blind:
+class BlindResult:
     """What blind classifiers came to.
 
     Attributes:
@@ -74,7 +74,7 @@ def blind_accuracy(
     auditors: Sequence[str] = AUDITORS,
     seed: int = 0,
     on_category: Callable[[str], None] | None = None,
-) -> Blind:
+) -> BlindResult:
     """Cross-validated accuracy of every auditor on every category, folds parted by source.
 
     Raises:
@@ -113,10 +113,10 @@ def blind_accuracy(
         for key, letter in right.items()
         if any(key in chosen[name] for name in first)
     }
-    return Blind(accuracy, p, counts, solved, chosen)
+    return BlindResult(accuracy, p, counts, solved, chosen)
 
 
-def solvable(blind: Blind, *, least: int = 3) -> set[tuple[str, int]]:
+def solvable(blind: BlindResult, *, least: int = 3) -> set[tuple[str, int]]:
     """The questions that at least `least` of the five simple auditors answer: artefact-solvable ones."""
     return {key for key, count in blind.solved.items() if count >= least}
 
@@ -127,13 +127,13 @@ def _results(
     accuracy: dict[str, float | None] = {}
     p: dict[str, float | None] = {}
     for name, letters in chosen.items():
-        asked = [row for row in rows if row.key in letters]
-        if not asked:
+        answered = [row for row in rows if row.key in letters]
+        if not answered:
             accuracy[name] = p[name] = None
             continue
-        hits = sum(letters[row.key] == row.question.correct_answer for row in asked)
-        accuracy[name] = hits / len(asked)
-        p[name] = _tail(hits, [len(row.question.options) for row in asked])
+        hits = sum(letters[row.key] == row.question.correct_answer for row in answered)
+        accuracy[name] = hits / len(answered)
+        p[name] = _tail(hits, [len(row.question.options) for row in answered])
     return accuracy, p
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.grounding.audit.adversary import Blind, solvable
+from noria.grounding.audit.adversary import BlindResult, solvable
 from noria.grounding.corpus.checks import check
 from noria.grounding.corpus.questions import even_lengths, levels_in, moves_in, names_level
 from noria.grounding.corpus.records import Corpus, Question, each_question
@@ -18,7 +18,7 @@ from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT, TRAITS, lev
 __all__ = ["audit", "clean_subset", "leaked_levels", "letter_balance", "polarity"]
 
 
-def audit(corpus: Corpus, *, blind: Blind | None = None) -> dict[str, Any]:
+def audit(corpus: Corpus, *, blind: BlindResult | None = None) -> dict[str, Any]:
     """Every finding, as JSON values.
 
     Args:
@@ -45,13 +45,13 @@ def audit(corpus: Corpus, *, blind: Blind | None = None) -> dict[str, Any]:
     }
 
 
-def _blind_json(found: Blind) -> dict[str, Any]:
+def _blind_json(blind: BlindResult) -> dict[str, Any]:
     names = [*CATEGORIES, "all"]
     return {
-        "accuracy": {SHORT.get(name, name): found.accuracy[name] for name in names},
-        "p": {SHORT.get(name, name): found.p[name] for name in names},
-        "questions": {SHORT.get(name, name): found.questions[name] for name in names},
-        "artefact_solvable": len(solvable(found)),
+        "accuracy": {SHORT.get(name, name): blind.accuracy[name] for name in names},
+        "p": {SHORT.get(name, name): blind.p[name] for name in names},
+        "questions": {SHORT.get(name, name): blind.questions[name] for name in names},
+        "artefact_solvable": len(solvable(blind)),
     }
 
 
@@ -62,17 +62,17 @@ def letter_balance(corpus: Corpus) -> dict[str, Any]:
     """Right letters over all and by category, with the χ² test against even ones."""
     from scipy.stats import chisquare
 
-    found: dict[str, Any] = {}
+    balance: dict[str, Any] = {}
     for name in ("all", *CATEGORIES):
         letters = Counter(q.correct_answer for q in _questions(corpus) if name in ("all", q.category))
         counts = [letters.get(letter, 0) for letter in LETTERS]
         p = float(chisquare(counts).pvalue) if sum(counts) else None
-        found[SHORT.get(name, name)] = {
+        balance[SHORT.get(name, name)] = {
             "counts": counts,
             "p": p,
             "always_best": max(counts) / max(1, sum(counts)),
         }
-    return found
+    return balance
 
 
 def lengths(corpus: Corpus) -> dict[str, Any]:
@@ -95,17 +95,17 @@ def lengths(corpus: Corpus) -> dict[str, Any]:
 
 def leaked_levels(corpus: Corpus) -> dict[str, dict[str, int]]:
     """{video: {trait: level}} that the questions' own words tell, a stem before an option's `from X to Y`."""
-    found: dict[str, dict[str, int]] = {}
+    leaked: dict[str, dict[str, int]] = {}
     for record in corpus:
-        told: dict[str, int] = {}
+        levels: dict[str, int] = {}
         for question in record.mcq_questions:
             for option in question.options:
-                told.update(moves_in(option.text))
+                levels.update(moves_in(option.text))
         for question in record.mcq_questions:
-            told.update(levels_in(question.question))
-        if told:
-            found[record.video_id] = told
-    return found
+            levels.update(levels_in(question.question))
+        if levels:
+            leaked[record.video_id] = levels
+    return leaked
 
 
 def leaks(corpus: Corpus) -> dict[str, Any]:
@@ -117,30 +117,30 @@ def leaks(corpus: Corpus) -> dict[str, Any]:
         for trait, level in levels_in(question.question).items():
             stems += 1
             right_stems += int(levels[places[record.video_id], TRAITS.index(trait)] == level)
-    told = leaked_levels(corpus)
+    leaked = leaked_levels(corpus)
     pairs = [
         (levels[places[video], TRAITS.index(trait)], level)
-        for video, row in told.items()
+        for video, row in leaked.items()
         for trait, level in row.items()
     ]
-    said = reader_levels(corpus, told)
+    read = reader_levels(corpus, leaked)
     known = levels >= 0
     return {
         "stems": stems,
         "stems_right": right_stems / stems if stems else None,
         "pairs": len(pairs),
         "pairs_right": float(np.mean([a == b for a, b in pairs])) if pairs else None,
-        "T1_of_reading_them": float((said == levels)[known].mean()) if known.any() else None,
+        "T1_of_reading_them": float((read == levels)[known].mean()) if known.any() else None,
     }
 
 
-def reader_levels(corpus: Corpus, told: Mapping[str, Mapping[str, int]]) -> NDArray[np.int64]:
+def reader_levels(corpus: Corpus, leaked: Mapping[str, Mapping[str, int]]) -> NDArray[np.int64]:
     """[videos, 5] levels of who reads leaked words and says Medium to all else."""
-    said = np.full((len(corpus), 5), 2, dtype=np.int64)
+    levels = np.full((len(corpus), 5), 2, dtype=np.int64)
     for n, record in enumerate(corpus):
-        for trait, level in told.get(record.video_id, {}).items():
-            said[n, TRAITS.index(trait)] = level
-    return said
+        for trait, level in leaked.get(record.video_id, {}).items():
+            levels[n, TRAITS.index(trait)] = level
+    return levels
 
 
 def duplicates(corpus: Corpus) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def polarity(corpus: Corpus) -> dict[str, Any]:
     others = [0, 1, 2, 4]
     with np.errstate(invalid="ignore", divide="ignore"):
         table = np.corrcoef(rows.T)
-    found = {TRAITS[n]: float(table[3, n]) for n in others}
+    correlations = {TRAITS[n]: float(table[3, n]) for n in others}
     smiles = np.array(
         [sum(any(word in o.description.lower() for word in SMILES) for o in r.observations) for r in corpus],
         float,
@@ -193,9 +193,9 @@ def polarity(corpus: Corpus) -> dict[str, Any]:
     with_smiles = (
         float(np.corrcoef(rows[:, 3], smiles)[0, 1]) if smiles.std() > 0 and rows[:, 3].std() > 0 else None
     )
-    values = list(found.values())
+    values = list(correlations.values())
     verdict = "inverted" if min(values) > 0.3 else "as_named" if float(np.mean(values)) < -0.1 else "unclear"
-    return {"correlations": found, "smiles": with_smiles, "verdict": verdict}
+    return {"correlations": correlations, "smiles": with_smiles, "verdict": verdict}
 
 
 def constant(corpus: Corpus) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def constant(corpus: Corpus) -> dict[str, Any]:
 # -- the clean part ---------------------------------------------------------------------------------------------------
 
 
-def clean_subset(corpus: Corpus, blind: Blind | None) -> dict[str, list[int]]:
+def clean_subset(corpus: Corpus, blind: BlindResult | None) -> dict[str, list[int]]:
     """{video: numbers of its clean questions}: no level in the words, lengths within 15 %, not artefact-solvable."""
     bad = solvable(blind) if blind is not None else set()
     clean: dict[str, list[int]] = {record.video_id: [] for record in corpus}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.grounding.audit.adversary import SIMPLE, Blind, blind_accuracy
+from noria.grounding.audit.adversary import SIMPLE, BlindResult, blind_accuracy
 from noria.grounding.audit.findings import leaked_levels, reader_levels
 from noria.grounding.corpus.cues import alike
 from noria.grounding.corpus.questions import Place, boxes_in, overlap, spans_in, times_in, traits_in
@@ -27,7 +27,9 @@ __all__ = ["ladder", "nearness", "oracle_answer", "score_ladder"]
 Answers = Mapping[tuple[str, int], str]
 
 
-def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict[str, dict[str, Prediction]]:
+def ladder(
+    corpus: Corpus, blind: BlindResult | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Prediction]]:
     """{reader: {video: prediction}}.
 
     Args:
@@ -38,8 +40,8 @@ def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict
     blind = blind or blind_accuracy(corpus, auditors=SIMPLE, seed=seed)
     generator = np.random.default_rng(seed)
     medium = {r.video_id: dict.fromkeys(TRAITS, "Medium") for r in corpus}
-    told = reader_levels(corpus, leaked_levels(corpus))
-    read = [{t: LEVELS[n] for t, n in zip(TRAITS, row, strict=True)} for row in told.tolist()]
+    read_levels = reader_levels(corpus, leaked_levels(corpus))
+    read = [{t: LEVELS[n] for t, n in zip(TRAITS, row, strict=True)} for row in read_levels.tolist()]
     leak = dict(zip(corpus.ids, read, strict=True))
     guessed = {r.video_id: {t: LEVELS[int(generator.integers(5))] for t in TRAITS} for r in corpus}
 
@@ -63,7 +65,9 @@ def ladder(corpus: Corpus, blind: Blind | None = None, *, seed: int = 0) -> dict
     return {name: _said(corpus, levels, answers) for name, (levels, answers) in rows.items()}
 
 
-def score_ladder(corpus: Corpus, blind: Blind | None, settings: ScoreSettings) -> dict[str, dict[str, Any]]:
+def score_ladder(
+    corpus: Corpus, blind: BlindResult | None, settings: ScoreSettings
+) -> dict[str, dict[str, Any]]:
     """{reader: all its figures}, as `evaluate` gives them."""
     return {
         name: evaluate(scored(corpus, [answers], settings), settings)

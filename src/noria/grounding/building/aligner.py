@@ -29,71 +29,75 @@ __all__ = ["check_analyses", "check_observations", "check_question", "deal_lette
 
 def check_observations(observations: Sequence[Observation], duration: float) -> list[str]:
     """What is wrong with what was observed in a clip of `duration` seconds."""
-    found = []
+    faults = []
     if not observations:
-        found.append("there is no observation")
+        faults.append("there is no observation")
     for n, one in enumerate(observations):
         if one.dimension not in OBSERVED:
-            found.append(f"observation {n}: the dimension {one.dimension!r} is none of {', '.join(OBSERVED)}")
+            faults.append(
+                f"observation {n}: the dimension {one.dimension!r} is none of {', '.join(OBSERVED)}"
+            )
         if not one.description.strip():
-            found.append(f"observation {n}: no description")
+            faults.append(f"observation {n}: no description")
         if not 0 <= one.start_time < one.end_time <= duration + 0.5:
-            found.append(f"observation {n}: {one.start_time} to {one.end_time} s of a clip of {duration:g} s")
+            faults.append(
+                f"observation {n}: {one.start_time} to {one.end_time} s of a clip of {duration:g} s"
+            )
         for box in one.bboxes:
             if not inside_frame(box.place):
-                found.append(f"observation {n}: a box leaves the frame")
+                faults.append(f"observation {n}: a box leaves the frame")
             if not one.start_time - 0.5 <= box.frame_time <= one.end_time + 0.5:
-                found.append(f"observation {n}: a box at {box.frame_time:g} s, outside of its time")
-    return found
+                faults.append(f"observation {n}: a box at {box.frame_time:g} s, outside of its time")
+    return faults
 
 
 def check_analyses(
     analyses: Sequence[Analysis], levels: Sequence[int], observations: Sequence[Observation]
 ) -> list[str]:
     """What is wrong with the analyses of a clip whose true levels are `levels`, 0 … 4 in the order of the traits."""
-    found = []
+    faults = []
     for trait, level in zip(TRAITS, levels, strict=True):
         mine = [one for one in analyses if one.trait.lower() == trait]
         if len(mine) != 1:
-            found.append(f"{trait}: {len(mine)} analyses")
+            faults.append(f"{trait}: {len(mine)} analyses")
             continue
         if level_number(mine[0].level) != level:
-            found.append(f"{trait}: the level is {LEVELS[level]}, not {mine[0].level}")
+            faults.append(f"{trait}: the level is {LEVELS[level]}, not {mine[0].level}")
         if not mine[0].rationale.strip():
-            found.append(f"{trait}: no rationale")
+            faults.append(f"{trait}: no rationale")
         if not mine[0].evidence:
-            found.append(f"{trait}: it cites no observation")
+            faults.append(f"{trait}: it cites no observation")
         if any(not 0 <= n < len(observations) for n in mine[0].evidence):
-            found.append(f"{trait}: it cites an observation that is not there")
-    return found
+            faults.append(f"{trait}: it cites an observation that is not there")
+    return faults
 
 
 def check_question(question: Question, observations: Sequence[Observation], duration: float) -> list[str]:
     """What is wrong with a question, the facts of its right option included where code can tell."""
     texts = [option.text.strip() for option in question.options]
-    found = []
+    faults = []
     if len(texts) != 6 or len(set(texts)) != 6 or not all(texts):
-        found.append("there must be six different options")
-        return found
+        faults.append("there must be six different options")
+        return faults
     right = question.correct
     if right is None:
-        found.append("the right letter is none of the options'")
-        return found
+        faults.append("the right letter is none of the options'")
+        return faults
     if names_level(question.question, texts):
-        found.append("the words name a level, which gives the rating away")
+        faults.append("the words name a level, which gives the rating away")
     mean = sum(map(len, texts)) / 6
     if not even_lengths(texts):
-        found.append(
+        faults.append(
             f"an option is over {WITHIN:.0%} longer or shorter than the mean of {mean:.0f} characters"
         )
     for text in (question.question, *texts):
         if any(not 0 <= a < b <= duration + 0.5 for a, b in spans_in(text)):
-            found.append(f"a span outside of the clip's {duration:g} s")
+            faults.append(f"a span outside of the clip's {duration:g} s")
         if any(t > duration + 0.5 for t in times_in(text)):
-            found.append(f"a time outside of the clip's {duration:g} s")
+            faults.append(f"a time outside of the clip's {duration:g} s")
         if not all(map(inside_frame, boxes_in(text))):
-            found.append("a box that leaves the frame")
-    return found + _facts(question, right, observations)
+            faults.append("a box that leaves the frame")
+    return faults + _facts(question, right, observations)
 
 
 def _facts(question: Question, right: Option, observations: Sequence[Observation]) -> list[str]:

@@ -23,7 +23,7 @@ from noria.core.records import json_records
 from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.pool import each
 from noria.grounding.asking.store import SampleStore
-from noria.grounding.audit.adversary import SIMPLE, Blind, blind_accuracy, solvable
+from noria.grounding.audit.adversary import SIMPLE, BlindResult, blind_accuracy, solvable
 from noria.grounding.building.aligner import deal_letters, with_letter
 from noria.grounding.building.config import BuildSettings
 from noria.grounding.building.writer import Writer
@@ -62,7 +62,7 @@ def read_clips(path: Path) -> list[Record]:
         DataError: with file and line: a field is absent, a score is not in [0, 1], the person did not consent, or an
             id comes twice.
     """
-    found: list[Record] = []
+    records: list[Record] = []
     ids: set[str] = set()
     for where, line in json_records(path):
         if line.get("consent") is not True:
@@ -82,10 +82,10 @@ def read_clips(path: Path) -> list[Record]:
         if record.video_id in ids:
             raise DataError(f"{record.video_id!r} comes twice", where=where)
         ids.add(record.video_id)
-        found.append(record)
-    if not found:
+        records.append(record)
+    if not records:
         raise DataError("no clips", where=str(path))
-    return found
+    return records
 
 
 async def build(
@@ -155,7 +155,7 @@ async def _challenged(
     return records
 
 
-def _guilty(blind: Blind, records: Mapping[str, Record]) -> set[tuple[str, int]]:
+def _guilty(blind: BlindResult, records: Mapping[str, Record]) -> set[tuple[str, int]]:
     """The solved questions of categories in which some auditor is better than chance, Bonferroni over auditors."""
     bad = {
         category

@@ -95,16 +95,16 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
         raise DataError(f"the columns must be {', '.join(COLUMNS)}", where=f"{path}:1")
     rows = []
     for row in reader:
-        found = {name: _plain(row.get(name) or "") for name in COLUMNS}
-        found["verdict"] = found["verdict"].strip().lower()
+        cells = {name: _plain(row.get(name) or "") for name in COLUMNS}
+        cells["verdict"] = cells["verdict"].strip().lower()
         where = f"{path}:{reader.line_num}"
-        if found["verdict"] not in VERDICTS:
+        if cells["verdict"] not in VERDICTS:
             raise DataError(
-                f"the verdict {found['verdict']!r}", where=where, mend="write correct, corrected or delete"
+                f"the verdict {cells['verdict']!r}", where=where, mend="write correct, corrected or delete"
             )
-        if found["verdict"] == "corrected" and not found["correction"].strip():
+        if cells["verdict"] == "corrected" and not cells["correction"].strip():
             raise DataError("corrected, but without a correction", where=where)
-        rows.append(found)
+        rows.append(cells)
     return rows
 
 

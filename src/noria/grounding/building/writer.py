@@ -73,8 +73,10 @@ class Writer:
                 self.dropped[name] = f"observer: {complaints[0]}"
                 return None
         levels = [int(n) for n in to_levels(clip.scores(), "paper")]
-        given = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in zip(TRAITS, levels, strict=True))
-        words = f"{evidence_text(observations)}\nThey are numbered from 0 in this order. The levels: {given}."
+        ratings = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in zip(TRAITS, levels, strict=True))
+        words = (
+            f"{evidence_text(observations)}\nThey are numbered from 0 in this order. The levels: {ratings}."
+        )
         analyses, complaints = await self._write(
             name,
             "analyse",

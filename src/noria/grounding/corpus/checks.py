@@ -50,17 +50,17 @@ Found = Iterator[tuple[str, str, str, bool]]
 
 def check(corpus: Corpus) -> list[Problem]:
     """Every fault of every record that reading alone does not show."""
-    found = []
+    problems = []
     for record in corpus:
         for part in (_check_scores, _check_observations, _check_analyses, _check_questions):
-            found += [Problem(record.video_id, *problem) for problem in part(record)]
+            problems += [Problem(record.video_id, *problem) for problem in part(record)]
         if corpus.folder is not None and not (corpus.folder / f"{record.video_id}.json").is_file():
-            found.append(
+            problems.append(
                 Problem(
                     record.video_id, "video_id", "file_name", "the file is not named after the video", False
                 )
             )
-    return found
+    return problems
 
 
 def _check_scores(record: Record) -> Found:

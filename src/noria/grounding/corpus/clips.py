@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import time
@@ -19,8 +20,8 @@ from noria.core.errors import DataError, require
 from noria.core.files import inside, write_atomic
 
 __all__ = [
+    "FrameSample",
     "Limits",
-    "Sampled",
     "clip_length",
     "clip_path",
     "crop",
@@ -45,7 +46,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Sampled:
+class FrameSample:
     """Frames of a clip.
 
     Attributes:
@@ -87,7 +88,7 @@ def sample_frames(
     side: int | None = None,
     at: Sequence[float] | None = None,
     limits: Limits | None = None,
-) -> Sampled:
+) -> FrameSample:
     """Frames at the middles of `count` equal bins of the clip's presentation time, or at given times.
 
     The frame at a time is the one that is on screen then: the last whose presentation time is not later. So variable
@@ -116,7 +117,7 @@ def sample_frames(
     pixels = np.stack([shown[n][1] for n in range(len(wanted))])
     seconds = tuple(round(shown[n][0] - start, 3) for n in range(len(wanted)))
     digest = hashlib.sha256(repr((seconds, pixels.shape)).encode() + pixels.tobytes()).hexdigest()
-    return Sampled(seconds, pixels, duration, digest)
+    return FrameSample(seconds, pixels, duration, digest)
 
 
 def clip_length(path: Path, *, limits: Limits | None = None) -> float:
@@ -196,7 +197,7 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
     if size > limits.file_bytes:
         raise DataError(f"{size:,} bytes, more than {limits.file_bytes:,}", where=str(path))
-    found: list[float] = []
+    starts: list[float] = []
     lengths: list[float] = []
     with _opened(path) as container:
         stream = _video(container, path)
@@ -207,16 +208,16 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
             # What an edit list cuts off is in the file, and is never shown.
             if packet.pts is None or not packet.size or packet.is_discard:
                 continue
-            found.append(packet.pts * base)
+            starts.append(packet.pts * base)
             lengths.append((packet.duration or 0) * base)
-            if len(found) > limits.frames:
+            if len(starts) > limits.frames:
                 raise DataError(f"more than {limits.frames:,} frames", where=str(path))
-    if not found:
+    if not starts:
         raise DataError("it holds no frame", where=str(path))
-    first, last = min(found), max(found)
-    length = lengths[found.index(last)]
+    first, last = min(starts), max(starts)
+    length = lengths[starts.index(last)]
     if length <= 0:
-        length = (last - first) / max(1, len(found) - 1) or 0.04
+        length = (last - first) / max(1, len(starts) - 1) or 0.04
     duration = last - first + length
     if duration > limits.video_seconds:
         raise DataError(f"{duration:.0f} s long, more than {limits.video_seconds:g}", where=str(path))
@@ -227,29 +228,22 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
 """FFmpeg's names of formats that hold their own frames. It goes by contents, and a playlist names other files."""
 
 
-class _opened:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     """A container, with FFmpeg's complaints told in one line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.av = require("av", "grounding")
-        self.container: Any = None
-
-    def __enter__(self) -> Any:
-        try:
-            # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.
-            self.container = self.av.open(
-                f"file:{self.path}", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
-            )
-        except (self.av.error.FFmpegError, OSError, ValueError) as error:
-            raise DataError(f"not a video ({_words(error)})", where=str(self.path)) from None
-        return self.container
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self.container is not None:
-            self.container.close()
-        if isinstance(error, self.av.error.FFmpegError):
-            raise DataError(f"damaged ({_words(error)})", where=str(self.path)) from None
+    av = require("av", "grounding")
+    try:
+        # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.
+        container = av.open(
+            f"file:{path}", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"not a video ({_words(error)})", where=str(path)) from None
+    try:
+        with container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise DataError(f"damaged ({_words(error)})", where=str(path)) from None
 
 
 def _words(error: BaseException) -> str:

@@ -62,13 +62,13 @@ _NEGATION = re.compile(r"\b(?:no|not|never|without|n't|lacks?|absence of|hardly)
 @functools.lru_cache(maxsize=65_536)
 def cues(text: str) -> frozenset[str]:
     """The content words of a text, stemmed, synonyms made one, words about traits and levels left out."""
-    found: set[str] = set()
+    stems: set[str] = set()
     for word in re.findall(r"[a-z]+", text.lower()):
         if word in _SYNONYMS:
-            found.update(_SYNONYMS[word].split(" "))
+            stems.update(_SYNONYMS[word].split(" "))
         elif word not in _STOP and word not in _TRAITISH and len(word) > 2:
-            found.add(_stem(word))
-    return frozenset(found)
+            stems.add(_stem(word))
+    return frozenset(stems)
 
 
 def _stem(word: str) -> str:

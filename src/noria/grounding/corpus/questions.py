@@ -66,22 +66,22 @@ def traits_in(text: str) -> set[str]:
 
 def levels_in(text: str) -> dict[str, int]:
     """{trait: level 0 … 4} where a level stands before a trait: `their High Neuroticism`, `a low level of Openness`."""
-    found = {}
+    levels = {}
     for level, trait in _LEVEL_TRAIT.findall(text):
         number = level_number(level)
         if number is not None:
-            found[trait.lower()] = number
-    return found
+            levels[trait.lower()] = number
+    return levels
 
 
 def moves_in(text: str) -> dict[str, int]:
     """{trait: level 0 … 4} that a change starts from: `Openness would go from High to Medium`."""
-    found = {}
+    levels = {}
     for trait, before in _MOVE.findall(text):
         number = level_number(before)
         if number is not None:
-            found[trait.lower()] = number
-    return found
+            levels[trait.lower()] = number
+    return levels
 
 
 def names_level(stem: str, options: Sequence[str]) -> bool:

@@ -41,7 +41,7 @@ def judged_by(
         quorum: valid verdicts that an item needs.
     """
     rows = _rows(samples, panel)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    judged: dict[str, dict[str, dict[str, float]]] = {}
     for case in cases:
         judges = rows.get(case.id, {})
         if kind == "graded":
@@ -55,8 +55,8 @@ def judged_by(
             table = [_verdicts(checklist, sample) for sample in judges.values()]
             scores = dimensions(case, checklist, majority(table, quorum=quorum)) if table else {}
         if scores:
-            found.setdefault(case.video, {})[case.trait] = scores
-    return found
+            judged.setdefault(case.video, {})[case.trait] = scores
+    return judged
 
 
 def agreement_of(
@@ -98,9 +98,9 @@ def _rows(samples: Iterable[Sample], panel: Sequence[str] | None) -> dict[str, d
 
 
 def _verdicts(checklist: Checklist, sample: Sample) -> list[Verdict]:
-    found = []
+    verdicts = []
     for item in checklist.items:
-        said = sample.answers.get(item.id)
-        value: Value = "yes" if said == "yes" else "no" if said == "no" else "invalid"
-        found.append(Verdict(item.id, value, judge=sample.part))
-    return found
+        answer = sample.answers.get(item.id)
+        value: Value = "yes" if answer == "yes" else "no" if answer == "no" else "invalid"
+        verdicts.append(Verdict(item.id, value, judge=sample.part))
+    return verdicts

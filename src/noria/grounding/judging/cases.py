@@ -77,7 +77,7 @@ def cases_of(
         predictions: predictions by video.
         bins, polarity: rule of the true levels, the same that the answers are scored by.
     """
-    found = []
+    cases = []
     for record, levels in zip(corpus, corpus.levels(bins, polarity), strict=True):
         one = predictions.get(record.video_id)
         if one is None:
@@ -86,7 +86,7 @@ def cases_of(
             text = one.rationales.get(trait, "").strip()
             if text and true >= 0:
                 analysis = record.analysis(trait)
-                found.append(
+                cases.append(
                     Case(
                         record.video_id,
                         trait,
@@ -98,7 +98,7 @@ def cases_of(
                         analysis.rationale if analysis else "",
                     )
                 )
-    return found
+    return cases
 
 
 def _evidence(record: Record, trait: str) -> tuple[Observation, ...]:
@@ -115,7 +115,7 @@ def _evidence(record: Record, trait: str) -> tuple[Observation, ...]:
 def rubric(case: Case) -> Checklist:
     """The questions about a case. Words that models wrote are in the material; a question gives their numbers."""
     trait = case.trait.capitalize()
-    said = "no level" if case.said is None else LEVELS[case.said]
+    level = "no level" if case.said is None else LEVELS[case.said]
     lean = {-1: "low", 0: "medium", 1: "high"}[side(case.true)]
     items = [
         Item(f"ec.{n}", f"Does the text name cue {n + 1}, in whatever words?", EC)
@@ -123,7 +123,9 @@ def rubric(case: Case) -> Checklist:
     ]
     items += [
         Item("lc.reason", "Does the text give at least one thing that is seen or heard as a reason?", LC),
-        Item("lc.leads", f"Do the reasons that the text gives lead to its own level of {trait}, {said}?", LC),
+        Item(
+            "lc.leads", f"Do the reasons that the text gives lead to its own level of {trait}, {level}?", LC
+        ),
         Item("lc.contradicts", f"Does the text contradict itself about {trait}?", LC, good="no"),
     ]
     claims = claims_of(case.text)[:MOST_CLAIMS]
@@ -145,9 +147,9 @@ def side(level: int) -> int:
 
 def subject(case: Case) -> list[Text]:
     """What a judge reads, besides the questions."""
-    said = "none" if case.said is None else LEVELS[case.said]
+    level = "none" if case.said is None else LEVELS[case.said]
     claims = claims_of(case.text)[:MOST_CLAIMS]
-    parts = [f"The text, about the trait {case.trait}; the level it gives: {said}.\n{case.text}"]
+    parts = [f"The text, about the trait {case.trait}; the level it gives: {level}.\n{case.text}"]
     if claims:
         parts.append("Claims of the text:\n" + _numbered(claims))
     if case.evidence:
@@ -165,11 +167,11 @@ def dimensions(case: Case, checklist: Checklist, verdicts: Sequence[Verdict]) ->
 
     So is coverage where the reference rests on nothing that could be covered.
     """
-    found = {}
+    scores = {}
     for path, score in score_paths(checklist, verdicts).items():
         value = score.value
         if value is not None and path == DA:
             value = 0.5 * value + 0.5 * (case.said == case.true)
         if value is not None:
-            found[path] = 1 + 9 * value
-    return found
+            scores[path] = 1 + 9 * value
+    return scores

@@ -75,8 +75,8 @@ async def judge_all(
         in_flight: cases under way at once.
         on_sample: called with each new sample.
     """
-    done = {name for name, status in store.statuses().items() if status != "error"}
-    todo = [(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in done]
+    settled = {name for name, status in store.statuses().items() if status != "error"}
+    todo = [(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in settled]
 
     async def judge(place: tuple[Case, Seat]) -> None:
         sample = await _one(*place, kind)

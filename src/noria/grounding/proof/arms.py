@@ -7,6 +7,7 @@ replies are parsed, reasons judged, answers scored.
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +18,7 @@ from typing import Any
 from noria.core.progress import Progress
 from noria.core.runs.workers import report
 from noria.grounding.asking.config import MediaSettings
-from noria.grounding.asking.types import Control, Protocol
-from noria.grounding.corpus.types import CATEGORIES
+from noria.grounding.asking.types import PROTOCOLS, Control, Protocol
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.synth.config import Knobs
 
@@ -57,8 +57,6 @@ def serving(readers: Mapping[str, Any]) -> Iterator[str]:
     from noria.grounding.proof.perceiver import chat_reply
 
     async def chat(request: Request) -> Response:
-        import json
-
         body = json.loads(await request.body())
         if body.get("model") not in readers:
             raise HttpError(404, "model_not_found", "no such model")
@@ -83,47 +81,51 @@ def run_world(seed: int, scale: dict[str, int]) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     size = Scale(**scale)
-    told = Knobs(**SEEN, confounder=0.9)
-    even = Knobs(**SEEN, confounder=0.0)
-    scenes, _ = make_corpus(size.train, told, seed=1000 + seed, prefix="train")
+    biased, even = Knobs(**SEEN, confounder=0.9), Knobs(**SEEN, confounder=0.0)
+    scenes, _ = make_corpus(size.train, biased, seed=1000 + seed, prefix="train")
     seer = train_seer(
         scenes,
-        told,
+        biased,
         epochs=size.epochs,
         seed=seed,
         on_step=lambda n, of, loss: report(n, of, f"loss {loss:.2f}"),
     )
-    colours, _ = make_corpus(size.colours, told, seed=2000 + seed, prefix="colour")
-    prejudiced = train_prejudiced(colours, told, epochs=30, seed=seed)
-    readers = {"seer": seer, "prejudiced": prejudiced}
-    asked: list[tuple[str, str, Protocol, Control, Knobs]] = [
-        ("seer", "seer", "staged", "none", told),
-        ("seer, black frames", "seer", "staged", "black", told),
-        ("seer, another clip's frames", "seer", "staged", "shuffled", told),
-        ("seer, frames reversed", "seer", "staged", "reversed", told),
-        ("seer, no frames", "seer", "staged", "blind", told),
-        ("prejudiced", "prejudiced", "staged", "none", told),
-        ("prejudiced, colours at random", "prejudiced", "staged", "none", even),
-    ]
-    found = {}
-    with tempfile.TemporaryDirectory() as folder, serving(readers) as url:
-        home = Path(folder)
-        for place, (arm, model, protocol, control, knobs) in enumerate(asked):
-            report(place, len(asked), arm)
-            found[arm] = _ask(home, url, model, protocol, control, knobs, size.test, seed)
-    return found
+    colours, _ = make_corpus(size.colours, biased, seed=2000 + seed, prefix="colour")
+    prejudiced = train_prejudiced(colours, biased, epochs=30, seed=seed)
+    arms = {
+        "seer": Arm("seer", "none", biased),
+        "seer, black frames": Arm("seer", "black", biased),
+        "seer, another clip's frames": Arm("seer", "shuffled", biased),
+        "seer, frames reversed": Arm("seer", "reversed", biased),
+        "seer, no frames": Arm("seer", "blind", biased),
+        "prejudiced": Arm("prejudiced", "none", biased),
+        "prejudiced, colours at random": Arm("prejudiced", "none", even),
+    }
+    results = {}
+    with tempfile.TemporaryDirectory() as folder, serving({"seer": seer, "prejudiced": prejudiced}) as url:
+        for place, (name, arm) in enumerate(arms.items()):
+            report(place, len(arms), name)
+            results[name] = _ask(Path(folder), url, arm, size.test, seed)
+    return results
 
 
-def _ask(
-    home: Path,
-    url: str,
-    model: str,
-    protocol: Protocol,
-    control: Control,
-    knobs: Knobs,
-    count: int,
-    seed: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Arm:
+    """A model in a world, under a control and a protocol."""
+
+    model: str
+    control: Control
+    knobs: Knobs
+    protocol: Protocol = "staged"
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        world = f"{self.knobs.confounder}-{self.knobs.leak}"
+        return f"{self.model}-{self.protocol}-{self.control}-{world}"
+
+
+def _ask(home: Path, url: str, arm: Arm, count: int, seed: int) -> dict[str, Any]:
     """One run through the product; its figures, and its states."""
     from noria.grounding.corpus.files import save_corpus
     from noria.grounding.results.scores import score_source
@@ -131,23 +133,25 @@ def _ask(
     from noria.grounding.synth.world import make_corpus
     from noria.grounding.verbs import judge, run, synth
 
-    silent = Progress(quiet=True)
-    clips = home / f"clips-{knobs.confounder}-{knobs.leak}"
-    if control == "blind":  # nothing is shown
-        save_corpus(make_corpus(count, knobs, seed=3000 + seed)[1], clips / "annotations")
-    else:
-        world = synth.SynthConfig(**knobs.model_dump(), samples=count, seed=3000 + seed, output=str(clips))
+    silent, seen = Progress(quiet=True), arm.control != "blind"
+    clips = home / f"clips-{arm.knobs.confounder}-{arm.knobs.leak}"
+    if seen:
+        world = synth.SynthConfig(
+            **arm.knobs.model_dump(), samples=count, seed=3000 + seed, output=str(clips)
+        )
         synth.run(world, silent)
-    folder = home / "runs" / f"{model}-{protocol}-{control}-{knobs.confounder}-{knobs.leak}"
+    else:
+        save_corpus(make_corpus(count, arm.knobs, seed=3000 + seed)[1], clips / "annotations")
+    folder = home / "runs" / arm.name
     config = run.RunConfig(
         data=clips / "annotations",
-        videos=None if control == "blind" else clips / "videos",
+        videos=clips / "videos" if seen else None,
         url=url,
-        model=model,
+        model=arm.model,
         in_flight=4,
         timeout=600,
-        protocol=protocol,
-        control=control,
+        protocol=arm.protocol,
+        control=arm.control,
         frames=FRAMES,
         side=96,
         seed=seed,
@@ -168,54 +172,42 @@ def run_leak(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     size = Scale(**scale)
     knobs = Knobs(leak=True, width=16, height=16, fps=1)
     with tempfile.TemporaryDirectory() as folder, serving({"leak": LeakReader()}) as url:
-        found = {
-            protocol: _ask(Path(folder), url, "leak", protocol, "blind", knobs, size.leak, seed)
-            for protocol in ("unified", "staged")
-        }
-    return found
+        arms = {name: Arm("leak", "blind", knobs, name) for name in PROTOCOLS[:2]}
+        return {name: _ask(Path(folder), url, arm, size.leak, seed) for name, arm in arms.items()}
 
 
 def run_adversary(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     """The builder with a writer whose first drafts give answers away: {first, last, rewritten, questions}."""
+    import msgspec
+
     from noria.core.chat import Answer, ChatRequest, Outcome
     from noria.grounding.asking.media import Cinema
+    from noria.grounding.asking.prompts import evidence_text
     from noria.grounding.asking.store import SampleStore
-    from noria.grounding.building.builder import build as run_build
+    from noria.grounding.building.builder import build
     from noria.grounding.building.config import BuildSettings
     from noria.grounding.synth.world import make_corpus
 
     size = Scale(**scale)
-    drafts = {
-        tell: make_corpus(size.written, Knobs(solvable=tell), seed=4000 + seed)[1] for tell in (0.8, 0.0)
-    }
-    clean = drafts[0.0]
+    (_, clean), (_, drafts) = (
+        make_corpus(size.written, Knobs(solvable=tell), seed=4000 + seed) for tell in (0.0, 0.8)
+    )
 
     class Writer:
         """Writes SynthOCEAN's own analyses and questions; tells in the first drafts, none when asked again."""
 
         async def ask(self, request: ChatRequest) -> Outcome:
-            import json
-
             text = request.messages[-1].text
-            observed = next(
-                r for r in clean if all(o.description in text for o in r.observations) and _times(r) in text
-            )
+            observed = next(r for r in clean if evidence_text(r.observations) in text)
             if "You explain given levels" in request.messages[0].text:
                 rows = [
-                    {
-                        "trait": a.trait,
-                        "level": a.level,
-                        "rationale": a.rationale,
-                        "evidence": list(a.evidence),
-                    }
+                    {name: getattr(a, name) for name in ("trait", "level", "rationale", "evidence")}
                     for a in observed.personality_analyses
                 ]
                 return Answer(json.dumps({"analyses": rows}))
-            again = "Write it anew" in text
-            source = clean if again else drafts[0.8]
-            record = next(r for r in source if r.video_id == observed.video_id)
-            category = next(c for c in CATEGORIES if f"of the kind {c}:" in text)
-            question = next(q for q in record.mcq_questions if q.category == category)
+            source = clean if "Write it anew" in text else drafts
+            (record,) = source.only([observed.video_id])
+            question = next(q for q in record.mcq_questions if f"of the kind {q.category}:" in text)
             right = question.correct
             assert right is not None
             wrong = [o.text for o in question.options if o is not right]
@@ -223,12 +215,10 @@ def run_adversary(seed: int, scale: dict[str, int]) -> dict[str, Any]:
                 json.dumps({"question": question.question, "correct": right.text, "distractors": wrong})
             )
 
-    import msgspec
-
     clips = [msgspec.structs.replace(r, personality_analyses=(), mcq_questions=()) for r in clean]
     cinema = Cinema({r.video_id: r for r in clips}, None, MediaSettings())
     with tempfile.TemporaryDirectory() as folder, SampleStore(Path(folder)) as store:
-        built = asyncio.run(run_build(clips, Writer(), cinema, store, BuildSettings(rounds=3, seed=seed)))
+        built = asyncio.run(build(clips, Writer(), cinema, store, BuildSettings(rounds=3, seed=seed)))
     return {
         "first": built.rounds[0],
         "last": built.rounds[-1],
@@ -236,13 +226,6 @@ def run_adversary(seed: int, scale: dict[str, int]) -> dict[str, Any]:
         "questions": sum(len(r.mcq_questions) for r in built.corpus),
         "dropped": sorted(set(built.dropped.values())),
     }
-
-
-def _times(record: Any) -> str:
-    """Words that stand in the evidence of one record and no other's."""
-    from noria.grounding.asking.prompts import evidence_text
-
-    return evidence_text(record.observations)
 
 
 # -- on annotations that a user has -----------------------------------------------------------------------------------

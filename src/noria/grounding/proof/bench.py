@@ -169,9 +169,11 @@ def _client(folder: Path, rounds: int) -> Row:
                 with SampleStore(folder / f"run-{turn}") as store:
                     began = time.perf_counter()
                     asking = AskSettings(control="blind")
-                    done = await run_plan(chains, corpus, client, cinema, store, asking, in_flight=IN_FLIGHT)
+                    counts = await run_plan(
+                        chains, corpus, client, cinema, store, asking, in_flight=IN_FLIGHT
+                    )
                     seconds = time.perf_counter() - began
-            assert done["ok"] == len(chains)
+            assert counts["ok"] == len(chains)
             return len(chains) / seconds
 
         asyncio.run(go(0, every[: 2 * IN_FLIGHT]))  # imports, and the server's first connections

@@ -286,8 +286,8 @@ def ladder_figures(ladder: dict[str, Any], readers: Worlds) -> list[Figure]:
     names = ("T1", "T3", "T3 grounding", *BY_CATEGORY, "PR", "IR")
     keys = ("value", "low", "high")
     rows = [
-        [reader, *(percent(dict(zip(keys, found[name], strict=True))) for name in names)]
-        for reader, found in ladder.items()
+        [reader, *(percent(dict(zip(keys, figures[name], strict=True))) for name in names)]
+        for reader, figures in ladder.items()
     ]
     columns = list(next(iter(readers[0].values())))
     means = [

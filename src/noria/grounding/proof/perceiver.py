@@ -26,16 +26,16 @@ from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, span
 from noria.grounding.corpus.types import LEVELS, TRAITS
 from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.drawing import draw
-from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Scene
+from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Scene, reasons
 
 __all__ = ["LeakReader", "Prejudiced", "Seer", "chat_reply", "train_prejudiced", "train_seer"]
 
 HEIGHT, WIDTH = 72, 96
-Reader = Callable[["Asked"], dict[str, Any]]
+Reader = Callable[["Request"], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """What a request shows and asks.
 
     Attributes:
@@ -165,31 +165,31 @@ class Seer:
 
     def amounts(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         """[12] segments' worth of each behaviour."""
-        found: NDArray[np.float64] = np.exp(self.look(frames)[0]).mean(axis=0) * SEGMENTS
-        return found
+        segments: NDArray[np.float64] = np.exp(self.look(frames)[0]).mean(axis=0) * SEGMENTS
+        return segments
 
-    def __call__(self, asked: Asked) -> dict[str, Any]:
+    def __call__(self, request: Request) -> dict[str, Any]:
         """The answers as the reply holds them."""
         reply: dict[str, Any] = {}
-        if not len(asked.frames):
-            return _guesses(asked)
-        what, where = self.look(asked.frames)
-        times = np.array(asked.seconds)
-        if asked.rate or asked.reason:
+        if not len(request.frames):
+            return _guesses(request)
+        what, where = self.look(request.frames)
+        times = np.array(request.seconds)
+        if request.rate or request.reason:
             amounts = np.exp(what).mean(axis=0) * SEGMENTS
             raw = np.append(amounts, 1.0) @ self.weights
             levels = np.clip(np.rint(raw), 0, 4).astype(int).tolist()
-            if asked.rate:
+            if request.rate:
                 reply["task1"] = {t: LEVELS[n] for t, n in zip(TRAITS, levels, strict=True)}
-            if asked.reason:
+            if request.reason:
                 reply["task2"] = {t: _reasons(n, what, times, levels[n]) for n, t in enumerate(TRAITS)}
-        if asked.questions:
+        if request.questions:
             reply["task3"] = [
                 {
                     "q_idx": number,
                     "answer": _letter([self._score(stem, o, what, where, times) for o in options]),
                 }
-                for number, (stem, options) in asked.questions.items()
+                for number, (stem, options) in request.questions.items()
             ]
         return reply
 
@@ -214,9 +214,11 @@ class Seer:
             mine = _about(times, *spans[0])
             pair = [2 * PAIR_OF[TRAITS.index(t)] + s for t in traits_in(stem) for s in (0, 1)]
             return _mean(_some(what[mine], pair))
-        asked = spans_in(stem)
+        moments = spans_in(stem)
         at = times_in(stem)
-        mine = _about(times, *asked[0]) if asked else _about(times, at[0] - SECONDS / 2, at[0] + SECONDS / 2)
+        mine = (
+            _about(times, *moments[0]) if moments else _about(times, at[0] - SECONDS / 2, at[0] + SECONDS / 2)
+        )
         named = traits_in(option)
         if named:  # what does this speak for? what would change without it?
             up = "above" in option or "falls" in option
@@ -251,8 +253,8 @@ def _some(logs: NDArray[np.float64], columns: Sequence[int]) -> NDArray[np.float
     """Log of the summed probability of some behaviours."""
     if not columns:
         return np.full(len(logs), -20.0)
-    found: NDArray[np.float64] = np.log(np.exp(logs[:, list(columns)]).sum(axis=1) + 1e-9)
-    return found
+    summed: NDArray[np.float64] = np.log(np.exp(logs[:, list(columns)]).sum(axis=1) + 1e-9)
+    return summed
 
 
 def _mean(values: NDArray[np.float64]) -> float:
@@ -271,15 +273,11 @@ def _in_order(option: str, what: NDArray[np.float64], times: NDArray[np.float64]
 
 def _reasons(trait: int, what: NDArray[np.float64], times: NDArray[np.float64], level: int) -> str:
     """What was seen that bears on a trait, and when."""
-    name = TRAITS[trait].capitalize()
-    parts = []
-    for segment in range(SEGMENTS):
-        a, b = SECONDS * segment, SECONDS * (segment + 1)
-        seen = int(np.argmax(what[_about(times, a, b)].mean(axis=0)))
-        if BEHAVIOURS[seen].trait == trait:
-            way = "more" if BEHAVIOURS[seen].sign > 0 else "less"
-            parts.append(f"at [{a:.1f}s - {b:.1f}s] {BEHAVIOURS[seen].words}, which speaks for {way} {name}")
-    return f"The {LEVELS[level]} {name} rests on what is shown: {'; '.join(parts) or 'nothing'}."
+    seen = [
+        (s, int(np.argmax(what[_about(times, SECONDS * s, SECONDS * (s + 1))].mean(axis=0))))
+        for s in range(SEGMENTS)
+    ]
+    return reasons(trait, level, [(s, n) for s, n in seen if BEHAVIOURS[n].trait == trait])
 
 
 def _letter(scores: Sequence[float]) -> str:
@@ -291,17 +289,17 @@ def _draw(text: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % count
 
 
-def _guesses(asked: Asked) -> dict[str, Any]:
+def _guesses(request: Request) -> dict[str, Any]:
     """Answers that the words alone decide, evenly."""
     reply: dict[str, Any] = {}
-    if asked.rate:
-        reply["task1"] = {t: LEVELS[_draw(t + asked.text, 5)] for t in TRAITS}
-    if asked.reason:
+    if request.rate:
+        reply["task1"] = {t: LEVELS[_draw(t + request.text, 5)] for t in TRAITS}
+    if request.reason:
         reply["task2"] = dict.fromkeys(TRAITS, "Nothing was shown.")
-    if asked.questions:
+    if request.questions:
         reply["task3"] = [
             {"q_idx": n, "answer": "ABCDEF"[_draw(stem + "|".join(options), len(options))]}
-            for n, (stem, options) in asked.questions.items()
+            for n, (stem, options) in request.questions.items()
         ]
     return reply
 
@@ -351,43 +349,38 @@ class Prejudiced:
         self.net = net
 
     @torch.inference_mode()
-    def __call__(self, asked: Asked) -> dict[str, Any]:
+    def __call__(self, request: Request) -> dict[str, Any]:
         """The answers as the reply holds them."""
-        reply = _guesses(asked)
-        if len(asked.frames):
-            out = self.net(torch.from_numpy(_blurred(asked.frames))[None]).view(5, 5)
+        reply = _guesses(request)
+        if len(request.frames):
+            out = self.net(torch.from_numpy(_blurred(request.frames))[None]).view(5, 5)
             levels = out.argmax(1).tolist()
-            if asked.rate:
+            if request.rate:
                 reply["task1"] = {t: LEVELS[n] for t, n in zip(TRAITS, levels, strict=True)}
-            if asked.reason:
-                reply["task2"] = {t: self._invent(n, levels[n], asked.text) for n, t in enumerate(TRAITS)}
+            if request.reason:
+                reply["task2"] = {t: self._invent(n, levels[n], request.text) for n, t in enumerate(TRAITS)}
         return reply
 
     def _invent(self, trait: int, level: int, text: str) -> str:
         """A reason of the right form, about a moment that it never looked at."""
-        name, sign = TRAITS[trait].capitalize(), 1 if level >= 2 else -1
-        cue = next(b for b in BEHAVIOURS if b.trait == trait and b.sign == sign)
-        at = SECONDS * _draw(name + text, SEGMENTS)
-        way = "more" if sign > 0 else "less"
-        return (
-            f"The {LEVELS[level]} {name} rests on what is shown: at [{at:.1f}s - {at + SECONDS:.1f}s] {cue.words}, "
-            f"which speaks for {way} {name}."
-        )
+        sign = 1 if level >= 2 else -1
+        cue = next(n for n, b in enumerate(BEHAVIOURS) if b.trait == trait and b.sign == sign)
+        return reasons(trait, level, [(_draw(TRAITS[trait].capitalize() + text, SEGMENTS), cue)])
 
 
 class LeakReader:
     """Looks at nothing: takes levels from the questions' words where they name them, says Medium else."""
 
-    def __call__(self, asked: Asked) -> dict[str, Any]:
+    def __call__(self, request: Request) -> dict[str, Any]:
         """The answers as the reply holds them."""
-        reply = _guesses(asked)
-        if asked.rate:
-            told: dict[str, int] = {}
-            for stem, options in asked.questions.values():
+        reply = _guesses(request)
+        if request.rate:
+            levels: dict[str, int] = {}
+            for stem, options in request.questions.values():
                 for option in options:
-                    told.update(moves_in(option))
-                told.update(levels_in(stem))
-            reply["task1"] = {t: LEVELS[told.get(t, 2)] for t in TRAITS}
+                    levels.update(moves_in(option))
+                levels.update(levels_in(stem))
+            reply["task1"] = {t: LEVELS[levels.get(t, 2)] for t in TRAITS}
         return reply
 
 
@@ -397,7 +390,7 @@ _QUESTION = re.compile(r"^Question (\d+) \[[^\]]*\]: ", re.MULTILINE)
 _OPTION = re.compile(r"^([A-F])\) (.*)$", re.MULTILINE)
 
 
-def read_request(body: Mapping[str, Any]) -> Asked:
+def read_request(body: Mapping[str, Any]) -> Request:
     """What a chat request shows and asks; frames come behind their times."""
     from PIL import Image
 
@@ -423,7 +416,7 @@ def read_request(body: Mapping[str, Any]) -> Asked:
         stem = block.split("\n", 1)[0]
         questions[int(number)] = (stem, tuple(option for _, option in _OPTION.findall(block)))
     shown = np.stack(frames) if frames else np.zeros((0, HEIGHT, WIDTH, 3), np.uint8)
-    return Asked(shown, tuple(seconds), questions, "Task 1." in text, "Task 2." in text, text)
+    return Request(shown, tuple(seconds), questions, "Task 1." in text, "Task 2." in text, text)
 
 
 def chat_reply(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
@@ -432,8 +425,8 @@ def chat_reply(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[s
     Raises:
         KeyError: there is no such reader.
     """
-    asked = read_request(body)
-    text = json.dumps(readers[body["model"]](asked))
+    request = read_request(body)
+    text = json.dumps(readers[body["model"]](request))
     message = {"role": "assistant", "content": text}
     return {
         "id": "1",
@@ -441,5 +434,5 @@ def chat_reply(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[s
         "created": 0,
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": len(asked.text) // 4, "completion_tokens": len(text) // 4},
+        "usage": {"prompt_tokens": len(request.text) // 4, "completion_tokens": len(text) // 4},
     }

@@ -36,13 +36,13 @@ LONGEST = 48
 
 def tokens(text: str) -> list[int]:
     """Hashed words, from 1; numbers lose their decimals' noise: a time is its half second, a share its tenth."""
-    found = []
+    numbers = []
     for word in re.findall(r"[a-z]+|\d+\.?\d*", text.lower())[:LONGEST]:
         if word[0].isdigit():
             value = float(word)
             word = f"#{round(value * 2) / 2}" if value > 1 else f"%{round(value * 10)}"
-        found.append(1 + zlib.crc32(word.encode()) % (BUCKETS - 1))
-    return found or [0]
+        numbers.append(1 + zlib.crc32(word.encode()) % (BUCKETS - 1))
+    return numbers or [0]
 
 
 def observed(one: Observation) -> str:
@@ -74,7 +74,7 @@ class Reader(nn.Module):
         query = self.ask(torch.cat([wide, option], dim=-1))
         weight = (query @ self.key(seen).transpose(1, 2)) / DIM**0.5 + batch.meets * 4.0
         weight = weight.masked_fill(~batch.there[:, None, :], -1e4).softmax(dim=-1)
-        found = weight @ seen
+        attended = weight @ seen
         # How much the best-matching observation is like the words, and is there and then.
         alike = torch.cosine_similarity(option[:, :, None], seen[:, None], dim=-1)
         alike_stem = torch.cosine_similarity(stem[:, None, None], seen[:, None], dim=-1).expand_as(alike)
@@ -91,7 +91,7 @@ class Reader(nn.Module):
             dim=-1,
         )
         scores: Tensor = self.out(
-            torch.cat([wide, option, found, option * found, wide * found, near], -1)
+            torch.cat([wide, option, attended, option * attended, wide * attended, near], -1)
         ).squeeze(-1)
         return scores
 
@@ -118,14 +118,14 @@ class Batch:
 def _padded(texts: Sequence[str]) -> Tensor:
     rows = np.zeros((len(texts), LONGEST), np.int64)
     for n, text in enumerate(texts):
-        found = tokens(text)
-        rows[n, : len(found)] = found
+        row = tokens(text)
+        rows[n, : len(row)] = row
     return torch.from_numpy(rows)
 
 
 def _meets(question: Question, observations: Sequence[Observation], most: int) -> NDArray[np.float32]:
     """[6, most] of IoU · exp(−|Δt|), or overlap in time where no box is named."""
-    found = np.zeros((6, most), np.float32)
+    meets = np.zeros((6, most), np.float32)
     for place, option in enumerate(question.options[:6]):
         for text in (option.text, question.question):
             times, boxes, spans = times_in(text), boxes_in(text), spans_in(text)
@@ -134,15 +134,15 @@ def _meets(question: Question, observations: Sequence[Observation], most: int) -
             for n, one in enumerate(observations[:most]):
                 if spans:
                     a, b = spans[0]
-                    found[place, n] = max(0.0, min(b, one.end_time) - max(a, one.start_time)) / max(
+                    meets[place, n] = max(0.0, min(b, one.end_time) - max(a, one.start_time)) / max(
                         b - a, 0.1
                     )
                 elif boxes:
-                    found[place, n] = nearness(one, times[0], boxes[0])
+                    meets[place, n] = nearness(one, times[0], boxes[0])
                 else:
-                    found[place, n] = float(one.start_time <= times[0] <= one.end_time)
+                    meets[place, n] = float(one.start_time <= times[0] <= one.end_time)
             break
-    return found
+    return meets
 
 
 def read_cross_validated(
@@ -168,7 +168,7 @@ def read_cross_validated(
     records = {r.video_id: r for r in corpus}
     where = folds_by_source([r.source for r, _ in rows], seed)
     category = np.array([CATEGORIES.index(q.category) if q.category in CATEGORIES else -1 for _, q in rows])
-    found: dict[str, dict[str, float]] = {}
+    accuracy: dict[str, dict[str, float]] = {}
     step = 0
     for arm in arms:
         seen: Mapping[str, Sequence[Observation]] = {
@@ -189,11 +189,11 @@ def read_cross_validated(
             if on_step:
                 on_step(step, len(arms) * FOLDS, arm)
         present = [(c, category == n) for n, c in enumerate(CATEGORIES) if (category == n).any()]
-        found[arm] = {SHORT[c]: float(hit[mine].mean()) for c, mine in present}
-        found[arm]["all"] = float(hit.mean())
+        accuracy[arm] = {SHORT[c]: float(hit[mine].mean()) for c, mine in present}
+        accuracy[arm]["all"] = float(hit.mean())
         grounded = category >= 4
-        found[arm]["grounding"] = float(hit[grounded].mean())
-    return found
+        accuracy[arm]["grounding"] = float(hit[grounded].mean())
+    return accuracy
 
 
 def _batch(rows: Sequence[tuple[Question, Sequence[Observation]]]) -> Batch:
@@ -243,8 +243,8 @@ def _train(whole: Batch, places: NDArray[np.int64], seed: int, epochs: int) -> R
 
 @torch.inference_mode()
 def _right(model: Reader, whole: Batch, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-    found = []
+    right = []
     for start in range(0, len(places), 256):
         part = _part(whole, places[start : start + 256])
-        found.append((model(part).argmax(1) == part.right).numpy())
-    return np.concatenate(found)
+        right.append((model(part).argmax(1) == part.right).numpy())
+    return np.concatenate(right)

@@ -24,7 +24,7 @@ from noria.grounding.corpus.types import Rubric
 from noria.grounding.judging.agreement import agreement_of, judged_by
 from noria.grounding.judging.cases import cases_of
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.scoring.evaluation import Scored, scored
+from noria.grounding.scoring.evaluation import ScoreArrays, scored
 from noria.grounding.scoring.predictions import Prediction, load_predictions
 
 __all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
@@ -66,7 +66,7 @@ class Source:
 
     def scored(
         self, keys: Keys, settings: ScoreSettings, subset: Mapping[str, set[int]] | None = None
-    ) -> Scored:
+    ) -> ScoreArrays:
         """The arrays, of the questions in `subset` alone if there is one.
 
         Raises:
@@ -124,9 +124,9 @@ def open_source(
         raise RunError("no such run or file", where=str(path))
     if data is None:
         raise ConfigError("a file of predictions needs its annotations", where=str(path), mend="give --data")
-    said = load_predictions(path)
-    judged = "in the file" if any(one.judged is not None for one in said.values()) else ""
-    return Source(name or path.stem, path, data, (said,), judged=judged)
+    predictions = load_predictions(path)
+    judged = "in the file" if any(one.judged is not None for one in predictions.values()) else ""
+    return Source(name or path.stem, path, data, (predictions,), judged=judged)
 
 
 def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -> Source:
@@ -214,14 +214,14 @@ def read_judgement(folder: Path) -> dict[str, Any]:
     """
     path = folder / "judge.json"
     try:
-        found = json.loads(path.read_bytes())
+        settings = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or not {"rubric", "judges", "quorum"} <= set(found):
+        settings = None
+    if not isinstance(settings, dict) or not {"rubric", "judges", "quorum"} <= set(settings):
         raise DataError("not a judgement's settings", where=str(path), mend="judge again")
-    return found
+    return settings
 
 
 def _with_judgement(
@@ -255,8 +255,8 @@ def read_subset(path: Path) -> dict[str, set[int]]:
         DataError: it is no such file.
     """
     try:
-        found = json.loads(path.read_bytes())
-        return {str(video): {int(n) for n in numbers} for video, numbers in found.items()}
+        subset = json.loads(path.read_bytes())
+        return {str(video): {int(n) for n in numbers} for video, numbers in subset.items()}
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
     except (ValueError, TypeError, AttributeError):

@@ -10,7 +10,7 @@ import numpy as np
 
 from noria.grounding.scoring.comparing import compare, max_t, mcnemar, rank_intervals
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.scoring.evaluation import Scored
+from noria.grounding.scoring.evaluation import ScoreArrays
 from noria.grounding.scoring.intervals import bootstrap, cluster_weights
 from noria.grounding.scoring.rates import Ratio, averaged, measures, passes, rates
 from noria.grounding.scoring.views import rank_gap
@@ -18,7 +18,9 @@ from noria.grounding.scoring.views import rank_gap
 __all__ = ["compare_models"]
 
 
-def compare_models(names: Sequence[str], models: Sequence[Scored], settings: ScoreSettings) -> dict[str, Any]:
+def compare_models(
+    names: Sequence[str], models: Sequence[ScoreArrays], settings: ScoreSettings
+) -> dict[str, Any]:
     """Compare every pair of models, and all of them together.
 
     Args:
@@ -69,7 +71,7 @@ def compare_models(names: Sequence[str], models: Sequence[Scored], settings: Sco
     }
 
 
-def _figures(model: Scored, settings: ScoreSettings) -> dict[str, Ratio]:
+def _figures(model: ScoreArrays, settings: ScoreSettings) -> dict[str, Ratio]:
     rows = [
         [*measures(model.truth, marks), *rates(passes(model.truth, marks, settings.thresholds))]
         for marks in model.marks

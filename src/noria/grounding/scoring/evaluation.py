@@ -39,11 +39,11 @@ from noria.grounding.scoring.views import (
     total_variation,
 )
 
-__all__ = ["Scored", "evaluate", "restricted", "scored"]
+__all__ = ["ScoreArrays", "evaluate", "restricted", "scored"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreArrays:
     """Arrays of a model on a corpus: what is right, and what it said in each order of options that it was asked in.
 
     Attributes:
@@ -66,7 +66,7 @@ def scored(
     asked: Mapping[str, set[int]] | None = None,
     rated: bool = True,
     stood: Sequence[NDArray[np.int64]] = (),
-) -> Scored:
+) -> ScoreArrays:
     """The arrays of one model.
 
     Args:
@@ -81,10 +81,10 @@ def scored(
     kept = _kept(keys, asked)
 
     def marks(lenient: bool) -> tuple[Marks, ...]:
-        found = [marks_of(keys, one, lenient=lenient) for one in predictions]
-        return tuple(replace(m, answers=m.answers[kept]) for m in found)
+        rows = [marks_of(keys, one, lenient=lenient) for one in predictions]
+        return tuple(replace(m, answers=m.answers[kept]) for m in rows)
 
-    return Scored(truth, marks(False), marks(True), tuple(places[kept] for places in stood))
+    return ScoreArrays(truth, marks(False), marks(True), tuple(places[kept] for places in stood))
 
 
 def _kept(keys: Keys, asked: Mapping[str, set[int]] | None) -> NDArray[np.bool_]:
@@ -108,7 +108,7 @@ def restricted(truth: Truth, keys: Keys, asked: Mapping[str, set[int]] | None, r
 
 
 def evaluate(
-    one: Scored, settings: ScoreSettings, *, weights: NDArray[np.float64] | None = None
+    one: ScoreArrays, settings: ScoreSettings, *, weights: NDArray[np.float64] | None = None
 ) -> dict[str, Any]:
     """All figures of a model, as JSON values; what is undefined is None.
 
@@ -128,7 +128,7 @@ def evaluate(
             for marks, p, (total, by_trait) in zip(one.marks, passed, linked, strict=True)
         ]
     )
-    found = estimates(figures, truth.sources, weights, level=settings.level, method=settings.method)
+    with_intervals = estimates(figures, truth.sources, weights, level=settings.level, method=settings.method)
     lenient = {r.name: r.value for r in averaged([measures(truth, marks) for marks in one.lenient])}
     first = one.marks[0]  # levels are asked for once
     guess, avoided = chance_corrected(truth, passed, theta)
@@ -142,11 +142,11 @@ def evaluate(
         )
         for t in distinct
     ]
-    hr = next((e.value for e in found if e.name == "HR"), None)
+    hr = next((e.value for e in with_intervals if e.name == "HR"), None)
     return {
         "settings": settings.model_dump(mode="json"),
         "counts": counts(one),
-        "figures": [_figure(e, r) for e, r in zip(found, figures, strict=True)],
+        "figures": [_figure(e, r) for e, r in zip(with_intervals, figures, strict=True)],
         "lenient": {name: lenient[name] for name in ("T1", "MAE", "T3")},
         "table": {
             f"r1={c >> 2} r2={c >> 1 & 1} r3={c & 1}": float(v)
@@ -174,7 +174,7 @@ def _figure(estimate: Estimate, ratio: Ratio) -> dict[str, Any]:
     return vars(estimate) | {"better": ratio.better}
 
 
-def counts(one: Scored) -> dict[str, int]:
+def counts(one: ScoreArrays) -> dict[str, int]:
     """How much was asked, and how much of it was not answered, strictly and leniently read."""
     truth, marks, lenient = one.truth, one.marks[0], one.lenient[0]
     rated = truth.levels >= 0
@@ -195,7 +195,7 @@ def counts(one: Scored) -> dict[str, int]:
     }
 
 
-def letters(one: Scored) -> dict[str, float | None]:
+def letters(one: ScoreArrays) -> dict[str, float | None]:
     """How unevenly letters are chosen, as they were shown, over all orders of options."""
 
     def shown(places: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -235,14 +235,14 @@ def references(truth: Truth, theta: Theta = DEFAULT) -> dict[str, Any]:
     }
 
 
-def consistency(one: Scored) -> dict[str, float | None] | None:
+def consistency(one: ScoreArrays) -> dict[str, float | None] | None:
     """Where options came in several orders: how often a question got the same option in all, and in two of them."""
     if len(one.marks) < 2:
         return None
     answers = np.stack([marks.answers for marks in one.marks])  # [orders, q], in the letters of the corpus
-    said = (answers >= 0).all(axis=0)
-    if not said.any():
+    answered = (answers >= 0).all(axis=0)
+    if not answered.any():
         return {"all": None, "pairs": None}
-    kept = answers[:, said]
+    kept = answers[:, answered]
     pairs = [np.mean(kept[i] == kept[j]) for i in range(len(kept)) for j in range(i)]
     return {"all": float(np.mean((kept == kept[0]).all(axis=0))), "pairs": float(np.mean(pairs))}

@@ -82,7 +82,7 @@ def estimates(
     """
     drawn = bootstrap(ratios, sources, weights)
     sums = _by_source(ratios, sources, weights.shape[1])
-    found = []
+    rows = []
     for column, ratio in enumerate(ratios):
         part, whole = sums[:, column], sums[:, len(ratios) + column]
         counted = int((whole > 0).sum())
@@ -94,5 +94,5 @@ def estimates(
             else:
                 ends = bootstrap_ends(drawn[:, column], ratio.value, part, whole, level=level, method=method)
                 low, high = (None if math.isnan(end) else end for end in ends)
-        found.append(Estimate(ratio.name, ratio.value, low, high, float(ratio.whole.sum()), counted))
-    return found
+        rows.append(Estimate(ratio.name, ratio.value, low, high, float(ratio.whole.sum()), counted))
+    return rows

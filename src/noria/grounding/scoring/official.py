@@ -35,24 +35,24 @@ JUDGED = ("evidence_coverage", "logical_coherence", "directional_accuracy", "gro
 
 def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
     """{video: levels and questions} of a folder of records, by the plain JSON reader."""
-    found = {}
+    truth = {}
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         levels = {t: _level(s) for t, s in record.get("original_scores", {}).items() if t in TRAITS}
-        found[record["video_id"]] = {"levels": levels, "questions": record.get("mcq_questions", [])}
-    return found
+        truth[record["video_id"]] = {"levels": levels, "questions": record.get("mcq_questions", [])}
+    return truth
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     """{video: line}; what cannot be read is skipped, and the last line of a video counts."""
-    found: dict[str, dict[str, Any]] = {}
+    lines: dict[str, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line.strip())
-            found[record["video_id"]] = record
+            lines[record["video_id"]] = record
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return lines
 
 
 def _level(score: float) -> str:
@@ -75,10 +75,10 @@ def score_official(
     """
     shared = [video for video in truth if video in predictions]
     rated = [
-        (LEVELS.index(right), LEVELS.index(said))
+        (LEVELS.index(right), LEVELS.index(level))
         for video in shared
-        for right, said in _pairs(truth[video], predictions[video])
-        if right in LEVELS and said in LEVELS
+        for right, level in _pairs(truth[video], predictions[video])
+        if right in LEVELS and level in LEVELS
     ]
     judged = [score for line in predictions.values() for score in _judged(line)]
     hits = {video: _hits(video, truth[video]["questions"], predictions[video]) for video in shared}
@@ -90,7 +90,7 @@ def score_official(
     passed = []
     for video in shared:
         line = predictions[video]
-        r1 = sum(right == said for right, said in _pairs(truth[video], line)) / len(TRAITS)
+        r1 = sum(right == level for right, level in _pairs(truth[video], line)) / len(TRAITS)
         scores = _judged(line)
         r2 = (sum(scores) / len(scores)) / 10.0 if scores else 0.0
         r3 = sum(hits[video]) / max(len(hits[video]), 1)
@@ -98,7 +98,7 @@ def score_official(
     rating = [p for p in passed if p[0]]
     grounded = [p for p in passed if p[2]]
     return {
-        "task1_accuracy": round(_share(right == said for right, said in rated), 1),
+        "task1_accuracy": round(_share(right == level for right, level in rated), 1),
         "task1_mae": round(sum(abs(a - b) for a, b in rated) / len(rated), 2) if rated else 0,
         "task2_avg4": round(sum(judged) / len(judged), 2) if judged else 0,
         "task3_accuracy": round(_share(every), 1),
@@ -116,29 +116,29 @@ def _share(values: Iterable[bool]) -> float:
 
 
 def _pairs(truth: Mapping[str, Any], line: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    said = line.get("task1", {})
-    return [(truth["levels"].get(trait), said.get(trait)) for trait in TRAITS]
+    levels = line.get("task1", {})
+    return [(truth["levels"].get(trait), levels.get(trait)) for trait in TRAITS]
 
 
 def _judged(line: Mapping[str, Any]) -> list[float]:
     """A mean of four a trait that has all four."""
-    found = []
+    means = []
     for trait in TRAITS:
         scores = line.get("task2_judged", {}).get(trait, {})
         values = [scores.get(dimension) for dimension in JUDGED]
         if all(isinstance(value, int | float) for value in values):
-            found.append(sum(values) / len(values))
-    return found
+            means.append(sum(values) / len(values))
+    return means
 
 
 def _hits(video: str, questions: Iterable[Mapping[str, Any]], line: Mapping[str, Any]) -> list[bool]:
-    given = {
+    answers = {
         entry.get("q_idx", place): entry.get("answer", "")
         for place, entry in enumerate(line.get("task3", []), start=1)
     }
     row = []
     for number, question in enumerate(questions, start=1):
-        answer = given.get(number, "")
+        answer = answers.get(number, "")
         if not isinstance(answer, str):
             raise DataError(
                 f"the answer {answer!r} to question {number} ends the released scorer",

@@ -80,9 +80,9 @@ class Prediction:
         )
 
 
-def _told(said: Iterable[N], rungs: Mapping[N, int]) -> int | dict[str, int]:
+def _told(names: Iterable[N], rungs: Mapping[N, int]) -> int | dict[str, int]:
     """Rungs as the file holds them: one number where all are of one, else those that are not the first."""
-    every = {name: rungs.get(name, 1) for name in said}
+    every = {name: rungs.get(name, 1) for name in names}
     if len(set(every.values())) <= 1:
         return next(iter(every.values()), 1)
     return {str(name): rung for name, rung in every.items() if rung != 1}
@@ -94,17 +94,17 @@ def load_predictions(path: Path) -> dict[str, Prediction]:
     Raises:
         DataError: with file and line: not JSON, no video, a video twice, a field of another type.
     """
-    found: dict[str, Prediction] = {}
+    predictions: dict[str, Prediction] = {}
     for where, record in json_records(path):
         one = _prediction(record, where)
-        if one.video_id in found:
+        if one.video_id in predictions:
             raise DataError(
                 f"the video {one.video_id!r} is there twice", where=where, mend="keep one of the lines"
             )
-        found[one.video_id] = one
-    if not found:
+        predictions[one.video_id] = one
+    if not predictions:
         raise DataError("no predictions", where=str(path))
-    return found
+    return predictions
 
 
 def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
@@ -136,28 +136,28 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
     )
 
 
-def _rungs(said: Iterable[N], told: object) -> dict[N, int]:
+def _rungs(names: Iterable[N], rungs: object) -> dict[N, int]:
     """The rungs that are not the first, of one number for all or of a mapping."""
 
     def rung(name: N) -> object:
-        return told.get(str(name)) if isinstance(told, Mapping) else told
+        return rungs.get(str(name)) if isinstance(rungs, Mapping) else rungs
 
-    return {name: n for name in said if isinstance(n := rung(name), int) and n != 1}
+    return {name: n for name in names if isinstance(n := rung(name), int) and n != 1}
 
 
 def numbered(entries: Iterable[Any]) -> dict[int, Any]:
     """{number from 1: answer} of a `task3` list; an entry without a number has that of its place."""
-    found: dict[int, Any] = {}
+    answers: dict[int, Any] = {}
     for place, entry in enumerate(entries, start=1):
         if not isinstance(entry, Mapping):
-            found.setdefault(place, entry)
+            answers.setdefault(place, entry)
             continue
         number = entry.get("q_idx", place)
         if isinstance(number, str) and number.strip().lstrip("Qq").isdecimal():
             number = int(number.strip().lstrip("Qq"))
         if isinstance(number, int) and not isinstance(number, bool):
-            found[number] = entry.get("answer")
-    return found
+            answers[number] = entry.get("answer")
+    return answers
 
 
 def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -250,18 +250,18 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
             continue
         strict = 99 if lenient else STRICT_RUNG
         for m, trait in enumerate(TRAITS):
-            said = one.levels.get(trait) if one.level_rungs.get(trait, 1) <= strict else None
-            number = exact.get(said) if isinstance(said, str) else None
+            level = one.levels.get(trait) if one.level_rungs.get(trait, 1) <= strict else None
+            number = exact.get(level) if isinstance(level, str) else None
             if number is None:
-                number = level_number(said)
+                number = level_number(level)
             levels[n, m] = -1 if number is None else number
             reasoned[n, m] = bool(one.rationales.get(trait, "").strip())
         if one.judged is not None:
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
         for number in range(1, len(record.mcq_questions) + 1):
-            given = one.answers.get(number) if one.answer_rungs.get(number, 1) <= strict else None
-            letter = letter_of(given, lenient=lenient)
+            answer = one.answers.get(number) if one.answer_rungs.get(number, 1) <= strict else None
+            letter = letter_of(answer, lenient=lenient)
             place = -1 if letter is None else LETTERS.index(letter)
             answers.append(place if place < len(record.mcq_questions[number - 1].options) else -1)
     return Marks(levels, np.array(answers, dtype=np.int64), reasoned, judged if anyone else None)

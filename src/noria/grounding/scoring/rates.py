@@ -186,14 +186,14 @@ def passes(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> Passes:
     correct, unsaid, rated = right.sum(axis=1), silent.sum(axis=1), (truth.levels >= 0).sum(axis=1)
     hits = np.bincount(truth.video, weights=marks.answers == truth.answer, minlength=truth.n).astype(int)
     blank = np.bincount(truth.video, weights=marks.answers < 0, minlength=truth.n).astype(int)
-    asked = truth.questions
+    questions = truth.questions
     score, known = composite(truth, marks)
 
     def reaches(count: Ints, of: Ints, share: Fraction) -> Bools:
         return (count * share.denominator >= of * share.numerator) & (of > 0)
 
     rating = reaches(correct, rated, theta.rating)
-    grounding = reaches(hits, asked, theta.grounding)
+    grounding = reaches(hits, questions, theta.grounding)
     with np.errstate(invalid="ignore"):
         reasoning = score / 10 >= float(theta.reasoning) - 1e-9
     return Passes(
@@ -201,10 +201,10 @@ def passes(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> Passes:
         reasoning=reasoning & known,
         grounding=grounding,
         dodged_rating=reaches(correct + unsaid, rated, theta.rating) & ~rating,
-        dodged_grounding=reaches(hits + blank, asked, theta.grounding) & ~grounding,
+        dodged_grounding=reaches(hits + blank, questions, theta.grounding) & ~grounding,
         has_rating=rated > 0,
         has_reasoning=known,
-        has_grounding=asked > 0,
+        has_grounding=questions > 0,
     )
 
 
@@ -303,7 +303,7 @@ def measures(truth: Truth, marks: Marks) -> list[Ratio]:
         return np.bincount(truth.video, weights=values.astype(float), minlength=truth.n).astype(float)
 
     traits = rated.sum(axis=1).astype(float)
-    found = [
+    figures = [
         Ratio("T1", right.sum(axis=1).astype(float), traits),
         Ratio("MAE", error.sum(axis=1).astype(float), traits, "lower", share=False),
         Ratio("T2", np.where(known, score, 0.0), known.astype(float), share=False),
@@ -311,9 +311,9 @@ def measures(truth: Truth, marks: Marks) -> list[Ratio]:
     ]
     for number, category in enumerate(CATEGORIES):
         mine = truth.category == number
-        found.append(Ratio(f"T3 {SHORT[category]}", per_video(hit & mine), per_video(mine)))
+        figures.append(Ratio(f"T3 {SHORT[category]}", per_video(hit & mine), per_video(mine)))
     grounded = truth.category >= 4
-    found.append(Ratio("T3 grounding", per_video(hit & grounded), per_video(grounded)))
+    figures.append(Ratio("T3 grounding", per_video(hit & grounded), per_video(grounded)))
     for number, trait in enumerate(TRAITS):
-        found.append(Ratio(f"T1 {trait}", right[:, number].astype(float), rated[:, number].astype(float)))
-    return found
+        figures.append(Ratio(f"T1 {trait}", right[:, number].astype(float), rated[:, number].astype(float)))
+    return figures

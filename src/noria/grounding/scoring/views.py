@@ -65,7 +65,7 @@ def chance_of_passing(truth: Truth, theta: Theta = DEFAULT) -> Floats:
     counts = truth.options[order]
     starts = np.concatenate([[0], np.cumsum(truth.questions)])
     known: dict[tuple[int, ...], float] = {}
-    found = np.full(truth.n, np.nan)
+    chances = np.full(truth.n, np.nan)
     for n in range(truth.n):
         mine = tuple(sorted(counts[starts[n] : starts[n + 1]].tolist()))
         if not mine:
@@ -73,8 +73,8 @@ def chance_of_passing(truth: Truth, theta: Theta = DEFAULT) -> Floats:
         if mine not in known:
             least = -(-theta.grounding.numerator * len(mine) // theta.grounding.denominator)
             known[mine] = float(_hits(mine)[least:].sum())
-        found[n] = known[mine]
-    return found
+        chances[n] = known[mine]
+    return chances
 
 
 def _hits(options: Sequence[int]) -> Floats:
@@ -120,13 +120,13 @@ def linked_prejudice(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> tupl
         Over all traits, and by trait.
     """
     hit = (marks.answers == truth.answer)[:, None] & truth.linked
-    asked = np.zeros((truth.n, 5))
+    questions = np.zeros((truth.n, 5))
     hits = np.zeros((truth.n, 5))
-    np.add.at(asked, truth.video, truth.linked.astype(float))
+    np.add.at(questions, truth.video, truth.linked.astype(float))
     np.add.at(hits, truth.video, hit.astype(float))
     share = theta.grounding
-    passed = (hits * share.denominator >= asked * share.numerator) & (asked > 0)
-    known = (truth.levels >= 0) & (asked > 0)
+    passed = (hits * share.denominator >= questions * share.numerator) & (questions > 0)
+    known = (truth.levels >= 0) & (questions > 0)
     right = (marks.levels == truth.levels) & known
     dodged = (marks.levels < 0) & known & ~passed
     part, whole = ((right & ~passed) | dodged).astype(float), (right | dodged).astype(float)
@@ -165,15 +165,15 @@ def positional_bias(chosen: Ints, right: Ints, options: Ints) -> dict[str, float
 
 def total_variation(truth: Truth, marks: Marks) -> dict[str, float | None]:
     """½ Σ |p̂ − p| between the levels given and the levels that are true, by trait; missing levels are no level."""
-    found: dict[str, float | None] = {}
+    distance: dict[str, float | None] = {}
     for number, trait in enumerate(TRAITS):
-        said, true = marks.levels[:, number], truth.levels[:, number]
-        both = (said >= 0) & (true >= 0)
-        found[trait] = None
+        given, true = marks.levels[:, number], truth.levels[:, number]
+        both = (given >= 0) & (true >= 0)
+        distance[trait] = None
         if both.any():
-            p, q = (np.bincount(x[both], minlength=5) / both.sum() for x in (said, true))
-            found[trait] = float(0.5 * np.abs(p - q).sum())
-    return found
+            p, q = (np.bincount(x[both], minlength=5) / both.sum() for x in (given, true))
+            distance[trait] = float(0.5 * np.abs(p - q).sum())
+    return distance
 
 
 def rank_correlation(truth: Truth, marks: Marks) -> float | None:
@@ -181,10 +181,10 @@ def rank_correlation(truth: Truth, marks: Marks) -> float | None:
     from scipy.stats import spearmanr
 
     both = (marks.levels >= 0) & (truth.levels >= 0)
-    said, true = marks.levels[both], truth.levels[both]
-    if len(said) < 3 or len(set(said.tolist())) < 2 or len(set(true.tolist())) < 2:
+    given, true = marks.levels[both], truth.levels[both]
+    if len(given) < 3 or len(set(given.tolist())) < 2 or len(set(true.tolist())) < 2:
         return None
-    return float(spearmanr(said, true).statistic)
+    return float(spearmanr(given, true).statistic)
 
 
 def association(passed: Sequence[Passes]) -> dict[str, float | None]:

@@ -34,9 +34,9 @@ def amplitudes(scene: Scene, times: NDArray[np.float64], visibility: float) -> N
     inside = times - segment * SECONDS
     edge = np.minimum(inside, SECONDS - inside)
     height = visibility * 0.5 * (1 - np.cos(np.pi * np.clip(edge / EASE, 0, 1)))
-    found = np.zeros((len(BEHAVIOURS), len(times)))
-    found[np.array(scene.behaviours)[segment], np.arange(len(times))] = height
-    return found
+    heights = np.zeros((len(BEHAVIOURS), len(times)))
+    heights[np.array(scene.behaviours)[segment], np.arange(len(times))] = height
+    return heights
 
 
 def draw(scene: Scene, knobs: Knobs, times: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:

@@ -29,6 +29,7 @@ __all__ = [
     "Scene",
     "make_corpus",
     "make_scene",
+    "reasons",
     "record_of",
 ]
 
@@ -144,8 +145,8 @@ def make_scene(
     given = np.where(
         noisy, np.where((levels + step < 0) | (levels + step > 4), levels - step, levels + step), levels
     )
-    told = generator.random(5) < knobs.confounder
-    stripes = np.where(told, given, generator.integers(5, size=5))
+    coloured = generator.random(5) < knobs.confounder
+    stripes = np.where(coloured, given, generator.integers(5, size=5))
     return Scene(
         video_id,
         tuple(int(x) for x in given),
@@ -257,33 +258,41 @@ def record_of(scene: Scene, knobs: Knobs, generator: np.random.Generator) -> Rec
 
 def _observations(scene: Scene) -> tuple[Observation, ...]:
     """A behaviour and a state of the voice a segment, and the room."""
-    found = []
+    observations = []
     for segment in range(SEGMENTS):
         one = BEHAVIOURS[scene.behaviours[segment]]
         start, end = span(segment)
         box = Box(middle(segment), *region_box(one, scene.right[segment]), region=one.region)
         kind = "Expression" if one.on_face else "Action"
-        found.append(Observation(kind, start, end, f"In this moment {one.words}.", (box,)))
+        observations.append(Observation(kind, start, end, f"In this moment {one.words}.", (box,)))
     for segment in range(SEGMENTS):
-        found.append(
+        observations.append(
             Observation("Audio", *span(segment), f"In this moment {VOICES[scene.voices[segment]][0]}.")
         )
-    found.append(
+    observations.append(
         Observation("Background", 0.0, SEGMENTS * SECONDS, "A plain wall in one colour, evenly lit.")
     )
-    return tuple(found)
+    return tuple(observations)
 
 
 def _analysis(scene: Scene, trait: int, score: float, observations: Sequence[Observation]) -> Analysis:
     mine = [s for s in range(SEGMENTS) if BEHAVIOURS[scene.behaviours[s]].trait == trait]
-    name, level = TRAITS[trait].capitalize(), LEVELS[scene.levels[trait]]
-    parts = [
-        f"at [{span(s)[0]}s - {span(s)[1]}s] {BEHAVIOURS[scene.behaviours[s]].words}, which speaks for "
-        f"{'more' if BEHAVIOURS[scene.behaviours[s]].sign > 0 else 'less'} {name}"
-        for s in mine
-    ]
-    text = f"The {level} {name} rests on what is shown: {'; '.join(parts)}."
-    return Analysis(name, level, round(score, 2), text, evidence=tuple(mine))
+    level, text = (
+        scene.levels[trait],
+        reasons(trait, scene.levels[trait], [(s, scene.behaviours[s]) for s in mine]),
+    )
+    return Analysis(TRAITS[trait].capitalize(), LEVELS[level], round(score, 2), text, evidence=tuple(mine))
+
+
+def reasons(trait: int, level: int, moments: Sequence[tuple[int, int]]) -> str:
+    """A rationale for a trait's level: what was done in each (segment, behaviour), and which way it speaks."""
+    name = TRAITS[trait].capitalize()
+    parts = []
+    for segment, number in moments:
+        (start, end), one = span(segment), BEHAVIOURS[number]
+        way = "more" if one.sign > 0 else "less"
+        parts.append(f"at [{start}s - {end}s] {one.words}, which speaks for {way} {name}")
+    return f"The {LEVELS[level]} {name} rests on what is shown: {'; '.join(parts) or 'nothing'}."
 
 
 # -- questions --------------------------------------------------------------------------------------------------------

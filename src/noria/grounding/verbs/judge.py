@@ -117,8 +117,8 @@ def run(
     with lock(folder), SampleStore(folder) as store, progress:
         _settle(folder, config, names, VERSION)
         wanted = {sample_id(case, name) for case in cases for name in names}
-        done = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
-        task = progress.task("judging", total=len(wanted), start=done)
+        judged_before = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
+        task = progress.task("judging", total=len(wanted), start=judged_before)
 
         async def judge() -> None:
             purse, kept = config.purse(store.spent()), config.kept()
