@@ -45,6 +45,9 @@ class Limits:
     decode_seconds: float = 60.0
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class FrameSample:
     """Frames of a clip.
@@ -87,7 +90,7 @@ def sample_frames(
     *,
     side: int | None = None,
     at: Sequence[float] | None = None,
-    limits: Limits | None = None,
+    limits: Limits = LIMITS,
 ) -> FrameSample:
     """Frames at the middles of `count` equal bins of the clip's presentation time, or at given times.
 
@@ -106,7 +109,6 @@ def sample_frames(
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    limits = limits or Limits()
     start, duration = _extent(path, limits)
     wanted = (
         [start + (k + 0.5) * duration / count for k in range(count)]
@@ -120,24 +122,23 @@ def sample_frames(
     return FrameSample(seconds, pixels, duration, digest)
 
 
-def clip_length(path: Path, *, limits: Limits | None = None) -> float:
+def clip_length(path: Path, *, limits: Limits = LIMITS) -> float:
     """Length of a clip in seconds, from its packets.
 
     Raises:
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    return _extent(path, limits or Limits())[1]
+    return _extent(path, limits)[1]
 
 
-def whole_file(path: Path, *, limits: Limits | None = None) -> bytes:
+def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
     """The bytes of a clip that is to be sent as it is, once its packets have been looked at.
 
     Raises:
         DataError: the file cannot be read, passes a limit, or is larger than a request should be.
         MissingExtra: there is no PyAV.
     """
-    limits = limits or Limits()
     _extent(path, limits)
     size = path.stat().st_size
     if size > limits.sent_bytes:
@@ -285,14 +286,13 @@ def _pixels(frame: Any, side: int | None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(array, turns))
 
 
-def sound_of(path: Path, *, rate: int = 16_000, limits: Limits | None = None) -> bytes | None:
+def sound_of(path: Path, *, rate: int = 16_000, limits: Limits = LIMITS) -> bytes | None:
     """A clip's sound as a mono 16-bit WAV file; None where it has none.
 
     Raises:
         DataError: the file cannot be read.
         MissingExtra: there is no PyAV.
     """
-    limits = limits or Limits()
     av = require("av", "grounding")
     pieces: list[NDArray[np.int16]] = []
     with _opened(path) as container:

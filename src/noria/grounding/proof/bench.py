@@ -11,11 +11,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark, Row
     from noria.grounding.asking.protocols import Chain
+    from noria.grounding.corpus.records import Corpus
+    from noria.grounding.scoring.predictions import Prediction
 
 __all__ = ["benchmarks"]
 
@@ -39,28 +41,28 @@ def benchmarks(*, rounds: int = 5) -> Benchmark:
     return Benchmark("grounding", rows)
 
 
-def _predictions(corpus: Any, path: Path) -> None:
-    """Half right, in the released form, with judgements."""
+def _predictions(corpus: Corpus) -> list[Prediction]:
+    """Answers half of which are right, with judgements."""
     import numpy as np
 
     from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS
+    from noria.grounding.scoring.predictions import Prediction
 
     generator = np.random.default_rng(0)
-    lines = []
-    for record in corpus:
-        lines.append(
+    text = "Two sentences about what was seen. And when it was seen."
+    return [
+        Prediction(
+            record.video_id,
+            {t: LEVELS[int(generator.integers(5))] for t in TRAITS},
+            dict.fromkeys(TRAITS, text),
             {
-                "video_id": record.video_id,
-                "task1": {t: LEVELS[int(generator.integers(5))] for t in TRAITS},
-                "task2": dict.fromkeys(TRAITS, "Two sentences about what was seen. And when it was seen."),
-                "task2_judged": {t: {d: int(generator.integers(4, 11)) for d in DIMENSIONS} for t in TRAITS},
-                "task3": [
-                    {"q_idx": n, "answer": q.correct_answer if generator.random() < 0.5 else "C"}
-                    for n, q in enumerate(record.mcq_questions, start=1)
-                ],
-            }
+                n: q.correct_answer if generator.random() < 0.5 else "C"
+                for n, q in enumerate(record.mcq_questions, start=1)
+            },
+            {t: {d: int(generator.integers(4, 11)) for d in DIMENSIONS} for t in TRAITS},
         )
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        for record in corpus
+    ]
 
 
 def _scoring(folder: Path, rounds: int) -> list[Row]:
@@ -71,13 +73,13 @@ def _scoring(folder: Path, rounds: int) -> list[Row]:
     from noria.core.proofs.bench import Row, alternate
     from noria.grounding.corpus.files import load_keys, save_corpus
     from noria.grounding.scoring.official import read_lines, read_truth, score_official
-    from noria.grounding.scoring.predictions import load_predictions, marks_of, truth_of
+    from noria.grounding.scoring.predictions import load_predictions, marks_of, save_predictions, truth_of
     from noria.grounding.scoring.rates import DEFAULT, SWEEP, Theta, measures, passes, rates
     from noria.grounding.synth.world import make_corpus
 
     corpus = make_corpus(VIDEOS)[1]
     save_corpus(corpus, folder / "annotations")
-    _predictions(corpus, folder / "predictions.jsonl")
+    save_predictions(folder / "predictions.jsonl", _predictions(corpus))
 
     def ours(settings: Sequence[Theta]) -> None:
         keys = load_keys(folder / "annotations")

@@ -99,7 +99,7 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
     def claim(
         id_: str, statement: str, metric: str, compared: Arms, subject: str, baseline: str, **more: Any
     ) -> Claim:
-        settings = {"better": "higher", "margin": 0.3} | more
+        settings: dict[str, Any] = {"better": "higher", "margin": 0.3} | more
         return Claim(id_, statement, metric, subject=subject, baseline=baseline, arms=compared, **settings)
 
     def near_chance(id_: str, statement: str, arm: str, figure: str, chance: float) -> Claim:
@@ -237,7 +237,7 @@ def figures(worlds: Worlds) -> list[Figure]:
     from noria.core.pages.charts import Figure
     from noria.grounding.corpus.types import CATEGORIES, SHORT
 
-    rows = [
+    rows: list[list[Any]] = [
         [arm, *(mean_known([value(w, arm, name) for w in worlds]) for name in SHOWN)] for arm in worlds[0]
     ]
     points = [
@@ -290,7 +290,7 @@ def ladder_figures(ladder: dict[str, Any], readers: Worlds) -> list[Figure]:
         for reader, figures in ladder.items()
     ]
     columns = list(next(iter(readers[0].values())))
-    means = [
+    means: list[list[Any]] = [
         [arm, *(mean_known([100 * reader[arm][c] for reader in readers]) for c in columns)]
         for arm in readers[0]
     ]

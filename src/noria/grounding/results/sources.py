@@ -158,31 +158,28 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
     for chain in chains:
         for step in chain:
             asked.setdefault(step.video, set()).update(step.numbers)
-    rated = any(step.rate for chain in chains for step in chain)
     sets = assemble(samples, corpus.ids)
-    chosen = _judgement(folder, judge)
+    judged = _judgement(folder, judge)
     judgement: dict[str, Any] = {}
     agreement: dict[str, float | None] = {}
-    if chosen:
-        judgement = read_judgement(folder / chosen)
-        sets, agreement = _with_judgement(folder / chosen, judgement, corpus, sets)
-    label = (
-        settings["model"] if settings["control"] == "none" else f"{settings['model']} ({settings['control']})"
-    )
+    if judged:
+        judgement = read_judgement(folder / judged)
+        sets, agreement = _with_judgement(folder / judged, judgement, corpus, sets)
+    shown = "" if settings["control"] == "none" else f" ({settings['control']})"
     return Source(
-        name or label,
-        folder,
-        home,
-        tuple(sets),
-        asked,
-        rated,
-        tuple(samples),
-        len({step.id for chain in chains for step in chain} - {sample.id for sample in samples}),
-        settings,
-        orders_in(samples),
-        chosen,
-        judgement,
-        agreement,
+        name=name or f"{settings['model']}{shown}",
+        path=folder,
+        data=home,
+        sets=tuple(sets),
+        asked=asked,
+        rated=any(step.rate for chain in chains for step in chain),
+        samples=tuple(samples),
+        never=len({step.id for chain in chains for step in chain} - {sample.id for sample in samples}),
+        settings=settings,
+        orders=orders_in(samples),
+        judged=judged,
+        judgement=judgement,
+        agreement=agreement,
     )
 
 

@@ -13,12 +13,11 @@ from noria.grounding.corpus.records import Keys, each_question
 from noria.grounding.corpus.types import LEVELS
 from noria.grounding.scoring.comparing import least_detectable
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.scoring.intervals import Estimate, cluster_weights, estimates
+from noria.grounding.scoring.intervals import cluster_weights, estimates
 from noria.grounding.scoring.predictions import Prediction, marks_of, truth_of
 from noria.grounding.scoring.rates import (
     DEFAULT,
     Marks,
-    Ratio,
     Theta,
     Truth,
     averaged,
@@ -146,7 +145,7 @@ def evaluate(
     return {
         "settings": settings.model_dump(mode="json"),
         "counts": counts(one),
-        "figures": [_figure(e, r) for e, r in zip(with_intervals, figures, strict=True)],
+        "figures": [vars(e) | {"better": r.better} for e, r in zip(with_intervals, figures, strict=True)],
         "lenient": {name: lenient[name] for name in ("T1", "MAE", "T3")},
         "table": {
             f"r1={c >> 2} r2={c >> 1 & 1} r3={c & 1}": float(v)
@@ -168,10 +167,6 @@ def evaluate(
         ],
         "least_detectable": None if hr is None else least_detectable(hr, len(set(truth.sources.tolist()))),
     }
-
-
-def _figure(estimate: Estimate, ratio: Ratio) -> dict[str, Any]:
-    return vars(estimate) | {"better": ratio.better}
 
 
 def counts(one: ScoreArrays) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 from pydantic import Field
@@ -16,7 +16,7 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
 
-__all__ = ["CompareConfig", "command", "run"]
+__all__ = ["CompareConfig", "command"]
 
 
 class CompareConfig(ScoreSettings, SourceOptions, JsonOption):
@@ -28,7 +28,11 @@ class CompareConfig(ScoreSettings, SourceOptions, JsonOption):
 @make_command(CompareConfig, extra="grounding")
 def command(config: CompareConfig) -> None:
     """Paired differences with intervals, McNemar's tests, corrected for how many there are."""
-    result = run(config)
+    from noria.grounding.results.scores import compare_sources
+    from noria.grounding.results.sources import open_source
+
+    sources = [open_source(path, data=config.data, judge=config.judge) for path in config.sources]
+    result = compare_sources(sources, config.part(ScoreSettings))
     if config.as_json:
         click.echo(json.dumps(result, indent=2))
         return
@@ -43,16 +47,3 @@ def command(config: CompareConfig) -> None:
         for name, pairs in result["family"].items():
             adjusted = ", ".join(f"{pair} p={p:.3f}" for pair, p in pairs.items())
             click.echo(f"{name}, all pairs together: {adjusted}")
-
-
-def run(config: CompareConfig) -> dict[str, Any]:
-    """Compare every pair of models, and all of them together, as `compare_models` gives it.
-
-    Raises:
-        ConfigError: fewer than two, or models asked about different videos or questions.
-    """
-    from noria.grounding.results.scores import compare_sources
-    from noria.grounding.results.sources import open_source
-
-    sources = [open_source(path, data=config.data, judge=config.judge) for path in config.sources]
-    return compare_sources(sources, config.part(ScoreSettings))

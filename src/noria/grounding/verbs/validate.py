@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import click
 from pydantic import Field
@@ -15,7 +15,7 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
 
-__all__ = ["ValidateConfig", "command", "run"]
+__all__ = ["ValidateConfig", "command"]
 
 COUNTED = ("videos", "sources", "observations", "boxes", "analyses", "questions")
 
@@ -29,36 +29,22 @@ class ValidateConfig(LevelSettings, JsonOption):
 @make_command(ValidateConfig, extra="grounding")
 def command(config: ValidateConfig) -> int:
     """Check every record of a folder. A fault that keeps a record from being scored ends with exit code 1."""
-    result = run(config)
-    code = 1 if result["grave"] else 0
-    if config.as_json:
-        click.echo(json.dumps(result, indent=2))
-        return code
-    counts = result["statistics"]
-    click.echo(table([["", "count"], *([name, f"{counts[name]:,}"] for name in COUNTED)]))
-    kinds: dict[str, list[str]] = {}
-    for problem in result["problems"]:
-        line = f"{problem['video']} {problem['field']}: {problem['what']}"
-        kinds.setdefault(problem["kind"], []).append(line)
-    for kind, places in kinds.items():
-        click.echo(f"\n{kind}: {len(places)}, first {places[0]}")
-    click.echo(f"\n{len(result['problems'])} problems, {result['grave']} grave")
-    return code
-
-
-def run(config: ValidateConfig) -> dict[str, Any]:
-    """Check a folder of annotations: {statistics, problems, grave}.
-
-    Raises:
-        DataError: a file cannot be read as a record.
-    """
     from noria.grounding.corpus.checks import check, statistics
     from noria.grounding.corpus.files import load_corpus
 
     corpus = load_corpus(config.data)
     problems = check(corpus)
-    return {
-        "statistics": statistics(corpus, config.bins, config.polarity),
-        "problems": [vars(problem) for problem in problems],
-        "grave": sum(problem.grave for problem in problems),
-    }
+    grave = sum(problem.grave for problem in problems)
+    counts, code = statistics(corpus, config.bins, config.polarity), 1 if grave else 0
+    if config.as_json:
+        result = {"statistics": counts, "problems": [vars(one) for one in problems], "grave": grave}
+        click.echo(json.dumps(result, indent=2))
+        return code
+    click.echo(table([["", "count"], *([name, f"{counts[name]:,}"] for name in COUNTED)]))
+    kinds: dict[str, list[str]] = {}
+    for one in problems:
+        kinds.setdefault(one.kind, []).append(f"{one.video} {one.field}: {one.what}")
+    for kind, places in kinds.items():
+        click.echo(f"\n{kind}: {len(places)}, first {places[0]}")
+    click.echo(f"\n{len(problems)} problems, {grave} grave")
+    return code
