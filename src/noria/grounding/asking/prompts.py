@@ -37,7 +37,6 @@ def ask(
     questions: Mapping[int, Question],
     transcript: str | None,
     own_levels: Mapping[str, int] | None = None,
-    only_traits: Sequence[str] = TRAITS,
 ) -> str:
     """The words of a request.
 
@@ -47,7 +46,6 @@ def ask(
         questions: {number: question}.
         transcript: what is said in the clip; None leaves it out.
         own_levels: ratings that the model gave before, which a follow-up repeats.
-        only_traits: traits to rate or explain.
     """
     parts = []
     if transcript is not None:
@@ -56,28 +54,28 @@ def ask(
         ratings = ", ".join(f"{trait}: {LEVELS[level]}" for trait, level in own_levels.items())
         parts.append(f"You rated the person before: {ratings}.")
     if rate:
-        lines = "\n".join(f"- {trait}: {MEANINGS[trait]}" for trait in only_traits)
+        lines = "\n".join(f"- {trait}: {MEANINGS[trait]}" for trait in TRAITS)
         parts.append(f"Task 1. Rate each trait as one of {', '.join(LEVELS)}.\n{lines}")
     if reason:
         parts.append(
             "Task 2. For each trait give exactly two sentences of reasons, naming what is seen or heard and when "
-            f"({', '.join(only_traits)})."
+            f"({', '.join(TRAITS)})."
         )
     if questions:
         blocks = "\n\n".join(question_text(number, question) for number, question in questions.items())
         parts.append(f"Task 3. Answer each question with the letter of one option.\n\n{blocks}")
-    parts.append("Reply in exactly this form:\n" + _form(rate, reason, tuple(questions), tuple(only_traits)))
+    parts.append("Reply in exactly this form:\n" + _form(rate, reason, tuple(questions)))
     return "\n\n".join(parts)
 
 
 @functools.lru_cache(maxsize=1024)
-def _form(rate: bool, reason: bool, numbers: tuple[int, ...], traits: tuple[str, ...]) -> str:
+def _form(rate: bool, reason: bool, numbers: tuple[int, ...]) -> str:
     """The JSON that is asked for. A handful of forms serve a run; writing one takes as long as all else here."""
     shape: dict[str, object] = {}
     if rate:
-        shape["task1"] = dict.fromkeys(traits, "LEVEL")
+        shape["task1"] = dict.fromkeys(TRAITS, "LEVEL")
     if reason:
-        shape["task2"] = dict.fromkeys(traits, "TEXT")
+        shape["task2"] = dict.fromkeys(TRAITS, "TEXT")
     if numbers:
         shape["task3"] = [{"q_idx": number, "answer": "LETTER"} for number in numbers]
     return json.dumps(shape, indent=1)

@@ -9,15 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from noria.core.chat import (
-    ChatModel,
-    ChatRequest,
-    Message,
-    Outcome,
-    assistant,
-    system,
-    user,
-)
+from noria.core.chat import ChatModel, ChatRequest, Message, Outcome, assistant, system, user
 from noria.core.errors import DataError, ModelError, NoriaError
 from noria.grounding.asking.config import AskSettings
 from noria.grounding.asking.media import Cinema

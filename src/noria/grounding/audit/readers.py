@@ -27,18 +27,15 @@ __all__ = ["ladder", "nearness", "oracle_answer", "score_ladder"]
 Answers = Mapping[tuple[str, int], str]
 
 
-def ladder(
-    corpus: Corpus, blind: BlindResult | None = None, *, seed: int = 0
-) -> dict[str, dict[str, Prediction]]:
+def ladder(corpus: Corpus, blind: BlindResult | None = None) -> dict[str, dict[str, Prediction]]:
     """{reader: {video: prediction}}.
 
     Args:
         corpus: whole records.
         blind: classifiers that were trained already.
-        seed: seed of the guesser, and of the classifiers where they are trained here.
     """
-    blind = blind or blind_accuracy(corpus, auditors=SIMPLE, seed=seed)
-    generator = np.random.default_rng(seed)
+    blind = blind or blind_accuracy(corpus, auditors=SIMPLE)
+    generator = np.random.default_rng(0)
     medium = {r.video_id: dict.fromkeys(TRAITS, "Medium") for r in corpus}
     read_levels = reader_levels(corpus, leaked_levels(corpus))
     read = [{t: LEVELS[n] for t, n in zip(TRAITS, row, strict=True)} for row in read_levels.tolist()]

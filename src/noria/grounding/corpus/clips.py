@@ -46,6 +46,8 @@ class Limits:
 
 
 LIMITS = Limits()
+SOUND_RATE = 16_000
+"""Samples a second of the sound that is sent."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,14 @@ def sample_frames(
     return FrameSample(seconds, pixels, duration, digest)
 
 
-def clip_length(path: Path, *, limits: Limits = LIMITS) -> float:
+def clip_length(path: Path) -> float:
     """Length of a clip in seconds, from its packets.
 
     Raises:
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    return _extent(path, limits)[1]
+    return _extent(path, LIMITS)[1]
 
 
 def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
@@ -286,7 +288,7 @@ def _pixels(frame: Any, side: int | None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(array, turns))
 
 
-def sound_of(path: Path, *, rate: int = 16_000, limits: Limits = LIMITS) -> bytes | None:
+def sound_of(path: Path) -> bytes | None:
     """A clip's sound as a mono 16-bit WAV file; None where it has none.
 
     Raises:
@@ -298,14 +300,14 @@ def sound_of(path: Path, *, rate: int = 16_000, limits: Limits = LIMITS) -> byte
     with _opened(path) as container:
         if not container.streams.audio:
             return None
-        resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SOUND_RATE)
         total = 0
         for frame in container.decode(audio=0):
             for piece in resampler.resample(frame):
                 pieces.append(piece.to_ndarray().reshape(-1))
                 total += len(pieces[-1])
-            if total > limits.video_seconds * rate:
-                raise DataError(f"sound of more than {limits.video_seconds:g} s", where=str(path))
+            if total > LIMITS.video_seconds * SOUND_RATE:
+                raise DataError(f"sound of more than {LIMITS.video_seconds:g} s", where=str(path))
         pieces += [piece.to_ndarray().reshape(-1) for piece in resampler.resample(None)]
     if not pieces:
         return None
@@ -313,7 +315,7 @@ def sound_of(path: Path, *, rate: int = 16_000, limits: Limits = LIMITS) -> byte
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(rate)
+        out.setframerate(SOUND_RATE)
         out.writeframes(np.concatenate(pieces).astype("<i2").tobytes())
     return file.getvalue()
 

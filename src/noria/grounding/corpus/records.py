@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError, needing
 from noria.grounding.corpus.questions import Place
-from noria.grounding.corpus.types import (
-    TRAITS,
-    Bins,
-    Polarity,
-    source_of,
-    to_levels,
-)
+from noria.grounding.corpus.types import TRAITS, Bins, Polarity, source_of, to_levels
 
 __all__ = [
     "Analysis",

@@ -7,13 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from noria.core.judging import (
-    Checklist,
-    Value,
-    Verdict,
-    krippendorff_alpha,
-    majority,
-)
+from noria.core.judging import Checklist, Value, Verdict, krippendorff_alpha, majority
 from noria.grounding.asking.store import Sample
 from noria.grounding.corpus.types import DIMENSIONS, Rubric
 from noria.grounding.judging.cases import Case, dimensions, rubric

@@ -17,12 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from noria.core.chat import Text
-from noria.core.judging import (
-    Checklist,
-    Item,
-    Verdict,
-    score_paths,
-)
+from noria.core.judging import Checklist, Item, Verdict, score_paths
 from noria.grounding.asking.prompts import observation_lines
 from noria.grounding.corpus.cues import alike, claims_of
 from noria.grounding.corpus.records import Corpus, Observation, Record

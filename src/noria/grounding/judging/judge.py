@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from noria.core.chat import ChatModel, ChatRequest, Outcome, system, user
-from noria.core.judging import (
-    ChatJudge,
-    quoted,
-)
+from noria.core.judging import ChatJudge, quoted
 from noria.grounding.asking.parsing import objects_in
 from noria.grounding.asking.pool import each
 from noria.grounding.asking.store import Sample, SampleStore, answered

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from noria.core.judging import (
-    Item,
-    RuleJudge,
-)
+from noria.core.judging import Item, RuleJudge
 from noria.grounding.corpus.cues import claims_of, conflicts, cues, direction, mentions
 from noria.grounding.corpus.records import Observation
 from noria.grounding.judging.cases import Case, side

@@ -28,6 +28,8 @@ SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}
 READER_SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3]}
 SOURCE = "arXiv 2605.22109"
 CHANCE = 1 / 6
+BLACK, SHUFFLED, BLIND = "seer, black frames", "seer, another clip's frames", "seer, no frames"
+RANDOM = "prejudiced, colours at random"
 NEAR = 0.05
 """How far from chance is still chance."""
 
@@ -90,96 +92,80 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
         leaks: results of `run_leak`, one a seed.
         written: results of `run_adversary`, one a seed.
     """
-    from noria.core.proofs.proof import Claim
+    return [*_seeing(worlds), *_prejudice(worlds), *_methods(leaks, written)]
 
-    def arms(figure: str, *names: str, **constants: float) -> Arms:
-        measured: Arms = {name: [value(world, name, figure) for world in worlds] for name in names}
-        return measured | {name: [number] * len(worlds) for name, number in constants.items()}
 
-    def claim(
-        id_: str, statement: str, metric: str, compared: Arms, subject: str, baseline: str, **more: Any
-    ) -> Claim:
-        settings: dict[str, Any] = {"better": "higher", "margin": 0.3} | more
-        return Claim(id_, statement, metric, subject=subject, baseline=baseline, arms=compared, **settings)
+def _seeing(worlds: Worlds) -> list[Claim]:
+    """A model that sees answers, and does not from what is put in the place of the clip."""
+    guess = {"a guess": [CHANCE] * len(worlds)}
+    grounding = _arms(worlds, "T3 grounding", "seer", "prejudiced") | guess
+    everyone = ("seer", BLACK, SHUFFLED, "seer, frames reversed", BLIND, "prejudiced")
+    questions = _arms(worlds, "T3", *everyone) | guess
+    share, grounded = "share of questions right", "share of visual-grounding questions right"
+    sees = "A model that sees answers grounding questions far above chance"
+    return [
+        _claim("sees", sees, grounded, grounding, "seer", "a guess"),
+        _claim("black", "… and not from black frames", share, questions, "seer", BLACK),
+        _claim("shuffled", "… nor from another clip's frames", share, questions, "seer", SHUFFLED),
+        _near("black-is-chance", "On black frames it is at chance", worlds, BLACK, "T3", CHANCE),
+        _near(
+            "shuffled-is-chance", "On another clip's frames it is at chance", worlds, SHUFFLED, "T3", CHANCE
+        ),
+        _near("blind-is-chance", "The questions' words alone give nothing away", worlds, BLIND, "T3", CHANCE),
+    ]
 
-    def near_chance(id_: str, statement: str, arm: str, figure: str, chance: float) -> Claim:
-        limit = f"{NEAR:g} off"
-        off = [None if (x := value(world, arm, figure)) is None else abs(x - chance) for world in worlds]
-        compared: Arms = {arm: off, limit: [NEAR] * len(worlds)}
-        return Claim(id_, statement, f"distance of {figure} from chance", "lower", arm, limit, compared)
 
-    black, shuffled, blind = "seer, black frames", "seer, another clip's frames", "seer, no frames"
-    random = "prejudiced, colours at random"
-    guess, level = {"a guess": CHANCE}, {"one level for all": 0.2}
-    grounding = arms("T3 grounding", "seer", "prejudiced", **guess)
-    questions = arms("T3", "seer", black, shuffled, "seer, frames reversed", blind, "prejudiced", **guess)
-    rating = arms("T1", "seer", "prejudiced", random, **level)
-    prejudice, holistic = (arms(rate, "seer", "prejudiced") for rate in ("PR", "HR"))
+def _prejudice(worlds: Worlds) -> list[Claim]:
+    """The rates tell a model that sees from one that is prejudiced, where accuracy does not."""
+    both = ("seer", "prejudiced")
+    rating = _arms(worlds, "T1", *both, RANDOM) | {"one level for all": [0.2] * len(worlds)}
+    prejudice, holistic = _arms(worlds, "PR", *both), _arms(worlds, "HR", *both)
     gaps: Arms = {
         f"gap in {figure}": [_gap(world, figure, signed=figure == "HR") for world in worlds]
         for figure in ("HR", "T1")
     }
-    leaked: Arms = {p: [leak[p]["figures"]["T1"] for leak in leaks] for p in ("unified", "staged")}
-    solved: Arms = {
-        "first drafts": [w["first"] for w in written],
-        "after the adversary": [w["last"] for w in written],
-    }
-    share, grounded = "share of questions right", "share of visual-grounding questions right"
-    sees = "A model that sees answers grounding questions far above chance"
     reads = "A model that reads the confounder rates far above any constant"
+    tells, apart = "PR tells it from the model that sees", "HR tells them apart"
+    more, falls = (
+        "HR parts them by far more than T1 does",
+        "Without the confounder the prejudiced model falls to the prior",
+    )
+    lower = {"better": "lower", "source": SOURCE}
     return [
-        claim("sees", sees, grounded, grounding, "seer", "a guess"),
-        claim("black", "… and not from black frames", share, questions, "seer", black),
-        claim("shuffled", "… nor from another clip's frames", share, questions, "seer", shuffled),
-        near_chance("black-is-chance", "On black frames it is at chance", black, "T3", CHANCE),
-        near_chance("shuffled-is-chance", "On another clip's frames it is at chance", shuffled, "T3", CHANCE),
-        near_chance("blind-is-chance", "The questions' words alone give nothing away", blind, "T3", CHANCE),
-        claim("prejudiced-rates", reads, "share of levels right", rating, "prejudiced", "one level for all"),
-        claim(
-            "prejudice-convicts",
-            "PR tells it from the model that sees",
-            "prejudice rate",
-            prejudice,
-            "seer",
-            "prejudiced",
-            better="lower",
-            source=SOURCE,
-        ),
-        claim(
-            "holistic",
-            "HR tells them apart",
-            "holistic-grounding rate",
-            holistic,
-            "seer",
-            "prejudiced",
-            source=SOURCE,
-        ),
-        claim(
+        _claim("prejudiced-rates", reads, "share of levels right", rating, "prejudiced", "one level for all"),
+        _claim("prejudice-convicts", tells, "prejudice rate", prejudice, *both, **lower),
+        _claim("holistic", apart, "holistic-grounding rate", holistic, *both, source=SOURCE),
+        _claim(
             "holistic-where-rating-does-not",
-            "HR parts them by far more than T1 does",
+            more,
             "difference of the two models",
             gaps,
             "gap in HR",
             "gap in T1",
             source=SOURCE,
         ),
-        near_chance(
-            "no-confounder-no-rating",
-            "Without the confounder the prejudiced model falls to the prior",
-            random,
-            "T1",
-            0.2,
-        ),
-        claim(
+        _near("no-confounder-no-rating", falls, worlds, RANDOM, "T1", 0.2),
+    ]
+
+
+def _methods(leaks: Worlds, written: Worlds) -> list[Claim]:
+    """The staged protocol and the builder's adversary do what they are for."""
+    levels: Arms = {p: [leak[p]["figures"]["T1"] for leak in leaks] for p in ("unified", "staged")}
+    solved: Arms = {
+        "first drafts": [w["first"] for w in written],
+        "after the adversary": [w["last"] for w in written],
+    }
+    return [
+        _claim(
             "staged",
             "Asking for ratings before questions are shown takes a leak of levels away",
             "T1 of a reader of leaked words",
-            leaked,
+            levels,
             "staged",
             "unified",
             better="lower",
         ),
-        claim(
+        _claim(
             "adversary",
             "The builder's adversary takes away what blind classifiers answer",
             "questions that the best blind classifier answers",
@@ -189,6 +175,30 @@ def claims(worlds: Worlds, leaks: Worlds, written: Worlds) -> list[Claim]:
             better="lower",
         ),
     ]
+
+
+def _arms(worlds: Worlds, figure: str, *names: str) -> Arms:
+    return {name: [value(world, name, figure) for world in worlds] for name in names}
+
+
+def _claim(
+    id_: str, statement: str, metric: str, arms: Arms, subject: str, baseline: str, **more: Any
+) -> Claim:
+    """A claim of a difference of more than .3."""
+    from noria.core.proofs.proof import Claim
+
+    settings: dict[str, Any] = {"better": "higher", "margin": 0.3} | more
+    return Claim(id_, statement, metric, subject=subject, baseline=baseline, arms=arms, **settings)
+
+
+def _near(id_: str, statement: str, worlds: Worlds, arm: str, figure: str, chance: float) -> Claim:
+    """A claim that a figure is nearer to chance than `NEAR`."""
+    from noria.core.proofs.proof import Claim
+
+    limit = f"{NEAR:g} off"
+    off = [None if (x := value(world, arm, figure)) is None else abs(x - chance) for world in worlds]
+    arms: Arms = {arm: off, limit: [NEAR] * len(worlds)}
+    return Claim(id_, statement, f"distance of {figure} from chance", "lower", arm, limit, arms)
 
 
 def _gap(world: dict[str, Any], figure: str, *, signed: bool) -> float | None:
@@ -246,7 +256,7 @@ def figures(worlds: Worlds) -> list[Figure]:
             "category": SHORT[c],
             "share": mean_known([value(w, arm, f"T3 {SHORT[c]}") for w in worlds]),
         }
-        for arm in ("seer", "seer, black frames", "seer, another clip's frames", "prejudiced")
+        for arm in ("seer", BLACK, SHUFFLED, "prejudiced")
         for c in CATEGORIES
     ]
     chart = (

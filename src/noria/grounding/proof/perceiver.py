@@ -81,11 +81,9 @@ def as_tensor(frames: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def training_frames(
-    scenes: Sequence[Scene], knobs: Knobs, per_segment: int = 2
-) -> tuple[Tensor, Tensor, Tensor]:
+def training_frames(scenes: Sequence[Scene], knobs: Knobs) -> tuple[Tensor, Tensor, Tensor]:
     """Frames drawn at the times a runner takes them: bytes [n, h, w, 3], behaviours [n], places [n]."""
-    count = SEGMENTS * per_segment
+    count = 2 * SEGMENTS
     times = (np.arange(count) + 0.5) * SEGMENTS * SECONDS / count
     segment = (times / SECONDS).astype(int)
     frames = [draw(scene, knobs, times) for scene in scenes]

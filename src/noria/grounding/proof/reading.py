@@ -150,7 +150,6 @@ def read_cross_validated(
     *,
     seed: int,
     epochs: int,
-    arms: Sequence[str] = ARMS,
     on_step: Callable[[int, int, str], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Accuracy of every arm by category, over folds that keep sources together.
@@ -159,7 +158,6 @@ def read_cross_validated(
         corpus: whole records.
         seed: seed of folds, weights and batches.
         epochs: over the training questions.
-        arms: names out of `ARMS`.
         on_step: called with (step, steps, arm).
     """
     torch.set_num_threads(1)
@@ -170,7 +168,7 @@ def read_cross_validated(
     category = np.array([CATEGORIES.index(q.category) if q.category in CATEGORIES else -1 for _, q in rows])
     accuracy: dict[str, dict[str, float]] = {}
     step = 0
-    for arm in arms:
+    for arm in ARMS:
         seen: Mapping[str, Sequence[Observation]] = {
             name: records[other[name]].observations
             if arm == ARMS[1]
@@ -187,7 +185,7 @@ def read_cross_validated(
             hit[test] = _right(model, whole, test)
             step += 1
             if on_step:
-                on_step(step, len(arms) * FOLDS, arm)
+                on_step(step, len(ARMS) * FOLDS, arm)
         present = [(c, category == n) for n, c in enumerate(CATEGORIES) if (category == n).any()]
         accuracy[arm] = {SHORT[c]: float(hit[mine].mean()) for c, mine in present}
         accuracy[arm]["all"] = float(hit.mean())

@@ -102,16 +102,13 @@ def placed(keys: Keys, seed: int, order: int) -> NDArray[np.int64]:
     return places
 
 
-def open_source(
-    path: Path, *, data: Path | None = None, judge: str | None = None, name: str | None = None
-) -> Source:
+def open_source(path: Path, *, data: Path | None = None, judge: str | None = None) -> Source:
     """Open a run folder or a file of predictions.
 
     Args:
         path: run folder or file of predictions.
         data: folder of the annotations; a run knows its own.
         judge: which judgement of a run to take; the only one by default, none for "".
-        name: name in tables; the run's model and control, or the file's name, by default.
 
     Raises:
         ConfigError: a file, and no annotations; a judgement that is not there, or several and none is named.
@@ -119,17 +116,17 @@ def open_source(
         DataError: a file in it cannot be read.
     """
     if path.is_dir():
-        return _run(path, data, judge, name)
+        return _run(path, data, judge)
     if not path.is_file():
         raise RunError("no such run or file", where=str(path))
     if data is None:
         raise ConfigError("a file of predictions needs its annotations", where=str(path), mend="give --data")
     predictions = load_predictions(path)
     judged = "in the file" if any(one.judged is not None for one in predictions.values()) else ""
-    return Source(name or path.stem, path, data, (predictions,), judged=judged)
+    return Source(path.stem, path, data, (predictions,), judged=judged)
 
 
-def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -> Source:
+def _run(folder: Path, data: Path | None, judge: str | None) -> Source:
     settings = read_config(folder)
     if "protocol" not in settings:
         raise RunError("not a run of noria grounding", where=str(folder))
@@ -167,7 +164,7 @@ def _run(folder: Path, data: Path | None, judge: str | None, name: str | None) -
         sets, agreement = _with_judgement(folder / judged, judgement, corpus, sets)
     shown = "" if settings["control"] == "none" else f" ({settings['control']})"
     return Source(
-        name=name or f"{settings['model']}{shown}",
+        name=f"{settings['model']}{shown}",
         path=folder,
         data=home,
         sets=tuple(sets),

@@ -208,17 +208,11 @@ def passes(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> Passes:
     )
 
 
-def cells(passed: Passes, weights: Floats | None = None) -> Floats:
-    """[8] videos by 4 r1 + 2 r2 + r3, among those where all three are known.
-
-    Args:
-        passed: which videos passed.
-        weights: [n] weights of the videos; 1 by default.
-    """
+def cells(passed: Passes) -> Floats:
+    """[8] number of videos by 4 r1 + 2 r2 + r3, among those where all three are known."""
     known = passed.has_rating & passed.has_reasoning & passed.has_grounding
     code = 4 * passed.rating.astype(int) + 2 * passed.reasoning + passed.grounding
-    w = np.ones(len(known)) if weights is None else weights
-    return np.bincount(code[known], weights=w[known], minlength=8).astype(float)
+    return np.bincount(code[known], minlength=8).astype(float)
 
 
 # -- ratios -----------------------------------------------------------------------------------------------------------

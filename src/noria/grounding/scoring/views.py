@@ -35,15 +35,15 @@ __all__ = [
 ]
 
 
-def distinct_settings(truth: Truth, settings: Sequence[Theta] = SWEEP) -> list[Theta]:
-    """The settings that are different rules for these videos: 3/5 passes .5 and .6 alike."""
+def distinct_settings(truth: Truth) -> list[Theta]:
+    """The settings of the sweep that are different rules for these videos: 3/5 passes .5 and .6 alike."""
 
     def least(share: Fraction, of: int) -> int:
         return -(-share.numerator * of // share.denominator)
 
     sizes = sorted(set(truth.questions.tolist()) - {0})
     seen: dict[object, Theta] = {}
-    for theta in settings:
+    for theta in SWEEP:
         rule = (
             least(theta.rating, 5),
             theta.reasoning,

@@ -16,7 +16,7 @@ from pydantic import Field
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, RunError
 from noria.core.files import inside, lock, write_atomic
-from noria.core.progress import Progress
+from noria.core.progress import Progress, Task
 from noria.grounding.corpus.types import Rubric
 from noria.grounding.scoring.config import LevelSettings
 from noria.grounding.verbs.options import BudgetOption, CacheOption
@@ -25,6 +25,10 @@ from noria.verbs.options import JsonOption, QuietOption, ServerOptions
 
 if TYPE_CHECKING:
     from noria.core.chat import ChatServer
+    from noria.grounding.asking.store import SampleStore
+    from noria.grounding.judging.cases import Case
+
+    Draw = tuple[ChatServer, int, str]
 
 __all__ = ["JudgeConfig", "command", "run"]
 
@@ -86,11 +90,10 @@ def run(
         ConfigError: no judge, or a run of another kind.
         RunError: the folder holds a judgement under other settings.
     """
-    from noria.core.chat import ChatClient
     from noria.grounding.asking.store import SampleStore
     from noria.grounding.corpus.files import load_corpus
     from noria.grounding.judging.cases import cases_of
-    from noria.grounding.judging.judge import VERSION, Seat, judge_all, same_family, sample_id
+    from noria.grounding.judging.judge import VERSION, same_family, sample_id
     from noria.grounding.results.sources import open_source
 
     rules = config.rubric == "rules"
@@ -117,31 +120,9 @@ def run(
     with lock(folder), SampleStore(folder) as store, progress:
         _settle(folder, config, names, VERSION)
         wanted = {sample_id(case, name) for case in cases for name in names}
-        judged_before = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
-        task = progress.task("judging", total=len(wanted), start=judged_before)
-
-        async def judge() -> None:
-            purse, kept = config.purse(store.spent()), config.kept()
-            async with contextlib.AsyncExitStack() as stack:
-                # One client a server, so that its limits hold for all its draws together.
-                clients = {
-                    server.model: await stack.enter_async_context(
-                        ChatClient(server, cache=kept, budget=purse)
-                    )
-                    for server in servers
-                }
-                seats = [Seat(name, clients[server.model], k, config.heat) for server, k, name in draws]
-                in_flight = sum(server.in_flight for server in servers) or 1
-                await judge_all(
-                    cases,
-                    seats or [Seat("rules")],
-                    config.rubric,
-                    store,
-                    in_flight=in_flight,
-                    on_sample=lambda sample: task.advance(),
-                )
-
-        asyncio.run(judge())
+        before = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
+        task = progress.task("judging", total=len(wanted), start=before)
+        asyncio.run(_judge(config, cases, draws, store, task))
         task.done()
         counts = Counter(status for name, status in store.statuses().items() if name in wanted)
     judged = open_source(config.source, data=config.data, judge=folder.name)
@@ -152,6 +133,33 @@ def run(
         "agreement": dict(judged.agreement),
         "same_family": [name for name in names if same_family(name, source.settings.get("model", ""))],
     }
+
+
+async def _judge(
+    config: JudgeConfig, cases: Sequence[Case], draws: Sequence[Draw], store: SampleStore, task: Task
+) -> None:
+    """Have every draw of every model, or the rules, judge every case."""
+    from noria.core.chat import ChatClient
+    from noria.grounding.judging.judge import Seat, judge_all
+
+    servers = {server.model: server for server, _, _ in draws}
+    purse, kept = config.purse(store.spent()), config.kept()
+    async with contextlib.AsyncExitStack() as stack:
+        # One client a server, so that its limits hold for all its draws together.
+        clients = {
+            model: await stack.enter_async_context(ChatClient(server, cache=kept, budget=purse))
+            for model, server in servers.items()
+        }
+        seats = [Seat(name, clients[server.model], k, config.heat) for server, k, name in draws]
+        in_flight = sum(server.in_flight for server in servers.values()) or 1
+        await judge_all(
+            cases,
+            seats or [Seat("rules")],
+            config.rubric,
+            store,
+            in_flight=in_flight,
+            on_sample=lambda sample: task.advance(),
+        )
 
 
 def _settle(folder: Path, config: JudgeConfig, names: Sequence[str], version: str) -> None:
