@@ -1,4 +1,4 @@
-"""A model's reply is read by a ladder from strict to lenient, and the rung is always told.
+"""A model's reply is read by a ladder from strict to lenient, and the rung is always reported.
 
 1. the whole reply is JSON;
 2. so it is without reasoning tags and code fences;

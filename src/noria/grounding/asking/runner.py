@@ -126,7 +126,7 @@ class _Run:
         return self._keep(_judged(blank, await self.model.ask(request), step, backs))
 
     async def open(self, step: Step) -> None:
-        """Have the clip ready: once, whoever else wants it, and in a thread, for decoding would hold up everyone."""
+        """Have the clip ready: decoded once for all who want it, in a thread, so that it holds up nobody."""
         about = step.video, self.asking.control, self.stem(step)
         if self.cinema.has(*about):
             return

@@ -1,6 +1,6 @@
 """Checks of a record by code, before any model or person looks: the aligner's first layer.
 
-Each check says what is wrong in words that go back to whoever wrote it.
+Each check says what is wrong in words that go back to the model that wrote it.
 """
 
 from __future__ import annotations

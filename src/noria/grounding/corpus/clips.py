@@ -233,7 +233,7 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A container, with FFmpeg's complaints told in one line."""
+    """A container, with FFmpeg's complaints as one line."""
     av = require("av", "grounding")
     try:
         # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.

@@ -314,7 +314,7 @@ def _blurred(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed: int) -> Prejudiced:
-    """Train levels on the average picture, nothing else told: whatever in it goes with the levels is what it learns.
+    """Train levels on the average picture alone: it learns whatever in it goes with the levels.
 
     Args:
         scenes: scenes to learn from.

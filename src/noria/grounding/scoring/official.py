@@ -24,7 +24,7 @@ DIFFERENCES = (
     "T2 averages all judged traits of all predictions, of videos without a record, too; strict averages videos.",
     "A rate whose condition nothing meets is 0; strict says that it is undefined.",
     "A line that is not JSON, or has no video, is skipped, and a video's last line counts; strict refuses both.",
-    "An answer of null ends the program; here it is told as an error, and strict counts it as no answer.",
+    "An answer of null ends the program; here it is an error, and strict counts it as no answer.",
     "Levels are binned closed above (.2 is Very Low); strict bins as the paper says (.2 is Low) unless told otherwise.",
     "Dimensions are compared as floating-point numbers; strict compares shares as rationals.",
 )

@@ -6,7 +6,7 @@ every rating has its evidence. The voice has one of four states a segment; the h
 
 Every question is leak-free by construction: what is right is uniform over a set that is symmetric under the choice,
 distractors are drawn without regard to what the clip shows, all options of a question have the same length, and
-letters are uniform. So whoever does not see the clip is right one time in six.
+letters are uniform. So a model that does not see the clip is right one time in six.
 """
 
 from __future__ import annotations

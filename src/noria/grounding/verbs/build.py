@@ -70,7 +70,7 @@ def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:
     settings = config.part(BuildSettings)
 
     async def write(store: SampleStore) -> BuildResult:
-        async with ChatClient(server, budget=config.purse(store.spent())) as client:
+        async with ChatClient(server, budget=config.remaining(store.spent())) as client:
             return await build(
                 records,
                 client,

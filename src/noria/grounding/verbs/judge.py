@@ -52,8 +52,8 @@ class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonO
     )
 
     @property
-    def heat(self) -> float:
-        """The judges' temperature; several draws at 0 would be one said again."""
+    def sampling(self) -> float:
+        """The judges' temperature; at 0 several draws would be the same one again."""
         return self.temperature if self.temperature is not None else 0.7 if self.judges > 1 else 0.0
 
 
@@ -143,14 +143,14 @@ async def _judge(
     from noria.grounding.judging.judge import Seat, judge_all
 
     servers = {server.model: server for server, _, _ in draws}
-    purse, kept = config.purse(store.spent()), config.kept()
+    budget, cache = config.remaining(store.spent()), config.replies()
     async with contextlib.AsyncExitStack() as stack:
         # One client a server, so that its limits hold for all its draws together.
         clients = {
-            model: await stack.enter_async_context(ChatClient(server, cache=kept, budget=purse))
+            model: await stack.enter_async_context(ChatClient(server, cache=cache, budget=budget))
             for model, server in servers.items()
         }
-        seats = [Seat(name, clients[server.model], k, config.heat) for server, k, name in draws]
+        seats = [Seat(name, clients[server.model], k, config.sampling) for server, k, name in draws]
         in_flight = sum(server.in_flight for server in servers.values()) or 1
         await judge_all(
             cases,
@@ -174,7 +174,7 @@ def _settle(folder: Path, config: JudgeConfig, names: Sequence[str], version: st
         "rubric": config.rubric,
         "bins": config.bins,
         "polarity": config.polarity,
-        "temperature": config.heat,
+        "temperature": config.sampling,
         "prompts": version,
     }
     earlier = read_judgement(folder)

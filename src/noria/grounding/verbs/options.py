@@ -37,8 +37,8 @@ class BudgetOption(Config):
         None, ge=0, description="Most that all requests may cost, in the currency of --prices."
     )
 
-    def purse(self, spent: float) -> Budget | None:
-        """The budget as chat clients take it; None where there is no limit.
+    def remaining(self, spent: float) -> Budget | None:
+        """The budget that is left, as chat clients take it; None where there is no limit.
 
         Args:
             spent: cost of what earlier processes asked.
@@ -55,6 +55,6 @@ class CacheOption(Config):
         None, description="Folder of kept replies, which several runs may share."
     )
 
-    def kept(self) -> ChatCache | None:
+    def replies(self) -> ChatCache | None:
         """The cache as chat clients take it."""
         return None if self.cache is None else ChatCache(self.cache)

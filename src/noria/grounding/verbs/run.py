@@ -168,7 +168,7 @@ def _identity(config: RunConfig, model: str, url: str) -> dict[str, Any]:
 async def _model(
     config: RunConfig, server: ChatServer | None, spent: float
 ) -> AsyncIterator[tuple[ChatModel, int]]:
-    """Whoever answers, and how many requests may be under way."""
+    """The model that answers, and how many requests may be under way."""
     if server is None:
         from noria.grounding.integrations.hugging import HuggingModel
 
@@ -176,5 +176,5 @@ async def _model(
         return
     from noria.core.chat import ChatClient
 
-    async with ChatClient(server, cache=config.kept(), budget=config.purse(spent)) as client:
+    async with ChatClient(server, cache=config.replies(), budget=config.remaining(spent)) as client:
         yield client, server.in_flight
