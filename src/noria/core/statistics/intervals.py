@@ -7,6 +7,7 @@ left; an interval that is undefined (one seed, no data) is NaN, never a guess.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,12 @@ class Interval:
     high: float
     n: int
     level: float = 0.95
+
+
+def mean_known(values: Iterable[float | None]) -> float:
+    """The mean of the values that are known: None and NaN are left out; NaN where nothing is known."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95) -> Interval:
