@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from noria.blending.blender import Blender
-from noria.blending.plans import load_plans
-from noria.blending.simulate import Simulated, simulate
+from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
+from noria.blending.world.simulate import Simulated, simulate
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -282,7 +282,7 @@ def test_a_plans_name_from_a_file_is_text_on_the_page(noria: Run, logs: Simulate
     parquet.write_table(table, "c.parquet")
     Path("m.yaml").write_text(f"multipliers: [{{id: a, when: 'source == \"{evil}\"', boost: 2}}]\n")
     snapshot = Snapshot.load(logs.snapshot)
-    from noria.blending.alignment import Alignment
+    from noria.blending.alignment.alignment import Alignment
 
     snapshot.next(created=0.0, alignment=Alignment.of_scales({evil: 0.1})).save(Path("s.json"))
     done = noria("import", "m.yaml", "--snapshot", "s.json", "--candidates", "c.parquet")

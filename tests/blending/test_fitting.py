@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from noria.blending.aligners import (
+from noria.blending.alignment.aligners import (
     KINDS,
     Affine,
     Beta,
@@ -22,9 +22,12 @@ from noria.blending.aligners import (
     aligner_to_json,
     kind_of,
 )
-from noria.blending.alignment import ANY, Alignment, Entry
-from noria.blending.fitting import FitConfig, diagnose, fit_aligner, fit_alignment
-from noria.blending.tallies import Binned, Key, Tallies, folds
+from noria.blending.alignment.alignment import ANY, Alignment, Entry
+from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.curves import fit_aligner
+from noria.blending.alignment.diagnosis import diagnose
+from noria.blending.alignment.fitting import fit_alignment
+from noria.blending.alignment.tallies import Binned, Key, Tallies, folds
 from noria.core.errors import DataError
 
 PLAIN = FitConfig(half_life=None, shrink=0, population="all")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.blending.anchors import EffectiveCompletion
-from noria.blending.cells import accounts, amount
-from noria.blending.fitting import FitConfig, fit_alignment
-from noria.blending.gathering import GatherConfig, Gathered, from_rows, parquet_files, partial, to_rows
-from noria.blending.simulate import SINCE, Simulated, simulate
+from noria.blending.accounting.cells import accounts, amount
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.fitting import fit_alignment
+from noria.blending.logs.gathering import GatherConfig, Gathered, from_rows, parquet_files, partial, to_rows
 from noria.blending.snapshot import Snapshot
+from noria.blending.world.simulate import SINCE, Simulated, simulate
 from noria.core.errors import DataError
 
 arrow = pytest.importorskip("pyarrow")
@@ -202,7 +203,7 @@ def test_a_mask_of_all_64_plans_survives(tmp_path: Path, logs: Simulated) -> Non
 
 def test_an_empty_batch_comes_to_nothing() -> None:
     from noria.blending.columns import Coded
-    from noria.blending.gathering import JOINED, NAMES
+    from noria.blending.logs.gathering import JOINED, NAMES
 
     columns = {name: Coded((), np.empty(0, np.int32)) if name in NAMES else np.empty(0) for name in JOINED}
     found = partial(columns, CONFIG, 0.0)

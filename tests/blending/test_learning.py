@@ -10,11 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.blending import Blender, Candidates
-from noria.blending.anchors import EffectiveCompletion
-from noria.blending.cells import accounts
-from noria.blending.events import Decision, Event, Impression, Outcome, Sample, decision_of, pack, unpack
-from noria.blending.journal import Position
-from noria.blending.learning import Learner, by_plan
+from noria.blending.accounting.cells import accounts
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.service.journal.events import (
+    Decision,
+    Event,
+    Impression,
+    Outcome,
+    Sample,
+    decision_of,
+    pack,
+    unpack,
+)
+from noria.blending.service.journal.journal import Position
+from noria.blending.service.loop.learning import Learner, by_plan
 from tests.blending.feeds import columns, snapshot
 
 MATURITY, UNSEEN = 100.0, 1000.0

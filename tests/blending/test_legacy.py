@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.blending.attribution import Requests
+from noria.blending.accounting.attribution import Requests
 from noria.blending.columns import Coded
-from noria.blending.legacy import Multipliers, function_score, read_legacy
-from noria.blending.migration import legacy_lists, migrate, partition
+from noria.blending.migration.legacy import Multipliers, function_score, read_legacy
+from noria.blending.migration.migrate import legacy_lists, migrate, partition
 from noria.core.errors import ConfigError, DataError
 
 COLUMNS = {"source": Coded.of(["live", "ads", "live", None]), "age": np.array([1.0, 50.0, np.nan, 3.0])}

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noria.blending.attribution import Displaced, Requests, displace, lift
-from noria.blending.returns import PlanReturn, RetireRule, plan_returns
-from noria.blending.scoring import PlanTables
+from noria.blending.accounting.attribution import Displaced, Requests, displace, lift
+from noria.blending.accounting.returns import PlanReturn, RetireRule, plan_returns
+from noria.blending.boosting.scoring import PlanTables
 
 
 def market(seed: int, requests: int = 300) -> tuple[Displaced, np.ndarray]:

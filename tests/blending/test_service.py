@@ -17,14 +17,14 @@ import pyarrow as pa
 import pytest
 
 from noria.blending import Blender, Candidates, Plans, Snapshot
-from noria.blending.events import Decision, Impression, Outcome, Sample, unpack
-from noria.blending.journal import Journal, read_journal
-from noria.blending.publishing import Publisher
-from noria.blending.serve import open_feed
-from noria.blending.service import Feed
-from noria.blending.service import _share as lot_share
-from noria.blending.service_config import NearlineConfig, ServeConfig
-from noria.blending.wire import ARROW
+from noria.blending.service.config import NearlineConfig, ServeConfig
+from noria.blending.service.journal.events import Decision, Impression, Outcome, Sample, unpack
+from noria.blending.service.journal.journal import Journal, read_journal
+from noria.blending.service.process import open_feed
+from noria.blending.service.publishing import Publisher
+from noria.blending.service.service import Feed
+from noria.blending.service.service import _share as lot_share
+from noria.blending.service.wire import ARROW
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 

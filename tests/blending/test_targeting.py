@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.blending.columns import Coded, Listed, as_column
-from noria.blending.targeting import MAX_DEPTH, MAX_LENGTH, columns_of, evaluate, parse
+from noria.blending.plans.matching import evaluate
+from noria.blending.plans.targeting import MAX_DEPTH, MAX_LENGTH, columns_of, parse
 from noria.core.errors import ConfigError, DataError
 
 COLUMNS = {

@@ -7,21 +7,24 @@ score is an account that closes, and what a plan spends and brings is known to t
 
 Read in this order:
 
-| module | holds |
+| room | module: what it holds |
 | --- | --- |
-| `columns`, `targeting`, `plans` | candidates as columns; who a plan is for; the plan file |
-| `tallies`, `aligners`, `fitting`, `alignment` | outcomes against scores, exactly mergeable; from a score to a value |
-| `anchors` | effective completion, the unit, and an audit of what could be one |
-| `scoring`, `kernels`, `slots` | the linear boost, its guards, the best K; the same compiled; hard rules on places |
-| `snapshot`, `blender` | all that a ranking depends on, as one file; the ranking |
-| `attribution`, `returns`, `cells` | what a plan costs and brings; advice; books that accounts are read from |
-| `solving`, `control` | targets to prices, offline by the dual and online by feedback |
-| `legacy`, `migration` | another system's boosts, and the plans that keep their shares |
-| `estimators`, `experiments` | what outcomes under another policy would be; A/B read-outs |
-| `logs`, `gathering`, `integrations`, `replay` | logs of any size on DuckDB or Spark; logged requests ranked again |
-| `journal`, `events`, `wire`, `service`, … | the service, its log, its nearline loop and console |
-| `settings`, `jobs`, `fit_job`, `attribute_job`, `plan_jobs`, `pages`, `cli` | the verbs of `noria blending` |
-| `world`, `data`, `arms`, `proof`, `bench`, `simulate` | the paper's claims, tested; logs to try things on |
+| top | `columns`: candidates as columns; `compiled`, `kernels`: hot loops in Numba |
+| `alignment` | y = α x: `tallies`: outcomes against scores, exactly mergeable; `aligners`, `curves`: the kinds and their fits; `config`, `fitting`, `diagnosis`: which kind, on which exposures; `alignment`: the fitted values by key; `anchors`: the effective completion |
+| `boosting` | s = 1 (w y + b), r = y + Σ s: `scoring`: the linear boost, its guards, the best K; `slots`: rules on places |
+| `plans` | `plans`: the plan file; `targeting`, `matching`: who a plan is for, read and evaluated |
+| top | `snapshot`: all that a ranking depends on, as one file; `blender`: the ranking |
+| `accounting` | `attribution`: spend, regret and its bound, lift, Shapley values; `returns`: gain over regret, and advice; `cells`: books that accounts are read from; `estimators`, `experiments`: off-policy estimates, A/B tests |
+| `pricing` | `solving`: targets to prices by the dual; `control`: the same online by feedback |
+| `migration` | `legacy`: another system's boosts; `migrate`: the plans that keep their shares |
+| `logs` | `schema`: columns; `gathering`: logs to tallies and books; `replay`: logged requests ranked again; `arrow` |
+| `integrations` | logs of any size on `duckdb` or `spark` |
+| `service` | `service`: endpoints; `process`: start; `config`; `wire`, `streams`, `answers`: what goes over HTTP; `publishing`: what serves; `whatif`, `console`; `companion` |
+| `service.journal` | the log: frames on the disk, their `events`, `exporting` |
+| `service.loop` | the nearline loop: `learning` from the log, `nearline`: what it proposes |
+| `world` | `world`: a feed whose truth is known; `history`: its outcomes, aligned; `simulate`: logs to try things on |
+| `verbs` | a file a verb of `noria blending` |
+| `proof` | `claims`, `arms`, `films`, `bandit`: the paper's claims, tested; `bench` |
 
 Importing this package is light; a name below brings its module when it is first used.
 """
@@ -33,56 +36,57 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.blending.alignment import Alignment
-    from noria.blending.anchors import EffectiveCompletion
-    from noria.blending.attribution import Requests, displace, shapley
+    from noria.blending.accounting.attribution import Requests, displace, shapley
+    from noria.blending.accounting.cells import accounts
+    from noria.blending.accounting.estimators import off_policy
+    from noria.blending.accounting.returns import plan_returns
+    from noria.blending.alignment.alignment import Alignment
+    from noria.blending.alignment.anchors import EffectiveCompletion
+    from noria.blending.alignment.config import FitConfig
+    from noria.blending.alignment.fitting import fit_alignment
+    from noria.blending.alignment.tallies import Tallies
     from noria.blending.blender import Blender, Ranked
-    from noria.blending.cells import accounts
     from noria.blending.columns import Candidates, Coded, Listed
-    from noria.blending.control import Gains, PidState, pid_step
-    from noria.blending.estimators import off_policy
-    from noria.blending.fitting import FitConfig, fit_alignment
-    from noria.blending.legacy import read_legacy
-    from noria.blending.migration import migrate
-    from noria.blending.plans import Plan, Plans, load_plans
-    from noria.blending.replay import CandidateLog, read_candidates
-    from noria.blending.returns import plan_returns
+    from noria.blending.logs.replay import CandidateLog, read_candidates
+    from noria.blending.migration.legacy import read_legacy
+    from noria.blending.migration.migrate import migrate
+    from noria.blending.plans.plans import Plan, Plans, load_plans
+    from noria.blending.pricing.control import Gains, PidState, pid_step
+    from noria.blending.pricing.solving import Goal, frontier, solve
     from noria.blending.snapshot import Setting, Snapshot
-    from noria.blending.solving import Goal, frontier, solve
-    from noria.blending.tallies import Tallies
 
 _HOMES = {
-    "Alignment": "alignment",
+    "Alignment": "alignment.alignment",
     "Blender": "blender",
-    "CandidateLog": "replay",
+    "CandidateLog": "logs.replay",
     "Candidates": "columns",
     "Coded": "columns",
-    "EffectiveCompletion": "anchors",
-    "FitConfig": "fitting",
-    "Gains": "control",
-    "Goal": "solving",
+    "EffectiveCompletion": "alignment.anchors",
+    "FitConfig": "alignment.config",
+    "Gains": "pricing.control",
+    "Goal": "pricing.solving",
     "Listed": "columns",
-    "PidState": "control",
-    "Plan": "plans",
-    "Plans": "plans",
+    "PidState": "pricing.control",
+    "Plan": "plans.plans",
+    "Plans": "plans.plans",
     "Ranked": "blender",
-    "Requests": "attribution",
+    "Requests": "accounting.attribution",
     "Setting": "snapshot",
     "Snapshot": "snapshot",
-    "Tallies": "tallies",
-    "accounts": "cells",
-    "displace": "attribution",
-    "fit_alignment": "fitting",
-    "frontier": "solving",
-    "load_plans": "plans",
-    "migrate": "migration",
-    "off_policy": "estimators",
-    "pid_step": "control",
-    "plan_returns": "returns",
-    "read_candidates": "replay",
-    "read_legacy": "legacy",
-    "shapley": "attribution",
-    "solve": "solving",
+    "Tallies": "alignment.tallies",
+    "accounts": "accounting.cells",
+    "displace": "accounting.attribution",
+    "fit_alignment": "alignment.fitting",
+    "frontier": "pricing.solving",
+    "load_plans": "plans.plans",
+    "migrate": "migration.migrate",
+    "off_policy": "accounting.estimators",
+    "pid_step": "pricing.control",
+    "plan_returns": "accounting.returns",
+    "read_candidates": "logs.replay",
+    "read_legacy": "migration.legacy",
+    "shapley": "accounting.attribution",
+    "solve": "pricing.solving",
 }
 
 __all__ = [

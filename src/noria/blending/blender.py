@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending import scoring
+from noria.blending.boosting import scoring
+from noria.blending.boosting.scoring import PlanTables
+from noria.blending.boosting.slots import Rule, place
 from noria.blending.columns import Candidates, Column
-from noria.blending.plans import Plan, SlotRule
-from noria.blending.scoring import PlanTables
-from noria.blending.slots import Rule, place
+from noria.blending.plans.matching import evaluate
+from noria.blending.plans.plans import Plan, SlotRule
+from noria.blending.plans.targeting import columns_of
 from noria.blending.snapshot import Snapshot
-from noria.blending.targeting import columns_of, evaluate
 from noria.core.errors import DataError
 
 __all__ = ["MAX_SIZE", "Blender", "Ranked"]

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from noria.blending.alignment import Alignment
-from noria.blending.plans import Plans
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.blending.cells import Books
-from noria.blending.gathering import GatherConfig, Gathered, joined, partial
-from noria.blending.replay import arrow_column
-from noria.blending.tallies import Tallies
+from noria.blending.accounting.cells import Books
+from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.gathering import GatherConfig, Gathered, joined, partial
+from noria.blending.logs.replay import arrow_column
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
@@ -43,7 +43,7 @@ def gather(
         progress: told of each batch.
 
     Raises:
-        DataError: files that cannot be read, or without the columns of `noria.blending.logs`.
+        DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
         MissingExtra: there is no duckdb or pyarrow.
     """
     with _joined(exposures, outcomes, config, memory=memory, spill=spill) as (connection, query):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from noria.blending.gathering import (
+from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
     GatherConfig,
@@ -20,7 +20,7 @@ from noria.blending.gathering import (
     partial,
     to_rows,
 )
-from noria.blending.replay import arrow_column
+from noria.blending.logs.replay import arrow_column
 from noria.core.errors import RunError, require
 
 __all__ = ["gather", "local_session"]
@@ -79,7 +79,7 @@ def gather(
         session: of Spark; a local one by default, which is stopped again.
 
     Raises:
-        DataError: a column of `noria.blending.logs` is absent.
+        DataError: a column of `noria.blending.logs.schema` is absent.
         MissingExtra: there is no pyspark.
         RunError: Spark does not start.
     """

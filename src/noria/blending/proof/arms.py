@@ -1,0 +1,282 @@
+"""The experiments of the proof, one function a job: JSON arguments in, JSON results out.
+
+Every arm of a seed shares the world, its outcomes and the alignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending.accounting.attribution import Displaced, Requests, displace, lift, values_of
+from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
+from noria.blending.alignment.aligners import Kind
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.blender import Blender
+from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
+from noria.blending.columns import Candidates
+from noria.blending.migration.legacy import Multipliers
+from noria.blending.migration.migrate import exposures_of, legacy_lists, migrate
+from noria.blending.pricing.solving import Goal, Solved, reached, solve
+from noria.blending.snapshot import Snapshot
+from noria.blending.world.history import aligned, outcomes
+from noria.blending.world.world import BAD, PLANS, SOURCES, World, make_world, world_plans
+from noria.core.statistics.intervals import paired_difference
+
+__all__ = [
+    "Floats",
+    "Ints",
+    "at_shares",
+    "certificate",
+    "judged_plans",
+    "run_aligners",
+    "run_world",
+    "shown",
+    "violations",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SIZE = 10
+"""Places of a list in the simulated world."""
+POWERS = (1.0, 0.5, 2.0)
+"""Of the distorted models, by source."""
+LEGACY_SOURCES = {"organic": 3.0, "live": 3.5, "ads": 3.2}
+LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
+
+
+def run_aligners(seed: int, requests: int, history: int) -> dict[str, Any]:
+    """True completion rate of the top of plain lists, by how scores were made comparable."""
+    found: dict[str, Any] = {}
+    for name, powers in (("proportional", (1.0, 1.0, 1.0)), ("distorted", POWERS)):
+        rng = np.random.default_rng([seed, 1])
+        past = make_world(rng, requests=history, powers=powers)
+        world = make_world(rng, requests=requests, powers=powers)
+        tallies = outcomes(past, rng)
+        found[name] = {
+            "raw": _rate(world, world.score),
+            "per-request min-max": _rate(world, _min_max(world)),
+            "oracle": _rate(world, world.truth),
+        }
+        kinds: tuple[Kind, ...] = ("mean", "isotonic")
+        for kind in kinds:
+            found[name][kind] = _rate(world, valued(world, aligned(tallies, kind)))
+        found[name]["chosen by the diagnosis"] = _rate(world, valued(world, aligned(tallies, "auto")))
+    return found
+
+
+def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
+    """Plans in a world: a tuned product against the linear form, a legacy pile-up, attribution and retirement."""
+    rng = np.random.default_rng([seed, 2])
+    past, world = make_world(rng, requests=history), make_world(rng, requests=requests)
+    alignment = aligned(outcomes(past, rng), "mean")
+    y = valued(world, alignment)
+    blender = Blender(Snapshot.of(alignment, world_plans()))
+    mask = blender.masks(world.columns, len(y))
+    pool = Requests(y, mask, world.start)
+    free = PlanTables.idle(len(PLANS))
+    natural, _ = reached(pool, free, SIZE, [Goal(p, 0) for p in range(len(PLANS))])
+    return {
+        "no plans": _list_figures(world, pool, shown(pool, free)),
+        "product": product_against_linear(world, pool, 2 * natural),
+        "legacy": legacy_against_linear(world, pool, alignment),
+        "plans": attribution_figures(world, pool, 2 * natural, seed),
+    }
+
+
+def valued(world: World, alignment: Alignment) -> Floats:
+    """[rows] y."""
+    whole = Candidates(range(len(world.score)), world.score, world.source, {})
+    return alignment.align(whole).value
+
+
+def shown(pool: Requests, tables: PlanTables, size: int = SIZE) -> Ints:
+    """[requests, K] rows of the lists under all plans."""
+    return lists(pool.value, pool.mask, pool.start, ALL, tables, size)[:, 0]
+
+
+def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dict[str, Any]:
+    """A product of boosts tuned to exposures, and the linear form at the very exposures that it reaches.
+
+    A product is linear in the logarithm of the value, so the same solver tunes both.
+    """
+    plans = len(PLANS)
+    free = PlanTables.idle(plans)
+    product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
+    tuned = solve(product, free, SIZE, [Goal(p, a) for p, a in enumerate(amounts)], rounds=600)
+    theirs = shown(product, tuned.tables)
+    ours, gap = at_shares(pool, theirs, plans, SIZE)
+    mine = shown(pool, ours.tables)
+    return {
+        "missed": float(tuned.missed.max(initial=0.0)),
+        "gap": gap,
+        "product": _list_figures(world, pool, theirs),
+        "linear": _list_figures(world, pool, mine),
+        "certificate": certificate(pool, ours, theirs, mine),
+        "over requests": over_requests(world, pool, mine, theirs),
+    }
+
+
+def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
+    """What a place of lists has more than one of other lists of the same requests, with its 95 % interval."""
+    found = {}
+    for name, column in (("truth", world.truth), ("value", pool.value)):
+        sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
+        gap = paired_difference(*sides)
+        found[name] = [gap.effect, gap.low, gap.high]
+    return found
+
+
+def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solved, float]:
+    """The linear form at the shares of other lists, and the largest difference that is left."""
+    goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(exposures_of(pool, other, plans))]
+    empty = PlanTables.idle(plans)
+    solved = solve(pool, empty, size, goals, rounds=600, tolerance=1e-4)
+    return solved, float(solved.missed.max(initial=0.0))
+
+
+def certificate(pool: Requests, solved: Solved, theirs: Ints, mine: Ints) -> float:
+    """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
+    shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
+    priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
+    ours, others = (values_of(priced, rows).sum(axis=1) for rows in (mine, theirs))
+    return float((ours - others).min())
+
+
+def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) -> dict[str, Any]:
+    """A pile-up of multipliers, and the linear form that keeps the shares of every plan and source."""
+    table = Multipliers.model_validate(
+        {
+            "multipliers": [
+                *(
+                    {"id": f"all-{name}", "when": f'source == "{name}"', "boost": boost}
+                    for name, boost in LEGACY_SOURCES.items()
+                ),
+                *(
+                    {"id": name, "when": when, "boost": boost}
+                    for (name, when), boost in zip(PLANS, LEGACY_PLANS, strict=True)
+                ),
+            ]
+        }
+    )
+    z = table.boosted(world.score, world.columns)
+    blender = Blender(Snapshot.of(alignment, table.plans()))
+    wide = Requests(pool.value, blender.masks(world.columns, len(z)), pool.start)
+    scale = pool.value / world.score  # α of each row's source
+    # The control arm aligns after boosting: α' = α · mean(x) / mean(z) of each source.
+    means = [np.bincount(world.source.codes, weights=one) for one in (world.score, z)]
+    after = scale * (means[0] / means[1])[world.source.codes]
+    found = migrate(
+        wide,
+        after * z,
+        scale * z - pool.value,
+        len(table.multipliers),
+        SIZE,
+        sources=world.source.codes.astype(np.int64),
+    )
+    old = legacy_lists(after * z, pool.value, pool.start, SIZE)
+    new = shown(wide, found.solved.tables)
+    before, now = found.boosted
+    return {
+        "gap": found.gap,
+        "removed": found.removed,
+        "goal": 0.8,
+        "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
+        "legacy": _list_figures(world, pool, old),
+        "linear": _list_figures(world, pool, new),
+        "over requests": over_requests(world, pool, new, old),
+    }
+
+
+def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int) -> dict[str, Any]:
+    """Plans at twice their natural exposures: the bound on every request, and the plan of the worst return removed."""
+    goals = [Goal(p, a) for p, a in enumerate(amounts)]
+    empty = PlanTables.idle(len(PLANS))
+    solved = solve(pool, empty, SIZE, goals)
+    found = displace(pool, solved.tables, SIZE)
+    gains, _ = lift(pool, found, world.gain)
+    names = [name for name, _ in PLANS]
+    told, worst = judged_plans(found, gains, names, seed)
+    judged = found.take(np.arange(1, world.requests, 2))
+    whole = _worth(world, judged.lists)
+    removed = [_worth(world, judged.without[:, p]) for p in range(len(PLANS))]
+    others = [removed[p] for p in range(len(PLANS)) if p != worst]
+    return {
+        "violations": violations(found),
+        "checked": int(found.regret.size),
+        "regret": float(found.regret.sum()),
+        "bound": float(found.bound.sum()),
+        "worst": names[worst],
+        "worst is bad": names[worst] in BAD,
+        "all plans": whole,
+        "without the worst": removed[worst],
+        "without another": {key: float(np.mean([one[key] for one in others])) for key in whole},
+        "returns": {
+            plan.plan: {
+                "price": 1000 * plan.spend / plan.exposures if plan.exposures else None,
+                "share": plan.exposures / (found.lists.size / 2),
+                "roi": None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high],
+                "retire": plan.retire,
+            }
+            for plan in told
+        },
+    }
+
+
+def judged_plans(
+    found: Displaced, gains: Floats, plans: Sequence[str], seed: int
+) -> tuple[list[PlanReturn], int]:
+    """Returns over every other request, and the plan with the worst; what that is worth is judged on the rest."""
+    half = np.arange(0, len(gains), 2)
+    generator = np.random.default_rng([seed, 3])
+    told = plan_returns(found.take(half), plans, gains[half], generator=generator, resamples=400)
+    worst = worst_plan(told)
+    assert worst is not None
+    return told, worst
+
+
+def violations(found: Displaced, slack: float = 1e-9) -> int:
+    """Requests and plans on which 0 ≤ regret ≤ bound does not hold."""
+    return int(((found.regret < -slack) | (found.regret > found.bound + slack)).sum())
+
+
+def _worth(world: World, rows: Ints) -> dict[str, float]:
+    """Of lists, a place: true completions, gains, and both."""
+    places = max(1, int((rows >= 0).sum()))
+    truth, gain = (float(values_of(column, rows).sum()) / places for column in (world.truth, world.gain))
+    return {"completions": truth, "gain": gain, "both": truth + gain}
+
+
+def _list_figures(world: World, pool: Requests, rows: Ints) -> dict[str, float]:
+    """Of lists, a place: true completions and values."""
+    places = max(1, int((rows >= 0).sum()))
+    return {
+        "truth": float(values_of(world.truth, rows).sum()) / places,
+        "value": float(values_of(pool.value, rows).sum()) / places,
+    }
+
+
+def _rate(world: World, key: Floats) -> float:
+    """True completion rate of the best of each request by a key."""
+    table, truth = (column.reshape(world.requests, world.candidates) for column in (key, world.truth))
+    best = np.argpartition(-table, SIZE, axis=1)[:, :SIZE]
+    return float(np.take_along_axis(truth, best, axis=1).mean())
+
+
+def _min_max(world: World) -> Floats:
+    """Scores of each source and request brought to [0, 1], as search engines' normalisation does."""
+    found = np.empty(len(world.score))
+    table = world.score.reshape(world.requests, world.candidates)
+    codes = world.source.codes.reshape(world.requests, world.candidates)
+    out = found.reshape(world.requests, world.candidates)
+    for code in range(len(SOURCES)):
+        mine = codes == code
+        low = np.where(mine, table, np.inf).min(axis=1, keepdims=True)
+        high = np.where(mine, table, -np.inf).max(axis=1, keepdims=True)
+        scaled = (table - low) / np.maximum(high - low, 1e-300)
+        out[mine] = scaled[mine]
+    return found

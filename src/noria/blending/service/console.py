@@ -1,0 +1,281 @@
+"""The console: what each plan costs and brings, what would be if, why an item stands where it stands.
+
+Pages are made on the server and work without a script; the script keeps the table fresh, answers the sliders while they
+move, and sends switches with the token. Nothing comes from elsewhere, and no text is taken for code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from noria.blending.service.service import Feed, explained, number_of
+from noria.blending.service.whatif import Served
+from noria.core.pages.charts import COLORS, Figure, theme
+from noria.core.pages.report import environment, page_assets
+from noria.core.service.serving import HttpError, Request, Response, Route, asset, html_response, route
+
+__all__ = ["console"]
+
+POINTS = 120
+"""Of a line in a chart."""
+LISTED = 20
+"""Requests that are listed."""
+
+
+def console(feed: Feed) -> list[Route]:
+    """Its routes: the page at `/`, its parts, its explanations, and the files that they load."""
+    home = files("noria.blending") / "templates"
+    shared = page_assets()
+    style = shared["page.css"] + (home / "console.css").read_text(encoding="utf-8")
+
+    async def page(request: Request) -> Response:
+        return html_response(await asyncio.to_thread(_page, feed), inline_styles=True)
+
+    async def plans(request: Request) -> Response:
+        return html_response(await asyncio.to_thread(_render, "plans.html", told=_told(feed)))
+
+    async def what_if(request: Request) -> Response:
+        query = request.query_params
+        told = await asyncio.to_thread(_supposed, feed, query)
+        return html_response(await asyncio.to_thread(_render, "whatif.html", told=told))
+
+    async def why(request: Request) -> Response:
+        served = feed.recent.find(request.path_params["request"])
+        if served is None:
+            raise HttpError(404, "no_such_request", "it is not among the sampled requests of late")
+        return html_response(await asyncio.to_thread(_why, served))
+
+    return [
+        route("/", page),
+        route("/console/plans", plans),
+        route("/console/what-if", what_if),
+        route("/console/requests/{request:path}", why),
+        asset("/assets/console.css", style, "text/css"),
+        asset("/assets/console.js", (home / "console.js").read_text(encoding="utf-8"), "text/javascript"),
+        asset("/assets/vega.js", shared["vega.js"], "text/javascript"),
+        asset("/assets/page.js", shared["page.js"], "text/javascript"),
+    ]
+
+
+def _render(template: str, **content: Any) -> str:
+    return str(environment("noria.blending").get_template(template).render(**content))
+
+
+def _page(feed: Feed) -> str:
+    told = _told(feed)
+    status = told["status"]
+    figures = _figures(status) if status else []
+    return _render(
+        "console.html",
+        told=told,
+        figures=figures,
+        themes={mode: theme(mode) for mode in COLORS},
+        requests=[one.to_json() for one in feed.recent.all()[:LISTED]],
+        audit=feed.publisher.audit(20),
+        supposed=_sliders(told),
+    )
+
+
+def _told(feed: Feed) -> dict[str, Any]:
+    """Everything that the page shows of what serves and of what the loop has learnt."""
+    told = feed.told()
+    learnt = told.pop("nearline")
+    told["logs"] = feed.journal is not None
+    told["failing"] = learnt["failing"] if learnt else None
+    told["status"] = status = learnt["status"] if learnt else None
+    for plan in told["plans"]:
+        plan["learnt"] = status["plans"].get(plan["id"]) if status else None
+        plan["state"] = (
+            "switched off"
+            if plan["switched_off"] or told["all_off"]
+            else "budget spent"
+            if plan["resting"]
+            else "on"
+            if plan["on"]
+            else "off"
+        )
+        plan["goal"] = _goal(plan["target"])
+    return told
+
+
+_GOALS = {
+    "exposure_share": "{:.3g} % of exposures",
+    "value_share": "{:.3g} % of value",
+    "exposures_per_day": "{:,.0f} exposures a day",
+    "completions_per_day": "{:,.0f} completions a day",
+}
+
+
+def _goal(target: Mapping[str, float] | None) -> str:
+    if not target:
+        return ""
+    ((name, amount),) = target.items()
+    return _GOALS[name].format(100 * amount if name.endswith("_share") else amount)
+
+
+def _why(served: Served) -> str:
+    told = explained(served)
+    plans = sorted({plan["plan"] for item in told["items"] for plan in item["plans"]})
+    return _render("why.html", told=told, plans=plans)
+
+
+# -- what if ----------------------------------------------------------------------------------------------------------
+
+
+def _sliders(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where each plan's sliders begin, and how far they go."""
+    found = []
+    for plan in told["plans"]:
+        weight, bias = plan["weight"], plan["bias"]
+        found.append(
+            {
+                "id": plan["id"],
+                "weight": weight,
+                "bias": bias,
+                "on": plan["on"],
+                "weight_low": min(-1.0, 2 * weight),
+                "weight_high": max(1.0, 2 * weight),
+                "bias_low": min(-told["mean_value"], 2 * bias),
+                "bias_high": max(told["mean_value"], 2 * bias),
+            }
+        )
+    return found
+
+
+def _supposed(feed: Feed, query: Mapping[str, str]) -> dict[str, Any]:
+    plan = query.get("plan", "")
+    weight, bias = number_of(query.get("weight"), "weight"), number_of(query.get("bias"), "bias")
+    found = feed.supposed(plan, weight, bias, query.get("on", "true") in ("true", "on", "1"))
+    return found | {"plan": plan}
+
+
+# -- charts -----------------------------------------------------------------------------------------------------------
+
+
+def _figures(status: Mapping[str, Any]) -> list[Figure]:
+    history = _thinned(status["history"])
+    rows = [
+        {"at": 1000 * line["at"], "plan": plan, **values}
+        for line in history
+        for plan, values in line["plans"].items()
+    ]
+    charts = (
+        (
+            "Exposure shares",
+            "share",
+            "share of the day's exposures",
+            "%",
+            "Of what was shown since midnight UTC.",
+        ),
+        (
+            "Prices",
+            "bias",
+            "completions an exposure",
+            ".3~f",
+            "What each plan gives an exposure on top (its bias): its shadow price, where a controller or the solver "
+            "has set it.",
+        ),
+        (
+            "Spend",
+            "spend",
+            "expected completions",
+            ",.3~s",
+            "Each plan's contributions to what was shown since midnight UTC.",
+        ),
+    )
+    lines = [_lines(title, field, axis, rows, form, words) for title, field, axis, form, words in charts]
+    return [*lines, _calibration(status["sources"])]
+
+
+def _thinned(lines: Sequence[Any]) -> list[Any]:
+    step = max(1, -(-len(lines) // POINTS))
+    return list(lines)[::-1][::step][::-1]
+
+
+def _lines(
+    title: str, field: str, axis: str, rows: Sequence[Mapping[str, Any]], form: str, caption: str
+) -> Figure:
+    kept = [{"at": row["at"], "plan": row["plan"], field: row[field]} for row in rows]
+    spec = {
+        "data": {"values": kept},
+        "mark": {"type": "line", "point": len(kept) < 60, "interpolate": "step-after"},
+        "height": 220,
+        "encoding": {
+            "x": {
+                "field": "at",
+                "type": "temporal",
+                "title": None,
+                "scale": {"type": "utc"},
+                "axis": {"format": "%H:%M", "labelOverlap": "greedy"},
+            },
+            "y": {"field": field, "type": "quantitative", "title": axis, "axis": {"format": form}},
+            "color": {"field": "plan", "type": "nominal", "title": None},
+            "tooltip": [
+                {"field": "plan", "type": "nominal"},
+                {"field": "at", "type": "temporal", "format": "%H:%M:%S", "title": "at"},
+                {"field": field, "type": "quantitative", "format": form},
+            ],
+        },
+    }
+    return Figure.chart(title, spec, caption)
+
+
+def _calibration(sources: Sequence[Mapping[str, Any]]) -> Figure:
+    """Outcomes against expected ones, by tenths of each source's exposures; the diagonal is priced right."""
+    rows = [{"source": source["source"], **tenth} for source in sources for tenth in source["tenths"]]
+    most = max([1e-9, *(max(row["value"], row["high"]) for row in rows)])
+    ends = [
+        {"source": source["source"], "value": end, "rate": end} for source in sources for end in (0.0, most)
+    ]
+    x = {
+        "field": "value",
+        "type": "quantitative",
+        "title": "expected completions an exposure",
+        "axis": {"tickCount": 5},
+    }
+    spec = {
+        "data": {"values": rows + ends},
+        "facet": {"field": "source", "type": "nominal", "title": None},
+        "spec": {
+            "height": 220,
+            "layer": [
+                {
+                    "transform": [{"filter": "!isValid(datum.exposures)"}],
+                    "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1, "opacity": 0.6},
+                    "encoding": {
+                        "x": x,
+                        "y": {"field": "rate", "type": "quantitative", "title": "completions"},
+                    },
+                },
+                {
+                    "transform": [{"filter": "isValid(datum.exposures)"}],
+                    "mark": {"type": "rule", "strokeWidth": 2},
+                    "encoding": {
+                        "x": x,
+                        "y": {"field": "low", "type": "quantitative"},
+                        "y2": {"field": "high"},
+                    },
+                },
+                {
+                    "transform": [{"filter": "isValid(datum.exposures)"}],
+                    "mark": {"type": "point", "size": 60},
+                    "encoding": {
+                        "x": x,
+                        "y": {"field": "rate", "type": "quantitative"},
+                        "tooltip": [
+                            {"field": name, "type": "quantitative", "format": ",.3~g"}
+                            for name in ("exposures", "score", "value", "rate", "low", "high")
+                        ],
+                    },
+                },
+            ],
+        },
+    }
+    caption = (
+        "Completions against expected ones by tenths of each source's exposures, with 95 % intervals. On the dashed "
+        "line a source is priced right; a bend across it asks for another aligner."
+    )
+    return Figure.chart("Calibration", spec, caption)

@@ -1,0 +1,449 @@
+"""What the log teaches: lists joined with what was shown of them and what came of that, each exposure counted once.
+
+A list is open from its decision on. Impressions mark its items as shown, outcomes are kept with it; the first of each
+counts, whatever order they come in. A list that somebody has seen closes `maturity` seconds after the first
+impression, and its exposures go into the tallies and the books, with the outcomes that are known by then; one that
+nobody has seen is forgotten after `show_within`. What comes for a list that is closed is late, what comes for none is
+unknown; both are counted and change nothing. All of this follows from the events alone, in their order, so that
+reading them again after a restart gives the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending.accounting.cells import DAY, Books
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.alignment.tallies import Tallies, folds
+from noria.blending.service.journal.events import Decision, Event, Impression, Outcome, Sample
+from noria.blending.service.journal.journal import Position
+
+__all__ = ["Closed", "Learner", "Shown"]
+
+SAMPLES = 1_000
+"""Sampled requests kept with their outcomes."""
+
+
+@dataclass
+class _List:
+    """A decision and what is known of it; places by item."""
+
+    decision: Decision
+    place: Position
+    places: dict[str, int]
+    shown: dict[int, float] = field(default_factory=dict)  # place: when
+    first: float | None = None
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Exposures of one snapshot that the same plans hit: their number and Σ value."""
+
+    exposures: int
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """A sampled request whose outcomes are in: its candidates as an Arrow stream, and the outcome of what was shown."""
+
+    request: str
+    at: float
+    scene: str
+    user: str
+    candidates: bytes
+    size: int
+    outcomes: Mapping[str, tuple[float, float]]  # item: effective completion, gain; NaN where not known
+
+
+class Learner:
+    """The state that the log leads to.
+
+    Args:
+        anchor: when an exposure is an effective completion.
+        maturity: seconds after which a list's outcomes are in.
+        show_within: seconds after which a list that nobody has seen is forgotten.
+        absent_is_zero: an exposure without an outcome is no completion; otherwise it is not known.
+        most_open: lists in memory; beyond it the oldest are forgotten.
+        tick: seconds of the clock that exposures are filed by.
+
+    Attributes:
+        tallies, books: of closed exposures.
+        counts: of everything that came and what became of it.
+        today: day since 1970; exposures and values since its midnight by (version, control, mask).
+        window: the same since `take_window` was called.
+        closed: sampled requests with outcomes, the newest last.
+    """
+
+    def __init__(
+        self,
+        *,
+        anchor: EffectiveCompletion,
+        maturity: float,
+        show_within: float,
+        absent_is_zero: bool,
+        most_open: int,
+        tick: float,
+    ) -> None:
+        self.anchor = anchor
+        self.maturity = maturity
+        self.show_within = show_within
+        self.absent_is_zero = absent_is_zero
+        self.most_open = most_open
+        self.tick = tick
+        self.tallies = Tallies()
+        self.books = Books()
+        self.counts: Counter[str] = Counter()
+        self.day = 0
+        self.today: dict[tuple[int, bool, int], Shown] = {}
+        self.window: dict[tuple[int, bool, int], Shown] = {}
+        self.hours: dict[int, int] = {}
+        self.closed: deque[Closed] = deque(maxlen=SAMPLES)
+        self.now = 0.0
+        self._lists: dict[str, _List] = {}
+        self._seen: deque[tuple[float, str]] = deque()  # (first impression, request), in order
+        self._done: dict[int, None] = {}
+        self._samples: dict[str, Sample] = {}
+        self._counting = True
+
+    # -- taking in ----------------------------------------------------------------------------------------------------
+
+    def feed(self, events: Iterable[Event], place: Position) -> None:
+        """Take in the events of one frame, which begins at a place of the log."""
+        for event in events:
+            self.close(event.at)
+            if isinstance(event, Decision):
+                self._decide(event, place)
+            elif isinstance(event, Impression):
+                self._show(event)
+            elif isinstance(event, Outcome):
+                self._come(event)
+            else:
+                self._keep(event)
+
+    def again(self, frames: Iterable[tuple[list[Event], Position]], until: float) -> None:
+        """Read once more what was counted before, for the lists that were open then.
+
+        Args:
+            frames: from `oldest` of that time on, up to where it was.
+            until: the time up to which lists had been closed.
+        """
+        self._counting = False
+        try:
+            for events, place in frames:
+                self.feed(events, place)
+            self.close(until)
+        finally:
+            self._counting = True
+
+    @property
+    def oldest(self) -> Position | None:
+        """Where the decision of the oldest open list begins; None if none is open."""
+        return next((one.place for one in self._lists.values()), None)
+
+    @property
+    def open(self) -> int:
+        """Lists that are open."""
+        return len(self._lists)
+
+    def take_window(self) -> dict[tuple[int, bool, int], Shown]:
+        """Exposures since this was called last."""
+        found, self.window = self.window, {}
+        return found
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Something happened; what is read again is not counted again."""
+        if self._counting and number:
+            self.counts[what] += number
+
+    def _decide(self, event: Decision, place: Position) -> None:
+        self.count("decisions")
+        known = self._lists.get(event.request)
+        if known is not None:
+            if known.shown:
+                self.count("requests decided again after they were shown")
+                return
+            self.count("requests decided again before they were shown")
+            del self._lists[event.request]
+        places: dict[str, int] = {}
+        for number, item in enumerate(event.items):
+            places.setdefault(item, number)
+        found = self._lists[event.request] = _List(event, place, places)
+        if event.shown:
+            self._mark(found, range(event.shown), event.at)
+        while len(self._lists) > self.most_open:
+            self._forget(next(iter(self._lists)), "lists forgotten: too many are open")
+
+    def _show(self, event: Impression) -> None:
+        found = self._lists.get(event.request)
+        if found is None:
+            self._strange("impressions", event.request, len(event.items))
+            return
+        places = []
+        for item in event.items:
+            place = found.places.get(item)
+            if place is None:
+                self.count("impressions of items not in the list")
+            elif place in found.shown or place in places:
+                self.count("impressions twice")
+            else:
+                places.append(place)
+        self._mark(found, places, event.at)
+
+    def _mark(self, found: _List, places: Iterable[int], at: float) -> None:
+        fresh = list(places)
+        if not fresh:
+            return
+        found.shown.update(dict.fromkeys(fresh, at))
+        if found.first is None:
+            found.first = at
+            self._seen.append((at, found.decision.request))
+        self.count("exposures", len(fresh))
+        if not self._counting:
+            return
+        day = int(at // DAY)
+        if day != self.day:
+            self.day, self.today = day, {}
+        hour = int(at // 3600)
+        self.hours[hour] = self.hours.get(hour, 0) + len(fresh)
+        decision = found.decision
+        masks, values = decision.masks[fresh].tolist(), decision.column("value")[fresh].tolist()
+        for mask, value in zip(masks, values, strict=True):
+            key = (decision.version, decision.control, mask)
+            for sums in (self.today, self.window):
+                old = sums.get(key)
+                sums[key] = Shown(1, value) if old is None else Shown(old.exposures + 1, old.value + value)
+
+    def _keep(self, event: Sample) -> None:
+        found = self._lists.get(event.request)
+        if found is not None and found.decision.at == event.at:  # else it is of a decision that did not count
+            self._samples[event.request] = event
+            self.count("samples")
+
+    def _come(self, event: Outcome) -> None:
+        found = self._lists.get(event.request)
+        if found is None:
+            self._strange("outcomes", event.request, 1)
+            return
+        place = found.places.get(event.item)
+        if place is None:
+            self.count("outcomes of items not in the list")
+        elif place in found.outcomes:
+            self.count("outcomes twice")
+        else:
+            found.outcomes[place] = event
+            self.count("outcomes")
+
+    def _strange(self, what: str, request: str, number: int) -> None:
+        late = hash(request) in self._done
+        self.count(f"{what} too late" if late else f"{what} of unknown requests", number)
+
+    # -- closing ------------------------------------------------------------------------------------------------------
+
+    def close(self, now: float) -> None:
+        """Close what is due at a time, and forget what nobody has seen."""
+        self.now = max(self.now, now)
+        due = []
+        while self._seen and self._seen[0][0] + self.maturity <= self.now:
+            first, request = self._seen.popleft()
+            found = self._lists.get(request)
+            if found is not None and found.first == first:  # else it was forgotten, and its id used again
+                del self._lists[request]
+                due.append(found)
+                self._finished(request)
+        if due and self._counting:
+            self._book(due)
+        while self._lists:
+            request, oldest = next(iter(self._lists.items()))
+            if oldest.shown or oldest.decision.at + self.show_within > self.now:
+                break  # a list that was seen stands before younger ones until it closes
+            self._forget(request, "lists forgotten: nobody saw them")
+
+    def _forget(self, request: str, why: str) -> None:
+        del self._lists[request]
+        self._finished(request)
+        self._samples.pop(request, None)
+        self.count(why)
+
+    def _finished(self, request: str) -> None:
+        self._done[hash(request)] = None
+        if len(self._done) > self.most_open:
+            del self._done[next(iter(self._done))]
+
+    def _book(self, due: list[_List]) -> None:
+        """Exposures of closed lists into the tallies and the books."""
+        rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        for one in due:
+            decision, places = one.decision, list(one.shown)
+            source, model = decision.names("source"), decision.names("model")
+            for name in ("score", "value", "total", "guard"):
+                rows[name].append(decision.column(name)[places])
+            rows["mask"].append(decision.masks[places])
+            for name, column in (("source", source), ("version", model)):
+                rows[name] += [column[place] for place in places]
+            count = len(places)
+            rows["scene"] += [decision.scene] * count
+            rows["snapshot"] += [decision.snapshot] * count
+            rows["control"] += [decision.control] * count
+            rows["request"] += [decision.request] * count
+            rows["time"] += one.shown.values()
+            for place in places:
+                came = one.outcomes.get(place)
+                told = (None, None, None) if came is None else (came.watch, came.duration, came.gain)
+                for name, value in zip(("watch", "duration", "gain"), told, strict=True):
+                    rows[name].append(np.nan if value is None else value)
+        numbers = {name: np.concatenate(rows[name]) for name in ("score", "value", "total", "guard", "mask")}
+        outcome = self._outcomes(np.array(rows["watch"]), np.array(rows["duration"]))
+        time = np.array(rows["time"])
+        self.books.add(
+            day=(time // DAY).astype(np.int64),
+            scene=rows["scene"],
+            source=rows["source"],
+            version=rows["version"],
+            snapshot=rows["snapshot"],
+            control=rows["control"],
+            mask=numbers["mask"],
+            value=numbers["value"],
+            total=numbers["total"],
+            guard=numbers["guard"],
+            outcome=outcome,
+            gain=rows["gain"],
+        )
+        self._tally(rows, numbers["score"], outcome, (time // self.tick).astype(np.int64))
+        self.count("exposures closed", len(time))
+        self._sample(due, outcome, np.array(rows["gain"], float))
+
+    def _outcomes(self, watch: NDArray[np.float64], duration: NDArray[np.float64]) -> NDArray[np.float64]:
+        found, reasons = self.anchor.outcome(watch, duration)
+        for reason, number in reasons.items():
+            name = (
+                "exposures without outcome" if reason == "watch missing" else f"outcomes not valid: {reason}"
+            )
+            self.count(name, number)
+        if self.absent_is_zero:
+            found = np.where(np.isnan(watch), 0.0, found)
+        return found
+
+    def _tally(
+        self,
+        rows: Mapping[str, list[Any]],
+        score: NDArray[np.float64],
+        outcome: NDArray[np.float64],
+        tick: NDArray[np.int64],
+    ) -> None:
+        groups: dict[tuple[str, str, str, bool, int], list[int]] = {}
+        names = zip(
+            rows["scene"], rows["source"], rows["version"], rows["control"], tick.tolist(), strict=True
+        )
+        for row, key in enumerate(names):
+            groups.setdefault(key, []).append(row)
+        fold = folds(rows["request"])
+        for (scene, source, version, control, number), chosen in groups.items():
+            self.tallies.add(
+                score[chosen],
+                outcome[chosen],
+                scene=scene,
+                source=source,
+                version=version,
+                control=control,
+                tick=number,
+                fold=fold[chosen],
+            )
+
+    def _sample(self, due: list[_List], outcome: NDArray[np.float64], gain: NDArray[np.float64]) -> None:
+        row = 0
+        for one in due:
+            sample = self._samples.pop(one.decision.request, None)
+            places = list(one.shown)
+            if sample is not None and not one.decision.control:
+                told = {
+                    one.decision.items[place]: (float(outcome[row + n]), float(gain[row + n]))
+                    for n, place in enumerate(places)
+                }
+                decision = one.decision
+                self.closed.append(
+                    Closed(
+                        decision.request,
+                        decision.at,
+                        decision.scene,
+                        decision.user,
+                        sample.candidates,
+                        len(decision.items),
+                        told,
+                    )
+                )
+            row += len(places)
+
+    # -- forgetting ---------------------------------------------------------------------------------------------------
+
+    def drop_old(self, *, keep: float, days: int) -> None:
+        """Let tallies older than `keep` seconds go, and books older than some days."""
+        tick = int((self.now - keep) // self.tick)
+        for cell in [cell for cell in self.tallies.cells if cell.tick < tick]:
+            del self.tallies.cells[cell]
+        day = int(self.now // DAY) - days
+        for key in [key for key in self.books.cells if key.day < day]:
+            del self.books.cells[key]
+        hour = int(self.now // 3600) - 24 * 15
+        for old in [one for one in self.hours if one < hour]:
+            del self.hours[old]
+
+
+_COLUMNS = (
+    *(
+        "score",
+        "value",
+        "total",
+        "guard",
+        "mask",
+        "source",
+        "version",
+        "scene",
+        "snapshot",
+        "control",
+        "request",
+    ),
+    *("time", "watch", "duration", "gain"),
+)
+
+
+def by_plan(
+    shown: Mapping[tuple[int, bool, int], Shown],
+    plans: Callable[[int], Mapping[str, tuple[int, float, float]] | None],
+    *,
+    control: bool = False,
+) -> tuple[dict[str, tuple[int, float, float]], int, float, int]:
+    """Exposures, Σ value and spend of each plan, read from sums alone.
+
+    Args:
+        shown: exposures by (version, control, mask).
+        plans: of a version: (bit, weight, bias) by id; None if the version is gone.
+        control: count the control bucket, too.
+
+    Returns:
+        (exposures, Σ value, spend) by plan; all exposures; their Σ value; exposures of versions that are gone.
+    """
+    found: dict[str, tuple[int, float, float]] = {}
+    exposures, value, lost = 0, 0.0, 0
+    for (version, is_control, mask), sums in shown.items():
+        if is_control and not control:
+            continue
+        exposures += sums.exposures
+        value += sums.value
+        known = plans(version)
+        if known is None:
+            lost += sums.exposures
+            continue
+        for plan, (bit, weight, bias) in known.items():
+            if mask >> bit & 1:
+                n, y, spend = found.get(plan, (0, 0.0, 0.0))
+                added = weight * sums.value + bias * sums.exposures
+                found[plan] = (n + sums.exposures, y + sums.value, spend + added)
+    return found, exposures, value, lost

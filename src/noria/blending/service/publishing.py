@@ -1,0 +1,435 @@
+"""Which snapshot serves: adopted, changed, switched, rolled back, each time as the next version and never half.
+
+```
+<folder>/snapshots/00000012.json    what served, by version
+         base.json                  the plan file as it was adopted, before any switch; and what file it is from
+         switches.json              plans that are switched off by hand
+         audit.jsonl                who changed what, when
+```
+
+A snapshot that cannot be read or does not fit is refused and the last good one goes on. Everything here is called from
+one place at a time; a ranking takes `blender` once and keeps it to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.blender import Blender
+from noria.blending.columns import Candidates
+from noria.blending.plans.plans import Plans
+from noria.blending.snapshot import Setting, Snapshot
+from noria.core.errors import ConfigError, DataError, NoriaError
+from noria.core.files import disk_errors, write_all, write_atomic
+
+__all__ = ["Publisher", "Switches"]
+
+KEPT = 5_000
+"""Snapshots that stay on the disk."""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """What is switched off by hand: all plans, or some."""
+
+    everything: bool = False
+    off: frozenset[str] = frozenset()
+
+    def applied(self, plans: Plans) -> Plans:
+        """The plan file with these switched off."""
+        changed = tuple(
+            plan.model_copy(update={"enabled": False}) if plan.id in self.off else plan
+            for plan in plans.plans
+        )
+        guards = plans.guards
+        if self.everything:
+            guards = guards.model_copy(update={"only_value": True})
+        return Plans(plans=changed, guards=guards, slots=plans.slots)
+
+
+@dataclass
+class Publisher:
+    """Holds the snapshot that serves.
+
+    Attributes:
+        folder: where its versions are kept; None keeps them nowhere.
+        source: a snapshot file that is watched for a new one.
+        clock: seconds since 1970.
+        rejected: snapshots that were refused.
+        trouble: why the last one was; None once one was taken.
+    """
+
+    folder: Path | None
+    source: Path | None
+    clock: Callable[[], float]
+    rejected: int = 0
+    trouble: str | None = None
+    published: dict[str, int] = field(default_factory=dict)
+    _blender: Blender | None = None
+    _base: Plans = field(default_factory=Plans)
+    _from: str = ""
+    _given: int = 0
+    _switches: Switches = field(default_factory=Switches)
+    _seen: tuple[int, ...] = ()
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @classmethod
+    def open(cls, folder: Path | None, source: Path | None, clock: Callable[[], float]) -> Publisher:
+        """Take up what served last, or the source if it is another than then.
+
+        Raises:
+            DataError: there is no good snapshot anywhere.
+        """
+        self = cls(folder, source, clock)
+        last = self._newest()
+        if folder is not None:
+            self._read_state()
+        found: Snapshot | None = None
+        if source is not None:
+            try:
+                found = Snapshot.load(source)
+                self._seen = _stamp(source)
+            except DataError as error:
+                if last is None:
+                    raise
+                self._refuse(error)
+        if last is not None and (found is None or found.digest == self._from):
+            if not self._from:  # the state beside it was lost
+                self._base = last.plans
+            self._blender = _ready(last)
+        elif found is not None:
+            self._adopt(found, last)
+        else:
+            raise DataError(
+                "no snapshot to serve",
+                where=str(folder) if folder is not None else None,
+                mend="give one; noria blending fit writes it",
+            )
+        return self
+
+    @property
+    def blender(self) -> Blender:
+        """What ranks now."""
+        assert self._blender is not None
+        return self._blender
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What serves now."""
+        return self.blender.snapshot
+
+    @property
+    def switches(self) -> Switches:
+        """What is switched off by hand."""
+        return self._switches
+
+    @property
+    def base(self) -> Plans:
+        """The plan file before the switches."""
+        return self._base
+
+    @property
+    def age(self) -> float:
+        """Seconds since the snapshot was made."""
+        return max(0.0, self.clock() - self.snapshot.created)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the snapshot is older than its plan file allows. It goes on serving."""
+        limit = self.snapshot.plans.guards.max_age
+        return limit is not None and self.age > limit
+
+    # changes
+
+    def poll(self) -> bool:
+        """Look whether the source has changed, and adopt what is there: whether something was published."""
+        with self._lock:
+            if self.source is None:
+                return False
+            stamp = _stamp(self.source)
+            if stamp == self._seen:
+                return False
+            try:
+                found = Snapshot.load(self.source)
+            except DataError as error:  # half-written, perhaps: look again when it has changed again
+                self._seen = stamp
+                self._refuse(error)
+                return False
+            self._seen = stamp
+            if found.digest == self._from:
+                self.trouble = None
+                return False
+            self._adopt(found, self.snapshot)
+            return True
+
+    def adopt(self, found: Snapshot, *, who: str = "") -> Snapshot:
+        """Serve a whole snapshot that somebody gave; its version is kept if it is a later one.
+
+        Raises:
+            NoriaError: it does not rank, or the disk refuses; the last good one stays.
+        """
+        with self._lock:
+            self._adopt(found, self.snapshot, who=who)
+            return self.snapshot
+
+    def change_plans(self, plans: Plans, *, who: str = "") -> Snapshot:
+        """Serve another plan file with the same alignment; what controllers set for plans that stay is kept."""
+        with self._lock:
+            now = self.snapshot
+            settings = {plan: one for plan, one in now.settings.items() if plan in plans.ids}
+            return self._publish("plans", plans, now.alignment, settings, who=who)
+
+    def refresh(
+        self, alignment: Alignment, settings: Mapping[str, Setting], *, based_on: int
+    ) -> Snapshot | None:
+        """Serve a new alignment and what controllers set, for plans that are still there.
+
+        Args:
+            alignment: of the loop beside the service.
+            settings: by plan.
+            based_on: the version that these started from. Older than the last snapshot that somebody gave or rolled
+                back to, they are no news.
+
+        Returns:
+            None if nothing changed.
+        """
+        with self._lock:
+            now = self.snapshot
+            if based_on < self._given:
+                return None
+            kept = {plan: one for plan, one in settings.items() if plan in self._base.ids}
+            if now.alignment.to_json() == alignment.to_json() and dict(now.settings) == kept:
+                return None
+            return self._publish("nearline", self._base, alignment, kept)
+
+    def switch(self, plan: str | None, on: bool, *, who: str = "") -> Snapshot:
+        """Switch one plan, or with None all of them, off or on again. It is on the disk before it serves.
+
+        Raises:
+            ConfigError: there is no such plan.
+        """
+        with self._lock:
+            if plan is None:
+                changed = Switches(not on, self._switches.off)
+            else:
+                self._base.place(plan)
+                off = self._switches.off - {plan} if on else self._switches.off | {plan}
+                changed = Switches(self._switches.everything, off)
+            before, self._switches = self._switches, changed
+            try:
+                self._save_switches()
+                what = f"{'on' if on else 'off'} {plan or 'all plans'}"
+                now = self.snapshot
+                return self._publish(
+                    "switch", self._base, now.alignment, dict(now.settings), who=who, note=what
+                )
+            except BaseException:
+                self._switches = before
+                raise
+
+    def roll_back(self, version: int, *, who: str = "") -> Snapshot:
+        """Serve what an earlier version held, as the next version. Switches stay as they are.
+
+        Raises:
+            DataError: it is not there any more, or damaged.
+        """
+        with self._lock:
+            if self.folder is None:
+                raise DataError("versions are kept nowhere", mend="start the service with --state")
+            found = Snapshot.load(self._file(version))
+            return self._publish(
+                "rollback", found.plans, found.alignment, dict(found.settings), who=who, note=f"to {version}"
+            )
+
+    def versions(self) -> list[int]:
+        """Those on the disk, the newest first."""
+        if self.folder is None:
+            return []
+        names = [path.stem for path in (self.folder / "snapshots").glob("*.json")]
+        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+    def audit(self, last: int = 50) -> list[dict[str, Any]]:
+        """Who changed what, the newest first."""
+        if self.folder is None:
+            return []
+        try:
+            lines = (self.folder / "audit.jsonl").read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found: list[dict[str, Any]] = []
+        for line in reversed(lines[:-1]):
+            if len(found) == last:
+                break
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    # within
+
+    def _adopt(self, found: Snapshot, last: Snapshot | None, *, who: str = "") -> None:
+        try:
+            self._publish(
+                "snapshot",
+                found.plans,
+                found.alignment,
+                dict(found.settings),
+                who=who,
+                least=found.version,
+                after=last.version if last is not None else 0,
+                origin=found.digest,
+                created=found.created,
+            )
+        except NoriaError as error:
+            self._refuse(error)
+            raise
+
+    def _publish(
+        self,
+        kind: str,
+        base: Plans,
+        alignment: Alignment,
+        settings: Mapping[str, Setting],
+        *,
+        who: str = "",
+        note: str = "",
+        least: int = 1,
+        after: int | None = None,
+        origin: str | None = None,
+        created: float | None = None,
+    ) -> Snapshot:
+        """Make the next snapshot, try it, write it down, and only then serve it."""
+        last = self.snapshot.version if after is None else after
+        version = max(least, last + 1, *(number + 1 for number in self.versions()[:1]))
+        snapshot = Snapshot.of(
+            alignment,
+            self._switches.applied(base),
+            settings=settings,
+            version=version,
+            created=self.clock() if created is None else created,
+        )
+        blender = _ready(snapshot)
+        if self.folder is not None:
+            snapshot.save(self._file(version))
+            if base is not self._base or origin is not None:
+                state = {
+                    "plans": base.model_dump(mode="json", exclude_defaults=True),
+                    "source": self._from if origin is None else origin,
+                }
+                write_atomic(self.folder / "base.json", json.dumps(state))
+            self._note(kind, snapshot, who, note)
+            self._sweep()
+        self._base = base
+        if origin is not None:
+            self._from = origin
+        self._blender = blender
+        if kind in ("snapshot", "rollback"):
+            self._given = version
+        self.trouble = None
+        self.published[kind] = self.published.get(kind, 0) + 1
+        return snapshot
+
+    def _refuse(self, error: NoriaError) -> None:
+        self.rejected += 1
+        self.trouble = str(error)
+
+    def _file(self, version: int) -> Path:
+        assert self.folder is not None
+        return self.folder / "snapshots" / f"{version:08d}.json"
+
+    def _newest(self) -> Snapshot | None:
+        for version in self.versions():
+            try:
+                return Snapshot.load(self._file(version))
+            except DataError as error:
+                self._refuse(error)
+        return None
+
+    def _read_state(self) -> None:
+        assert self.folder is not None
+        try:
+            state = json.loads((self.folder / "base.json").read_bytes())
+            self._base, self._from = Plans.model_validate(state["plans"]), str(state["source"])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._refuse(DataError(f"damaged ({error})", where=str(self.folder / "base.json")))
+        try:
+            kept = json.loads((self.folder / "switches.json").read_bytes())
+            self._switches = Switches(bool(kept["everything"]), frozenset(map(str, kept["off"])))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"damaged ({error}), and what it switched off must not come on by itself",
+                where=str(self.folder / "switches.json"),
+                mend="mend the file, or remove it and switch again",
+            ) from None
+
+    def _save_switches(self) -> None:
+        if self.folder is not None:
+            kept = {"everything": self._switches.everything, "off": sorted(self._switches.off)}
+            write_atomic(self.folder / "switches.json", json.dumps(kept))
+
+    def _note(self, kind: str, snapshot: Snapshot, who: str, note: str) -> None:
+        if kind == "nearline":
+            return  # every minute, by the machine: the snapshots themselves tell
+        assert self.folder is not None
+        line = {
+            "at": self.clock(),
+            "who": who,
+            "what": f"{kind} {note}".strip(),
+            "version": snapshot.version,
+            "digest": snapshot.digest,
+        }
+        path = self.folder / "audit.jsonl"
+        with disk_errors(path):
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                write_all(handle, (json.dumps(line) + "\n").encode())
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def _sweep(self) -> None:
+        for version in self.versions()[KEPT:]:
+            self._file(version).unlink(missing_ok=True)
+
+
+def _ready(snapshot: Snapshot) -> Blender:
+    """A blender that has ranked once, so that what is wrong shows before it serves.
+
+    Raises:
+        NoriaError: it does not rank.
+    """
+    blender = Blender(snapshot)
+    sources = sorted({key.source for key in snapshot.alignment.entries})
+    columns = {"item": list(range(len(sources))), "score": np.ones(len(sources)), "source": sources}
+    try:
+        ranked = blender.rank(Candidates.of(columns), len(sources), at=snapshot.created)
+    except NoriaError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"a snapshot that does not rank ({type(error).__name__}: {error})") from error
+    total = ranked.value + ranked.contributions.sum(axis=1) + ranked.guard
+    if not np.allclose(total, ranked.score, rtol=1e-9, atol=1e-9):
+        raise DataError("a snapshot whose accounts do not close")
+    return blender
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
