@@ -22,7 +22,8 @@ from noria.blending.service.config import GainsConfig, NearlineConfig, NearlineF
 from noria.blending.service.journal.events import Event, Outcome, Sample, decision_of, pack
 from noria.blending.service.journal.exporting import export_log
 from noria.blending.service.journal.journal import Journal, segments
-from noria.blending.service.loop.nearline import Loop, day_share, run
+from noria.blending.service.loop.controllers import day_share
+from noria.blending.service.loop.nearline import Loop, run
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.streams import candidates_to_arrow
 from noria.core.errors import RunError
@@ -349,7 +350,7 @@ def test_when_a_tick_fails_everything_stays_as_it_is(world: World, monkeypatch: 
         raise ZeroDivisionError("a fault")
 
     stop = threading.Event()
-    monkeypatch.setattr("noria.blending.service.loop.nearline.fit_alignment", broken)
+    monkeypatch.setattr("noria.blending.service.loop.aligning.fit_alignment", broken)
     run(world.state, CONFIG.model_copy(update={"tick": 0.01}), stop)
     assert len(ticks) == 3, "it tries again"
     world.companion.look(world.publisher)

@@ -7,24 +7,25 @@ score is an account that closes, and what a plan spends and brings is known to t
 
 Read in this order:
 
-| room | module: what it holds |
+| module | holds |
 | --- | --- |
-| top | `columns`: candidates as columns; `compiled`, `kernels`: hot loops in Numba |
-| `alignment` | y = α x: `tallies`: outcomes against scores, exactly mergeable; `aligners`, `curves`: the kinds and their fits; `config`, `fitting`, `diagnosis`: which kind, on which exposures; `alignment`: the fitted values by key; `anchors`: the effective completion |
-| `boosting` | s = 1 (w y + b), r = y + Σ s: `scoring`: the linear boost, its guards, the best K; `slots`: rules on places |
-| `plans` | `plans`: the plan file; `targeting`, `matching`: who a plan is for, read and evaluated |
-| top | `snapshot`: all that a ranking depends on, as one file; `blender`: the ranking |
-| `accounting` | `attribution`: spend, regret and its bound, lift, Shapley values; `returns`: gain over regret, and advice; `cells`: books that accounts are read from; `estimators`, `experiments`: off-policy estimates, A/B tests |
-| `pricing` | `solving`: targets to prices by the dual; `control`: the same online by feedback |
-| `migration` | `legacy`: another system's boosts; `migrate`: the plans that keep their shares |
-| `logs` | `schema`: columns; `gathering`: logs to tallies and books; `replay`: logged requests ranked again; `arrow` |
-| `integrations` | logs of any size on `duckdb` or `spark` |
-| `service` | `service`: endpoints; `process`: start; `config`; `wire`, `streams`, `answers`: what goes over HTTP; `publishing`: what serves; `whatif`, `console`; `companion` |
-| `service.journal` | the log: frames on the disk, their `events`, `exporting` |
-| `service.loop` | the nearline loop: `learning` from the log, `nearline`: what it proposes |
-| `world` | `world`: a feed whose truth is known; `history`: its outcomes, aligned; `simulate`: logs to try things on |
-| `verbs` | a file a verb of `noria blending` |
-| `proof` | `claims`, `arms`, `films`, `bandit`: the paper's claims, tested; `bench` |
+| `columns`, `compiled`, `kernels` | candidates as columns; hot loops in Numba, and whether they are there |
+| `alignment.tallies` | outcomes against scores, exactly mergeable |
+| `alignment.aligners`, `.curves` | kinds of aligners, y = α x first; each fitted |
+| `alignment.fitting`, `.config`, `.diagnosis` | which kind, on which exposures, and what stands in |
+| `alignment.alignment`, `.anchors` | values by key; the effective completion, and an audit of what could be one |
+| `boosting.scoring`, `.slots` | s = 1 (w y + b), r = y + Σ s, its guards, the best K; rules on places |
+| `plans.plans`, `.targeting`, `.matching` | the plan file; who a plan is for, read and evaluated |
+| `snapshot`, `blender` | all that a ranking depends on, as one file; the ranking |
+| `accounting.attribution`, `.returns` | spend, regret and its bound, lift, Shapley values; gain over regret, and advice |
+| `accounting.cells` | books that accounts are read from |
+| `accounting.estimators`, `.experiments` | outcomes under another policy; A/B tests |
+| `pricing.solving`, `.control` | targets to prices, offline by the dual and online by feedback |
+| `migration.legacy`, `.migrate` | another system's boosts, and the plans that keep their shares |
+| `logs`, `integrations` | logs of any size on DuckDB or Spark; logged requests ranked again |
+| `service`, `.journal`, `.loop` | the service with its console; its log; the loop that learns from it |
+| `world` | a feed whose truth is known, its history, and logs to try things on |
+| `verbs`, `proof` | a file a verb of `noria blending`; the paper's claims, tested, and the benchmarks |
 
 Importing this package is light; a name below brings its module when it is first used.
 """

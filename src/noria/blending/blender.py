@@ -88,9 +88,7 @@ class Blender:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.plans = tuple(snapshot.plans.ids)
-        self._resting = [
-            bool(plan in snapshot.settings and snapshot.settings[plan].resting) for plan in self.plans
-        ]
+        self._resting = [snapshot.resting(plan) for plan in self.plans]
         self._targeting = [plan.targeting for plan in snapshot.plans.plans]
         asked: set[str] = set()
         parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]

@@ -84,6 +84,14 @@ class Snapshot:
         setting = self.settings.get(plan)
         return (found.weight, found.bias) if setting is None else (setting.weight, setting.bias)
 
+    def resting(self, plan: str) -> bool:
+        """Whether a plan boosts nobody, since its budget is spent."""
+        return plan in self.settings and self.settings[plan].resting
+
+    def settings_for(self, plans: Plans) -> dict[str, Setting]:
+        """What controllers set for the plans that another plan file still has."""
+        return {plan: setting for plan, setting in self.settings.items() if plan in plans.ids}
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content; two snapshots that rank alike in everything they hold have one digest."""

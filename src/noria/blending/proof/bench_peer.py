@@ -39,7 +39,7 @@ class Item(BaseModel):
     fields: Fields
 
 
-class Asked(BaseModel):
+class RankRequest(BaseModel):
     """A request."""
 
     id: str
@@ -57,7 +57,7 @@ class Placed(BaseModel):
     guard: float
 
 
-class Answered(BaseModel):
+class RankReply(BaseModel):
     """The list."""
 
     id: str
@@ -71,16 +71,16 @@ def app_of(blender: Blender) -> Any:
     app = fastapi.FastAPI()
 
     @app.post("/rank")
-    async def rank(asked: Asked) -> Answered:
+    async def rank(request: RankRequest) -> RankReply:
         ranked = blender.rank(
             {
-                "item": [item.id for item in asked.items],
-                "score": [item.score for item in asked.items],
-                "source": [item.source for item in asked.items],
-                "age": [item.fields.age for item in asked.items],
-                "topic": [item.fields.topic for item in asked.items],
+                "item": [item.id for item in request.items],
+                "score": [item.score for item in request.items],
+                "source": [item.source for item in request.items],
+                "age": [item.fields.age for item in request.items],
+                "topic": [item.fields.topic for item in request.items],
             },
-            asked.size,
+            request.size,
             at=0.0,
         )
         placed = []
@@ -88,7 +88,7 @@ def app_of(blender: Blender) -> Any:
             mask = int(ranked.mask[place])
             placed.append(
                 Placed(
-                    item=asked.items[row].id,
+                    item=request.items[row].id,
                     score=float(ranked.score[place]),
                     value=float(ranked.value[place]),
                     boost={
@@ -99,7 +99,7 @@ def app_of(blender: Blender) -> Any:
                     guard=float(ranked.guard[place]),
                 )
             )
-        return Answered(id=asked.id, version=ranked.version, snapshot=ranked.snapshot, items=placed)
+        return RankReply(id=request.id, version=ranked.version, snapshot=ranked.snapshot, items=placed)
 
     return app
 

@@ -12,17 +12,17 @@ import numpy as np
 from noria.blending.blender import Blender, Ranked
 from noria.blending.boosting.scoring import members
 from noria.blending.columns import Candidates, Coded
-from noria.blending.service.wire import ARROW, Asked
+from noria.blending.service.wire import ARROW, RankRequest
 from noria.core.errors import needing, require
 
 with needing("serve"):
     import msgspec
 
-__all__ = ["Answered", "answer", "explanation"]
+__all__ = ["Answer", "answer", "explanation"]
 
 
 @dataclass(frozen=True, eq=False)
-class Answered:
+class Answer:
     """A body and its media type."""
 
     body: bytes
@@ -33,8 +33,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def answer(
-    asked: Asked, ranked: Ranked, head: Mapping[str, Any], blender: Blender, *, explain: bool = False
-) -> Answered:
+    asked: RankRequest, ranked: Ranked, head: Mapping[str, Any], blender: Blender, *, explain: bool = False
+) -> Answer:
     """The ranked list in the form of its request.
 
     Args:
@@ -63,9 +63,9 @@ def answer(
         if explain:
             for place, row in enumerate(rows):
                 row["explain"] = explanation(asked.candidates, ranked, blender, place)
-        return Answered(_encode(values | {"items": rows}), "application/json")
+        return Answer(_encode(values | {"items": rows}), "application/json")
     if asked.form == "arrow":
-        return Answered(_arrow_answer(ranked, items, values), ARROW)
+        return Answer(_arrow_answer(ranked, items, values), ARROW)
     values |= {"items": items, "score": ranked.score.tolist(), "value": ranked.value.tolist()}
     values["boost"] = {
         plan: {"places": places, "amounts": amounts} for plan, (places, amounts) in boosts.items()
@@ -76,7 +76,7 @@ def answer(
         values["explain"] = [
             explanation(asked.candidates, ranked, blender, place) for place in range(len(items))
         ]
-    return Answered(_encode(values), "application/json")
+    return Answer(_encode(values), "application/json")
 
 
 def explanation(candidates: Candidates, ranked: Ranked, blender: Blender, place: int) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from noria.blending.service.service import Feed, explained, number_of
-from noria.blending.service.whatif import Served
+from noria.blending.service.recent import Served
+from noria.blending.service.service import Feed
 from noria.core.pages.charts import COLORS, Figure, theme
 from noria.core.pages.report import environment, page_assets
-from noria.core.service.serving import HttpError, Request, Response, Route, asset, html_response, route
+from noria.core.service.serving import Request, Response, Route, asset, html_response, route
 
 __all__ = ["console"]
 
@@ -39,13 +39,12 @@ def console(feed: Feed) -> list[Route]:
 
     async def what_if(request: Request) -> Response:
         query = request.query_params
-        told = await asyncio.to_thread(_supposed, feed, query)
-        return html_response(await asyncio.to_thread(_render, "whatif.html", told=told))
+        told = await asyncio.to_thread(feed.supposed, query)
+        plan = query.get("plan", "")
+        return html_response(await asyncio.to_thread(_render, "whatif.html", told=told | {"plan": plan}))
 
     async def why(request: Request) -> Response:
-        served = feed.recent.find(request.path_params["request"])
-        if served is None:
-            raise HttpError(404, "no_such_request", "it is not among the sampled requests of late")
+        served = feed.find(request.path_params["request"])
         return html_response(await asyncio.to_thread(_why, served))
 
     return [
@@ -117,7 +116,7 @@ def _goal(target: Mapping[str, float] | None) -> str:
 
 
 def _why(served: Served) -> str:
-    told = explained(served)
+    told = served.explained()
     plans = sorted({plan["plan"] for item in told["items"] for plan in item["plans"]})
     return _render("why.html", told=told, plans=plans)
 
@@ -143,13 +142,6 @@ def _sliders(told: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _supposed(feed: Feed, query: Mapping[str, str]) -> dict[str, Any]:
-    plan = query.get("plan", "")
-    weight, bias = number_of(query.get("weight"), "weight"), number_of(query.get("bias"), "bias")
-    found = feed.supposed(plan, weight, bias, query.get("on", "true") in ("true", "on", "1"))
-    return found | {"plan": plan}
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------

@@ -83,4 +83,6 @@ def _warm(feed: Feed) -> None:
     with contextlib.suppress(MissingExtra):
         body = candidates_to_arrow(nobody)
         asked = read_request(body, ARROW)
-        answer(asked, feed.publisher.blender.rank(nobody, 1, at=feed.now()), {}, feed.publisher.blender)
+        answer(
+            asked, feed.publisher.blender.rank(nobody, 1, at=feed.traffic.now()), {}, feed.publisher.blender
+        )

@@ -1,20 +1,11 @@
 """Which snapshot serves: adopted, changed, switched, rolled back, each time as the next version and never half.
 
-```
-<folder>/snapshots/00000012.json    what served, by version
-         base.json                  the plan file as it was adopted, before any switch; and what file it is from
-         switches.json              plans that are switched off by hand
-         audit.jsonl                who changed what, when
-```
-
 A snapshot that cannot be read or does not fit is refused and the last good one goes on. Everything here is called from
 one place at a time; a ranking takes `blender` once and keeps it to its end.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,14 +18,11 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
 from noria.blending.columns import Candidates
 from noria.blending.plans.plans import Plans
+from noria.blending.service.versions import StateFolder
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import ConfigError, DataError, NoriaError
-from noria.core.files import disk_errors, write_all, write_atomic
 
 __all__ = ["Publisher", "Switches"]
-
-KEPT = 5_000
-"""Snapshots that stay on the disk."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +49,14 @@ class Publisher:
     """Holds the snapshot that serves.
 
     Attributes:
-        folder: where its versions are kept; None keeps them nowhere.
+        state: the folder that keeps its versions; None keeps them nowhere.
         source: a snapshot file that is watched for a new one.
         clock: seconds since 1970.
         rejected: snapshots that were refused.
         trouble: why the last one was; None once one was taken.
     """
 
-    folder: Path | None
+    state: StateFolder | None
     source: Path | None
     clock: Callable[[], float]
     rejected: int = 0
@@ -89,10 +77,8 @@ class Publisher:
         Raises:
             DataError: there is no good snapshot anywhere.
         """
-        self = cls(folder, source, clock)
-        last = self._newest()
-        if folder is not None:
-            self._read_state()
+        self = cls(None if folder is None else StateFolder(folder), source, clock)
+        last = self._restore()
         found: Snapshot | None = None
         if source is not None:
             try:
@@ -185,8 +171,7 @@ class Publisher:
         """Serve another plan file with the same alignment; what controllers set for plans that stay is kept."""
         with self._lock:
             now = self.snapshot
-            settings = {plan: one for plan, one in now.settings.items() if plan in plans.ids}
-            return self._publish("plans", plans, now.alignment, settings, who=who)
+            return self._publish("plans", plans, now.alignment, now.settings_for(plans), who=who)
 
     def refresh(
         self, alignment: Alignment, settings: Mapping[str, Setting], *, based_on: int
@@ -226,7 +211,8 @@ class Publisher:
                 changed = Switches(self._switches.everything, off)
             before, self._switches = self._switches, changed
             try:
-                self._save_switches()
+                if self.state is not None:
+                    self.state.keep_switches(changed.everything, changed.off)
                 what = f"{'on' if on else 'off'} {plan or 'all plans'}"
                 now = self.snapshot
                 return self._publish(
@@ -243,37 +229,20 @@ class Publisher:
             DataError: it is not there any more, or damaged.
         """
         with self._lock:
-            if self.folder is None:
+            if self.state is None:
                 raise DataError("versions are kept nowhere", mend="start the service with --state")
-            found = Snapshot.load(self._file(version))
+            found = self.state.versions.load(version)
             return self._publish(
                 "rollback", found.plans, found.alignment, dict(found.settings), who=who, note=f"to {version}"
             )
 
     def versions(self) -> list[int]:
-        """Those on the disk, the newest first."""
-        if self.folder is None:
-            return []
-        names = [path.stem for path in (self.folder / "snapshots").glob("*.json")]
-        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+        """Versions on the disk, the newest first."""
+        return [] if self.state is None else self.state.versions.numbers()
 
     def audit(self, last: int = 50) -> list[dict[str, Any]]:
         """Who changed what, the newest first."""
-        if self.folder is None:
-            return []
-        try:
-            lines = (self.folder / "audit.jsonl").read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        found: list[dict[str, Any]] = []
-        for line in reversed(lines[:-1]):
-            if len(found) == last:
-                break
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        return [] if self.state is None else self.state.audit(last)
 
     # within
 
@@ -319,16 +288,14 @@ class Publisher:
             created=self.clock() if created is None else created,
         )
         blender = _ready(snapshot)
-        if self.folder is not None:
-            snapshot.save(self._file(version))
+        if self.state is not None:
+            self.state.versions.keep(snapshot)
             if base is not self._base or origin is not None:
-                state = {
-                    "plans": base.model_dump(mode="json", exclude_defaults=True),
-                    "source": self._from if origin is None else origin,
-                }
-                write_atomic(self.folder / "base.json", json.dumps(state))
-            self._note(kind, snapshot, who, note)
-            self._sweep()
+                self.state.keep_base(base, self._from if origin is None else origin)
+            if kind != "nearline":  # every minute, by the machine: the snapshots themselves tell
+                what = f"{kind} {note}".strip()
+                line = {"at": self.clock(), "who": who, "what": what, "version": version}
+                self.state.note(line | {"digest": snapshot.digest})
         self._base = base
         if origin is not None:
             self._from = origin
@@ -343,67 +310,30 @@ class Publisher:
         self.rejected += 1
         self.trouble = str(error)
 
-    def _file(self, version: int) -> Path:
-        assert self.folder is not None
-        return self.folder / "snapshots" / f"{version:08d}.json"
+    def _restore(self) -> Snapshot | None:
+        """Take up the plan file and the switches, and return the newest good snapshot.
 
-    def _newest(self) -> Snapshot | None:
-        for version in self.versions():
-            try:
-                return Snapshot.load(self._file(version))
-            except DataError as error:
-                self._refuse(error)
-        return None
-
-    def _read_state(self) -> None:
-        assert self.folder is not None
+        Raises:
+            DataError: the switches are damaged.
+        """
+        if self.state is None:
+            return None
+        last, errors = self.state.versions.newest()
+        for error in errors:
+            self._refuse(error)
         try:
-            state = json.loads((self.folder / "base.json").read_bytes())
-            self._base, self._from = Plans.model_validate(state["plans"]), str(state["source"])
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self._refuse(DataError(f"damaged ({error})", where=str(self.folder / "base.json")))
+            self._base, self._from = self.state.base() or (self._base, self._from)
+        except DataError as error:
+            self._refuse(error)
         try:
-            kept = json.loads((self.folder / "switches.json").read_bytes())
-            self._switches = Switches(bool(kept["everything"]), frozenset(map(str, kept["off"])))
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._switches = Switches(*(self.state.switches() or (False, frozenset())))
+        except DataError as error:
             raise DataError(
-                f"damaged ({error}), and what it switched off must not come on by itself",
-                where=str(self.folder / "switches.json"),
+                f"{error.what}, and what it switched off must not come on by itself",
+                where=error.where,
                 mend="mend the file, or remove it and switch again",
             ) from None
-
-    def _save_switches(self) -> None:
-        if self.folder is not None:
-            kept = {"everything": self._switches.everything, "off": sorted(self._switches.off)}
-            write_atomic(self.folder / "switches.json", json.dumps(kept))
-
-    def _note(self, kind: str, snapshot: Snapshot, who: str, note: str) -> None:
-        if kind == "nearline":
-            return  # every minute, by the machine: the snapshots themselves tell
-        assert self.folder is not None
-        line = {
-            "at": self.clock(),
-            "who": who,
-            "what": f"{kind} {note}".strip(),
-            "version": snapshot.version,
-            "digest": snapshot.digest,
-        }
-        path = self.folder / "audit.jsonl"
-        with disk_errors(path):
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                write_all(handle, (json.dumps(line) + "\n").encode())
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-    def _sweep(self) -> None:
-        for version in self.versions()[KEPT:]:
-            self._file(version).unlink(missing_ok=True)
+        return last
 
 
 def _ready(snapshot: Snapshot) -> Blender:

@@ -6,76 +6,43 @@ Differences are paired by request, with Student's t interval over requests.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.blender import Blender, Ranked
-from noria.blending.columns import Candidates
+from noria.blending.plans.plans import Plans
+from noria.blending.service.recent import Served
+from noria.blending.snapshot import Setting
 from noria.core.statistics.intervals import paired_difference
 
-__all__ = ["Recent", "Served", "what_if"]
-
-MOST_ROWS = 1_000_000
-"""Candidates kept in memory."""
+__all__ = ["what_if", "with_plans", "with_setting"]
 
 
-@dataclass(frozen=True, eq=False)
-class Served:
-    """A request as it was served."""
-
-    request: str
-    at: float
-    size: int
-    control: bool
-    candidates: Candidates
-    blender: Blender
-
-    def to_json(self) -> dict[str, Any]:
-        """What it was, in a line."""
-        return {
-            "request": self.request,
-            "at": self.at,
-            "scene": self.candidates.scene,
-            "candidates": len(self.candidates),
-            "control": self.control,
-            "version": self.blender.snapshot.version,
-        }
-
-    def ranked(self, blender: Blender | None = None) -> Ranked:
-        """Its list: as it was, or as another blender would rank it."""
-        mask = np.zeros(len(self.candidates), np.uint64) if self.control else None
-        return (blender or self.blender).rank(self.candidates, self.size, at=self.at, mask=mask)
+def with_setting(
+    blender: Blender, plan: str, weight: float | None, bias: float | None, *, on: bool
+) -> Blender:
+    """A blender with another weight, bias or switch of one plan; None leaves what serves."""
+    snapshot = blender.snapshot
+    old = snapshot.weight_and_bias(plan)
+    setting = Setting(old[0] if weight is None else weight, old[1] if bias is None else bias)
+    plans = tuple(
+        one.model_copy(update={"enabled": on}) if one.id == plan else one for one in snapshot.plans.plans
+    )
+    changed = snapshot.next(
+        created=snapshot.created,
+        plans=snapshot.plans.model_copy(update={"plans": plans}),
+        settings={**snapshot.settings, plan: setting},
+    )
+    return Blender(changed)
 
 
-class Recent:
-    """The newest served requests, as many as are asked for and memory allows."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._served: deque[Served] = deque()
-        self._rows = 0
-
-    def add(self, served: Served) -> None:
-        """Keep one, and let the oldest go."""
-        if not self.most:
-            return
-        self._served.append(served)
-        self._rows += len(served.candidates)
-        while len(self._served) > self.most or (self._rows > MOST_ROWS and len(self._served) > 1):
-            self._rows -= len(self._served.popleft().candidates)
-
-    def all(self) -> list[Served]:
-        """The newest first."""
-        return list(reversed(self._served))
-
-    def find(self, request: str) -> Served | None:
-        """The newest with that id."""
-        return next((one for one in self.all() if one.request == request), None)
+def with_plans(blender: Blender, plans: Plans) -> Blender:
+    """A blender with another plan file; what controllers set for plans that stay is kept."""
+    now = blender.snapshot
+    return Blender(now.next(created=now.created, plans=plans, settings=now.settings_for(plans)))
 
 
 def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from noria.blending.columns import MAX_CANDIDATES, Candidates, Coded, Column, Li
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
-__all__ = ["ARROW", "MAX_NAME", "Asked", "read_request", "seconds"]
+__all__ = ["ARROW", "MAX_NAME", "RankRequest", "read_request", "seconds", "text_id"]
 
 with needing("serve"):
     import msgspec
@@ -62,7 +62,7 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class RankRequest:
     """A request.
 
     Attributes:
@@ -87,7 +87,7 @@ class Asked:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_request(body: bytes, media_type: str, *, scene: str = "") -> Asked:
+def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankRequest:
     """Read a request.
 
     Args:
@@ -123,10 +123,10 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> Asked:
             columns[name] = _constant(name, value, count)
     if not 0 <= head.shown <= MAX_SIZE:
         raise DataError(f"{head.shown} shown", where="shown")
-    return Asked(
+    return RankRequest(
         form,
-        _name(head.id, "id"),
-        _name(head.user, "user"),
+        None if head.id is None else text_id(head.id, "id"),
+        None if head.user is None else text_id(head.user, "user"),
         seconds(head.timestamp),
         head.size,
         head.shown,
@@ -160,9 +160,12 @@ def seconds(timestamp: str | float | None) -> float | None:
     return value / 1000 if value > 1e11 else value
 
 
-def _name(value: _Id | None, where: str) -> str | None:
-    if value is None:
-        return None
+def text_id(value: str | int, where: str) -> str:
+    """An id as text.
+
+    Raises:
+        DataError: it is empty or too long.
+    """
     text = str(value)
     if not text or len(text) > MAX_NAME:
         raise DataError(f"an id has 1 to {MAX_NAME} characters, not {len(text)}", where=where)

@@ -11,7 +11,7 @@ reading them again after a restart gives the same.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.accounting.cells import DAY, Books
-from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.tallies import Tallies, folds
+from noria.blending.service.config import NearlineConfig
 from noria.blending.service.journal.events import Decision, Event, Impression, Outcome, Sample
 from noria.blending.service.journal.journal import Position
+from noria.blending.service.loop.sums import Shown, Sums
 
-__all__ = ["Closed", "Learner", "Shown"]
+__all__ = ["Closed", "Learner"]
 
 SAMPLES = 1_000
 """Sampled requests kept with their outcomes."""
@@ -40,14 +41,6 @@ class _List:
     shown: dict[int, float] = field(default_factory=dict)  # place: when
     first: float | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Exposures of one snapshot that the same plans hit: their number and Σ value."""
-
-    exposures: int
-    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,12 +60,7 @@ class Learner:
     """The state that the log leads to.
 
     Args:
-        anchor: when an exposure is an effective completion.
-        maturity: seconds after which a list's outcomes are in.
-        show_within: seconds after which a list that nobody has seen is forgotten.
-        absent_is_zero: an exposure without an outcome is no completion; otherwise it is not known.
-        most_open: lists in memory; beyond it the oldest are forgotten.
-        tick: seconds of the clock that exposures are filed by.
+        config: settings of the loop.
 
     Attributes:
         tallies, books: of closed exposures.
@@ -82,28 +70,15 @@ class Learner:
         closed: sampled requests with outcomes, the newest last.
     """
 
-    def __init__(
-        self,
-        *,
-        anchor: EffectiveCompletion,
-        maturity: float,
-        show_within: float,
-        absent_is_zero: bool,
-        most_open: int,
-        tick: float,
-    ) -> None:
-        self.anchor = anchor
-        self.maturity = maturity
-        self.show_within = show_within
-        self.absent_is_zero = absent_is_zero
-        self.most_open = most_open
-        self.tick = tick
+    def __init__(self, config: NearlineConfig) -> None:
+        self.config = config
+        self.tick = config.fit.tick
         self.tallies = Tallies()
         self.books = Books()
         self.counts: Counter[str] = Counter()
         self.day = 0
-        self.today: dict[tuple[int, bool, int], Shown] = {}
-        self.window: dict[tuple[int, bool, int], Shown] = {}
+        self.today: Sums = {}
+        self.window: Sums = {}
         self.hours: dict[int, int] = {}
         self.closed: deque[Closed] = deque(maxlen=SAMPLES)
         self.now = 0.0
@@ -153,7 +128,7 @@ class Learner:
         """Lists that are open."""
         return len(self._lists)
 
-    def take_window(self) -> dict[tuple[int, bool, int], Shown]:
+    def take_window(self) -> Sums:
         """Exposures since this was called last."""
         found, self.window = self.window, {}
         return found
@@ -178,7 +153,7 @@ class Learner:
         found = self._lists[event.request] = _List(event, place, places)
         if event.shown:
             self._mark(found, range(event.shown), event.at)
-        while len(self._lists) > self.most_open:
+        while len(self._lists) > self.config.most_open:
             self._forget(next(iter(self._lists)), "lists forgotten: too many are open")
 
     def _show(self, event: Impression) -> None:
@@ -251,7 +226,7 @@ class Learner:
         """Close what is due at a time, and forget what nobody has seen."""
         self.now = max(self.now, now)
         due = []
-        while self._seen and self._seen[0][0] + self.maturity <= self.now:
+        while self._seen and self._seen[0][0] + self.config.fit.maturity <= self.now:
             first, request = self._seen.popleft()
             found = self._lists.get(request)
             if found is not None and found.first == first:  # else it was forgotten, and its id used again
@@ -262,7 +237,7 @@ class Learner:
             self._book(due)
         while self._lists:
             request, oldest = next(iter(self._lists.items()))
-            if oldest.shown or oldest.decision.at + self.show_within > self.now:
+            if oldest.shown or oldest.decision.at + self.config.show_within > self.now:
                 break  # a list that was seen stands before younger ones until it closes
             self._forget(request, "lists forgotten: nobody saw them")
 
@@ -274,7 +249,7 @@ class Learner:
 
     def _finished(self, request: str) -> None:
         self._done[hash(request)] = None
-        if len(self._done) > self.most_open:
+        if len(self._done) > self.config.most_open:
             del self._done[next(iter(self._done))]
 
     def _book(self, due: list[_List]) -> None:
@@ -321,13 +296,13 @@ class Learner:
         self._sample(due, outcome, np.array(rows["gain"], float))
 
     def _outcomes(self, watch: NDArray[np.float64], duration: NDArray[np.float64]) -> NDArray[np.float64]:
-        found, reasons = self.anchor.outcome(watch, duration)
+        found, reasons = self.config.anchor.outcome(watch, duration)
         for reason, number in reasons.items():
             name = (
                 "exposures without outcome" if reason == "watch missing" else f"outcomes not valid: {reason}"
             )
             self.count(name, number)
-        if self.absent_is_zero:
+        if self.config.absent == "zero":
             found = np.where(np.isnan(watch), 0.0, found)
         return found
 
@@ -412,38 +387,3 @@ _COLUMNS = (
     ),
     *("time", "watch", "duration", "gain"),
 )
-
-
-def by_plan(
-    shown: Mapping[tuple[int, bool, int], Shown],
-    plans: Callable[[int], Mapping[str, tuple[int, float, float]] | None],
-    *,
-    control: bool = False,
-) -> tuple[dict[str, tuple[int, float, float]], int, float, int]:
-    """Exposures, Σ value and spend of each plan, read from sums alone.
-
-    Args:
-        shown: exposures by (version, control, mask).
-        plans: of a version: (bit, weight, bias) by id; None if the version is gone.
-        control: count the control bucket, too.
-
-    Returns:
-        (exposures, Σ value, spend) by plan; all exposures; their Σ value; exposures of versions that are gone.
-    """
-    found: dict[str, tuple[int, float, float]] = {}
-    exposures, value, lost = 0, 0.0, 0
-    for (version, is_control, mask), sums in shown.items():
-        if is_control and not control:
-            continue
-        exposures += sums.exposures
-        value += sums.value
-        known = plans(version)
-        if known is None:
-            lost += sums.exposures
-            continue
-        for plan, (bit, weight, bias) in known.items():
-            if mask >> bit & 1:
-                n, y, spend = found.get(plan, (0, 0.0, 0.0))
-                added = weight * sums.value + bias * sums.exposures
-                found[plan] = (n + sums.exposures, y + sums.value, spend + added)
-    return found, exposures, value, lost
