@@ -19,10 +19,10 @@ from datasets import Dataset
 from trl import GRPOConfig
 
 from noria.core.training.trl import ComponentGRPOTrainer
-from noria.credit.answers import finder
 from noria.credit.config import NAMES, named_credit
 from noria.credit.integrations.trl import RolloutCredit
-from noria.credit.tasks import gym
+from noria.credit.responses.answers import finder
+from noria.credit.tasks.gym import gym
 
 ASK = "\nThink step by step, then give the expression alone in <answer> tags."
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from noria.core.errors import ConfigError
 from noria.core.models.lm import small_lm
-from noria.credit.answers import boxed, finder, hashes, last_number, matching, tagged, token_span
+from noria.credit.responses.answers import boxed, finder, hashes, last_number, matching, tagged, token_span
 
 
 def found(find: Callable[[str], Any], text: str) -> str | None:

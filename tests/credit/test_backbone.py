@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.credit.backbone import backbone, hubs
-from noria.credit.flow import trace_flow
+from noria.credit.scores.backbone import backbone, hubs
+from noria.credit.scores.flow import trace_flow
 from tests.credit.test_flow import at, attention
 
 

@@ -48,10 +48,12 @@ def test_a_trace_is_a_page_that_opens_in_a_browser(noria: Any, here: Path, brows
         {"prompt": ": x3 y7; A x+4 B y-2; x?\n", "answer": "x7", "response": "so so so so"},
     ]
     (here / "q.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    done = noria("trace", "small", "--data", "q.jsonl", "--answer", "hash", "-q", "emission=0.2")
+    done = noria(
+        "trace", "small", "--data", "q.jsonl", "--answer", "hash", "-q", "credit_settings.emission=0.2"
+    )
     assert done.code == 0
     assert "no flow: no answer" in done.out
-    found = json.loads((here / "trace-small" / "trace.json").read_text())
+    found = json.loads((here / "runs" / "credit" / "trace-small" / "trace.json").read_text())
     first, second = found["traces"]
     assert "".join(token["text"] for token in first["tokens"]) == records[0]["prompt"] + response
     assert first["arrived"] == pytest.approx(1, abs=1e-4)
@@ -61,7 +63,7 @@ def test_a_trace_is_a_page_that_opens_in_a_browser(noria: Any, here: Path, brows
     assert first["tokens"][spine[0]]["part"] in ("question", "reasoning")
     assert spine == sorted(spine)
     assert first["backbone"]["carried"] >= 0.8
-    page, complaints = visited(browser, here / "trace-small" / "trace.html")
+    page, complaints = visited(browser, here / "runs" / "credit" / "trace-small" / "trace.html")
     assert complaints == []
     assert page.evaluate("window.hacked") is None
     assert page.locator("p.shaded").first.evaluate("e => e.textContent") == records[0]["prompt"] + response
@@ -88,7 +90,7 @@ def test_a_mask_test_is_a_table_and_a_page(noria: Any, here: Path) -> None:
     done = noria(*asked)
     assert done.code == 0
     assert done.out.splitlines()[1].startswith("random")
-    results = json.loads(noria(*asked, "--json", "layers=all").out)
+    results = json.loads(noria(*asked, "--json", "credit_settings.layers=all").out)
     assert [(row["name"], row["end"]) for row in results["rows"]] == [
         ("random", "top"),
         ("flow", "top"),
@@ -98,7 +100,7 @@ def test_a_mask_test_is_a_table_and_a_page(noria: Any, here: Path) -> None:
     ]
     assert results["questions"] == 12
     assert set(results["against_random"]) == {"flow", "entropy"}
-    page = (here / "mask-test-small" / "mask-test.html").read_text()
+    page = (here / "runs" / "credit" / "mask-test-small" / "mask-test.html").read_text()
     assert "What masking does" in page
     assert "are hidden from attention" in " ".join(page.split())
 
@@ -120,7 +122,7 @@ def test_trainings_go_on_and_are_compared(noria: Any, here: Path) -> None:
     done = noria("compare", str(folder), str(folder.with_name("small-start-none-0")))
     assert done.code == 0
     assert "gain on none" in done.out
-    results = json.loads((here / "compare" / "compare.json").read_text())
+    results = json.loads((here / "runs" / "credit" / "compare" / "compare.json").read_text())
     assert [row["credit"] for row in results["credits"]] == ["flow", "none"]
     assert results["pairs"][0]["seeds"] == 1
     assert results["steps"] == 2
@@ -170,7 +172,9 @@ def test_a_killed_training_ends_as_if_it_had_not_been(here: Path) -> None:
 
 def test_settings_are_checked_without_pytorch() -> None:
     code = (
-        "import sys, noria.credit.cli; from noria.credit.settings import resolve_credit; resolve_credit('flow');"
+        "import sys; from noria.credit.verbs import group;"
+        "[group.get_command(None, name) for name in group.verbs];"
+        "from noria.credit.verbs.trace import TraceConfig; TraceConfig(model='small', data='chains').credit_config;"
         "print([m for m in ('torch', 'numpy', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -186,7 +190,7 @@ def test_settings_are_checked_without_pytorch() -> None:
         (["trace", "small", "--data", "chains", "--credit", "flo"], "no credit 'flo'"),
         (["trace", "small", "--data", "chains", "--credit", "entropy"], "no flow to trace"),
         (["trace", "small", "--data", "chains", "--answer", "boxd"], "no answer finder"),
-        (["trace", "small", "--data", "chains", "layers=99"], "there is no layer 99"),
+        (["trace", "small", "--data", "chains", "credit_settings.layers=99"], "there is no layer 99"),
         (["trace", "small", "--data", "chains", "--share", "2"], "--share"),
         (["trace", "small", "--data", "chains", "-o", "../out"], "--output"),
         (["mask-test", "small", "--data", "chains", "--names", "luck"], "no credit 'luck'"),
@@ -221,7 +225,7 @@ def test_answers_that_are_not_found_are_told(noria: Any, here: Path) -> None:
     assert done.code == 2
     assert "none of 4 responses can be tested: no answer in 4" in done.err
     assert len(done.err.splitlines()) == 1
-    assert not (here / "mask-test-small").exists()
+    assert not (here / "runs" / "credit" / "mask-test-small").exists()
     done = noria(*TRAIN, "steps=2", *SHORT, "answer=boxed")
     assert done.code == 0
     assert done.err.count("warning: step 1: an answer was found in 0% of the responses (answer=boxed)") == 1
@@ -231,7 +235,7 @@ def test_answers_that_are_not_found_are_told(noria: Any, here: Path) -> None:
 def test_a_page_without_a_hub_is_a_page(noria: Any, here: Path) -> None:
     (here / "x.jsonl").write_text('{"prompt": "x", "answer": "1"}\n')
     assert noria("trace", "small", "--data", "x.jsonl", "-q").code == 0
-    assert "There are no rows." in (here / "trace-small" / "trace.html").read_text()
+    assert "There are no rows." in (here / "runs" / "credit" / "trace-small" / "trace.html").read_text()
 
 
 def test_results_go_neither_over_a_file_nor_into_a_run(noria: Any, here: Path) -> None:
@@ -255,7 +259,7 @@ def test_what_cannot_be_read_is_told_before_anything_is_written(noria: Any, here
     done = noria(*TRAIN, "-q", "steps=1", *SHORT, "credit_settings.layers=99")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert not (here / "runs").exists()
-    for more in (("--fraction", "5"), ("layers=99",), ("--names", "ktae")):
+    for more in (("--fraction", "5"), ("credit_settings.layers=99",), ("--names", "ktae")):
         done = noria("mask-test", "small", "--data", "chains", *more)
         assert (done.code, len(done.err.splitlines())) == (2, 1)
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError
+from noria.credit.attention.readers import head_mean
 from noria.credit.config import NAMES, named_credit
 from noria.credit.credit import Scored, TokenCredit, inputs_of
-from noria.credit.flow import Fallback, answer_nodes, trace_flow
-from noria.credit.influence import by_gradient, by_perturbation
-from noria.credit.readers import head_mean
-from noria.credit.traces import Traces
+from noria.credit.responses.traces import Traces
+from noria.credit.scores.flow import answer_nodes, trace_flow
+from noria.credit.scores.influence import by_gradient, by_perturbation
+from noria.credit.types import Fallback
 from tests.credit.tiny_models import VOCAB, tiny
 
 

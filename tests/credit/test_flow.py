@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from noria.credit.flow import Fallback, answer_nodes, as_rows, trace_flow
+from noria.credit.scores.flow import answer_nodes, as_rows, trace_flow
+from noria.credit.types import Fallback
 
 
 def attention(batch: int, tokens: int, *, seed: int = 0, valid: Tensor | None = None) -> Tensor:

@@ -10,10 +10,20 @@ import torch
 
 from noria.core.errors import ConfigError
 from noria.credit.config import named_credit
-from noria.credit.masking import LEAD_IN, Reasoned, area, mask_test, reasoned, reasoning_of, traces_of_rows
-from noria.credit.rollout import sample
-from noria.credit.small import small_model, train_questions
-from noria.credit.tasks import CHAIN_ANSWER, Question, prompt_ids
+from noria.credit.inspection.masking import (
+    LEAD_IN,
+    Reasoned,
+    area,
+    mask_test,
+    reasoned,
+    reasoning_of,
+    traces_of_rows,
+)
+from noria.credit.proof.reasoner import train_questions
+from noria.credit.responses.rollout import sample
+from noria.credit.tasks.chains import CHAIN_ANSWER
+from noria.credit.tasks.questions import Question, prompt_ids
+from noria.credit.tasks.small import small_model
 
 
 @pytest.fixture(name="reasoner", scope="module")
@@ -127,7 +137,7 @@ def test_area_is_the_chance_that_one_scores_above_the_other() -> None:
 def test_flow_tells_a_chain_from_its_dead_branch_better_than_chance(
     reasoner: Any, rows: list[Reasoned]
 ) -> None:
-    from noria.credit.arms import _areas
+    from noria.credit.proof.arms import _areas
 
     model, tokenizer = reasoner
     found = mask_test(

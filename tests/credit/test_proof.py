@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.credit.proof import SCALES, _corrected, claims, figures, notes, rl_claims
+from noria.credit.proof.claims import SCALES, _corrected, claims, figures, notes, rl_claims
 
 
 def audit(

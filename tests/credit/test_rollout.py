@@ -9,7 +9,7 @@ import torch
 
 from noria.core.errors import DivergenceError
 from noria.core.models.lm import small_lm
-from noria.credit.rollout import answers, sample
+from noria.credit.responses.rollout import answers, sample
 from tests.credit.tiny_models import tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]

@@ -9,8 +9,9 @@ import pytest
 import scipy.stats
 import torch
 
-from noria.credit.readers import LookBack, Rollout
-from noria.credit.signals import (
+from noria.credit.attention.readers import LookBack, Rollout
+from noria.credit.attention.tap import AttentionTap
+from noria.credit.scores.signals import (
     Looks,
     _fisher,
     _information_gain,
@@ -22,7 +23,6 @@ from noria.credit.signals import (
     token_entropy,
     waad_steps,
 )
-from noria.credit.tap import AttentionTap
 from tests.credit.test_flow import at, attention
 from tests.credit.test_tap import batch, chosen, eager
 from tests.credit.tiny_models import tiny

@@ -11,11 +11,11 @@ import transformers
 from torch import Tensor
 
 from noria.core.errors import ConfigError, ModelError
-from noria.credit import tap as module
-from noria.credit.flow import trace_flow
-from noria.credit.layers import attention_layers, choose_layers, decoder_of, depth_of
-from noria.credit.readers import HeadMean, KeptCalls, head_mean
-from noria.credit.tap import AttentionTap
+from noria.credit.attention import tap as module
+from noria.credit.attention.layers import attention_layers, choose_layers, decoder_of, depth_of
+from noria.credit.attention.readers import HeadMean, KeptCalls, head_mean
+from noria.credit.attention.tap import AttentionTap
+from noria.credit.scores.flow import trace_flow
 from tests.credit.tiny_models import COMMON, MODELS, VOCAB, tiny
 
 

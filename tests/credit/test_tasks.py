@@ -11,8 +11,11 @@ import pytest
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.models.lm import small_lm
-from noria.credit.answers import hashes
-from noria.credit.tasks import FAMILIES, STEP, chains, gym, labels_of_chain, prompt_ids, read_questions, same
+from noria.credit.responses.answers import hashes
+from noria.credit.tasks.chains import STEP, chains, labels_of_chain
+from noria.credit.tasks.files import read_questions
+from noria.credit.tasks.gym import FAMILIES, gym
+from noria.credit.tasks.questions import prompt_ids, same
 
 
 def test_a_chain_s_solution_is_its_question_worked_out() -> None:

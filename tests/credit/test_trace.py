@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from noria.core.models.lm import small_lm
 from noria.credit.config import named_credit
-from noria.credit.trace import pieces, trace
+from noria.credit.inspection.trace import pieces, trace
 
 
 @pytest.fixture(name="policy", scope="module")

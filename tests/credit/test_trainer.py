@@ -11,10 +11,12 @@ import torch
 
 from noria.core.errors import CheckpointError, DataError, DivergenceError
 from noria.core.runs.run import Run
-from noria.credit.config import NAMES, TrainConfig
+from noria.credit.config import NAMES
 from noria.credit.credit import TokenCredit
-from noria.credit.small import accuracy, small_model, train_questions
-from noria.credit.trainer import CreditTrainer
+from noria.credit.proof.reasoner import accuracy, train_questions
+from noria.credit.tasks.small import small_model
+from noria.credit.training.config import TrainConfig
+from noria.credit.training.trainer import CreditTrainer
 
 SMALL: dict[str, Any] = {
     "prompts": 2,
@@ -51,7 +53,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
                     learned = part.advance()
                     run.log(learned.step, **learned.figures)
                     if part.step % 2 == 0:
-                        run.save(part.step, *part.snapshot())
+                        part.state.save(run)
             else:
                 part.train(run)
     assert part.step == 4
@@ -139,7 +141,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no questions"):
         CreditTrainer(model, tokenizer, [], TrainConfig(**SMALL))
     one = trainer()
-    tensors, state = one.snapshot()
+    tensors, state = one.state.tensors(), one.state.values()
     tensors = {name: t[:1] if "embed" in name else t for name, t in tensors.items()}
     with Run.open(tmp_path / "run", config={}, versions={}) as run:
         run.save(1, tensors, state)

@@ -13,7 +13,6 @@ from noria.core.errors import ConfigError
 from noria.core.models.lm import small_lm
 from noria.credit.config import named_credit
 from noria.credit.credit import TokenCredit
-from noria.credit.flow import Fallback
 from noria.credit.integrations.verl import (
     FALLBACKS,
     SCORES,
@@ -23,6 +22,7 @@ from noria.credit.integrations.verl import (
     traces_of,
     with_credit,
 )
+from noria.credit.types import Fallback
 
 
 class Actor:
@@ -163,7 +163,7 @@ def test_the_coupled_rule_keeps_its_two_scores_on_the_way(policy: Any) -> None:
 
 
 def credit_find(text: str) -> Any:
-    from noria.credit.answers import finder
+    from noria.credit.responses.answers import finder
 
     return finder("auto")(text)
 

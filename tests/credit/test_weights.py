@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.credit.weights import bilevel, chosen_share, ranks, soft, top, with_mass
+from noria.credit.scores.weights import bilevel, chosen_share, ranks, soft, top, with_mass
 
 
 def rows(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,8 @@
-"""Settings: a frozen, closed pydantic model, filled from a YAML file and `key.sub=value` overrides.
+"""Settings: a frozen, closed pydantic model, filled from a YAML file, `key.sub=value` overrides and options.
 
-Whatever is wrong is told in one line that names the file and line, or the override, the field, and a near miss.
+A field declares its name, type, bounds, default and `description` once. The same class is the file format, the
+override, the Python argument and, through `noria.verbs.command`, the command-line option. An error is one line that
+names the file and line, the override or the option, the field, and a near miss.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import re
 import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,13 +24,41 @@ _MAX_VALUES = 100_000  # after aliases are followed: a few lines of them can sta
 _Path = tuple[Hashable, ...]
 
 
+_C = TypeVar("_C", bound="Config")
+
+
 class Config(BaseModel):
     """The base of every settings object: frozen, no unknown field, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def part(self, cls: type[_C]) -> _C:
+        """The fields of `cls`, a class that this one inherits from, as an object of that class alone."""
+        values = {name: getattr(self, name) for name in cls.model_fields}
+        return cast("_C", cls.model_construct(self.model_fields_set & values.keys(), **values))
+
 
 T = TypeVar("T", bound=BaseModel)
+
+
+class Option:
+    """How a field is spelt on the command line, in an `Annotated` type.
+
+    Args:
+        names: short names such as `-n`, or a long name in the place of the field's own.
+        metavar: stands for the value in the help.
+        was: earlier long names, which still work and warn.
+    """
+
+    def __init__(self, *names: str, metavar: str | None = None, was: Sequence[str] = ()) -> None:
+        self.names, self.metavar, self.was = names, metavar, tuple(was)
+
+
+class Argument:
+    """Marks a field, in an `Annotated` type, that the command line takes by its position."""
+
+    def __init__(self, metavar: str | None = None) -> None:
+        self.metavar = metavar
 
 
 def load_config(
@@ -37,14 +67,16 @@ def load_config(
     file: Path | None = None,
     overrides: Sequence[str] = (),
     base: Mapping[str, Any] | None = None,
+    options: Mapping[str, tuple[str, Any]] | None = None,
 ) -> T:
-    """Read settings. Later sources win field by field: `base`, then the YAML `file`, then the `overrides`.
+    """Read settings. Later sources win field by field: `base`, the YAML `file`, `overrides`, `options`.
 
     Args:
         cls: the settings to fill.
         file: a YAML 1.2 mapping. Unlike PyYAML's default, `1e-5` is a number and `on` is a word.
         overrides: `key.sub=value` each, the value a YAML scalar, list or mapping.
-        base: values below both, such as a preset.
+        base: values below all others, such as a preset.
+        options: by field, the option's spelling for error lines and its value.
 
     Raises:
         ConfigError: an unreadable file, an unknown field, a value out of its range.
@@ -61,6 +93,9 @@ def load_config(
         for key in reversed(path):
             nested = {key: nested}
         _merge(values, nested)
+    for field, (spelling, value) in (options or {}).items():
+        _claim(origins, (field,), value, spelling)
+        _merge(values, {field: value})
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -79,6 +114,15 @@ def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
         return cls.model_validate(values)
     except ValidationError as error:
         raise _explain(error, cls, origins, where) from None
+
+
+def parse_value(text: str, where: str) -> Any:
+    """The value that `text` is in YAML 1.2: a number, a word, a list, a mapping.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    return _parse(text, where)[1]
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -160,7 +204,7 @@ def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
         return node, None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        if mark is not None and not where.startswith("override"):
+        if mark is not None and not where.startswith(("override", "-")):
             where = f"{where}:{mark.line + 1}"
         raise ConfigError(f"not YAML: {error.problem or error.context}", where=where) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -241,7 +285,8 @@ def _explain(
         what = (
             message[:1].lower() + message[1:] if message[:1].isupper() and message[1:2].islower() else message
         )
-        what = f"{name}: {what}" if name else what
+        on_the_line = where is not None and where.startswith("-")  # the option names its field
+        what = f"{name}: {what}" if name and not on_the_line else what
         if detail["type"] in ("literal_error", "enum"):
             options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
             mend = _near_miss(str(detail["input"]), options)

@@ -5,19 +5,23 @@ response is a graph from the question to the answer; how much flows through each
 score that says which tokens the answer came from, and two triangular solves. Here are that flow, its rivals under one
 name each, a test of whether an answer hangs on what a score calls important, and bridges to trainers.
 
-Read in this order:
+Rooms, in the order of reading:
 
-| module | holds |
+| room | holds |
 | --- | --- |
-| `flow`, `backbone` | the flow of a response, exactly, in little memory; the edges that carry most of it |
-| `layers`, `readers`, `tap` | attention of chosen layers while a model runs, at about the price of fast attention |
-| `answers`, `traces` | where a response says its answer; question, response and answer in padded or packed rows |
-| `signals`, `influence`, `weights` | the flow's rivals; from scores to how much of the advantage a token gets |
-| `kinds`, `config`, `credit` | a name for each rule; passes of a model → scores → weights |
+| `scores.flow` | the flow of a response: graph, source, potential, throughput; the paper's equations |
+| `scores.backbone` | the edges that carry most of the flow |
+| `scores.signals`, `scores.influence` | the flow's rivals |
+| `scores.weights` | from scores to how much of the advantage a token gets |
+| `attention` | attention of chosen layers while a model runs, at about the price of fast attention |
+| `responses` | sampling; where a response states its answer; question, response and answer in rows |
+| `types`, `config`, `credit` | a name for each rule; passes of a model → scores → weights |
+| `tasks` | questions with checkable answers, and the small reasoners that ship |
+| `training` | GRPO that resumes exactly; trainings compared |
+| `inspection` | one response as data (`trace`); the mask test (`masking`) |
 | `integrations` | TRL and verl |
-| `rollout`, `trainer`, `masking`, `trace` | GRPO of its own that resumes exactly; the mask test; one response as data |
-| `settings`, `jobs`, `pages`, `cli` | the verbs of `noria credit` |
-| `tasks`, `small`, `arms`, `proof`, `bench` | questions and the small reasoner; the paper's claims, tested |
+| `verbs` | `noria credit`, one module a verb |
+| `proof` | the paper's claims, tested, and speed against peers |
 
 Importing this package is light; a name below brings its module, and with it PyTorch, when it is first used.
 """
@@ -29,31 +33,31 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.credit.answers import finder
+    from noria.credit.attention.tap import AttentionTap
     from noria.credit.config import NAMES, CreditConfig, named_credit
     from noria.credit.credit import TokenCredit, Weighed
-    from noria.credit.flow import Flow, answer_nodes, trace_flow
-    from noria.credit.masking import MaskTest, mask_test
-    from noria.credit.tap import AttentionTap
-    from noria.credit.traces import Traces, find_answers
-    from noria.credit.trainer import CreditTrainer
+    from noria.credit.inspection.masking import MaskTest, mask_test
+    from noria.credit.responses.answers import finder
+    from noria.credit.responses.traces import Traces, find_answers
+    from noria.credit.scores.flow import Flow, answer_nodes, trace_flow
+    from noria.credit.training.trainer import CreditTrainer
 
 _HOMES = {
     "NAMES": "config",
-    "AttentionTap": "tap",
+    "AttentionTap": "attention.tap",
     "CreditConfig": "config",
-    "CreditTrainer": "trainer",
-    "Flow": "flow",
-    "MaskTest": "masking",
+    "CreditTrainer": "training.trainer",
+    "Flow": "scores.flow",
+    "MaskTest": "inspection.masking",
     "TokenCredit": "credit",
-    "Traces": "traces",
+    "Traces": "responses.traces",
     "Weighed": "credit",
-    "answer_nodes": "flow",
-    "find_answers": "traces",
-    "finder": "answers",
-    "mask_test": "masking",
+    "answer_nodes": "scores.flow",
+    "find_answers": "responses.traces",
+    "finder": "responses.answers",
+    "mask_test": "inspection.masking",
     "named_credit": "config",
-    "trace_flow": "flow",
+    "trace_flow": "scores.flow",
 }
 
 __all__ = [

@@ -1,57 +1,71 @@
-"""What credit can be told, and a name for every rule that is compared."""
+"""Settings of credit, and a name for every rule that is compared."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from noria.core.config import Config, load_config
+from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
-from noria.credit.kinds import HORIZON, AnswerNodes, Mass, Rule, Signal
+from noria.credit.types import HORIZON, AnswerNodes, Mass, Rule, Signal
 
-__all__ = ["NAMES", "CreditConfig", "TrainConfig", "named_credit"]
+__all__ = ["NAMES", "CreditConfig", "named_credit"]
 
 
 class CreditConfig(Config):
     """Which tokens get how much of a response's advantage.
 
-    The flow: `layers` of which the attention is averaged, at most `number_of_layers` of a named third; `values` weighs
-    heads by what they write; `answer_nodes`, `absorbing` and `emission` as of :func:`noria.credit.flow.trace_flow`;
-    `skip_special` leaves marks of templates out of the question. `answer` names the finder. `horizon` is how far behind
-    a token the later ones are whose attention to it makes its FAI.
-
-    The rule: `fraction` of the scored tokens get `gamma`, the others `rest`; tokens are ranked `within` their response,
-    their group or the batch; `mass` may keep the mean weight at 1; `applies` to rollouts of either sign of advantage or
-    of one; `warmup_steps` go from no effect to all of it.
+    The first fields say where a score comes from (:func:`noria.credit.scores.flow.trace_flow` for the flow), those from
+    `rule` on how scores become weights.
     """
 
-    signal: Signal = "flow"
-    layers: str | int | list[int] = "mid"
-    number_of_layers: int = Field(5, ge=1)
-    sliding: bool | None = None
-    values: bool = False
-    answer_nodes: AnswerNodes = "predictor"
-    absorbing: bool = True
-    emission: float = Field(0.0, ge=0, lt=1)
-    skip_special: bool = True
-    answer: str = "auto"
-    horizon: tuple[int, int] = HORIZON
-    longest_answer: float = Field(0.5, gt=0, le=1)
-    include_answer: bool = True
-    rule: Rule = "top"
-    fraction: float = Field(0.4, gt=0, le=1)
-    gamma: float = Field(1.5, ge=0)
-    rest: float = Field(1.0, ge=0)
-    quantile: float = Field(0.5, ge=0, lt=1)
-    beta: float = Field(0.5, ge=0)
-    mass: Mass = "free"
-    within: Literal["response", "group", "batch"] = "response"
-    applies: Literal["both", "positive", "negative"] = "both"
-    warmup_steps: int = Field(0, ge=0)
-    stream_above: int = Field(16_384, ge=1)
-    batch_size: int = Field(8, ge=1)
-    seed: int = Field(0, ge=0)
+    signal: Signal = Field("flow", description="Score of a token.")
+    layers: str | int | list[int] = Field(
+        "mid", description="Layers whose attention is averaged: mid, all, 3, 15-25."
+    )
+    number_of_layers: int = Field(5, ge=1, description="Most layers that a named third is read at.")
+    sliding: bool | None = Field(
+        None, description="Whether layers with a sliding window are read (default: if need be)."
+    )
+    values: bool = Field(False, description="Weigh attention by the norm of what a head writes.")
+    answer_nodes: AnswerNodes = Field(
+        "predictor", description="Where the flow ends: predicting rows or own rows."
+    )
+    absorbing: bool = Field(True, description="Stop the flow at the first answer node it meets.")
+    emission: float = Field(
+        0.0, ge=0, lt=1, description="Weight of the edge from a token to its predicting row."
+    )
+    skip_special: bool = Field(True, description="Leave marks of chat templates out of the question.")
+    answer: str = Field("auto", description="Finder of the answer in a response.")
+    horizon: tuple[int, int] = Field(
+        HORIZON, description="Distances to later tokens whose attention makes the FAI."
+    )
+    longest_answer: float = Field(
+        0.5, gt=0, le=1, description="Largest share of a response that its answer may be."
+    )
+    include_answer: bool = Field(True, description="Count the tokens of the answer among those scored.")
+    rule: Rule = Field("top", description="How scores become weights.")
+    fraction: float = Field(0.4, gt=0, le=1, description="Share of the scored tokens that the rule chooses.")
+    gamma: float = Field(1.5, ge=0, description="Weight of chosen tokens.")
+    rest: float = Field(1.0, ge=0, description="Weight of the other tokens.")
+    quantile: float = Field(
+        0.5, ge=0, lt=1, description="Quantile of scores below which the rule bilevel suppresses."
+    )
+    beta: float = Field(
+        0.5, ge=0, description="Weight beyond 1 that the rule bilevel gives the highest score."
+    )
+    mass: Mass = Field("free", description="Whether the mean weight of a response is held at 1.")
+    within: Literal["response", "group", "batch"] = Field(
+        "response", description="Set that tokens are ranked in."
+    )
+    applies: Literal["both", "positive", "negative"] = Field(
+        "both", description="Sign of the advantages weighed."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps until the weights have their whole effect.")
+    stream_above: int = Field(16_384, ge=1, description="Length from which attention is read in blocks.")
+    batch_size: int = Field(8, ge=1, description="Responses scored together.")
+    seed: int = Field(0, ge=0, description="Seed of random scores.")
 
     @model_validator(mode="after")
     def _fits(self) -> CreditConfig:
@@ -101,38 +115,39 @@ def named_credit(name: str, **more: Any) -> CreditConfig:
     return load_config(CreditConfig, base=NAMES[name] | more)
 
 
-class TrainConfig(Config):
-    """GRPO with credit of tokens, by `noria credit train`.
+class CreditSettings(Config):
+    """Settings over named credits: what every verb that scores tokens is told."""
 
-    `prompts` × `group` rollouts make a step. The loss is averaged over all tokens (DAPO), without a divergence term, as
-    the paper trains. `credit` is a name, or a name with settings of its own beside it in `credit_settings`.
-    """
+    section: ClassVar[str] = "Credit"
 
-    model: str | None = None
-    data: str | None = None
-    name: str = "run"
-    credit: str = "flow"
-    credit_settings: dict[str, Any] = Field(default_factory=dict)
-    answer: str = "auto"
-    steps: int = Field(100, ge=0)
-    prompts: int = Field(8, ge=1)
-    group: int = Field(8, ge=2)
-    max_new_tokens: int = Field(256, ge=1)
-    temperature: float = Field(1.0, gt=0)
-    lr: float = Field(1e-6, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float = Field(1.0, gt=0)
-    clip_low: float = Field(0.2, gt=0, lt=1)
-    clip_high: float = Field(0.28, gt=0)
-    micro_batch: int = Field(16, ge=1)
-    questions: int = Field(1024, ge=1)
-    seed: int = Field(0, ge=0)
-    checkpoint_every: int = Field(10, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    credit_settings: dict[str, Any] = Field(
+        default_factory=dict, description="Settings over the named credit, such as credit_settings.gamma=2."
+    )
+    answer: Annotated[str, Option(metavar="FINDER")] = Field(
+        "auto", description="Finder of answers: auto, boxed, tag, tag:NAME, hash, last-number, regex:PATTERN."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random generators.")
+
+    def named(self, name: str) -> CreditConfig:
+        """The credit of that name with the settings over it.
+
+        Raises:
+            ConfigError: no such name, or a setting is unknown or out of its range.
+        """
+        return named_credit(name, **{"answer": self.answer, "seed": self.seed} | self.credit_settings)
+
+
+class CreditChoice(CreditSettings):
+    """One credit by name, with settings over it."""
+
+    credit: Annotated[str, Option(metavar="NAME")] = Field("flow", description=f"Credit: {', '.join(NAMES)}.")
 
     @model_validator(mode="after")
-    def _named(self) -> TrainConfig:
-        if self.credit not in NAMES:
-            raise ValueError(f"no credit {self.credit!r}; choose from {', '.join(NAMES)}")
+    def _known(self) -> CreditChoice:
+        _ = self.credit_config
         return self
+
+    @property
+    def credit_config(self) -> CreditConfig:
+        """The named credit with the settings over it."""
+        return self.named(self.credit)

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
+from noria.credit.attention.layers import AttentionLayer, attention_layers, choose_layers, depth_of
+from noria.credit.attention.readers import HeadMean, KeptCalls, LookBack, Rollout
+from noria.credit.attention.tap import AttentionTap, Reader
 from noria.credit.config import CreditConfig
-from noria.credit.flow import Fallback, Flow, answer_nodes, per_sequence, trace_flow
-from noria.credit.influence import by_gradient, by_perturbation
-from noria.credit.layers import AttentionLayer, attention_layers, choose_layers, depth_of
-from noria.credit.readers import HeadMean, KeptCalls, LookBack, Rollout
-from noria.credit.signals import (
+from noria.credit.responses.traces import Traces
+from noria.credit.scores.flow import Flow, answer_nodes, per_sequence, trace_flow
+from noria.credit.scores.influence import by_gradient, by_perturbation
+from noria.credit.scores.signals import (
     answer_attention,
     attention_flow,
     coupled,
@@ -27,9 +29,8 @@ from noria.credit.signals import (
     token_entropy,
     waad_steps,
 )
-from noria.credit.tap import AttentionTap, Reader
-from noria.credit.traces import Traces
-from noria.credit.weights import bilevel, chosen_share, soft, top, with_mass
+from noria.credit.scores.weights import bilevel, chosen_share, soft, top, with_mass
+from noria.credit.types import Fallback
 
 __all__ = ["Scored", "TokenCredit", "Weighed"]
 

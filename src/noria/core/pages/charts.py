@@ -11,12 +11,13 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal
 
 from noria.core.records import json_values
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "COLORS",
@@ -302,6 +303,7 @@ def image_grid(images: NDArray[np.uint8], row_labels: Sequence[str], *, scale: i
     Raises:
         ValueError: another shape or type, no image, a label too many or too few, a scale below 1.
     """
+    import numpy as np
     from PIL import Image, ImageDraw
 
     images = np.asarray(images)
@@ -447,7 +449,7 @@ LOG_AXIS = {"gridOpacity": {"condition": {"test": POWER_OF_TEN, "value": 1}, "va
 
 def _cell(cell: Any) -> Any:
     """A cell as JSON; a missing one as {"missing": why}, also when it came as the text "nan"."""
-    if isinstance(cell, np.generic):
+    if hasattr(cell, "dtype") and hasattr(cell, "item"):  # a NumPy scalar
         cell = cell.item()
     if isinstance(cell, str) and cell.strip().lower().lstrip("+-") in ("nan", "inf"):
         cell = float(cell)

@@ -39,7 +39,7 @@ def run_folder(system: str, output: str | None, label: str) -> Path:
 def named_run(
     system: str,
     config: T,
-    options: Mapping[str, str | None],
+    options: Mapping[str, str | None] | None = None,
     *,
     needed: Mapping[str, str],
     output: str | None,
@@ -58,7 +58,7 @@ def named_run(
     Raises:
         ConfigError: a field is missing, or the name leaves its folder.
     """
-    config = config.model_copy(update={field: value for field, value in options.items() if value})
+    config = config.model_copy(update={field: value for field, value in (options or {}).items() if value})
     for field, what in needed.items():
         if not getattr(config, field):
             raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
@@ -81,14 +81,16 @@ def check_run_folder(folder: Path) -> None:
         )
 
 
-def results_folder(output: str | None, label: str) -> Path:
-    """Where results go that are no run: `output`, or a folder `label` here. It is not made yet.
+def results_folder(output: str | None, label: str, *, system: str = "") -> Path:
+    """Folder of results that are no run: `output`, or `runs/SYSTEM/LABEL`. It is not made yet.
 
     Raises:
         ConfigError: it leaves its folder.
         RunError: a file, or a run, has that name.
     """
-    folder = output_path(output if output is not None else label)
+    folder = (
+        run_folder(system, output, label) if system else output_path(output if output is not None else label)
+    )
     if folder.exists() and not folder.is_dir():
         raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
     if is_run(folder):

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from noria.core.training.trl import TokenBatch
-from noria.credit.answers import Finder, finder
 from noria.credit.config import CreditConfig
 from noria.credit.credit import Scored, TokenCredit, join
-from noria.credit.traces import Traces, find_answers
+from noria.credit.responses.answers import Finder, finder
+from noria.credit.responses.traces import Traces, find_answers
 
 __all__ = ["RolloutCredit"]
 

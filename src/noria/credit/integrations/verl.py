@@ -34,10 +34,10 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.credit.answers import finder
 from noria.credit.credit import Scored, TokenCredit, counts_of
-from noria.credit.flow import Fallback
-from noria.credit.traces import Traces, find_answers
+from noria.credit.responses.answers import finder
+from noria.credit.responses.traces import Traces, find_answers
+from noria.credit.types import Fallback
 
 __all__ = ["FALLBACKS", "SCORES", "SHARES", "TappedActor", "reweight", "with_credit"]
 

@@ -1,0 +1,21 @@
+"""Settings of loading a model."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from noria.core.config import Config
+
+__all__ = ["ModelOptions"]
+
+
+class ModelOptions(Config):
+    """How a local model is loaded."""
+
+    section: ClassVar[str] = "Model"
+
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the weights.")
+    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
+    trust_remote_code: bool = Field(False, description="Let code that comes with the model run.")

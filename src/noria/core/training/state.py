@@ -1,0 +1,94 @@
+"""What a training saves and restores: weights, optimizer, scheduler and step, so that a resumed run is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from noria.core.errors import CheckpointError
+from noria.core.runs.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer, restore_rng
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from noria.core.runs.run import Run
+
+__all__ = ["TrainState"]
+
+
+class TrainState:
+    """Weights, optimizer, scheduler and step of one training, written to a run and read back from it.
+
+    Args:
+        parameters: trained weights by name.
+        optimizer: their optimizer.
+        prefix: name of the network in the checkpoint, such as `policy`; weights are stored as `policy.NAME`.
+        scheduler: of the learning rate, if there is one.
+        random: whether resuming restores the global random states. A training that draws from generators seeded by
+            its step needs none.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        *,
+        prefix: str,
+        scheduler: LRScheduler | None = None,
+        random: bool = False,
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.optimizer = optimizer
+        self.prefix = prefix
+        self.scheduler = scheduler
+        self.random = random
+        self.step = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights as `PREFIX.NAME`, and the optimizer's memory of each as `optimizer.NAME.SLOT`."""
+        weights = {f"{self.prefix}.{name}": value.detach() for name, value in self.parameters.items()}
+        return weights | optimizer_tensors(self.optimizer, self.parameters)
+
+    def values(self) -> dict[str, Any]:
+        """The step, and the scheduler's state, as JSON values."""
+        scheduler = {} if self.scheduler is None else {"scheduler": self.scheduler.state_dict()}
+        return {"step": self.step} | scheduler
+
+    def save(self, run: Run, tensors: Mapping[str, Tensor] | None = None, **values: Any) -> None:
+        """Write a checkpoint of the current step; `tensors` and `values` go beside the training's own.
+
+        Raises:
+            RunError: the disk refuses; earlier checkpoints stay as they were.
+        """
+        run.save(self.step, self.tensors() | dict(tensors or {}), self.values() | values)
+
+    def resume(self, run: Run) -> Checkpoint | None:
+        """Restore the run's newest whole checkpoint and return it; None where the run has none.
+
+        Raises:
+            CheckpointError: a weight is missing or has another shape: the checkpoint is of another network.
+        """
+        import torch
+
+        checkpoint = run.latest()
+        if checkpoint is None:
+            return None
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                stored = checkpoint.tensors.get(f"{self.prefix}.{name}")
+                if stored is None or stored.shape != parameter.shape:
+                    raise CheckpointError(
+                        f"its {name} is not this {self.prefix}'s",
+                        where=f"checkpoint {checkpoint.step}",
+                        mend="use another output folder",
+                    )
+                parameter.copy_(stored)
+        restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(checkpoint.state["scheduler"])
+        if self.random:
+            restore_rng(checkpoint)
+        self.step = int(checkpoint.state["step"])
+        return checkpoint

@@ -1,0 +1,1 @@
+"""Attention of chosen layers while a model runs."""

@@ -1,0 +1,1 @@
+"""One response as data, and the mask test."""

@@ -1,0 +1,1 @@
+"""Sampled responses, and where they state their answer."""

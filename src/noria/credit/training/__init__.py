@@ -1,0 +1,1 @@
+"""GRPO with credit of tokens, which resumes exactly."""
