@@ -14,10 +14,10 @@ Read in this order:
 | `alignment.aligners`, `.curves` | kinds of aligners, y = α x first; each fitted |
 | `alignment.fitting`, `.config`, `.diagnosis` | which kind, on which exposures, and what stands in |
 | `alignment.alignment`, `.anchors` | values by key; the effective completion, and an audit of what could be one |
-| `boosting.scoring`, `.slots` | s = 1 (w y + b), r = y + Σ s, its guards, the best K; rules on places |
+| `boosting.scoring`, `.slots` | s = 1 (w y + b), r = y + Σ s, guards, the best K; rules on places |
 | `plans.plans`, `.targeting`, `.matching` | the plan file; who a plan is for, read and evaluated |
 | `snapshot`, `blender` | all that a ranking depends on, as one file; the ranking |
-| `accounting.attribution`, `.returns` | spend, regret and its bound, lift, Shapley values; gain over regret, and advice |
+| `accounting.attribution`, `.returns` | spend, regret and its bound, lift, Shapley values; gain over regret |
 | `accounting.cells` | books that accounts are read from |
 | `accounting.estimators`, `.experiments` | outcomes under another policy; A/B tests |
 | `pricing.solving`, `.control` | targets to prices, offline by the dual and online by feedback |
