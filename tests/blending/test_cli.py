@@ -208,21 +208,21 @@ def test_boosts_of_another_system_are_brought_over(noria: Run, logs: Simulated) 
         "  - {id: fresh, when: age_hours < 12, boost: 1.4}\n"
     )
     head = ("--snapshot", logs.snapshot, "--candidates", logs.folder / "candidates")
-    done = noria("import", "m.yaml", *head)
+    done = noria("import-legacy", "m.yaml", *head)
     assert done.code == 0, done.err
-    found = results("import")
+    found = results("import-legacy")
     assert found["removed"] > 0.8  # type: ignore[operator]
     assert found["gap"] <= 0.001  # type: ignore[operator]
-    assert load_plans(Path("runs/blending/import/plans.yaml")).ids == [
+    assert load_plans(Path("runs/blending/import-legacy/plans.yaml")).ids == [
         "all-organic",
         "all-live",
         "all-ads",
         "fresh",
     ]
-    Snapshot.load(Path("runs/blending/import/snapshot.json"))
+    Snapshot.load(Path("runs/blending/import-legacy/snapshot.json"))
 
     Path("q.json").write_text(json.dumps({"functions": [{"filter": {"term": {"nowhere": 1}}, "weight": 2}]}))
-    refused = noria("import", "q.json", *head)
+    refused = noria("import-legacy", "q.json", *head)
     assert refused.code == 2
     assert "'nowhere'" in refused.err
 
@@ -285,6 +285,6 @@ def test_a_plans_name_from_a_file_is_text_on_the_page(noria: Run, logs: Simulate
     from noria.blending.alignment.alignment import Alignment
 
     snapshot.next(created=0.0, alignment=Alignment.of_scales({evil: 0.1})).save(Path("s.json"))
-    done = noria("import", "m.yaml", "--snapshot", "s.json", "--candidates", "c.parquet")
+    done = noria("import-legacy", "m.yaml", "--snapshot", "s.json", "--candidates", "c.parquet")
     assert done.code == 0, done.err
-    assert evil not in Path("runs/blending/import/report.html").read_text()
+    assert evil not in Path("runs/blending/import-legacy/report.html").read_text()

@@ -17,8 +17,9 @@ from noria.blending import Blender, Candidates, Snapshot
 from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.integrations.duckdb import gather
 from noria.blending.logs.gathering import GatherConfig
+from noria.blending.pricing.control import Gains
 from noria.blending.service.companion import Companion
-from noria.blending.service.config import GainsConfig, NearlineConfig, NearlineFit
+from noria.blending.service.config import NearlineConfig, NearlineFit
 from noria.blending.service.journal.events import Event, Outcome, Sample, decision_of, pack
 from noria.blending.service.journal.exporting import export_log
 from noria.blending.service.journal.journal import Journal, segments
@@ -37,7 +38,7 @@ CONFIG = NearlineConfig(
     returns=0,
     anchor=EffectiveCompletion(rule="seconds", seconds=5.0),
     fit=NearlineFit(maturity=60.0, half_life=None, shrink=0.0, population="all"),
-    gains=GainsConfig(proportional=0.1, integral=0.1, rate=1.0),
+    gains=Gains(proportional=0.1, integral=0.1, rate=1.0),
 )
 PLANS: dict[str, Any] = {
     "plans": [

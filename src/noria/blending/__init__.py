@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from noria.blending.alignment.tallies import Tallies
     from noria.blending.blender import Blender, Ranked
     from noria.blending.columns import Candidates, Coded, Listed
-    from noria.blending.logs.replay import CandidateLog, read_candidates
+    from noria.blending.logs.candidates import CandidateLog, read_candidates
     from noria.blending.migration.legacy import read_legacy
     from noria.blending.migration.migrate import migrate
     from noria.blending.plans.plans import Plan, Plans, load_plans
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Alignment": "alignment.alignment",
     "Blender": "blender",
-    "CandidateLog": "logs.replay",
+    "CandidateLog": "logs.candidates",
     "Candidates": "columns",
     "Coded": "columns",
     "EffectiveCompletion": "alignment.anchors",
@@ -84,7 +84,7 @@ _HOMES = {
     "off_policy": "accounting.estimators",
     "pid_step": "pricing.control",
     "plan_returns": "accounting.returns",
-    "read_candidates": "logs.replay",
+    "read_candidates": "logs.candidates",
     "read_legacy": "migration.legacy",
     "shapley": "accounting.attribution",
     "solve": "pricing.solving",

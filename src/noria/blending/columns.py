@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 
-__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column", "grouped"]
+__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column", "grouped", "rows_of"]
 
 MAX_CANDIDATES = 100_000
 """Candidates of one request that are let in."""
@@ -141,6 +141,11 @@ def as_column(name: str, values: Any) -> Column:
         where=f"column {name!r}",
         mend="give numbers, flags, names or lists of names",
     )
+
+
+def rows_of(column: Column, rows: NDArray[Any]) -> Column:
+    """Some rows of a column of any kind, by index or by flag."""
+    return column.take(rows) if isinstance(column, Coded | Listed) else column[rows]
 
 
 @dataclass(frozen=True, eq=False)

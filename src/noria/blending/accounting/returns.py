@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from noria.blending.accounting.attribution import Displaced
+from noria.core.config import Config
 from noria.core.statistics.bootstrap import bootstrap_ratios
 from noria.core.statistics.corrections import holm
 from noria.core.statistics.intervals import Interval
@@ -26,23 +28,22 @@ __all__ = ["PlanReturn", "RetireRule", "plan_returns", "worst_plan"]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class RetireRule:
-    """When a plan is advised away.
+class RetireRule(Config):
+    """When a plan is advised away."""
 
-    Attributes:
-        floor: the return that a plan has to reach.
-        share: of all spend, below which a plan is not worth the talk.
-        alpha: chance of advising against any plan that is not below the floor.
-        looks: how often this is looked at on the same data's growth.
-        days: so many last days in a row its return has to be below the floor; 0 does not look at days.
-    """
-
-    floor: float = 1.0
-    share: float = 0.01
-    alpha: float = 0.05
-    looks: int = 1
-    days: int = 0
+    floor: float = Field(1.0, description="Return that a plan has to reach.")
+    share: float = Field(
+        0.01, ge=0, le=1, description="Share of all spend below which a plan gets no advice."
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Chance of advising against any plan that is not below the floor."
+    )
+    looks: int = Field(1, ge=1, description="Number of looks at the same data as they grow.")
+    days: int = Field(
+        0,
+        ge=0,
+        description="Last days in a row that the return has to be below the floor; 0 looks at no days.",
+    )
 
 
 @dataclass(frozen=True)

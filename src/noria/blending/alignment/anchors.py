@@ -31,24 +31,25 @@ LONGEST = 20.0
 
 
 class EffectiveCompletion(Config):
-    """When an exposure is an effective completion.
+    """When an exposure is an effective completion."""
 
-    Attributes:
-        rule: `quantile` of its duration's bucket, `ratio` of the duration, fixed `seconds`, or `capped`: the ratio, but
-            no more than the seconds.
-        edges: of the buckets of duration, seconds, rising (for `quantile`).
-        thresholds: of each bucket, one more than edges (for `quantile`); none where they are still to be fitted.
-        quantile: of watch time in each bucket, where thresholds are fitted.
-        ratio, seconds: of the other rules; `seconds` is also what is asked of content without a duration (a picture, a
-            live room).
-    """
-
-    rule: Literal["quantile", "ratio", "seconds", "capped"] = "capped"
-    edges: tuple[float, ...] = ()
-    thresholds: tuple[float, ...] = ()
-    quantile: float = Field(0.6, gt=0, lt=1)
-    ratio: float = Field(0.5, gt=0, le=1)
-    seconds: float = Field(10.0, gt=0)
+    rule: Literal["quantile", "ratio", "seconds", "capped"] = Field(
+        "capped",
+        description="Rule of the threshold: a quantile of watch time by duration, a ratio of the duration, fixed "
+        "seconds, or capped: the ratio, but no more than the seconds.",
+    )
+    edges: tuple[float, ...] = Field((), description="Edges of the buckets of duration in seconds, rising.")
+    thresholds: tuple[float, ...] = Field(
+        (),
+        description="Threshold of each bucket in seconds, one more than edges; empty until they are fitted.",
+    )
+    quantile: float = Field(
+        0.6, gt=0, lt=1, description="Quantile of watch time in each bucket, where thresholds are fitted."
+    )
+    ratio: float = Field(0.5, gt=0, le=1, description="Share of the duration that has to be watched.")
+    seconds: float = Field(
+        10.0, gt=0, description="Seconds to watch, also of content without a duration, such as a live room."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> EffectiveCompletion:

@@ -17,31 +17,33 @@ Choice = Literal["auto", Kind]
 
 
 class FitConfig(Config):
-    """How tallies become an alignment.
+    """How tallies become an alignment."""
 
-    Attributes:
-        aligner: of every source, or `auto`: the simplest kind that the outcomes do not speak against.
-        by_source: other kinds for some sources.
-        tick: seconds of the clock that exposures are filed by.
-        half_life: hours after which an exposure counts half; it spans a day's cycle by default.
-        shrink: κ, pseudo-exposures.
-        population: `control` aligns on requests that nobody was boosted in, where there are enough of them. On all
-            exposures a boost would move the scale that it is priced in.
-        least_control: exposures of the control bucket that are enough for a key.
-        maturity: seconds an exposure has to be old, so that its outcome is in.
-    """
-
-    aligner: Choice = "mean"
-    by_source: dict[str, Choice] = Field(default_factory=dict)
-    tick: float = Field(900.0, gt=0)
-    half_life: float | None = Field(24.0, gt=0)
-    shrink: float = Field(200.0, ge=0)
-    population: Literal["control", "all"] = "control"
-    least_control: float = Field(1000.0, ge=0)
-    maturity: float = Field(1800.0, ge=0)
+    aligner: Choice = Field(
+        "mean",
+        description="Kind of aligner of every source; auto takes the simplest that the outcomes do not speak against.",
+    )
+    by_source: dict[str, Choice] = Field(
+        default_factory=dict, description="Kinds of aligners for some sources, by source."
+    )
+    tick: float = Field(900.0, gt=0, description="Seconds of the clock that exposures are filed by.")
+    half_life: float | None = Field(
+        24.0, gt=0, description="Hours after which an exposure counts half; null never forgets."
+    )
+    shrink: float = Field(
+        200.0, ge=0, description="Pseudo-exposures that draw a thin key to the rate of its scene."
+    )
+    # On all exposures a boost would move the scale that it is priced in.
+    population: Literal["control", "all"] = Field(
+        "control", description="Exposures to align on: the control bucket, where it is large enough, or all."
+    )
+    least_control: float = Field(
+        1000.0, ge=0, description="Exposures of the control bucket that are enough for a key."
+    )
+    maturity: float = Field(1800.0, ge=0, description="Age in seconds at which an exposure's outcome is in.")
 
     def kind(self, source: str) -> Choice:
-        """Of a source."""
+        """Kind of aligner that is asked for a source."""
         return self.by_source.get(source, self.aligner)
 
 

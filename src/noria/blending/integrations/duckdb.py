@@ -9,8 +9,8 @@ from typing import Any
 
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.gathering import GatherConfig, Gathered, joined, partial
-from noria.blending.logs.replay import arrow_column
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 

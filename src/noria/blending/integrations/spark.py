@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
@@ -20,7 +21,6 @@ from noria.blending.logs.gathering import (
     partial,
     to_rows,
 )
-from noria.blending.logs.replay import arrow_column
 from noria.core.errors import RunError, require
 
 __all__ = ["gather", "local_session"]

@@ -32,27 +32,28 @@ __all__ = ["GatherConfig", "Gathered", "joined", "parquet_files", "partial"]
 
 
 class GatherConfig(Config):
-    """How rows become outcomes.
+    """How rows become outcomes."""
 
-    Attributes:
-        anchor: when an exposure is an effective completion.
-        tick: seconds of the clock that tallies are filed by.
-        maturity: seconds an exposure has to be old for the tallies.
-        horizon: seconds after which an outcome is none.
-        skew: seconds that an outcome may lie before its exposure: the clocks' difference.
-        absent: what a mature exposure without an outcome is: `missing`, or `zero` where clients only report what was
-            watched.
-        per_user: exposures of one user that count in full; beyond them each counts less, so that nobody, and no bot,
-            moves the alignment alone. Needs a column `user`.
-    """
-
-    anchor: EffectiveCompletion = EffectiveCompletion()
-    tick: float = Field(900.0, gt=0)
-    maturity: float = Field(1800.0, ge=0)
-    horizon: float = Field(86_400.0, gt=0)
-    skew: float = Field(60.0, ge=0)
-    absent: Literal["missing", "zero"] = "missing"
-    per_user: float | None = Field(None, gt=0)
+    anchor: EffectiveCompletion = Field(
+        EffectiveCompletion(), description="Rule of when an exposure is an effective completion."
+    )
+    tick: float = Field(900.0, gt=0, description="Seconds of the clock that tallies are filed by.")
+    maturity: float = Field(
+        1800.0, ge=0, description="Age in seconds at which an exposure enters the tallies."
+    )
+    horizon: float = Field(86_400.0, gt=0, description="Seconds after which an outcome comes too late.")
+    skew: float = Field(
+        60.0, ge=0, description="Seconds that an outcome may lie before its exposure, since clocks differ."
+    )
+    absent: Literal["missing", "zero"] = Field(
+        "missing",
+        description="Meaning of a mature exposure without an outcome: missing, or zero where clients only report "
+        "what was watched.",
+    )
+    # Nobody, and no bot, moves the alignment alone.
+    per_user: float | None = Field(
+        None, gt=0, description="Exposures of one user that count in full; needs a column `user`."
+    )
 
 
 @dataclass(frozen=True)

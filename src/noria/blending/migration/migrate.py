@@ -16,7 +16,7 @@ from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.pricing.solving import Goal, Solved, solve
 
-__all__ = ["Migration", "exposures_of", "legacy_lists", "migrate", "partition"]
+__all__ = ["Migration", "aligned_after", "exposures_of", "legacy_lists", "migrate", "partition"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,6 +104,29 @@ def migrate(
         (_by_source(np.abs(lifted), old, codes), _by_source(np.abs(r - requests.value), new, codes)),
         (values[0], values[1]),
     )
+
+
+def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) -> tuple[Floats, Floats]:
+    """Legacy scores of a system that aligns after boosting, which takes in what the boosts have in common.
+
+    Args:
+        score: [rows] raw scores x, above 0.
+        boosted: [rows] boosted scores z; not finite for what the old system leaves out.
+        value: [rows] y = α x.
+        sources: [rows] number of each row's source.
+
+    Returns:
+        [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts α z − y.
+    """
+    scale = value / score
+    kept = np.isfinite(boosted)
+    means = [
+        np.bincount(sources[kept], weights=column[kept], minlength=int(sources.max(initial=0)) + 1)
+        for column in (score, boosted)
+    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        after = scale * (means[0] / means[1])[sources] * boosted
+    return np.where(kept, after, -np.inf), np.where(kept, scale * boosted - value, 0.0)
 
 
 def partition(mask: NDArray[np.uint64], exposures: Sequence[int] | Ints) -> int | None:

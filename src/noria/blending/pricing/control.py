@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
 
+from noria.core.config import Config
 from noria.core.errors import DataError
 
 __all__ = ["Gains", "PidState", "pid_step"]
@@ -23,26 +25,21 @@ __all__ = ["Gains", "PidState", "pid_step"]
 _LEAST_TARGET = 1e-12
 
 
-@dataclass(frozen=True)
-class Gains:
-    """Constants of the controllers; outputs and bounds in units of the mean value ȳ (of 1, where weights are moved).
+class Gains(Config):
+    """Constants of the controllers; outputs and bounds in units of the mean value ȳ (of 1, where weights are moved)."""
 
-    Attributes:
-        proportional, integral, derivative: K_p, K_i (a tick), K_d (ticks).
-        low, high: bounds of the output.
-        rate: most that the output may move in a tick.
-    """
+    proportional: float = Field(0.2, ge=0, description="K_p, the proportional gain.")
+    integral: float = Field(0.05, ge=0, description="K_i, the integral gain a tick.")
+    derivative: float = Field(0.0, ge=0, description="K_d, the derivative gain in ticks.")
+    low: float = Field(0.0, description="Lower bound of the output.")
+    high: float = Field(10.0, description="Upper bound of the output.")
+    rate: float = Field(0.1, gt=0, description="Most that the output may move in a tick.")
 
-    proportional: float = 0.2
-    integral: float = 0.05
-    derivative: float = 0.0
-    low: float = 0.0
-    high: float = 10.0
-    rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not (self.low < self.high and self.rate > 0 and self.integral >= 0):
-            raise ValueError(f"no controller has the gains {self}")
+    @model_validator(mode="after")
+    def _ordered(self) -> Gains:
+        if self.low >= self.high:
+            raise ValueError(f"the lower bound {self.low} is not below the upper one, {self.high}")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ from noria.blending.blender import Blender
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
 from noria.blending.columns import Candidates
 from noria.blending.migration.legacy import Multipliers
-from noria.blending.migration.migrate import exposures_of, legacy_lists, migrate
+from noria.blending.migration.migrate import aligned_after, exposures_of, legacy_lists, migrate
 from noria.blending.pricing.solving import Goal, Solved, reached, solve
 from noria.blending.snapshot import Snapshot
 from noria.blending.world.history import aligned, outcomes
@@ -166,19 +166,10 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
     z = table.boosted(world.score, world.columns)
     blender = Blender(Snapshot.of(alignment, table.plans()))
     wide = Requests(pool.value, blender.masks(world.columns, len(z)), pool.start)
-    scale = pool.value / world.score  # α of each row's source
-    # The control arm aligns after boosting: α' = α · mean(x) / mean(z) of each source.
-    means = [np.bincount(world.source.codes, weights=one) for one in (world.score, z)]
-    after = scale * (means[0] / means[1])[world.source.codes]
-    found = migrate(
-        wide,
-        after * z,
-        scale * z - pool.value,
-        len(table.multipliers),
-        SIZE,
-        sources=world.source.codes.astype(np.int64),
-    )
-    old = legacy_lists(after * z, pool.value, pool.start, SIZE)
+    sources = world.source.codes.astype(np.int64)
+    legacy, lifted = aligned_after(world.score, z, pool.value, sources)
+    found = migrate(wide, legacy, lifted, len(table.multipliers), SIZE, sources=sources)
+    old = legacy_lists(legacy, pool.value, pool.start, SIZE)
     new = shown(wide, found.solved.tables)
     before, now = found.boosted
     return {

@@ -164,8 +164,8 @@ from pathlib import Path
 from noria.blending.service.process import serve_feed
 from noria.blending.service.config import NearlineConfig, ServeConfig
 state = Path(sys.argv[2]) if len(sys.argv) > 2 else None
-config = ServeConfig(control=0.0, sample=0.01, nearline=NearlineConfig(tick=5.0))
-serve_feed(Path(sys.argv[1]), state, config, port=0, access_log=False)
+config = ServeConfig(control=0.0, sample=0.01, nearline=NearlineConfig(tick=5.0), port=0, access_log=False)
+serve_feed(Path(sys.argv[1]), state, config)
 """
 _TOKEN = "only-for-this-benchmark"
 

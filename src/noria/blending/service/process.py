@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from noria.blending.columns import Candidates
@@ -54,27 +54,24 @@ def open_feed(
         yield Feed(publisher, config, journal=journal, companion=companion, clock=clock)
 
 
-def serve_feed(
-    source: Path | None,
-    state: Path | None,
-    config: ServeConfig,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token_file: Path | None = None,
-    hosts: Sequence[str] = (),
-    access_log: bool = True,
-) -> None:
+def serve_feed(source: Path | None, state: Path | None, config: ServeConfig) -> None:
     """Serve until told to stop.
+
+    Args:
+        source: a snapshot file, watched for a new one.
+        state: folder of the service.
+        config: settings, with where to listen.
 
     Raises:
         NoriaError: what keeps it from starting.
     """
-    token = read_token(token_file)
+    token = read_token(config.token_file)
     with open_feed(source, state, config) as feed:
         _warm(feed)
-        service = feed.service(token=token, hosts=hosts, access_log=access_log, more=console(feed))
-        serve(service, host=host, port=port)
+        service = feed.service(
+            token=token, hosts=config.hosts, access_log=config.access_log, more=console(feed)
+        )
+        serve(service, host=config.host, port=config.port)
 
 
 def _warm(feed: Feed) -> None:

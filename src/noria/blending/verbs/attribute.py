@@ -1,96 +1,170 @@
-"""The job behind `noria blending attribute`: accounts, returns, an A/B read-out."""
+"""`noria blending attribute`: accounts, returns, an A/B read-out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
+import click
+from pydantic import Field
 
-from noria.blending.accounting.attribution import Displaced, displace, lift, shapley
-from noria.blending.accounting.cells import Books, accounts, amount
-from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
-from noria.blending.boosting.scoring import hits
-from noria.blending.columns import Coded
-from noria.blending.logs.gathering import Gathered, parquet_files
-from noria.blending.logs.replay import CandidateLog, absent_columns, read_candidates, replay
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.fit import gathered_logs
-from noria.blending.verbs.results import Done, Engine, ends, finish, results_folder
-from noria.blending.verbs.settings import BlendConfig
-from noria.core.errors import ConfigError, DataError, require
+from noria.blending.verbs.figures import dash, dropped, figure_table, intervals, percent
+from noria.blending.verbs.options import EngineOptions, FeedSettings, ListOptions, warn_absent
+from noria.blending.verbs.results import (
+    Blocks,
+    Page,
+    Results,
+    Sections,
+    VerbResult,
+    cell,
+    finish,
+    leftovers,
+    results_folder,
+)
+from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError, DataError
+from noria.core.pages.charts import Figure
 from noria.core.progress import Progress
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
+from noria.verbs.tables import table
 
-__all__ = ["attribute"]
-
-Floats = NDArray[np.float64]
-
-SHAPLEY_REQUESTS = 200
-"""Requests of a log that Shapley values are worked out on."""
+__all__ = ["PAGE", "AttributeConfig", "command", "run"]
 
 
-def attribute(
-    snapshots: Path,
-    candidates: Path | None,
-    exposures: str | None,
-    outcomes: str | None,
-    output: str | None,
-    config: BlendConfig,
-    *,
-    size: int,
-    gain: str | None = None,
-    cluster: str | None = None,
-    users: Path | None = None,
-    most: int | None = None,
-    engine: Engine = "duckdb",
-    memory: str | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Done:
-    """What every plan cost and brought.
+class AttributeConfig(
+    FeedSettings, EngineOptions, ListOptions, SeedOption, OutputOption, JsonOption, QuietOption
+):
+    """Settings of `noria blending attribute`."""
 
-    Args:
-        snapshots: a snapshot, or a folder of all that served; the newest is the one that candidates are ranked with.
-        candidates: the log of whole requests, for displacement, returns and Shapley values.
-        exposures, outcomes: logs, for the accounts and for what came of exposures.
-        output: folder; `runs/blending/attribute` by default.
-        config: how.
-        size: K.
-        gain: a column of the candidates with a prediction of the plans' own figure; observed gains replace it. By
-            default the gain is the effective completion itself.
-        cluster: a column of the candidates whose values are independent, such as the user.
-        users: one row a user, for an A/B read-out.
-        most: rows of candidates to read.
-        engine, memory: what reads the logs.
-        seed: of resamples.
-        progress: where to say how far it is.
+    snapshots: Annotated[Path, Argument()] = Field(
+        description="Snapshot, or folder of all that served; the newest ranks the candidates."
+    )
+    candidates: Path | None = Field(None, description="Parquet log of whole requests, for returns.")
+    most: Annotated[int | None, Option(metavar="ROWS")] = Field(
+        None, ge=1, description="Most candidates to read, of whole requests."
+    )
+    exposures: Annotated[str | None, Option(metavar="PATH")] = Field(
+        None, description="Parquet log of what was shown, for the accounts."
+    )
+    outcomes: Annotated[str | None, Option(metavar="PATH")] = Field(
+        None, description="Parquet log of what came of it."
+    )
+    gain: Annotated[str | None, Option(metavar="COLUMN")] = Field(
+        None, description="Column of the candidates that predicts the plans' own figure."
+    )
+    cluster: Annotated[str | None, Option(metavar="COLUMN")] = Field(
+        None, description="Column of the candidates whose values are independent, such as the user."
+    )
+    users: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Parquet file with a row a user, for an A/B read-out."
+    )
+
+
+@make_command(AttributeConfig, extra="blending")
+def command(config: AttributeConfig) -> None:
+    """Account for plans. SNAPSHOTS is a snapshot, or a folder of all that served.
+
+    Settings are KEY=VALUE, such as retire.floor=1.2; they beat the file.
+    """
+    result = run(config, Progress(quiet=config.quiet))
+    if config.as_json:
+        click.echo(json.dumps(result.results, indent=1))
+        return
+    printers = {"books": _print_books, "returns": _print_returns, "experiment": _print_experiment}
+    for name, show in printers.items():
+        if name in result.results:
+            show(result.results[name])
+            click.echo("")
+    click.echo(f"report  {result.report}")
+
+
+def _print_books(books: Results) -> None:
+    lines = [["plan", "exposures", "spend", "price of 1,000", "completions", "surplus"]]
+    for plan in books["plans"]:
+        cells = [cell(plan[name]) for name in ("spend", "price", "outcomes", "surplus")]
+        lines.append([plan["plan"], f"{plan['exposures']:,}", *cells])
+    click.echo(table(lines))
+    leftovers(books["dropped"])
+    if books["unknown"]:
+        click.echo(f"\n{sum(books['unknown'].values()):,} exposures are of snapshots that were not given")
+
+
+def _print_returns(returns: Results) -> None:
+    warn_absent(returns["absent"])
+    lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
+    for plan in returns["plans"]:
+        roi, low, high = plan["roi"] or [None, None, None]
+        span = "" if low is None else f"{cell(low)}-{cell(high)}"
+        cells = [cell(plan[name]) for name in ("regret", "bound", "lift")]
+        advice = "retire" if plan["retire"] else ""
+        lines.append([plan["plan"], *cells, cell(roi), span, cell(plan["p_value"]), advice])
+    click.echo(table(lines))
+
+
+def _print_experiment(experiment: Results) -> None:
+    lines = [["figure", "control", "treatment", "change", "95 %", "p"]]
+    for effect in experiment["effects"]:
+        ends = [None if effect[n] is None else 100 * effect[n] for n in ("relative", "low", "high")]
+        change, low, high = ("-" if end is None else f"{end:+.2f}" for end in ends)
+        span = "-" if effect["low"] is None else f"{low} to {high} %"
+        cells = [cell(effect["control"]), cell(effect["treatment"]), f"{change} %", span]
+        lines.append([effect["name"], *cells, cell(effect["p_value"])])
+    click.echo(table(lines))
+    missing = [
+        f"{effect['missing']:,} of {effect['name']}" for effect in experiment["effects"] if effect["missing"]
+    ]
+    if missing:
+        click.echo(f"\nusers without the figure, or its time before: {', '.join(missing)}")
+
+
+def run(config: AttributeConfig, progress: Progress) -> VerbResult:
+    """Work out what every plan cost and brought.
 
     Raises:
-        NoriaError: anything that a user can mend.
+        NoriaError: anything that a user can mend; nothing was written then.
     """
-    folder = results_folder(output, "attribute")
-    if candidates is None and exposures is None and users is None:
+    from noria.blending.integrations import duckdb
+    from noria.blending.integrations.engines import gather
+    from noria.blending.logs.accounts import ReturnsConfig, book_record, observed, returns_record
+    from noria.blending.logs.candidates import read_candidates
+    from noria.blending.logs.gathering import parquet_files
+    from noria.blending.logs.users import experiment_record
+
+    folder = results_folder(config.output, "attribute")
+    if config.candidates is None and config.exposures is None and config.users is None:
         raise ConfigError("nothing to attribute", mend="give --candidates, --exposures or --users")
-    served = _snapshots(snapshots)
+    served = _snapshots(config.snapshots)
     newest = max(served.values(), key=lambda one: one.version)
-    results: dict[str, Any] = {"snapshots": len(served), "size": size}
-    with progress or Progress(quiet=True) as said:
-        if exposures is not None:
-            came = None if outcomes is None else parquet_files(outcomes)
-            gathered = gathered_logs(parquet_files(exposures), came, config, engine, None, memory, said)
-            results["books"] = _books(gathered, served)
-        if candidates is not None:
-            log = read_candidates(candidates, most=most)
-            observed = None
-            if exposures is not None and outcomes is not None:
-                observed = _observed(parquet_files(exposures), parquet_files(outcomes), config, log)
-            results["returns"] = _returns(log, newest, config, size, gain, cluster, observed, seed)
-        if users is not None:
-            results["experiment"] = _experiment(users)
-        return finish(folder, "attribute", results)
+    results: dict[str, Any] = {"snapshots": len(served), "size": config.size}
+    shown = None if config.exposures is None else parquet_files(config.exposures)
+    came = None if config.outcomes is None else parquet_files(config.outcomes)
+    with progress:
+        if shown is not None:
+            gathered = gather(
+                shown, came, config.gather, engine=config.engine, memory=config.memory, progress=progress
+            )
+            results["books"] = book_record(gathered, served)
+        if config.candidates is not None:
+            log = read_candidates(config.candidates, most=config.most)
+            seen = None
+            if shown is not None and came is not None:
+                seen = observed(duckdb.rows(shown, came, config.gather), config.gather, log)
+            how = ReturnsConfig(
+                size=config.size,
+                gain=config.gain,
+                cluster=config.cluster,
+                rule=config.retire,
+                seed=config.seed,
+            )
+            results["returns"] = returns_record(log, newest, how, seen)
+        if config.users is not None:
+            results["experiment"] = experiment_record(config.users)
+        return finish(folder, "attribute", results, PAGE)
 
 
 def _snapshots(path: Path) -> dict[str, Snapshot]:
@@ -102,221 +176,168 @@ def _snapshots(path: Path) -> dict[str, Snapshot]:
     return {one.digest: one for one in loaded}
 
 
-def _books(gathered: Gathered, served: Mapping[str, Snapshot]) -> dict[str, Any]:
-    plans = {
-        digest: [(plan, *one.weight_and_bias(plan)) for plan in one.plans.ids]
-        for digest, one in served.items()
-    }
-    told, unknown = accounts(gathered.books, plans)
-    days = sorted({key.day for key in gathered.books.cells})
-    daily = []
-    for day in days:
-        keep = [key for key in gathered.books.cells if key.day == day]
-        for account in accounts(gathered.books, plans, keep=keep)[0]:
-            daily.append(
-                {"day": day, "plan": account.plan, "spend": account.spend, "exposures": account.exposures}
-            )
-    whole = np.sum([list(map(float, sums)) for sums in gathered.books.cells.values()], axis=0)
-    value = sum(amount(sums, "value") for sums in gathered.books.cells.values())
-    moved = sum(amount(sums, "moved") for sums in gathered.books.cells.values())
-    return {
-        "exposures": int(whole[0]) if len(gathered.books.cells) else 0,
-        "value": value,
-        "inflation": moved / value if value > 0 else None,
-        "guard": sum(amount(sums, "guard") for sums in gathered.books.cells.values()),
-        "by_source": _by_source(gathered.books),
-        "plans": [asdict(account) | {"price": account.price} for account in told],
-        "daily": daily,
-        "unknown": unknown,
-        "dropped": dict(gathered.dropped),
-    }
+# -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _by_source(books: Books) -> list[dict[str, Any]]:
-    found = []
-    for source in sorted({key.source for key in books.cells}):
-        cells = [sums for key, sums in books.cells.items() if key.source == source]
-        value, moved = (sum(amount(sums, name) for sums in cells) for name in ("value", "moved"))
-        found.append(
-            {
-                "source": source,
-                "exposures": sum(sums[0] for sums in cells),
-                "value": value,
-                "inflation": moved / value if value > 0 else None,
-            }
-        )
+def sections(r: Results) -> Sections:
+    found: Sections = []
+    if "books" in r:
+        found.append(("Accounts of all exposures", _books(r["books"])))
+    if "returns" in r:
+        found.append(("What plans displace and bring", _returns(r["returns"])))
+    if "experiment" in r:
+        found.append(("A/B test", _experiment(r["experiment"])))
+    if "books" in r:
+        found.append(("Left out", [dropped(r["books"]["dropped"])]))
     return found
 
 
-def _observed(
-    shown: list[str], came: list[str], config: BlendConfig, log: CandidateLog
-) -> tuple[Floats, Floats]:
-    """[rows of the log] outcome and gain where the candidate was shown and they are known, else NaN."""
-    from noria.blending.integrations import duckdb
-
-    requests = {name: number for number, name in enumerate(log.request)}
-    items = {name: code for code, name in enumerate(log.item.names)}
-    row_request = np.repeat(np.arange(len(log)), np.diff(log.start))
-    keys = row_request * max(1, len(items)) + log.item.codes
-    order = np.argsort(keys)
-    outcome, gain = np.full(len(keys), np.nan), np.full(len(keys), np.nan)
-    for batch in duckdb.rows(shown, came, config.gather):
-        place = [
-            np.array([known.get(name, -1) for name in batch[column].names], np.int64)
-            for known, column in ((requests, "request"), (items, "item"))
-        ]
-        request, item = (
-            part[batch[column].codes] for part, column in zip(place, ("request", "item"), strict=True)
+def _books(b: Mapping[str, Any]) -> Blocks:
+    blocks: Blocks = [
+        f"{b['exposures']:,} exposures worth {dash(b['value'])} completions; boosts are {percent(b['inflation'])} "
+        f"of it; guards took {dash(-b['guard'])}.",
+        figure_table(
+            "Accounts",
+            b["plans"],
+            {
+                "plan": "plan",
+                "exposures": "exposures",
+                "spend": "spend",
+                "price of 1,000": "price",
+                "value": "value",
+                "known": "known",
+                "completions": "outcomes",
+                "surplus": "surplus",
+                "gain": "gain",
+            },
+            "Spend is the sum of a plan's contributions over what was shown. Surplus is completions less value over "
+            "exposures with an outcome: below zero, the plan's candidates do worse than they are priced.",
+        ),
+        figure_table(
+            "By source",
+            b["by_source"],
+            {
+                "source": "source",
+                "exposures": "exposures",
+                "value": "value",
+                "boosts over value": "inflation",
+            },
+        ),
+    ]
+    daily = [{**d, "day": _day(d["day"])} for d in b["daily"]]
+    if len({d["day"] for d in daily}) > 1:
+        blocks.append(Figure.chart("Spend a day", _daily(daily), "Expected effective completions."))
+    if b["unknown"]:
+        lost = sum(b["unknown"].values())
+        blocks.append(
+            f"{lost:,} exposures are of snapshots that were not given; they are in no plan's account."
         )
-        there = np.flatnonzero((request >= 0) & (item >= 0) & (np.asarray(batch["copy"]) == 1))
-        wanted = request[there] * max(1, len(items)) + item[there]
-        at = np.searchsorted(keys[order], wanted)
-        hit = at < len(keys)
-        hit[hit] = keys[order[at[hit]]] == wanted[hit]
-        rows = order[at[hit]]
-        delay = np.asarray(batch["outcome_time"]) - np.asarray(batch["time"])
-        with np.errstate(invalid="ignore"):
-            good = (delay >= -config.gather.skew) & (delay <= config.gather.horizon)
-        a, _ = config.gather.anchor.outcome(
-            np.where(good, batch["watch"], np.nan), np.where(good, batch["duration"], np.nan)
+    return blocks
+
+
+def _returns(t: Mapping[str, Any]) -> Blocks:
+    def end(name: str, place: int) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda p: p[name][place] if p[name] else None
+
+    rule = t["rule"]
+    advice = (
+        f"Advice: a return below {rule['floor']:g} at {rule['alpha']:g}, corrected for all plans, with at least "
+        f"{percent(rule['share'])} of the spend."
+        if t["advice"]
+        else "No advice: the gain is the completions themselves. Give the plans' own figure with --gain."
+    )
+    bars = [
+        {"plan": p["plan"], **dict(zip(("roi", "low", "high"), p["roi"], strict=True))}
+        for p in t["plans"]
+        if p["roi"]
+    ]
+    blocks: Blocks = [
+        f"{t['requests']:,} requests, {t['exposures']:,} exposures. The bound on regret fails on {t['violations']:,} "
+        f"of {t['requests'] * len(t['plans']):,} pairs of request and plan.",
+        figure_table(
+            "Displacement",
+            t["plans"],
+            {
+                "plan": "plan",
+                "exposures": lambda p: round(p["exposures"]),
+                "price of 1,000": "price",
+                "spend": "spend",
+                "displaced": lambda p: round(p["displaced"]),
+                "value cost": "value_cost",
+                "regret": "regret",
+                "bound": "bound",
+                "Shapley a request": "shapley",
+            },
+            "Each plan is left out alone: displaced exposures, cost and regret do not add up over plans; spend and "
+            "Shapley values do.",
+        ),
+        f"The gain is the {t['gain']}, observed for {t['observed']:,} candidates and predicted for the rest.",
+        figure_table(
+            "Returns, the surest to return little first",
+            sorted(t["plans"], key=lambda p: (p["roi"] or [None] * 3)[2] or float("inf")),
+            {
+                "plan": "plan",
+                "lift": "lift",
+                "surplus": "surplus",
+                "return": end("roi", 0),
+                "95 % from": end("roi", 1),
+                "to": end("roi", 2),
+                "over spend": end("roi_spend", 0),
+                "p": lambda p: p["p_value"] if t["advice"] else None,
+                "advice": lambda p: ("retire" if p["retire"] else "keep") if t["advice"] else None,
+            },
+            f"Return is lift over regret; over spend, lift over spend. {advice}",
+        ),
+    ]
+    if bars:
+        blocks.append(
+            Figure.chart("Return", intervals(bars, "roi", "lift over regret"), "With 95 % intervals.")
         )
-        outcome[rows] = a[there][hit]
-        gain[rows] = np.where(good, batch["gain"], np.nan)[there][hit]
-    return outcome, gain
+    return blocks
 
 
-def _returns(
-    log: CandidateLog,
-    snapshot: Snapshot,
-    config: BlendConfig,
-    size: int,
-    gain: str | None,
-    cluster: str | None,
-    observed: tuple[Floats, Floats] | None,
-    seed: int,
-) -> dict[str, Any]:
-    served = replay(log, snapshot, size)
-    requests = served.requests
-    predicted, real = requests.value, None if observed is None else observed[0][served.rows]
-    if gain is not None:
-        column = log.columns.get(gain)
-        if not isinstance(column, np.ndarray):
-            raise DataError(f"there is no column {gain!r} of numbers", where="candidates")
-        predicted = column[served.rows].astype(np.float64)
-        real = None if observed is None else observed[1][served.rows]
-    figure = predicted if real is None else np.where(np.isfinite(real), real, predicted)
-    found = displace(requests, served.tables, size)
-    gains, unknown = lift(requests, found, figure)
-    clusters = _clusters(log, cluster)
-    days = np.floor(log.time / 86_400).astype(int).tolist()
-    rng = np.random.default_rng(seed)
-    told = plan_returns(
-        found,
-        served.plans,
-        gains,
-        generator=rng,
-        unknown=unknown.tolist(),
-        clusters=clusters,
-        days=days,
-        rule=config.retire.rule(),
+def _experiment(e: Mapping[str, Any]) -> Blocks:
+    users = ", ".join(f"{count:,} of {name}" for name, count in e["users"].items())
+    return [
+        f"{users} users; the split itself has p = {dash(e['split_p_value'])}.",
+        figure_table(
+            "Effects",
+            e["effects"],
+            {
+                "figure": "name",
+                "CUPED": "cuped",
+                "control": "control",
+                "treatment": "treatment",
+                "change": lambda f: percent(f["relative"], sign=True),
+                "95 % from": lambda f: percent(f["low"], sign=True),
+                "to": lambda f: percent(f["high"], sign=True),
+                "p": "p_value",
+                "users without it": lambda f: f["missing"] or None,
+            },
+            "With CUPED, what users differed in before the test is taken out. A user who lacks a figure, or its time "
+            "before, is left out of it.",
+        ),
+    ]
+
+
+def _daily(rows: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    return (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("day:O", title=None),
+            y=alt.Y("spend:Q", title="completions"),
+            color=alt.Color("plan:N", title=None),
+            tooltip=["plan:N", "day:O", "spend:Q", "exposures:Q"],
+        )
+        .properties(width="container", height=280)
     )
-    chosen = np.sort(rng.permutation(len(requests))[:SHAPLEY_REQUESTS])
-    worth = shapley(requests.take(chosen), served.tables, size, generator=rng)
-    surplus = _surplus(
-        requests.mask, requests.value, found, real if gain is None else None, len(served.plans)
-    )
-    worst = worst_plan(told)
-    return {
-        "absent": absent_columns(log, snapshot),
-        "requests": len(requests),
-        "exposures": int((found.lists >= 0).sum()),
-        "value": float(found.value.sum()),
-        "inflation": found.inflation,
-        "guard": float(found.guard.sum()),
-        "gain": gain or "effective completion",
-        "observed": 0 if real is None else int(np.isfinite(real).sum()),
-        "advice": gain is not None,
-        "violations": int(((found.regret < -1e-9) | (found.regret > found.bound + 1e-9)).sum()),
-        "plans": [
-            _plan_return(plan)
-            | {
-                # Completions are no figure of the plan's own: against regret they always pay.
-                "retire": plan.retire and gain is not None,
-                "shapley": float(worth.value[:, bit].sum() / max(1, len(chosen))),
-                "shapley_error": float(np.sqrt((worth.error[:, bit] ** 2).sum()) / max(1, len(chosen))),
-                "surplus": surplus[bit],
-            }
-            for bit, plan in enumerate(told)
-        ],
-        "shapley_requests": len(chosen),
-        "worst": None if worst is None else served.plans[worst],
-        "rule": config.retire.model_dump(),
-    }
 
 
-def _surplus(
-    mask: NDArray[np.uint64], value: Floats, found: Displaced, real: Floats | None, plans: int
-) -> list[float | None]:
-    """Σ (a − y) over each plan's exposures with an outcome; None where there is none."""
-    if real is None:
-        return [None] * plans
-    rows = found.lists[found.lists >= 0]
-    told: list[float | None] = []
-    for bit in range(plans):
-        mine = rows[hits(mask[rows], bit) & np.isfinite(real[rows])]
-        told.append(float((real[mine] - value[mine]).sum()) if len(mine) else None)
-    return told
+def _day(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%d")
 
 
-def _clusters(log: CandidateLog, cluster: str | None) -> list[Any] | None:
-    if cluster is None:
-        return None
-    column = log.columns.get(cluster)
-    if column is None:
-        raise DataError(f"there is no column {cluster!r}", where="candidates")
-    rows = log.start[:-1]
-    if isinstance(column, np.ndarray):
-        return list(column[rows].tolist())
-    if not isinstance(column, Coded):
-        raise DataError("lists of names are no clusters", where=f"column {cluster!r}")
-    return list(column.take(rows).decode())
-
-
-def _plan_return(plan: PlanReturn) -> dict[str, Any]:
-    fields = {name: value for name, value in vars(plan).items() if name not in ("roi", "roi_spend")}
-    price = 1000 * plan.spend / plan.exposures if plan.exposures else None
-    return fields | {"roi": ends(plan.roi), "roi_spend": ends(plan.roi_spend), "price": price}
-
-
-def _experiment(path: Path) -> dict[str, Any]:
-    """An A/B read-out of every column of numbers but `user`; with CUPED where there is a `NAME_before`."""
-    from noria.blending.accounting.experiments import Measure, read_out
-    from noria.blending.logs.replay import arrow_column
-
-    parquet = require("pyarrow.parquet", "blending")
-    try:
-        table = parquet.read_table(path)
-    except (OSError, ValueError) as error:
-        raise DataError("cannot be read as Parquet", where=str(path)) from error
-    if "variant" not in table.column_names:
-        raise DataError("there is no column 'variant'", where=str(path))
-    columns = {name: arrow_column(table.column(name), name) for name in table.column_names}
-    numbers = [n for n, c in columns.items() if isinstance(c, np.ndarray) and c.dtype == np.float64]
-    measures = {
-        name: Measure(name, before=f"{name}_before" if f"{name}_before" in numbers else None)
-        for name in numbers
-        if name != "user" and not name.endswith("_before")
-    }
-    given: dict[str, Any] = {name: columns[name] for name in numbers}
-    variant = columns["variant"]
-    if not isinstance(variant, Coded):
-        raise DataError("not names", where=f"{path}, column 'variant'")
-    given["variant"] = variant.decode()
-    found = read_out(given, measures)
-    return {
-        "users": found.users,
-        "split_p_value": found.split_p_value,
-        "effects": [
-            asdict(effect) | {"cuped": measures[effect.name].before is not None} for effect in found.effects
-        ],
-    }
+PAGE = Page("What plans cost and bring", sections)

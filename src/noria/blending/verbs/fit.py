@@ -1,159 +1,194 @@
-"""The job behind `noria blending fit`: outcomes in, the snapshot that serves out."""
+"""`noria blending fit`: outcomes in, the snapshot that serves out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import numpy as np
 import yaml
+from pydantic import Field
 
-from noria.blending.alignment.anchors import audit_anchors, fit_thresholds
-from noria.blending.alignment.config import FitConfig
-from noria.blending.alignment.diagnosis import Diagnosis, diagnose
-from noria.blending.alignment.fitting import FitNote, fit_alignment
-from noria.blending.alignment.tallies import Tallies
-from noria.blending.logs.gathering import Gathered, from_rows, parquet_files, to_rows
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.results import Done, Engine, finish, results_folder
-from noria.blending.verbs.settings import BlendConfig
+from noria.blending.verbs.figures import dropped, figure_table, percent
+from noria.blending.verbs.options import EngineOptions, FeedSettings
+from noria.blending.verbs.results import (
+    Blocks,
+    Page,
+    Results,
+    Sections,
+    VerbResult,
+    cell,
+    finish,
+    leftovers,
+    results_folder,
+)
+from noria.core.config import Option
 from noria.core.errors import ConfigError, DataError, require
+from noria.core.pages.charts import Figure, number
 from noria.core.progress import Progress
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, OutputOption, QuietOption
+from noria.verbs.tables import table
 
-__all__ = ["fit", "gathered_logs"]
+if TYPE_CHECKING:
+    from noria.blending.alignment.config import FitConfig
+    from noria.blending.alignment.fitting import FitNote
+    from noria.blending.alignment.tallies import Tallies
+    from noria.blending.logs.gathering import GatherConfig, Gathered
+
+__all__ = ["PAGE", "FitVerbConfig", "command", "run"]
 
 AUDITED = 100_000
 """Exposures that the anchor is audited on."""
+KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
 
 
-def fit(
-    exposures: str,
-    outcomes: str,
-    plans: Path | None,
-    output: str | None,
-    config: BlendConfig,
-    *,
-    previous: Path | None = None,
-    state: Path | None = None,
-    engine: Engine = "duckdb",
-    now: float | None = None,
-    memory: str | None = None,
-    progress: Progress | None = None,
-) -> Done:
+class FitVerbConfig(FeedSettings, EngineOptions, OutputOption, JsonOption, QuietOption):
+    """Settings of `noria blending fit`."""
+
+    exposures: Annotated[str, Option(metavar="PATH")] = Field(
+        description="Parquet log of what was shown: file, folder or pattern."
+    )
+    outcomes: Annotated[str, Option(metavar="PATH")] = Field(
+        description="Parquet log of what came of it: file, folder or pattern."
+    )
+    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Plan file (default: that of --previous)."
+    )
+    previous: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Snapshot before this one: its aligners stand in, and its version counts on."
+    )
+    state: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        None, description="Folder of an earlier fit, whose outcomes are added."
+    )
+    now: Annotated[float | None, Option(metavar="SECONDS")] = Field(
+        None, description="Time of the fit in seconds since 1970 (default: the last exposure's)."
+    )
+
+
+@make_command(FitVerbConfig, extra="blending")
+def command(config: FitVerbConfig) -> None:
+    """Fit an aligner for every scene, source and model version.
+
+    Settings are KEY=VALUE, such as fit.aligner=auto or gather.absent=zero; they beat the file.
+    """
+    result = run(config, Progress(quiet=config.quiet))
+    if config.as_json:
+        click.echo(json.dumps(result.results, indent=1))
+        return
+    lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
+    for key in result.results["keys"]:
+        names = [key[name] for name in ("scene", "source", "version", "kind", "origin", "population")]
+        lines.append([*names, f"{key['exposures']:,.0f}", cell(key["rate"])])
+    click.echo(table(lines, names=6))
+    leftovers(result.results["dropped"])
+    digest = result.results["digest"][:12]
+    click.echo(
+        f"\nsnapshot  {result.folder / 'snapshot.json'}   version {result.results['version']}, {digest}"
+    )
+    click.echo(f"report    {result.report}")
+
+
+def run(config: FitVerbConfig, progress: Progress) -> VerbResult:
     """Align scores on outcomes and write the snapshot that serves.
 
-    Args:
-        exposures, outcomes: Parquet.
-        plans: the plan file; that of `previous` by default.
-        output: folder; `runs/blending/fit` by default.
-        config: how.
-        previous: the snapshot before this one: what to fall back on, and against which a jump is measured.
-        state: an earlier fit's folder, whose outcomes are added to these.
-        engine: what reads the logs.
-        now: seconds since 1970 UTC; the time of the last exposure by default.
-        memory: that DuckDB may take.
-        progress: where to say how far it is.
-
     Raises:
-        NoriaError: anything that a user can mend.
+        NoriaError: anything that a user can mend; nothing was written then.
     """
-    folder = results_folder(output, "fit")
-    before = Snapshot.load(previous) if previous is not None else None
-    if plans is None and before is None:
+    from noria.blending.alignment.fitting import fit_alignment
+    from noria.blending.integrations.engines import gather
+    from noria.blending.logs.gathering import parquet_files, to_rows
+
+    folder = results_folder(config.output, "fit")
+    before = Snapshot.load(config.previous) if config.previous is not None else None
+    if config.plans is None and before is None:
         raise ConfigError("there is no plan file", where="--plans", mend="give one, or a --previous snapshot")
-    plan_file = load_plans(plans) if plans is not None else before.plans if before is not None else Plans()
-    earlier = _read_state(state) if state is not None else None
-    shown, came = parquet_files(exposures), parquet_files(outcomes)
-    with progress or Progress(quiet=True) as said:
-        config = _with_thresholds(shown, came, config)
-        gathered = gathered_logs(shown, came, config, engine, now, memory, said)
+    plans = load_plans(config.plans) if config.plans is not None else before.plans if before else Plans()
+    earlier = _read_state(config.state) if config.state is not None else None
+    shown, came = parquet_files(config.exposures), parquet_files(config.outcomes)
+    with progress:
+        gather_config = _with_thresholds(shown, came, config.gather)
+        config = config.model_copy(update={"gather": gather_config})
+        gathered = gather(
+            shown,
+            came,
+            gather_config,
+            engine=config.engine,
+            now=config.now,
+            memory=config.memory,
+            progress=progress,
+        )
         if earlier is not None:
             gathered = gathered.merge(earlier)
-        moment = gathered.now if now is None else now
+        now = gathered.now if config.now is None else config.now
         fitting = config.fitting
         alignment, notes = fit_alignment(
             gathered.tallies,
             fitting,
-            now=moment,
+            now=now,
             previous=before.alignment if before else None,
-            jump=plan_file.guards.jump if before else np.inf,
+            jump=plans.guards.jump if before else np.inf,
         )
-        kept = {} if before is None else {p: s for p, s in before.settings.items() if p in plan_file.ids}
         snapshot = Snapshot.of(
-            alignment, plan_file, settings=kept, version=before.version + 1 if before else 1, created=moment
+            alignment,
+            plans,
+            settings=before.settings_for(plans) if before else {},
+            version=before.version + 1 if before else 1,
+            created=now,
         )
         curves = [_curve(gathered.tallies, note, fitting) for note in notes if note.key.version != "*"]
-        audit = _audit(shown, came, config) if engine == "duckdb" else []
+        settings = config.part(FeedSettings).model_dump(mode="json")
         results = {
             "exposures": gathered.rows,
             "dropped": dict(gathered.dropped),
             "mean_value": alignment.mean_value,
-            "now": moment,
+            "now": now,
             "version": snapshot.version,
             "digest": snapshot.digest,
             "keys": [_note(note) for note in notes],
             "curves": [curve for curve in curves if curve],
-            "anchors": audit,
-            "config": config.model_dump(mode="json"),
+            "anchors": _audit(shown, came, gather_config) if config.engine == "duckdb" else [],
+            "config": settings,
         }
-        frozen = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        rows = to_rows(gathered)
         return finish(
-            folder, "fit", results, snapshot__json=snapshot, state__parquet=rows, settings__yaml=frozen
+            folder,
+            "fit",
+            results,
+            PAGE,
+            snapshot__json=snapshot,
+            state__parquet=to_rows(gathered),
+            settings__yaml=yaml.safe_dump(settings, sort_keys=False),
         )
 
 
-def _with_thresholds(shown: list[str], came: list[str], config: BlendConfig) -> BlendConfig:
+def _with_thresholds(shown: list[str], came: list[str], config: GatherConfig) -> GatherConfig:
     """The settings with the anchor's thresholds, fitted on the control bucket where there is one.
 
     They stand in `settings.yaml` beside the snapshot: later fits should go by the same, so that the unit stays what
     it is.
     """
-    anchor = config.gather.anchor
+    anchor = config.anchor
     if anchor.fitted:
         return config
+    from noria.blending.alignment.anchors import fit_thresholds
     from noria.blending.integrations import duckdb
 
-    rows = duckdb.sample(shown, came, config.gather, AUDITED)
+    rows = duckdb.sample(shown, came, config, AUDITED)
     watch, duration, control = (np.asarray(rows[name]) for name in ("watch", "duration", "control"))
     chosen = control if control.any() else np.ones(len(control), np.bool_)
     fitted = fit_thresholds(watch[chosen], duration[chosen], quantile=anchor.quantile, seconds=anchor.seconds)
-    return config.model_copy(update={"gather": config.gather.model_copy(update={"anchor": fitted})})
-
-
-def gathered_logs(
-    shown: list[str],
-    came: list[str] | None,
-    config: BlendConfig,
-    engine: Engine,
-    now: float | None,
-    memory: str | None,
-    said: Progress,
-) -> Gathered:
-    """Tallies and books of logs, by the engine that is asked for.
-
-    Raises:
-        ConfigError: the anchor's thresholds are still to be fitted.
-    """
-    if not config.gather.anchor.fitted:
-        raise ConfigError(
-            "the anchor's thresholds are not fitted",
-            where="gather.anchor",
-            mend="give --config settings.yaml of the fit that serves",
-        )
-    if engine == "spark":
-        from noria.blending.integrations import spark
-
-        return spark.gather(shown, came, config.gather, now=now)
-    from noria.blending.integrations import duckdb
-
-    return duckdb.gather(shown, came, config.gather, now=now, memory=memory, progress=said)
+    return config.model_copy(update={"anchor": fitted})
 
 
 def _read_state(folder: Path) -> Gathered:
+    from noria.blending.logs.gathering import from_rows
+
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"
     try:
@@ -174,28 +209,31 @@ def _note(note: FitNote) -> dict[str, Any]:
 
 def _curve(tallies: Tallies, note: FitNote, config: FitConfig) -> dict[str, Any] | None:
     """A key's outcomes by tenths of its scores, and what every kind of aligner makes of them."""
-    cells = [cell for cell in tallies.cells if cell.key == note.key]
+    from noria.blending.alignment.diagnosis import diagnose
+
+    cells = [one for one in tallies.cells if one.key == note.key]
     if not cells:
         return None
-    found: Diagnosis = diagnose(tallies, cells, config, rate=note.rate)
+    result = diagnose(tallies, cells, config, rate=note.rate)
     return {
         **note.key._asdict(),
         "kind": note.kind,
-        "advice": found.advice,
-        "p_value": found.p_value,
-        "losses": dict(found.losses),
-        "deciles": [asdict(decile) for decile in found.deciles],
+        "advice": result.advice,
+        "p_value": result.p_value,
+        "losses": dict(result.losses),
+        "deciles": [asdict(decile) for decile in result.deciles],
     }
 
 
-def _audit(shown: list[str], came: list[str], config: BlendConfig) -> list[dict[str, Any]]:
+def _audit(shown: list[str], came: list[str], config: GatherConfig) -> list[dict[str, Any]]:
     """The anchor beside other figures that could be one, on a sample of the log."""
+    from noria.blending.alignment.anchors import audit_anchors
     from noria.blending.integrations import duckdb
 
-    rows = duckdb.sample(shown, came, config.gather, AUDITED)
+    rows = duckdb.sample(shown, came, config, AUDITED)
     watch, duration = (np.asarray(rows[name], np.float64) for name in ("watch", "duration"))
     known = np.isfinite(watch)
-    outcome, _ = config.gather.anchor.outcome(watch, duration)
+    outcome, _ = config.anchor.outcome(watch, duration)
     delay = (np.asarray(rows["outcome_time"], np.float64) - np.asarray(rows["time"], np.float64)) / 60
     figures = {
         "effective completion": outcome,
@@ -211,3 +249,107 @@ def _audit(shown: list[str], came: list[str], config: BlendConfig) -> list[dict[
         delay=dict.fromkeys(figures, delay),
     )
     return [asdict(one) for one in audited]
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def sections(r: Results) -> Sections:
+    alignment: Blocks = [
+        f"{r['exposures']:,} exposures; {number(r['mean_value'])} effective completions an exposure; snapshot version "
+        f"{r['version']}, digest {r['digest'][:12]}.",
+        figure_table(
+            "Aligners",
+            r["keys"],
+            {
+                "scene": "scene",
+                "source": "source",
+                "version": "version",
+                "kind": "kind",
+                "from": "origin",
+                "population": "population",
+                "exposures": lambda k: round(k["exposures"]),
+                "rate": "rate",
+                "known to": lambda k: f"{percent(k['error'])}" if k["error"] is not None else None,
+                "share above 1": "above_one",
+                "why": "why",
+            },
+            "From: its own outcomes, or what stands in for them: its parent's aligner, one held back because it "
+            "jumped, the last good one. Known to: the standard error of the rate, relative to it.",
+        ),
+    ]
+    points = [
+        {"key": f"{c['source']} {c['version']}".strip(), **d} for c in r["curves"] for d in c["deciles"]
+    ]
+    calibration: Blocks = []
+    if points:
+        calibration.append(
+            Figure.chart(
+                "Outcomes against aligned values, under mean scaling",
+                _calibration(points),
+                "A point is a tenth of a key's exposures by score, with its 95 % interval. On the line the value is "
+                "right; a bend asks for another aligner.",
+            )
+        )
+    calibration.append(
+        figure_table(
+            "Which aligner the outcomes ask for",
+            r["curves"],
+            {
+                "source": "source",
+                "version": "version",
+                "fitted": "kind",
+                "advised": "advice",
+                "p of mean scaling": "p_value",
+                **{f"loss, {kind}": _loss(kind) for kind in KINDS},
+            },
+            "Mean squared error on folds that were not fitted on. Advised is the simplest kind within one standard "
+            "error of the best.",
+        )
+    )
+    found: Sections = [("Alignment", alignment), ("Calibration", calibration)]
+    if r["anchors"]:
+        anchors = figure_table(
+            "Figures that could be the anchor",
+            r["anchors"],
+            {
+                "figure": "name",
+                "from day to day": "stability",
+                "by duration": "by_duration",
+                "by source": "by_source",
+                "minutes to 95 %": "maturity",
+                "coverage": "coverage",
+                "north star": "north_star",
+                "unbeaten": "pareto",
+            },
+            "Spreads are standard deviations over means; low is good. Unbeaten: no other figure is at least as good in "
+            "everything.",
+        )
+        found.append(("Anchor", [anchors]))
+    return [*found, ("Left out", [dropped(r["dropped"])])]
+
+
+def _loss(kind: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda curve: curve["losses"].get(kind)
+
+
+def _calibration(points: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    ends = [pick(p["value"] for p in points) for pick in (min, max)]
+    base = alt.Chart(alt.Data(values=points)).encode(
+        x=alt.X("value:Q", title="mean value of the tenth", scale=alt.Scale(zero=False)),
+        color=alt.Color("key:N", title=None),
+        tooltip=["key:N", "value:Q", "rate:Q", "low:Q", "high:Q"],
+    )
+    rate = alt.Y("rate:Q", title="effective completions an exposure", scale=alt.Scale(zero=False))
+    line = (
+        alt.Chart(alt.Data(values=[{"value": end, "rate": end} for end in ends]))
+        .mark_line(strokeDash=[4, 4], color="#888888", strokeWidth=1)
+        .encode(x="value:Q", y="rate:Q")
+    )
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    return (line + bars + base.mark_line(point=True).encode(y=rate)).properties(width="container", height=320)
+
+
+PAGE = Page("Alignment", sections)

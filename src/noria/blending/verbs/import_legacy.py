@@ -1,112 +1,158 @@
-"""The verb `import`: plans that keep the shares of another system's boosts."""
+"""`noria blending import-legacy`: plans that keep the shares of another system's boosts."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Annotated
 
+import click
 import numpy as np
 import yaml
+from pydantic import Field
 
-from noria.blending.logs.replay import absent_columns, read_candidates, replay
-from noria.blending.migration.legacy import Legacy, read_legacy
-from noria.blending.migration.migrate import migrate
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.results import Done, ends, finish, results_folder
+from noria.blending.verbs.figures import dash, figure_table, percent, signed
+from noria.blending.verbs.options import CandidateOptions
+from noria.blending.verbs.results import (
+    Blocks,
+    Page,
+    Results,
+    Sections,
+    VerbResult,
+    cell,
+    finish,
+    results_folder,
+)
+from noria.core.config import Argument, Option
 from noria.core.errors import DataError
-from noria.core.statistics.intervals import paired_difference
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.tables import table
 
-__all__ = ["import_legacy"]
+__all__ = ["PAGE", "ImportConfig", "command", "run"]
 
 
-# -- import -----------------------------------------------------------------------------------------------------------
+class ImportConfig(CandidateOptions, OutputOption, JsonOption):
+    """Settings of `noria blending import-legacy`."""
+
+    source: Annotated[Path, Argument()] = Field(
+        description="Boosts: a table of multipliers (.yaml) or a function_score query (.json)."
+    )
+    snapshot: Annotated[Path, Option(metavar="FILE")] = Field(
+        description="Snapshot whose alignment gives scores their unit."
+    )
 
 
-def import_legacy(
-    source: Path, snapshot: Path, candidates: Path, output: str | None, *, size: int, most: int | None = None
-) -> Done:
-    """Plans that keep the shares of another system's boosts, without what those have in common.
+@make_command(ImportConfig, extra="blending")
+def command(config: ImportConfig) -> None:
+    """Write plans that keep the shares of SOURCE, another system's boosts."""
+    result = run(config)
+    if config.as_json:
+        click.echo(json.dumps(result.results, indent=1))
+        return
+    r = result.results
+    lines = [["plan", "bias", "exposures before", "after"]]
+    lines += [[p["plan"], cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]
+    click.echo(table(lines))
+    removed = "" if r["removed"] is None else f"{100 * r['removed']:.1f} % of the boosts' magnitude is gone; "
+    click.echo(f"\n{removed}value of a place {cell(r['value'][0])} before, {cell(r['value'][1])} after")
+    click.echo(f"plans     {result.folder / 'plans.yaml'}\nsnapshot  {result.folder / 'snapshot.json'}")
+    click.echo(f"report    {result.report}")
 
-    Args:
-        source: a table of multipliers (.yaml) or a function_score query (.json).
-        snapshot: whose alignment gives scores their unit.
-        candidates: a log of whole requests, with the columns that the boosts are targeted on.
-        output: folder; `runs/blending/import` by default.
-        size: K.
-        most: rows of candidates to read.
+
+def run(config: ImportConfig) -> VerbResult:
+    """Write plans that keep the shares of another system's boosts, without what those have in common.
 
     Raises:
-        NoriaError: anything that a user can mend.
+        NoriaError: anything that a user can mend; nothing was written then.
     """
-    folder = results_folder(output, "import")
-    legacy: Legacy = read_legacy(source)
-    served = Snapshot.load(snapshot)
+    from noria.blending.logs.candidates import read_candidates
+    from noria.blending.logs.comparison import ends
+    from noria.blending.logs.replay import absent_columns, replay
+    from noria.blending.migration.legacy import read_legacy
+    from noria.blending.migration.migrate import aligned_after, migrate
+    from noria.core.statistics.intervals import paired_difference
+
+    folder = results_folder(config.output, "import-legacy")
+    legacy = read_legacy(config.source)
+    served = Snapshot.load(config.snapshot)
     empty = Snapshot.of(served.alignment, legacy.plans())
-    log = read_candidates(candidates, most=most)
+    log = read_candidates(config.candidates, most=config.most)
     absent = absent_columns(log, empty)
     if absent:
-        raise DataError(f"there is no column {absent[0]!r}, which a boost is for", where=str(candidates))
-    found = replay(log, empty, size)
-    x, y = log.score[found.rows], found.requests.value
-    z = legacy.boosted(log.score, log.columns)[found.rows]
-    if (x <= 0).any():
-        raise DataError("a score that is not above 0 has no multiple", where=str(candidates))
-    scale = y / x
-    source_codes = log.source.codes[found.rows].astype(np.int64)
-    kept = np.isfinite(z)
-    means = [
-        np.bincount(source_codes[kept], weights=one[kept], minlength=len(log.source.names)) for one in (x, z)
-    ]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        after = scale * (means[0] / means[1])[source_codes] * z  # the old system aligns after boosting
-    done = migrate(
-        found.requests,
-        np.where(kept, after, -np.inf),
-        np.where(kept, scale * z - y, 0.0),
-        len(found.plans),
-        size,
-        sources=source_codes,
-    )
-    biases = done.solved.tables.bias
+        raise DataError(
+            f"there is no column {absent[0]!r}, which a boost is for", where=str(config.candidates)
+        )
+    replayed = replay(log, empty, config.size)
+    requests, rows = replayed.requests, replayed.rows
+    score = log.score[rows]
+    if (score <= 0).any():
+        raise DataError("a score that is not above 0 has no multiple", where=str(config.candidates))
+    boosted = legacy.boosted(log.score, log.columns)[rows]
+    sources = log.source.codes[rows].astype(np.int64)
+    old, lifted = aligned_after(score, boosted, requests.value, sources)
+    moved = migrate(requests, old, lifted, len(replayed.plans), config.size, sources=sources)
     plans = Plans(
         plans=tuple(
             plan.model_copy(update={"bias": float(f"{bias:.6g}")})
-            for plan, bias in zip(empty.plans.plans, biases.tolist(), strict=True)
+            for plan, bias in zip(empty.plans.plans, moved.solved.tables.bias.tolist(), strict=True)
         )
     )
-    gap = paired_difference(done.requests[1], done.requests[0])
-    places = max(1, int(np.minimum(np.diff(found.requests.start), size).sum()))
+    places = max(1, int(np.minimum(np.diff(requests.start), config.size).sum()))
     results = {
         "requests": len(log),
         "exposures": places,
-        "size": size,
-        "removed": done.removed,
-        "gap": done.gap,
-        "value": [done.value[0] / places, done.value[1] / places],
-        "gain": ends(gap),
+        "size": config.size,
+        "removed": moved.removed,
+        "gap": moved.gap,
+        "value": [value / places for value in moved.value],
+        "gain": ends(paired_difference(moved.requests[1], moved.requests[0])),
         "sources": [
-            {"source": name, "before": float(done.boosted[0][n]), "after": float(done.boosted[1][n])}
-            for n, name in enumerate(log.source.names)
-            if n < len(done.boosted[0])
+            {"source": name, "before": float(before), "after": float(after)}
+            for name, before, after in zip(log.source.names, *moved.boosted, strict=False)
         ],
         "plans": [
             {
                 "plan": plan.id,
                 "when": plan.when,
                 "bias": plan.bias,
-                "before": int(done.exposures[0][bit]),
-                "after": int(done.exposures[1][bit]),
+                "before": int(before),
+                "after": int(after),
             }
-            for bit, plan in enumerate(plans.plans)
+            for plan, before, after in zip(plans.plans, *moved.exposures, strict=True)
         ],
     }
     text = yaml.safe_dump(
         plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
     )
-    return finish(
-        folder,
-        "import",
-        results,
-        plans__yaml=text,
-        snapshot__json=served.next(created=served.created, plans=plans, settings={}),
-    )
+    snapshot = served.next(created=served.created, plans=plans, settings={})
+    return finish(folder, "import-legacy", results, PAGE, plans__yaml=text, snapshot__json=snapshot)
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def sections(r: Results) -> Sections:
+    before, after = (dash(value) for value in r["value"])
+    blocks: Blocks = [
+        f"{r['requests']:,} requests: {percent(r['removed'])} of the boosts' magnitude is gone at unchanged shares "
+        f"(largest difference {dash(r['gap'])}). Value of a place {before} before, {after} after; "
+        f"{signed(r['gain'])} completions a request. Most of what is gone is what all boosts had in common, which "
+        "never moved anything.",
+        figure_table(
+            "Plans",
+            r["plans"],
+            {"plan": "plan", "for": "when", "bias": "bias", "exposures before": "before", "after": "after"},
+        ),
+        figure_table(
+            "Boosts by source, completions",
+            r["sources"],
+            {"source": "source", "before": "before", "after": "after"},
+        ),
+    ]
+    return [("Boosts brought over", blocks)]
+
+
+PAGE = Page("Boosts brought over", sections)

@@ -1,142 +1,177 @@
-"""The jobs behind `noria blending replay`, `solve` and `import`: what plans do on logged requests."""
+"""`noria blending replay`: logged requests ranked again, with other plans beside."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
+import click
+from pydantic import Field
 
-from noria.blending.accounting.attribution import values_of
-from noria.blending.boosting.scoring import hits
-from noria.blending.logs.replay import Replayed, absent_columns, read_candidates, replay
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.results import Done, ends, finish, results_folder
-from noria.core.statistics.intervals import paired_difference
+from noria.blending.verbs.figures import dash, figure_table, intervals, percent, signed
+from noria.blending.verbs.options import CandidateOptions, warn_absent
+from noria.blending.verbs.results import (
+    Blocks,
+    Page,
+    Results,
+    Sections,
+    VerbResult,
+    cell,
+    finish,
+    leftovers,
+    results_folder,
+)
+from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError
+from noria.core.pages.charts import Figure
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.tables import table
 
-__all__ = ["replay_log"]
-
-Floats = NDArray[np.float64]
+__all__ = ["PAGE", "ReplayConfig", "command", "run"]
 
 
-# -- replay -----------------------------------------------------------------------------------------------------------
+class ReplayConfig(CandidateOptions, OutputOption, JsonOption):
+    """Settings of `noria blending replay`."""
+
+    snapshot: Annotated[Path, Argument()] = Field(description="Snapshot that serves.")
+    against: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Another snapshot to compare with."
+    )
+    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Another plan file to compare with, on the same alignment."
+    )
+    max_value_loss: Annotated[float | None, Option(metavar="PERCENT")] = Field(
+        None, ge=0, description="Exit 1 if more value than this is lost."
+    )
 
 
-def replay_log(
-    snapshot: Path,
-    candidates: Path,
-    output: str | None,
-    *,
-    size: int,
-    against: Path | None = None,
-    plans: Path | None = None,
-    most: int | None = None,
-) -> Done:
+@make_command(ReplayConfig, extra="blending")
+def command(config: ReplayConfig) -> int | None:
+    """Say what SNAPSHOT does on a log, and what another snapshot or plan file would change."""
+    if config.max_value_loss is not None and config.against is None and config.plans is None:
+        raise ConfigError(
+            "there is nothing to compare with", where="--max-value-loss", mend="give --against or --plans"
+        )
+    result = run(config)
+    warn_absent(result.results["absent"])
+    if config.as_json:
+        click.echo(json.dumps(result.results, indent=1))
+    else:
+        _print(result)
+    change = result.results.get("change")
+    loss = -100 * change["value"][0] if change and change["value"] else 0.0
+    if config.max_value_loss is not None and loss > config.max_value_loss:
+        click.echo(f"value lost is above {config.max_value_loss:g} %", err=True)
+        return 1
+    return None
+
+
+def _print(result: VerbResult) -> None:
+    results, change = result.results, result.results.get("change")
+    before = {plan["plan"]: plan for plan in results["before"]["plans"]}
+    after = {plan["plan"]: plan for plan in results["after"]["plans"]} if change else {}
+    head = ["plan", "share", "spend", "price of 1,000"]
+    lines = [[*head, *(["new share", "new price"] if change else [])]]
+    for plan in dict.fromkeys((*before, *after)):
+        cells = [cell(before.get(plan, {}).get(name)) for name in ("share", "spend", "price")]
+        if change:
+            cells += [cell(after.get(plan, {}).get(name)) for name in ("share", "price")]
+        lines.append([plan, *cells])
+    click.echo(table(lines))
+    leftovers(results["before"]["dropped"])
+    click.echo(f"\nvalue   {cell(results['before']['value'])} a place, over {results['requests']:,} requests")
+    if change and change["value"]:
+        effect, low, high = change["value"]
+        span = "" if low is None else f" (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
+        click.echo(
+            f"change  {100 * effect:+.2f} % of value{span}; {100 * (change['moved'] or 0):.1f} % of places"
+        )
+    click.echo(f"report  {result.report}")
+
+
+def run(config: ReplayConfig) -> VerbResult:
     """Rank logged requests again, and compare with another snapshot or plan file.
 
-    Args:
-        snapshot: what serves.
-        candidates: the log.
-        output: folder; `runs/blending/replay` by default.
-        size: K.
-        against: another snapshot.
-        plans: another plan file, on the alignment of the first.
-        most: rows of the log to read.
-
     Raises:
-        NoriaError: anything that a user can mend.
+        NoriaError: anything that a user can mend; nothing was written then.
     """
-    folder = results_folder(output, "replay")
-    first = Snapshot.load(snapshot)
-    second = Snapshot.load(against) if against is not None else first
-    if plans is not None:
-        second = Snapshot.of(
-            second.alignment, load_plans(plans), version=second.version + 1, created=second.created
-        )
-    log = read_candidates(candidates, most=most)
-    before = replay(log, first, size)
+    from noria.blending.logs.candidates import read_candidates
+    from noria.blending.logs.comparison import change, summary
+    from noria.blending.logs.replay import absent_columns, replay
+
+    folder = results_folder(config.output, "replay")
+    first = Snapshot.load(config.snapshot)
+    second = Snapshot.load(config.against) if config.against is not None else first
+    if config.plans is not None:
+        plans = load_plans(config.plans)
+        second = Snapshot.of(second.alignment, plans, version=second.version + 1, created=second.created)
+    log = read_candidates(config.candidates, most=config.most)
+    before = replay(log, first, config.size)
     results: dict[str, Any] = {
         "requests": len(log),
         "candidates": len(log.score),
-        "size": size,
+        "size": config.size,
         "absent": sorted({*absent_columns(log, first), *absent_columns(log, second)}),
-        "before": _side(before, first),
+        "before": summary(before, first),
     }
     if second is not first:
-        after = replay(log, second, size)
-        results["after"] = _side(after, second)
-        results["change"] = _change(before, after)
-    return finish(folder, "replay", results)
+        after = replay(log, second, config.size)
+        results["after"] = summary(after, second)
+        results["change"] = change(before, after)
+    return finish(folder, "replay", results, PAGE)
 
 
-def _side(found: Replayed, snapshot: Snapshot) -> dict[str, Any]:
-    """One snapshot's lists in numbers."""
-    shown = found.lists
-    places = int((shown >= 0).sum())
-    value = float(values_of(found.requests.value, shown).sum())
-    moved = float(values_of(np.abs(found.score - found.requests.value), shown).sum())
-    plans = []
-    for bit, plan in enumerate(found.plans):
-        hit = hits(found.requests.mask, bit).astype(float)
-        s = np.where(hit > 0, found.tables.weight[bit] * found.requests.value + found.tables.bias[bit], 0.0)
-        exposures, spend = (float(values_of(column, shown).sum()) for column in (hit, s))
-        plans.append(
-            {
-                "plan": plan,
-                "weight": float(found.tables.weight[bit]),
-                "bias": float(found.tables.bias[bit]),
-                "candidates": float(hit.mean()) if len(hit) else None,
-                "exposures": exposures,
-                "share": exposures / places if places else None,
-                "spend": spend,
-                "price": 1000 * spend / exposures if exposures else None,
-            }
-        )
-    return {
-        "version": snapshot.version,
-        "digest": snapshot.digest,
-        "exposures": places,
-        "value": value / places if places else None,
-        "inflation": moved / value if value > 0 else None,
-        "guard": float(values_of(found.guard, shown).sum()),
-        "dropped": dict(found.dropped),
-        "plans": plans,
-    }
+# -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def _change(before: Replayed, after: Replayed) -> dict[str, Any]:
-    """Second less first, paired by request."""
-
-    def per_request(found: Replayed, column: Floats) -> Floats:
-        total: Floats = values_of(column, found.lists).sum(axis=1)
-        return total
-
-    one, two = (per_request(found, found.requests.value) for found in (before, after))
-    mean = float(one.mean()) if len(one) else 0.0
-    gap = paired_difference(two, one)
-    found: dict[str, Any] = {
-        "value": None
-        if not mean
-        else [x / mean if np.isfinite(x) else None for x in (gap.effect, gap.low, gap.high)],
-        "moved": _moved(before, after),
-        "plans": [],
-    }
-    for plan in dict.fromkeys((*before.plans, *after.plans)):
-        sides = []
-        for side in (before, after):
-            if plan in side.plans:
-                hit = hits(side.requests.mask, side.plans.index(plan)).astype(float)
-                sides.append(per_request(side, hit) / np.maximum((side.lists >= 0).sum(axis=1), 1))
-            else:
-                sides.append(np.zeros(len(side.lists)))
-        found["plans"].append({"plan": plan, "share": ends(paired_difference(sides[1], sides[0]))})
-    return found
+def sections(r: Results) -> Sections:
+    blocks: Blocks = [
+        f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}."
+    ]
+    if r["absent"]:
+        blocks.append(f"The log has no column {', '.join(r['absent'])}: plans for it hit nobody.")
+    blocks.append(_side(r["before"], "As served"))
+    if "change" in r:
+        change = r["change"]
+        shares = [
+            {"plan": p["plan"], **dict(zip(("change", "low", "high"), p["share"], strict=True))}
+            for p in change["plans"]
+            if p["share"]
+        ]
+        blocks += [
+            _side(r["after"], "As it would be"),
+            f"Value {signed(change['value'], percent=True)}; {percent(change['moved'])} of places change.",
+            Figure.chart(
+                "Change of each plan's share of exposures",
+                intervals(shares, "change", "change of the share"),
+                "Paired by request, with 95 % intervals.",
+            ),
+        ]
+    return [("Replay", blocks)]
 
 
-def _moved(before: Replayed, after: Replayed) -> float | None:
-    """Share of places that another candidate holds."""
-    one, two = (np.where(side.lists >= 0, side.rows[side.lists], -1) for side in (before, after))
-    places = int(((one >= 0) | (two >= 0)).sum())
-    return float((one != two).sum()) / places if places else None
+def _side(side: Mapping[str, Any], title: str) -> Figure:
+    return figure_table(
+        f"{title}: version {side['version']}",
+        side["plans"],
+        {
+            "plan": "plan",
+            "weight": "weight",
+            "bias": "bias",
+            "of candidates": "candidates",
+            "exposures": lambda p: round(p["exposures"]),
+            "share": "share",
+            "spend": "spend",
+            "price of 1,000": "price",
+        },
+        f"Value of a place {dash(side['value'])}; boosts are {percent(side['inflation'])} of value; guards took "
+        f"{dash(-side['guard'])}.",
+    )
+
+
+PAGE = Page("Replay", sections)

@@ -1,43 +1,76 @@
-"""What the jobs of `noria blending` share: a folder of results that appears whole, and one page of several.
-
-A job goes from what a user typed to `results.json`, which says what was found, and `report.html`, drawn from it
-alone; some write a snapshot or a plan file beside them. Whatever a user can get wrong is checked before the first
-file is written.
-"""
+"""Results of a verb: a folder that appears whole, with `results.json` and a page drawn from it alone."""
 
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
 
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.pages import TITLES, write_results_page
-from noria.core.errors import ConfigError, DataError, require
+from noria.core.errors import ConfigError, require
 from noria.core.files import appearing, output_path, write_atomic
+from noria.core.pages.report import write_page
 from noria.core.records import json_values
-from noria.core.statistics.intervals import Interval
 
-__all__ = ["Done", "Engine", "ends", "finish", "report", "results_folder"]
+if TYPE_CHECKING:
+    from noria.core.pages.charts import Figure
 
-Engine = Literal["duckdb", "spark"]
+__all__ = [
+    "Blocks",
+    "Page",
+    "Results",
+    "Sections",
+    "VerbResult",
+    "cell",
+    "finish",
+    "leftovers",
+    "results_folder",
+    "write_results_page",
+]
+
+Results: TypeAlias = "Mapping[str, Any]"
+Blocks: TypeAlias = "list[Figure | str]"
+Sections: TypeAlias = "list[tuple[str, Blocks]]"
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a job leaves: its folder, its page, and its results."""
+class Page:
+    """How the results of a verb are drawn: a title, and sections from the results alone."""
+
+    title: str
+    sections: Callable[[Results], Sections]
+
+
+@dataclass(frozen=True)
+class VerbResult:
+    """What a verb leaves: its folder, its page, and its results."""
 
     folder: Path
     report: Path
     results: dict[str, Any]
 
 
-def finish(folder: Path, verb: str, results: Mapping[str, Any], **files: Any) -> Done:
-    """Write the folder whole: results, page, and other files by name."""
+def results_folder(output: str | None, verb: str) -> Path:
+    """Folder of the results: `output`, or `runs/blending/VERB`; an earlier result there may be replaced.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    folder = output_path(output) if output else Path("runs") / "blending" / verb
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())
+    ):
+        raise ConfigError(f"{folder} is no folder of results", where="--output", mend="give another folder")
+    return folder
+
+
+def finish(folder: Path, verb: str, results: Results, page: Page, **files: Any) -> VerbResult:
+    """Write the folder whole: results, page, and other files by name, with `__` for the dot."""
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     whole: dict[str, Any] = json_values({"verb": verb, "made": made, **results})
     with appearing(folder) as place:
@@ -50,8 +83,25 @@ def finish(folder: Path, verb: str, results: Mapping[str, Any], **files: Any) ->
             else:
                 _write_rows(path, content)
         write_atomic(place / "results.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
-        write_results_page(place / "report.html", [whole])
-    return Done(folder, folder / "report.html", whole)
+        write_results_page(place / "report.html", [(whole, page)])
+    return VerbResult(folder, folder / "report.html", whole)
+
+
+def write_results_page(path: Path, parts: Sequence[tuple[Results, Page]]) -> None:
+    """Write one page of the results of one verb, or of several.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    sections = [section for results, page in parts for section in page.sections(results)]
+    made = max(str(results["made"]) for results, _ in parts)
+    write_page(
+        path,
+        parts[0][1].title if len(parts) == 1 else "Traffic and what it costs",
+        sections,
+        intro="Values and boosts are in expected effective completions. Scores add up over plans; exposures do not.",
+        footer=f"Made by noria blending {', '.join(str(results['verb']) for results, _ in parts)} at {made}.",
+    )
 
 
 def _write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -64,43 +114,12 @@ def _write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     parquet.write_table(arrow.table(dict(columns) | numbers), path)
 
 
-def results_folder(output: str | None, verb: str) -> Path:
-    """Where results go: what was asked for, or `runs/blending/VERB`; an earlier result there may be replaced."""
-    folder = output_path(output) if output else Path("runs") / "blending" / verb
-    if folder.exists() and (
-        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())
-    ):
-        raise ConfigError(f"{folder} is no folder of results", where="--output", mend="give another folder")
-    return folder
+def cell(value: float | None) -> str:
+    """A number of a printed table; a dash for none."""
+    return "-" if value is None else f"{value:.4g}"
 
 
-def ends(interval: Interval | None) -> list[float | None] | None:
-    """[effect, low, high] as JSON has it; None where there is no effect."""
-    if interval is None or math.isnan(interval.effect):
-        return None
-    found: list[float | None] = json_values([interval.effect, interval.low, interval.high])
-    return found
-
-
-def report(folders: Sequence[Path], output: str | None) -> Path:
-    """One page of the results in several folders.
-
-    Raises:
-        DataError: a folder without results.
-        RunError: the disk refuses.
-    """
-    found = []
-    for folder in folders:
-        path = folder / "results.json"
-        try:
-            values = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            values = None
-        if not isinstance(values, dict) or values.get("verb") not in TITLES:
-            raise DataError(
-                "no results are there", where=str(folder), mend="give a folder that another verb wrote"
-            )
-        found.append(values)
-    page = output_path(output) if output else folders[0] / "report.html"
-    write_results_page(page, found)
-    return page
+def leftovers(reasons: Mapping[str, int]) -> None:
+    """Print how many rows were left out, by reason."""
+    if reasons:
+        click.echo("\nleft out: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()))

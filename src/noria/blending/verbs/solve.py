@@ -1,96 +1,137 @@
-"""The verb `solve`: the boosts that reach every plan's target."""
+"""`noria blending solve`: the boosts that reach every plan's target."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import numpy as np
+from pydantic import Field
 
-from noria.blending.logs.replay import Replayed, read_candidates, replay
-from noria.blending.plans.plans import Plan, load_plans
-from noria.blending.plans.targeting import columns_of
-from noria.blending.pricing.solving import Goal, frontier, reached, solve
+from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Setting, Snapshot
-from noria.blending.verbs.results import Done, finish, results_folder
+from noria.blending.verbs.figures import dash, figure_table, percent
+from noria.blending.verbs.options import CandidateOptions
+from noria.blending.verbs.results import (
+    Blocks,
+    Page,
+    Results,
+    Sections,
+    VerbResult,
+    cell,
+    finish,
+    results_folder,
+)
+from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
+from noria.core.pages.charts import Figure
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.tables import table
 
-__all__ = ["solve_targets"]
+if TYPE_CHECKING:
+    from noria.blending.logs.replay import Replayed
+    from noria.blending.pricing.solving import Goal
+
+__all__ = ["PAGE", "SolveConfig", "command", "run"]
 
 
-# -- solve ------------------------------------------------------------------------------------------------------------
+class SolveConfig(CandidateOptions, OutputOption, JsonOption):
+    """Settings of `noria blending solve`."""
+
+    snapshot: Annotated[Path, Argument()] = Field(description="Snapshot that serves.")
+    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Plan file with the targets (default: the snapshot's)."
+    )
+    daily_exposures: float | None = Field(
+        None, gt=0, description="Exposures a day of all traffic, for targets a day."
+    )
+    frontier: Annotated[str | None, Option(metavar="PLAN")] = Field(
+        None, description="Plan whose price is shown as its target rises."
+    )
 
 
-def solve_targets(
-    snapshot: Path,
-    candidates: Path,
-    output: str | None,
-    *,
-    size: int,
-    plans: Path | None = None,
-    daily_exposures: float | None = None,
-    frontier_of: str | None = None,
-    most: int | None = None,
-) -> Done:
+@make_command(SolveConfig, extra="blending")
+def command(config: SolveConfig) -> int | None:
+    """Solve the targets of the plan file on a log, and write the snapshot with the boosts they need."""
+    result = run(config)
+    if config.as_json:
+        click.echo(json.dumps(result.results, indent=1))
+        return None
+    r = result.results
+    lines = [["plan", "moves", "target", "reached", "price of 1,000"]]
+    for plan in r["plans"]:
+        cells = [cell(plan["target"]), cell(plan["reached"]), cell(1000 * plan["price"])]
+        lines.append([plan["plan"], plan["moves"], *cells])
+    click.echo(table(lines, names=2))
+    if "frontier" in r:
+        points = [["share", "reached", "price of 1,000", "cost of a place"]]
+        for p in r["frontier"]["points"]:
+            points.append([cell(x) for x in (p["target"], p["reached"], 1000 * p["price"], p["cost"])])
+        click.echo(f"\n{table(points, names=0)}")
+    click.echo(f"\nvalue     {cell(r['value'])} a place, {cell(r['without'])} without targets")
+    click.echo(f"snapshot  {result.folder / 'snapshot.json'}   version {r['version']}, {r['digest'][:12]}")
+    click.echo(f"report    {result.report}")
+    missed = [plan["plan"] for plan in r["plans"] if plan["missed"] > 0.001]
+    if missed:
+        click.echo(f"not reached: {', '.join(missed)}", err=True)
+        return 1
+    return None
+
+
+def run(config: SolveConfig) -> VerbResult:
     """Set the boosts that reach every plan's target, and write the snapshot with them.
 
-    Args:
-        snapshot: what serves.
-        candidates: a log of whole requests.
-        output: folder; `runs/blending/solve` by default.
-        size: K.
-        plans: the plan file with the targets; the snapshot's by default.
-        daily_exposures: of all traffic, needed for targets a day.
-        frontier_of: a plan whose price is told as its target rises.
-        most: rows of candidates to read.
-
     Raises:
-        NoriaError: anything that a user can mend.
+        NoriaError: anything that a user can mend; nothing was written then.
     """
-    folder = results_folder(output, "solve")
-    served = Snapshot.load(snapshot)
-    if plans is not None:
-        file = load_plans(plans)
-        kept = {plan: setting for plan, setting in served.settings.items() if plan in file.ids}
-        served = Snapshot.of(
-            served.alignment, file, settings=kept, version=served.version, created=served.created
-        )
+    from noria.blending.logs.candidates import read_candidates
+    from noria.blending.logs.replay import replay
+    from noria.blending.plans.targeting import columns_of
+    from noria.blending.pricing.solving import solve
+    from noria.blending.pricing.targets import free_value, goal_of
+
+    folder = results_folder(config.output, "solve")
+    served = _served(config)
     wanted = [
         (bit, plan) for bit, plan in enumerate(served.plans.plans) if plan.target is not None and plan.enabled
     ]
     if not wanted:
         raise ConfigError(
             "no plan has a target",
-            where=str(plans or snapshot),
+            where=str(config.plans or config.snapshot),
             mend="give one, as target: {exposure_share: 0.05}",
         )
-    log = read_candidates(candidates, most=most)
+    log = read_candidates(config.candidates, most=config.most)
     for _, plan in wanted:
         absent = sorted(columns_of(plan.targeting) - log.columns.keys())
         if absent:
             raise DataError(
-                f"there is no column {absent[0]!r}, which plan {plan.id!r} is for", where=str(candidates)
+                f"there is no column {absent[0]!r}, which plan {plan.id!r} is for",
+                where=str(config.candidates),
             )
-    found = replay(log, served, size)
-    places = int(np.minimum(np.diff(found.requests.start), size).sum())
+    replayed = replay(log, served, config.size)
+    requests, tables = replayed.requests, replayed.tables
+    places = int(np.minimum(np.diff(requests.start), config.size).sum())
     if not places:
         raise DataError(
-            "no candidate can be ranked", where=str(candidates), mend="give a snapshot that knows its sources"
+            "no candidate can be ranked",
+            where=str(config.candidates),
+            mend="give a snapshot that knows its sources",
         )
-    free = _free_value(found, [bit for bit, _ in wanted])
-    goals = [_goal(bit, plan, places, free, daily_exposures) for bit, plan in wanted]
-    solved = solve(found.requests, found.tables, size, goals)
-    settings = dict(served.settings)
-    for (bit, plan), goal in zip(wanted, goals, strict=True):
+    free = free_value(requests, tables, config.size, [bit for bit, _ in wanted])
+    goals = [goal_of(bit, plan, places, free, config.daily_exposures) for bit, plan in wanted]
+    solved = solve(requests, tables, config.size, goals)
+    settings, plans = dict(served.settings), []
+    for number, ((bit, plan), goal) in enumerate(zip(wanted, goals, strict=True)):
         weight, bias = float(solved.tables.weight[bit]), float(solved.tables.bias[bit])
         settings[plan.id] = Setting(weight, bias) if goal.moves == "bias" else Setting(weight, plan.bias)
-    after = served.next(created=served.created, settings=settings)
-    told = []
-    for number, ((_, plan), goal) in enumerate(zip(wanted, goals, strict=True)):
         scale = places if goal.moves == "bias" else free
-        told.append(
+        plans.append(
             {
                 "plan": plan.id,
                 "moves": goal.moves,
@@ -100,58 +141,113 @@ def solve_targets(
                 "price": float(solved.price[number]),
             }
         )
+    after = served.next(created=served.created, settings=settings)
     results: dict[str, Any] = {
         "requests": len(log),
         "exposures": places,
-        "size": size,
-        "plans": told,
-        "value": solved.value / max(1, places),
-        "without": free / max(1, places),
-        "loss": None if solved.loss is None else solved.loss / max(1, places),
+        "size": config.size,
+        "plans": plans,
+        "value": solved.value / places,
+        "without": free / places,
+        "loss": None if solved.loss is None else solved.loss / places,
         "rounds": solved.rounds,
         "version": after.version,
         "digest": after.digest,
     }
-    if frontier_of is not None:
-        results["frontier"] = _frontier(found, served, goals, frontier_of, size, places, free)
-    return finish(folder, "solve", results, snapshot__json=after)
+    if config.frontier is not None:
+        bit = served.plans.place(config.frontier)
+        results["frontier"] = {"plan": config.frontier} | _frontier(replayed, goals, bit, places, free)
+    return finish(folder, "solve", results, PAGE, snapshot__json=after)
 
 
-def _goal(bit: int, plan: Plan, places: int, free: float, daily: float | None) -> Goal:
-    target = plan.target
-    assert target is not None
-    if target.is_share:
-        return Goal(bit, target.amount * (places if target.moves == "bias" else free), target.moves)
-    if daily is None:
-        raise ConfigError(
-            f"plan {plan.id!r} has a target a day",
-            where="--daily-exposures",
-            mend="say how many exposures a day there are in all",
-        )
-    return Goal(bit, target.amount * places / daily, target.moves)
-
-
-def _free_value(found: Replayed, bits: Sequence[int]) -> float:
-    """Σ y of the lists with the plans that have targets at no boost."""
-    weight, bias = found.tables.weight.copy(), found.tables.bias.copy()
-    weight[list(bits)] = bias[list(bits)] = 0.0
-    return reached(found.requests, found.tables.repriced(weight, bias), found.size, [])[1]
+def _served(config: SolveConfig) -> Snapshot:
+    """The snapshot, with the plan file that has the targets."""
+    served = Snapshot.load(config.snapshot)
+    if config.plans is None:
+        return served
+    plans = load_plans(config.plans)
+    return Snapshot.of(
+        served.alignment,
+        plans,
+        settings=served.settings_for(plans),
+        version=served.version,
+        created=served.created,
+    )
 
 
 def _frontier(
-    found: Replayed, served: Snapshot, goals: Sequence[Goal], plan: str, size: int, places: int, free: float
+    replayed: Replayed, goals: Sequence[Goal], bit: int, places: int, free: float
 ) -> dict[str, Any]:
-    bit = served.plans.place(plan)
+    from noria.blending.pricing.solving import Goal, frontier
+
     own = next((goal for goal in goals if goal.plan == bit), Goal(bit, 0.0))
     others = [goal for goal in goals if goal.plan != bit]
-    scale = places if own.moves == "bias" else free
-    middle = own.amount / scale or 0.05
-    shares = [min(0.95, middle * step) for step in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)]
-    points = frontier(found.requests, found.tables, size, own, sorted(set(shares)), others=others)
+    middle = own.amount / (places if own.moves == "bias" else free) or 0.05
+    shares = {min(0.95, middle * step) for step in (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)}
+    points = frontier(replayed.requests, replayed.tables, replayed.size, own, sorted(shares), others=others)
     within = [point for point in points if point.reached >= point.target - 0.001]
     return {
-        "plan": plan,
         "moves": own.moves,
-        "points": [asdict(point) | {"cost": point.cost / max(1, places)} for point in within],
+        "points": [asdict(point) | {"cost": point.cost / places} for point in within],
         "beyond": [point.target for point in points if point not in within],
     }
+
+
+# -- the page ---------------------------------------------------------------------------------------------------------
+
+
+def sections(r: Results) -> Sections:
+    loss = (
+        ""
+        if r["loss"] is None
+        else f" No lists with these shares are worth more by {dash(r['loss'])} or more."
+    )
+    blocks: Blocks = [
+        f"{r['requests']:,} requests, {r['exposures']:,} places: {dash(r['value'])} completions a place with the "
+        f"targets, {dash(r['without'])} without.{loss}",
+        figure_table(
+            "Targets",
+            r["plans"],
+            {
+                "plan": "plan",
+                "moves": "moves",
+                "target": "target",
+                "reached": "reached",
+                "missed": "missed",
+                "price": "price",
+                "price of 1,000": lambda p: 1000 * p["price"],
+            },
+            "The price is what one more exposure of the plan takes from all lists, or one more completion where the "
+            "weight is moved.",
+        ),
+    ]
+    if "frontier" in r:
+        f = r["frontier"]
+        blocks.append(
+            Figure.chart(
+                f"The frontier of {f['plan']}",
+                _frontier_chart(f["points"]),
+                "Its price, and what it takes from the value of a place, as its share rises; other targets are kept.",
+            )
+        )
+        if f["beyond"]:
+            shares = ", ".join(percent(share) for share in f["beyond"])
+            blocks.append(f"Beyond reach on these requests: {shares}.")
+    return [("Targets", blocks)]
+
+
+def _frontier_chart(points: list[dict[str, Any]]) -> Any:
+    import altair as alt
+
+    base = alt.Chart(alt.Data(values=points)).encode(
+        x=alt.X("reached:Q", title="share reached", axis=alt.Axis(format="%")),
+        tooltip=["reached:Q", "price:Q", "cost:Q", "value:Q"],
+    )
+    price = base.mark_line(point=True).encode(y=alt.Y("price:Q", title="price, completions"))
+    cost = base.mark_line(point=True, strokeDash=[4, 3]).encode(y=alt.Y("cost:Q", title="cost of a place"))
+    return (price.properties(width="container", height=180)) & (
+        cost.properties(width="container", height=180)
+    )
+
+
+PAGE = Page("Targets and their prices", sections)

@@ -16,7 +16,8 @@ import yaml
 from numpy.typing import NDArray
 
 from noria.blending.accounting.cells import DAY
-from noria.blending.logs.replay import CandidateLog, replay
+from noria.blending.logs.candidates import CandidateLog
+from noria.blending.logs.replay import replay
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.world.history import aligned, outcomes

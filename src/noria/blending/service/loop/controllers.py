@@ -59,7 +59,7 @@ class Controllers:
     def __init__(self, path: Path, config: NearlineConfig, count: Callable[[str], None]) -> None:
         self.path = path
         self.config = config
-        self.gains = config.gains.gains()
+        self.gains = config.gains
         self._count = count
 
     def settings(self, snapshot: Snapshot, alignment: Alignment, progress: Progress) -> dict[str, Setting]:
