@@ -40,8 +40,8 @@ def ranking(rounds: int) -> list[Row]:
     The peer is the NumPy that a user would write for one request: the mask matrix made once, contributions as a matrix,
     `argpartition`, and a sort of the best.
     """
-    from noria.blending.boosting import scoring
     from noria.blending.boosting.scoring import PlanTables, members, ranked
+    from noria.blending.compiled import kernels
     from noria.core.proofs.bench import Row
 
     rng = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def ranking(rounds: int) -> list[Row]:
 
     assert numpy()[0].tolist() == ours()[0].tolist()
     np.testing.assert_allclose(ours()[4], numpy()[3], atol=1e-12)
-    how = "compiled" if scoring.kernels() is not None else "NumPy, without numba"
+    how = "compiled" if kernels() is not None else "NumPy, without numba"
     rows = []
     for name, peer, goal in (
         (f"ranking {CANDIDATES} candidates, {PLANS} plans, top {PLACES} ({how})", numpy, 3.0),

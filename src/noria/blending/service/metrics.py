@@ -75,7 +75,7 @@ class Metrics:
             self._dropped.labels(reason).inc(count)
         self._fallback.inc(ranked.fallback)
         self._absent.inc(bool(ranked.absent))
-        self._clipped.inc(np.count_nonzero(ranked.guard))
+        self._clipped.inc(int(np.count_nonzero(ranked.guard)))
 
     def skew(self, client: float | None, at: float) -> bool:
         """Count a client's clock that is too far from the service's; return whether it is."""

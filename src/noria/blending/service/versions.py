@@ -56,7 +56,7 @@ class Versions:
 
     def newest(self) -> tuple[Snapshot | None, list[DataError]]:
         """The newest good snapshot, and why newer ones were passed over."""
-        errors = []
+        errors: list[DataError] = []
         for version in self.numbers():
             try:
                 return self.load(version), errors
