@@ -7,16 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.alignment.aligners import (
-    Affine,
-    Aligner,
-    Beta,
-    Isotonic,
-    Kind,
-    Mean,
-    Platt,
-    Sir,
-)
+from noria.blending.alignment.aligners import Affine, Aligner, Beta, Isotonic, Kind, Mean, Platt, Sir
 from noria.blending.alignment.tallies import Binned
 
 __all__ = ["fit_aligner"]

@@ -9,11 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.alignment.aligners import (
-    KINDS,
-    Aligner,
-    Kind,
-)
+from noria.blending.alignment.aligners import KINDS, Aligner, Kind
 from noria.blending.alignment.config import FitConfig, population
 from noria.blending.alignment.curves import fit_aligner
 from noria.blending.alignment.tallies import FOLDS, Binned, Cell, Tallies

@@ -12,11 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from noria.blending.alignment.aligners import (
-    Aligner,
-    Kind,
-    kind_of,
-)
+from noria.blending.alignment.aligners import Aligner, Kind, kind_of
 from noria.blending.alignment.alignment import ANY, Alignment, Entry, Origin
 from noria.blending.alignment.config import FitConfig, population
 from noria.blending.alignment.curves import fit_aligner

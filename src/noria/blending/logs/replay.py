@@ -136,12 +136,7 @@ def _placed(
             continue
         one = slice(first, end)
         order = lists(
-            requests.value[one],
-            requests.mask[one],
-            np.array([0, end - first]),
-            ALL,
-            tables,
-            end - first,
+            requests.value[one], requests.mask[one], np.array([0, end - first]), ALL, tables, end - first
         )[0, 0]
         rules = [
             Rule(flags[one], rule.gap, rule.at_most, rule.first, rule.run)

@@ -116,8 +116,4 @@ def pid_step(
         least = np.minimum(state.integral, (low - rest) / gains.integral)
         integral = np.clip(integral, least, most)
     moved = np.clip(rest + gains.integral * integral, low, high)
-    return PidState(
-        integral,
-        np.where(known, error, state.error),
-        np.where(known, moved, state.output),
-    )
+    return PidState(integral, np.where(known, error, state.error), np.where(known, moved, state.output))

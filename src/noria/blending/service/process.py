@@ -25,11 +25,7 @@ __all__ = ["open_feed", "serve_feed"]
 
 @contextlib.contextmanager
 def open_feed(
-    source: Path | None,
-    state: Path | None,
-    config: ServeConfig,
-    *,
-    clock: Callable[[], float] = time.time,
+    source: Path | None, state: Path | None, config: ServeConfig, *, clock: Callable[[], float] = time.time
 ) -> Iterator[Feed]:
     """The service's parts, opened together and closed together.
 
