@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -126,12 +127,12 @@ class Books:
 
     def merge(self, *others: Books) -> Books:
         """The sum of this and others, as new books. Exact, so order and partition do not matter."""
-        merged = Books()
+        merged, dropped = Books(), Counter[str]()
         for books in (self, *others):
             for key, sums in books.cells.items():
                 merged.put(key, sums)
-            for reason, count in books.dropped.items():
-                merged.dropped[reason] = merged.dropped.get(reason, 0) + count
+            dropped.update(books.dropped)
+        merged.dropped = dropped
         return merged
 
     def put(self, key: BookKey, sums: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -89,14 +90,17 @@ class Histogram:
         parts = [self, *others]
         if len(parts) == 1:
             return self
-        code = np.concatenate([part.code for part in parts])
-        found, place = np.unique(code, return_inverse=True)
-        sums = []
-        for name in ("n", "a", "m"):
-            total = np.zeros(len(found), np.int64)
-            np.add.at(total, place, np.concatenate([getattr(part, name) for part in parts]))
-            sums.append(total)
-        return Histogram(found, *sums)
+        names = ("code", "n", "a", "m")
+        return Histogram.of_rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    @classmethod
+    def of_rows(cls, code: NDArray[np.int64], *numbers: NDArray[np.int64]) -> Histogram:
+        """The sums of rows that may share a code."""
+        distinct, place = np.unique(code, return_inverse=True)
+        sums = np.zeros((len(numbers), len(distinct)), np.int64)
+        for total, column in zip(sums, numbers, strict=True):
+            np.add.at(total, place, column)
+        return cls(distinct, *sums)
 
     def score_sums(self) -> NDArray[np.float64]:
         """[bins] weighted sums of scores."""
@@ -186,7 +190,7 @@ class Tallies:
             bits = _patterns(x)
             for cell in cells:
                 histogram, lost = _dense(fast, bits, a, part, cell.fold)
-                self._put(cell, histogram, lost)
+                self.put(cell, histogram, lost)
         else:
             group = np.broadcast_to(np.searchsorted(numbers, part), x.shape)
             self.add_rows(x, a, group, cells.__getitem__, weight)
@@ -232,9 +236,10 @@ class Tallies:
         heads = np.flatnonzero(np.diff(owner, prepend=-1))
         for first, end in itertools.pairwise([*heads.tolist(), len(owner)]):
             histogram = Histogram(codes[first:end], *(column[first:end] for column in sums))
-            self._put(cell_of(int(owner[first])), histogram)
+            self.put(cell_of(int(owner[first])), histogram)
 
-    def _put(self, cell: Cell, histogram: Histogram, lost: Sequence[int] = (0, 0, 0)) -> None:
+    def put(self, cell: Cell, histogram: Histogram, lost: Sequence[int] = (0, 0, 0)) -> None:
+        """Add a cell's sums, and rows of it that were left out."""
         self._lose(lost)
         if len(histogram.code):
             known = self.cells.get(cell)
@@ -250,12 +255,11 @@ class Tallies:
     def merge(self, *others: Tallies) -> Tallies:
         """The sum of this and others, as a new one. Exact, so order and partition do not matter."""
         merged: dict[Cell, list[Histogram]] = {}
-        dropped: dict[str, int] = {}
+        dropped: Counter[str] = Counter()
         for part in (self, *others):
             for cell, histogram in part.cells.items():
                 merged.setdefault(cell, []).append(histogram)
-            for reason, count in part.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count
+            dropped.update(part.dropped)
         return Tallies({cell: first.merged(rest) for cell, (first, *rest) in merged.items()}, dropped)
 
     def binned(self, decay: Mapping[int, float] | None, cells: Iterable[Cell]) -> Binned:

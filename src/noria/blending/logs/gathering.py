@@ -11,6 +11,7 @@ horizon is none; an exposure that is too young has no outcome yet.
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +69,9 @@ class Gathered:
 
     def merge(self, *others: Gathered) -> Gathered:
         """Several logs as one."""
-        dropped: dict[str, int] = {}
+        dropped: Counter[str] = Counter()
         for part in (self, *others):
-            for reason, count in part.dropped.items():
-                dropped[reason] = dropped.get(reason, 0) + count
+            dropped.update(part.dropped)
         return Gathered(
             self.tallies.merge(*(one.tallies for one in others)),
             self.books.merge(*(one.books for one in others)),
@@ -89,6 +89,7 @@ JOINED = (
 )
 """Columns of the join, in this order; `mask` as a signed integer of the same bits."""
 NAMES = ("request", "scene", "source", "version", "snapshot")
+NUMERIC = [name for name in JOINED if name not in (*NAMES, "mask", "control")]
 
 
 def joined(
@@ -152,36 +153,18 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
         now: seconds since 1970 UTC; exposures younger than the maturity have no outcome yet.
     """
     count = len(columns["time"])
-    numbers = {
-        name: np.asarray(columns[name], np.float64)
-        for name in (
-            "time",
-            "score",
-            "value",
-            "guard",
-            "total",
-            "copy",
-            "user_rows",
-            "outcome_time",
-            "watch",
-            "duration",
-            "gain",
-        )
-    }
-    dropped: dict[str, int] = {}
+    numbers = {name: np.asarray(columns[name], np.float64) for name in NUMERIC}
+    dropped: Counter[str] = Counter()
 
     def lost(reason: str, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        if rows.any():
-            dropped[reason] = dropped.get(reason, 0) + int(rows.sum())
+        dropped[reason] += int(rows.sum())
         return rows
 
     twice = lost("exposure twice", numbers["copy"] > 1)
     timeless = lost("exposure without a time", ~np.isfinite(numbers["time"]) & ~twice)
     kept = np.flatnonzero(~(twice | timeless))
     numbers = {name: column[kept] for name, column in numbers.items()}
-    names = {
-        name: _taken(columns[name], kept) for name in ("request", "scene", "source", "version", "snapshot")
-    }
+    names = {name: _taken(columns[name], kept) for name in NAMES}
     control = np.asarray(columns["control"], np.bool_)[kept]
     mask = np.asarray(columns["mask"], np.int64)[kept].view(np.uint64)
 
@@ -197,27 +180,19 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     never = ~came & ~young
     if config.absent == "zero":
         outcome[never] = 0.0
-    for reason, number in reasons.items():
-        number -= (
-            int(unusable.sum()) if reason == "watch missing" else 0
-        )  # those were counted by their own reason
-        if number:
-            dropped[reason] = dropped.get(reason, 0) + number
+    dropped.update(reasons)
+    if "watch missing" in reasons:
+        dropped["watch missing"] -= int(unusable.sum())  # those were counted by their own reason
     if config.absent == "missing":
         lost("no outcome", never)
 
     books = Books()
     books.add(
         day=np.floor(numbers["time"] / DAY).astype(np.int64),
-        scene=names["scene"],
-        source=names["source"],
-        version=names["version"],
-        snapshot=names["snapshot"],
+        **{name: names[name] for name in NAMES if name != "request"},
+        **{name: numbers[name] for name in ("value", "total", "guard")},
         control=control,
         mask=mask,
-        value=numbers["value"],
-        total=numbers["total"],
-        guard=numbers["guard"],
         outcome=outcome,
         gain=np.where(early | late, np.nan, numbers["gain"]),
     )
@@ -226,12 +201,10 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     if config.per_user is not None:
         weight = np.minimum(1.0, config.per_user / np.maximum(numbers["user_rows"], 1.0))
     _tally(tallies, names, numbers, control, np.where(young, np.nan, outcome), weight, config)
-    for reason, number in books.dropped.items():
-        dropped[reason] = dropped.get(reason, 0) + number
-    for reason, number in tallies.dropped.items():
-        if reason != "no outcome":  # told above, by why there is none
-            dropped[reason] = dropped.get(reason, 0) + number
-    return Gathered(Tallies(tallies.cells), Books(books.cells), count, dropped, now)
+    dropped.update(books.dropped)
+    # Why there is no outcome was counted above.
+    dropped.update({reason: n for reason, n in tallies.dropped.items() if reason != "no outcome"})
+    return Gathered(Tallies(tallies.cells), Books(books.cells), count, +dropped, now)
 
 
 def _tally(
@@ -295,20 +268,8 @@ def to_rows(gathered: Gathered) -> dict[str, list[Any]]:
             rows.append((*head, code, *sums, *empty[3:]))
     for key, numbers in gathered.books.cells.items():
         signed = key.mask - 2**64 if key.mask >= 2**63 else key.mask
-        rows.append(
-            (
-                "book",
-                key.day,
-                key.scene,
-                key.source,
-                key.version,
-                key.snapshot,
-                key.control,
-                0,
-                signed,
-                *numbers,
-            )
-        )
+        names = (key.scene, key.source, key.version, key.snapshot)
+        rows.append(("book", key.day, *names, key.control, 0, signed, *numbers))
     for reason, number in gathered.dropped.items():
         rows.append(("dropped", 0, reason, "", "", "", False, 0, 0, number, *empty[1:]))
     rows.append(("rows", 0, "", "", "", "", False, 0, 0, gathered.rows, *empty[1:]))
@@ -326,7 +287,7 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> Gathered:
     if absent:
         raise DataError(f"there is no column {absent[0]!r}", where="state")
     tallies: dict[Cell, list[tuple[int, ...]]] = {}
-    books, dropped, count = Books(), dict[str, int](), 0
+    books, dropped, count = Books(), Counter[str](), 0
     for kind, when, scene, source, version, snapshot, control, fold, bits, *sums in zip(
         *(columns[name] for name in (*KEYS, *NUMBERS)), strict=True
     ):
@@ -338,20 +299,13 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> Gathered:
             mask = int(bits) % 2**64
             books.put(BookKey(int(when), scene, source, version, snapshot, bool(control), mask), whole)
         elif kind == "dropped":
-            dropped[scene] = dropped.get(scene, 0) + whole[0]
+            dropped[scene] += whole[0]
         elif kind == "rows":
             count += whole[0]
         else:
             raise DataError(f"rows of kind {kind!r}", where="state")
-    found = Tallies()
-    for cell, parts in tallies.items():
-        code, n, a, m = np.array(parts, np.int64).T
-        distinct, place = np.unique(code, return_inverse=True)
-        total = np.zeros((3, len(distinct)), np.int64)
-        for row, column in enumerate((n, a, m)):
-            np.add.at(total[row], place, column)
-        found.cells[cell] = Histogram(distinct, *total)
-    return Gathered(found, books, count, dropped, now)
+    cells = {cell: Histogram.of_rows(*np.array(parts, np.int64).T) for cell, parts in tallies.items()}
+    return Gathered(Tallies(cells), books, count, dropped, now)
 
 
 def parquet_files(path: str) -> list[str]:

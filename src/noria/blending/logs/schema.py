@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["CANDIDATES", "EXPOSURES", "OUTCOMES"]
+__all__ = ["CANDIDATES", "EXPOSURES", "OUTCOMES", "Kind"]
 
 Kind: TypeAlias = Literal["string", "float64", "int64", "uint64", "bool"]
 

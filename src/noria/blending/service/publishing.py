@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Publisher:
         clock: seconds since 1970.
         rejected: snapshots that were refused.
         trouble: why the last one was; None once one was taken.
+        base: the plan file before the switches.
+        switches: what is switched off by hand.
     """
 
     state: StateFolder | None
@@ -61,12 +63,11 @@ class Publisher:
     clock: Callable[[], float]
     rejected: int = 0
     trouble: str | None = None
-    published: dict[str, int] = field(default_factory=dict)
+    base: Plans = field(default_factory=Plans)
+    switches: Switches = field(default_factory=Switches)
     _blender: Blender | None = None
-    _base: Plans = field(default_factory=Plans)
     _from: str = ""
     _given: int = 0
-    _switches: Switches = field(default_factory=Switches)
     _seen: tuple[int, ...] = ()
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -90,10 +91,10 @@ class Publisher:
                 self._refuse(error)
         if last is not None and (found is None or found.digest == self._from):
             if not self._from:  # the state beside it was lost
-                self._base = last.plans
+                self.base = last.plans
             self._blender = _ready(last)
         elif found is not None:
-            self._adopt(found, last)
+            self.adopt(found)
         else:
             raise DataError(
                 "no snapshot to serve",
@@ -112,16 +113,6 @@ class Publisher:
     def snapshot(self) -> Snapshot:
         """What serves now."""
         return self.blender.snapshot
-
-    @property
-    def switches(self) -> Switches:
-        """What is switched off by hand."""
-        return self._switches
-
-    @property
-    def base(self) -> Plans:
-        """The plan file before the switches."""
-        return self._base
 
     @property
     def age(self) -> float:
@@ -154,7 +145,7 @@ class Publisher:
             if found.digest == self._from:
                 self.trouble = None
                 return False
-            self._adopt(found, self.snapshot)
+            self.adopt(found)
             return True
 
     def adopt(self, found: Snapshot, *, who: str = "") -> Snapshot:
@@ -164,14 +155,17 @@ class Publisher:
             NoriaError: it does not rank, or the disk refuses; the last good one stays.
         """
         with self._lock:
-            self._adopt(found, self.snapshot, who=who)
-            return self.snapshot
+            try:
+                return self._publish("snapshot", found, who=who, adopted=True)
+            except NoriaError as error:
+                self._refuse(error)
+                raise
 
     def change_plans(self, plans: Plans, *, who: str = "") -> Snapshot:
         """Serve another plan file with the same alignment; what controllers set for plans that stay is kept."""
         with self._lock:
-            now = self.snapshot
-            return self._publish("plans", plans, now.alignment, now.settings_for(plans), who=who)
+            settings = self.snapshot.settings_for(plans)
+            return self._publish("plans", self._with(plans=plans, settings=settings), who=who)
 
     def refresh(
         self, alignment: Alignment, settings: Mapping[str, Setting], *, based_on: int
@@ -191,10 +185,10 @@ class Publisher:
             now = self.snapshot
             if based_on < self._given:
                 return None
-            kept = {plan: one for plan, one in settings.items() if plan in self._base.ids}
+            kept = {plan: one for plan, one in settings.items() if plan in self.base.ids}
             if now.alignment.to_json() == alignment.to_json() and dict(now.settings) == kept:
                 return None
-            return self._publish("nearline", self._base, alignment, kept)
+            return self._publish("nearline", self._with(alignment=alignment, settings=kept))
 
     def switch(self, plan: str | None, on: bool, *, who: str = "") -> Snapshot:
         """Switch one plan, or with None all of them, off or on again. It is on the disk before it serves.
@@ -204,22 +198,19 @@ class Publisher:
         """
         with self._lock:
             if plan is None:
-                changed = Switches(not on, self._switches.off)
+                changed = Switches(not on, self.switches.off)
             else:
-                self._base.place(plan)
-                off = self._switches.off - {plan} if on else self._switches.off | {plan}
-                changed = Switches(self._switches.everything, off)
-            before, self._switches = self._switches, changed
+                self.base.place(plan)
+                off = self.switches.off - {plan} if on else self.switches.off | {plan}
+                changed = Switches(self.switches.everything, off)
+            before, self.switches = self.switches, changed
             try:
                 if self.state is not None:
                     self.state.keep_switches(changed.everything, changed.off)
-                what = f"{'on' if on else 'off'} {plan or 'all plans'}"
-                now = self.snapshot
-                return self._publish(
-                    "switch", self._base, now.alignment, dict(now.settings), who=who, note=what
-                )
+                note = f"{'on' if on else 'off'} {plan or 'all plans'}"
+                return self._publish("switch", self._with(), who=who, note=note)
             except BaseException:
-                self._switches = before
+                self.switches = before
                 raise
 
     def roll_back(self, version: int, *, who: str = "") -> Snapshot:
@@ -231,10 +222,7 @@ class Publisher:
         with self._lock:
             if self.state is None:
                 raise DataError("versions are kept nowhere", mend="start the service with --state")
-            found = self.state.versions.load(version)
-            return self._publish(
-                "rollback", found.plans, found.alignment, dict(found.settings), who=who, note=f"to {version}"
-            )
+            return self._publish("rollback", self.state.versions.load(version), who=who, note=f"to {version}")
 
     def versions(self) -> list[int]:
         """Versions on the disk, the newest first."""
@@ -246,64 +234,49 @@ class Publisher:
 
     # within
 
-    def _adopt(self, found: Snapshot, last: Snapshot | None, *, who: str = "") -> None:
-        try:
-            self._publish(
-                "snapshot",
-                found.plans,
-                found.alignment,
-                dict(found.settings),
-                who=who,
-                least=found.version,
-                after=last.version if last is not None else 0,
-                origin=found.digest,
-                created=found.created,
-            )
-        except NoriaError as error:
-            self._refuse(error)
-            raise
+    def _with(self, **changes: Any) -> Snapshot:
+        """What serves, before the switches, with changes."""
+        return replace(self.snapshot, **({"plans": self.base} | changes))
 
     def _publish(
-        self,
-        kind: str,
-        base: Plans,
-        alignment: Alignment,
-        settings: Mapping[str, Setting],
-        *,
-        who: str = "",
-        note: str = "",
-        least: int = 1,
-        after: int | None = None,
-        origin: str | None = None,
-        created: float | None = None,
+        self, kind: str, draft: Snapshot, *, who: str = "", note: str = "", adopted: bool = False
     ) -> Snapshot:
-        """Make the next snapshot, try it, write it down, and only then serve it."""
-        last = self.snapshot.version if after is None else after
-        version = max(least, last + 1, *(number + 1 for number in self.versions()[:1]))
+        """Make the next snapshot of a draft, try it, write it down, and only then serve it.
+
+        Args:
+            kind: what changed.
+            draft: plans before the switches, alignment and settings.
+            who: whoever changed it.
+            note: more of what changed, for the audit.
+            adopted: the draft is a whole snapshot that somebody gave; its age and a later version are kept.
+        """
+        known = [number + 1 for number in self.versions()[:1]]
+        known += [self.snapshot.version + 1] if self._blender is not None else []
+        version = max(1, *known, draft.version if adopted else 1)
+        base = draft.plans
         snapshot = Snapshot.of(
-            alignment,
-            self._switches.applied(base),
-            settings=settings,
+            draft.alignment,
+            self.switches.applied(base),
+            settings=draft.settings,
             version=version,
-            created=self.clock() if created is None else created,
+            created=draft.created if adopted else self.clock(),
         )
         blender = _ready(snapshot)
         if self.state is not None:
             self.state.versions.keep(snapshot)
-            if base is not self._base or origin is not None:
-                self.state.keep_base(base, self._from if origin is None else origin)
+            if base is not self.base or adopted:
+                self.state.keep_base(base, draft.digest if adopted else self._from)
             if kind != "nearline":  # every minute, by the machine: the snapshots themselves tell
                 what = f"{kind} {note}".strip()
                 line = {"at": self.clock(), "who": who, "what": what, "version": version}
                 self.state.note(line | {"digest": snapshot.digest})
-        self._base = base
-        if origin is not None:
-            self._from = origin
+        self.base = base
+        if adopted:
+            self._from = draft.digest
         self._blender = blender
         if kind in ("snapshot", "rollback"):
             self._given = version
         self.trouble = None
-        self.published[kind] = self.published.get(kind, 0) + 1
         return snapshot
 
     def _refuse(self, error: NoriaError) -> None:
@@ -322,11 +295,11 @@ class Publisher:
         for error in errors:
             self._refuse(error)
         try:
-            self._base, self._from = self.state.base() or (self._base, self._from)
+            self.base, self._from = self.state.base() or (self.base, self._from)
         except DataError as error:
             self._refuse(error)
         try:
-            self._switches = Switches(*(self.state.switches() or (False, frozenset())))
+            self.switches = Switches(*(self.state.switches() or (False, frozenset())))
         except DataError as error:
             raise DataError(
                 f"{error.what}, and what it switched off must not come on by itself",

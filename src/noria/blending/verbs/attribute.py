@@ -199,29 +199,14 @@ def _books(b: Mapping[str, Any]) -> Blocks:
         figure_table(
             "Accounts",
             b["plans"],
-            {
-                "plan": "plan",
-                "exposures": "exposures",
-                "spend": "spend",
-                "price of 1,000": "price",
-                "value": "value",
-                "known": "known",
-                "completions": "outcomes",
-                "surplus": "surplus",
-                "gain": "gain",
-            },
+            "plan | exposures | spend | price of 1,000: price | value | known | completions: outcomes | surplus | gain",
             "Spend is the sum of a plan's contributions over what was shown. Surplus is completions less value over "
             "exposures with an outcome: below zero, the plan's candidates do worse than they are priced.",
         ),
         figure_table(
             "By source",
             b["by_source"],
-            {
-                "source": "source",
-                "exposures": "exposures",
-                "value": "value",
-                "boosts over value": "inflation",
-            },
+            "source | exposures | value | boosts over value: inflation",
         ),
     ]
     daily = [{**d, "day": _day(d["day"])} for d in b["daily"]]
@@ -257,28 +242,22 @@ def _returns(t: Mapping[str, Any]) -> Blocks:
         figure_table(
             "Displacement",
             t["plans"],
-            {
-                "plan": "plan",
-                "exposures": lambda p: round(p["exposures"]),
-                "price of 1,000": "price",
-                "spend": "spend",
-                "displaced": lambda p: round(p["displaced"]),
-                "value cost": "value_cost",
-                "regret": "regret",
-                "bound": "bound",
-                "Shapley a request": "shapley",
-            },
+            "plan | exposures | price of 1,000: price | spend | displaced | value cost | regret | bound | "
+            "Shapley a request: shapley",
             "Each plan is left out alone: displaced exposures, cost and regret do not add up over plans; spend and "
             "Shapley values do.",
+            computed={
+                "exposures": lambda p: round(p["exposures"]),
+                "displaced": lambda p: round(p["displaced"]),
+            },
         ),
         f"The gain is the {t['gain']}, observed for {t['observed']:,} candidates and predicted for the rest.",
         figure_table(
             "Returns, the surest to return little first",
             sorted(t["plans"], key=lambda p: (p["roi"] or [None] * 3)[2] or float("inf")),
-            {
-                "plan": "plan",
-                "lift": "lift",
-                "surplus": "surplus",
+            "plan | lift | surplus | return | 95 % from | to | over spend | p | advice",
+            f"Return is lift over regret; over spend, lift over spend. {advice}",
+            computed={
                 "return": end("roi", 0),
                 "95 % from": end("roi", 1),
                 "to": end("roi", 2),
@@ -286,7 +265,6 @@ def _returns(t: Mapping[str, Any]) -> Blocks:
                 "p": lambda p: p["p_value"] if t["advice"] else None,
                 "advice": lambda p: ("retire" if p["retire"] else "keep") if t["advice"] else None,
             },
-            f"Return is lift over regret; over spend, lift over spend. {advice}",
         ),
     ]
     if bars:
@@ -303,19 +281,16 @@ def _experiment(e: Mapping[str, Any]) -> Blocks:
         figure_table(
             "Effects",
             e["effects"],
-            {
-                "figure": "name",
-                "CUPED": "cuped",
-                "control": "control",
-                "treatment": "treatment",
+            "figure: name | CUPED: cuped | control | treatment | change | 95 % from | to | p: p_value | "
+            "users without it",
+            "With CUPED, what users differed in before the test is taken out. A user who lacks a figure, or its time "
+            "before, is left out of it.",
+            computed={
                 "change": lambda f: percent(f["relative"], sign=True),
                 "95 % from": lambda f: percent(f["low"], sign=True),
                 "to": lambda f: percent(f["high"], sign=True),
-                "p": "p_value",
                 "users without it": lambda f: f["missing"] or None,
             },
-            "With CUPED, what users differed in before the test is taken out. A user who lacks a figure, or its time "
-            "before, is left out of it.",
         ),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from noria.core.pages.charts import Figure, number
@@ -13,21 +14,25 @@ __all__ = ["dash", "dropped", "figure_table", "intervals", "percent", "signed"]
 def figure_table(
     title: str,
     records: Sequence[Mapping[str, Any]],
-    columns: Mapping[str, str | Callable[[Any], Any]],
+    columns: str,
     caption: str = "",
+    *,
+    computed: Mapping[str, Callable[[Any], Any]] | None = None,
 ) -> Figure:
     """A table with a row a record; a column that is empty in all of them is left out.
 
     Args:
-        title: of the table.
-        records: of the rows.
-        columns: by heading, a key of the records or a function of one.
+        title: heading of the table.
+        records: values by key, one mapping a row.
+        columns: headings apart by `|`, each with its key where that is another: `price of 1,000: price`.
         caption: words under the table.
+        computed: functions of a record, by heading, for columns that are no key.
     """
-    cells = {
-        name: [record[what] if isinstance(what, str) else what(record) for record in records]
-        for name, what in columns.items()
-    }
+    cells = {}
+    for column in columns.split(" | "):
+        heading, _, key = column.partition(": ")
+        value = (computed or {}).get(heading) or itemgetter(key or heading.replace(" ", "_"))
+        cells[heading] = [value(record) for record in records]
     kept = {name: column for name, column in cells.items() if any(cell not in (None, "") for cell in column)}
     rows = [list(row) for row in zip(*kept.values(), strict=True)]
     return Figure.table(title, list(kept), rows, caption)

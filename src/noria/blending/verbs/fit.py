@@ -261,26 +261,20 @@ def sections(r: Results) -> Sections:
         figure_table(
             "Aligners",
             r["keys"],
-            {
-                "scene": "scene",
-                "source": "source",
-                "version": "version",
-                "kind": "kind",
-                "from": "origin",
-                "population": "population",
-                "exposures": lambda k: round(k["exposures"]),
-                "rate": "rate",
-                "known to": lambda k: f"{percent(k['error'])}" if k["error"] is not None else None,
-                "share above 1": "above_one",
-                "why": "why",
-            },
+            "scene | source | version | kind | from: origin | population | exposures | rate | known to | "
+            "share above 1: above_one | why",
             "From: its own outcomes, or what stands in for them: its parent's aligner, one held back because it "
             "jumped, the last good one. Known to: the standard error of the rate, relative to it.",
+            computed={
+                "exposures": lambda k: round(k["exposures"]),
+                "known to": lambda k: None if k["error"] is None else percent(k["error"]),
+            },
         ),
     ]
     points = [
         {"key": f"{c['source']} {c['version']}".strip(), **d} for c in r["curves"] for d in c["deciles"]
     ]
+    losses = {f"loss, {kind}": _loss(kind) for kind in KINDS}
     calibration: Blocks = []
     if points:
         calibration.append(
@@ -295,16 +289,11 @@ def sections(r: Results) -> Sections:
         figure_table(
             "Which aligner the outcomes ask for",
             r["curves"],
-            {
-                "source": "source",
-                "version": "version",
-                "fitted": "kind",
-                "advised": "advice",
-                "p of mean scaling": "p_value",
-                **{f"loss, {kind}": _loss(kind) for kind in KINDS},
-            },
+            "source | version | fitted: kind | advised: advice | p of mean scaling: p_value | "
+            + " | ".join(losses),
             "Mean squared error on folds that were not fitted on. Advised is the simplest kind within one standard "
             "error of the best.",
+            computed=losses,
         )
     )
     found: Sections = [("Alignment", alignment), ("Calibration", calibration)]
@@ -312,16 +301,8 @@ def sections(r: Results) -> Sections:
         anchors = figure_table(
             "Figures that could be the anchor",
             r["anchors"],
-            {
-                "figure": "name",
-                "from day to day": "stability",
-                "by duration": "by_duration",
-                "by source": "by_source",
-                "minutes to 95 %": "maturity",
-                "coverage": "coverage",
-                "north star": "north_star",
-                "unbeaten": "pareto",
-            },
+            "figure: name | from day to day: stability | by duration | by source | minutes to 95 %: maturity | "
+            "coverage | north star | unbeaten: pareto",
             "Spreads are standard deviations over means; low is good. Unbeaten: no other figure is at least as good in "
             "everything.",
         )

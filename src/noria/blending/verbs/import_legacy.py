@@ -144,12 +144,12 @@ def sections(r: Results) -> Sections:
         figure_table(
             "Plans",
             r["plans"],
-            {"plan": "plan", "for": "when", "bias": "bias", "exposures before": "before", "after": "after"},
+            "plan | for: when | bias | exposures before: before | after",
         ),
         figure_table(
             "Boosts by source, completions",
             r["sources"],
-            {"source": "source", "before": "before", "after": "after"},
+            "source | before | after",
         ),
     ]
     return [("Boosts brought over", blocks)]

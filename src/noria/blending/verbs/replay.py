@@ -159,18 +159,10 @@ def _side(side: Mapping[str, Any], title: str) -> Figure:
     return figure_table(
         f"{title}: version {side['version']}",
         side["plans"],
-        {
-            "plan": "plan",
-            "weight": "weight",
-            "bias": "bias",
-            "of candidates": "candidates",
-            "exposures": lambda p: round(p["exposures"]),
-            "share": "share",
-            "spend": "spend",
-            "price of 1,000": "price",
-        },
+        "plan | weight | bias | of candidates: candidates | exposures | share | spend | price of 1,000: price",
         f"Value of a place {dash(side['value'])}; boosts are {percent(side['inflation'])} of value; guards took "
         f"{dash(-side['guard'])}.",
+        computed={"exposures": lambda plan: round(plan["exposures"])},
     )
 
 

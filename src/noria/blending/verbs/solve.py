@@ -208,17 +208,10 @@ def sections(r: Results) -> Sections:
         figure_table(
             "Targets",
             r["plans"],
-            {
-                "plan": "plan",
-                "moves": "moves",
-                "target": "target",
-                "reached": "reached",
-                "missed": "missed",
-                "price": "price",
-                "price of 1,000": lambda p: 1000 * p["price"],
-            },
+            "plan | moves | target | reached | missed | price | price of 1,000",
             "The price is what one more exposure of the plan takes from all lists, or one more completion where the "
             "weight is moved.",
+            computed={"price of 1,000": lambda plan: 1000 * plan["price"]},
         ),
     ]
     if "frontier" in r:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from noria.blending.logs.schema import CANDIDATES, EXPOSURES, OUTCOMES
+from noria.blending.logs.schema import CANDIDATES, EXPOSURES, OUTCOMES, Kind
 from noria.blending.service.journal.events import Decision, Impression, Outcome, Sample, unpack
 from noria.blending.service.journal.journal import Scan, read_journal
 from noria.core.errors import DataError, require
@@ -107,14 +108,10 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> Exporte
     return done
 
 
-def _expose(table: _Table, decision: Decision, places: Any, at: float) -> None:
-    chosen = list(places)
-    if not chosen:
-        return
+def _expose(table: _Table, decision: Decision, places: Iterable[int], at: float) -> None:
     source, model = decision.names("source"), decision.names("model")
-    columns = {name: decision.column(name)[chosen].tolist() for name in ("score", "value", "guard", "total")}
-    masks = decision.masks[chosen].tolist()
-    for number, place in enumerate(chosen):
+    numbers = {name: decision.column(name) for name in ("score", "value", "guard", "total")}
+    for place in places:
         table.add(
             request=decision.request,
             time=at,
@@ -123,23 +120,21 @@ def _expose(table: _Table, decision: Decision, places: Any, at: float) -> None:
             rank=place,
             source=source[place],
             version=model[place],
-            mask=masks[number],
+            mask=int(decision.masks[place]),
             snapshot=decision.snapshot,
             control=decision.control,
-            **{name: column[number] for name, column in columns.items()},
+            **{name: float(column[place]) for name, column in numbers.items()},
         )
 
 
 class _Table:
     """A Parquet file that is written in blocks."""
 
-    def __init__(self, path: Path, kinds: Any) -> None:
-        self.pa: Any = require("pyarrow", "blending")
-        parquet: Any = require("pyarrow.parquet", "blending")
-        types = {name: self.pa.type_for_alias(kind) for name, kind in kinds.items()}
-        self.schema = self.pa.schema(list(types.items()))
+    def __init__(self, path: Path, kinds: Mapping[str, Kind]) -> None:
+        self.pa, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
+        self.schema = self.pa.schema([(name, self.pa.type_for_alias(kind)) for name, kind in kinds.items()])
         self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
-        self.columns: dict[str, list[Any]] = {name: [] for name in kinds}
+        self.block: list[dict[str, Any]] = []
         self.rows = 0
 
     def __enter__(self) -> _Table:
@@ -150,16 +145,14 @@ class _Table:
         self.writer.close()
 
     def add(self, **values: Any) -> None:
-        for name, value in values.items():
-            self.columns[name].append(value)
+        self.block.append(values)
         self.rows += 1
-        if self.rows % ROWS == 0:
+        if len(self.block) == ROWS:
             self.flush()
 
     def flush(self) -> None:
-        self.writer.write_table(self.pa.table(self.columns, schema=self.schema))
-        for column in self.columns.values():
-            column.clear()
+        self.writer.write_table(self.pa.Table.from_pylist(self.block, self.schema))
+        self.block.clear()
 
 
 class _Samples:
@@ -180,12 +173,8 @@ class _Samples:
             column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
             for column in table.columns
         ]
-        head: dict[str, list[Any]] = {
-            "request": [sample.request],
-            "time": [sample.at],
-            "scene": [sample.scene],
-        }
-        same = [pa.array(value * len(table)) for value in head.values()]
+        head = {"request": sample.request, "time": sample.at, "scene": sample.scene}
+        same = [pa.array([value] * len(table)) for value in head.values()]
         self.parts.append(pa.table([*same, *plain], names=[*head, *table.column_names]))
         self.rows += len(table)
 

@@ -10,6 +10,7 @@ reading them again after a restart gives the same.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.accounting.cells import DAY, Books
-from noria.blending.alignment.tallies import Tallies, folds
+from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.gathering import GatherConfig, partial
 from noria.blending.service.config import NearlineConfig
 from noria.blending.service.journal.events import Decision, Event, Impression, Outcome, Sample
 from noria.blending.service.journal.journal import Position
@@ -73,6 +75,10 @@ class Learner:
     def __init__(self, config: NearlineConfig) -> None:
         self.config = config
         self.tick = config.fit.tick
+        # A list closes when its outcomes are in: none is too young here, and none too late.
+        self._gathering = GatherConfig(
+            anchor=config.anchor, tick=config.fit.tick, absent=config.absent, maturity=0.0
+        )
         self.tallies = Tallies()
         self.books = Books()
         self.counts: Counter[str] = Counter()
@@ -253,84 +259,24 @@ class Learner:
             del self._done[next(iter(self._done))]
 
     def _book(self, due: list[_List]) -> None:
-        """Exposures of closed lists into the tallies and the books."""
-        rows: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        for one in due:
-            decision, places = one.decision, list(one.shown)
-            source, model = decision.names("source"), decision.names("model")
-            for name in ("score", "value", "total", "guard"):
-                rows[name].append(decision.column(name)[places])
-            rows["mask"].append(decision.masks[places])
-            for name, column in (("source", source), ("version", model)):
-                rows[name] += [column[place] for place in places]
-            count = len(places)
-            rows["scene"] += [decision.scene] * count
-            rows["snapshot"] += [decision.snapshot] * count
-            rows["control"] += [decision.control] * count
-            rows["request"] += [decision.request] * count
-            rows["time"] += one.shown.values()
-            for place in places:
-                came = one.outcomes.get(place)
-                told = (None, None, None) if came is None else (came.watch, came.duration, came.gain)
-                for name, value in zip(("watch", "duration", "gain"), told, strict=True):
-                    rows[name].append(np.nan if value is None else value)
-        numbers = {name: np.concatenate(rows[name]) for name in ("score", "value", "total", "guard", "mask")}
-        outcome = self._outcomes(np.array(rows["watch"]), np.array(rows["duration"]))
-        time = np.array(rows["time"])
-        self.books.add(
-            day=(time // DAY).astype(np.int64),
-            scene=rows["scene"],
-            source=rows["source"],
-            version=rows["version"],
-            snapshot=rows["snapshot"],
-            control=rows["control"],
-            mask=numbers["mask"],
-            value=numbers["value"],
-            total=numbers["total"],
-            guard=numbers["guard"],
-            outcome=outcome,
-            gain=rows["gain"],
-        )
-        self._tally(rows, numbers["score"], outcome, (time // self.tick).astype(np.int64))
-        self.count("exposures closed", len(time))
-        self._sample(due, outcome, np.array(rows["gain"], float))
-
-    def _outcomes(self, watch: NDArray[np.float64], duration: NDArray[np.float64]) -> NDArray[np.float64]:
-        found, reasons = self.config.anchor.outcome(watch, duration)
+        """Exposures of closed lists into the tallies and the books, by the same rules as those of an exported log."""
+        columns = _joined(due)
+        outcome, reasons = self.config.anchor.outcome(columns["watch"], columns["duration"])
+        gathered = partial(columns, self._gathering, now=math.inf)
+        for cell, histogram in gathered.tallies.cells.items():
+            self.tallies.put(cell, histogram)
+        for key, sums in gathered.books.cells.items():
+            self.books.put(key, sums)
+        dropped = self.tallies.dropped
+        for reason, number in gathered.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + number
+        self.count("exposures without outcome", reasons.pop("watch missing", 0))
         for reason, number in reasons.items():
-            name = (
-                "exposures without outcome" if reason == "watch missing" else f"outcomes not valid: {reason}"
-            )
-            self.count(name, number)
+            self.count(f"outcomes not valid: {reason}", number)
+        self.count("exposures closed", len(outcome))
         if self.config.absent == "zero":
-            found = np.where(np.isnan(watch), 0.0, found)
-        return found
-
-    def _tally(
-        self,
-        rows: Mapping[str, list[Any]],
-        score: NDArray[np.float64],
-        outcome: NDArray[np.float64],
-        tick: NDArray[np.int64],
-    ) -> None:
-        groups: dict[tuple[str, str, str, bool, int], list[int]] = {}
-        names = zip(
-            rows["scene"], rows["source"], rows["version"], rows["control"], tick.tolist(), strict=True
-        )
-        for row, key in enumerate(names):
-            groups.setdefault(key, []).append(row)
-        fold = folds(rows["request"])
-        for (scene, source, version, control, number), chosen in groups.items():
-            self.tallies.add(
-                score[chosen],
-                outcome[chosen],
-                scene=scene,
-                source=source,
-                version=version,
-                control=control,
-                tick=number,
-                fold=fold[chosen],
-            )
+            outcome[np.isnan(columns["watch"])] = 0.0
+        self._sample(due, outcome, columns["gain"])
 
     def _sample(self, due: list[_List], outcome: NDArray[np.float64], gain: NDArray[np.float64]) -> None:
         row = 0
@@ -371,19 +317,25 @@ class Learner:
             del self.hours[old]
 
 
-_COLUMNS = (
-    *(
-        "score",
-        "value",
-        "total",
-        "guard",
-        "mask",
-        "source",
-        "version",
-        "scene",
-        "snapshot",
-        "control",
-        "request",
-    ),
-    *("time", "watch", "duration", "gain"),
-)
+def _joined(due: list[_List]) -> dict[str, Any]:
+    """Exposures of lists with their outcomes, as columns of `gathering.JOINED`."""
+    rows = [(one, place) for one in due for place in one.shown]
+    columns: dict[str, Any] = {
+        name: np.concatenate([one.decision.column(name)[list(one.shown)] for one in due])
+        for name in ("score", "value", "total", "guard")
+    }
+    columns["mask"] = np.concatenate([one.decision.masks[list(one.shown)] for one in due]).view(np.int64)
+    for name, kind in (("source", "source"), ("version", "model")):
+        by_place = [one.decision.names(kind) for one in due]
+        columns[name] = [
+            names[place] for one, names in zip(due, by_place, strict=True) for place in one.shown
+        ]
+    for name in ("request", "scene", "snapshot", "control"):
+        columns[name] = [getattr(one.decision, name) for one, _ in rows]
+    columns["time"] = np.array([one.shown[place] for one, place in rows])
+    for name in ("watch", "duration", "gain"):
+        values = (getattr(one.outcomes.get(place), name, None) for one, place in rows)
+        columns[name] = np.array([math.nan if value is None else value for value in values])
+    # An outcome that says nothing of the watch is none.
+    columns["outcome_time"] = np.where(np.isnan(columns["watch"]), math.nan, columns["time"])
+    return columns | dict.fromkeys(("copy", "user_rows"), np.ones(len(rows)))
