@@ -32,7 +32,7 @@ class Ranked:
 
     Attributes:
         order: [K] rows of the request, the best first.
-        score: [K] r.
+        score: [K] scores r.
         value: [K] y, expected effective completions.
         contributions: [K, plans] s, before the guards.
         guard: [K] what the guards took (or gave back).
@@ -44,7 +44,7 @@ class Ranked:
         fallback: candidates whose key had no aligner of its own, so that a broader one stood in.
         absent: columns that a plan or rule asks for and the request does not have.
         snapshot: digest of what ranked.
-        version: of it.
+        version: version of what ranked.
     """
 
     order: NDArray[np.int64]
@@ -116,8 +116,8 @@ class Blender:
         """Which plans that are on hit each candidate.
 
         Args:
-            columns: of the candidates.
-            rows: how many there are.
+            columns: columns of the candidates.
+            rows: number of candidates.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
 
         Returns:
@@ -152,13 +152,12 @@ class Blender:
         """Rank a request's candidates.
 
         A candidate whose score is not finite, or whose source has no aligner, is left out and counted: one broken
-            model does
-        not take the page down, and no account is made of a number that is not there.
+        model does not take the page down, and no account is made of a number that is not there.
 
         Args:
             columns: `item`, `score`, `source`, perhaps `version`, and what plans are targeted on.
-            size: K.
-            scene: where the list is shown, for columns given as a mapping.
+            size: number of places K of a list.
+            scene: place of the list, for columns given as a mapping.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
             mask: plans that hit each candidate, where the caller has them from `masks`.
 
@@ -217,7 +216,7 @@ class Blender:
 
 
 def _reasons(candidates: Candidates, unknown: NDArray[np.bool_], good: NDArray[np.bool_]) -> dict[str, int]:
-    """How many candidates were left out, and why."""
+    """Numbers of candidates left out, by reason."""
     finite = np.isfinite(candidates.score)
     missing = candidates.source.codes < 0
     counts = {

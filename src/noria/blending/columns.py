@@ -27,8 +27,8 @@ class Coded:
     """A column of names: row i is `names[codes[i]]`, or missing where the code is −1.
 
     Attributes:
-        names: distinct.
-        codes: [rows] int32.
+        names: distinct names.
+        codes: [rows] int32, −1 where missing.
     """
 
     names: tuple[str, ...]
@@ -70,7 +70,7 @@ class Listed:
     """A column of lists of names, such as tags: row i holds `names[codes[offsets[i] : offsets[i + 1]]]`.
 
     Attributes:
-        names: distinct.
+        names: distinct names.
         codes: [entries] int32, of all rows one after the other.
         offsets: [rows + 1] int64, rising from 0.
     """
@@ -155,9 +155,9 @@ class Candidates:
     Attributes:
         item: [candidates] ids, distinct; anything hashable.
         score: [candidates] raw scores x of the ranking models, on any scale.
-        source: which model scored each.
+        source: model that scored each.
         columns: what plans are targeted on, `source` among them; `version` (of the model) if there is one.
-        scene: where the list is shown.
+        scene: place of the list.
     """
 
     item: Sequence[Any]

@@ -261,9 +261,9 @@ def histogram(
 
     Args:
         bits: [rows] patterns of float32 scores.
-        outcome: [rows].
-        fold: [rows], or empty where all are of one.
-        which: the fold that is counted.
+        outcome: [rows] outcomes.
+        fold: [rows] fold of each, or empty where all are of one.
+        which: fold that is counted.
         shift: bits of a pattern that a bin leaves open.
         sums: [3, bins] numbers, outcomes in units of 2^-20, low bits of patterns; added to.
 

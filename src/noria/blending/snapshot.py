@@ -30,7 +30,7 @@ MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Setting:
-    """What a controller or the solver set for a plan, in place of its file's weight and bias; or that it rests."""
+    """Weight and bias that a controller or the solver set for a plan, in place of its file's; or that it rests."""
 
     weight: float
     bias: float
@@ -39,12 +39,12 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What a ranking depends on besides the request.
+    """Everything that a ranking depends on besides the request.
 
     Attributes:
-        alignment: from scores to values.
+        alignment: map from scores to values.
         plans: the plan file.
-        settings: by plan, where a controller set it.
+        settings: weights and biases that controllers set, by plan.
         version: counts up with every publication.
         created: seconds since 1970 UTC.
     """
@@ -89,7 +89,7 @@ class Snapshot:
         return plan in self.settings and self.settings[plan].resting
 
     def settings_for(self, plans: Plans) -> dict[str, Setting]:
-        """What controllers set for the plans that another plan file still has."""
+        """Settings of the plans that another plan file still has."""
         return {plan: setting for plan, setting in self.settings.items() if plan in plans.ids}
 
     @cached_property
@@ -113,7 +113,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, where: str | None = None) -> Snapshot:
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
             DataError: something else, or something that was changed since.

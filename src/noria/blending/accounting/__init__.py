@@ -1,1 +1,1 @@
-"""What each plan cost and brought: displacement, returns, books, estimates, A/B tests."""
+"""Costs and returns of plans: displacement, returns, books, estimates, A/B tests."""

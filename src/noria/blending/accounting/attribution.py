@@ -1,4 +1,4 @@
-"""What each plan costs and brings: accounts, leave-one-out with its certified bound, Shapley values, lift.
+"""Costs and returns of each plan: accounts, leave-one-out with its certified bound, Shapley values, lift.
 
 With A the list under all plans, r^{-p} the scores without plan p, and B_p the list under them:
 
@@ -41,7 +41,7 @@ class Requests:
     """Candidates of many requests, one request after the other.
 
     Attributes:
-        value: [rows] y.
+        value: [rows] values y.
         mask: [rows] plans that hit each.
         start: [requests + 1] the first row of each request, and the end.
     """
@@ -74,18 +74,18 @@ def _bit(plan: int) -> np.uint64:
 
 @dataclass(frozen=True, eq=False)
 class Displaced:
-    """Each plan's account of each request; all arrays [requests, plans] unless it is said.
+    """Each plan's account of each request; arrays are [requests, plans] unless noted.
 
     Attributes:
         lists: [requests, K] rows of A, −1 where a list is shorter.
         without: [requests, plans, K] rows of B_p.
-        spend: C.
+        spend: Σ_A s of each plan, C.
         exposures: |A ∩ p|.
         exposures_without: |B_p ∩ p|.
         value: [requests] Σ_A y.
-        value_cost: D.
-        regret: R.
-        bound: of the regret.
+        value_cost: value that the plan costs the list, D.
+        regret: score that the plan costs the list, R.
+        bound: upper bound of the regret.
         moved: [requests] Σ_A |r − y|.
         guard: [requests] Σ_A g.
     """
@@ -117,9 +117,9 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
     """Leave each plan out of each request in turn.
 
     Args:
-        requests: all candidates.
-        tables: of the plans.
-        size: K.
+        requests: candidates of all requests.
+        tables: weights, biases and guards of the plans.
+        size: number of places K of a list.
     """
     y, mask, plans = requests.value, requests.mask, len(tables)
     r, taken = score(y, mask, tables)
@@ -167,11 +167,11 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
 
 
 def lift(requests: Requests, displaced: Displaced, gain: Floats) -> tuple[Floats, NDArray[np.int64]]:
-    """What each plan brings: Σ_{A ∩ p} g − Σ_{B_p ∩ p} g.
+    """The lift of each plan: Σ_{A ∩ p} g − Σ_{B_p ∩ p} g.
 
     Args:
-        requests: as they were displaced.
-        displaced: the lists.
+        requests: the requests that were displaced.
+        displaced: lists with and without each plan.
         gain: [rows] g, the plan's own figure of each candidate: observed where it was shown, predicted elsewhere; NaN
             where there is neither.
 
@@ -216,17 +216,17 @@ def shapley(
     permutations: int = 64,
     exact: int = EXACT_PLANS,
 ) -> Shapley:
-    """What each plan does to the value of each list, shared out so that it sums.
+    """Shares of the plans in the value of each list, which sum to what all of them change.
 
     Exact where at most `exact` plans hit a request's candidates; above that, the mean over random orders of the plans
     and their reverses.
 
     Args:
-        requests: all candidates.
-        tables: of the plans.
-        size: K.
+        requests: candidates of all requests.
+        tables: weights, biases and guards of the plans.
+        size: number of places K of a list.
         generator: draws the orders.
-        permutations: how many, an even number.
+        permutations: number of random orders, even.
         exact: 2^exact lists are made of a request at most.
     """
     plans = len(tables)

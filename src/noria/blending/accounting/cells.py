@@ -47,7 +47,7 @@ SUMS = (*COUNTS, *(f"{name}_{part}" for name in FIXED for part in ("upper", "low
 
 
 class BookKey(NamedTuple):
-    """What a cell is of; `day` counts days since 1970 UTC."""
+    """Identity of a cell; `day` counts days since 1970 UTC."""
 
     day: int
     scene: str
@@ -81,7 +81,7 @@ class Books:
         outcome: ArrayLike,
         gain: ArrayLike | None = None,
     ) -> None:
-        """Book exposures.
+        """Add exposures to the books.
 
         Args:
             day: [rows] days since 1970 UTC.
@@ -205,12 +205,12 @@ def amount(sums: Sequence[int], name: str) -> float:
 
 @dataclass(frozen=True)
 class Account:
-    """What a plan's exposures come to.
+    """Sums over the exposures of a plan.
 
     Attributes:
-        exposures: of candidates that it hit.
+        exposures: number of shown candidates that it hit.
         spend: Σ s, expected effective completions, before the guards.
-        value: Σ y.
+        value: Σ y over them.
         known: exposures whose outcome is known.
         outcomes: effective completions among them.
         surplus: Σ (a − y) over them: how much better they did than priced.
@@ -241,8 +241,8 @@ def accounts(
     """Every plan's account, from cells alone.
 
     Args:
-        books: the cells.
-        plans: by snapshot's digest: (id, weight, bias) of each plan in the order of the bits.
+        books: cells of exposures.
+        plans: (id, weight, bias) of each plan in the order of the bits, by the snapshot's digest.
         keep: the cells to read, such as those of one day; all by default.
 
     Returns:

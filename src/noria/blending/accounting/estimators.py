@@ -1,5 +1,4 @@
-"""What another policy would have earned, from the log of a randomised one: IPS, SNIPS and DR, with how much the log
-can say.
+"""Estimates of what another policy would have earned, from the log of a randomised one: IPS, SNIPS and DR.
 
 Exposures, spend and value are replayed exactly from logged candidates; outcomes are not, and only a slice whose
 choices were drawn with known probabilities says anything about them. With w = π(a) / p(a) of each round:
@@ -33,10 +32,10 @@ class OffPolicy:
     """An off-policy estimate.
 
     Attributes:
-        ips, snips, dr: of the mean reward a round, with intervals; None where refused, or where there is no model
+        ips, snips, dr: mean reward a round with its interval; None where refused, or where there is no model
             (`dr`).
         ess: effective number of rounds.
-        rounds: in the log.
+        rounds: number of rounds in the log.
         unsupported: share of the policy's probability on actions that the log could not have taken; None if not known.
         clipped: rounds whose weight was clipped.
         refused: why there is no number; empty if there is.
@@ -69,7 +68,7 @@ def off_policy(
     """Estimate a policy's mean reward.
 
     Args:
-        reward: [rounds] r.
+        reward: [rounds] rewards r.
         propensity: [rounds] probability p with which the log chose what it did, above 0.
         policy: [rounds] probability π with which the policy would have chosen it.
         generator: draws the resamples.
@@ -79,7 +78,7 @@ def off_policy(
         most_weight: weights are clipped here; it biases towards the log.
         least_ess: below it no number is given.
         clusters: [rounds] what is independent, such as the user; the round by default.
-        resamples: of the intervals.
+        resamples: number of resamples of the intervals.
 
     Raises:
         DataError: a propensity that is no probability above 0, or columns of different lengths.

@@ -22,10 +22,10 @@ __all__ = ["Effect", "Measure", "ReadOut", "read_out"]
 
 @dataclass(frozen=True)
 class Measure:
-    """What is compared: a column's mean over users, or the ratio of two columns' means.
+    """A figure that is compared: a column's mean over users, or the ratio of two columns' means.
 
     Attributes:
-        value: column.
+        value: column of the figure.
         per: column of the denominator, for a figure a view rather than a user.
         before, before_per: the same columns from before the test, to take out what users differed in anyway (CUPED).
     """
@@ -41,11 +41,11 @@ class Effect:
     """One figure's effect, treatment against control; `relative` with its 95 % interval. NaN is what cannot be had.
 
     Attributes:
-        name: of the figure.
-        control, treatment: its mean in each.
+        name: name of the figure.
+        control, treatment: mean of the figure in each.
         difference, relative: treatment less control, and that over the control.
-        low, high: of `relative`.
-        p_value: of no difference, two-sided.
+        low, high: ends of the interval of `relative`.
+        p_value: two-sided p value of no difference.
         missing: users who lack one of its columns, and are left out of it.
     """
 
@@ -80,8 +80,8 @@ def read_out(
     """Read a test of two variants.
 
     Args:
-        users: by column: one row a user, sums over the test and over the time before it.
-        measures: by name.
+        users: columns by name, a row a user: sums over the test and over the time before it.
+        measures: figures to compare, by name.
         variant: column that says which variant a user saw.
         control: the name of the control in it.
         split: users of the treatment a user of the control, as planned.

@@ -1,4 +1,4 @@
-"""What came of the money: each plan's return with its interval, and which plans to retire.
+"""Returns: each plan's return with its interval, and which plans to retire.
 
     ROI_p = G_p / R_p      lift over regret; and G_p / C_p, lift over spend
 
@@ -57,9 +57,9 @@ class PlanReturn:
         lift: G; None where no candidate has a gain.
         unknown: candidates in it without a gain, left out.
         roi, roi_spend: G / R and G / C with intervals over clusters; None where the denominator is nothing.
-        p_value: of a return at or above the floor, corrected for all plans and looks; None where it cannot be told.
+        p_value: p value of a return at or above the floor, corrected for all plans and looks; None if unknown.
         days_below: last days in a row with a return below the floor.
-        retire: the advice.
+        retire: whether the advice is to retire the plan.
     """
 
     plan: str
@@ -94,15 +94,15 @@ def plan_returns(
     """Returns of all plans.
 
     Args:
-        displaced: of [requests].
-        plans: their ids.
-        gains: [requests, plans] lift, as of `attribution.lift`.
+        displaced: accounts of the requests.
+        plans: ids of the plans.
+        gains: [requests, plans] lift, as `attribution.lift` gives it.
         generator: draws the resamples.
         unknown: [plans] candidates without a gain.
         clusters: [requests] what is independent, such as the user; the request itself by default.
-        days: [requests] of each, needed for a rule that looks at days.
-        rule: when to advise against a plan.
-        resamples: of the intervals.
+        days: [requests] day of each, needed for a rule that looks at days.
+        rule: rule of retirement.
+        resamples: number of resamples of the intervals.
     """
     rule = rule or RetireRule()
     member = _numbers(clusters if clusters is not None else range(len(gains)))
@@ -159,8 +159,8 @@ def worst_plan(returns: Sequence[PlanReturn], *, share: float = 0.02) -> int | N
     """The plan that is surest to return little: the least upper end of its return's interval.
 
     Args:
-        returns: of all plans.
-        share: of the spend, below which a plan is too small to be told apart from luck.
+        returns: returns of all plans.
+        share: share of the spend below which a plan is too small to be told apart from luck.
 
     Returns:
         Its place; None where no plan has an interval.

@@ -108,10 +108,10 @@ class Isotonic:
     `tilt` · u / (1 + |u|) with u = (x − centre) / spread, keeps their order.
 
     Attributes:
-        x: [knots] rising.
-        y: [knots] never falling.
+        x: [knots] scores, rising.
+        y: [knots] values, never falling.
         tilt: height of the tilt.
-        centre, spread: where the scores are.
+        centre, spread: middle and spread of the scores.
     """
 
     x: tuple[float, ...]
@@ -164,7 +164,7 @@ def aligner_to_json(aligner: Aligner) -> dict[str, Any]:
 
 
 def aligner_from_json(values: Mapping[str, Any]) -> Aligner:
-    """What `aligner_to_json` gave.
+    """Read what `aligner_to_json` gave.
 
     Raises:
         DataError: an unknown kind, a field too many or too few, or a number that is none.

@@ -53,7 +53,7 @@ class Alignment:
     """Aligners by key.
 
     Attributes:
-        entries: by key; a scene or version of "*" stands in for all.
+        entries: aligners by key; a scene or version of "*" stands in for all.
         mean_value: ȳ, effective completions an exposure over all keys: the unit of caps.
         fitted_at: seconds since 1970 UTC.
     """
@@ -86,7 +86,7 @@ class Alignment:
         return None
 
     def align(self, candidates: Candidates) -> Aligned:
-        """Values of a request's candidates. A missing score, source or version is no reason to fail here: it shows."""
+        """Values of a request's candidates; a missing score or source gives NaN."""
         rows, standing_in = self._rows(candidates)
         known = rows >= 0
         if self._linear is not None:
@@ -156,7 +156,7 @@ class Alignment:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Alignment:
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
             DataError: something else.

@@ -1,5 +1,4 @@
-"""Effective completion, the unit of everything here, and an audit of whether it, or another figure, makes a good
-anchor.
+"""Effective completion, the unit of everything here, and an audit of figures that could be the anchor.
 
     a = 1{ watch ≥ θ(duration) }            ECR = Σ a / n            ECS = (Σ a + κ ECR₀) / (n + κ)
 
@@ -119,8 +118,8 @@ def fit_thresholds(
 
     Args:
         watch, duration: [rows] seconds; rows that are not valid are left out.
-        quantile: of watch time in each bucket.
-        buckets: of duration, with about as many exposures each.
+        quantile: quantile of watch time in each bucket.
+        buckets: number of buckets of duration, of about as many exposures each.
         seconds: asked of content without a duration.
     """
     w, d = np.asarray(watch, np.float64), np.asarray(duration, np.float64)
@@ -155,10 +154,10 @@ def smoothed_rate(completions: float, exposures: float, *, prior: float, strengt
 
 @dataclass(frozen=True)
 class AnchorAudit:
-    """How good an anchor a figure is; None where the data do not say.
+    """Quality of a figure as an anchor; None where the data do not say.
 
     Attributes:
-        name: of the figure.
+        name: name of the figure.
         stability: its daily means' standard deviation over their mean; low is good.
         by_duration: weighted standard deviation of its means by bucket of duration, over the mean; low is good.
         by_source: the same by source.
@@ -192,14 +191,14 @@ def audit_anchors(
     """Compare figures that could be the anchor: no score, a table of what each is good at.
 
     Args:
-        figures: by name: [rows] of each exposure, NaN where it is not known.
-        day: [rows] of each.
-        duration: [rows] seconds.
-        source: [rows] of each.
-        delay: by name: [rows] minutes from exposure to the figure.
+        figures: [rows] figure of each exposure by name, NaN where it is not known.
+        day: [rows] day of each exposure.
+        duration: [rows] seconds of the content.
+        source: [rows] source of each exposure.
+        delay: [rows] minutes from exposure to the figure, by name.
         group: [rows] what means are compared over, such as the user.
         north_star: [rows] what matters in the end, such as coming back; compared by group.
-        buckets: of duration.
+        buckets: number of buckets of duration.
     """
     found = []
     for name, column in figures.items():

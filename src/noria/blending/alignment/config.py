@@ -17,7 +17,7 @@ Choice = Literal["auto", Kind]
 
 
 class FitConfig(Config):
-    """How tallies become an alignment."""
+    """Settings of an alignment's fit."""
 
     aligner: Choice = Field(
         "mean",

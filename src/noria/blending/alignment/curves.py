@@ -1,4 +1,4 @@
-"""One aligner fitted on binned outcomes: a function for each kind."""
+"""Fits of one aligner on binned outcomes: a function for each kind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TILT = 1e-6
 def fit_aligner(
     kind: Kind, data: Binned, *, rate: float | None = None, shrink: float = 0.0
 ) -> Aligner | None:
-    """One aligner.
+    """Fit one aligner.
 
     Args:
-        kind: of aligner.
+        kind: kind of the aligner.
         data: exposures by bin.
         rate: ā₀, towards which it is shrunk; the data's own by default.
-        shrink: κ.
+        shrink: κ, number of pseudo-exposures.
 
     Returns:
         None where the data have none of that kind that rises with the score.

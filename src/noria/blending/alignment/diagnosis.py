@@ -43,8 +43,8 @@ class Diagnosis:
     """Which aligner the outcomes of a key ask for.
 
     Attributes:
-        deciles: under mean scaling; `low` and `high` bound the rate (Wilson, 95 %).
-        p_value: of the deciles' departures under mean scaling (χ²); small speaks against it.
+        deciles: tenths of the exposures under mean scaling; `low` and `high` bound the rate (Wilson, 95 %).
+        p_value: p value of the deciles' departures under mean scaling (χ²); small speaks against it.
         losses: mean squared error of each kind on folds it was not fitted on; kinds that do not fit are not in it.
         errors: standard error of each kind's loss above the best one's.
         advice: the simplest kind whose loss is within one standard error of the best.
@@ -69,11 +69,11 @@ def diagnose(
     """Judge every kind of aligner on what it has not seen.
 
     Args:
-        tallies: outcomes.
-        cells: of one key.
+        tallies: outcomes against scores.
+        cells: cells of one key.
         config: population and shrinkage.
-        decay: by tick; None weighs all ticks alike.
-        rate: ā₀.
+        decay: weight of each tick; None weighs all alike.
+        rate: ā₀, the rate that thin data are drawn to.
     """
     cells = list(cells)
     whole, whose = population(tallies, cells, config, decay)
@@ -138,7 +138,7 @@ def tenths(data: Binned, aligner: Aligner) -> list[Decile]:
 
 
 def _p_value(deciles: list[Decile]) -> float | None:
-    """Of Σ (O − E)² / Var over deciles, against χ² with one degree less: the mean is matched."""
+    """P value of Σ (O − E)² / Var over deciles, against χ² with one degree less: the mean is matched."""
     from scipy.special import chdtrc
 
     parts = [d for d in deciles if d.value > 0]

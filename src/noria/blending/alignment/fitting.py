@@ -25,17 +25,17 @@ __all__ = ["FitNote", "fit_alignment"]
 
 @dataclass(frozen=True)
 class FitNote:
-    """What happened to one key.
+    """A note on the fit of one key.
 
     Attributes:
         key: scene, source and version; "*" for all.
-        kind: of its aligner.
-        origin: where that is from.
-        population: whose outcomes it was fitted on.
-        exposures: their decayed number.
-        rate: their effective completions an exposure; None without exposures.
-        above_one: share of exposures whose value is above 1; None without exposures.
-        why: why it is not its own aligner of the kind that was asked for; empty if it is.
+        kind: kind of its aligner.
+        origin: origin of its aligner.
+        population: population whose outcomes it was fitted on.
+        exposures: decayed number of its exposures.
+        rate: effective completions an exposure; None without exposures.
+        above_one: share of its exposures whose value is above 1; None without exposures.
+        why: reason why it has no aligner of its own of the kind asked for; empty if it has.
     """
 
     key: Key
@@ -73,8 +73,8 @@ def fit_alignment(
     value on the current scores differs from the previous one's by more than a factor e^jump is held back.
 
     Args:
-        tallies: outcomes.
-        config: how.
+        tallies: outcomes against scores.
+        config: settings of the fit.
         now: seconds since 1970 UTC.
         previous: the last good alignment.
         jump: most that the logarithm of a key's mean value may move.

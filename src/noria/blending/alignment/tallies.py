@@ -1,4 +1,4 @@
-"""What outcomes say about scores, kept as integers, so that merging is exact in any order and any partition.
+"""Outcomes against scores, kept as integers, so that merging is exact in any order and any partition.
 
 A score is rounded to float32 and filed under the first 19 bits of its pattern, which for IEEE numbers rise with the
 number itself: a bin is about a thousandth wide, relatively. Its scores share sign, exponent and the upper bits of the
@@ -74,7 +74,7 @@ class Histogram:
     """Sums by bin, all [bins] int64.
 
     Attributes:
-        code: of the bin, rising.
+        code: code of the bin, rising.
         n: weights, in units of 2^-12.
         a: weighted outcomes, in units of 2^-20.
         m: weighted lower bits of patterns, in units of 2^-12.
@@ -169,11 +169,11 @@ class Tallies:
         Args:
             score: [rows] raw scores x.
             outcome: [rows] the anchor's outcome a, 0 or 1 for effective completion; NaN is not known yet, and left out.
-            source, scene, version: the key.
+            source, scene, version: parts of the key.
             control: whether nobody was boosted in their requests.
-            tick: when, in whole units of the decay's clock.
-            fold: [rows] of each exposure's request, as of `folds`, or one for all.
-            weight: [rows] of each exposure, from 0.
+            tick: time in whole units of the decay's clock.
+            fold: [rows] fold of each exposure's request, as `folds` gives it, or one for all.
+            weight: [rows] weight of each exposure, from 0.
 
         Raises:
             DataError: columns differ in length, or a weight is negative or not finite.
@@ -206,7 +206,7 @@ class Tallies:
         """Count exposures of many cells at once.
 
         Args:
-            score, outcome, weight: as of `add`.
+            score, outcome, weight: columns as in `add`.
             group: [rows] a number below 2^43 for each cell.
             cell_of: the cell of a number.
 
@@ -266,8 +266,8 @@ class Tallies:
         """Some cells as one, each tick with its weight.
 
         Args:
-            decay: by tick, each in [0, 1]; None weighs all alike.
-            cells: of this tally.
+            decay: weight of each tick in [0, 1]; None weighs all alike.
+            cells: cells of this tally.
         """
         by_tick: dict[int, list[Histogram]] = {}
         for cell in sorted(cells):
@@ -296,7 +296,7 @@ class Tallies:
 def _dense(
     fast: Any, bits: NDArray[np.uint32], a: NDArray[np.float64], fold: NDArray[np.int64], which: int
 ) -> tuple[Histogram, tuple[int, int, int]]:
-    """Of many exposures of weight 1, compiled."""
+    """The histogram of many exposures of weight 1, compiled."""
     sums = np.zeros((3, BINS), np.int64)
     lost = fast.histogram(bits, a, fold if fold.ndim else np.empty(0, np.int64), which, SHIFT, sums)
     code = np.flatnonzero(sums[0])

@@ -34,11 +34,11 @@ class PlanTables:
     """Plans as numbers.
 
     Attributes:
-        weight, bias: [plans].
+        weight, bias: [plans] w and b.
         cap: [plans] most that |s| may be, in completions; inf without one.
         total_cap: most that all may add, in units of max(y, mean_value); inf without one.
         floor: below this value there is no boost; −inf without one.
-        mean_value: ȳ.
+        mean_value: ȳ, mean value of an exposure.
         folded: [bytes, 256, 4] over each byte of the mask: Σw, Σb, and the lowest and highest y at which no cap binds.
     """
 
@@ -84,12 +84,12 @@ class PlanTables:
         return cls.of([0.0] * plans, [0.0] * plans)
 
     def repriced(self, weight: Floats, bias: Floats) -> PlanTables:
-        """The same plans and guards with other weights and biases."""
+        """These plans and guards with other weights and biases."""
         return replace(self, weight=weight, bias=bias, folded=_folded(weight, bias, self.cap))
 
     @functools.cached_property
     def arguments(self) -> tuple[Any, ...]:
-        """As the compiled kernels take them."""
+        """Arguments of the compiled kernels."""
         return (
             self.folded,
             self.weight,
@@ -132,9 +132,9 @@ def score(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats]:
     """Scores and guard terms of candidates.
 
     Args:
-        y: [candidates] values.
+        y: [candidates] values y.
         mask: [candidates] plans that hit each; bit p is plan p.
-        tables: of the plans.
+        tables: weights, biases and guards of the plans.
 
     Returns:
         [candidates] r, and [candidates] g, exactly 0 where no guard binds; r = y + Σ s + g to the last few bits.
@@ -195,8 +195,8 @@ def top(r: Floats, y: Floats, size: int) -> NDArray[np.int64]:
 
     Args:
         r: [candidates] scores, without NaN.
-        y: [candidates] values.
-        size: K.
+        y: [candidates] values y.
+        size: number of places K of a list.
 
     Returns:
         [min(K, candidates)] indices, the best first.
@@ -238,8 +238,8 @@ def lists(
         mask: [rows] plans that hit each.
         start: [requests + 1] the first row of each request, and the end.
         variants: [variants] which plans are on, a bit each.
-        tables: of the plans.
-        size: K.
+        tables: weights, biases and guards of the plans.
+        size: number of places K of a list.
 
     Returns:
         [requests, variants, K] rows, the best first; −1 where a list is shorter.

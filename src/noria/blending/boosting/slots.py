@@ -18,7 +18,7 @@ class Rule:
     """A rule about some candidates.
 
     Attributes:
-        about: [candidates] which.
+        about: [candidates] whether the rule is about each.
         gap: at least so many others between two of them.
         run: at most so many next to each other.
         at_most: so many in a list.
@@ -37,8 +37,8 @@ def place(order: NDArray[np.int64], rules: Sequence[Rule], size: int) -> NDArray
 
     Args:
         order: [candidates] rows of all of them, the best first.
-        rules: on places.
-        size: K.
+        rules: rules on places.
+        size: number of places K of a list.
 
     Returns:
         [at most K] indices into `order`. A place that every candidate left is forbidden at ends the list: a hard rule

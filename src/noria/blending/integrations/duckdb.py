@@ -35,8 +35,8 @@ def gather(
     """Tallies and books of logs.
 
     Args:
-        exposures, outcomes: Parquet files.
-        config: how rows become outcomes.
+        exposures, outcomes: paths of the Parquet files.
+        config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
         memory: that DuckDB may take, such as `4GB`.
         spill: folder for what does not fit.

@@ -27,8 +27,8 @@ def gather(
     """Tallies and books of logs, by the engine that is asked for.
 
     Args:
-        exposures, outcomes: Parquet files.
-        config: how rows become outcomes.
+        exposures, outcomes: paths of the Parquet files.
+        config: rules by which rows become outcomes.
         engine: what reads the logs.
         now: seconds since 1970 UTC; the time of the last exposure by default.
         memory: what DuckDB may take, such as `4GB`.

@@ -1,4 +1,4 @@
-"""The same on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
+"""Logs on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
 
 Executors need Noria (`pip install "noria[spark]"`) and Java 17. Without a session of yours one is made on this machine.
 """
@@ -36,7 +36,7 @@ def local_session(cores: int = 2, settings: Mapping[str, str] | None = None) -> 
 
     Args:
         cores: threads of work.
-        settings: more of Spark's own.
+        settings: further settings of Spark.
 
     Raises:
         MissingExtra: there is no pyspark.
@@ -74,9 +74,9 @@ def gather(
 
     Args:
         exposures, outcomes: Parquet files, or whatever paths the cluster reads.
-        config: how rows become outcomes.
+        config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        session: of Spark; a local one by default, which is stopped again.
+        session: session of Spark; a local one by default, which is stopped again.
 
     Raises:
         DataError: a column of `noria.blending.logs.schema` is absent.

@@ -37,7 +37,7 @@ def book_record(gathered: Gathered, served: Mapping[str, Snapshot]) -> dict[str,
     """Accounts of all exposures: in all, by source, by plan, and by plan and day.
 
     Args:
-        gathered: books of a log.
+        gathered: tallies and books of a log.
         served: snapshots by digest.
     """
     books = gathered.books
@@ -80,15 +80,15 @@ def _inflation(gathered: Gathered, keys: list[BookKey]) -> dict[str, Any]:
 
 
 class ReturnsConfig(Config):
-    """How returns are worked out.
+    """Settings of returns on a log.
 
     Attributes:
-        size: K.
+        size: number of places K of a list.
         gain: column of the candidates with a prediction of the plans' own figure; the effective completion itself
             where there is none.
         cluster: column of the candidates whose values are independent, such as the user.
-        rule: when a plan is advised away.
-        seed: of the resamples.
+        rule: rule of retirement.
+        seed: seed of the resamples.
     """
 
     size: int
@@ -104,9 +104,9 @@ def observed(
     """[rows of the log] outcome and gain where the candidate was shown and they are known, else NaN.
 
     Args:
-        batches: of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
-        config: how rows become outcomes.
-        log: candidates.
+        batches: exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
+        config: rules by which rows become outcomes.
+        log: logged candidates.
     """
     requests = {name: number for number, name in enumerate(log.request)}
     items = {name: code for code, name in enumerate(log.item.names)}
@@ -142,13 +142,13 @@ def observed(
 def returns_record(
     log: CandidateLog, snapshot: Snapshot, config: ReturnsConfig, seen: tuple[Floats, Floats] | None
 ) -> dict[str, Any]:
-    """What every plan displaced, cost and brought on the requests of a log.
+    """A record of what every plan displaced, cost and brought on the requests of a log.
 
     Args:
-        log: candidates.
+        log: logged candidates.
         snapshot: what ranks them.
-        config: how.
-        seen: what `observed` gave; predictions alone where there is none.
+        config: settings of the returns.
+        seen: outcomes and gains as `observed` gives them; predictions alone where there are none.
 
     Raises:
         DataError: a column that is asked for is absent or of another kind.

@@ -27,13 +27,13 @@ class CandidateLog:
     """Candidates of many requests, one request after the other.
 
     Attributes:
-        request: [requests] ids.
-        start: [requests + 1] the first row of each, and the end.
+        request: [requests] ids of the requests.
+        start: [requests + 1] first row of each request, and the end.
         time: [requests] seconds since 1970 UTC.
-        scene: of each request.
-        item: ids by row.
-        score: [rows] x.
-        source: by row.
+        scene: scene of each request.
+        item: ids of the candidates by row.
+        score: [rows] raw scores x.
+        source: source by row.
         columns: [rows] each: what plans are targeted on, `source` among them, `version` where there is one.
         dropped: rows left out, by reason.
     """
@@ -56,8 +56,7 @@ class CandidateLog:
         """Sort rows by request, in the order requests first appear, and leave out second copies of a candidate.
 
         Args:
-            columns: as `logs.CANDIDATES` has them, and what plans are targeted on; numbers, flags, names, lists of
-                names.
+            columns: those of `schema.CANDIDATES`, and what plans are targeted on.
 
         Raises:
             DataError: a column is absent, of another kind or another length.
@@ -104,7 +103,7 @@ class CandidateLog:
         )
 
     def candidates(self, number: int) -> Candidates:
-        """One request as the service was asked it."""
+        """The candidates of one request, as they came."""
         rows = slice(*self.start[number : number + 2].tolist())
         names = self.item.names
         return Candidates(

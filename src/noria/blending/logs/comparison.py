@@ -1,4 +1,4 @@
-"""What two snapshots do on the same logged requests: shares, spend and value, and the changes paired by request."""
+"""Two snapshots on the same logged requests: shares, spend and value, and the changes paired by request."""
 
 from __future__ import annotations
 

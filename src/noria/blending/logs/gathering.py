@@ -33,7 +33,7 @@ __all__ = ["GatherConfig", "Gathered", "joined", "parquet_files", "partial"]
 
 
 class GatherConfig(Config):
-    """How rows become outcomes."""
+    """Rules by which rows become outcomes."""
 
     anchor: EffectiveCompletion = Field(
         EffectiveCompletion(), description="Rule of when an exposure is an effective completion."
@@ -59,7 +59,7 @@ class GatherConfig(Config):
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a log comes to: outcomes against scores, books of exposures, rows read, and what was left out and why."""
+    """Sums of a log: outcomes against scores, books of exposures, rows read, and rows left out by reason."""
 
     tallies: Tallies
     books: Books
@@ -103,8 +103,8 @@ def joined(
 
     Args:
         exposures, outcomes: columns that the views have; None for no outcomes.
-        config: how.
-        more: columns of the exposures to keep beside `JOINED`.
+        config: rules by which rows become outcomes.
+        more: further columns of the exposures to keep beside `JOINED`.
 
     Raises:
         DataError: a column is absent.
@@ -145,11 +145,11 @@ def joined(
 
 
 def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gathered:
-    """What a batch of joined rows comes to.
+    """Tallies and books of a batch of joined rows.
 
     Args:
-        columns: of `JOINED`: numbers as arrays, names as `Coded`.
-        config: how.
+        columns: those of `JOINED`: numbers as arrays, names as `Coded` or lists.
+        config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; exposures younger than the maturity have no outcome yet.
     """
     count = len(columns["time"])
@@ -278,7 +278,7 @@ def to_rows(gathered: Gathered) -> dict[str, list[Any]]:
 
 
 def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> Gathered:
-    """What `to_rows` gave, whether equal keys were added up since or not.
+    """Read what `to_rows` gave, whether equal keys were added up since or not.
 
     Raises:
         DataError: something else.

@@ -35,9 +35,9 @@ class Replayed:
     Attributes:
         requests: candidates that can be ranked; those without a value are left out.
         rows: [rows of requests] their rows in the log.
-        tables: of the snapshot's plans.
-        plans: ids in the order of the bits.
-        size: K.
+        tables: weights, biases and guards of the snapshot's plans.
+        plans: ids of the plans in the order of the bits.
+        size: number of places K of a list.
         lists: [requests, K] rows of `requests`, after slot rules; −1 where a list is shorter.
         score, guard: [rows] r and g.
         dropped: candidates left out, by reason.
@@ -58,9 +58,9 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> Replayed:
     """Rank every request of a log.
 
     Args:
-        log: candidates.
-        snapshot: what ranks them.
-        size: K.
+        log: logged candidates.
+        snapshot: snapshot that ranks them.
+        size: number of places K of a list.
 
     Raises:
         DataError: a plan is targeted on a column of another kind.

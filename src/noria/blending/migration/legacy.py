@@ -93,10 +93,10 @@ class FunctionScore:
 
     Attributes:
         functions: (id, targeting expression, weight).
-        score_mode: how the weights of all functions that match are made one factor.
-        boost_mode: how that factor and the query's score are made one score.
-        max_boost: the factor's most.
-        min_score: below it a document is left out.
+        score_mode: operation that makes one factor of the weights of all functions that match.
+        boost_mode: operation on that factor and the query's score.
+        max_boost: upper bound of the factor.
+        min_score: score below which a document is left out.
     """
 
     functions: tuple[tuple[str, str, float], ...]

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Migration:
-    """What came of it.
+    """Result of a migration.
 
     Attributes:
         solved: the biases, the shares they reach and how far those are from the old ones.
@@ -79,11 +79,11 @@ def migrate(
         requests: candidates; bit p of the mask is boost p.
         legacy: [rows] α' z, what the legacy lists are sorted by.
         lifted: [rows] α z − y, what the legacy boosts add in completions.
-        plans: how many.
-        size: K.
+        plans: number of plans.
+        size: number of places K of a list.
         sources: [rows] code of each candidate's source, to tell the inflation of each.
-        tolerance: of shares.
-        rounds: of the solver.
+        tolerance: difference of shares that is let pass.
+        rounds: most rounds of the solver.
     """
     old = legacy_lists(legacy, requests.value, requests.start, size)
     before = exposures_of(requests, old, plans)
@@ -130,9 +130,7 @@ def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) 
 
 
 def partition(mask: NDArray[np.uint64], exposures: Sequence[int] | Ints) -> int | None:
-    """Of some plans that hit every candidate exactly once together, the one with most exposures; None if there are
-    none.
-    """
+    """The plan with most exposures among plans that together hit every candidate once; None if there are none."""
     plans = len(exposures)
     counts = [int(hits(mask, p).sum()) for p in range(plans)]
     covered = np.zeros(len(mask), np.bool_)

@@ -35,9 +35,9 @@ def evaluate(expression: Expression, columns: Mapping[str, Column], rows: int) -
     A column that is absent is missing in every row.
 
     Args:
-        expression: as `parse` gave it.
-        columns: by name, each of `rows` rows.
-        rows: how many there are.
+        expression: parsed expression.
+        columns: columns of the candidates, by name.
+        rows: number of candidates.
 
     Returns:
         [rows] flags; False where it is false or unknown.

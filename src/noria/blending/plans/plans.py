@@ -75,7 +75,7 @@ Moment = Annotated[str, AfterValidator(_moment)]
 
 
 class Target(Config):
-    """What a plan is to reach; a controller or the solver then sets its bias, or its weight.
+    """Target of a plan; a controller or the solver then sets its bias, or its weight.
 
     Exactly one: a share of all exposures or exposures a day (both move the bias), a share of all value or effective
     completions a day (both move the weight).
@@ -97,7 +97,7 @@ class Target(Config):
 
     @property
     def moves(self) -> Literal["bias", "weight"]:
-        """What is to be set so that the target is met."""
+        """Whether the bias or the weight is set so that the target is met."""
         exposures = self.exposure_share is not None or self.exposures_per_day is not None
         return "bias" if exposures else "weight"
 
@@ -113,13 +113,13 @@ class Target(Config):
 
 
 class Budget(Config):
-    """What a plan may spend, in expected effective completions. Once it is spent the plan rests until midnight UTC."""
+    """Daily budget of a plan in expected completions; once it is spent the plan rests until midnight UTC."""
 
     spend_per_day: float = Field(gt=0)
 
 
 class Schedule(Config):
-    """When a plan is on. `hours` may run over midnight; without `days` it is every day."""
+    """Times at which a plan is on. `hours` may run over midnight; without `days` it is every day."""
 
     start: Moment | None = None
     end: Moment | None = None
@@ -170,7 +170,7 @@ class Targeted(Config):
 
     @property
     def targeting(self) -> Expression:
-        """`when`, parsed."""
+        """The parsed expression of `when`."""
         return self._parsed
 
 
@@ -178,13 +178,13 @@ class Plan(Targeted):
     """One business goal.
 
     Attributes:
-        id: unique.
-        owner: who answers for it.
-        when: who it is for, in the language of `noria.blending.plans.targeting`.
+        id: unique name of the plan.
+        owner: person or team that answers for it.
+        when: candidates it is for, in the language of `noria.blending.plans.targeting`.
         weight: w, a share of the candidate's value.
         bias: b, expected effective completions an exposure.
         cap: most that |s| may be, in mean values of an exposure.
-        budget, schedule, target: see there.
+        budget, schedule, target: see the classes.
         enabled: the plan's switch.
     """
 
@@ -254,7 +254,7 @@ class Plans(Config):
 
     @property
     def ids(self) -> list[str]:
-        """In the order of the bits of the mask."""
+        """Ids of the plans, in the order of the bits of the mask."""
         return [plan.id for plan in self.plans]
 
     @cached_property

@@ -48,7 +48,7 @@ Literal: TypeAlias = "float | str | bool"
 
 @dataclass(frozen=True)
 class Name:
-    """A column."""
+    """The name of a column."""
 
     name: str
 
@@ -97,14 +97,14 @@ class Flag:
 
 @dataclass(frozen=True)
 class Not:
-    """Kleene's not."""
+    """Negation in Kleene's logic."""
 
     inner: Expression
 
 
 @dataclass(frozen=True)
 class Both:
-    """Kleene's and, or with `either` or."""
+    """Conjunction in Kleene's logic; with `either`, disjunction."""
 
     parts: tuple[Expression, ...]
     either: bool = False

@@ -44,7 +44,7 @@ class Gains(Config):
 
 @dataclass(frozen=True, eq=False)
 class PidState:
-    """What controllers remember: [plans] integrals (in ticks), last errors (NaN before the first), and outputs."""
+    """State of controllers: [plans] integrals (in ticks), last errors (NaN before the first), and outputs."""
 
     integral: NDArray[np.float64]
     error: NDArray[np.float64]
@@ -56,7 +56,7 @@ class PidState:
 
         Args:
             output: [plans] in units of ȳ.
-            gains: of the controllers.
+            gains: constants of the controllers.
         """
         now = np.array(output, np.float64)
         integral = now / gains.integral if gains.integral else np.zeros_like(now)
@@ -70,7 +70,7 @@ class PidState:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> PidState:
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
             DataError: something else.
@@ -93,11 +93,11 @@ def pid_step(
     """One tick of every controller.
 
     Args:
-        state: before it.
+        state: state before the tick.
         target: [plans] T > 0, in any unit: what should have been reached by now along the traffic's own curve.
         reached: [plans] T̂ in the same unit; NaN where nothing was measured, and then the plan's state stands still.
-        gains: of the controllers.
-        ticks: how long since the last step.
+        gains: constants of the controllers.
+        ticks: time since the last step, in ticks.
 
     Returns:
         The state after it; `output` times ȳ is the plan's bias.

@@ -31,7 +31,7 @@ class Goal:
     """A target of one plan, over all the requests that it is solved on.
 
     Attributes:
-        plan: its bit.
+        plan: bit of the plan.
         amount: exposures, or value where the weight is moved.
         moves: what is solved for.
         exactly: reach it from either side; otherwise a plan that is above it by itself has no boost.
@@ -52,10 +52,10 @@ class Solved:
         price: [goals] λ or μ.
         reached: [goals] exposures or value.
         missed: [goals] how far from the goal, as a share of all exposures (or of all value); 0 where it is reached.
-        value: Σ_A y.
+        value: Σ_A y over all lists.
         loss: at most so much less than the best lists for these goals have; None where there are goals to meet exactly
             or guards, for which there is no such bound.
-        rounds: how often all requests were ranked.
+        rounds: number of rankings of all requests.
     """
 
     tables: PlanTables
@@ -79,12 +79,12 @@ def solve(
     """Find the boosts of the plans that have goals; the other plans stay as they are.
 
     Args:
-        requests: logged candidates.
-        tables: of the plans; those with goals start from their own boosts.
-        size: K.
+        requests: candidates of logged requests.
+        tables: numbers of the plans; those with goals start from their own boosts.
+        size: number of places K of a list.
         goals: at most one a plan.
-        tolerance: of `missed`.
-        rounds: rankings of all requests at most.
+        tolerance: largest `missed` that is let pass.
+        rounds: most rankings of all requests.
     """
     search = _Search(requests, tables, size, list(goals), rounds)
     best = search.rprop(tolerance)
@@ -145,12 +145,12 @@ class _Search:
         return reached(self.requests, self.tables_at(boost), self.size, self.goals)
 
     def error(self, boost: Floats, got: Floats) -> Floats:
-        """How far below its goal each plan is, as a share; 0 for one that is above it by itself."""
+        """Distance of each plan below its goal, as a share; 0 for one that is above it by itself."""
         found = (self.amount - got) / self.scale
         return np.where(~self.exactly & (found < 0) & (boost <= 0), 0.0, found)
 
     def missed(self, boost: Floats, got: Floats) -> Floats:
-        """What is left to do; being above a goal by less than one exposure a plan is none."""
+        """Distance that is left; being above a goal by less than one exposure a plan is none."""
         below: Floats = (self.amount - got) / self.scale
         return np.where(self.exactly, np.abs(below), np.maximum(below, 0.0))
 
@@ -228,13 +228,13 @@ class _Search:
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """What one more share of exposures costs.
+    """A point of the frontier: the cost of one more share of exposures.
 
     Attributes:
-        target, reached: of the plan, as a share of all exposures (or of all value).
+        target, reached: amount of the plan, as a share of all exposures (or of all value).
         price: λ, expected completions an exposure more (or μ, a completion more).
-        value: Σ_A y.
-        cost: how much value the plan's boost takes.
+        value: Σ_A y over all lists.
+        cost: value that the plan's boost takes.
     """
 
     target: float
@@ -257,13 +257,13 @@ def frontier(
     """The price and the cost of one plan's target as it rises, the other goals kept.
 
     Args:
-        requests: logged candidates.
-        tables: of the plans.
-        size: K.
-        goal: of the plan; its amount is not used.
-        shares: to try, of all exposures, or of the value of the lists without boosts where the weight is moved.
+        requests: candidates of logged requests.
+        tables: weights, biases and guards of the plans.
+        size: number of places K of a list.
+        goal: goal of the plan; its amount is not used.
+        shares: shares to try, of all exposures, or of the value of the lists without boosts where the weight is moved.
         others: goals of other plans.
-        tolerance: of shares.
+        tolerance: difference of shares that is let pass.
     """
     found = []
     now = tables

@@ -17,8 +17,8 @@ def goal_of(bit: int, plan: Plan, places: int, free: float, daily: float | None)
     """The goal over some requests that a plan's target comes to.
 
     Args:
-        bit: of the plan.
-        plan: one that has a target.
+        bit: bit of the plan.
+        plan: plan that has a target.
         places: exposures of all the requests.
         free: value of their lists without the plans that have targets.
         daily: exposures a day of all traffic, for targets a day.

@@ -89,7 +89,7 @@ def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
 
 
 def valued(world: World, alignment: Alignment) -> Floats:
-    """[rows] y."""
+    """[rows] values y under an alignment."""
     whole = Candidates(range(len(world.score)), world.score, world.source, {})
     return alignment.align(whole).value
 
@@ -122,7 +122,7 @@ def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dic
 
 
 def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
-    """What a place of lists has more than one of other lists of the same requests, with its 95 % interval."""
+    """Gain of a place over one of other lists of the same requests, with its 95 % interval."""
     found = {}
     for name, column in (("truth", world.truth), ("value", pool.value)):
         sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
@@ -236,14 +236,14 @@ def violations(found: Displaced, slack: float = 1e-9) -> int:
 
 
 def _worth(world: World, rows: Ints) -> dict[str, float]:
-    """Of lists, a place: true completions, gains, and both."""
+    """True completions, gains, and both, a place of lists."""
     places = max(1, int((rows >= 0).sum()))
     truth, gain = (float(values_of(column, rows).sum()) / places for column in (world.truth, world.gain))
     return {"completions": truth, "gain": gain, "both": truth + gain}
 
 
 def _list_figures(world: World, pool: Requests, rows: Ints) -> dict[str, float]:
-    """Of lists, a place: true completions and values."""
+    """True completions and values, a place of lists."""
     places = max(1, int((rows >= 0).sum()))
     return {
         "truth": float(values_of(world.truth, rows).sum()) / places,

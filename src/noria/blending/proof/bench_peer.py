@@ -24,14 +24,14 @@ __all__ = ["main"]
 
 
 class Fields(BaseModel):
-    """What plans are targeted on."""
+    """Fields that plans are targeted on."""
 
     age: float
     topic: str
 
 
 class Item(BaseModel):
-    """A candidate."""
+    """A candidate as it comes."""
 
     id: str
     score: float
@@ -40,7 +40,7 @@ class Item(BaseModel):
 
 
 class RankRequest(BaseModel):
-    """A request."""
+    """A request to rank."""
 
     id: str
     size: int
@@ -58,7 +58,7 @@ class Placed(BaseModel):
 
 
 class RankReply(BaseModel):
-    """The list."""
+    """The list with its accounts."""
 
     id: str
     version: int
@@ -67,7 +67,7 @@ class RankReply(BaseModel):
 
 
 def app_of(blender: Blender) -> Any:
-    """The application."""
+    """The application that ranks with a blender."""
     app = fastapi.FastAPI()
 
     @app.post("/rank")

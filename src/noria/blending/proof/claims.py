@@ -230,7 +230,7 @@ FILMS: tuple[tuple[str, str, str, Arm, Arm], ...] = (
 
 
 def claims(aligners: Sequence[Found], worlds: Sequence[Found], rated: Sequence[Found]) -> list[Claim]:
-    """What is claimed of each of the three; nothing of MovieLens without the data."""
+    """The claims of the three parts; none of MovieLens without the data."""
     from noria.core.proofs.proof import Claim
 
     return [
@@ -408,7 +408,7 @@ def _returns(worlds: Sequence[Found]) -> Figure:
 
 
 def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Found]) -> list[str]:
-    """What a reader must know."""
+    """Notes that a reader must know."""
     both: list[Mapping[str, Any]] = [one["plans"] for one in (*worlds, *rated)]
     checked, failed = (sum(int(one[name]) for one in both) for name in ("checked", "violations"))
     certificates = [*column(worlds, "product", "certificate"), *column(rated, "forms", "certificate")]

@@ -40,9 +40,9 @@ class MovieLens:
         user, film: [ratings] numbers from 0.
         rating: [ratings] 1 … 5.
         time: [ratings] seconds since 1970.
-        users, films: how many.
+        users, films: number of users and of films.
         year: [films] of release; NaN where it is not known.
-        genres: [films] names.
+        genres: [films] names of the genres.
     """
 
     user: Ints
@@ -64,7 +64,7 @@ class Bandit:
         position: [rounds] place in the page, from 1.
         click: [rounds] 0 or 1.
         propensity: [rounds] probability of having shown it there.
-        items: how many there are.
+        items: number of items.
     """
 
     item: Ints

@@ -39,10 +39,10 @@ def answer(
 
     Args:
         asked: the request.
-        ranked: its list.
+        ranked: the ranked list.
         head: fields of the answer beside the list: id, snapshot, took.
-        blender: that ranked it.
-        explain: with the whole account of every item.
+        blender: blender that ranked it.
+        explain: add the whole account of every item.
     """
     item = asked.candidates.item
     items = [item[row] for row in ranked.order.tolist()]

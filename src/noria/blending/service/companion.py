@@ -31,16 +31,16 @@ _FAREWELL = 10.0
 
 
 class Companion(Collector):
-    """The loop, as its service sees it.
+    """The service's view of the loop beside it.
 
     Args:
-        state: the service's folder.
-        config: settings.
+        state: folder of the service.
+        config: settings of the loop.
 
     Attributes:
-        status: its last figures; None before the first.
+        status: last figures of the loop; None before the first.
         failing: why its last tick failed; None if it did not.
-        starts: how often its process was started.
+        starts: number of starts of its process.
     """
 
     def __init__(self, state: Path, config: NearlineConfig) -> None:
@@ -145,7 +145,7 @@ class Companion(Collector):
         yield gauge(
             "noria_blending_nearline_failing", "1 if its last tick failed.", float(self.failing is not None)
         )
-        yield counter("noria_blending_nearline_starts", "Of its process.", self.starts)
+        yield counter("noria_blending_nearline_starts", "Starts of its process.", self.starts)
         status = self.status
         if status is None:
             return

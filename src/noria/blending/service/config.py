@@ -17,13 +17,13 @@ __all__ = ["NearlineConfig", "NearlineFit", "ServeConfig"]
 
 
 class NearlineFit(FitConfig):
-    """How outcomes become an alignment, with an hour's clock: what is kept for days is kept by the hour."""
+    """Settings of the loop's alignment, with an hour's clock: what is kept for days is kept by the hour."""
 
     tick: float = Field(3600.0, gt=0, description="Seconds of the clock that exposures are filed by.")
 
 
 class NearlineConfig(Config):
-    """The loop that learns from the log."""
+    """Settings of the loop that learns from the log."""
 
     on: bool = Field(True, description="Run the loop; it needs a log.")
     tick: float = Field(60.0, gt=0, description="Seconds between two looks at the log.")
@@ -57,7 +57,7 @@ class NearlineConfig(Config):
 
 
 class ServeConfig(ListenOptions):
-    """The service."""
+    """Settings of the service."""
 
     section: ClassVar[str] = "Ranking"
 

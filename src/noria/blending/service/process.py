@@ -32,7 +32,7 @@ def open_feed(
     Args:
         source: a snapshot file, watched for a new one.
         state: folder of the service; without one there is no log, and versions are kept nowhere.
-        config: settings.
+        config: settings of the service.
         clock: seconds since 1970.
 
     Raises:

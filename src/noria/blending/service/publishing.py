@@ -27,7 +27,7 @@ __all__ = ["Publisher", "Switches"]
 
 @dataclass(frozen=True)
 class Switches:
-    """What is switched off by hand: all plans, or some."""
+    """The plans that are switched off by hand: all, or some."""
 
     everything: bool = False
     off: frozenset[str] = frozenset()
@@ -105,13 +105,13 @@ class Publisher:
 
     @property
     def blender(self) -> Blender:
-        """What ranks now."""
+        """The blender that ranks now."""
         assert self._blender is not None
         return self._blender
 
     @property
     def snapshot(self) -> Snapshot:
-        """What serves now."""
+        """The snapshot that serves now."""
         return self.blender.snapshot
 
     @property
@@ -173,8 +173,8 @@ class Publisher:
         """Serve a new alignment and what controllers set, for plans that are still there.
 
         Args:
-            alignment: of the loop beside the service.
-            settings: by plan.
+            alignment: alignment of the loop beside the service.
+            settings: settings of the controllers, by plan.
             based_on: the version that these started from. Older than the last snapshot that somebody gave or rolled
                 back to, they are no news.
 
@@ -244,7 +244,7 @@ class Publisher:
         """Make the next snapshot of a draft, try it, write it down, and only then serve it.
 
         Args:
-            kind: what changed.
+            kind: kind of the change.
             draft: plans before the switches, alignment and settings.
             who: whoever changed it.
             note: more of what changed, for the audit.

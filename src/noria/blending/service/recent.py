@@ -30,7 +30,7 @@ class Served:
     blender: Blender
 
     def to_json(self) -> dict[str, Any]:
-        """What it was, in a line."""
+        """A short record of the request."""
         return {
             "request": self.request,
             "at": self.at,
@@ -41,12 +41,12 @@ class Served:
         }
 
     def ranked(self, blender: Blender | None = None) -> Ranked:
-        """Its list: as it was, or as another blender would rank it."""
+        """The list as it was, or as another blender would rank it."""
         mask = np.zeros(len(self.candidates), np.uint64) if self.control else None
         return (blender or self.blender).rank(self.candidates, self.size, at=self.at, mask=mask)
 
     def explained(self) -> dict[str, Any]:
-        """Its list with the account of every item, ranked again by the snapshot that ranked it."""
+        """The list with the account of every item, ranked again by the snapshot that ranked it."""
         ranked = self.ranked()
         item = self.candidates.item
         return {

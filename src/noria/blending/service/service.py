@@ -68,8 +68,8 @@ class Feed:
     """The blending service around one publisher and, if there is one, a log.
 
     Args:
-        publisher: of snapshots.
-        config: settings.
+        publisher: publisher of snapshots.
+        config: settings of the service.
         journal: the log; without one nothing is taken in.
         companion: the loop that learns from the log.
         clock: seconds since 1970.
@@ -104,7 +104,7 @@ class Feed:
         access_log: bool = True,
         more: Sequence[Route] = (),
     ) -> Service:
-        """As a service, with further routes."""
+        """The service to run, with further routes."""
         body = int(self.config.body_mib * 2**20)
 
         def change(path: str, endpoint: Endpoint, body_bytes: int | None = None) -> Route:
@@ -177,11 +177,11 @@ class Feed:
     # what serves
 
     async def snapshot(self, request: Request) -> Response:
-        """GET /snapshot."""
+        """GET /snapshot: the whole snapshot that serves."""
         return json_response(self.publisher.snapshot.to_json())
 
     async def snapshots(self, request: Request) -> Response:
-        """GET /snapshots."""
+        """GET /snapshots: versions that are kept, and who changed what."""
         publisher = self.publisher
         return json_response(
             {
@@ -235,11 +235,11 @@ class Feed:
     # looking
 
     async def status(self, request: Request) -> Response:
-        """GET /status."""
+        """GET /status: the state of the service."""
         return json_response(self.told())
 
     def told(self) -> dict[str, Any]:
-        """What a person wants to know of it."""
+        """State of the service: what serves, its plans, the loop, the log."""
         publisher = self.publisher
         snapshot = publisher.snapshot
         active = snapshot.plans.active(self._clock())
@@ -305,7 +305,7 @@ class Feed:
         return json_response(await asyncio.to_thread(self.supposed, request.query_params))
 
     def supposed(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """What recent requests would come to with another weight, bias or switch of a plan.
+        """Recent requests ranked with another weight, bias or switch of a plan.
 
         Raises:
             HttpError: there is no such plan.

@@ -75,7 +75,7 @@ def _refuse_compressed(pa: Any, body: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Table:
-    """As much of FlatBuffers as it takes to see whether a field is there."""
+    """A FlatBuffers table, of which only the presence of fields is read."""
 
     data: bytes
     place: int
@@ -109,7 +109,7 @@ def _unsigned(data: bytes, place: int, size: int) -> int:
 
 
 def candidates_of_arrow(body: bytes, *, scene: str = "") -> Candidates:
-    """What `candidates_to_arrow` gave.
+    """Read what `candidates_to_arrow` gave.
 
     Raises:
         DataError: something else.

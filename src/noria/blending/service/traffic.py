@@ -76,7 +76,7 @@ class Traffic:
         return self._last
 
     async def rank(self, request: Request) -> Response:
-        """POST /rank."""
+        """POST /rank: a ranked list in the form of its request."""
         body = await request.body()
         trusted = request.app.is_trusted(request)
         if len(body) > LARGE:

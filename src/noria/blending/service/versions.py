@@ -1,4 +1,4 @@
-"""What the service keeps on the disk of what served: snapshots by version, the plan file, switches, who changed what.
+"""The state folder of what served: snapshots by version, the plan file, switches, who changed what.
 
 ```
 <folder>/snapshots/00000012.json    what served, by version

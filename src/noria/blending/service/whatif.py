@@ -1,4 +1,4 @@
-"""What would happen if: requests that were served, ranked again with other plans.
+"""What-if: requests that were served, ranked again with other plans.
 
 Shares, spend and value follow exactly from the candidates; outcomes do not, since other items would have been seen.
 Differences are paired by request, with Student's t interval over requests.
@@ -50,8 +50,8 @@ def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[s
 
     Args:
         served: requests; those of the control bucket are left out.
-        before: as it is.
-        after: as it would be.
+        before: blender that serves.
+        after: blender with the change.
 
     Returns:
         {requests, exposures, moved, value, plans: {id: {share, spend}}}; value and each of a plan's figures is

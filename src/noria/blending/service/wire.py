@@ -1,4 +1,4 @@
-"""What goes over the wire: requests as rows of JSON, columns of JSON or Arrow, and the ranked list in the same form.
+"""The service's format: requests as rows of JSON, columns of JSON or Arrow, and the ranked list in the same form.
 
 ```text
 rows     {"id", "user", "timestamp", "size", "fields": …, "items": [{"id", "score", "source", "version", "fields": …}]}
@@ -63,16 +63,16 @@ _decode = msgspec.json.Decoder(_Request).decode
 
 @dataclass(frozen=True, eq=False)
 class RankRequest:
-    """A request.
+    """A request to rank, checked.
 
     Attributes:
-        form: it came in.
-        id: its own; None if it has none.
-        user: whose it is; None if nobody says.
+        form: form that it came in.
+        id: id of the request; None if it has none.
+        user: id of the user; None if nobody says.
         time: seconds since 1970 by the client's clock; None if it did not say.
         size: places asked for; None for as many as is usual.
-        shown: how many of the list count as shown at once.
-        candidates: checked.
+        shown: number of places that count as shown at once.
+        candidates: checked candidates.
     """
 
     form: Form
@@ -91,9 +91,9 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankReques
     """Read a request.
 
     Args:
-        body: as it came.
+        body: bytes of the request.
         media_type: JSON unless it is Arrow's.
-        scene: where the list is shown.
+        scene: place of the list.
 
     Raises:
         DataError: it is malformed, too large, or lacks what every request has.

@@ -1,4 +1,4 @@
-"""What the pages of several verbs are made of: tables, intervals, numbers in words."""
+"""Parts of the pages of verbs: tables, intervals, numbers in words."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class CandidateOptions(ListOptions):
 
 
 class EngineOptions(Config):
-    """What reads logs of exposures and outcomes."""
+    """Engine that reads logs of exposures and outcomes."""
 
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="Engine that reads the logs.")
     memory: Annotated[str | None, Option(metavar="SIZE")] = Field(
@@ -42,18 +42,19 @@ class EngineOptions(Config):
 
 
 class FeedSettings(Config):
-    """How logs become outcomes, outcomes an alignment, and returns advice: one file serves `fit` and `attribute`."""
+    """Settings from logs to outcomes, alignment and advice; one file serves `fit` and `attribute`."""
 
     section: ClassVar[str] = "Settings"
 
     gather: GatherConfig = Field(
-        default_factory=GatherConfig, description="How rows become outcomes, such as gather.absent=zero."
+        default_factory=GatherConfig,
+        description="Rules by which rows become outcomes, such as gather.absent=zero.",
     )
     fit: FitConfig = Field(
-        default_factory=FitConfig, description="How outcomes become an alignment, such as fit.aligner=auto."
+        default_factory=FitConfig, description="Settings of the alignment's fit, such as fit.aligner=auto."
     )
     retire: RetireRule = Field(
-        default_factory=RetireRule, description="When a plan is advised away, such as retire.floor=1.2."
+        default_factory=RetireRule, description="Rule of retirement, such as retire.floor=1.2."
     )
 
     @property

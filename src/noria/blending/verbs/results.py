@@ -40,7 +40,7 @@ Sections: TypeAlias = "list[tuple[str, Blocks]]"
 
 @dataclass(frozen=True)
 class Page:
-    """How the results of a verb are drawn: a title, and sections from the results alone."""
+    """The page of a verb: a title, and sections from the results alone."""
 
     title: str
     sections: Callable[[Results], Sections]
@@ -48,7 +48,7 @@ class Page:
 
 @dataclass(frozen=True)
 class VerbResult:
-    """What a verb leaves: its folder, its page, and its results."""
+    """Result of a verb: its folder, its page, and its content."""
 
     folder: Path
     report: Path

@@ -1,4 +1,4 @@
-"""What an earlier time of the world teaches: outcomes of its control bucket, and the alignment fitted on them."""
+"""The history of a world: outcomes of its control bucket, and the alignment fitted on them."""
 
 from __future__ import annotations
 

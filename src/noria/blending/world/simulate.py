@@ -35,7 +35,7 @@ SINCE = 20_417 * DAY
 
 @dataclass(frozen=True)
 class Simulated:
-    """What was written: the folder, its snapshot, and how many rows each log has."""
+    """Result of a simulation: the folder, its snapshot, and the number of rows of each log."""
 
     folder: Path
     snapshot: Path
@@ -59,12 +59,12 @@ def simulate(
 
     Args:
         folder: made; it must not exist, or be an earlier one.
-        seed: of everything.
-        requests, candidates: how many, and in each.
-        size: places of a list.
-        days: over which requests are spread.
+        seed: seed of the random generators.
+        requests, candidates: number of requests, and of candidates in each.
+        size: number of places of a list.
+        days: number of days that requests are spread over.
         control: share of requests that are ranked by value alone.
-        bias: of every plan, in mean values.
+        bias: bias of every plan, in mean values.
 
     Raises:
         RunError: the disk refuses.
@@ -130,7 +130,7 @@ def _log(world: World, days: int, rng: np.random.Generator) -> tuple[dict[str, A
 def _exposures(
     world: World, log: CandidateLog, snapshot: Snapshot, size: int, control: float, rng: np.random.Generator
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """What was shown, and the world's row of each."""
+    """Exposures, and the world's row of each."""
     served = replay(log, snapshot, size)
     bare = snapshot.next(created=snapshot.created, plans=Plans())
     by_value = replay(log, bare, size)
@@ -165,7 +165,7 @@ def _exposures(
 def _outcomes(
     world: World, exposures: dict[str, Any], rows: NDArray[np.int64], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """What came of them: watched past the threshold or not, with the blemishes of real logs."""
+    """Outcomes of exposures: watched past the threshold or not, with the blemishes of real logs."""
     count = len(rows)
     duration = np.exp(rng.normal(3.2, 0.7, size=count)).round(2)
     threshold = np.minimum(0.5 * duration, 10.0)  # of the default anchor

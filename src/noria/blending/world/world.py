@@ -57,11 +57,11 @@ class World:
     """Candidates of many requests, as many in each.
 
     Attributes:
-        requests, candidates: how many, and in each.
+        requests, candidates: number of requests, and of candidates in each.
         truth: [rows] chance of an effective completion.
         score: [rows] raw scores x.
         gain: [rows] what the plans' owners earn by an exposure; a tenth where it is of what bad plans push.
-        source: by row.
+        source: source by row.
         columns: what plans are targeted on.
     """
 
@@ -90,9 +90,9 @@ def make_world(
     """Draw a world.
 
     Args:
-        generator: of everything.
-        requests, candidates: how many, and in each.
-        noise: of the models, on the logit.
+        generator: draws the world.
+        requests, candidates: number of requests, and of candidates in each.
+        noise: spread of the models' errors, on the logit.
         powers: that each source's model raises its score to; 1 keeps scores in proportion to what the model believes.
     """
     n = requests * candidates

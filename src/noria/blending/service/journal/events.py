@@ -1,4 +1,4 @@
-"""What the service writes into its log: decisions, impressions, outcomes, and sampled requests whole.
+"""Events of the service's log: decisions, impressions, outcomes, and sampled requests whole.
 
 A decision is what was answered, with the account of each candidate; an impression says what of it was shown; an outcome
 what came of that. Times are the service's own; a client's clock is kept beside them and never decides anything.
@@ -27,13 +27,13 @@ class Decision(msgspec.Struct, tag="d", array_like=True, frozen=True):
 
     Attributes:
         at: seconds since 1970.
-        request: its id.
-        scene: where.
-        user: whose; empty if nobody said.
-        version, snapshot: of what ranked, and its digest.
-        control: ranked by value alone.
-        shown: how many of its places count as shown at once.
-        items: ids.
+        request: id of the request.
+        scene: place of the list.
+        user: id of the user; empty if nobody said.
+        version, snapshot: version and digest of what ranked.
+        control: whether it was ranked by value alone.
+        shown: number of its places that count as shown at once.
+        items: ids of the items.
         sources, source: names, and a code each, uint16.
         models, model: versions of the scoring models, and a code each, uint16; 65535 is none.
         score, value, total, guard: x, y, r, g; float64.
@@ -85,7 +85,7 @@ class Impression(msgspec.Struct, tag="i", array_like=True, frozen=True):
 
 
 class Outcome(msgspec.Struct, tag="o", array_like=True, frozen=True):
-    """What came of an exposure: seconds watched, of how many; and the plan's own KPI. None is not known."""
+    """Outcome of an exposure: seconds watched, of how many; and the plan's own KPI. None is not known."""
 
     at: float
     request: str
@@ -117,7 +117,7 @@ def pack(events: Sequence[Event]) -> bytes:
 
 
 def unpack(payload: bytes) -> list[Event]:
-    """What `pack` gave.
+    """Read what `pack` gave.
 
     Raises:
         DataError: something else.

@@ -32,7 +32,7 @@ MOST_OPEN = 1_000_000
 
 @dataclass
 class Exported:
-    """What was written, and what the log held beside it."""
+    """Result of an export: rows written by table, and what was left out."""
 
     folder: Path
     rows: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> Exporte
     """Write a service's log as three tables; the service may be running.
 
     Args:
-        state: its folder.
+        state: folder of the service.
         output: folder to write; it appears whole.
         overwrite: an earlier export there may be replaced.
 

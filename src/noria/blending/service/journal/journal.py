@@ -68,10 +68,10 @@ class JournalFull(RunError):
 
 @dataclass
 class Scan:
-    """What reading came upon.
+    """Counts of a reading.
 
     Attributes:
-        frames: good ones.
+        frames: number of good frames.
         torn: bytes at the end of a segment that are no whole frame.
         damaged: bytes elsewhere that are no frame.
         lost: frames that the sequence numbers lack.
@@ -98,9 +98,9 @@ def read_journal(folder: Path, start: Position | None = None, *, scan: Scan | No
     """Every good frame from a place on, in order, up to what is whole now; a writer may be at work.
 
     Args:
-        folder: of the journal.
-        start: where an earlier reading ended; the beginning by default.
-        scan: told what was come upon.
+        folder: folder of the journal.
+        start: place at which an earlier reading ended; the beginning by default.
+        scan: counts to add to.
 
     Raises:
         RunError: the folder cannot be read.

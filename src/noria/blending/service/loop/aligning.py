@@ -25,7 +25,7 @@ def proposed_alignment(
 
     Args:
         tallies: outcomes of closed lists.
-        snapshot: what serves.
+        snapshot: snapshot that serves.
         config: settings of the loop.
         now: seconds since 1970.
 

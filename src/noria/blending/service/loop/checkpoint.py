@@ -1,4 +1,4 @@
-"""What the loop has learnt, as one file: tallies, books and today's sums, up to a place in the log."""
+"""The loop's memory as one file: tallies, books and today's sums, up to a place in the log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkpoint(msgspec.Struct):
         position: place in the log up to which everything counts.
         oldest: place of the oldest list that was open.
         now: time up to which lists had been closed.
-        tallies, books, dropped, counts, day, today, window, hours: the learner's.
+        tallies, books, dropped, counts, day, today, window, hours: state of the learner.
         history: lines of the charts.
         ticks: number of ticks.
     """

@@ -28,7 +28,7 @@ STATE = ("integral", "error", "output")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far plans are.
+    """Progress of plans towards their targets.
 
     Attributes:
         recent: sums since the last tick, without the control bucket.

@@ -1,4 +1,4 @@
-"""What the log teaches: lists joined with what was shown of them and what came of that, each exposure counted once.
+"""Learning from the log: lists joined with what was shown of them and what came of that, each exposure counted once.
 
 A list is open from its decision on. Impressions mark its items as shown, outcomes are kept with it; the first of each
 counts, whatever order they come in. A list that somebody has seen closes `maturity` seconds after the first
@@ -65,8 +65,8 @@ class Learner:
         config: settings of the loop.
 
     Attributes:
-        tallies, books: of closed exposures.
-        counts: of everything that came and what became of it.
+        tallies, books: sums of closed exposures.
+        counts: numbers of what came and what became of it.
         today: day since 1970; exposures and values since its midnight by (version, control, mask).
         window: the same since `take_window` was called.
         closed: sampled requests with outcomes, the newest last.

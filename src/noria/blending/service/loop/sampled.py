@@ -20,11 +20,11 @@ __all__ = ["sampled_returns"]
 
 
 def sampled_returns(closed: Sequence[Closed], snapshot: Snapshot) -> list[PlanReturn]:
-    """What plans return on sampled requests; nothing where there are fewer than two.
+    """Returns of plans on sampled requests; none where there are fewer than two requests.
 
     Args:
         closed: sampled requests with what came of them.
-        snapshot: what serves; a plan that rests is taken as on.
+        snapshot: snapshot that serves; a plan that rests is taken as on.
     """
     awake = {plan: replace(one, resting=False) for plan, one in snapshot.settings.items()}
     blender = Blender(snapshot.next(created=snapshot.created, settings=awake))

@@ -35,8 +35,8 @@ class Totals:
     """Sums of some time.
 
     Attributes:
-        plans: by plan that had exposures.
-        exposures, value: of all exposures.
+        plans: sums of each plan that had exposures.
+        exposures, value: sums over all exposures.
         lost: exposures of versions that are gone.
     """
 
@@ -55,7 +55,7 @@ def totals(shown: Sums, prices: Callable[[int], Prices | None], *, control: bool
 
     Args:
         shown: exposures by version, control and mask.
-        prices: plans of a version; None if the version is gone.
+        prices: function from a version to its plans; None if the version is gone.
         control: count the control bucket, too.
     """
     found = Totals()
