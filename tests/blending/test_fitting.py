@@ -27,7 +27,7 @@ from noria.blending.alignment.config import FitConfig
 from noria.blending.alignment.curves import fit_aligner
 from noria.blending.alignment.diagnosis import diagnose
 from noria.blending.alignment.fitting import fit_alignment
-from noria.blending.alignment.tallies import Binned, Key, Tallies, folds
+from noria.blending.alignment.tallies import Bins, Key, Tallies, folds
 from noria.core.errors import DataError
 
 PLAIN = FitConfig(half_life=None, shrink=0, population="all")
@@ -48,7 +48,7 @@ def tallied(x: NDArray[np.float64], a: NDArray[np.float64], **more: object) -> T
     return tallies
 
 
-def binned(x: NDArray[np.float64], a: NDArray[np.float64]) -> Binned:
+def binned(x: NDArray[np.float64], a: NDArray[np.float64]) -> Bins:
     tallies = tallied(x, a)
     return tallies.binned(None, tallies.cells)
 
@@ -157,7 +157,7 @@ def test_a_score_that_says_nothing_or_the_wrong_thing_gives_no_aligner_of_most_k
         assert fit_aligner(kind, upside_down) is None
     assert fit_aligner("mean", binned(-x, a)) is None
     assert fit_aligner("mean", binned(x, np.zeros(5000))) is None
-    assert fit_aligner("mean", Binned(np.empty(0), np.empty(0), np.empty(0))) is None
+    assert fit_aligner("mean", Bins(np.empty(0), np.empty(0), np.empty(0))) is None
     assert fit_aligner("platt", binned(x, np.ones(5000))) is None
 
 

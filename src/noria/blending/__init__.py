@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from noria.blending.alignment.config import FitConfig
     from noria.blending.alignment.fitting import fit_alignment
     from noria.blending.alignment.tallies import Tallies
-    from noria.blending.blender import Blender, Ranked
-    from noria.blending.columns import Candidates, Coded, Listed
+    from noria.blending.blender import Blender, RankedList
+    from noria.blending.columns import Candidates, NameColumn, NameLists
     from noria.blending.logs.candidates import CandidateLog, read_candidates
     from noria.blending.migration.legacy import read_legacy
     from noria.blending.migration.migrate import migrate
@@ -61,16 +61,16 @@ _HOMES = {
     "Blender": "blender",
     "CandidateLog": "logs.candidates",
     "Candidates": "columns",
-    "Coded": "columns",
+    "NameColumn": "columns",
     "EffectiveCompletion": "alignment.anchors",
     "FitConfig": "alignment.config",
     "Gains": "pricing.control",
     "Goal": "pricing.solving",
-    "Listed": "columns",
+    "NameLists": "columns",
     "PidState": "pricing.control",
     "Plan": "plans.plans",
     "Plans": "plans.plans",
-    "Ranked": "blender",
+    "RankedList": "blender",
     "Requests": "accounting.attribution",
     "Setting": "snapshot",
     "Snapshot": "snapshot",
@@ -95,16 +95,16 @@ __all__ = [
     "Blender",
     "CandidateLog",
     "Candidates",
-    "Coded",
     "EffectiveCompletion",
     "FitConfig",
     "Gains",
     "Goal",
-    "Listed",
+    "NameColumn",
+    "NameLists",
     "PidState",
     "Plan",
     "Plans",
-    "Ranked",
+    "RankedList",
     "Requests",
     "Setting",
     "Snapshot",

@@ -20,14 +20,14 @@ from noria.blending.plans.targeting import columns_of
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 
-__all__ = ["MAX_SIZE", "Blender", "Ranked"]
+__all__ = ["MAX_SIZE", "Blender", "RankedList"]
 
 MAX_SIZE = 100_000
 """Places of a list that may be asked for."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class RankedList:
     """A list of K candidates with the account of each score: score = value + Σ contributions + guard.
 
     Attributes:
@@ -90,11 +90,11 @@ class Blender:
         self.plans = tuple(snapshot.plans.ids)
         self._resting = [snapshot.resting(plan) for plan in self.plans]
         self._targeting = [plan.targeting for plan in snapshot.plans.plans]
-        asked: set[str] = set()
+        request: set[str] = set()
         parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]
         for part in parts:
-            asked |= columns_of(part.targeting)
-        self.asked = sorted(asked)
+            request |= columns_of(part.targeting)
+        self.asked = sorted(request)
 
     @cached_property
     def tables(self) -> PlanTables:
@@ -148,7 +148,7 @@ class Blender:
         scene: str = "",
         at: float | None = None,
         mask: NDArray[np.uint64] | None = None,
-    ) -> Ranked:
+    ) -> RankedList:
         """Rank a request's candidates.
 
         A candidate whose score is not finite, or whose source has no aligner, is left out and counted: one broken
@@ -167,19 +167,19 @@ class Blender:
         """
         if not 0 <= size <= MAX_SIZE:
             raise DataError(f"a list of {size}", where="size", mend=f"ask for 0 to {MAX_SIZE:,} places")
-        found = columns if isinstance(columns, Candidates) else Candidates.of(columns, scene=scene)
+        result = columns if isinstance(columns, Candidates) else Candidates.of(columns, scene=scene)
         if mask is None:
-            mask = self.masks(found.columns, len(found), at=at)
-        aligned = self.snapshot.alignment.align(found)
+            mask = self.masks(result.columns, len(result), at=at)
+        aligned = self.snapshot.alignment.align(result)
         y = aligned.value
         good = np.isfinite(y)
         dropped: dict[str, int] = {}
         rows = None
         if not good.all():
             rows = np.flatnonzero(good)
-            dropped = _reasons(found, aligned.unknown, good)
+            dropped = _reasons(result, aligned.unknown, good)
             y, mask = y[rows], mask[rows]
-        rules = self._rules(found, rows)
+        rules = self._rules(result, rows)
         best, *account = scoring.ranked(y, mask, self.tables, len(y) if rules else size)
         chosen = np.arange(len(best))  # places among the best
         cost = 0.0
@@ -188,7 +188,7 @@ class Blender:
             cost = float(account[0][: len(chosen)].sum() - account[0][chosen].sum())
         score, value, taken, shares = (column[chosen] for column in account) if rules else account
         kept = best[chosen]
-        return Ranked(
+        return RankedList(
             order=kept if rows is None else rows[kept],
             score=score,
             value=value,
@@ -200,7 +200,7 @@ class Blender:
             slot_cost=cost,
             dropped=dropped,
             fallback=int(aligned.fallback.sum()),
-            absent=tuple(name for name in self.asked if name not in found.columns),
+            absent=tuple(name for name in self.asked if name not in result.columns),
             snapshot=self.snapshot.digest,
             version=self.snapshot.version,
         )

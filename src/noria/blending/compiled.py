@@ -15,9 +15,9 @@ def kernels() -> Any | None:
     if os.environ.get("NORIA_KERNELS", "") == "numpy":
         return None
     try:
-        from noria.blending import kernels as found
+        from noria.blending import kernels as result
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
         return None
-    return found
+    return result

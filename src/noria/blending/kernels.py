@@ -124,8 +124,8 @@ def _largest(r: Floats, size: int) -> float:
             low = left
         else:
             break
-    found: float = held[wanted]
-    return found
+    result: float = held[wanted]
+    return result
 
 
 @jit
@@ -225,7 +225,7 @@ def lists(
     shorter.
     """
     requests = len(start) - 1
-    found = np.full((requests, len(variants), size), -1, np.int64)
+    result = np.full((requests, len(variants), size), -1, np.int64)
     for request in range(requests):
         first = start[request]
         n = start[request + 1] - first
@@ -247,10 +247,10 @@ def lists(
                 floor,
                 mean_value,
             )
-            count = chosen(r, values, size, found[request, number])
+            count = chosen(r, values, size, result[request, number])
             for at in range(count):
-                found[request, number, at] += first
-    return found
+                result[request, number, at] += first
+    return result
 
 
 @jit

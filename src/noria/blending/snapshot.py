@@ -80,9 +80,9 @@ class Snapshot:
 
     def weight_and_bias(self, plan: str) -> tuple[float, float]:
         """The weight and bias that a plan is served with when it is on."""
-        found = self.plans.plans[self.plans.place(plan)]
+        result = self.plans.plans[self.plans.place(plan)]
         setting = self.settings.get(plan)
-        return (found.weight, found.bias) if setting is None else (setting.weight, setting.bias)
+        return (result.weight, result.bias) if setting is None else (setting.weight, setting.bias)
 
     def resting(self, plan: str) -> bool:
         """Whether a plan boosts nobody, since its budget is spent."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, members, score
 
-__all__ = ["EXACT_PLANS", "Displaced", "Requests", "Shapley", "displace", "lift", "shapley", "values_of"]
+__all__ = ["EXACT_PLANS", "Displacement", "Requests", "Shapley", "displace", "lift", "shapley", "values_of"]
 
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint64]
@@ -73,7 +73,7 @@ def _bit(plan: int) -> np.uint64:
 
 
 @dataclass(frozen=True, eq=False)
-class Displaced:
+class Displacement:
     """Each plan's account of each request; arrays are [requests, plans] unless noted.
 
     Attributes:
@@ -102,9 +102,9 @@ class Displaced:
     moved: Floats
     guard: Floats
 
-    def take(self, requests: Ints) -> Displaced:
+    def take(self, requests: Ints) -> Displacement:
         """Some of the requests; rows stay those of all of them."""
-        return Displaced(*(getattr(self, one.name)[requests] for one in fields(self)))
+        return Displacement(*(getattr(self, one.name)[requests] for one in fields(self)))
 
     @property
     def inflation(self) -> float | None:
@@ -113,7 +113,7 @@ class Displaced:
         return float(self.moved.sum()) / total if total > 0 else None
 
 
-def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
+def displace(requests: Requests, tables: PlanTables, size: int) -> Displacement:
     """Leave each plan out of each request in turn.
 
     Args:
@@ -124,8 +124,8 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
     y, mask, plans = requests.value, requests.mask, len(tables)
     r, taken = score(y, mask, tables)
     without = np.array([~_bit(plan) for plan in range(plans)], np.uint64)
-    found = lists(y, mask, requests.start, np.concatenate([ALL, without]), tables, size)
-    shown, others = found[:, 0], found[:, 1:]
+    result = lists(y, mask, requests.start, np.concatenate([ALL, without]), tables, size)
+    shown, others = result[:, 0], result[:, 1:]
     value = values_of(y, shown).sum(axis=1)
     columns: dict[str, list[Floats]] = {
         name: [] for name in ("spend", "in", "out", "cost", "regret", "bound")
@@ -139,8 +139,8 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
 
         def change(column: Floats, rows: Ints = rows) -> Floats:
             """Per request, of the list without the plan less the list with it."""
-            found: Floats = values_of(column, rows).sum(axis=1) - values_of(column, shown).sum(axis=1)
-            return found
+            result: Floats = values_of(column, rows).sum(axis=1) - values_of(column, shown).sum(axis=1)
+            return result
 
         columns["spend"].append(values_of(s, shown).sum(axis=1))
         columns["in"].append(values_of(hit.astype(float), shown).sum(axis=1))
@@ -151,7 +151,7 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
     spend, exposures, outside, cost, regret, bound = (
         np.stack(parts, axis=1) if parts else np.zeros((len(requests), 0)) for parts in columns.values()
     )
-    return Displaced(
+    return Displacement(
         lists=shown,
         without=others,
         spend=spend,
@@ -166,7 +166,7 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displaced:
     )
 
 
-def lift(requests: Requests, displaced: Displaced, gain: Floats) -> tuple[Floats, NDArray[np.int64]]:
+def lift(requests: Requests, displaced: Displacement, gain: Floats) -> tuple[Floats, NDArray[np.int64]]:
     """The lift of each plan: Σ_{A ∩ p} g − Σ_{B_p ∩ p} g.
 
     Args:
@@ -263,16 +263,16 @@ def shapley(
 
 def _subsets(active: Sequence[int]) -> Masks:
     """Every choice of the plans, [2^n]; entry k has those whose bits are set in k."""
-    found = np.zeros(1, np.uint64)
+    result = np.zeros(1, np.uint64)
     for plan in active:
-        found = np.concatenate([found, found | _bit(plan)])
-    return found
+        result = np.concatenate([result, result | _bit(plan)])
+    return result
 
 
 def _worth(one: Requests, tables: PlanTables, size: int, coalitions: Masks) -> Floats:
     rows = lists(one.value, one.mask, one.start, coalitions, tables, size)[0]
-    found: Floats = values_of(one.value, rows).sum(axis=1)
-    return found
+    result: Floats = values_of(one.value, rows).sum(axis=1)
+    return result
 
 
 def _exact(worth: Floats, plans: int) -> Floats:
@@ -282,8 +282,8 @@ def _exact(worth: Floats, plans: int) -> Floats:
     share = np.array(
         [math.factorial(s) * math.factorial(plans - s - 1) / math.factorial(plans) for s in range(plans)]
     )
-    found = np.empty(plans)
+    result = np.empty(plans)
     for plan in range(plans):
         bare = index[(index >> plan & 1) == 0]
-        found[plan] = (share[sizes[bare]] * (worth[bare | 1 << plan] - worth[bare])).sum()
-    return found
+        result[plan] = (share[sizes[bare]] * (worth[bare | 1 << plan] - worth[bare])).sum()
+    return result

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from noria.blending.columns import Coded, grouped
+from noria.blending.columns import NameColumn, grouped
 from noria.blending.compiled import kernels
 from noria.core.errors import DataError
 
-Names: TypeAlias = "Coded | Sequence[str | None]"
+Names: TypeAlias = "NameColumn | Sequence[str | None]"
 
 __all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
 
@@ -99,7 +99,7 @@ class Books:
         numbers.append(np.broadcast_to(np.nan, len(masks)) if gain is None else np.asarray(gain, np.float64))
         days, controls = np.asarray(day, np.int64), np.asarray(control, np.bool_)
         names = [
-            column if isinstance(column, Coded) else Coded.of(list(column))
+            column if isinstance(column, NameColumn) else NameColumn.of(list(column))
             for column in (scene, source, version, snapshot)
         ]
         lengths = [*map(len, numbers), *map(len, names)]
@@ -274,13 +274,13 @@ def _by_plan(books: Books, keys: Sequence[BookKey], plans: int) -> list[list[int
     try:
         table = np.array(rows, np.int64)
     except OverflowError:  # more rows in one cell than 2^31
-        found: list[list[int]] = (hit.astype(object) @ np.array(rows, object)).tolist()
-        return found
+        result: list[list[int]] = (hit.astype(object) @ np.array(rows, object)).tolist()
+        return result
     for lower in range(len(COUNTS) + 1, len(SUMS), 2):  # carry, so that no lower part is above 2^32
         table[:, lower - 1] += table[:, lower] >> 32
         table[:, lower] &= 0xFFFF_FFFF
-    found = (hit @ table).tolist()
-    return found
+    result = (hit @ table).tolist()
+    return result
 
 
 def _account(plan: str, sums: Sequence[int], spends: Sequence[float]) -> Account:

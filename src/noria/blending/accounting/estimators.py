@@ -109,9 +109,9 @@ def off_policy(
     if clusters is not None:
         _, code = np.unique(np.asarray(clusters), return_inverse=True)
         top, bottom = (_summed(side, code) for side in (top, bottom))
-    found = bootstrap_ratios(top, bottom, generator=generator, resamples=resamples)
+    result = bootstrap_ratios(top, bottom, generator=generator, resamples=resamples)
     return OffPolicy(
-        found[0], found[1], found[2] if len(found) > 2 else None, ess, len(r), unsupported, clipped
+        result[0], result[1], result[2] if len(result) > 2 else None, ess, len(r), unsupported, clipped
     )
 
 

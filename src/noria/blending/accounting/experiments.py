@@ -116,17 +116,17 @@ def read_out(
         known = np.isfinite(np.column_stack(list(columns.values())).sum(axis=1))
         missing = len(known) - int(known.sum())
         sides = [known & (seen == side) for side in (control, treatment)]
-        found = None
+        result = None
         if min(int(side.sum()) for side in sides) > 1:
             kept = {one: column[known] for one, column in columns.items()} | {variant: seen[known]}
             if measure.per is None:
                 metric = tasting.Mean(measure.value, measure.before)
             else:
                 metric = tasting.RatioOfMeans(measure.value, measure.per, measure.before, measure.before_per)
-            found = analysed(metric, kept)
+            result = analysed(metric, kept)
 
-        def had(field: str, found: Any = found) -> float:
-            return math.nan if found is None else float(getattr(found, field))
+        def had(field: str, result: Any = result) -> float:
+            return math.nan if result is None else float(getattr(result, field))
 
         effects.append(
             Effect(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from noria.blending.accounting.attribution import Displaced
+from noria.blending.accounting.attribution import Displacement
 from noria.core.config import Config
 from noria.core.statistics.bootstrap import bootstrap_ratios
 from noria.core.statistics.corrections import holm
@@ -80,7 +80,7 @@ class PlanReturn:
 
 
 def plan_returns(
-    displaced: Displaced,
+    displaced: Displacement,
     plans: Sequence[str],
     gains: Floats,
     *,
@@ -120,7 +120,7 @@ def plan_returns(
     adjusted = holm(raw, looks=rule.looks)
     streak = _streaks(gains - rule.floor * displaced.regret, displaced.exposures, days)
     whole = float(displaced.spend.sum())
-    found = []
+    result = []
     for p, plan in enumerate(plans):
         spent = float(displaced.spend[:, p].sum())
         share = spent / whole if whole > 0 else None
@@ -133,7 +133,7 @@ def plan_returns(
             and (rule.days == 0 or (below is not None and below >= rule.days))
         )
         shown = displaced.exposures[:, p].sum()
-        found.append(
+        result.append(
             PlanReturn(
                 plan=plan,
                 exposures=float(shown),
@@ -152,7 +152,7 @@ def plan_returns(
                 retire=advice,
             )
         )
-    return found
+    return result
 
 
 def worst_plan(returns: Sequence[PlanReturn], *, share: float = 0.02) -> int | None:
@@ -189,7 +189,7 @@ def _streaks(surplus: Floats, exposures: Floats, days: Sequence[int] | None) -> 
     if days is None:
         return None
     day = np.asarray(days)
-    found = []
+    result = []
     for p in range(surplus.shape[1]):
         streak = 0
         for one in sorted(set(day.tolist()), reverse=True):
@@ -199,8 +199,8 @@ def _streaks(surplus: Floats, exposures: Floats, days: Sequence[int] | None) -> 
             if surplus[rows, p].sum() >= 0:
                 break
             streak += 1
-        found.append(streak)
-    return found
+        result.append(streak)
+    return result
 
 
 def _told(interval: Interval) -> Interval | None:

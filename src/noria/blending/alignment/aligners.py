@@ -127,8 +127,8 @@ class Isotonic:
     def transform(self, x: Array) -> Array:
         """[rows] finite scores → [rows] values."""
         u = (x - self.centre) / self.spread
-        found: Array = np.interp(x, *self._knots) + self.tilt * u / (1 + np.abs(u))
-        return found
+        result: Array = np.interp(x, *self._knots) + self.tilt * u / (1 + np.abs(u))
+        return result
 
 
 @dataclass(frozen=True)
@@ -178,19 +178,24 @@ def aligner_from_json(values: Mapping[str, Any]) -> Aligner:
             name: tuple(map(float, value)) if isinstance(value, list) else float(value)
             for name, value in fields.items()
         }
-        found: Aligner = KINDS[kind](**fields)
+        result: Aligner = KINDS[kind](**fields)
     except (TypeError, ValueError):
         raise DataError(f"the fields {', '.join(fields)} do not make an aligner of kind {kind}") from None
     if not all(np.all(np.isfinite(value)) for value in fields.values()):
         raise DataError(f"an aligner of kind {kind} with a number that is not finite")
-    if isinstance(found, Isotonic):
-        x, y = np.array(found.x), np.array(found.y)
-        if not len(x) == len(y) > 0 or (np.diff(x) <= 0).any() or (np.diff(y) < 0).any() or found.spread <= 0:
+    if isinstance(result, Isotonic):
+        x, y = np.array(result.x), np.array(result.y)
+        if (
+            not len(x) == len(y) > 0
+            or (np.diff(x) <= 0).any()
+            or (np.diff(y) < 0).any()
+            or result.spread <= 0
+        ):
             raise DataError(f"an aligner of kind {kind} whose knots do not rise")
-    return found
+    return result
 
 
 def _sigmoid(z: Array) -> Array:
     low = np.exp(-np.abs(z))  # never overflows
-    found: Array = np.where(z >= 0, 1.0, low) / (1 + low)
-    return found
+    result: Array = np.where(z >= 0, 1.0, low) / (1 + low)
+    return result

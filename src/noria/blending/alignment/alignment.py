@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from noria.blending.alignment.aligners import Affine, Aligner, Mean, aligner_from_json, aligner_to_json
 from noria.blending.alignment.tallies import Key
-from noria.blending.columns import Candidates, Coded
+from noria.blending.columns import Candidates, NameColumn
 from noria.core.errors import DataError
 
-__all__ = ["Aligned", "Alignment", "Entry", "Origin"]
+__all__ = ["AlignedValues", "Alignment", "Entry", "Origin"]
 
 ANY = "*"
 """The scene or version of an aligner that stands in for all of them."""
@@ -34,7 +34,7 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Aligned:
+class AlignedValues:
     """Candidates with values.
 
     Attributes:
@@ -85,7 +85,7 @@ class Alignment:
                 )
         return None
 
-    def align(self, candidates: Candidates) -> Aligned:
+    def align(self, candidates: Candidates) -> AlignedValues:
         """Values of a request's candidates; a missing score or source gives NaN."""
         rows, standing_in = self._rows(candidates)
         known = rows >= 0
@@ -97,21 +97,21 @@ class Alignment:
             for row in np.unique(rows[known]).tolist():
                 chosen = rows == row
                 value[chosen] = self._aligners[row].transform(candidates.score[chosen])
-        return Aligned(value, standing_in, ~known)
+        return AlignedValues(value, standing_in, ~known)
 
     def _rows(self, candidates: Candidates) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """[candidates] the number of the aligner, −1 if none; and whether it stands in."""
         source = candidates.source
         version = candidates.columns.get("version")
-        versions = version.names if isinstance(version, Coded) else ()
+        versions = version.names if isinstance(version, NameColumn) else ()
         known = self._keys.get((candidates.scene, source.names, versions))
         if known is None:
             known = self._lookup(candidates.scene, source.names, versions)
             if len(self._keys) < 256:  # names come from outside: the memory of them is bounded
                 self._keys[candidates.scene, source.names, versions] = known
-        codes = version.codes if isinstance(version, Coded) else np.full(len(source), -1)
-        found = known[:, source.codes, codes]
-        return found[0], found[1].astype(np.bool_)
+        codes = version.codes if isinstance(version, NameColumn) else np.full(len(source), -1)
+        result = known[:, source.codes, codes]
+        return result[0], result[1].astype(np.bool_)
 
     def _lookup(self, scene: str, sources: tuple[str, ...], versions: tuple[str, ...]) -> NDArray[np.int64]:
         """[2, sources + 1, versions + 1] aligner and stand-in; the last of each is the missing one."""
@@ -120,9 +120,9 @@ class Alignment:
         table[0] = -1
         for s, source in enumerate(sources):
             for v, version in enumerate((*versions, "")):
-                found = self.find(scene, source, version)
-                if found is not None:
-                    table[:, s, v] = numbers[found[0]], found[1]
+                result = self.find(scene, source, version)
+                if result is not None:
+                    table[:, s, v] = numbers[result[0]], result[1]
         return table
 
     @cached_property

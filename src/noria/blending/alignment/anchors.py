@@ -71,16 +71,16 @@ class EffectiveCompletion(Config):
             raise ValueError("the thresholds are not fitted")
         with np.errstate(invalid="ignore"):
             if self.rule == "ratio":
-                found = self.ratio * duration
+                result = self.ratio * duration
             elif self.rule == "seconds":
-                found = np.minimum(self.seconds, duration)
+                result = np.minimum(self.seconds, duration)
             elif self.rule == "capped":
-                found = np.minimum(self.ratio * duration, self.seconds)
+                result = np.minimum(self.ratio * duration, self.seconds)
             else:
                 bucket = np.searchsorted(np.array(self.edges), duration, side="right")
-                found = np.array(self.thresholds)[np.minimum(bucket, len(self.thresholds) - 1)]
-                found = np.clip(found, np.minimum(duration, LEAST_SECONDS), duration)
-        return np.where(np.isnan(duration), self.seconds, found)
+                result = np.array(self.thresholds)[np.minimum(bucket, len(self.thresholds) - 1)]
+                result = np.clip(result, np.minimum(duration, LEAST_SECONDS), duration)
+        return np.where(np.isnan(duration), self.seconds, result)
 
     def outcome(self, watch: ArrayLike, duration: ArrayLike) -> tuple[Floats, dict[str, int]]:
         """Outcomes of exposures.
@@ -100,15 +100,15 @@ class EffectiveCompletion(Config):
                 "duration not positive": d <= 0,
                 "watched too long to be watching": w > LONGEST * d,
             }
-            found = (w >= self.threshold(d)).astype(np.float64)
+            result = (w >= self.threshold(d)).astype(np.float64)
         counts, bad = {}, np.zeros(len(w), np.bool_)
         for reason, rows in reasons.items():
             fresh = rows & ~bad
             bad |= rows
             if fresh.any():
                 counts[reason] = int(fresh.sum())
-        found[bad] = np.nan
-        return found, counts
+        result[bad] = np.nan
+        return result, counts
 
 
 def fit_thresholds(
@@ -200,7 +200,7 @@ def audit_anchors(
         north_star: [rows] what matters in the end, such as coming back; compared by group.
         buckets: number of buckets of duration.
     """
-    found = []
+    result = []
     for name, column in figures.items():
         values = np.asarray(column, np.float64)
         known = ~np.isnan(values)
@@ -214,7 +214,7 @@ def audit_anchors(
         if delay is not None and name in delay:
             late = np.asarray(delay[name], np.float64)[known]
             minutes = float(np.nanquantile(late, 0.95)) if np.isfinite(late).any() else None
-        found.append(
+        result.append(
             AnchorAudit(
                 name=name,
                 stability=_spread(values, day, weighted=False),
@@ -225,7 +225,7 @@ def audit_anchors(
                 north_star=_correlation(values, group, north_star),
             )
         )
-    return [_marked(one, found) for one in found]
+    return [_marked(one, result) for one in result]
 
 
 _LOW_IS_GOOD = ("stability", "by_duration", "by_source", "maturity")

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from noria.blending.alignment.aligners import Kind
-from noria.blending.alignment.tallies import Binned, Cell, Tallies
+from noria.blending.alignment.tallies import Bins, Cell, Tallies
 from noria.core.config import Config
 
 __all__ = ["FitConfig", "population"]
@@ -49,7 +49,7 @@ class FitConfig(Config):
 
 def population(
     tallies: Tallies, cells: list[Cell], config: FitConfig, decay: Mapping[int, float] | None
-) -> tuple[Binned, Literal["control", "all"]]:
+) -> tuple[Bins, Literal["control", "all"]]:
     """Exposures of some cells: of the control bucket if it is asked for and large enough, else all."""
     if config.population == "control":
         data = tallies.binned(decay, [cell for cell in cells if cell.control])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.alignment.aligners import Affine, Aligner, Beta, Isotonic, Kind, Mean, Platt, Sir
-from noria.blending.alignment.tallies import Binned
+from noria.blending.alignment.tallies import Bins
 
 __all__ = ["fit_aligner"]
 
@@ -17,9 +17,7 @@ TILT = 1e-6
 """Height of an isotonic aligner's tilt, in units of the key's rate."""
 
 
-def fit_aligner(
-    kind: Kind, data: Binned, *, rate: float | None = None, shrink: float = 0.0
-) -> Aligner | None:
+def fit_aligner(kind: Kind, data: Bins, *, rate: float | None = None, shrink: float = 0.0) -> Aligner | None:
     """Fit one aligner.
 
     Args:
@@ -43,14 +41,14 @@ def fit_aligner(
         return Mean(scale) if scale > 0 and math.isfinite(scale) else None
     if shrink:
         expected = np.clip(scale * data.x, 0.0, 1.0) if scale > 0 else np.full(len(data.x), prior)
-        data = Binned(data.x, data.n * (1 + shrink / n), data.a + data.n * (shrink / n) * expected)
+        data = Bins(data.x, data.n * (1 + shrink / n), data.a + data.n * (shrink / n) * expected)
     return _FITS[kind](data)
 
 
 # -- kinds ------------------------------------------------------------------------------------------------------------
 
 
-def _affine(data: Binned) -> Affine | None:
+def _affine(data: Bins) -> Affine | None:
     n = data.n.sum()
     x, a = (data.x * data.n).sum() / n, data.a.sum() / n
     spread = (data.n * (data.x - x) ** 2).sum()
@@ -60,30 +58,30 @@ def _affine(data: Binned) -> Affine | None:
     return Affine(float(slope), float(a - slope * x)) if slope > 0 else None
 
 
-def _platt(data: Binned) -> Platt | None:
+def _platt(data: Bins) -> Platt | None:
     centre, spread = _centre(data)
     u = (data.x - centre) / spread
-    found = _logistic(u[:, None], data)
-    if found is None or found[1] <= 0:
+    result = _logistic(u[:, None], data)
+    if result is None or result[1] <= 0:
         return None
-    slope = float(found[1]) / spread
-    return Platt(slope, float(found[0]) - slope * centre)
+    slope = float(result[1]) / spread
+    return Platt(slope, float(result[0]) - slope * centre)
 
 
-def _beta(data: Binned) -> Beta | None:
+def _beta(data: Bins) -> Beta | None:
     if data.x[0] < 0 or data.x[-1] > 1:
         return None
     inner = np.clip(data.x, 1e-12, 1 - 1e-12)
     features = [np.log(inner), -np.log1p(-inner)]
     for used in ((0, 1), (0,), (1,)):  # a negative coefficient is left out, as the authors do
-        found = _logistic(np.stack([features[number] for number in used], axis=1), data)
-        if found is not None and (found[1:] >= 0).all() and found[1:].sum() > 0:
-            slopes = dict(zip(used, found[1:].tolist(), strict=True))
-            return Beta(slopes.get(0, 0.0), slopes.get(1, 0.0), float(found[0]))
+        result = _logistic(np.stack([features[number] for number in used], axis=1), data)
+        if result is not None and (result[1:] >= 0).all() and result[1:].sum() > 0:
+            slopes = dict(zip(used, result[1:].tolist(), strict=True))
+            return Beta(slopes.get(0, 0.0), slopes.get(1, 0.0), float(result[0]))
     return None
 
 
-def _isotonic(data: Binned) -> Isotonic | None:
+def _isotonic(data: Bins) -> Isotonic | None:
     rates = _pava(data)
     if rates[0] == rates[-1]:
         return None
@@ -95,13 +93,13 @@ def _isotonic(data: Binned) -> Isotonic | None:
     return Isotonic(tuple(data.x[~inner].tolist()), tuple(rates[~inner].tolist()), tilt, centre, spread)
 
 
-def _sir(data: Binned) -> Sir | None:
+def _sir(data: Bins) -> Sir | None:
     before = np.cumsum(data.n) - data.n / 2
     quantile = np.minimum((before / data.n.sum() * SIR_BINS).astype(int), SIR_BINS - 1)
     _, place = np.unique(quantile, return_inverse=True)
     sums = (np.bincount(place, weights=one) for one in (data.n, data.a, data.n * data.x))
     n, a, x = (one.astype(np.float64) for one in sums)
-    coarse = Binned(x / n, n, a)
+    coarse = Bins(x / n, n, a)
     rates = _pava(coarse)
     if rates[0] == rates[-1]:
         return None
@@ -114,21 +112,21 @@ def _sir(data: Binned) -> Sir | None:
 _FITS = {"affine": _affine, "platt": _platt, "beta": _beta, "isotonic": _isotonic, "sir": _sir}
 
 
-def _pava(data: Binned) -> NDArray[np.float64]:
+def _pava(data: Bins) -> NDArray[np.float64]:
     from scipy.optimize import isotonic_regression
 
-    found: NDArray[np.float64] = isotonic_regression(data.a / data.n, weights=data.n).x
-    return found
+    result: NDArray[np.float64] = isotonic_regression(data.a / data.n, weights=data.n).x
+    return result
 
 
-def _centre(data: Binned) -> tuple[float, float]:
+def _centre(data: Bins) -> tuple[float, float]:
     """The median score and a spread that is not zero."""
     order = np.cumsum(data.n) / data.n.sum()
     low, middle, high = (float(data.x[np.searchsorted(order, q)]) for q in (0.25, 0.5, 0.75))
     return middle, (high - low) or abs(middle) or 1.0
 
 
-def _logistic(features: NDArray[np.float64], data: Binned) -> NDArray[np.float64] | None:
+def _logistic(features: NDArray[np.float64], data: Bins) -> NDArray[np.float64] | None:
     """Coefficients (the intercept first) that make the outcomes likeliest, by Newton's method.
 
     None where there is no maximum, as when one class is missing or the score parts them.

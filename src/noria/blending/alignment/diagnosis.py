@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from noria.blending.alignment.aligners import KINDS, Aligner, Kind
 from noria.blending.alignment.config import FitConfig, population
 from noria.blending.alignment.curves import fit_aligner
-from noria.blending.alignment.tallies import FOLDS, Binned, Cell, Tallies
+from noria.blending.alignment.tallies import FOLDS, Bins, Cell, Tallies
 
 __all__ = ["Decile", "Diagnosis", "diagnose", "tenths"]
 DECILES = 10
@@ -112,19 +112,19 @@ def diagnose(
     return Diagnosis(deciles, _p_value(deciles), losses, errors, advice, exposures)
 
 
-def tenths(data: Binned, aligner: Aligner) -> list[Decile]:
+def tenths(data: Bins, aligner: Aligner) -> list[Decile]:
     """Outcomes against expected ones under an aligner, by tenths of the exposures from the lowest score up."""
     from noria.core.statistics.intervals import proportion_interval
 
     place = np.minimum(((np.cumsum(data.n) - data.n / 2) / data.n.sum() * DECILES).astype(int), DECILES - 1)
     y = aligner.transform(data.x)
-    found = []
+    result = []
     for number in np.unique(place):
         chosen = place == number
         n, a = float(data.n[chosen].sum()), float(data.a[chosen].sum())
         trials = max(1, round(n))
         interval = proportion_interval(min(max(0, round(a)), trials), trials)
-        found.append(
+        result.append(
             Decile(
                 n,
                 float((data.n * data.x)[chosen].sum() / n),
@@ -134,7 +134,7 @@ def tenths(data: Binned, aligner: Aligner) -> list[Decile]:
                 interval.high,
             )
         )
-    return found
+    return result
 
 
 def _p_value(deciles: list[Decile]) -> float | None:

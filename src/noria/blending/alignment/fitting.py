@@ -17,7 +17,7 @@ from noria.blending.alignment.alignment import ANY, Alignment, Entry, Origin
 from noria.blending.alignment.config import FitConfig, population
 from noria.blending.alignment.curves import fit_aligner
 from noria.blending.alignment.diagnosis import diagnose
-from noria.blending.alignment.tallies import Binned, Cell, Key, Tallies
+from noria.blending.alignment.tallies import Bins, Cell, Key, Tallies
 from noria.core.errors import DataError
 
 __all__ = ["FitNote", "fit_alignment"]
@@ -139,19 +139,19 @@ def _decay(cells: Iterable[Cell], config: FitConfig, now: float) -> dict[int, fl
     return {tick: 0.5 ** (max(0.0, now / config.tick - (tick + 1)) / life) for tick in ticks}
 
 
-def _rate(data: Binned) -> float | None:
+def _rate(data: Bins) -> float | None:
     n = float(data.n.sum())
     return float(data.a.sum()) / n if n > 0 else None
 
 
-def _mean_value(aligner: Aligner, data: Binned) -> float:
+def _mean_value(aligner: Aligner, data: Bins) -> float:
     return float((data.n * aligner.transform(data.x)).sum() / data.n.sum())
 
 
 def _fit(
     tallies: Tallies,
     cells: list[Cell],
-    data: Binned,
+    data: Bins,
     config: FitConfig,
     decay: Mapping[int, float] | None,
     rate: float | None,
@@ -162,9 +162,9 @@ def _fit(
     kind = config.kind(cells[0].source)
     if kind == "auto":
         kind = diagnose(tallies, cells, config, decay=decay, rate=rate).advice
-    found = fit_aligner(kind, data, rate=rate, shrink=config.shrink)
-    if found is not None:
-        return found, ""
+    result = fit_aligner(kind, data, rate=rate, shrink=config.shrink)
+    if result is not None:
+        return result, ""
     if kind != "mean":
         fallback = fit_aligner("mean", data, rate=rate, shrink=config.shrink)
         if fallback is not None:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from noria.blending.compiled import kernels
 from noria.core.errors import DataError
 
-__all__ = ["Binned", "Cell", "Histogram", "Key", "Tallies", "bin_codes", "folds"]
+__all__ = ["Bins", "Cell", "Histogram", "Key", "Tallies", "bin_codes", "folds"]
 
 SHIFT = 13
 """Bits of a float32 pattern that a bin leaves open."""
@@ -61,7 +61,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Binned:
+class Bins:
     """Exposures by bin of score: [bins] mean score `x`, rising; weight `n`; weighted outcomes `a`."""
 
     x: NDArray[np.float64]
@@ -262,7 +262,7 @@ class Tallies:
             dropped.update(part.dropped)
         return Tallies({cell: first.merged(rest) for cell, (first, *rest) in merged.items()}, dropped)
 
-    def binned(self, decay: Mapping[int, float] | None, cells: Iterable[Cell]) -> Binned:
+    def binned(self, decay: Mapping[int, float] | None, cells: Iterable[Cell]) -> Bins:
         """Some cells as one, each tick with its weight.
 
         Args:
@@ -274,7 +274,7 @@ class Tallies:
             by_tick.setdefault(cell.tick if decay is not None else 0, []).append(self.cells[cell])
         parts = [(tick, first.merged(rest)) for tick, (first, *rest) in sorted(by_tick.items())]
         if not parts:
-            return Binned(np.empty(0), np.empty(0), np.empty(0))
+            return Bins(np.empty(0), np.empty(0), np.empty(0))
         codes, place = np.unique(np.concatenate([part.code for _, part in parts]), return_inverse=True)
         factor = np.concatenate(
             [np.full(len(part.code), 1.0 if decay is None else decay[tick]) for tick, part in parts]
@@ -290,7 +290,7 @@ class Tallies:
             sums.append(total)
         n, a, x = sums
         kept = n > 0
-        return Binned(x[kept] / n[kept], n[kept], a[kept])
+        return Bins(x[kept] / n[kept], n[kept], a[kept])
 
 
 def _dense(

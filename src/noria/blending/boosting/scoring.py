@@ -63,8 +63,8 @@ class PlanTables:
     ) -> PlanTables:
         """Fold plans into tables; caps are given in mean values."""
         w, b = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
-        given: Sequence[float | None] = [None] * len(w) if cap is None else cap
-        c = np.array([np.inf if one is None else one * mean_value for one in given], np.float64)
+        values: Sequence[float | None] = [None] * len(w) if cap is None else cap
+        c = np.array([np.inf if one is None else one * mean_value for one in values], np.float64)
         return cls(
             w,
             b,
@@ -173,16 +173,16 @@ def _guarded(y: Floats, mask: Masks, tables: PlanTables) -> tuple[Floats, Floats
 
 def hits(mask: Masks, plan: int) -> NDArray[np.bool_]:
     """[candidates] whether a plan hits each."""
-    found: NDArray[np.bool_] = (mask >> np.uint64(plan) & np.uint64(1)).astype(bool)
-    return found
+    result: NDArray[np.bool_] = (mask >> np.uint64(plan) & np.uint64(1)).astype(bool)
+    return result
 
 
 def members(mask: Masks, plans: int) -> NDArray[np.bool_]:
     """[candidates, plans] which plans hit each candidate."""
-    found: NDArray[np.bool_] = (mask[:, None] >> np.arange(plans, dtype=np.uint64) & np.uint64(1)).astype(
+    result: NDArray[np.bool_] = (mask[:, None] >> np.arange(plans, dtype=np.uint64) & np.uint64(1)).astype(
         bool
     )
-    return found
+    return result
 
 
 def contributions(y: Floats, mask: Masks, tables: PlanTables) -> Floats:
@@ -246,12 +246,12 @@ def lists(
     """
     fast = kernels()
     if fast is not None:
-        found: NDArray[np.int64] = fast.lists(y, mask, start, variants, size, *tables.arguments)
-        return found
-    found = np.full((len(start) - 1, len(variants), size), -1, np.int64)
+        result: NDArray[np.int64] = fast.lists(y, mask, start, variants, size, *tables.arguments)
+        return result
+    result = np.full((len(start) - 1, len(variants), size), -1, np.int64)
     for request, (first, end) in enumerate(zip(start[:-1].tolist(), start[1:].tolist(), strict=True)):
         values = y[first:end]
         for number, allowed in enumerate(variants):
             rows = top(score(values, mask[first:end] & allowed, tables)[0], values, size)
-            found[request, number, : len(rows)] = rows + first
-    return found
+            result[request, number, : len(rows)] = rows + first
+    return result

@@ -10,7 +10,7 @@ from typing import Any
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
 from noria.blending.logs.arrow import arrow_column
-from noria.blending.logs.gathering import GatherConfig, Gathered, joined, partial
+from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, partial
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
@@ -31,7 +31,7 @@ def gather(
     memory: str | None = None,
     spill: Path | None = None,
     progress: Progress | None = None,
-) -> Gathered:
+) -> GatherResult:
     """Tallies and books of logs.
 
     Args:
@@ -50,22 +50,22 @@ def gather(
         if now is None:
             ((last,),) = connection.sql("SELECT max(time) FROM exposures").fetchall()
             now = 0.0 if last is None else float(last)
-        total = Gathered(Tallies(), Books(), 0, {}, now)
+        total = GatherResult(Tallies(), Books(), 0, {}, now)
         task = progress.task("exposures") if progress else None
-        parts: list[Gathered] = []
-        for found in _batches(connection, query):
-            parts.append(partial(found, config, now))
+        parts: list[GatherResult] = []
+        for result in _batches(connection, query):
+            parts.append(partial(result, config, now))
             if len(parts) == TOGETHER:
                 total, parts = total.merge(*parts), []
             if task:
-                task.advance(len(found["time"]))
+                task.advance(len(result["time"]))
         total = total.merge(*parts)
         if outcomes is not None:
             ((extra,),) = connection.sql(
                 "SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT request, item FROM outcomes)) FROM outcomes"
             ).fetchall()
             if extra:
-                total = total.merge(Gathered(Tallies(), Books(), 0, {"outcome twice": int(extra)}, now))
+                total = total.merge(GatherResult(Tallies(), Books(), 0, {"outcome twice": int(extra)}, now))
         if task:
             task.done()
     return total

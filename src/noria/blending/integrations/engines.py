@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from noria.blending.logs.gathering import GatherConfig, Gathered
+from noria.blending.logs.gathering import GatherConfig, GatherResult
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 
@@ -23,7 +23,7 @@ def gather(
     now: float | None = None,
     memory: str | None = None,
     progress: Progress | None = None,
-) -> Gathered:
+) -> GatherResult:
     """Tallies and books of logs, by the engine that is asked for.
 
     Args:

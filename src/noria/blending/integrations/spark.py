@@ -15,7 +15,7 @@ from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
     GatherConfig,
-    Gathered,
+    GatherResult,
     from_rows,
     joined,
     partial,
@@ -69,7 +69,7 @@ def gather(
     *,
     now: float | None = None,
     session: Any = None,
-) -> Gathered:
+) -> GatherResult:
     """Tallies and books of logs, equal to DuckDB's in every integer.
 
     Args:
@@ -104,8 +104,8 @@ def gather(
             import pyarrow
 
             for batch in batches:
-                found = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
-                rows = to_rows(partial(found, config, moment))
+                result = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
+                rows = to_rows(partial(result, config, moment))
                 yield pyarrow.RecordBatch.from_pydict(rows)
 
         parts = spark.sql(query).mapInArrow(run, SCHEMA)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Displaced, displace, lift, shapley
+from noria.blending.accounting.attribution import Displacement, displace, lift, shapley
 from noria.blending.accounting.cells import BookKey, accounts, amount
 from noria.blending.accounting.returns import PlanReturn, RetireRule, plan_returns, worst_plan
 from noria.blending.boosting.scoring import hits
-from noria.blending.columns import Coded
+from noria.blending.columns import NameColumn
 from noria.blending.logs.candidates import CandidateLog
 from noria.blending.logs.comparison import ends
-from noria.blending.logs.gathering import GatherConfig, Gathered
-from noria.blending.logs.replay import Replayed, absent_columns, replay
+from noria.blending.logs.gathering import GatherConfig, GatherResult
+from noria.blending.logs.replay import ReplayResult, absent_columns, replay
 from noria.blending.snapshot import Snapshot
 from noria.core.config import Config
 from noria.core.errors import DataError
@@ -33,7 +33,7 @@ SHAPLEY_REQUESTS = 200
 # -- all exposures ----------------------------------------------------------------------------------------------------
 
 
-def book_record(gathered: Gathered, served: Mapping[str, Snapshot]) -> dict[str, Any]:
+def book_record(gathered: GatherResult, served: Mapping[str, Snapshot]) -> dict[str, Any]:
     """Accounts of all exposures: in all, by source, by plan, and by plan and day.
 
     Args:
@@ -68,7 +68,7 @@ def book_record(gathered: Gathered, served: Mapping[str, Snapshot]) -> dict[str,
     }
 
 
-def _inflation(gathered: Gathered, keys: list[BookKey]) -> dict[str, Any]:
+def _inflation(gathered: GatherResult, keys: list[BookKey]) -> dict[str, Any]:
     """Exposures and value of some cells, and boosts over value."""
     cells = [gathered.books.cells[key] for key in keys]
     value, moved = (sum(amount(sums, name) for sums in cells) for name in ("value", "moved"))
@@ -203,7 +203,7 @@ def returns_record(
 
 
 def _gain(
-    log: CandidateLog, served: Replayed, gain: str | None, seen: tuple[Floats, Floats] | None
+    log: CandidateLog, served: ReplayResult, gain: str | None, seen: tuple[Floats, Floats] | None
 ) -> tuple[Floats, Floats | None]:
     """[rows of the requests] gains, observed where they are known; and the observed ones alone."""
     if gain is None:
@@ -217,7 +217,7 @@ def _gain(
     return (predicted if real is None else np.where(np.isfinite(real), real, predicted)), real
 
 
-def _surplus(served: Replayed, displaced: Displaced, real: Floats | None) -> list[float | None]:
+def _surplus(served: ReplayResult, displaced: Displacement, real: Floats | None) -> list[float | None]:
     """Σ (a − y) over each plan's exposures with an outcome; None where there is none."""
     if real is None:
         return [None] * len(served.plans)
@@ -239,7 +239,7 @@ def _clusters(log: CandidateLog, cluster: str | None) -> list[Any] | None:
     rows = log.start[:-1]
     if isinstance(column, np.ndarray):
         return list(column[rows].tolist())
-    if not isinstance(column, Coded):
+    if not isinstance(column, NameColumn):
         raise DataError("lists of names are no clusters", where=f"column {cluster!r}")
     return list(column.take(rows).decode())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.columns import Coded, Column, Listed, as_column
+from noria.blending.columns import Column, NameColumn, NameLists, as_column
 from noria.core.errors import DataError, require
 
 __all__ = ["arrow_array", "arrow_column", "is_text"]
@@ -29,9 +29,9 @@ def arrow_column(column: Any, name: str) -> Column:
     if types.is_dictionary(kind) and is_text(kind.value_type):
         names = column.dictionary.to_pylist()
         if len(set(names)) != len(names) or None in names:
-            return Coded.of(column.to_pylist())
+            return NameColumn.of(column.to_pylist())
         codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
-        return Coded(tuple(names), codes)
+        return NameColumn(tuple(names), codes)
     if types.is_boolean(kind) or types.is_null(kind):
         return as_column(name, column.to_pylist())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
@@ -39,12 +39,12 @@ def arrow_column(column: Any, name: str) -> Column:
         return np.asarray(numbers, np.float64)
     if (types.is_list(kind) or types.is_large_list(kind)) and is_text(kind.value_type):
         flat = arrow_column(column.flatten(), name)
-        assert isinstance(flat, Coded)
+        assert isinstance(flat, NameColumn)
         if (flat.codes < 0).any():
             raise DataError("a list with a missing name", where=f"column {name!r}")
         compute: Any = require("pyarrow.compute", "blending")
         sizes = compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        return Listed(flat.names, flat.codes, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        return NameLists(flat.names, flat.codes, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
     raise DataError(
         f"a column of {kind}", where=f"column {name!r}", mend="give numbers, flags, names or lists of names"
     )
@@ -57,10 +57,10 @@ def arrow_array(column: Column) -> Any:
         MissingExtra: there is no pyarrow.
     """
     pa: Any = require("pyarrow", "blending")
-    if isinstance(column, Coded):
+    if isinstance(column, NameColumn):
         codes = pa.array(column.codes, mask=column.codes < 0)
         return pa.DictionaryArray.from_arrays(codes, pa.array(list(column.names), pa.string()))
-    if isinstance(column, Listed):
+    if isinstance(column, NameLists):
         names = pa.array(list(column.names), pa.string()).take(pa.array(column.codes))
         return pa.ListArray.from_arrays(pa.array(column.offsets, pa.int32()), names)
     return pa.array(column)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.columns import Candidates, Coded, Column, as_column, rows_of
+from noria.blending.columns import Candidates, Column, NameColumn, as_column, rows_of
 from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
@@ -41,10 +41,10 @@ class CandidateLog:
     request: Sequence[str]
     start: Ints
     time: Floats
-    scene: Coded
-    item: Coded
+    scene: NameColumn
+    item: NameColumn
     score: Floats
-    source: Coded
+    source: NameColumn
     columns: Mapping[str, Column]
     dropped: Mapping[str, int]
 
@@ -66,13 +66,13 @@ class CandidateLog:
         ]
         if absent:
             raise DataError(f"there is no column {absent[0]!r}", where="candidates")
-        found = {name: as_column(name, column) for name, column in columns.items()}
-        rows = len(found["request"])
-        for name, column in found.items():
+        result = {name: as_column(name, column) for name, column in columns.items()}
+        rows = len(result["request"])
+        for name, column in result.items():
             if len(column) != rows:
                 raise DataError(f"{len(column):,} values in {rows:,} rows", where=f"column {name!r}")
-        request, item = (_names(found, name) for name in ("request", "item"))
-        source, scene = _names(found, "source"), _names(found, "scene", rows)
+        request, item = (_names(result, name) for name in ("request", "item"))
+        source, scene = _names(result, "source"), _names(result, "scene", rows)
         if (request.codes < 0).any() or (item.codes < 0).any():
             raise DataError("a row without a request or an item", where="candidates")
         order = np.argsort(request.codes, kind="stable")
@@ -83,10 +83,10 @@ class CandidateLog:
         codes = request.codes[order]
         begins = np.flatnonzero(np.diff(codes, prepend=-1))
         start = np.append(begins, len(codes)).astype(np.int64)
-        time = _numbers(found, "time", rows)[order]
+        time = _numbers(result, "time", rows)[order]
         kept = {
             name: rows_of(column, order)
-            for name, column in found.items()
+            for name, column in result.items()
             if name not in ("request", "item", "scene", "time", "score")
         }
         second = rows - len(order)
@@ -96,7 +96,7 @@ class CandidateLog:
             time[begins],
             scene.take(order).take(begins),
             item.take(order),
-            _numbers(found, "score", rows)[order],
+            _numbers(result, "score", rows)[order],
             source.take(order),
             kept,
             {"candidate twice in a request": second} if second else {},
@@ -173,16 +173,16 @@ def _read_table(path: Path, most: int | None) -> tuple[Any, bool]:
     return (table.slice(0, most) if cut else table), cut
 
 
-def _names(columns: Mapping[str, Column], name: str, rows: int = 0) -> Coded:
+def _names(columns: Mapping[str, Column], name: str, rows: int = 0) -> NameColumn:
     column = columns.get(name)
     if column is None:
-        return Coded(("",), np.zeros(rows, np.int32))
-    if isinstance(column, Coded):
+        return NameColumn(("",), np.zeros(rows, np.int32))
+    if isinstance(column, NameColumn):
         return column
     if isinstance(column, np.ndarray) and column.dtype == np.float64 and name in ("request", "item"):
         if not np.isfinite(column).all():
             raise DataError("a row without a request or an item", where="candidates")
-        return Coded.of([str(int(one)) if one == int(one) else str(one) for one in column.tolist()])
+        return NameColumn.of([str(int(one)) if one == int(one) else str(one) for one in column.tolist()])
     raise DataError("not names", where=f"column {name!r}")
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from noria.blending.accounting.attribution import values_of
 from noria.blending.boosting.scoring import hits
-from noria.blending.logs.replay import Replayed
+from noria.blending.logs.replay import ReplayResult
 from noria.blending.snapshot import Snapshot
 from noria.core.statistics.intervals import Interval, paired_difference
 
@@ -25,7 +25,7 @@ def ends(interval: Interval | None) -> list[float | None] | None:
     return [end if np.isfinite(end) else None for end in (interval.effect, interval.low, interval.high)]
 
 
-def summary(replayed: Replayed, snapshot: Snapshot) -> dict[str, Any]:
+def summary(replayed: ReplayResult, snapshot: Snapshot) -> dict[str, Any]:
     """One snapshot's lists in numbers: value, inflation, guards, and each plan's share, spend and price."""
     shown = replayed.lists
     places = int((shown >= 0).sum())
@@ -62,10 +62,10 @@ def summary(replayed: Replayed, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def change(before: Replayed, after: Replayed) -> dict[str, Any]:
+def change(before: ReplayResult, after: ReplayResult) -> dict[str, Any]:
     """Changes from one replay to another, paired by request: value, places, and each plan's share."""
 
-    def per_request(side: Replayed, column: Floats) -> Floats:
+    def per_request(side: ReplayResult, column: Floats) -> Floats:
         total: Floats = values_of(column, side.lists).sum(axis=1)
         return total
 
@@ -91,7 +91,7 @@ def change(before: Replayed, after: Replayed) -> dict[str, Any]:
     return result
 
 
-def _moved(before: Replayed, after: Replayed) -> float | None:
+def _moved(before: ReplayResult, after: ReplayResult) -> float | None:
     """Share of places that another candidate holds."""
     one, two = (np.where(side.lists >= 0, side.rows[side.lists], -1) for side in (before, after))
     places = int(((one >= 0) | (two >= 0)).sum())

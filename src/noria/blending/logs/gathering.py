@@ -24,12 +24,12 @@ from pydantic import Field
 from noria.blending.accounting.cells import DAY, SUMS, BookKey, Books
 from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.tallies import FOLDS, Cell, Histogram, Tallies, folds
-from noria.blending.columns import Coded, grouped
+from noria.blending.columns import NameColumn, grouped
 from noria.blending.logs.schema import EXPOSURES, OUTCOMES
 from noria.core.config import Config
 from noria.core.errors import DataError
 
-__all__ = ["GatherConfig", "Gathered", "joined", "parquet_files", "partial"]
+__all__ = ["GatherConfig", "GatherResult", "joined", "parquet_files", "partial"]
 
 
 class GatherConfig(Config):
@@ -58,7 +58,7 @@ class GatherConfig(Config):
 
 
 @dataclass(frozen=True)
-class Gathered:
+class GatherResult:
     """Sums of a log: outcomes against scores, books of exposures, rows read, and rows left out by reason."""
 
     tallies: Tallies
@@ -67,12 +67,12 @@ class Gathered:
     dropped: Mapping[str, int]
     now: float
 
-    def merge(self, *others: Gathered) -> Gathered:
+    def merge(self, *others: GatherResult) -> GatherResult:
         """Several logs as one."""
         dropped: Counter[str] = Counter()
         for part in (self, *others):
             dropped.update(part.dropped)
-        return Gathered(
+        return GatherResult(
             self.tallies.merge(*(one.tallies for one in others)),
             self.books.merge(*(one.books for one in others)),
             self.rows + sum(one.rows for one in others),
@@ -144,11 +144,11 @@ def joined(
     )
 
 
-def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gathered:
+def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> GatherResult:
     """Tallies and books of a batch of joined rows.
 
     Args:
-        columns: those of `JOINED`: numbers as arrays, names as `Coded` or lists.
+        columns: those of `JOINED`: numbers as arrays, names as `NameColumn` or lists.
         config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; exposures younger than the maturity have no outcome yet.
     """
@@ -186,11 +186,12 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     if config.absent == "missing":
         lost("no outcome", never)
 
+    booked: dict[str, Any] = {name: names[name] for name in NAMES if name != "request"}
+    booked |= {name: numbers[name] for name in ("value", "total", "guard")}
     books = Books()
     books.add(
         day=np.floor(numbers["time"] / DAY).astype(np.int64),
-        **{name: names[name] for name in NAMES if name != "request"},
-        **{name: numbers[name] for name in ("value", "total", "guard")},
+        **booked,
         control=control,
         mask=mask,
         outcome=outcome,
@@ -204,12 +205,12 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     dropped.update(books.dropped)
     # Why there is no outcome was counted above.
     dropped.update({reason: n for reason, n in tallies.dropped.items() if reason != "no outcome"})
-    return Gathered(Tallies(tallies.cells), Books(books.cells), count, +dropped, now)
+    return GatherResult(Tallies(tallies.cells), Books(books.cells), count, +dropped, now)
 
 
 def _tally(
     tallies: Tallies,
-    names: Mapping[str, Coded],
+    names: Mapping[str, NameColumn],
     numbers: Mapping[str, NDArray[np.float64]],
     control: NDArray[np.bool_],
     outcome: NDArray[np.float64],
@@ -240,11 +241,11 @@ def _tally(
     )
 
 
-def _taken(column: Any, rows: NDArray[np.int64]) -> Coded:
+def _taken(column: Any, rows: NDArray[np.int64]) -> NameColumn:
     coded = (
         column
-        if isinstance(column, Coded)
-        else Coded.of([None if one is None else str(one) for one in column])
+        if isinstance(column, NameColumn)
+        else NameColumn.of([None if one is None else str(one) for one in column])
     )
     return coded.take(rows)
 
@@ -256,14 +257,14 @@ KEYS = ("kind", "when", "scene", "source", "version", "snapshot", "control", "fo
 NUMBERS = tuple(f"s{number}" for number in range(len(SUMS)))
 
 
-def to_rows(gathered: Gathered) -> dict[str, list[Any]]:
+def to_rows(gathered: GatherResult) -> dict[str, list[Any]]:
     """One row a cell and bin: `KEYS` and `NUMBERS`, which add up over equal keys."""
     rows: list[tuple[Any, ...]] = []
     empty = [0] * len(NUMBERS)
-    for cell, found in gathered.tallies.cells.items():
+    for cell, result in gathered.tallies.cells.items():
         head = ("tally", cell.tick, cell.scene, cell.source, cell.version, "", cell.control, cell.fold)
         for code, *sums in zip(
-            found.code.tolist(), found.n.tolist(), found.a.tolist(), found.m.tolist(), strict=True
+            result.code.tolist(), result.n.tolist(), result.a.tolist(), result.m.tolist(), strict=True
         ):
             rows.append((*head, code, *sums, *empty[3:]))
     for key, numbers in gathered.books.cells.items():
@@ -277,7 +278,7 @@ def to_rows(gathered: Gathered) -> dict[str, list[Any]]:
     return {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
 
 
-def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> Gathered:
+def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
     """Read what `to_rows` gave, whether equal keys were added up since or not.
 
     Raises:
@@ -305,7 +306,7 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> Gathered:
         else:
             raise DataError(f"rows of kind {kind!r}", where="state")
     cells = {cell: Histogram.of_rows(*np.array(parts, np.int64).T) for cell, parts in tallies.items()}
-    return Gathered(Tallies(cells), books, count, dropped, now)
+    return GatherResult(Tallies(cells), books, count, dropped, now)
 
 
 def parquet_files(path: str) -> list[str]:
@@ -316,12 +317,12 @@ def parquet_files(path: str) -> list[str]:
     """
     place = Path(path)
     if place.is_dir():
-        found: Iterable[Path | str] = place.rglob("*.parquet")
+        result: Iterable[Path | str] = place.rglob("*.parquet")
     elif place.is_file():
-        found = [place]
+        result = [place]
     else:
-        found = glob.glob(path, recursive=True)
-    files = sorted(str(one) for one in found if not Path(one).is_dir())
+        result = glob.glob(path, recursive=True)
+    files = sorted(str(one) for one in result if not Path(one).is_dir())
     if not files:
         raise DataError("no .parquet file is there", where=path)
     return files

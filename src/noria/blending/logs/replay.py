@@ -16,20 +16,20 @@ from noria.blending.accounting.attribution import Requests
 from noria.blending.blender import Blender
 from noria.blending.boosting.scoring import ALL, PlanTables, lists, score
 from noria.blending.boosting.slots import Rule, place
-from noria.blending.columns import Candidates, Coded
+from noria.blending.columns import Candidates, NameColumn
 from noria.blending.logs.candidates import CandidateLog
 from noria.blending.plans.matching import evaluate
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 
-__all__ = ["Floats", "Ints", "Replayed", "absent_columns", "replay"]
+__all__ = ["Floats", "Ints", "ReplayResult", "absent_columns", "replay"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Replayed:
+class ReplayResult:
     """A log under one snapshot.
 
     Attributes:
@@ -54,7 +54,7 @@ class Replayed:
     dropped: Mapping[str, int]
 
 
-def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> Replayed:
+def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> ReplayResult:
     """Rank every request of a log.
 
     Args:
@@ -75,12 +75,12 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> Replayed:
     before = np.concatenate([[0], np.cumsum(good)])
     requests = Requests(value[rows], mask, before[log.start])
     r, taken = score(requests.value, requests.mask, blender.tables)
-    found = lists(requests.value, requests.mask, requests.start, ALL, blender.tables, size)[:, 0]
+    result = lists(requests.value, requests.mask, requests.start, ALL, blender.tables, size)[:, 0]
     if snapshot.plans.slots:
-        found = _placed(log, snapshot, requests, rows, blender.tables, size)
+        result = _placed(log, snapshot, requests, rows, blender.tables, size)
     lost = int((~good).sum())
     dropped = dict(log.dropped) | ({"no value": lost} if lost else {})
-    return Replayed(requests, rows, blender.tables, blender.plans, size, found, r, taken, dropped)
+    return ReplayResult(requests, rows, blender.tables, blender.plans, size, result, r, taken, dropped)
 
 
 def absent_columns(log: CandidateLog, snapshot: Snapshot) -> list[str]:
@@ -99,7 +99,7 @@ def _values(log: CandidateLog, snapshot: Snapshot) -> Floats:
             range(len(rows)),
             log.score[rows],
             log.source.take(rows),
-            {"version": version.take(rows)} if isinstance(version, Coded) else {},
+            {"version": version.take(rows)} if isinstance(version, NameColumn) else {},
             log.scene.names[code] if code >= 0 else "",
         )
         value[rows] = snapshot.alignment.align(part).value
@@ -120,8 +120,8 @@ def _masks(log: CandidateLog, blender: Blender) -> NDArray[np.uint64]:
     for number, at in enumerate(log.time.tolist()):
         active = plans.active(at)
         on[number] = sum(1 << bit for bit, one in enumerate(active) if one)
-    found: NDArray[np.uint64] = mask & np.repeat(on, np.diff(log.start))
-    return found
+    result: NDArray[np.uint64] = mask & np.repeat(on, np.diff(log.start))
+    return result
 
 
 def _placed(
@@ -129,7 +129,7 @@ def _placed(
 ) -> Ints:
     """[requests, K] lists with their slot rules kept."""
     about = [evaluate(rule.targeting, log.columns, len(log.score))[rows] for rule in snapshot.plans.slots]
-    found = np.full((len(requests), size), -1, np.int64)
+    result = np.full((len(requests), size), -1, np.int64)
     for number in range(len(requests)):
         first, end = requests.start[number : number + 2].tolist()
         if first == end:
@@ -143,5 +143,5 @@ def _placed(
             for flags, rule in zip(about, snapshot.plans.slots, strict=True)
         ]
         kept = order[place(order, rules, size)] + first
-        found[number, : len(kept)] = kept
-    return found
+        result[number, : len(kept)] = kept
+    return result

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from noria.blending.accounting.experiments import Measure, read_out
-from noria.blending.columns import Coded
+from noria.blending.columns import NameColumn
 from noria.blending.logs.arrow import arrow_column
 from noria.core.errors import DataError, require
 
@@ -39,7 +39,7 @@ def experiment_record(path: Path) -> dict[str, Any]:
     }
     users: dict[str, Any] = {name: columns[name] for name in numbers}
     variant = columns["variant"]
-    if not isinstance(variant, Coded):
+    if not isinstance(variant, NameColumn):
         raise DataError("not names", where=f"{path}, column 'variant'")
     users["variant"] = variant.decode()
     result = read_out(users, measures)

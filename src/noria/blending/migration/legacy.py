@@ -140,16 +140,16 @@ class FunctionScore:
             return np.ones(rows)  # constants weigh their average themselves, so that it is one
         match self.score_mode:
             case "multiply":
-                found = np.where(table, values, 1.0).prod(axis=1)
+                result = np.where(table, values, 1.0).prod(axis=1)
             case "first":
-                found = values[table.argmax(axis=1)]
+                result = values[table.argmax(axis=1)]
             case "sum":
-                found = np.where(table, values, 0.0).sum(axis=1)
+                result = np.where(table, values, 0.0).sum(axis=1)
             case "max":
-                found = np.where(table, values, -np.inf).max(axis=1)
+                result = np.where(table, values, -np.inf).max(axis=1)
             case "min":
-                found = np.where(table, values, np.inf).min(axis=1)
-        return np.where(none, 1.0, found)
+                result = np.where(table, values, np.inf).min(axis=1)
+        return np.where(none, 1.0, result)
 
     def plans(self) -> Plans:
         """A plan for each boost, with no weight and no bias yet."""
@@ -268,8 +268,8 @@ def _condition(query: Any, where: str) -> str:
 
 def _bool(body: Mapping[str, Any], where: str) -> str:
     def all_of(name: str) -> list[str]:
-        found = body.get(name, [])
-        return [f"({_condition(one, where)})" for one in (found if isinstance(found, list) else [found])]
+        result = body.get(name, [])
+        return [f"({_condition(one, where)})" for one in (result if isinstance(result, list) else [result])]
 
     odd = set(body) - {"must", "filter", "should", "must_not", "minimum_should_match"}
     if odd or body.get("minimum_should_match", 1) not in (0, 1):

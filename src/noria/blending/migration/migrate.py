@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
-from noria.blending.pricing.solving import Goal, Solved, solve
+from noria.blending.pricing.solving import Goal, Solution, solve
 
 __all__ = ["Migration", "aligned_after", "exposures_of", "legacy_lists", "migrate", "partition"]
 
@@ -34,7 +34,7 @@ class Migration:
         requests: [requests] value of the legacy list and of the new one, for intervals.
     """
 
-    solved: Solved
+    solved: Solution
     exposures: tuple[Ints, Ints]
     value: tuple[float, float]
     boosted: tuple[Floats, Floats]
@@ -54,12 +54,12 @@ class Migration:
 
 def legacy_lists(legacy: Floats, value: Floats, start: Ints, size: int) -> Ints:
     """[requests, K] rows of the lists by legacy score, ties by value; −1 where one is shorter."""
-    found = np.full((len(start) - 1, size), -1, np.int64)
+    result = np.full((len(start) - 1, size), -1, np.int64)
     for request, (first, end) in enumerate(zip(start[:-1].tolist(), start[1:].tolist(), strict=True)):
         rows = top(legacy[first:end], value[first:end], size)
         rows = rows[np.isfinite(legacy[first + rows])]
-        found[request, : len(rows)] = first + rows
-    return found
+        result[request, : len(rows)] = first + rows
+    return result
 
 
 def migrate(
@@ -153,5 +153,5 @@ def exposures_of(requests: Requests, rows: Ints, plans: int) -> Ints:
 
 def _by_source(amount: Floats, rows: Ints, codes: Ints) -> Floats:
     shown = rows[rows >= 0]
-    found = np.bincount(codes[shown], weights=amount[shown], minlength=int(codes.max(initial=0)) + 1)
-    return found.astype(np.float64)
+    result = np.bincount(codes[shown], weights=amount[shown], minlength=int(codes.max(initial=0)) + 1)
+    return result.astype(np.float64)

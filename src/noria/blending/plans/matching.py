@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.columns import Coded, Column, Listed
+from noria.blending.columns import Column, NameColumn, NameLists
 from noria.blending.plans.targeting import Both, Compare, Expression, Flag, Has, Missing, Name, Not, Operand
 from noria.core.errors import DataError
 
@@ -51,11 +51,13 @@ def evaluate(expression: Expression, columns: Mapping[str, Column], rows: int) -
         return functools.reduce(np.bitwise_or if expression.either else np.bitwise_and, parts)
     if isinstance(expression, Compare):
         left, other, operator = columns.get(expression.column), expression.other, expression.operator
-        if isinstance(left, Coded) and isinstance(other, str) and operator in ("==", "!="):
+        if isinstance(left, NameColumn) and isinstance(other, str) and operator in ("==", "!="):
             return _hits(left.names, other, operator == "==")[left.codes]
         if isinstance(left, np.ndarray) and left.dtype == np.float64 and type(other) in (float, int):
-            found = _OPERATORS[operator](left, other)
-            return found & ~np.isnan(left) if operator == "!=" else found  # other tests of NaN are never true
+            result = _OPERATORS[operator](left, other)
+            return (
+                result & ~np.isnan(left) if operator == "!=" else result
+            )  # other tests of NaN are never true
     return _answer(expression, columns, rows)[0]
 
 
@@ -82,11 +84,11 @@ def _answer(expression: Expression, columns: Mapping[str, Column], rows: int) ->
     if column is None:
         return _unknown(rows)
     if isinstance(expression, Has):
-        if not isinstance(column, Listed):
+        if not isinstance(column, NameLists):
             raise _kind(expression.column, "lists of names")
         return _sure(_listed(column, expression.name))
     if isinstance(expression.values[0], str):
-        if not isinstance(column, Coded):
+        if not isinstance(column, NameColumn):
             raise _kind(expression.column, "names")
         hit = _by_name(column, [name in expression.values for name in column.names])
     else:
@@ -113,7 +115,7 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
     other = columns.get(test.other.name) if isinstance(test.other, Name) else test.other
     if left is None or other is None:
         return _unknown(rows)
-    if isinstance(left, Coded):
+    if isinstance(left, NameColumn):
         if test.operator not in ("==", "!="):
             raise DataError(
                 f"names have no order, so {test.operator} says nothing", where=f"column {test.column!r}"
@@ -121,7 +123,7 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
         if isinstance(other, str):
             hit = _by_name(left, [name == other for name in left.names])
             known = left.codes >= 0
-        elif isinstance(other, Coded):
+        elif isinstance(other, NameColumn):
             place = {name: code for code, name in enumerate(other.names)}
             hit = np.array([*(place.get(name, -2) for name in left.names), -2])[left.codes] == other.codes
             known = (left.codes >= 0) & (other.codes >= 0)
@@ -129,12 +131,12 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
             raise _kind(test.column, "numbers")
         if test.operator == "!=":
             hit = ~hit
-    elif isinstance(left, Listed):
+    elif isinstance(left, NameLists):
         raise _kind(test.column, "numbers or names")
     else:
         wanted = "flags" if left.dtype == np.bool_ else "numbers"
-        if isinstance(other, Coded | Listed | str) or (wanted == "flags") != _is_flags(other):
-            raise _kind(test.column, "names" if isinstance(other, str | Coded) else _opposite(wanted))
+        if isinstance(other, NameColumn | NameLists | str) or (wanted == "flags") != _is_flags(other):
+            raise _kind(test.column, "names" if isinstance(other, str | NameColumn) else _opposite(wanted))
         hit = _OPERATORS[test.operator](left, other)
         known = ~(np.isnan(left) | np.isnan(other)) if wanted == "numbers" else np.ones(rows, np.bool_)
     return hit & known, known & ~hit
@@ -160,22 +162,22 @@ def _known_hits(names: tuple[str, ...], other: str, same: bool) -> Flags:
     return np.array([*((name == other) is same for name in names), False], np.bool_)
 
 
-def _by_name(column: Coded, hits: list[bool]) -> Flags:
+def _by_name(column: NameColumn, hits: list[bool]) -> Flags:
     return np.array([*hits, False], np.bool_)[column.codes]  # code −1 reads the last
 
 
-def _listed(column: Listed, name: str) -> Flags:
-    hits = _by_name(Coded(column.names, column.codes), [one == name for one in column.names])
+def _listed(column: NameLists, name: str) -> Flags:
+    hits = _by_name(NameColumn(column.names, column.codes), [one == name for one in column.names])
     before = np.concatenate([[0], np.cumsum(hits)])
     counts = before[column.offsets[1:]] - before[column.offsets[:-1]]
-    found: Flags = counts > 0
-    return found
+    result: Flags = counts > 0
+    return result
 
 
 def _missing(column: Column) -> Flags:
-    if isinstance(column, Coded):
-        found: Flags = column.codes < 0
-        return found
+    if isinstance(column, NameColumn):
+        result: Flags = column.codes < 0
+        return result
     if isinstance(column, np.ndarray) and column.dtype == np.float64:
         return np.isnan(column)
     return np.zeros(len(column), np.bool_)

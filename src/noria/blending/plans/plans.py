@@ -46,10 +46,10 @@ def _expression(text: str) -> str:
 def _moment(text: str) -> str:
     """An ISO 8601 time with its zone, as written."""
     try:
-        found = datetime.fromisoformat(text)
+        result = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is no time; write 2026-11-25T18:00Z") from None
-    if found.tzinfo is None:
+    if result.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone; write 2026-11-25T18:00Z")
     return text
 
@@ -63,8 +63,8 @@ def _zone(text: str) -> str:
 
 
 def _hours(text: str) -> str:
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)", text)
-    if not found or (found[3] == "24" and found[4] != "00"):
+    result = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-4]):([0-5]\d)", text)
+    if not result or (result[3] == "24" and result[4] != "00"):
         raise ValueError(f"{text!r} are no hours; write 18:00-23:30")
     return text
 
@@ -88,10 +88,10 @@ class Target(Config):
 
     @model_validator(mode="after")
     def _one(self) -> Target:
-        given = [name for name, value in self if value is not None]
-        if len(given) != 1:
+        values = [name for name, value in self if value is not None]
+        if len(values) != 1:
             raise ValueError(
-                f"give one target, not {len(given)}; one of {', '.join(type(self).model_fields)}"
+                f"give one target, not {len(values)}; one of {', '.join(type(self).model_fields)}"
             )
         return self
 
@@ -157,7 +157,7 @@ class Schedule(Config):
         return not self.days or _DAYS[day] in self.days
 
 
-class Targeted(Config):
+class TargetedRule(Config):
     """Something by name that is about some candidates: those that `when` is true of."""
 
     id: Identifier
@@ -174,7 +174,7 @@ class Targeted(Config):
         return self._parsed
 
 
-class Plan(Targeted):
+class Plan(TargetedRule):
     """One business goal.
 
     Attributes:
@@ -218,7 +218,7 @@ class Guards(Config):
     max_age: float | None = Field(None, gt=0)
 
 
-class SlotRule(Targeted):
+class SlotRule(TargetedRule):
     """A hard rule on places in the list, kept after sorting; what it displaces is booked.
 
     Attributes:

@@ -151,14 +151,14 @@ def _tokens(text: str) -> Iterator[_Token]:
     place = 0
     end = len(text.rstrip())
     while place < end:
-        found = _TOKEN.match(text, place)
-        if found is None:
+        result = _TOKEN.match(text, place)
+        if result is None:
             start = place + len(text[place:]) - len(text[place:].lstrip())
             raise _wrong(f"{text[start]!r} is not understood", start)
-        kind = found.lastgroup or ""
-        word = found[kind]
-        yield _Token("word" if kind == "name" and word in _WORDS else kind, word, found.start(kind))
-        place = found.end()
+        kind = result.lastgroup or ""
+        word = result[kind]
+        yield _Token("word" if kind == "name" and word in _WORDS else kind, word, result.start(kind))
+        place = result.end()
     yield _Token("end", "the end", end)
 
 
@@ -192,10 +192,10 @@ class _Reader:
             raise _wrong(f"expected {text!r}, found {self.next.text!r}", self.next.place)
 
     def whole(self) -> Expression:
-        found = self.either()
+        result = self.either()
         if self.next.kind != "end":
             raise _wrong(f"did not expect {self.next.text!r}", self.next.place)
-        return found
+        return result
 
     def either(self) -> Expression:
         parts = [self.both()]
@@ -230,13 +230,13 @@ class _Reader:
         if self.take("is"):
             negative = self.take("not")
             self.need("missing")
-            found: Expression = Missing(self.column(left, place))
-            return Not(found) if negative else found
+            result: Expression = Missing(self.column(left, place))
+            return Not(result) if negative else result
         negative = self.take("not")
         if negative or (self.next.kind == "word" and self.next.text == "in"):
             self.need("in")
-            found = self.member(left, place)
-            return Not(found) if negative else found
+            result = self.member(left, place)
+            return Not(result) if negative else result
         chain: list[Expression] = []
         while self.next.kind == "sign" and self.next.text in _COMPARE:
             operator = self.next.text

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
 
-__all__ = ["FrontierPoint", "Goal", "Solved", "frontier", "reached", "solve"]
+__all__ = ["FrontierPoint", "Goal", "Solution", "frontier", "reached", "solve"]
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Solved:
+class Solution:
     """Boosts that reach targets.
 
     Attributes:
@@ -75,7 +75,7 @@ def solve(
     *,
     tolerance: float = 2e-4,
     rounds: int = 400,
-) -> Solved:
+) -> Solution:
     """Find the boosts of the plans that have goals; the other plans stay as they are.
 
     Args:
@@ -97,7 +97,7 @@ def solve(
     if unguarded and not any(goal.exactly for goal in goals) and not missed.any():
         # The dual's value less the primal's: multipliers times what is above the goals.
         loss = float((best * (got - search.amount)).sum())
-    return Solved(solved, best, got, missed, value, loss, search.used)
+    return Solution(solved, best, got, missed, value, loss, search.used)
 
 
 def reached(requests: Requests, tables: PlanTables, size: int, goals: Sequence[Goal]) -> tuple[Floats, float]:
@@ -105,11 +105,11 @@ def reached(requests: Requests, tables: PlanTables, size: int, goals: Sequence[G
     rows = lists(requests.value, requests.mask, requests.start, ALL, tables, size)[:, 0]
     rows = rows[rows >= 0]
     y, mask = requests.value[rows], requests.mask[rows]
-    found = np.empty(len(goals))
+    result = np.empty(len(goals))
     for number, goal in enumerate(goals):
         hit = hits(mask, goal.plan)
-        found[number] = hit.sum() if goal.moves == "bias" else y[hit].sum()
-    return found, float(y.sum())
+        result[number] = hit.sum() if goal.moves == "bias" else y[hit].sum()
+    return result, float(y.sum())
 
 
 class _Search:
@@ -146,8 +146,8 @@ class _Search:
 
     def error(self, boost: Floats, got: Floats) -> Floats:
         """Distance of each plan below its goal, as a share; 0 for one that is above it by itself."""
-        found = (self.amount - got) / self.scale
-        return np.where(~self.exactly & (found < 0) & (boost <= 0), 0.0, found)
+        result = (self.amount - got) / self.scale
+        return np.where(~self.exactly & (result < 0) & (boost <= 0), 0.0, result)
 
     def missed(self, boost: Floats, got: Floats) -> Floats:
         """Distance that is left; being above a goal by less than one exposure a plan is none."""
@@ -221,9 +221,9 @@ class _Search:
             low, high = (low, middle) if enough(middle) else (middle, high)
             if high - low < 1e-9 * unit:
                 break
-        found = boost.copy()
-        found[number] = high
-        return self.clipped(found)
+        result = boost.copy()
+        result[number] = high
+        return self.clipped(result)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def frontier(
         others: goals of other plans.
         tolerance: difference of shares that is let pass.
     """
-    found = []
+    result = []
     now = tables
     base = solve(requests, _without(tables, goal), size, others, tolerance=tolerance) if others else None
     _, free = reached(requests, base.tables if base else _without(tables, goal), size, [goal])
@@ -274,7 +274,7 @@ def frontier(
         wanted = [replace(goal, amount=share * scale), *others]
         solved = solve(requests, now, size, wanted, tolerance=tolerance)
         now = solved.tables
-        found.append(
+        result.append(
             FrontierPoint(
                 share,
                 float(solved.reached[0] / scale),
@@ -283,7 +283,7 @@ def frontier(
                 free - solved.value,
             )
         )
-    return found
+    return result
 
 
 def _without(tables: PlanTables, goal: Goal) -> PlanTables:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Displaced, Requests, displace, lift, values_of
+from noria.blending.accounting.attribution import Displacement, Requests, displace, lift, values_of
 from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
 from noria.blending.alignment.aligners import Kind
 from noria.blending.alignment.alignment import Alignment
@@ -20,7 +20,7 @@ from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
 from noria.blending.columns import Candidates
 from noria.blending.migration.legacy import Multipliers
 from noria.blending.migration.migrate import aligned_after, exposures_of, legacy_lists, migrate
-from noria.blending.pricing.solving import Goal, Solved, reached, solve
+from noria.blending.pricing.solving import Goal, Solution, reached, solve
 from noria.blending.snapshot import Snapshot
 from noria.blending.world.history import aligned, outcomes
 from noria.blending.world.world import BAD, PLANS, SOURCES, World, make_world, world_plans
@@ -51,22 +51,22 @@ LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
 
 def run_aligners(seed: int, requests: int, history: int) -> dict[str, Any]:
     """True completion rate of the top of plain lists, by how scores were made comparable."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, powers in (("proportional", (1.0, 1.0, 1.0)), ("distorted", POWERS)):
         rng = np.random.default_rng([seed, 1])
         past = make_world(rng, requests=history, powers=powers)
         world = make_world(rng, requests=requests, powers=powers)
         tallies = outcomes(past, rng)
-        found[name] = {
+        result[name] = {
             "raw": _rate(world, world.score),
             "per-request min-max": _rate(world, _min_max(world)),
             "oracle": _rate(world, world.truth),
         }
         kinds: tuple[Kind, ...] = ("mean", "isotonic")
         for kind in kinds:
-            found[name][kind] = _rate(world, valued(world, aligned(tallies, kind)))
-        found[name]["chosen by the diagnosis"] = _rate(world, valued(world, aligned(tallies, "auto")))
-    return found
+            result[name][kind] = _rate(world, valued(world, aligned(tallies, kind)))
+        result[name]["chosen by the diagnosis"] = _rate(world, valued(world, aligned(tallies, "auto")))
+    return result
 
 
 def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
@@ -123,15 +123,15 @@ def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dic
 
 def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
     """Gain of a place over one of other lists of the same requests, with its 95 % interval."""
-    found = {}
+    result = {}
     for name, column in (("truth", world.truth), ("value", pool.value)):
         sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
         gap = paired_difference(*sides)
-        found[name] = [gap.effect, gap.low, gap.high]
-    return found
+        result[name] = [gap.effect, gap.low, gap.high]
+    return result
 
 
-def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solved, float]:
+def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solution, float]:
     """The linear form at the shares of other lists, and the largest difference that is left."""
     goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(exposures_of(pool, other, plans))]
     empty = PlanTables.idle(plans)
@@ -139,7 +139,7 @@ def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solve
     return solved, float(solved.missed.max(initial=0.0))
 
 
-def certificate(pool: Requests, solved: Solved, theirs: Ints, mine: Ints) -> float:
+def certificate(pool: Requests, solved: Solution, theirs: Ints, mine: Ints) -> float:
     """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
     shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
     priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
@@ -168,13 +168,13 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
     wide = Requests(pool.value, blender.masks(world.columns, len(z)), pool.start)
     sources = world.source.codes.astype(np.int64)
     legacy, lifted = aligned_after(world.score, z, pool.value, sources)
-    found = migrate(wide, legacy, lifted, len(table.multipliers), SIZE, sources=sources)
+    result = migrate(wide, legacy, lifted, len(table.multipliers), SIZE, sources=sources)
     old = legacy_lists(legacy, pool.value, pool.start, SIZE)
-    new = shown(wide, found.solved.tables)
-    before, now = found.boosted
+    new = shown(wide, result.solved.tables)
+    before, now = result.boosted
     return {
-        "gap": found.gap,
-        "removed": found.removed,
+        "gap": result.gap,
+        "removed": result.removed,
         "goal": 0.8,
         "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
         "legacy": _list_figures(world, pool, old),
@@ -188,19 +188,19 @@ def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int
     goals = [Goal(p, a) for p, a in enumerate(amounts)]
     empty = PlanTables.idle(len(PLANS))
     solved = solve(pool, empty, SIZE, goals)
-    found = displace(pool, solved.tables, SIZE)
-    gains, _ = lift(pool, found, world.gain)
+    result = displace(pool, solved.tables, SIZE)
+    gains, _ = lift(pool, result, world.gain)
     names = [name for name, _ in PLANS]
-    told, worst = judged_plans(found, gains, names, seed)
-    judged = found.take(np.arange(1, world.requests, 2))
+    record, worst = judged_plans(result, gains, names, seed)
+    judged = result.take(np.arange(1, world.requests, 2))
     whole = _worth(world, judged.lists)
     removed = [_worth(world, judged.without[:, p]) for p in range(len(PLANS))]
     others = [removed[p] for p in range(len(PLANS)) if p != worst]
     return {
-        "violations": violations(found),
-        "checked": int(found.regret.size),
-        "regret": float(found.regret.sum()),
-        "bound": float(found.bound.sum()),
+        "violations": violations(result),
+        "checked": int(result.regret.size),
+        "regret": float(result.regret.sum()),
+        "bound": float(result.bound.sum()),
         "worst": names[worst],
         "worst is bad": names[worst] in BAD,
         "all plans": whole,
@@ -209,30 +209,30 @@ def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int
         "returns": {
             plan.plan: {
                 "price": 1000 * plan.spend / plan.exposures if plan.exposures else None,
-                "share": plan.exposures / (found.lists.size / 2),
+                "share": plan.exposures / (result.lists.size / 2),
                 "roi": None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high],
                 "retire": plan.retire,
             }
-            for plan in told
+            for plan in record
         },
     }
 
 
 def judged_plans(
-    found: Displaced, gains: Floats, plans: Sequence[str], seed: int
+    result: Displacement, gains: Floats, plans: Sequence[str], seed: int
 ) -> tuple[list[PlanReturn], int]:
     """Returns over every other request, and the plan with the worst; what that is worth is judged on the rest."""
     half = np.arange(0, len(gains), 2)
     generator = np.random.default_rng([seed, 3])
-    told = plan_returns(found.take(half), plans, gains[half], generator=generator, resamples=400)
-    worst = worst_plan(told)
+    record = plan_returns(result.take(half), plans, gains[half], generator=generator, resamples=400)
+    worst = worst_plan(record)
     assert worst is not None
-    return told, worst
+    return record, worst
 
 
-def violations(found: Displaced, slack: float = 1e-9) -> int:
+def violations(result: Displacement, slack: float = 1e-9) -> int:
     """Requests and plans on which 0 ≤ regret ≤ bound does not hold."""
-    return int(((found.regret < -slack) | (found.regret > found.bound + slack)).sum())
+    return int(((result.regret < -slack) | (result.regret > result.bound + slack)).sum())
 
 
 def _worth(world: World, rows: Ints) -> dict[str, float]:
@@ -260,14 +260,14 @@ def _rate(world: World, key: Floats) -> float:
 
 def _min_max(world: World) -> Floats:
     """Scores of each source and request brought to [0, 1], as search engines' normalisation does."""
-    found = np.empty(len(world.score))
+    result = np.empty(len(world.score))
     table = world.score.reshape(world.requests, world.candidates)
     codes = world.source.codes.reshape(world.requests, world.candidates)
-    out = found.reshape(world.requests, world.candidates)
+    out = result.reshape(world.requests, world.candidates)
     for code in range(len(SOURCES)):
         mine = codes == code
         low = np.where(mine, table, np.inf).min(axis=1, keepdims=True)
         high = np.where(mine, table, -np.inf).max(axis=1, keepdims=True)
         scaled = (table - low) / np.maximum(high - low, 1e-300)
         out[mine] = scaled[mine]
-    return found
+    return result

@@ -34,7 +34,7 @@ def run_bandit(campaign: Any) -> dict[str, Any] | None:
         rate = (clicks + 200 * logged.click[rest].mean()) / (shows + 200)
         predicted[fold == part] = rate[logged.item[fold == part]]
         uniform[fold == part] = rate.mean()
-    found = off_policy(
+    result = off_policy(
         logged.click,
         logged.propensity,
         np.full(rounds, 1 / logged.items),
@@ -45,7 +45,7 @@ def run_bandit(campaign: Any) -> dict[str, Any] | None:
     )
     truth = proportion_interval(int(own.click.sum()), len(own.click))
 
-    def told(interval: Any) -> list[float] | None:
+    def record(interval: Any) -> list[float] | None:
         return None if interval is None else [interval.effect, interval.low, interval.high]
 
     return {
@@ -53,11 +53,11 @@ def run_bandit(campaign: Any) -> dict[str, Any] | None:
         "clicks": {"random": int(own.click.sum()), "bts": int(logged.click.sum())},
         "items": own.items,
         "least propensity": float(logged.propensity.min()),
-        "ess": found.ess,
-        "clipped": found.clipped,
-        "ips": told(found.ips),
-        "snips": told(found.snips),
-        "dr": told(found.dr),
-        "own": told(truth),
-        "refused": found.refused,
+        "ess": result.ess,
+        "clipped": result.clipped,
+        "ips": record(result.ips),
+        "snips": record(result.snips),
+        "dr": record(result.dr),
+        "own": record(truth),
+        "refused": result.refused,
     }

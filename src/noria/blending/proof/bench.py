@@ -116,7 +116,7 @@ def books(rounds: int) -> list[Row]:
     log as a user would hold it, a flag a plan; and on ours, grouped by mask, which is the same idea.
     """
     from noria.blending.accounting.cells import BookKey, Books, accounts, book_sums
-    from noria.blending.columns import Coded
+    from noria.blending.columns import NameColumn
     from noria.core.errors import require
     from noria.core.proofs.bench import Row, alternate
 
@@ -131,15 +131,18 @@ def books(rounds: int) -> list[Row]:
     by = {"day": day, "source": polars.Series(sources)[source].cast(polars.Categorical)}
     wide = polars.DataFrame({"y": y, **by, **flags})
     narrow = polars.DataFrame({"y": y, "mask": mask, **by})
-    one, coded = Coded(("",), np.zeros(EXPOSURES, np.int32)), Coded(sources, source.astype(np.int32))
+    one, coded = (
+        NameColumn(("",), np.zeros(EXPOSURES, np.int32)),
+        NameColumn(sources, source.astype(np.int32)),
+    )
     nobody = np.zeros(EXPOSURES, np.bool_)
     priced = {"": list(zip(names, weight.tolist(), bias.tolist(), strict=True))}
     last: dict[str, Any] = {}
 
     def totals() -> None:
         sums, _ = book_sums(mask, 1 << PLANS, y, y, zero, missing, missing)
-        found = Books({BookKey(0, "", "", "", "", False, m): cell for m, cell in enumerate(sums.T.tolist())})
-        last["ours"] = [account.spend for account in accounts(found, priced)[0]]
+        result = Books({BookKey(0, "", "", "", "", False, m): cell for m, cell in enumerate(sums.T.tolist())})
+        last["ours"] = [account.spend for account in accounts(result, priced)[0]]
 
     def flagged(table: Any) -> Any:
         spends = [
@@ -157,8 +160,8 @@ def books(rounds: int) -> list[Row]:
         last["theirs"] = [((key >> p & 1) * (weight[p] * total + bias[p] * n)).sum() for p in range(PLANS)]
 
     def daily() -> None:
-        found = Books()
-        found.add(
+        result = Books()
+        result.add(
             day=day,
             scene=one,
             source=coded,
@@ -172,10 +175,10 @@ def books(rounds: int) -> list[Row]:
             outcome=missing,
         )
         cells: dict[tuple[int, str], list[Any]] = {}
-        for key in found.cells:
+        for key in result.cells:
             cells.setdefault((key.day, key.source), []).append(key)
-        told = {cell: accounts(found, priced, keep=keys)[0] for cell, keys in cells.items()}
-        last["ours"] = [account.spend for cell in sorted(told) for account in told[cell]]
+        record = {cell: accounts(result, priced, keep=keys)[0] for cell, keys in cells.items()}
+        last["ours"] = [account.spend for cell in sorted(record) for account in record[cell]]
 
     def polars_daily() -> None:
         table = flagged(wide.group_by("day", polars.col("source").cast(polars.String))).sort("day", "source")

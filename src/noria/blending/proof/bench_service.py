@@ -53,8 +53,8 @@ def service_rows(rounds: int) -> list[Row]:
     """
     from noria.core.proofs.bench import Row
 
-    given = _candidates(np.random.default_rng(0))
-    rows, columns = _as_rows(given), _as_columns(given)
+    columns_given = _candidates(np.random.default_rng(0))
+    rows, columns = _as_rows(columns_given), _as_columns(columns_given)
     with _sides() as (ours, logging, theirs):
         _agree(ours, theirs, rows, columns)
         logged = json.dumps(json.loads(columns) | {"shown": 10}).encode()
@@ -64,8 +64,8 @@ def service_rows(rounds: int) -> list[Row]:
             "peer": (theirs, rows),
             "logged": (logging, logged),
         }
-        closed: dict[str, list[_Closed]] = {"columns": [], "rows": [], "peer": []}
-        opened: dict[str, list[_Opened]] = {"columns": [], "logged": [], "peer": []}
+        closed: dict[str, list[_ClosedLoop]] = {"columns": [], "rows": [], "peer": []}
+        opened: dict[str, list[_OpenLoop]] = {"columns": [], "logged": [], "peer": []}
         for server, body in sides.values():
             _closed_loop(server, body, 50)
         for turn in range(rounds):
@@ -141,18 +141,18 @@ def _candidates(rng: np.random.Generator) -> dict[str, list[Any]]:
     }
 
 
-def _as_rows(given: dict[str, list[Any]]) -> bytes:
+def _as_rows(columns_given: dict[str, list[Any]]) -> bytes:
     items = [
         {"id": item, "score": score, "source": source, "fields": {"age": age, "topic": topic}}
-        for item, score, source, age, topic in zip(*given.values(), strict=True)
+        for item, score, source, age, topic in zip(*columns_given.values(), strict=True)
     ]
     return json.dumps({"id": "r", "size": SIZE, "items": items}).encode()
 
 
-def _as_columns(given: dict[str, list[Any]]) -> bytes:
-    columns: dict[str, Any] = dict(given)
+def _as_columns(values: dict[str, list[Any]]) -> bytes:
+    columns: dict[str, Any] = dict(values)
     for name, names in (("source", SOURCES), ("topic", TOPICS)):
-        columns[name] = {"names": names, "codes": [names.index(one) for one in given[name]]}
+        columns[name] = {"names": names, "codes": [names.index(one) for one in values[name]]}
     return json.dumps({"id": "r", "size": SIZE, "columns": columns}).encode()
 
 
@@ -200,11 +200,11 @@ def _agree(ours: Launched, theirs: Launched, rows: bytes, columns: bytes) -> Non
     lists = []
     for server, body in ((ours, columns), (ours, rows), (theirs, rows)):
         with _connected(server) as exchange:
-            told = json.loads(exchange(_request(body))[1])
-        if isinstance(told["items"][0], dict):
-            lists.append([(one["item"], one["score"]) for one in told["items"]])
+            record = json.loads(exchange(_request(body))[1])
+        if isinstance(record["items"][0], dict):
+            lists.append([(one["item"], one["score"]) for one in record["items"]])
         else:
-            lists.append(list(zip(told["items"], told["score"], strict=True)))
+            lists.append(list(zip(record["items"], record["score"], strict=True)))
     if not lists[0] == lists[1] == lists[2] or len(lists[0]) != SIZE:
         raise RunError("the two services rank differently", where="bench blending")
 
@@ -213,7 +213,7 @@ def _agree(ours: Launched, theirs: Launched, rows: bytes, columns: bytes) -> Non
 
 
 @dataclass(frozen=True)
-class _Closed:
+class _ClosedLoop:
     """One connection, one request after the other: requests a second, and the server's CPU, ms a request."""
 
     rate: float
@@ -221,7 +221,7 @@ class _Closed:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _OpenLoop:
     """The open loop: 99th percentile of latency, ms, and % answered well and in time."""
 
     p99: float
@@ -246,12 +246,12 @@ def _connected(server: Launched) -> Iterator[Callable[[bytes], tuple[int, bytes]
         def exchange(data: bytes) -> tuple[int, bytes]:
             line.sendall(data)
             got = b""
-            while (found := _answer(got)) is None:
+            while (result := _answer(got)) is None:
                 part = line.recv(1 << 18)
                 if not part:
                     raise RunError("the service hung up", where="bench blending")
                 got += part
-            return found
+            return result
 
         yield exchange
 
@@ -267,7 +267,7 @@ def _answer(got: bytes) -> tuple[int, bytes] | None:
     return (int(head[9:12]), got[end + 4 :]) if len(got) >= end + 4 + length else None
 
 
-def _closed_loop(server: Launched, body: bytes, requests: int) -> _Closed:
+def _closed_loop(server: Launched, body: bytes, requests: int) -> _ClosedLoop:
     data = _request(body)
     with _connected(server) as exchange:
         cpu, began = _cpu(server), time.perf_counter()
@@ -275,7 +275,7 @@ def _closed_loop(server: Launched, body: bytes, requests: int) -> _Closed:
             exchange(data)
         seconds = time.perf_counter() - began
         used = _cpu(server) - cpu
-    return _Closed(requests / seconds, 1e3 * used / requests)
+    return _ClosedLoop(requests / seconds, 1e3 * used / requests)
 
 
 def _cpu(server: Launched) -> float:
@@ -299,7 +299,7 @@ def _settle(server: Launched) -> None:
         before = now
 
 
-async def _open_loop(server: Launched, body: bytes, *, connections: int = 32) -> _Opened:
+async def _open_loop(server: Launched, body: bytes, *, connections: int = 32) -> _OpenLoop:
     data, place = _request(body), urlsplit(server.url)
     loop = asyncio.get_running_loop()
     due: asyncio.Queue[float] = asyncio.Queue()
@@ -317,13 +317,13 @@ async def _open_loop(server: Launched, body: bytes, *, connections: int = 32) ->
                     continue
                 writer.write(data)
                 got = b""
-                while (found := _answer(got)) is None:
+                while (result := _answer(got)) is None:
                     part = await reader.read(1 << 18)
                     if not part:
                         raise ConnectionError
                     got += part
                 seconds = loop.time() - at
-                if found[0] == 200 and seconds <= LATE:
+                if result[0] == 200 and seconds <= LATE:
                     latencies.append(seconds)
                 else:
                     failed += 1
@@ -347,4 +347,4 @@ async def _open_loop(server: Launched, body: bytes, *, connections: int = 32) ->
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     whole: Sequence[float] = [*latencies, *[LATE] * (count - len(latencies))]
-    return _Opened(1e3 * float(np.quantile(whole, 0.99)), 100 * len(latencies) / count)
+    return _OpenLoop(1e3 * float(np.quantile(whole, 0.99)), 100 * len(latencies) / count)

@@ -78,13 +78,13 @@ def prove(context: ProofContext) -> Evidence:
 
 def column(results: Sequence[Found], *path: str) -> list[float]:
     """One number of every seed."""
-    found = []
+    values = []
     for result in results:
         value: Any = result
         for name in path:
             value = value[name]
-        found.append(float(value))
-    return found
+        values.append(float(value))
+    return values
 
 
 Arm = tuple[str, str]
@@ -260,7 +260,7 @@ def figures(
     from noria.core.pages.charts import Figure
 
     names = list(aligners[0]["proportional"])
-    found = [
+    values = [
         Figure.table(
             "How scores of three sources are made comparable",
             ["ranked by", "scores in proportion", "distorted scores"],
@@ -296,7 +296,7 @@ def figures(
         _returns(worlds),
     ]
     if rated:
-        found.append(
+        values.append(
             Figure.table(
                 "MovieLens: how two models' scores are made comparable",
                 ["ranked by", "hits"],
@@ -305,7 +305,7 @@ def figures(
             )
         )
         worst = [result["plans"]["worst"] for result in rated]
-        found.append(
+        values.append(
             Figure.table(
                 "MovieLens: the plan that its own returns single out",
                 ["plan", "seeds"],
@@ -322,7 +322,7 @@ def figures(
             ]
             for b in bandits
         ]
-        found.append(
+        values.append(
             Figure.table(
                 "Open Bandit: clicks per 1,000 of the random policy, estimated from the log of Thompson sampling",
                 ["campaign", "clicks in the log", "worth in rounds", "IPS", "SNIPS", "DR", "its own log"],
@@ -330,7 +330,7 @@ def figures(
                 "With 95 % intervals; each log has 10,000 rounds. Weights are clipped at 100.",
             )
         )
-    return found
+    return values
 
 
 def _mean(results: Sequence[Found], *path: str) -> float:
@@ -351,8 +351,8 @@ def _over_requests(worlds: Sequence[Found]) -> Figure:
     rows = []
     for seed, world in enumerate(worlds[:3]):
         for key, against in (("product", "the tuned product"), ("legacy", "the pile-up")):
-            told = world[key]["over requests"]
-            rows.append([seed, against, *(_interval(told[name]) for name in ("truth", "value"))])
+            record = world[key]["over requests"]
+            rows.append([seed, against, *(_interval(record[name]) for name in ("truth", "value"))])
     return Figure.table(
         "The linear form against others within single worlds, completions of 1,000 places",
         ["world", "against", "true completions", "aligned value"],
@@ -381,13 +381,13 @@ def _returns(worlds: Sequence[Found]) -> Figure:
 
     rows = []
     for seed, world in enumerate(worlds):
-        for plan, told in world["plans"]["returns"].items():
-            if told["roi"] is not None and all(math.isfinite(x) for x in told["roi"]):
+        for plan, record in world["plans"]["returns"].items():
+            if record["roi"] is not None and all(math.isfinite(x) for x in record["roi"]):
                 rows.append(
                     {
                         "plan": plan,
                         "seed": seed,
-                        **dict(zip(("roi", "low", "high"), told["roi"], strict=True)),
+                        **dict(zip(("roi", "low", "high"), record["roi"], strict=True)),
                     }
                 )
     chart = (

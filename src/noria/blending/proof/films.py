@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from noria.blending.accounting.attribution import Requests, displace, lift, values_of
 from noria.blending.alignment.tallies import Tallies, folds
 from noria.blending.boosting.scoring import PlanTables
-from noria.blending.columns import Candidates, Coded
+from noria.blending.columns import Candidates, NameColumn
 from noria.blending.pricing.solving import Goal, reached, solve
 from noria.blending.proof.arms import Floats, Ints, at_shares, certificate, judged_plans, shown, violations
 from noria.blending.world.history import aligned
@@ -63,23 +63,23 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     x = np.where(source == 1, 37.0 * np.log1p(seen[film]), np.exp(predicted(user, film)))
     a = liked[held]
     control = rng.random(log.users) < 0.25
-    asked = control[user]
+    query = control[user]
     tallies = Tallies()
     names = ("taste", "popularity")
     for code, name in enumerate(names):
-        rows = asked & (source == code)
+        rows = query & (source == code)
         tallies.add(x[rows], a[rows], source=name, control=True, fold=folds(user[rows]))
-    rows = np.flatnonzero(~asked)
+    rows = np.flatnonzero(~query)
     counts = np.bincount(user[rows], minlength=log.users)
     rows = rows[counts[user[rows]] >= 2 * FILM_SIZE]  # a request needs something to choose from
     user, film, source, x, a = user[rows], film[rows], source[rows], x[rows], a[rows]
     start = np.concatenate([np.flatnonzero(np.diff(user, prepend=-1)), [len(user)]]).astype(np.int64)
-    coded = Coded(names, source.astype(np.int32))
+    coded = NameColumn(names, source.astype(np.int32))
     whole = Candidates(range(len(x)), x, coded, {})
     values = {kind: aligned(tallies, kind).align(whole).value for kind in ("mean", "isotonic", "auto")}
     mask, plans = _film_masks(log, film, seen, total)
     empty = PlanTables.idle(len(plans))
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "hit rate": {
             name: _hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE))
             for name, key in {"raw": x, "min-max": _request_min_max(x, source, start), **values}.items()
@@ -93,7 +93,7 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     theirs = shown(product, tuned.tables, FILM_SIZE)
     ours, gap = at_shares(pool, theirs, len(plans), FILM_SIZE)
     mine = shown(pool, ours.tables, FILM_SIZE)
-    found["forms"] = {
+    result["forms"] = {
         "gap": gap,
         "certificate": certificate(pool, ours, theirs, mine),
         "product": {"value": _hits(pool.value, theirs), "hits": _hits(a, theirs)},
@@ -102,20 +102,20 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     solved = solve(pool, empty, FILM_SIZE, goals)
     displaced = displace(pool, solved.tables, FILM_SIZE)
     gains, _ = lift(pool, displaced, a)
-    told, worst = judged_plans(displaced, gains, plans, seed)
+    record, worst = judged_plans(displaced, gains, plans, seed)
     judged = displaced.take(np.arange(1, len(pool), 2))
     removed = [_hits(a, judged.without[:, p]) for p in range(len(plans))]
-    found["plans"] = {
+    result["plans"] = {
         "violations": violations(displaced),
         "checked": int(displaced.regret.size),
         "worst": plans[worst],
         "all plans": _hits(a, judged.lists),
         "without the worst": removed[worst],
         "without another": float(np.mean([one for p, one in enumerate(removed) if p != worst])),
-        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in told},
+        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in record},
     }
-    found["requests"] = len(start) - 1
-    return found
+    result["requests"] = len(start) - 1
+    return result
 
 
 def _als(
@@ -162,11 +162,11 @@ def _hits(column: Floats, rows: Ints) -> float:
 
 
 def _request_min_max(x: Floats, source: Ints, start: Ints) -> Floats:
-    found = np.empty(len(x))
+    result = np.empty(len(x))
     for first, end in itertools.pairwise(start.tolist()):
         for code in (0, 1):
             mine = first + np.flatnonzero(source[first:end] == code)
             if len(mine):
                 low, high = x[mine].min(), x[mine].max()
-                found[mine] = (x[mine] - low) / (high - low) if high > low else 1.0
-    return found
+                result[mine] = (x[mine] - low) / (high - low) if high > low else 1.0
+    return result

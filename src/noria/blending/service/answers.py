@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.blender import Blender, Ranked
+from noria.blending.blender import Blender, RankedList
 from noria.blending.boosting.scoring import members
-from noria.blending.columns import Candidates, Coded
+from noria.blending.columns import Candidates, NameColumn
 from noria.blending.service.wire import ARROW, RankRequest
 from noria.core.errors import needing, require
 
@@ -33,7 +33,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def answer(
-    asked: RankRequest, ranked: Ranked, head: Mapping[str, Any], blender: Blender, *, explain: bool = False
+    request: RankRequest,
+    ranked: RankedList,
+    head: Mapping[str, Any],
+    blender: Blender,
+    *,
+    explain: bool = False,
 ) -> Answer:
     """The ranked list in the form of its request.
 
@@ -44,13 +49,13 @@ def answer(
         blender: blender that ranked it.
         explain: add the whole account of every item.
     """
-    item = asked.candidates.item
+    item = request.candidates.item
     items = [item[row] for row in ranked.order.tolist()]
     boosts = _boosts(ranked)
     values: dict[str, Any] = dict(head)
     if ranked.dropped:
         values["dropped"] = dict(ranked.dropped)
-    if asked.form == "rows":
+    if request.form == "rows":
         rows: list[dict[str, Any]] = [
             {"item": one, "score": score, "value": value}
             for one, score, value in zip(items, ranked.score.tolist(), ranked.value.tolist(), strict=True)
@@ -62,9 +67,9 @@ def answer(
             rows[place]["guard"] = float(ranked.guard[place])
         if explain:
             for place, row in enumerate(rows):
-                row["explain"] = explanation(asked.candidates, ranked, blender, place)
+                row["explain"] = explanation(request.candidates, ranked, blender, place)
         return Answer(_encode(values | {"items": rows}), "application/json")
-    if asked.form == "arrow":
+    if request.form == "arrow":
         return Answer(_arrow_answer(ranked, items, values), ARROW)
     values |= {"items": items, "score": ranked.score.tolist(), "value": ranked.value.tolist()}
     values["boost"] = {
@@ -74,52 +79,52 @@ def answer(
         values["guard"] = ranked.guard.tolist()
     if explain:
         values["explain"] = [
-            explanation(asked.candidates, ranked, blender, place) for place in range(len(items))
+            explanation(request.candidates, ranked, blender, place) for place in range(len(items))
         ]
     return Answer(_encode(values), "application/json")
 
 
-def explanation(candidates: Candidates, ranked: Ranked, blender: Blender, place: int) -> dict[str, Any]:
+def explanation(candidates: Candidates, ranked: RankedList, blender: Blender, place: int) -> dict[str, Any]:
     """Why a candidate stands at a place: from raw score to value to boosts, each with the numbers that made it."""
-    told = ranked.explain(place)
-    row = told.pop("row")
+    record = ranked.explain(place)
+    row = record.pop("row")
     source = candidates.source
     name = source.names[source.codes[row]]
     version = candidates.columns.get("version")
     model = ""
-    if isinstance(version, Coded) and version.codes[row] >= 0:
+    if isinstance(version, NameColumn) and version.codes[row] >= 0:
         model = version.names[version.codes[row]]
-    told |= {"raw": float(candidates.score[row]), "source": name, "version": model}
-    found = blender.snapshot.alignment.find(candidates.scene, name, model)
-    if found is not None:
-        key, stands_in = found
-        told["aligner"] = {"key": list(key), "stands_in": stands_in}
-    told["plans"] = [
+    record |= {"raw": float(candidates.score[row]), "source": name, "version": model}
+    result = blender.snapshot.alignment.find(candidates.scene, name, model)
+    if result is not None:
+        key, stands_in = result
+        record["aligner"] = {"key": list(key), "stands_in": stands_in}
+    record["plans"] = [
         {
             "plan": plan,
             "amount": amount,
             **dict(zip(("weight", "bias"), blender.snapshot.weight_and_bias(plan), strict=True)),
         }
-        for plan, amount in told["plans"].items()
+        for plan, amount in record["plans"].items()
     ]
-    return told
+    return record
 
 
-def _boosts(ranked: Ranked) -> dict[str, tuple[list[int], list[float]]]:
+def _boosts(ranked: RankedList) -> dict[str, tuple[list[int], list[float]]]:
     """By plan, the places that it hits and its contribution there."""
     bits, places = np.nonzero(members(ranked.mask, len(ranked.plans)).T)
     amounts = ranked.contributions[places, bits].tolist()
     ends = np.cumsum(np.bincount(bits, minlength=len(ranked.plans))).tolist()
     listed = places.tolist()
-    found, begin = {}, 0
+    result, begin = {}, 0
     for plan, end in zip(ranked.plans, ends, strict=True):
         if end > begin:
-            found[plan] = listed[begin:end], amounts[begin:end]
+            result[plan] = listed[begin:end], amounts[begin:end]
         begin = end
-    return found
+    return result
 
 
-def _arrow_answer(ranked: Ranked, items: list[Any], values: Mapping[str, Any]) -> bytes:
+def _arrow_answer(ranked: RankedList, items: list[Any], values: Mapping[str, Any]) -> bytes:
     pa: Any = require("pyarrow", "blending")
     arrays = {
         "item": pa.array(items),

@@ -99,9 +99,9 @@ class Companion(Collector):
             NoriaError: the proposal is none, or the new snapshot cannot be kept; what serves stays.
         """
         folder = self.state / "nearline"
-        found = self._changed(folder / "status.json")
-        if found is not None:
-            self.status = found
+        result = self._changed(folder / "status.json")
+        if result is not None:
+            self.status = result
         failing = self._changed(folder / "failing.json")
         if failing is not None:
             self.failing = str(failing.get("why"))
@@ -130,14 +130,14 @@ class Companion(Collector):
             stamp = path.stat().st_mtime_ns
             if self._seen.get(path.name) == stamp:
                 return None
-            found = json.loads(path.read_bytes())
+            result = json.loads(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
             log.warning("%s cannot be read", path)
             return None
         self._seen[path.name] = stamp
-        return found if isinstance(found, dict) else None
+        return result if isinstance(result, dict) else None
 
     def collect(self) -> Iterator[Metric]:
         """Its figures as Prometheus takes them."""
@@ -166,12 +166,12 @@ class Companion(Collector):
         }
         for field, (name, what) in families.items():
             family = gauge(f"noria_blending_plan_{name}", what, labels=["plan"])
-            for plan, told in status["plans"].items():
-                if told[field] is not None:
-                    family.add_metric([plan], float(told[field]))
+            for plan, record in status["plans"].items():
+                if record[field] is not None:
+                    family.add_metric([plan], float(record[field]))
             yield family
         scale = gauge("noria_blending_alignment_scale", "α of sources that are scaled.", labels=["source"])
-        for told in status["sources"]:
-            if told["scale"] is not None:
-                scale.add_metric([told["source"]], told["scale"])
+        for record in status["sources"]:
+            if record["scale"] is not None:
+                scale.add_metric([record["source"]], record["scale"])
         yield scale

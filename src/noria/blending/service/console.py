@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from noria.blending.service.recent import Served
+from noria.blending.service.recent import ServedRequest
 from noria.blending.service.service import Feed
 from noria.core.pages.charts import COLORS, Figure, theme
 from noria.core.pages.report import environment, page_assets
@@ -35,13 +35,13 @@ def console(feed: Feed) -> list[Route]:
         return html_response(await asyncio.to_thread(_page, feed), inline_styles=True)
 
     async def plans(request: Request) -> Response:
-        return html_response(await asyncio.to_thread(_render, "plans.html", told=_told(feed)))
+        return html_response(await asyncio.to_thread(_render, "plans.html", state=_state(feed)))
 
     async def what_if(request: Request) -> Response:
         query = request.query_params
-        told = await asyncio.to_thread(feed.supposed, query)
+        result = await asyncio.to_thread(feed.supposed, query)
         plan = query.get("plan", "")
-        return html_response(await asyncio.to_thread(_render, "whatif.html", told=told | {"plan": plan}))
+        return html_response(await asyncio.to_thread(_render, "whatif.html", result=result | {"plan": plan}))
 
     async def why(request: Request) -> Response:
         served = feed.find(request.path_params["request"])
@@ -64,32 +64,32 @@ def _render(template: str, **content: Any) -> str:
 
 
 def _page(feed: Feed) -> str:
-    told = _told(feed)
-    status = told["status"]
+    record = _state(feed)
+    status = record["status"]
     figures = _figures(status) if status else []
     return _render(
         "console.html",
-        told=told,
+        state=record,
         figures=figures,
         themes={mode: theme(mode) for mode in COLORS},
         requests=[one.to_json() for one in feed.recent.all()[:LISTED]],
         audit=feed.publisher.audit(20),
-        supposed=_sliders(told),
+        supposed=_sliders(record),
     )
 
 
-def _told(feed: Feed) -> dict[str, Any]:
+def _state(feed: Feed) -> dict[str, Any]:
     """Everything that the page shows of what serves and of what the loop has learnt."""
-    told = feed.told()
-    learnt = told.pop("nearline")
-    told["logs"] = feed.journal is not None
-    told["failing"] = learnt["failing"] if learnt else None
-    told["status"] = status = learnt["status"] if learnt else None
-    for plan in told["plans"]:
+    record = feed.state()
+    learnt = record.pop("nearline")
+    record["logs"] = feed.journal is not None
+    record["failing"] = learnt["failing"] if learnt else None
+    record["status"] = status = learnt["status"] if learnt else None
+    for plan in record["plans"]:
         plan["learnt"] = status["plans"].get(plan["id"]) if status else None
         plan["state"] = (
             "switched off"
-            if plan["switched_off"] or told["all_off"]
+            if plan["switched_off"] or record["all_off"]
             else "budget spent"
             if plan["resting"]
             else "on"
@@ -97,7 +97,7 @@ def _told(feed: Feed) -> dict[str, Any]:
             else "off"
         )
         plan["goal"] = _goal(plan["target"])
-    return told
+    return record
 
 
 _GOALS = {
@@ -115,21 +115,21 @@ def _goal(target: Mapping[str, float] | None) -> str:
     return _GOALS[name].format(100 * amount if name.endswith("_share") else amount)
 
 
-def _why(served: Served) -> str:
-    told = served.explained()
-    plans = sorted({plan["plan"] for item in told["items"] for plan in item["plans"]})
-    return _render("why.html", told=told, plans=plans)
+def _why(served: ServedRequest) -> str:
+    record = served.explained()
+    plans = sorted({plan["plan"] for item in record["items"] for plan in item["plans"]})
+    return _render("why.html", request=record, plans=plans)
 
 
 # -- what if ----------------------------------------------------------------------------------------------------------
 
 
-def _sliders(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _sliders(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where each plan's sliders begin, and how far they go."""
-    found = []
-    for plan in told["plans"]:
+    result = []
+    for plan in record["plans"]:
         weight, bias = plan["weight"], plan["bias"]
-        found.append(
+        result.append(
             {
                 "id": plan["id"],
                 "weight": weight,
@@ -137,11 +137,11 @@ def _sliders(told: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "on": plan["on"],
                 "weight_low": min(-1.0, 2 * weight),
                 "weight_high": max(1.0, 2 * weight),
-                "bias_low": min(-told["mean_value"], 2 * bias),
-                "bias_high": max(told["mean_value"], 2 * bias),
+                "bias_low": min(-record["mean_value"], 2 * bias),
+                "bias_high": max(record["mean_value"], 2 * bias),
             }
         )
-    return found
+    return result
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from noria.blending.blender import Ranked
+from noria.blending.blender import RankedList
 from noria.core.errors import needing
 
 with needing("serve"):
@@ -67,7 +67,7 @@ class Metrics:
         self._skewed = counter("clock_skew", "Events whose client's clock differs too much.")
         self.backward = counter("clock_backward", "Times that the service's own clock went back.")
 
-    def ranked(self, form: str, ranked: Ranked, candidates: int) -> None:
+    def ranked(self, form: str, ranked: RankedList, candidates: int) -> None:
         """Count a ranked request."""
         self._by_form[form].inc()
         self._candidates.inc(candidates)

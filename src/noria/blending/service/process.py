@@ -75,7 +75,7 @@ def _warm(feed: Feed) -> None:
     nobody = Candidates.of({"item": [], "score": [], "source": []})
     with contextlib.suppress(MissingExtra):
         body = candidates_to_arrow(nobody)
-        asked = read_request(body, ARROW)
+        request = read_request(body, ARROW)
         answer(
-            asked, feed.publisher.blender.rank(nobody, 1, at=feed.traffic.now()), {}, feed.publisher.blender
+            request, feed.publisher.blender.rank(nobody, 1, at=feed.traffic.now()), {}, feed.publisher.blender
         )

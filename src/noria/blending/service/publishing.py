@@ -80,21 +80,21 @@ class Publisher:
         """
         self = cls(None if folder is None else StateFolder(folder), source, clock)
         last = self._restore()
-        found: Snapshot | None = None
+        result: Snapshot | None = None
         if source is not None:
             try:
-                found = Snapshot.load(source)
+                result = Snapshot.load(source)
                 self._seen = _stamp(source)
             except DataError as error:
                 if last is None:
                     raise
                 self._refuse(error)
-        if last is not None and (found is None or found.digest == self._from):
+        if last is not None and (result is None or result.digest == self._from):
             if not self._from:  # the state beside it was lost
                 self.base = last.plans
             self._blender = _ready(last)
-        elif found is not None:
-            self.adopt(found)
+        elif result is not None:
+            self.adopt(result)
         else:
             raise DataError(
                 "no snapshot to serve",
@@ -136,19 +136,19 @@ class Publisher:
             if stamp == self._seen:
                 return False
             try:
-                found = Snapshot.load(self.source)
+                result = Snapshot.load(self.source)
             except DataError as error:  # half-written, perhaps: look again when it has changed again
                 self._seen = stamp
                 self._refuse(error)
                 return False
             self._seen = stamp
-            if found.digest == self._from:
+            if result.digest == self._from:
                 self.trouble = None
                 return False
-            self.adopt(found)
+            self.adopt(result)
             return True
 
-    def adopt(self, found: Snapshot, *, who: str = "") -> Snapshot:
+    def adopt(self, result: Snapshot, *, who: str = "") -> Snapshot:
         """Serve a whole snapshot that somebody gave; its version is kept if it is a later one.
 
         Raises:
@@ -156,7 +156,7 @@ class Publisher:
         """
         with self._lock:
             try:
-                return self._publish("snapshot", found, who=who, adopted=True)
+                return self._publish("snapshot", result, who=who, adopted=True)
             except NoriaError as error:
                 self._refuse(error)
                 raise
@@ -332,7 +332,7 @@ def _ready(snapshot: Snapshot) -> Blender:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     try:
-        found = path.stat()
+        result = path.stat()
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return result.st_mtime_ns, result.st_size, result.st_ino

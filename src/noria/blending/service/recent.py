@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.blender import Blender, Ranked
+from noria.blending.blender import Blender, RankedList
 from noria.blending.columns import Candidates
 from noria.blending.service.answers import explanation
 
-__all__ = ["Recent", "Served"]
+__all__ = ["Recent", "ServedRequest"]
 
 MOST_ROWS = 1_000_000
 """Candidates kept in memory."""
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedRequest:
     """A request as it was served."""
 
     request: str
@@ -40,7 +40,7 @@ class Served:
             "version": self.blender.snapshot.version,
         }
 
-    def ranked(self, blender: Blender | None = None) -> Ranked:
+    def ranked(self, blender: Blender | None = None) -> RankedList:
         """The list as it was, or as another blender would rank it."""
         mask = np.zeros(len(self.candidates), np.uint64) if self.control else None
         return (blender or self.blender).rank(self.candidates, self.size, at=self.at, mask=mask)
@@ -72,10 +72,10 @@ class Recent:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._served: deque[Served] = deque()
+        self._served: deque[ServedRequest] = deque()
         self._rows = 0
 
-    def add(self, served: Served) -> None:
+    def add(self, served: ServedRequest) -> None:
         """Keep one, and let the oldest go."""
         if not self.most:
             return
@@ -84,10 +84,10 @@ class Recent:
         while len(self._served) > self.most or (self._rows > MOST_ROWS and len(self._served) > 1):
             self._rows -= len(self._served.popleft().candidates)
 
-    def all(self) -> list[Served]:
+    def all(self) -> list[ServedRequest]:
         """The newest first."""
         return list(reversed(self._served))
 
-    def find(self, request: str) -> Served | None:
+    def find(self, request: str) -> ServedRequest | None:
         """The newest with that id."""
         return next((one for one in self.all() if one.request == request), None)

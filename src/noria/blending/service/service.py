@@ -28,7 +28,7 @@ from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
 from noria.blending.service.publishing import Publisher
-from noria.blending.service.recent import Served
+from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
 from noria.blending.service.whatif import what_if, with_plans, with_setting
 from noria.blending.snapshot import Snapshot
@@ -194,8 +194,8 @@ class Feed:
     async def adopt(self, request: Request) -> Response:
         """POST /snapshots: a whole snapshot."""
         values = _json(await request.body())
-        found = Snapshot.from_json(values, where="body")
-        return await self._changed(lambda: self.publisher.adopt(found, who=_actor(request)))
+        result = Snapshot.from_json(values, where="body")
+        return await self._changed(lambda: self.publisher.adopt(result, who=_actor(request)))
 
     async def change_plans(self, request: Request) -> Response:
         """POST /plans: a plan file, YAML or JSON; with ?dry=true only what it would do to recent requests."""
@@ -236,9 +236,9 @@ class Feed:
 
     async def status(self, request: Request) -> Response:
         """GET /status: the state of the service."""
-        return json_response(self.told())
+        return json_response(self.state())
 
-    def told(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """State of the service: what serves, its plans, the loop, the log."""
         publisher = self.publisher
         snapshot = publisher.snapshot
@@ -289,7 +289,7 @@ class Feed:
         served = self.find(request.path_params["request"])
         return json_response(await asyncio.to_thread(served.explained))
 
-    def find(self, name: str) -> Served:
+    def find(self, name: str) -> ServedRequest:
         """A sampled request of late.
 
         Raises:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from noria.blending.blender import Ranked
+from noria.blending.blender import RankedList
 from noria.blending.service import intake, wire
 from noria.blending.service.answers import Answer, answer
 from noria.blending.service.config import ServeConfig
@@ -17,7 +17,7 @@ from noria.blending.service.journal.events import Event, Impression, Outcome, Sa
 from noria.blending.service.journal.journal import Journal, JournalFull
 from noria.blending.service.metrics import Metrics
 from noria.blending.service.publishing import Publisher
-from noria.blending.service.recent import Recent, Served
+from noria.blending.service.recent import Recent, ServedRequest
 from noria.blending.service.streams import candidates_to_arrow
 from noria.core.errors import DataError, RunError
 from noria.core.service.serving import HttpError, Request, Response, json_response
@@ -69,10 +69,10 @@ class Traffic:
 
     def now(self) -> float:
         """The service's clock. It never goes back, so that events are in the order in which they were taken in."""
-        found = self._clock()
-        if found < self._last:
+        result = self._clock()
+        if result < self._last:
             self._metrics.backward.inc()
-        self._last = max(self._last, found)
+        self._last = max(self._last, result)
         return self._last
 
     async def rank(self, request: Request) -> Response:
@@ -92,8 +92,8 @@ class Traffic:
 
     def _rank(self, request: Request, body: bytes, trusted: bool) -> _Reply:
         began = time.perf_counter()
-        asked = self._read(request, body, trusted)
-        served = self._served(asked, request.scope["noria.exchange"].id)
+        query = self._read(request, body, trusted)
+        served = self._served(query, request.scope["noria.exchange"].id)
         ranked = served.ranked()
         logged = trusted and self.journal is not None
         head = {
@@ -107,13 +107,13 @@ class Traffic:
         if self.publisher.stale:
             head["stale"] = True
         explain = bool(request.scope["query_string"]) and is_on(request.query_params.get("explain", ""))
-        answered = answer(asked, ranked, head, served.blender, explain=explain)
-        self._metrics.ranked(asked.form, ranked, len(asked.candidates))
+        answered = answer(query, ranked, head, served.blender, explain=explain)
+        self._metrics.ranked(query.form, ranked, len(query.candidates))
         sampled = _share(b"sample", served.request) < self.config.sample
         if sampled:
             self.recent.add(served)
-        events = _events(asked, served, ranked, sampled=sampled) if logged else []
-        return _Reply(answered, events, wait=asked.shown > 0)
+        events = _events(query, served, ranked, sampled=sampled) if logged else []
+        return _Reply(answered, events, wait=query.shown > 0)
 
     def _read(self, request: Request, body: bytes, trusted: bool) -> wire.RankRequest:
         """Read a request to rank, and refuse what its caller may not ask for."""
@@ -122,21 +122,21 @@ class Traffic:
             raise DataError("a scene's name is too long", where="scene")
         media_type = request.scope["noria.exchange"].headers.get(b"content-type", b"").decode("latin-1")
         with self._counting_malformed():
-            asked = wire.read_request(body, media_type, scene=scene)
-        if asked.shown and not trusted:
+            query = wire.read_request(body, media_type, scene=scene)
+        if query.shown and not trusted:
             raise HttpError(401, "wrong_token", "`shown` is taken in with the service's token only")
-        if asked.shown:
+        if query.shown:
             self._need_log()
-        return asked
+        return query
 
-    def _served(self, asked: wire.RankRequest, exchange: str) -> Served:
+    def _served(self, request: wire.RankRequest, exchange: str) -> ServedRequest:
         """The request with all that its ranking depends on."""
         at = self.now()
-        self._metrics.skew(asked.time, at)
-        name = asked.id or exchange
-        size = self.config.size if asked.size is None else asked.size
-        control = _share(b"control", asked.user or name) < self.config.control
-        return Served(name, at, size, control, asked.candidates, self.publisher.blender)
+        self._metrics.skew(request.time, at)
+        name = request.id or exchange
+        size = self.config.size if request.size is None else request.size
+        control = _share(b"control", request.user or name) < self.config.control
+        return ServedRequest(name, at, size, control, request.candidates, self.publisher.blender)
 
     @contextlib.contextmanager
     def _counting_malformed(self) -> Iterator[None]:
@@ -197,7 +197,9 @@ class Traffic:
             self._metrics.events.labels(type(event).__name__.lower()).inc()
 
 
-def _events(asked: wire.RankRequest, served: Served, ranked: Ranked, *, sampled: bool) -> list[Event]:
+def _events(
+    query: wire.RankRequest, served: ServedRequest, ranked: RankedList, *, sampled: bool
+) -> list[Event]:
     """A decision as the log holds it, and the whole request where it is sampled."""
     candidates = served.candidates
     events: list[Event] = [
@@ -206,9 +208,9 @@ def _events(asked: wire.RankRequest, served: Served, ranked: Ranked, *, sampled:
             ranked,
             at=served.at,
             request=served.request,
-            user=asked.user or "",
+            user=query.user or "",
             control=served.control,
-            shown=asked.shown,
+            shown=query.shown,
         )
     ]
     if sampled:

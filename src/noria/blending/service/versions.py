@@ -139,15 +139,15 @@ class StateFolder:
             lines = (self.folder / "audit.jsonl").read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
-        found: list[dict[str, Any]] = []
+        result: list[dict[str, Any]] = []
         for line in reversed(lines[:-1]):
-            if len(found) == last:
+            if len(result) == last:
                 break
             try:
-                found.append(json.loads(line))
+                result.append(json.loads(line))
             except ValueError:
                 continue
-        return found
+        return result
 
     def _read(self, name: str) -> Any:
         try:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.blender import Blender, Ranked
+from noria.blending.blender import Blender, RankedList
 from noria.blending.plans.plans import Plans
-from noria.blending.service.recent import Served
+from noria.blending.service.recent import ServedRequest
 from noria.blending.snapshot import Setting
 from noria.core.statistics.intervals import paired_difference
 
@@ -45,7 +45,7 @@ def with_plans(blender: Blender, plans: Plans) -> Blender:
     return Blender(now.next(created=now.created, plans=plans, settings=now.settings_for(plans)))
 
 
-def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[str, Any]:
+def what_if(served: Sequence[ServedRequest], before: Blender, after: Blender) -> dict[str, Any]:
     """Both rankings of the same requests, in completions per 1,000 exposures.
 
     Args:
@@ -61,7 +61,7 @@ def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[s
     lists = [[one.ranked(blender) for one in requests] for blender in (before, after)]
     shown = [np.array([len(ranked) for ranked in side], float) for side in lists]
     values = [np.array([ranked.value.sum() for ranked in side], float) for side in lists]
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "requests": len(requests),
         "exposures": int(shown[1].sum()),
         "moved": _moved(*lists),
@@ -72,14 +72,14 @@ def what_if(served: Sequence[Served], before: Blender, after: Blender) -> dict[s
         parts = [
             np.array([_of_plan(ranked, plan) for ranked in side], float).reshape(-1, 2) for side in lists
         ]
-        told["plans"][plan] = {
+        record["plans"][plan] = {
             "share": _compared([part[:, 0] for part in parts], shown, per=1.0),
             "spend": _compared([part[:, 1] for part in parts], shown, per=1000.0),
         }
-    return told
+    return record
 
 
-def _of_plan(ranked: Ranked, plan: str) -> tuple[float, float]:
+def _of_plan(ranked: RankedList, plan: str) -> tuple[float, float]:
     """Places that a plan hits, and its contributions' sum; 0 for a plan that is not there."""
     if plan not in ranked.plans:
         return 0.0, 0.0
@@ -88,7 +88,7 @@ def _of_plan(ranked: Ranked, plan: str) -> tuple[float, float]:
     return float(hit.sum()), float(ranked.contributions[:, bit].sum())
 
 
-def _moved(before: Sequence[Ranked], after: Sequence[Ranked]) -> float | None:
+def _moved(before: Sequence[RankedList], after: Sequence[RankedList]) -> float | None:
     """Share of places that another item holds."""
     changed = total = 0
     for one, two in zip(before, after, strict=True):
@@ -105,6 +105,6 @@ def _compared(
     means = [float(a.sum() / n.sum()) * per if n.sum() else None for a, n in zip(sums, shown, strict=True)]
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = [a / n * per for a, n in zip(sums, shown, strict=True)]
-    found = paired_difference(rates[1], rates[0])
-    change = None if np.isnan(found.effect) else [found.effect, found.low, found.high]
+    result = paired_difference(rates[1], rates[0])
+    change = None if np.isnan(result.effect) else [result.effect, result.low, result.high]
     return {"before": means[0], "after": means[1], "change": change}

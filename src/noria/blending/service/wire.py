@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from noria.blending.blender import MAX_SIZE
-from noria.blending.columns import MAX_CANDIDATES, Candidates, Coded, Column, Listed, as_column
+from noria.blending.columns import MAX_CANDIDATES, Candidates, Column, NameColumn, NameLists, as_column
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
@@ -190,9 +190,9 @@ def _of_rows(items: Sequence[_Item]) -> dict[str, Any]:
     columns["score"] = np.array(
         [math.nan if item.score is None else item.score for item in items], np.float64
     )
-    columns["source"] = Coded.of([item.source for item in items])
+    columns["source"] = NameColumn.of([item.source for item in items])
     if any(item.version is not None for item in items):
-        columns["version"] = Coded.of([item.version for item in items])
+        columns["version"] = NameColumn.of([item.version for item in items])
     extra: dict[str, list[Any]] = {}
     for row, item in enumerate(items):
         if item.fields:
@@ -211,9 +211,9 @@ def _of_rows(items: Sequence[_Item]) -> dict[str, Any]:
 _RESERVED = {"item", "score", "source", "version"}
 
 
-def _of_columns(given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_columns(columns_given: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for name, values in given.items():
+    for name, values in columns_given.items():
         if isinstance(values, dict):
             columns[name] = _coded(name, values)
             continue
@@ -237,20 +237,20 @@ def _numbers(values: list[Any]) -> Any:
         return values
 
 
-def _coded(name: str, given: Mapping[str, Any]) -> Coded:
-    names, codes = given.get("names"), given.get("codes")
-    if given.keys() != {"names", "codes"} or not isinstance(names, list) or not isinstance(codes, list):
+def _coded(name: str, values: Mapping[str, Any]) -> NameColumn:
+    names, codes = values.get("names"), values.get("codes")
+    if values.keys() != {"names", "codes"} or not isinstance(names, list) or not isinstance(codes, list):
         raise DataError("not {names, codes}", where=f"column {name!r}")
     if not set(map(type, names)) <= {str} or len(set(names)) != len(names):
         raise DataError("names are distinct texts", where=f"column {name!r}")
-    found = np.array(codes) if codes else np.empty(0, np.int64)
-    if found.dtype.kind != "i" or found.ndim != 1:
+    result = np.array(codes) if codes else np.empty(0, np.int64)
+    if result.dtype.kind != "i" or result.ndim != 1:
         raise DataError("codes are whole numbers", where=f"column {name!r}")
-    if len(found) and not -1 <= found.min() <= found.max() < len(names):
+    if len(result) and not -1 <= result.min() <= result.max() < len(names):
         raise DataError(
             f"a code beyond the {len(names)} names", where=f"column {name!r}", mend="−1 is missing"
         )
-    return Coded(tuple(names), found.astype(np.int32))
+    return NameColumn(tuple(names), result.astype(np.int32))
 
 
 def _constant(name: str, value: Any, count: int) -> Column:
@@ -260,8 +260,8 @@ def _constant(name: str, value: Any, count: int) -> Column:
     if isinstance(value, int | float) or value is None:
         return np.full(count, math.nan if value is None else float(value))
     if isinstance(value, str):
-        return Coded((value,), np.zeros(count, np.int32))
+        return NameColumn((value,), np.zeros(count, np.int32))
     one = as_column(name, [value])
-    if isinstance(one, Listed):
+    if isinstance(one, NameLists):
         return one.take(np.zeros(count, np.int64))
     raise DataError("not a number, flag, name or list of names", where=f"field {name!r}")

@@ -180,16 +180,16 @@ def _snapshots(path: Path) -> dict[str, Snapshot]:
 
 
 def sections(r: Results) -> Sections:
-    found: Sections = []
+    result: Sections = []
     if "books" in r:
-        found.append(("Accounts of all exposures", _books(r["books"])))
+        result.append(("Accounts of all exposures", _books(r["books"])))
     if "returns" in r:
-        found.append(("What plans displace and bring", _returns(r["returns"])))
+        result.append(("What plans displace and bring", _returns(r["returns"])))
     if "experiment" in r:
-        found.append(("A/B test", _experiment(r["experiment"])))
+        result.append(("A/B test", _experiment(r["experiment"])))
     if "books" in r:
-        found.append(("Left out", [dropped(r["books"]["dropped"])]))
-    return found
+        result.append(("Left out", [dropped(r["books"]["dropped"])]))
+    return result
 
 
 def _books(b: Mapping[str, Any]) -> Blocks:

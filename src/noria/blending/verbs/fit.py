@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from noria.blending.alignment.config import FitConfig
     from noria.blending.alignment.fitting import FitNote
     from noria.blending.alignment.tallies import Tallies
-    from noria.blending.logs.gathering import GatherConfig, Gathered
+    from noria.blending.logs.gathering import GatherConfig, GatherResult
 
 __all__ = ["PAGE", "FitVerbConfig", "command", "run"]
 
@@ -186,7 +186,7 @@ def _with_thresholds(shown: list[str], came: list[str], config: GatherConfig) ->
     return config.model_copy(update={"anchor": fitted})
 
 
-def _read_state(folder: Path) -> Gathered:
+def _read_state(folder: Path) -> GatherResult:
     from noria.blending.logs.gathering import from_rows
 
     parquet = require("pyarrow.parquet", "blending")
@@ -296,7 +296,7 @@ def sections(r: Results) -> Sections:
             computed=losses,
         )
     )
-    found: Sections = [("Alignment", alignment), ("Calibration", calibration)]
+    result: Sections = [("Alignment", alignment), ("Calibration", calibration)]
     if r["anchors"]:
         anchors = figure_table(
             "Figures that could be the anchor",
@@ -306,8 +306,8 @@ def sections(r: Results) -> Sections:
             "Spreads are standard deviations over means; low is good. Unbeaten: no other figure is at least as good in "
             "everything.",
         )
-        found.append(("Anchor", [anchors]))
-    return [*found, ("Left out", [dropped(r["dropped"])])]
+        result.append(("Anchor", [anchors]))
+    return [*result, ("Left out", [dropped(r["dropped"])])]
 
 
 def _loss(kind: str) -> Callable[[Mapping[str, Any]], float | None]:

@@ -34,7 +34,7 @@ from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
-    from noria.blending.logs.replay import Replayed
+    from noria.blending.logs.replay import ReplayResult
     from noria.blending.pricing.solving import Goal
 
 __all__ = ["PAGE", "SolveConfig", "command", "run"]
@@ -176,7 +176,7 @@ def _served(config: SolveConfig) -> Snapshot:
 
 
 def _frontier(
-    replayed: Replayed, goals: Sequence[Goal], bit: int, places: int, free: float
+    replayed: ReplayResult, goals: Sequence[Goal], bit: int, places: int, free: float
 ) -> dict[str, Any]:
     from noria.blending.pricing.solving import Goal, frontier
 

@@ -25,7 +25,7 @@ from noria.blending.world.world import World, make_world, world_plans
 from noria.core.errors import require
 from noria.core.files import appearing, write_atomic
 
-__all__ = ["Simulated", "simulate"]
+__all__ = ["SimulationResult", "simulate"]
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ SINCE = 20_417 * DAY
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulationResult:
     """Result of a simulation: the folder, its snapshot, and the number of rows of each log."""
 
     folder: Path
@@ -54,7 +54,7 @@ def simulate(
     days: int = 3,
     control: float = 0.1,
     bias: float = 0.1,
-) -> Simulated:
+) -> SimulationResult:
     """Write a world's logs.
 
     Args:
@@ -90,7 +90,7 @@ def simulate(
             for part in range(days):
                 rows = _of_day(np.asarray(table["time"]), part, days)
                 parquet.write_table(whole.take(arrow.array(rows)), place / name / f"day-{part}.parquet")
-    return Simulated(
+    return SimulationResult(
         folder,
         folder / "snapshots" / "00000001.json",
         *(len(table["request"]) for table in (columns, exposures, came)),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.columns import Coded
+from noria.blending.columns import NameColumn
 from noria.blending.plans.plans import Plans
 
 __all__ = ["BAD", "PLANS", "SOURCES", "World", "make_world", "world_plans"]
@@ -70,7 +70,7 @@ class World:
     truth: Floats
     score: Floats
     gain: Floats
-    source: Coded
+    source: NameColumn
     columns: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -99,10 +99,10 @@ def make_world(
     source = generator.choice(3, size=n, p=[0.6, 0.2, 0.2])
     category = generator.integers(len(CATEGORIES), size=n)
     columns: dict[str, Any] = {
-        "source": Coded(SOURCES, source.astype(np.int32)),
-        "category": Coded(CATEGORIES, category.astype(np.int32)),
-        "region": Coded(REGIONS, generator.integers(4, size=n).astype(np.int32)),
-        "tier": Coded(("guaranteed", "auction"), (generator.random(n) < 0.6).astype(np.int32)),
+        "source": NameColumn(SOURCES, source.astype(np.int32)),
+        "category": NameColumn(CATEGORIES, category.astype(np.int32)),
+        "region": NameColumn(REGIONS, generator.integers(4, size=n).astype(np.int32)),
+        "tier": NameColumn(("guaranteed", "auction"), (generator.random(n) < 0.6).astype(np.int32)),
         "age_hours": generator.exponential(24.0, size=n).round(2),
         "followers": np.exp(generator.normal(7.5, 1.6, size=n)).round(),
         "festival": generator.random(n) < 0.12,

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.blender import Ranked
-from noria.blending.columns import Candidates, Coded
+from noria.blending.blender import RankedList
+from noria.blending.columns import Candidates, NameColumn
 from noria.core.errors import DataError, needing
 
 with needing("serve"):
@@ -129,14 +129,21 @@ def unpack(payload: bytes) -> list[Event]:
 
 
 def decision_of(
-    candidates: Candidates, ranked: Ranked, *, at: float, request: str, user: str, control: bool, shown: int
+    candidates: Candidates,
+    ranked: RankedList,
+    *,
+    at: float,
+    request: str,
+    user: str,
+    control: bool,
+    shown: int,
 ) -> Decision:
     """The record of a ranked list."""
     rows = ranked.order
     source, sources = _coded(candidates.source, rows)
     version = candidates.columns.get("version")
     model, models = (
-        _coded(version, rows) if isinstance(version, Coded) else (np.full(len(rows), 0xFFFF, "<u2"), [])
+        _coded(version, rows) if isinstance(version, NameColumn) else (np.full(len(rows), 0xFFFF, "<u2"), [])
     )
     item = candidates.item
     return Decision(
@@ -161,10 +168,10 @@ def decision_of(
     )
 
 
-def _coded(column: Coded, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint16], list[str]]:
+def _coded(column: NameColumn, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint16], list[str]]:
     """Codes of some rows, and only the names that they use."""
     used, codes = np.unique(column.codes[rows], return_inverse=True)
     names = [column.names[code] for code in used.tolist() if code >= 0]
     shift = 1 if len(used) and used[0] < 0 else 0  # the missing one comes first
-    found = codes.astype(np.int64) - shift
-    return np.where(found < 0, 0xFFFF, found).astype("<u2"), names
+    result = codes.astype(np.int64) - shift
+    return np.where(result < 0, 0xFFFF, result).astype("<u2"), names

@@ -22,7 +22,7 @@ from noria.blending.service.journal.journal import Scan, read_journal
 from noria.core.errors import DataError, require
 from noria.core.files import appearing, check_output
 
-__all__ = ["Exported", "export_log"]
+__all__ = ["ExportResult", "export_log"]
 
 ROWS = 1 << 16
 """Rows written at a time."""
@@ -31,7 +31,7 @@ MOST_OPEN = 1_000_000
 
 
 @dataclass
-class Exported:
+class ExportResult:
     """Result of an export: rows written by table, and what was left out."""
 
     folder: Path
@@ -39,7 +39,7 @@ class Exported:
     left: Counter[str] = field(default_factory=Counter)
 
 
-def export_log(state: Path, output: Path, *, overwrite: bool = False) -> Exported:
+def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportResult:
     """Write a service's log as three tables; the service may be running.
 
     Args:
@@ -56,7 +56,7 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> Exporte
         raise DataError("there is no log", where=str(state), mend="give the --state folder of a service")
     names = ("exposures.parquet", "outcomes.parquet", "candidates.parquet")
     check_output(output, source, overwrite=overwrite, marks=names[:2])
-    done = Exported(output)
+    done = ExportResult(output)
     scan = Scan()
     with appearing(output) as folder, contextlib.ExitStack() as stack:
         exposures = stack.enter_context(_Table(folder / names[0], EXPOSURES))

@@ -90,8 +90,8 @@ class Scan:
 
 def segments(folder: Path) -> list[tuple[int, Path]]:
     """The segments by number."""
-    found = [(re.fullmatch(r"(\d{8})\.log", path.name), path) for path in Path(folder).glob("*.log")]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    result = [(re.fullmatch(r"(\d{8})\.log", path.name), path) for path in Path(folder).glob("*.log")]
+    return sorted((int(match[1]), path) for match, path in result if match)
 
 
 def read_journal(folder: Path, start: Position | None = None, *, scan: Scan | None = None) -> Iterator[Frame]:
@@ -131,8 +131,8 @@ def _frames(opening: bytes, data: bytes, scan: Scan) -> Iterator[tuple[int, byte
         return
     salt = zlib.crc32(opening)
     place = 0
-    while (found := _next_frame(data, place, salt)) is not None:
-        begin, sequence, end = found
+    while (result := _next_frame(data, place, salt)) is not None:
+        begin, sequence, end = result
         scan.damaged += begin - place
         if scan.last and sequence > scan.last + 1:
             scan.lost += sequence - scan.last - 1
@@ -147,9 +147,9 @@ def _next_frame(data: bytes, place: int, salt: int) -> tuple[int, int, int] | No
     """Beginning, sequence and end of the first whole frame at or after a place."""
     begin = place
     while begin >= 0:
-        found = _frame_at(data, begin, salt)
-        if found is not None:
-            return begin, *found
+        result = _frame_at(data, begin, salt)
+        if result is not None:
+            return begin, *result
         begin = data.find(MARK, begin + 1)
     return None
 

@@ -11,7 +11,7 @@ from noria.blending.accounting.cells import BookKey, Books
 from noria.blending.alignment.tallies import Cell, Histogram, Tallies
 from noria.blending.service.journal.journal import Position
 from noria.blending.service.loop.learning import Learner
-from noria.blending.service.loop.sums import Shown
+from noria.blending.service.loop.sums import ShownSums
 from noria.core.errors import DataError, needing
 from noria.core.files import write_atomic
 
@@ -115,8 +115,8 @@ class Checkpoint(msgspec.Struct):
             raise DataError(f"damaged ({error})") from None
         learner.counts.update(self.counts)
         learner.day = self.day
-        learner.today = {key: Shown(exposures, value) for key, exposures, value in self.today}
-        learner.window = {key: Shown(exposures, value) for key, exposures, value in self.window}
+        learner.today = {key: ShownSums(exposures, value) for key, exposures, value in self.today}
+        learner.window = {key: ShownSums(exposures, value) for key, exposures, value in self.window}
         learner.hours = self.hours
 
 

@@ -25,9 +25,9 @@ from noria.blending.logs.gathering import GatherConfig, partial
 from noria.blending.service.config import NearlineConfig
 from noria.blending.service.journal.events import Decision, Event, Impression, Outcome, Sample
 from noria.blending.service.journal.journal import Position
-from noria.blending.service.loop.sums import Shown, Sums
+from noria.blending.service.loop.sums import ShownSums, Sums
 
-__all__ = ["Closed", "Learner"]
+__all__ = ["ClosedRequest", "Learner"]
 
 SAMPLES = 1_000
 """Sampled requests kept with their outcomes."""
@@ -46,7 +46,7 @@ class _List:
 
 
 @dataclass(frozen=True, eq=False)
-class Closed:
+class ClosedRequest:
     """A sampled request whose outcomes are in: its candidates as an Arrow stream, and the outcome of what was shown."""
 
     request: str
@@ -86,7 +86,7 @@ class Learner:
         self.today: Sums = {}
         self.window: Sums = {}
         self.hours: dict[int, int] = {}
-        self.closed: deque[Closed] = deque(maxlen=SAMPLES)
+        self.closed: deque[ClosedRequest] = deque(maxlen=SAMPLES)
         self.now = 0.0
         self._lists: dict[str, _List] = {}
         self._seen: deque[tuple[float, str]] = deque()  # (first impression, request), in order
@@ -136,8 +136,8 @@ class Learner:
 
     def take_window(self) -> Sums:
         """Exposures since this was called last."""
-        found, self.window = self.window, {}
-        return found
+        result, self.window = self.window, {}
+        return result
 
     def count(self, what: str, number: int = 1) -> None:
         """Something happened; what is read again is not counted again."""
@@ -156,36 +156,36 @@ class Learner:
         places: dict[str, int] = {}
         for number, item in enumerate(event.items):
             places.setdefault(item, number)
-        found = self._lists[event.request] = _List(event, place, places)
+        result = self._lists[event.request] = _List(event, place, places)
         if event.shown:
-            self._mark(found, range(event.shown), event.at)
+            self._mark(result, range(event.shown), event.at)
         while len(self._lists) > self.config.most_open:
             self._forget(next(iter(self._lists)), "lists forgotten: too many are open")
 
     def _show(self, event: Impression) -> None:
-        found = self._lists.get(event.request)
-        if found is None:
+        result = self._lists.get(event.request)
+        if result is None:
             self._strange("impressions", event.request, len(event.items))
             return
         places = []
         for item in event.items:
-            place = found.places.get(item)
+            place = result.places.get(item)
             if place is None:
                 self.count("impressions of items not in the list")
-            elif place in found.shown or place in places:
+            elif place in result.shown or place in places:
                 self.count("impressions twice")
             else:
                 places.append(place)
-        self._mark(found, places, event.at)
+        self._mark(result, places, event.at)
 
-    def _mark(self, found: _List, places: Iterable[int], at: float) -> None:
+    def _mark(self, result: _List, places: Iterable[int], at: float) -> None:
         fresh = list(places)
         if not fresh:
             return
-        found.shown.update(dict.fromkeys(fresh, at))
-        if found.first is None:
-            found.first = at
-            self._seen.append((at, found.decision.request))
+        result.shown.update(dict.fromkeys(fresh, at))
+        if result.first is None:
+            result.first = at
+            self._seen.append((at, result.decision.request))
         self.count("exposures", len(fresh))
         if not self._counting:
             return
@@ -194,32 +194,36 @@ class Learner:
             self.day, self.today = day, {}
         hour = int(at // 3600)
         self.hours[hour] = self.hours.get(hour, 0) + len(fresh)
-        decision = found.decision
+        decision = result.decision
         masks, values = decision.masks[fresh].tolist(), decision.column("value")[fresh].tolist()
         for mask, value in zip(masks, values, strict=True):
             key = (decision.version, decision.control, mask)
             for sums in (self.today, self.window):
                 old = sums.get(key)
-                sums[key] = Shown(1, value) if old is None else Shown(old.exposures + 1, old.value + value)
+                sums[key] = (
+                    ShownSums(1, value) if old is None else ShownSums(old.exposures + 1, old.value + value)
+                )
 
     def _keep(self, event: Sample) -> None:
-        found = self._lists.get(event.request)
-        if found is not None and found.decision.at == event.at:  # else it is of a decision that did not count
+        result = self._lists.get(event.request)
+        if (
+            result is not None and result.decision.at == event.at
+        ):  # else it is of a decision that did not count
             self._samples[event.request] = event
             self.count("samples")
 
     def _come(self, event: Outcome) -> None:
-        found = self._lists.get(event.request)
-        if found is None:
+        result = self._lists.get(event.request)
+        if result is None:
             self._strange("outcomes", event.request, 1)
             return
-        place = found.places.get(event.item)
+        place = result.places.get(event.item)
         if place is None:
             self.count("outcomes of items not in the list")
-        elif place in found.outcomes:
+        elif place in result.outcomes:
             self.count("outcomes twice")
         else:
-            found.outcomes[place] = event
+            result.outcomes[place] = event
             self.count("outcomes")
 
     def _strange(self, what: str, request: str, number: int) -> None:
@@ -234,10 +238,10 @@ class Learner:
         due = []
         while self._seen and self._seen[0][0] + self.config.fit.maturity <= self.now:
             first, request = self._seen.popleft()
-            found = self._lists.get(request)
-            if found is not None and found.first == first:  # else it was forgotten, and its id used again
+            result = self._lists.get(request)
+            if result is not None and result.first == first:  # else it was forgotten, and its id used again
                 del self._lists[request]
-                due.append(found)
+                due.append(result)
                 self._finished(request)
         if due and self._counting:
             self._book(due)
@@ -284,20 +288,20 @@ class Learner:
             sample = self._samples.pop(one.decision.request, None)
             places = list(one.shown)
             if sample is not None and not one.decision.control:
-                told = {
+                record = {
                     one.decision.items[place]: (float(outcome[row + n]), float(gain[row + n]))
                     for n, place in enumerate(places)
                 }
                 decision = one.decision
                 self.closed.append(
-                    Closed(
+                    ClosedRequest(
                         decision.request,
                         decision.at,
                         decision.scene,
                         decision.user,
                         sample.candidates,
                         len(decision.items),
-                        told,
+                        record,
                     )
                 )
             row += len(places)

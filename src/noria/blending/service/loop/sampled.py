@@ -12,14 +12,14 @@ import numpy as np
 from noria.blending.accounting.attribution import Requests, displace, lift
 from noria.blending.accounting.returns import PlanReturn, plan_returns
 from noria.blending.blender import Blender
-from noria.blending.service.loop.learning import Closed
+from noria.blending.service.loop.learning import ClosedRequest
 from noria.blending.service.streams import candidates_of_arrow
 from noria.blending.snapshot import Snapshot
 
 __all__ = ["sampled_returns"]
 
 
-def sampled_returns(closed: Sequence[Closed], snapshot: Snapshot) -> list[PlanReturn]:
+def sampled_returns(closed: Sequence[ClosedRequest], snapshot: Snapshot) -> list[PlanReturn]:
     """Returns of plans on sampled requests; none where there are fewer than two requests.
 
     Args:

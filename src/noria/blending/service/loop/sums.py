@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["PlanSums", "Prices", "Shown", "Sums", "Totals", "totals"]
+__all__ = ["PlanSums", "Prices", "ShownSums", "Sums", "Totals", "totals"]
 
 
-class Shown(NamedTuple):
+class ShownSums(NamedTuple):
     """Exposures of one snapshot that the same plans hit: their number and Σ value."""
 
     exposures: int
     value: float
 
 
-Sums: TypeAlias = "dict[tuple[int, bool, int], Shown]"
+Sums: TypeAlias = "dict[tuple[int, bool, int], ShownSums]"
 """By version, whether it is the control bucket, and mask of the plans that hit."""
 Prices: TypeAlias = "Mapping[str, tuple[int, float, float]]"
 """(bit, weight, bias) of each plan of a version."""
@@ -58,19 +58,19 @@ def totals(shown: Sums, prices: Callable[[int], Prices | None], *, control: bool
         prices: function from a version to its plans; None if the version is gone.
         control: count the control bucket, too.
     """
-    found = Totals()
+    result = Totals()
     for (version, is_control, mask), sums in shown.items():
         if is_control and not control:
             continue
-        found.exposures += sums.exposures
-        found.value += sums.value
+        result.exposures += sums.exposures
+        result.value += sums.value
         known = prices(version)
         if known is None:
-            found.lost += sums.exposures
+            result.lost += sums.exposures
             continue
         for plan, (bit, weight, bias) in known.items():
             if mask >> bit & 1:
-                exposures, value, spend = found.of(plan)
+                exposures, value, spend = result.of(plan)
                 added = weight * sums.value + bias * sums.exposures
-                found.plans[plan] = PlanSums(exposures + sums.exposures, value + sums.value, spend + added)
-    return found
+                result.plans[plan] = PlanSums(exposures + sums.exposures, value + sums.value, spend + added)
+    return result
