@@ -33,17 +33,11 @@ class RetireRule(Config):
 
     floor: float = Field(1.0, description="Return that a plan has to reach.")
     share: float = Field(
-        0.01, ge=0, le=1, description="Share of all spend below which a plan gets no advice."
+        0.01, ge=0, le=1, description="Share of the spend below which a plan gets no advice."
     )
-    alpha: float = Field(
-        0.05, gt=0, lt=1, description="Chance of advising against any plan that is not below the floor."
-    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="Chance of advising against any plan wrongly.")
     looks: int = Field(1, ge=1, description="Number of looks at the same data as they grow.")
-    days: int = Field(
-        0,
-        ge=0,
-        description="Last days in a row that the return has to be below the floor; 0 looks at no days.",
-    )
+    days: int = Field(0, ge=0, description="Last days in a row to be below the floor; 0 for none.")
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,13 @@ class EffectiveCompletion(Config):
     edges: tuple[float, ...] = Field((), description="Edges of the buckets of duration in seconds, rising.")
     thresholds: tuple[float, ...] = Field(
         (),
-        description="Threshold of each bucket in seconds, one more than edges; empty until they are fitted.",
+        description="Threshold of each bucket in seconds; empty: to fit.",
     )
     quantile: float = Field(
-        0.6, gt=0, lt=1, description="Quantile of watch time in each bucket, where thresholds are fitted."
+        0.6, gt=0, lt=1, description="Quantile of watch time that thresholds are fitted at."
     )
     ratio: float = Field(0.5, gt=0, le=1, description="Share of the duration that has to be watched.")
-    seconds: float = Field(
-        10.0, gt=0, description="Seconds to watch, also of content without a duration, such as a live room."
-    )
+    seconds: float = Field(10.0, gt=0, description="Seconds to watch, also of content without duration.")
 
     @model_validator(mode="after")
     def _fits(self) -> EffectiveCompletion:

@@ -21,25 +21,19 @@ class FitConfig(Config):
 
     aligner: Choice = Field(
         "mean",
-        description="Kind of aligner of every source; auto takes the simplest that the outcomes do not speak against.",
+        description="Kind of aligner of every source; auto chooses one by the outcomes.",
     )
-    by_source: dict[str, Choice] = Field(
-        default_factory=dict, description="Kinds of aligners for some sources, by source."
-    )
+    by_source: dict[str, Choice] = Field(default_factory=dict, description="Kinds of aligners by source.")
     tick: float = Field(900.0, gt=0, description="Seconds of the clock that exposures are filed by.")
     half_life: float | None = Field(
-        24.0, gt=0, description="Hours after which an exposure counts half; null never forgets."
+        24.0, gt=0, description="Hours after which an exposure counts half, or null."
     )
     shrink: float = Field(
-        200.0, ge=0, description="Pseudo-exposures that draw a thin key to the rate of its scene."
+        200.0, ge=0, description="Pseudo-exposures that draw a thin key to its scene's rate."
     )
     # On all exposures a boost would move the scale that it is priced in.
-    population: Literal["control", "all"] = Field(
-        "control", description="Exposures to align on: the control bucket, where it is large enough, or all."
-    )
-    least_control: float = Field(
-        1000.0, ge=0, description="Exposures of the control bucket that are enough for a key."
-    )
+    population: Literal["control", "all"] = Field("control", description="Exposures to align on.")
+    least_control: float = Field(1000.0, ge=0, description="Control exposures that are enough for a key.")
     maturity: float = Field(1800.0, ge=0, description="Age in seconds at which an exposure's outcome is in.")
 
     def kind(self, source: str) -> Choice:

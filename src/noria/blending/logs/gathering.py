@@ -35,26 +35,17 @@ __all__ = ["GatherConfig", "GatherResult", "joined", "parquet_files", "partial"]
 class GatherConfig(Config):
     """Rules by which rows become outcomes."""
 
-    anchor: EffectiveCompletion = Field(
-        EffectiveCompletion(), description="Rule of when an exposure is an effective completion."
-    )
+    anchor: EffectiveCompletion = Field(EffectiveCompletion(), description="Rule of an effective completion.")
     tick: float = Field(900.0, gt=0, description="Seconds of the clock that tallies are filed by.")
-    maturity: float = Field(
-        1800.0, ge=0, description="Age in seconds at which an exposure enters the tallies."
-    )
+    maturity: float = Field(1800.0, ge=0, description="Age in seconds of exposures in the tallies.")
     horizon: float = Field(86_400.0, gt=0, description="Seconds after which an outcome comes too late.")
-    skew: float = Field(
-        60.0, ge=0, description="Seconds that an outcome may lie before its exposure, since clocks differ."
-    )
+    skew: float = Field(60.0, ge=0, description="Seconds by which an outcome may precede its exposure.")
     absent: Literal["missing", "zero"] = Field(
         "missing",
-        description="Meaning of a mature exposure without an outcome: missing, or zero where clients only report "
-        "what was watched.",
+        description="Meaning of an exposure without an outcome.",
     )
     # Nobody, and no bot, moves the alignment alone.
-    per_user: float | None = Field(
-        None, gt=0, description="Exposures of one user that count in full; needs a column `user`."
-    )
+    per_user: float | None = Field(None, gt=0, description="Exposures of one user that count in full.")
 
 
 @dataclass(frozen=True)

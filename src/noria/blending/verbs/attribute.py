@@ -13,7 +13,15 @@ from pydantic import Field
 
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs.figures import dash, dropped, figure_table, intervals, percent
-from noria.blending.verbs.options import EngineOptions, FeedSettings, ListOptions, warn_absent
+from noria.blending.verbs.options import (
+    ColumnOption,
+    EngineOptions,
+    FeedSettings,
+    FileOption,
+    ListOptions,
+    LogOption,
+    warn_absent,
+)
 from noria.blending.verbs.results import (
     Blocks,
     Page,
@@ -41,28 +49,16 @@ class AttributeConfig(
 ):
     """Settings of `noria blending attribute`."""
 
-    snapshots: Annotated[Path, Argument()] = Field(
-        description="Snapshot, or folder of all that served; the newest ranks the candidates."
-    )
+    snapshots: Annotated[Path, Argument()] = Field(description="Snapshot, or folder of all that served.")
     candidates: Path | None = Field(None, description="Parquet log of whole requests, for returns.")
     most: Annotated[int | None, Option(metavar="ROWS")] = Field(
         None, ge=1, description="Most candidates to read, of whole requests."
     )
-    exposures: Annotated[str | None, Option(metavar="PATH")] = Field(
-        None, description="Parquet log of what was shown, for the accounts."
-    )
-    outcomes: Annotated[str | None, Option(metavar="PATH")] = Field(
-        None, description="Parquet log of what came of it."
-    )
-    gain: Annotated[str | None, Option(metavar="COLUMN")] = Field(
-        None, description="Column of the candidates that predicts the plans' own figure."
-    )
-    cluster: Annotated[str | None, Option(metavar="COLUMN")] = Field(
-        None, description="Column of the candidates whose values are independent, such as the user."
-    )
-    users: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Parquet file with a row a user, for an A/B read-out."
-    )
+    exposures: LogOption = Field(None, description="Parquet log of what was shown, for the accounts.")
+    outcomes: LogOption = Field(None, description="Parquet log of what came of it.")
+    gain: ColumnOption = Field(None, description="Candidates' column that predicts the plans' own figure.")
+    cluster: ColumnOption = Field(None, description="Candidates' column of independent groups, such as user.")
+    users: FileOption = Field(None, description="Parquet file with a row a user, for an A/B read-out.")
 
 
 @make_command(AttributeConfig, extra="blending")

@@ -16,7 +16,7 @@ from pydantic import Field
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs.figures import dropped, figure_table, percent
-from noria.blending.verbs.options import EngineOptions, FeedSettings
+from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
 from noria.blending.verbs.results import (
     Blocks,
     Page,
@@ -58,17 +58,11 @@ class FitVerbConfig(FeedSettings, EngineOptions, OutputOption, JsonOption, Quiet
     outcomes: Annotated[str, Option(metavar="PATH")] = Field(
         description="Parquet log of what came of it: file, folder or pattern."
     )
-    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Plan file (default: that of --previous)."
-    )
-    previous: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Snapshot before this one: its aligners stand in, and its version counts on."
-    )
-    state: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
-        None, description="Folder of an earlier fit, whose outcomes are added."
-    )
+    plans: FileOption = Field(None, description="Plan file (default: that of --previous).")
+    previous: FileOption = Field(None, description="Snapshot before this one, to fall back on.")
+    state: FolderOption = Field(None, description="Folder of an earlier fit, whose outcomes are added.")
     now: Annotated[float | None, Option(metavar="SECONDS")] = Field(
-        None, description="Time of the fit in seconds since 1970 (default: the last exposure's)."
+        None, description="Seconds since 1970 (default: the last exposure's)."
     )
 
 

@@ -38,7 +38,7 @@ class ImportConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending import-legacy`."""
 
     source: Annotated[Path, Argument()] = Field(
-        description="Boosts: a table of multipliers (.yaml) or a function_score query (.json)."
+        description="Multipliers (.yaml) or function_score query (.json)."
     )
     snapshot: Annotated[Path, Option(metavar="FILE")] = Field(
         description="Snapshot whose alignment gives scores their unit."

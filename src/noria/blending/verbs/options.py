@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import click
 from pydantic import Field
@@ -14,7 +14,23 @@ from noria.blending.alignment.config import FitConfig
 from noria.blending.logs.gathering import GatherConfig
 from noria.core.config import Config, Option
 
-__all__ = ["CandidateOptions", "EngineOptions", "FeedSettings", "ListOptions", "warn_absent"]
+__all__ = [
+    "CandidateOptions",
+    "ColumnOption",
+    "EngineOptions",
+    "FeedSettings",
+    "FileOption",
+    "FolderOption",
+    "ListOptions",
+    "LogOption",
+    "warn_absent",
+]
+
+
+FileOption: TypeAlias = Annotated[Path | None, Option(metavar="FILE")]
+FolderOption: TypeAlias = Annotated[Path | None, Option(metavar="FOLDER")]
+LogOption: TypeAlias = Annotated[str | None, Option(metavar="PATH")]
+ColumnOption: TypeAlias = Annotated[str | None, Option(metavar="COLUMN")]
 
 
 class ListOptions(Config):
@@ -48,10 +64,10 @@ class FeedSettings(Config):
 
     gather: GatherConfig = Field(
         default_factory=GatherConfig,
-        description="Rules by which rows become outcomes, such as gather.absent=zero.",
+        description="Rules of outcomes, such as gather.absent=zero.",
     )
     fit: FitConfig = Field(
-        default_factory=FitConfig, description="Settings of the alignment's fit, such as fit.aligner=auto."
+        default_factory=FitConfig, description="Alignment's fit, such as fit.aligner=auto."
     )
     retire: RetireRule = Field(
         default_factory=RetireRule, description="Rule of retirement, such as retire.floor=1.2."

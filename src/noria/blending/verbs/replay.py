@@ -13,7 +13,7 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs.figures import dash, figure_table, intervals, percent, signed
-from noria.blending.verbs.options import CandidateOptions, warn_absent
+from noria.blending.verbs.options import CandidateOptions, FileOption, warn_absent
 from noria.blending.verbs.results import (
     Blocks,
     Page,
@@ -39,12 +39,8 @@ class ReplayConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending replay`."""
 
     snapshot: Annotated[Path, Argument()] = Field(description="Snapshot that serves.")
-    against: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Another snapshot to compare with."
-    )
-    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Another plan file to compare with, on the same alignment."
-    )
+    against: FileOption = Field(None, description="Another snapshot to compare with.")
+    plans: FileOption = Field(None, description="Another plan file to compare with, on the same alignment.")
     max_value_loss: Annotated[float | None, Option(metavar="PERCENT")] = Field(
         None, ge=0, description="Exit 1 if more value than this is lost."
     )

@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 from noria.blending.service.config import ServeConfig
-from noria.core.config import Argument, Option
+from noria.blending.verbs.options import FolderOption
+from noria.core.config import Argument
 from noria.core.errors import ConfigError
 from noria.verbs.command import command as make_command
 
@@ -19,11 +20,9 @@ class ServeVerbConfig(ServeConfig):
     """Settings of `noria blending serve`."""
 
     snapshot: Annotated[Path | None, Argument()] = Field(
-        None, description="Snapshot to serve, watched for a new one (may be left out with --state)."
+        None, description="Snapshot to serve, watched for a new one."
     )
-    state: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
-        None, description="Folder of the log and of what serves."
-    )
+    state: FolderOption = Field(None, description="Folder of the log and of what serves.")
 
 
 @make_command(ServeVerbConfig, extra="serve")

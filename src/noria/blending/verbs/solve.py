@@ -15,7 +15,7 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.verbs.figures import dash, figure_table, percent
-from noria.blending.verbs.options import CandidateOptions
+from noria.blending.verbs.options import CandidateOptions, FileOption
 from noria.blending.verbs.results import (
     Blocks,
     Page,
@@ -44,9 +44,7 @@ class SolveConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending solve`."""
 
     snapshot: Annotated[Path, Argument()] = Field(description="Snapshot that serves.")
-    plans: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Plan file with the targets (default: the snapshot's)."
-    )
+    plans: FileOption = Field(None, description="Plan file with the targets (default: the snapshot's).")
     daily_exposures: float | None = Field(
         None, gt=0, description="Exposures a day of all traffic, for targets a day."
     )
