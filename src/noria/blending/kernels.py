@@ -297,6 +297,14 @@ def histogram(
 
 
 @jit
+def _parts(number: float) -> tuple[np.int64, np.int64]:
+    """Upper and lower part of a number, in units of 2^-20 and 2^-52."""
+    scaled = number * 1048576.0
+    upper = np.floor(scaled)
+    return np.int64(upper), np.int64(np.rint((scaled - upper) * 4294967296.0))
+
+
+@jit
 def book(
     group: Ints, value: Floats, total: Floats, guard: Floats, outcome: Floats, gain: Floats, cells: Ints
 ) -> int:
@@ -309,36 +317,27 @@ def book(
             lost += 1
             continue
         at = group[i]
-        scaled = y * 1048576.0
-        upper = np.floor(scaled)
-        high, low = np.int64(upper), np.int64(np.rint((scaled - upper) * 4294967296.0))
+        high, low = _parts(y)
         cells[at, 0] += 1
         cells[at, 3] += high
         cells[at, 4] += low
-        a = outcome[i]
-        if abs(a) <= most:
+        if abs(outcome[i]) <= most:
             cells[at, 1] += 1
             cells[at, 5] += high
             cells[at, 6] += low
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 7] += np.int64(upper)
-            cells[at, 8] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        a = gain[i]
-        if abs(a) <= most:
+            high, low = _parts(outcome[i])
+            cells[at, 7] += high
+            cells[at, 8] += low
+        if abs(gain[i]) <= most:
+            high, low = _parts(gain[i])
             cells[at, 2] += 1
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 9] += np.int64(upper)
-            cells[at, 10] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        a = guard[i]
-        if a != 0.0:
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 11] += np.int64(upper)
-            cells[at, 12] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        scaled = abs(total[i] - y) * 1048576.0
-        upper = np.floor(scaled)
-        cells[at, 13] += np.int64(upper)
-        cells[at, 14] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+            cells[at, 9] += high
+            cells[at, 10] += low
+        if guard[i] != 0.0:
+            high, low = _parts(guard[i])
+            cells[at, 11] += high
+            cells[at, 12] += low
+        high, low = _parts(abs(total[i] - y))
+        cells[at, 13] += high
+        cells[at, 14] += low
     return lost

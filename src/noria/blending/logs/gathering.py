@@ -42,7 +42,7 @@ class GatherConfig(Config):
     skew: float = Field(60.0, ge=0, description="Seconds by which an outcome may precede its exposure.")
     absent: Literal["missing", "zero"] = Field(
         "missing",
-        description="Meaning of an exposure without an outcome.",
+        description="Meaning of a missing outcome: unknown, or zero where clients report only what was watched.",
     )
     # Nobody, and no bot, moves the alignment alone.
     per_user: float | None = Field(None, gt=0, description="Exposures of one user that count in full.")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,23 +28,25 @@ from noria.core.errors import ConfigError, DataError
 __all__ = ["FunctionScore", "Legacy", "Multiplier", "Multipliers", "read_legacy"]
 
 Floats = NDArray[np.float64]
+ScoreMode: TypeAlias = Literal["multiply", "sum", "avg", "first", "max", "min"]
+BoostMode: TypeAlias = Literal["multiply", "replace", "sum", "avg", "max", "min"]
 
 
-class Legacy(Protocol):
+class Legacy:
     """Boosts of another system."""
 
     @property
     def boosts(self) -> Sequence[tuple[str, str]]:
         """(id, targeting expression) of each."""
-        ...
+        raise NotImplementedError
 
     def boosted(self, score: Floats, columns: Mapping[str, Column]) -> Floats:
-        """[rows] raw scores x → [rows] boosted scores z."""
-        ...
+        """[rows] raw scores x → [rows] boosted scores z; −inf for what is left out."""
+        raise NotImplementedError
 
     def plans(self) -> Plans:
         """A plan for each boost, with no weight and no bias yet."""
-        ...
+        return Plans.model_validate({"plans": [{"id": name, "when": when} for name, when in self.boosts]})
 
 
 class Multiplier(Config):
@@ -56,7 +58,7 @@ class Multiplier(Config):
     bias: float = 0.0
 
 
-class Multipliers(Config):
+class Multipliers(Config, Legacy):
     """A table of multipliers, applied in its order."""
 
     multipliers: tuple[Multiplier, ...]
@@ -82,13 +84,9 @@ class Multipliers(Config):
             z = np.where(hit, z * one.boost + one.bias, z)
         return z
 
-    def plans(self) -> Plans:
-        """A plan for each boost, with no weight and no bias yet."""
-        return _plans(self.boosts)
-
 
 @dataclass(frozen=True)
-class FunctionScore:
+class FunctionScore(Legacy):
     """A `function_score` query of constant weights.
 
     Attributes:
@@ -100,8 +98,8 @@ class FunctionScore:
     """
 
     functions: tuple[tuple[str, str, float], ...]
-    score_mode: Literal["multiply", "sum", "avg", "first", "max", "min"] = "multiply"
-    boost_mode: Literal["multiply", "replace", "sum", "avg", "max", "min"] = "multiply"
+    score_mode: ScoreMode = "multiply"
+    boost_mode: BoostMode = "multiply"
     max_boost: float = np.inf
     min_score: float = -np.inf
 
@@ -151,14 +149,6 @@ class FunctionScore:
                 result = np.where(table, values, np.inf).min(axis=1)
         return np.where(none, 1.0, result)
 
-    def plans(self) -> Plans:
-        """A plan for each boost, with no weight and no bias yet."""
-        return _plans(self.boosts)
-
-
-def _plans(boosts: Sequence[tuple[str, str]]) -> Plans:
-    return Plans.model_validate({"plans": [{"id": name, "when": when} for name, when in boosts]})
-
 
 def read_legacy(path: Path) -> Legacy:
     """A `.yaml` table of multipliers, or a `.json` file with a `function_score` query.
@@ -189,11 +179,6 @@ def read_legacy(path: Path) -> Legacy:
 
 # -- Elasticsearch ----------------------------------------------------------------------------------------------------
 
-_MODES = {
-    "score_mode": ("multiply", "sum", "avg", "first", "max", "min"),
-    "boost_mode": ("multiply", "replace", "sum", "avg", "max", "min"),
-}
-
 
 def function_score(value: Any) -> FunctionScore:
     """The `function_score` of a query, wherever in its `query` it stands.
@@ -208,7 +193,7 @@ def function_score(value: Any) -> FunctionScore:
     if not isinstance(query, Mapping) or not (query.keys() & {"functions", "weight"}):
         raise DataError("no function_score with functions", where="query")
     modes: dict[str, Any] = {}
-    for name, known in _MODES.items():
+    for name, known in (("score_mode", get_args(ScoreMode)), ("boost_mode", get_args(BoostMode))):
         mode = query.get(name, "multiply")
         if mode not in known:
             raise DataError(f"{mode!r} is none of {', '.join(known)}", where=name)

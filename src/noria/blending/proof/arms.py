@@ -104,21 +104,25 @@ def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dic
 
     A product is linear in the logarithm of the value, so the same solver tunes both.
     """
-    plans = len(PLANS)
-    free = PlanTables.idle(plans)
-    product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
-    tuned = solve(product, free, SIZE, [Goal(p, a) for p, a in enumerate(amounts)], rounds=600)
-    theirs = shown(product, tuned.tables)
-    ours, gap = at_shares(pool, theirs, plans, SIZE)
-    mine = shown(pool, ours.tables)
-    return {
-        "missed": float(tuned.missed.max(initial=0.0)),
-        "gap": gap,
+    goals = [Goal(p, amount) for p, amount in enumerate(amounts)]
+    theirs, mine, record = tuned_product(pool, goals, SIZE)
+    return record | {
         "product": _list_figures(world, pool, theirs),
         "linear": _list_figures(world, pool, mine),
-        "certificate": certificate(pool, ours, theirs, mine),
         "over requests": over_requests(world, pool, mine, theirs),
     }
+
+
+def tuned_product(pool: Requests, goals: Sequence[Goal], size: int) -> tuple[Ints, Ints, dict[str, float]]:
+    """Lists of a product of boosts tuned to goals, of the linear form at its shares, and checks of both."""
+    free = PlanTables.idle(len(goals))
+    product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
+    tuned = solve(product, free, size, goals, rounds=600)
+    theirs = shown(product, tuned.tables, size)
+    ours, gap = at_shares(pool, theirs, len(goals), size)
+    mine = shown(pool, ours.tables, size)
+    missed = float(tuned.missed.max(initial=0.0))
+    return theirs, mine, {"missed": missed, "gap": gap, "certificate": certificate(pool, ours, theirs, mine)}
 
 
 def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
@@ -191,7 +195,7 @@ def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int
     result = displace(pool, solved.tables, SIZE)
     gains, _ = lift(pool, result, world.gain)
     names = [name for name, _ in PLANS]
-    record, worst = judged_plans(result, gains, names, seed)
+    returns, worst = judged_plans(result, gains, names, seed)
     judged = result.take(np.arange(1, world.requests, 2))
     whole = _worth(world, judged.lists)
     removed = [_worth(world, judged.without[:, p]) for p in range(len(PLANS))]
@@ -213,7 +217,7 @@ def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int
                 "roi": None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high],
                 "retire": plan.retire,
             }
-            for plan in record
+            for plan in returns
         },
     }
 
@@ -224,10 +228,10 @@ def judged_plans(
     """Returns over every other request, and the plan with the worst; what that is worth is judged on the rest."""
     half = np.arange(0, len(gains), 2)
     generator = np.random.default_rng([seed, 3])
-    record = plan_returns(result.take(half), plans, gains[half], generator=generator, resamples=400)
-    worst = worst_plan(record)
+    returns = plan_returns(result.take(half), plans, gains[half], generator=generator, resamples=400)
+    worst = worst_plan(returns)
     assert worst is not None
-    return record, worst
+    return returns, worst
 
 
 def violations(result: Displacement, slack: float = 1e-9) -> int:

@@ -13,13 +13,11 @@ from noria.blending.alignment.tallies import Tallies, folds
 from noria.blending.boosting.scoring import PlanTables
 from noria.blending.columns import Candidates, NameColumn
 from noria.blending.pricing.solving import Goal, reached, solve
-from noria.blending.proof.arms import Floats, Ints, at_shares, certificate, judged_plans, shown, violations
+from noria.blending.proof.arms import Floats, Ints, judged_plans, shown, tuned_product, violations
 from noria.blending.world.history import aligned
 
 __all__ = ["run_movielens"]
 
-
-# -- MovieLens --------------------------------------------------------------------------------------------------------
 
 FILM_SIZE = 5
 FACTORS = 16
@@ -63,13 +61,13 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     x = np.where(source == 1, 37.0 * np.log1p(seen[film]), np.exp(predicted(user, film)))
     a = liked[held]
     control = rng.random(log.users) < 0.25
-    query = control[user]
+    is_control = control[user]
     tallies = Tallies()
     names = ("taste", "popularity")
     for code, name in enumerate(names):
-        rows = query & (source == code)
+        rows = is_control & (source == code)
         tallies.add(x[rows], a[rows], source=name, control=True, fold=folds(user[rows]))
-    rows = np.flatnonzero(~query)
+    rows = np.flatnonzero(~is_control)
     counts = np.bincount(user[rows], minlength=log.users)
     rows = rows[counts[user[rows]] >= 2 * FILM_SIZE]  # a request needs something to choose from
     user, film, source, x, a = user[rows], film[rows], source[rows], x[rows], a[rows]
@@ -88,34 +86,41 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     pool = Requests(values["auto"], mask, start)
     natural, _ = reached(pool, empty, FILM_SIZE, [Goal(p, 0) for p in range(len(plans))])
     goals = [Goal(p, 1.5 * amount) for p, amount in enumerate(natural)]
-    product = Requests(np.log(np.maximum(pool.value, 1e-12)), mask, start)
-    tuned = solve(product, empty, FILM_SIZE, goals, rounds=600)
-    theirs = shown(product, tuned.tables, FILM_SIZE)
-    ours, gap = at_shares(pool, theirs, len(plans), FILM_SIZE)
-    mine = shown(pool, ours.tables, FILM_SIZE)
-    result["forms"] = {
-        "gap": gap,
-        "certificate": certificate(pool, ours, theirs, mine),
-        "product": {"value": _hits(pool.value, theirs), "hits": _hits(a, theirs)},
-        "linear": {"value": _hits(pool.value, mine), "hits": _hits(a, mine)},
+    return result | {
+        "forms": _form_figures(pool, a, goals),
+        "plans": _plan_figures(pool, a, goals, plans, seed),
+        "requests": len(start) - 1,
     }
-    solved = solve(pool, empty, FILM_SIZE, goals)
+
+
+def _form_figures(pool: Requests, liked: Floats, goals: list[Goal]) -> dict[str, Any]:
+    """A tuned product against the linear form: value and hits of their lists."""
+    theirs, mine, checks = tuned_product(pool, goals, FILM_SIZE)
+    return checks | {
+        "product": {"value": _hits(pool.value, theirs), "hits": _hits(liked, theirs)},
+        "linear": {"value": _hits(pool.value, mine), "hits": _hits(liked, mine)},
+    }
+
+
+def _plan_figures(
+    pool: Requests, liked: Floats, goals: list[Goal], plans: list[str], seed: int
+) -> dict[str, Any]:
+    """Plans at their goals: the bound on every request, and the plan of the worst return removed."""
+    solved = solve(pool, PlanTables.idle(len(plans)), FILM_SIZE, goals)
     displaced = displace(pool, solved.tables, FILM_SIZE)
-    gains, _ = lift(pool, displaced, a)
-    record, worst = judged_plans(displaced, gains, plans, seed)
+    gains, _ = lift(pool, displaced, liked)
+    returns, worst = judged_plans(displaced, gains, plans, seed)
     judged = displaced.take(np.arange(1, len(pool), 2))
-    removed = [_hits(a, judged.without[:, p]) for p in range(len(plans))]
-    result["plans"] = {
+    removed = [_hits(liked, judged.without[:, p]) for p in range(len(plans))]
+    return {
         "violations": violations(displaced),
         "checked": int(displaced.regret.size),
         "worst": plans[worst],
-        "all plans": _hits(a, judged.lists),
+        "all plans": _hits(liked, judged.lists),
         "without the worst": removed[worst],
         "without another": float(np.mean([one for p, one in enumerate(removed) if p != worst])),
-        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in record},
+        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in returns},
     }
-    result["requests"] = len(start) - 1
-    return result
 
 
 def _als(

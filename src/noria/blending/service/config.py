@@ -30,7 +30,7 @@ class NearlineConfig(Config):
     show_within: float = Field(1800.0, gt=0, description="Seconds after which an unseen list is forgotten.")
     absent: Literal["missing", "zero"] = Field(
         "missing",
-        description="Meaning of an exposure without an outcome.",
+        description="Meaning of a missing outcome: unknown, or zero where clients report only what was watched.",
     )
     least: int = Field(200, ge=1, description="Exposures in a tick below which no controller moves.")
     least_fit: int = Field(1000, ge=1, description="Exposures below which an aligner is not replaced.")
