@@ -23,7 +23,7 @@ from noria.core.errors import DataError
 __all__ = ["MAX_SIZE", "Blender", "RankedList"]
 
 MAX_SIZE = 100_000
-"""Places of a list that may be asked for."""
+"""Most places of a list."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 MAX_CANDIDATES = 100_000
-"""Candidates of one request that are let in."""
+"""Most candidates of one request."""
 _DENSE = 1 << 18  # groups that are numbered whether they have rows or not
 
 

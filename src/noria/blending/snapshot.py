@@ -25,7 +25,7 @@ __all__ = ["Setting", "Snapshot"]
 
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
-"""Of a snapshot's file."""
+"""Most bytes of a snapshot's file."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Snapshot:
         version: int = 1,
         created: float = 0.0,
     ) -> Snapshot:
-        """A snapshot; settings of plans that are not there are refused.
+        """A snapshot; settings of unknown plans are refused.
 
         Raises:
             ConfigError: a setting for no plan.

@@ -30,12 +30,12 @@ Names: TypeAlias = "NameColumn | Sequence[str | None]"
 __all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
 
 UPPER, LOWER = 2.0**20, 2.0**32
-"""Units of the two parts: x = (upper + lower / 2^32) / 2^20."""
+"""Inverse units of the two parts: x = (upper + lower / 2^32) / 2^20."""
 _FEW = 16  # bits of a mask that are a number of their own
 _A_THREAD = 250_000
-"""Rows that are worth a thread and sums of its own; or four a group, where there are many."""
+"""Rows that are worth a thread of their own, or four a group where there are many groups."""
 LARGEST = 2.0**20
-"""Size of a number that is let in."""
+"""Largest number that is booked."""
 DAY = 86_400
 
 FIXED = ("value", "known_value", "outcome", "gain", "guard", "moved")

@@ -107,7 +107,7 @@ def read_out(
     def analysed(metric: Any, columns: Mapping[str, NDArray[Any]]) -> Any:
         experiment = tasting.Experiment({"it": metric}, variant=variant)
         with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # what cannot be had is NaN, and told as such
+            warnings.simplefilter("ignore", RuntimeWarning)  # what cannot be computed is NaN
             return experiment.analyze(arrow.table(dict(columns)), control=control)["it"]
 
     effects = []

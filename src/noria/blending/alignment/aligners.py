@@ -32,7 +32,7 @@ __all__ = [
 
 Array: TypeAlias = "NDArray[np.float64]"
 Kind = Literal["mean", "affine", "platt", "beta", "sir", "isotonic"]
-"""From the simplest to the freest."""
+"""Kinds of aligners, from the simplest to the freest."""
 
 _EDGE = 1e-12  # how near to 0 and 1 a score may come where its logarithm is taken
 
@@ -104,7 +104,7 @@ class Beta:
 class Isotonic:
     """Straight lines between knots, flat outside of them, and a slight tilt everywhere.
 
-    Where isotonic regression is flat it would tie scores that the model tells apart; the tilt,
+    Where isotonic regression is flat it would tie scores that the model ranks; the tilt,
     `tilt` · u / (1 + |u|) with u = (x − centre) / spread, keeps their order.
 
     Attributes:
@@ -147,7 +147,7 @@ KINDS: dict[Kind, type[Any]] = {
     "sir": Sir,
     "isotonic": Isotonic,
 }
-"""By the name that files and the command line use, from the simplest to the freest."""
+"""Aligners by the name that files and the command line use, from the simplest to the freest."""
 
 
 def kind_of(aligner: Aligner) -> Kind:

@@ -37,14 +37,14 @@ class FitConfig(Config):
     maturity: float = Field(1800.0, ge=0, description="Age in seconds at which an exposure's outcome is in.")
 
     def kind(self, source: str) -> Choice:
-        """Kind of aligner that is asked for a source."""
+        """The configured kind of aligner of a source."""
         return self.by_source.get(source, self.aligner)
 
 
 def population(
     tallies: Tallies, cells: list[Cell], config: FitConfig, decay: Mapping[int, float] | None
 ) -> tuple[Bins, Literal["control", "all"]]:
-    """Exposures of some cells: of the control bucket if it is asked for and large enough, else all."""
+    """Exposures of some cells: of the control bucket if configured and large enough, else all."""
     if config.population == "control":
         data = tallies.binned(decay, [cell for cell in cells if cell.control])
         if len(data.n) and data.n.sum() >= config.least_control:

@@ -35,7 +35,7 @@ class FitNote:
         exposures: decayed number of its exposures.
         rate: effective completions an exposure; None without exposures.
         above_one: share of its exposures whose value is above 1; None without exposures.
-        why: reason why it has no aligner of its own of the kind asked for; empty if it has.
+        why: reason why it has no aligner of its own of the configured kind; empty if it has.
     """
 
     key: Key

@@ -17,7 +17,7 @@ from noria.core.progress import Progress
 __all__ = ["gather", "rows", "sample"]
 
 BATCH = 1 << 19
-"""Rows of a batch."""
+"""Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""
 
@@ -38,9 +38,9 @@ def gather(
         exposures, outcomes: paths of the Parquet files.
         config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        memory: that DuckDB may take, such as `4GB`.
+        memory: most memory of DuckDB, such as `4GB`.
         spill: folder for what does not fit.
-        progress: told of each batch.
+        progress: shows each batch.
 
     Raises:
         DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
@@ -75,7 +75,7 @@ def rows(exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig
     """Batches of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
 
     Raises:
-        DataError: as of `gather`.
+        DataError: the cases of `gather`.
     """
     with _joined(exposures, outcomes, config, more=("item",)) as (connection, query):
         yield from _batches(connection, query)
@@ -87,7 +87,7 @@ def sample(
     """About `most` joined rows, whole requests of them, the same ones every time.
 
     Raises:
-        DataError: as of `gather`.
+        DataError: the cases of `gather`.
     """
     with _joined(exposures, outcomes, config) as (connection, query):
         ((count,),) = connection.sql("SELECT count(*) FROM exposures").fetchall()

@@ -1,4 +1,4 @@
-"""Which engine reads the logs of exposures and outcomes: DuckDB on one machine, or Spark on a cluster."""
+"""The engine that reads logs of exposures and outcomes: DuckDB on one machine, or Spark on a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gather(
     memory: str | None = None,
     progress: Progress | None = None,
 ) -> GatherResult:
-    """Tallies and books of logs, by the engine that is asked for.
+    """Tallies and books of logs, by the chosen engine.
 
     Args:
         exposures, outcomes: paths of the Parquet files.
@@ -32,7 +32,7 @@ def gather(
         engine: what reads the logs.
         now: seconds since 1970 UTC; the time of the last exposure by default.
         memory: what DuckDB may take, such as `4GB`.
-        progress: told of each batch.
+        progress: shows each batch.
 
     Raises:
         ConfigError: the anchor's thresholds are still to be fitted.

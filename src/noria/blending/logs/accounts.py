@@ -27,7 +27,7 @@ __all__ = ["ReturnsConfig", "book_record", "observed", "returns_record"]
 Floats = NDArray[np.float64]
 
 SHAPLEY_REQUESTS = 200
-"""Requests of a log that Shapley values are worked out on."""
+"""Most requests of a log that Shapley values are computed on."""
 
 
 # -- all exposures ----------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def returns_record(
         seen: outcomes and gains as `observed` gives them; predictions alone where there are none.
 
     Raises:
-        DataError: a column that is asked for is absent or of another kind.
+        DataError: a configured column is absent or of another kind.
     """
     served = replay(log, snapshot, config.size)
     requests = served.requests

@@ -1,7 +1,7 @@
 """The logs: what a service writes, and what fitting, attribution and replay read. Names and kinds of their columns.
 
-An exposure is one candidate that was shown. An outcome is what came of it, joined by request and item, and may come
-late or twice. A candidate record is one of all candidates of a sampled request, with every column that plans are
+An exposure is one candidate that was shown. Its outcome is joined by request and item, and may come late or
+twice. A candidate record is one of all candidates of a sampled request, with every column that plans are
 targeted on, so that the request can be ranked again exactly.
 """
 

@@ -208,7 +208,7 @@ class Guards(Config):
         floor: candidates of less value get no boost; demotions stay.
         only_value: rank by value alone: the switch of all plans at once.
         jump: a new alignment whose log scale moves by more is held back.
-        max_age: seconds after which a snapshot is too old; it goes on serving, with an alarm.
+        max_age: seconds after which a snapshot is too old; it still serves, with an alarm.
     """
 
     total_cap: float | None = Field(None, gt=0)

@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 MAX_LENGTH = 2000
-"""Characters of an expression that are let in."""
+"""Most characters of an expression."""
 MAX_DEPTH = 40
-"""Brackets and `not`s inside each other that are let in."""
+"""Most brackets and `not`s inside each other."""
 
 Literal: TypeAlias = "float | str | bool"
 

@@ -44,7 +44,7 @@ Ints = NDArray[np.int64]
 SIZE = 10
 """Places of a list in the simulated world."""
 POWERS = (1.0, 0.5, 2.0)
-"""Of the distorted models, by source."""
+"""Powers of the distorted models, by source."""
 LEGACY_SOURCES = {"organic": 3.0, "live": 3.5, "ads": 3.2}
 LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
 

@@ -36,9 +36,9 @@ __all__ = ["service_rows"]
 
 CANDIDATES, PLANS, SIZE = 500, 10, 50
 RATE = 500.0
-"""Requests a second of the open loop."""
+"""Rate of the open loop, in requests a second."""
 SECONDS = 2.0
-"""Of each turn of the open loop."""
+"""Length of each turn of the open loop."""
 LATE = 1.0
 """Seconds after which an answer is as good as none."""
 SOURCES = ("organic", "live", "ads")

@@ -1,1 +1,1 @@
-"""The service: ranks over HTTP, logs what was shown and what came of it, and publishes what serves next."""
+"""The service: ranks over HTTP, logs exposures and outcomes, and publishes what serves next."""

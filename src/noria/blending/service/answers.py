@@ -111,7 +111,7 @@ def explanation(candidates: Candidates, ranked: RankedList, blender: Blender, pl
 
 
 def _boosts(ranked: RankedList) -> dict[str, tuple[list[int], list[float]]]:
-    """By plan, the places that it hits and its contribution there."""
+    """Places that each plan hits, and its contributions there."""
     bits, places = np.nonzero(members(ranked.mask, len(ranked.plans)).T)
     amounts = ranked.contributions[places, bits].tolist()
     ends = np.cumsum(np.bincount(bits, minlength=len(ranked.plans))).tolist()

@@ -153,7 +153,9 @@ class Companion(Collector):
             "noria_blending_nearline_tick_seconds", "When its last tick was, since 1970.", status["at"]
         )
         yield gauge("noria_blending_open_lists", "Lists whose outcomes may still come.", status["open"])
-        events = counter("noria_blending_learnt", "What came of events and lists.", labels=["what"])
+        events = counter(
+            "noria_blending_learnt", "Events and lists, by what became of them.", labels=["what"]
+        )
         for what, number in status["counts"].items():
             events.add_metric([what], number)
         yield events

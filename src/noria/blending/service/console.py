@@ -20,13 +20,13 @@ from noria.core.service.serving import Request, Response, Route, asset, html_res
 __all__ = ["console"]
 
 POINTS = 120
-"""Of a line in a chart."""
+"""Most points of a line in a chart."""
 LISTED = 20
-"""Requests that are listed."""
+"""Most requests that are listed."""
 
 
 def console(feed: Feed) -> list[Route]:
-    """Its routes: the page at `/`, its parts, its explanations, and the files that they load."""
+    """Routes of the console: the page at `/`, its parts, its explanations, and the files that they load."""
     home = files("noria.blending") / "templates"
     shared = page_assets()
     style = shared["page.css"] + (home / "console.css").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def open_feed(
 
 
 def serve_feed(source: Path | None, state: Path | None, config: ServeConfig) -> None:
-    """Serve until told to stop.
+    """Serve until the process is stopped.
 
     Args:
         source: a snapshot file, watched for a new one.
@@ -71,7 +71,7 @@ def serve_feed(source: Path | None, state: Path | None, config: ServeConfig) -> 
 
 
 def _warm(feed: Feed) -> None:
-    """Take the way of a request once, so that the first one need not wait for what is imported on it."""
+    """Rank an empty request once, so that the first real one need not wait for imports."""
     nobody = Candidates.of({"item": [], "score": [], "source": []})
     with contextlib.suppress(MissingExtra):
         body = candidates_to_arrow(nobody)

@@ -1,6 +1,6 @@
 """Which snapshot serves: adopted, changed, switched, rolled back, each time as the next version and never half.
 
-A snapshot that cannot be read or does not fit is refused and the last good one goes on. Everything here is called from
+A snapshot that cannot be read or does not fit is refused, and the last good one serves on. Everything here is called from
 one place at a time; a ranking takes `blender` once and keeps it to its end.
 """
 
@@ -121,14 +121,14 @@ class Publisher:
 
     @property
     def stale(self) -> bool:
-        """Whether the snapshot is older than its plan file allows. It goes on serving."""
+        """Whether the snapshot is older than its plan file allows. It still serves."""
         limit = self.snapshot.plans.guards.max_age
         return limit is not None and self.age > limit
 
     # changes
 
     def poll(self) -> bool:
-        """Look whether the source has changed, and adopt what is there: whether something was published."""
+        """Look whether the source has changed, and adopt it; return whether something was published."""
         with self._lock:
             if self.source is None:
                 return False

@@ -1,4 +1,4 @@
-"""Requests served lately, whole: to explain their lists, and to rank them again."""
+"""Requests served lately, kept whole to explain their lists and to rank them again."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ServedRequest:
 
 
 class Recent:
-    """The newest served requests, as many as are asked for and memory allows."""
+    """The newest served requests, within a number and a bound of memory."""
 
     def __init__(self, most: int) -> None:
         self.most = most

@@ -1,4 +1,4 @@
-"""The service: ranks requests, takes in what was shown and what came of it, and lets its plans be changed.
+"""The service: ranks requests, accepts impressions and outcomes, and lets its plans be changed.
 
 ```text
 POST /rank, /rank/SCENE       a ranked list with the account of every item; ?explain=true for the whole of it
@@ -70,7 +70,7 @@ class Feed:
     Args:
         publisher: publisher of snapshots.
         config: settings of the service.
-        journal: the log; without one nothing is taken in.
+        journal: the log; without one no events are accepted.
         companion: the loop that learns from the log.
         clock: seconds since 1970.
     """
@@ -151,7 +151,7 @@ class Feed:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
-        """Look for new snapshots. Whatever goes wrong, what serves goes on serving."""
+        """Look for new snapshots. Whatever goes wrong, the snapshot that serves stays."""
         while True:
             await asyncio.sleep(self.config.poll)
             try:
@@ -290,7 +290,7 @@ class Feed:
         return json_response(await asyncio.to_thread(served.explained))
 
     def find(self, name: str) -> ServedRequest:
-        """A sampled request of late.
+        """A request that was sampled lately.
 
         Raises:
             HttpError: it is none.

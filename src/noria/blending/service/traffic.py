@@ -1,4 +1,4 @@
-"""Ranks requests, logs what was answered, and takes in what was shown and what came of it."""
+"""The traffic of the service: ranks requests, logs decisions, accepts impressions and outcomes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from noria.core.service.serving import HttpError, Request, Response, json_respon
 __all__ = ["Traffic", "is_on"]
 
 LARGE = 1 << 18
-"""Bytes of a body above which a request is ranked in a thread, so that the others need not wait."""
+"""Size of a body above which a request is ranked in a thread, so that the others need not wait."""
 
 
 @dataclass
@@ -43,12 +43,12 @@ class Traffic:
     Args:
         publisher: the source of what ranks.
         config: settings of the service.
-        journal: the log; without one nothing is taken in.
+        journal: the log; without one no events are accepted.
         metrics: counts what passes.
         clock: seconds since 1970.
 
     Attributes:
-        recent: sampled requests of late.
+        recent: requests sampled lately.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Traffic:
         self._last = 0.0
 
     def now(self) -> float:
-        """The service's clock. It never goes back, so that events are in the order in which they were taken in."""
+        """The service's clock. It never goes back, so that events are in the order of their arrival."""
         result = self._clock()
         if result < self._last:
             self._metrics.backward.inc()
@@ -171,7 +171,7 @@ class Traffic:
             raise HttpError(409, "no_log", "the service keeps no log; start it with --state")
 
     async def _write(self, events: Sequence[Event], *, wait: bool) -> None:
-        """Into the log; what somebody waits for is there when this returns.
+        """Write events into the log; with `wait`, they are on the disk when this returns.
 
         Raises:
             HttpError: 507 where the disk is full, 503 where it fails.
@@ -184,7 +184,7 @@ class Traffic:
                 self.journal.post(pack(events))
         except RunError as error:
             self._metrics.unlogged.inc()
-            if not wait:  # nobody was told that the decision is there
+            if not wait:  # the decision was not acknowledged
                 return
             full = isinstance(error, JournalFull)
             raise HttpError(

@@ -80,7 +80,7 @@ def what_if(served: Sequence[ServedRequest], before: Blender, after: Blender) ->
 
 
 def _of_plan(ranked: RankedList, plan: str) -> tuple[float, float]:
-    """Places that a plan hits, and its contributions' sum; 0 for a plan that is not there."""
+    """Places that a plan hits, and its contributions' sum; 0 for a plan that is absent."""
     if plan not in ranked.plans:
         return 0.0, 0.0
     bit = ranked.plans.index(plan)

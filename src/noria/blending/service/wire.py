@@ -70,7 +70,7 @@ class RankRequest:
         id: id of the request; None if it has none.
         user: id of the user; None if nobody says.
         time: seconds since 1970 by the client's clock; None if it did not say.
-        size: places asked for; None for as many as is usual.
+        size: number of places; None for the service's default.
         shown: number of places that count as shown at once.
         candidates: checked candidates.
     """

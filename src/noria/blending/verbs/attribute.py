@@ -54,8 +54,8 @@ class AttributeConfig(
     most: Annotated[int | None, Option(metavar="ROWS")] = Field(
         None, ge=1, description="Most candidates to read, of whole requests."
     )
-    exposures: LogOption = Field(None, description="Parquet log of what was shown, for the accounts.")
-    outcomes: LogOption = Field(None, description="Parquet log of what came of it.")
+    exposures: LogOption = Field(None, description="Parquet log of exposures, for the accounts.")
+    outcomes: LogOption = Field(None, description="Parquet log of their outcomes.")
     gain: ColumnOption = Field(None, description="Candidates' column that predicts the plans' own figure.")
     cluster: ColumnOption = Field(None, description="Candidates' column of independent groups, such as user.")
     users: FileOption = Field(None, description="Parquet file with a row a user, for an A/B read-out.")

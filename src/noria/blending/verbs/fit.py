@@ -53,10 +53,10 @@ class FitVerbConfig(FeedSettings, EngineOptions, OutputOption, JsonOption, Quiet
     """Settings of `noria blending fit`."""
 
     exposures: Annotated[str, Option(metavar="PATH")] = Field(
-        description="Parquet log of what was shown: file, folder or pattern."
+        description="Parquet log of exposures: file, folder or pattern."
     )
     outcomes: Annotated[str, Option(metavar="PATH")] = Field(
-        description="Parquet log of what came of it: file, folder or pattern."
+        description="Parquet log of outcomes: file, folder or pattern."
     )
     plans: FileOption = Field(None, description="Plan file (default: that of --previous).")
     previous: FileOption = Field(None, description="Snapshot before this one, to fall back on.")

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 SOURCES = ("organic", "live", "ads")
 SCALES = {"organic": 12.0, "live": 0.7, "ads": 300.0}
-"""Of raw scores, before anything is aligned."""
+"""Scales of raw scores, before anything is aligned."""
 CATEGORIES = ("music", "food", "sport", "travel", "games", "news", "reposts", "pets")
 REGIONS = ("north", "south", "east", "west")
 

@@ -1,7 +1,7 @@
 """Events of the service's log: decisions, impressions, outcomes, and sampled requests whole.
 
 A decision is what was answered, with the account of each candidate; an impression says what of it was shown; an outcome
-what came of that. Times are the service's own; a client's clock is kept beside them and never decides anything.
+what followed. Times are the service's own; a client's clock is kept beside them and decides nothing.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from noria.core.files import appearing, check_output
 __all__ = ["ExportResult", "export_log"]
 
 ROWS = 1 << 16
-"""Rows written at a time."""
+"""Number of rows written at a time."""
 MOST_OPEN = 1_000_000
-"""Lists kept for impressions that may still come."""
+"""Most lists kept for impressions that may still come."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ frame    b"NBJ\x01", length u32, CRC-32 u32, sequence u64, payload; little endia
 The CRC covers the random bytes, the sequence and the payload, so that no payload can pass for a frame.
 
 `append` returns when its frame is on the disk, `post` at once. A process killed in the middle of a write leaves a torn
-frame at the end, which the next start cuts off; nobody was told that it is there. A frame damaged elsewhere is skipped
+frame at the end, which the next start cuts off; it was never acknowledged. A frame damaged elsewhere is skipped
 by its mark, and what the numbers then lack is counted. A full disk fails the frames that did not fit, takes back what
 was half-written, and leaves the log ready for the next try.
 """
@@ -39,9 +39,9 @@ OPENING = len(TITLE) + 4
 MARK = b"NBJ\x01"
 HEAD = struct.Struct("<4sIIQ")
 MAX_FRAME = 64 << 20
-"""Bytes of a payload."""
+"""Most bytes of a payload."""
 MAX_WAITING = 256 << 20
-"""Bytes that may wait for the disk."""
+"""Most bytes that may wait for the disk."""
 SEGMENT = 64 << 20
 _LULL = 0.05  # seconds after which frames that nobody waits for are written
 _SYNC = 1.0  # seconds after which they are synced
@@ -328,7 +328,7 @@ class Journal:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 return JournalFull(f"the disk is full: {error.strerror}", where=str(self.folder))
-            # After a sync that failed nobody knows what is on the disk: go on in another segment.
+            # After a sync that failed nobody knows what is on the disk: continue in another segment.
             self._drop_segment()
             return RunError(f"cannot write: {error.strerror or error}", where=str(self.folder))
         self._size += len(data)

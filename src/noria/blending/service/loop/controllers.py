@@ -53,7 +53,7 @@ class Controllers:
     Args:
         path: file of what they remember.
         config: settings of the loop.
-        count: told what is worth counting.
+        count: counts an event by its name.
     """
 
     def __init__(self, path: Path, config: NearlineConfig, count: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Learning from the log: lists joined with what was shown of them and what came of that, each exposure counted once.
+"""Learning from the log: lists joined with their impressions and outcomes, each exposure counted once.
 
 A list is open from its decision on. Impressions mark its items as shown, outcomes are kept with it; the first of each
 counts, whatever order they come in. A list that somebody has seen closes `maturity` seconds after the first
@@ -66,7 +66,7 @@ class Learner:
 
     Attributes:
         tallies, books: sums of closed exposures.
-        counts: numbers of what came and what became of it.
+        counts: numbers of events and of what became of them.
         today: day since 1970; exposures and values since its midnight by (version, control, mask).
         window: the same since `take_window` was called.
         closed: sampled requests with outcomes, the newest last.
@@ -131,7 +131,7 @@ class Learner:
 
     @property
     def open(self) -> int:
-        """Lists that are open."""
+        """Number of open lists."""
         return len(self._lists)
 
     def take_window(self) -> Sums:

@@ -8,7 +8,7 @@
 ```
 
 It is a process of its own, so that the service's requests do not wait for it. After a stop it reads the log from its
-checkpoint on and goes on with the controllers where they were. When a tick fails nothing is proposed: what serves stays
+checkpoint on and resumes with the controllers as they were. When a tick fails nothing is proposed: what serves stays
 as it is, and no controller winds up.
 """
 
@@ -321,7 +321,7 @@ def main() -> None:
 
 
 def run(state: Path, config: NearlineConfig, stop: threading.Event) -> None:
-    """Tick until told to stop; after a tick that failed, start over from the checkpoint."""
+    """Tick until `stop` is set; after a tick that failed, start over from the checkpoint."""
     loop: Loop | None = None
     while not stop.is_set():
         began = time.monotonic()

@@ -23,7 +23,7 @@ def sampled_returns(closed: Sequence[ClosedRequest], snapshot: Snapshot) -> list
     """Returns of plans on sampled requests; none where there are fewer than two requests.
 
     Args:
-        closed: sampled requests with what came of them.
+        closed: sampled requests with their outcomes.
         snapshot: snapshot that serves; a plan that rests is taken as on.
     """
     awake = {plan: replace(one, resting=False) for plan, one in snapshot.settings.items()}

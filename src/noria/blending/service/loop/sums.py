@@ -17,7 +17,7 @@ class ShownSums(NamedTuple):
 
 
 Sums: TypeAlias = "dict[tuple[int, bool, int], ShownSums]"
-"""By version, whether it is the control bucket, and mask of the plans that hit."""
+"""Sums by version, whether it is the control bucket, and mask of the plans that hit."""
 Prices: TypeAlias = "Mapping[str, tuple[int, float, float]]"
 """(bit, weight, bias) of each plan of a version."""
 
