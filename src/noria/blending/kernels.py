@@ -1,7 +1,7 @@
 """The loops of blending, compiled by Numba: the same numbers as the NumPy of `scoring` and `tallies`, to the last bits.
 
-Importing this module needs Numba; `compiled.kernels()` returns it where Numba is installed. Nothing here reorders a floating-point
-sum, and nothing is compiled with fast arithmetic.
+Importing this module needs Numba; `compiled.kernels()` returns it where Numba is installed. Nothing here reorders a
+floating-point sum, and nothing is compiled with fast arithmetic.
 """
 
 from __future__ import annotations

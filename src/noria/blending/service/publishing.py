@@ -1,7 +1,7 @@
 """Which snapshot serves: adopted, changed, switched, rolled back, each time as the next version and never half.
 
-A snapshot that cannot be read or does not fit is refused, and the last good one serves on. Everything here is called from
-one place at a time; a ranking takes `blender` once and keeps it to its end.
+A snapshot that cannot be read or does not fit is refused, and the last good one serves on. Everything here is called
+from one place at a time; a ranking takes `blender` once and keeps it to its end.
 """
 
 from __future__ import annotations

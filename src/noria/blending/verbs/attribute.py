@@ -12,7 +12,7 @@ import click
 from pydantic import Field
 
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.figures import dash, dropped, figure_table, intervals, percent
+from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import (
     ColumnOption,
     EngineOptions,
@@ -21,17 +21,6 @@ from noria.blending.verbs.options import (
     ListOptions,
     LogOption,
     warn_absent,
-)
-from noria.blending.verbs.results import (
-    Blocks,
-    Page,
-    Results,
-    Sections,
-    VerbResult,
-    cell,
-    finish,
-    leftovers,
-    results_folder,
 )
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
@@ -79,37 +68,37 @@ def command(config: AttributeConfig) -> None:
     click.echo(f"report  {result.report}")
 
 
-def _print_books(books: Results) -> None:
+def _print_books(books: output.Results) -> None:
     lines = [["plan", "exposures", "spend", "price of 1,000", "completions", "surplus"]]
     for plan in books["plans"]:
-        cells = [cell(plan[name]) for name in ("spend", "price", "outcomes", "surplus")]
+        cells = [output.cell(plan[name]) for name in ("spend", "price", "outcomes", "surplus")]
         lines.append([plan["plan"], f"{plan['exposures']:,}", *cells])
     click.echo(table(lines))
-    leftovers(books["dropped"])
+    output.leftovers(books["dropped"])
     if books["unknown"]:
         click.echo(f"\n{sum(books['unknown'].values()):,} exposures are of snapshots that were not given")
 
 
-def _print_returns(returns: Results) -> None:
+def _print_returns(returns: output.Results) -> None:
     warn_absent(returns["absent"])
     lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
     for plan in returns["plans"]:
         roi, low, high = plan["roi"] or [None, None, None]
-        span = "" if low is None else f"{cell(low)}-{cell(high)}"
-        cells = [cell(plan[name]) for name in ("regret", "bound", "lift")]
+        span = "" if low is None else f"{output.cell(low)}-{output.cell(high)}"
+        cells = [output.cell(plan[name]) for name in ("regret", "bound", "lift")]
         advice = "retire" if plan["retire"] else ""
-        lines.append([plan["plan"], *cells, cell(roi), span, cell(plan["p_value"]), advice])
+        lines.append([plan["plan"], *cells, output.cell(roi), span, output.cell(plan["p_value"]), advice])
     click.echo(table(lines))
 
 
-def _print_experiment(experiment: Results) -> None:
+def _print_experiment(experiment: output.Results) -> None:
     lines = [["figure", "control", "treatment", "change", "95 %", "p"]]
     for effect in experiment["effects"]:
         ends = [None if effect[n] is None else 100 * effect[n] for n in ("relative", "low", "high")]
         change, low, high = ("-" if end is None else f"{end:+.2f}" for end in ends)
         span = "-" if effect["low"] is None else f"{low} to {high} %"
-        cells = [cell(effect["control"]), cell(effect["treatment"]), f"{change} %", span]
-        lines.append([effect["name"], *cells, cell(effect["p_value"])])
+        cells = [output.cell(effect["control"]), output.cell(effect["treatment"]), f"{change} %", span]
+        lines.append([effect["name"], *cells, output.cell(effect["p_value"])])
     click.echo(table(lines))
     missing = [
         f"{effect['missing']:,} of {effect['name']}" for effect in experiment["effects"] if effect["missing"]
@@ -118,7 +107,7 @@ def _print_experiment(experiment: Results) -> None:
         click.echo(f"\nusers without the figure, or its time before: {', '.join(missing)}")
 
 
-def run(config: AttributeConfig, progress: Progress) -> VerbResult:
+def run(config: AttributeConfig, progress: Progress) -> output.VerbResult:
     """Work out what every plan cost and brought.
 
     Raises:
@@ -131,7 +120,7 @@ def run(config: AttributeConfig, progress: Progress) -> VerbResult:
     from noria.blending.logs.gathering import parquet_files
     from noria.blending.logs.users import experiment_record
 
-    folder = results_folder(config.output, "attribute")
+    folder = output.folder_of(config.output, "attribute")
     if config.candidates is None and config.exposures is None and config.users is None:
         raise ConfigError("nothing to attribute", mend="give --candidates, --exposures or --users")
     served = _snapshots(config.snapshots)
@@ -160,7 +149,7 @@ def run(config: AttributeConfig, progress: Progress) -> VerbResult:
             results["returns"] = returns_record(log, newest, how, seen)
         if config.users is not None:
             results["experiment"] = experiment_record(config.users)
-        return finish(folder, "attribute", results, PAGE)
+        return output.finish(folder, "attribute", results, PAGE)
 
 
 def _snapshots(path: Path) -> dict[str, Snapshot]:
@@ -175,8 +164,8 @@ def _snapshots(path: Path) -> dict[str, Snapshot]:
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def sections(r: Results) -> Sections:
-    result: Sections = []
+def sections(r: output.Results) -> output.Sections:
+    result: output.Sections = []
     if "books" in r:
         result.append(("Accounts of all exposures", _books(r["books"])))
     if "returns" in r:
@@ -184,22 +173,22 @@ def sections(r: Results) -> Sections:
     if "experiment" in r:
         result.append(("A/B test", _experiment(r["experiment"])))
     if "books" in r:
-        result.append(("Left out", [dropped(r["books"]["dropped"])]))
+        result.append(("Left out", [figures.dropped(r["books"]["dropped"])]))
     return result
 
 
-def _books(b: Mapping[str, Any]) -> Blocks:
-    blocks: Blocks = [
-        f"{b['exposures']:,} exposures worth {dash(b['value'])} completions; boosts are {percent(b['inflation'])} "
-        f"of it; guards took {dash(-b['guard'])}.",
-        figure_table(
+def _books(b: Mapping[str, Any]) -> output.Blocks:
+    blocks: output.Blocks = [
+        f"{b['exposures']:,} exposures worth {figures.dash(b['value'])} completions; "
+        f"boosts are {figures.percent(b['inflation'])} of it; guards took {figures.dash(-b['guard'])}.",
+        figures.table(
             "Accounts",
             b["plans"],
             "plan | exposures | spend | price of 1,000: price | value | known | completions: outcomes | surplus | gain",
             "Spend is the sum of a plan's contributions over what was shown. Surplus is completions less value over "
             "exposures with an outcome: below zero, the plan's candidates do worse than they are priced.",
         ),
-        figure_table(
+        figures.table(
             "By source",
             b["by_source"],
             "source | exposures | value | boosts over value: inflation",
@@ -216,14 +205,14 @@ def _books(b: Mapping[str, Any]) -> Blocks:
     return blocks
 
 
-def _returns(t: Mapping[str, Any]) -> Blocks:
+def _returns(t: Mapping[str, Any]) -> output.Blocks:
     def end(name: str, place: int) -> Callable[[Mapping[str, Any]], float | None]:
         return lambda p: p[name][place] if p[name] else None
 
     rule = t["rule"]
     advice = (
         f"Advice: a return below {rule['floor']:g} at {rule['alpha']:g}, corrected for all plans, with at least "
-        f"{percent(rule['share'])} of the spend."
+        f"{figures.percent(rule['share'])} of the spend."
         if t["advice"]
         else "No advice: the gain is the completions themselves. Give the plans' own figure with --gain."
     )
@@ -232,10 +221,10 @@ def _returns(t: Mapping[str, Any]) -> Blocks:
         for p in t["plans"]
         if p["roi"]
     ]
-    blocks: Blocks = [
+    blocks: output.Blocks = [
         f"{t['requests']:,} requests, {t['exposures']:,} exposures. The bound on regret fails on {t['violations']:,} "
         f"of {t['requests'] * len(t['plans']):,} pairs of request and plan.",
-        figure_table(
+        figures.table(
             "Displacement",
             t["plans"],
             "plan | exposures | price of 1,000: price | spend | displaced | value cost | regret | bound | "
@@ -248,7 +237,7 @@ def _returns(t: Mapping[str, Any]) -> Blocks:
             },
         ),
         f"The gain is the {t['gain']}, observed for {t['observed']:,} candidates and predicted for the rest.",
-        figure_table(
+        figures.table(
             "Returns, the surest to return little first",
             sorted(t["plans"], key=lambda p: (p["roi"] or [None] * 3)[2] or float("inf")),
             "plan | lift | surplus | return | 95 % from | to | over spend | p | advice",
@@ -265,16 +254,16 @@ def _returns(t: Mapping[str, Any]) -> Blocks:
     ]
     if bars:
         blocks.append(
-            Figure.chart("Return", intervals(bars, "roi", "lift over regret"), "With 95 % intervals.")
+            Figure.chart("Return", figures.intervals(bars, "roi", "lift over regret"), "With 95 % intervals.")
         )
     return blocks
 
 
-def _experiment(e: Mapping[str, Any]) -> Blocks:
+def _experiment(e: Mapping[str, Any]) -> output.Blocks:
     users = ", ".join(f"{count:,} of {name}" for name, count in e["users"].items())
     return [
-        f"{users} users; the split itself has p = {dash(e['split_p_value'])}.",
-        figure_table(
+        f"{users} users; the split itself has p = {figures.dash(e['split_p_value'])}.",
+        figures.table(
             "Effects",
             e["effects"],
             "figure: name | CUPED: cuped | control | treatment | change | 95 % from | to | p: p_value | "
@@ -282,9 +271,9 @@ def _experiment(e: Mapping[str, Any]) -> Blocks:
             "With CUPED, what users differed in before the test is taken out. A user who lacks a figure, or its time "
             "before, is left out of it.",
             computed={
-                "change": lambda f: percent(f["relative"], sign=True),
-                "95 % from": lambda f: percent(f["low"], sign=True),
-                "to": lambda f: percent(f["high"], sign=True),
+                "change": lambda f: figures.percent(f["relative"], sign=True),
+                "95 % from": lambda f: figures.percent(f["low"], sign=True),
+                "to": lambda f: figures.percent(f["high"], sign=True),
                 "users without it": lambda f: f["missing"] or None,
             },
         ),
@@ -311,4 +300,4 @@ def _day(day: int) -> str:
     return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%d")
 
 
-PAGE = Page("What plans cost and bring", sections)
+PAGE = output.Page("What plans cost and bring", sections)

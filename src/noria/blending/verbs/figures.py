@@ -8,10 +8,10 @@ from typing import Any
 
 from noria.core.pages.charts import Figure, number
 
-__all__ = ["dash", "dropped", "figure_table", "intervals", "percent", "signed"]
+__all__ = ["dash", "dropped", "intervals", "percent", "signed", "table"]
 
 
-def figure_table(
+def table(
     title: str,
     records: Sequence[Mapping[str, Any]],
     columns: str,

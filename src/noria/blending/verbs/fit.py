@@ -15,19 +15,8 @@ from pydantic import Field
 
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.figures import dropped, figure_table, percent
+from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
-from noria.blending.verbs.results import (
-    Blocks,
-    Page,
-    Results,
-    Sections,
-    VerbResult,
-    cell,
-    finish,
-    leftovers,
-    results_folder,
-)
 from noria.core.config import Option
 from noria.core.errors import ConfigError, DataError, require
 from noria.core.pages.charts import Figure, number
@@ -79,9 +68,9 @@ def command(config: FitVerbConfig) -> None:
     lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
     for key in result.results["keys"]:
         names = [key[name] for name in ("scene", "source", "version", "kind", "origin", "population")]
-        lines.append([*names, f"{key['exposures']:,.0f}", cell(key["rate"])])
+        lines.append([*names, f"{key['exposures']:,.0f}", output.cell(key["rate"])])
     click.echo(table(lines, names=6))
-    leftovers(result.results["dropped"])
+    output.leftovers(result.results["dropped"])
     digest = result.results["digest"][:12]
     click.echo(
         f"\nsnapshot  {result.folder / 'snapshot.json'}   version {result.results['version']}, {digest}"
@@ -89,7 +78,7 @@ def command(config: FitVerbConfig) -> None:
     click.echo(f"report    {result.report}")
 
 
-def run(config: FitVerbConfig, progress: Progress) -> VerbResult:
+def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
     """Align scores on outcomes and write the snapshot that serves.
 
     Raises:
@@ -99,7 +88,7 @@ def run(config: FitVerbConfig, progress: Progress) -> VerbResult:
     from noria.blending.integrations.engines import gather
     from noria.blending.logs.gathering import parquet_files, to_rows
 
-    folder = results_folder(config.output, "fit")
+    folder = output.folder_of(config.output, "fit")
     before = Snapshot.load(config.previous) if config.previous is not None else None
     if config.plans is None and before is None:
         raise ConfigError("there is no plan file", where="--plans", mend="give one, or a --previous snapshot")
@@ -150,7 +139,7 @@ def run(config: FitVerbConfig, progress: Progress) -> VerbResult:
             "anchors": _audit(shown, came, gather_config) if config.engine == "duckdb" else [],
             "config": settings,
         }
-        return finish(
+        return output.finish(
             folder,
             "fit",
             results,
@@ -248,11 +237,11 @@ def _audit(shown: list[str], came: list[str], config: GatherConfig) -> list[dict
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def sections(r: Results) -> Sections:
-    alignment: Blocks = [
+def sections(r: output.Results) -> output.Sections:
+    alignment: output.Blocks = [
         f"{r['exposures']:,} exposures; {number(r['mean_value'])} effective completions an exposure; snapshot version "
         f"{r['version']}, digest {r['digest'][:12]}.",
-        figure_table(
+        figures.table(
             "Aligners",
             r["keys"],
             "scene | source | version | kind | from: origin | population | exposures | rate | known to | "
@@ -261,7 +250,7 @@ def sections(r: Results) -> Sections:
             "jumped, the last good one. Known to: the standard error of the rate, relative to it.",
             computed={
                 "exposures": lambda k: round(k["exposures"]),
-                "known to": lambda k: None if k["error"] is None else percent(k["error"]),
+                "known to": lambda k: None if k["error"] is None else figures.percent(k["error"]),
             },
         ),
     ]
@@ -269,7 +258,7 @@ def sections(r: Results) -> Sections:
         {"key": f"{c['source']} {c['version']}".strip(), **d} for c in r["curves"] for d in c["deciles"]
     ]
     losses = {f"loss, {kind}": _loss(kind) for kind in KINDS}
-    calibration: Blocks = []
+    calibration: output.Blocks = []
     if points:
         calibration.append(
             Figure.chart(
@@ -280,7 +269,7 @@ def sections(r: Results) -> Sections:
             )
         )
     calibration.append(
-        figure_table(
+        figures.table(
             "Which aligner the outcomes ask for",
             r["curves"],
             "source | version | fitted: kind | advised: advice | p of mean scaling: p_value | "
@@ -290,9 +279,9 @@ def sections(r: Results) -> Sections:
             computed=losses,
         )
     )
-    result: Sections = [("Alignment", alignment), ("Calibration", calibration)]
+    result: output.Sections = [("Alignment", alignment), ("Calibration", calibration)]
     if r["anchors"]:
-        anchors = figure_table(
+        anchors = figures.table(
             "Figures that could be the anchor",
             r["anchors"],
             "figure: name | from day to day: stability | by duration | by source | minutes to 95 %: maturity | "
@@ -301,7 +290,7 @@ def sections(r: Results) -> Sections:
             "everything.",
         )
         result.append(("Anchor", [anchors]))
-    return [*result, ("Left out", [dropped(r["dropped"])])]
+    return [*result, ("Left out", [figures.dropped(r["dropped"])])]
 
 
 def _loss(kind: str) -> Callable[[Mapping[str, Any]], float | None]:
@@ -327,4 +316,4 @@ def _calibration(points: list[dict[str, Any]]) -> Any:
     return (line + bars + base.mark_line(point=True).encode(y=rate)).properties(width="container", height=320)
 
 
-PAGE = Page("Alignment", sections)
+PAGE = output.Page("Alignment", sections)

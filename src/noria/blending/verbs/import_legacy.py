@@ -13,18 +13,8 @@ from pydantic import Field
 
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.figures import dash, figure_table, percent, signed
+from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import CandidateOptions
-from noria.blending.verbs.results import (
-    Blocks,
-    Page,
-    Results,
-    Sections,
-    VerbResult,
-    cell,
-    finish,
-    results_folder,
-)
 from noria.core.config import Argument, Option
 from noria.core.errors import DataError
 from noria.verbs.command import command as make_command
@@ -54,15 +44,17 @@ def command(config: ImportConfig) -> None:
         return
     r = result.results
     lines = [["plan", "bias", "exposures before", "after"]]
-    lines += [[p["plan"], cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]
+    lines += [[p["plan"], output.cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]
     click.echo(table(lines))
     removed = "" if r["removed"] is None else f"{100 * r['removed']:.1f} % of the boosts' magnitude is gone; "
-    click.echo(f"\n{removed}value of a place {cell(r['value'][0])} before, {cell(r['value'][1])} after")
+    click.echo(
+        f"\n{removed}value of a place {output.cell(r['value'][0])} before, {output.cell(r['value'][1])} after"
+    )
     click.echo(f"plans     {result.folder / 'plans.yaml'}\nsnapshot  {result.folder / 'snapshot.json'}")
     click.echo(f"report    {result.report}")
 
 
-def run(config: ImportConfig) -> VerbResult:
+def run(config: ImportConfig) -> output.VerbResult:
     """Write plans that keep the shares of another system's boosts, without what those have in common.
 
     Raises:
@@ -75,7 +67,7 @@ def run(config: ImportConfig) -> VerbResult:
     from noria.blending.migration.migrate import aligned_after, migrate
     from noria.core.statistics.intervals import paired_difference
 
-    folder = results_folder(config.output, "import-legacy")
+    folder = output.folder_of(config.output, "import-legacy")
     legacy = read_legacy(config.source)
     served = Snapshot.load(config.snapshot)
     empty = Snapshot.of(served.alignment, legacy.plans())
@@ -128,25 +120,25 @@ def run(config: ImportConfig) -> VerbResult:
         plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
     )
     snapshot = served.next(created=served.created, plans=plans, settings={})
-    return finish(folder, "import-legacy", results, PAGE, plans__yaml=text, snapshot__json=snapshot)
+    return output.finish(folder, "import-legacy", results, PAGE, plans__yaml=text, snapshot__json=snapshot)
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def sections(r: Results) -> Sections:
-    before, after = (dash(value) for value in r["value"])
-    blocks: Blocks = [
-        f"{r['requests']:,} requests: {percent(r['removed'])} of the boosts' magnitude is gone at unchanged shares "
-        f"(largest difference {dash(r['gap'])}). Value of a place {before} before, {after} after; "
-        f"{signed(r['gain'])} completions a request. Most of what is gone is what all boosts had in common, which "
-        "never moved anything.",
-        figure_table(
+def sections(r: output.Results) -> output.Sections:
+    before, after = (figures.dash(value) for value in r["value"])
+    blocks: output.Blocks = [
+        f"{r['requests']:,} requests: {figures.percent(r['removed'])} of the boosts' magnitude is gone at "
+        f"unchanged shares (largest difference {figures.dash(r['gap'])}). Value of a place {before} before, {after} "
+        f"after; {figures.signed(r['gain'])} completions a request. Most of what is gone is what all boosts had in "
+        "common, which never moved anything.",
+        figures.table(
             "Plans",
             r["plans"],
             "plan | for: when | bias | exposures before: before | after",
         ),
-        figure_table(
+        figures.table(
             "Boosts by source, completions",
             r["sources"],
             "source | before | after",
@@ -155,4 +147,4 @@ def sections(r: Results) -> Sections:
     return [("Boosts brought over", blocks)]
 
 
-PAGE = Page("Boosts brought over", sections)
+PAGE = output.Page("Boosts brought over", sections)

@@ -12,19 +12,8 @@ from pydantic import Field
 
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.verbs.figures import dash, figure_table, intervals, percent, signed
+from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import CandidateOptions, FileOption, warn_absent
-from noria.blending.verbs.results import (
-    Blocks,
-    Page,
-    Results,
-    Sections,
-    VerbResult,
-    cell,
-    finish,
-    leftovers,
-    results_folder,
-)
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError
 from noria.core.pages.charts import Figure
@@ -67,20 +56,22 @@ def command(config: ReplayConfig) -> int | None:
     return None
 
 
-def _print(result: VerbResult) -> None:
+def _print(result: output.VerbResult) -> None:
     results, change = result.results, result.results.get("change")
     before = {plan["plan"]: plan for plan in results["before"]["plans"]}
     after = {plan["plan"]: plan for plan in results["after"]["plans"]} if change else {}
     head = ["plan", "share", "spend", "price of 1,000"]
     lines = [[*head, *(["new share", "new price"] if change else [])]]
     for plan in dict.fromkeys((*before, *after)):
-        cells = [cell(before.get(plan, {}).get(name)) for name in ("share", "spend", "price")]
+        cells = [output.cell(before.get(plan, {}).get(name)) for name in ("share", "spend", "price")]
         if change:
-            cells += [cell(after.get(plan, {}).get(name)) for name in ("share", "price")]
+            cells += [output.cell(after.get(plan, {}).get(name)) for name in ("share", "price")]
         lines.append([plan, *cells])
     click.echo(table(lines))
-    leftovers(results["before"]["dropped"])
-    click.echo(f"\nvalue   {cell(results['before']['value'])} a place, over {results['requests']:,} requests")
+    output.leftovers(results["before"]["dropped"])
+    click.echo(
+        f"\nvalue   {output.cell(results['before']['value'])} a place, over {results['requests']:,} requests"
+    )
     if change and change["value"]:
         effect, low, high = change["value"]
         span = "" if low is None else f" (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
@@ -90,7 +81,7 @@ def _print(result: VerbResult) -> None:
     click.echo(f"report  {result.report}")
 
 
-def run(config: ReplayConfig) -> VerbResult:
+def run(config: ReplayConfig) -> output.VerbResult:
     """Rank logged requests again, and compare with another snapshot or plan file.
 
     Raises:
@@ -100,7 +91,7 @@ def run(config: ReplayConfig) -> VerbResult:
     from noria.blending.logs.comparison import change, summary
     from noria.blending.logs.replay import absent_columns, replay
 
-    folder = results_folder(config.output, "replay")
+    folder = output.folder_of(config.output, "replay")
     first = Snapshot.load(config.snapshot)
     second = Snapshot.load(config.against) if config.against is not None else first
     if config.plans is not None:
@@ -119,14 +110,14 @@ def run(config: ReplayConfig) -> VerbResult:
         after = replay(log, second, config.size)
         results["after"] = summary(after, second)
         results["change"] = change(before, after)
-    return finish(folder, "replay", results, PAGE)
+    return output.finish(folder, "replay", results, PAGE)
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def sections(r: Results) -> Sections:
-    blocks: Blocks = [
+def sections(r: output.Results) -> output.Sections:
+    blocks: output.Blocks = [
         f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}."
     ]
     if r["absent"]:
@@ -141,10 +132,11 @@ def sections(r: Results) -> Sections:
         ]
         blocks += [
             _side(r["after"], "As it would be"),
-            f"Value {signed(change['value'], percent=True)}; {percent(change['moved'])} of places change.",
+            f"Value {figures.signed(change['value'], percent=True)}; {figures.percent(change['moved'])} of places "
+            "change.",
             Figure.chart(
                 "Change of each plan's share of exposures",
-                intervals(shares, "change", "change of the share"),
+                figures.intervals(shares, "change", "change of the share"),
                 "Paired by request, with 95 % intervals.",
             ),
         ]
@@ -152,14 +144,14 @@ def sections(r: Results) -> Sections:
 
 
 def _side(side: Mapping[str, Any], title: str) -> Figure:
-    return figure_table(
+    return figures.table(
         f"{title}: version {side['version']}",
         side["plans"],
         "plan | weight | bias | of candidates: candidates | exposures | share | spend | price of 1,000: price",
-        f"Value of a place {dash(side['value'])}; boosts are {percent(side['inflation'])} of value; guards took "
-        f"{dash(-side['guard'])}.",
+        f"Value of a place {figures.dash(side['value'])}; boosts are {figures.percent(side['inflation'])} of value; "
+        f"guards took {figures.dash(-side['guard'])}.",
         computed={"exposures": lambda plan: round(plan["exposures"])},
     )
 
 
-PAGE = Page("Replay", sections)
+PAGE = output.Page("Replay", sections)

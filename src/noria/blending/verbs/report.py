@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 from pydantic import Field
 
-from noria.blending.verbs.results import Page, Results, write_results_page
+from noria.blending.verbs import output
 from noria.core.config import Argument
 from noria.core.errors import DataError
 from noria.core.files import output_path
@@ -53,11 +53,11 @@ def run(config: ReportConfig) -> Path:
     """
     parts = [_read(folder) for folder in config.folders]
     page = output_path(config.output or "runs/blending/report/report.html")
-    write_results_page(page, parts)
+    output.write_results_page(page, parts)
     return page
 
 
-def _read(folder: Path) -> tuple[Results, Page]:
+def _read(folder: Path) -> tuple[output.Results, output.Page]:
     try:
         results = json.loads((folder / "results.json").read_bytes())
     except (OSError, ValueError):

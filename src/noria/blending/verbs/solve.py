@@ -14,18 +14,8 @@ from pydantic import Field
 
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Setting, Snapshot
-from noria.blending.verbs.figures import dash, figure_table, percent
+from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import CandidateOptions, FileOption
-from noria.blending.verbs.results import (
-    Blocks,
-    Page,
-    Results,
-    Sections,
-    VerbResult,
-    cell,
-    finish,
-    results_folder,
-)
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
@@ -63,15 +53,15 @@ def command(config: SolveConfig) -> int | None:
     r = result.results
     lines = [["plan", "moves", "target", "reached", "price of 1,000"]]
     for plan in r["plans"]:
-        cells = [cell(plan["target"]), cell(plan["reached"]), cell(1000 * plan["price"])]
+        cells = [output.cell(plan["target"]), output.cell(plan["reached"]), output.cell(1000 * plan["price"])]
         lines.append([plan["plan"], plan["moves"], *cells])
     click.echo(table(lines, names=2))
     if "frontier" in r:
         points = [["share", "reached", "price of 1,000", "cost of a place"]]
         for p in r["frontier"]["points"]:
-            points.append([cell(x) for x in (p["target"], p["reached"], 1000 * p["price"], p["cost"])])
+            points.append([output.cell(x) for x in (p["target"], p["reached"], 1000 * p["price"], p["cost"])])
         click.echo(f"\n{table(points, names=0)}")
-    click.echo(f"\nvalue     {cell(r['value'])} a place, {cell(r['without'])} without targets")
+    click.echo(f"\nvalue     {output.cell(r['value'])} a place, {output.cell(r['without'])} without targets")
     click.echo(f"snapshot  {result.folder / 'snapshot.json'}   version {r['version']}, {r['digest'][:12]}")
     click.echo(f"report    {result.report}")
     missed = [plan["plan"] for plan in r["plans"] if plan["missed"] > 0.001]
@@ -81,7 +71,7 @@ def command(config: SolveConfig) -> int | None:
     return None
 
 
-def run(config: SolveConfig) -> VerbResult:
+def run(config: SolveConfig) -> output.VerbResult:
     """Set the boosts that reach every plan's target, and write the snapshot with them.
 
     Raises:
@@ -93,7 +83,7 @@ def run(config: SolveConfig) -> VerbResult:
     from noria.blending.pricing.solving import solve
     from noria.blending.pricing.targets import free_value, goal_of
 
-    folder = results_folder(config.output, "solve")
+    folder = output.folder_of(config.output, "solve")
     served = _served(config)
     wanted = [
         (bit, plan) for bit, plan in enumerate(served.plans.plans) if plan.target is not None and plan.enabled
@@ -155,7 +145,7 @@ def run(config: SolveConfig) -> VerbResult:
     if config.frontier is not None:
         bit = served.plans.place(config.frontier)
         results["frontier"] = {"plan": config.frontier} | _frontier(replayed, goals, bit, places, free)
-    return finish(folder, "solve", results, PAGE, snapshot__json=after)
+    return output.finish(folder, "solve", results, PAGE, snapshot__json=after)
 
 
 def _served(config: SolveConfig) -> Snapshot:
@@ -194,16 +184,16 @@ def _frontier(
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def sections(r: Results) -> Sections:
+def sections(r: output.Results) -> output.Sections:
     loss = (
         ""
         if r["loss"] is None
-        else f" No lists with these shares are worth more by {dash(r['loss'])} or more."
+        else f" No lists with these shares are worth more by {figures.dash(r['loss'])} or more."
     )
-    blocks: Blocks = [
-        f"{r['requests']:,} requests, {r['exposures']:,} places: {dash(r['value'])} completions a place with the "
-        f"targets, {dash(r['without'])} without.{loss}",
-        figure_table(
+    blocks: output.Blocks = [
+        f"{r['requests']:,} requests, {r['exposures']:,} places: {figures.dash(r['value'])} completions a place "
+        f"with the targets, {figures.dash(r['without'])} without.{loss}",
+        figures.table(
             "Targets",
             r["plans"],
             "plan | moves | target | reached | missed | price | price of 1,000",
@@ -222,7 +212,7 @@ def sections(r: Results) -> Sections:
             )
         )
         if f["beyond"]:
-            shares = ", ".join(percent(share) for share in f["beyond"])
+            shares = ", ".join(figures.percent(share) for share in f["beyond"])
             blocks.append(f"Beyond reach on these requests: {shares}.")
     return [("Targets", blocks)]
 
@@ -241,4 +231,4 @@ def _frontier_chart(points: list[dict[str, Any]]) -> Any:
     )
 
 
-PAGE = Page("Targets and their prices", sections)
+PAGE = output.Page("Targets and their prices", sections)

@@ -28,8 +28,8 @@ __all__ = [
     "VerbResult",
     "cell",
     "finish",
+    "folder_of",
     "leftovers",
-    "results_folder",
     "write_results_page",
 ]
 
@@ -55,7 +55,7 @@ class VerbResult:
     results: dict[str, Any]
 
 
-def results_folder(output: str | None, verb: str) -> Path:
+def folder_of(output: str | None, verb: str) -> Path:
     """Folder of the results: `output`, or `runs/blending/VERB`; an earlier result there may be replaced.
 
     Raises:
