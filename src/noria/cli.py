@@ -60,11 +60,13 @@ class _Prove(click.Command):
         params = super().get_params(ctx)
         for entry in registered_proofs(SYSTEMS).values():
             for name, words in entry.inputs.items():
-                params.append(click.Option([f"--{name}"], type=PATH, help=f"{words} (proof {entry.name})"))
+                phrase = f"{words} (proof {entry.name})"
+                params.append(click.Option([f"--{name}"], type=PATH, help=phrase))
         return params
 
 
 PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @noria.command(cls=_Prove)
@@ -72,7 +74,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--quick/--full", default=True, help="A minute or so a proof (default), or the whole proof.")
 @click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
 @click.option(
-    "--output", "--out", "-o", type=click.Path(path_type=Path, file_okay=False), help="Report folder."
+    "--output",
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the report and the evidence.",
 )
 @click.option("--data", type=PATH, default=Path(".data"), help="Folder of the full proofs' public data.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes (default: one a core).")

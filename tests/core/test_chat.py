@@ -459,7 +459,7 @@ def test_a_stream_that_is_left_gives_its_place_back() -> None:
 def test_outcomes_are_in_order_and_no_more_are_in_flight_than_allowed() -> None:
     def respond(body: Body, number: int) -> Reply:
         words = body["messages"][0]["content"]
-        return Reply(words, delay=0.001 * (int(words) % 7))
+        return Reply(words, delay=0.05 + 0.001 * (int(words) % 7))
 
     with chat_server(respond) as double:
         outcomes = ask_all(at(double.url, in_flight=5), [ChatRequest.of(str(n)) for n in range(40)])

@@ -1,3 +1,4 @@
+import importlib
 import importlib.metadata
 import json
 import math
@@ -15,8 +16,8 @@ from noria.core.errors import DataError, MissingExtra, RunError
 from noria.core.files import lock
 from noria.core.pages.charts import Figure
 from noria.core.progress import Progress
-from noria.core.proofs import proof
 from noria.core.proofs.catalogue import registered_proofs
+from noria.core.proofs.fingerprint import code_digest, reached_modules
 from noria.core.proofs.proof import Claim, Evidence, versions
 from noria.core.proofs.proving import ProofResult, prove
 
@@ -261,13 +262,16 @@ def test_run_again_nothing_is_measured_twice_and_the_time_is_still_told(tmp_path
     assert len(more.evidences[0].claims[0].arms["ours"]) == 4
 
 
-def test_changed_code_measures_anew(tmp_path, toy, monkeypatch):
+def test_changed_code_measures_anew(tmp_path, toy):
+    calls = tmp_path / "out" / "toy" / "calls"
     run(tmp_path, "toy")
-    code = proof._code("distill")
-    assert code == proof._code("distill")
-    monkeypatch.setattr(proof, "_code", lambda system: "other code")
+    file = toy / "toy_jobs.py"
+    file.write_text('"""What is measured."""\n' + file.read_text())  # a docstring changes no number
     run(tmp_path, "toy")
-    assert len((tmp_path / "out" / "toy" / "calls").read_text().splitlines()) == 12
+    assert len(calls.read_text().splitlines()) == 6
+    file.write_text(file.read_text() + "\nMORE = 1\n")
+    run(tmp_path, "toy")
+    assert len(calls.read_text().splitlines()) == 12
 
 
 def test_changed_data_that_was_given_measures_anew(tmp_path, toy):
@@ -283,18 +287,51 @@ def test_changed_data_that_was_given_measures_anew(tmp_path, toy):
     assert len(calls.read_text().splitlines()) == 12
 
 
-def test_code_is_that_of_integrations_and_bridges_too(tmp_path, monkeypatch):
-    for name in ("core/training/trl.py", "toy/arms.py", "toy/integrations/trl.py", "toy/proof/claims.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("one")
-    monkeypatch.setattr(proof, "__file__", str(tmp_path / "core" / "proofs" / "proof.py"))
-    before = proof._code("toy")
-    for name in ("core/training/trl.py", "toy/arms.py", "toy/integrations/trl.py"):
-        (tmp_path / name).write_text("two")
-        before, after = proof._code("toy"), before
-        assert before != after
-    (tmp_path / "toy/proof/claims.py").write_text("two")
-    assert proof._code("toy") == before
+SOURCES = {
+    "__init__": "",
+    "arms": "import math\nfrom fingertoy import middle\nfrom fingertoy.far import f\n",
+    "middle": "def g():\n    from fingertoy import late\n    return late\n",
+    "late": "import fingertoy.arms\n",
+    "far": "def f():\n    'Says what it does.'\n    return 1\n",
+    "typed": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import fingertoy.far\n",
+    "page": "import fingertoy.arms\n",
+}
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    home = tmp_path / "fingertoy"
+    (home / "assets").mkdir(parents=True)
+    (home / "assets" / "weights").write_bytes(b"one")
+    for name, text in SOURCES.items():
+        (home / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    return home
+
+
+def test_a_number_depends_on_what_its_module_reaches(sources):
+    reached = {name.removeprefix("fingertoy").lstrip(".") for name in reached_modules("fingertoy.arms")}
+    assert reached == {"", "arms", "middle", "late", "far"}
+    assert reached_modules("fingertoy.typed") == {"fingertoy.typed"}
+    assert "fingertoy" not in sys.modules  # nothing was imported to find out
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "counts"),
+    [
+        ("far.py", "def f():\n    return 2\n", True),
+        ("late.py", "import fingertoy.arms\nX = 1\n", True),
+        ("assets/weights", "two", True),
+        ("far.py", "def f():  # quickly\n    'Does something.'\n    return (1)\n", False),
+        ("page.py", "X = 2\n", False),
+    ],
+)
+def test_the_digest_changes_with_what_can_change_a_number(sources, name, text, counts):
+    before = code_digest("fingertoy.arms")
+    assert before == code_digest("fingertoy.arms")
+    (sources / name).write_text(text)
+    assert (code_digest("fingertoy.arms") != before) == counts
 
 
 def test_a_crash_in_a_later_proof_leaves_the_earlier_ones_report(tmp_path, toy):

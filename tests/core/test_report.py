@@ -14,10 +14,12 @@ import pytest
 
 from noria.core.errors import RunError
 from noria.core.pages.charts import Figure, Piece, image_grid, missing, number, series, theme
+from noria.core.pages.charts import curves as log_curves
 from noria.core.pages.charts import lines as curves
-from noria.core.pages.report import write_page
+from noria.core.pages.report import RunPage, RunRecord, run_page, write_page
 from noria.core.proofs.proof import Claim, Evidence
 from noria.core.proofs.report import write_report
+from noria.core.runs.run import Run
 
 NASTY = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 
@@ -320,3 +322,24 @@ def test_both_themes_say_the_same_things() -> None:
     colours = [re.findall(r"#[0-9a-f]{6}", str(theme(mode))) for mode in ("light", "dark")]  # type: ignore[arg-type]
     assert len(colours[0]) == len(colours[1]) > 8
     assert colours[0] != colours[1]
+
+
+def test_the_page_of_a_run_is_drawn_from_its_folder(tmp_path: Path) -> None:
+    config = {"lr": 0.5, "model": {"name": "m"}}
+    with Run.open(tmp_path / "mine", config=config, versions={"python": "3"}) as run:
+        for step in (1, 2):
+            run.log(step, loss=1 / step)
+    (tmp_path / "mine" / "score.json").write_text('{"right": 7}')
+    (tmp_path / "mine" / "torn.json").write_text('{"right":')
+
+    def described(record: RunRecord) -> RunPage:
+        assert (record.steps, record.file("score.json"), record.file("torn.json")) == (2, {"right": 7}, {})
+        figures = log_curves(record.rows, {"Loss": {"loss": "loss"}, "Nothing": {"absent": "absent"}})
+        assert [figure.title for figure in figures] == ["Loss"]
+        return RunPage("A training", f"{record.steps} steps.", [("While training", figures)])
+
+    page = run_page("toy", described)(tmp_path / "mine", stopped="the loss is NaN").read_text()
+    for words in ("A training: mine", "2 steps.", "Stopped: the loss is NaN.", "model.name", "python 3"):
+        assert words in page
+    with pytest.raises(RunError, match="no run here"):
+        run_page("toy", described)(tmp_path)

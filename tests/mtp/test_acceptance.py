@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp import acceptance as acc
-from noria.mtp.sampling import sample
-from noria.mtp.verify import verify
+from noria.mtp.acceptance import chains as acc
+from noria.mtp.acceptance import rates as steps
+from noria.mtp.acceptance.sampling import sample
+from noria.mtp.acceptance.verify import verify
 
 RULES: tuple[Any, ...] = ("rejection", "target_only", "match", "block")
 
@@ -47,40 +48,40 @@ def along(table: list[Tensor], text: tuple[int, ...]) -> Tensor:
 @given(st.integers(2, 30), st.integers(0, 10_000), st.floats(0.1, 6))
 def test_one_step_is_what_the_table_says(vocab: int, seed: int, sharp: float) -> None:
     p, q = law(5, vocab, seed=seed, sharp=sharp), law(5, vocab, seed=seed + 1, sharp=sharp)
-    rate = {rule: acc.acceptance_rate(p, q, rule) for rule in RULES}
+    rate = {rule: steps.acceptance_rate(p, q, rule) for rule in RULES}
     tv = (p - q).abs().sum(-1) / 2
     torch.testing.assert_close(rate["rejection"], 1 - tv)
     torch.testing.assert_close(rate["block"], rate["rejection"])
     torch.testing.assert_close(rate["target_only"], p.gather(-1, q.argmax(-1, keepdim=True))[:, 0])
     torch.testing.assert_close(rate["match"], (p * q).sum(-1))
     assert (rate["match"] <= torch.minimum(rate["rejection"], p.amax(-1)) + 1e-12).all()
-    assert torch.equal(acc.rejection_wins(p, q), tv < 1 - rate["target_only"])
-    kept = torch.minimum(p, q) + tv[:, None] * acc.residual(p, q)
+    assert torch.equal(steps.rejection_wins(p, q), tv < 1 - rate["target_only"])
+    kept = torch.minimum(p, q) + tv[:, None] * steps.residual(p, q)
     torch.testing.assert_close(kept, p)
 
 
 def test_rejection_is_not_always_the_better_rule() -> None:
     """Bebop, appendix E: a head that ranks well and is under-confident."""
     p, q = torch.tensor([0.9, 0.1]), torch.tensor([0.55, 0.45])
-    assert float(acc.overlap(p, q)) == pytest.approx(0.65)
-    assert float(acc.acceptance_rate(p, q, "target_only")) == pytest.approx(0.9)
-    assert float(acc.rejection_gain(p, q)) == pytest.approx(-0.25)
-    assert not acc.rejection_wins(p, q)
+    assert float(steps.overlap(p, q)) == pytest.approx(0.65)
+    assert float(steps.acceptance_rate(p, q, "target_only")) == pytest.approx(0.9)
+    assert float(steps.rejection_gain(p, q)) == pytest.approx(-0.25)
+    assert not steps.rejection_wins(p, q)
 
 
 def test_what_is_no_distribution_has_no_rate() -> None:
     good = torch.tensor([0.5, 0.5])
     for bad in ([0.5, 0.2], [1.2, -0.2], [math.nan, 1.0], [math.inf, 0.0], [0.0, 0.0]):
         for rule in RULES:
-            assert acc.acceptance_rate(torch.tensor(bad), good, rule).isnan()
-            assert acc.acceptance_rate(good, torch.tensor(bad), rule).isnan()
-        assert acc.residual(good, torch.tensor(bad)).isnan().all()
-    assert acc.is_distribution(torch.tensor([[0.3, 0.7], [0.3, 0.8]])).tolist() == [True, False]
+            assert steps.acceptance_rate(torch.tensor(bad), good, rule).isnan()
+            assert steps.acceptance_rate(good, torch.tensor(bad), rule).isnan()
+        assert steps.residual(good, torch.tensor(bad)).isnan().all()
+    assert steps.is_distribution(torch.tensor([[0.3, 0.7], [0.3, 0.8]])).tolist() == [True, False]
 
 
 def test_after_a_rejection_by_round_off_the_next_token_is_the_targets() -> None:
     p = law(4, 9, seed=3)
-    assert torch.equal(acc.residual(p, p), p)
+    assert torch.equal(steps.residual(p, p), p)
 
 
 # -- chains -----------------------------------------------------------------------------------------------------------
@@ -279,9 +280,9 @@ def test_the_summary_takes_the_ratio_of_means() -> None:
 def test_errors_say_what_is_wrong() -> None:
     p = law(2, 4, seed=1)
     with pytest.raises(DataError):
-        acc.overlap(p, p[:, :3])
+        steps.overlap(p, p[:, :3])
     with pytest.raises(ConfigError, match="typical"):
-        acc.acceptance_rate(p, p, "typical")  # type: ignore[arg-type]
+        steps.acceptance_rate(p, p, "typical")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="target or draft"):
         acc.unbiased_prefix_rates(p[None], p[None], torch.zeros(1, 2).long(), "match", written_by="me")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no product of steps"):

@@ -10,7 +10,7 @@ import torch
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval
-from noria.mtp.advice import Timing, advise, advise_rule, break_even_length, speed_up
+from noria.mtp.acceptance.advice import Timing, advise, advise_rule, break_even_length, speed_up
 
 TIMES = Timing(step=10.0, verify={1: 11.0, 2: 12.0, 3: 14.0, 4: 20.0}, draft=1.0)
 

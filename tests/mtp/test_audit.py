@@ -15,10 +15,13 @@ from scipy import stats
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.audit import AuditReport, Check, Engine, Request, Sampler, Tokens, audit
-from noria.mtp.names import Rule
-from noria.mtp.sampling import SamplingParams, Streams, processed, sample
-from noria.mtp.verify import verify
+from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
+from noria.mtp.acceptance.streams import Streams
+from noria.mtp.acceptance.verify import verify
+from noria.mtp.engines.audit import AuditReport, audit
+from noria.mtp.engines.engine import AuditRequest, Engine, Sampler, Tokens
+from noria.mtp.engines.evidence import Check
+from noria.mtp.types import Rule
 
 torch.set_num_threads(1)
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -128,7 +131,7 @@ class Toy:
     ) -> tuple[list[list[int]], list[list[float]]]:
         return self.decode([prompt] * n, params, self.streams(seed, n))
 
-    def batch(self, requests: Sequence[Request]) -> list[list[int]]:
+    def batch(self, requests: Sequence[AuditRequest]) -> list[list[int]]:
         streams = Streams.of([request.seed for request in requests])
         if self.bias == "seeded by the row":
             streams = Streams.of([request.seed + row for row, request in enumerate(requests)])

@@ -8,7 +8,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from noria.core.errors import ModelError
 from noria.core.models.lm import small_config
-from noria.mtp.cache import RaggedCache, attention_kinds
+from noria.mtp.decoding.cache import RaggedCache, attention_kinds
 
 
 @pytest.fixture(scope="module", params=["full", "sliding"])

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from noria.core import files
 from noria.core.errors import CheckpointError, ModelError, RunError
-from noria.mtp.checkpoint import HEAD_FILE, INDEX, SINGLE, ModelFiles, head_tensors, load_head, save_with_head
-from noria.mtp.heads import MTPHead
-from noria.mtp.layouts import LAYOUTS
+from noria.mtp.heads.checkpoint import HEAD_FILE, head_tensors, load_head, save_with_head
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.heads.layouts import LAYOUTS
+from noria.mtp.heads.model_files import INDEX, SINGLE, ModelFiles
 from tests.mtp.test_heads import states_of, text_of
 from tests.mtp.tiny_models import BACKBONES, LAYOUT_OF, head_of, tiny
 

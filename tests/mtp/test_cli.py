@@ -56,7 +56,7 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
     assert "Gradient norm" in page
     assert [json.loads(line)["step"] for line in (here / "run" / "metrics.jsonl").open()] == [1, 2, 3]
 
-    done = noria("eval", "run", "--data", str(text), "--gamma", "2", "--json", "-q")
+    done = noria("evaluate", "run", "--data", str(text), "--gamma", "2", "--json", "-q")
     scored = json.loads(done.out)
     lengths = {rule: found["accept_length"]["mean"] for rule, found in scored["rules"].items()}
     # Of one draft and one target, block keeps no less than rejection, which keeps no less than match.
@@ -66,17 +66,17 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
             1 + sum(rate["mean"] for rate in found["prefix_rates"])
         )
         assert found["over_positions"]["accept_length"]["mean"] != found["accept_length"]["mean"]
-    assert (here / "run" / "evaluation" / "evaluation.html").exists()
+    assert (here / "runs" / "mtp" / "evaluation-run" / "evaluation.html").exists()
 
     for filters in ([], ["--top-k", "40"]):  # the run's own temperature, whatever else is said
-        done = noria("eval", "run", "--data", str(text), "--gamma", "2", "--json", "-q", *filters)
+        done = noria("evaluate", "run", "--data", str(text), "--gamma", "2", "--json", "-q", *filters)
         assert json.loads(done.out)["temperature"] == 0.8
     done = noria("export", "run", "-o", "model", "--gamma", "2")
     assert done.code == 0
     assert "--speculative-config" in done.out
     assert "no MTP for qwen3 models" in done.out
     assert "NEXTN" in done.out
-    done = noria("eval", "model", "--data", str(text), "--gamma", "2", "--json", "-q", "-t", "0.8")
+    done = noria("evaluate", "model", "--data", str(text), "--gamma", "2", "--json", "-q", "-t", "0.8")
     again = json.loads(done.out)
     for rule, length in lengths.items():
         assert again["rules"][rule]["accept_length"]["mean"] == pytest.approx(
@@ -101,23 +101,23 @@ def test_a_run_on_another_family_is_scored_and_exported(noria: Any, here: Path, 
     done = noria("train", "--model", "base", "--data", "text.jsonl", "-o", "run", *settings)
     assert done.code == 0, done.err
     scored = ["--data", "text.jsonl", "--gamma", "2", "--length", "64", "--json", "-q"]
-    of_run = json.loads(noria("eval", "run", *scored).out)["rules"]
-    for verb in (["export", "run", "-o", "model"], ["eval", "run", *scored[:2]], ["audit", "run"]):
+    of_run = json.loads(noria("evaluate", "run", *scored).out)["rules"]
+    for verb in (["export", "run", "-o", "model"], ["evaluate", "run", *scored[:2]], ["audit", "run"]):
         done = noria(*verb, "--gamma", "3")
         assert done.code == 2
         assert "--gamma: 3 drafts a round of a head with 2 layers; give at most 2" in done.err
     done = noria("advise", "run", *scored[:2], "--context", "2000", "-q")
     assert "context: 2000 tokens" in done.err
     (here / "base").rename(here / "elsewhere")
-    assert "name it with --model" in noria("eval", "run", *scored).err
-    done = noria("eval", "run", "--model", "elsewhere", *scored)
+    assert "name it with --model" in noria("evaluate", "run", *scored).err
+    done = noria("evaluate", "run", "--model", "elsewhere", *scored)
     assert json.loads(done.out)["rules"] == of_run
     (here / "elsewhere").rename(here / "base")
     done = noria("export", "run", "-o", "model")
     assert done.code == 0, done.err
     assert '"num_speculative_tokens": 2' in done.out
     assert ("first layer" in done.out) == (family == "mimo")
-    of_model = json.loads(noria("eval", "model", *scored).out)["rules"]
+    of_model = json.loads(noria("evaluate", "model", *scored).out)["rules"]
     for rule, found in of_run.items():
         assert of_model[rule]["accept_length"] == pytest.approx(found["accept_length"], rel=1e-4)
 
@@ -210,7 +210,10 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
     assert found["regression"]["slope"] == pytest.approx(-2)
     assert found["steps"][-1]["entropy_part"] == pytest.approx(0.58)
     assert found["steps"][-1]["mismatch"] == pytest.approx(0, abs=1e-9)
-    assert "Accept length against entropy" in (here / "rl-report" / "rl-report.html").read_text()
+    assert (
+        "Accept length against entropy"
+        in (here / "runs" / "mtp" / "rl-report-log" / "rl-report.html").read_text()
+    )
     (here / "trainer_state.json").write_text(json.dumps({"global_step": 30, "log_history": rows}))
     of_trl = json.loads(noria("rl-report", "trainer_state.json", "--json").out)
     assert of_trl["regression"] == found["regression"]
@@ -234,15 +237,15 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
             ["train", "--model", "small", "--data", "TEXT", "layers=2", "start=checkpoint", "train_gamma=2"],
             "layers=1",
         ),
-        (["eval", "small", "--data", "TEXT", "--rules", "luck"], "no rule 'luck'"),
-        (["eval", "empty", "--data", "TEXT"], "empty"),
+        (["evaluate", "small", "--data", "TEXT", "--rules", "luck"], "no rule 'luck'"),
+        (["evaluate", "empty", "--data", "TEXT"], "empty"),
         (["advise", "small", "--data", "TEXT", "--gammas", "x"], "--gammas"),
         (["advise", "small", "--data", "TEXT", "--gammas", "1.5"], "no list of counts"),
         (["advise", "small", "--data", "TEXT", "--gammas", "0,33"], "some of 1 … 32"),
         (["advise", "small", "--data", "TEXT", "--gammas", ""], "--gammas"),
         (["audit", "small", "--engine", "hope"], "no engine 'hope'"),
         (["audit", "small", "--prompt", ""], "--prompt"),
-        (["audit", "small", "--server", "127.0.0.1"], "--server"),
+        (["audit", "small", "--url", "127.0.0.1"], "--url"),
         (["sample", "small", "--prompts", "TEXT", "-o", "out.txt"], ".jsonl"),
         (["export", "small", "-o", "../out"], "--output"),
         (["rl-report", "none.jsonl"], "none.jsonl"),

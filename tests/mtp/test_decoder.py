@@ -13,10 +13,12 @@ from transformers import Qwen3ForCausalLM
 
 from noria.core.errors import ConfigError, DataError, ModelError
 from noria.core.models.lm import small_config
-from noria.mtp.audit import Engine, audit
-from noria.mtp.decoder import Completion, Decoder, Pick, Request
-from noria.mtp.heads import MTPHead
-from noria.mtp.sampling import SamplingParams, Streams, processed
+from noria.mtp.acceptance.sampling import SamplingParams, processed
+from noria.mtp.acceptance.streams import Streams
+from noria.mtp.decoding.decoder import Completion, Decoder, Pick, Request
+from noria.mtp.engines.audit import audit
+from noria.mtp.engines.engine import Engine
+from noria.mtp.heads.head import MTPHead
 
 VOCAB = 24
 GREEDY = SamplingParams(temperature=0)

@@ -14,8 +14,9 @@ from scipy import stats
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval
-from noria.mtp.acceptance import overlap
-from noria.mtp.entropy import decompose, entropy, entropy_bounds, pinsker_bound, regress, top_bounds
+from noria.mtp.acceptance.entropy import entropy, entropy_bounds, pinsker_bound, top_bounds
+from noria.mtp.acceptance.rates import overlap
+from noria.mtp.acceptance.regression import decompose, regress
 
 
 def law(*shape: int, seed: int, sharp: float = 2.0) -> torch.Tensor:

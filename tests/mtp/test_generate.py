@@ -10,10 +10,10 @@ from transformers import GenerationConfig
 
 from noria.core.errors import ConfigError
 from noria.core.models.lm import small_lm
-from noria.mtp.decoder import Completion, Decoder, Request
-from noria.mtp.generate import drafted_generate, speculative_generate
-from noria.mtp.sampling import SamplingParams
-from noria.mtp.small import small_head
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.decoding.decoder import Completion, Decoder, Request
+from noria.mtp.decoding.generate import drafted_generate, speculative_generate
+from noria.mtp.heads.small import small_head
 
 
 @pytest.fixture(scope="module")

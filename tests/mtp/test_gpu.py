@@ -7,13 +7,13 @@ import copy
 import pytest
 import torch
 
+from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows
-from noria.mtp.decoder import Decoder, Request
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.sampling import SamplingParams
-from noria.mtp.trainer import HeadTrainer
+from noria.mtp.decoding.decoder import Decoder, Request
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.training.trainer import HeadTrainer
 from tests.mtp.tiny_models import BACKBONES, VOCAB, head_of, tiny
 
 pytestmark = pytest.mark.gpu

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, ModelError
-from noria.mtp.chain import align, visible
-from noria.mtp.decoder import Decoder, Request
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.layouts import LAYOUTS, layers_in, layout_of
-from noria.mtp.sampling import SamplingParams
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.decoding.decoder import Decoder, Request
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.chain import align, visible
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.heads.layouts import LAYOUTS, layers_in, layout_of
 from tests.mtp.tiny_models import BACKBONES, LAYOUT_OF, VOCAB, head_of, tiny
 
 GREEDY = SamplingParams(temperature=0)
@@ -98,7 +98,7 @@ def test_long_rows_are_attended_to_in_blocks_without_keeping_their_weights(
 
     out, grads, widest = run()
     assert widest >= n  # weights, or the mask
-    monkeypatch.setattr("noria.mtp.chain.BLOCK", 16)
+    monkeypatch.setattr("noria.mtp.heads.chain.BLOCK", 16)
     blocked, again, narrow = run()
     torch.testing.assert_close(blocked, out, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(again, grads, rtol=1e-3, atol=1e-4)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from noria.core.errors import DataError
-from noria.mtp.kernels import available, tv, tv_backward, tv_forward
-from noria.mtp.losses import row_losses
+from noria.mtp.training.kernels import available, tv, tv_backward, tv_forward
+from noria.mtp.training.losses import row_losses
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
@@ -119,7 +119,7 @@ def test_no_rows_are_no_trouble() -> None:
 BY_INTERPRETER = """
 import math
 import torch
-from noria.mtp.kernels import tv_backward, tv_forward
+from noria.mtp.training.kernels import tv_backward, tv_forward
 
 for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
     generator = torch.Generator().manual_seed(0)
@@ -144,7 +144,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from noria.mtp import kernels
+from noria.mtp.training import kernels
 
 numbers = dict.fromkeys(["rows", "vocab", "student_stride", "teacher_stride"], "i32")
 forward = {"student": "*bf16", "teacher": "*bf16", "stats": "*fp32", **numbers, "floor": "fp32", "BLOCK": "constexpr"}

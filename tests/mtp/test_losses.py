@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp import reads as reads_room
-from noria.mtp.losses import (
+from noria.mtp.training import blocks
+from noria.mtp.training.losses import (
     CHAIN_LOSSES,
     LOSSES,
     LossTerms,
@@ -31,8 +31,8 @@ from noria.mtp.losses import (
     loss_terms,
     row_losses,
 )
-from noria.mtp.names import LossName
-from noria.mtp.reads import LMHead, Reads, read_hidden, read_logits
+from noria.mtp.training.reads import LMHead, Reads, read_hidden, read_logits
+from noria.mtp.types import LossName
 
 ROW_LOSSES = [name for name in LOSSES if name not in CHAIN_LOSSES]
 seeds = st.integers(0, 10_000)
@@ -565,7 +565,7 @@ def test_the_fused_kernel_can_take_the_place_of_the_arithmetic(monkeypatch: pyte
     s = Setting(dtype=torch.float32, softcap=4.0)
     results = []
     for fused in (False, True):
-        monkeypatch.setattr(reads_room, "_fusible", lambda z, wanted, f=fused: f and wanted == ("overlap",))
+        monkeypatch.setattr(blocks, "_fusible", lambda z, wanted, f=fused: f and wanted == ("overlap",))
         z = normal(POSITIONS, STEPS, VOCAB, dtype=torch.float32)
         for train_head in (False, True):
             h, w = s.student.clone().requires_grad_(), s.weight.clone().requires_grad_()

@@ -11,12 +11,12 @@ import torch
 from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval
 from noria.mtp.data import Rows
-from noria.mtp.decoder import Decoder, Request
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.evaluate import evaluate_head
-from noria.mtp.heads import MTPHead
-from noria.mtp.monitors import DriftMonitor, EntropyMonitor
-from noria.mtp.trainer import HeadTrainer
+from noria.mtp.decoding.decoder import Decoder, Request
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.rl.monitors import DriftMonitor, EntropyMonitor
+from noria.mtp.training.evaluate import evaluate_head
+from noria.mtp.training.trainer import HeadTrainer
 from tests.mtp.test_trainer import config_of
 from tests.mtp.tiny_models import VOCAB, tiny
 

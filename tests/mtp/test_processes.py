@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from noria.core.models.lm import small_lm
 from noria.core.runs.run import read_metrics
-from noria.mtp.sampling import SamplingParams
-from noria.mtp.small import own_text, text_prompts
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.proof.small_heads import own_text, text_prompts
 from tests.processes import SHARDED, alone, together
 
 STEPS = 6

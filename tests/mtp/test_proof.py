@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from noria.mtp.proof import claims, figures, loss_a_nat, pace, pace_claims, pace_table, rl_claims, rl_figures
+from noria.mtp.proof.claims import claims, pace_claims, rl_claims
+from noria.mtp.proof.figures import figures, loss_a_nat, pace, pace_table, rl_figures
 
 
 def scored(length: float, target: float, slope: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from noria.core.errors import ConfigError, DataError
 from noria.core.runs.run import Run
 from noria.mtp.integrations.ray import RayTrainer
-from noria.mtp.rl import PolicyTrainer, RLConfig
+from noria.mtp.rl.config import RLConfig
+from noria.mtp.rl.policy import PolicyTrainer
 from tests.mtp.tiny_models import head_of, tiny
 
 ray = pytest.importorskip("ray")
@@ -25,7 +27,8 @@ CONFIG = {"steps": 4, "prompts": 2, "group": 4, "max_new_tokens": 6, "gamma": 2,
 def _ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for the writers, which import this file
+        # The writers import this file, and noria from where this process has it.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
         ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
         yield
         ray.shutdown()

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from noria.core.errors import ModelError
+from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.data import Rows
-from noria.mtp.decoder import Decoder, Request
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead, backbone_states
-from noria.mtp.recurrent import linear_layers
-from noria.mtp.sampling import SamplingParams
+from noria.mtp.decoding.decoder import Decoder, Request
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.recurrent import linear_layers
 from tests.mtp.tiny_models import head_of, tiny
 
 GREEDY = SamplingParams(temperature=0)

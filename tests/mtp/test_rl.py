@@ -14,8 +14,9 @@ from noria.core.errors import CheckpointError, DataError, DivergenceError
 from noria.core.runs.run import Run, read_metrics
 from noria.core.statistics.intervals import Interval
 from noria.core.training.rl import group_advantages
-from noria.mtp.monitors import DriftMonitor, EntropyMonitor
-from noria.mtp.rl import Learned, PolicyTrainer, RLConfig
+from noria.mtp.rl.config import RLConfig
+from noria.mtp.rl.monitors import DriftMonitor, EntropyMonitor
+from noria.mtp.rl.policy import PolicyTrainer, StepResult
 from tests.mtp.tiny_models import head_of, tiny
 
 PROMPTS = [[3, 5, 7], [11, 2], [4, 9, 1, 6]]
@@ -34,8 +35,8 @@ def trainer(reward: Any = luck, *, drafts: bool = True, more: Any = None, **sett
     return PolicyTrainer(model, head, PROMPTS, reward, RLConfig(**base | settings), eos=[], **more or {})
 
 
-def steps_of(t: PolicyTrainer, run: Run | None = None) -> list[Learned]:
-    done: list[Learned] = []
+def steps_of(t: PolicyTrainer, run: Run | None = None) -> list[StepResult]:
+    done: list[StepResult] = []
     t.train(run, on_step=done.append)
     return done
 
@@ -130,7 +131,7 @@ def test_killed_it_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert same(weights(again.head), weights(whole.head))
 
     other = trainer(steps=4, head="online")
-    other.updates["policy"].parameters = {"another": next(other.model.parameters())}
+    other.updates["policy"].state.parameters = {"another": next(other.model.parameters())}
     with Run.open(tmp_path / "run", config={}) as run, pytest.raises(CheckpointError, match="another"):
         other.resume(run)
 

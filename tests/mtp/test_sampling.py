@@ -14,7 +14,8 @@ from scipy import stats
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.mtp.sampling import Purpose, SamplingParams, Streams, _mix, processed, sample
+from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
+from noria.mtp.acceptance.streams import Purpose, Streams, _mix
 
 torch.set_num_threads(1)
 PURPOSES: tuple[Purpose, ...] = ("draft", "accept", "residual")
@@ -269,7 +270,7 @@ def test_numbers_are_uniform(purpose: Purpose) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_they_are_never_one(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even when all bits are set."""
-    import noria.mtp.sampling as module
+    import noria.mtp.acceptance.streams as module
 
     monkeypatch.setattr(module, "_absorb", lambda state, word: torch.full_like(state + word, -1))
     u = Streams.of([1]).uniforms("accept", torch.tensor([0]), 1, dtype=dtype)

@@ -14,16 +14,17 @@ from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from noria.core.models.lm import small_lm
 from noria.core.runs.run import Run, read_metrics
+from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Document, Rows, pack_documents
-from noria.mtp.decoder import Decoder, Request
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.evaluate import evaluate_head
-from noria.mtp.heads import MTPHead, backbone_states
-from noria.mtp.losses import LOSSES
-from noria.mtp.sampling import SamplingParams
-from noria.mtp.small import own_text, small_head, text_prompts
-from noria.mtp.trainer import HeadTrainer
+from noria.mtp.decoding.decoder import Decoder, Request
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.small import small_head
+from noria.mtp.proof.small_heads import own_text, text_prompts
+from noria.mtp.training.evaluate import evaluate_head
+from noria.mtp.training.losses import LOSSES
+from noria.mtp.training.trainer import HeadTrainer
 from tests.mtp.tiny_models import BACKBONES, VOCAB, tiny
 
 

@@ -13,9 +13,9 @@ import torch
 from noria.core.errors import ConfigError, ModelError
 from noria.core.models.lm import small_lm
 from noria.core.statistics.intervals import Interval
+from noria.mtp.heads.small import small_head
 from noria.mtp.integrations.trl import Rollouts
-from noria.mtp.monitors import DriftMonitor
-from noria.mtp.small import small_head
+from noria.mtp.rl.monitors import DriftMonitor
 from tests.mtp.tiny_models import tiny
 
 pytest.importorskip("trl")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from noria.mtp.updates import Updates
+from noria.core.errors import CheckpointError
+from noria.core.runs.run import Run
+from noria.mtp.training.updates import Updates
 
-SHAPE: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.01}
+ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.01}
+SHAPE: dict[str, Any] = {"prefix": "w", **ADAM}
 
 
 def weights(dtype: torch.dtype) -> dict[str, nn.Parameter]:
@@ -31,7 +35,7 @@ def run(updates: Updates, steps: range, lr: float = 1e-5) -> None:
 def test_wide_weights_are_stepped_as_torch_steps_them() -> None:
     ours = Updates(weights(torch.float32), lr=1e-5, **SHAPE)
     theirs = weights(torch.float32)
-    adam = torch.optim.AdamW(theirs.values(), lr=1e-5, **SHAPE)
+    adam = torch.optim.AdamW(theirs.values(), lr=1e-5, **ADAM)
     assert all(ours.masters[name] is p for name, p in ours.parameters.items())
     run(ours, range(5))
     for step in range(5):
@@ -47,7 +51,7 @@ def test_small_steps_add_up_in_bfloat16() -> None:
     """300 steps of up to 1e-5 are up to 3e-3; one alone is below the rounding of nearly every weight."""
     first, narrow = weights(torch.bfloat16), Updates(weights(torch.bfloat16), lr=1e-5, **SHAPE)
     lost = weights(torch.bfloat16)
-    adam = torch.optim.AdamW(lost.values(), lr=1e-5, **SHAPE)
+    adam = torch.optim.AdamW(lost.values(), lr=1e-5, **ADAM)
     run(narrow, range(300))
     for _ in range(300):
         for p in lost.values():
@@ -62,15 +66,22 @@ def test_small_steps_add_up_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_checkpoint_goes_on_to_the_bit(dtype: torch.dtype) -> None:
+def test_a_checkpoint_goes_on_to_the_bit(dtype: torch.dtype, tmp_path: Path) -> None:
     whole, parts = (Updates(weights(dtype), lr=1e-3, **SHAPE) for _ in range(2))
     run(whole, range(6))
     run(parts, range(3))
-    kept = {name: t.clone() for name, t in parts.tensors("w.", "adam.").items()}
     other = Updates({n: nn.Parameter(torch.zeros_like(p)) for n, p in weights(dtype).items()}, lr=1, **SHAPE)
-    assert other.load(kept, "w.", "adam.") is None
-    run(other, range(3, 6))
-    assert whole.tensors("w.", "adam.").keys() == other.tensors("w.", "adam.").keys()
-    for name, t in whole.tensors("w.", "adam.").items():
-        assert torch.equal(t, other.tensors("w.", "adam.")[name]), name
-    assert other.load({**kept, "w.b": torch.zeros(2)}, "w.", "adam.") == "b"
+    with Run.open(tmp_path / "run", config={}) as folder:
+        assert other.resume(folder) is None
+        parts.state.save(folder)
+        assert other.resume(folder) is not None
+        assert all(torch.equal(p, parts.parameters[name]) for name, p in other.parameters.items())
+        run(other, range(3, 6))
+        assert (whole.state.step, other.state.step) == (6, 6)
+        assert whole.state.tensors().keys() == other.state.tensors().keys()
+        for name, t in whole.state.tensors().items():
+            assert torch.equal(t, other.state.tensors()[name]), name
+        assert all(torch.equal(p, whole.parameters[name]) for name, p in other.parameters.items())
+        narrow = Updates({**other.parameters, "b": nn.Parameter(torch.zeros(2))}, lr=1, **SHAPE)
+        with pytest.raises(CheckpointError, match="its b is not this w's"):
+            narrow.resume(folder)

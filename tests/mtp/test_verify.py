@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from noria.mtp.names import Rule
-from noria.mtp.sampling import SamplingParams, Streams, processed, sample
-from noria.mtp.verify import Verdict, verify
+from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
+from noria.mtp.acceptance.streams import Streams
+from noria.mtp.acceptance.verify import Verification, verify
+from noria.mtp.types import Rule
 
 torch.set_num_threads(1)
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -103,7 +104,7 @@ def supremum(holds: Callable[[Tensor], Tensor], rows: int) -> Tensor:
     return (low + high) / 2
 
 
-def decide(chain: Chain, drafts: Tensor, rule: Rule, accept: Tensor, residual: Tensor) -> Verdict:
+def decide(chain: Chain, drafts: Tensor, rule: Rule, accept: Tensor, residual: Tensor) -> Verification:
     target, draft = chain.batch(drafts)
     return verify(drafts, target, draft, rule=rule, accept=accept, residual=residual)
 
@@ -315,7 +316,7 @@ def random_batch(batch: int, steps: int, vocab: int, seed: int = 0) -> tuple[Ten
 
 def run(
     drafts: Tensor, target: Tensor, draft: Tensor | None, rule: Rule, seed: int = 0, **options: object
-) -> Verdict:
+) -> Verification:
     accept, residual = uniforms(*drafts.shape, seed)
     return verify(drafts, target, draft, rule=rule, accept=accept, residual=residual, **options)  # type: ignore[arg-type]
 

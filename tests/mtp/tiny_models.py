@@ -117,8 +117,8 @@ def tiny(family: str, *, seed: int = 0, **more: Any) -> PreTrainedModel:
 
 def head_of(model: PreTrainedModel, family: str, *, layers: int = 1, seed: int = 1) -> Any:
     """A head at random, its norms too, in the family's layout."""
-    from noria.mtp.heads import MTPHead
-    from noria.mtp.layouts import LAYOUTS
+    from noria.mtp.heads.head import MTPHead
+    from noria.mtp.heads.layouts import LAYOUTS
 
     head = MTPHead(model, layout=LAYOUTS[LAYOUT_OF[family]], layers=layers).eval()  # type: ignore[index]
     generator = torch.Generator().manual_seed(seed)

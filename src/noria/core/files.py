@@ -20,8 +20,8 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
     """Write a file so that every reader, now or after a crash, sees all of the old one or all of the new one.
 
     Args:
-        path: of the file; its folder is made.
-        data: its content.
+        path: path of the file; its folder is made.
+        data: content of the file.
         sync: wait until it is on the disk. Without, a power cut may leave a torn file; a killed process may not.
 
     Raises:

@@ -50,7 +50,7 @@ class Item:
     Attributes:
         id: unique in its checklist.
         question: in words; about one fact.
-        path: of the paths a subject is judged on (text and picture, say), the one this item is of.
+        path: the path that the item belongs to, of those a subject is judged on (text and picture, say).
         weight: in the path's score; positive.
         good: the answer that speaks for the subject.
     """
@@ -98,7 +98,7 @@ class Checklist:
         return list(dict.fromkeys(item.path for item in self.items))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """As `from_json` reads it."""
+        """JSON values that `from_json` reads."""
         return [vars(item).copy() for item in self.items]
 
     @classmethod
@@ -151,9 +151,9 @@ class ChatJudge:
 
     Args:
         model: whoever answers.
-        name: of the judge, in its verdicts.
+        name: name of the judge in its verdicts.
         instruction: above the material.
-        temperature, max_tokens, sample: of the request; different samples are different draws.
+        temperature, max_tokens, sample: settings of the request; different samples are different draws.
     """
 
     def __init__(
@@ -366,7 +366,7 @@ def combine(
 
     Args:
         paths: by name.
-        weights: of the paths; equal by default.
+        weights: weights of the paths; equal by default.
         rule: the weighted mean Σ w s / Σ w, the least, or the weighted geometric mean Π s^(w / Σ w).
     """
     values = {name: path.value for name, path in paths.items()}
@@ -406,7 +406,7 @@ def krippendorff_alpha(
 
     Args:
         ratings: [judges, units]; NaN is missing.
-        level: of measurement.
+        level: level of measurement.
 
     Returns:
         None where it is undefined: no unit has two ratings, or all ratings are the same.

@@ -14,7 +14,7 @@ def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any]
     """A package's `__getattr__` and `__dir__` (PEP 562).
 
     Args:
-        package: its name.
+        package: name of the package.
         homes: the module below the package that each public name is in.
     """
 

@@ -7,20 +7,31 @@ that rejection sampling accepts by. Here are that loss and its rivals, heads in 
 them, a decoder that is exact, an audit of any engine that says it is, and the numbers by which to tell whether drafting
 pays.
 
-Read in this order:
+Read in this order; a docstring has the equations of the paper whose numbers stand here beside its module:
 
-| module | holds |
-| --- | --- |
-| `acceptance`, `entropy`, `verify` | what is accepted and why; the four lossless rules |
-| `losses`, `reads`, `kernels` | losses from hidden states through the LM head in chunks; as a Triton kernel |
-| `layouts`, `chain`, `heads`, `checkpoint` | heads as vendors lay them out, in the model's own files |
-| `sampling`, `cache`, `recurrent`, `drafter`, `decoder` | ragged batches drafted and verified |
-| `config`, `data`, `updates`, `trainer`, `evaluate` | training a head; what it will accept, from text alone |
-| `advice`, `timing`, `serving` | does it pay; settings for vLLM and SGLang |
-| `audit`, `engines`, `servers` | is an engine's output law the model's? |
-| `rl`, `monitors`, `rl_log`, `generate`, `integrations` | drafted rollouts: ours, TRL's, on Ray; what to watch |
-| `settings`, `opening`, `generation`, `jobs`, `pages`, `cli` | the verbs of `noria mtp` |
-| `small`, `arms`, `proof`, `bench` | the heads that ship; the paper's claims, tested |
+| room | module | holds |
+| --- | --- | --- |
+| `acceptance` | `rates`, `chains` | what is accepted, by every rule (sec. 3, app. E) |
+| | `verify` | one call that verifies a ragged batch by any of four lossless rules |
+| | `sampling`, `streams` | temperature and filters; random numbers of each request |
+| | `entropy`, `regression` | what entropy allows; accept length against entropy over a run (Eq. 16) |
+| | `advice` | does drafting pay, and with how many drafts |
+| `heads` | `layouts`, `chain`, `head` | heads as vendors lay them out |
+| | `checkpoint`, `model_files`, `decoder_layers` | heads in the model's own files |
+| | `recurrent`, `small`, `loading` | states of hybrid models; the heads that ship; a model with its head |
+| `decoding` | `cache`, `drafter`, `decoder` | ragged batches drafted and verified |
+| | `generate`, `sample_files`, `timing` | in place of `model.generate`; text to a file; what a round costs |
+| `training` | `losses`, `reads`, `blocks`, `kernels` | Eq. 10-13, through the LM head in chunks; as a Triton kernel |
+| | `trainer`, `updates`, `evaluate` | training a head (sec. 4, 6.1); what it will accept, from text alone |
+| `engines` | `audit`, `engine`, `evidence`, `desk`, `checks` | is an engine's output law the model's? |
+| | `local`, `remote_engines`, `engine_flags` | engines to audit; settings of vLLM and SGLang |
+| `rl` | `config`, `rollout`, `policy` | a policy trained on drafted rollouts |
+| | `monitors`, `rl_log` | what to watch; what a run's log says |
+| `integrations` | `trl`, `ray` | the same rollouts in TRL's trainer, and on Ray |
+| `verbs` | | the verbs of `noria mtp` |
+| `proof` | `claims`, `arms`, `figures`, `small_heads`, `bench` | the paper's claims, tested; speed against peers |
+
+`data` holds text packed into rows, `config` the settings of a training, `types` names and limits.
 
 Importing this package is light; a name below brings its module, and with it PyTorch, when it is first used.
 """
@@ -32,42 +43,43 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.mtp.checkpoint import load_head, save_with_head
+    from noria.mtp.acceptance.sampling import SamplingParams
     from noria.mtp.config import TrainConfig
     from noria.mtp.data import Samples, read_samples
-    from noria.mtp.decoder import Completion, Decoder, Request
-    from noria.mtp.drafter import HeadDrafter
-    from noria.mtp.evaluate import HeadScore, evaluate_head
-    from noria.mtp.generate import drafted_generate, speculative_generate
-    from noria.mtp.heads import MTPHead
-    from noria.mtp.monitors import DriftMonitor, EntropyMonitor
-    from noria.mtp.rl import PolicyTrainer, RLConfig
-    from noria.mtp.sampling import SamplingParams
-    from noria.mtp.serving import serving_config
-    from noria.mtp.trainer import HeadTrainer
+    from noria.mtp.decoding.decoder import Completion, Decoder, Request
+    from noria.mtp.decoding.drafter import HeadDrafter
+    from noria.mtp.decoding.generate import drafted_generate, speculative_generate
+    from noria.mtp.engines.engine_flags import serving_config
+    from noria.mtp.heads.checkpoint import load_head, save_with_head
+    from noria.mtp.heads.head import MTPHead
+    from noria.mtp.rl.config import RLConfig
+    from noria.mtp.rl.monitors import DriftMonitor, EntropyMonitor
+    from noria.mtp.rl.policy import PolicyTrainer
+    from noria.mtp.training.evaluate import HeadScore, evaluate_head
+    from noria.mtp.training.trainer import HeadTrainer
 
 _HOMES = {
-    "Completion": "decoder",
-    "Decoder": "decoder",
-    "DriftMonitor": "monitors",
-    "EntropyMonitor": "monitors",
-    "HeadDrafter": "drafter",
-    "HeadScore": "evaluate",
-    "HeadTrainer": "trainer",
-    "MTPHead": "heads",
-    "PolicyTrainer": "rl",
-    "RLConfig": "rl",
-    "Request": "decoder",
+    "Completion": "decoding.decoder",
+    "Decoder": "decoding.decoder",
+    "DriftMonitor": "rl.monitors",
+    "EntropyMonitor": "rl.monitors",
+    "HeadDrafter": "decoding.drafter",
+    "HeadScore": "training.evaluate",
+    "HeadTrainer": "training.trainer",
+    "MTPHead": "heads.head",
+    "PolicyTrainer": "rl.policy",
+    "RLConfig": "rl.config",
+    "Request": "decoding.decoder",
     "Samples": "data",
-    "SamplingParams": "sampling",
+    "SamplingParams": "acceptance.sampling",
     "TrainConfig": "config",
-    "drafted_generate": "generate",
-    "evaluate_head": "evaluate",
-    "load_head": "checkpoint",
+    "drafted_generate": "decoding.generate",
+    "evaluate_head": "training.evaluate",
+    "load_head": "heads.checkpoint",
     "read_samples": "data",
-    "save_with_head": "checkpoint",
-    "serving_config": "serving",
-    "speculative_generate": "generate",
+    "save_with_head": "heads.checkpoint",
+    "serving_config": "engines.engine_flags",
+    "speculative_generate": "decoding.generate",
 }
 
 __all__ = [

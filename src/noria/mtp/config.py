@@ -1,48 +1,70 @@
-"""Everything a training of a head can be told. Defaults are those of Bebop, sec. 6.1, where the paper has them."""
+"""Settings: of a head's training, of the model that a user names, and of how its tokens are drawn."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from noria.core.config import Config
-from noria.mtp.names import MAX_GAMMA, ChainAttention, LayoutName, LossName
+from noria.core.config import Argument, Config, Option
+from noria.core.models.config import ModelOptions
+from noria.mtp.types import MAX_GAMMA, ChainAttention, LayoutName, LossName
 
-__all__ = ["TrainConfig"]
+__all__ = ["SampleConfig", "SamplingOptions", "SourceOptions", "TrainConfig"]
 
 
 class TrainConfig(Config):
-    """How a head is trained.
+    """Settings of a head's training. Defaults are those of Bebop, sec. 6.1, where the paper has them.
 
-    `train_gamma` steps are run forward and backward (the paper trains 5 and drafts 3). `temperature` is the one that
-    the policy will be sampled at: it divides the logits of both sides. `step_weights` weigh a loss of single steps by
-    their place in the chain (FastMTP's β^{k−1} with β = 0.6 is [1, 0.6, 0.36, …]); a loss over the chain takes none.
+    A loss over the chain takes no `step_weights`. FastMTP's β^{k−1} with β = 0.6 is [1, 0.6, 0.36, …].
     """
 
-    model: str | None = None
-    data: str | None = None
-    name: str = "head"
-    layout: LayoutName | None = None
-    layers: int = Field(1, ge=1, le=MAX_GAMMA)
-    start: Literal["auto", "checkpoint", "fresh"] = "auto"
-    loss: LossName = "e2e_tv"
-    train_gamma: int = Field(5, ge=1, le=MAX_GAMMA)
-    chain_attention: ChainAttention | None = None
-    temperature: float = Field(1.0, gt=0)
-    step_weights: tuple[float, ...] | None = None
-    steps: int = Field(1000, ge=0)
-    batch_size: int = Field(16, ge=1)
-    length: int = Field(1024, ge=4)
-    lr: float = Field(3.5e-5, gt=0)
-    warmup: float = Field(0.03, ge=0, le=1)
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float = Field(1.0, gt=0)
-    seed: int = Field(0, ge=0)
-    checkpoint_every: int = Field(100, ge=1)
-    log_every: int = Field(1, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    section: ClassVar[str] = "Training"
+
+    model: Annotated[str | None, Option(metavar="MODEL")] = Field(
+        None, description='Model folder, hub id, .gguf file, or "small".'
+    )
+    data: Annotated[str | None, Option(metavar="FILE")] = Field(
+        None, description="Text that the policy wrote: .jsonl or .parquet."
+    )
+    name: str = Field("head", description="Name of the run (default: of the model and the loss).")
+    layout: LayoutName | None = Field(
+        None, description="Vendor layout of the head (default: the model family's own)."
+    )
+    layers: int = Field(1, ge=1, le=MAX_GAMMA, description="Number of layers of a new head.")
+    start: Literal["auto", "checkpoint", "fresh"] = Field(
+        "auto", description="Head to start from; auto takes the one in the model's files, else a new one."
+    )
+    loss: LossName = Field("e2e_tv", description="Loss that the head is trained with.")
+    train_gamma: int = Field(
+        5,
+        ge=1,
+        le=MAX_GAMMA,
+        description="Drafts that a chain runs forward and backward (the paper drafts 3).",
+    )
+    chain_attention: ChainAttention | None = Field(
+        None, description="Attention along a chain (default: as the head drafts)."
+    )
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="Temperature that the policy will be sampled at; it divides both sides' logits.",
+    )
+    step_weights: tuple[float, ...] | None = Field(
+        None, description="Weight of each step of a chain, for a loss of single steps."
+    )
+    steps: int = Field(1000, ge=0, description="Number of steps in all.")
+    batch_size: int = Field(16, ge=1, description="Rows of a step.")
+    length: int = Field(1024, ge=4, description="Tokens of a packed row.")
+    lr: float = Field(3.5e-5, gt=0, description="Learning rate of AdamW.")
+    warmup: float = Field(0.03, ge=0, le=1, description="Share of the steps over which the rate rises.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Decay rates of AdamW's two moments.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of AdamW.")
+    grad_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    seed: int = Field(0, ge=0, description="Seed of a new head, the held-out text and the order of rows.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps from one checkpoint to the next.")
+    log_every: int = Field(1, ge=1, description="Steps from one line of the log to the next.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the weights.")
 
     @model_validator(mode="after")
     def _fits(self) -> TrainConfig:
@@ -62,3 +84,39 @@ class TrainConfig(Config):
             ):
                 raise ValueError(f"step_weights must be {self.train_gamma} numbers from 0, not all 0")
         return self
+
+
+class SourceOptions(ModelOptions):
+    """A run that trained a head, or a model with a head in its files."""
+
+    source: Annotated[str, Argument()] = Field(
+        description='Run folder, model folder or hub id with a head in its files, or "small".'
+    )
+    model: Annotated[str | None, Option(metavar="MODEL")] = Field(
+        None, description="Where the run's model is now."
+    )
+    precision: Literal["fp32", "bf16"] | None = Field(  # type: ignore[assignment]
+        None, description="Number format of the weights (default: the run's own, else fp32)."
+    )
+
+
+class SamplingOptions(Config):
+    """Temperature and filters that tokens are drawn with."""
+
+    section: ClassVar[str] = "Sampling"
+
+    temperature: Annotated[float | None, Option("-t")] = Field(
+        None, ge=0, description="Temperature of both sides, 0 is greedy (default: the run's own, else 1)."
+    )
+    top_k: int = Field(0, ge=0, description="Number of most probable tokens that are kept; 0 keeps all.")
+    top_p: float = Field(1.0, ge=0, le=1, description="Mass of the most probable tokens that are kept.")
+    min_p: float = Field(0.0, ge=0, le=1, description="Least share of the best token's probability.")
+
+
+class SampleConfig(Config):
+    """Completions of prompts: how many, how long, and of which seed."""
+
+    max_new_tokens: int = Field(512, ge=1, description="Most tokens of a completion.")
+    samples: int = Field(1, ge=1, description="Completions of each prompt.")
+    seed: int = Field(0, ge=0, description="Seed of the random generators.")
+    batch_size: int = Field(64, ge=1, description="Requests decoded together.")

@@ -12,6 +12,7 @@ One object a line (`.jsonl`) or one row each (`.parquet`), in any of four forms:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from noria.core.errors import DataError
 from noria.core.records import read_records
 
 __all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "token_ids"]
+
+HELD_OUT = 0.05
+"""Share of the text that a training keeps to be scored on, where it has enough of it."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,31 @@ class Rows:
 
     @classmethod
     def of(cls, tokens: Tensor, *, segments: Tensor | None = None, mask: Tensor | None = None) -> Rows:
-        """With one document a row, all of it trained on, where nothing else is said."""
+        """Rows of one document each that is all trained on, unless segments or mask say otherwise."""
         return cls(
             tokens,
             torch.zeros_like(tokens) if segments is None else segments,
             torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask,
         )
 
+    def digest(self) -> str:
+        """Hash of all tokens, documents and masks."""
+        digest = hashlib.sha256()
+        for part in (self.tokens, self.segments, self.mask):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def held_out(self, seed: int) -> tuple[Rows, Rows | None]:
+        """Text to train on and text that is held out, the same whenever the seed is; None where there is too little."""
+        count = min(256, round(len(self) * HELD_OUT))
+        if count < 1:
+            return self, None
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self[order[count:]], self[order[:count]]
+
     @property
     def positions(self) -> Tensor:
-        """Of each token in its document [rows, n]."""
+        """Place of each token in its document [rows, n]."""
         index = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
         starts = torch.ones_like(self.tokens, dtype=torch.bool)
         starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
@@ -78,13 +97,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Samples:
-    """What was read.
+    """Text that was read from a file.
 
     Attributes:
         rows: packed text.
-        documents: how many went into it.
-        cut: how many of these were longer than a row and lost their end.
-        short: how many were left out, having nothing to train on.
+        documents: number of documents in it.
+        cut: number of documents that were longer than a row and lost their end.
+        short: number of documents that were left out, having nothing to train on.
     """
 
     rows: Rows
@@ -105,8 +124,8 @@ def read_samples(
 
     Args:
         path: `.jsonl` or `.parquet`.
-        tokenizer: the model's.
-        length: of a row.
+        tokenizer: tokenizer of the model.
+        length: tokens of a row.
         vocab: how many tokens the model has; a number beyond them is an error.
         on_document: called with how many were read.
 
@@ -139,8 +158,8 @@ def pack_documents(documents: Iterable[Document], length: int) -> Samples:
     """Fill rows with whole documents, one after another; one that does not fit begins the next row.
 
     Args:
-        documents: in order.
-        length: of a row.
+        documents: documents in the order of the rows.
+        length: tokens of a row.
 
     Raises:
         DataError: there is nothing to train on.
@@ -189,14 +208,15 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
             )
         return Document(tokens, [bool(m) for m in mask])
     messages = record.get("messages")
-    if isinstance(asked := record.get("prompt"), list) and isinstance(said := record.get("completion"), list):
-        messages = [*asked, *said]
+    prompt, completion = record.get("prompt"), record.get("completion")
+    if isinstance(prompt, list) and isinstance(completion, list):
+        messages = [*prompt, *completion]
     if messages is not None:
         return _chat(messages, tokenizer, where)
-    if isinstance(completion := record.get("completion"), str) and isinstance(record.get("prompt"), str):
-        prompt = _encode(tokenizer, record["prompt"], special=True)
+    if isinstance(completion, str) and isinstance(prompt, str):
+        question = _encode(tokenizer, prompt, special=True)
         answer = _encode(tokenizer, completion, special=False)
-        return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+        return Document(question + answer, [False] * len(question) + [True] * len(answer))
     if isinstance(text := record.get("text"), str):
         ids = _encode(tokenizer, text, special=True)
         return Document(ids, [True] * len(ids))
@@ -230,20 +250,20 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> Document:
         )
     try:
         whole = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
-        asked = list(
+        prompt = list(
             tokenizer.apply_chat_template(
                 messages[:-1], tokenize=True, add_generation_prompt=True, return_dict=False
             )
         )
     except Exception as error:  # templates raise whatever they like
         raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-    if whole[: len(asked)] != asked:
+    if whole[: len(prompt)] != prompt:
         raise DataError(
             "the chat template writes the prompt otherwise once it is answered",
             where=where,
             mend="give prompt and completion, or input_ids with loss_mask",
         )
-    return Document(whole, [False] * len(asked) + [True] * (len(whole) - len(asked)))
+    return Document(whole, [False] * len(prompt) + [True] * (len(whole) - len(prompt)))
 
 
 def _encode(tokenizer: Any, text: str, *, special: bool) -> list[int]:

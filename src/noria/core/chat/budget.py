@@ -56,7 +56,9 @@ class Budget:
 
 
 def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
-    """Of a request: a token for three bytes of its words, `MEDIA_TOKENS` for each other part, its longest answer.
+    """Estimated cost of a request.
+
+    Its tokens are one for three bytes of its words, `MEDIA_TOKENS` for each other part, and its longest answer.
 
     Raises:
         ConfigError: a price is missing.

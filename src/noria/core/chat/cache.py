@@ -33,7 +33,7 @@ class ChatCache:
         self._full = False
 
     def path(self, key: str) -> Path:
-        """Of an entry."""
+        """The file of an entry."""
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Answer | Refusal | None:

@@ -54,7 +54,7 @@ def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
     """The fault behind an exception, or None if it is none of a server's.
 
     Args:
-        error: as it was raised.
+        error: the exception that was raised.
         began: whether an answer had begun.
     """
     import httpx2

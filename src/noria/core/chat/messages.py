@@ -43,12 +43,12 @@ IMAGES = (
 
 @dataclass(frozen=True)
 class Text:
-    """Words."""
+    """A part that is text."""
 
     text: str
 
     def wire(self) -> list[dict[str, Any]]:
-        """As the protocol has it."""
+        """The part as a JSON value of the protocol."""
         return [{"type": "text", "text": self.text}]
 
     @property
@@ -82,7 +82,7 @@ class Image:
         raise DataError("no PNG, JPEG, GIF or WebP image", where="image", mend="encode it as one of them")
 
     def wire(self) -> list[dict[str, Any]]:
-        """As the protocol has it."""
+        """The part as a JSON value of the protocol."""
         url = {"url": _data_url(self.media_type, self.data)}
         return [{"type": "image_url", "image_url": url | ({"detail": self.detail} if self.detail else {})}]
 
@@ -112,7 +112,7 @@ class Video:
     frames: tuple[Frame, ...]
 
     def wire(self) -> list[dict[str, Any]]:
-        """As the protocol has it."""
+        """The part as a JSON value of the protocol."""
         parts = []
         for frame in self.frames:
             parts += Text(frame.label).wire() + frame.image.wire()
@@ -134,7 +134,7 @@ class Clip:
     media_type: str = "video/mp4"
 
     def wire(self) -> list[dict[str, Any]]:
-        """As the protocol has it."""
+        """The part as a JSON value of the protocol."""
         return [{"type": "video_url", "video_url": {"url": _data_url(self.media_type, self.data)}}]
 
     @cached_property
@@ -151,7 +151,7 @@ class Audio:
     format: Literal["wav", "mp3", "flac", "opus"] = "wav"
 
     def wire(self) -> list[dict[str, Any]]:
-        """As the protocol has it."""
+        """The part as a JSON value of the protocol."""
         sound = {"data": base64.b64encode(self.data).decode(), "format": self.format}
         return [{"type": "input_audio", "input_audio": sound}]
 
@@ -173,11 +173,11 @@ class Message:
 
     @property
     def text(self) -> str:
-        """Its words, without the other parts."""
+        """The text of the message, without its other parts."""
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
     def wire(self) -> dict[str, Any]:
-        """As the protocol has it: a string where there are only words."""
+        """The message as a JSON value of the protocol; its content is a string where there is only text."""
         if all(isinstance(part, Text) for part in self.parts):
             return {"role": self.role, "content": self.text}
         return {"role": self.role, "content": [piece for part in self.parts for piece in part.wire()]}
@@ -208,11 +208,11 @@ def assistant(text: str) -> Message:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request.
+    """One request to a chat model.
 
     Attributes:
         messages: the conversation so far.
-        temperature, top_p, seed, stop, max_tokens: of the sampling; what is None is left to the server.
+        temperature, top_p, seed, stop, max_tokens: sampling settings; what is None is left to the server.
         response_format: such as `{"type": "json_schema", …}`.
         extra: more fields of the body, as the server documents them.
         sample: which draw of the same request this is. It is not sent; it keeps draws apart in the cache.

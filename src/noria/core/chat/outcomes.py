@@ -57,7 +57,7 @@ class Answer:
         seconds: from the first attempt's start to the end, waits included.
         attempts: requests sent; 0 from the cache.
         cached: whether it was kept from an earlier request.
-        model: as the server calls it; None where it does not say.
+        model: the server's name of the model; None where it does not say.
         reasoning: what it thought, where the server gives that apart.
     """
 
@@ -87,7 +87,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer.
+    """A request without an answer.
 
     Attributes:
         kind: what went wrong with the last attempt.

@@ -28,7 +28,7 @@ class Prices(Config):
         return self.input is not None and self.output is not None
 
     def cost(self, usage: Usage) -> float | None:
-        """Of these tokens; None where a price or a count is missing."""
+        """Cost of these tokens; None where a price or a count is missing."""
         if (
             self.input is None
             or self.output is None
@@ -43,8 +43,8 @@ class ChatServer(Config):
     """An OpenAI-compatible server and a model on it.
 
     Attributes:
-        url: of the API, such as http://127.0.0.1:8000/v1.
-        model: its name there.
+        url: address of the API, such as http://127.0.0.1:8000/v1.
+        model: name of the model on the server.
         key_env: the environment variable that holds the key; none is sent by default, so that no server is given the
             key of another one. Keys themselves are no setting.
         prices: per million tokens.

@@ -21,7 +21,7 @@ def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient
     Replies come as they are: a few compressed bytes can be made of gigabytes.
 
     Args:
-        url: of the server; the way there is through the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY name for it.
+        url: address of the server; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY may name a proxy for it.
         timeout: seconds for connecting and between two reads.
         largest: bytes of a reply.
     """

@@ -66,7 +66,7 @@ def python_sources(*, held_out: bool = False, folder: Path | None = None) -> lis
 
     Args:
         held_out: the held-out files instead of the others.
-        folder: of the library; this Python's own by default.
+        folder: folder of the library; this Python's own by default.
 
     Raises:
         DataError: there are no sources (some distributions ship byte code only).
@@ -106,10 +106,10 @@ def arithmetic(
     """Sums and products of small numbers, worked from left to right, such as `Q: 3+4*2` / `4*2=8 3+8=11 #### 11`.
 
     Args:
-        number: of problems.
-        seed: of the questions.
+        number: number of problems.
+        seed: seed of the questions.
         terms: least and greatest number of terms.
-        largest: of the numbers in a question.
+        largest: largest number in a question.
     """
     generator = np.random.default_rng(seed)
     problems = []
@@ -216,7 +216,7 @@ def train_lm(
         steps: optimiser steps.
         batch_size: rows a step.
         lr: peak learning rate.
-        seed: of the batches.
+        seed: seed of the batches.
         on_step: called with (step, loss in nats) after every step.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -293,7 +293,7 @@ def build_small_lm(
 
     Args:
         folder: where it goes.
-        steps: of 16 rows of 256 tokens.
+        steps: number of steps, each of 16 rows of 256 tokens.
         on_step: called with (step, loss in nats).
 
     Returns:

@@ -28,9 +28,9 @@ class LanguageModel:
     """A model, ready to use.
 
     Attributes:
-        name: as the user gave it.
+        name: the name that the user gave.
         model: the Hugging Face causal language model, in evaluation mode.
-        tokenizer: its own.
+        tokenizer: the model's own tokenizer.
         files: the folder or GGUF file that it was opened from.
         vocab: how many of its logits are tokens; the rest pads the output layer.
     """

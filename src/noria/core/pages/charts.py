@@ -24,6 +24,7 @@ __all__ = [
     "PALETTE",
     "Figure",
     "Piece",
+    "curves",
     "image_grid",
     "lines",
     "missing",
@@ -241,8 +242,8 @@ def series(
     """The points of :func:`lines` out of a run's log: one for every figure of `names` that a row has.
 
     Args:
-        rows: of the log, each with its `step`.
-        names: of figures, and what each is called on the chart.
+        rows: lines of the log, each with its `step`.
+        names: figures of the log, and the name of each on the chart.
         x: what the step is called.
     """
     return [
@@ -251,6 +252,17 @@ def series(
         for row in rows
         if row.get(key) is not None
     ]
+
+
+def curves(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Mapping[str, str]]) -> list[Figure]:
+    """Charts of a run's log, one for each group that has points.
+
+    Args:
+        rows: lines of the log, each with its `step`.
+        groups: by title of the chart, the figures of the log and the name of each in the legend.
+    """
+    drawn = {title: series(rows, names) for title, names in groups.items()}
+    return [Figure.chart(title, lines(points)) for title, points in drawn.items() if points]
 
 
 def lines(
@@ -268,7 +280,7 @@ def lines(
         points: {x, `value`, `name`} each.
         y: title of the values' axis, which need not begin at 0.
         x: the field along which lines run.
-        legend: its title.
+        legend: title of the legend.
         marks: whether every point is marked.
         height: pixels.
     """

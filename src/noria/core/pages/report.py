@@ -13,7 +13,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -21,13 +22,22 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core.files import write_atomic
 from noria.core.pages.charts import COLORS, Figure, missing, number, theme
-from noria.core.runs.run import read_config
+from noria.core.runs.run import read_config, read_metrics
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-__all__ = ["environment", "page_assets", "write_html", "write_page", "write_run_report"]
+__all__ = [
+    "RunPage",
+    "RunRecord",
+    "environment",
+    "page_assets",
+    "run_page",
+    "write_html",
+    "write_page",
+    "write_run_report",
+]
 
 Block = Figure | str
 
@@ -64,7 +74,7 @@ def write_run_report(
         folder: the run's.
         system: whose run it is.
         title: before the folder's name.
-        sections: as of `write_page`.
+        sections: sections, as `write_page` takes them.
         intro: what was run on what.
         stopped: why it ended early, if it did.
 
@@ -80,6 +90,62 @@ def write_run_report(
         footer=f"Made by noria {system} from the files in this folder.",
     )
     return path
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells it, for the page of the run.
+
+    Attributes:
+        folder: the run's folder.
+        config: settings that the run was made with.
+        rows: lines of the log, each with its `step`.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """Last step of the log; 0 before the first."""
+        return max([0, *(int(row["step"]) for row in self.rows)])
+
+    def file(self, name: str) -> dict[str, Any]:
+        """Content of a JSON file in the folder; empty where there is none, or it is damaged."""
+        try:
+            content = json.loads((self.folder / name).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Content of a run's page, above its settings: a title before the run's name, an introduction, sections."""
+
+    title: str
+    intro: str
+    sections: Sequence[tuple[str, Sequence[Block]]]
+
+
+def run_page(system: str, describe: Callable[[RunRecord], RunPage]) -> Callable[..., Path]:
+    """Make the function `write_run_page(folder, *, stopped="")` of a system, which writes `report.html`.
+
+    Args:
+        system: name of the system.
+        describe: draws the page from what is in the folder.
+
+    Returns:
+        A function that takes the run's folder and why the run ended early, if it did. It raises RunError where there is
+        no run or the disk refuses, and DataError where the log is damaged.
+    """
+
+    def write_run_page(folder: Path, *, stopped: str = "") -> Path:
+        page = describe(RunRecord(folder, read_config(folder), read_metrics(folder)))
+        return write_run_report(folder, system, page.title, page.sections, intro=page.intro, stopped=stopped)
+
+    return write_run_page
 
 
 def _of_run(folder: Path) -> list[Block]:

@@ -28,12 +28,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One figure of a bench.
 
     Attributes:
         name: what was measured.
         peer: against whom.
-        unit: of `ours` and `theirs`.
+        unit: unit of `ours` and `theirs`.
         ours, theirs: medians.
         ratio: median of the paired ratios, above 1 when ours is better.
         spread: (lowest, highest) paired ratio.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from noria.core.errors import DataError
 from noria.core.progress import Progress
+from noria.core.proofs.fingerprint import code_digest
 from noria.core.runs.workers import map_jobs
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class ProofContext:
     """What a system's `prove` is given.
 
     Attributes:
-        system: its name.
+        system: name of the proof.
         scale: `quick` or `full`.
         seeds: fixed before the run; None leaves them to the system.
         folder: where it may keep files of its own.
@@ -176,7 +177,6 @@ class ProofContext:
         progress: where to report.
         given: what a user has and the project may not ship, by name: `{"annotations": folder}`.
         seconds_before: what jobs remembered from earlier runs took, spread over the workers; counted by :meth:`map`.
-        package: the package below `noria` whose code the numbers depend on; the system's by default.
     """
 
     system: str
@@ -188,15 +188,14 @@ class ProofContext:
     progress: Progress
     given: Mapping[str, Path] = field(default_factory=dict)
     seconds_before: float = 0.0
-    package: str = ""
 
     def map(
         self, function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], *, label: str
     ) -> list[Any]:
         """Run `function(*arguments)` for each named job over worker processes of one thread each.
 
-        Arguments and results are JSON. A result is kept under the key of function, arguments, the code they ran
-        with and the state of what was given, so a job that was finished before is not run again.
+        Arguments and results are JSON. A result is kept under the key of function, arguments, the code that the
+        function reaches and the state of what was given, so a job that was finished before is not run again.
 
         Args:
             function: a module's top-level function; inside it `noria.core.runs.workers.report` shows how far it is.
@@ -212,7 +211,7 @@ class ProofContext:
             folder=self.folder / "jobs",
             progress=self.progress,
             workers=self.workers,
-            version=_code(self.package or self.system) + _state(self.given),
+            version=code_digest(function.__module__) + _state(self.given),
             label=label,
         )
         self.seconds_before += sum(job.seconds for job in finished if job.remembered) / max(1, self.workers)
@@ -231,22 +230,6 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in ("noria", *packages)
     }
-
-
-def _code(system: str) -> str:
-    """A digest of what a measured number depends on: the system's modules, but those that present, and the assets."""
-    package = Path(__file__).parents[2]
-    home = package / system
-    rooms = [package / "core" / room for room in ("models", "training", "statistics")]
-    shared = [path for room in rooms for path in sorted(room.glob("*.py"))]
-    assets = [*sorted(home.glob("assets/**/*")), *sorted((package / "core" / "assets").glob("**/*"))]
-    modules = [path for path in (*sorted(home.glob("**/*.py")), *assets, *shared) if path.is_file()]
-    digest = hashlib.sha256()
-    for module in modules:
-        parts = module.relative_to(package).parts
-        if "verbs" not in parts and module.name not in ("claims.py", "bench.py", "__init__.py"):
-            digest.update(module.name.encode() + b"\0" + module.read_bytes())
-    return digest.hexdigest()
 
 
 def _state(given: Mapping[str, Path]) -> str:

@@ -95,7 +95,7 @@ def prove(
     evidences = []
     with lock(out), progress or Progress() as shown:
         for entry in systems:
-            name, package = entry.name, entry.module.split(".")[1]
+            name = entry.name
             shown.say(f"{name}: {scale} proof")
             inputs = {key: path for key, path in (given or {}).items() if key in entry.inputs}
             context = ProofContext(
@@ -107,7 +107,6 @@ def prove(
                 workers or default_workers(),
                 shown,
                 inputs,
-                package=package,
             )
             with disk_errors(context.folder):
                 context.folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def write_report(
 
     Args:
         path: the HTML file.
-        title: of the page.
+        title: title of the page.
         evidences: one for each system.
         intro: what was run, at which scale; paragraphs part at empty lines.
         rerun: the command that makes this report again.

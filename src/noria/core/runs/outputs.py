@@ -48,7 +48,7 @@ def named_run(
     """Settings with the command line's options over them, and the folder of the run, whose name they get.
 
     Args:
-        system: its name.
+        system: name of the system.
         config: settings with a field `name`.
         options: fields that the command line gave, or None.
         needed: fields that cannot do without a value, and what each takes, in words.

@@ -80,7 +80,7 @@ class Run:
         Args:
             folder: made with its parents.
             config: the resolved settings, JSON values only.
-            versions: of the packages; those installed by default.
+            versions: versions of the packages; those installed by default.
             writer: False in the other processes of a distributed job: they can read checkpoints; `log` and `save` do
                 nothing there.
 
@@ -122,7 +122,7 @@ class Run:
         """Append one line to `metrics.jsonl`.
 
         Args:
-            step: of the job, counted as `save` counts it.
+            step: step of the job, counted as `save` counts it.
             values: numbers, strings, None, lists of them; one-element tensors and arrays count as numbers. NaN and
                 the infinities, which JSON lacks, are written as null: missing, not zero.
 
@@ -151,7 +151,7 @@ class Run:
         """Write a checkpoint with the random states of now; it appears whole or not at all.
 
         Args:
-            step: its number; an older checkpoint of the same number is replaced.
+            step: number of the checkpoint; an older one of the same number is replaced.
             tensors: by name, of any device and layout.
             state: JSON values: counters, cursors.
             keep: how many checkpoints stay, the newest ones.
@@ -218,7 +218,7 @@ def settled(
     Where the content is the same, an input that has moved is no difference.
 
     Args:
-        folder: of the run, there or not.
+        folder: the run's folder, there or not.
         settings: without what may differ.
         inputs: by field of the settings: its name or path, and a fingerprint of what it holds.
 

@@ -57,12 +57,13 @@ def map_jobs(
     """Call `function(*arguments)` for each `{name: arguments}`.
 
     Args:
-        function: of a module's top level; returns JSON values. Inside it, `report(step, total, note)` shows progress.
+        function: a module's top-level function; returns JSON values. Inside it, `report(step, total, note)` shows
+            progress.
         jobs: JSON arguments by a name for people. The name is no part of what is remembered, the arguments are.
         folder: where results are remembered, one file each.
         progress: where the batch reports.
         workers: processes; 0 runs the jobs here, one after the other.
-        version: of the code behind `function`. Another version forgets the results.
+        version: version of the code behind `function`. Another version forgets the results.
         label: what to call the batch.
 
     Returns:

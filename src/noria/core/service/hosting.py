@@ -142,7 +142,7 @@ class Launched:
     """A service in a process of its own.
 
     Attributes:
-        url: its address.
+        url: address of the service.
         process: to signal or to kill.
         errors: the file that holds its stderr.
     """

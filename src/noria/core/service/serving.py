@@ -68,7 +68,7 @@ class Limits:
     """What one request may take, and how many at a time.
 
     Attributes:
-        body_bytes: of a request's body, as it arrives; more is 413.
+        body_bytes: largest body of a request, as it arrives; more is 413.
         seconds: from the first byte of the body to the last of the answer; longer is 408 while the body is still
             arriving, else 504. It stops a handler where it waits, not one that computes.
         in_flight: requests under way; one more is 503 with Retry-After.
@@ -139,7 +139,7 @@ def html_response(page: str, *, status: int = 200, inline_styles: bool = False) 
 
     Args:
         page: HTML.
-        status: of the answer.
+        status: HTTP status of the answer.
         inline_styles: scripts and text may style elements, which charts need.
     """
     return Response(
@@ -219,7 +219,7 @@ def route(
     """A path of a service, with what may differ from the service's limits.
 
     Args:
-        path: as Starlette reads it: `/plans/{plan}`.
+        path: path in Starlette's form: `/plans/{plan}`.
         endpoint: from a request to a response; may raise `HttpError`, and what it raises as `DataError` or
             `ConfigError` is answered with 400 and its line.
         methods: it answers.
@@ -286,11 +286,11 @@ class Service:
         routes: made by `route` and `asset`.
         token: what a caller proves itself with: `Authorization: Bearer TOKEN`. For reading, a browser may give it as
             the password of its own dialogue, with any user name. Without one nothing that changes state can be called.
-        limits: of every request, unless its route says otherwise.
+        limits: limits of every request, unless its route says otherwise.
         hosts: names by which it may be called, beside `localhost` and numeric addresses.
         ready: None when it can do its work, else why it can not.
         around: a context held while the service runs; it gets the service.
-        registry: of the metrics; a new one by default.
+        registry: registry of the metrics; a new one by default.
         access_log: one line for each request, without query, headers or body.
 
     Attributes:
@@ -605,7 +605,7 @@ async def _nothing(service: Service) -> AsyncIterator[None]:
 
 
 def _digest(text: bytes) -> bytes:
-    """Of one length whatever is given, so that comparing takes the same time."""
+    """A digest of one length, so that comparing takes the same time whatever is given."""
     return hashlib.sha256(text).digest()
 
 
@@ -620,7 +620,7 @@ def _password(given: bytes) -> bytes:
 
 
 def _host_name(host: bytes) -> str:
-    """Of a Host header, without the port."""
+    """The name in a Host header, without the port."""
     text = host.decode("latin-1").lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]

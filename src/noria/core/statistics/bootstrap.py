@@ -126,7 +126,7 @@ def _bootstrap(
     level: float,
     resamples: int,
 ) -> Interval:
-    """Of the ratio Σ sums / Σ sizes, units drawn with replacement. sums, sizes: [units]."""
+    """Interval of the ratio Σ sums / Σ sizes, units drawn with replacement. sums, sizes: [units]."""
     units = len(sums)
     if units == 0:
         return Interval(math.nan, math.nan, math.nan, 0, level)

@@ -29,7 +29,7 @@ def training(
     """The task of a training; tell it how far the training is.
 
     Args:
-        run: of the training.
+        run: the training's run folder.
         progress: where it is said.
         total: steps in all.
         page: writes the run's page, when the training blew up.

@@ -27,7 +27,7 @@ class Parallel:
     Every process loads or draws the same weights, so nothing is broadcast.
 
     Args:
-        extra: of ours, that brings accelerate.
+        extra: the extra that brings accelerate.
 
     Attributes:
         rank, processes: position and number.

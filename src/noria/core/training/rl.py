@@ -41,12 +41,12 @@ dr_grpo  the sum over tokens, over sequences × the longest length allowed (arXi
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the rewards of each group that were given.
+    """Mean, spread and number of the rewards of each group; missing ones do not count.
 
     Attributes:
         count: how many, [groups, components].
         mean: NaN where there are none.
-        std: of a sample (n − 1); 0 where there are fewer than two.
+        std: standard deviation of a sample (n − 1); 0 where there are fewer than two.
     """
 
     count: Tensor
@@ -190,7 +190,7 @@ def policy_loss(
     """The clipped loss of a policy.
 
     Args:
-        logprobs: of the tokens, by the policy that is trained: [rows, tokens].
+        logprobs: [rows, tokens] log-probabilities under the policy that is trained.
         old_logprobs: by the policy that wrote them.
         advantages: [rows] or [rows, tokens].
         mask: [rows, tokens]: the policy's own tokens.
@@ -198,8 +198,8 @@ def policy_loss(
         clip_low, clip_high: bounds of the ratio.
         normalizer: instead of what the batch itself gives: rows for `grpo`, tokens for `dapo`, rows × longest length
             for `dr_grpo`, which needs it. Parts of a batch that is too large for one pass share one.
-        reference_logprobs: of the policy not to stray from, with the weight `beta`.
-        beta: of the divergence.
+        reference_logprobs: log-probabilities under the policy not to stray from.
+        beta: weight of the divergence from the reference.
     """
     kept = mask.to(logprobs)
     log_ratio = torch.where(kept > 0, logprobs - old_logprobs, 0.0)

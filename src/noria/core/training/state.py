@@ -23,9 +23,9 @@ class TrainState:
 
     Args:
         parameters: trained weights by name.
-        optimizer: their optimizer.
+        optimizer: the optimizer of these weights.
         prefix: name of the network in the checkpoint, such as `policy`; weights are stored as `policy.NAME`.
-        scheduler: of the learning rate, if there is one.
+        scheduler: scheduler of the learning rate, if there is one.
         random: whether resuming restores the global random states. A training that draws from generators seeded by
             its step needs none.
     """
@@ -88,6 +88,9 @@ class TrainState:
         restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])
+            # A scheduler's state does not hold the rates that it has set on the optimizer.
+            for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+                group["lr"] = rate
         if self.random:
             restore_rng(checkpoint)
         self.step = int(checkpoint.state["step"])

@@ -44,11 +44,11 @@ class RewardBatch:
 
     Attributes:
         rewards: [rows, components]; NaN where a reward function gave None.
-        names: of the components, in order.
+        names: names of the components, in order.
         group: [rows] which prompt.
         dataset: [rows] which data set; "" where the data does not say.
         training: False in an evaluation, which must not change anything.
-        step: of the trainer.
+        step: the trainer's step.
     """
 
     rewards: Tensor
@@ -116,10 +116,10 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO with component rewards, where advantages and credit are plugs; everything else is TRL's.
 
     Args:
-        args, kwargs: of `GRPOTrainer`. Each reward function is a component.
+        args, kwargs: arguments of `GRPOTrainer`. Each reward function is a component.
         advantage_function: from component rewards to advantages; TRL's own by default.
         token_credit: from tokens to their share; all of it by default.
-        dataset_column: of the data, says which data set a row is of.
+        dataset_column: column of the data that says which data set a row is from.
         around: a context, given the trainer, in which completions are written and scored; what reads the model's
             own passes (attention, say) hooks in there.
 
@@ -151,7 +151,7 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self.add_callback(_KeepState(self._remembering))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """As TRL's; what the advantage function remembers is resumed with the rest.
+        """Train as TRL does; what the advantage function remembers is resumed with the rest.
 
         True goes on from the newest checkpoint. The state is written last, so where an advantage function remembers,
         a checkpoint without it was cut by the end of its process, and the one before is taken.

@@ -1,4 +1,4 @@
-"""Rollouts on Ray while the learner learns: the loop of `noria.mtp.rl` with writers in processes of their own.
+"""Rollouts on Ray while the learner learns: the loop of `noria.mtp.rl.policy` with writers in processes of their own.
 
 Batch n is written by the policy of update n − staleness, as in the loop of one process, with the same random numbers:
 on one kind of machine both train the same policy. With `staleness` 0 nothing overlaps.
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from noria.core.errors import ConfigError, RunError, require
-from noria.mtp.decoder import Decoder
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.rl import Batch, PolicyTrainer, Reward, RLConfig, roll_out
+from noria.mtp.decoding.decoder import Decoder
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.rl.config import RLConfig
+from noria.mtp.rl.policy import PolicyTrainer
+from noria.mtp.rl.rollout import Batch, Reward, roll_out
 
 __all__ = ["RayTrainer"]
 
@@ -56,10 +58,10 @@ class RayTrainer(PolicyTrainer):
     """Trains as `PolicyTrainer` does, with writers that are Ray actors. Use it as a context, or call `close`.
 
     Args:
-        model, head, prompts, reward, config, more: as of `PolicyTrainer`; model, head and reward are pickled by Ray.
-        writers: actors, which take batches in turn.
-        resources: of each, as `ray.remote` takes them (`num_gpus=1`); one CPU by default.
-        threads: of PyTorch in each.
+        model, head, prompts, reward, config, more: arguments of `PolicyTrainer`; Ray pickles model, head and reward.
+        writers: number of actors, which take batches in turn.
+        resources: resources of each actor, as `ray.remote` takes them (`num_gpus=1`); one CPU by default.
+        threads: PyTorch's threads in each actor.
 
     Raises:
         MissingExtra: Ray is absent.
@@ -94,7 +96,7 @@ class RayTrainer(PolicyTrainer):
         self._sent = 0
 
     def ask(self, number: int) -> Any:
-        """Ask a writer, which has the weights of now before it begins."""
+        """Ask a writer for a batch; it gets the present weights before it begins."""
         if self._sent != self.step:
             weights = {
                 name: {key: p.detach().cpu() for key, p in updates.parameters.items()}
@@ -107,22 +109,22 @@ class RayTrainer(PolicyTrainer):
         writer = self._writers[number % len(self._writers)]
         return writer.write.remote(number, self.chosen(number))
 
-    def ready(self, asked: Any) -> Batch:
+    def ready(self, pending: Any) -> Batch:
         """Wait for a batch.
 
         Raises:
             NoriaError: as the writer raised it.
             RunError: the writer died.
         """
-        if isinstance(asked, Batch):
-            return asked
+        if isinstance(pending, Batch):
+            return pending
         try:
-            batch: Batch = self.ray.get(asked)
+            batch: Batch = self.ray.get(pending)
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self.ray.exceptions.RayActorError as error:
             raise RunError(
-                "a writer died", where="Ray", mend="look at its log; the same run goes on from its checkpoint"
+                "a writer died", where="Ray", mend="look at its log; the same run resumes from its checkpoint"
             ) from error
         return batch
 

@@ -9,33 +9,34 @@ from typing import Any
 from torch.distributed.tensor import DTensor
 
 from noria.core.errors import ConfigError, DivergenceError
-from noria.mtp.decoder import Completion, Decoder, Request, served_counts
-from noria.mtp.drafter import HeadDrafter
-from noria.mtp.heads import MTPHead
-from noria.mtp.monitors import DriftMonitor
-from noria.mtp.names import Rule
-from noria.mtp.sampling import SamplingParams, Streams
-from noria.mtp.serving import refuse_lossy
+from noria.mtp.acceptance.sampling import SamplingParams
+from noria.mtp.acceptance.streams import Streams
+from noria.mtp.decoding.decoder import Completion, Decoder, Request, served_counts
+from noria.mtp.decoding.drafter import HeadDrafter
+from noria.mtp.engines.engine_flags import refuse_lossy
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.rl.monitors import DriftMonitor
+from noria.mtp.types import Rule
 
 __all__ = ["Rollouts"]
 
 
 class Rollouts:
-    """What `GRPOTrainer(rollout_func=…)` calls: one completion for each prompt that it is given.
+    """Drafted rollouts for `GRPOTrainer(rollout_func=…)`: one completion for each prompt.
 
     The head is frozen and reads the embedding and output layer of the policy that is trained, so it is never out of
     step with them. The trainer logs `rollout/accept_length` and `rollout/prefix_rate_1`, …. Random numbers depend on
-    the trainer's seed and step alone, so a run that goes on from a checkpoint draws what it would have drawn.
+    the trainer's seed and step alone, so a run that resumes from a checkpoint draws what it would have drawn.
 
     Args:
-        head: of the policy; a head of its base model, where PEFT trains adapters.
-        gamma: drafts a round.
-        rule: how they are verified.
+        head: head of the policy, or of its base model where PEFT trains adapters.
+        gamma: drafts of a round.
+        rule: how drafts are verified.
         vocab: how many logits are tokens.
         batch_size: requests decoded together; all by default.
         drift: compares served acceptance with what was predicted; its alarms are warnings.
-        settings: of an engine, looked through for ones that change the policy's law.
-        allow_lossy: let those through.
+        settings: settings of an engine, which are searched for ones that change the policy's law.
+        allow_lossy: let such settings through.
 
     Raises:
         ConfigError: a lossy setting that was not asked for by name.
@@ -133,7 +134,7 @@ class Rollouts:
 
 
 def _params(args: Any) -> SamplingParams:
-    """As the trainer's configuration has them.
+    """Temperature and filters of the trainer's configuration.
 
     Raises:
         ConfigError: it has more than temperature and filters.

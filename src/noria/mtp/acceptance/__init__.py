@@ -1,0 +1,1 @@
+"""Which drafts are accepted, how tokens are drawn and verified, and whether drafting pays: mathematics alone."""

@@ -1,0 +1,1 @@
+"""Ragged batches drafted and verified; text written, and its time measured."""

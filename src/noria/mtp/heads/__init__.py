@@ -1,0 +1,1 @@
+"""Heads in their vendors' layouts, in the model's own files, and models opened together with them."""

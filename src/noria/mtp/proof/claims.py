@@ -1,0 +1,325 @@
+"""The claims of Bebop (arXiv 2606.12370) at a scale that fits a laptop.
+
+The small language model that ships writes text of its own; one head, warm from cross-entropy, is trained on with every
+loss for equally many steps on the same batches, and scored on text that was held out, drawn at several temperatures.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from noria.mtp.proof.arms import (
+    ARMS,
+    REAL,
+    RL_ARMS,
+    SCALES,
+    Scale,
+    run_arm,
+    run_pace,
+    run_rl,
+    run_text,
+    run_warm,
+    smollm2,
+)
+from noria.mtp.proof.figures import (
+    PARTS,
+    Table,
+    figures,
+    length,
+    loss_a_nat,
+    notes,
+    pace,
+    pace_table,
+    part,
+    rl_figures,
+)
+
+if TYPE_CHECKING:
+    from noria.core.proofs.proof import Claim, Evidence, ProofContext
+
+__all__ = ["claims", "pace_claims", "prove", "rl_claims"]
+
+SEEDS = [1, 2, 3]
+QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
+SOURCE = "arXiv 2606.12370"
+
+
+def prove(context: ProofContext) -> Evidence:
+    """Write text, train and score all arms, and judge the claims."""
+    from noria.core.proofs.proof import Evidence, versions
+
+    began = time.perf_counter()
+    scale = SCALES[context.scale]
+    seeds = [1 + s for s in context.seeds] if context.seeds else SEEDS
+    arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
+    table = _heads(context, scale, seeds, arms)
+    file = smollm2() if context.scale == "full" else None
+    real = _heads(context, replace(REAL, model=file), seeds, arms) if file else {}
+    trained, paced = _policies(context, scale.rl_steps, seeds) if scale.rl_steps else ({}, [])
+    return Evidence(
+        system="mtp",
+        claims=[
+            *claims(table),
+            *(_of_real(claim) for claim in (claims(real) if real else [])),
+            *(rl_claims(trained) if trained else []),
+            *(pace_claims(paced) if paced else []),
+        ],
+        seconds=time.perf_counter() - began,
+        versions=versions("torch", "transformers"),
+        figures=[
+            *figures(table),
+            *(figures(real, "SmolLM2-135M: ") if real else []),
+            *(rl_figures(trained, table) if trained else []),
+            *([pace_table(paced)] if paced else []),
+        ],
+        notes=notes(context.scale, scale, seeds, bool(real)),
+        config=asdict(scale) | {"seeds": seeds, "arms": {name: ARMS[name] for name in arms}},
+    )
+
+
+def _heads(context: ProofContext, scale: Scale, seeds: list[int], arms: list[str]) -> Table:
+    """Results of all arms on one model."""
+    real = scale.model != "small"
+    train, held = _texts(context, scale, seeds)
+    warm: list[str] = []
+    if real:
+        warm = [str(context.folder / "smollm2-warm.safetensors")]
+        context.map(
+            run_warm,
+            {"SmolLM2, warm head": (asdict(scale), train[seeds[0]], warm[0])},
+            label="warm head",
+        )
+    jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
+    results = context.map(
+        run_arm,
+        {
+            f"{'SmolLM2, ' * real}{arm}, seed {seed}": (arm, seed, asdict(scale), train[seed], held, *warm)
+            for arm, seed in jobs
+        },
+        label="heads",
+    )
+    table: Table = {}
+    for (arm, _), result in zip(jobs, results, strict=True):
+        table.setdefault(arm, []).extend([result] if ARMS[arm] else [result] * len(seeds))
+    return table
+
+
+def _texts(context: ProofContext, scale: Scale, seeds: list[int]) -> tuple[dict[int, str], dict[str, str]]:
+    """Files of text: to train on by seed, to be scored on by temperature. Made once."""
+    start = "" if scale.model == "small" else "smollm2-"
+    train = {seed: str(context.folder / f"{start}train-{seed}.safetensors") for seed in seeds}
+    held = {str(t): str(context.folder / f"{start}held-{t}.safetensors") for t in scale.temperatures}
+    jobs = {
+        f"{start}text, seed {seed}": (seed, scale.rows, scale.length, 1.0, path, scale.model)
+        for seed, path in train.items()
+    }
+    jobs |= {
+        f"{start}held-out text, temperature {t}": (
+            90_001,
+            scale.held,
+            scale.length,
+            float(t),
+            path,
+            scale.model,
+        )
+        for t, path in held.items()
+    }
+    context.map(run_text, jobs, label="text")
+    return train, held
+
+
+def _policies(context: ProofContext, steps: int, seeds: list[int]) -> tuple[Table, list[dict[str, Any]]]:
+    """Runs of reinforcement learning by arm; and those that train in turn with and without drafts, one a seed."""
+    runs = [(arm, seed) for seed in seeds for arm in RL_ARMS]
+    jobs = {f"{arm}, seed {seed}": (arm, seed, steps) for arm, seed in runs}
+    trained: Table = {}
+    for (arm, _), log in zip(runs, context.map(run_rl, jobs, label="policies"), strict=True):
+        trained.setdefault(arm, []).append(log)
+    paced = context.map(run_pace, {f"pace, seed {seed}": (seed, steps) for seed in seeds}, label="pace")
+    return trained, paced
+
+
+def _of_real(claim: Claim) -> Claim:
+    return replace(claim, id=f"smollm2-{claim.id}", statement=f"SmolLM2-135M: {claim.statement}")
+
+
+def claims(table: Table) -> list[Claim]:
+    """The claims whose arms are in `table`."""
+    from noria.core.proofs.proof import Claim
+
+    lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
+    tv = table["e2e TV"]
+    over = "accept length by rejection, three drafts, temperature 1"
+    result = [
+        Claim(
+            id="rejection-over-target-only",
+            statement="Rejection sampling accepts more of an e2e-TV head than target-only",
+            metric="accept length, three drafts, temperature 1",
+            better="higher",
+            arms={
+                "rejection": [length(r) for r in tv],
+                "target-only": [length(r, "target_only") for r in tv],
+            },
+            subject="rejection",
+            baseline="target-only",
+            source=SOURCE,
+        )
+    ]
+    for name, statement, subject, baseline in (
+        ("e2e-over-tv", "The end-to-end loss beats TV step by step", "e2e TV", "TV"),
+        ("tv-over-kl", "TV beats KL", "TV", "KL"),
+        ("kl-over-ce", "KL beats cross-entropy", "KL", "CE"),
+        ("e2e-over-ce", "The end-to-end TV loss beats cross-entropy", "e2e TV", "CE"),
+        (
+            "exact-over-product",
+            "The exact chain objective beats the paper's product",
+            "e2e TV, exact",
+            "e2e TV",
+        ),
+        ("e2e-over-lk", "The end-to-end TV loss beats the LK hybrid", "e2e TV", "LK"),
+        ("tv-over-rkl", "TV beats reverse KL", "TV", "reverse KL"),
+    ):
+        if subject in table and baseline in table:
+            result.append(
+                Claim(
+                    id=name,
+                    statement=statement,
+                    metric=over,
+                    better="higher",
+                    arms=lengths,
+                    subject=subject,
+                    baseline=baseline,
+                    source=SOURCE,
+                )
+            )
+    gains = {
+        rule: [length(a, rule) - length(b, rule) for a, b in zip(tv, table["CE"], strict=True)]
+        for rule in ("rejection", "target_only")
+    }
+    result.append(
+        Claim(
+            id="target-only-does-not-care",
+            statement="What e2e TV gains over cross-entropy, it gains by rejection more than by target-only",
+            metric="gain of accept length over the CE head",
+            better="higher",
+            arms={"rejection": gains["rejection"], "target-only": gains["target_only"]},
+            subject="rejection",
+            baseline="target-only",
+            source=SOURCE,
+        )
+    )
+    slopes = {
+        "e2e TV, rejection": [loss_a_nat(r, "rejection") for r in tv],
+        "e2e TV, target-only": [loss_a_nat(r, "target_only") for r in tv],
+        "CE, rejection": [loss_a_nat(r, "rejection") for r in table["CE"]],
+    }
+    slopes["a tenth of CE's, rejection"] = [value / 10 for value in slopes["CE, rejection"]]
+    for name, statement, baseline in (
+        (
+            "entropy-rule",
+            "Rejection loses less accept length to a nat of entropy than target-only",
+            "e2e TV, target-only",
+        ),
+        (
+            "entropy-loss",
+            "By rejection, an e2e-TV head loses less to entropy than a CE head",
+            "CE, rejection",
+        ),
+        (
+            "entropy-free",
+            "By rejection, an e2e-TV head loses less than a tenth of what a CE head loses",
+            "a tenth of CE's, rejection",
+        ),
+    ):
+        result.append(
+            Claim(
+                id=name,
+                statement=statement,
+                metric="accept length lost per nat, over the temperatures",
+                better="lower",
+                arms=slopes,
+                subject="e2e TV, rejection",
+                baseline=baseline,
+                source=SOURCE,
+            )
+        )
+    return result
+
+
+def rl_claims(trained: Table) -> list[Claim]:
+    """The claims about heads in runs of reinforcement learning."""
+    from noria.core.proofs.proof import Claim
+
+    def at(arm: str, which: int) -> list[float]:
+        return [part(log["accept_length"], which) for log in trained[arm]]
+
+    frozen = at("frozen e2e TV", 0)
+    result = [
+        Claim(
+            id="rl-frozen-suffices",
+            statement="Over a run a frozen e2e-TV head keeps more than 97 % of its accept length",
+            metric="accept length",
+            better="higher",
+            arms={"last quarter": at("frozen e2e TV", 3), "97 % of the first": [0.97 * x for x in frozen]},
+            subject="last quarter",
+            baseline="97 % of the first",
+            source=SOURCE,
+        )
+    ]
+    for way in ("", ", entropy up", ", entropy down"):
+        tv, ce = f"frozen e2e TV{way}", f"frozen CE{way}"
+        changes = {
+            arm: [last - first for first, last in zip(at(arm, 0), at(arm, 3), strict=True)]
+            for arm in (tv, ce)
+        }
+        result.append(
+            Claim(
+                id="rl-keeps" + way.replace(", entropy ", "-"),
+                statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more of its "
+                "accept length than a frozen CE head",
+                metric="accept length, last quarter less first",
+                better="higher",
+                arms=changes,
+                subject=tv,
+                baseline=ce,
+                source=SOURCE,
+            )
+        )
+    result.append(
+        Claim(
+            id="rl-online",
+            statement="Training the head along accepts more late in a run than a frozen head",
+            metric="accept length, last quarter",
+            better="higher",
+            arms={arm: at(arm, 3) for arm in ("online e2e TV", "frozen e2e TV")},
+            subject="online e2e TV",
+            baseline="frozen e2e TV",
+            source=SOURCE,
+        )
+    )
+    return result
+
+
+def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:
+    """The claims about time."""
+    from noria.core.proofs.proof import Claim
+
+    return [
+        Claim(
+            id=f"rl-{name}-time",
+            statement=statement,
+            metric=f"milliseconds of a {name}, a token",
+            better="lower",
+            arms={arm: [pace(both[arm], parts) for both in paced] for arm in ("drafts", "no drafts")},
+            subject="drafts",
+            baseline="no drafts",
+            comparison="log_ratio",
+            source=SOURCE,
+        )
+        for name, statement, parts in (
+            ("step", "Drafted rollouts shorten a whole step of reinforcement learning", PARTS),
+            ("rollout", "Drafted rollouts are faster", ("rollout",)),
+        )
+    ]

@@ -1,0 +1,326 @@
+"""The total-variation loss of a row of logits in two passes over the vocabulary, as a Triton kernel and in PyTorch.
+
+The first pass keeps the running maximum m and D = Σ exp(z − m) of both rows; the second sums the overlap Σ min(p, q)
+and S = Σ q·1[q ≤ p]. The backward pass rebuilds q and p from m and D: ∂(1 − overlap)/∂z = q·(S − 1 + 1[q > p])
+(Bebop, appendix F). No softmax is ever stored, and all sums are in float32.
+
+Without a GPU or without Triton the same arithmetic, block by block, runs in PyTorch: that is what the tests on a CPU
+hold the kernel against. It is not meant for speed; `noria.mtp.training.losses` has a faster way on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from noria.core.errors import DataError
+
+__all__ = ["Backend", "TVStats", "available", "tv", "tv_backward", "tv_forward"]
+
+Backend = Literal["triton", "torch"]
+
+FLOOR = -3.0e38  # finite, so that a block without any mass gives exp(−∞ − FLOOR) = 0 and not a NaN
+BLOCK = 4096
+
+# Typed as Any: Triton is not installed where there is no GPU, and need not be for type checking.
+triton: Any = import_module("triton") if find_spec("triton") else None
+tl: Any = import_module("triton.language") if triton else None
+if TYPE_CHECKING:
+    constexpr = Any
+else:
+    constexpr = tl.constexpr if triton else None
+
+
+def available() -> bool:
+    """Whether the compiled kernels can run: Triton is installed and PyTorch sees an accelerator."""
+    return triton is not None and torch.cuda.is_available()
+
+
+@dataclass(frozen=True)
+class TVStats:
+    """Statistics that the forward pass keeps of each row, float32 [rows].
+
+    Attributes:
+        student_max: m of the student's logits.
+        student_sum: D of the student's logits.
+        teacher_max: m of the teacher's.
+        teacher_sum: D of the teacher's.
+        overlap: Σ min(p, q), the probability that rejection sampling accepts.
+        below: S = Σ q·1[q ≤ p].
+    """
+
+    student_max: Tensor
+    student_sum: Tensor
+    teacher_max: Tensor
+    teacher_sum: Tensor
+    overlap: Tensor
+    below: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Rows [rows] that had neither a NaN nor +∞ nor only −∞ on either side."""
+        sums = torch.stack([self.student_sum, self.teacher_sum])
+        return ((sums > 0) & sums.isfinite()).all(dim=0)
+
+
+def tv(
+    student: Tensor, teacher: Tensor, *, vocab_size: int | None = None, backend: Backend | None = None
+) -> Tensor:
+    """d_TV(p, q) = 1 − Σ min(p, q) of each row, float32 [rows], differentiable in the student's logits.
+
+    A row with a logit that is NaN or +∞ is NaN and has no gradient; −∞ is a token of probability zero.
+
+    Args:
+        student: logits [rows, vocab] of any float type; the last axis is contiguous.
+        teacher: logits [rows, vocab]; no gradient flows to them.
+        vocab_size: entries from here on are padding and have no probability.
+        backend: the kernel or its twin; whichever can run by default.
+
+    Raises:
+        DataError: the shapes do not fit.
+    """
+    loss: Tensor = _TV.apply(student, teacher.detach(), vocab_size, backend)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def tv_forward(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    vocab_size: int | None = None,
+    backend: Backend | None = None,
+    block: int = BLOCK,
+) -> TVStats:
+    """Run both passes of the forward direction, as `tv` does; `block` is the width of a tile, a power of two.
+
+    Raises:
+        DataError: the shapes do not fit.
+    """
+    vocab = _check(student, teacher, vocab_size)
+    if (backend or _backend(student)) == "torch":
+        return _forward_torch(student[:, :vocab], teacher[:, :vocab], block)
+    rows = student.shape[0]
+    stats = torch.empty(6, rows, device=student.device, dtype=torch.float32)
+    if rows:
+        _forward_jit[(rows,)](
+            student, teacher, stats, rows, vocab, student.stride(0), teacher.stride(0), FLOOR, BLOCK=block
+        )
+    return TVStats(*stats)
+
+
+def tv_backward(
+    student: Tensor,
+    teacher: Tensor,
+    stats: TVStats,
+    gradient: Tensor,
+    *,
+    vocab_size: int | None = None,
+    backend: Backend | None = None,
+    block: int = BLOCK,
+) -> Tensor:
+    """The loss's gradient ∂(1 − overlap)/∂z times `gradient`, of the student's shape and type.
+
+    It is zero in padding and in rows that are not finite.
+
+    Args:
+        student: the student's logits of the forward pass.
+        teacher: the teacher's logits of the forward pass.
+        stats: statistics that the forward pass returned.
+        gradient: gradient in the loss of each row [rows].
+        vocab_size: width of the vocabulary that the forward pass was given.
+        backend: the kernel or its twin; whichever can run by default.
+        block: the width of a tile, a power of two.
+
+    Raises:
+        DataError: the shapes do not fit.
+    """
+    vocab = _check(student, teacher, vocab_size)
+    finite = stats.finite
+    out = torch.zeros_like(student, memory_format=torch.contiguous_format)
+    if (backend or _backend(student)) == "torch":
+        _backward_torch(student[:, :vocab], teacher[:, :vocab], stats, gradient, out[:, :vocab], block)
+        return out.masked_fill_(~finite[:, None], 0)
+    if rows := student.shape[0]:
+        _backward_jit[(rows,)](
+            student,
+            teacher,
+            out,
+            torch.stack([stats.student_max, stats.student_sum, stats.teacher_max, stats.teacher_sum]),
+            stats.below.contiguous(),
+            gradient.float().contiguous(),
+            finite.to(torch.int32),
+            rows,
+            vocab,
+            student.stride(0),
+            teacher.stride(0),
+            out.stride(0),
+            BLOCK=block,
+        )
+    return out
+
+
+class _TV(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, vocab_size: int | None, backend: Backend | None
+    ) -> Tensor:
+        stats = tv_forward(student, teacher, vocab_size=vocab_size, backend=backend)
+        ctx.save_for_backward(student, teacher, *vars(stats).values())
+        ctx.options = {"vocab_size": vocab_size, "backend": backend}
+        return torch.where(stats.finite, (1 - stats.overlap).clamp(min=0), torch.nan)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        student, teacher, *stats = ctx.saved_tensors
+        return tv_backward(student, teacher, TVStats(*stats), gradient, **ctx.options), None, None, None
+
+
+def _backend(student: Tensor) -> Backend:
+    return "triton" if student.is_cuda and available() else "torch"
+
+
+def _check(student: Tensor, teacher: Tensor, vocab_size: int | None) -> int:
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise DataError(
+            f"the student's logits are {list(student.shape)}, the teacher's {list(teacher.shape)}",
+            mend="give both as [rows, vocab]",
+        )
+    if student.stride(1) != 1 or teacher.stride(1) != 1:
+        raise DataError("the logits of a row do not lie side by side", mend="call .contiguous() on them")
+    vocab = student.shape[1] if vocab_size is None else vocab_size
+    if not 0 < vocab <= student.shape[1]:
+        raise DataError(f"a vocabulary of {vocab} in logits that are {student.shape[1]} wide")
+    return vocab
+
+
+# --- in PyTorch ----------------------------------------------------------------------------------------------
+
+
+def _forward_torch(student: Tensor, teacher: Tensor, block: int) -> TVStats:
+    zero = torch.zeros(student.shape[0], device=student.device)
+    max_q, sum_q, max_p, sum_p = zero + FLOOR, zero, zero + FLOOR, zero
+    for z, t in zip(torch.split(student, block, dim=1), torch.split(teacher, block, dim=1), strict=True):
+        max_q, sum_q = _running(z.float(), max_q, sum_q)
+        max_p, sum_p = _running(t.float(), max_p, sum_p)
+    overlap, below = zero, zero
+    for z, t in zip(torch.split(student, block, dim=1), torch.split(teacher, block, dim=1), strict=True):
+        q = (z.float() - max_q[:, None]).exp() / sum_q[:, None]
+        p = (t.float() - max_p[:, None]).exp() / sum_p[:, None]
+        overlap = overlap + torch.minimum(q, p).sum(dim=1)
+        below = below + torch.where(q <= p, q, 0.0).sum(dim=1)
+    return TVStats(max_q, sum_q, max_p, sum_p, overlap, below)
+
+
+def _running(x: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    new = torch.maximum(maximum, x.amax(dim=1))
+    return new, total * (maximum - new).exp() + (x - new[:, None]).exp().sum(dim=1)
+
+
+def _backward_torch(
+    student: Tensor, teacher: Tensor, stats: TVStats, gradient: Tensor, out: Tensor, block: int
+) -> None:
+    scale, below = gradient.float()[:, None], stats.below[:, None]
+    blocks = (torch.split(x, block, dim=1) for x in (student, teacher, out))
+    for z, t, to in zip(*blocks, strict=True):
+        q = (z.float() - stats.student_max[:, None]).exp() / stats.student_sum[:, None]
+        p = (t.float() - stats.teacher_max[:, None]).exp() / stats.teacher_sum[:, None]
+        to.copy_(scale * q * (below - 1 + (q > p)))
+
+
+# --- in Triton: one program a row ----------------------------------------------------------------------------
+
+
+def _forward_kernel(  # type: ignore[no-untyped-def]
+    student,
+    teacher,
+    stats,
+    rows,
+    vocab,
+    student_stride,
+    teacher_stride,
+    floor,
+    BLOCK: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    student += row * student_stride
+    teacher += row * teacher_stride
+    columns = tl.arange(0, BLOCK)
+    max_q = tl.full((), floor, tl.float32)
+    max_p = tl.full((), floor, tl.float32)
+    sum_q = tl.full((), 0.0, tl.float32)
+    sum_p = tl.full((), 0.0, tl.float32)
+    for start in range(0, vocab, BLOCK):
+        inside = start + columns < vocab
+        z = tl.load(student + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        t = tl.load(teacher + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        new = tl.maximum(max_q, tl.max(z, 0))
+        sum_q = sum_q * tl.exp(max_q - new) + tl.sum(tl.exp(z - new), 0)
+        max_q = new
+        new = tl.maximum(max_p, tl.max(t, 0))
+        sum_p = sum_p * tl.exp(max_p - new) + tl.sum(tl.exp(t - new), 0)
+        max_p = new
+    overlap = tl.full((), 0.0, tl.float32)
+    below = tl.full((), 0.0, tl.float32)
+    for start in range(0, vocab, BLOCK):
+        inside = start + columns < vocab
+        z = tl.load(student + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        t = tl.load(teacher + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        q = tl.exp(z - max_q) / sum_q
+        p = tl.exp(t - max_p) / sum_p
+        overlap += tl.sum(tl.minimum(q, p), 0)
+        below += tl.sum(tl.where(q <= p, q, 0.0), 0)
+    tl.store(stats + row, max_q)
+    tl.store(stats + rows + row, sum_q)
+    tl.store(stats + 2 * rows + row, max_p)
+    tl.store(stats + 3 * rows + row, sum_p)
+    tl.store(stats + 4 * rows + row, overlap)
+    tl.store(stats + 5 * rows + row, below)
+
+
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    student,
+    teacher,
+    out,
+    stats,
+    below,
+    gradient,
+    finite,
+    rows,
+    vocab,
+    student_stride,
+    teacher_stride,
+    out_stride,
+    BLOCK: constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    max_q = tl.load(stats + row)
+    sum_q = tl.load(stats + rows + row)
+    max_p = tl.load(stats + 2 * rows + row)
+    sum_p = tl.load(stats + 3 * rows + row)
+    s = tl.load(below + row)
+    scale = tl.load(gradient + row)
+    keep = tl.load(finite + row) != 0
+    student += row * student_stride
+    teacher += row * teacher_stride
+    out += row * out_stride
+    columns = tl.arange(0, BLOCK)
+    for start in range(0, vocab, BLOCK):
+        inside = start + columns < vocab
+        z = tl.load(student + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        t = tl.load(teacher + start + columns, mask=inside, other=-float("inf")).to(tl.float32)
+        q = tl.exp(z - max_q) / sum_q
+        p = tl.exp(t - max_p) / sum_p
+        slope = scale * q * (s - 1.0 + tl.where(q > p, 1.0, 0.0))
+        slope = tl.where(keep, slope, 0.0)
+        tl.store(out + start + columns, slope.to(out.dtype.element_ty), mask=inside)
+
+
+_forward_jit: Any = triton.jit(_forward_kernel) if triton else None
+_backward_jit: Any = triton.jit(_backward_kernel) if triton else None

@@ -1,0 +1,379 @@
+"""The losses a draft head is trained with, on logits or straight from hidden states.
+
+Each is a function of the few numbers that `noria.mtp.training.reads` takes of every row, with gradients in closed
+form; so the losses, the chain's product among them, are plain autograd over scalars.
+
+Names are those of vLLM's speculators (`ce`, `kl_div`, `rkl`, `tv`, `nla`, `lk_hybrid`). Two more are of the whole
+chain: `e2e_tv` (Bebop, Eq. 13), and `e2e_tv_exact`, which over the target's own text is an unbiased estimate of the
+share of drafts that are not accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from noria.core.errors import ConfigError, DataError
+from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden, read_logits
+from noria.mtp.types import LossName
+
+__all__ = [
+    "CHAIN_LOSSES",
+    "LOSSES",
+    "LossTerms",
+    "chain_tv",
+    "chain_tv_exact",
+    "chain_weights",
+    "cold_head",
+    "loss_from_hidden",
+    "loss_from_logits",
+    "loss_terms",
+    "row_losses",
+]
+
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+CHAIN_LOSSES: tuple[LossName, ...] = ("e2e_tv", "e2e_tv_exact")
+PURE_TV: tuple[LossName, ...] = ("tv", "e2e_tv", "e2e_tv_exact")
+COLD = 0.2
+
+NEEDS: dict[LossName, tuple[Read, ...]] = {
+    "ce": ("log_draft",),
+    "kl_div": ("kl",),
+    "rkl": ("reverse_kl",),
+    "tv": ("overlap",),
+    "nla": ("overlap",),
+    "lk_hybrid": ("overlap", "kl"),
+    "e2e_tv": ("overlap",),
+    "e2e_tv_exact": ("overlap", "log_draft"),
+}
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss, and the terms that it was made of.
+
+    Attributes:
+        name: name of the loss.
+        loss: mean over the rows (or, for a loss over the chain, the positions) that count. Without any it is 0
+            and so is its gradient: every process of a distributed run can call backward.
+        weight: the sum of weights that `loss` was divided by; `loss * weight` adds up over processes.
+        count: how many rows (positions) count.
+        excluded: how many valid rows were not finite and were left out.
+        acceptance: α of each step [steps], the mean over what counts; NaN where nothing does. No gradient.
+        overlap: α of each row [..., steps]; NaN where it does not count. No gradient.
+    """
+
+    name: LossName
+    loss: Tensor
+    weight: Tensor
+    count: Tensor
+    excluded: Tensor
+    acceptance: Tensor
+    overlap: Tensor
+
+    @property
+    def warning(self) -> str | None:
+        """The remark of `cold_head` on these rows; reading it waits for the accelerator."""
+        return cold_head(self.name, float(self.overlap.nanmean()))
+
+
+def cold_head(name: LossName, acceptance: float) -> str | None:
+    """Say so if a head accepts too little for a pure TV loss to train it, else None.
+
+    The gradient of d_TV vanishes where p and q are disjoint (‖g‖₁ = 2S(1 − S) with S → 0), which is where a head
+    starts. `nla` and `lk_hybrid` are made for that.
+
+    Args:
+        name: name of the loss.
+        acceptance: the mean of α over rows; NaN says nothing.
+    """
+    _known(name)
+    if name not in PURE_TV or not acceptance < COLD:
+        return None
+    return (
+        f"the head accepts {acceptance:.3f} < {COLD} on average and {name} has hardly any gradient there; "
+        "train it with kl_div, ce or lk_hybrid first"
+    )
+
+
+def chain_tv(overlap: Tensor) -> Tensor:
+    """1 − (1/γ) Σ_j Π_{i≤j} α_i of each position (Bebop, Eq. 13), [..., steps] to [...].
+
+    Its gradient in α_k is −w_k / γ with `chain_weights`.
+    """
+    return 1 - overlap.cumprod(dim=-1).mean(dim=-1)
+
+
+def chain_weights(overlap: Tensor) -> Tensor:
+    """w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i), [..., steps] to [..., steps].
+
+    How much longer the accepted prefix gets on average by α_k: an early step stands in more of the terms.
+    """
+    tails = [torch.ones_like(overlap[..., 0])]
+    for later in reversed(overlap.unbind(dim=-1)[1:]):
+        tails.append(1 + later * tails[-1])
+    return _before(overlap) * torch.stack(tails[::-1], dim=-1)
+
+
+def chain_tv_exact(overlap: Tensor, log_ratio: Tensor) -> Tensor:
+    """1 − (1/γ) Σ_j Â_j with Â_j = Π_{i<j} min(1, q_i(y_i)/p_i(y_i)) · α_j, [..., steps] to [...].
+
+    Over text that p itself wrote, Â_j has the expectation A_j, the exact probability that the first j drafts are all
+    accepted, and its gradient that of A_j. The product of Eq. 13 has not: accepted prefixes are distributed as
+    min(p, q), not as p.
+
+    Args:
+        overlap: α [..., steps] after the data's prefix.
+        log_ratio: log q(y) − log p(y) of the data's tokens [..., steps]; the last is not used.
+    """
+    return 1 - (_before(log_ratio.clamp(max=0).exp()) * overlap).mean(dim=-1)
+
+
+def loss_terms(
+    name: LossName,
+    reads: Reads,
+    valid: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+) -> LossTerms:
+    """The mean loss over rows that were read, with its parts.
+
+    Args:
+        name: name of the loss.
+        reads: values of the rows [..., steps], the last axis along the chain.
+        valid: which rows may count [..., steps], all by default. A loss over the chain leaves out every position that
+            has a row which may not, or which is not finite.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default; for losses of single rows.
+
+    Raises:
+        ConfigError: the loss is unknown, needs what was not read, or takes no `step_weights`.
+        DataError: shapes that do not fit.
+    """
+    shape = reads.overlap.shape
+    if not shape:
+        raise DataError("rows without an axis of steps", mend="give them as [positions, steps]")
+    valid = torch.ones_like(reads.finite) if valid is None else valid
+    if valid.shape != shape:
+        raise DataError(f"the mask is {list(valid.shape)}, the rows are {list(shape)}", where="valid")
+    counts = valid & reads.finite
+    if name in CHAIN_LOSSES:
+        if step_weights is not None:
+            raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+        counts = counts.all(dim=-1, keepdim=True).expand(shape)
+        rows = _chain_loss(name, _safe(reads, counts))
+        use, weights = counts[..., 0], torch.ones_like(rows)
+    else:
+        rows = _row_loss(name, _safe(reads, counts), eta)
+        use, weights = counts, _step_weights(step_weights, rows)
+    weight = torch.where(use, weights, 0.0).sum()
+    loss = torch.where(use, rows * weights, 0.0).sum() / torch.where(weight > 0, weight, 1.0)
+    overlap = reads.overlap.detach()
+    steps = overlap.masked_fill(~counts, 0).reshape(-1, shape[-1]).sum(dim=0)
+    return LossTerms(
+        name,
+        loss,
+        weight,
+        use.sum(),
+        (valid & ~reads.finite).sum(),
+        steps / counts.reshape(-1, shape[-1]).sum(dim=0),
+        overlap.masked_fill(~counts, torch.nan),
+    )
+
+
+# --- from logits and from hidden states --------------------------------------------------------------------------
+
+
+def row_losses(
+    name: LossName,
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    vocab_size: int | None = None,
+) -> Tensor:
+    """A loss of single rows, [..., vocab] to [...]; NaN, and without gradient, for a row that is not finite.
+
+    Args:
+        name: one of `LOSSES` that is not of `CHAIN_LOSSES`.
+        student: logits [..., vocab].
+        teacher: logits [..., vocab].
+        tokens: y [...] for `ce`; the teacher's most probable token by default, as in speculators.
+        eta: η of `lk_hybrid`.
+        vocab_size: width of the vocabulary; logits behind it are padding.
+
+    Raises:
+        ConfigError: the loss is unknown or over the chain.
+        DataError: shapes that do not fit; a token out of the vocabulary.
+    """
+    reads = read_logits(student, teacher, tokens, reads=NEEDS[_known(name)], vocab_size=vocab_size)
+    return _row_loss(name, reads, eta)
+
+
+def loss_from_logits(
+    name: LossName,
+    student: Tensor,
+    teacher: Tensor,
+    tokens: Tensor | None = None,
+    valid: Tensor | None = None,
+    *,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+    vocab_size: int | None = None,
+) -> LossTerms:
+    """`loss_from_hidden` where the logits are at hand.
+
+    Args:
+        name: name of the loss.
+        student: logits [..., steps, vocab].
+        teacher: logits [..., steps, vocab] of the same targets.
+        tokens: the data's tokens [..., steps], which `e2e_tv_exact` needs; for `ce` the teacher's most probable token
+            by default.
+        valid: which rows may count [..., steps], all by default.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default.
+        vocab_size: width of the vocabulary; logits behind it are padding.
+
+    Raises:
+        ConfigError: the loss is unknown, or takes no `step_weights`.
+        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
+    """
+    valid = _whole_chains(name, tokens, valid)
+    reads = read_logits(student, teacher, tokens, reads=NEEDS[name], valid=valid, vocab_size=vocab_size)
+    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
+
+
+def loss_from_hidden(
+    name: LossName,
+    student: Tensor,
+    head: LMHead,
+    *,
+    teacher: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    teacher_head: LMHead | None = None,
+    teacher_rows: Tensor | None = None,
+    tokens: Tensor | None = None,
+    valid: Tensor | None = None,
+    eta: float = 3.0,
+    step_weights: Sequence[float] | None = None,
+    chunk_rows: int | None = None,
+    train_head: bool = False,
+) -> LossTerms:
+    """A loss and its parts from the hidden states of every step of a chain.
+
+    Args:
+        name: name of the loss.
+        student: hidden states [..., steps, hidden], as the LM head takes them; step k (from 1) of position t predicts
+            the token at t + k + 1.
+        head: the LM head they share with the teacher.
+        teacher: hidden states of the teacher, handed to `read_hidden` as the next three are.
+        teacher_logits: logits of the teacher, instead of its hidden states.
+        teacher_head: LM head of the teacher; `head` by default.
+        teacher_rows: row of the teacher that each row of the student belongs to [..., steps].
+        tokens: the data's token that each row predicts [..., steps]; `e2e_tv_exact` needs them, and text that the
+            teacher itself wrote. For `ce` the teacher's most probable token by default.
+        valid: which rows may count [..., steps], all by default; the others are not computed.
+        eta: η of `lk_hybrid`.
+        step_weights: a weight for each step [steps], equal by default.
+        chunk_rows: rows whose logits exist at once.
+        train_head: let a gradient flow to the LM head.
+
+    Raises:
+        ConfigError: the loss is unknown or takes no `step_weights`; no teacher or two of them.
+        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
+    """
+    valid = _whole_chains(name, tokens, valid)
+    reads = read_hidden(
+        student,
+        head,
+        teacher=teacher,
+        teacher_logits=teacher_logits,
+        teacher_head=teacher_head,
+        teacher_rows=teacher_rows,
+        tokens=tokens,
+        valid=valid,
+        reads=NEEDS[name],
+        slopes=NEEDS[name],
+        chunk_rows=chunk_rows,
+        train_head=train_head,
+    )
+    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
+
+
+# --- helpers -----------------------------------------------------------------------------------------------------
+
+
+def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
+    alpha = reads.overlap
+    match _known(name):
+        case "ce":
+            return -_read(reads.log_draft, "log_draft", name)
+        case "kl_div":
+            return _read(reads.kl, "kl", name)
+        case "rkl":
+            return _read(reads.reverse_kl, "reverse_kl", name)
+        case "tv":
+            return 1 - alpha
+        case "nla":
+            return -alpha.clamp(min=torch.finfo(alpha.dtype).tiny).log()
+        case "lk_hybrid":
+            share = (-eta * alpha.detach()).exp()
+            return share * _read(reads.kl, "kl", name) + (1 - share) * (1 - alpha)
+    raise ConfigError(f"{name} is a loss over the chain, not of a row", where="loss")
+
+
+def _chain_loss(name: LossName, reads: Reads) -> Tensor:
+    if name == "e2e_tv":
+        return chain_tv(reads.overlap)
+    log_draft = _read(reads.log_draft, "log_draft", name)
+    return chain_tv_exact(reads.overlap, log_draft - _read(reads.log_target, "log_target", name))
+
+
+def _safe(reads: Reads, counts: Tensor) -> Reads:
+    """The reads with a harmless number where a row does not count: NaN · 0 in a backward pass would be NaN."""
+    others = {k: v for k, v in vars(reads).items() if k not in ("overlap", "finite") and v is not None}
+    others = {k: torch.where(counts, v, 0.0) for k, v in others.items()}
+    return Reads(torch.where(counts, reads.overlap, 1.0), reads.finite, **others)
+
+
+def _step_weights(step_weights: Sequence[float] | None, rows: Tensor) -> Tensor:
+    if step_weights is None:
+        return torch.ones_like(rows)
+    if len(step_weights) != rows.shape[-1] or min(step_weights) < 0:
+        raise ConfigError(
+            f"{list(step_weights)} for {rows.shape[-1]} steps",
+            where="step_weights",
+            mend="give one number that is not negative for each step",
+        )
+    return torch.tensor(step_weights, dtype=rows.dtype, device=rows.device).expand(rows.shape)
+
+
+def _before(x: Tensor) -> Tensor:
+    """Π_{i<k} x_i, which is 1 at the first step."""
+    return torch.cat([torch.ones_like(x[..., :1]), x[..., :-1].cumprod(dim=-1)], dim=-1)
+
+
+def _read(value: Tensor | None, read: str, name: str) -> Tensor:
+    if value is None:
+        raise ConfigError(f"{name} needs {read}, which was not read", where="reads", mend=f"read {read} too")
+    return value
+
+
+def _known(name: LossName) -> LossName:
+    if name not in LOSSES:
+        raise ConfigError(f"there is no loss {name!r}", where="loss", mend=f"take one of {', '.join(LOSSES)}")
+    return name
+
+
+def _whole_chains(name: LossName, tokens: Tensor | None, valid: Tensor | None) -> Tensor | None:
+    if _known(name) == "e2e_tv_exact" and tokens is None:
+        raise DataError(f"{name} needs the tokens of the data", where="tokens", mend="or take e2e_tv")
+    if valid is None or name not in CHAIN_LOSSES:
+        return valid
+    return valid & valid.all(dim=-1, keepdim=True)

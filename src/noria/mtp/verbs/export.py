@@ -1,0 +1,96 @@
+"""`noria mtp export`: the model with the head in its own files, and how engines serve it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import Field
+
+from noria.core.errors import ConfigError
+from noria.core.runs.outputs import run_folder
+from noria.mtp.config import SourceOptions
+from noria.mtp.types import MAX_GAMMA, Rule
+from noria.verbs.command import command as make_command
+from noria.verbs.options import OutputOption
+
+if TYPE_CHECKING:
+    from noria.mtp.engines.engine_flags import ServingConfig
+
+__all__ = ["ExportConfig", "ExportResult", "command", "run"]
+
+
+class ExportConfig(SourceOptions, OutputOption):
+    """Settings of `noria mtp export`."""
+
+    gamma: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_GAMMA,
+        description="Drafts of a round of the engines (default: 3, or fewer layers).",
+    )
+    rule: Rule = Field("rejection", description="How the engines verify drafts.")
+    overwrite: bool = Field(False, description="Replace an earlier export, or the model's own files.")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported head.
+
+    Attributes:
+        folder: the model's folder, with the head in its files.
+        layers: number of the head's layers.
+        layout: vendor whose names the tensors have.
+        serving: settings of the engines.
+    """
+
+    folder: Path
+    layers: int
+    layout: str
+    serving: ServingConfig
+
+
+@make_command(ExportConfig, extra="mtp", needs=("torch", "transformers"))
+def command(config: ExportConfig) -> None:
+    """Write the model with the head in its own files, and print how engines serve it."""
+    result = run(config)
+    plural = "s" * (result.layers > 1)
+    click.echo(f"model  {result.folder}   a head of {result.layers} layer{plural}, {result.layout} names")
+    if result.serving.note is not None:
+        click.echo(f"note   {result.serving.note}. For an engine that can:")
+    click.echo(result.serving.text(str(result.folder)))
+
+
+def run(config: ExportConfig) -> ExportResult:
+    """Write the model with a run's head in its own files, and find how to serve it.
+
+    Raises:
+        NoriaError: anything that a user can mend; nothing is written or changed then.
+    """
+    from noria.mtp.engines.engine_flags import against_serving, serving_config
+    from noria.mtp.heads.checkpoint import save_with_head
+    from noria.mtp.heads.layouts import family_of
+    from noria.mtp.heads.loading import open_policy
+
+    serving_config(
+        config.gamma or 3, config.rule
+    )  # refuses a rule that no engine has before the model is read
+    label = f"export-{Path(config.source).stem or 'model'}"
+    output = run_folder("mtp", config.output, label)
+    source = open_policy(config)
+    policy, head = source.policy, source.head
+    assert head is not None
+    if not policy.files.is_dir():
+        raise ConfigError(
+            "a head is written into safetensors weights, and the model is a GGUF file",
+            where=policy.name,
+            mend="give its safetensors folder with --model",
+        )
+    source.check_gamma(config.gamma)
+    model_config = policy.model.config
+    note = against_serving(model_config.model_type, family_of(model_config), head.layout.name, head.layers)
+    serving = serving_config(config.gamma or min(3, head.most_drafts), config.rule)
+    folder = save_with_head(policy.model, head, policy.files, output, overwrite=config.overwrite)
+    return ExportResult(folder, head.layers, head.layout.name, replace(serving, note=note))
