@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SYSTEMS:
             return super().get_command(ctx, cmd_name)
-        module = "verbs" if importlib.util.find_spec(f"noria.{cmd_name}.verbs") else "cli"
-        command = importlib.import_module(f"noria.{cmd_name}.{module}").group
+        command = importlib.import_module(f"noria.{cmd_name}.verbs").group
         assert isinstance(command, click.Command)
         return command
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from noria.blending.accounting.attribution import Requests, displace, lift, shapley, values_of
 from noria.blending.boosting.scoring import PlanTables, contributions, score, top

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from noria.blending import Alignment, Blender, Candidates, Plans, Setting, Snapshot, load_plans
 from noria.blending.boosting.scoring import PlanTables, contributions, score, top

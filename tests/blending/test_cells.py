@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.blending.accounting import cells
 from noria.blending.accounting.cells import SUMS, BookKey, Books, accounts, amount

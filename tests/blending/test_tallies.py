@@ -5,8 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.blending.alignment.tallies import BINS, FOLDS, SHIFT, Tallies, bin_codes, folds
 from noria.core.errors import DataError

@@ -4,8 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.blending.columns import NameColumn, NameLists, as_column
 from noria.blending.plans.matching import evaluate

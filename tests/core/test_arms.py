@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.core.errors import DataError
 from noria.core.proofs.arms import Arm, best_candidate, candidates, unfair

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.core.chat import Answer, ChatRequest, Failure, Image, Outcome, Part, Refusal, Text
 from noria.core.errors import DataError

@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 
 from noria.core.errors import RunError
-from noria.core.pages.charts import Figure, Piece, image_grid, missing, number, series, theme
-from noria.core.pages.charts import curves as log_curves
-from noria.core.pages.charts import lines as curves
+from noria.core.pages.charts import (
+    Figure,
+    Piece,
+    curves as log_curves,
+    image_grid,
+    lines as curves,
+    missing,
+    number,
+    series,
+    theme,
+)
 from noria.core.pages.report import RunPage, RunRecord, run_page, write_page
 from noria.core.proofs.proof import Claim, Evidence
 from noria.core.proofs.report import write_report

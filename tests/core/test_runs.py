@@ -13,13 +13,7 @@ import torch
 from noria.core.errors import DataError, RunError
 from noria.core.files import inside, lock, write_all, write_atomic
 from noria.core.runs.checkpoints import restore_rng
-from noria.core.runs.run import (
-    Run,
-    latest_checkpoint,
-    package_versions,
-    read_config,
-    read_metrics,
-)
+from noria.core.runs.run import Run, latest_checkpoint, package_versions, read_config, read_metrics
 
 
 def start(code: str, *arguments: object, **kwargs) -> subprocess.Popen:

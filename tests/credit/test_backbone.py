@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from noria.credit.scores.backbone import backbone, hubs
 from noria.credit.scores.flow import trace_flow

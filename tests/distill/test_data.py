@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.core.errors import ConfigError, DataError, MissingExtra
 from noria.distill.data.images import ImageSet, digits

@@ -13,8 +13,7 @@ import numpy as np
 import ot
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 from prdc import compute_prdc
 from torchmetrics.image.fid import FrechetInceptionDistance

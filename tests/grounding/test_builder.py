@@ -32,8 +32,7 @@ from noria.grounding.corpus.questions import overlap
 from noria.grounding.corpus.records import Box, Corpus, Observation, Record
 from noria.grounding.proof.arms import run_adversary
 from noria.grounding.synth.world import make_corpus
-from noria.grounding.verbs.build import BuildConfig
-from noria.grounding.verbs.build import run as build_folder
+from noria.grounding.verbs.build import BuildConfig, run as build_folder
 from tests.chat_server import Reply, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import words

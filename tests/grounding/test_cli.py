@@ -20,14 +20,10 @@ from noria.grounding.corpus.records import Corpus
 from noria.grounding.results.scores import compare_sources, score_source
 from noria.grounding.results.sources import open_source
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.verbs.audit import AuditConfig
-from noria.grounding.verbs.audit import run as audit
-from noria.grounding.verbs.judge import JudgeConfig
-from noria.grounding.verbs.judge import run as judge
-from noria.grounding.verbs.report import ReportConfig
-from noria.grounding.verbs.report import run as report
-from noria.grounding.verbs.run import RunConfig
-from noria.grounding.verbs.run import run as run_verb
+from noria.grounding.verbs.audit import AuditConfig, run as audit
+from noria.grounding.verbs.judge import JudgeConfig, run as judge
+from noria.grounding.verbs.report import ReportConfig, run as report
+from noria.grounding.verbs.run import RunConfig, run as run_verb
 from tests.chat_server import ChatServerDouble, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import answer, words

@@ -6,8 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from noria.grounding.asking.parsing import _bare, looks_refused, read_reply
 from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.acceptance import chains as acc
-from noria.mtp.acceptance import rates as steps
+from noria.mtp.acceptance import chains as acc, rates as steps
 from noria.mtp.acceptance.sampling import sample
 from noria.mtp.acceptance.verify import verify
 

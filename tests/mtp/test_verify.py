@@ -11,8 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from noria.mtp.acceptance.sampling import SamplingParams, processed, sample

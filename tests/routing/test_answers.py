@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from noria.core.errors import DataError
 from noria.routing.pool.calculator import calculate, fill_in

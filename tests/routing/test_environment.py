@@ -12,8 +12,7 @@ import pytest
 from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices, Refusal, Usage
 from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, Member, PoolConfig, Strategy, read_pool
-from noria.routing.pool.pool import Pool, ReplayPool, open_pool
-from noria.routing.pool.pool import Reply as Said
+from noria.routing.pool.pool import Pool, ReplayPool, Reply as Said, open_pool
 from noria.routing.tables.answers import Thrift
 from noria.routing.tables.table import Question, Route
 from noria.routing.writer.environment import Environment, Limits, Rollout

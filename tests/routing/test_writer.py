@@ -204,8 +204,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
     from noria.core.service.hosting import running
     from noria.routing.pool.pool import Pool
     from noria.routing.service.service import routing_service
-    from noria.routing.verbs.evaluate import EvaluateConfig
-    from noria.routing.verbs.evaluate import run as evaluate
+    from noria.routing.verbs.evaluate import EvaluateConfig, run as evaluate
     from noria.routing.writer.lm_training import train_writer
     from noria.routing.writer.router import writer_router
 

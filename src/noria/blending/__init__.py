@@ -37,91 +37,34 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.blending.accounting.attribution import Requests, displace, shapley
-    from noria.blending.accounting.cells import accounts
-    from noria.blending.accounting.estimators import off_policy
-    from noria.blending.accounting.returns import plan_returns
-    from noria.blending.alignment.alignment import Alignment
-    from noria.blending.alignment.anchors import EffectiveCompletion
-    from noria.blending.alignment.config import FitConfig
-    from noria.blending.alignment.fitting import fit_alignment
-    from noria.blending.alignment.tallies import Tallies
-    from noria.blending.blender import Blender, RankedList
-    from noria.blending.columns import Candidates, NameColumn, NameLists
-    from noria.blending.logs.candidates import CandidateLog, read_candidates
-    from noria.blending.migration.legacy import read_legacy
-    from noria.blending.migration.migrate import migrate
-    from noria.blending.plans.plans import Plan, Plans, load_plans
-    from noria.blending.pricing.control import Gains, PidState, pid_step
-    from noria.blending.pricing.solving import Goal, frontier, solve
-    from noria.blending.snapshot import Setting, Snapshot
+    from noria.blending.accounting.attribution import (
+        Requests as Requests,
+        displace as displace,
+        shapley as shapley,
+    )
+    from noria.blending.accounting.cells import accounts as accounts
+    from noria.blending.accounting.estimators import off_policy as off_policy
+    from noria.blending.accounting.returns import plan_returns as plan_returns
+    from noria.blending.alignment.alignment import Alignment as Alignment
+    from noria.blending.alignment.anchors import EffectiveCompletion as EffectiveCompletion
+    from noria.blending.alignment.config import FitConfig as FitConfig
+    from noria.blending.alignment.fitting import fit_alignment as fit_alignment
+    from noria.blending.alignment.tallies import Tallies as Tallies
+    from noria.blending.blender import Blender as Blender, RankedList as RankedList
+    from noria.blending.columns import (
+        Candidates as Candidates,
+        NameColumn as NameColumn,
+        NameLists as NameLists,
+    )
+    from noria.blending.logs.candidates import (
+        CandidateLog as CandidateLog,
+        read_candidates as read_candidates,
+    )
+    from noria.blending.migration.legacy import read_legacy as read_legacy
+    from noria.blending.migration.migrate import migrate as migrate
+    from noria.blending.plans.plans import Plan as Plan, Plans as Plans, load_plans as load_plans
+    from noria.blending.pricing.control import Gains as Gains, PidState as PidState, pid_step as pid_step
+    from noria.blending.pricing.solving import Goal as Goal, frontier as frontier, solve as solve
+    from noria.blending.snapshot import Setting as Setting, Snapshot as Snapshot
 
-_HOMES = {
-    "Alignment": "alignment.alignment",
-    "Blender": "blender",
-    "CandidateLog": "logs.candidates",
-    "Candidates": "columns",
-    "NameColumn": "columns",
-    "EffectiveCompletion": "alignment.anchors",
-    "FitConfig": "alignment.config",
-    "Gains": "pricing.control",
-    "Goal": "pricing.solving",
-    "NameLists": "columns",
-    "PidState": "pricing.control",
-    "Plan": "plans.plans",
-    "Plans": "plans.plans",
-    "RankedList": "blender",
-    "Requests": "accounting.attribution",
-    "Setting": "snapshot",
-    "Snapshot": "snapshot",
-    "Tallies": "alignment.tallies",
-    "accounts": "accounting.cells",
-    "displace": "accounting.attribution",
-    "fit_alignment": "alignment.fitting",
-    "frontier": "pricing.solving",
-    "load_plans": "plans.plans",
-    "migrate": "migration.migrate",
-    "off_policy": "accounting.estimators",
-    "pid_step": "pricing.control",
-    "plan_returns": "accounting.returns",
-    "read_candidates": "logs.candidates",
-    "read_legacy": "migration.legacy",
-    "shapley": "accounting.attribution",
-    "solve": "pricing.solving",
-}
-
-__all__ = [
-    "Alignment",
-    "Blender",
-    "CandidateLog",
-    "Candidates",
-    "EffectiveCompletion",
-    "FitConfig",
-    "Gains",
-    "Goal",
-    "NameColumn",
-    "NameLists",
-    "PidState",
-    "Plan",
-    "Plans",
-    "RankedList",
-    "Requests",
-    "Setting",
-    "Snapshot",
-    "Tallies",
-    "accounts",
-    "displace",
-    "fit_alignment",
-    "frontier",
-    "load_plans",
-    "migrate",
-    "off_policy",
-    "pid_step",
-    "plan_returns",
-    "read_candidates",
-    "read_legacy",
-    "shapley",
-    "solve",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -20,8 +20,6 @@ from noria.blending.plans.targeting import columns_of
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 
-__all__ = ["MAX_SIZE", "Blender", "RankedList"]
-
 MAX_SIZE = 100_000
 """Most places of a list."""
 

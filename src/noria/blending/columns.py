@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 
-__all__ = [
-    "MAX_CANDIDATES",
-    "Candidates",
-    "Column",
-    "NameColumn",
-    "NameLists",
-    "as_column",
-    "grouped",
-    "rows_of",
-]
-
 MAX_CANDIDATES = 100_000
 """Most candidates of one request."""
 _DENSE = 1 << 18  # groups that are numbered whether they have rows or not

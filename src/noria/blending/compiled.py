@@ -6,8 +6,6 @@ import functools
 import os
 from typing import Any
 
-__all__ = ["kernels"]
-
 
 @functools.cache
 def kernels() -> Any | None:

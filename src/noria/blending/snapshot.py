@@ -21,8 +21,6 @@ from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 
-__all__ = ["Setting", "Snapshot"]
-
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
 """Most bytes of a snapshot's file."""

@@ -21,25 +21,6 @@ from numpy.typing import NDArray
 from noria.core.chat import Answer, ChatModel, ChatRequest, Message, Part, Refusal, Text, system, user
 from noria.core.errors import DataError, require
 
-__all__ = [
-    "ChatJudge",
-    "Checklist",
-    "Item",
-    "Judge",
-    "RuleJudge",
-    "Score",
-    "Value",
-    "Verdict",
-    "agreement",
-    "ask_panel",
-    "combine",
-    "krippendorff_alpha",
-    "majority",
-    "quoted",
-    "score",
-    "score_paths",
-]
-
 Value: TypeAlias = Literal["yes", "no", "invalid"]
 
 

@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 
 from noria.core.errors import DataError, require
 
-__all__ = ["Record", "json_record", "json_records", "json_values", "lines", "parquet_records", "read_records"]
-
 Record: TypeAlias = tuple[str, Mapping[str, Any]]
 """Place of a record (file and line, or row), and its fields."""
 

@@ -34,49 +34,13 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.credit.attention.tap import AttentionTap
-    from noria.credit.config import NAMES, CreditConfig, named_credit
-    from noria.credit.credit import TokenCredit, TokenWeights
-    from noria.credit.inspection.masking import MaskTest, mask_test
-    from noria.credit.responses.answers import finder
-    from noria.credit.responses.traces import Traces, find_answers
-    from noria.credit.scores.flow import Flow, answer_nodes, trace_flow
-    from noria.credit.training.trainer import CreditTrainer
+    from noria.credit.attention.tap import AttentionTap as AttentionTap
+    from noria.credit.config import NAMES as NAMES, CreditConfig as CreditConfig, named_credit as named_credit
+    from noria.credit.credit import TokenCredit as TokenCredit, TokenWeights as TokenWeights
+    from noria.credit.inspection.masking import MaskTest as MaskTest, mask_test as mask_test
+    from noria.credit.responses.answers import finder as finder
+    from noria.credit.responses.traces import Traces as Traces, find_answers as find_answers
+    from noria.credit.scores.flow import Flow as Flow, answer_nodes as answer_nodes, trace_flow as trace_flow
+    from noria.credit.training.trainer import CreditTrainer as CreditTrainer
 
-_HOMES = {
-    "NAMES": "config",
-    "AttentionTap": "attention.tap",
-    "CreditConfig": "config",
-    "CreditTrainer": "training.trainer",
-    "Flow": "scores.flow",
-    "MaskTest": "inspection.masking",
-    "TokenCredit": "credit",
-    "Traces": "responses.traces",
-    "TokenWeights": "credit",
-    "answer_nodes": "scores.flow",
-    "find_answers": "responses.traces",
-    "finder": "responses.answers",
-    "mask_test": "inspection.masking",
-    "named_credit": "config",
-    "trace_flow": "scores.flow",
-}
-
-__all__ = [
-    "NAMES",
-    "AttentionTap",
-    "CreditConfig",
-    "CreditTrainer",
-    "Flow",
-    "MaskTest",
-    "TokenCredit",
-    "TokenWeights",
-    "Traces",
-    "answer_nodes",
-    "find_answers",
-    "finder",
-    "mask_test",
-    "named_credit",
-    "trace_flow",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -10,8 +10,6 @@ from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
 from noria.credit.types import HORIZON, AnswerNodes, Mass, Operator, Rule, Signal
 
-__all__ = ["NAMES", "CreditChoice", "CreditConfig", "CreditSettings", "MaskSettings", "named_credit"]
-
 
 class CreditConfig(Config):
     """Settings that decide how much of a response's advantage each token gets.

@@ -27,8 +27,6 @@ from noria.credit.signals import (
     token_scores,
 )
 
-__all__ = ["TokenCredit", "TokenWeights"]
-
 
 @dataclass(frozen=True)
 class TokenWeights:

@@ -6,8 +6,6 @@ from noria.core.models.config import ModelOptions
 from noria.core.models.loading import LanguageModel, open_language_model
 from noria.credit.tasks.small import SHIPPED, small_folder
 
-__all__ = ["open_policy"]
-
 
 def open_policy(name: str, options: ModelOptions) -> LanguageModel:
     """Load a model by folder, GGUF file, hub id, `small` or `small-start`.

@@ -12,8 +12,6 @@ from torch import nn
 from noria.core.errors import ConfigError
 from noria.credit.responses.traces import Traces
 
-__all__ = ["evaluating", "inputs_of", "one_logit"]
-
 
 def inputs_of(traces: Traces) -> dict[str, Any]:
     """Keyword arguments of a model's forward over a batch.

@@ -19,8 +19,6 @@ from noria.credit.scores.weights import bilevel, soft, top
 from noria.credit.signals import TokenScores
 from noria.credit.types import Rule
 
-__all__ = ["RULES"]
-
 Weighting: TypeAlias = tuple[Tensor, Tensor]
 Gains: TypeAlias = Tensor | None
 

@@ -34,19 +34,6 @@ from noria.credit.scores.rivals import (
 from noria.credit.scores.weights import top
 from noria.credit.types import Fallback, Signal
 
-__all__ = [
-    "MODEL_SIGNALS",
-    "READERS",
-    "SIGNALS",
-    "SignalInput",
-    "TokenScores",
-    "counted_tokens",
-    "fallback_shares",
-    "join_scores",
-    "mean_metrics",
-    "token_scores",
-]
-
 ANSWER_SIGNALS = ("flow", "attention", "rollout", "attention_flow", "oar_g", "oar_p")
 """Signals about an answer: a sequence without one falls back to even credit."""
 

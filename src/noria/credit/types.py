@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Literal
 
-__all__ = ["HORIZON", "AnswerNodes", "Fallback", "Mass", "Operator", "Rule", "Signal"]
-
 AnswerNodes = Literal["predictor", "token"]
 """Where the flow ends: at the rows that predict the answer's tokens, or at the tokens' own rows."""
 

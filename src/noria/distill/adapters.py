@@ -18,8 +18,6 @@ from noria.core.errors import ConfigError, DataError
 from noria.core.models.flow import SigmaContract, SmallTransformer, euler
 from noria.distill.types import Role
 
-__all__ = ["Condition", "FlowAdapter", "Sampler", "SmallAdapter", "concat", "no_source_sigma", "select"]
-
 Condition = dict[str, Tensor]
 """Named conditioning tensors, each with the batch as its first axis."""
 

@@ -18,25 +18,6 @@ from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
 from noria.distill.types import TauSampler
 
-__all__ = [
-    "PRESETS",
-    "PRESET_NOTES",
-    "CriticConfig",
-    "DistillConfig",
-    "DownloadOption",
-    "ExportConfig",
-    "LoadConfig",
-    "LoraConfig",
-    "ModelFormat",
-    "ObjectiveConfig",
-    "OptimizerConfig",
-    "ScheduleConfig",
-    "TeacherConfig",
-    "merged",
-    "preset",
-]
-
-
 ScheduleKind = Literal["fixed", "dynamic", "dynamic_per_sample"]
 
 

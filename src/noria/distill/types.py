@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["FIGURES", "LADDER", "LADDER_KEY", "SIGMA_BINS", "Role", "TauSampler"]
-
 Role = Literal["teacher", "student", "critic"]
 
 TauSampler = Literal["uniform", "capped", "above", "logit_normal"]

@@ -28,43 +28,16 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.grounding.corpus.files import load_corpus
-    from noria.grounding.corpus.records import Corpus
-    from noria.grounding.scoring.config import ScoreSettings
-    from noria.grounding.scoring.evaluation import evaluate, scored
-    from noria.grounding.scoring.predictions import Prediction, load_predictions
-    from noria.grounding.scoring.rates import Marks, Theta, Truth
-    from noria.grounding.synth.config import Knobs
-    from noria.grounding.synth.world import make_corpus
+    from noria.grounding.corpus.files import load_corpus as load_corpus
+    from noria.grounding.corpus.records import Corpus as Corpus
+    from noria.grounding.scoring.config import ScoreSettings as ScoreSettings
+    from noria.grounding.scoring.evaluation import evaluate as evaluate, scored as scored
+    from noria.grounding.scoring.predictions import (
+        Prediction as Prediction,
+        load_predictions as load_predictions,
+    )
+    from noria.grounding.scoring.rates import Marks as Marks, Theta as Theta, Truth as Truth
+    from noria.grounding.synth.config import Knobs as Knobs
+    from noria.grounding.synth.world import make_corpus as make_corpus
 
-_HOMES = {
-    "Corpus": "corpus.records",
-    "Knobs": "synth.config",
-    "Marks": "scoring.rates",
-    "Prediction": "scoring.predictions",
-    "ScoreSettings": "scoring.config",
-    "Theta": "scoring.rates",
-    "Truth": "scoring.rates",
-    "evaluate": "scoring.evaluation",
-    "load_corpus": "corpus.files",
-    "load_predictions": "scoring.predictions",
-    "make_corpus": "synth.world",
-    "scored": "scoring.evaluation",
-}
-
-__all__ = [
-    "Corpus",
-    "Knobs",
-    "Marks",
-    "Prediction",
-    "ScoreSettings",
-    "Theta",
-    "Truth",
-    "evaluate",
-    "load_corpus",
-    "load_predictions",
-    "make_corpus",
-    "scored",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

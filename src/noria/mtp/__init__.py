@@ -43,67 +43,22 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.mtp.acceptance.sampling import SamplingParams
-    from noria.mtp.config import TrainConfig
-    from noria.mtp.data import Samples, read_samples
-    from noria.mtp.decoding.decoder import Completion, Decoder, Request
-    from noria.mtp.decoding.drafter import HeadDrafter
-    from noria.mtp.decoding.generate import drafted_generate, speculative_generate
-    from noria.mtp.engines.engine_flags import serving_config
-    from noria.mtp.heads.checkpoint import load_head, save_with_head
-    from noria.mtp.heads.head import MTPHead
-    from noria.mtp.rl.config import RLConfig
-    from noria.mtp.rl.monitors import DriftMonitor, EntropyMonitor
-    from noria.mtp.rl.policy import PolicyTrainer
-    from noria.mtp.training.evaluate import HeadScore, evaluate_head
-    from noria.mtp.training.trainer import HeadTrainer
+    from noria.mtp.acceptance.sampling import SamplingParams as SamplingParams
+    from noria.mtp.config import TrainConfig as TrainConfig
+    from noria.mtp.data import Samples as Samples, read_samples as read_samples
+    from noria.mtp.decoding.decoder import Completion as Completion, Decoder as Decoder, Request as Request
+    from noria.mtp.decoding.drafter import HeadDrafter as HeadDrafter
+    from noria.mtp.decoding.generate import (
+        drafted_generate as drafted_generate,
+        speculative_generate as speculative_generate,
+    )
+    from noria.mtp.engines.engine_flags import serving_config as serving_config
+    from noria.mtp.heads.checkpoint import load_head as load_head, save_with_head as save_with_head
+    from noria.mtp.heads.head import MTPHead as MTPHead
+    from noria.mtp.rl.config import RLConfig as RLConfig
+    from noria.mtp.rl.monitors import DriftMonitor as DriftMonitor, EntropyMonitor as EntropyMonitor
+    from noria.mtp.rl.policy import PolicyTrainer as PolicyTrainer
+    from noria.mtp.training.evaluate import HeadScore as HeadScore, evaluate_head as evaluate_head
+    from noria.mtp.training.trainer import HeadTrainer as HeadTrainer
 
-_HOMES = {
-    "Completion": "decoding.decoder",
-    "Decoder": "decoding.decoder",
-    "DriftMonitor": "rl.monitors",
-    "EntropyMonitor": "rl.monitors",
-    "HeadDrafter": "decoding.drafter",
-    "HeadScore": "training.evaluate",
-    "HeadTrainer": "training.trainer",
-    "MTPHead": "heads.head",
-    "PolicyTrainer": "rl.policy",
-    "RLConfig": "rl.config",
-    "Request": "decoding.decoder",
-    "Samples": "data",
-    "SamplingParams": "acceptance.sampling",
-    "TrainConfig": "config",
-    "drafted_generate": "decoding.generate",
-    "evaluate_head": "training.evaluate",
-    "load_head": "heads.checkpoint",
-    "read_samples": "data",
-    "save_with_head": "heads.checkpoint",
-    "serving_config": "engines.engine_flags",
-    "speculative_generate": "decoding.generate",
-}
-
-__all__ = [
-    "Completion",
-    "Decoder",
-    "DriftMonitor",
-    "EntropyMonitor",
-    "HeadDrafter",
-    "HeadScore",
-    "HeadTrainer",
-    "MTPHead",
-    "PolicyTrainer",
-    "RLConfig",
-    "Request",
-    "Samples",
-    "SamplingParams",
-    "TrainConfig",
-    "drafted_generate",
-    "evaluate_head",
-    "load_head",
-    "read_samples",
-    "save_with_head",
-    "serving_config",
-    "speculative_generate",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -10,8 +10,6 @@ from noria.core.config import Argument, Config, Option
 from noria.core.models.config import ModelOptions
 from noria.mtp.types import MAX_GAMMA, ChainAttention, LayoutName, LossName
 
-__all__ = ["SampleConfig", "SamplingOptions", "SourceOptions", "TrainConfig"]
-
 
 class TrainConfig(Config):
     """Settings of a head's training. Defaults are those of Bebop, sec. 6.1, where the paper has them.

@@ -24,8 +24,6 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.core.records import read_records
 
-__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "token_ids"]
-
 HELD_OUT = 0.05
 """Share of the text that a training keeps to be scored on, where it has enough of it."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["MAX_GAMMA", "ChainAttention", "LayoutName", "LossName", "Rule", "SmallHead"]
-
 MAX_GAMMA = 32
 """The most drafts a round may have."""
 

@@ -34,72 +34,28 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.routing.config import NetworkTraining, WriterTraining
-    from noria.routing.pool.config import PoolConfig
-    from noria.routing.pool.pool import Pool
-    from noria.routing.rewards.calibration import CalibrationState, calibrate
-    from noria.routing.rewards.calibrator import Calibrator
-    from noria.routing.rewards.components import Component
-    from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
-    from noria.routing.routers.files import load_router
-    from noria.routing.routers.learn import NetworkTrainer
-    from noria.routing.routers.metrics import Score, aiq
-    from noria.routing.routers.network import NetworkRouter
-    from noria.routing.service.service import routing_service
-    from noria.routing.tables.imports import import_table
-    from noria.routing.tables.table import Table, read_table, write_table
-    from noria.routing.writer.environment import Environment, Limits
+    from noria.routing.config import NetworkTraining as NetworkTraining, WriterTraining as WriterTraining
+    from noria.routing.pool.config import PoolConfig as PoolConfig
+    from noria.routing.pool.pool import Pool as Pool
+    from noria.routing.rewards.calibration import CalibrationState as CalibrationState, calibrate as calibrate
+    from noria.routing.rewards.calibrator import Calibrator as Calibrator
+    from noria.routing.rewards.components import Component as Component
+    from noria.routing.rewards.config import (
+        PRESETS as PRESETS,
+        CalibrationConfig as CalibrationConfig,
+        preset as preset,
+    )
+    from noria.routing.routers.files import load_router as load_router
+    from noria.routing.routers.learn import NetworkTrainer as NetworkTrainer
+    from noria.routing.routers.metrics import Score as Score, aiq as aiq
+    from noria.routing.routers.network import NetworkRouter as NetworkRouter
+    from noria.routing.service.service import routing_service as routing_service
+    from noria.routing.tables.imports import import_table as import_table
+    from noria.routing.tables.table import (
+        Table as Table,
+        read_table as read_table,
+        write_table as write_table,
+    )
+    from noria.routing.writer.environment import Environment as Environment, Limits as Limits
 
-_HOMES = {
-    "PRESETS": "rewards.config",
-    "CalibrationConfig": "rewards.config",
-    "CalibrationState": "rewards.calibration",
-    "Calibrator": "rewards.calibrator",
-    "Component": "rewards.components",
-    "Environment": "writer.environment",
-    "Limits": "writer.environment",
-    "NetworkRouter": "routers.network",
-    "NetworkTrainer": "routers.learn",
-    "NetworkTraining": "config",
-    "Pool": "pool.pool",
-    "PoolConfig": "pool.config",
-    "Score": "routers.metrics",
-    "Table": "tables.table",
-    "WriterTraining": "config",
-    "aiq": "routers.metrics",
-    "calibrate": "rewards.calibration",
-    "import_table": "tables.imports",
-    "load_router": "routers.files",
-    "preset": "rewards.config",
-    "read_table": "tables.table",
-    "routing_service": "service.service",
-    "write_table": "tables.table",
-}
-
-__all__ = [
-    "PRESETS",
-    "CalibrationConfig",
-    "CalibrationState",
-    "Calibrator",
-    "Component",
-    "Environment",
-    "Limits",
-    "NetworkRouter",
-    "NetworkTrainer",
-    "NetworkTraining",
-    "Pool",
-    "PoolConfig",
-    "Score",
-    "Table",
-    "WriterTraining",
-    "aiq",
-    "calibrate",
-    "import_table",
-    "load_router",
-    "preset",
-    "read_table",
-    "routing_service",
-    "write_table",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

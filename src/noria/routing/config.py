@@ -12,8 +12,6 @@ from noria.core.errors import ConfigError
 from noria.routing.rewards.components import FORM_ANSWER_COST
 from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
 
-__all__ = ["AnswerOptions", "DownloadOption", "NetworkTraining", "TradeOption", "WriterTraining"]
-
 
 class DownloadOption(Config):
     """Whether models are fetched."""

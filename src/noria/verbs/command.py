@@ -32,8 +32,6 @@ from noria.core.config import Argument, Config, Option, load_config, parse_value
 from noria.core.errors import ConfigError, needing, require
 from noria.verbs.tables import plain_warnings
 
-__all__ = ["ConfigCommand", "VerbGroup", "command", "verbs"]
-
 C = TypeVar("C", bound=Config)
 _SETTING = re.compile(r"([A-Za-z_]\w*)((?:\.[\w-]+)*)=")
 _BOUNDS = (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("lt", "< {}"))

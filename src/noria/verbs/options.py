@@ -14,15 +14,6 @@ from noria.core.chat.settings import ChatServer, Prices
 from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
 
-__all__ = [
-    "JsonOption",
-    "ListenOptions",
-    "OutputOption",
-    "QuietOption",
-    "SeedOption",
-    "ServerOptions",
-]
-
 
 class SeedOption(Config):
     """Seed of a verb that draws random numbers."""

@@ -9,8 +9,6 @@ from typing import Any
 
 import click
 
-__all__ = ["plain_warnings", "table"]
-
 
 def table(lines: Sequence[Sequence[str]], *, names: int = 1) -> str:
     """Align lines of cells in columns: the first `names` columns to the left, the others, numbers, to the right."""

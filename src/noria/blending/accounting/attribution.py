@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, members, score
 
-__all__ = ["EXACT_PLANS", "Displacement", "Requests", "Shapley", "displace", "lift", "shapley", "values_of"]
-
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint64]
 Ints = NDArray[np.int64]

@@ -27,8 +27,6 @@ from noria.core.errors import DataError
 
 Names: TypeAlias = "NameColumn | Sequence[str | None]"
 
-__all__ = ["FIXED", "SUMS", "Account", "BookKey", "Books", "accounts"]
-
 UPPER, LOWER = 2.0**20, 2.0**32
 """Inverse units of the two parts: x = (upper + lower / 2^32) / 2^20."""
 _FEW = 16  # bits of a mask that are a number of their own

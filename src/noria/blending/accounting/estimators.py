@@ -21,8 +21,6 @@ from noria.core.errors import DataError
 from noria.core.statistics.bootstrap import bootstrap_ratios
 from noria.core.statistics.intervals import Interval
 
-__all__ = ["LEAST_ESS", "OffPolicy", "off_policy"]
-
 LEAST_ESS = 30.0
 """Effective rounds below which no number is given."""
 

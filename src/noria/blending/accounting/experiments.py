@@ -17,8 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from noria.core.errors import DataError, require
 
-__all__ = ["Effect", "Measure", "ReadOut", "read_out"]
-
 
 @dataclass(frozen=True)
 class Measure:

@@ -23,8 +23,6 @@ from noria.core.statistics.bootstrap import bootstrap_ratios
 from noria.core.statistics.corrections import holm
 from noria.core.statistics.intervals import Interval
 
-__all__ = ["PlanReturn", "RetireRule", "plan_returns", "worst_plan"]
-
 Floats = NDArray[np.float64]
 
 

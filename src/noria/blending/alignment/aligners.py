@@ -15,21 +15,6 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 
-__all__ = [
-    "KINDS",
-    "Affine",
-    "Aligner",
-    "Beta",
-    "Isotonic",
-    "Kind",
-    "Mean",
-    "Platt",
-    "Sir",
-    "aligner_from_json",
-    "aligner_to_json",
-    "kind_of",
-]
-
 Array: TypeAlias = "NDArray[np.float64]"
 Kind = Literal["mean", "affine", "platt", "beta", "sir", "isotonic"]
 """Kinds of aligners, from the simplest to the freest."""

@@ -15,8 +15,6 @@ from noria.blending.alignment.tallies import Key
 from noria.blending.columns import Candidates, NameColumn
 from noria.core.errors import DataError
 
-__all__ = ["AlignedValues", "Alignment", "Entry", "Origin"]
-
 ANY = "*"
 """The scene or version of an aligner that stands in for all of them."""
 

@@ -20,8 +20,6 @@ from pydantic import Field, model_validator
 
 from noria.core.config import Config
 
-__all__ = ["AnchorAudit", "EffectiveCompletion", "audit_anchors", "fit_thresholds", "smoothed_rate"]
-
 Floats = NDArray[np.float64]
 
 LEAST_SECONDS = 3.0

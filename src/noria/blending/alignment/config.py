@@ -11,8 +11,6 @@ from noria.blending.alignment.aligners import Kind
 from noria.blending.alignment.tallies import Bins, Cell, Tallies
 from noria.core.config import Config
 
-__all__ = ["FitConfig", "population"]
-
 Choice = Literal["auto", Kind]
 
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from noria.blending.alignment.aligners import Affine, Aligner, Beta, Isotonic, Kind, Mean, Platt, Sir
 from noria.blending.alignment.tallies import Bins
 
-__all__ = ["fit_aligner"]
-
 SIR_BINS = 100
 TILT = 1e-6
 """Height of an isotonic aligner's tilt, in units of the key's rate."""

@@ -14,7 +14,6 @@ from noria.blending.alignment.config import FitConfig, population
 from noria.blending.alignment.curves import fit_aligner
 from noria.blending.alignment.tallies import FOLDS, Bins, Cell, Tallies
 
-__all__ = ["Decile", "Diagnosis", "diagnose", "tenths"]
 DECILES = 10
 
 

@@ -20,8 +20,6 @@ from noria.blending.alignment.diagnosis import diagnose
 from noria.blending.alignment.tallies import Bins, Cell, Key, Tallies
 from noria.core.errors import DataError
 
-__all__ = ["FitNote", "fit_alignment"]
-
 
 @dataclass(frozen=True)
 class FitNote:

@@ -22,8 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from noria.blending.compiled import kernels
 from noria.core.errors import DataError
 
-__all__ = ["Bins", "Cell", "Histogram", "Key", "Tallies", "bin_codes", "folds"]
-
 SHIFT = 13
 """Bits of a float32 pattern that a bin leaves open."""
 BINS = 1 << (32 - SHIFT)

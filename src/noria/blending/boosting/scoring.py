@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from noria.blending.compiled import kernels
 
-__all__ = ["ALL", "PlanTables", "contributions", "hits", "lists", "members", "ranked", "score", "top"]
-
 Floats = NDArray[np.float64]
 Masks = NDArray[np.uint64]
 

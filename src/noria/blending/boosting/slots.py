@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Rule", "place"]
-
 _NEVER = -(1 << 62)  # further back than any gap
 
 

@@ -14,8 +14,6 @@ from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, pa
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
-__all__ = ["gather", "rows", "sample"]
-
 BATCH = 1 << 19
 """Number of rows of a batch."""
 TOGETHER = 16

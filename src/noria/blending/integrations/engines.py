@@ -9,8 +9,6 @@ from noria.blending.logs.gathering import GatherConfig, GatherResult
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 
-__all__ = ["Engine", "gather"]
-
 Engine = Literal["duckdb", "spark"]
 
 

@@ -23,8 +23,6 @@ from noria.blending.logs.gathering import (
 )
 from noria.core.errors import RunError, require
 
-__all__ = ["gather", "local_session"]
-
 _TYPES = {"when": "long", "control": "boolean", "fold": "long", "bits": "long"}
 SCHEMA = ", ".join(
     [*(f"`{name}` {_TYPES.get(name, 'string')}" for name in KEYS), *(f"`{name}` long" for name in NUMBERS)]

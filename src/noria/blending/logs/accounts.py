@@ -22,8 +22,6 @@ from noria.blending.snapshot import Snapshot
 from noria.core.config import Config
 from noria.core.errors import DataError
 
-__all__ = ["ReturnsConfig", "book_record", "observed", "returns_record"]
-
 Floats = NDArray[np.float64]
 
 SHAPLEY_REQUESTS = 200

@@ -9,8 +9,6 @@ import numpy as np
 from noria.blending.columns import Column, NameColumn, NameLists, as_column
 from noria.core.errors import DataError, require
 
-__all__ = ["arrow_array", "arrow_column", "is_text"]
-
 
 def arrow_column(column: Any, name: str) -> Column:
     """A column of Arrow's, an array or a chunked one, as ours.

@@ -15,9 +15,6 @@ from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
 
-__all__ = ["CandidateLog", "read_candidates"]
-
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 

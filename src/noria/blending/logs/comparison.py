@@ -13,8 +13,6 @@ from noria.blending.logs.replay import ReplayResult
 from noria.blending.snapshot import Snapshot
 from noria.core.statistics.intervals import Interval, paired_difference
 
-__all__ = ["change", "ends", "summary"]
-
 Floats = NDArray[np.float64]
 
 

@@ -29,8 +29,6 @@ from noria.blending.logs.schema import EXPOSURES, OUTCOMES
 from noria.core.config import Config
 from noria.core.errors import DataError
 
-__all__ = ["GatherConfig", "GatherResult", "joined", "parquet_files", "partial"]
-
 
 class GatherConfig(Config):
     """Rules by which rows become outcomes."""

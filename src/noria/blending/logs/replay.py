@@ -22,8 +22,6 @@ from noria.blending.plans.matching import evaluate
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 
-__all__ = ["Floats", "Ints", "ReplayResult", "absent_columns", "replay"]
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 

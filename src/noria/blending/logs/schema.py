@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["CANDIDATES", "EXPOSURES", "OUTCOMES", "Kind"]
-
 Kind: TypeAlias = Literal["string", "float64", "int64", "uint64", "bool"]
 
 EXPOSURES: dict[str, Kind] = {

@@ -13,8 +13,6 @@ from noria.blending.columns import NameColumn
 from noria.blending.logs.arrow import arrow_column
 from noria.core.errors import DataError, require
 
-__all__ = ["experiment_record"]
-
 
 def experiment_record(path: Path) -> dict[str, Any]:
     """An A/B read-out of every column of numbers but `user`; with CUPED where there is a `NAME_before`.

@@ -25,8 +25,6 @@ from noria.blending.plans.targeting import parse
 from noria.core.config import Config, load_config
 from noria.core.errors import ConfigError, DataError
 
-__all__ = ["FunctionScore", "Legacy", "Multiplier", "Multipliers", "read_legacy"]
-
 Floats = NDArray[np.float64]
 ScoreMode: TypeAlias = Literal["multiply", "sum", "avg", "first", "max", "min"]
 BoostMode: TypeAlias = Literal["multiply", "replace", "sum", "avg", "max", "min"]

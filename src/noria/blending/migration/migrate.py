@@ -16,8 +16,6 @@ from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.pricing.solving import Goal, Solution, solve
 
-__all__ = ["Migration", "aligned_after", "exposures_of", "legacy_lists", "migrate", "partition"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -13,7 +13,6 @@ from noria.blending.columns import Column, NameColumn, NameLists
 from noria.blending.plans.targeting import Both, Compare, Expression, Flag, Has, Missing, Name, Not, Operand
 from noria.core.errors import DataError
 
-__all__ = ["evaluate"]
 Flags: TypeAlias = "NDArray[np.bool_]"
 
 

@@ -20,8 +20,6 @@ from noria.blending.plans.targeting import Expression, parse
 from noria.core.config import Config, load_config
 from noria.core.errors import ConfigError
 
-__all__ = ["MAX_PLANS", "Budget", "Guards", "Plan", "Plans", "Schedule", "SlotRule", "Target", "load_plans"]
-
 MAX_PLANS = 64
 """Bits of the mask that says which plans hit a candidate."""
 

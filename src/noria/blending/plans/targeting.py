@@ -24,20 +24,6 @@ from typing import TypeAlias
 
 from noria.core.errors import ConfigError
 
-__all__ = [
-    "Both",
-    "Compare",
-    "Expression",
-    "Flag",
-    "Has",
-    "Missing",
-    "Name",
-    "Not",
-    "Operand",
-    "columns_of",
-    "parse",
-]
-
 MAX_LENGTH = 2000
 """Most characters of an expression."""
 MAX_DEPTH = 40

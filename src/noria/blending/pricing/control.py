@@ -20,8 +20,6 @@ from pydantic import Field, model_validator
 from noria.core.config import Config
 from noria.core.errors import DataError
 
-__all__ = ["Gains", "PidState", "pid_step"]
-
 _LEAST_TARGET = 1e-12
 
 

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
 
-__all__ = ["FrontierPoint", "Goal", "Solution", "frontier", "reached", "solve"]
-
 Floats = NDArray[np.float64]
 
 

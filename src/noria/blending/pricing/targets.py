@@ -10,8 +10,6 @@ from noria.blending.plans.plans import Plan
 from noria.blending.pricing.solving import Goal, reached
 from noria.core.errors import ConfigError
 
-__all__ = ["free_value", "goal_of"]
-
 
 def goal_of(bit: int, plan: Plan, places: int, free: float, daily: float | None) -> Goal:
     """The goal over some requests that a plan's target comes to.

@@ -26,18 +26,6 @@ from noria.blending.world.history import aligned, outcomes
 from noria.blending.world.world import BAD, PLANS, SOURCES, World, make_world, world_plans
 from noria.core.statistics.intervals import paired_difference
 
-__all__ = [
-    "Floats",
-    "Ints",
-    "at_shares",
-    "certificate",
-    "judged_plans",
-    "run_aligners",
-    "run_world",
-    "shown",
-    "violations",
-]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -16,8 +16,6 @@ from noria.blending.proof.bench_service import service_rows
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark, Row
 
-__all__ = ["SECTIONS", "benchmarks"]
-
 CANDIDATES, PLANS, PLACES = 500, 10, 50
 SCORES = 10_000_000
 EXPOSURES = 5_000_000

@@ -20,8 +20,6 @@ with needing("proof"):
 from noria.blending.blender import Blender
 from noria.blending.snapshot import Snapshot
 
-__all__ = ["main"]
-
 
 class Fields(BaseModel):
     """Fields that plans are targeted on."""

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from noria.core.proofs.bench import Row
     from noria.core.service.hosting import Launched
 
-__all__ = ["service_rows"]
-
 CANDIDATES, PLANS, SIZE = 500, 10, 50
 RATE = 500.0
 """Rate of the open loop, in requests a second."""

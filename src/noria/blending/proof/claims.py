@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
-__all__ = ["SCALES", "prove"]
-
 
 @dataclass(frozen=True)
 class Scale:

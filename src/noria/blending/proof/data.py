@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError
 from noria.core.records import lines
 
-__all__ = ["Bandit", "MovieLens", "movielens", "open_bandit"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

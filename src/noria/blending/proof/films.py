@@ -16,9 +16,6 @@ from noria.blending.pricing.solving import Goal, reached, solve
 from noria.blending.proof.arms import Floats, Ints, judged_plans, shown, tuned_product, violations
 from noria.blending.world.history import aligned
 
-__all__ = ["run_movielens"]
-
-
 FILM_SIZE = 5
 FACTORS = 16
 LIKED = 4.0

@@ -18,8 +18,6 @@ from noria.core.errors import needing, require
 with needing("serve"):
     import msgspec
 
-__all__ = ["Answer", "answer", "explanation"]
-
 
 @dataclass(frozen=True, eq=False)
 class Answer:

@@ -22,8 +22,6 @@ with needing("serve"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 
-__all__ = ["Companion"]
-
 log = logging.getLogger("noria.serving")
 
 _LONGEST_WAIT = 60.0

@@ -13,8 +13,6 @@ from noria.blending.pricing.control import Gains
 from noria.core.config import Config, Option
 from noria.verbs.options import ListenOptions
 
-__all__ = ["NearlineConfig", "NearlineFit", "ServeConfig"]
-
 
 class NearlineFit(FitConfig):
     """Settings of the loop's alignment, with an hour's clock: what is kept for days is kept by the hour."""

@@ -17,8 +17,6 @@ from noria.core.pages.charts import COLORS, Figure, theme
 from noria.core.pages.report import environment, page_assets
 from noria.core.service.serving import Request, Response, Route, asset, html_response, route
 
-__all__ = ["console"]
-
 POINTS = 120
 """Most points of a line in a chart."""
 LISTED = 20

@@ -12,8 +12,6 @@ from noria.core.errors import DataError, needing
 with needing("serve"):
     import msgspec
 
-__all__ = ["impressions", "outcomes"]
-
 MOST_EVENTS = 10_000
 """Impressions or outcomes in one body."""
 

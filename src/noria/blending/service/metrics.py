@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from noria.blending.service.journal.journal import Journal
     from noria.blending.service.publishing import Publisher
 
-__all__ = ["Metrics"]
-
 
 class Metrics:
     """Counters and gauges of one service.

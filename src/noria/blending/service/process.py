@@ -20,8 +20,6 @@ from noria.blending.service.wire import ARROW, read_request
 from noria.core.errors import MissingExtra, require
 from noria.core.service.hosting import read_token, serve
 
-__all__ = ["open_feed", "serve_feed"]
-
 
 @contextlib.contextmanager
 def open_feed(

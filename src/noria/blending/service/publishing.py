@@ -22,8 +22,6 @@ from noria.blending.service.versions import StateFolder
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import ConfigError, DataError, NoriaError
 
-__all__ = ["Publisher", "Switches"]
-
 
 @dataclass(frozen=True)
 class Switches:

@@ -12,8 +12,6 @@ from noria.blending.blender import Blender, RankedList
 from noria.blending.columns import Candidates
 from noria.blending.service.answers import explanation
 
-__all__ = ["Recent", "ServedRequest"]
-
 MOST_ROWS = 1_000_000
 """Candidates kept in memory."""
 

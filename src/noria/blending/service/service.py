@@ -50,8 +50,6 @@ with needing("serve"):
     import msgspec
     from prometheus_client import CollectorRegistry
 
-__all__ = ["Feed"]
-
 log = logging.getLogger("noria.serving")
 
 

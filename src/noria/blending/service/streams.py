@@ -9,8 +9,6 @@ from noria.blending.columns import MAX_CANDIDATES, Candidates
 from noria.blending.logs.arrow import arrow_array, arrow_column, is_text
 from noria.core.errors import DataError, MissingExtra, require
 
-__all__ = ["MAX_COLUMNS", "candidates_of_arrow", "candidates_to_arrow", "read_stream"]
-
 MAX_COLUMNS = 256
 
 

@@ -22,8 +22,6 @@ from noria.blending.service.streams import candidates_to_arrow
 from noria.core.errors import DataError, RunError
 from noria.core.service.serving import HttpError, Request, Response, json_response
 
-__all__ = ["Traffic", "is_on"]
-
 LARGE = 1 << 18
 """Size of a body above which a request is ranked in a thread, so that the others need not wait."""
 

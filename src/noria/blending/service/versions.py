@@ -21,8 +21,6 @@ from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 from noria.core.files import disk_errors, write_all, write_atomic
 
-__all__ = ["KEPT", "StateFolder", "Versions"]
-
 KEPT = 5_000
 """Snapshots that stay on the disk."""
 

@@ -18,8 +18,6 @@ from noria.blending.service.recent import ServedRequest
 from noria.blending.snapshot import Setting
 from noria.core.statistics.intervals import paired_difference
 
-__all__ = ["what_if", "with_plans", "with_setting"]
-
 
 def with_setting(
     blender: Blender, plan: str, weight: float | None, bias: float | None, *, on: bool

@@ -24,8 +24,6 @@ from noria.blending.columns import MAX_CANDIDATES, Candidates, Column, NameColum
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
-__all__ = ["ARROW", "MAX_NAME", "RankRequest", "read_request", "seconds", "text_id"]
-
 with needing("serve"):
     import msgspec
 

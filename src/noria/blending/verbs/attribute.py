@@ -30,8 +30,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
 
-__all__ = ["PAGE", "AttributeConfig", "command", "run"]
-
 
 class AttributeConfig(
     FeedSettings, EngineOptions, ListOptions, SeedOption, OutputOption, JsonOption, QuietOption
@@ -165,6 +163,7 @@ def _snapshots(path: Path) -> dict[str, Snapshot]:
 
 
 def sections(r: output.Results) -> output.Sections:
+    """Sections of the page, from the results."""
     result: output.Sections = []
     if "books" in r:
         result.append(("Accounts of all exposures", _books(r["books"])))

@@ -8,8 +8,6 @@ from typing import Any
 
 from noria.core.pages.charts import Figure, number
 
-__all__ = ["dash", "dropped", "intervals", "percent", "signed", "table"]
-
 
 def table(
     title: str,

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from noria.blending.alignment.tallies import Tallies
     from noria.blending.logs.gathering import GatherConfig, GatherResult
 
-__all__ = ["PAGE", "FitVerbConfig", "command", "run"]
-
 AUDITED = 100_000
 """Exposures that the anchor is audited on."""
 KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
@@ -238,6 +236,7 @@ def _audit(shown: list[str], came: list[str], config: GatherConfig) -> list[dict
 
 
 def sections(r: output.Results) -> output.Sections:
+    """Sections of the page, from the results."""
     alignment: output.Blocks = [
         f"{r['exposures']:,} exposures; {number(r['mean_value'])} effective completions an exposure; snapshot version "
         f"{r['version']}, digest {r['digest'][:12]}.",

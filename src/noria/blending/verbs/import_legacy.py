@@ -21,8 +21,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
 
-__all__ = ["PAGE", "ImportConfig", "command", "run"]
-
 
 class ImportConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending import-legacy`."""
@@ -127,6 +125,7 @@ def run(config: ImportConfig) -> output.VerbResult:
 
 
 def sections(r: output.Results) -> output.Sections:
+    """Sections of the page, from the results."""
     before, after = (figures.dash(value) for value in r["value"])
     blocks: output.Blocks = [
         f"{r['requests']:,} requests: {figures.percent(r['removed'])} of the boosts' magnitude is gone at "

@@ -13,8 +13,6 @@ from noria.core.files import output_path
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
-__all__ = ["LogConfig", "command"]
-
 
 class LogConfig(OutputOption):
     """Settings of `noria blending log`."""

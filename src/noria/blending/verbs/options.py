@@ -14,19 +14,6 @@ from noria.blending.alignment.config import FitConfig
 from noria.blending.logs.gathering import GatherConfig
 from noria.core.config import Config, Option
 
-__all__ = [
-    "CandidateOptions",
-    "ColumnOption",
-    "EngineOptions",
-    "FeedSettings",
-    "FileOption",
-    "FolderOption",
-    "ListOptions",
-    "LogOption",
-    "warn_absent",
-]
-
-
 FileOption: TypeAlias = Annotated[Path | None, Option(metavar="FILE")]
 FolderOption: TypeAlias = Annotated[Path | None, Option(metavar="FOLDER")]
 LogOption: TypeAlias = Annotated[str | None, Option(metavar="PATH")]

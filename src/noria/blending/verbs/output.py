@@ -20,19 +20,6 @@ from noria.core.records import json_values
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
 
-__all__ = [
-    "Blocks",
-    "Page",
-    "Results",
-    "Sections",
-    "VerbResult",
-    "cell",
-    "finish",
-    "folder_of",
-    "leftovers",
-    "write_results_page",
-]
-
 Results: TypeAlias = "Mapping[str, Any]"
 Blocks: TypeAlias = "list[Figure | str]"
 Sections: TypeAlias = "list[tuple[str, Blocks]]"

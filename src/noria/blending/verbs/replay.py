@@ -21,8 +21,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
 
-__all__ = ["PAGE", "ReplayConfig", "command", "run"]
-
 
 class ReplayConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending replay`."""
@@ -117,6 +115,7 @@ def run(config: ReplayConfig) -> output.VerbResult:
 
 
 def sections(r: output.Results) -> output.Sections:
+    """Sections of the page, from the results."""
     blocks: output.Blocks = [
         f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}."
     ]

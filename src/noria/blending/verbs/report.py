@@ -17,8 +17,6 @@ from noria.core.files import output_path
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
-__all__ = ["ReportConfig", "command", "run"]
-
 PAGES = {
     "fit": "fit",
     "replay": "replay",

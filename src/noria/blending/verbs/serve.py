@@ -13,8 +13,6 @@ from noria.core.config import Argument
 from noria.core.errors import ConfigError
 from noria.verbs.command import command as make_command
 
-__all__ = ["ServeVerbConfig", "command"]
-
 
 class ServeVerbConfig(ServeConfig):
     """Settings of `noria blending serve`."""

@@ -12,8 +12,6 @@ from noria.core.files import check_output, output_path
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, SeedOption
 
-__all__ = ["SimulateConfig", "command"]
-
 
 class SimulateConfig(ListOptions, SeedOption, OutputOption):
     """Settings of `noria blending simulate`."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from noria.blending.logs.replay import ReplayResult
     from noria.blending.pricing.solving import Goal
 
-__all__ = ["PAGE", "SolveConfig", "command", "run"]
-
 
 class SolveConfig(CandidateOptions, OutputOption, JsonOption):
     """Settings of `noria blending solve`."""
@@ -185,6 +183,7 @@ def _frontier(
 
 
 def sections(r: output.Results) -> output.Sections:
+    """Sections of the page, from the results."""
     loss = (
         ""
         if r["loss"] is None

@@ -12,9 +12,6 @@ from noria.blending.alignment.fitting import fit_alignment
 from noria.blending.alignment.tallies import Tallies, folds
 from noria.blending.world.world import SOURCES, World
 
-__all__ = ["aligned", "outcomes"]
-
-
 # -- the pieces -------------------------------------------------------------------------------------------------------
 
 

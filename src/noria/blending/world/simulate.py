@@ -25,8 +25,6 @@ from noria.blending.world.world import World, make_world, world_plans
 from noria.core.errors import require
 from noria.core.files import appearing, write_atomic
 
-__all__ = ["SimulationResult", "simulate"]
-
 Floats = NDArray[np.float64]
 
 SINCE = 20_417 * DAY

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from noria.blending.columns import NameColumn
 from noria.blending.plans.plans import Plans
 
-__all__ = ["BAD", "PLANS", "SOURCES", "World", "make_world", "world_plans"]
-
 Floats = NDArray[np.float64]
 
 SOURCES = ("organic", "live", "ads")

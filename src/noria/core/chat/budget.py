@@ -9,8 +9,6 @@ from typing import Any
 from noria.core.chat.settings import Prices
 from noria.core.errors import ConfigError
 
-__all__ = ["Budget"]
-
 UNKNOWN_LENGTH = 1024
 """Tokens that are reserved for an answer whose length the request does not limit."""
 MEDIA_TOKENS = 1500

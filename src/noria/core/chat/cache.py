@@ -13,8 +13,6 @@ from noria.core.chat.outcomes import Answer, Outcome, Refusal, Usage
 from noria.core.errors import RunError
 from noria.core.files import write_atomic
 
-__all__ = ["ChatCache"]
-
 logger = logging.getLogger(__name__)
 
 

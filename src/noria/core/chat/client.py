@@ -21,8 +21,6 @@ from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
 from noria.core.chat.settings import ChatServer, Prices, redacted
 from noria.core.errors import ConfigError, ModelError, needing
 
-__all__ = ["ChatClient", "Stream", "ask_all"]
-
 logger = logging.getLogger("noria.chat")
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from noria.core.chat.outcomes import FailureKind
 
-__all__ = ["CutError", "Fault", "GarbageError", "TooLargeError", "fault_of"]
-
 PASSING = {408, 409, 425, 429}
 """Statuses below 500 after which another attempt may succeed."""
 

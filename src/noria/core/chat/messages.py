@@ -15,22 +15,6 @@ from noria.core.errors import DataError
 if TYPE_CHECKING:
     from noria.core.chat.outcomes import Outcome
 
-__all__ = [
-    "Audio",
-    "ChatModel",
-    "ChatRequest",
-    "Clip",
-    "Frame",
-    "Image",
-    "Message",
-    "Part",
-    "Text",
-    "Video",
-    "assistant",
-    "system",
-    "user",
-]
-
 Role = Literal["system", "user", "assistant"]
 
 IMAGES = (

@@ -13,8 +13,6 @@ from noria.core.chat.outcomes import Usage
 from noria.core.config import Config
 from noria.core.errors import ConfigError
 
-__all__ = ["ChatServer", "Prices", "redacted"]
-
 
 class Prices(Config):
     """Prices per million tokens. An unknown price is None, which is not 0: costs are then None, too."""

@@ -12,8 +12,6 @@ import httpx2
 
 from noria.core.chat.faults import TooLargeError
 
-__all__ = ["http_client"]
-
 
 def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient:
     """Make the HTTP client that the `openai` package uses.

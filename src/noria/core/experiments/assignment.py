@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 from noria.core.errors import ConfigError
 
-__all__ = ["Arms", "Assignment", "assign", "check_layer", "position"]
-
 _SCALE = 2**53  # a float64 holds every position exactly
 
 

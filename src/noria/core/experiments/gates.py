@@ -26,18 +26,6 @@ from noria.core.config import Config
 from noria.core.errors import DataError
 from noria.core.statistics.intervals import Interval
 
-__all__ = [
-    "GateConfig",
-    "PairedScores",
-    "Receipt",
-    "Rule",
-    "equivalence_gate",
-    "grouped_gain",
-    "improvement_gate",
-    "monotone_gate",
-    "round_alpha",
-]
-
 
 class GateConfig(Config):
     """How much evidence a candidate needs."""

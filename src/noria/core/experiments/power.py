@@ -12,8 +12,6 @@ import math
 
 from noria.core.experiments.sequential import sequence_width
 
-__all__ = ["fixed_power", "fixed_units", "proportion_variance", "sequential_power", "sequential_units"]
-
 
 def proportion_variance(rate: float) -> float:
     """Variance of a yes/no outcome of this rate."""

@@ -22,17 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from noria.core.statistics.intervals import Interval
 
-__all__ = [
-    "LEAST_UNITS",
-    "Decision",
-    "always_valid_p",
-    "confidence_sequence",
-    "decide",
-    "mixture_ratio",
-    "sequence_width",
-    "split_evidence",
-]
-
 LEAST_UNITS = 100
 """Units of the smaller arm before the first look: below, the normal law is not yet to be trusted."""
 SPLIT_ALPHA = 0.001

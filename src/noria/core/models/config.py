@@ -8,8 +8,6 @@ from pydantic import Field
 
 from noria.core.config import Config
 
-__all__ = ["ModelOptions"]
-
 
 class ModelOptions(Config):
     """Options of verbs that load a local model."""

@@ -23,17 +23,6 @@ from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
 
-__all__ = [
-    "Ema",
-    "SigmaContract",
-    "SmallTransformer",
-    "SmallTransformerConfig",
-    "clean_estimate",
-    "euler",
-    "expand_like",
-    "interpolate",
-]
-
 
 def expand_like(sigma: Tensor, x: Tensor) -> Tensor:
     """Append axes of size one to `sigma` [batch], so that it broadcasts against `x` [batch, ...]."""

@@ -26,21 +26,6 @@ from noria.core.models.loading import SMALL_FOLDER, open_language_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
 
-__all__ = [
-    "Problem",
-    "answer_of",
-    "arithmetic",
-    "build_small_lm",
-    "load_lm",
-    "pack",
-    "python_sources",
-    "save_lm",
-    "small_config",
-    "small_lm",
-    "train_lm",
-    "train_tokenizer",
-]
-
 END, PAD = "<|endoftext|>", "<|pad|>"
 SKIPPED = {
     "site-packages",

@@ -15,8 +15,6 @@ import torch
 from noria.core.errors import ModelError, needing, require
 from noria.core.files import appearing
 
-__all__ = ["SMALL", "LanguageModel", "open_language_model", "quiet_loading", "save_language_model"]
-
 SMALL = "small"
 """The name of the model that ships with the package."""
 SMALL_FOLDER = Path(str(files("noria.core"))) / "assets" / "lm"

@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "COLORS",
-    "PALETTE",
-    "Figure",
-    "Piece",
-    "curves",
-    "image_grid",
-    "lines",
-    "missing",
-    "number",
-    "series",
-    "theme",
-]
-
 Mode = Literal["light", "dark"]
 Cell = str | int | float | None
 

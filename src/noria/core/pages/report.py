@@ -27,18 +27,6 @@ from noria.core.runs.run import read_config, read_metrics
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-
-__all__ = [
-    "RunPage",
-    "RunRecord",
-    "environment",
-    "page_assets",
-    "run_page",
-    "write_html",
-    "write_page",
-    "write_run_report",
-]
-
 Block = Figure | str
 
 

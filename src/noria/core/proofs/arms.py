@@ -17,8 +17,6 @@ import numpy as np
 
 from noria.core.errors import DataError
 
-__all__ = ["Arm", "best_candidate", "candidates", "unfair"]
-
 TRIES = 6
 """Settings that each arm tries by default."""
 ALIKE = 0.02

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 from noria.core.progress import Progress
 
-__all__ = ["Benchmark", "Row", "Timing", "alternate", "peak_memory"]
-
 
 @dataclass(frozen=True)
 class Timing:

@@ -14,8 +14,6 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["BenchEntry", "ProofEntry", "registered_benches", "registered_proofs"]
-
 
 @dataclass(frozen=True)
 class ProofEntry:
@@ -51,15 +49,7 @@ def registered_benches(packages: Iterable[str]) -> dict[str, BenchEntry]:
 
 
 def _registered(package: str) -> tuple[tuple[ProofEntry, ...], tuple[BenchEntry, ...]]:
-    spec = importlib.util.find_spec(f"noria.{package}.proof")
-    if spec is None or not spec.submodule_search_locations:  # TRANSITION: a flat proof.py beside bench.py
-        inputs = {
-            "routing": {"table": "Published table of models' scores."},
-            "grounding": {"annotations": "MM-OCEAN's records."},
-        }
-        return (
-            (ProofEntry(package, f"noria.{package}.proof", inputs.get(package, {})),),
-            (BenchEntry(package, f"noria.{package}.bench"),),
-        )
+    if importlib.util.find_spec(f"noria.{package}.proof") is None:
+        return (), ()
     module = importlib.import_module(f"noria.{package}.proof")
     return tuple(getattr(module, "PROOFS", ())), tuple(getattr(module, "BENCHES", ()))

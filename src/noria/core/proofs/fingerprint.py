@@ -14,8 +14,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["code_digest", "reached_modules"]
-
 _OUTSIDE = ("noria.core.progress", "noria.core.runs.workers", "noria.core.proofs", "noria.core.pages")
 """Modules that show, spread and store work, and change no number."""
 

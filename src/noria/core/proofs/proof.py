@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
     from noria.core.statistics.intervals import Interval
 
-__all__ = ["Claim", "Evidence", "ProofContext", "smollm2", "versions"]
-
 Verdict = Literal["supported", "refuted", "inconclusive"]
 
 

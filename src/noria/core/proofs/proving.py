@@ -20,8 +20,6 @@ from noria.core.proofs.proof import Claim, Evidence, ProofContext
 from noria.core.proofs.report import write_report
 from noria.core.runs.workers import default_workers
 
-__all__ = ["ProofResult", "prove"]
-
 
 @dataclass(frozen=True)
 class ProofResult:

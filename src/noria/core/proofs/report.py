@@ -15,8 +15,6 @@ from noria.core.pages.report import write_html
 if TYPE_CHECKING:
     from noria.core.proofs.proof import Claim, Evidence
 
-__all__ = ["write_report"]
-
 
 def write_report(
     path: Path | str,

@@ -12,9 +12,6 @@ from noria.core.files import inside, output_path
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-
-__all__ = ["check_run_folder", "is_run", "named_run", "results_folder", "run_folder"]
-
 T = TypeVar("T", bound="BaseModel")
 
 
@@ -39,7 +36,6 @@ def run_folder(system: str, output: str | None, label: str) -> Path:
 def named_run(
     system: str,
     config: T,
-    options: Mapping[str, str | None] | None = None,
     *,
     needed: Mapping[str, str],
     output: str | None,
@@ -50,7 +46,6 @@ def named_run(
     Args:
         system: name of the system.
         config: settings with a field `name`.
-        options: values of the command line, laid over the settings; None where an option was left out.
         needed: required fields, each with a phrase that says what it takes.
         output: folder that the user asked for, if any.
         label: makes a name from settings that have none.
@@ -58,7 +53,6 @@ def named_run(
     Raises:
         ConfigError: a required field is empty, or the name leaves its folder.
     """
-    config = config.model_copy(update={field: value for field, value in (options or {}).items() if value})
     for field, what in needed.items():
         if not getattr(config, field):
             raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
@@ -80,14 +74,14 @@ def check_run_folder(folder: Path) -> None:
         )
 
 
-def results_folder(output: str | None, label: str, *, system: str = "") -> Path:
+def results_folder(system: str, output: str | None, label: str) -> Path:
     """Folder of results that are not a run: `output`, or `runs/SYSTEM/LABEL`. It is not made yet.
 
     Raises:
         ConfigError: `output` or `label` leaves its folder.
         RunError: a file, or a run, has that name.
     """
-    folder = run_folder(system, output, label) if system else output_path(label if output is None else output)
+    folder = run_folder(system, output, label)
     _check_not_file(folder)
     if is_run(folder):
         raise RunError("it is a run's folder", where=str(folder), mend="give another --output")

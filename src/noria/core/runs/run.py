@@ -44,19 +44,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-__all__ = [
-    "Run",
-    "checkpoints",
-    "latest_checkpoint",
-    "package_versions",
-    "read_config",
-    "read_metrics",
-    "save_settings",
-    "settled",
-    "whole_checkpoint",
-]
-
-
 class Run:
     """A run folder that is open for writing. Use it as a context, or call `close`."""
 

@@ -32,8 +32,6 @@ with needing("serve"):
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["Launched", "launched", "read_token", "running", "serve"]
-
 TOKEN = "NORIA_TOKEN"
 """The environment variable that holds a service's token."""
 _ANNOUNCEMENT = "serving on "

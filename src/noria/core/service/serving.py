@@ -38,8 +38,7 @@ with needing("serve"):
     from prometheus_client.gc_collector import GCCollector
     from prometheus_client.process_collector import ProcessCollector
     from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
-    from starlette.requests import Request as StarletteRequest
+    from starlette.requests import ClientDisconnect, Request as StarletteRequest
     from starlette.responses import Response
     from starlette.routing import Route, Router
     from starlette.types import Message, Receive, Scope, Send

@@ -11,8 +11,6 @@ from noria.core.errors import DivergenceError
 from noria.core.progress import Progress, Task
 from noria.core.runs.run import Run, checkpoints, whole_checkpoint
 
-__all__ = ["PageWriter", "training"]
-
 
 class PageWriter(Protocol):
     """Writes a run's page, which says why it was stopped."""

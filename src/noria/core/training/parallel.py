@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, require
 
-__all__ = ["Parallel"]
-
 
 class Parallel:
     """This process among those of a training. Every process loads or draws the same weights, so none are broadcast.

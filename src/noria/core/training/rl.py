@@ -13,21 +13,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Aggregation",
-    "Moments",
-    "PolicyLoss",
-    "Scale",
-    "clipped_objective",
-    "clipped_tokens",
-    "credited",
-    "group_advantages",
-    "group_moments",
-    "group_numbers",
-    "kl_estimate",
-    "policy_loss",
-]
-
 Scale = Literal["group", "batch", "none"]
 """Divisor of a centred reward: the deviation of its group (GRPO) or of all rows, or nothing (Dr.GRPO)."""
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from noria.core.runs.run import Run
 
-__all__ = ["TrainState"]
-
 
 @dataclass(eq=False)
 class TrainState:

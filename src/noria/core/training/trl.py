@@ -28,15 +28,6 @@ with needing("trl"):
     from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOTrainer
 
-__all__ = [
-    "AdvantageFunction",
-    "Advantages",
-    "ComponentGRPOTrainer",
-    "RewardBatch",
-    "TokenBatch",
-    "TokenCredit",
-]
-
 
 @dataclass(frozen=True)
 class RewardBatch:

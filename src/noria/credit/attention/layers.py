@@ -13,8 +13,6 @@ from torch import nn
 
 from noria.core.errors import ConfigError, ModelError
 
-__all__ = ["NAMED", "AttentionLayer", "attention_layers", "choose_layers", "decoder_of"]
-
 NAMED = ("mid", "early", "late", "all")
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 

@@ -13,8 +13,6 @@ from noria.credit.attention.tap import AttentionCall, AttentionTap
 from noria.credit.scores.rivals import NEAR, HeadReach
 from noria.credit.types import HORIZON
 
-__all__ = ["AttentionRollout", "HeadMean", "KeptCalls", "LookBack", "head_mean"]
-
 
 class HeadMean:
     """The mean over the heads of all layers read, [batch, tokens, tokens] in fp32.

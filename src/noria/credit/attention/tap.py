@@ -25,8 +25,6 @@ from torch import Tensor, nn
 from noria.core.errors import ModelError
 from noria.credit.attention.layers import AttentionLayer, decoder_of, interface_of
 
-__all__ = ["AttentionCall", "AttentionTap", "Reader"]
-
 BLOCK_BYTES = {"cpu": 1 << 20}  # on a CPU a block stays in its cache; elsewhere it fills the device
 DEFAULT_BLOCK = 1 << 28
 

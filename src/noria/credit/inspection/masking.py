@@ -33,8 +33,6 @@ from noria.credit.signals import TokenScores
 from noria.credit.tasks.questions import Question, same
 from noria.credit.types import Operator
 
-__all__ = ["AnsweredResponse", "MaskOutcome", "MaskTest", "answered_responses", "area", "mask_test"]
-
 LEAD_IN = re.compile(
     r"(####\s*[^\s\d]{0,8}\s*|\\f?box(?:ed)?\s*\{\s*|<[\w-]+>\s*|(?:answer|=)[\s:]*(?:is\s*)?)\Z",
     re.IGNORECASE,

@@ -15,8 +15,6 @@ from noria.credit.responses.traces import Traces, trace_settings
 from noria.credit.scores.backbone import Backbone, backbone, hubs
 from noria.credit.types import Fallback
 
-__all__ = ["TokenTrace", "Trace", "pieces", "trace"]
-
 Part = Literal["question", "prompt", "reasoning", "answer", "after"]
 
 

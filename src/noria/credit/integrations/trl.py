@@ -22,8 +22,6 @@ from noria.credit.responses.answers import Finder, finder
 from noria.credit.responses.traces import Traces, completion_traces
 from noria.credit.signals import TokenScores, join_scores
 
-__all__ = ["RolloutCredit"]
-
 PASS = "_get_per_token_logps_and_entropies"
 """TRL's method that scores whole completions, in parts of a batch."""
 

@@ -27,8 +27,6 @@ from noria.credit.responses.traces import Traces, completion_traces
 from noria.credit.signals import MODEL_SIGNALS, TokenScores, fallback_shares
 from noria.credit.types import Fallback
 
-__all__ = ["FALLBACKS", "SCORES", "SHARES", "TappedActor", "reweight", "with_credit"]
-
 SCORES = "credit_scores"
 """[rows, response tokens] in the batch: scores of the tokens, NaN where a token is not scored."""
 SHARES = "credit_shares"

@@ -12,16 +12,6 @@ from noria.credit.config import MaskSettings
 if TYPE_CHECKING:
     from noria.credit.inspection.masking import MaskTest
 
-__all__ = [
-    "RL_ARMS",
-    "SCORES",
-    "Scale",
-    "run_audit",
-    "run_policy",
-    "run_real_model",
-    "run_start",
-]
-
 SCORES: dict[str, dict[str, Any]] = {
     "flow": {},
     "flow, emission edge": {"emission": 0.25},

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark, Row
 
-__all__ = ["benchmarks"]
-
 LENGTH = 2048
 """Tokens of the passes that are compared."""
 BATCH, TOKENS = 64, 1024

@@ -20,8 +20,6 @@ from noria.credit.proof.figures import figures, notes, place
 if TYPE_CHECKING:
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
-__all__ = ["SCALES", "claims", "prove", "rl_claims"]
-
 SCALES = {
     "quick": Scale(
         questions=48,

@@ -11,8 +11,6 @@ from noria.credit.proof.arms import Scale
 if TYPE_CHECKING:
     from noria.core.pages.charts import Cell
 
-__all__ = ["figures", "mean", "notes", "place"]
-
 
 def figures(
     by_task: dict[str, list[dict[str, Any]]],

@@ -26,9 +26,6 @@ from noria.credit.tasks.questions import Question, prompt_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-
-__all__ = ["TASKS", "accuracy", "build", "fit", "loosen", "new_model", "train_questions"]
-
 TASKS = ("chains", "chain_sum", "leg_counting")
 VOCAB = 400
 SLIP = 0.2

@@ -17,20 +17,6 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError
 
-__all__ = [
-    "Finder",
-    "Span",
-    "answer_texts",
-    "boxed",
-    "finder",
-    "hashes",
-    "last_number",
-    "matching",
-    "tagged",
-    "text_of",
-    "token_span",
-]
-
 Span: TypeAlias = tuple[int, int]
 """The first place, and the place behind the last."""
 

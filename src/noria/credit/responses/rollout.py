@@ -11,8 +11,6 @@ from torch import Tensor
 
 from noria.core.errors import DivergenceError
 
-__all__ = ["Rollout", "end_and_pad", "sample"]
-
 
 @dataclass(frozen=True)
 class Rollout:

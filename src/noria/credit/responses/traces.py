@@ -13,8 +13,6 @@ from noria.credit.config import CreditConfig
 from noria.credit.responses.answers import Finder, Span, token_span
 from noria.credit.types import Fallback
 
-__all__ = ["Traces", "completion_traces", "find_answers", "trace_settings"]
-
 
 @dataclass(frozen=True)
 class Traces:

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from noria.credit.scores.flow import Flow, Rows, as_rows
 
-__all__ = ["Backbone", "Edge", "backbone", "hubs", "inflow"]
-
 
 @dataclass(frozen=True)
 class Edge:

@@ -27,8 +27,6 @@ from torch import Tensor
 
 from noria.credit.types import AnswerNodes, Fallback
 
-__all__ = ["Flow", "Rows", "answer_nodes", "as_rows", "trace_flow"]
-
 Rows: TypeAlias = Callable[[int, int], Tensor]
 """(start, stop) → attention of the tokens start … stop − 1 on the tokens 0 … stop − 1: [batch, stop − start, stop]."""
 

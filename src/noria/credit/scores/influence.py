@@ -15,8 +15,6 @@ from torch import Tensor
 
 from noria.credit.responses.traces import Traces
 
-__all__ = ["by_gradient", "by_perturbation"]
-
 
 def by_gradient(model: Any, traces: Traces) -> Tensor:
     """OAR-G's scores of rows of one sequence each, [batch, tokens]; gradients of parameters are not touched."""

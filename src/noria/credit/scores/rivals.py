@@ -17,17 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = [
-    "HeadReach",
-    "answer_attention",
-    "attention_flow",
-    "coupled",
-    "key_tokens",
-    "most_flow",
-    "token_entropy",
-    "waad_steps",
-]
-
 NEAR = 10
 """W of WAAD."""
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from noria.credit.scores.flow import per_sequence
 from noria.credit.types import Mass
 
-__all__ = ["bilevel", "chosen_share", "ranks", "soft", "top", "with_mass"]
-
 
 def ranks(scores: Tensor, counted: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
     """Rank of each token among those of its unit, 0 for the highest score; ties by position.

@@ -9,8 +9,6 @@ from noria.core.progress import Progress
 from noria.credit.responses.rollout import end_and_pad, sample
 from noria.credit.tasks.questions import Question, prompt_ids
 
-__all__ = ["prompts_and_responses"]
-
 _BATCH = 32
 
 

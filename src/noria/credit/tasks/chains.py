@@ -16,8 +16,6 @@ import numpy as np
 
 from noria.credit.tasks.questions import Question
 
-__all__ = ["CHAIN_ANSWER", "chains", "labels_of_chain"]
-
 LETTERS, LABELS = "wxyz", "ABCDEFGHIJKLMNOP"
 FILLERS = ("so", "well", "then", "now", "hm", "ok", "next", "right")
 

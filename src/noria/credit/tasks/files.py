@@ -14,8 +14,6 @@ from noria.credit.tasks.chains import chains
 from noria.credit.tasks.gym import gym
 from noria.credit.tasks.questions import Question
 
-__all__ = ["read_questions"]
-
 
 def read_questions(source: str, *, number: int, seed: int = 0) -> list[Question]:
     """Read or generate questions.

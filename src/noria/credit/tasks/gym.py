@@ -8,8 +8,6 @@ from typing import Any
 from noria.core.errors import ConfigError, require
 from noria.credit.tasks.questions import Question
 
-__all__ = ["FAMILIES", "gym"]
-
 
 def gym(family: str, number: int, *, seed: int, **settings: Any) -> list[Question]:
     """Generate questions of a family of reasoning-gym, checked by its own verifier.

@@ -10,8 +10,6 @@ from typing import Any
 
 from noria.core.errors import DataError
 
-__all__ = ["Question", "digest_of", "prompt_ids", "same"]
-
 
 @dataclass(frozen=True)
 class Question:

@@ -16,8 +16,6 @@ from noria.core.models.lm import load_lm
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["SHIPPED", "small_folder", "small_model"]
-
 SmallName = Literal["reasoner", "start"]
 SHIPPED: dict[str, SmallName] = {"small": "reasoner", "small-start": "start"}
 """Models that ship, by the names that a user gives."""

@@ -14,8 +14,6 @@ from noria.core.records import json_values
 from noria.core.runs.run import read_config, read_metrics
 from noria.core.statistics.intervals import paired_difference
 
-__all__ = ["compare_runs"]
-
 NOT_COMPARED = {"name", "credit", "credit_settings", "seed", "steps", "checkpoint_every", "data_fingerprint"}
 
 

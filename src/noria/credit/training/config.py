@@ -9,8 +9,6 @@ from pydantic import Field
 from noria.core.config import Option
 from noria.credit.config import CreditChoice
 
-__all__ = ["TrainConfig"]
-
 
 class TrainConfig(CreditChoice):
     """GRPO with credit of tokens, by `noria credit train`.

@@ -28,8 +28,6 @@ from noria.credit.signals import mean_metrics
 from noria.credit.tasks.questions import Question, prompt_ids
 from noria.credit.training.config import TrainConfig
 
-__all__ = ["CreditTrainer", "StepResult"]
-
 
 @dataclass(frozen=True)
 class StepResult:

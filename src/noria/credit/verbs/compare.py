@@ -19,8 +19,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
 
-__all__ = ["CompareConfig", "command", "run", "write_compare_page"]
-
 
 class CompareConfig(OutputOption, JsonOption):
     """Settings of `noria credit compare`."""
@@ -69,7 +67,7 @@ def run(config: CompareConfig) -> tuple[dict[str, Any], Path]:
     """
     from noria.credit.training.comparing import compare_runs
 
-    folder = results_folder(config.output, "compare", system="credit")
+    folder = results_folder("credit", config.output, "compare")
     results = compare_runs(config.runs, baseline=config.baseline)
     write_results(folder / "compare.json", results)
     return results, write_compare_page(folder / "compare.html", results)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from noria.core.statistics.intervals import Interval
     from noria.credit.inspection.masking import MaskTest
 
-__all__ = ["MaskTestConfig", "command", "mask_record", "run", "write_mask_page"]
-
 MASKED = {"hide": "hidden from attention", "replace": "replaced by padding", "delete": "deleted"}
 """The words for each operator of a mask test."""
 KINDS = {"changed": "answer changes", "flipped": "correctness flips"}

@@ -20,8 +20,6 @@ from noria.verbs.options import JsonOption, OutputOption, QuietOption
 if TYPE_CHECKING:
     from noria.core.models.loading import LanguageModel
 
-__all__ = ["QuestionOptions", "load_policy", "results_of", "show_files", "write_results"]
-
 
 class QuestionOptions(CreditSettings, ModelOptions, OutputOption, JsonOption, QuietOption):
     """The model, the questions and the output of a verb that scores responses."""
@@ -40,7 +38,7 @@ def results_of(config: QuestionOptions, verb: str) -> Path:
     Raises:
         ConfigError: it may not be written to.
     """
-    return results_folder(config.output, f"{verb}-{Path(config.model).stem or 'model'}", system="credit")
+    return results_folder("credit", config.output, f"{verb}-{Path(config.model).stem or 'model'}")
 
 
 def load_policy(config: QuestionOptions, credits: Iterable[CreditConfig]) -> LanguageModel:

@@ -25,8 +25,6 @@ from noria.verbs.tables import table
 if TYPE_CHECKING:
     from noria.credit.inspection.trace import Trace
 
-__all__ = ["TraceConfig", "command", "run", "write_trace_page"]
-
 DRAWN = 60
 """Most edges of a backbone that are drawn."""
 

@@ -24,9 +24,6 @@ from noria.verbs.options import OutputOption, QuietOption
 if TYPE_CHECKING:
     from noria.credit.training.trainer import StepResult
 
-__all__ = ["TrainJobConfig", "TrainResult", "command", "run", "write_run_page"]
-
-
 CHARTS = {
     "Reward": {"reward": "reward", "answered": "share with an answer"},
     "Credit": {

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from noria.core.errors import ConfigError, DataError, require
 from noria.distill.data.streams import BALANCED, HELD_OUT, Integers, permutation
 
-__all__ = ["ImageSet", "Images", "digits"]
-
 Images: TypeAlias = npt.NDArray[np.float32]
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from noria.core.errors import DataError
 from noria.distill.data.images import Images, ImageSet, digits
 
-__all__ = ["image_set", "mnist"]
-
 
 def _read(path: Path, max_bytes: int) -> bytes:
     """The bytes of a file of at most `max_bytes`."""

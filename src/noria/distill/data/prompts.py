@@ -11,8 +11,6 @@ from noria.core.errors import ConfigError, DataError, require
 from noria.core.records import json_record, lines
 from noria.distill.data.streams import PROMPT_ORDER, permutation
 
-__all__ = ["Prompts", "_first_line", "read_prompts"]
-
 PROMPT_KEYS = ("prompt", "text", "caption")
 """Fields and columns that may hold the prompt; the first that is there counts."""
 

@@ -8,7 +8,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BALANCED", "HELD_OUT", "PROMPT_ORDER", "Integers", "permutation"]
 Integers: TypeAlias = npt.NDArray[np.int64]
 PROMPT_ORDER, HELD_OUT, BALANCED = 1, 2, 3  # what a Philox stream is for: no two uses share one
 

@@ -28,8 +28,6 @@ from noria.distill.data.images import ImageSet
 from noria.distill.evaluation import metrics
 from noria.distill.evaluation.points import Array, Floats
 
-__all__ = ["FEATURES", "Classifier", "train_classifier"]
-
 FEATURES = 64
 """Numbers in a feature vector."""
 

@@ -21,8 +21,6 @@ from noria.distill.adapters import SmallAdapter
 from noria.distill.data.images import ImageSet
 from noria.distill.evaluation.classifier import train_classifier
 
-__all__ = ["PIXELS", "FeatureExtractor", "classifier_features", "pixel_features", "vision_features"]
-
 
 def pixel_features(images: Tensor) -> npt.NDArray[np.float64]:
     """Colours of an image shrunk to at most 8 × 8 by area, [n, channels · 64] at most.

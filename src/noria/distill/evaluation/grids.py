@@ -20,16 +20,6 @@ from noria.distill.adapters import Sampler
 from noria.distill.matching.draws import key
 from noria.distill.types import LADDER, Role
 
-__all__ = [
-    "REFERENCE_STEPS",
-    "Grid",
-    "SamplingConfig",
-    "draw_samples",
-    "even_grid",
-    "ladder_grids",
-    "starting_noise",
-]
-
 REFERENCE_STEPS = 50
 """Number of steps of the teacher's long run."""
 

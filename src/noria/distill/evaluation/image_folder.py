@@ -12,8 +12,6 @@ from torch import Tensor
 
 from noria.core.errors import DataError
 
-__all__ = ["ImageFolder", "read_images"]
-
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 64_000_000
 

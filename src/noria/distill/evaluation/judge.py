@@ -22,19 +22,11 @@ from noria.core.errors import ConfigError
 from noria.distill.adapters import Sampler
 from noria.distill.evaluation import metrics
 from noria.distill.evaluation.features import PIXELS, FeatureExtractor
-from noria.distill.evaluation.grids import (
-    REFERENCE_STEPS,
-    Grid,
-    SamplingConfig,
-    draw_samples,
-    even_grid,
-)
+from noria.distill.evaluation.grids import REFERENCE_STEPS, Grid, SamplingConfig, draw_samples, even_grid
 from noria.distill.evaluation.neighbours import precision_recall
 from noria.distill.evaluation.points import Undefined
 from noria.distill.evaluation.views import Views, batches, view
 from noria.distill.types import FIGURES, Role
-
-__all__ = ["Judge", "RealImages", "Score"]
 
 
 @dataclass(frozen=True)

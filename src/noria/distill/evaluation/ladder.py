@@ -23,16 +23,6 @@ from noria.distill.evaluation.views import COLUMNS
 from noria.distill.training.trainer import Distiller
 from noria.distill.types import LADDER_KEY
 
-__all__ = [
-    "TEACHER_GUIDANCE",
-    "TrainingLadder",
-    "cycled",
-    "one_line",
-    "picture_sheet",
-    "teacher_guidance",
-    "write_scores",
-]
-
 TEACHER_GUIDANCE = 4.5
 """Guidance of a teacher that a guided student is compared with (the papers' evaluation)."""
 

@@ -26,18 +26,6 @@ from noria.distill.evaluation.points import (
     whole_numbers,
 )
 
-__all__ = [
-    "Moments",
-    "frechet_distance",
-    "label_accuracy",
-    "logit_accuracy",
-    "moments",
-    "random_directions",
-    "saturation",
-    "sliced_wasserstein",
-    "std_ratio",
-]
-
 
 @dataclass(frozen=True)
 class Moments:

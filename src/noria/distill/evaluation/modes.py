@@ -18,8 +18,6 @@ from noria.distill.evaluation.points import (
     whole_numbers,
 )
 
-__all__ = ["k_means_modes", "mode_coverage", "mode_shares", "nearest_mode"]
-
 
 def k_means_modes(features: Array, labels: Array, per_class: int, seed: int = 0) -> Floats:
     """Centres [modes, d] of `per_class` k-means clusters within each class of `features` [n, d], class by class.

@@ -13,16 +13,6 @@ from scipy.spatial.distance import cdist
 from noria.core.errors import ConfigError, DataError
 from noria.distill.evaluation.points import Array, Floats, blocks, point_pair, point_set
 
-__all__ = [
-    "DensityCoverage",
-    "ManifoldScores",
-    "PrecisionRecall",
-    "density_coverage",
-    "knn_radii",
-    "manifold_scores",
-    "precision_recall",
-]
-
 
 class PrecisionRecall(NamedTuple):
     """Share of samples within the reference's manifold, share of references within the samples'."""

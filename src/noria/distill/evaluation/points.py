@@ -11,18 +11,6 @@ import torch
 
 from noria.core.errors import DataError
 
-__all__ = [
-    "Array",
-    "Floats",
-    "Integers",
-    "Undefined",
-    "blocks",
-    "finite",
-    "point_pair",
-    "point_set",
-    "whole_numbers",
-]
-
 Floats: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 Array: TypeAlias = npt.NDArray[Any] | torch.Tensor

@@ -15,9 +15,6 @@ from noria.distill.evaluation.modes import k_means_modes, mode_coverage, mode_sh
 from noria.distill.evaluation.neighbours import knn_radii, manifold_scores
 from noria.distill.evaluation.points import Array, Floats
 
-__all__ = ["Reference", "evaluate_samples"]
-
-
 #  ----------------------------------------------------------------------------------------------
 
 

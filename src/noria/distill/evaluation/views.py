@@ -13,8 +13,6 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.distill.evaluation.features import FeatureExtractor
 
-__all__ = ["COLUMNS", "Views", "batches", "thumbnails", "view"]
-
 COLUMNS = 8
 """Number of pictures that are kept of a set."""
 

@@ -16,8 +16,6 @@ from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig
 from noria.distill.matching.schedules import schedule_lengths, schedule_sigmas
 
-__all__ = ["Draws", "draw", "key"]
-
 _MASK = 2**64 - 1
 _SCALARS = 8
 

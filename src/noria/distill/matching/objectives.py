@@ -12,17 +12,6 @@ from torch import Tensor
 
 from noria.core.models.flow import expand_like, interpolate
 
-__all__ = [
-    "ca_direction",
-    "consistency_loss",
-    "dm_direction",
-    "extrapolate",
-    "flow_matching_loss",
-    "push",
-    "push_scale",
-    "renoise",
-]
-
 
 def push_scale(clean: Tensor, reference: Tensor, min_norm: float = 0.1) -> Tensor:
     """The normaliser n = max(mean |r − x̂| + 1e-8, min_norm), [batch, 1, ...], in float32.

@@ -16,8 +16,6 @@ from torch import Tensor
 from noria.core.models.flow import clean_estimate, expand_like
 from noria.distill.adapters import Condition, select
 
-__all__ = ["Rollout", "simulate"]
-
 Velocity = Callable[[Tensor, Tensor, Condition], Tensor]
 
 

@@ -12,8 +12,6 @@ from noria.core.models.flow import SigmaContract
 from noria.distill.config import ScheduleConfig
 from noria.distill.types import TauSampler
 
-__all__ = ["TAU_HIGH", "TAU_LOW", "sample_tau", "schedule_lengths", "schedule_sigmas"]
-
 TAU_LOW, TAU_HIGH = 0.02, 0.98
 """Read levels are clamped here (release): a teacher says nothing at either end."""
 

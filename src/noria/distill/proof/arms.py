@@ -23,19 +23,6 @@ if TYPE_CHECKING:
 
     from noria.distill.data.images import ImageSet
 
-__all__ = [
-    "ARMS",
-    "DIGITS_TEACHER",
-    "FOREIGN",
-    "ClassPrompts",
-    "Scale",
-    "load_data",
-    "measure",
-    "run_arm",
-    "run_teacher",
-    "sampling_grids",
-]
-
 DIGITS_TEACHER = Path(str(files("noria.distill"))) / "assets" / "digits_teacher.safetensors"
 """A teacher of scikit-learn's 8×8 digits that ships with the package; `noria distill teacher --data digits`
 rebuilds it."""

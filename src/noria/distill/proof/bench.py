@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark
 
-__all__ = ["benchmarks"]
-
 BATCH = 128
 """The global batch of the published Stable Diffusion 3 recipe."""
 PEER = "straightforward order"

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
-__all__ = ["SCALES", "claims", "ladder_distance", "prove"]
-
 SCALES = {
     "quick": Scale(
         data="digits", teacher_steps=0, student_steps=80, samples=400, student_lr=3e-4, critic_lr=6e-4

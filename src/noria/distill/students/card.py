@@ -12,8 +12,6 @@ from typing import Any
 
 import yaml
 
-__all__ = ["LORA_FILE", "ExportResult", "model_card"]
-
 LORA_FILE = "student_lora.safetensors"
 
 

@@ -27,8 +27,6 @@ from noria.distill.students.card import LORA_FILE, ExportResult, model_card
 from noria.distill.students.few_step import RECORD, pipeline_source
 from noria.distill.students.weights import student_weights
 
-__all__ = ["export_student"]
-
 _DTYPES = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PICKLES = {
     ".bin",

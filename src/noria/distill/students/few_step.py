@@ -21,8 +21,6 @@ from typing import Any
 
 from noria.core.errors import require
 
-__all__ = ["RECORD", "FewStep", "pipeline_source", "register"]
-
 RECORD = "_few_step"
 """Key of the record in the scheduler's config. diffusers keeps underscored keys and passes them over in silence."""
 

@@ -25,15 +25,6 @@ from noria.distill.training.roles import LoraRoles, load_parameters
 from noria.distill.training.teacher import load_teacher
 from noria.distill.types import Role
 
-__all__ = [
-    "IDENTITY",
-    "Student",
-    "check_prompts",
-    "default_device",
-    "open_model",
-    "open_student",
-]
-
 IDENTITY = ("model_fingerprint", "prompts_fingerprint")
 """Fields of a run's stored settings beside those of `DistillConfig`."""
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
 
-__all__ = ["merged_weights", "student_weights"]
-
 
 def student_weights(
     network: nn.Module,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from noria.core.runs.run import Run
     from noria.distill.training.trainer import Distiller
 
-__all__ = ["Work", "restore", "snapshot"]
-
 TRAINED: tuple[Role, ...] = ("student", "critic")
 
 

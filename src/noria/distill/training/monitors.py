@@ -13,8 +13,6 @@ from torch import Tensor
 from noria.core.errors import DivergenceError
 from noria.distill.types import SIGMA_BINS
 
-__all__ = ["binned_norms", "check_health", "cosine", "std_ratio"]
-
 
 def cosine(a: Tensor, b: Tensor) -> float | None:
     """Mean over the batch of cos(a, b), both [batch, ...]; None when some direction is zero."""

@@ -18,8 +18,6 @@ from noria.distill.adapters import FlowAdapter
 from noria.distill.config import DistillConfig
 from noria.distill.types import Role
 
-__all__ = ["FullRoles", "LoraRoles", "make_roles"]
-
 
 class FullRoles:
     """Three separate copies: a frozen teacher, a trainable student and a trainable critic."""

@@ -23,8 +23,6 @@ from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau
 from noria.distill.training import monitors
 from noria.distill.types import Role, TauSampler
 
-__all__ = ["StudentLosses", "StudentTerms", "Velocity"]
-
 CA, DM, CDM, OFF = 2, 3, 4, 5
 """Noise streams of the terms in :class:`~noria.distill.matching.draws.Draws`; 0 is the rollout's, 1 the critic's."""
 

@@ -17,8 +17,6 @@ from noria.distill.config import TeacherConfig
 from noria.distill.data.images import ImageSet
 from noria.distill.matching.objectives import flow_matching_loss
 
-__all__ = ["load_teacher", "save_teacher", "train_teacher"]
-
 
 def train_teacher(
     data: ImageSet,

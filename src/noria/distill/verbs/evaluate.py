@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from noria.distill.evaluation.judge import RealImages
     from noria.distill.types import Role
 
-__all__ = ["EvaluateConfig", "command", "run"]
-
 
 class EvaluateConfig(StudentOptions, SeedOption, OutputOption, JsonOption, QuietOption):
     """Settings of `noria distill evaluate`."""
@@ -79,7 +77,7 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     Raises:
         NoriaError: anything that a user can mend.
     """
-    folder = None if config.output is None else results_folder(config.output, "")
+    folder = None if config.output is None else results_folder("distill", config.output, "")
     silence_libraries()
 
     from noria.distill.adapters import SmallAdapter
@@ -104,7 +102,7 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     if folder is None and student.config is not None:
         folder = config.source / "evaluation"
     elif folder is None:
-        folder = results_folder(None, f"evaluate-{student.name}", system="distill")
+        folder = results_folder("distill", None, f"evaluate-{student.name}")
     guidance = config.guidance
     if guidance is None:
         guidance = teacher_guidance(student.config) if student.config is not None else TEACHER_GUIDANCE

@@ -19,8 +19,6 @@ from noria.verbs.options import OutputOption
 if TYPE_CHECKING:
     from noria.distill.students.card import ExportResult
 
-__all__ = ["ExportJobConfig", "command", "run"]
-
 
 class ExportJobConfig(ExportConfig, StudentOptions, OutputOption):
     """Settings of `noria distill export`."""
@@ -47,7 +45,7 @@ def run(config: ExportJobConfig) -> ExportResult:
     Raises:
         NoriaError: anything that a user can mend; no half-written folder stays.
     """
-    folder = results_folder(config.output, f"export-{config.source.resolve().name}", system="distill")
+    folder = results_folder("distill", config.output, f"export-{config.source.resolve().name}")
     if (config.source / "model_index.json").is_file():
         raise RunError("it is exported already", where=str(config.source), mend="give the run's folder")
     silence_libraries()

@@ -11,8 +11,6 @@ from pydantic import Field
 from noria.core.config import Argument, Option
 from noria.distill.config import DownloadOption
 
-__all__ = ["StudentOptions", "silence_libraries"]
-
 
 class StudentOptions(DownloadOption):
     """A student on disk, and the model that it needs beside."""

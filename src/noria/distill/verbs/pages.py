@@ -15,8 +15,6 @@ from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import RunPage, RunRecord, run_page, write_page
 from noria.distill.types import FIGURES, LADDER_KEY, SIGMA_BINS
 
-__all__ = ["write_evaluation_page", "write_run_page"]
-
 Rows = Sequence[Mapping[str, Any]]
 
 _LOSSES = {

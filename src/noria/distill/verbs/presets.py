@@ -12,8 +12,6 @@ from noria.core.config import Config, Option
 from noria.distill.config import PRESET_NOTES, DistillConfig
 from noria.verbs.command import command as make_command
 
-__all__ = ["PresetsConfig", "command"]
-
 
 class PresetsConfig(Config):
     """Settings of `noria distill presets`."""

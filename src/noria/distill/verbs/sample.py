@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from noria.distill.evaluation.grids import Grid
     from noria.distill.students.loading import Student
 
-__all__ = ["SampleConfig", "command", "run"]
-
 
 class SampleConfig(StudentOptions, SeedOption, OutputOption, QuietOption):
     """Settings of `noria distill sample`."""
@@ -89,7 +87,7 @@ def run(config: SampleConfig, progress: Progress) -> Path:
         )
     if config.steps is not None and config.sigmas is not None:
         raise ConfigError("both --steps and --sigmas given", mend="give one of them")
-    folder = results_folder(config.output, f"sample-{config.source.resolve().name}", system="distill")
+    folder = results_folder("distill", config.output, f"sample-{config.source.resolve().name}")
     silence_libraries()
 
     from noria.distill.data.prompts import read_prompts

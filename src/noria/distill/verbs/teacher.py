@@ -16,8 +16,6 @@ from noria.distill.config import TeacherConfig
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
 
-__all__ = ["TeacherJobConfig", "command", "run"]
-
 
 class TeacherJobConfig(TeacherConfig, OutputOption, QuietOption):
     """Settings of `noria distill teacher`."""

@@ -23,8 +23,6 @@ from noria.verbs.options import OutputOption, QuietOption
 if TYPE_CHECKING:
     from noria.distill.training.trainer import Distiller
 
-__all__ = ["TrainJobConfig", "TrainResult", "command", "run", "settings_and_folder"]
-
 
 class TrainJobConfig(DistillConfig, LoadConfig, OutputOption, QuietOption):
     """Settings of `noria distill train`: those of the training, and how it is run."""

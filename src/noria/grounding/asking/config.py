@@ -10,8 +10,6 @@ from noria.core.config import Config, Option
 from noria.core.models.config import ModelOptions
 from noria.grounding.asking.types import Control
 
-__all__ = ["AskSettings", "LocalModelOptions", "MediaSettings"]
-
 
 class AskSettings(Config):
     """How requests are made."""

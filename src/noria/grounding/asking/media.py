@@ -29,8 +29,6 @@ from noria.grounding.corpus.clips import (
 from noria.grounding.corpus.questions import boxes_in, times_in
 from noria.grounding.corpus.records import Record
 
-__all__ = ["Cinema", "MediaParts"]
-
 
 @dataclass(frozen=True)
 class MediaParts:

@@ -21,8 +21,6 @@ from noria.core.errors import require
 from noria.grounding.corpus.types import LETTERS, TRAITS, level_number
 from noria.grounding.scoring.predictions import letter_of
 
-__all__ = ["Reading", "looks_refused", "objects_in", "read_reply"]
-
 LONGEST = 200_000
 """Characters of a reply that are looked at."""
 LONGEST_MENDED = 40_000

@@ -10,8 +10,6 @@ from noria.core.judging import quoted
 from noria.grounding.corpus.records import Observation, Question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 
-__all__ = ["SYSTEM", "VERSION", "ask", "evidence_text", "observation_lines", "question_text"]
-
 VERSION = "1"
 """Raised when any word changes: replies to other words are another experiment."""
 

@@ -20,15 +20,6 @@ from noria.grounding.corpus.questions import boxes_in
 from noria.grounding.corpus.records import Corpus, Option, Question, Record
 from noria.grounding.corpus.types import LETTERS
 
-__all__ = [
-    "Chain",
-    "Step",
-    "dealt",
-    "permuted",
-    "plan",
-    "strangers",
-]
-
 ORDER = "ask.order"
 """How the parts of `permute` begin; the number of the order follows."""
 

@@ -22,8 +22,6 @@ from noria.grounding.corpus.records import Corpus, Question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["assemble", "orders_in", "run_plan"]
-
 ENOUGH = 16
 """First samples after which a run ends, when all of them failed: the rest would fail, too."""
 

@@ -22,8 +22,6 @@ from noria.core.chat import Answer, Failure, Outcome, Refusal
 from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, write_all, write_atomic
 
-__all__ = ["Sample", "SampleStore", "Status", "answered", "read_samples"]
-
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
 TOGETHER = 64

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
-__all__ = ["CONTROLS", "PROTOCOLS", "WITHOUT_CLIP", "Control", "Protocol"]
-
 Protocol: TypeAlias = Literal["unified", "staged", "per-item", "permute"]
 Control: TypeAlias = Literal[
     "none", "blind", "transcript", "black", "shuffled", "reversed", "cropped-box", "oracle"

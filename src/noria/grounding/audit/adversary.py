@@ -20,8 +20,6 @@ from noria.grounding.corpus.questions import boxes_in, spans_in, times_in, trait
 from noria.grounding.corpus.records import Corpus, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT
 
-__all__ = ["AUDITORS", "FOLDS", "SIMPLE", "BlindResult", "blind_accuracy", "folds_by_source", "solvable"]
-
 Floats = NDArray[np.float64]
 
 AUDITORS = ("letter", "length", "numbers", "options", "stem", "together")

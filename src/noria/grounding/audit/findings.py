@@ -15,8 +15,6 @@ from noria.grounding.corpus.questions import even_lengths, levels_in, moves_in, 
 from noria.grounding.corpus.records import Corpus, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, SHORT, TRAITS, level_number, to_levels
 
-__all__ = ["audit", "clean_subset", "leaked_levels", "letter_balance", "polarity"]
-
 
 def audit(corpus: Corpus, *, blind: BlindResult | None = None) -> dict[str, Any]:
     """Every finding, as JSON values.

@@ -22,8 +22,6 @@ from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.evaluation import evaluate, scored
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["ladder", "nearness", "oracle_answer", "score_ladder"]
-
 Answers = Mapping[tuple[str, int], str]
 
 

@@ -24,8 +24,6 @@ from noria.grounding.corpus.questions import (
 from noria.grounding.corpus.records import Analysis, Observation, Option, Question
 from noria.grounding.corpus.types import LETTERS, LEVELS, OBSERVED, TRAITS, level_number
 
-__all__ = ["check_analyses", "check_observations", "check_question", "deal_letters", "with_letter"]
-
 
 def check_observations(observations: Sequence[Observation], duration: float) -> list[str]:
     """What is wrong with what was observed in a clip of `duration` seconds."""

@@ -30,8 +30,6 @@ from noria.grounding.building.writer import Writer
 from noria.grounding.corpus.records import Corpus, Record
 from noria.grounding.corpus.types import CATEGORIES
 
-__all__ = ["BuildResult", "build", "read_clips"]
-
 Records = dict[str, Record]
 """Records by video."""
 

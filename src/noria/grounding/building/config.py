@@ -9,8 +9,6 @@ from pydantic import Field
 from noria.core.config import Config
 from noria.grounding.corpus.types import CATEGORIES
 
-__all__ = ["BuildSettings"]
-
 
 class BuildSettings(Config):
     """How a benchmark is built."""

@@ -20,8 +20,6 @@ from noria.core.files import write_atomic
 from noria.core.judging import krippendorff_alpha
 from noria.grounding.corpus.records import Corpus, Observation, Question, Record
 
-__all__ = ["ReviewResult", "apply_sheet", "export_sheet", "review_agreement"]
-
 COLUMNS = ("video", "kind", "number", "where", "text", "options", "answer", "verdict", "correction")
 VERDICTS = ("correct", "corrected", "delete", "")
 

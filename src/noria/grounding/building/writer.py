@@ -24,8 +24,6 @@ from noria.grounding.building.config import BuildSettings
 from noria.grounding.corpus.records import Analysis, Observation, Option, Question, Record
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, LEVELS, OBSERVED, TRAITS, to_levels
 
-__all__ = ["Writer"]
-
 Checked = tuple[Any, list[str]]
 """What a JSON value means, or None, and complaints about it."""
 

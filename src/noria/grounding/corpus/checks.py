@@ -23,8 +23,6 @@ from noria.grounding.corpus.types import (
     to_levels,
 )
 
-__all__ = ["Problem", "check", "statistics"]
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -19,19 +19,6 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError, require
 from noria.core.files import inside, write_atomic
 
-__all__ = [
-    "FrameSample",
-    "Limits",
-    "clip_length",
-    "clip_path",
-    "crop",
-    "jpeg",
-    "sample_frames",
-    "sound_of",
-    "whole_file",
-    "write_clip",
-]
-
 
 @dataclass(frozen=True)
 class Limits:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import re
 
-__all__ = ["alike", "claims_of", "conflicts", "cues", "direction", "mentions"]
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -16,8 +16,6 @@ from noria.grounding.corpus.records import Corpus, Key, Keys, Record
 with needing("grounding"):
     import msgspec
 
-__all__ = ["load_corpus", "load_keys", "save_corpus"]
-
 LARGEST_FILE = 8 * 2**20
 """Bytes of one record."""
 

@@ -8,21 +8,6 @@ from typing import TypeAlias
 
 from noria.grounding.corpus.types import TRAITS, level_number
 
-__all__ = [
-    "WITHIN",
-    "Place",
-    "boxes_in",
-    "even_lengths",
-    "inside_frame",
-    "levels_in",
-    "moves_in",
-    "names_level",
-    "overlap",
-    "spans_in",
-    "times_in",
-    "traits_in",
-]
-
 Place: TypeAlias = tuple[float, float, float, float]
 """A box x, y, w, h in shares of the frame from its top left."""
 WITHIN = 0.15

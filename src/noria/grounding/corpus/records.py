@@ -14,19 +14,6 @@ from noria.core.errors import DataError, needing
 from noria.grounding.corpus.questions import Place
 from noria.grounding.corpus.types import TRAITS, Bins, Polarity, source_of, to_levels
 
-__all__ = [
-    "Analysis",
-    "Box",
-    "Corpus",
-    "Key",
-    "Keys",
-    "Observation",
-    "Option",
-    "Question",
-    "Record",
-    "each_question",
-]
-
 with needing("grounding"):
     import msgspec
 

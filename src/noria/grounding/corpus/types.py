@@ -8,23 +8,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "CATEGORIES",
-    "DIMENSIONS",
-    "GROUNDING",
-    "LETTERS",
-    "LEVELS",
-    "OBSERVED",
-    "SHORT",
-    "TRAITS",
-    "Bins",
-    "Polarity",
-    "Rubric",
-    "level_number",
-    "source_of",
-    "to_levels",
-]
-
 TRAITS = ("extraversion", "agreeableness", "conscientiousness", "neuroticism", "openness")
 LEVELS = ("Very Low", "Low", "Medium", "High", "Very High")
 LETTERS = "ABCDEF"

@@ -23,8 +23,6 @@ from noria.core.chat import (
 from noria.core.errors import ModelError, require
 from noria.grounding.asking.config import LocalModelOptions
 
-__all__ = ["HuggingModel"]
-
 
 class HuggingModel:
     """A `ChatModel`: one request at a time, greedy where the temperature is 0.

@@ -15,8 +15,6 @@ from noria.grounding.corpus.clips import clip_path, jpeg, sample_frames
 from noria.grounding.corpus.records import Corpus
 from noria.grounding.integrations.lmms_eval import item_rows, rating_rows
 
-__all__ = ["export_inspect"]
-
 
 def export_inspect(
     corpus: Corpus, folder: Path, videos: Path | None, *, frames: int = 16, side: int = 512

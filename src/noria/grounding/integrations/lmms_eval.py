@@ -19,8 +19,6 @@ from noria.grounding.corpus.clips import clip_path
 from noria.grounding.corpus.records import Corpus, each_question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 
-__all__ = ["export_lmms_eval", "item_rows", "rating_rows"]
-
 
 def item_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
     """A row a question: {id, video, source, category, question, options, answer}.

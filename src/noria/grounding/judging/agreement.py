@@ -12,8 +12,6 @@ from noria.grounding.asking.store import Sample
 from noria.grounding.corpus.types import DIMENSIONS, Rubric
 from noria.grounding.judging.cases import Case, dimensions, rubric
 
-__all__ = ["agreement_of", "judged_by"]
-
 
 def judged_by(
     cases: Sequence[Case],

@@ -24,8 +24,6 @@ from noria.grounding.corpus.records import Corpus, Observation, Record
 from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS, Bins, Polarity, level_number
 from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["Case", "cases_of", "dimensions", "rubric", "side", "subject"]
-
 EC, LC, GA, DA = DIMENSIONS
 MOST_CLAIMS = 6
 

@@ -18,7 +18,6 @@ from noria.grounding.corpus.types import DIMENSIONS, LEVELS, Rubric
 from noria.grounding.judging.cases import Case, rubric, subject
 from noria.grounding.judging.rules import rule_judge
 
-__all__ = ["VERSION", "Seat", "judge_all", "sample_id"]
 VERSION = "2"
 """Raised when any word that a judge reads changes."""
 

@@ -9,8 +9,6 @@ from noria.grounding.corpus.cues import claims_of, conflicts, cues, direction, m
 from noria.grounding.corpus.records import Observation
 from noria.grounding.judging.cases import Case, side
 
-__all__ = ["rule_judge"]
-
 
 def rule_judge(case: Case, name: str = "rules") -> RuleJudge:
     """A judge of one case by its words: cues, times, directions. It knows opposites and a few synonyms, no more."""

@@ -22,8 +22,6 @@ from noria.grounding.asking.types import PROTOCOLS, Control, Protocol
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.synth.config import Knobs
 
-__all__ = ["Scale", "run_adversary", "run_annotations", "run_leak", "run_reader", "run_world", "serving"]
-
 FRAMES = 20
 SEEN = {"width": 96, "height": 72, "fps": 5, "visibility": 0.7, "label_noise": 0.1}
 SETTINGS = ScoreSettings(draws=100)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from noria.grounding.corpus.records import Corpus
     from noria.grounding.scoring.predictions import Prediction
 
-__all__ = ["benchmarks"]
-
 VIDEOS = 1104
 DRAWS = 2000
 LATENCY = 1.0

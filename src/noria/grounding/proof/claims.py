@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
-__all__ = ["SCALES", "claims", "prove"]
-
 SCALES = {
     "quick": Scale(train=110, epochs=3, test=20, colours=300, leak=40, written=36),
     "full": Scale(train=240, epochs=4, test=60, colours=600, leak=120, written=60),

@@ -28,8 +28,6 @@ from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.drawing import draw
 from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Scene, reasons
 
-__all__ = ["LeakReader", "Prejudiced", "Seer", "chat_reply", "train_prejudiced", "train_seer"]
-
 HEIGHT, WIDTH = 72, 96
 Reader = Callable[["Request"], dict[str, Any]]
 

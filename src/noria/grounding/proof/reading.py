@@ -25,8 +25,6 @@ from noria.grounding.corpus.questions import boxes_in, spans_in, times_in
 from noria.grounding.corpus.records import Corpus, Observation, Question, each_question
 from noria.grounding.corpus.types import CATEGORIES, SHORT
 
-__all__ = ["ARMS", "read_cross_validated"]
-
 ARMS = ("observations", "another clip's observations", "no observations")
 BUCKETS = 8192
 DIM = 48

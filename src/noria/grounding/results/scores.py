@@ -16,8 +16,6 @@ from noria.grounding.scoring.board import compare_models
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.evaluation import evaluate
 
-__all__ = ["asked_alike", "compare_sources", "score_source", "shared_keys"]
-
 
 def score_source(source: Source, settings: ScoreSettings, *, subset: Path | None = None) -> dict[str, Any]:
     """All figures of a model, as JSON values.

@@ -27,8 +27,6 @@ from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.evaluation import ScoreArrays, scored
 from noria.grounding.scoring.predictions import Prediction, load_predictions
 
-__all__ = ["Source", "corpus_digest", "open_source", "read_subset"]
-
 
 @dataclass(frozen=True)
 class Source:

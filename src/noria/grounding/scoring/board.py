@@ -15,8 +15,6 @@ from noria.grounding.scoring.intervals import bootstrap, cluster_weights
 from noria.grounding.scoring.rates import Ratio, averaged, measures, passes, rates
 from noria.grounding.scoring.views import rank_gap
 
-__all__ = ["compare_models"]
-
 
 def compare_models(
     names: Sequence[str], models: Sequence[ScoreArrays], settings: ScoreSettings

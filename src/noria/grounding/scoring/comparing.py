@@ -24,16 +24,6 @@ from noria.grounding.scoring.rates import (
     rates,
 )
 
-__all__ = [
-    "Difference",
-    "compare",
-    "fair_prejudice",
-    "least_detectable",
-    "max_t",
-    "mcnemar",
-    "rank_intervals",
-]
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 

@@ -10,8 +10,6 @@ from noria.core.config import Config, Option
 from noria.grounding.corpus.types import Bins, Polarity
 from noria.grounding.scoring.rates import Theta
 
-__all__ = ["LevelSettings", "ScoreSettings"]
-
 
 class LevelSettings(Config):
     """Which level a score is."""

@@ -38,8 +38,6 @@ from noria.grounding.scoring.views import (
     total_variation,
 )
 
-__all__ = ["ScoreArrays", "evaluate", "restricted", "scored"]
-
 
 @dataclass(frozen=True)
 class ScoreArrays:

@@ -13,8 +13,6 @@ from noria.core.statistics.bootstrap import Method, bootstrap_ends
 from noria.core.statistics.intervals import proportion_interval
 from noria.grounding.scoring.rates import Floats, Ints, Ratio
 
-__all__ = ["bootstrap", "cluster_weights", "estimates"]
-
 
 def cluster_weights(sources: Ints, draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """[draws, clusters] how often each source is drawn when as many are drawn, with replacement, as there are."""

@@ -14,8 +14,6 @@ from typing import Any
 from noria.core.errors import DataError
 from noria.grounding.corpus.types import LEVELS, TRAITS
 
-__all__ = ["DIFFERENCES", "read_lines", "read_truth", "score_official"]
-
 DIFFERENCES = (
     "A level that is absent or not one of the five exact words leaves T1 accuracy and MAE; strict counts it wrong.",
     "A video without a prediction leaves every figure; strict counts it wrong.",

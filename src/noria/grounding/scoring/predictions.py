@@ -32,8 +32,6 @@ from noria.grounding.corpus.types import (
 )
 from noria.grounding.scoring.rates import Marks, Truth
 
-__all__ = ["Prediction", "letter_of", "load_predictions", "marks_of", "save_predictions", "truth_of"]
-
 N = TypeVar("N", str, int)
 
 STRICT_RUNG = 3

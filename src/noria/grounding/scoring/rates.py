@@ -23,27 +23,6 @@ from numpy.typing import NDArray
 
 from noria.grounding.corpus.types import CATEGORIES, SHORT, TRAITS
 
-__all__ = [
-    "BY_CATEGORY",
-    "BY_TRAIT",
-    "DEFAULT",
-    "RATES",
-    "SUMMARY",
-    "SWEEP",
-    "Floats",
-    "Ints",
-    "Marks",
-    "Passes",
-    "Ratio",
-    "Theta",
-    "Truth",
-    "averaged",
-    "cells",
-    "measures",
-    "passes",
-    "rates",
-]
-
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -25,15 +25,6 @@ from noria.grounding.scoring.rates import (
     rates,
 )
 
-__all__ = [
-    "chance_of_passing",
-    "distinct_settings",
-    "linked_prejudice",
-    "positional_bias",
-    "rank_gap",
-    "total_variation",
-]
-
 
 def distinct_settings(truth: Truth) -> list[Theta]:
     """The settings of the sweep that are different rules for these videos: 3/5 passes .5 and .6 alike."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from noria.core.config import Config
 
-__all__ = ["Knobs"]
-
 
 class Knobs(Config):
     """What a test may turn in the world."""

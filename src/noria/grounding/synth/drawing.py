@@ -12,8 +12,6 @@ from noria.grounding.corpus.clips import write_clip
 from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.world import BEHAVIOURS, SECONDS, SEGMENTS, Scene
 
-__all__ = ["HUES", "draw", "frame_times", "render", "sound"]
-
 RATE = 16_000
 HUES = ((214, 60, 60), (226, 160, 40), (70, 160, 80), (60, 110, 210), (150, 80, 190))
 """Colours of the shirt's stripes, by level."""

@@ -21,18 +21,6 @@ from noria.grounding.corpus.records import Analysis, Box, Corpus, Observation, O
 from noria.grounding.corpus.types import CATEGORIES, LETTERS, LEVELS, TRAITS
 from noria.grounding.synth.config import Knobs
 
-__all__ = [
-    "BEHAVIOURS",
-    "PAIRS",
-    "VOICES",
-    "Behaviour",
-    "Scene",
-    "make_corpus",
-    "make_scene",
-    "reasons",
-    "record_of",
-]
-
 SEGMENTS = 10
 SECONDS = 1.2
 """Length of a segment."""

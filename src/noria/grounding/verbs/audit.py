@@ -23,8 +23,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
 
-__all__ = ["AuditConfig", "command", "run", "write_audit_page"]
-
 
 class AuditConfig(SeedOption, OutputOption, JsonOption, QuietOption):
     """Settings of `noria grounding audit`."""
@@ -69,7 +67,7 @@ def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     from noria.grounding.audit.readers import score_ladder
     from noria.grounding.corpus.files import load_corpus
 
-    folder = results_folder(config.output, f"audit-{config.data.resolve().name}", system="grounding")
+    folder = results_folder("grounding", config.output, f"audit-{config.data.resolve().name}")
     corpus, blind = load_corpus(config.data), None
     if config.blind:
         with progress:

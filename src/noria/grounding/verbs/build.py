@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from noria.grounding.asking.store import SampleStore
     from noria.grounding.building.builder import BuildResult
 
-__all__ = ["BuildConfig", "command", "run"]
-
 
 class BuildConfig(BuildSettings, MediaSettings, ServerOptions, BudgetOption, OutputOption, QuietOption):
     """Settings of `noria grounding build`."""
@@ -64,7 +62,7 @@ def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:
     from noria.grounding.corpus.files import save_corpus
 
     server = config.server()
-    folder = results_folder(config.output, f"build-{config.clips.stem}", system="grounding")
+    folder = results_folder("grounding", config.output, f"build-{config.clips.stem}")
     records = read_clips(config.clips)
     cinema = Cinema({r.video_id: r for r in records}, config.videos, config.part(MediaSettings))
     settings = config.part(BuildSettings)

@@ -16,8 +16,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
 
-__all__ = ["CompareConfig", "command"]
-
 
 class CompareConfig(ScoreSettings, SourceOptions, JsonOption):
     """Settings of `noria grounding compare`."""

@@ -14,8 +14,6 @@ from noria.grounding.verbs.options import OutputPath
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
-__all__ = ["ExportConfig", "command", "run"]
-
 
 class ExportConfig(OutputOption):
     """Settings of `noria grounding export`."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     Draw = tuple[ChatServer, int, str]
 
-__all__ = ["JudgeConfig", "command", "run"]
-
 
 class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonOption, QuietOption):
     """Settings of `noria grounding judge`."""

@@ -11,8 +11,6 @@ from noria.core.chat.budget import Budget
 from noria.core.chat.cache import ChatCache
 from noria.core.config import Config, Option
 
-__all__ = ["BudgetOption", "CacheOption", "OutputPath", "SourceOptions"]
-
 OutputPath: TypeAlias = Annotated[str | None, Option("-o", metavar="PATH", was=("--out",))]
 """The option `--output` of a verb that says in its own words what is written there."""
 

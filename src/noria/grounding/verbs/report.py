@@ -26,8 +26,6 @@ from noria.grounding.verbs.tables import Scores, cell, figure_of, percent, summa
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
-__all__ = ["ReportConfig", "command", "run", "write_board"]
-
 
 class ReportConfig(ScoreSettings, SourceOptions, OutputOption):
     """Settings of `noria grounding report`."""

@@ -12,11 +12,8 @@ from noria.core.config import Argument, Config
 from noria.core.files import output_path
 from noria.core.runs.outputs import results_folder
 from noria.grounding.verbs.options import OutputPath
-from noria.verbs.command import HELP
-from noria.verbs.command import command as make_command
+from noria.verbs.command import HELP, command as make_command
 from noria.verbs.options import OutputOption
-
-__all__ = ["AgreementConfig", "ApplyConfig", "SheetConfig", "command"]
 
 
 class SheetConfig(OutputOption):
@@ -51,7 +48,7 @@ def export(config: SheetConfig) -> None:
     from noria.grounding.corpus.files import load_corpus
 
     if config.output is None:
-        path = results_folder(None, "review", system="grounding") / "sheet.csv"
+        path = results_folder("grounding", None, "review") / "sheet.csv"
     else:
         path = output_path(config.output)
     click.echo(f"{export_sheet(load_corpus(config.data), path)} rows: {path}")
@@ -63,7 +60,7 @@ def apply(config: ApplyConfig) -> None:
     from noria.grounding.building.review import apply_sheet
     from noria.grounding.corpus.files import load_corpus, save_corpus
 
-    folder = results_folder(config.output, "reviewed", system="grounding")
+    folder = results_folder("grounding", config.output, "reviewed")
     result = apply_sheet(load_corpus(config.data), config.sheet)
     save_corpus(result.corpus, folder)
     click.echo(f"{folder}: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(result.counts.items())))

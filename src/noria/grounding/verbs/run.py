@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from noria.core.chat import ChatModel, ChatServer
     from noria.grounding.asking.store import Sample
 
-__all__ = ["RunConfig", "RunResult", "command", "run"]
-
 
 class RunConfig(
     AskSettings,

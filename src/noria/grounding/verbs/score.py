@@ -23,8 +23,6 @@ from noria.verbs.options import JsonOption, OutputOption
 if TYPE_CHECKING:
     from noria.grounding.results.sources import Source
 
-__all__ = ["ScoreConfig", "command", "official", "run"]
-
 
 class ScoreConfig(ScoreSettings, SourceOptions, OutputOption, JsonOption):
     """Settings of `noria grounding score`."""

@@ -21,8 +21,6 @@ from noria.verbs.options import OutputOption, QuietOption, SeedOption
 if TYPE_CHECKING:
     from noria.grounding.corpus.records import Corpus
 
-__all__ = ["SynthConfig", "command", "run"]
-
 
 class SynthConfig(Knobs, SeedOption, OutputOption, QuietOption):
     """Settings of `noria grounding synth`."""
@@ -49,7 +47,7 @@ def run(config: SynthConfig, progress: Progress) -> tuple[Corpus, Path]:
     from noria.grounding.synth.drawing import render
     from noria.grounding.synth.world import make_corpus
 
-    folder, knobs = results_folder(config.output, "synth", system="grounding"), config.part(Knobs)
+    folder, knobs = results_folder("grounding", config.output, "synth"), config.part(Knobs)
     scenes, corpus = make_corpus(config.samples, knobs, seed=config.seed)
     world = json.dumps({"count": config.samples, "seed": config.seed, "knobs": knobs.model_dump()}, indent=1)
     with lock(folder), progress:

@@ -9,8 +9,6 @@ from noria.core.pages.charts import Figure
 from noria.grounding.scoring.rates import SUMMARY
 from noria.verbs.tables import table
 
-__all__ = ["Scores", "cell", "figure_of", "figures_text", "percent", "share", "summary"]
-
 Scores: TypeAlias = Sequence[Mapping[str, Any]]
 """What `evaluate` says of each model, with its name."""
 

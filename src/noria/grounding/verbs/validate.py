@@ -15,8 +15,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
 
-__all__ = ["ValidateConfig", "command"]
-
 COUNTED = ("videos", "sources", "observations", "boxes", "analyses", "questions")
 
 

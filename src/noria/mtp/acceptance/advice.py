@@ -20,17 +20,6 @@ from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval
 from noria.mtp.types import MAX_GAMMA, Rule
 
-__all__ = [
-    "Advice",
-    "Option",
-    "RuleAdvice",
-    "Timing",
-    "advise",
-    "advise_rule",
-    "break_even_length",
-    "speed_up",
-]
-
 RISE = 0.02  # by how much noise may lift one prefix rate above the one before
 
 

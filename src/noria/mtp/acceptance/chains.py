@@ -41,22 +41,6 @@ from noria.mtp.acceptance.rates import (
 )
 from noria.mtp.types import Rule
 
-__all__ = [
-    "ChainAcceptance",
-    "Writer",
-    "accept_length",
-    "accept_rate",
-    "conditional_rates",
-    "constant_alpha_length",
-    "enumerated_prefix_rates",
-    "factorised_prefix_rates",
-    "kept_rates",
-    "prefix_rates",
-    "round_starts",
-    "summarise",
-    "unbiased_prefix_rates",
-]
-
 Writer = Literal["target", "draft"]
 """Whose text a chain was forced along."""
 

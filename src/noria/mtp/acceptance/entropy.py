@@ -18,8 +18,6 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.mtp.acceptance.rates import is_distribution
 
-__all__ = ["entropy", "entropy_bounds", "pinsker_bound", "top_bounds"]
-
 BISECTIONS = 60  # halves [1/|V|, 1] below float64's round-off
 
 

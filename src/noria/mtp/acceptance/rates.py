@@ -22,19 +22,6 @@ from torch import Tensor
 from noria.core.errors import ConfigError, DataError
 from noria.mtp.types import Rule
 
-__all__ = [
-    "acceptance_rate",
-    "accepted_mass",
-    "at_tokens",
-    "check_rule",
-    "checked_pair",
-    "is_distribution",
-    "overlap",
-    "rejection_gain",
-    "rejection_wins",
-    "residual",
-]
-
 MASS_TOLERANCE = 1e-2  # of a row's sum: probabilities rounded to bfloat16 pass, logits do not
 
 

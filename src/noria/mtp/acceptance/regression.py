@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval
 
-__all__ = ["Decomposition", "Regression", "decompose", "regress"]
-
 FEWEST = 5  # points an early fit needs
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError
 
-__all__ = ["ProcessedLogits", "SamplingParams", "processed", "sample"]
-
 
 @dataclass(frozen=True)
 class SamplingParams:

@@ -12,8 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Purpose", "Streams"]
-
 Purpose = Literal["draft", "accept", "residual"]
 
 

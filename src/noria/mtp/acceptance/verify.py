@@ -23,8 +23,6 @@ from torch import Tensor
 from noria.mtp.acceptance.sampling import sample
 from noria.mtp.types import Rule
 
-__all__ = ["Verification", "verify"]
-
 
 @dataclass(frozen=True)
 class Verification:

@@ -15,8 +15,6 @@ from transformers import Cache, PreTrainedConfig
 
 from noria.core.errors import ModelError
 
-__all__ = ["RaggedCache", "attention_kinds"]
-
 SPARE = 128
 """Slots beyond those that are written at first."""
 

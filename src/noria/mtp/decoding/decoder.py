@@ -22,8 +22,6 @@ from noria.mtp.heads.head import check_output_layer
 from noria.mtp.heads.recurrent import RecurrentStates, linear_layers
 from noria.mtp.types import MAX_GAMMA, Rule
 
-__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request", "served_counts"]
-
 Pick = Callable[[int, Tensor], Tensor]
 """(step, draft logits [rows, vocab]) → the tokens [rows] drawn for that step; what they were drawn from is kept."""
 

@@ -14,8 +14,6 @@ from noria.mtp.decoding.cache import RaggedCache
 from noria.mtp.decoding.decoder import Pick
 from noria.mtp.heads.head import MTPHead, chain_attention_of
 
-__all__ = ["HeadDrafter"]
-
 
 class HeadDrafter:
     """Drafts with a multi-token-prediction head; see `noria.mtp.decoding.decoder.Drafter`."""

@@ -18,8 +18,6 @@ from noria.mtp.decoding.drafter import HeadDrafter
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import Rule
 
-__all__ = ["drafted_generate", "speculative_generate"]
-
 TAKEN = {
     "do_sample",
     "eos_token_id",

@@ -24,9 +24,6 @@ from noria.mtp.config import SampleConfig
 from noria.mtp.data import token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
-__all__ = ["Prompt", "SampleResult", "read_prompts", "sample_to_file"]
-
-
 INVALID = b'"finish": "invalid"}'
 """How such a line ends; within a text its quotes would be escaped."""
 

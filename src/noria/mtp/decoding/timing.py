@@ -19,8 +19,6 @@ from noria.mtp.decoding.drafter import HeadDrafter
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import MAX_GAMMA, Rule
 
-__all__ = ["measure"]
-
 
 class _EnoughRounds(Exception):
     """Raised when all rounds that were wanted are timed."""

@@ -25,8 +25,6 @@ from noria.mtp.engines.desk import BadAnswer, Desk, NoAnswer
 from noria.mtp.engines.engine import Engine, Law, Sampler
 from noria.mtp.engines.evidence import Check, LawTables, exact, unknown
 
-__all__ = ["AuditReport", "audit"]
-
 
 @dataclass(frozen=True)
 class AuditReport:

@@ -18,9 +18,6 @@ from noria.mtp.engines.desk import BadAnswer, Desk, call, count_cells, sequences
 from noria.mtp.engines.engine import AuditRequest, Sampler, Tokens
 from noria.mtp.engines.evidence import Check, GTest, exact, split_cells, unknown
 
-__all__ = ["QUESTIONS", "Question"]
-
-
 Question = Callable[..., list[Check]]
 """(desk, *names) → one check a name."""
 

@@ -15,8 +15,6 @@ from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.engines.engine import Engine, Sampler, Tokens
 from noria.mtp.engines.evidence import MOST_PROBABILITIES, Cells, Check, GTest, LawTables, split_cells
 
-__all__ = ["BadAnswer", "Desk", "NoAnswer", "call", "count_cells", "sequences_of"]
-
 
 class BadAnswer(Exception):
     """The engine answered, with something that is not what was asked for."""
@@ -89,6 +87,8 @@ class Desk:
 
 
 class Place(NamedTuple):
+    """A token that was drawn: its prompt, row and step, the prefix before it, and the law it came from."""
+
     prompt: int
     row: int
     t: int

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from noria.mtp.acceptance.sampling import SamplingParams
 
-__all__ = ["AuditRequest", "Engine", "Law", "Sampler", "Tokens"]
-
 Tokens = tuple[int, ...]
 Sampler = Callable[[Sequence[int], int, SamplingParams, int], Sequence[Sequence[int]]]
 """(prompt, n, params, seed) → n sequences of new tokens, all of one length, without stopping at any token."""

@@ -16,8 +16,6 @@ from typing import Any
 from noria.core.errors import ConfigError
 from noria.mtp.types import MAX_GAMMA, LayoutName, Rule
 
-__all__ = ["ServingConfig", "against_serving", "lossy_settings", "refuse_lossy", "serving_config"]
-
 _THRESHOLDS = ("accept_threshold", "accept_threshold_single", "accept_threshold_acc", "lenience")
 
 

@@ -17,8 +17,6 @@ from noria.core.errors import DataError
 from noria.mtp.acceptance.sampling import SamplingParams, processed
 from noria.mtp.engines.engine import Law, Tokens
 
-__all__ = ["MOST_PROBABILITIES", "Cells", "Check", "GTest", "LawTables", "exact", "split_cells", "unknown"]
-
 
 @dataclass(frozen=True)
 class Check:

@@ -18,8 +18,6 @@ from noria.mtp.engines.engine import AuditRequest, Engine, Law, Sampler
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import Rule
 
-__all__ = ["OneToken", "decoder_engine", "law_of", "policy_engine", "transformers_engine"]
-
 BATCH = 256
 """Sequences at a time."""
 

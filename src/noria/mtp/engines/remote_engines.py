@@ -21,8 +21,6 @@ from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.engines.engine import AuditRequest, Engine
 
-__all__ = ["Server", "server_engine"]
-
 TOGETHER = 32
 """Completions of one request."""
 AT_ONCE = 8

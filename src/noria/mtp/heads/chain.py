@@ -22,8 +22,6 @@ from transformers import AttentionInterface, Cache
 
 from noria.core.errors import DataError
 
-__all__ = ["ATTENTION", "Alignment", "ChainCache", "align", "shifted", "visible"]
-
 ATTENTION = "noria_chain"
 """The name of the attention below in a configuration's `_attn_implementation`."""
 BLOCK = 1024

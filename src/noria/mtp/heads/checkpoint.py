@@ -23,8 +23,6 @@ from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import PARTS, Layout, layers_in, layout_of
 from noria.mtp.heads.model_files import INDEX, SINGLE, ModelFiles, open_safetensors
 
-__all__ = ["HEAD_FILE", "has_head", "head_tensors", "load_head", "save_with_head"]
-
 HEAD_FILE = "model-mtp.safetensors"
 """The shard that holds the head, in a model of several shards."""
 

@@ -14,8 +14,6 @@ from transformers import PreTrainedModel
 from noria.core.errors import CheckpointError
 from noria.core.models.loading import quiet_loading
 
-__all__ = ["as_stored", "load_layer"]
-
 
 class _Stack(PreTrainedModel):  # type: ignore[misc]
     """A decoder layer where the backbone's files would have it, so that transformers' own conversions apply."""

@@ -20,8 +20,6 @@ from noria.mtp.heads.layouts import Layout, layout_of
 from noria.mtp.heads.recurrent import documents_apart, linear_layers
 from noria.mtp.types import MAX_GAMMA, ChainAttention
 
-__all__ = ["MTPHead", "backbone_states", "chain_attention_of", "check_output_layer"]
-
 
 class _Parts(nn.Module):
     """Norms and projection around a decoder layer."""

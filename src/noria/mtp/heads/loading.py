@@ -21,8 +21,6 @@ from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import LAYOUTS
 from noria.mtp.heads.small import small_head
 
-__all__ = ["IDENTITY", "LoadedPolicy", "fresh_or_stored", "open_policy", "stored_head"]
-
 IDENTITY = ("model_fingerprint", "data_fingerprint")
 """Fields of a run's stored settings that are none of `TrainConfig`."""
 

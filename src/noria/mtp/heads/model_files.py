@@ -14,8 +14,6 @@ from torch import Tensor
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import inside
 
-__all__ = ["INDEX", "SINGLE", "ModelFiles", "open_safetensors"]
-
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 

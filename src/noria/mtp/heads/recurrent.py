@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from noria.core.errors import ModelError
 
-__all__ = ["RecurrentStates", "documents_apart", "linear_layers"]
-
 
 def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
     """The linear-attention modules of a decoder, in order of its layers.

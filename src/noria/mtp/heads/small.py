@@ -10,8 +10,6 @@ from noria.mtp.heads.checkpoint import load_head
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import SmallHead
 
-__all__ = ["small_head"]
-
 
 def small_head(backbone: Any, name: SmallHead = "e2e_tv") -> MTPHead:
     """Load a trained head of :func:`noria.core.models.lm.small_lm`.

@@ -22,8 +22,6 @@ from noria.mtp.rl.config import RLConfig
 from noria.mtp.rl.policy import PolicyTrainer
 from noria.mtp.rl.rollout import Batch, Reward, roll_out
 
-__all__ = ["RayTrainer"]
-
 
 class _Writer:
     """A policy and its head in a process of its own, which writes and scores batches."""

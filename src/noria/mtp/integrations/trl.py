@@ -18,8 +18,6 @@ from noria.mtp.heads.head import MTPHead
 from noria.mtp.rl.monitors import DriftMonitor
 from noria.mtp.types import Rule
 
-__all__ = ["Rollouts"]
-
 
 class Rollouts:
     """Drafted rollouts for `GRPOTrainer(rollout_func=…)`: one completion for each prompt.

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark, Row
 
-__all__ = ["benchmarks"]
-
 NEW = 128
 """Tokens of each completion."""
 GAMMA = 3

@@ -39,8 +39,6 @@ from noria.mtp.proof.figures import (
 if TYPE_CHECKING:
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
-__all__ = ["claims", "pace_claims", "prove", "rl_claims"]
-
 SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
 SOURCE = "arXiv 2606.12370"

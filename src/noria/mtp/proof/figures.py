@@ -10,20 +10,6 @@ from noria.mtp.proof.arms import REAL, Scale
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
 
-
-__all__ = [
-    "PARTS",
-    "Table",
-    "figures",
-    "length",
-    "loss_a_nat",
-    "notes",
-    "pace",
-    "pace_table",
-    "part",
-    "rl_figures",
-]
-
 Table = dict[str, list[dict[str, Any]]]
 """{arm: one result a seed}."""
 

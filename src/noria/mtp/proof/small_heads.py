@@ -24,8 +24,6 @@ from noria.mtp.training.evaluate import evaluate_head
 from noria.mtp.training.trainer import HeadTrainer
 from noria.mtp.types import Rule, SmallHead
 
-__all__ = ["build_small_heads", "own_text", "text_prompts"]
-
 RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
 

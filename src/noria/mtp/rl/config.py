@@ -9,8 +9,6 @@ from pydantic import Field
 from noria.core.config import Config
 from noria.mtp.types import MAX_GAMMA, LossName, Rule
 
-__all__ = ["RLConfig"]
-
 
 class RLConfig(Config):
     """How a policy is trained.

@@ -16,8 +16,6 @@ from typing import Literal
 from noria.core.errors import ConfigError, DataError
 from noria.core.statistics.intervals import Interval, proportion_interval
 
-__all__ = ["Alarm", "DriftMonitor", "EntropyMonitor"]
-
 
 @dataclass(frozen=True)
 class Alarm:

@@ -32,8 +32,6 @@ from noria.mtp.rl.rollout import Batch, Reward, roll_out
 from noria.mtp.training.trainer import head_loss, lm_head
 from noria.mtp.training.updates import Updates
 
-__all__ = ["PolicyTrainer", "StepResult"]
-
 
 @dataclass(frozen=True)
 class StepResult:

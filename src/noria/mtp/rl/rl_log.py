@@ -13,8 +13,6 @@ from noria.core.records import Record, json_record, lines, read_records
 from noria.core.statistics.intervals import Interval
 from noria.mtp.acceptance.regression import Decomposition, Regression, decompose, regress
 
-__all__ = ["RLDiagnosis", "RLLog", "diagnose", "read_rl_log"]
-
 STEP = ("step", "global_step", "training/global_step")
 ENTROPY = ("entropy", "actor/entropy", "policy/entropy", "train/entropy")
 LENGTH = (

@@ -14,8 +14,6 @@ from noria.mtp.acceptance.streams import Streams
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 from noria.mtp.rl.config import RLConfig
 
-__all__ = ["Batch", "Reward", "roll_out"]
-
 Reward = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
 """(prompts, completions), as tokens and in pairs → a number for each."""
 

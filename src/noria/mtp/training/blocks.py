@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "FusedBlock", "block_of", "wide"]
-
 
 class Block:
     """Both distributions of some rows [rows, vocab], what is read of them, and the gradients of that."""

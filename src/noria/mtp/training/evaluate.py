@@ -31,8 +31,6 @@ from noria.mtp.heads.chain import align
 from noria.mtp.heads.head import MTPHead, backbone_states
 from noria.mtp.types import ChainAttention, Rule
 
-__all__ = ["Averages", "HeadScore", "RuleScore", "evaluate_head", "interval_values"]
-
 LARGEST = 2**25
 """Probabilities held at once for each side."""
 SURPRISE, FEW = 0.05, 1e-3

@@ -21,8 +21,6 @@ from torch.autograd.function import once_differentiable
 
 from noria.core.errors import DataError
 
-__all__ = ["Backend", "TVStats", "available", "tv", "tv_backward", "tv_forward"]
-
 Backend = Literal["triton", "torch"]
 
 FLOOR = -3.0e38  # finite, so that a block without any mass gives exp(−∞ − FLOOR) = 0 and not a NaN

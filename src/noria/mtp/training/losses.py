@@ -21,20 +21,6 @@ from noria.core.errors import ConfigError, DataError
 from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden, read_logits
 from noria.mtp.types import LossName
 
-__all__ = [
-    "CHAIN_LOSSES",
-    "LOSSES",
-    "LossTerms",
-    "chain_tv",
-    "chain_tv_exact",
-    "chain_weights",
-    "cold_head",
-    "loss_from_hidden",
-    "loss_from_logits",
-    "loss_terms",
-    "row_losses",
-]
-
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 CHAIN_LOSSES: tuple[LossName, ...] = ("e2e_tv", "e2e_tv_exact")
 PURE_TV: tuple[LossName, ...] = ("tv", "e2e_tv", "e2e_tv_exact")

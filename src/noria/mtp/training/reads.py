@@ -29,8 +29,6 @@ from torch.autograd.function import once_differentiable
 from noria.core.errors import ConfigError, DataError
 from noria.mtp.training.blocks import Block, FusedBlock, block_of, wide
 
-__all__ = ["LMHead", "Read", "Reads", "read_hidden", "read_logits"]
-
 Read = Literal["overlap", "kl", "reverse_kl", "log_draft"]
 OVERLAP: tuple[Read, ...] = ("overlap",)
 

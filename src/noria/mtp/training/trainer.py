@@ -26,8 +26,6 @@ from noria.mtp.training.losses import LossTerms, loss_from_hidden
 from noria.mtp.training.reads import LMHead
 from noria.mtp.training.updates import Updates
 
-__all__ = ["HeadTrainer", "head_loss", "lm_head"]
-
 
 def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None = None) -> LMHead:
     """The backbone's LM head as the losses take it."""

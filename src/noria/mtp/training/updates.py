@@ -15,8 +15,6 @@ from noria.core.runs.checkpoints import Checkpoint
 from noria.core.runs.run import Run
 from noria.core.training.state import TrainState
 
-__all__ = ["Updates"]
-
 
 class Updates:
     """Updates weights in place.

@@ -20,8 +20,6 @@ from noria.verbs.tables import table
 if TYPE_CHECKING:
     from noria.mtp.acceptance.advice import RuleAdvice, Timing
 
-__all__ = ["AdviseConfig", "advice_values", "command", "run"]
-
 RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
 

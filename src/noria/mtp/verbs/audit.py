@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from noria.mtp.engines.engine import Engine, Sampler
     from noria.mtp.heads.loading import LoadedPolicy
 
-__all__ = ["AuditConfig", "command", "run"]
-
 PROMPTS = ("Q: 7+5", "def ", "The")
 
 

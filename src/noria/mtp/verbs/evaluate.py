@@ -22,8 +22,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
-__all__ = ["EvaluateConfig", "command", "run", "write_score_page"]
-
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 
@@ -92,7 +90,7 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     source.check_gamma(config.gamma)
     assert source.head is not None
     label = f"evaluation-{Path(source.name).stem or 'model'}"
-    folder = results_folder(config.output, label, system="mtp")
+    folder = results_folder("mtp", config.output, label)
     params = source.sampling_params(config)
     with progress:
         samples = read_text(config.data, source.policy, config.length, progress)

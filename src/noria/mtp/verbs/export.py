@@ -19,8 +19,6 @@ from noria.verbs.options import OutputOption
 if TYPE_CHECKING:
     from noria.mtp.engines.engine_flags import ServingConfig
 
-__all__ = ["ExportConfig", "ExportResult", "command", "run"]
-
 
 class ExportConfig(SourceOptions, OutputOption):
     """Settings of `noria mtp export`."""

@@ -12,8 +12,6 @@ from noria.core.config import Argument, Config
 from noria.mtp.verbs.train import write_run_page
 from noria.verbs.command import command as make_command
 
-__all__ = ["ReportConfig", "command"]
-
 
 class ReportConfig(Config):
     """Settings of `noria mtp report`."""

@@ -22,8 +22,6 @@ from noria.verbs.options import JsonOption, OutputOption
 if TYPE_CHECKING:
     from noria.mtp.rl.rl_log import RLDiagnosis, RLLog
 
-__all__ = ["RLReportConfig", "command", "run", "write_rl_page"]
-
 
 class RLReportConfig(OutputOption, JsonOption):
     """Settings of `noria mtp rl-report`."""
@@ -63,7 +61,7 @@ def run(config: RLReportConfig) -> tuple[dict[str, Any], Path]:
     """
     from noria.mtp.rl.rl_log import diagnose, read_rl_log
 
-    folder = results_folder(config.output, f"rl-report-{config.log.stem}", system="mtp")
+    folder = results_folder("mtp", config.output, f"rl-report-{config.log.stem}")
     log = read_rl_log(config.log, entropy=config.entropy_field, length=config.length_field)
     diagnosis = diagnose(log, early=config.early, slope=config.slope)
     results = json_values({"name": config.log.stem} | _values(log, diagnosis))

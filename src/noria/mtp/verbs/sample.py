@@ -21,8 +21,6 @@ from noria.verbs.options import OutputOption, QuietOption
 if TYPE_CHECKING:
     from noria.mtp.decoding.sample_files import SampleResult
 
-__all__ = ["SampleJobConfig", "command", "run"]
-
 
 class SampleJobConfig(SampleConfig, SamplingOptions, SourceOptions, OutputOption, QuietOption):
     """Settings of `noria mtp sample`."""

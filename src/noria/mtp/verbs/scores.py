@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from noria.mtp.data import Samples
     from noria.mtp.training.evaluate import HeadScore
 
-__all__ = ["TextOptions", "acceptance_figures", "finish_score", "interval_text", "read_text"]
-
 
 class TextOptions(SamplingOptions):
     """Text that a head is scored on, and how it was drawn."""

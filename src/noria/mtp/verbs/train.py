@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from noria.mtp.training.evaluate import HeadScore
     from noria.mtp.training.losses import LossTerms
 
-__all__ = ["TrainJobConfig", "TrainResult", "command", "run", "write_run_page"]
-
 
 class TrainJobConfig(TrainConfig, ModelOptions, OutputOption, QuietOption):
     """Settings of `noria mtp train`: those of the training, and how it is run."""

@@ -26,8 +26,6 @@ with needing("trl"):
 
     from noria.core.training.trl import ComponentGRPOTrainer, TokenBatch
 
-__all__ = ["RolloutFunction", "router_trainer"]
-
 NAMES = Environment.names
 
 

@@ -35,8 +35,6 @@ from noria.core.errors import ConfigError, DataError, require
 from noria.routing.rewards.calibrator import Calibrator
 from noria.routing.rewards.config import CalibrationConfig
 
-__all__ = ["NAME", "Estimator", "columns", "install", "trainer_class"]
-
 NAME = "noria_recal"
 """Name of the estimator: `algorithm.adv_estimator`."""
 MODE = "noria_sync"

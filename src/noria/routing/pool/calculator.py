@@ -8,8 +8,6 @@ import operator
 import re
 from collections.abc import Callable
 
-__all__ = ["calculate", "fill_in"]
-
 LONGEST = 200
 """Most characters of an expression."""
 LARGEST = 1e15

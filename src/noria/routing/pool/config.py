@@ -7,15 +7,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from noria.core.chat import (
-    ChatServer,
-    Prices,
-)
+from noria.core.chat import ChatServer, Prices
 from noria.core.config import Config, load_config
 from noria.routing.pool.calculator import fill_in
 from noria.routing.tables.table import Route
-
-__all__ = ["DEFAULT_STRATEGIES", "Member", "PoolConfig", "Strategy", "read_pool"]
 
 
 class Strategy(Config):

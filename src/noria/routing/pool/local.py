@@ -13,8 +13,6 @@ from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices, Usage
 from noria.core.models.loading import LanguageModel
 from noria.routing.pool.batching import Batcher
 
-__all__ = ["LocalChat"]
-
 
 class LocalChat:
     """Answers greedily, or by the request's temperature.

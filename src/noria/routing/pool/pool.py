@@ -23,8 +23,6 @@ from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, PoolConfig, Strategy
 from noria.routing.tables.table import Question, Route, Table
 
-__all__ = ["Asker", "Pool", "ReplayPool", "Reply", "open_pool"]
-
 
 @dataclass(frozen=True)
 class Reply:

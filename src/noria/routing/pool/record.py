@@ -18,8 +18,6 @@ from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
 
-__all__ = ["RecordResult", "check_pool_answers", "read_questions", "record"]
-
 Row: TypeAlias = tuple[Question, Route, Cell]
 
 

@@ -39,14 +39,6 @@ from noria.routing.routers.replay import (
 )
 from noria.routing.tables.imports import import_table
 
-__all__ = [
-    "CONDITIONS",
-    "ESTIMATORS",
-    "run_gradients",
-    "run_record",
-    "run_training",
-]
-
 ESTIMATORS = {
     "GRPO": "grpo",
     "Dr.GRPO": "dr_grpo",

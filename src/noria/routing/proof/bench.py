@@ -28,8 +28,6 @@ from noria.routing.rewards.components import Component
 from noria.routing.rewards.config import preset
 from noria.routing.routers.metrics import aiq
 
-__all__ = ["benchmarks"]
-
 ROWS = 16_384
 POINTS = 80
 """Points of the published hull. Its time grows with their cube, ours with n log n: at 1,000 the ratio is larger."""

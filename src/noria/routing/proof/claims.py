@@ -23,8 +23,6 @@ from noria.routing.proof.figures import Results, figures
 from noria.routing.proof.writer_arms import run_school, run_writer
 from noria.routing.tables.imports import import_table
 
-__all__ = ["SCALES", "Scale", "claims", "prove"]
-
 SOURCE = "arXiv 2606.12479"
 
 

@@ -13,8 +13,6 @@ from noria.routing.proof.arms import CONDITIONS
 from noria.routing.routers.metrics import known_mean
 from noria.routing.tables.table import read_table
 
-__all__ = ["Results", "figures"]
-
 Results = dict[str, list[dict[str, Any]]]
 """{arm: one result a seed}."""
 Rows = list[list[str | int | float | None]]

@@ -25,8 +25,6 @@ from noria.routing.pool.local import LocalChat
 from noria.routing.pool.pool import Pool
 from noria.routing.tables.table import Question, Route
 
-__all__ = ["Solver", "real_pool"]
-
 _NUMBERS = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 CALL = 1.0
 """Cost of a call by itself."""

@@ -22,8 +22,6 @@ from noria.core.errors import DataError, require
 from noria.core.models.lm import arithmetic
 from noria.routing.tables.table import Question
 
-__all__ = ["TASKS", "questions"]
-
 MODULES = (
     "argparse", "asyncio", "calendar", "collections", "csv", "datetime", "decimal", "difflib", "email.message",
     "ftplib",

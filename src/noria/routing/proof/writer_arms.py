@@ -29,8 +29,6 @@ from noria.routing.writer.environment import Environment, Limits
 from noria.routing.writer.judging import WriterScore, judge_writer
 from noria.routing.writer.policy import WriterPolicy
 
-__all__ = ["run_school", "run_writer"]
-
 SEEN = 48
 """Characters of a question that the router reads: enough to know its kind."""
 ROOM = 112

@@ -33,9 +33,6 @@ from noria.core.training.rl import group_moments, group_numbers
 from noria.routing.rewards.components import eligible
 from noria.routing.rewards.config import CalibrationConfig
 
-__all__ = ["CalibrationResult", "CalibrationState", "calibrate"]
-
-
 TINY = 1e-30
 Sums: TypeAlias = tuple[Tensor, Tensor, Tensor]
 

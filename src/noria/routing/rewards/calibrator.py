@@ -16,8 +16,6 @@ from noria.routing.rewards.config import CalibrationConfig
 if TYPE_CHECKING:
     from noria.core.training.trl import Advantages, RewardBatch
 
-__all__ = ["Calibrator", "diagnosis"]
-
 
 class Calibrator:
     """Calibrates batch after batch, and is an advantage function of `noria.core.training.trl`.

@@ -22,8 +22,6 @@ from torch import Tensor
 from noria.core.config import Config
 from noria.core.errors import ConfigError
 
-__all__ = ["ANSWER_COST", "FORM_ANSWER_COST", "Component", "eligible", "order"]
-
 
 class Component(Config):
     """What a component is worth, and what it depends on."""

@@ -12,8 +12,6 @@ from noria.core.errors import ConfigError
 from noria.core.training.rl import Scale
 from noria.routing.rewards.components import FORM_ANSWER_COST, Component, order
 
-__all__ = ["PRESETS", "CalibrationConfig", "DatasetScaling", "VarianceWeight", "preset"]
-
 
 class VarianceWeight(Config):
     """Stage 2a: groups weighted by how much their rewards vary."""

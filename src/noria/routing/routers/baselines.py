@@ -17,18 +17,6 @@ from noria.routing.routers.router import Floats, Router
 from noria.routing.tables.table import Table
 from noria.routing.types import BASELINES
 
-__all__ = [
-    "BestPerTask",
-    "BestSingle",
-    "Factors",
-    "Fixed",
-    "Neighbours",
-    "Oracle",
-    "Random",
-    "fit_router",
-    "mean_cost",
-]
-
 
 @dataclass(eq=False, repr=False)
 class Fixed(Router):

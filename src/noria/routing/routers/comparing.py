@@ -13,8 +13,6 @@ from noria.routing.routers.router import Router
 from noria.routing.routers.scores import judge_router
 from noria.routing.tables.table import Table
 
-__all__ = ["RouterComparison", "compare_routers"]
-
 TRADES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)
 """Trades at which a curve of quality against cost is drawn."""
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from noria.core.errors import CheckpointError, DataError, require
 
-__all__ = ["TextFeatures"]
-
 LONGEST = 8000
 """Most characters of a question that are read: half from its beginning, half from its end."""
 

@@ -21,8 +21,6 @@ from noria.routing.routers.network import NetworkRouter, PolicyNetwork
 from noria.routing.routers.router import Router
 from noria.routing.tables.table import Route
 
-__all__ = ["load_router", "open_router", "save_router"]
-
 _ROUTER, _TENSORS = "router.json", "router.safetensors"
 
 

@@ -28,8 +28,6 @@ from noria.routing.routers.scores import TrainResult, score_record, table_digest
 from noria.routing.tables.imports import import_table
 from noria.routing.tables.table import Table
 
-__all__ = ["NetworkTrainer", "StepResult", "train_network"]
-
 
 @dataclass(frozen=True)
 class StepResult:

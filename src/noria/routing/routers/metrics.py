@@ -12,20 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "Score",
-    "agreement",
-    "aiq",
-    "collapsed",
-    "drawdown",
-    "envelope",
-    "gradient_shares",
-    "judge",
-    "known_mean",
-    "score_of",
-    "spread_at_end",
-]
-
 Floats = NDArray[np.float64]
 
 

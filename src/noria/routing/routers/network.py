@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Router
 
-__all__ = ["NetworkRouter", "PolicyNetwork"]
-
 
 class PolicyNetwork(nn.Module):
     """features [questions, width] → logits [questions, routes]; uniform where it is untrained."""

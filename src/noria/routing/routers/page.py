@@ -8,8 +8,6 @@ from typing import Any
 from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import RunPage, RunRecord, run_page
 
-__all__ = ["write_run_page"]
-
 Rows = Sequence[Mapping[str, Any]]
 
 LEARNING: tuple[tuple[str, dict[str, str], str, str], ...] = (

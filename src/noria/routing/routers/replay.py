@@ -21,16 +21,6 @@ from noria.core.training.rl import policy_loss
 from noria.routing.tables.answers import Thrift
 from noria.routing.tables.table import Table
 
-__all__ = [
-    "Disturbance",
-    "Replay",
-    "RolloutBatch",
-    "cosine",
-    "exact_gradient",
-    "flat_gradient",
-    "policy_gradient",
-]
-
 
 @dataclass(frozen=True)
 class Disturbance:

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError
 from noria.routing.tables.table import Route
 
-__all__ = ["Decision", "Floats", "Router", "utilities"]
-
 Floats: TypeAlias = NDArray[np.float64]
 
 

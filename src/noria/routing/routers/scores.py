@@ -17,8 +17,6 @@ from noria.routing.routers.metrics import Score, judge
 from noria.routing.routers.router import Router
 from noria.routing.tables.table import Table
 
-__all__ = ["TrainResult", "judge_router", "score_record", "table_digest", "write_score"]
-
 
 @dataclass(frozen=True)
 class TrainResult:

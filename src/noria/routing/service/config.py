@@ -11,8 +11,6 @@ from noria.core.config import Argument, Config, Option
 from noria.routing.config import AnswerOptions, DownloadOption, TradeOption
 from noria.verbs.options import ListenOptions
 
-__all__ = ["BackendLimits", "ServeConfig", "ServeLimits"]
-
 
 class BackendLimits(Config):
     """Limits on waiting for backends and on trying others."""

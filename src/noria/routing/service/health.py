@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-__all__ = ["Health"]
-
 
 class Health:
     """The backends that are left out for now.

@@ -9,8 +9,6 @@ from noria.routing.routers.files import open_router
 from noria.routing.service.config import BackendLimits, ServeConfig, ServeLimits
 from noria.routing.service.service import routing_service
 
-__all__ = ["serve_router"]
-
 
 def serve_router(config: ServeConfig) -> None:
     """Serve until the process is told to stop.

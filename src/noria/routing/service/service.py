@@ -40,8 +40,6 @@ from noria.routing.service.wire import (
 )
 from noria.routing.tables.table import Route
 
-__all__ = ["routing_service"]
-
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
     from starlette.responses import StreamingResponse

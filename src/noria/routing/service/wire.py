@@ -8,31 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from noria.core.chat import (
-    Answer,
-    ChatRequest,
-    Failure,
-    FailureKind,
-    Message,
-    Refusal,
-    Text,
-    Usage,
-)
+from noria.core.chat import Answer, ChatRequest, Failure, FailureKind, Message, Refusal, Text, Usage
 from noria.core.service.serving import HttpError
 from noria.routing.routers.router import Decision
 from noria.routing.tables.table import Route
-
-__all__ = [
-    "AUTO",
-    "ChunkWriter",
-    "CompletionRequest",
-    "completion",
-    "decision_record",
-    "failure_error",
-    "headers_of",
-    "instructed",
-    "read_request",
-]
 
 AUTO = "auto"
 """The model whose requests are routed."""

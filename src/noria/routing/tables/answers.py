@@ -13,8 +13,6 @@ import numpy as np
 
 from noria.core.errors import DataError
 
-__all__ = ["RULES", "Thrift", "exact", "f1", "normalised", "score"]
-
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[-−])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")  # the 3 of 5-3 has no sign
 _LETTER = re.compile(r"\b(?:[B-HJ-Z]|[AI](?!['’]|\s+(?!(?:is|because|since|as|and|or)\b)[a-z]))\b")

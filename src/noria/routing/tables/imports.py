@@ -19,8 +19,6 @@ from noria.core.errors import DataError
 from noria.core.records import READERS, json_records, lines
 from noria.routing.tables.table import Cell, Question, Route, Table, optional_text, read_table, table_of
 
-__all__ = ["ASSUMED_TOKENS", "import_table"]
-
 LARGEST = 2**30
 """Most bytes of a file that is read."""
 ASSUMED_TOKENS = 256

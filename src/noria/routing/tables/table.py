@@ -27,8 +27,6 @@ from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.core.records import read_records
 
-__all__ = ["Cell", "Question", "Route", "Table", "read_table", "row_of", "table_of", "write_table"]
-
 Floats = NDArray[np.float64]
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from noria.routing.routers.comparing import RouterComparison
     from noria.routing.tables.table import Table
 
-__all__ = ["CompareConfig", "CompareResult", "command", "run", "write_comparison"]
-
 Rows: TypeAlias = list[list[str | int | float | None]]
 
 
@@ -99,7 +97,7 @@ def run(config: CompareConfig, progress: Progress) -> CompareResult:
         train, held = whole, import_table(config.test)
     else:
         train, held = whole.split(1 - config.held_out, seed=seed)
-    folder = results_folder(config.output, f"compare-{config.table.stem}", system="routing")
+    folder = results_folder("routing", config.output, f"compare-{config.table.stem}")
     with progress:
         task = progress.task("compare", len(config.routers) + len(config.sources))
         routers = [

@@ -22,8 +22,6 @@ from noria.verbs.tables import table
 if TYPE_CHECKING:
     from noria.routing.routers.metrics import Score
 
-__all__ = ["EvaluateConfig", "EvaluateResult", "command", "run"]
-
 
 class EvaluateConfig(RouterArgument, TableOption, OutputOption, JsonOption):
     """Settings of `noria routing evaluate`."""
@@ -75,7 +73,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
 
     source = config.router
     label = f"evaluate-{source.resolve().name}-{config.table.stem}"
-    folder = results_folder(config.output, label, system="routing")
+    folder = results_folder("routing", config.output, label)
     questions = import_table(config.table)
     more: dict[str, Any]
     curve: list[tuple[float, Score]] = []

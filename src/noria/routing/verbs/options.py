@@ -13,8 +13,6 @@ from noria.core.config import Argument, Config, Option
 if TYPE_CHECKING:
     from noria.routing.routers.metrics import Score
 
-__all__ = ["RouterArgument", "TableOption", "cell", "cost_cell", "score_line"]
-
 
 class TableOption(Config):
     """The table that routers are judged on."""

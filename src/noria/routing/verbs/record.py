@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from noria.routing.pool.record import RecordResult
     from noria.routing.tables.table import Cell, Question, Route
 
-__all__ = ["RecordConfig", "command", "run"]
-
 
 class RecordConfig(AnswerOptions, DownloadOption, QuietOption):
     """Settings of `noria routing record`."""

@@ -11,8 +11,6 @@ from pydantic import Field
 from noria.core.config import Argument, Config
 from noria.verbs.command import command as make_command
 
-__all__ = ["ReportConfig", "command"]
-
 
 class ReportConfig(Config):
     """Settings of `noria routing report`."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from noria.routing.pool.pool import Reply
     from noria.routing.routers.router import Decision
 
-__all__ = ["RouteConfig", "command", "run"]
-
 
 class RouteConfig(RouterArgument, TradeOption, DownloadOption, JsonOption):
     """Settings of `noria routing route`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from noria.routing.service.config import ServeConfig
 from noria.verbs.command import command as make_command
 
-__all__ = ["command"]
-
 
 @make_command(ServeConfig, extra="serve")
 def command(config: ServeConfig) -> None:

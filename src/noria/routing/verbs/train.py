@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from noria.routing.routers.router import Router
     from noria.routing.routers.scores import TrainResult
 
-__all__ = ["TrainConfig", "command", "fit", "run"]
-
 
 class TrainConfig(NetworkTraining, WriterTraining, TradeOption, DownloadOption, OutputOption, QuietOption):
     """Settings of `noria routing train`: those of both policies, and how the training is run.

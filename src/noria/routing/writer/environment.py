@@ -17,8 +17,6 @@ from noria.routing.tables.answers import Thrift, score
 from noria.routing.tables.table import Question, Route
 from noria.routing.writer.grammar import Answer, BrokenTurn, Call, Flaw, Grammar, Turn, is_well_formed
 
-__all__ = ["Environment", "Limits", "ModelCall", "Rollout", "Segment"]
-
 
 @dataclass(frozen=True)
 class Limits:

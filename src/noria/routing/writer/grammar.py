@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["Answer", "BrokenTurn", "Call", "Flaw", "Grammar", "Span", "Turn", "is_well_formed"]
-
 Flaw = Literal[
     "no_action",
     "two_actions",

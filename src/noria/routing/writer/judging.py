@@ -18,8 +18,6 @@ from noria.routing.writer.environment import Environment
 from noria.routing.writer.policy import Prompt, WriterPolicy
 from noria.routing.writer.writer import PlayedRollout
 
-__all__ = ["WriterScore", "evaluate_writer", "judge_writer"]
-
 
 @dataclass(frozen=True)
 class WriterScore:

@@ -30,8 +30,6 @@ with needing("trl"):
     import transformers
     from transformers import TrainerCallback
 
-__all__ = ["RunLogCallback", "train_writer"]
-
 
 def train_writer(
     config: WriterTraining,

@@ -19,8 +19,6 @@ from noria.routing.tables.table import Question
 from noria.routing.writer.environment import Environment, Limits
 from noria.routing.writer.writer import PlayedRollout, Writer, play
 
-__all__ = ["Prompt", "WriterPolicy", "open_writer"]
-
 Prompt: TypeAlias = Callable[[Question], str]
 """The text that a policy reads of a question."""
 

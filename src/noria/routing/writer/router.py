@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from noria.core.chat import Answer as ChatAnswer
-from noria.core.chat import ChatRequest, Failure, Outcome, Usage
+from noria.core.chat import Answer as ChatAnswer, ChatRequest, Failure, Outcome, Usage
 from noria.routing.pool.batching import Batcher
 from noria.routing.pool.pool import Asker, Pool
 from noria.routing.routers.baselines import Fixed
@@ -17,8 +16,6 @@ from noria.routing.routers.router import Router
 from noria.routing.tables.table import Question, Route
 from noria.routing.writer.policy import WriterPolicy, open_writer
 from noria.routing.writer.writer import PlayedRollout
-
-__all__ = ["WritingRouter", "writer_router"]
 
 
 class WritingRouter:

@@ -15,8 +15,6 @@ from noria.routing.tables.table import Question
 from noria.routing.writer.environment import Environment, Rollout
 from noria.routing.writer.grammar import Span
 
-__all__ = ["PlayedRollout", "Writer", "credit_of", "play"]
-
 SPANS = {"form": "tag", "thrift": "name"}
 """Kind of span that a component is about."""
 

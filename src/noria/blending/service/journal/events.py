@@ -19,8 +19,6 @@ from noria.core.errors import DataError, needing
 with needing("serve"):
     import msgspec
 
-__all__ = ["Decision", "Event", "Impression", "Outcome", "Sample", "decision_of", "pack", "unpack"]
-
 
 class Decision(msgspec.Struct, tag="d", array_like=True, frozen=True):
     """A ranked list as it was answered. Columns are little-endian arrays, one entry a place.

@@ -22,8 +22,6 @@ from noria.blending.service.journal.journal import Scan, read_journal
 from noria.core.errors import DataError, require
 from noria.core.files import appearing, check_output
 
-__all__ = ["ExportResult", "export_log"]
-
 ROWS = 1 << 16
 """Number of rows written at a time."""
 MOST_OPEN = 1_000_000

@@ -32,8 +32,6 @@ from typing import NamedTuple
 from noria.core.errors import RunError
 from noria.core.files import disk_errors, fsync_folder, lock, write_all
 
-__all__ = ["Frame", "Journal", "JournalFull", "Position", "Scan", "read_journal", "segments"]
-
 TITLE = b"noria log 1\n"
 OPENING = len(TITLE) + 4
 MARK = b"NBJ\x01"

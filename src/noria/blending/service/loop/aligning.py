@@ -15,8 +15,6 @@ from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 from noria.core.records import json_values
 
-__all__ = ["calibration", "proposed_alignment"]
-
 
 def proposed_alignment(
     tallies: Tallies, snapshot: Snapshot, config: NearlineConfig, now: float

@@ -18,8 +18,6 @@ from noria.core.files import write_atomic
 with needing("serve"):
     import msgspec
 
-__all__ = ["Checkpoint"]
-
 
 class Checkpoint(msgspec.Struct):
     """Content of the file.

@@ -21,8 +21,6 @@ from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 
-__all__ = ["Controllers", "Progress", "day_share"]
-
 STATE = ("integral", "error", "output")
 
 

@@ -27,8 +27,6 @@ from noria.blending.service.journal.events import Decision, Event, Impression, O
 from noria.blending.service.journal.journal import Position
 from noria.blending.service.loop.sums import ShownSums, Sums
 
-__all__ = ["ClosedRequest", "Learner"]
-
 SAMPLES = 1_000
 """Sampled requests kept with their outcomes."""
 

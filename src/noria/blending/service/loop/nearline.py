@@ -44,8 +44,6 @@ from noria.core.errors import DataError, NoriaError
 from noria.core.files import lock, write_atomic
 from noria.core.records import json_values
 
-__all__ = ["Loop", "main"]
-
 log = logging.getLogger("noria.serving")
 
 SLACK = 5.0

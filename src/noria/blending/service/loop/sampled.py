@@ -16,8 +16,6 @@ from noria.blending.service.loop.learning import ClosedRequest
 from noria.blending.service.streams import candidates_of_arrow
 from noria.blending.snapshot import Snapshot
 
-__all__ = ["sampled_returns"]
-
 
 def sampled_returns(closed: Sequence[ClosedRequest], snapshot: Snapshot) -> list[PlanReturn]:
     """Returns of plans on sampled requests; none where there are fewer than two requests.

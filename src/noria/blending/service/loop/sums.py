@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["PlanSums", "Prices", "ShownSums", "Sums", "Totals", "totals"]
-
 
 class ShownSums(NamedTuple):
     """Exposures of one snapshot that the same plans hit: their number and Σ value."""

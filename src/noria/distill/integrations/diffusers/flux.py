@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from noria.distill.adapters import Condition
 from noria.distill.integrations.diffusers.packed import PackedAdapter
 
-__all__ = ["FluxAdapter"]
-
 
 class FluxAdapter(PackedAdapter):
     """Adapter of `FluxPipeline`.

@@ -17,8 +17,6 @@ from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapte
 from noria.distill.integrations.diffusers.qwen_image import QwenImageAdapter
 from noria.distill.integrations.diffusers.stable_diffusion_3 import StableDiffusion3Adapter
 
-__all__ = ["ADAPTERS", "find_model", "open_pipeline", "read_index"]
-
 ADAPTERS: dict[str, type[PipelineAdapter]] = {
     adapter.pipeline_class: adapter
     for adapter in (StableDiffusion3Adapter, LongCatImageAdapter, FluxAdapter, QwenImageAdapter)

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from noria.distill.adapters import Condition
 from noria.distill.integrations.diffusers.packed import PackedAdapter
 
-__all__ = ["LongCatImageAdapter"]
-
 
 class LongCatImageAdapter(PackedAdapter):
     """Adapter of `LongCatImagePipeline`.

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
 
-__all__ = ["PackedAdapter"]
-
 
 class PackedAdapter(PipelineAdapter):
     """A family whose denoising loop holds packed tokens."""

@@ -17,8 +17,6 @@ from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
 from noria.distill.adapters import Condition, no_source_sigma
 
-__all__ = ["ATTENTION", "EmbeddingCache", "PipelineAdapter", "network_dtype"]
-
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 """Projections of joint attention, named alike in all four families."""
 

@@ -11,8 +11,6 @@ from noria.core.errors import ConfigError
 from noria.distill.adapters import Condition
 from noria.distill.integrations.diffusers.packed import PackedAdapter
 
-__all__ = ["QwenImageAdapter"]
-
 
 class QwenImageAdapter(PackedAdapter):
     """Adapter of `QwenImagePipeline`.

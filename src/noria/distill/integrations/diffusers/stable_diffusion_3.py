@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from noria.distill.adapters import Condition
 from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
 
-__all__ = ["StableDiffusion3Adapter"]
-
 
 class StableDiffusion3Adapter(PipelineAdapter):
     """Adapter of `StableDiffusion3Pipeline`; latents [channels, height / 8, width / 8]."""
