@@ -31,7 +31,9 @@ def helps(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             for keyword in node.keywords:
-                if keyword.arg in ("help", "description", "short_help"):
+                if keyword.arg in ("help", "description", "short_help") and isinstance(
+                    keyword.value, ast.Constant | ast.JoinedStr
+                ):
                     parts = [n.value for n in ast.walk(keyword.value) if isinstance(n, ast.Constant)]
                     text = "".join(part for part in parts if isinstance(part, str))
                     if text:

@@ -38,7 +38,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Rows:
-    """Packed text.
+    """Packed text of documents.
 
     Attributes:
         tokens: [rows, n] int64.
@@ -226,7 +226,7 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
 
 
 def token_ids(value: Any, where: str) -> list[int]:
-    """Token numbers.
+    """Numbers of the tokens in a record.
 
     Raises:
         DataError: they are none.

@@ -25,7 +25,7 @@ class Measure:
     Attributes:
         value: column of the figure.
         per: column of the denominator, for a figure a view rather than a user.
-        before, before_per: the same columns from before the test, to take out what users differed in anyway (CUPED).
+        before, before_per: columns of the time before the test, to take out what users differed in anyway (CUPED).
     """
 
     value: str

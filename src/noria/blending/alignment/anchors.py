@@ -154,9 +154,9 @@ class AnchorAudit:
 
     Attributes:
         name: name of the figure.
-        stability: its daily means' standard deviation over their mean; low is good.
+        stability: standard deviation of the anchor's daily means over their mean; low is good.
         by_duration: weighted standard deviation of its means by bucket of duration, over the mean; low is good.
-        by_source: the same by source.
+        by_source: stability by source.
         maturity: minutes until 95 % of it are in; low is good.
         coverage: share of exposures that have it; high is good.
         north_star: rank correlation of its group means with the north star's; high is good.

@@ -138,7 +138,7 @@ class Companion(Collector):
         return result if isinstance(result, dict) else None
 
     def collect(self) -> Iterator[Metric]:
-        """Its figures as Prometheus takes them."""
+        """Figures of the companion in Prometheus' form."""
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
         yield gauge(
             "noria_blending_nearline_failing", "1 if its last tick failed.", float(self.failing is not None)

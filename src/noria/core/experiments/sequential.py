@@ -58,7 +58,7 @@ def confidence_sequence(
 
     Args:
         effect: estimate Δ̂, challenger less champion.
-        standard_error: its standard error s.
+        standard_error: standard error s of the estimate.
         units: units that it was estimated from, of both arms.
         planned: units that the test was planned for.
         alpha: probability that the sequence ever misses the truth.

@@ -30,7 +30,7 @@ class Undefined(float):
     reason: str
 
     def __new__(cls, reason: str) -> Undefined:
-        """A NaN."""
+        """A value that is missing (NaN)."""
         self = super().__new__(cls, "nan")
         self.reason = reason
         return self

@@ -57,7 +57,7 @@ class Reference:
         modes_per_class: int = 4,
         seed: int = 0,
     ) -> Reference:
-        """Measure `images`.
+        """Measure `images` against the reference.
 
         Samples are compared with the set's own class shares. For samples drawn evenly over classes give
         `images.balanced()`: else the difference of the shares is part of every distance.

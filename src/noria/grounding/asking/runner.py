@@ -99,7 +99,7 @@ class _Run:
         return status is not None and not (status == "error" and self.asking.retry_errors)
 
     async def chain(self, chain: Chain) -> None:
-        """Its steps one after the other; a later step of a conversation sees the earlier ones."""
+        """Ask the steps of a task one after the other; a later step of a conversation sees the earlier ones."""
         before: list[Message] = []
         for step in chain:
             sample = self.store.get(step.id) if self.settled(step.id) else await self.step(step, before)

@@ -44,7 +44,7 @@ class BlindResult:
 
     Attributes:
         accuracy: {category or "all": {auditor: share right, None where there are too few questions}}.
-        p: the same, the exact chance of so many right guesses, one-sided.
+        p: exact chance of so many right guesses, one-sided.
         questions: {category or "all": how many}.
         solved: {(video, number of the question): how many of the first five auditors are right}.
         chosen: {auditor: {(video, number): letter}}.

@@ -119,7 +119,7 @@ def accepted_mass(p: Tensor, q: Tensor, rule: Rule) -> Tensor:
 
 
 def at_tokens(probs: Tensor, tokens: Tensor) -> Tensor:
-    """probs[..., tokens[...]]."""
+    """Take the entries probs[..., tokens[...]]."""
     return probs.gather(-1, tokens[..., None])[..., 0]
 
 

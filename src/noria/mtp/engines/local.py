@@ -82,7 +82,7 @@ def decoder_engine(
     stale: Drafter | None = None,
     disjoint: Drafter | None = None,
 ) -> Engine:
-    """Noria's decoder.
+    """Noria's own decoder.
 
     Args:
         model: the target.

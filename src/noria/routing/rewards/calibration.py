@@ -62,7 +62,7 @@ class CalibrationState:
         return cls(*(torch.zeros(0, dtype=torch.float64) for _ in COLUMNS))
 
     def grown(self, size: int) -> CalibrationState:
-        """The same memory, for at least so many data sets."""
+        """This memory, grown to at least so many data sets."""
         more = max(0, size - len(self.sigma))
         pads = dict.fromkeys(COLUMNS, 0.0) | {"sigma": torch.nan}
         new = {name: torch.full((more,), pad, dtype=torch.float64) for name, pad in pads.items()}

@@ -104,7 +104,7 @@ class Neighbours(Router):
     """The mean over the `k` training questions most like this one, by cosine.
 
     Args:
-        features: of questions.
+        features: features of the questions.
         known: [training questions, width], their features.
         score: [training questions, routes].
         k: number of neighbours.
@@ -147,7 +147,7 @@ class Factors(Router):
     """Matrix factorisation: quality = sigmoid(bias_r + a_r · W x); RouteLLM's (arXiv 2406.18665) for many routes.
 
     Args:
-        features: of questions, x.
+        features: features x of the questions.
         project: W, [width, rank].
         model: a, [routes, rank].
         bias: [routes].

@@ -92,7 +92,7 @@ class Router(ABC):
 
         Args:
             text: the question.
-            dataset: its data set, where that is known.
+            dataset: data set of the question, where that is known.
             among: routes that can be had now; all by default.
 
         Raises:

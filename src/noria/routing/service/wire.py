@@ -29,7 +29,7 @@ class CompletionRequest:
     """A request for a chat completion.
 
     Attributes:
-        request: as a chat model takes it.
+        request: the request in the form that a chat model takes.
         model: `auto`, or a route's label.
         stream: whether the answer is streamed.
         usage: whether a stream ends with the count of its tokens.

@@ -66,7 +66,7 @@ class Learner:
         tallies, books: sums of closed exposures.
         counts: numbers of events and of what became of them.
         today: day since 1970; exposures and values since its midnight by (version, control, mask).
-        window: the same since `take_window` was called.
+        window: counts since `take_window` was called.
         closed: sampled requests with outcomes, the newest last.
     """
 
