@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.core.errors import CheckpointError
-from noria.core.files import appearing, disk_errors, remove_folder, write_atomic
+from noria.core.files import appearing, disk_errors, remove_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -96,7 +96,7 @@ def save_checkpoint(
             save_file(_separate(tensors), file)
             size = file.stat().st_size
             record = {"step": step, "state": dict(state), "tensors_bytes": size, "rng": _rng_states()}
-            write_atomic(partial / "state.json", json.dumps(record))
+            (partial / "state.json").write_text(json.dumps(record), encoding="utf-8")
         for _, old in list_checkpoints(home)[keep:]:
             trash = home / f".{old.name}.trash"
             old.rename(trash)  # first, so that a half-deleted checkpoint never has a checkpoint's name
