@@ -1,6 +1,6 @@
 """Few-step distillation of flow-matching diffusion models by Continuous-Time Distribution Matching.
 
-The paper is CDM (Liu et al. 2026, arXiv 2605.06376). A flow-matching model draws an image in some tens of network
+The paper is CDM (Liu et al. 2026, arXiv 2605.06376). A flow-matching model draws an image in tens of network
 calls, twice that with guidance. A student distilled by distribution matching does it in about four, and needs only
 prompts to learn it. The usual recipe supervises the student on the few noise levels that it will be used at; off them
 it drifts. CDM draws the levels anew for each batch, and adds a loss at points beside the student's own trajectory.
@@ -10,7 +10,7 @@ Read in this order:
 
 | room | what it is | equations of the paper |
 | --- | --- | --- |
-| `config` | every setting, and the presets | the ablations, a preset each |
+| `types`, `config` | names; every setting, and the presets | the ablations, a preset each |
 | `adapters`, `integrations` | how a model is called: small transformers, and diffusers' pipelines | |
 | `data` | `prompts` of a training; `images` and `mnist` of the proof | |
 | `matching` | the mathematics: `schedules` and `rollout`, `objectives`, `draws` | §3.2; Eq. 3, 4, 7 |
@@ -30,18 +30,58 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.distill.adapters import FlowAdapter as FlowAdapter, SmallAdapter as SmallAdapter
-    from noria.distill.config import PRESETS as PRESETS, DistillConfig as DistillConfig, preset as preset
-    from noria.distill.data.prompts import Prompts as Prompts, read_prompts as read_prompts
-    from noria.distill.evaluation.grids import even_grid as even_grid, ladder_grids as ladder_grids
-    from noria.distill.evaluation.judge import Judge as Judge
-    from noria.distill.integrations.diffusers import open_pipeline as open_pipeline
-    from noria.distill.students.export import export_student as export_student
-    from noria.distill.students.loading import (
-        Student as Student,
-        open_model as open_model,
-        open_student as open_student,
-    )
-    from noria.distill.training.trainer import Distiller as Distiller
+    from noria.distill.adapters import FlowAdapter, SmallAdapter
+    from noria.distill.config import PRESETS, DistillConfig, ExportConfig, LoadConfig, preset
+    from noria.distill.data.prompts import Prompts, read_prompts
+    from noria.distill.evaluation.grids import SamplingConfig, even_grid, ladder_grids
+    from noria.distill.evaluation.judge import Judge
+    from noria.distill.integrations.diffusers import open_pipeline
+    from noria.distill.students.export import export_student
+    from noria.distill.students.loading import Student, open_model, open_student
+    from noria.distill.training.trainer import Distiller
 
-__getattr__, __dir__, __all__ = lazily(__name__)
+_HOMES = {
+    "PRESETS": "config",
+    "DistillConfig": "config",
+    "Distiller": "training.trainer",
+    "ExportConfig": "config",
+    "FlowAdapter": "adapters",
+    "Judge": "evaluation.judge",
+    "LoadConfig": "config",
+    "Prompts": "data.prompts",
+    "SamplingConfig": "evaluation.grids",
+    "SmallAdapter": "adapters",
+    "Student": "students.loading",
+    "even_grid": "evaluation.grids",
+    "export_student": "students.export",
+    "ladder_grids": "evaluation.grids",
+    "open_model": "students.loading",
+    "open_pipeline": "integrations.diffusers",
+    "open_student": "students.loading",
+    "preset": "config",
+    "read_prompts": "data.prompts",
+}
+
+__all__ = [
+    "PRESETS",
+    "DistillConfig",
+    "Distiller",
+    "ExportConfig",
+    "FlowAdapter",
+    "Judge",
+    "LoadConfig",
+    "Prompts",
+    "SamplingConfig",
+    "SmallAdapter",
+    "Student",
+    "even_grid",
+    "export_student",
+    "ladder_grids",
+    "open_model",
+    "open_pipeline",
+    "open_student",
+    "preset",
+    "read_prompts",
+]
+
+__getattr__, __dir__ = lazily(__name__, _HOMES)
