@@ -208,7 +208,7 @@ ASK = ("run", "--data", "DATA", "--url", "http://a/v1", "--model", "m")
         (("run", "--url", "http://127.0.0.1:1/v1", "--model", "m"), "--data is missing"),
         (("run", "--data", "DATA", "--url", "http://127.0.0.1:1/v1", "--model", "m"), "no folder of clips"),
         (("run", "--data", "DATA", "--control", "blind"), "no model to ask"),
-        (("run", "--data", "DATA", "--url", "ftp://x", "--model", "m", "--control", "blind"), "no address"),
+        (("run", "--data", "DATA", "--url", "ftp://x", "--model", "m", "--control", "blind"), "not the address"),
         ((*ASK, "--control", "cropped-box", "--videos", "."), "per-item"),
         ((*ASK, "--control", "blind", "--budget", "1"), "prices"),
         ((*ASK, "--control", "blind", "-o", "../x"), "leaves"),

@@ -86,7 +86,7 @@ def run(
     **asking: Any,
 ) -> tuple[Counter[str], list[Sample], list[Body]]:
     corpus = corpus or synth.corpus
-    chains = plan(corpus, protocol, control)
+    chains = plan(corpus, AskSettings(protocol=protocol, control=control))
     cinema = Cinema(
         {r.video_id: r for r in corpus},
         videos or synth.videos,
@@ -112,17 +112,17 @@ def run(
 
 def test_protocols_cut_the_tasks(synth: Synth) -> None:
     n = len(synth.corpus)
-    assert len(plan(synth.corpus, "unified")) == n
-    assert len(plan(synth.corpus, "staged")) == 2 * n
-    assert [len(c) for c in plan(synth.corpus, "staged", conversation=True)] == [2] * n
-    assert len(plan(synth.corpus, "per-item")) == 8 * n
-    assert len(plan(synth.corpus, "permute", orders=3)) == 4 * n
+    assert len(plan(synth.corpus, AskSettings(protocol="unified"))) == n
+    assert len(plan(synth.corpus, AskSettings(protocol="staged"))) == 2 * n
+    assert [len(c) for c in plan(synth.corpus, AskSettings(protocol="staged", conversation=True))] == [2] * n
+    assert len(plan(synth.corpus, AskSettings(protocol="per-item"))) == 8 * n
+    assert len(plan(synth.corpus, AskSettings(protocol="permute", orders=3))) == 4 * n
     assert (
-        len(plan(synth.corpus, "per-item", "cropped-box")) == n
+        len(plan(synth.corpus, AskSettings(protocol="per-item", control="cropped-box"))) == n
     )  # one question of seven has a box in its stem
     with pytest.raises(ConfigError, match="per-item"):
-        plan(synth.corpus, "unified", "cropped-box")
-    ids = [step.id for chain in plan(synth.corpus, "permute") for step in chain]
+        plan(synth.corpus, AskSettings(protocol="unified", control="cropped-box"))
+    ids = [step.id for chain in plan(synth.corpus, AskSettings(protocol="permute")) for step in chain]
     assert len(set(ids)) == len(ids)
 
 
@@ -136,7 +136,7 @@ def test_the_staged_rating_sees_no_question_and_the_questions_no_rating(synth: S
 
 
 def test_a_conversation_shows_the_first_answer(synth: Synth, tmp_path: Path) -> None:
-    chains = plan(synth.corpus, "staged", conversation=True)[:1]
+    chains = plan(synth.corpus, AskSettings(protocol="staged", conversation=True))[:1]
     cinema = Cinema({r.video_id: r for r in synth.corpus}, synth.videos, MediaSettings(frames=2))
 
     async def go(url: str) -> None:
@@ -276,7 +276,7 @@ def test_every_sample_ends_in_exactly_one_state(synth: Synth, tmp_path: Path) ->
     assert counts == {"ok": 1, "parse_failed": 1, "refused": 2, "error": 2}
     assert [s.status for s in samples] == ["ok", "parse_failed", "refused", "refused", "error", "error"]
     assert [s.error for s in samples][4:] == ["server", "cut"]
-    assert len(samples) == len(plan(synth.corpus, "unified"))
+    assert len(samples) == len(plan(synth.corpus, AskSettings(protocol="unified")))
 
 
 def test_a_hanging_server_is_a_timeout_and_a_busy_one_is_asked_again(synth: Synth, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ async def go():
     async with ChatClient(ChatServer(url=sys.argv[3], model="m")) as client:
         with SampleStore(Path(sys.argv[2])) as store:
             asking = AskSettings(control="blind")
-            chains = plan(corpus, "per-item")
+            chains = plan(corpus, AskSettings(protocol="per-item"))
             print(await run_plan(chains, corpus, client, cinema, store, asking, in_flight=3))
 asyncio.run(go())
 """

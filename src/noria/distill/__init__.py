@@ -30,58 +30,28 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.distill.adapters import FlowAdapter, SmallAdapter
-    from noria.distill.config import PRESETS, DistillConfig, ExportConfig, LoadConfig, preset
-    from noria.distill.data.prompts import Prompts, read_prompts
-    from noria.distill.evaluation.grids import SamplingConfig, even_grid, ladder_grids
-    from noria.distill.evaluation.judge import Judge
-    from noria.distill.integrations.diffusers import open_pipeline
-    from noria.distill.students.export import export_student
-    from noria.distill.students.loading import Student, open_model, open_student
-    from noria.distill.training.trainer import Distiller
+    from noria.distill.adapters import FlowAdapter as FlowAdapter, SmallAdapter as SmallAdapter
+    from noria.distill.config import (
+        PRESETS as PRESETS,
+        DistillConfig as DistillConfig,
+        ExportConfig as ExportConfig,
+        LoadConfig as LoadConfig,
+        preset as preset,
+    )
+    from noria.distill.data.prompts import Prompts as Prompts, read_prompts as read_prompts
+    from noria.distill.evaluation.grids import (
+        SamplingConfig as SamplingConfig,
+        even_grid as even_grid,
+        ladder_grids as ladder_grids,
+    )
+    from noria.distill.evaluation.judge import Judge as Judge
+    from noria.distill.integrations.diffusers import open_pipeline as open_pipeline
+    from noria.distill.students.export import export_student as export_student
+    from noria.distill.students.loading import (
+        Student as Student,
+        open_model as open_model,
+        open_student as open_student,
+    )
+    from noria.distill.training.trainer import Distiller as Distiller
 
-_HOMES = {
-    "PRESETS": "config",
-    "DistillConfig": "config",
-    "Distiller": "training.trainer",
-    "ExportConfig": "config",
-    "FlowAdapter": "adapters",
-    "Judge": "evaluation.judge",
-    "LoadConfig": "config",
-    "Prompts": "data.prompts",
-    "SamplingConfig": "evaluation.grids",
-    "SmallAdapter": "adapters",
-    "Student": "students.loading",
-    "even_grid": "evaluation.grids",
-    "export_student": "students.export",
-    "ladder_grids": "evaluation.grids",
-    "open_model": "students.loading",
-    "open_pipeline": "integrations.diffusers",
-    "open_student": "students.loading",
-    "preset": "config",
-    "read_prompts": "data.prompts",
-}
-
-__all__ = [
-    "PRESETS",
-    "DistillConfig",
-    "Distiller",
-    "ExportConfig",
-    "FlowAdapter",
-    "Judge",
-    "LoadConfig",
-    "Prompts",
-    "SamplingConfig",
-    "SmallAdapter",
-    "Student",
-    "even_grid",
-    "export_student",
-    "ladder_grids",
-    "open_model",
-    "open_pipeline",
-    "open_student",
-    "preset",
-    "read_prompts",
-]
-
-__getattr__, __dir__ = lazily(__name__, _HOMES)
+__getattr__, __dir__, __all__ = lazily(__name__)

@@ -11,14 +11,15 @@ Read in this order; each room stands on those above it:
 | --- | --- |
 | `corpus` | `types` (traits, levels), `questions`, `cues` (what words hold), `records`, `files`, `checks`, `clips` |
 | `scoring` | `rates` (Sec. 4.4: R1, R2, R3; PR, CR, IR, HR), `intervals`, `views` (chance, PR by trait, σ, RGM), |
-| | `predictions` (answers as arrays), `evaluation` (all figures of a model), `comparing`, `official` |
-| `synth` | SynthOCEAN: `world` (people, questions, records), `drawing` (frames and sound) |
-| `asking` | `protocols`, `prompts` (what is asked), `media`, `runner`, `parsing` (from replies to answers), `store` |
+| | `predictions` (answers as arrays), `evaluation` (a model), `comparing`, `board` (several), `official`, `config` |
+| `synth` | SynthOCEAN: `world` (people, questions, records), `drawing` (frames and sound), `config` (its knobs) |
+| `asking` | `types`, `config`, `protocols`, `prompts` (what is asked), `media`, `runner`, `parsing`, `store` |
 | `audit` | `adversary` (classifiers that do not see), `findings`, `readers` (the reference ladder) |
 | `judging` | `cases` (Sec. 4.3: four dimensions), `rules` (a judge without a model), `judge`, `agreement` |
-| `building` | writing one's own: `aligner`, `builder`, `review` |
-| `results` | `sources` (a run folder or a file of predictions), `scores` (one model, or several) |
-| `verbs`, `proof` | what a user types; the claims, measured |
+| `building` | writing one's own: `aligner` (checks), `writer` (briefs), `builder` (rounds), `review` (by people) |
+| `results` | `sources` (a run folder or a file of predictions), `scores` (of one model, of several) |
+| `integrations` | Hugging Face models in this process, tasks for lmms-eval and inspect_ai |
+| `verbs`, `proof` | what a user types, one file a verb; the claims, measured |
 """
 
 from __future__ import annotations

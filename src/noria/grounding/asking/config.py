@@ -8,15 +8,27 @@ from pydantic import Field
 
 from noria.core.config import Config, Option
 from noria.core.models.config import ModelOptions
-from noria.grounding.asking.types import Control
+from noria.grounding.asking.types import Control, Protocol
 
 
-class AskSettings(Config):
+class PlanSettings(Config):
+    """What is asked and shown."""
+
+    section: ClassVar[str] = "Plan"
+
+    protocol: Protocol = Field("staged", description="How tasks are cut into requests.")
+    control: Control = Field("none", description="What is shown in the place of the clip.")
+    orders: int = Field(6, ge=1, description="Number of orders of options, under permute.")
+    conversation: bool = Field(
+        False, description="Ask a staged run's questions in the conversation of the ratings."
+    )
+
+
+class AskSettings(PlanSettings):
     """How requests are made."""
 
     section: ClassVar[str] = "Requests"
 
-    control: Control = Field("none", description="What is shown in the place of the clip.")
     temperature: float | None = Field(0.0, ge=0, description="Temperature of the sampling.")
     max_new_tokens: Annotated[int, Option(was=("--max-tokens",))] = Field(
         4096, ge=1, description="Most tokens of a reply."

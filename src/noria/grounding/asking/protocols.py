@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError
-from noria.grounding.asking.types import Control, Protocol
+from noria.grounding.asking.config import PlanSettings
 from noria.grounding.corpus.questions import boxes_in
 from noria.grounding.corpus.records import Corpus, Option, Question, Record
 from noria.grounding.corpus.types import LETTERS
@@ -53,14 +53,7 @@ Chain: TypeAlias = tuple[Step, ...]
 """Steps that are taken one after the other."""
 
 
-def plan(
-    corpus: Corpus,
-    protocol: Protocol,
-    control: Control = "none",
-    *,
-    orders: int = 6,
-    conversation: bool = False,
-) -> list[Chain]:
+def plan(corpus: Corpus, settings: PlanSettings) -> list[Chain]:
     """All chains of a run, video by video.
 
     * `unified`: everything in one request, as published.
@@ -69,50 +62,35 @@ def plan(
     * `per-item`: one question a request, so that no question hints at another's answer.
     * `permute`: all questions in each of several random orders of their options.
 
-    Args:
-        corpus: the videos.
-        protocol: cut of the tasks into requests.
-        control: what is shown; `cropped-box` asks only the questions that have a box, one by one.
-        orders: number of orders that `permute` asks in.
-        conversation: ask the questions of `staged` in the same conversation.
+    The control `cropped-box` asks only the questions that have a box, one by one.
 
     Raises:
         ConfigError: a protocol and a control that do not go together.
     """
-    if control == "cropped-box" and protocol != "per-item":
+    if settings.control == "cropped-box" and settings.protocol != "per-item":
         raise ConfigError(
             "cropped-box shows each question its own box", where="control", mend="use it with per-item"
         )
-    chains: list[Chain] = []
-    for record in corpus:
-        numbers = tuple(range(1, len(record.mcq_questions) + 1))
-        chains += _chains(record, numbers, protocol, control, orders, conversation)
-    return chains
+    return [chain for record in corpus for chain in _chains(record, settings)]
 
 
-def _chains(
-    record: Record,
-    numbers: tuple[int, ...],
-    protocol: Protocol,
-    control: Control,
-    orders: int,
-    conversation: bool,
-) -> list[Chain]:
-    video = record.video_id
-    if control == "cropped-box":
+def _chains(record: Record, settings: PlanSettings) -> list[Chain]:
+    video, numbers = record.video_id, tuple(range(1, len(record.mcq_questions) + 1))
+    if settings.control == "cropped-box":
         boxed = [n for n in numbers if boxes_in(record.mcq_questions[n - 1].question)]
         return [(Step(video, f"ask.{n}", numbers=(n,)),) for n in boxed]
-    if protocol == "unified":
+    if settings.protocol == "unified":
         return [(Step(video, "all", rate=True, reason=True, numbers=numbers),)]
     rating = Step(video, "rate", rate=True, reason=True)
     if not numbers:
         return [(rating,)]
-    if protocol == "staged":
+    if settings.protocol == "staged":
         asking = Step(video, "ask", numbers=numbers)
-        return [(rating, asking)] if conversation else [(rating,), (asking,)]
-    if protocol == "per-item":
+        return [(rating, asking)] if settings.conversation else [(rating,), (asking,)]
+    if settings.protocol == "per-item":
         return [(rating,), *((Step(video, f"ask.{n}", numbers=(n,)),) for n in numbers)]
-    return [(rating,), *((Step(video, f"{ORDER}{k}", numbers=numbers, order=k),) for k in range(orders))]
+    orders = (Step(video, f"{ORDER}{k}", numbers=numbers, order=k) for k in range(settings.orders))
+    return [(rating,), *((step,) for step in orders)]
 
 
 def dealt(seed: int, order: int, video: str, number: int, options: int) -> NDArray[np.int64]:

@@ -39,34 +39,19 @@ def export_sheet(corpus: Corpus, path: Path) -> int:
     Raises:
         RunError: the disk refuses.
     """
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    rows = 0
+    rows: list[tuple[object, ...]] = []
     for record in corpus:
         for n, one in enumerate(record.observations):
             where = f"{one.start_time:g}s - {one.end_time:g}s {one.dimension}"
-            writer.writerow(
-                map(_safe, (record.video_id, "observation", n, where, one.description, "", "", "", ""))
-            )
-            rows += 1
+            rows.append((record.video_id, "observation", n, where, one.description, "", "", "", ""))
         for n, q in enumerate(record.mcq_questions, start=1):
             options = "\n".join(f"{o.id}) {o.text}" for o in q.options)
-            cells = (
-                record.video_id,
-                "question",
-                n,
-                q.category,
-                q.question,
-                options,
-                q.correct_answer,
-                "",
-                "",
-            )
-            writer.writerow(map(_safe, cells))
-            rows += 1
+            question = (q.category, q.question, options, q.correct_answer)
+            rows.append((record.video_id, "question", n, *question, "", ""))
+    file = io.StringIO()
+    csv.writer(file).writerows([COLUMNS, *(map(_safe, row) for row in rows)])
     write_atomic(path, "\ufeff" + file.getvalue())  # the mark tells spreadsheets that it is UTF-8
-    return rows
+    return len(rows)
 
 
 def _safe(cell: object) -> str:

@@ -159,7 +159,7 @@ def _client(folder: Path, rounds: int) -> Row:
     from noria.grounding.synth.world import make_corpus
 
     corpus = make_corpus(16 * IN_FLIGHT)[1]
-    every = [chain for chain in plan(corpus, "staged") if chain[0].numbers]
+    every = [chain for chain in plan(corpus, AskSettings()) if chain[0].numbers]
     with launched([sys.executable, "-m", "noria.grounding.proof.bench"], folder) as server:
 
         async def go(turn: int, chains: Sequence[Chain]) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.runs.run import read_config
+from noria.grounding.asking.config import PlanSettings
 from noria.grounding.asking.protocols import dealt, plan
 from noria.grounding.asking.runner import assemble, orders_in
 from noria.grounding.asking.store import Sample, read_samples
@@ -143,11 +144,7 @@ def _run(folder: Path, data: Path | None, judge: str | None) -> Source:
             mend="run again with the same command, which asks anew what failed",
         )
     chains = plan(
-        corpus,
-        settings["protocol"],
-        settings["control"],
-        orders=settings.get("orders", 6),
-        conversation=settings.get("conversation", False),
+        corpus, PlanSettings(**{k: settings[k] for k in PlanSettings.model_fields if k in settings})
     )
     asked: dict[str, set[int]] = {}
     for chain in chains:

@@ -18,7 +18,7 @@ from noria.core.progress import Progress
 from noria.core.runs.outputs import check_run_folder, run_folder
 from noria.core.runs.run import Run, settled
 from noria.grounding.asking.config import AskSettings, LocalModelOptions, MediaSettings
-from noria.grounding.asking.types import WITHOUT_CLIP, Protocol
+from noria.grounding.asking.types import WITHOUT_CLIP
 from noria.grounding.verbs.options import BudgetOption, CacheOption
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, ServerOptions
@@ -46,11 +46,6 @@ class RunConfig(
     videos: Annotated[Path | None, Option(metavar="DIR")] = Field(None, description="Folder of the clips.")
     hf: Annotated[str | None, Option(metavar="MODEL")] = Field(
         None, description="Hugging Face image-text-to-text model to run here, in the place of a server."
-    )
-    protocol: Protocol = Field("staged", description="How tasks are cut into requests.")
-    orders: int = Field(6, ge=1, description="Number of orders of options, under permute.")
-    conversation: bool = Field(
-        False, description="Ask a staged run's questions in the conversation of the ratings."
     )
 
     def answering(self) -> ChatServer | None:
@@ -103,9 +98,7 @@ def run(config: RunConfig, progress: Progress) -> RunResult:
 
     server = config.answering()
     corpus = load_corpus(config.data)
-    chains = plan(
-        corpus, config.protocol, config.control, orders=config.orders, conversation=config.conversation
-    )
+    chains = plan(corpus, config)
     if config.videos is None and config.control not in WITHOUT_CLIP:
         mend = "give it, or --control transcript, blind or oracle"
         raise ConfigError("no folder of clips", where="--videos", mend=mend)
@@ -152,9 +145,6 @@ def _identity(config: RunConfig, model: str, url: str) -> dict[str, Any]:
 
     return {
         **config.part(AskSettings).model_dump(mode="json", exclude={"retry_errors"}),
-        "protocol": config.protocol,
-        "orders": config.orders,
-        "conversation": config.conversation,
         "media": config.part(MediaSettings).model_dump(mode="json"),
         "model": model,
         "url": url,
