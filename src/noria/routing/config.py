@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from noria.core.config import Config, Option
+from noria.core.config import Argument, Config, Option
 from noria.core.errors import ConfigError
 from noria.routing.rewards.components import FORM_ANSWER_COST
 from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
@@ -19,6 +19,12 @@ class DownloadOption(Config):
     section: ClassVar[str] = "Model"
 
     allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
+
+
+class RouterArgument(Config):
+    """The router that a verb uses."""
+
+    router: Annotated[Path, Argument()] = Field(description="Run folder, or folder of a saved router.")
 
 
 class TradeOption(Config):

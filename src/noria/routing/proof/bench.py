@@ -24,14 +24,14 @@ from noria.core.progress import Progress
 from noria.core.proofs.bench import Benchmark, Row, alternate
 from noria.core.service.hosting import launched
 from noria.routing.rewards.calibration import calibrate
-from noria.routing.rewards.components import Component
+from noria.routing.rewards.components import FORM_ANSWER_COST, Component
 from noria.routing.rewards.config import preset
 from noria.routing.routers.metrics import aiq
 
 ROWS = 16_384
 POINTS = 80
 """Points of the published hull. Its time grows with their cube, ours with n log n: at 1,000 the ratio is larger."""
-NAMES = ("form", "answer", "thrift")
+NAMES = tuple(FORM_ANSWER_COST)
 
 
 def benchmarks(rounds: int = 5, *, progress: Progress | None = None) -> Benchmark:

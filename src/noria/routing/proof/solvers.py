@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +52,8 @@ ABOUT = {
 
 Method: TypeAlias = Callable[[str], tuple[str, float]]
 """From a question's text to an answer, and what that took in millions of multiplications."""
+Fit: TypeAlias = Callable[[Any, Sequence[str]], Callable[[Any], tuple[str, float]]]
+"""From rows of numbers and their labels to a function that answers one row."""
 
 
 UNKNOWN = ("unknown", 1e-6)
@@ -83,8 +86,8 @@ def real_pool(known: Sequence[Question], *, seed: int = 0) -> Pool:
         "majority": _majority(texts, answers),
         "recall": _recall(texts, answers),
         "bayes": _bayes(texts, answers),
-        "pixels": _pixels(texts, answers),
-        "forest": _forest(texts, answers, seed),
+        "pixels": _of_rows(texts, answers, _pixels),
+        "forest": _of_rows(texts, answers, partial(_forest, seed=seed)),
         "abacus": _abacus,
         "index": _index(texts, answers),
         "euclid": _euclid,
@@ -164,56 +167,41 @@ def _bayes(texts: Sequence[str], answers: Sequence[str]) -> Method:
     return solve
 
 
-def _rows(texts: Sequence[str], answers: Sequence[str]) -> dict[int, tuple[Any, list[str]]]:
-    """Questions that are rows of many numbers, by how many they have."""
-    groups: dict[int, tuple[list[list[float]], list[str]]] = {}
+def _of_rows(texts: Sequence[str], answers: Sequence[str], fit: Fit) -> Method:
+    """A method for questions that are rows of many numbers: `fit` learns from the rows of each length."""
+    groups: dict[int, list[tuple[list[float], str]]] = {}
     for text, answer in zip(texts, answers, strict=True):
         row = _numbers(text)
         if len(row) >= 10:
-            rows, labels = groups.setdefault(len(row), ([], []))
-            rows.append(row)
-            labels.append(answer)
-    return {size: (np.array(rows), labels) for size, (rows, labels) in groups.items()}
+            groups.setdefault(len(row), []).append((row, answer))
+    known = {
+        size: fit(np.array([row for row, _ in pairs]), [answer for _, answer in pairs])
+        for size, pairs in groups.items()
+    }
+
+    def solve(text: str) -> tuple[str, float]:
+        row = np.array(_numbers(text))
+        return known[len(row)](row) if len(row) in known else UNKNOWN
+
+    return solve
 
 
 def _numbers(text: str) -> list[float]:
     return [float(v) for v in _NUMBERS.findall(text)]
 
 
-def _pixels(texts: Sequence[str], answers: Sequence[str]) -> Method:
+def _pixels(rows: Any, labels: Sequence[str]) -> Callable[[Any], tuple[str, float]]:
     """Answer of the nearest of a few examples."""
-    known = {}
-    for size, (rows, labels) in _rows(texts, answers).items():
-        few = slice(0, 60)
-        spread = rows.std(0) + 1e-9
-        known[size] = (rows[few] / spread, labels[few], spread)
-
-    def solve(text: str) -> tuple[str, float]:
-        row = np.array(_numbers(text))
-        if len(row) not in known:
-            return UNKNOWN
-        rows, labels, spread = known[len(row)]
-        nearest = int(((rows - row / spread) ** 2).sum(1).argmin())
-        return labels[nearest], rows.size / 1e6
-
-    return solve
+    few, spread = slice(0, 60), rows.std(0) + 1e-9
+    near = rows[few] / spread
+    return lambda row: (labels[int(((near - row / spread) ** 2).sum(1).argmin())], near.size / 1e6)
 
 
-def _forest(texts: Sequence[str], answers: Sequence[str], seed: int) -> Method:
-    ensemble = require("sklearn.ensemble", "proof")
-    known = {
-        size: ensemble.ExtraTreesClassifier(60, random_state=seed, n_jobs=1).fit(rows, labels)
-        for size, (rows, labels) in _rows(texts, answers).items()
-    }
-
-    def solve(text: str) -> tuple[str, float]:
-        row = _numbers(text)
-        if len(row) not in known:
-            return UNKNOWN
-        # 60 trees, some tens of comparisons each, and a vote over the classes; as many again to load them.
-        return str(known[len(row)].predict([row])[0]), 0.05
-
-    return solve
+def _forest(rows: Any, labels: Sequence[str], seed: int) -> Callable[[Any], tuple[str, float]]:
+    trees = require("sklearn.ensemble", "proof").ExtraTreesClassifier(60, random_state=seed, n_jobs=1)
+    trees.fit(rows, labels)
+    # 60 trees, some tens of comparisons each, and a vote over the classes; as many again to load them.
+    return lambda row: (str(trees.predict([row])[0]), 0.05)
 
 
 def _abacus(text: str) -> tuple[str, float]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.training.rl import policy_loss
+from noria.routing.rewards.components import FORM_ANSWER_COST
 from noria.routing.tables.answers import Thrift
 from noria.routing.tables.table import Table
 
@@ -68,7 +69,7 @@ class Replay:
         thrift: scale of costs; the table's own by default, where it knows a cost.
     """
 
-    names = ("form", "answer", "thrift")
+    names = tuple(FORM_ANSWER_COST)
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from noria.core.config import Argument, Config, Option
-from noria.routing.config import AnswerOptions, DownloadOption, TradeOption
+from noria.core.config import Config, Option
+from noria.routing.config import AnswerOptions, DownloadOption, RouterArgument, TradeOption
 from noria.verbs.options import ListenOptions
 
 
@@ -35,10 +35,9 @@ class ServeLimits(BackendLimits):
     )
 
 
-class ServeConfig(ListenOptions, BackendLimits, AnswerOptions, TradeOption, DownloadOption):
+class ServeConfig(RouterArgument, ListenOptions, BackendLimits, AnswerOptions, TradeOption, DownloadOption):
     """Settings of `noria routing serve`."""
 
-    router: Annotated[Path, Argument()] = Field(description="Run folder, or folder of a saved router.")
     pool: Annotated[Path, Option(metavar="FILE")] = Field(
         description="YAML file of the models that can be asked."
     )

@@ -14,7 +14,8 @@ from noria.core.config import Option
 from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.runs.outputs import results_folder
-from noria.routing.verbs.options import RouterArgument, TableOption, cell, score_line
+from noria.routing.config import RouterArgument
+from noria.routing.verbs.options import TableOption, cell, score_line
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table

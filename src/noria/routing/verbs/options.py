@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from noria.core.config import Argument, Config, Option
+from noria.core.config import Config, Option
 
 if TYPE_CHECKING:
     from noria.routing.routers.metrics import Score
@@ -20,12 +20,6 @@ class TableOption(Config):
     table: Annotated[Path, Option(metavar="FILE")] = Field(
         description="Replay table: our own format, or another's."
     )
-
-
-class RouterArgument(Config):
-    """The router that a verb uses."""
-
-    router: Annotated[Path, Argument()] = Field(description="Run folder, or folder of a saved router.")
 
 
 def cell(value: float) -> str:

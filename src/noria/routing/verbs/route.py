@@ -13,8 +13,7 @@ from pydantic import Field
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError
 from noria.core.records import json_values
-from noria.routing.config import DownloadOption, TradeOption
-from noria.routing.verbs.options import RouterArgument
+from noria.routing.config import DownloadOption, RouterArgument, TradeOption
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table

@@ -42,8 +42,8 @@ class TrainConfig(NetworkTraining, WriterTraining, TradeOption, DownloadOption, 
         wrong = sorted((foreign | TradeOption.model_fields.keys()) & self.model_fields_set)
         if wrong:
             raise ConfigError(
-                f"{wrong[0]} is no setting of --policy {self.policy}",
-                where=wrong[0],
+                f"it has no setting {wrong[0]!r}",
+                where=f"--policy {self.policy}",
                 mend=f"leave it out, or give --policy {other.model_fields['policy'].default}"
                 if wrong[0] in foreign
                 else "give it to the verb that uses the router",

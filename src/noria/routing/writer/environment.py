@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from noria.routing.pool.pool import Asker, Reply
+from noria.routing.rewards.components import FORM_ANSWER_COST
 from noria.routing.tables.answers import Thrift, score
 from noria.routing.tables.table import Question, Route
 from noria.routing.writer.grammar import Answer, BrokenTurn, Call, Flaw, Grammar, Turn, is_well_formed
@@ -103,7 +104,7 @@ class Environment:
         thrift: scale of costs, for the reward.
     """
 
-    names = ("form", "answer", "thrift")
+    names = tuple(FORM_ANSWER_COST)
 
     def __init__(
         self,
