@@ -24,7 +24,7 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.core.records import read_records
 
-__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "token_ids"]
+__all__ = ["Document", "Rows", "Samples", "pack_documents", "read_samples", "rows_of_step", "token_ids"]
 
 HELD_OUT = 0.05
 """Share of the text that a training keeps to be scored on, where it has enough of it."""
@@ -93,6 +93,17 @@ class Rows:
         starts = torch.ones_like(self.tokens, dtype=torch.bool)
         starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
         return index - index.where(starts, 0).cummax(1).values
+
+
+def rows_of_step(step: int, size: int, count: int, seed: int) -> Tensor:
+    """Which of `count` rows a step takes [size]: each once an epoch, in an order that the seed gives."""
+    places = torch.arange(step * size, (step + 1) * size)
+    rows = torch.empty_like(places)
+    for epoch in range(int(places[0]) // count, int(places[-1]) // count + 1):
+        generator = torch.Generator().manual_seed((seed << 24) + epoch)
+        order, here = torch.randperm(count, generator=generator), places // count == epoch
+        rows[here] = order[places[here] % count]
+    return rows
 
 
 @dataclass(frozen=True)

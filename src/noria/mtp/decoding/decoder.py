@@ -22,7 +22,7 @@ from noria.mtp.heads.head import check_output_layer
 from noria.mtp.heads.recurrent import RecurrentStates, linear_layers
 from noria.mtp.types import MAX_GAMMA, Rule
 
-__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request", "served_counts"]
+__all__ = ["Completion", "Decoder", "Drafter", "Pick", "Request", "served_counts", "served_figures"]
 
 Pick = Callable[[int, Tensor], Tensor]
 """(step, draft logits [rows, vocab]) → the tokens [rows] drawn for that step; what they were drawn from is kept."""
@@ -70,6 +70,15 @@ def served_counts(completions: Sequence[Completion]) -> tuple[list[int], list[in
     drafted = [sum(column) for column in zip(*(c.drafted for c in completions), strict=True)]
     accepted = [sum(column) for column in zip(*(c.accepted for c in completions), strict=True)]
     return drafted, accepted
+
+
+def served_figures(completions: Sequence[Completion]) -> dict[str, float]:
+    """Accept length and prefix rates that completions met, as logs name them; nothing where no draft was made."""
+    drafted, accepted = served_counts(completions)
+    rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
+    if not rates:
+        return {}
+    return {"accept_length": 1 + sum(rates)} | {f"prefix_rate_{n}": rate for n, rate in enumerate(rates, 1)}
 
 
 class Drafter(Protocol):
