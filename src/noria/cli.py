@@ -1,4 +1,4 @@
-"""The one command, `noria`. It mounts each built system's own verbs and holds no logic."""
+"""The command `noria`: it mounts the verbs of each built system, and runs proofs and benches."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from noria import __version__
 from noria.core.errors import ConfigError, NoriaError, needing
 from noria.core.proofs.catalogue import registered_benches, registered_proofs
+from noria.verbs.tables import table
 
 SYSTEMS = {
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
@@ -23,11 +24,11 @@ SYSTEMS = {
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
-"""Built systems, in the order of the loop: name and one line."""
+"""One line of help for each built system, in the order of the loop."""
 
 
 class _Group(click.Group):
-    """Mounts `noria.<system>.verbs:group` when it is asked for, so that `--help` imports no system."""
+    """Mounts `noria.<system>.verbs:group` when a user names the system, so that `--help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *SYSTEMS]
@@ -35,8 +36,8 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SYSTEMS:
             return super().get_command(ctx, cmd_name)
-        place = "verbs" if importlib.util.find_spec(f"noria.{cmd_name}.verbs") else "cli"
-        command = importlib.import_module(f"noria.{cmd_name}.{place}").group
+        module = "verbs" if importlib.util.find_spec(f"noria.{cmd_name}.verbs") else "cli"
+        command = importlib.import_module(f"noria.{cmd_name}.{module}").group
         assert isinstance(command, click.Command)
         return command
 
@@ -54,14 +55,14 @@ def noria() -> None:
 
 
 class _Prove(click.Command):
-    """Adds an option for each input that a proof declares, once options are asked for."""
+    """Adds an option for each input that a proof declares, when click needs the options: not at start-up."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
         for entry in registered_proofs(SYSTEMS).values():
-            for name, words in entry.inputs.items():
-                phrase = f"{words} (proof {entry.name})"
-                params.append(click.Option([f"--{name}"], type=PATH, help=phrase))
+            for name, phrase in entry.inputs.items():
+                text = f"{phrase.rstrip('.')} (proof {entry.name})."
+                params.append(click.Option([f"--{name}"], type=PATH, help=text))
         return params
 
 
@@ -71,15 +72,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @noria.command(cls=_Prove)
 @click.argument("proofs", nargs=-1, metavar="[NAME]...")
-@click.option("--quick/--full", default=True, help="A minute or so a proof (default), or the whole proof.")
-@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
 @click.option(
-    "--output",
-    "--out",
-    "-o",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the report and the evidence.",
+    "--quick/--full",
+    default=True,
+    show_default=True,
+    help="Run quick proofs of about a minute each, or full ones.",
 )
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
+@click.option("--output", "--out", "-o", type=FOLDER, help="Folder of the report and the evidence.")
 @click.option("--data", type=PATH, default=Path(".data"), help="Folder of the full proofs' public data.")
 @click.option("--workers", type=click.IntRange(1), help="Number of processes (default: one a core).")
 @click.option("--json", "as_json", is_flag=True, help="Print evidence.json instead of the table.")
@@ -93,7 +93,7 @@ def prove(
     as_json: bool,
     **inputs: Path | None,
 ) -> None:
-    """Test the claims of each system, or of the proofs named, on real data, and write a report."""
+    """Test claims on real data and write a report: all proofs, or those that are named."""
     from noria.core.proofs.proving import prove as run
 
     known = registered_proofs(SYSTEMS)
@@ -118,11 +118,11 @@ def prove(
 @click.option("--rounds", type=click.IntRange(2), help="Number of timed turns of each side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def bench(name: str, rounds: int | None, as_json: bool) -> None:
-    """Measure a system's speed against a named peer, side by side in one process."""
+    """Measure the speed of a system against a named peer, both in one process."""
     known = registered_benches(SYSTEMS)
-    (chosen,) = _chosen((name,), known, "bench")
+    _chosen((name,), known, "bench")
     with needing("proof"):
-        module = importlib.import_module(known[chosen].module)
+        module = importlib.import_module(known[name].module)
         result = module.benchmarks(**({} if rounds is None else {"rounds": rounds}))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
@@ -139,11 +139,12 @@ def bench(name: str, rounds: int | None, as_json: bool) -> None:
         )
         for row in result.rows
     ]
-    click.echo(_columns(("figure", "ours", "peer's", "peer", "ratio", "range", "goal"), rows))
+    header = ("figure", "ours", "peer's", "peer", "ratio", "range", "goal")
+    click.echo(table([header, *rows], names=len(header)))
 
 
 def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> list[str]:
-    """The names given, each once.
+    """Check the names that a user chose, and drop duplicates.
 
     Raises:
         ConfigError: one of them is not registered.
@@ -154,16 +155,8 @@ def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> lis
     return list(dict.fromkeys(names))
 
 
-def _columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in (header, *rows)
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point. Bad input is one line on stderr and exit 2; a failed check exits 1; a fault keeps its traceback."""
+    """Run the command. Bad input is one line on stderr and exit 2, a failed check exit 1; a fault has its traceback."""
     try:
         code = noria.main(args=arguments, prog_name="noria", standalone_mode=False)
     except NoriaError as error:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from noria.blending.anchors import EffectiveCompletion, audit_anchors, fit_thresholds, smoothed_rate
+from noria.blending.alignment.anchors import EffectiveCompletion, audit_anchors, fit_thresholds, smoothed_rate
 
 NAN = float("nan")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.blending.attribution import Requests, displace, lift, shapley, values_of
-from noria.blending.scoring import PlanTables, contributions, score, top
+from noria.blending.accounting.attribution import Requests, displace, lift, shapley, values_of
+from noria.blending.boosting.scoring import PlanTables, contributions, score, top
 
 Case = tuple[Requests, PlanTables]
 

@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from noria.blending import bench_service
-from noria.blending.bench_service import service_rows
+from noria.blending.proof import bench_service
+from noria.blending.proof.bench_service import service_rows
 from noria.core.service.hosting import running
 from noria.core.service.serving import HttpError, Request, Response, Service, json_response, route
 

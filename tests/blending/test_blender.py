@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.blending import Alignment, Blender, Candidates, Plans, Setting, Snapshot, load_plans
-from noria.blending.scoring import PlanTables, contributions, score, top
-from noria.blending.slots import Rule, place
+from noria.blending.boosting.scoring import PlanTables, contributions, score, top
+from noria.blending.boosting.slots import Rule, place
 from noria.core.errors import ConfigError, DataError
 
 PLANS = {
@@ -400,7 +400,7 @@ def test_a_plan_comes_once_and_there_are_at_most_64() -> None:
 def test_a_schedule_is_kept(schedule: dict[str, Any], on: str, off: str) -> None:
     from datetime import datetime
 
-    from noria.blending.plans import Schedule
+    from noria.blending.plans.plans import Schedule
 
     found = Schedule.model_validate(schedule)
     assert found.is_on(datetime.fromisoformat(on).timestamp())

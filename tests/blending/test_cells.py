@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.blending import cells
-from noria.blending.cells import SUMS, BookKey, Books, accounts, amount
-from noria.blending.scoring import PlanTables, contributions, score
+from noria.blending.accounting import cells
+from noria.blending.accounting.cells import SUMS, BookKey, Books, accounts, amount
+from noria.blending.boosting.scoring import PlanTables, contributions, score
 from noria.core.errors import DataError
 
 PLANS = {"s1": [("a", 0.5, 0.1), ("b", 0.0, -0.2)], "s2": [("b", 1.0, 0.0), ("a", 0.0, 0.3)]}
@@ -184,7 +184,7 @@ def test_books_of_many_rows_are_the_same_on_any_number_of_threads(monkeypatch: p
     numbers = [rng.normal(size=n) for _ in range(5)]
     numbers[0][::97] = np.nan
     whole, lost = cells.book_sums(group, groups, *numbers)
-    monkeypatch.setattr("noria.blending.cells._A_THREAD", 100)
+    monkeypatch.setattr("noria.blending.accounting.cells._A_THREAD", 100)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(7))
     parted, again = cells.book_sums(group, groups, *numbers)
     np.testing.assert_array_equal(parted, whole)

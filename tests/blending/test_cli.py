@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from noria.blending.blender import Blender
-from noria.blending.plans import load_plans
-from noria.blending.simulate import Simulated, simulate
+from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
+from noria.blending.world.simulate import SimulationResult, simulate
 
 arrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -25,7 +25,7 @@ Run = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> SimulationResult:
     return simulate(tmp_path_factory.mktemp("world") / "logs", requests=300, candidates=60)
 
 
@@ -46,7 +46,7 @@ def test_a_world_is_written_once_and_again_when_asked(noria: Run) -> None:
     assert noria("simulate", "-o", "w", *small, "--overwrite").code == 0
 
 
-def test_a_fit_writes_the_snapshot_that_serves(noria: Run, logs: Simulated) -> None:
+def test_a_fit_writes_the_snapshot_that_serves(noria: Run, logs: SimulationResult) -> None:
     shown, came = logs.folder / "exposures", logs.folder / "outcomes"
     done = noria(
         *("fit", "--exposures", shown, "--outcomes", came, "--plans", logs.folder / "plans.yaml", "-q"),
@@ -78,7 +78,7 @@ def test_a_fit_writes_the_snapshot_that_serves(noria: Run, logs: Simulated) -> N
     assert json.loads(Path("second/results.json").read_text())["exposures"] == 2 * results("fit")["exposures"]  # type: ignore[operator]
 
 
-def test_thresholds_of_the_anchor_are_fitted_once_and_kept(noria: Run, logs: Simulated) -> None:
+def test_thresholds_of_the_anchor_are_fitted_once_and_kept(noria: Run, logs: SimulationResult) -> None:
     head = ("fit", "--exposures", logs.folder / "exposures", "--outcomes", logs.folder / "outcomes", "-q")
     done = noria(*head, "--plans", logs.folder / "plans.yaml", "gather.anchor.rule=quantile")
     assert done.code == 0, done.err
@@ -96,7 +96,7 @@ def test_thresholds_of_the_anchor_are_fitted_once_and_kept(noria: Run, logs: Sim
     assert "settings.yaml" in refused.err
 
 
-def test_a_replay_compares_and_guards_value(noria: Run, logs: Simulated) -> None:
+def test_a_replay_compares_and_guards_value(noria: Run, logs: SimulationResult) -> None:
     Path("none.yaml").write_text("plans: []\n")
     Path("dear.yaml").write_text("plans: [{id: dear, when: 'category == \"reposts\"', bias: 0.3}]\n")
     head = ("replay", logs.snapshot, "--candidates", logs.folder / "candidates")
@@ -116,7 +116,7 @@ def test_a_replay_compares_and_guards_value(noria: Run, logs: Simulated) -> None
     assert noria(*head, "--max-value-loss", "1").code == 2
 
 
-def test_plans_are_accounted_for(noria: Run, logs: Simulated) -> None:
+def test_plans_are_accounted_for(noria: Run, logs: SimulationResult) -> None:
     rng = np.random.default_rng(0)
     users = {
         "variant": ["control", "treatment"] * 100,
@@ -163,7 +163,7 @@ def test_plans_are_accounted_for(noria: Run, logs: Simulated) -> None:
     )
 
 
-def test_targets_are_solved_into_a_snapshot(noria: Run, logs: Simulated) -> None:
+def test_targets_are_solved_into_a_snapshot(noria: Run, logs: SimulationResult) -> None:
     Path("t.yaml").write_text(
         "plans:\n"
         "  - {id: cold, when: 'source == \"organic\" and age_hours < 12', target: {exposure_share: 0.5}}\n"
@@ -199,7 +199,7 @@ def test_targets_are_solved_into_a_snapshot(noria: Run, logs: Simulated) -> None
     assert noria(*head[:-2]).code == 2
 
 
-def test_boosts_of_another_system_are_brought_over(noria: Run, logs: Simulated) -> None:
+def test_boosts_of_another_system_are_brought_over(noria: Run, logs: SimulationResult) -> None:
     Path("m.yaml").write_text(
         "multipliers:\n"
         "  - {id: all-organic, when: 'source == \"organic\"', boost: 3.0}\n"
@@ -208,26 +208,26 @@ def test_boosts_of_another_system_are_brought_over(noria: Run, logs: Simulated) 
         "  - {id: fresh, when: age_hours < 12, boost: 1.4}\n"
     )
     head = ("--snapshot", logs.snapshot, "--candidates", logs.folder / "candidates")
-    done = noria("import", "m.yaml", *head)
+    done = noria("import-legacy", "m.yaml", *head)
     assert done.code == 0, done.err
-    found = results("import")
+    found = results("import-legacy")
     assert found["removed"] > 0.8  # type: ignore[operator]
     assert found["gap"] <= 0.001  # type: ignore[operator]
-    assert load_plans(Path("runs/blending/import/plans.yaml")).ids == [
+    assert load_plans(Path("runs/blending/import-legacy/plans.yaml")).ids == [
         "all-organic",
         "all-live",
         "all-ads",
         "fresh",
     ]
-    Snapshot.load(Path("runs/blending/import/snapshot.json"))
+    Snapshot.load(Path("runs/blending/import-legacy/snapshot.json"))
 
     Path("q.json").write_text(json.dumps({"functions": [{"filter": {"term": {"nowhere": 1}}, "weight": 2}]}))
-    refused = noria("import", "q.json", *head)
+    refused = noria("import-legacy", "q.json", *head)
     assert refused.code == 2
     assert "'nowhere'" in refused.err
 
 
-def test_columns_that_plans_ask_for_and_a_log_lacks_are_told(noria: Run, logs: Simulated) -> None:
+def test_columns_that_plans_ask_for_and_a_log_lacks_are_told(noria: Run, logs: SimulationResult) -> None:
     replayed = noria("replay", logs.snapshot, "--candidates", logs.folder / "exposures")
     assert replayed.code == 0
     assert "no column age_hours, category" in replayed.err
@@ -249,7 +249,7 @@ def test_columns_that_plans_ask_for_and_a_log_lacks_are_told(noria: Run, logs: S
     assert noria("replay", logs.snapshot, "--candidates", "nobody.parquet", "--most", 3).code == 2
 
 
-def test_several_results_make_one_page(noria: Run, logs: Simulated) -> None:
+def test_several_results_make_one_page(noria: Run, logs: SimulationResult) -> None:
     noria("replay", logs.snapshot, "--candidates", logs.folder / "candidates")
     noria("attribute", logs.snapshot, "--candidates", logs.folder / "candidates", "-q")
     done = noria("report", "runs/blending/replay", "runs/blending/attribute", "-o", "page.html")
@@ -263,7 +263,7 @@ def test_several_results_make_one_page(noria: Run, logs: Simulated) -> None:
     assert noria("report", "other").code == 2
 
 
-def test_nothing_that_is_no_result_is_overwritten(noria: Run, logs: Simulated) -> None:
+def test_nothing_that_is_no_result_is_overwritten(noria: Run, logs: SimulationResult) -> None:
     Path("mine").mkdir()
     Path("mine/letter.txt").write_text("dear")
     refused = noria("replay", logs.snapshot, "--candidates", logs.folder / "candidates", "-o", "mine")
@@ -275,16 +275,16 @@ def test_nothing_that_is_no_result_is_overwritten(noria: Run, logs: Simulated) -
         assert done.err.count("\n") == 1
 
 
-def test_a_plans_name_from_a_file_is_text_on_the_page(noria: Run, logs: Simulated) -> None:
+def test_a_plans_name_from_a_file_is_text_on_the_page(noria: Run, logs: SimulationResult) -> None:
     table = parquet.read_table(logs.folder / "candidates").slice(0, 60)
     evil = "<script>alert(1)</script>"
     table = table.set_column(table.column_names.index("source"), "source", arrow.array([evil] * 60))
     parquet.write_table(table, "c.parquet")
     Path("m.yaml").write_text(f"multipliers: [{{id: a, when: 'source == \"{evil}\"', boost: 2}}]\n")
     snapshot = Snapshot.load(logs.snapshot)
-    from noria.blending.alignment import Alignment
+    from noria.blending.alignment.alignment import Alignment
 
     snapshot.next(created=0.0, alignment=Alignment.of_scales({evil: 0.1})).save(Path("s.json"))
-    done = noria("import", "m.yaml", "--snapshot", "s.json", "--candidates", "c.parquet")
+    done = noria("import-legacy", "m.yaml", "--snapshot", "s.json", "--candidates", "c.parquet")
     assert done.code == 0, done.err
-    assert evil not in Path("runs/blending/import/report.html").read_text()
+    assert evil not in Path("runs/blending/import-legacy/report.html").read_text()

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from noria.blending.companion import Companion
-from noria.blending.console import console
-from noria.blending.serve import open_feed
-from noria.blending.service import Feed
-from noria.blending.service_config import ServeConfig
+from noria.blending.service.companion import Companion
+from noria.blending.service.config import ServeConfig
+from noria.blending.service.console import console
+from noria.blending.service.process import open_feed
+from noria.blending.service.service import Feed
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, TOKEN, as_columns, ask, columns, saved
 from tests.blending.test_nearline import CONFIG, World

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from noria.blending.control import Gains, PidState, pid_step
+from noria.blending.pricing.control import Gains, PidState, pid_step
 from noria.core.errors import DataError
 
 

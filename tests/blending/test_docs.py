@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from noria.blending.legacy import read_legacy
-from noria.blending.plans import load_plans
+from noria.blending.migration.legacy import read_legacy
+from noria.blending.plans.plans import load_plans
 
 PAGE = (Path(__file__).parents[2] / "docs" / "blending.md").read_text()
 

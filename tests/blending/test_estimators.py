@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from noria.blending.estimators import off_policy
-from noria.blending.experiments import Measure, read_out
+from noria.blending.accounting.estimators import off_policy
+from noria.blending.accounting.experiments import Measure, read_out
 from noria.core.errors import DataError
 
 

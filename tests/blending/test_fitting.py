@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from noria.blending.aligners import (
+from noria.blending.alignment.aligners import (
     KINDS,
     Affine,
     Beta,
@@ -22,9 +22,12 @@ from noria.blending.aligners import (
     aligner_to_json,
     kind_of,
 )
-from noria.blending.alignment import ANY, Alignment, Entry
-from noria.blending.fitting import FitConfig, diagnose, fit_aligner, fit_alignment
-from noria.blending.tallies import Binned, Key, Tallies, folds
+from noria.blending.alignment.alignment import ANY, Alignment, Entry
+from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.curves import fit_aligner
+from noria.blending.alignment.diagnosis import diagnose
+from noria.blending.alignment.fitting import fit_alignment
+from noria.blending.alignment.tallies import Bins, Key, Tallies, folds
 from noria.core.errors import DataError
 
 PLAIN = FitConfig(half_life=None, shrink=0, population="all")
@@ -45,7 +48,7 @@ def tallied(x: NDArray[np.float64], a: NDArray[np.float64], **more: object) -> T
     return tallies
 
 
-def binned(x: NDArray[np.float64], a: NDArray[np.float64]) -> Binned:
+def binned(x: NDArray[np.float64], a: NDArray[np.float64]) -> Bins:
     tallies = tallied(x, a)
     return tallies.binned(None, tallies.cells)
 
@@ -154,7 +157,7 @@ def test_a_score_that_says_nothing_or_the_wrong_thing_gives_no_aligner_of_most_k
         assert fit_aligner(kind, upside_down) is None
     assert fit_aligner("mean", binned(-x, a)) is None
     assert fit_aligner("mean", binned(x, np.zeros(5000))) is None
-    assert fit_aligner("mean", Binned(np.empty(0), np.empty(0), np.empty(0))) is None
+    assert fit_aligner("mean", Bins(np.empty(0), np.empty(0), np.empty(0))) is None
     assert fit_aligner("platt", binned(x, np.ones(5000))) is None
 
 

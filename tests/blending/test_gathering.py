@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.blending.anchors import EffectiveCompletion
-from noria.blending.cells import accounts, amount
-from noria.blending.fitting import FitConfig, fit_alignment
-from noria.blending.gathering import GatherConfig, Gathered, from_rows, parquet_files, partial, to_rows
-from noria.blending.simulate import SINCE, Simulated, simulate
+from noria.blending.accounting.cells import accounts, amount
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.fitting import fit_alignment
+from noria.blending.logs.gathering import (
+    GatherConfig,
+    GatherResult,
+    from_rows,
+    parquet_files,
+    partial,
+    to_rows,
+)
 from noria.blending.snapshot import Snapshot
+from noria.blending.world.simulate import SINCE, SimulationResult, simulate
 from noria.core.errors import DataError
 
 arrow = pytest.importorskip("pyarrow")
@@ -26,15 +34,15 @@ CONFIG = GatherConfig()
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+def logs(tmp_path_factory: pytest.TempPathFactory) -> SimulationResult:
     return simulate(tmp_path_factory.mktemp("world") / "logs", requests=250, candidates=60)
 
 
-def files(logs: Simulated, *names: str) -> list[list[str]]:
+def files(logs: SimulationResult, *names: str) -> list[list[str]]:
     return [parquet_files(str(logs.folder / name)) for name in names]
 
 
-def same(one: Gathered, two: Gathered) -> None:
+def same(one: GatherResult, two: GatherResult) -> None:
     assert one.books.cells == two.books.cells
     assert one.rows == two.rows
     assert dict(one.dropped) == dict(two.dropped)
@@ -45,7 +53,7 @@ def same(one: Gathered, two: Gathered) -> None:
             assert ours.tolist() == theirs.tolist()
 
 
-def test_books_hold_every_exposure_once_and_what_is_left_out_is_told(logs: Simulated) -> None:
+def test_books_hold_every_exposure_once_and_what_is_left_out_is_told(logs: SimulationResult) -> None:
     found = gather(*files(logs, "exposures", "outcomes"), CONFIG)
     table = parquet.read_table(logs.folder / "exposures").to_pylist()
     pairs = {(row["request"], row["item"]): row for row in table}
@@ -64,7 +72,7 @@ def test_books_hold_every_exposure_once_and_what_is_left_out_is_told(logs: Simul
         assert found.dropped[reason] > 0, reason
 
 
-def test_outcomes_are_those_of_a_plain_loop(logs: Simulated) -> None:
+def test_outcomes_are_those_of_a_plain_loop(logs: SimulationResult) -> None:
     found = gather(*files(logs, "exposures", "outcomes"), CONFIG)
     first: dict[Any, Any] = {}
     for row in parquet.read_table(logs.folder / "outcomes").to_pylist():
@@ -86,7 +94,7 @@ def test_outcomes_are_those_of_a_plain_loop(logs: Simulated) -> None:
     assert amount(sums.tolist(), "outcome") == completions
 
 
-def test_accounts_from_the_books_close_with_the_log(logs: Simulated) -> None:
+def test_accounts_from_the_books_close_with_the_log(logs: SimulationResult) -> None:
     found = gather(*files(logs, "exposures", "outcomes"), CONFIG)
     snapshot = Snapshot.load(logs.snapshot)
     plans = {snapshot.digest: [(plan, *snapshot.weight_and_bias(plan)) for plan in snapshot.plans.ids]}
@@ -102,7 +110,7 @@ def test_accounts_from_the_books_close_with_the_log(logs: Simulated) -> None:
 
 @pytest.mark.parametrize("rows", [1000, 7, 100])
 def test_batches_of_any_size_give_the_same(
-    logs: Simulated, rows: int, monkeypatch: pytest.MonkeyPatch
+    logs: SimulationResult, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = files(logs, "exposures", "outcomes")
     whole = gather(*both, CONFIG)
@@ -115,7 +123,7 @@ def test_batches_of_any_size_give_the_same(
     same(gather(*both, CONFIG), whole)
 
 
-def test_days_gathered_alone_add_up(logs: Simulated) -> None:
+def test_days_gathered_alone_add_up(logs: SimulationResult) -> None:
     shown, came = files(logs, "exposures", "outcomes")
     now = SINCE + 3 * 86_400.0
     whole = gather(shown, came, CONFIG, now=now)
@@ -127,7 +135,7 @@ def test_days_gathered_alone_add_up(logs: Simulated) -> None:
     same(merged, whole)
 
 
-def test_rows_of_a_state_come_back_added_up_or_not(logs: Simulated) -> None:
+def test_rows_of_a_state_come_back_added_up_or_not(logs: SimulationResult) -> None:
     found = gather(*files(logs, "exposures", "outcomes"), CONFIG)
     same(from_rows(to_rows(found), found.now), found)
     twice = from_rows({name: column * 2 for name, column in to_rows(found).items()}, found.now)
@@ -136,7 +144,7 @@ def test_rows_of_a_state_come_back_added_up_or_not(logs: Simulated) -> None:
         from_rows({}, 0.0)
 
 
-def test_an_absent_outcome_is_missing_or_zero_as_is_said(logs: Simulated) -> None:
+def test_an_absent_outcome_is_missing_or_zero_as_is_said(logs: SimulationResult) -> None:
     both = files(logs, "exposures", "outcomes")
     missing, zero = (gather(*both, CONFIG.model_copy(update={"absent": how})) for how in ("missing", "zero"))
     lost = missing.dropped["no outcome"]
@@ -145,7 +153,7 @@ def test_an_absent_outcome_is_missing_or_zero_as_is_said(logs: Simulated) -> Non
     assert "no outcome" not in zero.dropped
 
 
-def test_without_outcomes_there_are_books_and_no_tallies(logs: Simulated) -> None:
+def test_without_outcomes_there_are_books_and_no_tallies(logs: SimulationResult) -> None:
     found = gather(files(logs, "exposures")[0], None, CONFIG)
     assert not found.tallies.cells
     assert found.books.cells
@@ -153,14 +161,14 @@ def test_without_outcomes_there_are_books_and_no_tallies(logs: Simulated) -> Non
         fit_alignment(found.tallies, FitConfig(), now=found.now)
 
 
-def test_one_user_counts_no_more_than_he_may(logs: Simulated) -> None:
+def test_one_user_counts_no_more_than_he_may(logs: SimulationResult) -> None:
     both = files(logs, "exposures", "outcomes")
     free, held = (gather(*both, CONFIG.model_copy(update={"per_user": cap})) for cap in (None, 3.0))
     weigh = [sum(h.n.sum() for h in one.tallies.cells.values()) / 4096 for one in (free, held)]
     assert weigh[1] <= 97 * 3 + 1 < weigh[0]
 
 
-def test_the_alignment_fitted_on_a_log_finds_the_one_that_made_it(logs: Simulated) -> None:
+def test_the_alignment_fitted_on_a_log_finds_the_one_that_made_it(logs: SimulationResult) -> None:
     found = gather(*files(logs, "exposures", "outcomes"), CONFIG)
     served = Snapshot.load(logs.snapshot).alignment
     config = FitConfig(population="all", half_life=None, shrink=0)
@@ -172,7 +180,7 @@ def test_the_alignment_fitted_on_a_log_finds_the_one_that_made_it(logs: Simulate
         assert scale == pytest.approx(entry.aligner.scale, rel=0.35)  # type: ignore[attr-defined]
 
 
-def test_files_are_found_by_name_folder_or_pattern(logs: Simulated, tmp_path: Path) -> None:
+def test_files_are_found_by_name_folder_or_pattern(logs: SimulationResult, tmp_path: Path) -> None:
     folder = str(logs.folder / "exposures")
     assert len(parquet_files(folder)) == len(parquet_files(f"{folder}/*.parquet")) == 3
     assert len(parquet_files(f"{folder}/day-0.parquet")) == 1
@@ -190,7 +198,7 @@ def test_files_are_found_by_name_folder_or_pattern(logs: Simulated, tmp_path: Pa
         gather([str(tmp_path / "x.parquet")], None, GatherConfig(per_user=1.0))
 
 
-def test_a_mask_of_all_64_plans_survives(tmp_path: Path, logs: Simulated) -> None:
+def test_a_mask_of_all_64_plans_survives(tmp_path: Path, logs: SimulationResult) -> None:
     table = parquet.read_table(logs.folder / "exposures").slice(0, 5)
     mask = arrow.array(np.full(5, 2**64 - 1, np.uint64))
     table = table.set_column(table.column_names.index("mask"), "mask", mask)
@@ -201,17 +209,19 @@ def test_a_mask_of_all_64_plans_survives(tmp_path: Path, logs: Simulated) -> Non
 
 
 def test_an_empty_batch_comes_to_nothing() -> None:
-    from noria.blending.columns import Coded
-    from noria.blending.gathering import JOINED, NAMES
+    from noria.blending.columns import NameColumn
+    from noria.blending.logs.gathering import JOINED, NAMES
 
-    columns = {name: Coded((), np.empty(0, np.int32)) if name in NAMES else np.empty(0) for name in JOINED}
+    columns = {
+        name: NameColumn((), np.empty(0, np.int32)) if name in NAMES else np.empty(0) for name in JOINED
+    }
     found = partial(columns, CONFIG, 0.0)
     assert (found.rows, found.tallies.cells, found.books.cells, found.dropped) == (0, {}, {}, {})
     assert EffectiveCompletion() == CONFIG.anchor
 
 
 @pytest.mark.slow
-def test_spark_gives_the_same_integers(logs: Simulated) -> None:
+def test_spark_gives_the_same_integers(logs: SimulationResult) -> None:
     """One session for the whole file: starting Java takes most of the time."""
     pytest.importorskip("pyspark")
     if shutil.which("java") is None:

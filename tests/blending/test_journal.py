@@ -16,8 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.blending import journal
-from noria.blending.journal import OPENING, Journal, JournalFull, Position, Scan, read_journal, segments
+from noria.blending.service.journal import journal
+from noria.blending.service.journal.journal import (
+    OPENING,
+    Journal,
+    JournalFull,
+    Position,
+    Scan,
+    read_journal,
+    segments,
+)
 from noria.core.errors import RunError
 
 
@@ -206,7 +214,7 @@ def test_after_a_sync_that_failed_it_goes_on_elsewhere(
 WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from noria.blending.journal import Journal
+from noria.blending.service.journal.journal import Journal
 
 async def one(log, worker):
     for n in range(10**9):
@@ -248,7 +256,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from noria.blending.journal import Journal, JournalFull, Scan, read_journal
+from noria.blending.service.journal.journal import Journal, JournalFull, Scan, read_journal
 
 async def main():
     told = []

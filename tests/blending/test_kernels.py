@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.blending import scoring
-from noria.blending.scoring import PlanTables, lists, ranked
-from noria.blending.tallies import Tallies
+from noria.blending.alignment.tallies import Tallies
+from noria.blending.boosting import scoring
+from noria.blending.boosting.scoring import PlanTables, lists, ranked
 
 
 def case(seed: int, count: int, plans: int = 11) -> tuple[Any, Any, PlanTables]:
@@ -67,7 +67,7 @@ def test_tallies_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     both = []
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr("noria.blending.tallies.kernels", lambda: None)
+            monkeypatch.setattr("noria.blending.alignment.tallies.kernels", lambda: None)
         tallies = Tallies()
         tallies.add(x, a, source="s", fold=fold)
         both.append(tallies)

@@ -10,25 +10,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noria.blending import Blender, Candidates
-from noria.blending.anchors import EffectiveCompletion
-from noria.blending.cells import accounts
-from noria.blending.events import Decision, Event, Impression, Outcome, Sample, decision_of, pack, unpack
-from noria.blending.journal import Position
-from noria.blending.learning import Learner, by_plan
+from noria.blending.accounting.cells import accounts
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.service.config import NearlineConfig, NearlineFit
+from noria.blending.service.journal.events import (
+    Decision,
+    Event,
+    Impression,
+    Outcome,
+    Sample,
+    decision_of,
+    pack,
+    unpack,
+)
+from noria.blending.service.journal.journal import Position
+from noria.blending.service.loop.learning import Learner
+from noria.blending.service.loop.sums import totals
 from tests.blending.feeds import columns, snapshot
 
 MATURITY, UNSEEN = 100.0, 1000.0
 
 
 def learner(**options: Any) -> Learner:
-    given = {
-        "maturity": MATURITY,
-        "show_within": UNSEEN,
-        "absent_is_zero": False,
-        "most_open": 1000,
-        "tick": 60.0,
-    }
-    return Learner(anchor=EffectiveCompletion(rule="seconds", seconds=5.0), **given | options)
+    given: dict[str, Any] = {"show_within": UNSEEN, "most_open": 1000} | options
+    anchor = EffectiveCompletion(rule="seconds", seconds=5.0)
+    fit = NearlineFit(maturity=MATURITY, tick=60.0)
+    return Learner(NearlineConfig(anchor=anchor, fit=fit, **given))
 
 
 def decision(request: str, at: float, *, size: int = 5, seed: int = 0, **options: Any) -> Decision:
@@ -96,7 +103,7 @@ def everything(found: Learner) -> list[tuple[str, float, float]]:
 
 def test_an_exposure_without_outcome_is_no_completion_only_if_that_is_said() -> None:
     for zero, known in ((False, 0), (True, 4)):
-        found = learner(absent_is_zero=zero)
+        found = learner(absent="zero" if zero else "missing")
         feed(found, decision("r", 0.0, shown=4))
         found.close(MATURITY)
         assert found.tallies.binned(None, found.tallies.cells).n.sum() == known
@@ -182,20 +189,18 @@ def test_spend_is_read_from_sums() -> None:
     feed(found, *events)
     snap = snapshot()
     plans = {plan: (bit, *snap.weight_and_bias(plan)) for bit, plan in enumerate(snap.plans.ids)}
-    got, exposures, value, lost = by_plan(
-        found.take_window(), lambda version: plans if version == 1 else None
-    )
-    assert (exposures, lost) == (30, 0)
-    assert value == pytest.approx(sum(e.column("value").sum() for e in events[:6]))
+    got = totals(found.take_window(), lambda version: plans if version == 1 else None)
+    assert (got.exposures, got.lost) == (30, 0)
+    assert got.value == pytest.approx(sum(e.column("value").sum() for e in events[:6]))
     for bit, plan in enumerate(snap.plans.ids):
         weight, bias = snap.weight_and_bias(plan)
         hit = [(e.masks >> np.uint64(bit) & np.uint64(1)).astype(bool) for e in events[:6]]
         spend = sum((weight * e.column("value")[h] + bias).sum() for e, h in zip(events, hit, strict=False))
-        n, _, spent = got.get(plan, (0, 0.0, 0.0))
+        n, _, spent = got.of(plan)
         assert n == sum(h.sum() for h in hit)
         assert spent == pytest.approx(spend)
     assert found.take_window() == {}
-    assert by_plan(found.today, lambda version: None)[3] == 30
+    assert totals(found.today, lambda version: None).lost == 30
 
 
 def test_a_new_day_begins_at_midnight() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.blending.attribution import Requests
-from noria.blending.columns import Coded
-from noria.blending.legacy import Multipliers, function_score, read_legacy
-from noria.blending.migration import legacy_lists, migrate, partition
+from noria.blending.accounting.attribution import Requests
+from noria.blending.columns import NameColumn
+from noria.blending.migration.legacy import Multipliers, function_score, read_legacy
+from noria.blending.migration.migrate import legacy_lists, migrate, partition
 from noria.core.errors import ConfigError, DataError
 
-COLUMNS = {"source": Coded.of(["live", "ads", "live", None]), "age": np.array([1.0, 50.0, np.nan, 3.0])}
+COLUMNS = {"source": NameColumn.of(["live", "ads", "live", None]), "age": np.array([1.0, 50.0, np.nan, 3.0])}
 X = np.array([1.0, 2.0, 3.0, 4.0])
 LIVE = {"filter": {"term": {"source.keyword": "live"}}, "weight": 3}
 FRESH = {"filter": {"range": {"age": {"lt": 10}}}, "weight": 2}

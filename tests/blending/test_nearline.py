@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 
 from noria.blending import Blender, Candidates, Snapshot
-from noria.blending.anchors import EffectiveCompletion
-from noria.blending.companion import Companion
-from noria.blending.events import Event, Outcome, Sample, decision_of, pack
-from noria.blending.exporting import export_log
-from noria.blending.gathering import GatherConfig
+from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.integrations.duckdb import gather
-from noria.blending.journal import Journal, segments
-from noria.blending.nearline import Loop, day_share, run
-from noria.blending.publishing import Publisher
-from noria.blending.service_config import GainsConfig, NearlineConfig, NearlineFit
-from noria.blending.wire import candidates_to_arrow
+from noria.blending.logs.gathering import GatherConfig
+from noria.blending.pricing.control import Gains
+from noria.blending.service.companion import Companion
+from noria.blending.service.config import NearlineConfig, NearlineFit
+from noria.blending.service.journal.events import Event, Outcome, Sample, decision_of, pack
+from noria.blending.service.journal.exporting import export_log
+from noria.blending.service.journal.journal import Journal, segments
+from noria.blending.service.loop.controllers import day_share
+from noria.blending.service.loop.nearline import Loop, run
+from noria.blending.service.publishing import Publisher
+from noria.blending.service.streams import candidates_to_arrow
 from noria.core.errors import RunError
 from tests.blending.feeds import SCALES, columns, snapshot
 
@@ -36,7 +38,7 @@ CONFIG = NearlineConfig(
     returns=0,
     anchor=EffectiveCompletion(rule="seconds", seconds=5.0),
     fit=NearlineFit(maturity=60.0, half_life=None, shrink=0.0, population="all"),
-    gains=GainsConfig(proportional=0.1, integral=0.1, rate=1.0),
+    gains=Gains(proportional=0.1, integral=0.1, rate=1.0),
 )
 PLANS: dict[str, Any] = {
     "plans": [
@@ -349,7 +351,7 @@ def test_when_a_tick_fails_everything_stays_as_it_is(world: World, monkeypatch: 
         raise ZeroDivisionError("a fault")
 
     stop = threading.Event()
-    monkeypatch.setattr("noria.blending.nearline.fit_alignment", broken)
+    monkeypatch.setattr("noria.blending.service.loop.aligning.fit_alignment", broken)
     run(world.state, CONFIG.model_copy(update={"tick": 0.01}), stop)
     assert len(ticks) == 3, "it tries again"
     world.companion.look(world.publisher)

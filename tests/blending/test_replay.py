@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from noria.blending import Alignment, Blender, Plans, Setting, Snapshot
-from noria.blending.replay import CandidateLog, read_candidates, replay
+from noria.blending.logs.candidates import CandidateLog, read_candidates
+from noria.blending.logs.replay import replay
 from noria.core.errors import DataError
 
 PLANS: dict[str, Any] = {

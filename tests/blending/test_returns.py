@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noria.blending.attribution import Displaced, Requests, displace, lift
-from noria.blending.returns import PlanReturn, RetireRule, plan_returns
-from noria.blending.scoring import PlanTables
+from noria.blending.accounting.attribution import Displacement, Requests, displace, lift
+from noria.blending.accounting.returns import PlanReturn, RetireRule, plan_returns
+from noria.blending.boosting.scoring import PlanTables
 
 
-def market(seed: int, requests: int = 300) -> tuple[Displaced, np.ndarray]:
+def market(seed: int, requests: int = 300) -> tuple[Displacement, np.ndarray]:
     """Two plans of one boost; what the first lifts is worth three completions, what the second lifts nothing."""
     rng = np.random.default_rng(seed)
     rows = requests * 20
@@ -78,7 +78,7 @@ def test_plans_of_the_very_floor_are_hardly_ever_advised_away() -> None:
         rng = np.random.default_rng(seed)
         regret = rng.random((60, 10))
         noise = rng.normal(size=(60, 10))
-        found = Displaced(
+        found = Displacement(
             *(np.zeros((60, 1), np.int64), np.zeros((60, 10, 1), np.int64)),
             *(regret, regret, regret, np.ones(60), regret, regret, regret, np.ones(60), np.zeros(60)),
         )

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pytest
 
 from noria.blending import Blender, Candidates, Plans, Snapshot
-from noria.blending.events import Decision, Impression, Outcome, Sample, unpack
-from noria.blending.journal import Journal, read_journal
-from noria.blending.publishing import Publisher
-from noria.blending.serve import open_feed
-from noria.blending.service import Feed
-from noria.blending.service import _share as lot_share
-from noria.blending.service_config import NearlineConfig, ServeConfig
-from noria.blending.wire import ARROW
+from noria.blending.service.config import NearlineConfig, ServeConfig
+from noria.blending.service.journal.events import Decision, Impression, Outcome, Sample, unpack
+from noria.blending.service.journal.journal import Journal, read_journal
+from noria.blending.service.process import open_feed
+from noria.blending.service.publishing import Publisher
+from noria.blending.service.service import Feed
+from noria.blending.service.traffic import _share as lot_share
+from noria.blending.service.wire import ARROW
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 
@@ -421,8 +421,8 @@ def test_events_that_cannot_be_meant_are_refused(feed: tuple[str, Feed], path: s
 def test_a_clock_that_goes_back_does_not_take_the_events_along(tmp_path: Path) -> None:
     times = iter([100.0, 200.0, 150.0, 300.0])
     with open_feed(saved(tmp_path), tmp_path / "s", CONFIG) as feed:
-        feed._clock = lambda: next(times)
-        assert [feed.now() for _ in range(4)] == [100.0, 200.0, 200.0, 300.0]
+        feed.traffic._clock = lambda: next(times)
+        assert [feed.traffic.now() for _ in range(4)] == [100.0, 200.0, 200.0, 300.0]
         assert feed.registry.get_sample_value("noria_blending_clock_backward_total") == 1
 
 

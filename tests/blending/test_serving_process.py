@@ -21,16 +21,18 @@ import pytest
 from click.testing import CliRunner
 
 from noria.blending import Snapshot
-from noria.blending.events import Decision, Impression, Outcome, unpack
-from noria.blending.journal import read_journal, segments
-from noria.blending.replay import read_candidates, replay
-from noria.blending.serve_cli import log, serve
+from noria.blending.logs.candidates import read_candidates
+from noria.blending.logs.replay import replay
+from noria.blending.service.journal.events import Decision, Impression, Outcome, unpack
+from noria.blending.service.journal.journal import read_journal, segments
+from noria.blending.verbs.log import command as log
+from noria.blending.verbs.serve import command as serve
 from noria.core.errors import NoriaError, RunError
 from noria.core.service.hosting import Launched, launched
 from tests.blending.feeds import BEARER, PLANS, TOKEN, as_columns, ask, columns, saved, snapshot
 
 PROGRAM = """
-from noria.blending.serve_cli import serve
+from noria.blending.verbs.serve import command as serve
 from noria.core.errors import NoriaError
 import sys
 try:

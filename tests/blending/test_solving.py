@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.blending.attribution import Requests
-from noria.blending.scoring import PlanTables, lists
-from noria.blending.solving import Goal, frontier, reached, solve
+from noria.blending.accounting.attribution import Requests
+from noria.blending.boosting.scoring import PlanTables, lists
+from noria.blending.pricing.solving import Goal, frontier, reached, solve
 
 
 def world(seed: int, *, requests: int = 150, candidates: int = 60, plans: int = 3) -> Requests:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.blending.tallies import BINS, FOLDS, SHIFT, Tallies, bin_codes, folds
+from noria.blending.alignment.tallies import BINS, FOLDS, SHIFT, Tallies, bin_codes, folds
 from noria.core.errors import DataError
 
 floats = st.floats(-(2.0**99), 2.0**99, width=32)

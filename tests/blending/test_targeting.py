@@ -7,17 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.blending.columns import Coded, Listed, as_column
-from noria.blending.targeting import MAX_DEPTH, MAX_LENGTH, columns_of, evaluate, parse
+from noria.blending.columns import NameColumn, NameLists, as_column
+from noria.blending.plans.matching import evaluate
+from noria.blending.plans.targeting import MAX_DEPTH, MAX_LENGTH, columns_of, parse
 from noria.core.errors import ConfigError, DataError
 
 COLUMNS = {
-    "source": Coded.of(["live", "organic", None, "ads"]),
-    "author": Coded.of(["ann", "organic", "bob", None]),
+    "source": NameColumn.of(["live", "organic", None, "ads"]),
+    "author": NameColumn.of(["ann", "organic", "bob", None]),
     "age": np.array([1.0, 7.0, np.nan, 30.0]),
     "limit": np.array([2.0, 2.0, 2.0, np.nan]),
     "fresh": np.array([True, False, True, False]),
-    "tags": Listed.of([["new", "music"], [], ["music"], ["new"]]),
+    "tags": NameLists.of([["new", "music"], [], ["music"], ["new"]]),
 }
 
 
@@ -144,7 +145,7 @@ def test_the_columns_of_an_expression() -> None:
 
 def test_lists_survive_taking_rows() -> None:
     tags = COLUMNS["tags"]
-    assert isinstance(tags, Listed)
+    assert isinstance(tags, NameLists)
     taken = tags.take(np.array([3, 0, 1]))
     assert evaluate(parse('"new" in tags'), {"tags": taken}, 3).tolist() == [True, True, False]
     assert evaluate(parse('"music" in tags'), {"tags": taken}, 3).tolist() == [False, True, False]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from noria.blending.alignment import Alignment
-from noria.blending.arms import run_aligners, run_bandit, run_movielens, run_world
+from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
-from noria.blending.data import movielens, open_bandit
+from noria.blending.proof.arms import run_aligners, run_world
+from noria.blending.proof.bandit import run_bandit
+from noria.blending.proof.data import movielens, open_bandit
+from noria.blending.proof.films import run_movielens
 from noria.blending.snapshot import Snapshot
-from noria.blending.world import BAD, PLANS, SCALES, SOURCES, make_world, world_plans
+from noria.blending.world.world import BAD, PLANS, SCALES, SOURCES, make_world, world_plans
 
 
 def test_scores_are_on_scales_of_their_own_and_bad_plans_push_what_is_worse_than_it_looks() -> None:
@@ -97,7 +99,7 @@ def test_the_random_policys_clicks_are_within_what_the_other_log_says() -> None:
 
 
 def test_packages_that_are_not_there_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noria.blending.data._package", lambda name: None)
+    monkeypatch.setattr("noria.blending.proof.data._package", lambda name: None)
     assert movielens() is None
     assert open_bandit("random", "all") is None
     assert run_movielens(0) is None

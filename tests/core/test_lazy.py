@@ -11,10 +11,10 @@ import pytest
 def test_a_name_brings_its_module_and_nothing_comes_before() -> None:
     code = (
         "import sys, noria.blending as b\n"
-        "assert 'numpy' not in sys.modules and 'noria.blending.plans' not in sys.modules\n"
+        "assert 'numpy' not in sys.modules and 'noria.blending.plans.plans' not in sys.modules\n"
         "assert 'Plans' in dir(b)\n"
         "first = b.Plans\n"
-        "assert 'noria.blending.plans' in sys.modules and b.__dict__['Plans'] is first\n"
+        "assert 'noria.blending.plans.plans' in sys.modules and b.__dict__['Plans'] is first\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

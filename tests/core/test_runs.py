@@ -101,7 +101,7 @@ def test_what_json_lacks_is_logged_as_missing_not_as_a_number(tmp_path):
             1, loss=float("nan"), scale=torch.tensor(float("inf")), count=np.int64(3), mean=np.float32(0.5)
         )
         run.log(2, names=["a", "b"], row=torch.tensor([1.0, float("nan")]), nothing=None, fine=True)
-        with pytest.raises(TypeError, match="a object is no value"):
+        with pytest.raises(TypeError, match="a object cannot be written as JSON"):
             run.log(3, what=object())
         assert run.metrics() == [
             {"step": 1, "loss": None, "scale": None, "count": 3, "mean": 0.5},
@@ -135,7 +135,10 @@ def test_versions_name_what_a_result_depends_on():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"lr": 1e-5, "net": {"width": 4}}, r"made with net.width=3, now it is 4; set net.width=3 to go on"),
+        (
+            {"lr": 1e-5, "net": {"width": 4}},
+            r"made with net.width=3, now it is 4; set net.width=3 to resume it",
+        ),
         ({"lr": 1e-5, "net": {}}, r"made with net.width=3, now it is null"),
         ({"lr": 1e-5, "net": {"width": 3}, "new": 1}, r"made with new=null, now it is 1"),
     ],
@@ -255,11 +258,11 @@ def test_kill_9_in_the_middle_of_a_save_costs_nothing_saved_before(tmp_path):
         home = folder / "checkpoints"
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and child.poll() is None:
-            if list(home.glob(f"step-{reached + 1:08d}")) and list(home.glob(".writing-*")):
+            if list(home.glob(f"step-{reached + 1:08d}")) and list(home.glob(".step-*.partial-*")):
                 break
         child.kill()
         child.wait()
-        interrupted += bool(list(home.glob(".writing-*")))
+        interrupted += bool(list(home.glob(".step-*.partial-*")))
         with Run.open(folder, config={}) as run:
             checkpoint = run.latest()
             assert checkpoint.step > reached
@@ -274,7 +277,7 @@ def test_kill_9_in_the_middle_of_a_save_costs_nothing_saved_before(tmp_path):
 def test_a_checkpoint_being_replaced_when_the_process_died_comes_back(tmp_path):
     with Run.open(tmp_path, config={}) as run:
         path = run.save(5, {"x": torch.ones(1)}, {})
-    path.rename(path.with_name(".replaced-step-00000005"))
+    path.rename(path.with_name(".step-00000005.old-1"))
     with Run.open(tmp_path, config={}) as run:
         assert run.latest().step == 5
 

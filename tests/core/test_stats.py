@@ -8,7 +8,7 @@ from scipy import stats as reference
 
 from noria.core.statistics.bootstrap import bootstrap_mean, bootstrap_ratios, cluster_bootstrap_mean
 from noria.core.statistics.corrections import holm
-from noria.core.statistics.intervals import paired_difference, proportion_interval
+from noria.core.statistics.intervals import mean_known, paired_difference, proportion_interval
 
 NUMBERS = st.floats(-1e6, 1e6)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=20)
@@ -17,6 +17,12 @@ LEVELS = st.floats(0.5, 0.999)
 
 def generator(seed=0):
     return np.random.default_rng(seed)
+
+
+@given(st.lists(st.one_of(st.none(), st.just(math.nan), NUMBERS), max_size=8))
+def test_the_mean_of_what_is_known_leaves_gaps_out(values):
+    known = [v for v in values if v is not None and v == v]
+    assert mean_known(values) == pytest.approx(np.mean(known) if known else math.nan, nan_ok=True)
 
 
 # --- paired differences --------------------------------------------------------------------------------------
@@ -98,14 +104,30 @@ def test_a_proportion_of_nothing_is_missing_and_of_too_much_refused():
 # --- bootstrap -----------------------------------------------------------------------------------------------
 
 
-def test_the_bootstrap_interval_is_scipys_up_to_the_resamples():
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_the_bootstrap_interval_is_scipys_up_to_the_resamples(method):
     values = generator(1).exponential(size=200)
-    ours = bootstrap_mean(values, generator=generator(2), resamples=20_000)
+    ours = bootstrap_mean(values, generator=generator(2), resamples=20_000, method=method)
     theirs = reference.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=generator(3)
+        (values,), np.mean, n_resamples=20_000, method=method, rng=generator(3)
     ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
     assert ours.effect == pytest.approx(values.mean())
+
+
+def test_bca_follows_the_skew_that_percentiles_miss():
+    values = generator(1).exponential(size=30)
+    plain, corrected = (
+        bootstrap_mean(values, generator=generator(2), method=method) for method in ("percentile", "bca")
+    )
+    assert plain.low + 0.01 < corrected.low
+    assert plain.high + 0.01 < corrected.high
+    (ratio,) = bootstrap_ratios(
+        values[:, None], np.ones((30, 1)), generator=generator(3), resamples=20_000, method="bca"
+    )
+    clusters = cluster_bootstrap_mean(values, range(30), generator=generator(2), method="bca")
+    assert clusters == corrected
+    assert (ratio.low, ratio.high) == pytest.approx((corrected.low, corrected.high), abs=0.1)
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=30), st.integers(0, 2**32))

@@ -10,10 +10,12 @@ import torch
 from noria.core.errors import ConfigError
 from noria.credit.attention.readers import head_mean
 from noria.credit.config import NAMES, named_credit
-from noria.credit.credit import Scored, TokenCredit, inputs_of
+from noria.credit.credit import TokenCredit
+from noria.credit.passes import inputs_of
 from noria.credit.responses.traces import Traces
 from noria.credit.scores.flow import answer_nodes, trace_flow
 from noria.credit.scores.influence import by_gradient, by_perturbation
+from noria.credit.signals import TokenScores
 from noria.credit.types import Fallback
 from tests.credit.tiny_models import VOCAB, tiny
 
@@ -175,6 +177,16 @@ def test_trouble_is_even_credit_and_is_counted(model: Any) -> None:
     assert other.score(model, limited).fallback.tolist() == [0, 0, 0, 0, Fallback.NO_RESPONSE, 0]
 
 
+def test_parts_that_fall_back_for_other_reasons_are_joined(model: Any) -> None:
+    prompts, responses = [[1, 2]] * 4, [[11, 12, 13, 14, 15, 16]] * 4
+    traces = Traces.of(prompts, responses, [(4, 5), (4, 5), None, (0, 9)])
+    whole, parts = (TokenCredit(named_credit("flow", batch_size=n)).score(model, traces) for n in (4, 1))
+    assert parts.metrics["fallback"] == whole.metrics["fallback"] == 0.5
+    assert parts.metrics["fallback_no_answer"] == whole.metrics["fallback_no_answer"] == 0.25
+    assert parts.metrics["fallback_bad_answer"] == whole.metrics["fallback_bad_answer"] == 0.25
+    assert parts.metrics["path_length"] == pytest.approx(whole.metrics["path_length"], rel=1e-4)
+
+
 def test_a_span_that_reaches_into_the_prompt_or_is_empty_is_a_bad_answer() -> None:
     traces = Traces.of([[1, 2]] * 3, [[3, 4, 5]] * 3, [(-1, 1), (2, 2), (2, 3)])
     assert traces.known.tolist() == [Fallback.BAD_ANSWER, Fallback.BAD_ANSWER, Fallback.NONE]
@@ -213,7 +225,7 @@ def test_the_share_of_a_batch_may_go_to_some_responses_only() -> None:
 
 def test_signs_and_warm_up() -> None:
     traces = rollouts()
-    scored = Scored(torch.rand(traces.tokens.shape), traces.response, torch.zeros(4, dtype=torch.long))
+    scored = TokenScores(torch.rand(traces.tokens.shape), traces.response, torch.zeros(4, dtype=torch.long))
     advantages = torch.tensor([1.0, -1.0, 0.0, 2.0])
     positive, negative, warm = (
         TokenCredit(named_credit("flow", **more)).weigh(scored, traces, advantages, step=1).weights
@@ -229,7 +241,7 @@ def test_ktae_is_added_to_the_advantage() -> None:
     credit = TokenCredit(named_credit("ktae"))
     values = torch.zeros(traces.tokens.shape)
     values[0, 10] = 0.6
-    scored = Scored(values, traces.response, torch.zeros(4, dtype=torch.long))
+    scored = TokenScores(values, traces.response, torch.zeros(4, dtype=torch.long))
     advantages = torch.tensor([0.5, -0.5, 0.0, 2.0])
     found = credit.weigh(scored, traces, advantages)
     assert float(found.weights[0, 10] * 0.5) == pytest.approx(0.5 + 0.6)

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from noria.core.config import load_config
 from noria.core.errors import ConfigError
-from noria.credit.config import named_credit
+from noria.credit.config import MaskSettings, named_credit
 from noria.credit.inspection.masking import (
     LEAD_IN,
-    Reasoned,
+    AnsweredResponse,
+    answered_responses,
     area,
     mask_test,
-    reasoned,
     reasoning_of,
     traces_of_rows,
 )
@@ -26,13 +27,17 @@ from noria.credit.tasks.questions import Question, prompt_ids
 from noria.credit.tasks.small import small_model
 
 
+def settings(**changed: Any) -> MaskSettings:
+    return load_config(MaskSettings, base={"answer": CHAIN_ANSWER} | changed)
+
+
 @pytest.fixture(name="reasoner", scope="module")
 def _reasoner() -> Any:
     return small_model()
 
 
 @pytest.fixture(name="rows", scope="module")
-def _rows(reasoner: Any) -> list[Reasoned]:
+def _rows(reasoner: Any) -> list[AnsweredResponse]:
     """Chains as the reasoner answers them."""
     model, tokenizer = reasoner
     questions = train_questions("chains", 24, seed=31)
@@ -40,7 +45,7 @@ def _rows(reasoner: Any) -> list[Reasoned]:
     generator = torch.Generator().manual_seed(0)
     eos, pad = [tokenizer.eos_token_id], tokenizer.pad_token_id
     done = sample(model, prompts, new=160, generator=generator, eos=eos, pad=pad)
-    rows, left = reasoned(questions, prompts, [r.tokens for r in done], tokenizer, CHAIN_ANSWER)
+    rows, left = answered_responses(questions, prompts, [r.tokens for r in done], tokenizer, CHAIN_ANSWER)
     assert left == {}
     return rows
 
@@ -67,7 +72,7 @@ def test_reasoning_is_what_comes_before_the_lead_in(reasoner: Any) -> None:
     _, tokenizer = reasoner
     texts = ["A x+1 x2 = x3; #### x3", "x3", "#### x3", "A x+1 x2 = x3; so on"]
     question = Question("?", "x3")
-    rows, left = reasoned(
+    rows, left = answered_responses(
         [question] * 4, [[5]] * 4, [tokenizer(t)["input_ids"] for t in texts], tokenizer, "hash"
     )
     assert left == {"no answer": 2, "no reasoning": 1}
@@ -80,11 +85,11 @@ def test_reasoning_is_what_comes_before_the_lead_in(reasoner: Any) -> None:
 
 @pytest.mark.parametrize("operator", ["hide", "replace", "delete"])
 def test_hiding_what_leads_to_the_answer_changes_more_than_hiding_what_does_not(
-    reasoner: Any, rows: list[Reasoned], operator: Any
+    reasoner: Any, rows: list[AnsweredResponse], operator: Any
 ) -> None:
     model, tokenizer = reasoner
     credits = {"flow": named_credit("flow")}
-    found = mask_test(model, tokenizer, rows, credits, find=CHAIN_ANSWER, operator=operator, batch_size=7)
+    found = mask_test(model, tokenizer, rows, credits, settings(operator=operator, batch_size=7))
     rates = {(row.name, row.end): sum(row.changed) / len(row.changed) for row in found.rows}
     assert found.questions == len(rows)
     assert found.right > 0.6
@@ -94,35 +99,33 @@ def test_hiding_what_leads_to_the_answer_changes_more_than_hiding_what_does_not(
     assert found.against_random("flow").n == len(rows)
 
 
-def test_batches_of_any_size_and_the_same_seed_give_the_same(reasoner: Any, rows: list[Reasoned]) -> None:
+def test_batches_of_any_size_and_the_same_seed_give_the_same(
+    reasoner: Any, rows: list[AnsweredResponse]
+) -> None:
     model, tokenizer = reasoner
     credits = {"flow": named_credit("flow", batch_size=5)}
     written: list[int] = []
-    one = mask_test(
-        model, tokenizer, rows[:9], credits, find=CHAIN_ANSWER, batch_size=4, on_batch=written.append
-    )
-    other = mask_test(
-        model, tokenizer, rows[:9], {"flow": named_credit("flow")}, find=CHAIN_ANSWER, batch_size=64
-    )
+    one = mask_test(model, tokenizer, rows[:9], credits, settings(batch_size=4), on_batch=written.append)
+    other = mask_test(model, tokenizer, rows[:9], {"flow": named_credit("flow")}, settings(batch_size=64))
     assert [row.changed for row in one.rows] == [row.changed for row in other.rows]
     assert written == sorted(written)
     assert written[-1] == 9 * 4  # nothing, random, top, bottom
 
 
-def test_rows_that_cannot_be_scored_are_left_out_and_counted(reasoner: Any, rows: list[Reasoned]) -> None:
+def test_rows_that_cannot_be_scored_are_left_out_and_counted(
+    reasoner: Any, rows: list[AnsweredResponse]
+) -> None:
     model, tokenizer = reasoner
-    long = Reasoned(rows[0].question, rows[0].prompt, rows[0].response, (1, len(rows[0].response)), 6)
-    found = mask_test(model, tokenizer, [*rows[:4], long], {"flow": named_credit("flow")}, find=CHAIN_ANSWER)
+    long = AnsweredResponse(rows[0].question, rows[0].prompt, rows[0].response, (1, len(rows[0].response)), 6)
+    found = mask_test(model, tokenizer, [*rows[:4], long], {"flow": named_credit("flow")}, settings())
     assert found.questions == 5  # a long answer is no reason by itself: spans are the caller's here
-    broken = Reasoned(rows[0].question, rows[0].prompt, rows[0].response, (0, 0), 6)
-    found = mask_test(
-        model, tokenizer, [*rows[:4], broken], {"flow": named_credit("flow")}, find=CHAIN_ANSWER
-    )
+    broken = AnsweredResponse(rows[0].question, rows[0].prompt, rows[0].response, (0, 0), 6)
+    found = mask_test(model, tokenizer, [*rows[:4], broken], {"flow": named_credit("flow")}, settings())
     assert (found.questions, found.left_out) == (4, {"no score": 1})
     with pytest.raises(ConfigError, match="can be scored"):
-        mask_test(model, tokenizer, [broken], {"flow": named_credit("flow")}, find=CHAIN_ANSWER)
-    with pytest.raises(ConfigError, match="no share"):
-        mask_test(model, tokenizer, rows, {}, fraction=1.0)
+        mask_test(model, tokenizer, [broken], {"flow": named_credit("flow")}, settings())
+    with pytest.raises(ConfigError, match="fraction"):
+        settings(fraction=1.0)
 
 
 def test_area_is_the_chance_that_one_scores_above_the_other() -> None:
@@ -135,14 +138,12 @@ def test_area_is_the_chance_that_one_scores_above_the_other() -> None:
 
 
 def test_flow_tells_a_chain_from_its_dead_branch_better_than_chance(
-    reasoner: Any, rows: list[Reasoned]
+    reasoner: Any, rows: list[AnsweredResponse]
 ) -> None:
     from noria.credit.proof.arms import _areas
 
     model, tokenizer = reasoner
-    found = mask_test(
-        model, tokenizer, rows, {"flow": named_credit("flow")}, ends=("top",), find=CHAIN_ANSWER
-    )
+    found = mask_test(model, tokenizer, rows, {"flow": named_credit("flow")}, settings(ends=["top"]))
     areas = _areas(found, tokenizer, 0)["areas"]
     assert areas["flow"]["dead"] > 0.58
     assert areas["flow"]["dead"] > areas["random"]["dead"] + 0.05

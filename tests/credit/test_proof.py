@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noria.credit.proof.claims import SCALES, _corrected, claims, figures, notes, rl_claims
+from noria.credit.proof.claims import SCALES, claims, rl_claims
+from noria.credit.proof.figures import _corrected, figures, notes
 
 
 def audit(
@@ -117,8 +118,8 @@ def test_what_is_shown_and_said() -> None:
     gym = [{k: v for k, v in audit(seed).items() if k != "areas"} for seed in (1, 2, 3)]
     trained = {arm: [policy(0.6, seed) for seed in (1, 2, 3)] for arm in ("GRPO", "flow")}
     assert len(figures(chains | {"chain_sum": gym}, trained, [])) == 4
-    words = " ".join(notes("quick", SCALES["quick"], [1, 2, 3], chains, trained, []))
+    words = " ".join(notes("quick", SCALES["quick"], chains, trained, []))
     assert "intervals are over those, not over trained models" in words
     assert "5 steps" in words
-    words = " ".join(notes("full", SCALES["full"], [1, 2, 3], chains, trained, []))
+    words = " ".join(notes("full", SCALES["full"], chains, trained, []))
     assert "SmolLM2-135M was not tested" in words

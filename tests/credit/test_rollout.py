@@ -9,7 +9,8 @@ import torch
 
 from noria.core.errors import DivergenceError
 from noria.core.models.lm import small_lm
-from noria.credit.responses.rollout import answers, sample
+from noria.credit.responses.answers import answer_texts
+from noria.credit.responses.rollout import sample
 from tests.credit.tiny_models import tiny
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
@@ -90,7 +91,7 @@ def test_logits_that_are_not_finite_end_it(model: Any) -> None:
 def test_answers_of_responses() -> None:
     _, tokenizer = small_lm()
     texts = ["3+4=7 #### 7", "no idea", "#### 12 #### 13"]
-    assert answers([tokenizer(t)["input_ids"] for t in texts], tokenizer, "hash") == [
+    assert answer_texts([tokenizer(t)["input_ids"] for t in texts], tokenizer, "hash") == [
         "7",
         None,
         "13",

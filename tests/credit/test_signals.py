@@ -9,10 +9,10 @@ import pytest
 import scipy.stats
 import torch
 
-from noria.credit.attention.readers import LookBack, Rollout
+from noria.credit.attention.readers import AttentionRollout, LookBack
 from noria.credit.attention.tap import AttentionTap
-from noria.credit.scores.signals import (
-    Looks,
+from noria.credit.scores.rivals import (
+    HeadReach,
     _fisher,
     _information_gain,
     answer_attention,
@@ -68,7 +68,7 @@ def test_rollout_is_the_product_over_all_layers() -> None:
     model = tiny("qwen3")
     ids, mask = batch()
     layers = chosen(model)
-    with AttentionTap(model, layers, {"rollout": Rollout}) as tap, torch.no_grad():
+    with AttentionTap(model, layers, {"rollout": AttentionRollout}) as tap, torch.no_grad():
         model(ids, attention_mask=mask, use_cache=False)
     product = torch.eye(23)[None]
     for layer in layers:
@@ -109,7 +109,7 @@ def test_how_heads_look_is_what_their_attention_says() -> None:
 
 
 def test_local_heads_are_those_that_look_back_least() -> None:
-    looks = Looks(
+    looks = HeadReach(
         torch.tensor([[9.0, 1.0, 5.0, 2.0]]),
         torch.arange(8.0).view(1, 4, 2),
         torch.arange(8.0).view(1, 4, 2) * 10,

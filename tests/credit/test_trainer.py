@@ -48,7 +48,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
         part = trainer(steps=4, **config)
         with Run.open(tmp_path / "parts", config={}, versions={}) as run:
             if steps == 3:
-                part.resume(run)
+                part.state.resume(run)
                 while part.step < 3:
                     learned = part.advance()
                     run.log(learned.step, **learned.figures)
@@ -94,7 +94,7 @@ def _with_reads(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def passed(self: TokenCredit, model: Any, traces: Any, step: int) -> Any:
         tap = self.tap(model, lambda: traces.sequence)
-        from noria.credit.credit import evaluating, inputs_of
+        from noria.credit.passes import evaluating, inputs_of
 
         with evaluating(model), torch.no_grad(), tap:
             model(**inputs_of(traces))
@@ -146,7 +146,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run", config={}, versions={}) as run:
         run.save(1, tensors, state)
         with pytest.raises(CheckpointError, match="not this policy's"):
-            one.resume(run)
+            one.state.resume(run)
     with torch.no_grad():
         next(one.model.parameters()).fill_(torch.nan)
     with pytest.raises(DivergenceError):

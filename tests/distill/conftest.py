@@ -12,7 +12,7 @@ from noria.core.config import load_config
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.distill.adapters import SmallAdapter
 from noria.distill.config import DistillConfig, preset
-from noria.distill.trainer import Distiller
+from noria.distill.training.trainer import Distiller
 
 CLASSES = 3
 

@@ -14,9 +14,12 @@ from prdc import compute_prdc
 from safetensors.torch import load_file, save_file
 
 from noria.core.errors import CheckpointError, DataError
-from noria.distill.classifier import FEATURES, Classifier, Reference, evaluate_samples, train_classifier
-from noria.distill.data import ImageSet, digits, mnist
-from noria.distill.metrics import Undefined, frechet_distance
+from noria.distill.data.images import ImageSet, digits
+from noria.distill.data.mnist import mnist
+from noria.distill.evaluation.classifier import FEATURES, Classifier, train_classifier
+from noria.distill.evaluation.metrics import frechet_distance
+from noria.distill.evaluation.points import Undefined
+from noria.distill.evaluation.reference import Reference, evaluate_samples
 
 torch.set_num_threads(1)
 REAL_MNIST = Path(__file__).parents[2] / ".data" / "mnist"

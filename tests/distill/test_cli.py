@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +20,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from noria.cli import main
+from noria.core.config import load_config
 from noria.core.errors import MissingExtra
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
+from noria.core.progress import Task
 from noria.core.runs.run import read_metrics
-from noria.distill import cli, jobs
-from noria.distill.arms import DIGITS_TEACHER
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig
-from noria.distill.settings import resolve
-from noria.distill.teacher import save_teacher
+from noria.distill.proof.arms import DIGITS_TEACHER
+from noria.distill.training.teacher import save_teacher
+from noria.distill.verbs.train import TrainJobConfig, settings_and_folder
 
 Type = Callable[..., SimpleNamespace]
 
@@ -68,6 +69,14 @@ def trained(type_: Type) -> Path:
     done = type_(*TRAIN, *QUICK, "-o", "run", "--quiet")
     assert done.code == 0, done.err
     return Path("run")
+
+
+def resolve(
+    *, file: Path | None = None, overrides: Sequence[str] = (), **options: str
+) -> tuple[DistillConfig, Path]:
+    """Settings and folder of a training, as the command line gives them."""
+    given = {name: (f"--{name}", value) for name, value in options.items()}
+    return settings_and_folder(load_config(TrainJobConfig, file=file, overrides=overrides, options=given))
 
 
 def values(results: dict[str, Any], arm: str, name: str) -> dict[str, float]:
@@ -170,7 +179,7 @@ def test_options_beat_overrides_beat_the_file_beat_the_preset(tmp_path: Path) ->
     assert (config.preset, config.schedule.kind, config.batch_size, config.seed) == ("dmd2", "fixed", 3, 6)
     assert (config.model, config.prompts, config.update_ratio) == ("option", "file.txt", 7)
     assert folder == Path("runs/distill/option-dmd2")
-    assert resolve(file=file, preset_name="cdm-small")[0].schedule.kind == "dynamic"
+    assert resolve(file=file, preset="cdm-small")[0].schedule.kind == "dynamic"
     assert resolve(file=file, overrides=["preset=consistency"])[0].objective.consistency_weight == 1
 
 
@@ -189,14 +198,14 @@ def test_a_blown_up_run_exits_1_and_keeps_its_last_checkpoint_and_a_report(type_
 
 
 def test_samples_are_pictures_that_depend_on_seed_and_number_alone(type_: Type, trained: Path) -> None:
-    done = type_("sample", "run", "-p", "3", "-p", "5", "--count", "3", "-o", "a", "-q")
+    done = type_("sample", "run", "-p", "3", "-p", "5", "--samples", "3", "-o", "a", "-q")
     assert done.code == 0, done.err
     assert "grid    a/grid.png" in done.out
     about = json.loads(Path("a/samples.json").read_text())
     assert [entry["prompt"] for entry in about["images"]] == ["3"] * 3 + ["5"] * 3
     assert about["sigmas"] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert Image.open("a/image-0000.png").size == (8, 8)
-    assert type_("sample", "run", "-p", "3", "--count", "2", "-o", "b", "-q", "--batch-size", "1").code == 0
+    assert type_("sample", "run", "-p", "3", "--samples", "2", "-o", "b", "-q", "--batch-size", "1").code == 0
     assert Path("a/image-0001.png").read_bytes() == Path("b/image-0001.png").read_bytes()
     assert type_("sample", "run", "-p", "3", "--seed", "1", "-o", "c", "-q").code == 0
     assert Path("a/image-0000.png").read_bytes() != Path("c/image-0000.png").read_bytes()
@@ -332,7 +341,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "unknown key in the file": ([*TRAIN, "--config", "key.yaml"], "key.yaml:2: unknown field 'bach_size'"),
     "wrong type": ([*TRAIN, "iterations=many"], "iterations: input should be a valid integer"),
-    "not key=value": ([*TRAIN, "iterations"], "expected key.sub=value"),
+    "not key=value": ([*TRAIN, "iterations"], "unexpected extra argument"),
     "config missing": ([*TRAIN, "--config", "x.yaml"], "x.yaml: cannot read it"),
     "wrong size": ([*TRAIN, "height=16"], "height: height 16, but the model draws 8 pixels"),
     "output climbs": ([*TRAIN, "-o", "../x"], "--output: the path '../x' leaves its folder"),
@@ -349,9 +358,12 @@ BAD: dict[str, tuple[list[str], str]] = {
     "sample what is no run": (["sample", "empty"], "neither a training run nor an exported student"),
     "sample with guidance": (["sample", "x", "--guidance", "3"], "--guidance: guidance 3 on the student"),
     "sample two grids": (["sample", "x", "--steps", "2", "--sigmas", "1,.5"], "both --steps and --sigmas"),
-    "sample no numbers": (["sample", "x", "--sigmas", "1,half"], "--sigmas: '1,half' is no list of numbers"),
+    "sample no numbers": (["sample", "x", "--sigmas", "1,half"], "--sigmas: input should be a valid number"),
     "evaluate nothing": (["evaluate", "x"], "x: neither a training run nor an exported student"),
-    "evaluate one sample": (["evaluate", "x", "--samples", "1"], "--samples: 1 samples; give 2 or more"),
+    "evaluate one sample": (
+        ["evaluate", "x", "--samples", "1"],
+        "--samples: input should be greater than",
+    ),
     "export nothing": (["export", "x", "-o", "y"], "x: neither a training run nor an exported student"),
     "export climbs": (["export", "x", "-o", "../y"], "--output: the path '../y' leaves its folder"),
     "teacher of nothing": (["teacher", "--data", "x", "-o", "t.safetensors"], "no MNIST digits here"),
@@ -452,7 +464,7 @@ def test_a_missing_extra_is_named(type_: Type, monkeypatch: pytest.MonkeyPatch) 
     def missing(module: str, extra: str) -> None:
         raise MissingExtra(module.partition(".")[0], extra)
 
-    monkeypatch.setattr(cli, "require", missing)
+    monkeypatch.setattr("noria.verbs.command.require", missing)
     done = type_(*TRAIN)
     assert done.code == 2
     assert (
@@ -462,14 +474,14 @@ def test_a_missing_extra_is_named(type_: Type, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_interrupt_says_what_is_kept(type_: Type, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = jobs._Watch.__call__
+    at = Task.at
 
-    def stop(self: Any, iteration: int, values: Any) -> None:
-        told(self, iteration, values)
-        if iteration == 5:
+    def stop(self: Task, step: int, note: str | None = None) -> None:
+        at(self, step, note)
+        if step == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs._Watch, "__call__", stop)
+    monkeypatch.setattr(Task, "at", stop)
     done = type_(*TRAIN, *QUICK, "-o", "run")
     assert done.code == 130
     assert "stopped at iteration 5: step-00000004 is kept; the same command goes on from there" in done.err

@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.core.errors import ConfigError, DataError, MissingExtra
-from noria.distill.data import ImageSet, Prompts, digits, mnist, read_prompts
+from noria.distill.data.images import ImageSet, digits
+from noria.distill.data.mnist import mnist
+from noria.distill.data.prompts import Prompts, read_prompts
 
 REAL_MNIST = Path(__file__).parents[2] / ".data" / "mnist"
 
@@ -277,9 +279,7 @@ def test_the_split_is_deterministic_disjoint_whole_and_even_over_classes() -> No
 
 
 def test_the_split_is_the_same_in_another_process() -> None:
-    script = (
-        "from noria.distill.data import digits; print(digits().split()[1].images.tobytes().hex()[:20000])"
-    )
+    script = "from noria.distill.data.images import digits; print(digits().split()[1].images.tobytes().hex()[:20000])"
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == digits().split()[1].images.tobytes().hex()[:20000]
 
@@ -436,7 +436,7 @@ def test_an_archive_that_is_none_cut_or_too_large(tmp_path: Path, monkeypatch: p
     for content in (b"not an archive", whole[: len(whole) // 2], bytes(damaged), b""):
         with pytest.raises(DataError, match="archive"):
             mnist(write(tmp_path, "b.tgz", content))
-    monkeypatch.setattr("noria.distill.data._MNIST_BYTES", 500)
+    monkeypatch.setattr("noria.distill.data.mnist._MNIST_BYTES", 500)
     with pytest.raises(DataError, match="larger inside"):
         mnist(tmp_path / "a.tgz")
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig
-from noria.distill.draws import Draws, draw, key
+from noria.distill.matching.draws import Draws, draw, key
 
 SHAPE = (1, 4, 4)
 CONTRACT = SigmaContract(3.0)

@@ -19,12 +19,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from noria.core import files
+from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig, euler
-from noria.distill import export, few_step
 from noria.distill.adapters import SmallAdapter
-from noria.distill.export import LORA_FILE, export_student
+from noria.distill.config import ExportConfig
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
+from noria.distill.students import export, few_step, weights
+from noria.distill.students.card import LORA_FILE
+from noria.distill.students.export import export_student
 from tests.distill.tiny_pipelines import BUILDERS, build_sd3
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
@@ -142,7 +145,7 @@ def test_the_plain_call_of_a_reopened_export_is_the_student_on_its_grid(
 ) -> None:
     adapter = tiny(name)
     student, grid = moved(adapter.network), [1.0, 0.8, 0.35]
-    export_student(adapter, student, tmp_path / "out", sigmas_pre_shift=grid)
+    export_student(adapter, student, tmp_path / "out", ExportConfig(sigmas=tuple(grid)))
     pipe = reopened(tmp_path / "out")
     sizes = batches(pipe.transformer)
     latents = pipe(PROMPT, latents=noise(adapter), output_type="latent").images
@@ -157,7 +160,7 @@ def test_the_plain_call_of_a_reopened_export_is_the_student_on_its_grid(
 def test_the_call_on_the_card_is_right_for_stock_diffusers(tiny: Open, tmp_path: Path, name: str) -> None:
     adapter = tiny(name)
     student = moved(adapter.network)
-    export_student(adapter, student, tmp_path / "out", sigmas_pre_shift=PRE_SHIFT)
+    export_student(adapter, student, tmp_path / "out", ExportConfig(sigmas=tuple(PRE_SHIFT)))
     card = (tmp_path / "out/README.md").read_text()
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code
@@ -180,7 +183,7 @@ def test_the_folders_own_pipeline_file_gives_the_defaults_without_noria(
     monkeypatch.syspath_prepend(tmp_path / "modules")
     adapter = tiny("sd3")
     student = moved(adapter.network)
-    folder = export_student(adapter, student, tmp_path / "out", sigmas_pre_shift=PRE_SHIFT).folder
+    folder = export_student(adapter, student, tmp_path / "out", ExportConfig(sigmas=tuple(PRE_SHIFT))).folder
     assert not re.search(r"^\s*(import|from) noria", (folder / "pipeline.py").read_text(), re.MULTILINE)
     assert type(reopened(folder)).__module__.startswith("diffusers."), "opened without trust, no code is run"
     pipe = reopened(folder, custom_pipeline=str(folder), trust_remote_code=True)
@@ -193,7 +196,7 @@ def test_the_folders_own_pipeline_file_gives_the_defaults_without_noria(
 @pytest.mark.usefixtures("registered")
 def test_what_the_caller_gives_wins_over_the_defaults(tiny: Open, tmp_path: Path) -> None:
     adapter = tiny("sd3")
-    export_student(adapter, adapter.network, tmp_path / "out", sigmas_pre_shift=PRE_SHIFT)
+    export_student(adapter, adapter.network, tmp_path / "out", ExportConfig(sigmas=tuple(PRE_SHIFT)))
     pipe, x = reopened(tmp_path / "out"), noise(adapter)
 
     def run(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -242,7 +245,7 @@ def test_the_export_is_stock_but_for_weights_scheduler_and_papers(
     tiny: Open, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     before = tree(folders["qwen"])
-    export_student(tiny("qwen"), tiny("qwen").network, tmp_path / "out", dtype=torch.bfloat16)
+    export_student(tiny("qwen"), tiny("qwen").network, tmp_path / "out", ExportConfig(precision="bf16"))
     assert tree(folders["qwen"]) == before, "the base was touched"
     after = tree(tmp_path / "out")
     changed = {"scheduler/scheduler_config.json", "transformer/diffusion_pytorch_model.safetensors"}
@@ -374,7 +377,7 @@ def test_a_full_students_lora_is_its_best_low_rank_change(tiny: Open, tmp_path: 
     with torch.no_grad():
         for m in linear.values():
             m.weight.add_(torch.randn(m.weight.shape, generator=generator) * 0.1)
-    exact = export_student(adapter, student, tmp_path / "exact", lora=True, lora_rank=1000)
+    exact = export_student(adapter, student, tmp_path / "exact", ExportConfig(lora=True, lora_rank=1000))
     assert exact.captured == pytest.approx(1, abs=1e-5)
     pipe = open_pipeline(adapter.folder, height=HEIGHT, width=WIDTH).pipeline
     pipe.load_lora_weights(tmp_path / "exact", weight_name=LORA_FILE)
@@ -382,7 +385,7 @@ def test_a_full_students_lora_is_its_best_low_rank_change(tiny: Open, tmp_path: 
         velocity(adapter, pipe.transformer), velocity(adapter, student), atol=1e-4, rtol=1e-3
     )
 
-    rough = export_student(adapter, student, tmp_path / "rough", lora=True, lora_rank=2)
+    rough = export_student(adapter, student, tmp_path / "rough", ExportConfig(lora=True, lora_rank=2))
     spectra = [
         torch.linalg.svdvals((m.weight - adapter.network.get_submodule(n).weight).detach()).square()
         for n, m in linear.items()
@@ -396,7 +399,7 @@ def test_the_randomised_svd_of_a_large_layer_finds_its_rank() -> None:
     generator = torch.Generator().manual_seed(0)
     b, a = torch.randn(700, 4, generator=generator), torch.randn(4, 800, generator=generator)
     before = torch.random.get_rng_state()
-    u, s, v = export._svd(b @ a, 4)
+    u, s, v = weights._svd(b @ a, 4)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.testing.assert_close((u * s) @ v, b @ a, atol=1e-3, rtol=1e-3)
 
@@ -438,16 +441,16 @@ def test_places_that_are_taken(tiny: Open, folders: dict[str, Path], tmp_path: P
     network = adapter.network
     for place in (adapter.folder, adapter.folder / "out", adapter.folder.parent):
         with pytest.raises(RunError, match="overlap"):
-            export_student(adapter, network, place, overwrite=True)
+            export_student(adapter, network, place, ExportConfig(overwrite=True))
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="exists"):
         export_student(adapter, network, tmp_path / "home")
     with pytest.raises(RunError, match="no earlier export"):
-        export_student(adapter, network, tmp_path / "home", overwrite=True)
+        export_student(adapter, network, tmp_path / "home", ExportConfig(overwrite=True))
     (tmp_path / "link").symlink_to(tmp_path / "home")
     with pytest.raises(RunError, match="no folder"):
-        export_student(adapter, network, tmp_path / "link", overwrite=True)
+        export_student(adapter, network, tmp_path / "link", ExportConfig(overwrite=True))
     assert (tmp_path / "home/thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
     assert export_student(adapter, network, tmp_path / "empty").folder == tmp_path / "empty"
@@ -469,9 +472,9 @@ def test_other_requests_that_make_no_sense(tiny: Open, folders: dict[str, Path],
     adapter = tiny("sd3")
     for grid in ([], [0.9, 0.5], [1.0, 1.0], [1.0, 0.0], [1.0, 1.5]):
         with pytest.raises(ConfigError, match="σ"):
-            export_student(adapter, adapter.network, tmp_path / "out", sigmas_pre_shift=grid)
+            export_student(adapter, adapter.network, tmp_path / "out", ExportConfig(sigmas=tuple(grid)))
     with pytest.raises(ConfigError, match="rank"):
-        export_student(adapter, adapter.network, tmp_path / "out", lora=True, lora_rank=0)
+        load_config(ExportConfig, base={"lora": True, "lora_rank": 0})
     with pytest.raises(ModelError, match="distilled from"):
         export_student(adapter, adapter.network, tmp_path / "out", base=folders["flux"])
     with pytest.raises(ModelError, match="no such model"):
@@ -497,7 +500,7 @@ def interrupt(*_: Any, **__: Any) -> None:
     raise KeyboardInterrupt
 
 
-STAGES = ["_write_transformer", "_copy_component", "_write_scheduler", "_card", "_flush"]
+STAGES = ["_write_transformer", "_copy_component", "_write_scheduler", "model_card", "_flush"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -511,7 +514,7 @@ def test_a_fault_at_any_stage_leaves_nothing_and_keeps_what_was_there(
     monkeypatch.setattr(files if stage == "_flush" else export, stage, fault)
     for place in ("fresh", "earlier"):
         with pytest.raises(KeyboardInterrupt if fault is interrupt else RunError) as caught:
-            export_student(adapter, adapter.network, tmp_path / place, overwrite=True)
+            export_student(adapter, adapter.network, tmp_path / place, ExportConfig(overwrite=True))
         if fault is not interrupt:
             assert "No space left" in str(caught.value)
             assert "\n" not in str(caught.value)
@@ -535,7 +538,7 @@ def test_an_earlier_export_comes_back_when_the_last_rename_fails(
     monkeypatch.setattr(Path, "rename", fails_once)
     monkeypatch.setattr(files, "_swapped", lambda *_: False)  # as where the system cannot swap two folders
     with pytest.raises(RunError, match="Input/output"):
-        export_student(adapter, adapter.network, tmp_path / "out", overwrite=True)
+        export_student(adapter, adapter.network, tmp_path / "out", ExportConfig(overwrite=True))
     assert tree(tmp_path) == before
 
 
@@ -548,7 +551,7 @@ def test_a_folder_that_cannot_be_written(tiny: Open, tmp_path: Path) -> None:
 def test_an_earlier_export_is_replaced_whole(tiny: Open, tmp_path: Path) -> None:
     adapter = tiny("sd3")
     export_student(adapter, adapted(adapter), tmp_path / "out")
-    export_student(adapter, adapter.network, tmp_path / "out", overwrite=True)
+    export_student(adapter, adapter.network, tmp_path / "out", ExportConfig(overwrite=True))
     assert not (tmp_path / "out" / LORA_FILE).exists(), "a file of the earlier export is left"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -20,27 +20,26 @@ from prdc import compute_prdc
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from noria.core.errors import ConfigError, DataError
-from noria.distill import metrics
-from noria.distill.metrics import (
-    ManifoldScores,
+from noria.distill.evaluation import points
+from noria.distill.evaluation.metrics import (
     Moments,
-    Undefined,
-    density_coverage,
     frechet_distance,
-    k_means_modes,
-    knn_radii,
     label_accuracy,
-    manifold_scores,
-    mode_coverage,
-    mode_shares,
     moments,
-    nearest_mode,
-    precision_recall,
     random_directions,
     saturation,
     sliced_wasserstein,
     std_ratio,
 )
+from noria.distill.evaluation.modes import k_means_modes, mode_coverage, mode_shares, nearest_mode
+from noria.distill.evaluation.neighbours import (
+    ManifoldScores,
+    density_coverage,
+    knn_radii,
+    manifold_scores,
+    precision_recall,
+)
+from noria.distill.evaluation.points import Undefined
 
 torch.set_num_threads(1)
 
@@ -174,7 +173,7 @@ def test_small_blocks_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> Non
         ), sliced_wasserstein(real, made, directions)
 
     whole, distance = everything()
-    monkeypatch.setattr(metrics, "BLOCK", 200)
+    monkeypatch.setattr(points, "BLOCK", 200)
     blocks, sliced = everything()
     assert blocks == whole
     assert sliced == pytest.approx(distance, rel=1e-13)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from noria.core.models.flow import clean_estimate, interpolate
-from noria.distill.objectives import (
+from noria.distill.matching.objectives import (
     ca_direction,
     consistency_loss,
     dm_direction,

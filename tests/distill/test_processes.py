@@ -14,10 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from noria.core.config import load_config
 from noria.core.runs.run import read_metrics
 from noria.distill.config import preset
-from noria.distill.settings import resolve
-from noria.distill.teacher import save_teacher
+from noria.distill.training.teacher import save_teacher
+from noria.distill.verbs.train import TrainJobConfig
 from tests.distill.conftest import TINY, tiny_network
 from tests.processes import SHARDED, alone, free_port, together
 
@@ -147,7 +148,7 @@ def test_the_examples_launch_what_they_say(inputs: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["sd3", "longcat", "sd3_lora"])
 def test_the_example_settings_are_legal_and_start_from_their_preset(name: str) -> None:
-    config, _ = resolve(file=EXAMPLES / f"{name}.yaml", prompts="prompts.txt")
+    config = load_config(TrainJobConfig, file=EXAMPLES / f"{name}.yaml", overrides=["prompts=prompts.txt"])
     assert config.preset == f"cdm-{name.removesuffix('_lora')}"
     assert config.iterations == preset(config.preset)["iterations"]
     assert config.model is not None

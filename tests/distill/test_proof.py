@@ -13,8 +13,9 @@ import pytest
 
 from noria.core.proofs.catalogue import registered_proofs
 from noria.core.proofs.proving import prove
-from noria.distill import bench, proof
-from noria.distill.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
+from noria.distill.proof import bench
+from noria.distill.proof import claims as proof
+from noria.distill.proof.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
 
 GRIDS = (*map(str, LADDER), FOREIGN)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from noria.core.errors import CheckpointError
 from noria.distill.adapters import SmallAdapter
 from noria.distill.config import DistillConfig
-from noria.distill.roles import LoraRoles, load_parameters, make_roles
+from noria.distill.training.roles import LoraRoles, load_parameters, make_roles
 from tests.distill.conftest import tiny_distiller, tiny_network, weights
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from noria.core.models.flow import SigmaContract, SmallTransformer, clean_estimate, euler
 from noria.distill.adapters import Condition
 from noria.distill.config import DistillConfig, ScheduleConfig
-from noria.distill.draws import draw
-from noria.distill.objectives import extrapolate
-from noria.distill.rollout import Rollout, simulate
-from noria.distill.schedules import schedule_lengths, schedule_sigmas
+from noria.distill.matching.draws import draw
+from noria.distill.matching.objectives import extrapolate
+from noria.distill.matching.rollout import Rollout, simulate
+from noria.distill.matching.schedules import schedule_lengths, schedule_sigmas
 
 BATCH, LONGEST = 6, 7
 

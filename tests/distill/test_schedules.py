@@ -15,8 +15,8 @@ from scipy import stats
 from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
 from noria.distill.config import DistillConfig, ScheduleConfig, preset
-from noria.distill.draws import draw
-from noria.distill.schedules import TAU_HIGH, TAU_LOW, sample_tau, schedule_lengths, schedule_sigmas
+from noria.distill.matching.draws import draw
+from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau, schedule_lengths, schedule_sigmas
 
 PLAIN, SD3 = SigmaContract(), SigmaContract(3.0)
 NEARLY_ONE = float(np.nextafter(np.float32(1), np.float32(0)))

@@ -13,10 +13,10 @@ from torch import Tensor
 from noria.core.errors import ConfigError, DivergenceError
 from noria.core.models.flow import interpolate
 from noria.core.training.parallel import Parallel
-from noria.distill import monitors
 from noria.distill.config import PRESETS
-from noria.distill.draws import draw
-from noria.distill.trainer import Distiller
+from noria.distill.matching.draws import draw
+from noria.distill.training import monitors
+from noria.distill.training.trainer import Distiller
 from tests.distill.conftest import CLASSES, tiny_distiller, weights
 
 ON_CPU = [name for name in PRESETS if name not in ("cdm-sd3", "cdm-longcat")]

@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("av")
 
-from noria.grounding.corpus import Corpus, save_corpus
-from noria.grounding.drawing import render
-from noria.grounding.world import Knobs, Scene, make_corpus
+from noria.grounding.corpus.files import save_corpus
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.synth.config import Knobs
+from noria.grounding.synth.drawing import render
+from noria.grounding.synth.world import Scene, make_corpus
 
 SMALL = Knobs(width=96, height=72, fps=5)
 

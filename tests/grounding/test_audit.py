@@ -8,14 +8,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from noria.grounding.adversary import Blind, blind_accuracy, solvable
-from noria.grounding.audit import audit, clean_subset, leaked_levels, letter_balance, polarity, reader_levels
-from noria.grounding.corpus import Corpus, Option
-from noria.grounding.names import TRAITS
-from noria.grounding.predictions import marks_of, truth_of
-from noria.grounding.readers import ladder
-from noria.grounding.scoring import measures
-from noria.grounding.world import Knobs, make_corpus
+from noria.grounding.audit.adversary import BlindResult, blind_accuracy, solvable
+from noria.grounding.audit.findings import (
+    audit,
+    clean_subset,
+    leaked_levels,
+    letter_balance,
+    polarity,
+    reader_levels,
+)
+from noria.grounding.audit.readers import ladder
+from noria.grounding.corpus.records import Corpus, Option
+from noria.grounding.corpus.types import TRAITS
+from noria.grounding.scoring.predictions import marks_of, truth_of
+from noria.grounding.scoring.rates import measures
+from noria.grounding.synth.config import Knobs
+from noria.grounding.synth.world import make_corpus
 
 FAST = ("letter", "length", "options")
 HONEST = make_corpus(72, seed=21)[1]
@@ -24,7 +32,7 @@ LEAKY = make_corpus(72, Knobs(leak=True), seed=21)[1]
 
 
 @functools.cache
-def told_blind() -> Blind:
+def told_blind() -> BlindResult:
     return blind_accuracy(TOLD, auditors=FAST)
 
 

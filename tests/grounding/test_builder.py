@@ -12,24 +12,28 @@ import msgspec
 import numpy as np
 import pytest
 
-from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices
+from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices
 from noria.core.errors import DataError
-from noria.grounding.aligner import (
+from noria.core.progress import Progress
+from noria.grounding.asking.config import MediaSettings
+from noria.grounding.asking.media import Cinema, MediaParts
+from noria.grounding.asking.store import SampleStore
+from noria.grounding.building.aligner import (
     check_analyses,
     check_observations,
     check_question,
     deal_letters,
-    overlap,
     with_letter,
 )
-from noria.grounding.arms import run_adversary
-from noria.grounding.builder import BuildSettings, Built, build, read_clips
-from noria.grounding.corpus import Box, Corpus, Observation, Record
-from noria.grounding.jobs import build as build_folder
-from noria.grounding.media import Cinema, MediaSettings, Shown
-from noria.grounding.review import apply_sheet, export_sheet, review_agreement
-from noria.grounding.store import SampleStore
-from noria.grounding.world import make_corpus
+from noria.grounding.building.builder import BuildResult, build, read_clips
+from noria.grounding.building.config import BuildSettings
+from noria.grounding.building.review import apply_sheet, export_sheet, review_agreement
+from noria.grounding.corpus.questions import overlap
+from noria.grounding.corpus.records import Box, Corpus, Observation, Record
+from noria.grounding.proof.arms import run_adversary
+from noria.grounding.synth.world import make_corpus
+from noria.grounding.verbs.build import BuildConfig
+from noria.grounding.verbs.build import run as build_folder
 from tests.chat_server import Reply, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import words
@@ -186,7 +190,7 @@ class Author:
         )
 
 
-def built(synth: Synth, folder: Path, spoil: str = "", *, seen: bool = False) -> tuple[Built, Author]:
+def built(synth: Synth, folder: Path, spoil: str = "", *, seen: bool = False) -> tuple[BuildResult, Author]:
     record = synth.corpus.records[1]
     clip = msgspec.structs.replace(
         record, personality_analyses=(), mcq_questions=(), observations=record.observations if seen else ()
@@ -207,11 +211,11 @@ def test_no_more_clips_are_held_than_requests_are_under_way(tmp_path: Path) -> N
     held = most = 0
 
     class Projector(Cinema):
-        def show(self, video: str, control: Any, question: str = "") -> Shown:
+        def show(self, video: str, control: Any, question: str = "") -> MediaParts:
             nonlocal held, most
             held += 1
             most = max(most, held)
-            return Shown((), None)
+            return MediaParts((), None)
 
         def duration(self, video: str) -> float:
             return 12.0
@@ -286,15 +290,23 @@ def test_a_budget_ends_a_build_and_the_next_one_goes_on(synth: Synth, tmp_path: 
         assert text is not None
         return Reply(text, usage={"prompt_tokens": 1000, "completion_tokens": 1000})
 
-    def build_for(budget: float | None) -> Built:
-        settings, frames = BuildSettings(rounds=0, max_tokens=4000), MediaSettings(frames=2)
-        return build_folder(
-            clips, synth.videos, server, tmp_path / "out", settings, frames, budget=budget, quiet=True
+    def build_for(budget: float | None) -> BuildResult:
+        config = BuildConfig(
+            clips=clips,
+            videos=synth.videos,
+            output=str(tmp_path / "out"),
+            rounds=0,
+            max_new_tokens=4000,
+            frames=2,
+            url=double.url,
+            model="m",
+            prices=Prices(input=0.0, output=1000.0),
+            budget=budget,
         )
+        return build_folder(config, Progress(quiet=True))[0]
 
     with chat_server(respond) as double:
         # An answer costs 1; a request may cost its longest answer, which is 4.
-        server = ChatServer(url=double.url, model="m", prices=Prices(input=0.0, output=1000.0))
         assert build_for(3.9).dropped == {record.video_id: "observer: no reply (budget)"}
         assert double.seen == []
         first = build_for(5.5)

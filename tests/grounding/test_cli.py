@@ -13,12 +13,21 @@ from typing import Any
 import pytest
 
 from noria.cli import main
-from noria.core.chat import ChatServer, user
+from noria.core.chat import user
 from noria.core.errors import ConfigError, DataError, RunError
-from noria.grounding.corpus import Corpus
-from noria.grounding.evaluation import ScoreSettings
-from noria.grounding.jobs import RunConfig, audit, compare, report, run, score
-from noria.grounding.sources import open_source
+from noria.core.progress import Progress
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.results.scores import compare_sources, score_source
+from noria.grounding.results.sources import open_source
+from noria.grounding.scoring.config import ScoreSettings
+from noria.grounding.verbs.audit import AuditConfig
+from noria.grounding.verbs.audit import run as audit
+from noria.grounding.verbs.judge import JudgeConfig
+from noria.grounding.verbs.judge import run as judge
+from noria.grounding.verbs.report import ReportConfig
+from noria.grounding.verbs.report import run as report
+from noria.grounding.verbs.run import RunConfig
+from noria.grounding.verbs.run import run as run_verb
 from tests.chat_server import ChatServerDouble, chat_server
 from tests.grounding.conftest import Synth
 from tests.grounding.test_runner import answer, words
@@ -45,6 +54,10 @@ def served() -> Iterator[ChatServerDouble]:
 
     with chat_server(respond) as double:
         yield double
+
+
+def run(config: RunConfig) -> None:
+    run_verb(config, Progress(quiet=True))
 
 
 def noria(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -178,13 +191,13 @@ def test_a_benchmark_is_built_reviewed_and_handed_on(
 
 def test_worlds_are_made_and_gone_on_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = ("width=32", "height=24", "fps=2")
-    noria(capsys, "synth", "-o", "s", "--count", "3", *size, "-q")
+    noria(capsys, "synth", "-o", "s", "--samples", "3", *size, "-q")
     clip = next((here / "s" / "videos").iterdir())
     clip.unlink()
-    noria(capsys, "synth", "-o", "s", "--count", "3", *size, "-q")
+    noria(capsys, "synth", "-o", "s", "--samples", "3", *size, "-q")
     assert clip.exists()
     assert "another world" in noria(
-        capsys, "synth", "-o", "s", "--count", "3", "--seed", "9", *size, "-q", code=2
+        capsys, "synth", "-o", "s", "--samples", "3", "--seed", "9", *size, "-q", code=2
     )
     assert "unknown field 'colour'" in noria(capsys, "synth", "-o", "t", "colour=red", code=2)
 
@@ -196,14 +209,14 @@ ASK = ("run", "--data", "DATA", "--url", "http://a/v1", "--model", "m")
     ("arguments", "told"),
     [
         (("validate", "nowhere"), "cannot be read"),
-        (("run", "--url", "http://127.0.0.1:1/v1", "--model", "m"), "no annotations"),
+        (("run", "--url", "http://127.0.0.1:1/v1", "--model", "m"), "--data is missing"),
         (("run", "--data", "DATA", "--url", "http://127.0.0.1:1/v1", "--model", "m"), "no folder of clips"),
         (("run", "--data", "DATA", "--control", "blind"), "no model to ask"),
         (("run", "--data", "DATA", "--url", "ftp://x", "--model", "m", "--control", "blind"), "no address"),
         ((*ASK, "--control", "cropped-box", "--videos", "."), "per-item"),
         ((*ASK, "--control", "blind", "--budget", "1"), "prices"),
         ((*ASK, "--control", "blind", "-o", "../x"), "leaves"),
-        ((*ASK, "--prices", "1"), "IN,OUT"),
+        ((*ASK, "--prices", "1,x"), "not two prices"),
         (("score", "nothing"), "no such run"),
         (("score", "file.jsonl"), "needs its annotations"),
         (("score", "file.jsonl", "--data", "DATA", "--thresholds", "1,2"), "three numbers"),
@@ -239,21 +252,21 @@ def test_a_run_goes_on_with_the_same_settings_only(
     synth: Synth, here: Path, served: ChatServerDouble
 ) -> None:
     def config(**more: Any) -> RunConfig:
-        server = ChatServer(url=served.url, model="m")
-        return RunConfig(data=synth.annotations, server=server, control="blind", **more)
+        return RunConfig(
+            data=synth.annotations, url=served.url, model="m", control="blind", output="r", **more
+        )
 
-    run(config(), output="r", quiet=True)
+    run(config())
     with pytest.raises(RunError, match="protocol"):
-        run(config(protocol="unified"), output="r", quiet=True)
+        run(config(protocol="unified"))
     with pytest.raises(ConfigError, match="who answers"):
-        run(RunConfig(data=synth.annotations, control="blind"), output="q", quiet=True)
+        run(RunConfig(data=synth.annotations, control="blind", output="q"))
     moved = here / "moved"
     moved.mkdir()
     for path in synth.annotations.iterdir():
         (moved / path.name).write_bytes(path.read_bytes())
     asked = len(served.seen)
-    server = ChatServer(url=served.url, model="m")
-    run(RunConfig(data=moved, server=server, control="blind"), output="r", quiet=True)
+    run(RunConfig(data=moved, url=served.url, model="m", control="blind", output="r"))
     assert len(served.seen) == asked
     (moved / f"{synth.corpus.ids[0]}.json").unlink()
     with pytest.raises(DataError, match="not the annotations"):
@@ -266,49 +279,54 @@ def test_a_control_of_some_questions_is_scored_on_those(
     config = RunConfig(
         data=synth.annotations,
         videos=synth.videos,
-        server=ChatServer(url=served.url, model="m"),
+        url=served.url,
+        model="m",
         protocol="per-item",
         control="cropped-box",
+        output="r",
     )
-    run(config, output="r", quiet=True)
-    found = score(open_source(here / "r"), ScoreSettings(draws=100))
+    run(config)
+    found = score_source(open_source(here / "r"), ScoreSettings(draws=100))
     assert found["counts"]["questions"] == 6
     assert found["counts"]["levels"] == 0
     by = {f["name"]: f["value"] for f in found["figures"]}
     assert by["T1"] is None
     assert by["T3"] == by["T3 Spat"]
     with pytest.raises(ConfigError, match="two models"):
-        compare([open_source(here / "r")], ScoreSettings(draws=100))
+        compare_sources([open_source(here / "r")], ScoreSettings(draws=100))
 
 
 def test_orders_are_averaged_and_their_consistency_told(
     synth: Synth, here: Path, served: ChatServerDouble
 ) -> None:
-    server = ChatServer(url=served.url, model="m")
-    config = RunConfig(data=synth.annotations, server=server, control="blind", protocol="permute", orders=3)
-    run(config, output="r", quiet=True)
-    found = score(open_source(here / "r"), ScoreSettings(draws=100))
+    config = RunConfig(
+        data=synth.annotations,
+        url=served.url,
+        model="m",
+        control="blind",
+        protocol="permute",
+        orders=3,
+        output="r",
+    )
+    run(config)
+    found = score_source(open_source(here / "r"), ScoreSettings(draws=100))
     assert found["consistency"]["all"] < 0.4  # a model that likes a letter is not consistent in what it means
     always = 100 * (((5 / 6) ** 2 + 5 / 36) / 6) ** 0.5
     assert found["positional_bias"]["sigma"] == pytest.approx(
         always
     )  # and it is the letter shown that it likes
-    assert (
-        report([open_source(here / "r")], ScoreSettings(draws=100), here / "page.html")["comparison"] is None
-    )
+    results, _ = report(ReportConfig(sources=[here / "r"], draws=100, output="page.html"))
+    assert results["comparison"] is None
 
 
 def test_two_judgements_are_told_apart(synth: Synth, here: Path, served: ChatServerDouble) -> None:
-    from noria.grounding.jobs import judge
-
-    server = ChatServer(url=served.url, model="m")
-    run(RunConfig(data=synth.annotations, server=server, control="transcript"), output="r", quiet=True)
-    judge(here / "r", [], "rules", quiet=True)
-    judge(here / "r", [server], "atomic", quiet=True)
+    run(RunConfig(data=synth.annotations, url=served.url, model="m", control="transcript", output="r"))
+    judge(JudgeConfig(source=here / "r", rubric="rules"), Progress(quiet=True))
+    judge(JudgeConfig(source=here / "r", url=served.url, model="m"), Progress(quiet=True))
     with pytest.raises(ConfigError, match="--judge: judge-atomic-m, judge-rules"):
         open_source(here / "r")
-    generous = score(open_source(here / "r", judge="atomic-m"), ScoreSettings(draws=100))
-    strict = score(open_source(here / "r", judge="rules"), ScoreSettings(draws=100))
+    generous = score_source(open_source(here / "r", judge="atomic-m"), ScoreSettings(draws=100))
+    strict = score_source(open_source(here / "r", judge="rules"), ScoreSettings(draws=100))
     values = [next(f["value"] for f in s["figures"] if f["name"] == "T2") for s in (generous, strict)]
     assert values[0] > values[1]
     with pytest.raises(ConfigError, match="no judgement"):
@@ -318,8 +336,7 @@ def test_two_judgements_are_told_apart(synth: Synth, here: Path, served: ChatSer
 def test_reasons_are_scored_by_the_levels_they_were_judged_by(
     synth: Synth, here: Path, served: ChatServerDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = ChatServer(url=served.url, model="m")
-    run(RunConfig(data=synth.annotations, server=server, control="transcript"), output="r", quiet=True)
+    run(RunConfig(data=synth.annotations, url=served.url, model="m", control="transcript", output="r"))
     noria(capsys, "judge", "r", "--rubric", "rules", "--bins", "official")
     told = noria(capsys, "score", "r", "--draws", "100", code=2)
     assert "judge-rules is of bins official, and these are paper" in told
@@ -334,8 +351,7 @@ def test_reasons_are_scored_by_the_levels_they_were_judged_by(
 def test_a_run_that_was_stopped_says_how_much_of_it_is_missing(
     synth: Synth, here: Path, served: ChatServerDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = ChatServer(url=served.url, model="m")
-    run(RunConfig(data=synth.annotations, server=server, control="blind"), output="r", quiet=True)
+    run(RunConfig(data=synth.annotations, url=served.url, model="m", control="blind", output="r"))
     log = here / "r" / "samples.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join(lines[:-3]))
@@ -343,7 +359,7 @@ def test_a_run_that_was_stopped_says_how_much_of_it_is_missing(
 
 
 def test_the_audits_page_and_files(synth: Synth, here: Path) -> None:
-    found = audit(synth.annotations, here / "a", blind=False, quiet=True)
+    found, _ = audit(AuditConfig(data=synth.annotations, output="a", blind=False), Progress(quiet=True))
     assert found["blind"] is None
     assert (here / "a" / "audit.html").exists()
     assert json.loads((here / "a" / "audit.json").read_text())["videos"] == 6
@@ -355,9 +371,8 @@ def test_the_board_draws_in_a_browser(
 ) -> None:
     from playwright.sync_api import sync_playwright
 
-    server = ChatServer(url=served.url, model="m")
-    run(RunConfig(data=synth.annotations, server=server, control="blind"), output="r", quiet=True)
-    report([open_source(here / "r")], ScoreSettings(draws=100), here / "page.html")
+    run(RunConfig(data=synth.annotations, url=served.url, model="m", control="blind", output="r"))
+    report(ReportConfig(sources=[here / "r"], draws=100, output="page.html"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
         page = browser.new_page()
@@ -372,7 +387,8 @@ def test_the_board_draws_in_a_browser(
 
 def test_the_help_is_quick_and_imports_no_framework() -> None:
     heavy = "{'torch', 'av', 'sklearn', 'openai', 'msgspec'}"
-    code = f"import sys; from noria.grounding import cli; print(sorted({heavy} & set(sys.modules)))"
+    load = "[group.get_command(None, name) for name in group.list_commands(None)]"
+    code = f"import sys; from noria.grounding.verbs import group; {load}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy())
     assert done.stdout.strip() == "[]"
 

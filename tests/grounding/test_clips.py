@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from noria.core.errors import DataError
-from noria.grounding.clips import (
+from noria.grounding.corpus.clips import (
     Limits,
     clip_length,
     clip_path,

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from noria.core.errors import DataError
-from noria.grounding.corpus import Corpus, check, load_corpus, load_keys, save_corpus, statistics
-from noria.grounding.names import CATEGORIES, LEVELS, TRAITS
-from noria.grounding.official import read_lines, read_truth, score_official
-from noria.grounding.predictions import (
+from noria.grounding.corpus.checks import check, statistics
+from noria.grounding.corpus.files import load_corpus, load_keys, save_corpus
+from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, spans_in, times_in, traits_in
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.corpus.types import CATEGORIES, LEVELS, TRAITS
+from noria.grounding.scoring.official import read_lines, read_truth, score_official
+from noria.grounding.scoring.predictions import (
     Prediction,
     letter_of,
     load_predictions,
@@ -21,8 +24,7 @@ from noria.grounding.predictions import (
     save_predictions,
     truth_of,
 )
-from noria.grounding.questions import boxes_in, levels_in, moves_in, spans_in, times_in, traits_in
-from noria.grounding.scoring import measures, passes, rates
+from noria.grounding.scoring.rates import measures, passes, rates
 from tests.grounding.conftest import Synth
 
 

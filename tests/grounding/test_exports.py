@@ -14,8 +14,8 @@ import yaml
 
 from noria.core.chat import Answer, Audio, ChatRequest, Failure, Frame, Image, Video, system, user
 from noria.core.errors import DataError, ModelError
-from noria.grounding.clips import jpeg
-from noria.grounding.corpus import Corpus
+from noria.grounding.corpus.clips import jpeg
+from noria.grounding.corpus.records import Corpus
 from noria.grounding.integrations.inspect_ai import export_inspect
 from noria.grounding.integrations.lmms_eval import export_lmms_eval
 from tests.grounding.conftest import Synth

@@ -14,25 +14,16 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
 from noria.core.judging import Verdict
-from noria.grounding.corpus import Corpus
-from noria.grounding.cues import claims_of, conflicts, direction, mentions
-from noria.grounding.judge import (
-    Case,
-    Rubric,
-    Seat,
-    agreement_of,
-    cases_of,
-    dimensions,
-    judge_all,
-    judged_by,
-    rubric,
-    rule_judge,
-    same_family,
-)
-from noria.grounding.names import DIMENSIONS, LEVELS, TRAITS
-from noria.grounding.predictions import Prediction
-from noria.grounding.store import Sample, SampleStore
-from noria.grounding.world import make_corpus
+from noria.grounding.asking.store import Sample, SampleStore
+from noria.grounding.corpus.cues import claims_of, conflicts, direction, mentions
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS, Rubric
+from noria.grounding.judging.agreement import agreement_of, judged_by
+from noria.grounding.judging.cases import Case, cases_of, dimensions, rubric
+from noria.grounding.judging.judge import Seat, judge_all, same_family
+from noria.grounding.judging.rules import rule_judge
+from noria.grounding.scoring.predictions import Prediction
+from noria.grounding.synth.world import make_corpus
 
 SCENES, CORPUS = make_corpus(40, seed=5)
 SAID = {

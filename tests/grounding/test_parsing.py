@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noria.grounding.names import LETTERS, LEVELS, TRAITS
-from noria.grounding.parsing import _bare, looks_refused, read_reply
+from noria.grounding.asking.parsing import _bare, looks_refused, read_reply
+from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS
 
 WHOLE = {
     "task1": {"extraversion": "High", "openness": "Very Low"},

@@ -23,14 +23,16 @@ from PIL import Image as Pillow
 
 from noria.core.chat import Budget, ChatClient, ChatServer, Prices
 from noria.core.errors import ConfigError, DataError, ModelError, RunError
-from noria.grounding.corpus import Corpus
-from noria.grounding.media import Cinema, MediaSettings
-from noria.grounding.names import TRAITS
-from noria.grounding.predictions import marks_of, truth_of
-from noria.grounding.protocols import CONTROLS, dealt, permuted, plan, strangers
-from noria.grounding.runner import Asking, assemble, run_plan
-from noria.grounding.scoring import measures
-from noria.grounding.store import Sample, SampleStore, read_samples
+from noria.grounding.asking.config import AskSettings, MediaSettings
+from noria.grounding.asking.media import Cinema
+from noria.grounding.asking.protocols import dealt, permuted, plan, strangers
+from noria.grounding.asking.runner import assemble, run_plan
+from noria.grounding.asking.store import Sample, SampleStore, read_samples
+from noria.grounding.asking.types import CONTROLS
+from noria.grounding.corpus.records import Corpus
+from noria.grounding.corpus.types import TRAITS
+from noria.grounding.scoring.predictions import marks_of, truth_of
+from noria.grounding.scoring.rates import measures
 from tests.chat_server import Body, Reply, chat_server
 from tests.grounding.conftest import Synth
 
@@ -97,7 +99,7 @@ def run(
         at = ChatServer(url=url, model="m", prices=prices or Prices(), **settings)
         async with ChatClient(at, budget=budget) as client:
             return await run_plan(
-                chains, corpus, client, cinema, store, Asking(control=control, **asking), in_flight=4
+                chains, corpus, client, cinema, store, AskSettings(control=control, **asking), in_flight=4
             )
 
     with chat_server(respond) as double, SampleStore(folder) as store:
@@ -139,7 +141,7 @@ def test_a_conversation_shows_the_first_answer(synth: Synth, tmp_path: Path) -> 
 
     async def go(url: str) -> None:
         async with ChatClient(ChatServer(url=url, model="m")) as client:
-            await run_plan(chains, synth.corpus, client, cinema, store, Asking())
+            await run_plan(chains, synth.corpus, client, cinema, store, AskSettings())
 
     with chat_server(lambda b, n: answer(b)) as double, SampleStore(tmp_path) as store:
         asyncio.run(go(double.url))
@@ -171,7 +173,7 @@ def test_orders_of_options_are_undone(synth: Synth, tmp_path: Path) -> None:
 
 
 def test_a_permutation_keeps_the_right_words() -> None:
-    from noria.grounding.world import make_corpus
+    from noria.grounding.synth.world import make_corpus
 
     question = make_corpus(1)[1].records[0].mcq_questions[0]
     orders = set()
@@ -374,7 +376,7 @@ def test_a_server_that_always_breaks_and_a_folder_without_clips_end_it_too(
 def test_a_clip_is_opened_once_for_all_who_want_it(
     synth: Synth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from noria.grounding import media
+    from noria.grounding.asking import media
 
     opened: list[str] = []
     whole = media.sample_frames
@@ -392,8 +394,14 @@ def test_a_clip_is_opened_once_for_all_who_want_it(
 def test_the_cost_cap_stops_what_would_pass_it(synth: Synth, tmp_path: Path) -> None:
     prices = Prices(input=100.0, output=100.0)
     counts, samples, seen = run(
-        synth, tmp_path, lambda b, n: answer(b), control="blind", budget=Budget(0.9), prices=prices, max_tokens=1000,
-    )  # fmt: skip
+        synth,
+        tmp_path,
+        lambda b, n: answer(b),
+        control="blind",
+        budget=Budget(0.9),
+        prices=prices,
+        max_new_tokens=1000,
+    )
     assert counts["error"] > 0
     assert {s.error for s in samples if s.status == "error"} == {"budget"}
     assert len(seen) < 12
@@ -417,17 +425,19 @@ SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from noria.core.chat import ChatClient, ChatServer
-from noria.grounding.corpus import load_corpus
-from noria.grounding.media import Cinema, MediaSettings
-from noria.grounding.protocols import plan
-from noria.grounding.runner import Asking, run_plan
-from noria.grounding.store import SampleStore
+from noria.grounding.corpus.files import load_corpus
+from noria.grounding.asking.media import Cinema
+from noria.grounding.asking.config import MediaSettings
+from noria.grounding.asking.protocols import plan
+from noria.grounding.asking.runner import run_plan
+from noria.grounding.asking.config import AskSettings
+from noria.grounding.asking.store import SampleStore
 corpus = load_corpus(Path(sys.argv[1]))
 async def go():
     cinema = Cinema({r.video_id: r for r in corpus}, None, MediaSettings())
     async with ChatClient(ChatServer(url=sys.argv[3], model="m")) as client:
         with SampleStore(Path(sys.argv[2])) as store:
-            asking = Asking(control="blind")
+            asking = AskSettings(control="blind")
             chains = plan(corpus, "per-item")
             print(await run_plan(chains, corpus, client, cinema, store, asking, in_flight=3))
 asyncio.run(go())
@@ -535,7 +545,7 @@ def test_rows_wait_for_each_other_and_lines_do_not(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_torn_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from noria.grounding import store as module
+    from noria.grounding.asking import store as module
 
     with SampleStore(tmp_path) as store:
         store.put(sample(1))

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from noria.grounding.comparing import (
+from noria.grounding.corpus.types import level_number, source_of, to_levels
+from noria.grounding.scoring.comparing import (
     compare,
     fair_prejudice,
     least_detectable,
@@ -20,29 +21,28 @@ from noria.grounding.comparing import (
     mcnemar,
     rank_intervals,
 )
-from noria.grounding.names import level_number, source_of, to_levels
-from noria.grounding.scoring import (
+from noria.grounding.scoring.intervals import bootstrap, cluster_weights, estimates
+from noria.grounding.scoring.rates import (
     DEFAULT,
     SWEEP,
     Marks,
     Ratio,
     Theta,
     Truth,
-    association,
-    bootstrap,
     cells,
-    chance_corrected,
-    chance_of_passing,
-    cluster_weights,
-    distinct_settings,
-    estimates,
-    guesses,
-    linked_prejudice,
     measures,
     passes,
+    rates,
+)
+from noria.grounding.scoring.views import (
+    association,
+    chance_corrected,
+    chance_of_passing,
+    distinct_settings,
+    guesses,
+    linked_prejudice,
     positional_bias,
     rank_gap,
-    rates,
     threshold_curves,
     total_variation,
 )

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noria.grounding.clips import sample_frames
-from noria.grounding.drawing import draw, frame_times, render, sound
-from noria.grounding.names import CATEGORIES, LETTERS, TRAITS
-from noria.grounding.questions import levels_in, moves_in
-from noria.grounding.world import BEHAVIOURS, FACE, PAIRS, SEGMENTS, VOICES, Knobs, make_corpus, record_of
+from noria.grounding.corpus.clips import sample_frames
+from noria.grounding.corpus.questions import levels_in, moves_in
+from noria.grounding.corpus.types import CATEGORIES, LETTERS, TRAITS
+from noria.grounding.synth.config import Knobs
+from noria.grounding.synth.drawing import draw, frame_times, render, sound
+from noria.grounding.synth.world import BEHAVIOURS, FACE, PAIRS, SEGMENTS, VOICES, make_corpus, record_of
 from tests.grounding.conftest import SMALL
 
 SCENES, CORPUS = make_corpus(1200, seed=11)

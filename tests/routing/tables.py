@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from noria.routing.table import Cell, Question, Route, Table, table_of
+from noria.routing.tables.table import Cell, Question, Route, Table, table_of
 
 KINDS = {
     "sums": "what is {a} plus {b} in numbers",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noria.core.errors import DataError
-from noria.routing.answers import Thrift, exact, f1, score
-from noria.routing.calculator import calculate, fill_in
+from noria.routing.pool.calculator import calculate, fill_in
+from noria.routing.tables.answers import Thrift, exact, f1, score
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from pydantic import ValidationError
 
 from noria.core.errors import CheckpointError, ConfigError
 from noria.core.training.rl import group_advantages
-from noria.routing.calibration import PRESETS, CalibrationState, calibrate, preset
-from noria.routing.calibrator import Calibrator, diagnosis
-from noria.routing.components import ANSWER_COST, FORM_ANSWER_COST, Component, eligible, order
+from noria.routing.rewards.calibration import CalibrationState, calibrate
+from noria.routing.rewards.calibrator import Calibrator, diagnosis
+from noria.routing.rewards.components import ANSWER_COST, FORM_ANSWER_COST, Component, eligible, order
+from noria.routing.rewards.config import PRESETS, preset
 
 NAMES = ("form", "answer", "thrift")
 ROWS = 24

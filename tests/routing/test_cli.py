@@ -11,7 +11,7 @@ import pytest
 
 from noria.core.errors import NoriaError
 from noria.core.service.hosting import launched
-from noria.routing.table import write_table
+from noria.routing.tables.table import write_table
 from tests.chat_server import Body, Reply, chat_server
 from tests.routing.tables import small_table
 
@@ -173,6 +173,6 @@ def test_help_is_quick_and_names_the_verbs() -> None:
     assert done.returncode == 0
     for verb in ("record", "train", "evaluate", "route", "serve", "compare", "report"):
         assert verb in done.stdout
-    code = "import sys, noria.routing.cli; print([m for m in ('torch', 'sklearn', 'openai') if m in sys.modules])"
+    code = "import sys, noria.routing.verbs; print([m for m in ('torch', 'sklearn', 'openai') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.stdout.strip() == "[]"

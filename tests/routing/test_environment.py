@@ -11,20 +11,12 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices, Refusal, Usage
 from noria.core.errors import ConfigError
-from noria.routing.answers import Thrift
-from noria.routing.environment import Environment, Limits, Rollout
-from noria.routing.pool import (
-    DEFAULT_STRATEGIES,
-    Member,
-    Pool,
-    PoolConfig,
-    Replayed,
-    Strategy,
-    open_pool,
-    read_pool,
-)
-from noria.routing.pool import Reply as Said
-from noria.routing.table import Question, Route
+from noria.routing.pool.config import DEFAULT_STRATEGIES, Member, PoolConfig, Strategy, read_pool
+from noria.routing.pool.pool import Pool, ReplayPool, open_pool
+from noria.routing.pool.pool import Reply as Said
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.table import Question, Route
+from noria.routing.writer.environment import Environment, Limits, Rollout
 from tests.chat_server import Body, Reply, chat_server
 from tests.routing.tables import ROUTES, small_table
 
@@ -121,12 +113,12 @@ def test_what_is_not_known_is_not_scored() -> None:
 def test_calls_and_money_run_out() -> None:
     pool = Pool({"m": Scripted(paid("4"))})
     three = play(Environment(pool, limits=Limits(calls=2)), ASK, ASK, ASK, SAY)
-    assert (three.flaw, len(three.called), three.done) == ("too_many_calls", 2, True)
+    assert (three.flaw, len(three.calls), three.done) == ("too_many_calls", 2, True)
     poor = play(Environment(pool, limits=Limits(cost=3.0)), ASK, ASK, ASK, SAY)
     assert (poor.flaw, poor.cost) == ("over_budget", 4.0)
     unpriced = Pool({"m": Scripted(paid("4", cost=None))})
     unknown = play(Environment(unpriced, limits=Limits(cost=3.0)), ASK, ASK, SAY)
-    assert (unknown.flaw, len(unknown.called)) == ("over_budget", 1)
+    assert (unknown.flaw, len(unknown.calls)) == ("over_budget", 1)
 
 
 def test_a_call_that_hangs_is_lost() -> None:
@@ -138,7 +130,7 @@ def test_a_call_that_hangs_is_lost() -> None:
     environment = Environment(Pool({"m": Hangs()}), limits=Limits(seconds=0.05))
     rollout = play(environment, ASK, SAY)
     assert rollout.lost
-    assert rollout.called[0].reply.failure == "timeout: no answer in time"
+    assert rollout.calls[0].reply.failure == "timeout: no answer in time"
 
 
 def test_injected_tags_do_not_act_and_forged_information_does_not_count() -> None:
@@ -169,7 +161,7 @@ def test_strategies_change_the_prompt_and_a_calculator_works() -> None:
 
 def test_a_recorded_pool_says_what_was_said() -> None:
     table = small_table(6)
-    environment = Environment(Replayed(table), thrift=Thrift.of(table.cost))
+    environment = Environment(ReplayPool(table), thrift=Thrift.of(table.cost))
     question = table.questions[0]
     rollout = play(
         environment, "<think>x</think><route>adder: in other words?</route>", SAY, question=question
@@ -178,7 +170,7 @@ def test_a_recorded_pool_says_what_was_said() -> None:
     assert rollout.cost == 1.0
     stranger = play(environment, "<think>x</think><route>adder: ?</route>", SAY)
     assert stranger.lost
-    assert Replayed(table).routes == ROUTES
+    assert ReplayPool(table).routes == ROUTES
 
 
 # -- pools ------------------------------------------------------------------------------------------------------------
@@ -249,7 +241,7 @@ def test_a_pool_knows_its_routes() -> None:
 
 def test_a_model_in_this_process_answers_several_at_once() -> None:
     from noria.core.models.loading import open_language_model
-    from noria.routing.local import LocalChat
+    from noria.routing.pool.local import LocalChat
 
     chat = LocalChat(open_language_model("small"), prices=Prices(input=1.0, output=1.0))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.routing.grammar import Answer, Broken, Call, Grammar, is_well_formed
+from noria.routing.writer.grammar import Answer, BrokenTurn, Call, Grammar, is_well_formed
 
 GRAMMAR = Grammar(("qwen-7b", "qwen-7b | step_by_step", "llama3:8b", "llama3", "qwen"))
 
@@ -76,7 +76,7 @@ def test_names_are_whole_and_colons_survive(content: str, route: str, query: str
 )
 def test_what_is_broken_says_why(text: str, flaw: str) -> None:
     turn = read(text)
-    assert isinstance(turn, Broken)
+    assert isinstance(turn, BrokenTurn)
     assert turn.flaw == flaw if text != "hello" else turn.flaw in ("outside", "no_thought")
 
 

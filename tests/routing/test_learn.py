@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from noria.core.config import load_config
 from noria.core.errors import CheckpointError, ConfigError, DataError
 from noria.core.runs.run import Run
 from noria.routing.config import NetworkTraining, WriterTraining
-from noria.routing.features import TextFeatures
-from noria.routing.learn import NetworkTrainer
-from noria.routing.metrics import judge
-from noria.routing.policy import PolicyNetwork
-from noria.routing.replay import (
+from noria.routing.routers.baselines import fit_router
+from noria.routing.routers.features import TextFeatures
+from noria.routing.routers.learn import NetworkTrainer
+from noria.routing.routers.metrics import judge
+from noria.routing.routers.network import PolicyNetwork
+from noria.routing.routers.replay import (
     Disturbance,
     Replay,
     cosine,
@@ -26,9 +28,8 @@ from noria.routing.replay import (
     flat_gradient,
     policy_gradient,
 )
-from noria.routing.routers import fit_router
-from noria.routing.settings import resolve
-from noria.routing.table import Cell, Route, table_of
+from noria.routing.tables.table import Cell, Route, table_of
+from noria.routing.verbs.train import TrainConfig, resolve
 from tests.routing.tables import small_table
 
 TABLE = small_table(150)
@@ -201,15 +202,19 @@ def test_energies_of_parts_and_cosines() -> None:
 # -- settings ----------------------------------------------------------------------------------------------------
 
 
+def given(*settings: str) -> TrainConfig:
+    return load_config(TrainConfig, overrides=settings)
+
+
 def test_settings_and_folders(tmp_path: Path) -> None:
-    config, folder = resolve("network", table="data/t.jsonl", overrides=["calibration=grpo", "thrift=0"])
+    config, folder = resolve(given("table=data/t.jsonl", "calibration=grpo", "thrift=0"))
     assert (config.calibration, config.thrift) == ("grpo", 0)
     assert folder == Path("runs/routing/t-network-grpo")
     assert config.calibrated().components["thrift"].weight == 0
     changed = NetworkTraining(changes={"variance": {"kind": "power"}, "scale": "none"})
     assert changed.calibrated().variance.kind == "power"
     assert changed.calibrated().dataset.kind == "rms"
-    writer, _ = resolve("writer", table="t.jsonl", model="small")
+    writer, _ = resolve(given("policy=writer", "table=t.jsonl", "model=small"))
     assert isinstance(writer, WriterTraining)
     for overrides, told in (
         (["calibration=magic"], "calibration"),
@@ -218,8 +223,8 @@ def test_settings_and_folders(tmp_path: Path) -> None:
         (["group=1"], "group"),
     ):
         with pytest.raises(ConfigError, match=told):
-            resolve("network", table="t.jsonl", overrides=overrides)
+            resolve(given("table=t.jsonl", *overrides))
     with pytest.raises(ConfigError, match="no table"):
-        resolve("network")
+        resolve(given())
     with pytest.raises(ConfigError, match="no model"):
-        resolve("writer", table="t.jsonl")
+        resolve(given("policy=writer", "table=t.jsonl"))

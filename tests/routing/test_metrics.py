@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noria.routing.metrics import (
+from noria.routing.routers.metrics import (
     agreement,
     aiq,
     collapsed,

@@ -18,19 +18,28 @@ from noria.core.progress import Progress
 from noria.core.proofs.catalogue import registered_proofs
 from noria.core.proofs.proof import ProofContext
 from noria.core.proofs.proving import prove
-from noria.routing.arms import CONDITIONS, ESTIMATORS, disturbance, run_gradients, run_record, run_training
-from noria.routing.bench import by_components, by_rows, published_area, routers
-from noria.routing.calibration import PRESETS, calibrate, preset
-from noria.routing.components import Component
-from noria.routing.metrics import aiq
-from noria.routing.proof import SCALES, Scale, claims, figures
-from noria.routing.table import read_table, write_table
+from noria.routing.proof.arms import (
+    CONDITIONS,
+    ESTIMATORS,
+    disturbance,
+    run_gradients,
+    run_record,
+    run_training,
+)
+from noria.routing.proof.bench import by_components, by_rows, published_area, routers
+from noria.routing.proof.claims import SCALES, Scale, claims
+from noria.routing.proof.figures import figures
+from noria.routing.rewards.calibration import calibrate
+from noria.routing.rewards.components import Component
+from noria.routing.rewards.config import PRESETS, preset
+from noria.routing.routers.metrics import aiq
+from noria.routing.tables.table import read_table, write_table
 from tests.routing.tables import small_table
 
 pytest.importorskip("sklearn")
 pytest.importorskip("reasoning_gym")
-from noria.routing.solvers import real_pool
-from noria.routing.tasks import TASKS, questions
+from noria.routing.proof.solvers import real_pool
+from noria.routing.proof.tasks import TASKS, questions
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,10 @@ import pytest
 from noria.core.chat import ChatServer, Prices
 from noria.core.errors import DataError, RunError
 from noria.core.files import lock
-from noria.routing.pool import Member, PoolConfig, open_pool
-from noria.routing.record import Recorded, check_pool_answers, read_questions, record
-from noria.routing.table import Question, read_table
+from noria.routing.pool.config import Member, PoolConfig
+from noria.routing.pool.pool import open_pool
+from noria.routing.pool.record import RecordResult, check_pool_answers, read_questions, record
+from noria.routing.tables.table import Question, read_table
 from tests.chat_server import Body, Reply, chat_server
 
 QUESTIONS = [Question(f"q{n}", "sums", f"{n}+1?", (str(n + 1),), "number") for n in range(12)]
@@ -47,10 +48,10 @@ def run(
     budget: float | None = None,
     cache: Path | None = None,
     **server: Any,
-) -> Recorded:
-    async def go() -> Recorded:
+) -> RecordResult:
+    async def go() -> RecordResult:
         async with open_pool(pool_of(url, **server), budget=budget, cache=cache) as pool:
-            return await record(pool, questions, path, at_once=4)
+            return await record(pool, questions, path, in_flight=4)
 
     return asyncio.run(go())
 

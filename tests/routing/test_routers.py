@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, ConfigError, DataError
-from noria.routing.features import TextFeatures
-from noria.routing.metrics import judge
-from noria.routing.policy import NetworkRouter, PolicyNetwork, load_router, save_router
-from noria.routing.routers import KINDS, Fixed, Oracle, Router, fit_router, utilities
-from noria.routing.table import Route
+from noria.routing.routers.baselines import Fixed, Oracle, fit_router
+from noria.routing.routers.features import TextFeatures
+from noria.routing.routers.files import load_router, save_router
+from noria.routing.routers.metrics import judge
+from noria.routing.routers.network import NetworkRouter, PolicyNetwork
+from noria.routing.routers.router import Router, utilities
+from noria.routing.tables.table import Route
+from noria.routing.types import BASELINES
 from tests.routing.tables import ROUTES, small_table
 
 TRAIN, TEST = small_table(300).split(0.7, seed=0)
@@ -27,7 +30,7 @@ def accuracy(router: Router, trade: float = 0.0) -> tuple[float, float]:
 
 
 def test_baselines_stand_in_their_known_order() -> None:
-    found = {kind: accuracy(fit_router(kind, TEST if kind == "oracle" else TRAIN))[0] for kind in KINDS}
+    found = {kind: accuracy(fit_router(kind, TEST if kind == "oracle" else TRAIN))[0] for kind in BASELINES}
     assert 0.35 < found["random"] < 0.6
     assert found["best_single"] == pytest.approx(accuracy(fit_router("sage | step_by_step", TRAIN))[0])
     for clever in ("best_per_task", "knn", "mf"):
@@ -59,7 +62,7 @@ def test_utilities_with_unknown_costs_and_qualities() -> None:
 
 
 def test_a_decision_has_a_ranking_and_a_reason() -> None:
-    for kind in KINDS[:-1]:
+    for kind in BASELINES[:-1]:
         decision = fit_router(kind, TRAIN, trade=0.1).decide("what is 4 plus 17 in numbers", "sums")
         assert decision.route == decision.ranking[0]
         assert len(decision.ranking) == len(ROUTES)
@@ -78,7 +81,7 @@ def test_random_is_the_questions_own() -> None:
     assert (one.choose(TEST.texts) != other.choose(TEST.texts)).any()
 
 
-@pytest.mark.parametrize("kind", [*KINDS[:-1], "atlas"])
+@pytest.mark.parametrize("kind", [*BASELINES[:-1], "atlas"])
 def test_a_router_is_the_same_from_its_files(kind: str, tmp_path: Path) -> None:
     router = fit_router(kind, TRAIN, trade=0.05)
     save_router(router, tmp_path / "router")

@@ -16,10 +16,13 @@ import pytest
 from noria.core.chat import Answer, ChatRequest, ChatServer, Prices
 from noria.core.errors import DataError
 from noria.core.service.hosting import running
-from noria.routing.pool import Member, PoolConfig, open_pool
-from noria.routing.routers import BestSingle
-from noria.routing.serve import Health, ServeLimits, routing_service
-from noria.routing.table import Route
+from noria.routing.pool.config import Member, PoolConfig
+from noria.routing.pool.pool import open_pool
+from noria.routing.routers.baselines import BestSingle
+from noria.routing.service.config import ServeLimits
+from noria.routing.service.health import Health
+from noria.routing.service.service import routing_service
+from noria.routing.tables.table import Route
 from tests.chat_server import Body, ChatServerDouble, Reply, chat_server
 
 openai = pytest.importorskip("openai")

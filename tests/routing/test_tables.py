@@ -12,8 +12,8 @@ import pytest
 
 from noria.core.chat import Prices
 from noria.core.errors import DataError
-from noria.routing.imports import import_table
-from noria.routing.table import Cell, Question, Route, read_table, table_of, write_table
+from noria.routing.tables.imports import import_table
+from noria.routing.tables.table import Cell, Question, Route, read_table, table_of, write_table
 from tests.routing.tables import small_table
 
 PUBLISHED = Path(__file__).parents[2] / ".data"

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from noria.core.errors import ConfigError, DataError, MissingExtra
-from noria.routing.calibration import preset
-from noria.routing.calibrator import Calibrator
 from noria.routing.integrations.verl import NAME, Estimator, columns, install
+from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.rewards.config import preset
 
 KEYS = ("form", "answer", "thrift")
 ROWS, TOKENS = 8, 5

@@ -12,12 +12,13 @@ import torch
 
 from noria.core.errors import ConfigError, DataError
 from noria.core.models.lm import save_lm, small_config, train_tokenizer
-from noria.routing.answers import Thrift
 from noria.routing.config import WriterTraining
-from noria.routing.environment import Environment, Limits
-from noria.routing.pool import DEFAULT_STRATEGIES, Replayed
-from noria.routing.table import Cell, Table, table_of, write_table
-from noria.routing.writer import Played, Writer, credit_of, play
+from noria.routing.pool.config import DEFAULT_STRATEGIES
+from noria.routing.pool.pool import ReplayPool
+from noria.routing.tables.answers import Thrift
+from noria.routing.tables.table import Cell, Table, table_of, write_table
+from noria.routing.writer.environment import Environment, Limits
+from noria.routing.writer.writer import PlayedRollout, Writer, credit_of, play
 from tests.routing.tables import small_table
 
 pytest.importorskip("trl")
@@ -65,7 +66,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Path]:
 
 def environment(calls: int = 2) -> Environment:
     return Environment(
-        Replayed(TABLE), limits=Limits(calls=calls, information=30), thrift=Thrift.of(TABLE.cost)
+        ReplayPool(TABLE), limits=Limits(calls=calls, information=30), thrift=Thrift.of(TABLE.cost)
     )
 
 
@@ -76,7 +77,7 @@ def played(
     seed: int = 0,
     temperature: float = 1.0,
     size: int = 64,
-) -> list[Played]:
+) -> list[PlayedRollout]:
     model, tokenizer, _ = router
     env = environment()
     writer = Writer(model, tokenizer, env.grammar.stops, turn_tokens=40, batch_size=size)
@@ -90,7 +91,7 @@ def played(
 def test_tokens_owners_and_probabilities_go_together(router: tuple[Any, Any, Path]) -> None:
     model, tokenizer, _ = router
     rollouts = played(router)
-    assert any(p.rollout.called for p in rollouts)
+    assert any(p.rollout.calls for p in rollouts)
     for p in rollouts:
         assert len(p.tokens) == len(p.ours) == len(p.logprobs) <= 120
         own = [s.text for s in p.rollout.segments if s.ours]
@@ -116,7 +117,7 @@ def test_credit_goes_to_tags_names_and_everything(router: tuple[Any, Any, Path])
     model, tokenizer, _ = router
     env = environment()
     writer = Writer(model, tokenizer, env.grammar.stops)
-    p = next(p for p in played(router, 24) if p.rollout.flaw is None and p.rollout.called)
+    p = next(p for p in played(router, 24) if p.rollout.flaw is None and p.rollout.calls)
     credit = credit_of(p, writer, Environment.names)
     assert credit.shape == (len(p.tokens), 3)
     assert (credit[~torch.tensor(p.ours)] == 0).all()
@@ -126,7 +127,7 @@ def test_credit_goes_to_tags_names_and_everything(router: tuple[Any, Any, Path])
         kept = [t for t, c in zip(p.tokens, credit[:, column].tolist(), strict=True) if c]
         return str(tokenizer.decode(kept))
 
-    assert p.rollout.called[0].route.label in words(2)
+    assert p.rollout.calls[0].route.label in words(2)
     assert "</think>" in words(0)
     assert len(words(2)) < len(words(0)) < len(words(1))
 
@@ -174,7 +175,7 @@ def training(folder: Path, table: Path, **more: Any) -> WriterTraining:
 def test_it_is_trained_by_trl_and_goes_on_where_it_was_stopped(
     router: tuple[Any, Any, Path], tmp_path: Path
 ) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     _, _, folder = router
     table = tmp_path / "table.jsonl"
@@ -201,27 +202,29 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
 
     from noria.core.chat import Answer, Usage
     from noria.core.service.hosting import running
-    from noria.routing.jobs import evaluate
-    from noria.routing.pool import Pool
-    from noria.routing.serve import routing_service
-    from noria.routing.serving import _writer
-    from noria.routing.writing import train_writer
+    from noria.routing.pool.pool import Pool
+    from noria.routing.service.service import routing_service
+    from noria.routing.verbs.evaluate import EvaluateConfig
+    from noria.routing.verbs.evaluate import run as evaluate
+    from noria.routing.writer.lm_training import train_writer
+    from noria.routing.writer.router import writer_router
 
     table, run = tmp_path / "table.jsonl", tmp_path / "run"
     write_table(table, TABLE)
     train_writer(training(router[2], table, steps=1), run, device="cpu")
-    result, file = evaluate(run, table)
+    config = EvaluateConfig(router=run, table=table, output=str(tmp_path / "evaluation"))
+    result = evaluate(config)
     assert 0 <= result.score.micro <= 1
-    assert '"form"' in file.read_text()
+    assert '"form"' in result.file.read_text()
     with pytest.raises(ConfigError, match="no trade"):
-        evaluate(run, table, trades=[0.1])
+        evaluate(config.model_copy(update={"trades": (0.1,)}))
 
     class Says:
         async def ask(self, request: Any) -> Answer:
             return Answer("answer 7", usage=Usage(1, 1), cost=0.5)
 
     pool = Pool({route.model: Says() for route in TABLE.routes}, TABLE.routes, strategies=DEFAULT_STRATEGIES)
-    with running(routing_service(_writer(run, pool), pool, access_log=False)) as url:
+    with running(routing_service(writer_router(run, pool), pool, access_log=False)) as url:
         found = [
             httpx2.post(
                 f"{url}/v1/chat/completions",
@@ -236,7 +239,7 @@ def test_a_trained_writer_is_judged_served_and_falls_back(
 
 
 def test_calls_that_wait_are_answered_together() -> None:
-    from noria.routing.together import Together
+    from noria.routing.pool.batching import Batcher
 
     batches: list[int] = []
 
@@ -248,7 +251,7 @@ def test_calls_that_wait_are_answered_together() -> None:
         return [2 * call for call in calls]
 
     async def go() -> list[Any]:
-        together: Together[int, int] = Together(run, key=lambda n: n % 2, most=3)
+        together: Batcher[int, int] = Batcher(run, key=lambda n: n % 2, most=3)
         return await asyncio.gather(*(together.ask(n) for n in (0, 2, 4, 6, 1, 13)), return_exceptions=True)
 
     found = asyncio.run(go())
@@ -258,7 +261,7 @@ def test_calls_that_wait_are_answered_together() -> None:
 
 
 def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_path: Path) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)
@@ -271,7 +274,7 @@ def test_components_can_go_to_their_tokens(router: tuple[Any, Any, Path], tmp_pa
 
 
 def test_what_cannot_be_trained_is_told(router: tuple[Any, Any, Path], tmp_path: Path) -> None:
-    from noria.routing.writing import train_writer
+    from noria.routing.writer.lm_training import train_writer
 
     table = tmp_path / "table.jsonl"
     write_table(table, TABLE)
@@ -286,7 +289,7 @@ def test_what_cannot_be_trained_is_told(router: tuple[Any, Any, Path], tmp_path:
 
 def test_a_lost_call_is_no_reward_at_all(router: tuple[Any, Any, Path]) -> None:
     nothing = table_of((q, r, Cell(failure="timeout: x"), "") for q in TABLE.questions for r in TABLE.routes)
-    env = Environment(Replayed(nothing), limits=Limits(calls=2, information=30), thrift=Thrift(0.0, 4.0))
+    env = Environment(ReplayPool(nothing), limits=Limits(calls=2, information=30), thrift=Thrift(0.0, 4.0))
     model, tokenizer, _ = router
     writer = Writer(model, tokenizer, env.grammar.stops, turn_tokens=40)
     questions = nothing.questions[:8]
@@ -296,6 +299,6 @@ def test_a_lost_call_is_no_reward_at_all(router: tuple[Any, Any, Path]) -> None:
             temperature=0.0, seed=0, completion_tokens=120,
         )
     )  # fmt: skip
-    lost = [env.rewards(p.rollout) for p in found if p.rollout.called]
+    lost = [env.rewards(p.rollout) for p in found if p.rollout.calls]
     assert lost
     assert all(math.isnan(answer) and math.isnan(thrift) for _, answer, thrift in lost)

@@ -9,19 +9,23 @@ Read in this order:
 
 | module | holds |
 | --- | --- |
-| `columns`, `targeting`, `plans` | candidates as columns; who a plan is for; the plan file |
-| `tallies`, `aligners`, `fitting`, `alignment` | outcomes against scores, exactly mergeable; from a score to a value |
-| `anchors` | effective completion, the unit, and an audit of what could be one |
-| `scoring`, `kernels`, `slots` | the linear boost, its guards, the best K; the same compiled; hard rules on places |
+| `columns`, `compiled`, `kernels` | candidates as columns; hot loops in Numba, and whether they are there |
+| `alignment.tallies` | outcomes against scores, exactly mergeable |
+| `alignment.aligners`, `.curves` | kinds of aligners, y = α x first; each fitted |
+| `alignment.fitting`, `.config`, `.diagnosis` | which kind, on which exposures, and what stands in |
+| `alignment.alignment`, `.anchors` | values by key; the effective completion, and an audit of what could be one |
+| `boosting.scoring`, `.slots` | s = 1 (w y + b), r = y + Σ s, guards, the best K; rules on places |
+| `plans.plans`, `.targeting`, `.matching` | the plan file; who a plan is for, read and evaluated |
 | `snapshot`, `blender` | all that a ranking depends on, as one file; the ranking |
-| `attribution`, `returns`, `cells` | what a plan costs and brings; advice; books that accounts are read from |
-| `solving`, `control` | targets to prices, offline by the dual and online by feedback |
-| `legacy`, `migration` | another system's boosts, and the plans that keep their shares |
-| `estimators`, `experiments` | what outcomes under another policy would be; A/B read-outs |
-| `logs`, `gathering`, `integrations`, `replay` | logs of any size on DuckDB or Spark; logged requests ranked again |
-| `journal`, `events`, `wire`, `service`, … | the service, its log, its nearline loop and console |
-| `settings`, `jobs`, `fit_job`, `attribute_job`, `plan_jobs`, `pages`, `cli` | the verbs of `noria blending` |
-| `world`, `data`, `arms`, `proof`, `bench`, `simulate` | the paper's claims, tested; logs to try things on |
+| `accounting.attribution`, `.returns` | spend, regret and its bound, lift, Shapley values; gain over regret |
+| `accounting.cells` | books that accounts are read from |
+| `accounting.estimators`, `.experiments` | outcomes under another policy; A/B tests |
+| `pricing.solving`, `.control` | targets to prices, offline by the dual and online by feedback |
+| `migration.legacy`, `.migrate` | another system's boosts, and the plans that keep their shares |
+| `logs`, `integrations` | logs of any size on DuckDB or Spark; logged requests ranked again |
+| `service`, `.journal`, `.loop` | the service with its console; its log; the loop that learns from it |
+| `world` | a feed whose truth is known, its history, and logs to try things on |
+| `verbs`, `proof` | a file a verb of `noria blending`; the paper's claims, tested, and the benchmarks |
 
 Importing this package is light; a name below brings its module when it is first used.
 """
@@ -33,56 +37,57 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.blending.alignment import Alignment
-    from noria.blending.anchors import EffectiveCompletion
-    from noria.blending.attribution import Requests, displace, shapley
-    from noria.blending.blender import Blender, Ranked
-    from noria.blending.cells import accounts
-    from noria.blending.columns import Candidates, Coded, Listed
-    from noria.blending.control import Gains, PidState, pid_step
-    from noria.blending.estimators import off_policy
-    from noria.blending.fitting import FitConfig, fit_alignment
-    from noria.blending.legacy import read_legacy
-    from noria.blending.migration import migrate
-    from noria.blending.plans import Plan, Plans, load_plans
-    from noria.blending.replay import CandidateLog, read_candidates
-    from noria.blending.returns import plan_returns
+    from noria.blending.accounting.attribution import Requests, displace, shapley
+    from noria.blending.accounting.cells import accounts
+    from noria.blending.accounting.estimators import off_policy
+    from noria.blending.accounting.returns import plan_returns
+    from noria.blending.alignment.alignment import Alignment
+    from noria.blending.alignment.anchors import EffectiveCompletion
+    from noria.blending.alignment.config import FitConfig
+    from noria.blending.alignment.fitting import fit_alignment
+    from noria.blending.alignment.tallies import Tallies
+    from noria.blending.blender import Blender, RankedList
+    from noria.blending.columns import Candidates, NameColumn, NameLists
+    from noria.blending.logs.candidates import CandidateLog, read_candidates
+    from noria.blending.migration.legacy import read_legacy
+    from noria.blending.migration.migrate import migrate
+    from noria.blending.plans.plans import Plan, Plans, load_plans
+    from noria.blending.pricing.control import Gains, PidState, pid_step
+    from noria.blending.pricing.solving import Goal, frontier, solve
     from noria.blending.snapshot import Setting, Snapshot
-    from noria.blending.solving import Goal, frontier, solve
-    from noria.blending.tallies import Tallies
 
 _HOMES = {
-    "Alignment": "alignment",
+    "Alignment": "alignment.alignment",
     "Blender": "blender",
-    "CandidateLog": "replay",
+    "CandidateLog": "logs.candidates",
     "Candidates": "columns",
-    "Coded": "columns",
-    "EffectiveCompletion": "anchors",
-    "FitConfig": "fitting",
-    "Gains": "control",
-    "Goal": "solving",
-    "Listed": "columns",
-    "PidState": "control",
-    "Plan": "plans",
-    "Plans": "plans",
-    "Ranked": "blender",
-    "Requests": "attribution",
+    "NameColumn": "columns",
+    "EffectiveCompletion": "alignment.anchors",
+    "FitConfig": "alignment.config",
+    "Gains": "pricing.control",
+    "Goal": "pricing.solving",
+    "NameLists": "columns",
+    "PidState": "pricing.control",
+    "Plan": "plans.plans",
+    "Plans": "plans.plans",
+    "RankedList": "blender",
+    "Requests": "accounting.attribution",
     "Setting": "snapshot",
     "Snapshot": "snapshot",
-    "Tallies": "tallies",
-    "accounts": "cells",
-    "displace": "attribution",
-    "fit_alignment": "fitting",
-    "frontier": "solving",
-    "load_plans": "plans",
-    "migrate": "migration",
-    "off_policy": "estimators",
-    "pid_step": "control",
-    "plan_returns": "returns",
-    "read_candidates": "replay",
-    "read_legacy": "legacy",
-    "shapley": "attribution",
-    "solve": "solving",
+    "Tallies": "alignment.tallies",
+    "accounts": "accounting.cells",
+    "displace": "accounting.attribution",
+    "fit_alignment": "alignment.fitting",
+    "frontier": "pricing.solving",
+    "load_plans": "plans.plans",
+    "migrate": "migration.migrate",
+    "off_policy": "accounting.estimators",
+    "pid_step": "pricing.control",
+    "plan_returns": "accounting.returns",
+    "read_candidates": "logs.candidates",
+    "read_legacy": "migration.legacy",
+    "shapley": "accounting.attribution",
+    "solve": "pricing.solving",
 }
 
 __all__ = [
@@ -90,16 +95,16 @@ __all__ = [
     "Blender",
     "CandidateLog",
     "Candidates",
-    "Coded",
     "EffectiveCompletion",
     "FitConfig",
     "Gains",
     "Goal",
-    "Listed",
+    "NameColumn",
+    "NameLists",
     "PidState",
     "Plan",
     "Plans",
-    "Ranked",
+    "RankedList",
     "Requests",
     "Setting",
     "Snapshot",

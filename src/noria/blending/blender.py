@@ -10,28 +10,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending import scoring
+from noria.blending.boosting import scoring
+from noria.blending.boosting.scoring import PlanTables
+from noria.blending.boosting.slots import Rule, place
 from noria.blending.columns import Candidates, Column
-from noria.blending.plans import Plan, SlotRule
-from noria.blending.scoring import PlanTables
-from noria.blending.slots import Rule, place
+from noria.blending.plans.matching import evaluate
+from noria.blending.plans.plans import Plan, SlotRule
+from noria.blending.plans.targeting import columns_of
 from noria.blending.snapshot import Snapshot
-from noria.blending.targeting import columns_of, evaluate
 from noria.core.errors import DataError
 
-__all__ = ["MAX_SIZE", "Blender", "Ranked"]
+__all__ = ["MAX_SIZE", "Blender", "RankedList"]
 
 MAX_SIZE = 100_000
-"""Places of a list that may be asked for."""
+"""Most places of a list."""
 
 
 @dataclass(frozen=True, eq=False)
-class Ranked:
+class RankedList:
     """A list of K candidates with the account of each score: score = value + Σ contributions + guard.
 
     Attributes:
         order: [K] rows of the request, the best first.
-        score: [K] r.
+        score: [K] scores r.
         value: [K] y, expected effective completions.
         contributions: [K, plans] s, before the guards.
         guard: [K] what the guards took (or gave back).
@@ -43,7 +44,7 @@ class Ranked:
         fallback: candidates whose key had no aligner of its own, so that a broader one stood in.
         absent: columns that a plan or rule asks for and the request does not have.
         snapshot: digest of what ranked.
-        version: of it.
+        version: version of what ranked.
     """
 
     order: NDArray[np.int64]
@@ -87,15 +88,13 @@ class Blender:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.plans = tuple(snapshot.plans.ids)
-        self._resting = [
-            bool(plan in snapshot.settings and snapshot.settings[plan].resting) for plan in self.plans
-        ]
+        self._resting = [snapshot.resting(plan) for plan in self.plans]
         self._targeting = [plan.targeting for plan in snapshot.plans.plans]
-        asked: set[str] = set()
+        request: set[str] = set()
         parts: list[Plan | SlotRule] = [*snapshot.plans.plans, *snapshot.plans.slots]
         for part in parts:
-            asked |= columns_of(part.targeting)
-        self.asked = sorted(asked)
+            request |= columns_of(part.targeting)
+        self.asked = sorted(request)
 
     @cached_property
     def tables(self) -> PlanTables:
@@ -117,8 +116,8 @@ class Blender:
         """Which plans that are on hit each candidate.
 
         Args:
-            columns: of the candidates.
-            rows: how many there are.
+            columns: columns of the candidates.
+            rows: number of candidates.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
 
         Returns:
@@ -149,17 +148,16 @@ class Blender:
         scene: str = "",
         at: float | None = None,
         mask: NDArray[np.uint64] | None = None,
-    ) -> Ranked:
+    ) -> RankedList:
         """Rank a request's candidates.
 
         A candidate whose score is not finite, or whose source has no aligner, is left out and counted: one broken
-            model does
-        not take the page down, and no account is made of a number that is not there.
+        model does not take the page down, and no account is made of a number that is not there.
 
         Args:
             columns: `item`, `score`, `source`, perhaps `version`, and what plans are targeted on.
-            size: K.
-            scene: where the list is shown, for columns given as a mapping.
+            size: number of places K of a list.
+            scene: place of the list, for columns given as a mapping.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
             mask: plans that hit each candidate, where the caller has them from `masks`.
 
@@ -169,19 +167,19 @@ class Blender:
         """
         if not 0 <= size <= MAX_SIZE:
             raise DataError(f"a list of {size}", where="size", mend=f"ask for 0 to {MAX_SIZE:,} places")
-        found = columns if isinstance(columns, Candidates) else Candidates.of(columns, scene=scene)
+        result = columns if isinstance(columns, Candidates) else Candidates.of(columns, scene=scene)
         if mask is None:
-            mask = self.masks(found.columns, len(found), at=at)
-        aligned = self.snapshot.alignment.align(found)
+            mask = self.masks(result.columns, len(result), at=at)
+        aligned = self.snapshot.alignment.align(result)
         y = aligned.value
         good = np.isfinite(y)
         dropped: dict[str, int] = {}
         rows = None
         if not good.all():
             rows = np.flatnonzero(good)
-            dropped = _reasons(found, aligned.unknown, good)
+            dropped = _reasons(result, aligned.unknown, good)
             y, mask = y[rows], mask[rows]
-        rules = self._rules(found, rows)
+        rules = self._rules(result, rows)
         best, *account = scoring.ranked(y, mask, self.tables, len(y) if rules else size)
         chosen = np.arange(len(best))  # places among the best
         cost = 0.0
@@ -190,7 +188,7 @@ class Blender:
             cost = float(account[0][: len(chosen)].sum() - account[0][chosen].sum())
         score, value, taken, shares = (column[chosen] for column in account) if rules else account
         kept = best[chosen]
-        return Ranked(
+        return RankedList(
             order=kept if rows is None else rows[kept],
             score=score,
             value=value,
@@ -202,7 +200,7 @@ class Blender:
             slot_cost=cost,
             dropped=dropped,
             fallback=int(aligned.fallback.sum()),
-            absent=tuple(name for name in self.asked if name not in found.columns),
+            absent=tuple(name for name in self.asked if name not in result.columns),
             snapshot=self.snapshot.digest,
             version=self.snapshot.version,
         )
@@ -218,7 +216,7 @@ class Blender:
 
 
 def _reasons(candidates: Candidates, unknown: NDArray[np.bool_], good: NDArray[np.bool_]) -> dict[str, int]:
-    """How many candidates were left out, and why."""
+    """Numbers of candidates left out, by reason."""
     finite = np.isfinite(candidates.score)
     missing = candidates.source.codes < 0
     counts = {

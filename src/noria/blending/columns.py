@@ -15,27 +15,36 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 
-__all__ = ["MAX_CANDIDATES", "Candidates", "Coded", "Column", "Listed", "as_column", "grouped"]
+__all__ = [
+    "MAX_CANDIDATES",
+    "Candidates",
+    "Column",
+    "NameColumn",
+    "NameLists",
+    "as_column",
+    "grouped",
+    "rows_of",
+]
 
 MAX_CANDIDATES = 100_000
-"""Candidates of one request that are let in."""
+"""Most candidates of one request."""
 _DENSE = 1 << 18  # groups that are numbered whether they have rows or not
 
 
 @dataclass(frozen=True, eq=False)
-class Coded:
+class NameColumn:
     """A column of names: row i is `names[codes[i]]`, or missing where the code is −1.
 
     Attributes:
-        names: distinct.
-        codes: [rows] int32.
+        names: distinct names.
+        codes: [rows] int32, −1 where missing.
     """
 
     names: tuple[str, ...]
     codes: NDArray[np.int32]
 
     @classmethod
-    def of(cls, values: Sequence[str | None]) -> Coded:
+    def of(cls, values: Sequence[str | None]) -> NameColumn:
         """Encode names in the order of their first appearance; None is missing."""
         known: dict[str | None, int] = {None: -1}
         codes = np.empty(len(values), np.int32)
@@ -55,9 +64,9 @@ class Coded:
         missing = len(self.codes) > 0 and int(self.codes.min()) < 0
         return (*self.names, "") if missing else self.names, self.codes
 
-    def take(self, rows: NDArray[Any]) -> Coded:
+    def take(self, rows: NDArray[Any]) -> NameColumn:
         """Some of the rows, by index or by flag."""
-        return Coded(self.names, self.codes[rows])
+        return NameColumn(self.names, self.codes[rows])
 
     def decode(self) -> list[str | None]:
         """The names themselves."""
@@ -66,11 +75,11 @@ class Coded:
 
 
 @dataclass(frozen=True, eq=False)
-class Listed:
+class NameLists:
     """A column of lists of names, such as tags: row i holds `names[codes[offsets[i] : offsets[i + 1]]]`.
 
     Attributes:
-        names: distinct.
+        names: distinct names.
         codes: [entries] int32, of all rows one after the other.
         offsets: [rows + 1] int64, rising from 0.
     """
@@ -80,25 +89,25 @@ class Listed:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def of(cls, values: Sequence[Sequence[str]]) -> Listed:
+    def of(cls, values: Sequence[Sequence[str]]) -> NameLists:
         """Encode lists of names."""
-        flat = Coded.of([name for row in values for name in row])
+        flat = NameColumn.of([name for row in values for name in row])
         offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
         return cls(flat.names, flat.codes, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def take(self, rows: NDArray[Any]) -> Listed:
+    def take(self, rows: NDArray[Any]) -> NameLists:
         """Some of the rows, by index or by flag."""
         index = np.arange(len(self))[rows]
         sizes = self.offsets[index + 1] - self.offsets[index]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         entries = np.repeat(self.offsets[index] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        return Listed(self.names, self.codes[entries], offsets)
+        return NameLists(self.names, self.codes[entries], offsets)
 
 
-Column: TypeAlias = "NDArray[np.float64] | NDArray[np.bool_] | Coded | Listed"
+Column: TypeAlias = "NDArray[np.float64] | NDArray[np.bool_] | NameColumn | NameLists"
 
 
 def as_column(name: str, values: Any) -> Column:
@@ -107,7 +116,7 @@ def as_column(name: str, values: Any) -> Column:
     Raises:
         DataError: the values are of no kind or of several kinds, or a flag is missing.
     """
-    if isinstance(values, Coded | Listed):
+    if isinstance(values, NameColumn | NameLists):
         return values
     if isinstance(values, np.ndarray):
         if values.ndim == 1 and values.dtype.kind in "iuf":
@@ -121,7 +130,7 @@ def as_column(name: str, values: Any) -> Column:
         )
     kinds = {type(value) for value in values} - {type(None)}
     if kinds == {str}:
-        return Coded.of(values)
+        return NameColumn.of(values)
     if kinds == {bool}:
         if None in values:
             raise DataError(
@@ -134,13 +143,18 @@ def as_column(name: str, values: Any) -> Column:
         except OverflowError:
             raise DataError("a number that no float holds", where=f"column {name!r}") from None
     if kinds <= {list, tuple} and all(isinstance(n, str) for row in values if row for n in row):
-        return Listed.of([row or [] for row in values])
-    found = ", ".join(sorted(kind.__name__ for kind in kinds))
+        return NameLists.of([row or [] for row in values])
+    kind_names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
-        f"values of kinds {found}",
+        f"values of kinds {kind_names}",
         where=f"column {name!r}",
         mend="give numbers, flags, names or lists of names",
     )
+
+
+def rows_of(column: Column, rows: NDArray[Any]) -> Column:
+    """Some rows of a column of any kind, by index or by flag."""
+    return column.take(rows) if isinstance(column, NameColumn | NameLists) else column[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,14 +164,14 @@ class Candidates:
     Attributes:
         item: [candidates] ids, distinct; anything hashable.
         score: [candidates] raw scores x of the ranking models, on any scale.
-        source: which model scored each.
+        source: model that scored each.
         columns: what plans are targeted on, `source` among them; `version` (of the model) if there is one.
-        scene: where the list is shown.
+        scene: place of the list.
     """
 
     item: Sequence[Any]
     score: NDArray[np.float64]
-    source: Coded
+    source: NameColumn
     columns: Mapping[str, Column]
     scene: str = ""
 
@@ -175,7 +189,7 @@ class Candidates:
                     "it is absent", where=f"column {name!r}", mend="every request has item, score and source"
                 )
         item = columns["item"]
-        if isinstance(item, Coded):
+        if isinstance(item, NameColumn):
             item = item.decode()
         elif isinstance(item, np.ndarray):
             item = item.tolist()
@@ -194,7 +208,7 @@ class Candidates:
             if isinstance(values, list) and not any(value is not None for value in values):
                 if name not in ("score", "source"):
                     continue  # of no kind, and missing everywhere: as if it were absent
-                values = np.full(len(values), np.nan) if name == "score" else Coded.of(values)
+                values = np.full(len(values), np.nan) if name == "score" else NameColumn.of(values)
             checked[name] = column = as_column(name, values)
             if len(column) != len(item):
                 raise DataError(f"{len(column):,} values for {len(item):,} items", where=f"column {name!r}")
@@ -209,9 +223,9 @@ class Candidates:
         score, source = checked["score"], checked["source"]
         if not isinstance(score, np.ndarray) or score.dtype != np.float64:
             raise DataError("not numbers", where="column 'score'")
-        if not isinstance(source, Coded):
+        if not isinstance(source, NameColumn):
             raise DataError("not names", where="column 'source'")
-        if not isinstance(checked.get("version", source), Coded):
+        if not isinstance(checked.get("version", source), NameColumn):
             raise DataError("not names", where="column 'version'")
         return cls(item, np.asarray(score, np.float64), source, checked, scene)
 
@@ -248,13 +262,13 @@ def grouped(
             group += codes
             if codes.min() < 0:
                 group[codes < 0] += len(kinds)
-    found = None
+    result = None
     if size > _DENSE:
-        found, group = np.unique(group, return_inverse=True)
-        size = len(found)
+        result, group = np.unique(group, return_inverse=True)
+        size = len(result)
 
     def values(number: int) -> list[Any]:
-        rest = number if found is None else int(found[number])
+        rest = number if result is None else int(result[number])
         row = []
         for kinds, _ in reversed(parts):
             rest, code = divmod(rest, len(kinds))

@@ -1,7 +1,7 @@
 """The loops of blending, compiled by Numba: the same numbers as the NumPy of `scoring` and `tallies`, to the last bits.
 
-Importing this module needs Numba; `scoring.kernels()` says whether it is there. Nothing here reorders a floating-point
-sum, and nothing is compiled with fast arithmetic.
+Importing this module needs Numba; `compiled.kernels()` returns it where Numba is installed. Nothing here reorders a
+floating-point sum, and nothing is compiled with fast arithmetic.
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def _largest(r: Floats, size: int) -> float:
             low = left
         else:
             break
-    found: float = held[wanted]
-    return found
+    result: float = held[wanted]
+    return result
 
 
 @jit
@@ -225,7 +225,7 @@ def lists(
     shorter.
     """
     requests = len(start) - 1
-    found = np.full((requests, len(variants), size), -1, np.int64)
+    result = np.full((requests, len(variants), size), -1, np.int64)
     for request in range(requests):
         first = start[request]
         n = start[request + 1] - first
@@ -247,10 +247,10 @@ def lists(
                 floor,
                 mean_value,
             )
-            count = chosen(r, values, size, found[request, number])
+            count = chosen(r, values, size, result[request, number])
             for at in range(count):
-                found[request, number, at] += first
-    return found
+                result[request, number, at] += first
+    return result
 
 
 @jit
@@ -261,9 +261,9 @@ def histogram(
 
     Args:
         bits: [rows] patterns of float32 scores.
-        outcome: [rows].
-        fold: [rows], or empty where all are of one.
-        which: the fold that is counted.
+        outcome: [rows] outcomes.
+        fold: [rows] fold of each, or empty where all are of one.
+        which: fold that is counted.
         shift: bits of a pattern that a bin leaves open.
         sums: [3, bins] numbers, outcomes in units of 2^-20, low bits of patterns; added to.
 
@@ -297,6 +297,14 @@ def histogram(
 
 
 @jit
+def _parts(number: float) -> tuple[np.int64, np.int64]:
+    """Upper and lower part of a number, in units of 2^-20 and 2^-52."""
+    scaled = number * 1048576.0
+    upper = np.floor(scaled)
+    return np.int64(upper), np.int64(np.rint((scaled - upper) * 4294967296.0))
+
+
+@jit
 def book(
     group: Ints, value: Floats, total: Floats, guard: Floats, outcome: Floats, gain: Floats, cells: Ints
 ) -> int:
@@ -309,36 +317,27 @@ def book(
             lost += 1
             continue
         at = group[i]
-        scaled = y * 1048576.0
-        upper = np.floor(scaled)
-        high, low = np.int64(upper), np.int64(np.rint((scaled - upper) * 4294967296.0))
+        high, low = _parts(y)
         cells[at, 0] += 1
         cells[at, 3] += high
         cells[at, 4] += low
-        a = outcome[i]
-        if abs(a) <= most:
+        if abs(outcome[i]) <= most:
             cells[at, 1] += 1
             cells[at, 5] += high
             cells[at, 6] += low
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 7] += np.int64(upper)
-            cells[at, 8] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        a = gain[i]
-        if abs(a) <= most:
+            high, low = _parts(outcome[i])
+            cells[at, 7] += high
+            cells[at, 8] += low
+        if abs(gain[i]) <= most:
+            high, low = _parts(gain[i])
             cells[at, 2] += 1
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 9] += np.int64(upper)
-            cells[at, 10] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        a = guard[i]
-        if a != 0.0:
-            scaled = a * 1048576.0
-            upper = np.floor(scaled)
-            cells[at, 11] += np.int64(upper)
-            cells[at, 12] += np.int64(np.rint((scaled - upper) * 4294967296.0))
-        scaled = abs(total[i] - y) * 1048576.0
-        upper = np.floor(scaled)
-        cells[at, 13] += np.int64(upper)
-        cells[at, 14] += np.int64(np.rint((scaled - upper) * 4294967296.0))
+            cells[at, 9] += high
+            cells[at, 10] += low
+        if guard[i] != 0.0:
+            high, low = _parts(guard[i])
+            cells[at, 11] += high
+            cells[at, 12] += low
+        high, low = _parts(abs(total[i] - y))
+        cells[at, 13] += high
+        cells[at, 14] += low
     return lost

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from noria.blending.alignment import Alignment
-from noria.blending.plans import Plans
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 
@@ -25,12 +25,12 @@ __all__ = ["Setting", "Snapshot"]
 
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
-"""Of a snapshot's file."""
+"""Most bytes of a snapshot's file."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a controller or the solver set for a plan, in place of its file's weight and bias; or that it rests."""
+    """Weight and bias that a controller or the solver set for a plan, in place of its file's; or that it rests."""
 
     weight: float
     bias: float
@@ -39,12 +39,12 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What a ranking depends on besides the request.
+    """Everything that a ranking depends on besides the request.
 
     Attributes:
-        alignment: from scores to values.
+        alignment: map from scores to values.
         plans: the plan file.
-        settings: by plan, where a controller set it.
+        settings: weights and biases that controllers set, by plan.
         version: counts up with every publication.
         created: seconds since 1970 UTC.
     """
@@ -65,7 +65,7 @@ class Snapshot:
         version: int = 1,
         created: float = 0.0,
     ) -> Snapshot:
-        """A snapshot; settings of plans that are not there are refused.
+        """A snapshot; settings of unknown plans are refused.
 
         Raises:
             ConfigError: a setting for no plan.
@@ -80,9 +80,17 @@ class Snapshot:
 
     def weight_and_bias(self, plan: str) -> tuple[float, float]:
         """The weight and bias that a plan is served with when it is on."""
-        found = self.plans.plans[self.plans.place(plan)]
+        result = self.plans.plans[self.plans.place(plan)]
         setting = self.settings.get(plan)
-        return (found.weight, found.bias) if setting is None else (setting.weight, setting.bias)
+        return (result.weight, result.bias) if setting is None else (setting.weight, setting.bias)
+
+    def resting(self, plan: str) -> bool:
+        """Whether a plan boosts nobody, since its budget is spent."""
+        return plan in self.settings and self.settings[plan].resting
+
+    def settings_for(self, plans: Plans) -> dict[str, Setting]:
+        """Settings of the plans that another plan file still has."""
+        return {plan: setting for plan, setting in self.settings.items() if plan in plans.ids}
 
     @cached_property
     def digest(self) -> str:
@@ -105,7 +113,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, where: str | None = None) -> Snapshot:
-        """What `to_json` gave.
+        """Read what `to_json` gave.
 
         Raises:
             DataError: something else, or something that was changed since.

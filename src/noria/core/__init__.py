@@ -1,7 +1,6 @@
-"""The ground floor: what the systems share. It knows no system.
+"""What two or more systems share. It knows no system and no command line.
 
-Read in this order: `errors` (how a failure is told), `config` (how a job is described), `files`, `checkpoints`, `runs`
-(the folder a job lives in, and how it survives), `progress` (what it says meanwhile), `stats` (intervals), `jobs` (work
-spread over processes), `proof` and `bench` (a paper's claim, a speed figure, measured), `charts` (the page that shows
-both), `flow` (flow matching).
+Read in this order: `errors` and `config` (settings, and what is wrong with them), `files` and `records`, `runs` (the
+folder of a job, its checkpoints, work over processes), `progress`, `statistics`, `proofs` (a paper's claim or a speed,
+measured) and `pages` (where both are shown), `models` and `training`, `chat` and `judging`, `service`.
 """

@@ -2,7 +2,7 @@
 
 A field declares its name, type, bounds, default and `description` once. The same class is the file format, the
 override, the Python argument and, through `noria.verbs.command`, the command-line option. An error is one line that
-names the file and line, the override or the option, the field, and a near miss.
+names the file and line, the override or the option; the field; and the closest known name for a misspelt one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from noria.core.errors import ConfigError
 
 _MAX_BYTES = 1_000_000
-_MAX_VALUES = 100_000  # after aliases are followed: a few lines of them can stand for billions
+_MAX_VALUES = 100_000  # counted with aliases followed: nested aliases make billions of values in a few lines
 _Path = tuple[Hashable, ...]
 
 
@@ -33,7 +33,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def part(self, cls: type[_C]) -> _C:
-        """The fields of `cls`, a class that this one inherits from, as an object of that class alone."""
+        """Copy the fields that this class inherits from `cls` into an object of `cls`."""
         values = {name: getattr(self, name) for name in cls.model_fields}
         return cast("_C", cls.model_construct(self.model_fields_set & values.keys(), **values))
 
@@ -46,7 +46,7 @@ class Option:
 
     Args:
         names: short names such as `-n`, or a long name in the place of the field's own.
-        metavar: stands for the value in the help.
+        metavar: placeholder of the value in the help.
         was: earlier long names, which still work and warn.
     """
 
@@ -55,7 +55,7 @@ class Option:
 
 
 class Argument:
-    """Marks a field, in an `Annotated` type, that the command line takes by its position."""
+    """A field, in an `Annotated` type, that the command line takes by its position."""
 
     def __init__(self, metavar: str | None = None) -> None:
         self.metavar = metavar
@@ -72,11 +72,11 @@ def load_config(
     """Read settings. Later sources win field by field: `base`, the YAML `file`, `overrides`, `options`.
 
     Args:
-        cls: the settings to fill.
+        cls: class of the settings.
         file: a YAML 1.2 mapping. Unlike PyYAML's default, `1e-5` is a number and `on` is a word.
-        overrides: `key.sub=value` each, the value a YAML scalar, list or mapping.
+        overrides: strings `key.sub=value`, where the value is a YAML scalar, list or mapping.
         base: values below all others, such as a preset.
-        options: by field, the option's spelling for error lines and its value.
+        options: spelling of the option (for errors) and its value, by field.
 
     Raises:
         ConfigError: an unreadable file, an unknown field, a value out of its range.
@@ -96,31 +96,24 @@ def load_config(
     for field, (spelling, value) in (options or {}).items():
         _claim(origins, (field,), value, spelling)
         _merge(values, {field: value})
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, cls, origins, None if file is None else str(file)) from None
+    return _validated(cls, values, origins, None if file is None else str(file))
 
 
 def parse_config(cls: type[T], raw: bytes, *, where: str) -> T:
     """Read settings from the text of a YAML file; JSON is YAML.
 
     Raises:
-        ConfigError: as `load_config` raises it, with `where` for the file's name.
+        ConfigError: what `load_config` refuses; `where` stands for the name of the file.
     """
     origins: dict[_Path, str] = {}
-    values = _read_text(raw, where, origins)
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, cls, origins, where) from None
+    return _validated(cls, _read_text(raw, where, origins), origins, where)
 
 
 def parse_value(text: str, where: str) -> Any:
-    """The value that `text` is in YAML 1.2: a number, a word, a list, a mapping.
+    """Parse `text` as a YAML 1.2 value: a number, a word, a list, a mapping.
 
     Raises:
-        ConfigError: it is no YAML.
+        ConfigError: it is not YAML.
     """
     return _parse(text, where)[1]
 
@@ -197,14 +190,14 @@ def _parse_override(text: str) -> tuple[_Path, Any]:
 
 
 def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
-    """The document's node tree, which knows the lines, and its value."""
+    """Node tree of a document, which knows the lines, and the document's value."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         return node, None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        if mark is not None and not where.startswith(("override", "-")):
+        if mark is not None and not where.startswith(("override", "-")):  # only a file has lines
             where = f"{where}:{mark.line + 1}"
         raise ConfigError(f"not YAML: {error.problem or error.context}", where=where) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -214,12 +207,12 @@ def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
 
 
 def _lines(
-    node: yaml.Node | None, where: str, path: _Path = (), above: tuple[int, ...] = ()
+    node: yaml.Node | None, where: str, path: _Path = (), parents: tuple[int, ...] = ()
 ) -> Iterable[tuple[_Path, int]]:
-    """Every path in the document with its line. A key given twice, or a node inside itself, is an error."""
-    if id(node) in above:
+    """Yield every path in the document with its line. A duplicate key, or a node inside itself, is an error."""
+    if id(node) in parents:
         raise ConfigError("an alias that contains itself", where=where)
-    above = (*above, id(node))
+    parents = (*parents, id(node))
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -230,18 +223,18 @@ def _lines(
                 )
             seen.add(key.value)
             yield (*path, key.value), line
-            yield from _lines(value, where, (*path, key.value), above)
+            yield from _lines(value, where, (*path, key.value), parents)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield (*path, index), value.start_mark.line + 1
-            yield from _lines(value, where, (*path, index), above)
+            yield from _lines(value, where, (*path, index), parents)
 
 
 def _claim(origins: dict[_Path, str], path: _Path, value: Any, origin: str) -> None:
-    """Note that `value` at `path` now comes from `origin`, and nothing it replaced is to blame any more."""
+    """Record that `value` at `path` comes from `origin`; the origins of what it replaces are dropped."""
     if isinstance(value, Mapping):
-        for key, below in value.items():
-            _claim(origins, (*path, key), below, origin)
+        for key, inner in value.items():
+            _claim(origins, (*path, key), inner, origin)
     else:
         for replaced in [other for other in origins if other[: len(path)] == path]:
             del origins[replaced]
@@ -249,22 +242,30 @@ def _claim(origins: dict[_Path, str], path: _Path, value: Any, origin: str) -> N
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Lay `values` over `into`: mappings field by field, anything else as a whole. Shares nothing with `values`."""
+    """Lay `values` over `into`: mappings field by field, anything else as a whole. `values` stays as it is."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            below = into.get(key)
-            into[key] = dict(below) if isinstance(below, dict) else {}
+            old = into.get(key)
+            into[key] = dict(old) if isinstance(old, dict) else {}
             _merge(into[key], value)
         else:
             into[key] = value
 
 
-# --- explaining ---------------------------------------------------------------------------------------------
+# --- validation ---------------------------------------------------------------------------------------------
+
+
+def _validated(cls: type[T], values: Mapping[str, Any], origins: Mapping[_Path, str], file: str | None) -> T:
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, cls, origins, file) from None
 
 
 def _explain(
     error: ValidationError, cls: type[BaseModel], origins: Mapping[_Path, str], file: str | None
 ) -> ConfigError:
+    """The first of pydantic's errors as one line: what is wrong, where it came from, and what mends it."""
     # An unknown field first: a misspelt name is also reported as a missing one, and explains it.
     details = sorted(error.errors(include_url=False), key=lambda d: d["type"] != "extra_forbidden")
     detail = details[0]
@@ -285,11 +286,11 @@ def _explain(
         what = (
             message[:1].lower() + message[1:] if message[:1].isupper() and message[1:2].islower() else message
         )
-        on_the_line = where is not None and where.startswith("-")  # the option names its field
-        what = f"{name}: {what}" if name and not on_the_line else what
+        is_option = where is not None and where.startswith("-")  # an option already names its field
+        what = f"{name}: {what}" if name and not is_option else what
         if detail["type"] in ("literal_error", "enum"):
-            options = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
-            mend = _near_miss(str(detail["input"]), options)
+            choices = re.findall(r"'([^']*)'", detail.get("ctx", {}).get("expected", ""))
+            mend = _near_miss(str(detail["input"]), choices)
         if detail["type"] != "value_error":
             what = f"{what}, got {_short(detail['input'])}"
     if len(details) > 1:
@@ -298,19 +299,19 @@ def _explain(
 
 
 def _origin(path: _Path, origins: Mapping[_Path, str]) -> str | None:
-    """Where the value came from: its own line, else its parent's; an override of the very path beats a line."""
+    """Origin of the value at `path`: its own, else that of a value inside it, else its parent's."""
     for length in range(len(path), 0, -1):
         prefix = path[:length]
         if prefix in origins:
             return origins[prefix]
-        below = [origin for other, origin in origins.items() if other[:length] == prefix]
-        if below:
-            return below[-1]
+        inner = [origin for other, origin in origins.items() if other[:length] == prefix]
+        if inner:
+            return inner[-1]
     return None
 
 
 def _fields_at(cls: type[BaseModel], path: _Path) -> set[str]:
-    """The field names of every model that `path` can lead to from `cls` (a union can lead to several)."""
+    """Field names of every model that `path` can lead to from `cls` (a union can lead to several)."""
     models = [cls]
     for part in path:
         if any(part in model.model_fields for model in models):

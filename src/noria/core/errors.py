@@ -13,9 +13,12 @@ from types import ModuleType
 
 
 class NoriaError(Exception):
-    """What was wrong (`what`), where (`where`: a file and line, a field, an option), what mends it (`mend`).
+    """An error that a user can cause or mend; `str(error)` is one line, `where: what; mend`.
 
-    `str(error)` is always one line: `where: what; mend`.
+    Attributes:
+        what: what is wrong.
+        where: place of the mistake: a file and line, a field, an option.
+        mend: what the user can do about it.
     """
 
     exit_code = 2
@@ -46,15 +49,15 @@ class CheckpointError(NoriaError):
 
 
 class ModelError(NoriaError):
-    """A model that cannot be opened, or does not do what the job needs."""
+    """A model that cannot be loaded, or does not do what the job needs."""
 
 
 class RunError(NoriaError):
-    """A run folder that cannot be written or continued: in use, of another config, on a full disk."""
+    """A run folder that cannot be written or resumed: in use, made with other settings, on a full disk."""
 
 
 class DivergenceError(NoriaError):
-    """A computation that left the finite numbers or blew up. A failed check, hence exit code 1."""
+    """A computation that diverged or left the finite numbers. It counts as a failed check, hence exit code 1."""
 
     exit_code = 1
 
@@ -66,14 +69,15 @@ class MissingExtra(NoriaError):
         super().__init__(
             f"the package {package!r} is not installed", mend=f'mend it with: pip install "noria[{extra}]"'
         )
-        self.args = (package, extra)  # what pickle rebuilds it from, so that it crosses a process boundary
+        # Pickle calls the class with `args`: without this, an error of a worker process could not be rebuilt here.
+        self.args = (package, extra)
         self.package = package
         self.extra = extra
 
 
 @contextlib.contextmanager
 def needing(extra: str) -> Iterator[None]:
-    """Say which extra brings what an import within could not find.
+    """Turn a missing package, imported inside the block, into an error that names the extra to install.
 
     A package that is present but broken keeps its own error: installing the extra again would not mend it.
 
@@ -90,7 +94,7 @@ def needing(extra: str) -> Iterator[None]:
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra brings it, or brings what it needs in turn.
+    """Import `module`; a package that it lacks becomes an error that names the extra to install.
 
     Raises:
         MissingExtra: a third-party package was not found.

@@ -1,4 +1,4 @@
-"""Files that survive: atomic writes, a lock on a folder, paths that stay inside, disk errors told in one line."""
+"""Files that survive a crash: atomic writes, a lock on a folder, paths that stay inside, disk errors as one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
     Args:
         path: path of the file; its folder is made.
         data: content of the file.
-        sync: wait until it is on the disk. Without, a power cut may leave a torn file; a killed process may not.
+        sync: whether to wait until it is on the disk. Without, a power cut can leave a torn file, a killed process
+            can not.
 
     Raises:
         RunError: the disk refuses; nothing is left behind.
@@ -48,10 +49,10 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`, for a name that comes from data.
+    """Join `folder` and a name that comes from data.
 
     Raises:
-        DataError: it would leave the folder: absolute, by `..`, or through a symbolic link.
+        DataError: the name leaves the folder: absolute, by `..`, or through a symbolic link.
     """
     root = Path(folder).resolve()
     try:
@@ -64,10 +65,10 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def output_path(text: str) -> Path:
-    """A path that a user wants written: absolute, or below the current folder.
+    """Path that a user wants to write: absolute, or below the current folder.
 
     Raises:
-        ConfigError: it climbs out of its folder by `..`, or is empty.
+        ConfigError: the path leaves its folder by `..`, or is empty.
     """
     path = Path(text).expanduser()
     if ".." in path.parts or not text.strip() or "\0" in text:
@@ -81,10 +82,10 @@ def output_path(text: str) -> Path:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` (made if need be) against every other process. The lock ends with the process, however it ends.
+    """Lock `folder` (made if need be) against every other process. The lock ends with the process, however it ends.
 
     Raises:
-        RunError: someone holds it.
+        RunError: another process holds the lock.
     """
     with contextlib.ExitStack() as stack:
         with disk_errors(folder):
@@ -100,7 +101,9 @@ def lock(folder: Path) -> Iterator[None]:
                 where=str(folder),
                 mend="wait for it, stop it, or give another folder",
             ) from None
-        with contextlib.suppress(OSError):  # the number is a courtesy; the lock is what counts
+        with contextlib.suppress(
+            OSError
+        ):  # the number only serves the error above: a full disk must not stop us
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
@@ -108,7 +111,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Tell what the file system refuses in one line."""
+    """Raise what the file system refuses inside the block as a `RunError`, which is one line."""
     try:
         yield
     except OSError as error:
@@ -145,24 +148,24 @@ def remove_folder(folder: Path) -> None:
 def check_output(
     output: Path, source: Path, *, overwrite: bool, marks: Sequence[str], in_place: bool = False
 ) -> None:
-    """Whether a folder may be written from another one, without losing anything that is not ours to lose.
+    """Refuse to write a folder where that would destroy something else than an earlier output.
 
     Args:
-        output: the folder to write.
-        source: what it is made of.
-        overwrite: an earlier output may be replaced.
-        marks: files by which an earlier output is known.
-        in_place: the source itself may be replaced.
+        output: folder to write.
+        source: folder that the output is made from.
+        overwrite: whether an earlier output may be replaced.
+        marks: files by which an earlier output is recognised.
+        in_place: whether the source itself may be replaced.
 
     Raises:
-        RunError: the two overlap, something else is there, or an earlier output and no leave to overwrite it.
+        RunError: the two folders overlap, `output` is something else, or it exists and may not be overwritten.
     """
-    here, there = output.resolve(), source.resolve()
-    if here in there.parents or there in here.parents or (here == there and not in_place):
+    target, origin = output.resolve(), source.resolve()
+    if target in origin.parents or origin in target.parents or (target == origin and not in_place):
         raise RunError(f"it overlaps {source}", where=str(output), mend="choose a folder elsewhere")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise RunError(
-            "there is something that is no folder", where=str(output), mend="choose another folder"
+            "there is something that is not a folder", where=str(output), mend="choose another folder"
         )
     if not output.exists() or not any(output.iterdir()):
         return
@@ -180,11 +183,11 @@ def check_output(
 
 @contextlib.contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `folder` when the block ends well and is gone when it does not.
+    """Give a temporary folder to write into. It becomes `folder` when the block succeeds, and is removed otherwise.
 
-    What stood at `folder` before is replaced whole; until then it stays as it is. Where the system can swap two folders
-    (Linux), a process killed at any moment leaves one or the other there; elsewhere there is a moment in which the one
-    before has another name, and the next call puts it back.
+    An earlier `folder` is replaced as a whole. Where the system can exchange two folders in one step (Linux), a process
+    killed at any moment leaves one or the other; elsewhere the earlier one has another name for a moment, and the next
+    call puts it back.
 
     Raises:
         RunError: the disk refuses.
@@ -216,28 +219,28 @@ def appearing(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _system_errors() -> Iterator[None]:
-    """Safetensors reports the system's errors as text: raise them as what they are."""
+    """Raise the system's errors, which safetensors reports as text, as `OSError`."""
     from safetensors import SafetensorError
 
     try:
         yield
     except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
+        match = re.search(r"os error (\d+)", str(error))
+        number = int(match[1]) if match else errno.EIO
         raise OSError(number, os.strerror(number)) from error
 
 
 def _swapped(one: Path, other: Path) -> bool:
-    """Whether two folders have changed their names in one step; False where the system cannot do that."""
+    """Exchange the names of two folders in one step; False where the system cannot do that."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+    at_fdcwd, rename_exchange = -100, 2
+    return bool(rename(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed exports of the same folder left behind, and put back what one of them had moved away."""
+    """Remove what killed processes left beside `folder`, and put back what one of them had moved away."""
     for kind in ("old", "partial"):
         for path in folder.parent.glob(f".{glob.escape(folder.name)}.{kind}-*"):
             pid = path.name.rpartition("-")[2]
@@ -254,19 +257,21 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # another user's process
+        pass
     return True
 
 
 def _flush(folder: Path) -> None:
-    """Bring every file below `folder` to the disk, as readable as the folder is: safetensors writes for one user."""
-    mode = folder.stat().st_mode & 0o666
+    """Sync every file below `folder` to the disk."""
+    mode = folder.stat().st_mode & 0o666  # safetensors makes files that only their owner can read
     for path in folder.rglob("*"):
         if path.is_dir():
             fsync_folder(path)
         else:
-            if not path.is_symlink() and path.stat().st_nlink == 1:
+            if (
+                not path.is_symlink() and path.stat().st_nlink == 1
+            ):  # a linked file belongs to someone else, too
                 path.chmod(mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -1,8 +1,8 @@
-"""Judging by atomic questions: each answered yes or no, or not at all.
+"""Judging by atomic questions, each answered with yes or no, or not at all.
 
-A judge's reply that cannot be read, a refusal and a time-out are *invalid*: counted, masked, and never turned into a 0,
-a 1 or a half. What a checklist is worth is the share of its valid items that went well, and a score says how far the
-invalid ones could move it.
+A reply that cannot be parsed, a refusal and a time-out are *invalid*: they are counted and masked, and never become a
+0, a 1 or a half. The score of a checklist is the share of good answers among the valid ones, with bounds that say how
+far the invalid ones could move it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -48,11 +48,11 @@ class Item:
     """One question that a judge answers with yes or no.
 
     Attributes:
-        id: unique in its checklist.
-        question: in words; about one fact.
-        path: the path that the item belongs to, of those a subject is judged on (text and picture, say).
-        weight: in the path's score; positive.
-        good: the answer that speaks for the subject.
+        id: name of the item, unique in its checklist.
+        question: question about one fact.
+        path: name of the part of the subject that the item is about (its text, its picture), which has its own score.
+        weight: weight in the score of its path; positive.
+        good: answer that speaks for the subject.
     """
 
     id: str
@@ -74,10 +74,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Checklist:
-    """Items with different ids.
+    """Items that are judged together, each with an id of its own.
 
     Raises:
-        DataError: an id is there twice.
+        DataError: two items have the same id.
     """
 
     items: tuple[Item, ...]
@@ -94,19 +94,19 @@ class Checklist:
 
     @property
     def paths(self) -> list[str]:
-        """In the order of their first items."""
+        """Names of the paths, in the order of their first items."""
         return list(dict.fromkeys(item.path for item in self.items))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """JSON values that `from_json` reads."""
+        """The items as JSON values, which `from_json` reads."""
         return [vars(item).copy() for item in self.items]
 
     @classmethod
     def from_json(cls, entries: Any, *, where: str = "checklist") -> Checklist:
-        """A checklist of a list of mappings.
+        """Make a checklist of a list of mappings.
 
         Raises:
-            DataError: it is none.
+            DataError: `entries` is not such a list, or one is not an item.
         """
         if not isinstance(entries, list):
             raise DataError("a checklist is a list of items", where=where)
@@ -118,7 +118,7 @@ class Checklist:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's answer to one item, with its reason; why it is invalid where it is."""
+    """A judge's answer to one item, with its reason, or why it is invalid."""
 
     item: str
     value: Value
@@ -127,12 +127,12 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Whoever answers a checklist about a subject; it raises for nothing that can go wrong with one subject."""
+    """A judge of subjects. What goes wrong with one subject makes its verdicts invalid; it does not raise."""
 
     name: str
 
     async def verdicts(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
-        """One verdict an item, in the checklist's order."""
+        """Judge the subject: one verdict an item, in the checklist's order."""
         ...
 
 
@@ -146,37 +146,33 @@ INSTRUCTION = (
 )
 
 
+@dataclass(eq=False)
 class ChatJudge:
-    """A chat model that is asked all items of a checklist in one request.
+    """A judge that asks a chat model all items of a checklist in one request.
 
     Args:
-        model: whoever answers.
+        model: chat model to ask.
         name: name of the judge in its verdicts.
-        instruction: above the material.
-        temperature, max_tokens, sample: settings of the request; different samples are different draws.
+        instruction: system message above the material.
+        temperature, max_tokens, sample: settings of the request; another sample is another draw.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        name: str,
-        *,
-        instruction: str = INSTRUCTION,
-        temperature: float = 0.0,
-        max_tokens: int = 2048,
-        sample: int = 0,
-    ) -> None:
-        self.model, self.name, self.instruction = model, name, instruction
-        self.temperature, self.max_tokens, self.sample = temperature, max_tokens, sample
+    model: ChatModel
+    name: str
+    _: KW_ONLY
+    instruction: str = INSTRUCTION
+    temperature: float = 0.0
+    max_tokens: int = 2048
+    sample: int = 0
 
     def messages(self, checklist: Checklist, subject: Sequence[Part]) -> tuple[Message, ...]:
-        """What is asked."""
+        """Messages of the request: the instruction, then the subject and the questions."""
         questions = "\n".join(f"{n}. {item.question}" for n, item in enumerate(checklist.items, start=1))
         parts = [Text(quoted(part.text)) if isinstance(part, Text) else part for part in subject]
         return system(self.instruction), user(*parts, f"Questions:\n{questions}")
 
     async def verdicts(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
-        """One verdict an item, in the checklist's order."""
+        """Ask the model once: one verdict an item, in the checklist's order."""
         if not checklist.items:
             return []
         request = ChatRequest(
@@ -193,32 +189,35 @@ class ChatJudge:
 
 
 class RuleJudge:
-    """A deterministic judge: a function of the item and the subject that says yes, no, or None for cannot tell."""
+    """A deterministic judge: a function of item and subject that returns yes, no, or None where it cannot tell."""
 
     def __init__(self, rule: Callable[[Item, Sequence[Part]], bool | None], name: str = "rules") -> None:
         self.rule, self.name = rule, name
 
     def decide(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
-        """`verdicts` for a program that is not asynchronous."""
-        found = []
-        for item in checklist.items:
-            answer = self.rule(item, subject)
-            value: Value = "invalid" if answer is None else "yes" if answer else "no"
-            found.append(Verdict(item.id, value, "no rule applies" if answer is None else "", self.name))
-        return found
+        """Judge as `verdicts` does, in a program that is not asynchronous."""
+        answers = [(item.id, self.rule(item, subject)) for item in checklist.items]
+        return [
+            Verdict(item, _value(answer), "no rule applies" if answer is None else "", self.name)
+            for item, answer in answers
+        ]
 
     async def verdicts(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
-        """One verdict an item, in the checklist's order."""
+        """Apply the rule: one verdict an item, in the checklist's order."""
         return self.decide(checklist, subject)
+
+
+def _value(answer: bool | None) -> Value:
+    return "invalid" if answer is None else "yes" if answer else "no"
 
 
 _OPEN, _CLOSE = "<<<material", "material>>>"
 _FORGED = re.compile(r"<{3,}(?=material)|(?<=material)>{3,}", re.IGNORECASE)
-"""Whole runs of brackets: what is left when three of five are taken away would be a marker again."""
+"""Whole runs of brackets: taking three of six away would leave a marker."""
 
 
 def quoted(text: str) -> str:
-    """Text from elsewhere between markers that it cannot forge."""
+    """Put text that may come from anywhere between markers that it cannot forge."""
     return f"{_OPEN}\n{_FORGED.sub('', text)}\n{_CLOSE}"
 
 
@@ -228,9 +227,9 @@ LONGEST_REPLY = 200_000
 
 
 def read_verdicts(reply: str, checklist: Checklist, judge: str) -> list[Verdict]:
-    """The verdicts in a judge's reply; whatever it does not clearly answer is invalid.
+    """Parse the verdicts in a judge's reply; an item that it does not clearly answer is invalid.
 
-    A number that is answered twice, differently, is invalid; numbers beyond the checklist are left out.
+    A number with two different answers is invalid; numbers beyond the checklist are left out.
     """
     answers: dict[int, tuple[bool | None, str]] = {}
     for entry in _entries(reply):
@@ -241,20 +240,21 @@ def read_verdicts(reply: str, checklist: Checklist, judge: str) -> list[Verdict]
             number = int(number)
         if not isinstance(number, int) or isinstance(number, bool):
             continue
-        given = entry.get("answer")
-        value = given if isinstance(given, bool) else _YES_NO.get(str(given).strip().strip(".").lower())
+        answer = entry.get("answer")
+        value = answer if isinstance(answer, bool) else _YES_NO.get(str(answer).strip().strip(".").lower())
         if number in answers and answers[number][0] is not value:
             value = None
         answers[number] = (value, str(entry.get("reason") or "")[:400])
-    found = []
+    verdicts = []
     for number, item in enumerate(checklist.items, start=1):
         value, reason = answers.get(number, (None, "not answered"))
-        word: Value = "invalid" if value is None else "yes" if value else "no"
-        found.append(Verdict(item.id, word, reason or ("unclear" if value is None else ""), judge))
-    return found
+        reason = reason or ("unclear" if value is None else "")
+        verdicts.append(Verdict(item.id, _value(value), reason, judge))
+    return verdicts
 
 
 def _entries(reply: str) -> list[Any]:
+    """The list of answers in a reply, after any thinking and inside any code fence; empty where there is none."""
     text = _FENCE.sub("", reply[:LONGEST_REPLY].rpartition("</think>")[2])
     start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
     if start < 0:
@@ -274,22 +274,22 @@ def _entries(reply: str) -> list[Any]:
 async def ask_panel(
     judges: Sequence[Judge], checklist: Checklist, subject: Sequence[Part]
 ) -> list[list[Verdict]]:
-    """Every judge's verdicts, [judges][items]."""
-    asked: list[Awaitable[list[Verdict]]] = [judge.verdicts(checklist, subject) for judge in judges]
-    return list(await asyncio.gather(*asked))
+    """Ask every judge at once: verdicts [judges][items]."""
+    pending: list[Awaitable[list[Verdict]]] = [judge.verdicts(checklist, subject) for judge in judges]
+    return list(await asyncio.gather(*pending))
 
 
 def majority(rows: Sequence[Sequence[Verdict]], *, quorum: int = 1) -> list[Verdict]:
-    """What most of the valid verdicts on each item say; a tie, or fewer valid ones than `quorum`, is invalid.
+    """Majority of the valid verdicts on each item; a tie, or fewer valid ones than `quorum`, is invalid.
 
     Args:
-        rows: [judges][items], the items in one order.
-        quorum: valid verdicts an item needs.
+        rows: verdicts [judges][items], the items in the same order.
+        quorum: least number of valid verdicts that an item needs.
 
     Raises:
         ValueError: the rows are about different items.
     """
-    found = []
+    verdicts = []
     for column in zip(*rows, strict=True):
         if len({verdict.item for verdict in column}) > 1:
             raise ValueError("the judges' verdicts are about different items")
@@ -298,8 +298,8 @@ def majority(rows: Sequence[Sequence[Verdict]], *, quorum: int = 1) -> list[Verd
         value: Value = "yes" if yes > no else "no"
         if yes == no or yes + no < quorum:
             value = "invalid"
-        found.append(Verdict(column[0].item, value, f"{yes} yes, {no} no, {invalid} invalid", "panel"))
-    return found
+        verdicts.append(Verdict(column[0].item, value, f"{yes} yes, {no} no, {invalid} invalid", "panel"))
+    return verdicts
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -307,12 +307,12 @@ def majority(rows: Sequence[Sequence[Verdict]], *, quorum: int = 1) -> list[Verd
 
 @dataclass(frozen=True)
 class Score:
-    """What a checklist came to.
+    """Score of a checklist, or of one of its paths.
 
     Attributes:
         value: Σ weight of good items / Σ weight of valid ones, in [0, 1]; None where none is valid.
-        low, high: the value had every invalid item gone ill, or well.
-        valid, invalid: numbers of items.
+        low, high: value if every invalid item were bad, or good.
+        valid, invalid: number of valid and of invalid items.
     """
 
     value: float | None
@@ -323,14 +323,14 @@ class Score:
 
     @property
     def perfect(self) -> bool | None:
-        """Whether every item went well; None while an invalid one leaves that open."""
+        """Whether every item is good; None where an invalid one leaves that open."""
         if self.high < 1:
             return False
         return None if self.invalid or not self.valid else True
 
 
 def score(checklist: Checklist, verdicts: Sequence[Verdict]) -> Score:
-    """The score of all items, whatever their path. An item without a verdict is invalid."""
+    """Score all items, whatever their path. An item without a verdict is invalid."""
     values = {verdict.item: verdict.value for verdict in verdicts}
     good = valid = total = 0.0
     counts = [0, 0]
@@ -349,7 +349,7 @@ def score(checklist: Checklist, verdicts: Sequence[Verdict]) -> Score:
 
 
 def score_paths(checklist: Checklist, verdicts: Sequence[Verdict]) -> dict[str, Score]:
-    """The score of each path by itself."""
+    """Score each path by itself."""
     return {
         path: score(Checklist(tuple(item for item in checklist.items if item.path == path)), verdicts)
         for path in checklist.paths
@@ -362,10 +362,10 @@ def combine(
     weights: Mapping[str, float] | None = None,
     rule: Literal["mean", "least", "product"] = "mean",
 ) -> float | None:
-    """One number of several paths; None where a path has none, for what is missing has no share.
+    """Combine the scores of several paths into one number; None where a path has no score.
 
     Args:
-        paths: by name.
+        paths: scores by the name of their path.
         weights: weights of the paths; equal by default.
         rule: the weighted mean Σ w s / Σ w, the least, or the weighted geometric mean Π s^(w / Σ w).
     """
@@ -402,10 +402,10 @@ def agreement(subjects: Iterable[Sequence[Sequence[Verdict]]]) -> float | None:
 def krippendorff_alpha(
     ratings: NDArray[np.float64], level: Literal["nominal", "ordinal", "interval"] = "nominal"
 ) -> float | None:
-    """Krippendorff's alpha = 1 − observed / expected disagreement; 1 is perfect, 0 what chance gives.
+    """Krippendorff's alpha = 1 − observed / expected disagreement; 1 is perfect agreement, 0 that of chance.
 
     Args:
-        ratings: [judges, units]; NaN is missing.
+        ratings: [judges, units]; NaN is a missing rating.
         level: level of measurement.
 
     Returns:

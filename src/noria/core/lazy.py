@@ -1,4 +1,4 @@
-"""Public names of a package that bring their module when they are first used: importing the package stays light."""
+"""Lazy public names of a package: each imports its module when it is first used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["lazily"]
 
 
 def lazily(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562).
+    """Make a package's `__getattr__` and `__dir__` (PEP 562).
 
     Args:
-        package: name of the package.
-        homes: the module below the package that each public name is in.
+        package: dotted name of the package.
+        homes: module below the package, by the public name that it holds.
     """
 
     def get(name: str) -> Any:

@@ -1,6 +1,6 @@
-"""What a long job says while it runs: live bars on a terminal, a plain line every few seconds otherwise.
+"""Progress of long jobs: live bars on a terminal, a plain line every few seconds elsewhere.
 
-Everything goes to stderr, so that stdout stays the command's answer.
+Everything goes to stderr, so that stdout holds the command's results alone.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _EVERY = 5.0  # seconds between two plain lines of one task
 
 
 class Progress:
-    """A context in which tasks report.
+    """A context in which tasks report their progress.
 
     Args:
-        stream: where to; stderr by default.
-        quiet: say nothing at all.
-        clock: seconds, rising.
+        stream: stream to write to; stderr by default.
+        quiet: whether to write nothing.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Progress:
             self._bars = None
 
     def task(self, name: str, total: int | None = None, *, start: int = 0) -> Task:
-        """A new piece of work of `total` steps (None when nobody knows), `start` of them done before."""
+        """Start a task of `total` steps (None where that is unknown), `start` of them done before."""
         return Task(self, name, total, start)
 
     def say(self, text: str) -> None:
-        """One line, above the bars on a terminal, with the time otherwise."""
+        """Write one line: above the bars on a terminal, behind the time elsewhere."""
         if self.quiet:
             return
         if self._bars is not None:
@@ -66,7 +66,7 @@ class Progress:
 
 
 class Task:
-    """One piece of work: tell it `advance()` or `at(step)`, then `done()`."""
+    """One piece of work. Call `advance()` or `at(step)` as it goes, then `done()`."""
 
     def __init__(self, progress: Progress, name: str, total: int | None, start: int = 0) -> None:
         self.progress = progress
@@ -80,11 +80,11 @@ class Task:
             self._bar = progress._bars.add_task(name, total=total, completed=start, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
-        """`steps` more are finished; `note` is the newest figure, such as a loss."""
+        """Count `steps` more; `note` is the newest figure, such as a loss."""
         self.at(self.step + steps, note)
 
     def at(self, step: int, note: str | None = None) -> None:
-        """`step` steps are finished in all."""
+        """Set the number of finished steps to `step`."""
         self.step = step
         self.note = self.note if note is None else note
         if self._bar is not None and self.progress._bars is not None:
@@ -96,14 +96,14 @@ class Task:
             self.progress.say(self._line(now))
 
     def stop(self) -> None:
-        """Given up: its bar goes."""
+        """Remove the bar and write no line: the task was given up."""
         bars = self.progress._bars
         if self._bar is not None and bars is not None:
             bars.remove_task(self._bar)
             self._bar = None
 
     def done(self, note: str | None = None) -> None:
-        """Finished: its bar goes and one line stays."""
+        """Replace the bar by one line: the task is finished."""
         self.note = self.note if note is None else note
         self.stop()
         seconds = self.progress.clock() - self._started
@@ -121,7 +121,7 @@ class Task:
 
 
 def duration(seconds: float) -> str:
-    """A duration as a reader wants it: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format a duration: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

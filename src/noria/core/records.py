@@ -1,4 +1,4 @@
-"""Records of the files that data comes in: JSON lines and Parquet, streamed, each with the place it is from."""
+"""Records of JSON-lines and Parquet files, streamed, each with its file and line or row."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from noria.core.errors import DataError, require
 __all__ = ["Record", "json_record", "json_records", "json_values", "lines", "parquet_records", "read_records"]
 
 Record: TypeAlias = tuple[str, Mapping[str, Any]]
-"""Where it is from (file and line or row), and its fields."""
+"""Place of a record (file and line, or row), and its fields."""
 
 LONGEST_LINE = 2**26
-"""Bytes of a line that are let in."""
+"""Most bytes of one line."""
 
 _BLANKS = " \t\r\n\v\f"
 
 
 def lines(path: Path, *, max_bytes: int | None = None) -> Iterator[tuple[str, str]]:
-    r"""(where, line) of a file in strict UTF-8, a byte-order mark aside. Only "\n" ends a line.
+    r"""Yield (where, line) of a file in strict UTF-8, without its byte-order mark. Only "\n" ends a line.
 
     Args:
-        path: the file.
-        max_bytes: the largest file that is read; any by default.
+        path: path of the file.
+        max_bytes: size of the largest file that is read; any by default.
 
     Raises:
-        DataError: with file and line: it cannot be read, is too large, has too long a line, or is not UTF-8.
+        DataError: the file cannot be read, is too large, has too long a line, or is not UTF-8.
     """
     total = 0
     try:
@@ -64,10 +64,10 @@ def _decoded(line: bytes, where: str) -> str:
 
 
 def json_records(path: Path, *, max_bytes: int | None = None) -> Iterator[Record]:
-    """A JSON object a line; blank lines are left out.
+    """Yield the JSON object of each line; blank lines are left out.
 
     Raises:
-        DataError: as of `lines`, or a line is not a JSON object.
+        DataError: the file cannot be read (see `lines`), or a line is not a JSON object.
     """
     for where, line in lines(path, max_bytes=max_bytes):
         if line.strip(_BLANKS):
@@ -75,10 +75,10 @@ def json_records(path: Path, *, max_bytes: int | None = None) -> Iterator[Record
 
 
 def json_record(line: str, where: str, *, mend: str | None = None) -> dict[str, Any]:
-    """The JSON object of a line; `mend` says what to write instead where it is none.
+    """Parse a line as a JSON object; `mend` ends the error of a line that is another JSON value.
 
     Raises:
-        DataError: it is none.
+        DataError: it is not a JSON object.
     """
     try:
         entry = json.loads(line)
@@ -92,11 +92,11 @@ def json_record(line: str, where: str, *, mend: str | None = None) -> dict[str, 
 
 
 def parquet_records(path: Path) -> Iterator[Record]:
-    """A record a row, without its null fields.
+    """Yield the record of each row, without its null fields.
 
     Raises:
-        DataError: it cannot be read.
-        MissingExtra: there is no pyarrow.
+        DataError: the file cannot be read.
+        MissingExtra: pyarrow is not installed.
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
     number = 0
@@ -117,15 +117,15 @@ READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
 
 
 def read_records(path: Path, what: str = "records") -> Iterator[Record]:
-    """Records of a `.jsonl` or `.parquet` file.
+    """Read the records of a `.jsonl` or `.parquet` file.
 
     Args:
-        path: the file.
-        what: the error calls them.
+        path: path of the file.
+        what: name of the records in the error of an unknown kind.
 
     Raises:
-        DataError: another kind of file, or as of its reader.
-        MissingExtra: Parquet without pyarrow.
+        DataError: the kind of file is unknown, or its reader refuses it.
+        MissingExtra: pyarrow, which Parquet needs, is not installed.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -138,19 +138,19 @@ def read_records(path: Path, what: str = "records") -> Iterator[Record]:
 
 
 def json_values(value: Any) -> Any:
-    """A copy in JSON's own values: None for NaN and the infinities, numbers and lists for arrays and tensors.
+    """Copy a value into JSON's own: None for NaN and the infinities, numbers and lists for arrays and tensors.
 
     Raises:
-        TypeError: something of another kind.
+        TypeError: the value, or one inside it, has no form in JSON.
     """
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): json_values(one) for key, one in value.items()}
+        return {str(key): json_values(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [json_values(one) for one in value]
+        return [json_values(inner) for inner in value]
     if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
         return json_values(value.tolist())
-    raise TypeError(f"a {type(value).__name__} is no value of JSON")
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")

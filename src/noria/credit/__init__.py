@@ -1,9 +1,9 @@
 """Credit for the tokens that carry a question to its answer (FlowTracer, arXiv 2606.10646).
 
-Reinforcement learning on reasoning pays every token of a response alike. Attention of a model that reads its own
-response is a graph from the question to the answer; how much flows through each token, given that it arrives, is a
-score that says which tokens the answer came from, and two triangular solves. Here are that flow, its rivals under one
-name each, a test of whether an answer hangs on what a score calls important, and bridges to trainers.
+Reinforcement learning on reasoning gives every token of a response the same advantage. The attention of a model that
+reads its own response is a graph from the question to the answer. The flow through each token, given that it arrives,
+scores how much the answer came from that token, and takes two triangular solves. Here are that flow, its rivals under
+one name each, a test of whether an answer depends on the tokens that a score calls important, and bridges to trainers.
 
 Rooms, in the order of reading:
 
@@ -11,19 +11,20 @@ Rooms, in the order of reading:
 | --- | --- |
 | `scores.flow` | the flow of a response: graph, source, potential, throughput; the paper's equations |
 | `scores.backbone` | the edges that carry most of the flow |
-| `scores.signals`, `scores.influence` | the flow's rivals |
-| `scores.weights` | from scores to how much of the advantage a token gets |
+| `scores.rivals`, `scores.influence` | the flow's rivals |
+| `scores.weights` | from scores to weights of the advantage |
 | `attention` | attention of chosen layers while a model runs, at about the price of fast attention |
-| `responses` | sampling; where a response states its answer; question, response and answer in rows |
-| `types`, `config`, `credit` | a name for each rule; passes of a model → scores → weights |
+| `responses` | sampling; the answer of a response; question, response and answer in rows |
+| `types`, `config` | a name for each rule, and the settings |
+| `signals`, `rules`, `credit` | a function for each signal and each rule; passes of a model → scores → weights |
 | `tasks` | questions with checkable answers, and the small reasoners that ship |
-| `training` | GRPO that resumes exactly; trainings compared |
+| `training` | GRPO that resumes bit for bit; trainings compared |
 | `inspection` | one response as data (`trace`); the mask test (`masking`) |
 | `integrations` | TRL and verl |
 | `verbs` | `noria credit`, one module a verb |
 | `proof` | the paper's claims, tested, and speed against peers |
 
-Importing this package is light; a name below brings its module, and with it PyTorch, when it is first used.
+Importing this package is light: a name below imports its module, and with it PyTorch, when it is first used.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from noria.core.lazy import lazily
 if TYPE_CHECKING:
     from noria.credit.attention.tap import AttentionTap
     from noria.credit.config import NAMES, CreditConfig, named_credit
-    from noria.credit.credit import TokenCredit, Weighed
+    from noria.credit.credit import TokenCredit, TokenWeights
     from noria.credit.inspection.masking import MaskTest, mask_test
     from noria.credit.responses.answers import finder
     from noria.credit.responses.traces import Traces, find_answers
@@ -51,7 +52,7 @@ _HOMES = {
     "MaskTest": "inspection.masking",
     "TokenCredit": "credit",
     "Traces": "responses.traces",
-    "Weighed": "credit",
+    "TokenWeights": "credit",
     "answer_nodes": "scores.flow",
     "find_answers": "responses.traces",
     "finder": "responses.answers",
@@ -68,8 +69,8 @@ __all__ = [
     "Flow",
     "MaskTest",
     "TokenCredit",
+    "TokenWeights",
     "Traces",
-    "Weighed",
     "answer_nodes",
     "find_answers",
     "finder",

@@ -8,27 +8,28 @@ from pydantic import Field, model_validator
 
 from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
-from noria.credit.types import HORIZON, AnswerNodes, Mass, Rule, Signal
+from noria.credit.types import HORIZON, AnswerNodes, Mass, Operator, Rule, Signal
 
-__all__ = ["NAMES", "CreditConfig", "named_credit"]
+__all__ = ["NAMES", "CreditChoice", "CreditConfig", "CreditSettings", "MaskSettings", "named_credit"]
 
 
 class CreditConfig(Config):
-    """Which tokens get how much of a response's advantage.
+    """Settings that decide how much of a response's advantage each token gets.
 
-    The first fields say where a score comes from (:func:`noria.credit.scores.flow.trace_flow` for the flow), those from
-    `rule` on how scores become weights.
+    The fields up to `include_answer` decide the scores (:func:`noria.credit.scores.flow.trace_flow` for the flow), and
+    those from `rule` on turn scores into weights.
     """
 
-    signal: Signal = Field("flow", description="Score of a token.")
+    signal: Signal = Field("flow", description="Signal that scores the tokens.")
     layers: str | int | list[int] = Field(
         "mid", description="Layers whose attention is averaged: mid, all, 3, 15-25."
     )
-    number_of_layers: int = Field(5, ge=1, description="Most layers that a named third is read at.")
+    number_of_layers: int = Field(5, ge=1, description="Most layers that are read of a named third.")
     sliding: bool | None = Field(
-        None, description="Whether layers with a sliding window are read (default: if need be)."
+        None,
+        description="Whether layers with a sliding window are read (default: only if there is no other).",
     )
-    values: bool = Field(False, description="Weigh attention by the norm of what a head writes.")
+    values: bool = Field(False, description="Weight attention by the norm of the value that a head writes.")
     answer_nodes: AnswerNodes = Field(
         "predictor", description="Where the flow ends: predicting rows or own rows."
     )
@@ -36,16 +37,18 @@ class CreditConfig(Config):
     emission: float = Field(
         0.0, ge=0, lt=1, description="Weight of the edge from a token to its predicting row."
     )
-    skip_special: bool = Field(True, description="Leave marks of chat templates out of the question.")
+    skip_special: bool = Field(
+        True, description="Leave special tokens of chat templates out of the question."
+    )
     answer: str = Field("auto", description="Finder of the answer in a response.")
     horizon: tuple[int, int] = Field(
-        HORIZON, description="Distances to later tokens whose attention makes the FAI."
+        HORIZON, description="Least and greatest distance to the later tokens whose attention makes FAI."
     )
     longest_answer: float = Field(
         0.5, gt=0, le=1, description="Largest share of a response that its answer may be."
     )
     include_answer: bool = Field(True, description="Count the tokens of the answer among those scored.")
-    rule: Rule = Field("top", description="How scores become weights.")
+    rule: Rule = Field("top", description="Rule that turns scores into weights.")
     fraction: float = Field(0.4, gt=0, le=1, description="Share of the scored tokens that the rule chooses.")
     gamma: float = Field(1.5, ge=0, description="Weight of chosen tokens.")
     rest: float = Field(1.0, ge=0, description="Weight of the other tokens.")
@@ -57,15 +60,15 @@ class CreditConfig(Config):
     )
     mass: Mass = Field("free", description="Whether the mean weight of a response is held at 1.")
     within: Literal["response", "group", "batch"] = Field(
-        "response", description="Set that tokens are ranked in."
+        "response", description="Set in which tokens are ranked."
     )
     applies: Literal["both", "positive", "negative"] = Field(
-        "both", description="Sign of the advantages weighed."
+        "both", description="Sign of the advantages that are weighted."
     )
     warmup_steps: int = Field(0, ge=0, description="Steps until the weights have their whole effect.")
     stream_above: int = Field(16_384, ge=1, description="Length from which attention is read in blocks.")
     batch_size: int = Field(8, ge=1, description="Responses scored together.")
-    seed: int = Field(0, ge=0, description="Seed of random scores.")
+    seed: int = Field(0, ge=0, description="Seed of the random scores.")
 
     @model_validator(mode="after")
     def _fits(self) -> CreditConfig:
@@ -101,14 +104,14 @@ NAMES: dict[str, dict[str, Any]] = {
     "oar_p": {"signal": "oar_p", "rule": "bilevel"},
     "ktae": {"signal": "ktae", "rule": "add"},
 }
-"""A name is a rule of the paper or of a rival, with its own settings; any of them may be changed beside it."""
+"""The credit of the paper, its rivals and the controls by name, each with its settings that are not the defaults."""
 
 
 def named_credit(name: str, **more: Any) -> CreditConfig:
-    """The settings of a name, some of them changed.
+    """The settings of a named credit, with `more` in place of its own.
 
     Raises:
-        ConfigError: no such name, or a setting out of its range.
+        ConfigError: there is no such name, or a setting is unknown or out of its range.
     """
     if name not in NAMES:
         raise ConfigError(f"no credit {name!r}", where="credit", mend=f"choose from {', '.join(NAMES)}")
@@ -116,7 +119,7 @@ def named_credit(name: str, **more: Any) -> CreditConfig:
 
 
 class CreditSettings(Config):
-    """Settings over named credits: what every verb that scores tokens is told."""
+    """Settings that every verb shares that scores tokens by named credits."""
 
     section: ClassVar[str] = "Credit"
 
@@ -137,10 +140,25 @@ class CreditSettings(Config):
         return named_credit(name, **{"answer": self.answer, "seed": self.seed} | self.credit_settings)
 
 
-class CreditChoice(CreditSettings):
-    """One credit by name, with settings over it."""
+class MaskSettings(CreditSettings):
+    """Settings of a mask test."""
 
-    credit: Annotated[str, Option(metavar="NAME")] = Field("flow", description=f"Credit: {', '.join(NAMES)}.")
+    section: ClassVar[str] = "Masking"
+
+    ends: list[Literal["top", "bottom"]] = Field(
+        ["top", "bottom"], min_length=1, description="Ends of each score that are masked."
+    )
+    fraction: float = Field(0.2, gt=0, lt=1, description="Share of the reasoning tokens to mask.")
+    operator: Operator = Field("hide", description="Way in which a token is masked.")
+    batch_size: int = Field(32, ge=1, description="Number of answers written together.")
+
+
+class CreditChoice(CreditSettings):
+    """The choice of one named credit, with settings over it."""
+
+    credit: Annotated[str, Option(metavar="NAME")] = Field(
+        "flow", description=f"Name of the credit: {', '.join(NAMES)}."
+    )
 
     @model_validator(mode="after")
     def _known(self) -> CreditChoice:

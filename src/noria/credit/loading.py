@@ -1,4 +1,4 @@
-"""Models to trace, test and train: what the core loads, and the small reasoners that ship."""
+"""Loading of models to trace, test and train: any that the core loads, and the small ones that ship."""
 
 from __future__ import annotations
 

@@ -8,16 +8,17 @@ DMD2, Decoupled-DMD, consistency distillation and the paper's ablations are pres
 
 Read in this order:
 
-| module | holds |
-| --- | --- |
-| `config` | every setting, and the presets |
-| `schedules`, `draws`, `rollout`, `objectives` | the mathematics: pure functions of tensors and given random numbers |
-| `adapters`, `integrations` | how to call a model: small transformers, and diffusers' pipelines |
-| `roles`, `monitors`, `trainer` | teacher, student and critic; the loop |
-| `metrics`, `classifier`, `evaluate`, `lenses` | how far samples are from a reference; the ladder of step numbers |
-| `export`, `few_step` | the student as a diffusers folder |
-| `settings`, `opening`, `jobs`, `pages`, `cli` | the verbs of `noria distill` |
-| `arms`, `proof`, `bench`, `data`, `teacher` | the paper's claims, tested |
+| room | what it is | equations of the paper |
+| --- | --- | --- |
+| `config` | every setting, and the presets | the ablations, a preset each |
+| `adapters`, `integrations` | how a model is called: small transformers, and diffusers' pipelines | |
+| `data` | `prompts` of a training; `images` and `mnist` of the proof | |
+| `matching` | the mathematics: `schedules` and `rollout`, `objectives`, `draws` | §3.2; Eq. 3, 4, 7 |
+| `training` | `student_losses`, `roles`, `teacher`, `monitors`; the `trainer` | Eq. 3 to 8; Algorithm 1 |
+| `students` | `loading` a student, and its `export` as a diffusers folder | |
+| `evaluation` | the `judge` on the ladder of step numbers; `metrics` and the `features` they are measured in | |
+| `verbs` | the verbs of `noria distill` | |
+| `proof` | the paper's `claims`, their `arms`, and the `bench` | |
 
 Importing this package is light; a name below brings its module, and with it PyTorch, when it is first used.
 """
@@ -31,30 +32,31 @@ from noria.core.lazy import lazily
 if TYPE_CHECKING:
     from noria.distill.adapters import FlowAdapter, SmallAdapter
     from noria.distill.config import PRESETS, DistillConfig, preset
-    from noria.distill.data import Prompts, read_prompts
-    from noria.distill.evaluate import Judge, even_grid, ladder_grids
-    from noria.distill.export import export_student
+    from noria.distill.data.prompts import Prompts, read_prompts
+    from noria.distill.evaluation.grids import even_grid, ladder_grids
+    from noria.distill.evaluation.judge import Judge
     from noria.distill.integrations.diffusers import open_pipeline
-    from noria.distill.opening import Student, open_model, open_student
-    from noria.distill.trainer import Distiller
+    from noria.distill.students.export import export_student
+    from noria.distill.students.loading import Student, open_model, open_student
+    from noria.distill.training.trainer import Distiller
 
 _HOMES = {
     "PRESETS": "config",
     "DistillConfig": "config",
-    "Distiller": "trainer",
+    "Distiller": "training.trainer",
     "FlowAdapter": "adapters",
-    "Judge": "evaluate",
-    "Prompts": "data",
+    "Judge": "evaluation.judge",
+    "Prompts": "data.prompts",
     "SmallAdapter": "adapters",
-    "Student": "opening",
-    "even_grid": "evaluate",
-    "export_student": "export",
-    "ladder_grids": "evaluate",
-    "open_model": "opening",
+    "Student": "students.loading",
+    "even_grid": "evaluation.grids",
+    "export_student": "students.export",
+    "ladder_grids": "evaluation.grids",
+    "open_model": "students.loading",
     "open_pipeline": "integrations.diffusers",
-    "open_student": "opening",
+    "open_student": "students.loading",
     "preset": "config",
-    "read_prompts": "data",
+    "read_prompts": "data.prompts",
 }
 
 __all__ = [

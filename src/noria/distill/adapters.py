@@ -1,4 +1,4 @@
-"""What the distillation trainer asks of a model family, and the adapter for the proof's small transformer.
+"""The protocol between the trainer and a model family, and the adapter for the proof's small transformer.
 
 An adapter knows *how* to call a velocity network: how its prompts become tensors, which timestep scale it wants, what
 shape its latents have. It does not know *which* weights are called: the network comes as an argument, so the frozen
@@ -7,16 +7,18 @@ teacher, the student and the critic share one adapter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import DataError
-from noria.core.models.flow import SigmaContract, SmallTransformer
+from noria.core.errors import ConfigError, DataError
+from noria.core.models.flow import SigmaContract, SmallTransformer, euler
+from noria.distill.types import Role
 
-__all__ = ["Condition", "FlowAdapter", "SmallAdapter", "concat", "select"]
+__all__ = ["Condition", "FlowAdapter", "Sampler", "SmallAdapter", "concat", "no_source_sigma", "select"]
 
 Condition = dict[str, Tensor]
 """Named conditioning tensors, each with the batch as its first axis."""
@@ -32,12 +34,21 @@ def concat(conditions: Sequence[Condition]) -> Condition:
     return {name: torch.cat([c[name] for c in conditions]) for name in conditions[0]}
 
 
+def no_source_sigma(family: str) -> ConfigError:
+    """The error of a critic that is told its sample's anchor, where the family's network cannot take it."""
+    return ConfigError(
+        f"an anchor-conditioned critic needs a network that takes the anchor's σ, and {family} does not",
+        where="critic.source",
+        mend="use anchor_x0, final_x0 or mix",
+    )
+
+
 @runtime_checkable
 class FlowAdapter(Protocol):
-    """How to call one family of flow-matching velocity networks.
+    """The calls of one family of flow-matching velocity networks.
 
     Attributes:
-        name: the family, as reports show it.
+        name: name of the family in reports.
         contract: pre-shift to true σ, agreed with the family's scheduler.
         latent_shape: shape of one latent, without the batch.
         lora_targets: module name endings that LoRA adapts.
@@ -72,6 +83,40 @@ class FlowAdapter(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Images [batch, 1 or 3, height, width] in [0, 1]."""
         ...
+
+
+class Sampler:
+    """A model that draws latents in a role: the networks of a training, or a student loaded from disk."""
+
+    adapter: FlowAdapter
+
+    def playing(self, role: Role) -> AbstractContextManager[Callable[[Tensor, Tensor, Condition], Tensor]]:
+        """The velocity (x, sigma, condition) of `role`, for as long as the context lasts."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        noise: Tensor,
+        sigmas: Tensor,
+        *,
+        role: Role = "student",
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """Latents by Euler steps on true σ `sigmas` [steps + 1], with classifier-free guidance where it is not 1."""
+        condition = self.adapter.encode(prompts)
+        null = self.adapter.null(len(prompts)) if guidance != 1 else None
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            v = velocity(x, sigma, condition)
+            if null is None:
+                return v
+            free = velocity(x, sigma, null)
+            return free + guidance * (v - free)
+
+        with self.playing(role) as velocity:
+            return euler(guided, noise.to(next(iter(condition.values())).device), sigmas)
 
 
 class SmallAdapter:

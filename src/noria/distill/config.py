@@ -1,50 +1,87 @@
-"""Everything a distillation run can be told, and the named presets.
+"""Settings of a distillation run, and the named presets.
 
-The switches are orthogonal: a preset is nothing but a set of values, so any published recipe and any ablation is the
-same trainer. Defaults are those of the released CDM recipes (arXiv 2605.06376).
+The switches are orthogonal: a preset is a set of values, so any published recipe and any ablation is the same trainer.
+Defaults are those of the released CDM recipes (arXiv 2605.06376).
 """
 
 from __future__ import annotations
 
 import copy
+import difflib
 import itertools
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from noria.core.config import Config
+from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
+from noria.distill.types import TauSampler
 
 __all__ = [
     "PRESETS",
     "PRESET_NOTES",
     "CriticConfig",
     "DistillConfig",
+    "DownloadOption",
+    "ExportConfig",
+    "LoadConfig",
     "LoraConfig",
+    "ModelFormat",
     "ObjectiveConfig",
     "OptimizerConfig",
     "ScheduleConfig",
+    "TeacherConfig",
+    "merged",
     "preset",
 ]
 
-TauSampler = Literal["uniform", "capped", "above", "logit_normal"]
+
+ScheduleKind = Literal["fixed", "dynamic", "dynamic_per_sample"]
+
+
+class DownloadOption(Config):
+    """Download of hub models. Code that comes with a model is never run, so there is no option for it."""
+
+    section: ClassVar[str] = "Model"
+
+    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
+
+
+class ModelFormat(Config):
+    """Size of a model's images, and number format of its weights."""
+
+    section: ClassVar[str] = "Model"
+
+    height: int | None = Field(
+        None, ge=8, description="Height of the images in pixels (default: the model's)."
+    )
+    width: int | None = Field(None, ge=8, description="Width of the images in pixels (default: the model's).")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the frozen weights.")
+
+
+class LoadConfig(ModelFormat, DownloadOption):
+    """Settings of loading a model."""
 
 
 class ScheduleConfig(Config):
-    """Which noise levels the student is simulated through (CDM §3.2).
+    """Noise levels that the student is simulated through (CDM §3.2).
 
     `dynamic` draws a length N ~ U{1..max_steps} and N − 1 inner levels ~ U(low, high) for each batch;
-    `dynamic_per_sample` for each sample; `fixed` always uses `steps`. `space` says whether the drawn levels are shifted
-    by the scheduler afterwards (`pre_shift`, the release) or are true σ already (`post_shift`).
+    `dynamic_per_sample` for each sample; `fixed` always uses `steps`.
     """
 
-    kind: Literal["fixed", "dynamic", "dynamic_per_sample"] = "dynamic"
-    space: Literal["pre_shift", "post_shift"] = "pre_shift"
-    steps: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
-    max_steps: int = Field(28, ge=1, le=1000)
-    low: float = Field(0.25, gt=0, le=1)
-    high: float = Field(0.95, gt=0, le=1)
-    stochastic: bool = False
+    kind: ScheduleKind = Field("dynamic", description="Levels: fixed, or drawn for each batch or sample.")
+    space: Literal["pre_shift", "post_shift"] = Field(
+        "pre_shift", description="Space of the drawn levels: before the shift (the release), or true σ."
+    )
+    steps: tuple[float, ...] = Field(
+        (1.0, 0.75, 0.5, 0.25), description="Pre-shift σ of the student's own grid, falling from 1."
+    )
+    max_steps: int = Field(28, ge=1, le=1000, description="Largest number of steps that is drawn.")
+    low: float = Field(0.25, gt=0, le=1, description="Lowest inner level that is drawn.")
+    high: float = Field(0.95, gt=0, le=1, description="Highest inner level that is drawn.")
+    stochastic: bool = Field(False, description="Step by re-noising, not along the ODE.")
 
     @field_validator("steps")
     @classmethod
@@ -65,43 +102,44 @@ class ScheduleConfig(Config):
 
 
 class ObjectiveConfig(Config):
-    """The student's terms, their weights and the axes of the paper's ablations (CDM §3.3, Eq. 3-8).
+    """The student's losses, their weights and the axes of the paper's ablations (CDM §3.3, Eq. 3 to 8)."""
 
-    Attributes:
-        ca_scale: α. In the `difference` convention it multiplies R_c − R_∅; in `guidance` it is a CFG scale, and α − 1
-            does.
-        dm_guidance: CFG scale of the real read in DM. 1 (CDM) leaves guidance to CA; DMD2 guides the read itself.
-        ca_tau: where the teacher reads for CA: below the anchor's σ (`capped`, the release), above it (the argument of
-            Decoupled-DMD), or anywhere.
-        off_point: where CDM puts its point: along the student's velocity, by Gaussian re-noise of a clean estimate,
-            or at the anchor itself (`trajectory`).
-        base: the clean image CDM's teacher reads are made from: the student's own x̂′ (local), the anchor's x̂₀, or the
-            end of the whole rollout.
-        read: how CDM re-noises that image: `independent` τ and noise, `shared_sigma` (τ = σ′, fresh noise), or at the
-            off-trajectory point itself (`share_student`).
-        min_norm: lower clamp of the gradient normaliser.
-        consistency_weight: discrete consistency distillation instead of, or beside, distribution matching.
-    """
-
-    ca_weight: float = Field(1.0, ge=0)
-    dm_weight: float = Field(1.0, ge=0)
-    cdm_weight: float = Field(1.0, ge=0)
-    consistency_weight: float = Field(0.0, ge=0)
-    ca_scale: float = Field(7.0, ge=0)
-    ca_convention: Literal["difference", "guidance"] = "difference"
-    dm_guidance: float = Field(1.0, ge=0)
-    ca_tau: TauSampler = "capped"
-    dm_tau: TauSampler = "uniform"
-    cdm_tau: TauSampler = "uniform"
-    logit_mean: float = 0.0
-    logit_std: float = Field(1.0, gt=0)
-    off_point: Literal["velocity", "renoise", "trajectory"] = "velocity"
-    renoise_from: Literal["anchor_x0", "final_x0"] = "anchor_x0"
-    base: Literal["student", "anchor_x0", "final_x0"] = "student"
-    read: Literal["independent", "shared_sigma", "share_student"] = "independent"
-    min_norm: float = Field(0.1, ge=0)
-    consistency_steps: int = Field(28, ge=2)
-    consistency_guidance: float = Field(1.0, ge=0)
+    ca_weight: float = Field(1.0, ge=0, description="Weight of CA, the loss that distils guidance.")
+    dm_weight: float = Field(1.0, ge=0, description="Weight of DM, distribution matching at the anchor.")
+    cdm_weight: float = Field(1.0, ge=0, description="Weight of CDM, matching beside the trajectory.")
+    consistency_weight: float = Field(0.0, ge=0, description="Weight of discrete consistency distillation.")
+    ca_scale: float = Field(7.0, ge=0, description="Strength α of the guidance that is distilled in.")
+    ca_convention: Literal["difference", "guidance"] = Field(
+        "difference", description="Factor of R_c − R_∅: α, or α − 1 of a CFG scale α."
+    )
+    dm_guidance: float = Field(
+        1.0, ge=0, description="CFG scale of the teacher in DM; 1 leaves guidance to CA."
+    )
+    ca_tau: TauSampler = Field(
+        "capped", description="Level of CA's reads; capped (the release) is below the anchor."
+    )
+    dm_tau: TauSampler = Field("uniform", description="Level of DM's reads.")
+    cdm_tau: TauSampler = Field("uniform", description="Level of CDM's reads.")
+    logit_mean: float = Field(0.0, description="Mean of the logit of a logit-normal read level.")
+    logit_std: float = Field(
+        1.0, gt=0, description="Standard deviation of the logit of a logit-normal read level."
+    )
+    off_point: Literal["velocity", "renoise", "trajectory"] = Field(
+        "velocity", description="Point of CDM: along the student's velocity, by re-noise, or the anchor."
+    )
+    renoise_from: Literal["anchor_x0", "final_x0"] = Field(
+        "anchor_x0", description="Clean estimate that re-noise makes CDM's point of."
+    )
+    base: Literal["student", "anchor_x0", "final_x0"] = Field(
+        "student",
+        description="Clean image that CDM reads: of its point, of the anchor, or of the rollout's end.",
+    )
+    read: Literal["independent", "shared_sigma", "share_student"] = Field(
+        "independent", description="Noise of CDM's reads: own τ, the point's σ, or the point itself."
+    )
+    min_norm: float = Field(0.1, ge=0, description="Lower clamp of a push's normaliser; 0 is DMD2's.")
+    consistency_steps: int = Field(28, ge=2, description="Number of teacher's steps, whose ends agree.")
+    consistency_guidance: float = Field(1.0, ge=0, description="CFG scale of the teacher in consistency.")
 
     @model_validator(mode="after")
     def _coherent(self) -> ObjectiveConfig:
@@ -113,19 +151,19 @@ class ObjectiveConfig(Config):
 
     @property
     def needs_critic(self) -> bool:
-        """Whether any term reads the fake teacher."""
+        """Whether any loss reads the fake teacher."""
         return bool(self.dm_weight or self.cdm_weight)
 
 
 class OptimizerConfig(Config):
     """AdamW with linear warm-up, then constant, and gradient clipping."""
 
-    lr: float = Field(1e-5, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
-    eps: float = Field(1e-8, gt=0)
-    warmup: int = Field(100, ge=0)
-    clip: float = Field(1.0, gt=0)
+    lr: float = Field(1e-5, gt=0, description="Learning rate after the warm-up.")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Decay rates of AdamW's two moments.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of AdamW.")
+    eps: float = Field(1e-8, gt=0, description="Smallest denominator of AdamW.")
+    warmup: int = Field(100, ge=0, description="Steps of the linear warm-up.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
 
 
 class CriticConfig(OptimizerConfig):
@@ -136,54 +174,79 @@ class CriticConfig(OptimizerConfig):
     (`anchor_conditioned`).
     """
 
-    lr: float = Field(5e-6, gt=0)
-    source: Literal["anchor_x0", "final_x0", "mix", "anchor_conditioned"] = "anchor_x0"
-    merge: float = Field(0.001, ge=0, le=1)
+    lr: float = Field(5e-6, gt=0, description="Learning rate after the warm-up.")
+    source: Literal["anchor_x0", "final_x0", "mix", "anchor_conditioned"] = Field(
+        "anchor_x0", description="Samples of the student that the critic learns from."
+    )
+    merge: float = Field(0.001, ge=0, le=1, description="Share of the student's weights merged in each step.")
 
 
 class LoraConfig(Config):
     """LoRA student and LoRA critic over one frozen base."""
 
-    rank: int = Field(64, ge=1)
-    alpha: float = Field(128.0, gt=0)
+    rank: int = Field(64, ge=1, description="Rank of the matrices.")
+    alpha: float = Field(128.0, gt=0, description="Scale α of the matrices; α / rank multiplies them.")
 
 
-class DistillConfig(Config):
-    """One distillation run.
+class DistillConfig(ModelFormat):
+    """One distillation run. Values of the preset lie under those that are given, field by field."""
 
-    Attributes:
-        iterations: critic updates; the student moves every `update_ratio`-th.
-        batch_size: samples an iteration over all processes together.
-        execution: `fast` (ragged rollout, shared student forward, batched teacher reads) or `reference` (the
-            straightforward order). Both use the same random numbers and give the same losses to round-off.
-        guidance: always 1; a few-step student has its guidance distilled in.
-    """
+    section: ClassVar[str] = "Training"
 
-    name: str = "distill"
-    preset: str = "cdm"
-    model: str | None = None
-    prompts: str | None = None
-    height: int | None = Field(None, ge=8)
-    width: int | None = Field(None, ge=8)
-    seed: int = Field(0, ge=0, lt=2**31)
-    iterations: int = Field(4000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    update_ratio: int = Field(2, ge=1)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    guidance: float = 1.0
-    train: Literal["full", "lora"] = "full"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
-    execution: Literal["fast", "reference"] = "fast"
-    checkpoint_every: int = Field(200, ge=1)
-    log_every: int = Field(10, ge=1)
-    ladder_every: int = Field(0, ge=0)
-    max_std_ratio: float = Field(20.0, gt=1)
-    schedule: ScheduleConfig = ScheduleConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    student: OptimizerConfig = OptimizerConfig()
-    critic: CriticConfig = CriticConfig()
-    lora: LoraConfig = LoraConfig()
+    name: str = Field("distill", description="Name of the run (default: the model's and the preset's).")
+    preset: Annotated[str, Option(metavar="NAME")] = Field(
+        "cdm", description="Recipe to start from; `noria distill presets` lists them."
+    )
+    model: Annotated[str | None, Option(metavar="MODEL")] = Field(
+        None, description="Diffusers folder, hub id, or a small teacher's .safetensors file."
+    )
+    prompts: Annotated[str | None, Option(metavar="FILE")] = Field(
+        None, description="Prompts: .txt (one a line), .jsonl or .parquet."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the random generators.")
+    iterations: int = Field(4000, ge=1, description="Number of critic updates in all.")
+    batch_size: int = Field(16, ge=1, description="Samples of an iteration, over all processes together.")
+    update_ratio: int = Field(2, ge=1, description="Critic updates for each update of the student.")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Decay of the moving average of the student.")
+    guidance: float = Field(1.0, description="Guidance of the student: always 1, it is distilled in.")
+    train: Literal["full", "lora"] = Field(
+        "full", description="Weights that are trained: all, or LoRA matrices."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    execution: Literal["fast", "reference"] = Field(
+        "fast", description="Order of the network calls; both give the same losses to round-off."
+    )
+    checkpoint_every: int = Field(200, ge=1, description="Iterations from one checkpoint to the next.")
+    log_every: int = Field(10, ge=1, description="Iterations from one line of the log to the next.")
+    ladder_every: int = Field(
+        0, ge=0, description="Iterations from one judged ladder to the next; 0 for none."
+    )
+    max_std_ratio: float = Field(
+        20.0, gt=1, description="Spread of the student over the teacher's at which a run stops."
+    )
+    schedule: Annotated[ScheduleConfig, Option(metavar="MAPPING")] = Field(
+        default_factory=ScheduleConfig,
+        description="Noise levels of the student's rollout, as schedule.KEY=VALUE.",
+    )
+    objective: Annotated[ObjectiveConfig, Option(metavar="MAPPING")] = Field(
+        default_factory=ObjectiveConfig, description="Losses of the student, as objective.KEY=VALUE."
+    )
+    student: Annotated[OptimizerConfig, Option(metavar="MAPPING")] = Field(
+        default_factory=OptimizerConfig, description="Optimizer of the student, as student.KEY=VALUE."
+    )
+    critic: Annotated[CriticConfig, Option(metavar="MAPPING")] = Field(
+        default_factory=CriticConfig, description="Optimizer and data of the critic, as critic.KEY=VALUE."
+    )
+    lora: Annotated[LoraConfig, Option(metavar="MAPPING")] = Field(
+        default_factory=LoraConfig, description="LoRA matrices of train=lora, as lora.KEY=VALUE."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return merged(preset(str(values.get("preset", "cdm"))), values)
 
     @field_validator("guidance")
     @classmethod
@@ -196,12 +259,41 @@ class DistillConfig(Config):
         return guidance
 
 
+class TeacherConfig(Config):
+    """Training of a small class-conditional teacher: AdamW, warm-up and cosine decay."""
+
+    section: ClassVar[str] = "Training"
+
+    steps: int = Field(3000, ge=2, description="Number of optimizer steps.")
+    batch_size: int = Field(128, ge=1, description="Images of a step.")
+    lr: float = Field(1e-3, gt=0, description="Peak of the learning rate.")
+    label_dropout: float = Field(0.1, ge=0, le=1, description="Share of labels replaced by the null class.")
+    seed: int = Field(0, ge=0, description="Seed of weights and batches.")
+
+
+class ExportConfig(Config):
+    """Settings of a student's diffusers folder."""
+
+    lora: bool = Field(
+        False, description="Write a LoRA file of a fully trained student, too; a LoRA student always has one."
+    )
+    lora_rank: int = Field(64, ge=1, description="Rank of that file's matrices.")
+    sigmas: tuple[float, ...] | None = Field(
+        None, description="Pre-shift σ grid to record as the student's own (default: the trained one)."
+    )
+    precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, Option(was=("--dtype",))] = Field(
+        None, description="Number format of the weights (default: the model's)."
+    )
+    overwrite: bool = Field(False, description="Replace an earlier export.")
+
+
 _FIXED: dict[str, Any] = {"schedule": {"kind": "fixed"}}
+_LARGE: dict[str, Any] = {"height": 1024, "width": 1024, "precision": "bf16"}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cdm": {},
-    "cdm-sd3": {"iterations": 4001, "batch_size": 128, "height": 1024, "width": 1024, "precision": "bf16"},
-    "cdm-longcat": {"iterations": 2001, "batch_size": 64, "height": 1024, "width": 1024, "precision": "bf16"},
+    "cdm-sd3": {"iterations": 4001, "batch_size": 128, **_LARGE},
+    "cdm-longcat": {"iterations": 2001, "batch_size": 64, **_LARGE},
     "cdm-small": {
         "iterations": 1200,
         "batch_size": 32,
@@ -224,7 +316,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic": {"source": "anchor_conditioned", "merge": 0.0},
     },
     "consistency": {
-        "schedule": {"kind": "fixed"},
+        **_FIXED,
         "objective": {"ca_weight": 0.0, "dm_weight": 0.0, "cdm_weight": 0.0, "consistency_weight": 1.0},
     },
     "cdm-no-schedule": {**_FIXED},
@@ -253,7 +345,7 @@ PRESET_NOTES: dict[str, str] = {
     "cdm-global-x0": "cdm reading teachers at the end of the whole rollout",
     "cdm-on-trajectory": "cdm with its point on the trajectory",
 }
-"""What each preset is, in a line."""
+"""One line for each preset."""
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -263,11 +355,20 @@ def preset(name: str) -> dict[str, Any]:
         ConfigError: there is no such preset.
     """
     if name not in PRESETS:
-        import difflib
-
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
             f"unknown preset {name!r}", where="preset", mend=f"{hint}one of: {', '.join(PRESETS)}"
         )
     return copy.deepcopy(PRESETS[name])
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `over` laid over those of `base`, mapping by mapping."""
+    values = dict(base)
+    for name, value in over.items():
+        below = values.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = merged(below, value)
+        values[name] = value
+    return values

@@ -8,18 +8,21 @@ a service.
 
 Read in this order:
 
-| module | holds |
+| room | holds |
 | --- | --- |
-| `components`, `calibration`, `calibrator` | rewards by component, from them to one advantage; with a memory |
-| `answers`, `table`, `imports` | is an answer right; replay tables, one's own and others' |
-| `pool`, `local`, `together`, `calculator`, `record` | whom a router can ask, and asking everyone everything once |
-| `metrics`, `routers` | quality against cost, regret, stability; the baselines |
-| `features`, `policy`, `replay`, `learn` | a router that chooses once, and its training |
-| `grammar`, `environment`, `writer`, `writing` | a language model that thinks, asks and answers, and its training |
+| `config` | settings of both trainings |
+| `rewards.components` | which rewards count: stage 1a |
+| `rewards.calibration` | from rewards to one advantage: stages 1b, 2a, 2b; GRPO, Dr.GRPO and GDPO as presets |
+| `rewards.calibrator` | the calibration with a memory |
+| `tables` | is an answer right, was it cheap; replay tables, one's own and others' |
+| `pool` | whom a router can ask; recording: asking everyone everything once |
+| `routers.metrics` | quality against cost: AIQ, regret, stability |
+| `routers` | baselines; a policy that chooses once, its exact gradient (`replay`) and its training (`learn`) |
+| `writer` | a language model that thinks, asks and answers; its grammar, rewards and training by TRL |
 | `integrations` | TRL and verl |
-| `serve`, `serving` | live traffic, OpenAI-compatible |
-| `config`, `settings`, `jobs`, `pages`, `cli` | the verbs of `noria routing` |
-| `tasks`, `solvers`, `arms`, `writer_arms`, `proof`, `bench` | a real pool; the paper's claims, tested |
+| `service` | live traffic, OpenAI-compatible |
+| `verbs` | the verbs of `noria routing` |
+| `proof` | a real pool; the paper's claims, tested; speed against peers |
 
 Importing this package is light; a name below brings its module when it is first used.
 """
@@ -31,43 +34,46 @@ from typing import TYPE_CHECKING
 from noria.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from noria.routing.calibration import PRESETS, CalibrationConfig, CalibrationState, calibrate, preset
-    from noria.routing.calibrator import Calibrator
-    from noria.routing.components import Component
     from noria.routing.config import NetworkTraining, WriterTraining
-    from noria.routing.environment import Environment, Limits
-    from noria.routing.imports import import_table
-    from noria.routing.learn import NetworkTrainer
-    from noria.routing.metrics import Score, aiq
-    from noria.routing.policy import NetworkRouter, load_router
-    from noria.routing.pool import Pool, PoolConfig
-    from noria.routing.serve import routing_service
-    from noria.routing.table import Table, read_table, write_table
+    from noria.routing.pool.config import PoolConfig
+    from noria.routing.pool.pool import Pool
+    from noria.routing.rewards.calibration import CalibrationState, calibrate
+    from noria.routing.rewards.calibrator import Calibrator
+    from noria.routing.rewards.components import Component
+    from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
+    from noria.routing.routers.files import load_router
+    from noria.routing.routers.learn import NetworkTrainer
+    from noria.routing.routers.metrics import Score, aiq
+    from noria.routing.routers.network import NetworkRouter
+    from noria.routing.service.service import routing_service
+    from noria.routing.tables.imports import import_table
+    from noria.routing.tables.table import Table, read_table, write_table
+    from noria.routing.writer.environment import Environment, Limits
 
 _HOMES = {
-    "PRESETS": "calibration",
-    "CalibrationConfig": "calibration",
-    "CalibrationState": "calibration",
-    "Calibrator": "calibrator",
-    "Component": "components",
-    "Environment": "environment",
-    "Limits": "environment",
-    "NetworkRouter": "policy",
-    "NetworkTrainer": "learn",
+    "PRESETS": "rewards.config",
+    "CalibrationConfig": "rewards.config",
+    "CalibrationState": "rewards.calibration",
+    "Calibrator": "rewards.calibrator",
+    "Component": "rewards.components",
+    "Environment": "writer.environment",
+    "Limits": "writer.environment",
+    "NetworkRouter": "routers.network",
+    "NetworkTrainer": "routers.learn",
     "NetworkTraining": "config",
-    "Pool": "pool",
-    "PoolConfig": "pool",
-    "Score": "metrics",
-    "Table": "table",
+    "Pool": "pool.pool",
+    "PoolConfig": "pool.config",
+    "Score": "routers.metrics",
+    "Table": "tables.table",
     "WriterTraining": "config",
-    "aiq": "metrics",
-    "calibrate": "calibration",
-    "import_table": "imports",
-    "load_router": "policy",
-    "preset": "calibration",
-    "read_table": "table",
-    "routing_service": "serve",
-    "write_table": "table",
+    "aiq": "routers.metrics",
+    "calibrate": "rewards.calibration",
+    "import_table": "tables.imports",
+    "load_router": "routers.files",
+    "preset": "rewards.config",
+    "read_table": "tables.table",
+    "routing_service": "service.service",
+    "write_table": "tables.table",
 }
 
 __all__ = [

@@ -1,49 +1,80 @@
-"""Everything a training of a router can be told."""
+"""Settings of both trainings, and groups of options that several verbs share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from noria.core.config import Config
+from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
-from noria.routing.calibration import PRESETS, CalibrationConfig, preset
-from noria.routing.components import FORM_ANSWER_COST, Component
+from noria.routing.rewards.components import FORM_ANSWER_COST
+from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
 
-__all__ = ["NetworkTraining", "WriterTraining"]
+__all__ = ["AnswerOptions", "DownloadOption", "NetworkTraining", "TradeOption", "WriterTraining"]
 
 
-class _Training(Config):
-    """What both kinds of policy share.
+class DownloadOption(Config):
+    """Whether models are fetched."""
 
-    Attributes:
-        table: the replay table, by its path.
-        calibration: a preset of `noria.routing.calibration`.
-        changes: of the preset's fields.
-        thrift: λ of cheapness beside an answer's 1; 0 leaves it out.
-        form: λ of being readable, of a policy that writes.
-        held_out: share of every data set's questions that the training does not see.
-        steps, prompts, group: of the training: questions a step, and rollouts of each.
-        seed: of everything.
-    """
+    section: ClassVar[str] = "Model"
 
-    table: str | None = None
-    name: str = "router"
-    calibration: str = "recal"
-    changes: dict[str, Any] = Field(default_factory=dict)
-    thrift: float = Field(0.3, ge=0)
-    form: float = Field(1.0, ge=0)
-    held_out: float = Field(0.2, gt=0, lt=1)
-    steps: int = Field(400, ge=0)
-    prompts: int = Field(64, ge=1)
-    group: int = Field(8, ge=2)
-    seed: int = Field(0, ge=0)
-    eval_every: int = Field(20, ge=1)
-    checkpoint_every: int = Field(50, ge=1)
+    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
+
+
+class TradeOption(Config):
+    """How much quality a dearer route must add."""
+
+    trade: float | None = Field(
+        None, description="Quality by which the dearest route must be better (default: as it was saved)."
+    )
+
+
+class AnswerOptions(Config):
+    """Where answers of a pool are kept, and what they may cost."""
+
+    section: ClassVar[str] = "Pool"
+
+    cache: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        None, description="Folder where answers are kept and looked up."
+    )
+    budget: float | None = Field(None, ge=0, description="Most that all answers may cost together.")
+
+
+class TrainingConfig(Config):
+    """Settings that both policies share."""
+
+    section: ClassVar[str] = "Training"
+
+    table: Annotated[str | None, Option(metavar="FILE")] = Field(
+        None, description="Replay table: our own format, or another's."
+    )
+    policy: str = Field(
+        "network",
+        description="Router to train: network, writer (a language model), a baseline (random, best_single, "
+        "best_per_task, knn, mf), or the label of a route.",
+    )
+    name: str = Field("router", description="Name of the run (default: of table, policy and calibration).")
+    calibration: str = Field("recal", description=f"Calibration of rewards: {', '.join(PRESETS)}.")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="Settings over the calibration's, such as changes.scale=none."
+    )
+    thrift: float = Field(0.3, ge=0, description="Weight of cheapness beside an answer's 1; 0 leaves it out.")
+    form: float = Field(1.0, ge=0, description="Weight of being readable, for a policy that writes.")
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="Share of every data set's questions that training does not see."
+    )
+    steps: int = Field(400, ge=0, description="Number of steps in all (of a writer 200).")
+    prompts: int = Field(64, ge=1, description="Questions of a step (of a writer 16).")
+    group: int = Field(8, ge=2, description="Rollouts of a question.")
+    lr: float = Field(3e-3, gt=0, description="Learning rate (of a writer 1e-6).")
+    seed: int = Field(0, ge=0, description="Seed of the random generators.")
+    eval_every: int = Field(20, ge=1, description="Steps from one evaluation to the next.")
+    checkpoint_every: int = Field(50, ge=1, description="Steps from one checkpoint to the next.")
 
     @model_validator(mode="after")
-    def _calibrates(self) -> _Training:
+    def _calibrates(self) -> TrainingConfig:
         if self.calibration not in PRESETS:
             raise ValueError(f"calibration: choose from {', '.join(PRESETS)}")
         try:
@@ -53,64 +84,53 @@ class _Training(Config):
         return self
 
     def calibrated(self) -> CalibrationConfig:
-        """The calibration that this asks for."""
-        components: dict[str, Component] = {}
-        for name, component in FORM_ANSWER_COST.items():
-            weight = {"form": self.form, "thrift": self.thrift}.get(name, component.weight)
-            components[name] = component.model_copy(update={"weight": weight})
+        """The named calibration with the changes over it."""
+        weights = {"form": self.form, "thrift": self.thrift}
+        components = {
+            name: component.model_copy(update={"weight": weights.get(name, component.weight)})
+            for name, component in FORM_ANSWER_COST.items()
+        }
         return preset(self.calibration, components, **self.changes)
 
 
-class NetworkTraining(_Training):
-    """A policy that chooses once, a small network over a question's words.
+class NetworkTraining(TrainingConfig):
+    """Training of a policy that chooses once: a small network over a question's words."""
 
-    Attributes:
-        width: numbers that a question is known by.
-        hidden: of the network.
-        lr: of Adam.
-        entropy: what the policy is paid for keeping its options open.
-    """
+    section: ClassVar[str] = "Policy network"
 
-    policy: Literal["network"] = "network"
-    width: int = Field(64, ge=1)
-    hidden: int = Field(64, ge=1)
-    lr: float = Field(3e-3, gt=0)
-    entropy: float = Field(0.01, ge=0)
+    width: int = Field(64, ge=1, description="Numbers that a question is known by.")
+    hidden: int = Field(64, ge=1, description="Width of the network's hidden layer.")
+    entropy: float = Field(0.01, ge=0, description="Reward of the policy for keeping its options open.")
 
 
-class WriterTraining(_Training):
-    """A language model that writes the grammar of `noria.routing.grammar`, trained by TRL.
+class WriterTraining(AnswerOptions, TrainingConfig):
+    """Training, by TRL, of a language model that writes the grammar of `noria.routing.writer.grammar`."""
 
-    Attributes:
-        model: a folder, a hub id, or `small`.
-        pool: a pool's file, to train against live models; by default the table is replayed, for nothing.
-        cache: folder of kept answers of the live pool.
-        budget: what its answers may cost together.
-        calls: of models in a rollout at most.
-        information: characters of what a model says that are let in.
-        turn_tokens: of a turn at most.
-        completion_tokens: of a rollout at most, information with it.
-        temperature: of its rollouts.
-        lr, beta: of TRL's trainer.
-        loss: how tokens are averaged.
-        credit: every token earns every component, or each component goes to the tokens it is about.
-        instruct: the prompt explains the grammar and the pool; else it is the question alone.
-    """
+    section: ClassVar[str] = "Policy writer"
 
-    policy: Literal["writer"] = "writer"
-    model: str | None = None
-    pool: str | None = None
-    cache: str | None = None
-    budget: float | None = Field(None, ge=0)
-    calls: int = Field(4, ge=0)
-    information: int = Field(2000, ge=1)
-    turn_tokens: int = Field(512, ge=1)
-    completion_tokens: int = Field(2048, ge=1)
-    temperature: float = Field(1.0, gt=0)
-    lr: float = Field(1e-6, gt=0)
-    beta: float = Field(0.0, ge=0)
-    loss: Literal["grpo", "dapo", "dr_grpo"] = "dapo"
-    credit: Literal["all", "spans"] = "all"
-    instruct: bool = True
-    prompts: int = Field(16, ge=1)
-    steps: int = Field(200, ge=0)
+    policy: str = Field("writer", description="Router to train.")
+    steps: int = Field(200, ge=0, description="Number of steps in all.")
+    prompts: int = Field(16, ge=1, description="Questions of a step.")
+    lr: float = Field(1e-6, gt=0, description="Learning rate of TRL's trainer.")
+    model: Annotated[str | None, Option(metavar="MODEL")] = Field(
+        None, description='Model folder, hub id, or "small".'
+    )
+    pool: str | None = Field(
+        None, description="Pool's file, to train against live models (default: the table is replayed)."
+    )
+    calls: int = Field(4, ge=0, description="Most calls of models in a rollout.")
+    information: int = Field(2000, ge=1, description="Most characters of a model's words that are let in.")
+    turn_tokens: int = Field(512, ge=1, description="Most tokens of a turn.")
+    completion_tokens: int = Field(
+        2048, ge=1, description="Most tokens of a rollout, what models say included."
+    )
+    temperature: float = Field(1.0, gt=0, description="Temperature of the rollouts.")
+    beta: float = Field(0.0, ge=0, description="Weight of the divergence from the start.")
+    loss: Literal["grpo", "dapo", "dr_grpo"] = Field("dapo", description="Average over tokens in the loss.")
+    credit: Literal["all", "spans"] = Field(
+        "all",
+        description="Tokens that a component goes to: all, or the spans that it is about.",
+    )
+    instruct: bool = Field(
+        True, description="Explain grammar and pool in the prompt; without it the question stands alone."
+    )

@@ -1,4 +1,4 @@
-"""What the verbs of all systems share: the bridge from a Config to a command, groups of options, tables."""
+"""Parts that the verbs of all systems share: the bridge from a Config to a command, groups of options, tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOWNLOAD = click.option(
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Say nothing while it runs.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table.")
 SETTINGS = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
-"""Of every group of verbs."""
+"""Click's settings of a group of verbs."""
 
 
 def output(what: str, *, required: bool = False) -> Callable[[Any], Any]:

@@ -1,7 +1,7 @@
-"""The bridge from a Config to a command: each field is an option, an argument, a `key=value` and a line of a file.
+"""The bridge from a Config to a command: each field is an option or an argument, a `key=value`, a line of a file.
 
 ```python
-class TraceConfig(ModelOptions, OutputOptions):
+class TraceConfig(ModelOptions, OutputOption):
     data: Annotated[str, Argument("DATA")] = Field(description="Questions: a .jsonl or .parquet file.")
     number: Annotated[int, Option("-n")] = Field(3, ge=1, description="Number of responses to trace.")
 
@@ -10,8 +10,8 @@ def trace(config: TraceConfig) -> None:
     \"\"\"Trace responses and write a page.\"\"\"
 ```
 
-gives `noria credit trace MODEL DATA [--number INTEGER] [--config FILE] [KEY=VALUE]...`. Options beat `KEY=VALUE`, which
-beats the file. All of them are checked by the Config, so an error reads the same wherever the value came from.
+gives `noria credit trace DATA [--number INTEGER] [--config FILE] [KEY=VALUE]...`. Options beat `KEY=VALUE`, which beats
+the file. All of them are checked by the Config, so an error reads the same wherever the value came from.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def command(
     """Make a command of a function that takes one Config.
 
     Args:
-        config: declares the options; its fields in their order.
-        extra: the installable extra that brings what the verb imports.
-        needs: packages of that extra without which the verb cannot work; a missing one is one line.
+        config: class that declares the options, in the order of its fields.
+        extra: extra that brings the packages of the verb.
+        needs: packages of that extra that are checked before the verb runs.
     """
 
     def decorate(function: Callable[[C], int | None]) -> click.Command:
@@ -94,11 +94,11 @@ class ConfigCommand(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Fill the Config from the command line and call the function."""
-        given = dict(ctx.params)
-        words, file = given.pop("words", ()), given.pop("settings_file", None)
-        places, overrides = self._sorted(words)
+        params = dict(ctx.params)
+        words, file = params.pop("words", ()), params.pop("settings_file", None)
+        positional, overrides = self._split_words(words)
         options = {}
-        for name, value in given.items():
+        for name, value in params.items():
             if value is None or value == ():
                 continue
             field_name, _, old = name.partition("__was_")
@@ -108,7 +108,7 @@ class ConfigCommand(click.Command):
                 click.echo(f"noria: warning: --{old.replace('_', '-')} is now {spelling}", err=True)
             options[field_name] = (spelling, _value(field, value, spelling))
         try:
-            config = load_config(self.config, file=file, overrides=overrides, options=places | options)
+            config = load_config(self.config, file=file, overrides=overrides, options=positional | options)
         except ConfigError as error:
             raise self._with_spelling(error) from None
         for package in self.needs:
@@ -117,7 +117,7 @@ class ConfigCommand(click.Command):
             return self.function(config)
 
     def _with_spelling(self, error: ConfigError) -> ConfigError:
-        """The error of a missing field says how the command line gives it."""
+        """Name a missing field as the command line spells it."""
         name = error.what.partition(" is missing")[0]
         if error.mend is not None or name == error.what or name not in self.config.model_fields:
             return error
@@ -127,36 +127,35 @@ class ConfigCommand(click.Command):
             f"{spelling} is missing", mend=f"see {click.get_current_context().command_path} --help"
         )
 
-    def _sorted(self, words: Sequence[str]) -> tuple[dict[str, tuple[str, Any]], list[str]]:
-        """Words of the command line: values by position, and `KEY=VALUE` settings."""
+    def _split_words(self, words: Sequence[str]) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+        """Split the words of the command line into positional values by field, and `KEY=VALUE` settings."""
         overrides = [w for w in words if (m := _SETTING.match(w)) and m[1] in self.config.model_fields]
         values = [w for w in words if w not in overrides]
-        places: dict[str, tuple[str, Any]] = {}
+        positional: dict[str, tuple[str, Any]] = {}
         for name, (field, marker) in self.arguments.items():
-            shown = _metavar(name, field, marker)
-            if _several(field):
-                places |= {name: (shown, values)} if values else {}
+            metavar = _metavar(name, field, marker)
+            if _is_list(field):
+                positional |= {name: (metavar, values)} if values else {}
                 values = []
             elif values:
-                places[name] = (shown, _value(field, values.pop(0), shown))
+                positional[name] = (metavar, _value(field, values.pop(0), metavar))
         if values:
-            key = _SETTING.match(values[0])
-            if key:  # a misspelt setting gets the near miss that the Config finds
-                return places, [*overrides, values[0]]
+            if _SETTING.match(values[0]):  # a misspelt setting: the Config's error names the closest field
+                return positional, [*overrides, values[0]]
             raise click.UsageError(f"Got unexpected extra argument ({values[0]})")
-        set_otherwise = {m[1] for w in overrides if (m := _SETTING.match(w))}
-        return {n: v for n, v in places.items() if n not in set_otherwise}, overrides
+        overridden = {m[1] for w in overrides if (m := _SETTING.match(w))}
+        return {n: v for n, v in positional.items() if n not in overridden}, overrides
 
     def _usage(self) -> str:
-        shown = []
+        words = []
         for name, (field, marker) in self.arguments.items():
-            text = _metavar(name, field, marker)
-            text = f"{text}..." if _several(field) else text
-            shown.append(text if field.is_required() else f"[{text}]")
-        return " ".join([*shown, "[KEY=VALUE]..."])
+            word = _metavar(name, field, marker)
+            word = f"{word}..." if _is_list(field) else word
+            words.append(word if field.is_required() else f"[{word}]")
+        return " ".join([*words, "[KEY=VALUE]..."])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write arguments, then options under the group of fields that declared them."""
+        """Write the arguments, then the options, each under the `section` of the class that declares it."""
         if self.arguments:
             rows = [(_metavar(n, f, m), f.description or "") for n, (f, m) in self.arguments.items()]
             with formatter.section("Arguments"):
@@ -183,7 +182,7 @@ class VerbGroup(click.Group):
         self.package, self.verbs, self.was = package, dict(verbs), dict(was)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the verbs, in the order of the work."""
+        """Names of the verbs, in the order in which a user needs them."""
         return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -193,10 +192,10 @@ class VerbGroup(click.Group):
             return None
         if name != cmd_name:
             click.echo(f"noria: warning: {cmd_name} is now {name}", err=True)
-        found = import_module(f"{self.package}.{name.replace('-', '_')}").command
-        assert isinstance(found, click.Command)
-        found.name = name
-        return found
+        verb = import_module(f"{self.package}.{name.replace('-', '_')}").command
+        assert isinstance(verb, click.Command)
+        verb.name = name
+        return verb
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of verbs without importing one."""
@@ -207,13 +206,14 @@ class VerbGroup(click.Group):
 def verbs(
     package: str, text: str, table: Mapping[str, str], *, was: Mapping[str, str] | None = None
 ) -> VerbGroup:
-    """The group of a system's verbs.
+    """Make the group of a system's verbs.
 
     Args:
         package: dotted name of the package whose modules hold a `command` each.
-        text: what the system does.
-        table: verbs in the order of the work, each with one line; `mask-test` is the module `mask_test`.
-        was: earlier names of verbs, which still work and warn.
+        text: help text of the group.
+        table: one line of help for each verb, in the order in which a user needs them; the module of `mask-test` is
+            `mask_test`.
+        was: new names of verbs by their earlier ones, which still work and warn.
     """
     return VerbGroup(package, table, was or {}, text)
 
@@ -240,7 +240,7 @@ def _options(name: str, field: FieldInfo, marker: Option | Argument) -> Iterator
         more |= {"is_flag": True}
     else:
         spelling = long
-        more |= {"metavar": _metavar(name, field, marker), "multiple": _several(field)}
+        more |= {"metavar": _metavar(name, field, marker), "multiple": _is_list(field)}
     short = [n for n in marker.names if not n.startswith("--")]
     yield click.Option([*short, spelling, name], **more)
     for old in marker.was:
@@ -258,8 +258,8 @@ def _help(field: FieldInfo) -> str:
     if field.is_required():
         notes.append("required")
     elif default not in (None, "", (), []) and default is not False:
-        shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
-        notes.append(f"default: {'on' if shown is True else shown}")
+        text = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
+        notes.append(f"default: {'on' if text is True else text}")
     return (field.description or "") + (f"  [{'; '.join(notes)}]" if notes else "")
 
 
@@ -267,18 +267,18 @@ def _metavar(name: str, field: FieldInfo, marker: Option | Argument) -> str:
     if marker.metavar is not None:
         return marker.metavar
     if isinstance(marker, Argument):
-        return name.upper().removesuffix("S" if _several(field) else "\0")
+        return name.upper().removesuffix("S") if _is_list(field) else name.upper()
     kind = _plain(field.annotation)
     if typing.get_origin(kind) is Literal:
         return f"[{'|'.join(map(str, typing.get_args(kind)))}]"
-    if _several(field):
+    if _is_list(field):
         return "LIST"
     names = {int: "INTEGER", float: "NUMBER", Path: "PATH", str: "TEXT"}
     return names.get(kind, "YAML")
 
 
 def _plain(annotation: Any) -> Any:
-    """The annotation without `| None`."""
+    """Remove `| None` from an annotation."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
         if len(members) == 1:
@@ -286,25 +286,22 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _several(field: FieldInfo) -> bool:
-    """Whether the field is a list of any length, which an option gives again and again or with commas."""
+def _is_list(field: FieldInfo) -> bool:
+    """Whether a field is a list of any length; its option may be repeated, or take values apart by commas."""
     kind = _plain(field.annotation)
     origin = typing.get_origin(kind)
     return origin is list or (origin is tuple and typing.get_args(kind)[-1:] == (...,))
 
 
 def _value(field: FieldInfo, value: Any, spelling: str) -> Any:
-    """The text of an option as the value that the Config checks."""
+    """Turn the text of an option into the value that the Config checks."""
     kind = _plain(field.annotation)
     if isinstance(value, bool):
         return value
-    if _several(field):
+    if _is_list(field):
         member = _plain(typing.get_args(kind)[0])
-        texts = (
-            list(value)
-            if _is_text(member) and member is not str
-            else [p for v in value for p in v.split(",")]
-        )
+        is_path = _is_text(member) and member is not str  # a path, or a choice, may hold a comma
+        texts = value if is_path else [part for text in value for part in text.split(",")]
         texts = [text.strip() for text in texts if text.strip()]
         return texts if _is_text(member) else [parse_value(text, spelling) for text in texts]
     return value if _is_text(kind) else parse_value(value, spelling)
@@ -317,6 +314,6 @@ def _is_text(kind: Any) -> bool:
 
 
 def _home(config: type[Config], name: str) -> type[Any]:
-    """The class that declares the field first; its `section` is the title in the help."""
+    """The topmost base class that declares a field; its `section` is the title in the help."""
     homes = [c for c in config.__mro__ if name in getattr(c, "__annotations__", {})]
     return homes[-1] if homes else config

@@ -1,6 +1,6 @@
 """Groups of options that verbs share, beside `noria.core.models.config.ModelOptions`.
 
-A verb's Config inherits those that it honours, and no others.
+The Config of a verb inherits the groups that it uses, and no others.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = [
 
 
 class SeedOption(Config):
-    """The seed of a verb that draws something."""
+    """Seed of a verb that draws random numbers."""
 
     seed: int = Field(0, ge=0, description="Seed of the random generators.")
 
 
 class OutputOption(Config):
-    """Where results go."""
+    """Folder of a verb's results."""
 
     section: ClassVar[str] = "Output"
 
@@ -41,7 +41,7 @@ class OutputOption(Config):
 
 
 class JsonOption(Config):
-    """Results for programs."""
+    """Output of results as JSON."""
 
     section: ClassVar[str] = "Output"
 
@@ -51,7 +51,7 @@ class JsonOption(Config):
 
 
 class QuietOption(Config):
-    """Silence of long work."""
+    """Suppression of the progress of a long job."""
 
     section: ClassVar[str] = "Output"
 
@@ -59,7 +59,7 @@ class QuietOption(Config):
 
 
 class ServerOptions(Config):
-    """An OpenAI-compatible server and the model to ask there."""
+    """An OpenAI-compatible server, and the model on it."""
 
     section: ClassVar[str] = "Server"
 
@@ -70,7 +70,7 @@ class ServerOptions(Config):
         None, description="Name of the model on the server."
     )
     key_env: Annotated[str | None, Option(metavar="NAME")] = Field(
-        None, description="Environment variable that holds the key."
+        None, description="Name of the environment variable that holds the key."
     )
     prices: Annotated[Prices | None, Option(metavar="IN,OUT")] = Field(
         None, description="Prices of a million tokens in and out; a budget needs them."
@@ -91,7 +91,7 @@ class ServerOptions(Config):
         return {"input": first, "output": second}
 
     def server(self) -> ChatServer:
-        """The server as the chat client takes it.
+        """Settings of the server for the chat client.
 
         Raises:
             ConfigError: the address or the model's name is missing or malformed.

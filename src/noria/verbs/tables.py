@@ -1,4 +1,4 @@
-"""What verbs print: tables, and warnings as one line."""
+"""Output of verbs: tables, and warnings as one line."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ __all__ = ["plain_warnings", "table"]
 
 
 def table(lines: Sequence[Sequence[str]], *, names: int = 1) -> str:
-    """Lines of cells under each other: the first `names` columns to the left, numbers to the right."""
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    """Align lines of cells in columns: the first `names` columns to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
-    def aligned(line: Sequence[str]) -> list[str]:
-        pairs = list(zip(line, widths, strict=True))
-        return [cell.ljust(width) for cell, width in pairs[:names]] + [
-            cell.rjust(width) for cell, width in pairs[names:]
+    def aligned(line: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if column < names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
+        return "  ".join(cells).rstrip()
 
-    return "\n".join("  ".join(aligned(line)).rstrip() for line in lines)
+    return "\n".join(aligned(line) for line in lines)
 
 
 def plain_warnings() -> None:

@@ -1,1 +1,1 @@
-"""One module per outside tool, imported only when asked for."""
+"""One module for each outside tool, imported when it is used."""

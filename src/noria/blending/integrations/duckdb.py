@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.blending.cells import Books
-from noria.blending.gathering import GatherConfig, Gathered, joined, partial
-from noria.blending.replay import arrow_column
-from noria.blending.tallies import Tallies
+from noria.blending.accounting.cells import Books
+from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.arrow import arrow_column
+from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, partial
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
 __all__ = ["gather", "rows", "sample"]
 
 BATCH = 1 << 19
-"""Rows of a batch."""
+"""Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""
 
@@ -31,41 +31,41 @@ def gather(
     memory: str | None = None,
     spill: Path | None = None,
     progress: Progress | None = None,
-) -> Gathered:
+) -> GatherResult:
     """Tallies and books of logs.
 
     Args:
-        exposures, outcomes: Parquet files.
-        config: how rows become outcomes.
+        exposures, outcomes: paths of the Parquet files.
+        config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        memory: that DuckDB may take, such as `4GB`.
+        memory: most memory of DuckDB, such as `4GB`.
         spill: folder for what does not fit.
-        progress: told of each batch.
+        progress: shows each batch.
 
     Raises:
-        DataError: files that cannot be read, or without the columns of `noria.blending.logs`.
+        DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
         MissingExtra: there is no duckdb or pyarrow.
     """
     with _joined(exposures, outcomes, config, memory=memory, spill=spill) as (connection, query):
         if now is None:
             ((last,),) = connection.sql("SELECT max(time) FROM exposures").fetchall()
             now = 0.0 if last is None else float(last)
-        total = Gathered(Tallies(), Books(), 0, {}, now)
+        total = GatherResult(Tallies(), Books(), 0, {}, now)
         task = progress.task("exposures") if progress else None
-        parts: list[Gathered] = []
-        for found in _batches(connection, query):
-            parts.append(partial(found, config, now))
+        parts: list[GatherResult] = []
+        for result in _batches(connection, query):
+            parts.append(partial(result, config, now))
             if len(parts) == TOGETHER:
                 total, parts = total.merge(*parts), []
             if task:
-                task.advance(len(found["time"]))
+                task.advance(len(result["time"]))
         total = total.merge(*parts)
         if outcomes is not None:
             ((extra,),) = connection.sql(
                 "SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT request, item FROM outcomes)) FROM outcomes"
             ).fetchall()
             if extra:
-                total = total.merge(Gathered(Tallies(), Books(), 0, {"outcome twice": int(extra)}, now))
+                total = total.merge(GatherResult(Tallies(), Books(), 0, {"outcome twice": int(extra)}, now))
         if task:
             task.done()
     return total
@@ -75,7 +75,7 @@ def rows(exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig
     """Batches of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
 
     Raises:
-        DataError: as of `gather`.
+        DataError: the cases of `gather`.
     """
     with _joined(exposures, outcomes, config, more=("item",)) as (connection, query):
         yield from _batches(connection, query)
@@ -87,7 +87,7 @@ def sample(
     """About `most` joined rows, whole requests of them, the same ones every time.
 
     Raises:
-        DataError: as of `gather`.
+        DataError: the cases of `gather`.
     """
     with _joined(exposures, outcomes, config) as (connection, query):
         ((count,),) = connection.sql("SELECT count(*) FROM exposures").fetchall()

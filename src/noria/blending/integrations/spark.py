@@ -1,4 +1,4 @@
-"""The same on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
+"""Logs on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
 
 Executors need Noria (`pip install "noria[spark]"`) and Java 17. Without a session of yours one is made on this machine.
 """
@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from noria.blending.gathering import (
+from noria.blending.logs.arrow import arrow_column
+from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
     GatherConfig,
-    Gathered,
+    GatherResult,
     from_rows,
     joined,
     partial,
     to_rows,
 )
-from noria.blending.replay import arrow_column
 from noria.core.errors import RunError, require
 
 __all__ = ["gather", "local_session"]
@@ -36,7 +36,7 @@ def local_session(cores: int = 2, settings: Mapping[str, str] | None = None) -> 
 
     Args:
         cores: threads of work.
-        settings: more of Spark's own.
+        settings: further settings of Spark.
 
     Raises:
         MissingExtra: there is no pyspark.
@@ -69,17 +69,17 @@ def gather(
     *,
     now: float | None = None,
     session: Any = None,
-) -> Gathered:
+) -> GatherResult:
     """Tallies and books of logs, equal to DuckDB's in every integer.
 
     Args:
         exposures, outcomes: Parquet files, or whatever paths the cluster reads.
-        config: how rows become outcomes.
+        config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        session: of Spark; a local one by default, which is stopped again.
+        session: session of Spark; a local one by default, which is stopped again.
 
     Raises:
-        DataError: a column of `noria.blending.logs` is absent.
+        DataError: a column of `noria.blending.logs.schema` is absent.
         MissingExtra: there is no pyspark.
         RunError: Spark does not start.
     """
@@ -104,8 +104,8 @@ def gather(
             import pyarrow
 
             for batch in batches:
-                found = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
-                rows = to_rows(partial(found, config, moment))
+                result = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
+                rows = to_rows(partial(result, config, moment))
                 yield pyarrow.RecordBatch.from_pydict(rows)
 
         parts = spark.sql(query).mapInArrow(run, SCHEMA)

@@ -10,8 +10,8 @@
   async function part(url) {
     const response = await fetch(url);
     if (!response.ok) {
-      const told = await response.json().catch(() => null);
-      throw new Error(told ? told.error.message : `${response.status}`);
+      const body = await response.json().catch(() => null);
+      throw new Error(body ? body.error.message : `${response.status}`);
     }
     return response.text();
   }
@@ -105,11 +105,11 @@
       return;
     }
     if (response.status === 401) token = null;
-    const told = await response.json().catch(() => null);
+    const body = await response.json().catch(() => null);
     button.disabled = false;
     button.insertAdjacentElement("afterend", Object.assign(document.createElement("small"), {
       className: "failed",
-      textContent: told ? told.error.message : `${response.status}`,
+      textContent: body ? body.error.message : `${response.status}`,
     }));
   });
 })();

@@ -1,8 +1,8 @@
-"""Talking to chat models: messages of several kinds, one client for every OpenAI-compatible server, typed outcomes.
+"""Chat models: messages of several kinds, one client for every OpenAI-compatible server, typed outcomes.
 
-A request that fails does not raise: its outcome is an `Answer`, a `Refusal` or a `Failure` that says how it failed and
-after how many attempts, so that one bad request of ten thousand is a row in a table. What a user must mend before
-anything can be asked (an address, a key, a price) raises a `NoriaError`.
+A request that fails does not raise: its outcome is an `Answer`, a `Refusal` or a `Failure` with its kind and the number
+of attempts, so that one bad request of ten thousand is a row in a table. What a user must mend before any request can
+be sent (an address, a key, a price) raises a `NoriaError`.
 """
 
 from noria.core.chat.budget import Budget

@@ -12,21 +12,21 @@ from noria.core.errors import ConfigError
 __all__ = ["Budget"]
 
 UNKNOWN_LENGTH = 1024
-"""Tokens that are set aside for an answer whose length the request does not limit."""
+"""Tokens that are reserved for an answer whose length the request does not limit."""
 MEDIA_TOKENS = 1500
-"""Tokens that are set aside for an image, a clip or a sound."""
+"""Tokens that are reserved for an image, a clip or a sound."""
 
 
 class Budget:
-    """Money, and what of it is spent.
+    """A sum of money that requests may cost, and how much of it is spent.
 
-    Before a request is sent, an estimate of its cost is set aside, and the request is not sent where spent and set
-    aside would pass the limit. When it is answered, the true cost takes the estimate's place. A request whose cost
-    stays unknown (timed out, cut, no token counts) is counted at its estimate, since the server may have charged it.
+    Before a request is sent, an estimate of its cost is reserved; the request is not sent where that would exceed the
+    limit. When its outcome is there, the true cost replaces the estimate. A request whose cost stays unknown (timed
+    out, cut, no token counts) costs its estimate, since the server may have charged it.
 
     Args:
-        limit: in the currency of the prices.
-        spent: what is spent of it already, by earlier processes of the same work.
+        limit: most that requests may cost, in the currency of the prices.
+        spent: cost of earlier processes of the same work.
     """
 
     def __init__(self, limit: float, *, spent: float = 0.0) -> None:
@@ -38,27 +38,28 @@ class Budget:
 
     @property
     def left(self) -> float:
-        """What is neither spent nor set aside."""
+        """The part of the limit that is neither spent nor reserved."""
         return self.limit - self.spent - self.aside
 
     def reserve(self, prices: Prices, body: Mapping[str, Any]) -> float | None:
-        """Set the estimate for a request aside; None where that would pass the limit."""
+        """Reserve the estimated cost of a request and return it; None where that would exceed the limit."""
         estimate = estimated_cost(prices, body)
+        # The slack forgives rounding: sums of many costs need not meet the limit to the last bit.
         if estimate > self.left + 1e-12 or (self.left <= 0 and estimate > 0):
             return None
         self.aside += estimate
         return estimate
 
     def settle(self, estimate: float, cost: float | None) -> None:
-        """Put the true cost in the place of what was set aside; the estimate where it is unknown."""
+        """Replace a reserved estimate by the true cost, or keep it where the cost is None."""
         self.aside = max(0.0, self.aside - estimate)
         self.spent += estimate if cost is None else cost
 
 
 def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
-    """Estimated cost of a request.
+    """Estimate the cost of a request.
 
-    Its tokens are one for three bytes of its words, `MEDIA_TOKENS` for each other part, and its longest answer.
+    It counts a token for three bytes of text, `MEDIA_TOKENS` for each other part, and the longest answer allowed.
 
     Raises:
         ConfigError: a price is missing.
@@ -70,5 +71,5 @@ def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
         content = message.get("content") or ""
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             tokens += len(part["text"].encode()) / 3 + 8 if part["type"] == "text" else MEDIA_TOKENS
-    longest = float(body.get("max_tokens", body.get("max_completion_tokens", UNKNOWN_LENGTH)))
-    return (prices.input * tokens + prices.output * longest) / 1e6
+    answer = float(body.get("max_tokens", body.get("max_completion_tokens", UNKNOWN_LENGTH)))
+    return (prices.input * tokens + prices.output * answer) / 1e6

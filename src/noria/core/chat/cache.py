@@ -1,11 +1,11 @@
-"""Answers kept by what was asked: a file for each, named by the SHA-256 of the whole request."""
+"""Cache of answers on disk: a file each, named by the SHA-256 of the whole request."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ logger = logging.getLogger(__name__)
 class ChatCache:
     """A folder of answers and refusals; failures are not kept. Several processes may use it at once.
 
-    An entry appears whole or not at all, and carries a digest of itself: one that was cut or changed is as good as
-    absent, and is written anew. It holds the reply only: neither what was asked nor any key.
+    An entry appears whole or not at all, and holds a digest of itself: one that was cut or changed counts as absent,
+    and is written anew. It holds the reply only, neither the request nor any key.
 
     Args:
-        folder: made when the first entry is.
+        folder: folder of the entries; made with the first one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,33 +33,33 @@ class ChatCache:
         self._full = False
 
     def path(self, key: str) -> Path:
-        """The file of an entry."""
+        """Path of the file of an entry."""
         return self.folder / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Answer | Refusal | None:
-        """What is kept, or None."""
+        """The outcome in the cache, or None."""
         try:
             entry = json.loads(self.path(key).read_bytes())
-            kept = entry["outcome"]
-            if entry["key"] != key or entry["sha256"] != _digest(kept):
+            values = entry["outcome"]
+            if entry["key"] != key or entry["sha256"] != _digest(values):
                 return None
-            usage = Usage(**kept.pop("usage"))
-            kind: type[Answer | Refusal] = {"answer": Answer, "refusal": Refusal}[kept.pop("kind")]
-            return kind(**kept, usage=usage, cost=0.0, attempts=0, cached=True)
+            usage = Usage(**values.pop("usage"))
+            kind: type[Answer | Refusal] = {"answer": Answer, "refusal": Refusal}[values.pop("kind")]
+            return kind(**values, usage=usage, cost=0.0, attempts=0, cached=True)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def put(self, key: str, outcome: Outcome) -> None:
-        """Keep an answer or a refusal. A disk that refuses is told once, and costs no more than the entry."""
+        """Store an answer or a refusal. Where the disk refuses, the first time is logged and the entry is lost."""
         if not isinstance(outcome, Answer | Refusal):
             return
-        kept: dict[str, Any] = asdict(replace(outcome, cost=None))
+        values: dict[str, Any] = asdict(outcome)
         for name in ("cost", "attempts", "cached", "seconds"):
-            del kept[name]
-        kept["kind"] = type(outcome).__name__.lower()
-        entry = {"key": key, "sha256": _digest(kept), "outcome": kept}
+            del values[name]
+        values["kind"] = type(outcome).__name__.lower()
+        entry = {"key": key, "sha256": _digest(values), "outcome": values}
         try:
-            # Not synced: what a power cut tears is noticed by its digest.
+            # Not synced: the digest shows what a power cut has torn.
             write_atomic(self.path(key), json.dumps(entry), sync=False)
         except RunError as error:
             if not self._full:
@@ -67,5 +67,5 @@ class ChatCache:
             self._full = True
 
 
-def _digest(kept: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

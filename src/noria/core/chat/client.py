@@ -18,7 +18,7 @@ from noria.core.chat.cache import ChatCache
 from noria.core.chat.faults import CutError, Fault, GarbageError, fault_of
 from noria.core.chat.messages import ChatRequest, request_key
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
-from noria.core.chat.settings import ChatServer, redacted
+from noria.core.chat.settings import ChatServer, Prices, redacted
 from noria.core.errors import ConfigError, ModelError, needing
 
 __all__ = ["ChatClient", "Stream", "ask_all"]
@@ -27,15 +27,16 @@ logger = logging.getLogger("noria.chat")
 
 
 class ChatClient:
-    """Asks one model on one server. Use it as an asynchronous context, from one event loop.
+    """Client of one model on one server. Use it as an asynchronous context, from one event loop.
 
     Attempts that fail for a reason that may pass are repeated with exponential backoff and full jitter, or when the
-    server says (Retry-After). The log (`noria.chat`) names models, kinds and times; no words of anyone and no key.
+    server says so (Retry-After). The log (`noria.chat`) has models, kinds of failures and times, but no text of
+    requests or answers and no key.
 
     Args:
-        server: where, how patiently, and at what price.
-        cache: answers that are kept, if any.
-        budget: a limit on costs, if any; it needs prices.
+        server: settings of the server.
+        cache: cache of answers, if any.
+        budget: limit on costs, if any; it needs prices.
 
     Raises:
         ConfigError: the key's variable is not set, or a budget without prices.
@@ -54,7 +55,7 @@ class ChatClient:
         self.server, self.cache, self.budget = server, cache, budget
         self._key = server.key()
         self._slots = asyncio.Semaphore(server.in_flight)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()  # kinds of failures that were logged as a warning
         with needing("openai"):
             import openai
             from aiolimiter import AsyncLimiter
@@ -66,7 +67,7 @@ class ChatClient:
             base_url=server.url,
             api_key=self._key,
             timeout=server.timeout,
-            max_retries=0,  # ours are counted, and know of cut streams
+            max_retries=0,  # this class retries: it counts attempts, and knows cut streams
             http_client=http_client(server.url, timeout=server.timeout, largest=server.largest_reply),
         )
 
@@ -79,15 +80,15 @@ class ChatClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let its connections go."""
+        """Close the connections."""
         await self._openai.close()
 
     async def ask(self, request: ChatRequest) -> Outcome:
-        """The outcome of one request."""
+        """Send one request, or take its outcome from the cache."""
         body = self._body(request)
-        key, kept = self._kept(request, body)
-        if kept is not None:
-            return kept
+        key, cached = self._cached(request, body)
+        if cached is not None:
+            return cached
         reserved = self._reserve(request)
         if isinstance(reserved, Failure):
             return reserved
@@ -107,11 +108,11 @@ class ChatClient:
         *,
         on_outcome: Callable[[int, Outcome], None] | None = None,
     ) -> list[Outcome]:
-        """The outcomes of many requests in their order, `in_flight` of them under way at once.
+        """Send many requests, `in_flight` of them at once; outcomes are in the order of the requests.
 
         Args:
-            requests: drawn one by one as room comes.
-            on_outcome: told of each as it comes: which request, and its outcome.
+            requests: requests, each taken from the iterable when it can be sent.
+            on_outcome: called with the number of a request and its outcome, as soon as that is there.
         """
         outcomes: dict[int, Outcome] = {}
         waiting = enumerate(requests)
@@ -128,14 +129,14 @@ class ChatClient:
         return [outcomes[number] for number in range(len(outcomes))]
 
     def stream(self, request: ChatRequest) -> Stream:
-        """An answer piece by piece. The cache is written, and read as one piece."""
+        """Send a request and stream its answer. A cached answer comes as one piece."""
         return Stream(self, request)
 
     async def models(self) -> list[str]:
-        """What the server serves.
+        """Names of the models that the server serves.
 
         Raises:
-            ModelError: it does not answer as such a server does.
+            ModelError: the server does not answer as an OpenAI-compatible one.
         """
         try:
             page = await self._openai.models.list()
@@ -144,34 +145,38 @@ class ChatClient:
             fault = fault_of(error)
             if fault is None and not isinstance(error, AttributeError | TypeError):
                 raise
-            words = "its list of models is none" if fault is None else f"{fault.kind}: {fault.message}"
-            raise ModelError(redacted(words, self._key), where=self.server.url) from None
+            what = "its list of models is malformed" if fault is None else f"{fault.kind}: {fault.message}"
+            raise ModelError(redacted(what, self._key), where=self.server.url) from None
 
     # -- one request -----------------------------------------------------------------------------------------
 
     def _body(self, request: ChatRequest, **more: Any) -> bytes:
         return request.encoded(self.server.model, length_field=self.server.length_field, **more)
 
-    def _kept(self, request: ChatRequest, body: bytes) -> tuple[str, Answer | Refusal | None]:
-        """The key of a request, and what is kept under it; no key where nothing is kept."""
+    def _cached(self, request: ChatRequest, body: bytes) -> tuple[str, Answer | Refusal | None]:
+        """Key of a request in the cache, and the outcome there; no key without a cache."""
         if self.cache is None:
             return "", None
         key = request_key(self.server.url, body, request.sample)
         return key, self.cache.get(key)
 
     def _reserve(self, request: ChatRequest) -> float | Failure:
+        """Reserve the estimated cost of a request in the budget; a `Failure` where that is impossible."""
         if self.budget is None:
             return 0.0
         body = request.wire(self.server.model, length_field=self.server.length_field)
         reserved = self.budget.reserve(self.server.prices, body)
         if reserved is None:
-            words = f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent, and the rest is too little"
-            return Failure("budget", words, attempts=0)
+            message = (
+                f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent, and the rest is too little"
+            )
+            return Failure("budget", message, attempts=0)
         return reserved
 
     def _settle(self, reserved: float, outcome: Outcome | None) -> None:
         if self.budget is None:
             return
+        # After these four the server may have written an answer, and charged it.
         if isinstance(outcome, Failure) and outcome.kind not in ("timeout", "cut", "too_large", "garbage"):
             self.budget.settle(reserved, 0.0)
         else:
@@ -184,7 +189,7 @@ class ChatClient:
                 await self._turn()
                 async with asyncio.timeout(self.server.timeout):
                     reply = await self._post(body)
-                outcome = self._read(reply)
+                outcome = _read_reply(reply, self.server.prices)
                 logger.info("%s: %s, attempt %d", self.server.model, type(outcome).__name__, attempt)
                 return replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
             except Exception as error:
@@ -198,7 +203,7 @@ class ChatClient:
         raise AssertionError("the last attempt ends it")
 
     async def _turn(self) -> None:
-        """When the rate allows it."""
+        """Wait until the rate allows another request."""
         if self._rate is not None:
             await self._rate.acquire()
 
@@ -211,45 +216,8 @@ class ChatClient:
         except (ValueError, RecursionError):
             raise GarbageError("the reply is not JSON") from None
 
-    def _read(self, reply: Any) -> Answer | Refusal:
-        """An answer or a refusal of a reply's JSON.
-
-        Raises:
-            GarbageError: it is neither.
-        """
-        try:
-            choice = reply["choices"][0]
-            message = choice["message"]
-            text, declined = message.get("content"), message.get("refusal")
-            finish, model = choice.get("finish_reason"), reply.get("model")
-            usage = _usage(reply.get("usage"))
-            thought = message.get("reasoning_content") or message.get("reasoning")
-        except (LookupError, TypeError, AttributeError):
-            raise GarbageError("the reply holds no message") from None
-        return self._outcome(text, declined, finish, usage, model, thought)
-
-    def _outcome(
-        self, text: Any, declined: Any, finish: Any, usage: Usage, model: Any, thought: Any
-    ) -> Answer | Refusal:
-        cost = self.server.prices.cost(usage)
-        name = model if isinstance(model, str) else None
-        if declined or finish == "content_filter":
-            return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
-        if text is None and finish == "length":
-            text = ""  # all of its length went into thinking
-        if not isinstance(text, str):
-            raise GarbageError("the reply's message holds no text")
-        return Answer(
-            text,
-            finish if isinstance(finish, str) else None,
-            usage,
-            cost,
-            model=name,
-            reasoning=thought if isinstance(thought, str) else None,
-        )
-
     def _wait(self, fault: Fault, attempt: int) -> float | None:
-        """Seconds before another attempt; None where there is none to make."""
+        """Seconds to wait before another attempt; None where the request is given up."""
         if not fault.passing or attempt >= self.server.attempts:
             return None
         if fault.wait is not None:
@@ -258,28 +226,23 @@ class ChatClient:
         return random.uniform(0, longest)
 
     def _failed(self, fault: Fault, attempts: int, seconds: float, partial: str = "") -> Failure | Refusal:
+        """Log a fault after which there is no other attempt, and make an outcome of it."""
         message = redacted(fault.message, self._key)
         if fault.filtered:
             return Refusal(message, seconds=seconds, attempts=attempts)
-        # The outcome tells of each; the log, which nobody may be reading, of the first of a kind.
-        loud = logging.INFO if fault.kind in self._told else logging.WARNING
-        self._told.add(fault.kind)
-        logger.log(
-            loud,
-            "%s: %s (%s), attempt %d",
-            self.server.model,
-            fault.kind,
-            fault.status or "no status",
-            attempts,
-        )
+        # One warning for each kind: thousands of requests may fail alike, and each outcome has its own message.
+        level = logging.INFO if fault.kind in self._logged else logging.WARNING
+        self._logged.add(fault.kind)
+        status = fault.status or "no status"
+        logger.log(level, "%s: %s (%s), attempt %d", self.server.model, fault.kind, status, attempts)
         return Failure(fault.kind, message, fault.status, seconds, attempts, partial)
 
 
 class Stream:
-    """An answer as it comes: pieces of text, and then its `outcome`.
+    """A streamed answer: iterate over its pieces of text, then read its `outcome`.
 
-    What breaks before the first piece is tried again as in `ask`; what breaks later ends the stream with a `Failure`
-    that holds the part that came. Use it as an asynchronous context, so that a stream that is left early is closed.
+    A fault before the first piece is retried as in `ask`; a later one ends the stream with a `Failure` that holds the
+    partial text. Use it as an asynchronous context, so that a stream that is left early is closed.
     """
 
     def __init__(self, client: ChatClient, request: ChatRequest) -> None:
@@ -299,21 +262,21 @@ class Stream:
 
     @property
     def outcome(self) -> Outcome:
-        """What came of it, once the pieces have ended.
+        """The outcome, once the stream has ended.
 
         Raises:
-            ValueError: they have not.
+            ValueError: the stream has not ended.
         """
         if self._outcome is None:
             raise ValueError("the stream has not ended")
         return self._outcome
 
     async def _run(self, client: ChatClient, request: ChatRequest) -> AsyncGenerator[str]:
-        key, kept = client._kept(request, client._body(request))
-        if kept is not None:
-            if isinstance(kept, Answer):
-                yield kept.text
-            self._outcome = kept
+        key, cached = client._cached(request, client._body(request))
+        if cached is not None:
+            if isinstance(cached, Answer):
+                yield cached.text
+            self._outcome = cached
             return
         reserved = client._reserve(request)
         if isinstance(reserved, Failure):
@@ -332,14 +295,14 @@ class Stream:
     async def _attempts(self, client: ChatClient, body: bytes) -> AsyncGenerator[str]:
         began = time.monotonic()
         for attempt in range(1, client.server.attempts + 1):
-            reply = _Streamed()
+            reply = _StreamedReply()
             try:
                 await client._turn()
                 async with contextlib.aclosing(self._events(client, body)) as events:
                     async for event in events:
                         if piece := reply.add(event):
                             yield piece
-                outcome = client._outcome(*reply.parts())
+                outcome = reply.outcome(client.server.prices)
                 self._outcome = replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
                 return
             except Exception as error:
@@ -354,7 +317,7 @@ class Stream:
             await asyncio.sleep(wait)
 
     async def _events(self, client: ChatClient, body: bytes) -> AsyncGenerator[Any]:
-        """The JSON of each event of one attempt; each is waited for as long as an answer is."""
+        """Yield the JSON of each event of one attempt; the timeout of an attempt holds for each event."""
         import openai
 
         async with asyncio.timeout(client.server.timeout):
@@ -377,22 +340,22 @@ class Stream:
             await chunks.response.aclose()
 
 
-class _Streamed:
-    """What the events of a stream add up to."""
+class _StreamedReply:
+    """The reply that the events of a stream add up to."""
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.declined: list[str] = []
-        self.thought: list[str] = []
+        self.reasoning: list[str] = []
         self.finish: Any = None
         self.model: Any = None
         self.usage = Usage()
 
     def add(self, event: Any) -> str | None:
-        """Take an event in; its piece of text, if it has one.
+        """Add an event, and return its piece of text, if it has one.
 
         Raises:
-            GarbageError: it is no event of the protocol's.
+            GarbageError: the event does not follow the protocol.
         """
         try:
             self.model = event.get("model") or self.model
@@ -402,7 +365,7 @@ class _Streamed:
                 self.finish = choice.get("finish_reason") or self.finish
                 delta = choice.get("delta") or {}
                 self.declined.append(delta.get("refusal") or "")
-                self.thought.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+                self.reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
                 piece = delta.get("content")
                 if piece:
                     self.text.append(str(piece))
@@ -411,24 +374,67 @@ class _Streamed:
             raise GarbageError("an event of the stream holds no piece of a message") from None
         return None
 
-    def parts(self) -> tuple[str, str, Any, Usage, Any, str | None]:
-        """What `ChatClient._outcome` makes an outcome of.
+    def outcome(self, prices: Prices) -> Answer | Refusal:
+        """The outcome, once the events have ended.
 
         Raises:
-            GarbageError: nothing came.
+            GarbageError: the stream was empty.
             CutError: the stream ended before the answer did.
         """
         if self.finish is None:
             raise CutError("the stream ended before the answer") if self.text else GarbageError("no answer")
-        text, declined, thought = ("".join(part) for part in (self.text, self.declined, self.thought))
-        return text, declined, self.finish, self.usage, self.model, thought or None
+        text, declined, reasoning = ("".join(part) for part in (self.text, self.declined, self.reasoning))
+        return _outcome(text, declined, self.finish, self.usage, self.model, reasoning or None, prices)
 
 
-def _usage(given: Any) -> Usage:
-    """The counts of a reply; None where there is none, or one that cannot be."""
-    if not isinstance(given, Mapping):
+# -- replies ----------------------------------------------------------------------------------------------------------
+
+
+def _read_reply(reply: Any, prices: Prices) -> Answer | Refusal:
+    """Read an answer or a refusal from the JSON of a reply.
+
+    Raises:
+        GarbageError: it holds neither.
+    """
+    try:
+        choice = reply["choices"][0]
+        message = choice["message"]
+        text, declined = message.get("content"), message.get("refusal")
+        finish, model = choice.get("finish_reason"), reply.get("model")
+        usage = _usage(reply.get("usage"))
+        reasoning = message.get("reasoning_content") or message.get("reasoning")
+    except (LookupError, TypeError, AttributeError):
+        raise GarbageError("the reply holds no message") from None
+    return _outcome(text, declined, finish, usage, model, reasoning, prices)
+
+
+def _outcome(
+    text: Any, declined: Any, finish: Any, usage: Usage, model: Any, reasoning: Any, prices: Prices
+) -> Answer | Refusal:
+    """Make an answer or a refusal of the fields of a reply, which may be of any type."""
+    cost = prices.cost(usage)
+    name = model if isinstance(model, str) else None
+    if declined or finish == "content_filter":
+        return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
+    if text is None and finish == "length":
+        text = ""  # the reasoning used up the whole length
+    if not isinstance(text, str):
+        raise GarbageError("the reply's message holds no text")
+    return Answer(
+        text,
+        finish if isinstance(finish, str) else None,
+        usage,
+        cost,
+        model=name,
+        reasoning=reasoning if isinstance(reasoning, str) else None,
+    )
+
+
+def _usage(values: Any) -> Usage:
+    """Token counts of a reply; None where a count is missing or impossible."""
+    if not isinstance(values, Mapping):
         return Usage()
-    counts = [given.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    counts = [values.get(name) for name in ("prompt_tokens", "completion_tokens")]
     return Usage(*(n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in counts))
 
 
@@ -440,10 +446,10 @@ def ask_all(
     budget: Budget | None = None,
     on_outcome: Callable[[int, Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """`ChatClient.ask_all` for a program that is not asynchronous.
+    """Send many requests as `ChatClient.ask_all` does, in a program that is not asynchronous.
 
     Raises:
-        ConfigError: as of `ChatClient`.
+        ConfigError: the key's variable is not set, or a budget has no prices.
     """
 
     async def run() -> list[Outcome]:

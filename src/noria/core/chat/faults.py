@@ -1,4 +1,4 @@
-"""What the `openai` client raises, sorted by kind, and told in words."""
+"""Faults of a server by kind, from the exceptions of the `openai` client."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from noria.core.chat.outcomes import FailureKind
 __all__ = ["CutError", "Fault", "GarbageError", "TooLargeError", "fault_of"]
 
 PASSING = {408, 409, 425, 429}
-"""Statuses below 500 that another attempt may mend."""
+"""Statuses below 500 after which another attempt may succeed."""
 
 
 class GarbageError(Exception):
-    """A reply that is none of the protocol's."""
+    """A reply that does not follow the protocol."""
 
 
 class CutError(Exception):
-    """A reply that ended before its end."""
+    """A reply that broke off."""
 
 
 class TooLargeError(Exception):
-    """A reply longer than is let in."""
+    """A reply longer than the limit."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong with an attempt.
+    """The fault of one attempt.
 
     Attributes:
-        kind: sorted.
-        message: in words; it may repeat a key.
-        status: HTTP's, if there was one.
-        passing: whether another attempt may do better.
-        wait: seconds that the server asks for before it.
+        kind: kind of the failure.
+        message: description, which may repeat a key.
+        status: HTTP status, if there was one.
+        passing: whether another attempt may succeed.
+        wait: seconds that the server asks to wait before another attempt.
         filtered: whether a content filter declined the request.
     """
 
@@ -51,16 +51,16 @@ class Fault:
 
 
 def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
-    """The fault behind an exception, or None if it is none of a server's.
+    """Sort an exception into a fault; None if neither server nor connection caused it.
 
     Args:
-        error: the exception that was raised.
-        began: whether an answer had begun.
+        error: exception that was raised.
+        began: whether the answer had begun.
     """
     import httpx2
     import openai
 
-    for inner in (error, error.__cause__):  # the client wraps what the transport raises
+    for inner in (error, error.__cause__):  # the client wraps an exception of the transport
         if isinstance(inner, TooLargeError):
             return Fault("too_large", str(inner), passing=False)
     if isinstance(error, GarbageError):
@@ -120,7 +120,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         served = parsedate_to_datetime(headers.get("date", ""))
     except (ValueError, TypeError):
         return None
-    return max(0.0, (when - served).total_seconds())  # by the server's clock
+    return max(0.0, (when - served).total_seconds())  # both by the server's clock, which may differ from ours
 
 
 def _words(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What is asked: messages whose content is text, images, video frames with their times, clips and audio."""
+"""Messages and requests: content of text, images, video frames with their times, clips and audio."""
 
 from __future__ import annotations
 
@@ -38,27 +38,35 @@ IMAGES = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"GIF8", "image/gif"),
 )
-"""How image files begin."""
+"""First bytes of image files, and their media type."""
+
+
+class _Part:
+    """A part of a message."""
+
+    def wire(self) -> list[dict[str, Any]]:
+        """The part as JSON values of the protocol."""
+        raise NotImplementedError
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The inside of `wire` as a JSON list, made once: requests that share an image do not encode it each."""
+        return _json(self.wire())[1:-1]
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Part):
     """A part that is text."""
 
     text: str
 
     def wire(self) -> list[dict[str, Any]]:
-        """The part as a JSON value of the protocol."""
+        """The part as JSON values of the protocol."""
         return [{"type": "text", "text": self.text}]
-
-    @property
-    def encoded(self) -> bytes:
-        """`wire` as JSON."""
-        return _pieces(self.wire())
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(_Part):
     """A PNG, JPEG, GIF or WebP file.
 
     Raises:
@@ -73,7 +81,7 @@ class Image:
 
     @property
     def media_type(self) -> str:
-        """Read off the first bytes."""
+        """Media type, by the first bytes."""
         for start, kind in IMAGES:
             if self.data.startswith(start):
                 return kind
@@ -82,14 +90,9 @@ class Image:
         raise DataError("no PNG, JPEG, GIF or WebP image", where="image", mend="encode it as one of them")
 
     def wire(self) -> list[dict[str, Any]]:
-        """The part as a JSON value of the protocol."""
+        """The part as JSON values of the protocol."""
         url = {"url": _data_url(self.media_type, self.data)}
         return [{"type": "image_url", "image_url": url | ({"detail": self.detail} if self.detail else {})}]
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """`wire` as JSON, made once: an image that many requests show is not encoded for each of them."""
-        return _pieces(self.wire())
 
 
 @dataclass(frozen=True)
@@ -101,18 +104,18 @@ class Frame:
 
     @property
     def label(self) -> str:
-        """The line in front of it."""
+        """The line of text in front of the frame."""
         return f"[t={self.seconds:.2f}s]"
 
 
 @dataclass(frozen=True)
-class Video:
-    """Frames of a video, each sent as an image behind a line such as `[t=3.20s]`; every server of images takes it."""
+class Video(_Part):
+    """Frames of a video, each sent as an image behind a line such as `[t=3.20s]`, for servers that only know images."""
 
     frames: tuple[Frame, ...]
 
     def wire(self) -> list[dict[str, Any]]:
-        """The part as a JSON value of the protocol."""
+        """The part as JSON values of the protocol."""
         parts = []
         for frame in self.frames:
             parts += Text(frame.label).wire() + frame.image.wire()
@@ -120,45 +123,35 @@ class Video:
 
     @cached_property
     def encoded(self) -> bytes:
-        """`wire` as JSON, made once."""
+        """The inside of `wire` as a JSON list; each frame's own encoding is used again."""
         return b",".join(
             piece for frame in self.frames for piece in (Text(frame.label).encoded, frame.image.encoded)
         )
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A video file, sent whole as `video_url`; vLLM and SGLang take it, and choose the frames themselves."""
+class Clip(_Part):
+    """A video file, sent whole as `video_url` to servers that choose the frames themselves (vLLM, SGLang)."""
 
     data: bytes = field(repr=False)
     media_type: str = "video/mp4"
 
     def wire(self) -> list[dict[str, Any]]:
-        """The part as a JSON value of the protocol."""
+        """The part as JSON values of the protocol."""
         return [{"type": "video_url", "video_url": {"url": _data_url(self.media_type, self.data)}}]
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """`wire` as JSON, made once."""
-        return _pieces(self.wire())
 
 
 @dataclass(frozen=True)
-class Audio:
+class Audio(_Part):
     """A sound file."""
 
     data: bytes = field(repr=False)
     format: Literal["wav", "mp3", "flac", "opus"] = "wav"
 
     def wire(self) -> list[dict[str, Any]]:
-        """The part as a JSON value of the protocol."""
+        """The part as JSON values of the protocol."""
         sound = {"data": base64.b64encode(self.data).decode(), "format": self.format}
         return [{"type": "input_audio", "input_audio": sound}]
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """`wire` as JSON, made once."""
-        return _pieces(self.wire())
 
 
 Part: TypeAlias = Text | Image | Video | Clip | Audio
@@ -166,7 +159,7 @@ Part: TypeAlias = Text | Image | Video | Clip | Audio
 
 @dataclass(frozen=True)
 class Message:
-    """Who says it, and what."""
+    """A message: its role and its parts."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -177,14 +170,14 @@ class Message:
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
     def wire(self) -> dict[str, Any]:
-        """The message as a JSON value of the protocol; its content is a string where there is only text."""
+        """The message as a JSON value of the protocol; its content is a string where all parts are text."""
         if all(isinstance(part, Text) for part in self.parts):
             return {"role": self.role, "content": self.text}
         return {"role": self.role, "content": [piece for part in self.parts for piece in part.wire()]}
 
     @property
     def encoded(self) -> bytes:
-        """`wire` as JSON."""
+        """The message as JSON, from the parts' own encodings."""
         if all(isinstance(part, Text) for part in self.parts):
             return _json(self.wire())
         pieces = b",".join(part.encoded for part in self.parts)
@@ -192,17 +185,17 @@ class Message:
 
 
 def system(text: str) -> Message:
-    """The instruction that stands above a conversation."""
+    """The system message: the instruction above a conversation."""
     return Message("system", (Text(text),))
 
 
 def user(*parts: str | Part) -> Message:
-    """What a user says, in order."""
+    """A message of the user, of one or more parts in order."""
     return Message("user", tuple(Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def assistant(text: str) -> Message:
-    """What the model said."""
+    """A message of the model, from an earlier turn."""
     return Message("assistant", (Text(text),))
 
 
@@ -212,10 +205,11 @@ class ChatRequest:
 
     Attributes:
         messages: the conversation so far.
-        temperature, top_p, seed, stop, max_tokens: sampling settings; what is None is left to the server.
-        response_format: such as `{"type": "json_schema", …}`.
+        temperature, top_p, seed, stop, max_tokens: sampling settings; the server chooses those that are None.
+        response_format: format of the answer, such as `{"type": "json_schema", …}`.
         extra: more fields of the body, as the server documents them.
-        sample: which draw of the same request this is. It is not sent; it keeps draws apart in the cache.
+        sample: number of the draw, where one request is sent several times. It is not sent; it tells draws apart in the
+            cache.
     """
 
     messages: tuple[Message, ...]
@@ -230,7 +224,7 @@ class ChatRequest:
 
     @classmethod
     def of(cls, *messages: Message | str, **sampling: Any) -> ChatRequest:
-        """A request of these messages; a string is what the user says."""
+        """Make a request of these messages; a string is a message of the user."""
         return cls(tuple(user(m) if isinstance(m, str) else m for m in messages), **sampling)
 
     def wire(self, model: str, *, length_field: str = "max_tokens") -> dict[str, Any]:
@@ -239,7 +233,7 @@ class ChatRequest:
         return body | self._options(length_field)
 
     def encoded(self, model: str, *, length_field: str = "max_tokens", **more: Any) -> bytes:
-        """The body as JSON, `more` fields added. Pictures and the like are encoded once, not for every request."""
+        """The body as JSON, with `more` fields; parts are encoded once, not for every request."""
         rest = {"model": model} | self._options(length_field) | more
         if "messages" in rest:
             return _json(self.wire(model, length_field=length_field) | more)
@@ -247,8 +241,8 @@ class ChatRequest:
         return b'{"messages":[%b],%b' % (messages, _json(rest)[1:])
 
     def _options(self, length_field: str) -> dict[str, Any]:
-        """The fields besides the model and the messages."""
-        given = {
+        """Fields of the body besides the model and the messages."""
+        options = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
@@ -256,30 +250,25 @@ class ChatRequest:
             length_field: self.max_tokens,
             "response_format": None if self.response_format is None else dict(self.response_format),
         }
-        return {name: value for name, value in given.items() if value is not None} | dict(self.extra)
+        return {name: value for name, value in options.items() if value is not None} | dict(self.extra)
 
 
 def request_key(url: str, body: bytes, sample: int) -> str:
-    """SHA-256 of all that decides the answer: address, whole body, and which draw it is."""
+    """SHA-256 of all that decides the answer: address, whole body, and number of the draw."""
     return hashlib.sha256(_json([url, sample]) + body).hexdigest()
 
 
 class ChatModel(Protocol):
-    """Whatever answers chat requests: a server, a model in this process, a recording."""
+    """A chat model: on a server, in this process, or a recording."""
 
     async def ask(self, request: ChatRequest) -> Outcome:
-        """The outcome of one request. It does not raise for what can go wrong with a single request."""
+        """Send one request. What goes wrong with a single request is its outcome; it does not raise."""
         ...
 
 
 def _json(value: object) -> bytes:
-    """In ASCII, for words from anywhere may hold halves of characters that UTF-8 has no bytes for; keys in order."""
+    """JSON in ASCII with sorted keys: text may hold lone surrogates, which UTF-8 cannot encode."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-
-
-def _pieces(parts: list[dict[str, Any]]) -> bytes:
-    """The inside of a JSON list."""
-    return _json(parts)[1:-1]
 
 
 def _data_url(media_type: str, data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What came of a request: an answer, a refusal, or a failure with its kind."""
+"""Outcomes of a request: an answer, a refusal, or a failure with its kind."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ FailureKind = Literal[
 ]
 """
 timeout      no answer in the time of an attempt
-connection   nobody answers there, or the connection broke before an answer began
+connection   no server answers there, or the connection broke before an answer began
 cut          the answer broke off
 rate_limit   429
 server       5xx
-garbage      a reply that is none of the protocol's
-too_large    a reply longer than is let in
+garbage      a reply that does not follow the protocol
+too_large    a reply longer than the limit
 auth         401, 403
 not_found    404: no such model or path
-request      another 4xx: the server does not take the request
-quota        the account has nothing left
-budget       our own limit of costs would be passed; nothing was sent
+request      another 4xx: the server refuses the request
+quota        the account has no money left
+budget       the request could exceed our own limit of costs; nothing was sent
 """
 
 
@@ -50,15 +50,15 @@ class Answer:
     """The model answered.
 
     Attributes:
-        text: what it wrote.
-        finish: why it ended: "stop", "length", …; None where the server does not say.
-        usage: tokens.
-        cost: in the currency of the server's prices; None where a price or a count is missing. 0 from the cache.
-        seconds: from the first attempt's start to the end, waits included.
-        attempts: requests sent; 0 from the cache.
-        cached: whether it was kept from an earlier request.
+        text: text of the answer.
+        finish: why the answer ended: "stop", "length", …; None where the server does not say.
+        usage: counts of tokens.
+        cost: cost in the currency of the server's prices; None where a price or a count is missing. 0 from the cache.
+        seconds: time from the first attempt to the end, waits included.
+        attempts: number of requests sent; 0 from the cache.
+        cached: whether the answer is from the cache.
         model: the server's name of the model; None where it does not say.
-        reasoning: what it thought, where the server gives that apart.
+        reasoning: the model's reasoning, where the server returns that separately.
     """
 
     text: str
@@ -74,7 +74,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The model, or the filter before it, declined. `text` is how; the other fields are those of an `Answer`."""
+    """The model, or a filter before it, declined with `text`; the other fields are those of an `Answer`."""
 
     text: str
     usage: Usage = Usage()
@@ -90,12 +90,12 @@ class Failure:
     """A request without an answer.
 
     Attributes:
-        kind: what went wrong with the last attempt.
-        message: in words, without keys.
-        status: HTTP's, where there was one.
-        seconds: in all.
-        attempts: requests sent; 0 when the budget forbade it.
-        partial: what had been streamed when it broke off.
+        kind: kind of the last attempt's fault.
+        message: description, without keys.
+        status: HTTP status, where there was one.
+        seconds: time of all attempts, waits included.
+        attempts: number of requests sent; 0 when the budget forbade it.
+        partial: text that had been streamed when the answer broke off.
     """
 
     kind: FailureKind

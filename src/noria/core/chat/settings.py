@@ -1,4 +1,4 @@
-"""Where a model is served, what it costs, and how patiently it is asked."""
+"""Settings of a chat server: its address, prices, time limits and attempts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["ChatServer", "Prices", "redacted"]
 
 
 class Prices(Config):
-    """Per million tokens. A price that nobody knows is None, which is not 0: then costs are None, too."""
+    """Prices per million tokens. An unknown price is None, which is not 0: costs are then None, too."""
 
     input: float | None = Field(None, ge=0)
     output: float | None = Field(None, ge=0)
 
     @property
     def known(self) -> bool:
-        """Whether both are."""
+        """Whether both prices are known."""
         return self.input is not None and self.output is not None
 
     def cost(self, usage: Usage) -> float | None:
@@ -45,17 +45,18 @@ class ChatServer(Config):
     Attributes:
         url: address of the API, such as http://127.0.0.1:8000/v1.
         model: name of the model on the server.
-        key_env: the environment variable that holds the key; none is sent by default, so that no server is given the
-            key of another one. Keys themselves are no setting.
-        prices: per million tokens.
+        key_env: name of the environment variable that holds the key; by default no key is sent, so that no server gets
+            the key of another one. The key itself is not a setting.
+        prices: prices per million tokens.
         timeout: seconds for an attempt; when streaming, for the first piece and then for each next one.
-        attempts: how often a request is sent in all, when it fails for a reason that may pass.
-        backoff: seconds before the second attempt, on average half of it; doubles with each.
-        longest_wait: seconds between two attempts at most. A server that asks for more (Retry-After) is given up.
+        attempts: most attempts of a request whose faults may pass.
+        backoff: longest wait before the second attempt, in seconds; it doubles with each, and is half of it on average.
+        longest_wait: longest wait between two attempts, in seconds. Where a server asks for more (Retry-After), the
+            request is given up.
         in_flight: requests under way at once.
-        requests_per_minute: at most; any by default.
-        largest_reply: bytes.
-        length_field: what the server calls the limit on the answer's length.
+        requests_per_minute: most requests in a minute; unlimited by default.
+        largest_reply: most bytes of a reply.
+        length_field: the server's name of the limit on the answer's length.
     """
 
     url: str
@@ -76,7 +77,7 @@ class ChatServer(Config):
     def _address(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no address of a server; write it as http://127.0.0.1:8000/v1")
+            raise ValueError(f"{url!r} is not the address of a server; write it as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError("an address holds no key; name the variable that holds it in key_env")
         return url.rstrip("/")
@@ -85,13 +86,12 @@ class ChatServer(Config):
     @classmethod
     def _variable(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
-            raise ValueError(
-                "not the name of an environment variable"
-            )  # and not shown: it may be the key itself
+            # The value is not shown: it may be the key itself.
+            raise ValueError("not the name of an environment variable")
         return name
 
     def key(self) -> str:
-        """The key, read when it is needed.
+        """Read the key from the environment; "none" where no key is sent.
 
         Raises:
             ConfigError: its variable is not set.
@@ -110,7 +110,7 @@ _SECRETS = re.compile(r"(?i)\bbearer\s+\S+|\b(?:sk|pk|rk|hf|gsk|xai|key)[-_][\w*
 
 
 def redacted(text: str, key: str = "") -> str:
-    """Without the key, and without what looks like one; servers repeat keys in their complaints."""
+    """Remove the key, and what looks like one, from a text: servers repeat keys in their error messages."""
     if len(key) > 4:
         text = text.replace(key, "***")
     return _SECRETS.sub("***", text)

@@ -1,4 +1,4 @@
-"""The HTTP client underneath: a connection for each request in flight, no redirects, replies of bounded size."""
+"""HTTP client of chat servers: a connection for each request in flight, no redirects, replies of bounded size."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ __all__ = ["http_client"]
 
 
 def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient:
-    """For the `openai` package. A redirect is an error: it would take the request, and the key, somewhere else.
+    """Make the HTTP client that the `openai` package uses.
 
-    Replies come as they are: a few compressed bytes can be made of gigabytes.
+    A redirect is an error, since it would take the request, and the key, to another server. Compressed replies are
+    refused, since a few bytes can expand to gigabytes.
 
     Args:
         url: address of the server; HTTP_PROXY, HTTPS_PROXY or ALL_PROXY may name a proxy for it.
         timeout: seconds for connecting and between two reads.
-        largest: bytes of a reply.
+        largest: most bytes of a reply.
     """
     limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
-    trusted, proxy = _trusted(), _proxy(url)
+    trusted, proxy = _certificates(), _proxy(url)
     return httpx2.AsyncClient(
         timeout=timeout,
         transport=_Spread(
@@ -38,28 +39,28 @@ def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient
 
 
 def _proxy(url: str) -> str | None:
-    """The environment's HTTP proxy for an address; none for this machine, nor for what NO_PROXY names."""
+    """The environment's HTTP proxy for an address; None for this machine and for hosts in NO_PROXY."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
         return None
-    known = urllib.request.getproxies()
-    found = known.get(parts.scheme) or known.get("all") or ""
-    found = found if "://" in found or not found else f"http://{found}"
-    return found if urlsplit(found).scheme in ("http", "https") else None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
+    return proxy if urlsplit(proxy).scheme in ("http", "https") else None
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
-    """The certificates that are trusted; reading them takes longer than a request."""
+def _certificates() -> ssl.SSLContext:
+    """The trusted certificates, read once: reading them takes longer than a request."""
     return httpx2.create_ssl_context()
 
 
 class _Spread(httpx2.AsyncBaseTransport):
-    """A pool for each connection: a pool looks at every connection it has, for every request, and again at its end.
+    """A pool for each connection, since a pool scans all its connections at the start and the end of every request.
 
-    With 256 connections in one pool that takes longer than all the rest of a request. The pool that was left last is
-    taken first, so there are never more than requests have been under way at once.
+    With 256 connections in one pool that takes longer than the rest of a request. The pool that was freed last is used
+    first, so that there are never more pools than requests have been under way at once.
     """
 
     def __init__(self, make: Callable[[], httpx2.AsyncBaseTransport], largest: int) -> None:
@@ -81,7 +82,7 @@ class _Spread(httpx2.AsyncBaseTransport):
         response.stream = _Reply(response.stream, self.largest, lambda: self.free.append(pool))
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.stream.aclose()
-            raise TooLargeError("a compressed reply, which was not asked for and may be of any length")
+            raise TooLargeError("a compressed reply, which was not requested and may be of any length")
         return response
 
     async def aclose(self) -> None:
@@ -90,7 +91,7 @@ class _Spread(httpx2.AsyncBaseTransport):
 
 
 class _Reply(httpx2.AsyncByteStream):
-    """A reply's bytes up to the largest number that is let in; its pool is free again when it is closed."""
+    """The bytes of a reply up to the largest number allowed; closing it frees its pool."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, largest: int, leave: Callable[[], None]) -> None:
         self.stream, self.largest, self.leave, self.open = stream, largest, leave, True

@@ -1,4 +1,4 @@
-"""Settings of loading a model."""
+"""Options that load a model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["ModelOptions"]
 
 
 class ModelOptions(Config):
-    """How a local model is loaded."""
+    """Options of verbs that load a local model."""
 
     section: ClassVar[str] = "Model"
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the weights.")
     allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
-    trust_remote_code: bool = Field(False, description="Let code that comes with the model run.")
+    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")

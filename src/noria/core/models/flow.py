@@ -1,4 +1,4 @@
-"""Flow matching: the σ contract, Euler integration, EMA, and the small transformer that proofs train.
+"""Flow matching: the σ contract, Euler integration, moving averages, and the small transformer of the proofs.
 
 Conventions used everywhere in Noria (rectified flow, Liu et al. 2022, arXiv 2209.03003):
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def expand_like(sigma: Tensor, x: Tensor) -> Tensor:
-    """Give `sigma` [batch] trailing axes of size one until it broadcasts against `x` [batch, ...]."""
+    """Append axes of size one to `sigma` [batch], so that it broadcasts against `x` [batch, ...]."""
     return sigma.reshape(sigma.shape[0], *([1] * (x.ndim - 1)))
 
 
@@ -63,7 +63,7 @@ class SigmaContract:
 
     Attributes:
         shift: s > 0; 1 leaves σ as it is.
-        train_timesteps: the factor between σ and the scheduler's timesteps.
+        train_timesteps: factor between σ and the scheduler's timesteps.
     """
 
     shift: float = 1.0
@@ -89,7 +89,7 @@ class SigmaContract:
         """The true σ grid [steps + 1] of a pre-shift list, with the final 0 appended.
 
         Raises:
-            ConfigError: the list is empty, leaves (0, 1], or does not fall strictly.
+            ConfigError: the list is empty, leaves (0, 1], or is not strictly decreasing.
         """
         values = [float(s) for s in pre_shift]
         if not values:
@@ -99,21 +99,21 @@ class SigmaContract:
                 raise ConfigError(f"σ = {s} leaves (0, 1]", where="σ grid", mend="keep every value in (0, 1]")
         if any(b >= a for a, b in itertools.pairwise(values)):
             raise ConfigError(
-                f"the σ grid {values} does not fall strictly", mend="sort it from noise (1) to data"
+                f"the σ grid {values} does not fall strictly", mend="sort it from noise (1) to data (0)"
             )
         true = self.shifted(torch.tensor(values, dtype=torch.float64)).float()
         return torch.cat([true, torch.zeros(1)])
 
     @classmethod
     def from_scheduler(cls, config: Mapping[str, Any], *, mu: float | None = None) -> SigmaContract:
-        """Read the contract off a diffusers flow-matching scheduler's config.
+        """Make the contract of a diffusers flow-matching scheduler.
 
         `shift_terminal` is not part of the contract: it stretches a grid by its last entry, which would turn the last
         of four steps into a near-zero one. A student's scheduler is therefore exported without it.
 
         Args:
-            config: `pipeline.scheduler.config`.
-            mu: the resolution-dependent μ, when the scheduler shifts dynamically.
+            config: config of the scheduler, `pipeline.scheduler.config`.
+            mu: resolution-dependent μ, where the scheduler shifts dynamically.
 
         Raises:
             ConfigError: the scheduler re-spaces σ (Karras, exponential, beta), inverts it, or needs a `mu`.
@@ -138,19 +138,19 @@ class SigmaContract:
         return cls(mu if linear else math.exp(mu), steps)
 
     def check(self, scheduler: Any, *, mu: float | None = None, tolerance: float = 1e-5) -> None:
-        """Ask an installed diffusers scheduler for a grid and compare it with this contract's.
+        """Compare the grid that an installed diffusers scheduler makes with this contract's.
 
         Raises:
             ConfigError: they differ, so that some shift would be applied twice or not at all.
         """
         pre = [1.0, 0.875, 0.75, 0.5, 0.25, 0.125]
         scheduler.set_timesteps(sigmas=pre, **({} if mu is None else {"mu": mu}))
-        asked = torch.as_tensor(scheduler.sigmas, dtype=torch.float32).cpu()
+        theirs = torch.as_tensor(scheduler.sigmas, dtype=torch.float32).cpu()
         ours = self.grid(pre)
         timesteps = torch.as_tensor(scheduler.timesteps, dtype=torch.float32).cpu() / self.train_timesteps
-        if asked.shape != ours.shape or not torch.allclose(asked, ours, atol=tolerance):
+        if theirs.shape != ours.shape or not torch.allclose(theirs, ours, atol=tolerance):
             raise ConfigError(
-                f"the scheduler turns σ {pre} into {[round(float(s), 4) for s in asked[:-1]]}, "
+                f"the scheduler turns σ {pre} into {[round(float(s), 4) for s in theirs[:-1]]}, "
                 f"the trainer into {[round(float(s), 4) for s in ours[:-1]]}",
                 where=type(scheduler).__name__,
                 mend="one of them shifts twice; build the contract with SigmaContract.from_scheduler",
@@ -164,12 +164,12 @@ class SigmaContract:
 
 
 def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tensor) -> Tensor:
-    """Integrate dx/dσ = v(x, σ) down a grid by Euler steps.
+    """Integrate dx/dσ = v(x, σ) along a grid by Euler steps.
 
     Args:
-        velocity: maps (x [batch, ...], sigma [batch]) to a velocity like x.
-        x: the start, at `sigmas[0]`.
-        sigmas: true σ [steps + 1], falling; the last is usually 0.
+        velocity: maps (x [batch, ...], sigma [batch]) to the velocity, of the shape of x.
+        x: start of the path, at `sigmas[0]`.
+        sigmas: true σ [steps + 1], decreasing; the last is usually 0.
     """
     sigmas = sigmas.to(x.device, torch.float32)
     for now, then in itertools.pairwise(sigmas):
@@ -180,7 +180,7 @@ def euler(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigmas: Tenso
 class Ema:
     """Exponential moving average of parameters with the warm-up d_n = min((1 + n) / (10 + n), decay).
 
-    The averages live beside the parameters (same device, sharding and order) in float32.
+    The averages have the device, sharding and order of the parameters, in float32.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float = 0.999) -> None:
@@ -191,7 +191,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count one update, n = 1, 2, …, and move: ema ← ema + (1 − d_n) (θ − ema)."""
+        """Update the averages for the n-th time, n = 1, 2, …: ema ← ema + (1 − d_n) (θ − ema)."""
         self.updates += 1
         decay = min((1 + self.updates) / (10 + self.updates), self.decay)
         torch._foreach_lerp_(self.average, [p.detach().float() for p in self.parameters], 1 - decay)
@@ -248,11 +248,10 @@ class _Block(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """A class-conditional diffusion transformer (adaLN-zero; Peebles & Xie 2023, arXiv 2212.09748) for
-    CPU-sized proofs.
+    """A class-conditional diffusion transformer for proofs on a CPU (adaLN-zero; Peebles & Xie 2023, arXiv 2212.09748).
 
     It predicts the velocity. Class `config.classes` is the null condition. `source_sigma` optionally tells a critic at
-    which σ the sample it sees was predicted; its embedding starts at zero, so a network copied from a teacher that
+    which σ the sample it sees was predicted; its embedding starts at zero, so that a network copied from a teacher that
     never used it behaves exactly like the teacher.
     """
 
@@ -294,7 +293,7 @@ class SmallTransformer(nn.Module):
             x: [batch, channels, height, width].
             sigma: true σ [batch].
             labels: class numbers [batch]; `config.classes` means no condition.
-            source_sigma: for an anchor-conditioned critic, σ [batch] at which x's clean image was predicted.
+            source_sigma: σ [batch] at which the clean image of x was predicted, for an anchor-conditioned critic.
         """
         c, p = self.config, self.config.patch
         side = c.image_size // p

@@ -1,7 +1,7 @@
-"""The small causal language model that proofs train on real text: corpus, tokenizer, training, files.
+"""The small causal language model of the proofs: its text, tokenizer, training and files.
 
 The text is the source code of Python's own standard library, which is on every machine that runs this, and arithmetic
-whose answers can be checked. The model is a standard Qwen3 configuration, so all that works on it works on a real one.
+whose answers can be checked. The model has a standard Qwen3 configuration: what works on it works on a full-size one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noria.core.errors import DataError, ModelError, require
-from noria.core.models.loading import quiet_loading
+from noria.core.errors import DataError, require
+from noria.core.models.loading import SMALL_FOLDER, open_language_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
@@ -65,8 +64,8 @@ def python_sources(*, held_out: bool = False, folder: Path | None = None) -> lis
     character sets, of help topics) are left out.
 
     Args:
-        held_out: the held-out files instead of the others.
-        folder: folder of the library; this Python's own by default.
+        held_out: whether to read the held-out files instead of the others.
+        folder: folder of the library; that of this Python by default.
 
     Raises:
         DataError: there are no sources (some distributions ship byte code only).
@@ -77,9 +76,9 @@ def python_sources(*, held_out: bool = False, folder: Path | None = None) -> lis
         name = path.relative_to(root)
         if SKIPPED & set(name.parts):
             continue
-        chosen = hashlib.sha256(name.as_posix().encode()).digest()[0] % 10 == 0
+        is_held_out = hashlib.sha256(name.as_posix().encode()).digest()[0] % 10 == 0
         content = path.read_bytes()
-        if chosen == held_out and content and content.isascii():
+        if is_held_out == held_out and content and content.isascii():
             texts.append(content.decode())
     if not texts:
         raise DataError("no Python sources", where=str(root), mend="install the standard library's sources")
@@ -124,7 +123,7 @@ def arithmetic(
 
 
 def _worked(values: Sequence[int], signs: Sequence[str]) -> tuple[list[str], int]:
-    """Products first, then sums, one step each."""
+    """Steps of the solution, products first, and the answer."""
     values, signs, steps = list(values), list(signs), []
     while signs:
         at = signs.index("*") if "*" in signs else 0
@@ -136,12 +135,12 @@ def _worked(values: Sequence[int], signs: Sequence[str]) -> tuple[list[str], int
 
 def answer_of(text: str) -> int | None:
     """The number after the last `####`, or None if there is none."""
-    found = re.findall(r"####\s*(-?\d{1,18})(?!\d)", text)
-    return int(found[-1]) if found else None
+    answers = re.findall(r"####\s*(-?\d{1,18})(?!\d)", text)
+    return int(answers[-1]) if answers else None
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of `vocab_size` entries, with an end token 0 and a pad token 1; digits stand alone."""
+    """Train a byte-level BPE tokenizer of `vocab_size` entries: end token 0, pad token 1, one token a digit."""
     tokenizers, transformers = require("tokenizers", "mtp"), require("transformers", "mtp")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
@@ -167,7 +166,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedT
 def small_config(
     vocab_size: int, *, width: int = 144, layers: int = 12, heads: int = 6, length: int = 1024, **more: Any
 ) -> Qwen3Config:
-    """A Qwen3 configuration of a few million parameters, embeddings tied; `more` goes to the configuration."""
+    """Qwen3 configuration of a few million parameters with tied embeddings; `more` overrides its settings."""
     transformers = require("transformers", "mtp")
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -188,7 +187,7 @@ def small_config(
 
 
 def pack(documents: Iterable[Sequence[int]], length: int, *, end: int = 0) -> Tensor:
-    """Documents one after another, `end` behind each, cut into rows [n, length]; a partial last row is dropped."""
+    """Concatenate documents, `end` behind each, and cut them into rows [n, length]; a partial last row is dropped."""
     flat = np.concatenate([np.asarray([*document, end], dtype=np.int64) for document in documents])
     rows = len(flat) // length
     if not rows:
@@ -208,13 +207,13 @@ def train_lm(
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Next-token training in place: AdamW, warm-up and cosine decay, clipping at 1.
+    """Train a model in place on next tokens: AdamW, warm-up and cosine decay, gradients clipped at 1.
 
     Args:
-        model: a causal language model.
+        model: causal language model to train.
         rows: token numbers [n, length].
-        steps: optimiser steps.
-        batch_size: rows a step.
+        steps: number of optimizer steps.
+        batch_size: number of rows of a step.
         lr: peak learning rate.
         seed: seed of the batches.
         on_step: called with (step, loss in nats) after every step.
@@ -243,7 +242,7 @@ def train_lm(
 
 
 def save_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Model and tokenizer as `from_pretrained` reads them, safetensors only."""
+    """Save model and tokenizer for `from_pretrained`, in safetensors."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -251,37 +250,25 @@ def save_lm(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: 
 def load_lm(
     folder: Path, *, dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Open a folder of :func:`save_lm`, or any local causal language model in safetensors.
+    """Load a folder that :func:`save_lm` wrote, or any local causal language model in safetensors, on the CPU.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: the folder holds no such model.
     """
-    transformers = require("transformers", "mtp")
-    try:
-        with quiet_loading(transformers):
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype
-            )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"not a causal language model ({type(error).__name__})",
-            where=str(folder),
-            mend="give a Hugging Face model folder with safetensors weights",
-        ) from error
-    return model.eval(), tokenizer
+    loaded = open_language_model(str(folder), device="cpu")
+    return loaded.model.to(dtype), loaded.tokenizer
 
 
 # -- the model that ships ---------------------------------------------------------------------------------------------
 
 
 def small_lm(*, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """The trained model of 3 million parameters that ships with the package, and its tokenizer.
+    """Load the model of 3 million parameters that ships with the package, and its tokenizer.
 
-    `python -m noria.core.models.lm FOLDER` trains it anew, about half an hour on two cores: 3.36 nats a token on
+    `python -m noria.core.models.lm FOLDER` trains it anew, in about half an hour on two cores: 3.36 nats a token on
     held-out code and 0.50 on held-out arithmetic.
     """
-    return load_lm(Path(str(files("noria.core"))) / "assets" / "lm", dtype=dtype)
+    return load_lm(SMALL_FOLDER, dtype=dtype)
 
 
 def build_small_lm(
@@ -292,12 +279,12 @@ def build_small_lm(
     Weights are stored in bfloat16. Another version of Python has other sources, and so another model.
 
     Args:
-        folder: where it goes.
+        folder: folder of the model.
         steps: number of steps, each of 16 rows of 256 tokens.
-        on_step: called with (step, loss in nats).
+        on_step: called with (step, loss in nats) after every step.
 
     Returns:
-        Nats per token, of the stored weights, on text that was held out: `code` and `arithmetic`.
+        Nats per token, of the stored weights, on the held-out `code` and `arithmetic`.
     """
     transformers = require("transformers", "mtp")
     sources, problems = python_sources(), [p.text for p in arithmetic(60_000, seed=0)]
@@ -309,16 +296,18 @@ def build_small_lm(
         model = transformers.Qwen3ForCausalLM(small_config(len(tokenizer)))
     train_lm(model, pack(tokenizer(documents)["input_ids"], 257), steps=steps, on_step=on_step)
     save_lm(model.bfloat16(), tokenizer, folder)
-    held = {
+    tests = {
         "code": python_sources(held_out=True),
         "arithmetic": _sheets([p.text for p in arithmetic(1000, seed=99)]),
     }
     model.float()
-    return {name: _nats(model, pack(tokenizer(texts)["input_ids"], 257)[:64]) for name, texts in held.items()}
+    return {
+        name: _nats(model, pack(tokenizer(texts)["input_ids"], 257)[:64]) for name, texts in tests.items()
+    }
 
 
 def _sheets(problems: Sequence[str]) -> list[str]:
-    """Eight problems a document."""
+    """Documents of eight problems each."""
     return ["\n".join(problems[i : i + 8]) for i in range(0, len(problems), 8)]
 
 

@@ -1,4 +1,4 @@
-"""Opening a causal language model that a user names: a folder, a GGUF file, a hub id, or the small one that ships."""
+"""Loading a causal language model by its name: a folder, a GGUF file, a hub id, or `small`, which ships with Noria."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ __all__ = ["SMALL", "LanguageModel", "open_language_model", "quiet_loading", "sa
 
 SMALL = "small"
 """The name of the model that ships with the package."""
+SMALL_FOLDER = Path(str(files("noria.core"))) / "assets" / "lm"
 FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""What is fetched of a hub repository: no pickled weights, no code."""
+"""Files to fetch from a hub repository: no pickled weights, no code."""
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model, ready to use.
+    """A loaded causal language model.
 
     Attributes:
-        name: the name that the user gave.
-        model: the Hugging Face causal language model, in evaluation mode.
-        tokenizer: the model's own tokenizer.
-        files: the folder or GGUF file that it was opened from.
-        vocab: how many of its logits are tokens; the rest pads the output layer.
+        name: name that the user gave.
+        model: Hugging Face model, in evaluation mode.
+        tokenizer: tokenizer of the model.
+        files: folder or GGUF file that it was loaded from.
+        vocab: number of logits that are tokens; the rest pads the output layer.
     """
 
     name: str
@@ -50,35 +51,33 @@ def open_language_model(
     allow_download: bool = False,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
-    """Open a causal language model; weights are read from safetensors or GGUF only, never from a pickle.
+    """Load a causal language model; weights are read from safetensors or GGUF only, never from a pickle.
 
     Args:
         name: a folder, a `.gguf` file, a hub id, or `small`.
         precision: "fp32" or "bf16".
-        device: where; a GPU if there is one by default.
-        allow_download: whether a hub id may be fetched; otherwise only the local cache is looked in.
+        device: device of the model; by default a GPU if there is one.
+        allow_download: whether a hub id may be fetched; otherwise it must be in the local cache.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
-        ModelError: there is no such model, it is of another kind, or its tokenizer is another model's.
-        MissingExtra: a package that its format needs is absent.
+        ModelError: there is no such model, it is of another kind, or its tokenizer does not belong to it.
+        MissingExtra: a package that the format needs is not installed.
     """
     transformers = require("transformers", "mtp")
-    found = _files(name, allow_download)
+    source = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    folder = found
+    folder, weights = source, {"use_safetensors": True}
     quiet = contextlib.ExitStack()
-    if found.suffix == ".gguf":
+    if source.suffix == ".gguf":
         require("gguf", "gguf")
-        folder, options["gguf_file"] = found.parent, found.name
-        quiet.enter_context(_no_bar_of_gguf())
+        folder, options["gguf_file"], weights = source.parent, source.name, {}
+        quiet.enter_context(_no_gguf_bar())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    _know_mimo()
-    with _one_line(name), quiet_loading(transformers), quiet:
+    _register_mimo()
+    with _load_errors(name), quiet_loading(transformers), quiet:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        if "gguf_file" not in options:
-            options["use_safetensors"] = True
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options, **weights)
     rows = model.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -86,16 +85,16 @@ def open_language_model(
             where=name,
             mend="give the model its own tokenizer",
         )
-    goal = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return LanguageModel(name, model.to(goal).eval(), tokenizer, found, len(tokenizer))
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return LanguageModel(name, model.to(device).eval(), tokenizer, source, len(tokenizer))
 
 
 def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a policy as `from_pretrained` opens it; `folder` is whole or as it was.
+    """Save a model for `from_pretrained`; `folder` is replaced as a whole, or stays as it was.
 
     Raises:
         RunError: the disk refuses.
-        ValueError: transformers cannot write its kind, such as weights out of a GGUF file.
+        ValueError: transformers cannot save this kind, such as weights from a GGUF file.
     """
     with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
         model.save_pretrained(partial)
@@ -104,7 +103,7 @@ def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_loading(transformers: Any) -> Iterator[None]:
-    """Without the progress bars and remarks of transformers."""
+    """Silence the progress bars and warnings of transformers inside the block."""
     logging = transformers.utils.logging
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -118,8 +117,8 @@ def quiet_loading(transformers: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_bar_of_gguf() -> Iterator[None]:
-    """Without the progress bar of tensors from a GGUF file, which heeds no setting of transformers."""
+def _no_gguf_bar() -> Iterator[None]:
+    """Silence the progress bar over the tensors of a GGUF file, which ignores the settings of transformers."""
     from transformers import modeling_gguf_pytorch_utils as module
 
     bar = module.tqdm
@@ -131,8 +130,8 @@ def _no_bar_of_gguf() -> Iterator[None]:
 
 
 @functools.cache
-def _know_mimo() -> None:
-    """Tell transformers of MiMo, a Qwen2 whose files have another name for it, so that it needs no code of its own."""
+def _register_mimo() -> None:
+    """Register MiMo, a Qwen2 under another name, so that it loads without the code in its repository."""
     import transformers
 
     class MiMoConfig(transformers.Qwen2Config):  # type: ignore[misc]
@@ -147,8 +146,9 @@ def _know_mimo() -> None:
 
 
 def _files(name: str, allow_download: bool) -> Path:
+    """Folder or GGUF file of the model `name`."""
     if name == SMALL:
-        return Path(str(files("noria.core"))) / "assets" / "lm"
+        return SMALL_FOLDER
     path = Path(name).expanduser()
     if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
         return path
@@ -171,8 +171,8 @@ def _files(name: str, allow_download: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """What transformers raises for a folder that is no model, in one line."""
+def _load_errors(name: str) -> Iterator[None]:
+    """Raise what transformers raises for a folder that is not a model as a `ModelError`, which is one line."""
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
@@ -181,9 +181,9 @@ def _one_line(name: str) -> Iterator[None]:
             raise ModelError(
                 "it brings its own code", where=name, mend="give --trust-remote-code if you trust it"
             ) from error
-        first = (text.strip() or type(error).__name__).splitlines()[0][:160]
+        reason = (text.strip() or type(error).__name__).splitlines()[0][:160]
         raise ModelError(
-            f"not a causal language model that opens ({first})",
+            f"not a causal language model that can be loaded ({reason})",
             where=name,
             mend="give a Hugging Face model folder with safetensors weights",
         ) from error

@@ -1,7 +1,7 @@
 """Figures for a report: charts in one theme, tables, pictures, and grids of sample images.
 
-A `Figure` is plain data: it pickles, it goes through JSON (`Figure(**json.loads(json.dumps(asdict(figure))))`), and it
-draws itself nowhere. `noria.core.pages.report` puts figures on a page.
+A `Figure` is plain data: it can be pickled and stored as JSON (`Figure(**json.loads(json.dumps(asdict(figure))))`).
+`noria.core.pages.report` draws figures on a page.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 Mode = Literal["light", "dark"]
 Cell = str | int | float | None
 
-# The page and the charts on it share these. Contrast on the background: text at least 7, faint text at least 4.5.
+# Colours of the page and of its charts. Contrast with the background: text at least 7, faint text at least 4.5.
 COLORS: dict[Mode, dict[str, str]] = {
     "light": {
         "page": "#ffffff",
@@ -62,8 +62,8 @@ COLORS: dict[Mode, dict[str, str]] = {
     },
 }
 
-# Categorical colours, about the same hues in the same order in both modes. Searched for: at least 3:1 on the page, and
-# as far apart as twelve can be for eyes of any kind, the first eight further still (the tests say how far).
+# Categorical colours, with similar hues in the same order in both modes. They were searched for: a contrast of at least
+# 3:1 with the page, and the largest distance for eyes of any kind, larger for the first eight (see the tests).
 PALETTE: dict[Mode, tuple[str, ...]] = {
     "light": (
         *("#3555ee", "#9f1d04", "#105d54", "#f23ba8", "#98713d", "#432853"),
@@ -80,7 +80,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 
 @dataclass(frozen=True)
 class Figure:
-    """A title, a caption, and one of four things to show: made by `chart`, `table`, `picture` or `shaded`.
+    """A title, a caption, and what is shown: make one with `chart`, `table`, `picture` or `shaded`.
 
     `data` holds JSON values only: a chart's `{"spec", "missing", "empty", "pick"}`, a table's `{"header", "rows",
     "numeric"}`, a picture's `{"png"}` (base64), a shaded text's `{"pieces"}`.
@@ -95,21 +95,21 @@ class Figure:
     def chart(cls, title: str, chart: Any, caption: str = "") -> Figure:
         """A Vega-Lite chart: an altair chart, or its specification as a mapping.
 
-        The page's theme fills in whatever the chart leaves open; a chart without a width takes the page's. NaN and
-        infinite values become missing ones, which are counted under the chart and not drawn. A click on a name in the
-        legend singles its series out.
+        The theme of the page fills in what the chart leaves open; a chart without a width takes that of the page. NaN
+        and infinite values become missing: they are not drawn, and their number stands below the chart. A click on a
+        name in the legend highlights that series.
 
         Raises:
-            ValueError: the chart fetches its data from somewhere else.
+            ValueError: the chart would fetch its data by a URL.
         """
         spec = dict(chart) if isinstance(chart, Mapping) else _altair_spec(chart)
         spec = json_values(spec)
         spec.pop("$schema", None)
         spec.setdefault("description", f"{title}. {caption}".strip())
         rows = _data_rows(spec)
-        drawn = {part["field"] for part in _walk(spec) if isinstance(part.get("field"), str)}
-        lost = sum(row[field] is None for row in rows or () for field in drawn & set(row))
-        data = {"spec": spec, "missing": lost, "empty": rows == [], "pick": _finish(spec)}
+        fields = {part["field"] for part in _walk(spec) if isinstance(part.get("field"), str)}
+        gaps = sum(row[field] is None for row in rows or () for field in fields & set(row))
+        data = {"spec": spec, "missing": gaps, "empty": rows == [], "pick": _finish(spec)}
         return cls("chart", title, caption, data)
 
     @classmethod
@@ -127,19 +127,15 @@ class Figure:
                 raise ValueError(f"{len(row)} cells under {len(header)} headings: {row}")
         columns = [[row[n] for row in table if missing(row[n]) is None] for n in range(len(header))]
         numeric = [bool(column) and all(_is_number(cell) for cell in column) for column in columns]
-        return cls(
-            "table",
-            title,
-            caption,
-            {"header": [str(name) for name in header], "rows": table, "numeric": numeric},
-        )
+        data = {"header": [str(name) for name in header], "rows": table, "numeric": numeric}
+        return cls("table", title, caption, data)
 
     @classmethod
     def picture(cls, title: str, png: bytes, caption: str = "") -> Figure:
         """A PNG, shown at its own size.
 
         Raises:
-            ValueError: it is no PNG.
+            ValueError: the bytes are not a PNG.
         """
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError("not a PNG")
@@ -147,21 +143,21 @@ class Figure:
 
     @classmethod
     def shaded(cls, title: str, pieces: Sequence[Piece], caption: str = "") -> Figure:
-        """A text in pieces, each with a shade of its own and a note that shows when it is pointed at.
+        """A text in pieces, each with a shade of its own and a note that appears under the pointer.
 
         Raises:
-            ValueError: a shade outside of 0 … 1.
+            ValueError: a shade is outside of 0 … 1.
         """
-        shown = []
+        entries = []
         for piece in pieces:
             if piece.shade is not None and not 0 <= piece.shade <= 1:
                 raise ValueError(f"a shade of {piece.shade}")
             shade = None if piece.shade is None else round(SHADES * piece.shade)
-            shown.append({"text": piece.text, "shade": shade, "note": piece.note, "mark": piece.mark})
-        return cls("shaded", title, caption, {"pieces": shown})
+            entries.append(vars(piece) | {"shade": shade})
+        return cls("shaded", title, caption, {"pieces": entries})
 
 
-SHADES = 9
+SHADES = 9  # classes s1 … s9 of the style sheet
 
 
 @dataclass(frozen=True)
@@ -169,10 +165,10 @@ class Piece:
     """A piece of a shaded text.
 
     Attributes:
-        text: shown as it is; a line break also breaks the line.
-        shade: 0 … 1; None where there is nothing to say.
-        note: shown when it is pointed at.
-        mark: draws a frame around it.
+        text: text of the piece; its line breaks are kept.
+        shade: depth of the background, 0 … 1; None for no shade.
+        note: note that appears under the pointer.
+        mark: whether the piece is underlined.
     """
 
     text: str
@@ -182,7 +178,7 @@ class Piece:
 
 
 def theme(mode: Mode = "light") -> dict[str, Any]:
-    """The Vega-Lite configuration of every chart, for a light or a dark page."""
+    """Vega-Lite configuration of every chart, for a light or a dark page."""
     color, palette = COLORS[mode], list(PALETTE[mode])
     text = {"labelColor": color["faint"], "titleColor": color["text"]}
     sizes = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 500}
@@ -239,16 +235,16 @@ def theme(mode: Mode = "light") -> dict[str, Any]:
 def series(
     rows: Iterable[Mapping[str, Any]], names: Mapping[str, str], *, x: str = "step"
 ) -> list[dict[str, Any]]:
-    """The points of :func:`lines` out of a run's log: one for every figure of `names` that a row has.
+    """Points for :func:`lines` from a run's log: one for every figure of `names` that a row has.
 
     Args:
         rows: lines of the log, each with its `step`.
-        names: figures of the log, and the name of each on the chart.
-        x: what the step is called.
+        names: names on the chart, by the figure of the log.
+        x: field of the points that holds the step.
     """
     return [
-        {x: row["step"], "value": row[key], "name": words}
-        for key, words in names.items()
+        {x: row["step"], "value": row[key], "name": name}
+        for key, name in names.items()
         for row in rows
         if row.get(key) is not None
     ]
@@ -259,10 +255,10 @@ def curves(rows: Sequence[Mapping[str, Any]], groups: Mapping[str, Mapping[str, 
 
     Args:
         rows: lines of the log, each with its `step`.
-        groups: by title of the chart, the figures of the log and the name of each in the legend.
+        groups: names in the legend by the figure of the log, by the title of the chart.
     """
-    drawn = {title: series(rows, names) for title, names in groups.items()}
-    return [Figure.chart(title, lines(points)) for title, points in drawn.items() if points]
+    charts = {title: series(rows, names) for title, names in groups.items()}
+    return [Figure.chart(title, lines(points)) for title, points in charts.items() if points]
 
 
 def lines(
@@ -274,27 +270,27 @@ def lines(
     marks: bool = False,
     height: int = 220,
 ) -> Any:
-    """A chart of lines, one a name, in the order in which names first come; a name that is alone needs no legend.
+    """A chart of lines, one a name, in the order of first appearance. A single line has no legend.
 
     Args:
-        points: {x, `value`, `name`} each.
-        y: title of the values' axis, which need not begin at 0.
-        x: the field along which lines run.
+        points: points with the fields `x`, "value" and "name".
+        y: title of the axis of values, which need not begin at 0.
+        x: field along which the lines run.
         legend: title of the legend.
         marks: whether every point is marked.
-        height: pixels.
+        height: height in pixels.
     """
     import altair as alt
 
     names = list(dict.fromkeys(point["name"] for point in points))
-    shown = alt.Legend(title=legend) if len(names) > 1 else None
+    key = alt.Legend(title=legend) if len(names) > 1 else None
     return (
         alt.Chart(alt.Data(values=list(points)))
         .mark_line(point=marks)
         .encode(
             x=alt.X(f"{x}:Q", axis=alt.Axis(tickMinStep=1)),
             y=alt.Y("value:Q", title=y, scale=alt.Scale(zero=False)),
-            color=alt.Color("name:N", sort=names, legend=shown),
+            color=alt.Color("name:N", sort=names, legend=key),
             tooltip=["name:N", f"{x}:Q", "value:Q"],
         )
         .properties(width="container", height=height)
@@ -305,12 +301,12 @@ def image_grid(images: NDArray[np.uint8], row_labels: Sequence[str], *, scale: i
     """Sample images as one PNG, a labelled row for each arm.
 
     Every pixel becomes a square of `scale` × `scale`, unblended. Labels stand on the left, light on an opaque dark
-    ground, so that they read the same on any page.
+    background, so that they read the same on any page.
 
     Args:
-        images: [rows, columns, height, width], grey, or [rows, columns, height, width, 3]; uint8.
-        row_labels: one for each row.
-        scale: whole number of screen pixels for each pixel.
+        images: [rows, columns, height, width] in grey, or [rows, columns, height, width, 3]; uint8.
+        row_labels: label of each row.
+        scale: number of screen pixels along each pixel.
 
     Raises:
         ValueError: another shape or type, no image, a label too many or too few, a scale below 1.
@@ -349,11 +345,11 @@ def image_grid(images: NDArray[np.uint8], row_labels: Sequence[str], *, scale: i
     return png.getvalue()
 
 
-GROUND, LABEL = "#1f242b", "#eef1f4"
+GROUND, LABEL = "#1f242b", "#eef1f4"  # background and labels of an image grid
 
 
 def number(value: float, *, digits: int = 3, sign: bool = False) -> str:
-    """A number for reading: `digits` significant digits, thousands apart, a true minus sign, powers of ten spelt out.
+    """Format a number: `digits` significant digits, thousands apart, a true minus sign, powers of ten spelt out.
 
     >>> number(12345.678), number(-0.00012), number(2, sign=True)
     ('12,346', '−1.2×10⁻⁴', '+2')
@@ -376,7 +372,7 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def missing(cell: Any) -> str | None:
-    """Why there is nothing to show, or None if there is: a missing value is not a zero."""
+    """Reason why a cell is missing, or None if it is not: a missing value is not a zero."""
     if cell is None or cell == "":
         return "no value"
     if isinstance(cell, float) and not math.isfinite(cell):
@@ -398,7 +394,7 @@ def _altair_spec(chart: Any) -> dict[str, Any]:
 
 
 def _walk(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping of a specification, its data rows left out."""
+    """Yield every mapping in a specification, except rows of data."""
     if isinstance(value, dict):
         yield value
         for key, inner in value.items():
@@ -410,7 +406,7 @@ def _walk(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _data_rows(spec: dict[str, Any]) -> list[Any] | None:
-    """All rows of data in a chart, or None if it holds no table of its own (a generated sequence, say)."""
+    """All rows of data in a chart, or None if it holds no table (its data may be a generated sequence)."""
     tables = list(spec.get("datasets", {}).values())
     for part in _walk(spec):
         data = part.get("data")
@@ -422,20 +418,20 @@ def _data_rows(spec: dict[str, Any]) -> list[Any] | None:
 
 
 def _finish(spec: dict[str, Any]) -> bool:
-    """Add in place what every chart wants and no configuration can say; whether its legend can be clicked.
+    """Add, in place, what every chart needs and no configuration can hold; whether its legend can be clicked.
 
-    Logarithmic axes end at the data and stress the powers of ten. Where colour names series, their names in the legend
-    single them out.
+    Logarithmic axes end at the data and stress the powers of ten. Where colour names series, a click on a name in the
+    legend highlights that series.
     """
     parts = list(_walk(spec))
     units = [part for part in parts if "mark" in part and isinstance(part.get("encoding"), dict)]
     for unit in units:
         for channel in ("x", "y"):
-            place = unit["encoding"].get(channel)
-            if isinstance(place, dict) and (place.get("scale") or {}).get("type") == "log":
-                place["scale"] = {"nice": False, "padding": 10} | place["scale"]
-                if place.get("axis", {}) is not None:
-                    place["axis"] = LOG_AXIS | place.get("axis", {})
+            position = unit["encoding"].get(channel)
+            if isinstance(position, dict) and (position.get("scale") or {}).get("type") == "log":
+                position["scale"] = {"nice": False, "padding": 10} | position["scale"]
+                if position.get("axis", {}) is not None:  # None hides the axis
+                    position["axis"] = LOG_AXIS | position.get("axis", {})
 
     colored = [
         unit
@@ -450,8 +446,8 @@ def _finish(spec: dict[str, Any]) -> bool:
     colored[0]["params"] = [pick]
     for unit in colored:
         mark = unit["mark"] if isinstance(unit["mark"], dict) else {}
-        shown = {"condition": {"param": "pick", "value": mark.get("opacity", 1)}, "value": 0.08}
-        unit["encoding"].setdefault("opacity", shown)
+        opacity = {"condition": {"param": "pick", "value": mark.get("opacity", 1)}, "value": 0.08}
+        unit["encoding"].setdefault("opacity", opacity)
     return True
 
 
@@ -460,7 +456,7 @@ LOG_AXIS = {"gridOpacity": {"condition": {"test": POWER_OF_TEN, "value": 1}, "va
 
 
 def _cell(cell: Any) -> Any:
-    """A cell as JSON; a missing one as {"missing": why}, also when it came as the text "nan"."""
+    """A cell as a JSON value; a missing one, the text "nan" too, as {"missing": reason}."""
     if hasattr(cell, "dtype") and hasattr(cell, "item"):  # a NumPy scalar
         cell = cell.item()
     if isinstance(cell, str) and cell.strip().lower().lstrip("+-") in ("nan", "inf"):

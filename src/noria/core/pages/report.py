@@ -1,8 +1,7 @@
-"""The page a job leaves behind: one HTML file that needs no network, no server and no other file.
+"""Pages of results: one HTML file each, which needs no network, no server and no other file.
 
 Charts are drawn by Vega, which is part of the page. A content security policy forbids everything else: the browser
-runs the two scripts written here, evaluates no text as code, and fetches nothing. All text is escaped, whoever wrote
-it.
+runs the two scripts of the page, evaluates no text as code, and fetches nothing. All text is escaped.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from noria.core.files import write_atomic
 from noria.core.pages.charts import COLORS, Figure, missing, number, theme
+from noria.core.progress import duration
 from noria.core.runs.run import read_config, read_metrics
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write_page(
     intro: str = "",
     footer: str = "",
 ) -> None:
-    """Write a page of headed sections, each a list of figures and paragraphs: a training run's report, say.
+    """Write a page of sections, each a heading with figures and paragraphs.
 
     Raises:
         RunError: the file cannot be written; the old one, if any, stays whole.
@@ -71,12 +71,12 @@ def write_run_report(
     """Write `report.html` of a run: the sections, then its settings and the versions that it ran with.
 
     Args:
-        folder: the run's.
-        system: whose run it is.
-        title: before the folder's name.
+        folder: folder of the run.
+        system: name of the system.
+        title: title of the page, before the name of the run.
         sections: sections, as `write_page` takes them.
-        intro: what was run on what.
-        stopped: why it ended early, if it did.
+        intro: text below the title.
+        stopped: why the run ended early, if it did.
 
     Raises:
         RunError: there is no run, or the disk refuses.
@@ -85,7 +85,7 @@ def write_run_report(
     write_page(
         path,
         f"{title}: {folder.resolve().name}",
-        [*sections, ("Settings", _of_run(folder))],
+        [*sections, ("Settings", _settings(folder))],
         intro=f"{intro}\n\nStopped: {stopped}." if stopped else intro,
         footer=f"Made by noria {system} from the files in this folder.",
     )
@@ -94,7 +94,7 @@ def write_run_report(
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as its folder tells it, for the page of the run.
+    """Content of a run's folder, for the page of the run.
 
     Attributes:
         folder: the run's folder.
@@ -148,58 +148,51 @@ def run_page(system: str, describe: Callable[[RunRecord], RunPage]) -> Callable[
     return write_run_page
 
 
-def _of_run(folder: Path) -> list[Block]:
-    """A run's settings, and the package versions it last ran with."""
-    flat: list[list[str]] = []
+def _settings(folder: Path) -> list[Block]:
+    """Settings of a run, and the package versions that it last ran with."""
+    rows: list[list[str]] = []
     for name, value in read_config(folder).items():
         inner = value.items() if isinstance(value, dict) else [("", value)]
-        flat += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
-    blocks: list[Block] = [Figure.table("The run's settings", ["setting", "value"], flat)]
+        rows += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
+    blocks: list[Block] = [Figure.table("The run's settings", ["setting", "value"], rows)]
     try:
-        known = json.loads((folder / "versions.json").read_bytes())
+        versions = json.loads((folder / "versions.json").read_bytes())
     except (OSError, ValueError):
-        known = []
-    if known:
-        blocks.append(
-            "Packages: " + ", ".join(f"{name} {version}" for name, version in known[-1].items()) + "."
-        )
+        versions = []
+    if versions:
+        packages = ", ".join(f"{name} {version}" for name, version in versions[-1].items())
+        blocks.append(f"Packages: {packages}.")
     return blocks
 
 
 def page_assets() -> dict[str, str]:
-    """What a page needs beside its HTML, for a service that hands it out itself: style sheet and scripts by name.
+    """Style sheet and scripts of every page by file name, for a service that serves them beside its HTML.
 
-    A page with charts carries its themes as JSON in an element of the id `themes`, loads `vega.js`, then `page.js`.
+    A page with charts has its themes as JSON in an element of the id `themes`, and loads `vega.js`, then `page.js`.
     """
-    light, dark = (
-        " ".join(f"--{name}: {color};" for name, color in colors.items()) for colors in COLORS.values()
-    )
-    root = f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
-    return {"page.css": root + _resource("page.css"), "vega.js": _vega(), "page.js": _resource("page.js")}
+    return {"page.css": _style(), "vega.js": _vega(), "page.js": _resource("page.js")}
 
 
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
 def write_html(path: Path | str, template: str, figures: Sequence[Figure], **content: Any) -> None:
-    """Fill a template of this package and write the page with its style and scripts, whole or not at all."""
+    """Render a template of this package with its style and scripts, and write the page whole or not at all."""
     from markupsafe import Markup
 
-    # The bundle weighs 0.9 MB: a page without a chart goes without it.
+    # Vega has 0.9 MB, which a page without a chart does not need.
     scripts = [_vega(), _resource("page.js")] if any(figure.kind == "chart" for figure in figures) else []
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts
-    )
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     html = (
         environment()
         .get_template(template)
         .render(
             **content,
-            policy=f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; style-src 'unsafe-inline'; "
+            policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
             "img-src data:; base-uri 'none'; form-action 'none'",
             scripts=[Markup(script) for script in scripts],
-            style=Markup(_resource("page.css")),
-            colors=COLORS,
+            style=Markup(_style()),
             themes={mode: theme(mode) for mode in COLORS},
             made=datetime.now(UTC),
         )
@@ -209,9 +202,9 @@ def write_html(path: Path | str, template: str, figures: Sequence[Figure], **con
 
 @functools.cache
 def environment(*packages: str) -> Any:
-    """Jinja's environment for pages: the templates of these packages, and those of every page.
+    """Jinja's environment for pages: the templates of these packages, and those that all pages share.
 
-    All text is escaped; a name that a template does not find is an error.
+    All text is escaped; an undefined name in a template is an error.
     """
     import jinja2
 
@@ -244,12 +237,21 @@ def _vega() -> str:
     return re.sub(r"<(/script|!--)", r"\\x3c\1", script.replace("\r\n", "\n"), flags=re.IGNORECASE)
 
 
+def _style() -> str:
+    """The style sheet, with the colours of both modes."""
+    light, dark = (
+        " ".join(f"--{name}: {color};" for name, color in colors.items()) for colors in COLORS.values()
+    )
+    root = f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return root + _resource("page.css")
+
+
 def _resource(name: str) -> str:
     return (files("noria.core") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _json(value: Any) -> Markup:
-    """JSON for a script element, with nothing in it that HTML would read as its own."""
+    """JSON for a script element, without characters that HTML would parse."""
     from markupsafe import Markup
 
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -259,12 +261,12 @@ def _json(value: Any) -> Markup:
 
 
 def _grouped(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Pictures that follow each other together, everything else alone."""
+    """Group consecutive pictures; every other block is a group of its own."""
     groups: list[list[Block]] = []
     for block in blocks:
         picture = isinstance(block, Figure) and block.kind == "picture"
-        before = groups[-1][-1] if groups else None
-        if picture and isinstance(before, Figure) and before.kind == "picture":
+        last = groups[-1][-1] if groups else None
+        if picture and isinstance(last, Figure) and last.kind == "picture":
             groups[-1].append(block)
         else:
             groups.append([block])
@@ -276,18 +278,7 @@ def _slug(text: str) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return "—"
-    if seconds < 10:
-        return f"{number(float(seconds), digits=2)} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [
-        f"{hours} h" if hours else "",
-        f"{minutes} min" if minutes else "",
-        f"{rest} s" if not hours and rest else "",
-    ]
-    return " ".join(part for part in parts if part)
+    return "—" if seconds is None or not math.isfinite(seconds) else duration(seconds)
 
 
 def _moment(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""Speed as a ratio: ours and a named peer, timed in one process in alternation, so that a drifting machine hits both.
+"""Speed as a ratio to a named peer, both timed in one process in alternation, so that a busy machine slows both.
 
-A figure is a median with its spread; a ratio is taken turn by turn, and above 1 means that ours is better.
+A figure is a median with its spread. A ratio is taken turn by turn; above 1 means that ours is better.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Row:
     """One figure of a bench.
 
     Attributes:
-        name: what was measured.
-        peer: against whom.
+        name: name of the figure.
+        peer: name and version of the peer.
         unit: unit of `ours` and `theirs`.
-        ours, theirs: medians.
+        ours, theirs: median of each side.
         ratio: median of the paired ratios, above 1 when ours is better.
         spread: (lowest, highest) paired ratio.
-        goal: the ratio that was promised.
+        goal: ratio that the figure should reach.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Row:
         better: Literal["lower", "higher"],
         goal: float,
     ) -> Row:
-        """A row out of paired measurements, one of each side a turn.
+        """Make a row of paired measurements, one of each side a turn.
 
         Raises:
             ValueError: nothing was measured, or the sides are not paired.
@@ -89,13 +89,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All figures of a system."""
+    """All figures of a system's bench."""
 
     system: str
     rows: list[Row]
 
     def to_json(self) -> dict[str, Any]:
-        """{system, rows: [{name, peer, unit, ours, theirs, ratio, spread, goal}]}."""
+        """The bench as JSON: {system, rows: [{name, peer, unit, ours, theirs, ratio, spread, goal}]}."""
         return {
             "system": self.system,
             "rows": [vars(row) | {"spread": list(row.spread)} for row in self.rows],
@@ -113,11 +113,11 @@ def alternate(
     """Time two callables in alternation; which goes first changes from turn to turn.
 
     Args:
-        ours: the side under test.
-        theirs: the peer.
-        rounds: timed turns of each.
-        warmup: untimed turns of each, first.
-        progress: told of each round.
+        ours: one turn of the side under test.
+        theirs: one turn of the peer.
+        rounds: number of timed turns of each side.
+        warmup: number of untimed turns of each side before.
+        progress: shows the finished rounds, if given.
     """
     for _ in range(warmup):
         ours()
@@ -138,15 +138,17 @@ def alternate(
 
 
 def peak_memory(call: Callable[[], object]) -> float:
-    """Bytes of PyTorch's that a call holds at its highest on the CPU, beyond what was held before it."""
+    """Most bytes of PyTorch's memory that a call holds on the CPU, beyond what was held before it."""
     import torch
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells of every start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it prints every start and stop
     profiler: Any = torch.profiler
     with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         call()
     live = highest = 0
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(
+        AttributeError
+    ):  # kineto_results is not public, and absent where Kineto is not built in
         for event in profile.profiler.kineto_results.events():
             if event.name() == "[memory]":
                 live += event.nbytes()

@@ -1,4 +1,4 @@
-"""The proofs and benches that a system registers in its package `proof`; listing them imports nothing heavy.
+"""Catalogue of the proofs and benches that systems register in their packages `proof`; it imports nothing heavy.
 
 ```python
 # noria/routing/proof/__init__.py
@@ -22,9 +22,9 @@ class ProofEntry:
     """A proof that `noria prove NAME` runs.
 
     Attributes:
-        name: what a user types.
+        name: name that a user types.
         module: dotted name of the module that holds `prove(context: ProofContext) -> Evidence`.
-        inputs: files or folders that only a user can supply: name of the option, and its help phrase.
+        inputs: help phrases of the files or folders that only a user can supply, by the name of their option.
     """
 
     name: str

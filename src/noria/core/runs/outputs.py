@@ -1,4 +1,4 @@
-"""Folders that a verb may write to: run folders by name, and folders of results."""
+"""Folders that a verb writes: run folders by name, and folders of results."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T", bound="BaseModel")
 
 
 def run_folder(system: str, output: str | None, label: str) -> Path:
-    """Where a run goes: `output`, or `runs/SYSTEM/LABEL`.
+    """Folder of a run: `output`, or `runs/SYSTEM/LABEL`.
 
     Raises:
-        ConfigError: either leaves its folder.
+        ConfigError: `output` or `label` leaves its folder.
     """
     if output is not None:
         return output_path(output)
@@ -45,25 +45,25 @@ def named_run(
     output: str | None,
     label: Callable[[T], str],
 ) -> tuple[T, Path]:
-    """Settings with the command line's options over them, and the folder of the run, whose name they get.
+    """Settle the name and the folder of a run: the settings with their `name`, and the folder.
 
     Args:
         system: name of the system.
         config: settings with a field `name`.
-        options: fields that the command line gave, or None.
-        needed: fields that cannot do without a value, and what each takes, in words.
-        output: the folder that the command line gave.
-        label: names a run that the settings do not.
+        options: values of the command line, laid over the settings; None where an option was left out.
+        needed: required fields, each with a phrase that says what it takes.
+        output: folder that the user asked for, if any.
+        label: makes a name from settings that have none.
 
     Raises:
-        ConfigError: a field is missing, or the name leaves its folder.
+        ConfigError: a required field is empty, or the name leaves its folder.
     """
     config = config.model_copy(update={field: value for field, value in (options or {}).items() if value})
     for field, what in needed.items():
         if not getattr(config, field):
             raise ConfigError(f"no {field} given", where=field, mend=f"give --{field} with {what}")
-    named = "name" in config.model_fields_set
-    folder = run_folder(system, output, str(config.name) if named else label(config))  # type: ignore[attr-defined]
+    has_name = "name" in config.model_fields_set
+    folder = run_folder(system, output, str(config.name) if has_name else label(config))  # type: ignore[attr-defined]
     return config.model_copy(update={"name": folder.name or folder.resolve().name}), folder
 
 
@@ -71,10 +71,9 @@ def check_run_folder(folder: Path) -> None:
     """Refuse a folder that holds something else than a run.
 
     Raises:
-        RunError: it does.
+        RunError: it does, or it is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
+    _check_not_file(folder)
     if folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()) and not is_run(folder):
         raise RunError(
             "the folder holds something else than a run", where=str(folder), mend="give another --output"
@@ -82,24 +81,27 @@ def check_run_folder(folder: Path) -> None:
 
 
 def results_folder(output: str | None, label: str, *, system: str = "") -> Path:
-    """Folder of results that are no run: `output`, or `runs/SYSTEM/LABEL`. It is not made yet.
+    """Folder of results that are not a run: `output`, or `runs/SYSTEM/LABEL`. It is not made yet.
 
     Raises:
-        ConfigError: it leaves its folder.
+        ConfigError: `output` or `label` leaves its folder.
         RunError: a file, or a run, has that name.
     """
-    folder = (
-        run_folder(system, output, label) if system else output_path(output if output is not None else label)
-    )
-    if folder.exists() and not folder.is_dir():
-        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")
+    folder = run_folder(system, output, label) if system else output_path(label if output is None else output)
+    _check_not_file(folder)
     if is_run(folder):
         raise RunError("it is a run's folder", where=str(folder), mend="give another --output")
     return folder
 
 
 def is_run(folder: Path) -> bool:
-    """Whether this is a run's folder, and not that of a model, which has a `config.json`, too."""
+    """Whether a folder is that of a run."""
+    # The folder of a model has a `config.json`, too.
     return (folder / "config.json").is_file() and any(
         (folder / name).is_file() for name in ("versions.json", ".lock")
     )
+
+
+def _check_not_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError("there is a file of that name", where=str(folder), mend="give another --output")

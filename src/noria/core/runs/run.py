@@ -1,4 +1,4 @@
-"""A run folder: where a job writes down what it was told, what it measured and how far it came.
+"""A run folder: the settings, metrics and checkpoints of a job.
 
 ```
 <folder>/config.json        the resolved settings
@@ -8,7 +8,7 @@
 ```
 
 Every write is atomic (temporary name, fsync, rename), so a job killed at any moment leaves whole files only. Started
-again with the same settings it goes on from its last checkpoint; `metrics.jsonl` is cut back to that step on opening,
+again with the same settings it resumes from its last checkpoint; `metrics.jsonl` is cut back to that step on opening,
 so the log of a resumed job equals that of an uninterrupted one.
 """
 
@@ -58,7 +58,7 @@ __all__ = [
 
 
 class Run:
-    """A run folder held open for writing. Use it as a context, or call `close`."""
+    """A run folder that is open for writing. Use it as a context, or call `close`."""
 
     def __init__(self, folder: Path, *, writer: bool, lock: contextlib.ExitStack, log: int | None) -> None:
         self.folder = folder
@@ -75,14 +75,13 @@ class Run:
         versions: Mapping[str, str] | None = None,
         writer: bool = True,
     ) -> Run:
-        """Make the run `folder`, or go on with the one that is there.
+        """Make the run `folder`, or resume the run that is there.
 
         Args:
-            folder: made with its parents.
+            folder: folder of the run; made with its parents.
             config: the resolved settings, JSON values only.
             versions: versions of the packages; those installed by default.
-            writer: False in the other processes of a distributed job: they can read checkpoints; `log` and `save` do
-                nothing there.
+            writer: whether this process writes. In the others of a distributed job, `log` and `save` do nothing.
 
         Raises:
             RunError: another process holds the run, the run has other settings, or the disk refuses.
@@ -97,8 +96,8 @@ class Run:
             _check_config(folder, config)
             _note_versions(folder, package_versions() if versions is None else versions)
             sweep(_home(folder))
-            for left in folder.glob(".*.tmp-*"):  # of a write_atomic that was killed
-                left.unlink()
+            for rest in folder.glob(".*.tmp-*"):  # a killed write_atomic leaves one behind
+                rest.unlink()
             _cut_log(folder)
             log = os.open(folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             stack.callback(os.close, log)
@@ -106,7 +105,7 @@ class Run:
         return cls(folder, writer=True, lock=stack, log=log)
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder and its lock."""
         self._log = None
         self._lock.close()
 
@@ -124,7 +123,7 @@ class Run:
         Args:
             step: step of the job, counted as `save` counts it.
             values: numbers, strings, None, lists of them; one-element tensors and arrays count as numbers. NaN and
-                the infinities, which JSON lacks, are written as null: missing, not zero.
+                the infinities, which JSON lacks, are written as null: they are missing, not zero.
 
         Raises:
             RunError: the disk is full; nothing of the line is left behind.
@@ -133,10 +132,7 @@ class Run:
             return
         if self._log is None:
             raise ValueError("the run is closed")
-        line = (
-            json.dumps({"step": int(step)} | {name: json_values(value) for name, value in values.items()})
-            + "\n"
-        )
+        line = json.dumps({"step": int(step)} | json_values(values)) + "\n"
         with disk_errors(self.folder / "metrics.jsonl"):
             before = os.fstat(self._log).st_size
             try:
@@ -148,16 +144,16 @@ class Run:
     def save(
         self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
     ) -> Path:
-        """Write a checkpoint with the random states of now; it appears whole or not at all.
+        """Write a checkpoint with the current random states; it appears whole or not at all.
 
         Args:
             step: number of the checkpoint; an older one of the same number is replaced.
-            tensors: by name, of any device and layout.
-            state: JSON values: counters, cursors.
-            keep: how many checkpoints stay, the newest ones.
+            tensors: tensors by name, on any device and in any layout.
+            state: what is not a tensor (counters, cursors), as JSON values.
+            keep: number of checkpoints to keep; older ones are removed.
 
         Returns:
-            Its folder.
+            Folder of the checkpoint.
 
         Raises:
             RunError: the disk is full; the earlier checkpoints stay as they were.
@@ -169,7 +165,7 @@ class Run:
         if self._log is None:
             raise ValueError("the run is closed")
         with disk_errors(self.folder / "metrics.jsonl"):
-            os.fsync(self._log)  # a checkpoint never knows more steps than the log
+            os.fsync(self._log)  # before the checkpoint, which must not know more steps than the log
         return save_checkpoint(_home(self.folder), step, tensors, state, keep=keep)
 
     def latest(self) -> Checkpoint | None:
@@ -213,14 +209,14 @@ def whole_checkpoint(folder: Path) -> int | None:
 def settled(
     folder: Path, settings: Mapping[str, Any], inputs: Mapping[str, tuple[str, str]]
 ) -> dict[str, Any]:
-    """What must be the same for a run to go on: its settings, and its inputs by content.
+    """What must stay the same for a run to be resumed: its settings, and its inputs by content.
 
-    Where the content is the same, an input that has moved is no difference.
+    An input that has moved, with the same content, keeps the name that the run knows it by.
 
     Args:
-        folder: the run's folder, there or not.
-        settings: without what may differ.
-        inputs: by field of the settings: its name or path, and a fingerprint of what it holds.
+        folder: folder of the run, which may not exist yet.
+        settings: settings without those that may change.
+        inputs: name or path of an input, and a fingerprint of its content, by field of the settings.
 
     Raises:
         RunError: the run in the folder has another input.
@@ -244,7 +240,7 @@ def settled(
 
 
 def save_settings(folder: Path, config: BaseModel) -> None:
-    """Write every setting to `folder/settings.yaml`, with which the same training can be started again.
+    """Write every setting to `folder/settings.yaml`, from which the same training can be started again.
 
     Raises:
         RunError: the disk refuses.
@@ -253,7 +249,7 @@ def save_settings(folder: Path, config: BaseModel) -> None:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a last line torn by a crash is left out.
+    """Read the lines of `metrics.jsonl`; a last line torn by a crash is left out.
 
     Raises:
         DataError: a line before the last is not JSON.
@@ -262,10 +258,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings that the run in `folder` was made with.
+    """Read the settings that the run in `folder` was made with.
 
     Raises:
-        RunError: there is no run.
+        RunError: there is no run, or its settings are damaged.
     """
     stored = _read_json(folder / "config.json")
     if stored is None:
@@ -276,7 +272,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Python's version, ours, and that of each installed package we can make use of."""
+    """Versions of Python, of Noria, and of each installed package that Noria can use."""
     versions = {"python": platform.python_version()}
     try:
         versions["noria"] = importlib.metadata.version("noria")
@@ -304,31 +300,32 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         return
     difference = _first_difference(stored, json.loads(text), "")
     if difference is not None:
-        name, theirs, ours = difference
+        name, before, now = difference
         raise RunError(
-            f"this run was made with {name}={theirs}, now it is {ours}",
+            f"this run was made with {name}={before}, now it is {now}",
             where=str(folder),
-            mend=f"set {name}={theirs} to go on with it, or give another folder",
+            mend=f"set {name}={before} to resume it, or give another folder",
         )
 
 
-def _first_difference(stored: Any, given: Any, name: str) -> tuple[str, str, str] | None:
-    if isinstance(stored, dict) and isinstance(given, dict):
-        for key in [*stored, *(key for key in given if key not in stored)]:
-            below = f"{name}.{key}" if name else key
-            if key not in stored or key not in given:
-                return below, json.dumps(stored.get(key)), json.dumps(given.get(key))
-            found = _first_difference(stored[key], given[key], below)
-            if found is not None:
-                return found
+def _first_difference(stored: Any, current: Any, name: str) -> tuple[str, str, str] | None:
+    """Name of the first setting that differs, and both values as JSON."""
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in [*stored, *(key for key in current if key not in stored)]:
+            inner = f"{name}.{key}" if name else key
+            if key not in stored or key not in current:
+                return inner, json.dumps(stored.get(key)), json.dumps(current.get(key))
+            difference = _first_difference(stored[key], current[key], inner)
+            if difference is not None:
+                return difference
         return None
-    return None if stored == given else (name, json.dumps(stored), json.dumps(given))
+    return None if stored == current else (name, json.dumps(stored), json.dumps(current))
 
 
 def _note_versions(folder: Path, versions: Mapping[str, str]) -> None:
-    known = _read_json(folder / "versions.json") or []
-    if dict(versions) not in known:
-        write_atomic(folder / "versions.json", json.dumps([*known, dict(versions)], indent=1) + "\n")
+    earlier = _read_json(folder / "versions.json") or []
+    if dict(versions) not in earlier:
+        write_atomic(folder / "versions.json", json.dumps([*earlier, dict(versions)], indent=1) + "\n")
 
 
 def _cut_log(folder: Path) -> None:
@@ -363,7 +360,7 @@ def _home(folder: Path) -> Path:
 
 
 def _read_json(path: Path) -> Any:
-    """The file's value, or None if there is no file."""
+    """Value of a JSON file; None if there is no file."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Work spread over processes, remembered as it finishes.
+"""Jobs over worker processes, whose results are kept on disk.
 
-`map_jobs` runs one function on many arguments in worker processes, each with one thread of arithmetic. What a job
-returns is written down at once, so that a killed batch started again does only what was left.
+`map_jobs` runs one function on many arguments in worker processes, each with one thread of arithmetic. The result of a
+job is written at once, so that a killed batch, started again, runs only the jobs that are left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Finished:
-    """A job's `result`, the `seconds` it took when it ran, and whether that was in an earlier run (`remembered`)."""
+    """A finished job.
+
+    Attributes:
+        result: return value of the job, as JSON values.
+        seconds: time that the job took when it ran.
+        remembered: whether an earlier batch ran it.
+    """
 
     result: Any
     seconds: float
@@ -40,7 +46,7 @@ class Finished:
 
 
 def default_workers() -> int:
-    """The processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -59,45 +65,39 @@ def map_jobs(
     Args:
         function: a module's top-level function; returns JSON values. Inside it, `report(step, total, note)` shows
             progress.
-        jobs: JSON arguments by a name for people. The name is no part of what is remembered, the arguments are.
-        folder: where results are remembered, one file each.
-        progress: where the batch reports.
-        workers: processes; 0 runs the jobs here, one after the other.
-        version: version of the code behind `function`. Another version forgets the results.
-        label: what to call the batch.
+        jobs: JSON arguments of each job, by a name for people. A result is kept by the arguments, not by the name.
+        folder: folder of the kept results, one file each.
+        progress: where the batch reports its progress.
+        workers: number of processes; 0 runs the jobs in this one, one after the other.
+        version: version of the code behind `function`; another version runs the jobs anew.
+        label: name of the batch in the progress.
 
     Returns:
-        In the order of `jobs`.
+        Finished jobs in the order of `jobs`.
 
     Raises:
-        NoriaError: as a job raised it.
+        NoriaError: a job raised it.
         RunError: a worker died (killed, out of memory).
     """
-    names = list(jobs)
-    files = [folder / f"{_key(function, jobs[name], version)}.json" for name in names]
-    finished: dict[int, Finished] = {}
-    for index, file in enumerate(files):
-        known = _recall(file)
-        if known is not None:
-            finished[index] = known
-    batch = progress.task(label or function.__name__, total=len(names))
+    files = {name: folder / f"{_key(function, arguments, version)}.json" for name, arguments in jobs.items()}
+    finished = {name: kept for name, file in files.items() if (kept := _recall(file)) is not None}
+    batch = progress.task(label or function.__name__, total=len(jobs))
     batch.at(len(finished), note=f"{len(finished)} remembered" if finished else None)
-    todo = [index for index in range(len(names)) if index not in finished]
-    started = _here if workers == 0 else _spawned
-    with contextlib.closing(started(function, jobs, [names[i] for i in todo], progress, workers)) as running:
-        for name, result, seconds in running:
-            index = names.index(name)
-            # Through JSON here too, so that a fresh result is what a remembered one will be.
+    waiting = {name: arguments for name, arguments in jobs.items() if name not in finished}
+    start = _here if workers == 0 else _spawned
+    with contextlib.closing(start(function, waiting, progress, workers)) as results:
+        for name, result, seconds in results:
+            # Through JSON here too, so that a fresh result equals the one that will be read back.
             text = json.dumps({"result": result, "seconds": seconds, "name": name})
-            write_atomic(files[index], text)
-            finished[index] = Finished(json.loads(text)["result"], seconds, remembered=False)
+            write_atomic(files[name], text)
+            finished[name] = Finished(json.loads(text)["result"], seconds, remembered=False)
             batch.advance(note=name)
     batch.done(note="")
-    return [finished[index] for index in range(len(names))]
+    return [finished[name] for name in jobs]
 
 
 def report(step: int, total: int | None = None, note: str = "") -> None:
-    """Tell how far the running job is. Outside of a job it does nothing."""
+    """Report how far the running job is. Outside of a job it does nothing."""
     if _report is not None:
         _report(step, total, note)
 
@@ -106,15 +106,15 @@ _report: Callable[[int, int | None, str], None] | None = None
 
 
 def _key(function: Callable[..., Any], arguments: Sequence[Any], version: str) -> str:
-    what = [function.__module__, function.__qualname__, version, list(arguments)]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+    parts = [function.__module__, function.__qualname__, version, list(arguments)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _recall(file: Path) -> Finished | None:
     try:
-        known = json.loads(file.read_bytes())
-        return Finished(known["result"], float(known["seconds"]), remembered=True)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent, or not ours: the job runs again
+        kept = json.loads(file.read_bytes())
+        return Finished(kept["result"], float(kept["seconds"]), remembered=True)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or damaged: the job runs again
         return None
 
 
@@ -124,19 +124,15 @@ _Results = Generator[tuple[str, Any, float], None, None]
 
 
 def _here(
-    function: Callable[..., Any],
-    jobs: Mapping[str, Sequence[Any]],
-    names: Sequence[str],
-    progress: Progress,
-    workers: int,
+    function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], progress: Progress, workers: int
 ) -> _Results:
     global _report
-    for name in names:
+    for name, arguments in jobs.items():
         task = progress.task(name)
         _report = _reporter(task)
         began = time.perf_counter()
         try:
-            result = function(*jobs[name])
+            result = function(*arguments)
         finally:
             _report = None
         seconds = time.perf_counter() - began
@@ -159,23 +155,30 @@ def _reporter(task: Task) -> Callable[[int, int | None, str], None]:
 class _Worker:
     process: BaseProcess
     pipe: Connection
-    name: str = ""  # of the job it is at; none when empty
+    name: str = ""  # name of its job; empty when it has none
     task: Task | None = None
 
 
 def _spawned(
-    function: Callable[..., Any],
-    jobs: Mapping[str, Sequence[Any]],
-    names: Sequence[str],
-    progress: Progress,
-    workers: int,
+    function: Callable[..., Any], jobs: Mapping[str, Sequence[Any]], progress: Progress, workers: int
 ) -> _Results:
-    waiting = list(reversed(names))
+    waiting = iter(jobs.items())
+
+    def give_job(worker: _Worker) -> None:
+        worker.name, arguments = next(waiting, ("", ()))
+        if not worker.name:
+            return
+        worker.task = progress.task(worker.name)
+        try:
+            worker.pipe.send((function, tuple(arguments)))
+        except BrokenPipeError:
+            raise _death(worker) from None
+
     crew: list[_Worker] = []
     try:
-        while len(crew) < min(workers, len(names)):
+        while len(crew) < min(workers, len(jobs)):
             crew.append(_start_worker())
-            _give(crew[-1], function, jobs, waiting, progress)
+            give_job(crew[-1])
         while any(worker.name for worker in crew):
             by_pipe = {worker.pipe: worker for worker in crew if worker.name}
             for pipe in wait(list(by_pipe)):
@@ -184,27 +187,28 @@ def _spawned(
                     kind, *content = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
                     raise _death(worker) from None
+                assert worker.task is not None
                 if kind == "report":
-                    assert worker.task is not None
                     _reporter(worker.task)(*content)
                 elif kind == "error":
                     raise _as_raised(worker.name, *content)
                 else:
                     name = worker.name
-                    assert worker.task is not None
                     worker.task.done()
-                    _give(worker, function, jobs, waiting, progress)
+                    give_job(
+                        worker
+                    )  # before the result is written, so that the worker does not wait for the disk
                     yield name, content[0], content[1]
     finally:
         for worker in crew:
-            worker.process.kill()  # idle, or at a job that nobody waits for any more
+            worker.process.kill()  # it is idle, or at a job whose result nobody will read
             worker.pipe.close()
         for worker in crew:
             worker.process.join()
 
 
 def _start_worker() -> _Worker:
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch half-alive
+    context = multiprocessing.get_context("spawn")  # a fork would copy PyTorch's locks without their threads
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs, os.getpid()), daemon=True)
     with _environment(dict.fromkeys(_THREADS, "1")):
@@ -227,33 +231,16 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _give(
-    worker: _Worker,
-    function: Callable[..., Any],
-    jobs: Mapping[str, Sequence[Any]],
-    waiting: list[str],
-    progress: Progress,
-) -> None:
-    """The next job, if there is one."""
-    worker.name = waiting.pop() if waiting else ""
-    if worker.name:
-        worker.task = progress.task(worker.name)
-        try:
-            worker.pipe.send((function, tuple(jobs[worker.name])))
-        except BrokenPipeError:
-            raise _death(worker) from None
-
-
 def _death(worker: _Worker) -> RunError:
     worker.process.join()
     code = worker.process.exitcode or 0
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    mend = "run the same command again to go on with what is left; with fewer --workers if memory ran out"
+    mend = "run the same command again to finish what is left; with fewer --workers if memory ran out"
     return RunError(f"a worker process died {how}", where=worker.name, mend=mend)
 
 
 def _as_raised(name: str, error: Exception | None, text: str) -> Exception:
-    """A NoriaError as it was; anything else with the worker's traceback."""
+    """A `NoriaError` unchanged; anything else with the worker's traceback as a note."""
     if isinstance(error, NoriaError):
         return error
     fault = error if error is not None else RuntimeError(text.strip().splitlines()[-1])
@@ -262,9 +249,11 @@ def _as_raised(name: str, error: Exception | None, text: str) -> Exception:
 
 
 def _work(pipe: Connection, parent: int) -> None:
-    """A worker's life: one job after the other until the pipe closes."""
+    """Main function of a worker: run one job after the other until the pipe closes."""
     global _report
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too; the parent decides, and kills us
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to workers, too; the parent kills them
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     _report = lambda step, total, note: pipe.send(("report", step, total, note))  # noqa: E731
     while True:
@@ -283,7 +272,7 @@ def _work(pipe: Connection, parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """A parent that was killed closes no pipe of a job that is busy: watch for it."""
+    """Exit when the parent is gone: a worker that is busy does not see its pipe close."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -292,6 +281,6 @@ def _die_with(parent: int) -> None:
 def _picklable(error: Exception) -> Exception | None:
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # of any kind: what a foreign exception does when copied is not ours to know
+    except Exception:  # an exception class may raise anything when it is copied
         return None
     return error

@@ -1,13 +1,14 @@
-"""A service in a process: where it listens, who may reach it, how it stops.
+"""The process of a service: where it listens, its token, how it stops.
 
-It listens on loopback unless another host is asked for by name, and then it has a token. On SIGTERM or SIGINT it takes
-no more connections, finishes what is under way and exits with 0; a second signal ends it at once.
+It listens on loopback; any other host needs a token. On SIGTERM or SIGINT it takes no more connections, finishes the
+requests under way and exits with 0; a second signal ends it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import ipaddress
 import logging
@@ -35,17 +36,17 @@ __all__ = ["Launched", "launched", "read_token", "running", "serve"]
 
 TOKEN = "NORIA_TOKEN"
 """The environment variable that holds a service's token."""
-_SAYS = "serving on "
-_DRAIN = 20
+_ANNOUNCEMENT = "serving on "
+_DRAIN_SECONDS = 20
 
 
 def read_token(file: Path | None = None, *, variable: str = TOKEN) -> str | None:
-    """The token of a service: from the file, else from the environment, else None.
+    """Read the token of a service: from the file, else from the environment, else None.
 
-    It is never an argument of a command, where every user of the machine could read it.
+    It is never an argument of a command, which every user of the machine could read.
 
     Raises:
-        ConfigError: the file cannot be read, or what is there is too short to be a secret or no single word.
+        ConfigError: the file cannot be read, or the token is too short or not a single word.
     """
     if file is not None:
         try:
@@ -74,20 +75,20 @@ def serve(
     port: int = 8000,
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Run a service until it is told to stop. Once it listens, it says so in one line with its address.
+    """Run a service until a signal stops it. Once it listens, it announces its address in one line.
 
     Args:
-        service: what to run.
-        host: to listen on.
-        port: 0 for any that is free.
+        service: service to run.
+        host: host to listen on.
+        port: port to listen on; 0 for any that is free.
         announce: takes the line; by default it is printed.
 
     Raises:
         ConfigError: no such host, a port in use, or a host beyond loopback without a token.
-        NoriaError: what kept the service from starting or ending well.
+        NoriaError: what kept the service from starting, or from ending cleanly.
     """
     listening = _listen(service, host, port)
-    server = _Server(service, listening, announce or _print, alone=True)
+    server = _Server(service, listening, announce or functools.partial(print, flush=True), alone=True)
     _log_to_stderr()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
@@ -103,34 +104,34 @@ def serve(
 
 @contextlib.contextmanager
 def running(service: Service, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """The service on a thread of this process, for tests and measurements; gives its address.
+    """Run a service on a thread of this process, for tests and measurements; gives its address.
 
     Raises:
         NoriaError: what kept the service from starting.
     """
     listening = _listen(service, host, port)
-    up = threading.Event()
-    said: list[str] = []
+    settled = threading.Event()  # it listens, or it has failed
+    announced: list[str] = []
 
     def announce(line: str) -> None:
-        said.append(line)
-        up.set()
+        announced.append(line)
+        settled.set()
 
     server = _Server(service, listening, announce)
 
     def run() -> None:
         with contextlib.suppress(SystemExit):
             server.run(sockets=[listening])
-        up.set()
+        settled.set()
 
     thread = threading.Thread(target=run, name=f"{service.name} service", daemon=True)
     thread.start()
-    up.wait()
+    settled.wait()
     try:
-        if not said:
+        if not announced:
             thread.join()
             raise service.failure or RunError(f"{service.name} could not start")
-        yield said[0].removeprefix(_SAYS)
+        yield announced[0].removeprefix(_ANNOUNCEMENT)
     finally:
         service.draining = server.should_exit = True
         thread.join()
@@ -143,8 +144,8 @@ class Launched:
 
     Attributes:
         url: address of the service.
-        process: to signal or to kill.
-        errors: the file that holds its stderr.
+        process: process of the service.
+        errors: file that holds its stderr.
     """
 
     url: str
@@ -152,7 +153,7 @@ class Launched:
     errors: Path
 
     def stop(self, *, seconds: float = 30.0) -> int:
-        """Ask it to end, and wait: its exit code."""
+        """Ask the process to end, wait, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -162,16 +163,16 @@ class Launched:
 def launched(
     command: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None, seconds: float = 60.0
 ) -> Iterator[Launched]:
-    """A command that serves, started and awaited until it says its address. It is killed at the end of the block.
+    """Start a command that serves, and wait until it announces its address. It is killed at the end of the block.
 
     Args:
-        command: a program and its arguments; it calls `serve`.
-        folder: for the file of its stderr.
-        env: added to the environment.
-        seconds: it may take to say its line.
+        command: program and arguments of a process that calls `serve`.
+        folder: folder for the file of its stderr.
+        env: variables to add to the environment.
+        seconds: longest time until it announces its address.
 
     Raises:
-        RunError: it ended, or said nothing in time.
+        RunError: it ended, or did not announce an address in time.
     """
     errors = Path(folder) / f"stderr-{time.monotonic_ns()}.txt"
     with errors.open("wb") as sink:
@@ -188,36 +189,36 @@ def launched(
 
 
 def _await_line(process: subprocess.Popen[str], seconds: float, errors: Path) -> str:
-    found: list[str] = []
+    addresses: list[str] = []
 
     def read(stream: IO[str]) -> None:
         for line in stream:
-            if line.startswith(_SAYS):
-                found.append(line.removeprefix(_SAYS).strip())
+            if line.startswith(_ANNOUNCEMENT):
+                addresses.append(line.removeprefix(_ANNOUNCEMENT).strip())
                 return
 
     assert process.stdout is not None
     reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
     reader.start()
     reader.join(seconds)
-    if not found:
+    if not addresses:
         process.kill()
         process.wait()
-        words = errors.read_text(errors="replace").strip().splitlines()
-        raise RunError(f"it did not start to serve: {words[-1] if words else 'it said nothing'}")
-    return found[0]
+        lines = errors.read_text(errors="replace").strip().splitlines()
+        raise RunError(f"it did not start to serve: {lines[-1] if lines else 'its stderr is empty'}")
+    return addresses[0]
 
 
 # -- the server -------------------------------------------------------------------------------------------------------
 
 
 def _listen(service: Service, host: str, port: int) -> socket.socket:
-    """A socket on the host, after the service has been told whether that is beyond this machine."""
+    """Open a socket on the host, and set whether the service can be reached from other machines."""
     try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
         raise ConfigError(f"there is no host {host!r}", where="--host") from None
-    family, kind, protocol, _, address = places[0]
+    family, kind, protocol, _, address = addresses[0]
     service.private = not ipaddress.ip_address(address[0]).is_loopback
     if service.private and service.token is None:
         raise ConfigError(
@@ -238,7 +239,7 @@ def _listen(service: Service, host: str, port: int) -> socket.socket:
 
 
 def _log_to_stderr() -> None:
-    """The service's own words, unless the program has decided where they go."""
+    """Send the log of the service to stderr, unless the program has configured logging itself."""
     logger = logging.getLogger("noria.serving")
     if not logger.handlers and not logging.getLogger().handlers:
         handler = logging.StreamHandler()
@@ -247,12 +248,8 @@ def _log_to_stderr() -> None:
         logger.setLevel(logging.INFO)
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
-
-
 class _Server(uvicorn.Server):
-    """Uvicorn's, which says when it listens, tells the service that it stops, and exits with 0 after a signal."""
+    """Uvicorn's server, which announces its address, marks the service as draining, and exits with 0 after a signal."""
 
     def __init__(
         self,
@@ -273,7 +270,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=_DRAIN,
+                timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
         )
         self.service = service
@@ -283,11 +280,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.alone:  # what is there now stays: a collection that looks through it would hold up a request
+        if self.alone:  # the objects of startup live on: a collection that scans them would delay a request
             gc.collect()
             gc.freeze()
         host, port = self.listening.getsockname()[:2]
-        self.announce(f"{_SAYS}http://{f'[{host}]' if ':' in host else host}:{port}")
+        self.announce(f"{_ANNOUNCEMENT}http://{f'[{host}]' if ':' in host else host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
@@ -300,21 +297,21 @@ CONNECTIONS = 4096
 
 
 class _Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with bounds on what comes before a request is one: its head, and the wait for it."""
+    """Uvicorn's protocol, with bounds on the head of a request: its size, and the time until it is complete."""
 
     _head = 0
     _head_done = False
-    _waiting: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             self._refuse(503, "busy", "too many connections")
         else:
-            self._waiting = self.loop.call_later(HEAD_SECONDS, self._late)
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -324,8 +321,8 @@ class _Protocol(HttpToolsProtocol):
         self._head += len(data)
         if self._head > HEAD_BYTES:
             self._refuse(431, "head_too_large", f"the head has more than {HEAD_BYTES:,} bytes")
-        elif self._waiting is None:
-            self._waiting = self.loop.call_later(HEAD_SECONDS, self._late)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse_late)
 
     def on_message_begin(self) -> None:
         self._head, self._head_done = 0, False
@@ -333,19 +330,19 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_done = True
-        self._stop_waiting()
+        self._stop_timer()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "bad_http", "this is no HTTP request")
 
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _late(self) -> None:
-        self._waiting = None
+    def _refuse_late(self) -> None:
+        self._timer = None
         if not self.transport.is_closing():
             self._refuse(408, "timeout", "no request came in time")
 

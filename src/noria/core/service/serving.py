@@ -1,19 +1,21 @@
-"""The ground of every HTTP service: what it lets in, how it answers, what it counts.
+"""HTTP services: routes behind one guard, responses, metrics.
 
-A service is a list of routes behind one guard. The guard checks the Host header against DNS rebinding, the bearer
-token, the size of a body while it is read, the time a request may take and how many are under way; every refusal is
-one JSON object of the shape that OpenAI's clients read:
+The guard checks the Host header (against DNS rebinding), the bearer token, the size of a body while it is read, the
+time of a request and the number under way. Every refusal is one JSON object of the shape that OpenAI's clients read:
 
 ```
 {"error": {"message": "...", "type": "invalid_request_error", "code": "too_large", "param": null}, "request_id": "..."}
 ```
 
-`/health`, `/ready` and `/metrics` are there by themselves. `noria.core.service.hosting` runs a service in a process.
+Every service has `/health`, `/ready` and `/metrics`. `noria.core.service.hosting` runs a service in a process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -22,8 +24,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -58,20 +60,22 @@ __all__ = [
 ]
 
 Access = Literal["open", "read", "write"]
-"""Who may: anyone; anyone on this machine, and beyond it whoever has the token; only who has the token."""
+"""Who may call a route: anyone; anyone on this machine, and callers with the token from elsewhere; only callers with
+the token.
+"""
 
 log = logging.getLogger("noria.serving")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take, and how many at a time.
+    """Limits of each request, and of their number.
 
     Attributes:
-        body_bytes: largest body of a request, as it arrives; more is 413.
-        seconds: from the first byte of the body to the last of the answer; longer is 408 while the body is still
-            arriving, else 504. It stops a handler where it waits, not one that computes.
-        in_flight: requests under way; one more is 503 with Retry-After.
+        body_bytes: most bytes of a body, as it arrives; more is 413.
+        seconds: longest time from the first byte of the body to the last of the response; more is 408 while the body
+            is still arriving, else 504. It stops a handler where it awaits, not one that computes.
+        in_flight: most requests under way at once; one more is 503 with Retry-After.
     """
 
     body_bytes: int = 8 << 20
@@ -80,7 +84,7 @@ class Limits:
 
 
 class HttpError(Exception):
-    """An answer other than success: its status, a word for programs (`code`) and a line for people (`message`)."""
+    """An error response: its status, a `code` for programs and a `message` of one line for people."""
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class HttpError(Exception):
         self.headers = dict(headers or {})
 
     def response(self, request_id: str) -> Response:
-        """The body that every error has."""
+        """The response, with the body that all errors share."""
         kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         error = {"message": self.message, "type": kind, "code": self.code, "param": self.param}
         return json_response(
@@ -109,7 +113,7 @@ class HttpError(Exception):
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
-# -- answers ----------------------------------------------------------------------------------------------------------
+# -- responses --------------------------------------------------------------------------------------------------------
 
 _encode = msgspec.json.Encoder().encode
 _POLICY = (
@@ -119,7 +123,7 @@ _POLICY = (
 
 
 def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON; bytes are taken as JSON that is written already. NaN and the infinities become null: missing, not zero."""
+    """A JSON response; bytes count as JSON already. NaN and the infinities become null: they are missing, not zero."""
     response = _Json(content if isinstance(content, bytes) else _encode(content), status)
     if headers:
         response.headers.update(headers)
@@ -127,6 +131,8 @@ def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str]
 
 
 class _Json(Response):
+    """Starlette's response with fixed headers, which it would otherwise build and sort for each request."""
+
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         self.raw_headers = [(b"content-length", b"%d" % len(self.body)), *_JSON]
 
@@ -135,12 +141,12 @@ _JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store")
 
 
 def html_response(page: str, *, status: int = 200, inline_styles: bool = False) -> Response:
-    """A page that runs only the service's own scripts, fetches nothing from elsewhere and stands in no frame.
+    """An HTML response that runs only the service's own scripts, fetches nothing from elsewhere and forbids frames.
 
     Args:
-        page: HTML.
-        status: HTTP status of the answer.
-        inline_styles: scripts and text may style elements, which charts need.
+        page: text of the page, in HTML.
+        status: HTTP status of the response.
+        inline_styles: whether scripts and markup may set styles, which charts need.
     """
     return Response(
         page,
@@ -158,7 +164,7 @@ def html_response(page: str, *, status: int = 200, inline_styles: bool = False) 
 
 
 def asset(path: str, content: bytes | str, media_type: str, *, access: Access = "read") -> Route:
-    """A route to a script, style sheet or the like, which a browser keeps and asks after by its tag."""
+    """A route to a static file such as a script or a style sheet, which browsers cache and revalidate by its tag."""
     body = content.encode() if isinstance(content, str) else content
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {
@@ -180,14 +186,14 @@ def asset(path: str, content: bytes | str, media_type: str, *, access: Access = 
 
 
 class Request(StarletteRequest):
-    """Starlette's request, whose body takes fewer steps to read."""
+    """Starlette's request, with a faster way to read the body."""
 
     async def body(self) -> bytes:
-        """All of it.
+        """Read the whole body.
 
         Raises:
-            HttpError: 413, it has too many bytes.
-            ClientDisconnect: the client went away.
+            HttpError: 413, the body is too large.
+            ClientDisconnect: the client closed the connection.
         """
         if not hasattr(self, "_body"):
             chunks = []
@@ -216,35 +222,31 @@ def route(
     seconds: float | None = None,
     counted: bool = True,
 ) -> Route:
-    """A path of a service, with what may differ from the service's limits.
+    """A route of a service, with its access and its own limits.
 
     Args:
         path: path in Starlette's form: `/plans/{plan}`.
-        endpoint: from a request to a response; may raise `HttpError`, and what it raises as `DataError` or
-            `ConfigError` is answered with 400 and its line.
-        methods: it answers.
-        access: who may; what changes state is "write".
-        body_bytes: instead of the service's.
-        seconds: instead of the service's; for a stream, what the whole of it may take.
-        counted: against the requests in flight. What watches a service is not, so that it sees a busy one.
+        endpoint: makes the response to a request. It may raise `HttpError`; a `DataError` or `ConfigError` is answered
+            with 400 and its line.
+        methods: HTTP methods of the route.
+        access: who may call it; what changes state is "write".
+        body_bytes: most bytes of a body; the service's limit by default.
+        seconds: longest time of a request, or of a whole stream; the service's limit by default.
+        counted: whether requests count as in flight. Those of a monitor do not, so that it can see a busy service.
     """
     return Route(path, _Guarded(path, endpoint, access, body_bytes, seconds, counted), methods=list(methods))
 
 
+@dataclass(frozen=True)
 class _Guarded:
     """An endpoint behind its rules, as an ASGI application."""
 
-    def __init__(
-        self,
-        path: str,
-        endpoint: Endpoint,
-        access: Access,
-        body_bytes: int | None,
-        seconds: float | None,
-        counted: bool,
-    ) -> None:
-        self.path, self.endpoint, self.access = path, endpoint, access
-        self.body_bytes, self.seconds, self.counted = body_bytes, seconds, counted
+    path: str
+    endpoint: Endpoint
+    access: Access
+    body_bytes: int | None
+    seconds: float | None
+    counted: bool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: _Exchange = scope["noria.exchange"]
@@ -267,9 +269,9 @@ class _Guarded:
         except TimeoutError:
             if not clock.expired():
                 raise
-            late = exchange.has_body and not exchange.whole
-            what = "the body was too slow to arrive" if late else "it took too long"
-            raise service._refusal(408 if late else 504, "timeout", what) from None
+            arriving = exchange.has_body and not exchange.body_complete
+            message = "the body was too slow to arrive" if arriving else "it took too long"
+            raise service._refusal(408 if arriving else 504, "timeout", message) from None
         finally:
             if self.counted:
                 service._under_way -= 1
@@ -282,21 +284,21 @@ class Service:
     """Routes behind the guard, as an ASGI application.
 
     Args:
-        name: for people.
-        routes: made by `route` and `asset`.
-        token: what a caller proves itself with: `Authorization: Bearer TOKEN`. For reading, a browser may give it as
-            the password of its own dialogue, with any user name. Without one nothing that changes state can be called.
-        limits: limits of every request, unless its route says otherwise.
-        hosts: names by which it may be called, beside `localhost` and numeric addresses.
-        ready: None when it can do its work, else why it can not.
-        around: a context held while the service runs; it gets the service.
+        name: name of the service, for people.
+        routes: routes made by `route` and `asset`.
+        token: secret of its callers, in `Authorization: Bearer TOKEN`. For reading, a browser may send it as the
+            password of its dialogue, with any user name. Without a token no route that changes state can be called.
+        limits: limits of requests to routes that have none of their own.
+        hosts: host names by which the service may be called, beside `localhost` and numeric addresses.
+        ready: returns why the service is not ready, or None when it is.
+        around: makes a context of the service that is held while it runs.
         registry: registry of the metrics; a new one by default.
-        access_log: one line for each request, without query, headers or body.
+        access_log: whether to log one line for each request, without query, headers or body.
 
     Attributes:
-        private: reading needs the token, too. `noria.core.service.hosting` sets it beyond loopback.
-        draining: it is about to stop.
-        failure: what the context `around` raised.
+        private: whether reading needs the token, too. `noria.core.service.hosting` sets it beyond loopback.
+        draining: whether the service is about to stop.
+        failure: exception that the context `around` raised.
     """
 
     def __init__(
@@ -324,7 +326,7 @@ class Service:
         self._hosts = {host.lower() for host in hosts}
         self._known_hosts: set[bytes] = set()
         self._ready = ready
-        self._around = around or _nothing
+        self._around = around or _no_context
         self._under_way = 0
         self._ids = map(f"{secrets.token_hex(6)}-{{:x}}".format, itertools.count(1))
         own = [
@@ -333,10 +335,12 @@ class Service:
             route("/metrics", self._metrics, counted=False),
         ]
         self._router = Router([*routes, *own], redirect_slashes=False)
-
         if registry is None:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
+        self._make_metrics()
+
+    def _make_metrics(self) -> None:
         count = Counter(
             "noria_http_requests", "Answered requests.", ["route", "status"], registry=self.registry
         )
@@ -353,22 +357,22 @@ class Service:
         Gauge("noria_http_in_flight", "Requests under way.", registry=self.registry).set_function(
             lambda: self._under_way
         )
-        self._count = _Children(lambda key: count.labels(*key))
-        self._seconds = _Children(lambda key: seconds.labels(key))
+        self._count = _LabelledMetrics(lambda key: count.labels(*key))
+        self._seconds = _LabelledMetrics(lambda key: seconds.labels(key))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or keep the service's context while the server runs."""
+        """Answer one request, or hold the service's context while the server runs."""
         if scope["type"] == "http":
             await _Exchange(self, scope, receive, send).run()
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._hold_context(receive, send)
 
     def is_trusted(self, request: Request) -> bool:
-        """Whether a request has the token, for a route that answers all and does more for some."""
+        """Whether a request has the token, for an open route that does more for such callers."""
         exchange: _Exchange = request.scope["noria.exchange"]
         return self._has_token(exchange)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _hold_context(self, receive: Receive, send: Send) -> None:
         await receive()
         stage = "startup"
         try:
@@ -382,29 +386,29 @@ class Service:
             raise
         await send({"type": "lifespan.shutdown.complete"})
 
-    # the routes that every service has
+    # -- routes that every service has
 
     async def _health(self, request: Request) -> Response:
         return json_response(b'{"status":"ok"}')
 
     async def _ask_ready(self, request: Request) -> Response:
-        why = "the service is stopping" if self.draining else self._ready and self._ready()
-        if why:
-            raise HttpError(503, "not_ready", why, headers={"retry-after": "1"})
+        reason = "the service is stopping" if self.draining else self._ready and self._ready()
+        if reason:
+            raise HttpError(503, "not_ready", reason, headers={"retry-after": "1"})
         return json_response(b'{"status":"ready"}')
 
     async def _metrics(self, request: Request) -> Response:
         encoder, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self.registry), 200, {"content-type": media_type})
 
-    # the guard
+    # -- the guard
 
     def _refusal(self, status: int, code: str, message: str, **more: Any) -> HttpError:
         self._refused.labels(code).inc()
         return HttpError(status, code, message, **more)
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
-        """Refuse a name that is not ours: a page that made its own name point here would send it.
+        """Refuse foreign names. A page whose own host name resolves to this machine (DNS rebinding) sends such a name.
 
         Raises:
             HttpError: 421 for a foreign name, 403 for a page of another origin.
@@ -416,14 +420,18 @@ class Service:
                 raise self._refusal(
                     421, "unknown_host", "this service is not called by that name; allow it when starting it"
                 )
-            if len(self._known_hosts) < 64:
+            if len(self._known_hosts) < 64:  # callers choose these names: the set must not grow without end
                 self._known_hosts.add(host)
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             raise self._refusal(403, "foreign_origin", "pages of other origins may not call this service")
 
     def _authorise(self, exchange: _Exchange, *, write: bool) -> None:
-        """Raises: HttpError: 401 without the right token, 403 where none was set and one is needed."""
+        """Check the token where the route needs one.
+
+        Raises:
+            HttpError: 401 without the right token, 403 where the service has none and the route needs it.
+        """
         if not (write or self.private):
             return
         if self._digest is None:
@@ -440,40 +448,47 @@ class Service:
             )
 
     def _has_token(self, exchange: _Exchange) -> bool:
-        kind, _, given = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
+        kind, _, credentials = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
         if self._digest is None:
             return False
         if kind.lower() == b"bearer":
-            return hmac.compare_digest(_digest(given.strip()), self._digest)
+            return hmac.compare_digest(_digest(credentials.strip()), self._digest)
         if kind.lower() == b"basic" and exchange.method in ("GET", "HEAD"):
             # A browser sends these by itself, also for a page of another origin: good enough to read, not to write.
-            return hmac.compare_digest(_digest(_password(given)), self._digest)
+            return hmac.compare_digest(_digest(_password(credentials)), self._digest)
         return False
 
 
 class _Exchange:
-    """One request and its answer: counts the body while it is read, and notes what became of it."""
+    """One request and its response: bounds the body while it is read, and records the outcome.
+
+    Attributes:
+        path: path of the matching route, for the metrics.
+        body_limit: most bytes that the body may have.
+        bytes_read, bytes_sent: bytes of both bodies so far.
+        status: status of the response; 0 before it has begun.
+        body_complete: whether the whole body was read.
+    """
 
     __slots__ = (
-        "began", "cap", "headers", "id", "method", "path", "read", "receive_", "scope", "send_", "sent", "service",
-        "status", "whole",
+        "began", "body_complete", "body_limit", "bytes_read", "bytes_sent", "headers", "id", "method", "path",
+        "receive_", "scope", "send_", "service", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self.service, self.scope, self.receive_, self.send_ = service, scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.method: str = scope["method"]
-        given = self.headers.get(b"x-request-id")
-        self.id = given.decode() if given and _REQUEST_ID.fullmatch(given) else next(service._ids)
+        request_id = self.headers.get(b"x-request-id", b"")
+        self.id = request_id.decode() if _REQUEST_ID.fullmatch(request_id) else next(service._ids)
         self.path = "unmatched"
-        self.cap = 0
-        self.read = self.status = self.sent = 0
-        self.whole = False
+        self.body_limit = self.bytes_read = self.bytes_sent = self.status = 0
+        self.body_complete = False
         self.began = time.perf_counter()
 
     async def run(self) -> None:
         service, scope = self.service, self.scope
-        scope["app"] = service  # and so Starlette raises what it refuses
+        scope["app"] = service  # with an app, Starlette raises its 404 and 405 instead of answering them
         scope["noria.exchange"] = self
         try:
             service._check_host(self.headers)
@@ -494,14 +509,14 @@ class _Exchange:
             log.exception("request %s failed", self.id)
             await self.fail(HttpError(500, "internal", "the service failed; its log says why"))
         finally:
-            self.note()
+            self.record()
 
     async def receive(self) -> Message:
         message = await self.receive_()
         if message["type"] == "http.request":
-            self.read += len(message.get("body", b""))
-            self.whole = not message.get("more_body", False)
-            if self.read > self.cap:
+            self.bytes_read += len(message.get("body", b""))
+            self.body_complete = not message.get("more_body", False)
+            if self.bytes_read > self.body_limit:
                 raise self.too_large()
         return message
 
@@ -514,54 +529,50 @@ class _Exchange:
                 (b"x-request-id", self.id.encode()),
             ]
         else:
-            self.sent += len(message.get("body", b""))
+            self.bytes_sent += len(message.get("body", b""))
         await self.send_(message)
 
     @property
     def has_body(self) -> bool:
         return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
 
-    def expect(self, cap: int) -> None:
-        """From here on the body may have `cap` bytes. One that says it has more is refused before it is read."""
-        self.cap = cap
+    def expect(self, body_limit: int) -> None:
+        """Set the limit of the body. A body that declares more is refused before it is read."""
+        self.body_limit = body_limit
         length = self.headers.get(b"content-length")
-        if length is not None and int(length) > cap:
+        if length is not None and int(length) > body_limit:
             raise self.too_large()
 
     def too_large(self) -> HttpError:
-        return self.service._refusal(413, "too_large", f"the body has more than {self.cap:,} bytes")
+        return self.service._refusal(413, "too_large", f"the body has more than {self.body_limit:,} bytes")
 
     async def fail(self, error: HttpError) -> None:
-        """Answer with an error, unless an answer is under way: then the connection breaks, so that it is not taken
-        for a whole one.
-        """
+        """Answer with an error. A response that has begun is cut off instead, so that it does not look complete."""
         if self.status:
             log.warning("request %s was cut off: %s", self.id, error.message)
             return
-        if self.has_body and not self.whole:
-            await self.discard()
-            if not self.whole:
+        if self.has_body and not self.body_complete:
+            await self.discard_body()
+            if not self.body_complete:
                 error.headers["connection"] = "close"
         await error.response(self.id)(self.scope, self.receive, self.send)
 
-    async def discard(self) -> None:
-        """Read on a little without keeping it: a client whose connection closes while it writes misses the answer."""
-        if b"expect" in self.headers and not self.read:
-            return  # it waits for our word before it sends
+    async def discard_body(self) -> None:
+        """Read some more of the body: a client whose connection is closed while it sends never reads the response."""
+        if b"expect" in self.headers and not self.bytes_read:
+            return  # the client waits for `100 Continue` before it sends
         left = _LINGER_BYTES
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LINGER_SECONDS):
-                while left > 0 and not self.whole:
+                while left > 0 and not self.body_complete:
                     message = await self.receive_()
                     if message["type"] != "http.request":
                         return
                     left -= len(message.get("body", b""))
-                    self.whole = not message.get("more_body", False)
-        except TimeoutError:
-            return
+                    self.body_complete = not message.get("more_body", False)
 
-    def note(self) -> None:
-        """Count it, and write its line."""
+    def record(self) -> None:
+        """Count the request in the metrics, and log its line."""
         seconds = time.perf_counter() - self.began
         service = self.service
         service._count[self.path, self.status].inc()
@@ -576,8 +587,8 @@ class _Exchange:
                 path,
                 self.status,
                 1e3 * seconds,
-                self.read,
-                self.sent,
+                self.bytes_read,
+                self.bytes_sent,
                 self.id,
             )
 
@@ -587,40 +598,36 @@ _LINGER_BYTES = 64 << 20
 _LINGER_SECONDS = 1.0
 
 
-class _Children(dict[Any, Any]):
-    """Metrics by label, each looked up once. The labels are routes and statuses, so there are few."""
+class _LabelledMetrics(dict[Any, Any]):
+    """Metrics by label, each made once, which is faster than `labels()`. There are few: routes and statuses."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         super().__init__()
         self.make = make
 
     def __missing__(self, key: Any) -> Any:
-        child = self[key] = self.make(key)
-        return child
+        metric = self[key] = self.make(key)
+        return metric
 
 
-@asynccontextmanager
-async def _nothing(service: Service) -> AsyncIterator[None]:
-    yield
+def _no_context(service: Service) -> AbstractAsyncContextManager[None]:
+    return contextlib.nullcontext()
 
 
 def _digest(text: bytes) -> bytes:
-    """A digest of one length, so that comparing takes the same time whatever is given."""
+    """Digest of fixed length, so that the time of a comparison does not depend on what a caller sends."""
     return hashlib.sha256(text).digest()
 
 
-def _password(given: bytes) -> bytes:
-    import base64
-    import binascii
-
+def _password(credentials: bytes) -> bytes:
     try:
-        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
     except binascii.Error:
         return b""
 
 
 def _host_name(host: bytes) -> str:
-    """The name in a Host header, without the port."""
+    """Name in a Host header, without the port."""
     text = host.decode("latin-1").lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]
@@ -628,7 +635,7 @@ def _host_name(host: bytes) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """A numeric address cannot be made to point elsewhere."""
+    """Whether a host is a numeric address, which DNS cannot point elsewhere."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -1,35 +1,49 @@
-"""Bootstrap intervals of means and ratios, by unit or by cluster. Missing values (NaN) are left out."""
+"""Bootstrap intervals of means and ratios, by unit or by cluster. Missing values (NaN) are left out.
+
+`percentile` takes the quantiles of the draws. `bca` corrects them for bias and for a spread that changes with the value
+(Efron 1987), with the jackknife over units.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from noria.core.statistics.intervals import Interval
 
+Method: TypeAlias = Literal["percentile", "bca"]
+"""How an interval follows from bootstrap draws."""
+
 _BLOCK = 1 << 22  # numbers held at once while resampling
 
 
 def bootstrap_mean(
-    values: ArrayLike, *, generator: np.random.Generator, level: float = 0.95, resamples: int = 10_000
+    values: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    method: Method = "percentile",
 ) -> Interval:
-    """The mean of independent values with its percentile bootstrap interval.
+    """The mean of independent values with its bootstrap interval.
 
     Args:
         values: [n]; NaN is left out.
         generator: draws the resamples.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
+        method: `percentile`, or `bca` (bias-corrected and accelerated).
 
     Returns:
         The interval; its ends are NaN when fewer than two values are left.
     """
     kept = np.asarray(values, dtype=float)
     kept = kept[~np.isnan(kept)]
-    return _bootstrap(kept, np.ones(len(kept)), generator, level, resamples)
+    return _bootstrap(kept, np.ones(len(kept)), generator, level, resamples, method)
 
 
 def cluster_bootstrap_mean(
@@ -40,16 +54,18 @@ def cluster_bootstrap_mean(
     weights: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 10_000,
+    method: Method = "percentile",
 ) -> Interval:
     """The mean of values that come in clusters (items of one prompt, turns of one user), resampling whole clusters.
 
     Args:
         values: [n]; NaN is left out.
-        clusters: [n] which cluster each value is of.
+        clusters: [n] cluster of each value.
         generator: draws the resamples.
-        weights: [n], not negative: how much each value counts, all the same by default; one of NaN is left out.
+        weights: [n] weight of each value, not negative, equal by default; a value with a weight of NaN is left out.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
+        method: `percentile`, or `bca` (bias-corrected and accelerated).
 
     Returns:
         The interval, whose `n` counts clusters; its ends are NaN when fewer than two clusters are left.
@@ -63,7 +79,7 @@ def cluster_bootstrap_mean(
     kept = ~np.isnan(array * weigh)
     sums = np.bincount(index[kept], weights=(array * weigh)[kept], minlength=len(numbers)).astype(float)
     sizes = np.bincount(index[kept], weights=weigh[kept], minlength=len(numbers)).astype(float)
-    return _bootstrap(sums[sizes > 0], sizes[sizes > 0], generator, level, resamples)
+    return _bootstrap(sums[sizes > 0], sizes[sizes > 0], generator, level, resamples, method)
 
 
 def bootstrap_ratios(
@@ -73,20 +89,22 @@ def bootstrap_ratios(
     generator: np.random.Generator,
     level: float = 0.95,
     resamples: int = 2000,
+    method: Method = "percentile",
 ) -> list[Interval]:
     """Ratios Σ numerator / Σ denominator of several columns, the units resampled together.
 
     Args:
-        numerators: [units, columns], one unit a request, a user, a day; a unit with a NaN on either side is left out of
-            that column.
+        numerators: [units, columns], where a unit is a request, a user or a day; a unit with a NaN on either side is
+            left out of that column.
         denominators: [units, columns].
         generator: draws the resamples.
         level: confidence, in (0, 1).
-        resamples: how many.
+        resamples: number of resamples.
+        method: `percentile`, or `bca` (bias-corrected and accelerated).
 
     Returns:
         One interval a column. It is NaN where the denominator sums to zero; its ends are NaN with fewer than two
-        units, or where the denominator of a resample does not keep the sign of the whole.
+        units, or where the denominator of a resample has another sign than the whole.
     """
     top, bottom = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     if top.shape != bottom.shape or top.ndim != 2:
@@ -103,20 +121,72 @@ def bootstrap_ratios(
             weights[:] = generator.multinomial(units, np.full(units, 1 / units), size=len(weights))
         for side, table in zip(drawn, sums, strict=True):
             side[rows] = weights @ table
-    found = []
+    intervals = []
     for column in range(top.shape[1]):
         whole, n = float(sums[1][:, column].sum()), int(known[:, column].sum())
-        if whole == 0:
-            found.append(Interval(math.nan, math.nan, math.nan, n, level))
-            continue
-        effect = float(sums[0][:, column].sum()) / whole
-        below = drawn[1, :, column]
-        if n < 2 or (np.sign(below) != np.sign(whole)).any():
-            found.append(Interval(effect, math.nan, math.nan, n, level))
-            continue
-        low, high = np.quantile(drawn[0, :, column] / below, [(1 - level) / 2, (1 + level) / 2])
-        found.append(Interval(effect, float(low), float(high), n, level))
-    return found
+        effect = float(sums[0][:, column].sum()) / whole if whole else math.nan
+        low = high = math.nan
+        resampled = drawn[1, :, column]
+        if whole and n >= 2 and (np.sign(resampled) == np.sign(whole)).all():
+            ratios, parts = drawn[0, :, column] / resampled, (sums[0][:, column], sums[1][:, column])
+            low, high = bootstrap_ends(ratios, effect, *parts, level=level, method=method)
+        intervals.append(Interval(effect, low, high, n, level))
+    return intervals
+
+
+def bootstrap_ends(
+    drawn: NDArray[np.float64],
+    effect: float,
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    *,
+    level: float = 0.95,
+    method: Method = "percentile",
+) -> tuple[float, float]:
+    """The ends of the interval of Σ numerators / Σ denominators, from draws that were made elsewhere.
+
+    Args:
+        drawn: [resamples] the ratio under every resample; NaN, where a denominator was zero, is left out.
+        effect: the ratio itself.
+        numerators: [units] numerator of each.
+        denominators: [units] denominator of each.
+        level: confidence, in (0, 1).
+        method: `percentile`, or `bca` (bias-corrected and accelerated).
+
+    Returns:
+        Low and high end; both NaN where no draw is known.
+    """
+    kept = drawn[~np.isnan(drawn)]
+    if not len(kept):
+        return math.nan, math.nan
+    ends = np.array([(1 - level) / 2, (1 + level) / 2])
+    if method == "bca":
+        ends = _corrected(ends, kept, effect, numerators, denominators)
+    low, high = np.quantile(kept, ends)
+    return float(low), float(high)
+
+
+def _corrected(
+    ends: NDArray[np.float64],
+    drawn: NDArray[np.float64],
+    effect: float,
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The quantiles that BCa takes: Φ(b + z / (1 − a z)), z = b + Φ⁻¹(end), b the bias, a the acceleration."""
+    from scipy.special import ndtr, ndtri
+
+    below = float(np.mean(drawn < effect) + 0.5 * np.mean(drawn == effect))
+    bias = float(ndtri(min(max(below, 1e-6), 1 - 1e-6)))
+    whole = denominators.sum()
+    rest = whole - denominators
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = np.where(np.sign(rest) == np.sign(whole), (numerators.sum() - numerators) / rest, np.nan)
+    spread = np.nanmean(left_out) - left_out
+    scale = float(np.nansum(spread**2)) ** 1.5
+    acceleration = float(np.nansum(spread**3)) / (6 * scale) if scale > 0 else 0.0
+    z = bias + ndtri(ends)
+    return np.asarray(ndtr(bias + z / (1 - acceleration * z)), dtype=float)
 
 
 def _bootstrap(
@@ -125,8 +195,9 @@ def _bootstrap(
     generator: np.random.Generator,
     level: float,
     resamples: int,
+    method: Method,
 ) -> Interval:
-    """Interval of the ratio Σ sums / Σ sizes, units drawn with replacement. sums, sizes: [units]."""
+    """Interval of the ratio Σ sums / Σ sizes, where units are drawn with replacement. sums, sizes: [units]."""
     units = len(sums)
     if units == 0:
         return Interval(math.nan, math.nan, math.nan, 0, level)
@@ -138,5 +209,5 @@ def _bootstrap(
     for start in range(0, resamples, block):
         drawn = generator.integers(units, size=(min(block, resamples - start), units))
         means[start : start + block] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(effect, float(low), float(high), units, level)
+    low, high = bootstrap_ends(means, effect, sums, sizes, level=level, method=method)
+    return Interval(effect, low, high, units, level)

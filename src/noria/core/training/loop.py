@@ -1,4 +1,4 @@
-"""What every training says: where it goes on, how far it is and, when it is stopped, what it keeps."""
+"""Messages of every training: where it resumes, how far it is and, when it is stopped, which checkpoint is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PageWriter(Protocol):
     """Writes a run's page, which says why it was stopped."""
 
     def __call__(self, folder: Path, *, stopped: str = "") -> Path:
-        """The page of the run in `folder`."""
+        """Write the page of the run in `folder`."""
         ...
 
 
@@ -26,14 +26,16 @@ class PageWriter(Protocol):
 def training(
     run: Run, progress: Progress, total: int, *, page: PageWriter, unit: str = "step"
 ) -> Iterator[Task]:
-    """The task of a training; tell it how far the training is.
+    """Hold the progress task of a training, which starts at the run's last checkpoint.
+
+    When the training is interrupted or diverges, say which checkpoint is kept.
 
     Args:
-        run: the training's run folder.
-        progress: where it is said.
-        total: steps in all.
-        page: writes the run's page, when the training blew up.
-        unit: what a step is called.
+        run: run of the training.
+        progress: where the training reports its progress.
+        total: number of steps in all.
+        page: writes the page of the run when the training diverges.
+        unit: name of a step.
 
     Raises:
         CheckpointError: the run has checkpoints, and all are damaged.
@@ -47,12 +49,10 @@ def training(
     except (KeyboardInterrupt, DivergenceError) as error:
         task.stop()
         kept = checkpoints(run.folder)
-        words = (
-            f"{kept[-1].name} is kept; the same command goes on from there"
-            if kept
-            else "nothing was kept yet"
-        )
-        progress.say(f"stopped at {unit} {task.step}: {words}")
+        rest = "nothing was kept yet"
+        if kept:
+            rest = f"{kept[-1].name} is kept; the same command goes on from there"
+        progress.say(f"stopped at {unit} {task.step}: {rest}")
         if isinstance(error, DivergenceError) and run.writer:
             progress.say(f"report: {page(run.folder, stopped=str(error).partition(';')[0])}")
         raise

@@ -1,9 +1,9 @@
-"""One process or many: the few distributed operations that trainers need, applied from outside the mathematics.
+"""Training on one process or many: the few distributed operations that trainers need.
 
-Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets once a backward pass is done:
-overlapping the exchange with backward, as DistributedDataParallel does, would buy little where an update follows a
-whole rollout or where few parameters train, and its hooks forbid layers without gradient and several forwards before
-one backward. With an FSDP2 config networks are sharded in place, block by block.
+Launch with `accelerate launch` or `torchrun`. Gradients are averaged in buckets after a backward pass. Overlapping the
+exchange with it, as DistributedDataParallel does, would save little where an update follows a whole rollout or where
+few parameters are trained, and its hooks forbid layers without gradient and several forward passes before one backward
+pass. With an FSDP2 config networks are sharded in place, block by block.
 """
 
 from __future__ import annotations
@@ -22,17 +22,15 @@ __all__ = ["Parallel"]
 
 
 class Parallel:
-    """What this process is among its peers.
-
-    Every process loads or draws the same weights, so nothing is broadcast.
+    """This process among those of a training. Every process loads or draws the same weights, so none are broadcast.
 
     Args:
-        extra: the extra that brings accelerate.
+        extra: extra that brings accelerate, for the error where it is missing.
 
     Attributes:
-        rank, processes: position and number.
-        device: where this process computes.
-        sharded: FSDP2 is on.
+        rank, processes: number of this process, and number of processes.
+        device: device of this process.
+        sharded: whether FSDP2 is on.
     """
 
     def __init__(self, extra: str) -> None:
@@ -58,22 +56,22 @@ class Parallel:
         return self.rank == 0
 
     def place(self, network: nn.Module, *, rest: bool = True) -> None:
-        """Put a network where this process computes, or shard it; once, before its optimiser is made.
+        """Move a network to this process's device, or shard it. Call it once, before the optimizer is made.
 
         Args:
-            network: moved or sharded in place.
-            rest: whether what is outside its repeated blocks is sharded, too. Without, others may read it: a head reads
-                its backbone's embedding and output layer.
+            network: network to move or shard in place.
+            rest: whether to shard what is outside the repeated blocks, too. A network that others read must keep it
+                whole: a head reads the embedding and the output layer of its backbone.
         """
         network.to(self.device)
         if self.sharded:
             _shard(network, rest)
 
     def share(self, batch_size: int) -> slice:
-        """Which of a batch's rows are this process's.
+        """Rows of a batch that belong to this process.
 
         Raises:
-            ConfigError: they do not divide over the processes.
+            ConfigError: the batch does not divide over the processes.
         """
         if batch_size % self.processes:
             raise ConfigError(
@@ -85,7 +83,7 @@ class Parallel:
         return slice(self.rank * part, (self.rank + 1) * part)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean of gradients over processes, a bucket at a time; those of sharded parameters are that already."""
+        """Average gradients over processes, a bucket at a time; FSDP2 already averages those of sharded parameters."""
         if self.processes == 1:
             return
         from torch.distributed.tensor import DTensor
@@ -111,13 +109,13 @@ class Parallel:
         return self.sum(value) / self.processes
 
     def mean_of(self, figures: dict[str, float]) -> dict[str, float]:
-        """Mean of named figures over the processes that have them; all must call."""
+        """Mean of named figures over the processes that have them. All processes must call it."""
         if self.processes == 1:
             return figures
-        everyone: list[Any] = [None] * self.processes
-        torch.distributed.all_gather_object(everyone, figures)
-        names = dict.fromkeys(name for one in everyone for name in one)
-        return {n: statistics.fmean(one[n] for one in everyone if n in one) for n in names}
+        gathered: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(gathered, figures)
+        names = dict.fromkeys(name for part in gathered for name in part)
+        return {n: statistics.fmean(part[n] for part in gathered if n in part) for n in names}
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -126,25 +124,26 @@ class Parallel:
 
 
 def _buckets(tensors: list[Tensor], size: int = 2**25) -> Iterator[list[Tensor]]:
-    """Runs of tensors of about `size` elements together, so that a flat copy of one stays small."""
+    """Split tensors into runs of about `size` elements, so that the flat copy of a run stays small."""
     bucket: list[Tensor] = []
-    held = 0
+    elements = 0
     for tensor in tensors:
-        if bucket and held + tensor.numel() > size:
+        if bucket and elements + tensor.numel() > size:
             yield bucket
-            bucket, held = [], 0
+            bucket, elements = [], 0
         bucket.append(tensor)
-        held += tensor.numel()
+        elements += tensor.numel()
     if bucket:
         yield bucket
 
 
 def _fsdp2_wanted() -> bool:
-    """Whether the launcher's config asks for FSDP2; accelerate itself would drop the wish on CPUs, where it works too.
+    """Whether the launcher's config turns FSDP2 on.
 
     Raises:
-        ConfigError: it asks for the first FSDP.
+        ConfigError: it turns FSDP 1 on.
     """
+    # Read from the environment: accelerate ignores FSDP2 on CPUs, where it works, too.
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
         return False
     if os.environ.get("FSDP_VERSION", "1") != "2":
@@ -155,9 +154,9 @@ def _fsdp2_wanted() -> bool:
 
 
 def _shard(network: nn.Module, rest: bool) -> None:
-    """Fully shard each repeated block, then the rest if that is wanted.
+    """Shard each repeated block, then the rest if `rest` is set.
 
-    The rest too is resharded after each forward: between calls the merge, the EMA and the optimisers see shards only.
+    The rest is resharded after each forward pass, too, so that the EMA and the optimizers see shards only.
     """
     from torch.distributed.fsdp import fully_shard
 

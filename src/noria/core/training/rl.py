@@ -1,8 +1,8 @@
 """Reinforcement learning of sequences in pure functions: group-relative advantages, credit of tokens, the policy loss.
 
 A rollout is a row. Its rewards are `[rows]`, or `[rows, components]` where several things are rewarded; rows of one
-prompt share a number in `group: [rows]`. A reward that is NaN or infinite was not given: it is left out of every mean
-and its advantage is 0, as is that of a row whose group has no other to compare with.
+prompt share a number in `group: [rows]`. A reward that is NaN or infinite is missing: it is left out of every mean and
+its advantage is 0. A row that is alone in its group has an advantage of 0, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Scale = Literal["group", "batch", "none"]
-"""What a centred reward is divided by: its group's deviation (GRPO), that of all rows, or nothing (Dr.GRPO)."""
+"""Divisor of a centred reward: the deviation of its group (GRPO) or of all rows, or nothing (Dr.GRPO)."""
 
 Aggregation = Literal["grpo", "dapo", "dr_grpo"]
 """
@@ -41,11 +41,11 @@ dr_grpo  the sum over tokens, over sequences × the longest length allowed (arXi
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean, spread and number of the rewards of each group; missing ones do not count.
+    """Number, mean and deviation of the rewards of each group, each [groups, components]; missing ones do not count.
 
     Attributes:
-        count: how many, [groups, components].
-        mean: NaN where there are none.
+        count: number of rewards.
+        mean: mean; NaN where there are none.
         std: standard deviation of a sample (n − 1); 0 where there are fewer than two.
     """
 
@@ -55,7 +55,7 @@ class Moments:
 
 
 def group_numbers(group: Tensor) -> tuple[Tensor, int]:
-    """Any numbers of groups [rows] as 0 … groups − 1, in the order of the numbers, and how many there are."""
+    """Renumber groups [rows] as 0 … groups − 1, in the order of their numbers; the new numbers and their count."""
     names, index = torch.unique(group, return_inverse=True)
     return index, len(names)
 
@@ -64,10 +64,10 @@ def group_moments(rewards: Tensor, group: Tensor, groups: int, mask: Tensor) -> 
     """Count, mean and deviation of each group, in double precision.
 
     Args:
-        rewards: [rows, components]; what `mask` leaves out may be anything.
+        rewards: [rows, components]; values outside of `mask` may be anything.
         group: [rows], 0 … groups − 1.
-        groups: how many.
-        mask: [rows, components] bool: which count.
+        groups: number of groups.
+        mask: [rows, components] bool: rewards that count.
     """
     kept = torch.where(mask, rewards, 0.0).to(_precise(rewards))
     shape = (groups, rewards.shape[1])
@@ -88,42 +88,42 @@ def group_advantages(
     epsilon: float = 1e-4,
     flat: float = 1e-8,
 ) -> Tensor:
-    """(r − mean) / (std + ε) within each group and component, over the rewards that were given.
+    """Group-relative advantages: (r − mean) / (std + ε) within each group and component, over the rewards present.
 
     Args:
         rewards: [rows] or [rows, components], of any real type.
-        group: [rows] which rows are compared.
-        mask: which rewards count, as `rewards`; all by default. Those not finite never do.
-        scale: what it is divided by.
-        epsilon: 1e-4 as TRL has it, 1e-6 as verl.
-        flat: a group whose std is not above it has no signal: 0.
+        group: [rows] group of each row; rows of a group are compared.
+        mask: rewards that count, of the shape of `rewards`; all by default. Those not finite never do.
+        scale: divisor of the centred rewards.
+        epsilon: ε; TRL has 1e-4, verl 1e-6.
+        flat: largest std of a group that counts as flat: it has no signal, and its advantages are 0.
 
     Returns:
-        As `rewards`, in single precision; 0 where there is nothing to compare.
+        Advantages of the shape of `rewards`, in single precision; 0 where there is nothing to compare.
     """
     table = rewards if rewards.ndim == 2 else rewards[:, None]
-    given = table.isfinite()
+    present = table.isfinite()
     if mask is not None:
-        given &= mask.reshape(table.shape)
+        present &= mask.reshape(table.shape)
     index, groups = group_numbers(group)
-    moments = group_moments(table, index, groups, given)
-    gap = torch.where(given, table.to(moments.mean) - moments.mean[index], 0.0)
-    alive = given & (moments.std > flat)[index]
+    moments = group_moments(table, index, groups, present)
+    gap = torch.where(present, table.to(moments.mean) - moments.mean[index], 0.0)
+    has_signal = present & (moments.std > flat)[index]
     if scale == "group":
         gap = gap / (moments.std[index] + epsilon)
     elif scale == "batch":
-        whole = group_moments(table, torch.zeros_like(index), 1, given)
+        whole = group_moments(table, torch.zeros_like(index), 1, present)
         gap = gap / (whole.std + epsilon)
-    return torch.where(alive, gap, 0.0).float().reshape(rewards.shape)
+    return torch.where(has_signal, gap, 0.0).float().reshape(rewards.shape)
 
 
 def credited(advantages: Tensor, credit: Tensor | None = None) -> Tensor:
-    """Advantages of rows given to their tokens.
+    """Give the advantages of rows to their tokens.
 
     Args:
         advantages: [rows] or [rows, components].
-        credit: how much of it each token gets: [rows, tokens], or [rows, tokens, components] to send each component
-            to tokens of its own. None gives every token all.
+        credit: share of each token: [rows, tokens], or [rows, tokens, components] to give each component to tokens of
+            its own. None gives every token the whole advantage.
 
     Returns:
         [rows, tokens], or [rows] without credit; components are added up.
@@ -143,7 +143,13 @@ def credited(advantages: Tensor, credit: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """`loss` to go backward through, and the shares of tokens whose ratio was clipped and their mean ratio."""
+    """The loss of a policy, with figures for the log.
+
+    Attributes:
+        loss: differentiable loss.
+        clipped: share of tokens whose ratio was clipped.
+        ratio: mean ratio of the tokens.
+    """
 
     loss: Tensor
     clipped: Tensor
@@ -168,7 +174,7 @@ def clipped_objective(
 def clipped_tokens(
     log_ratio: Tensor, advantages: Tensor, *, clip_low: float = 0.2, clip_high: float = 0.2
 ) -> Tensor:
-    """Which tokens the clip keeps from moving further, as of `clipped_objective`: [rows, tokens] bool."""
+    """Tokens whose gradient the clip of `clipped_objective` stops: [rows, tokens] bool."""
     ratio = log_ratio.exp()
     gain = advantages[:, None] if advantages.ndim == 1 else advantages
     return ((ratio < 1 - clip_low) & (gain < 0)) | ((ratio > 1 + clip_high) & (gain > 0))
@@ -191,14 +197,14 @@ def policy_loss(
 
     Args:
         logprobs: [rows, tokens] log-probabilities under the policy that is trained.
-        old_logprobs: by the policy that wrote them.
+        old_logprobs: [rows, tokens] log-probabilities under the policy that wrote the tokens.
         advantages: [rows] or [rows, tokens].
         mask: [rows, tokens]: the policy's own tokens.
         aggregation: how tokens are averaged.
         clip_low, clip_high: bounds of the ratio.
-        normalizer: instead of what the batch itself gives: rows for `grpo`, tokens for `dapo`, rows × longest length
-            for `dr_grpo`, which needs it. Parts of a batch that is too large for one pass share one.
-        reference_logprobs: log-probabilities under the policy not to stray from.
+        normalizer: divisor of the sum: rows for `grpo`, tokens for `dapo`, rows × longest length for `dr_grpo`, which
+            needs it. By default it is that of the batch; parts of a batch that needs several passes share one.
+        reference_logprobs: [rows, tokens] log-probabilities under the reference policy.
         beta: weight of the divergence from the reference.
     """
     kept = mask.to(logprobs)
@@ -218,9 +224,9 @@ def policy_loss(
         total = loss.sum() / normalizer
     with torch.no_grad():
         tokens = kept.sum().clamp(min=1)
-        out = clipped_tokens(log_ratio, advantages, clip_low=clip_low, clip_high=clip_high)
-        clipped, mean = (out * kept).sum() / tokens, (log_ratio.exp() * kept).sum() / tokens
-    return PolicyLoss(total, clipped, mean)
+        clipped = clipped_tokens(log_ratio, advantages, clip_low=clip_low, clip_high=clip_high)
+        share, ratio = (clipped * kept).sum() / tokens, (log_ratio.exp() * kept).sum() / tokens
+    return PolicyLoss(total, share, ratio)
 
 
 def kl_estimate(log_ratio: Tensor) -> Tensor:
@@ -229,5 +235,5 @@ def kl_estimate(log_ratio: Tensor) -> Tensor:
 
 
 def _precise(values: Tensor) -> torch.dtype:
-    """Double precision where the device has it: sums of thousands of rows then do not depend on their order."""
+    """Double precision where the device has it, so that sums of thousands of rows do not depend on their order."""
     return torch.float32 if values.device.type == "mps" else torch.float64

@@ -1,8 +1,9 @@
-"""What a training saves and restores: weights, optimizer, scheduler and step, so that a resumed run is the same run."""
+"""State that a training saves and restores: weights, optimizer, scheduler and step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from noria.core.errors import CheckpointError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainState"]
 
 
+@dataclass(eq=False)
 class TrainState:
     """Weights, optimizer, scheduler and step of one training, written to a run and read back from it.
 
@@ -30,21 +32,13 @@ class TrainState:
             its step needs none.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        optimizer: Optimizer,
-        *,
-        prefix: str,
-        scheduler: LRScheduler | None = None,
-        random: bool = False,
-    ) -> None:
-        self.parameters = dict(parameters)
-        self.optimizer = optimizer
-        self.prefix = prefix
-        self.scheduler = scheduler
-        self.random = random
-        self.step = 0
+    parameters: Mapping[str, Tensor]
+    optimizer: Optimizer
+    _: KW_ONLY
+    prefix: str
+    scheduler: LRScheduler | None = None
+    random: bool = False
+    step: int = field(default=0, init=False)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights as `PREFIX.NAME`, and the optimizer's memory of each as `optimizer.NAME.SLOT`."""

@@ -1,8 +1,8 @@
-"""The one bridge to TRL: its GRPO trainer, with advantages and a credit of tokens of one's own.
+"""The bridge to TRL: its GRPO trainer with pluggable advantages and credit of tokens.
 
-TRL sums rewards before anything else can see them, and gives every token of a completion the same advantage. Here an
-`AdvantageFunction` gets the rewards of all ranks by component, and a `TokenCredit` says which tokens earn them. Both
-are plugs, and two systems that bring one each work together without knowing each other.
+TRL sums the rewards of a completion, and gives each of its tokens the same advantage. Here an `AdvantageFunction` gets
+the rewards of all ranks by component, and a `TokenCredit` says which tokens earn them. Two systems that bring one each
+work together without knowing each other.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RewardBatch:
-    """The rewards of one generation, of all ranks, in the same order on every rank.
+    """Rewards of one generation, of all ranks, in the same order on every rank.
 
     Attributes:
-        rewards: [rows, components]; NaN where a reward function gave None.
+        rewards: [rows, components]; NaN where a reward function returned None.
         names: names of the components, in order.
-        group: [rows] which prompt.
-        dataset: [rows] which data set; "" where the data does not say.
-        training: False in an evaluation, which must not change anything.
-        step: the trainer's step.
+        group: [rows] number of the prompt.
+        dataset: [rows] name of the data set; "" where the data has none.
+        training: False in an evaluation, which must not change any state.
+        step: step of the trainer.
     """
 
     rewards: Tensor
@@ -61,26 +61,26 @@ class RewardBatch:
 
 @dataclass(frozen=True)
 class Advantages:
-    """What an advantage function answers: `values` [rows] or [rows, components], and `metrics` for the log."""
+    """Result of an advantage function: `values` [rows] or [rows, components], and `metrics` for the log."""
 
     values: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 AdvantageFunction = Callable[[RewardBatch], Advantages]
-"""It runs on every rank on the same rows, so whatever it remembers stays the same on all."""
+"""It runs on every rank on the same rows, so its state stays the same on all."""
 
 
 @runtime_checkable
 class Remembering(Protocol):
-    """An advantage function that remembers: its state, JSON values only, is kept with each checkpoint."""
+    """An advantage function with a state of JSON values, which is saved with each checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers."""
+        """Return the state."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember that instead."""
+        """Replace the state."""
         ...
 
 
@@ -91,10 +91,10 @@ class TokenBatch:
     Attributes:
         prompt_ids, prompt_mask: [rows, prompt tokens], padded on the left.
         completion_ids: [rows, tokens], padded on the right.
-        mask: [rows, tokens] bool: written by the policy, not by a tool and no padding.
+        mask: [rows, tokens] bool: tokens of the policy, which are neither a tool's nor padding.
         advantages: [rows] or [rows, components].
-        inputs: the data's row behind each.
-        trainer: whose batch it is.
+        inputs: row of the data of each completion.
+        trainer: trainer of the batch.
     """
 
     prompt_ids: Tensor
@@ -107,24 +107,24 @@ class TokenBatch:
 
 
 TokenCredit = Callable[[TokenBatch], Tensor]
-"""Credit [rows, tokens] or [rows, tokens, components], as of `noria.core.training.rl.credited`."""
+"""Returns credit [rows, tokens] or [rows, tokens, components] for `noria.core.training.rl.credited`."""
 
 _STATE = "advantages.json"
 
 
 class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPO with component rewards, where advantages and credit are plugs; everything else is TRL's.
+    """TRL's GRPO trainer with rewards by component, and plugs for the advantages and the credit of tokens.
 
     Args:
         args, kwargs: arguments of `GRPOTrainer`. Each reward function is a component.
-        advantage_function: from component rewards to advantages; TRL's own by default.
-        token_credit: from tokens to their share; all of it by default.
-        dataset_column: column of the data that says which data set a row is from.
-        around: a context, given the trainer, in which completions are written and scored; what reads the model's
-            own passes (attention, say) hooks in there.
+        advantage_function: makes advantages of the rewards by component; TRL's own by default.
+        token_credit: makes the share of each token; every token gets the whole advantage by default.
+        dataset_column: column of the data that names the data set of a row.
+        around: makes a context of the trainer in which completions are generated and scored. Hooks on the model's
+            forward passes, such as those that read attention, are set there.
 
     Raises:
-        ConfigError: settings under which TRL cannot take advantages by token.
+        ConfigError: a setting under which TRL cannot use advantages by token.
     """
 
     def __init__(
@@ -145,28 +145,28 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         self.advantage_function, self.token_credit = advantage_function, token_credit
         self.dataset_column, self.around = dataset_column, around
-        self._gathered: Tensor | None = None
-        self._remembering = _remembering(advantage_function)
-        if self._remembering is not None:
-            self.add_callback(_KeepState(self._remembering))
+        self._rewards: Tensor | None = None  # rewards of all ranks, of the batch that is being scored
+        self._stateful = _stateful(advantage_function)
+        if self._stateful is not None:
+            self.add_callback(_SaveState(self._stateful))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
-        """Train as TRL does; what the advantage function remembers is resumed with the rest.
+        """Train as TRL does; the state of the advantage function is resumed with the rest.
 
-        True goes on from the newest checkpoint. The state is written last, so where an advantage function remembers,
-        a checkpoint without it was cut by the end of its process, and the one before is taken.
+        True resumes from the newest checkpoint. The state is written last: where the advantage function has one, a
+        checkpoint without it was cut off when its process ended, and the one before is used.
 
         Raises:
-            CheckpointError: the checkpoint does not hold it.
+            CheckpointError: the checkpoint does not hold the state.
         """
         folder: Any = resume_from_checkpoint
         if resume_from_checkpoint is True:
             folder = self._newest()
             resume_from_checkpoint = folder
-        if folder and self._remembering is not None:
+        if folder and self._stateful is not None:
             file = Path(folder) / _STATE
             try:
-                self._remembering.load_state_dict(json.loads(file.read_text()))
+                self._stateful.load_state_dict(json.loads(file.read_text()))
             except (OSError, ValueError) as error:
                 raise CheckpointError(
                     "no state of the advantage function",
@@ -176,7 +176,7 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _newest(self) -> str | None:
-        if self._remembering is None:
+        if self._stateful is None:
             last: str | None = get_last_checkpoint(self.args.output_dir)
             return last
         whole = [p.parent for p in Path(self.args.output_dir).glob(f"checkpoint-*/{_STATE}")]
@@ -185,20 +185,20 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return None if newest is None else str(newest)
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        gathered: Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._gathered = gathered.clone()
-        return gathered
+        rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
+        self._rewards = rewards.clone()
+        return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self.around(self) if self.around else contextlib.nullcontext():
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        rewards, self._gathered = self._gathered, None
+        rewards, self._rewards = self._rewards, None
         if rewards is None:
             raise RuntimeError("this TRL does not score with _calculate_rewards")
-        training, own = bool(self.model.training), output["advantages"]
+        training, advantages = bool(self.model.training), output["advantages"]
         if self.advantage_function is not None:
             size = self.num_generations if training else self.num_generations_eval
-            found = self.advantage_function(
+            result = self.advantage_function(
                 RewardBatch(
                     rewards=rewards,
                     names=tuple(self.reward_func_names),
@@ -209,10 +209,10 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 )
             )
             start = self.accelerator.process_index * len(inputs)
-            own = found.values[start : start + len(inputs)].to(own)
-            self._note(found, training)
+            advantages = result.values[start : start + len(inputs)].to(advantages)
+            self._log_advantages(result, training)
         if self.token_credit is None:
-            output["advantages"] = credited(own)
+            output["advantages"] = credited(advantages)
             return output
         mask = output["completion_mask"].bool()
         if "tool_mask" in output:
@@ -223,31 +223,31 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
                 prompt_mask=output["prompt_mask"].bool(),
                 completion_ids=output["completion_ids"],
                 mask=mask,
-                advantages=own,
+                advantages=advantages,
                 inputs=inputs,
                 trainer=self,
             )
         )
-        output["advantages"] = credited(own, credit) * mask
+        output["advantages"] = credited(advantages, credit) * mask
         return output
 
-    def _note(self, found: Advantages, training: bool) -> None:
-        """Log the metrics, and our advantages in the place of TRL's."""
+    def _log_advantages(self, result: Advantages, training: bool) -> None:
+        """Log the metrics, and replace TRL's advantages in the log by ours."""
         metrics = self._metrics["train" if training else "eval"]
-        for name, value in found.metrics.items():
+        for name, value in result.metrics.items():
             metrics[name].append(float(value))
         logged = self._logs["advantages"]
-        for _ in range(min(len(logged), len(found.values))):
+        for _ in range(min(len(logged), len(result.values))):
             logged.pop()
-        logged.extend(credited(found.values).tolist())
+        logged.extend(credited(result.values).tolist())
 
 
-def _remembering(function: object) -> Remembering | None:
+def _stateful(function: object) -> Remembering | None:
     return function if isinstance(function, Remembering) else None
 
 
-class _KeepState(TrainerCallback):  # type: ignore[misc]
-    """Writes what the advantage function remembers beside each checkpoint."""
+class _SaveState(TrainerCallback):  # type: ignore[misc]
+    """Callback that writes the state of the advantage function into each checkpoint."""
 
     def __init__(self, function: Remembering) -> None:
         self.function = function

@@ -1,4 +1,4 @@
-"""Which layers of a model have softmax attention that can be read, and which of them to read."""
+"""The layers of a model whose softmax attention can be read, and the choice among them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class AttentionLayer:
     """A layer whose attention goes through transformers' attention interface.
 
     Attributes:
-        index: of the layer in its model.
-        module: that calls the interface.
-        name: of the module in the model.
-        sliding: the width of its window, None where it sees everything before it.
+        index: number of the layer in its model.
+        module: module that calls the interface.
+        name: name of the module in the model.
+        sliding: width of its window; None where it sees everything before it.
     """
 
     index: int
@@ -42,27 +42,25 @@ def attention_layers(model: nn.Module) -> list[AttentionLayer]:
     Linear-attention layers of hybrid models, and the towers of a multimodal model, are not among them.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the model has no such layer.
     """
-    found = []
+    stacks: dict[str, list[AttentionLayer]] = {}
     for name, module in model.named_modules():
         index = getattr(module, "layer_idx", None)
         causal = getattr(module, "is_causal", True)
-        if isinstance(index, int) and causal and "cross" not in name and calls_interface(type(module)):
-            found.append(AttentionLayer(index, module, name, _window(module)))
-    homes: dict[str, list[AttentionLayer]] = {}
-    for layer in found:
-        homes.setdefault(_home(layer.name), []).append(layer)
-    if not homes:
+        if isinstance(index, int) and causal and "cross" not in name and _calls_interface(type(module)):
+            layer = AttentionLayer(index, module, name, _window(module))
+            stacks.setdefault(_stack(name), []).append(layer)
+    if not stacks:
         raise ModelError(
             "no layer of it has softmax attention that goes through transformers' attention interface",
             where=type(model).__name__,
             mend="give a decoder of transformers with softmax attention",
         )
     # A multimodal model has one stack of layers for each of its towers; text is the one that says so, or the deepest.
-    named = [home for home in homes if re.search(r"language_model|text_model|thinker", home)]
-    home = max(named or homes, key=lambda home: len(homes[home]))
-    return sorted(homes[home], key=lambda layer: layer.index)
+    named = [stack for stack in stacks if re.search(r"language_model|text_model|thinker", stack)]
+    deepest = max(named or stacks, key=lambda stack: len(stacks[stack]))
+    return sorted(stacks[deepest], key=lambda layer: layer.index)
 
 
 def choose_layers(
@@ -73,22 +71,22 @@ def choose_layers(
     number: int = 5,
     sliding: bool | None = None,
 ) -> list[AttentionLayer]:
-    """Layers by name, range or number.
+    """Choose layers by name, range or number.
 
-    `mid` are `number` equally spaced ones from ⌊L/3⌋ to ⌊2L/3⌋ (arXiv 2510.13554, of the same authors; FlowTracer reads
-    the middle layers, too); `early` and `late` the thirds around them, `all` every one; "15-25" or [3, 7] are
-    themselves.
+    `mid` is `number` equally spaced layers from ⌊L/3⌋ to ⌊2L/3⌋ (arXiv 2510.13554, by the same authors; FlowTracer
+    reads the middle layers, too); `early` and `late` are the thirds around them and `all` is every layer. "15-25" and
+    [3, 7] name layers by number.
 
     Args:
-        layers: of the model, as of :func:`attention_layers`.
-        wanted: what to choose.
-        depth: L, how many layers the model has, those without softmax attention included.
-        number: at most so many of a named third.
-        sliding: whether layers that see a window only count, too. None: only where no chosen layer sees everything.
+        layers: layers that can be read, from :func:`attention_layers`.
+        wanted: name, range or numbers.
+        depth: L, the number of layers in the model, those without softmax attention included.
+        number: most layers of a named third.
+        sliding: whether a layer that sees only a window counts. None: only where no chosen layer sees everything.
 
     Raises:
-        ConfigError: not a choice of layers.
-        ModelError: none of them, or one that was asked for by its number, has softmax attention.
+        ConfigError: `wanted` is not a choice of layers.
+        ModelError: no chosen layer has softmax attention, or one given by its number has none.
     """
     by_index = {layer.index: layer for layer in layers}
     if isinstance(wanted, str) and wanted in NAMED:
@@ -131,7 +129,7 @@ def choose_layers(
 
 
 def depth_of(model: nn.Module, layers: Sequence[AttentionLayer]) -> int:
-    """How many layers the decoder has."""
+    """Number of layers of the decoder."""
     config: Any = getattr(model, "config", None)
     if config is not None and hasattr(config, "get_text_config"):
         config = config.get_text_config(decoder=True)
@@ -140,22 +138,21 @@ def depth_of(model: nn.Module, layers: Sequence[AttentionLayer]) -> int:
 
 
 def decoder_of(model: nn.Module, layers: Sequence[AttentionLayer]) -> nn.Module:
-    """The innermost module whose forward runs all of the layers once: what a pass of the model is."""
+    """The innermost module whose forward runs all of the layers once; one call of it is a pass of the model."""
     names = {id(module): name for name, module in model.named_modules()}
-    home = _home(names[id(layers[0].module)])
-    parts = home.split(".") if home else []
+    stack = _stack(names[id(layers[0].module)])
+    parts = stack.split(".") if stack else []
     while parts and isinstance(model.get_submodule(".".join(parts)), nn.ModuleList | nn.Sequential):
         parts.pop()
     return model.get_submodule(".".join(parts))
 
 
 def interface_of(module: nn.Module) -> Any:
-    """The table of attention functions that a module looks its own up in."""
+    """The table in which a module looks up its attention function."""
     return getattr(sys.modules[type(module).__module__], INTERFACE)
 
 
-def calls_interface(kind: type[nn.Module]) -> bool:
-    """Whether the forward of a class looks its attention function up."""
+def _calls_interface(kind: type[nn.Module]) -> bool:
     forward = inspect.unwrap(kind.forward)
     code = getattr(forward, "__code__", None)
     return (
@@ -173,13 +170,13 @@ def _window(module: nn.Module) -> int | None:
     return int(width) if isinstance(width, int) and width > 0 else None
 
 
-def _home(name: str) -> str:
-    """The name of the list that a layer is in: `model.layers` of `model.layers.3.self_attn`."""
+def _stack(name: str) -> str:
+    """The name of the list that holds a layer: `model.layers` for `model.layers.3.self_attn`."""
     return re.sub(r"\.?\d+\.[^0-9]*$", "", name)
 
 
 def _spread(number: int, count: int) -> list[int]:
-    """`count` of `number` places, equally spaced, both ends included."""
+    """Choose `count` of `number` places, equally spaced, both ends included."""
     if count == 1:
         return [number // 2]
     return sorted({round(step * (number - 1) / (count - 1)) for step in range(count)})

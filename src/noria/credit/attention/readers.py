@@ -1,4 +1,4 @@
-"""What is kept of attention that a tap reads: its mean over heads, rows to be made anew, rollout, how heads look."""
+"""Readers of a tap: the mean over heads, rows recomputed on demand, attention rollout, and the reach of each head."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from noria.credit.attention.layers import AttentionLayer
 from noria.credit.attention.tap import AttentionCall, AttentionTap
-from noria.credit.scores.signals import NEAR, Looks
+from noria.credit.scores.rivals import NEAR, HeadReach
 from noria.credit.types import HORIZON
 
-__all__ = ["HeadMean", "KeptCalls", "LookBack", "Rollout", "head_mean"]
+__all__ = ["AttentionRollout", "HeadMean", "KeptCalls", "LookBack", "head_mean"]
 
 
 class HeadMean:
     """The mean over the heads of all layers read, [batch, tokens, tokens] in fp32.
 
     Args:
-        values: weigh each head's attention by ‖v W_O‖ of what it fetches (Kobayashi et al. 2020), then make every row
-            sum to one again.
+        values: weight each head's attention by ‖v W_O‖ of the value it fetches (Kobayashi et al. 2020), then normalise
+            every row to sum to one.
     """
 
     def __init__(self, *, values: bool = False) -> None:
@@ -30,7 +30,7 @@ class HeadMean:
         self.heads = 0
 
     def read(self, layer: int, call: AttentionCall) -> None:
-        """Add a layer."""
+        """Add the heads of a layer."""
         batch, heads, tokens = call.shape
         if self.sum is None:
             self.sum = call.query.new_zeros(batch, tokens, tokens, dtype=torch.float32)
@@ -43,7 +43,7 @@ class HeadMean:
             self.sum[rows, start:stop, :stop] += weights.sum(1)
 
     def result(self) -> Tensor:
-        """The mean."""
+        """The mean over all heads added."""
         assert self.sum is not None
         if self.values:
             return self.sum.div_(self.sum.sum(-1, keepdim=True).clamp(min=1e-30))
@@ -51,21 +51,21 @@ class HeadMean:
 
 
 class KeptCalls:
-    """Queries and keys of the layers read, from which rows of their mean are made anew when they are asked for.
+    """Queries and keys of the layers read, from which rows of their mean are recomputed on demand.
 
-    For contexts so long that [tokens, tokens] does not fit: O(tokens · block) beside the queries and keys themselves.
-    The result is a function of rows, as :func:`noria.credit.scores.flow.trace_flow` takes it.
+    This is for contexts so long that [tokens, tokens] does not fit: it takes O(tokens · block) beside the queries and
+    keys themselves. The result is a function of rows, as :func:`noria.credit.scores.flow.trace_flow` takes it.
     """
 
     def __init__(self) -> None:
         self.calls: list[AttentionCall] = []
 
     def read(self, layer: int, call: AttentionCall) -> None:
-        """Keep a layer."""
+        """Keep a layer's queries and keys."""
         self.calls.append(call)
 
     def result(self) -> Callable[[int, int], Tensor]:
-        """Rows of the mean over heads and layers."""
+        """A function that computes rows of the mean over heads and layers."""
         calls, heads = self.calls, sum(call.shape[1] for call in self.calls)
 
         def rows(start: int, stop: int) -> Tensor:
@@ -78,17 +78,17 @@ class KeptCalls:
         return rows
 
 
-class Rollout:
-    """Attention rollout: the product over the layers read, last one first, of ½A_l + ½I. [batch, tokens, tokens].
+class AttentionRollout:
+    """Attention rollout: the product of ½A_l + ½I over the layers read, last one first. [batch, tokens, tokens].
 
-    Meant for all layers of a model; [tokens, tokens, tokens] operations each.
+    It is meant for all layers of a model, and takes O(tokens³) operations for each.
     """
 
     def __init__(self) -> None:
         self.product: Tensor | None = None
 
     def read(self, layer: int, call: AttentionCall) -> None:
-        """Multiply a layer on."""
+        """Multiply the product by a layer."""
         mean = HeadMean()
         mean.read(layer, call)
         half = mean.result().mul_(0.5)
@@ -96,13 +96,13 @@ class Rollout:
         self.product = half if self.product is None else torch.bmm(half, self.product)
 
     def result(self) -> Tensor:
-        """The product."""
+        """The product over all layers read."""
         assert self.product is not None
         return self.product
 
 
 class LookBack:
-    """How every head looks around: see :class:`noria.credit.scores.signals.Looks`.
+    """How far every head looks back and ahead: see :class:`noria.credit.scores.rivals.HeadReach`.
 
     Args:
         sequence: [batch, tokens] number of each token's sequence; attention from and to padding, −1, does not count.
@@ -114,7 +114,7 @@ class LookBack:
         self.parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def read(self, layer: int, call: AttentionCall) -> None:
-        """Add a layer's heads."""
+        """Add the heads of a layer."""
         batch, heads, tokens = call.shape
         total, near, future = (torch.zeros(batch, heads, tokens, device=call.query.device) for _ in range(3))
         places, (least, most) = torch.arange(tokens, device=call.query.device), self.horizon
@@ -124,21 +124,18 @@ class LookBack:
             total[rows, :, start:stop] = (weights * back).sum(-1)
             near[rows, :, start:stop] = (weights * back.clamp(max=NEAR)).sum(-1)
             future[rows, :, :stop] += (weights * ((back >= least) & (back <= most))).sum(2)
-        # How many later tokens are within the horizon of each.
-        later = self.valid.long().cumsum(1)
-        ahead = torch.nn.functional.pad(later, (1, 0))
-        last = torch.searchsorted(
-            self.sequence.cummax(1).values, self.sequence, right=True
-        )  # where its own ends
-        low, high = (torch.minimum(places + step, last) for step in (least, most + 1))
+        # `future` is a mean: count the later tokens within the horizon of each, up to where its own sequence ends.
+        ahead = torch.nn.functional.pad(self.valid.long().cumsum(1), (1, 0))
+        end = torch.searchsorted(self.sequence.cummax(1).values, self.sequence, right=True)
+        low, high = (torch.minimum(places + step, end) for step in (least, most + 1))
         watchers = (ahead.gather(1, high) - ahead.gather(1, low)).clamp(min=1)[:, None]
         real = self.valid.sum(1, keepdim=True)
         distance = total.sum(-1) / real.where(real > 0, 1)
         self.parts.append((distance.where(real > 0, torch.nan), near, future / watchers))
 
-    def result(self) -> Looks:
-        """Of the heads of all layers read."""
-        return Looks(*(torch.cat(part, 1) for part in zip(*self.parts, strict=True)))
+    def result(self) -> HeadReach:
+        """The reach of the heads of all layers read."""
+        return HeadReach(*(torch.cat(part, 1) for part in zip(*self.parts, strict=True)))
 
 
 @torch.no_grad()
@@ -148,10 +145,10 @@ def head_mean(
     """Attention of one pass, the mean over the heads of `layers`: [batch, tokens, tokens].
 
     Args:
-        model: to run.
-        layers: to read.
-        values: as of :class:`HeadMean`.
-        inputs: of the model's forward.
+        model: language model to run.
+        layers: layers to read.
+        values: weight heads by what they write, as in :class:`HeadMean`.
+        inputs: arguments of the model's forward.
     """
     with AttentionTap(model, layers, {"mean": lambda: HeadMean(values=values)}) as tap:
         model(**{"use_cache": False} | inputs)

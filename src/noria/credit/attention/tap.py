@@ -3,11 +3,11 @@
 Fast kernels never hold the attention matrix, and asking for it (`output_attentions`) makes every layer slow and keeps
 [layers, heads, tokens, tokens]. A tap stands in front of the attention function that the model already uses, through
 transformers' `AttentionInterface`: the output is that function's own, and in the chosen layers the weights are computed
-once more from queries and keys, a block of rows at a time, and handed to readers
+a second time from queries and keys, a block of rows at a time, and handed to readers
 (:mod:`noria.credit.attention.readers`). A reader keeps what it needs, such as the mean over heads and layers; all heads
-of all rows are never there at once.
+of all rows are never in memory at once.
 
-The model's outputs, its gradients and its configuration stay as they are.
+The model's outputs, its gradients and its configuration do not change.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ DEFAULT_BLOCK = 1 << 28
 
 
 class Reader(Protocol):
-    """What is made for each pass of the model and shown the chosen layers, one after the other."""
+    """An object that is made for each pass of the model and is shown the chosen layers, one after the other."""
 
     def read(self, layer: int, call: AttentionCall) -> None:
-        """A layer's attention is here."""
+        """Read a layer's attention."""
 
     def result(self) -> Any:
-        """What came of the pass; called once, after its last layer."""
+        """The result of the pass; called once, after its last layer."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class AttentionCall:
     Attributes:
         query: [batch, heads, tokens, width].
         key: [batch, key-value heads, tokens, width].
-        value: likewise.
-        scaling: of the scores.
-        mask: as the function was given it: None (causal), [batch, tokens] of padding, or [batch, 1, tokens, tokens] of
-            truth values or of what is added to scores.
+        value: [batch, key-value heads, tokens, width].
+        scaling: factor of the scores.
+        mask: mask that the function was given: None (causal), [batch, tokens] of padding, or [batch, 1, tokens, tokens]
+            of truth values or of numbers added to scores.
         softcap: c of c tanh(scores / c), where the model has it.
-        sinks: [heads] logits of a key that is nobody's, where the model has them.
-        window: how many tokens back a token sees, itself included.
+        sinks: [heads] logits of a key that belongs to no token, where the model has them.
+        window: number of tokens back that a token sees, itself included.
         segments: [batch, tokens] numbers of packed sequences, where only positions tell them apart.
-        module: that called.
+        module: module that made the call.
     """
 
     query: Tensor
@@ -72,12 +72,12 @@ class AttentionCall:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(batch, heads, tokens)."""
+        """Sizes of the call: (batch, heads, tokens)."""
         batch, heads, tokens, _ = self.query.shape
         return batch, heads, tokens
 
     def blocks(self) -> Iterator[tuple[slice, int, int]]:
-        """(rows of the batch, first token, behind the last): parts whose weights fit a block."""
+        """Parts of the call whose weights fit a block: rows of the batch, first token, behind the last token."""
         batch, heads, tokens = self.shape
         size = BLOCK_BYTES.get(self.query.device.type, DEFAULT_BLOCK)
         most = max(1, size // (4 * heads * 16 * tokens))
@@ -91,12 +91,12 @@ class AttentionCall:
         """Attention of the tokens start … stop − 1 on 0 … stop − 1.
 
         Args:
-            start: the first.
-            stop: behind the last.
-            rows: of the batch.
+            start: first token.
+            stop: token behind the last.
+            rows: rows of the batch.
 
         Returns:
-            [batch, heads, stop − start, stop] in fp32; zero where nothing may be attended to.
+            [batch, heads, stop − start, stop] in fp32; zero where the mask closes a row.
         """
         query, key = self.query[rows, :, start:stop], self.key[rows, :, :stop]
         batch, heads, count, width = query.shape
@@ -123,12 +123,12 @@ class AttentionCall:
             probabilities = scores.sub_(total).exp_()
         if allowed is not None:
             # A row of padding may attend to nothing (NaN), or, where the mask is a large number, to everything alike.
-            nothing = ~allowed.any(-1, keepdim=True) if allowed.dtype == torch.bool else _nothing(allowed)
-            probabilities.masked_fill_(nothing, 0.0)
+            closed = ~allowed.any(-1, keepdim=True) if allowed.dtype == torch.bool else _closed(allowed)
+            probabilities.masked_fill_(closed, 0.0)
         return probabilities
 
     def _allowed(self, start: int, stop: int, rows: slice) -> Tensor | None:
-        """The mask of a block: truth values, numbers to add, or None where it is causal and nothing else."""
+        """The mask of a block: truth values, numbers to add, or None where it is only causal."""
         mask = self.mask
         if mask is not None and mask.ndim == 4:
             return mask[rows if len(mask) > 1 else slice(None), :, start:stop, :stop]
@@ -152,7 +152,7 @@ class AttentionCall:
         """‖v W_O‖ of every head's value as it is written into the residual stream, [batch, heads, tokens].
 
         Raises:
-            ModelError: the module has no output projection that is known.
+            ModelError: the module's output projection is not known.
         """
         names = ("o_proj", "out_proj", "dense", "c_proj", "wo")
         projection = next((getattr(self.module, n) for n in names if hasattr(self.module, n)), None)
@@ -171,7 +171,7 @@ class AttentionCall:
 
 
 class AttentionTap:
-    """A context in which passes of a model are read.
+    """A context that reads the attention of every pass of a model.
 
     ```python
     with AttentionTap(model, layers, {"attention": HeadMean}) as tap:
@@ -179,13 +179,13 @@ class AttentionTap:
     tap.passes[-1]["attention"]  # [batch, tokens, tokens]
     ```
 
-    Each forward of the decoder is one entry of `passes`, whoever calls it and however the model is wrapped; what
-    gradient checkpointing computes once more in the backward pass is not read again.
+    Each forward of the decoder is one entry of `passes`, whoever calls it and however the model is wrapped; the
+    recomputation of gradient checkpointing in the backward pass is not read again.
 
     Args:
         model: any model of transformers, wrapped or not.
-        layers: to read.
-        readers: what to make for each pass, by name.
+        layers: layers to read.
+        readers: makers of the readers of a pass, by name.
         on_pass: called with the results after each pass, which are then not kept in `passes`.
     """
 
@@ -238,8 +238,8 @@ class AttentionTap:
         self.packed = _packed(options.get("position_ids"))
 
     def _end(self, decoder: nn.Module, arguments: Any, output: Any) -> None:
-        found, self._open = self._open, None
-        if found is None or output is None:  # the pass failed: its own error is what counts
+        readers, self._open = self._open, None
+        if readers is None or output is None:  # the pass failed: its own error is what counts
             return
         if len(self._seen) < len(self.layers):
             missed = sorted(layer.index for layer in self.layers if layer.index not in self._seen)
@@ -248,14 +248,14 @@ class AttentionTap:
                 where=type(self.model).__name__,
                 mend="choose other layers",
             )
-        results = {name: reader.result() for name, reader in found.items()}
+        results = {name: reader.result() for name, reader in readers.items()}
         if self.on_pass is None:
             self.passes.append(results)
         else:
             self.on_pass(results)
 
     def record(self, call: AttentionCall) -> None:
-        """Show a layer's call to the readers, if a pass is open: what is computed once more backward is not."""
+        """Show a layer's call to the readers while a pass is open; recomputation in the backward pass is not shown."""
         index = call.module.layer_idx
         if self._open is None:
             return
@@ -277,12 +277,12 @@ _INSTALLED: dict[tuple[int, str], tuple[int, Any]] = {}
 
 
 def _install(module: nn.Module) -> None:
-    """Stand in front of the function that `module` uses, for all who use it; others pass through."""
+    """Replace the function that `module` uses by a tapped one; modules without a tap pass through it."""
     table, name = interface_of(module), _implementation(module)
     users, before = _INSTALLED.get((id(table), name), (0, None))
     if users == 0:
         before = table._local_mapping.get(name)
-        table[name] = _Tapped(table._global_mapping.get(name) if before is None else before)
+        table[name] = _TappedFunction(table._global_mapping.get(name) if before is None else before)
     _INSTALLED[id(table), name] = (users + 1, before)
 
 
@@ -302,8 +302,8 @@ def _implementation(module: nn.Module) -> str:
     return str(config._attn_implementation or "eager")
 
 
-class _Tapped:
-    """An attention function that shows its calls to whoever reads the module."""
+class _TappedFunction:
+    """An attention function that shows its calls to the tap of the calling module, if there is one."""
 
     def __init__(self, function: Callable[..., Any] | None) -> None:
         self.function = function
@@ -361,7 +361,7 @@ def _record(
 
 
 def _packed(positions: Any) -> Tensor | None:
-    """Numbers of packed sequences, [batch, tokens], where positions begin anew; None where they do not."""
+    """Numbers of packed sequences, [batch, tokens], where positions restart; None where they do not."""
     if not isinstance(positions, Tensor) or positions.ndim < 2 or positions.shape[-1] < 2:
         return None
     positions = positions if positions.ndim == 2 else positions[0]  # one of the axes of multimodal positions
@@ -372,7 +372,7 @@ def _packed(positions: Any) -> Tensor | None:
 
 
 def _segments(query: Tensor, options: Mapping[str, Any], packed: Tensor | None) -> Tensor | None:
-    """Numbers of sequences where the kernel is given no mask, but their lengths, or positions that begin anew."""
+    """Numbers of sequences where the kernel gets no mask but their lengths, or positions that restart."""
     lengths = options.get("cu_seq_lens_q", options.get("cu_seqlens"))
     if lengths is None:
         return packed
@@ -380,6 +380,6 @@ def _segments(query: Tensor, options: Mapping[str, Any], packed: Tensor | None) 
     return torch.bucketize(places, lengths[1:].to(places), right=True)[None].expand(len(query), -1)
 
 
-def _nothing(added: Tensor) -> Tensor:
-    """Rows that an additive mask closes altogether."""
+def _closed(added: Tensor) -> Tensor:
+    """Rows in which an additive mask allows no token."""
     return added.amax(-1, keepdim=True) <= torch.finfo(added.dtype).min / 2

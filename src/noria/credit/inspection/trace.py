@@ -1,4 +1,4 @@
-"""The flow of one response as data: every token with what passes it, the backbone, the hubs."""
+"""The flow of one response as data: every token with its flow, the backbone, the hubs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 
 from noria.credit.config import CreditConfig
-from noria.credit.credit import TokenCredit, evaluating, inputs_of
-from noria.credit.responses.traces import Traces
+from noria.credit.credit import TokenCredit
+from noria.credit.passes import evaluating, inputs_of
+from noria.credit.responses.traces import Traces, trace_settings
 from noria.credit.scores.backbone import Backbone, backbone, hubs
 from noria.credit.types import Fallback
 
@@ -21,16 +22,16 @@ Part = Literal["question", "prompt", "reasoning", "answer", "after"]
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """A token of a trace.
+    """One token of a trace.
 
     Attributes:
-        text: what it adds to the text.
-        part: `question` where flow starts, `prompt` where it does not, `reasoning`, `answer`, or `after` it.
+        text: text that the token adds.
+        part: `question` where flow starts, `prompt` where it does not, `reasoning`, `answer`, or `after` the answer.
         reach: h, expected visits of the backward walk.
-        flow: f, the mass that passes it.
-        throughput: τ.
-        weight: of its advantage.
-        chosen: whether it gets more than the others.
+        flow: f, the mass that passes the token.
+        throughput: τ, inflow and outflow.
+        weight: weight of the token's advantage.
+        chosen: whether the rule chose the token.
     """
 
     text: str
@@ -47,13 +48,13 @@ class Trace:
     """The flow of one response.
 
     Attributes:
-        tokens: prompt and response.
-        backbone: the edges that carry most of it.
+        tokens: tokens of the prompt and the response.
+        backbone: edges that carry most of the flow.
         hubs: reasoning tokens with most throughput: place and τ, the strongest first.
-        fallback: why there is no flow; "none" where there is.
-        layers: read.
+        fallback: reason why there is no flow; "none" where there is one.
+        layers: numbers of the layers read.
         lost: share of the question that cannot reach the answer.
-        path_length: mean tokens on a path.
+        path_length: mean number of tokens on a path.
         arrived: mass at the answer.
     """
 
@@ -67,7 +68,7 @@ class Trace:
     arrived: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """The trace as JSON values."""
         return asdict(self)
 
 
@@ -81,23 +82,20 @@ def trace(
     span: tuple[int, int] | None,
     *,
     share: float = 0.8,
-    limit: int = 4096,
 ) -> Trace:
     """Trace one response.
 
     Args:
-        model: that wrote it, or any other that reads it.
-        tokenizer: of the ids.
-        prompt: ids.
-        response: ids.
-        config: of the flow and the weights.
+        model: language model that wrote the response, or any other that reads it.
+        tokenizer: tokenizer of the ids.
+        prompt: token ids of the prompt.
+        response: token ids of the response.
+        config: settings of the flow and the weights.
         span: tokens of the response that are its answer; None where it has none.
-        share: of the edge flow that the backbone carries.
-        limit: the most edges that are kept.
+        share: share of the edge flow that the backbone carries.
     """
     credit = TokenCredit(config)
-    skip = tokenizer.all_special_ids if config.skip_special else ()
-    traces = Traces.of([prompt], [response], [span], skip=skip, longest_answer=config.longest_answer)
+    traces = Traces.of([prompt], [response], [span], **trace_settings(config, tokenizer))
     traces = traces.to(next(model.parameters()).device)
     length = traces.tokens.shape[1]
     tap = credit.tap(model, lambda: traces.sequence, length=length)
@@ -120,7 +118,7 @@ def trace(
     reasoning = traces.before_end() & ~traces.answer
     return Trace(
         tokens=tokens,
-        backbone=backbone(read, flow, share=share, limit=limit),
+        backbone=backbone(read, flow, share=share),
         hubs=hubs(flow, reasoning),
         fallback=Fallback(int(flow.fallback[0])).name.lower(),
         layers=[layer.index for layer in credit.layers(model)],
@@ -139,18 +137,18 @@ def _part(place: int, begin: int, question: bool, span: tuple[int, int] | None) 
 
 
 def pieces(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """What each token adds to the text before it; a character of several tokens goes to the last of them."""
+    """The text that each token adds; a character of several tokens goes to the last of them."""
 
     def decoded(start: int, stop: int) -> str:
         return str(tokenizer.decode(list(ids[start:stop]), clean_up_tokenization_spaces=False))
 
-    found: list[str] = []
-    begin = settled = 0  # text is settled up to both: never amid a character
+    texts: list[str] = []
+    begin = settled = 0  # decode from `begin` only; both lie between characters, never inside one
     for place in range(1, len(ids) + 1):
         before, after = decoded(begin, settled), decoded(begin, place)
         if after.endswith("�") and place < len(ids):
-            found.append("")
+            texts.append("")
             continue
-        found.append(after[len(before) :])
+        texts.append(after[len(before) :])
         begin, settled = settled, place
-    return found
+    return texts

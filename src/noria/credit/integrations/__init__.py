@@ -1,1 +1,1 @@
-"""Credit in trainers of others: one module each, imported when it is asked for."""
+"""Bridges to other trainers, one module each, imported only when they are used."""

@@ -1,17 +1,7 @@
 """Credit of tokens in TRL's GRPO, through the bridge of the core.
 
-```python
-from noria.core.training.trl import ComponentGRPOTrainer
-from noria.credit.config import named_credit
-from noria.credit.integrations.trl import RolloutCredit
-
-credit = RolloutCredit(named_credit("flow"))
-trainer = ComponentGRPOTrainer(model, reward, args=args, train_dataset=data, token_credit=credit, around=credit.around)
-```
-
 Where TRL computes the log-probabilities of the policy that wrote the completions (vLLM, several iterations a
-generation), attention is read in that pass, so the tap is all it costs. Where it does not, one forward of our own is
-added.
+generation), attention is read in that pass, so the tap is the only cost. Elsewhere one forward pass is added.
 """
 
 from __future__ import annotations
@@ -19,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,9 +17,10 @@ from torch import Tensor
 
 from noria.core.training.trl import TokenBatch
 from noria.credit.config import CreditConfig
-from noria.credit.credit import Scored, TokenCredit, join
+from noria.credit.credit import TokenCredit
 from noria.credit.responses.answers import Finder, finder
-from noria.credit.responses.traces import Traces, find_answers
+from noria.credit.responses.traces import Traces, completion_traces
+from noria.credit.signals import TokenScores, join_scores
 
 __all__ = ["RolloutCredit"]
 
@@ -37,23 +29,23 @@ PASS = "_get_per_token_logps_and_entropies"
 
 
 class RolloutCredit:
-    """What `ComponentGRPOTrainer(token_credit=…, around=….around)` calls.
+    """The token credit of a trainer: `ComponentGRPOTrainer(token_credit=credit, around=credit.around)`.
 
-    It logs `credit/fallback`, `credit/mean_weight`, `credit/advantage_on_chosen` and what else the signal has to say.
+    It logs `credit/fallback`, `credit/mean_weight`, `credit/advantage_on_chosen` and the figures of the signal.
 
     Args:
-        config: which credit.
-        find: a finder of answers, instead of the configuration's name of one.
+        config: settings of the credit.
+        find: finder of answers, in place of the one that the configuration names.
     """
 
     def __init__(self, config: CreditConfig, *, find: Finder | None = None) -> None:
         self.config, self.find = config, find or finder(config.answer)
         self.credit: TokenCredit | None = None
-        self._kept: tuple[Tensor, Scored] | None = None
+        self._kept: tuple[Tensor, TokenScores] | None = None
         self.passes_saved = 0
 
     def __call__(self, batch: TokenBatch) -> Tensor:
-        """Weights [rows, completion tokens] of a batch."""
+        """Weights of a batch, [rows, completion tokens]."""
         trainer, credit = batch.trainer, self._credit(batch.trainer)
         length = batch.completion_ids.shape[1]
         tokens = torch.cat([batch.prompt_ids, batch.completion_ids], 1)
@@ -75,11 +67,11 @@ class RolloutCredit:
         scored = self._read(traces, credit)
         if scored is None:
             scored = credit.score(trainer.model, traces, step=step)
-        found = credit.weigh(scored, traces, gains, step=step)
+        weighed = credit.weigh(scored, traces, gains, step=step)
         metrics = trainer._metrics["train" if training else "eval"]
-        for name, value in found.metrics.items():
+        for name, value in weighed.metrics.items():
             metrics[name].append(value)
-        return found.weights[:, -length:]
+        return weighed.weights[:, -length:]
 
     @contextlib.contextmanager
     def around(self, trainer: Any) -> Iterator[None]:
@@ -96,10 +88,14 @@ class RolloutCredit:
         ) -> Any:
             nonlocal calls
             calls += 1
-            # The first is of the policy that wrote; a reference model's comes after it.
+            run = partial(original, model, input_ids, attention_mask, logits_to_keep, **options)
+            # The first call is of the policy that wrote; a reference model's call comes after it.
             if calls > 1 or model is not trainer.model:
-                return original(model, input_ids, attention_mask, logits_to_keep, **options)
-            return self._tapped(trainer, original, model, input_ids, attention_mask, logits_to_keep, options)
+                return run()
+            valid = attention_mask.bool()
+            traces = self._traces(trainer, input_ids, valid, valid[:, -logits_to_keep:])
+            with self._tap(trainer, traces, options.get("batch_size") or len(input_ids)):
+                return run()
 
         setattr(trainer, PASS, tapped)
         try:
@@ -107,20 +103,11 @@ class RolloutCredit:
         finally:
             delattr(trainer, PASS)
 
-    def _tapped(
-        self,
-        trainer: Any,
-        original: Any,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        length: int,
-        options: dict[str, Any],
-    ) -> Any:
-        credit, valid = self._credit(trainer), attention_mask.bool()
-        traces = self._traces(trainer, input_ids, valid, valid[:, -length:])
-        size = options.get("batch_size") or len(input_ids)
-        parts: list[Scored] = []
+    @contextlib.contextmanager
+    def _tap(self, trainer: Any, traces: Traces, size: int) -> Iterator[None]:
+        """Read the passes of the block, `size` rows each, and keep their scores if all rows were read."""
+        credit = self._credit(trainer)
+        parts: list[TokenScores] = []
 
         def part() -> slice:
             return slice(len(parts) * size, (len(parts) + 1) * size)
@@ -128,42 +115,26 @@ class RolloutCredit:
         def read(results: dict[str, Any]) -> None:
             parts.append(credit.from_read(results["read"], traces.rows(part())))
 
-        with credit.tap(model, lambda: traces.sequence[part()], length=input_ids.shape[1], on_pass=read):
-            output = original(model, input_ids, attention_mask, length, **options)
-        if sum(len(p.fallback) for p in parts) == len(input_ids):
-            self._kept = (input_ids, join(parts))
-        return output
+        length = traces.tokens.shape[1]
+        with credit.tap(trainer.model, lambda: traces.sequence[part()], length=length, on_pass=read):
+            yield
+        if sum(len(scored.fallback) for scored in parts) == len(traces.tokens):
+            self._kept = (traces.tokens, join_scores(parts))
 
-    def _read(self, traces: Traces, credit: TokenCredit) -> Scored | None:
-        """Scores of the tapped pass, counted anew over what the policy wrote; None where there are none."""
+    def _read(self, traces: Traces, credit: TokenCredit) -> TokenScores | None:
+        """Scores of the tapped pass, counted again over what the policy wrote; None where there are none."""
         kept, self._kept = self._kept, None
         if kept is None or not torch.equal(kept[0], traces.tokens):
             return None
         scored = kept[1]
         counted = credit.counted(traces, scored.fallback)
         if scored.shares is not None and not torch.equal(counted, scored.counted):
-            return None  # tokens of tools were ranked among the policy's own
+            return None  # the tapped pass ranked tokens of tools among the policy's own
         self.passes_saved += 1
         return replace(scored, scores=scored.scores.where(counted, 0.0), counted=counted)
 
     def _traces(self, trainer: Any, tokens: Tensor, valid: Tensor, written: Tensor, **more: Any) -> Traces:
-        length = written.shape[1]
-        question, response = valid.clone(), torch.zeros_like(valid)
-        question[:, -length:] = False
-        response[:, -length:] = written
-        tokenizer = _tokenizer(trainer)
-        responses = [row[-length:][own] for row, own in zip(tokens, valid[:, -length:], strict=True)]
-        spans = find_answers(responses, tokenizer, self.find)
-        return Traces.from_masks(
-            tokens,
-            valid,
-            question,
-            response,
-            spans,
-            skip=tokenizer.all_special_ids if self.config.skip_special else (),
-            longest_answer=self.config.longest_answer,
-            **more,
-        )
+        return completion_traces(tokens, valid, written, _tokenizer(trainer), self.find, self.config, **more)
 
     def _credit(self, trainer: Any) -> TokenCredit:
         if self.credit is None:
@@ -176,7 +147,7 @@ def _tokenizer(trainer: Any) -> Any:
 
 
 def _scores_policy(trainer: Any) -> bool:
-    """Whether TRL will compute log-probabilities of the policy that writes, as it does where that may change."""
+    """Whether TRL will compute log-probabilities of the policy that writes, which it does where that may change."""
     args = trainer.args
     every = args.steps_per_generation * trainer.num_iterations
     served = trainer.use_vllm and getattr(trainer, "vllm_importance_sampling_correction", False)

@@ -1,26 +1,13 @@
 """Credit of tokens in verl, against its documented contract: `DataProto` batches and the actor's log-probability pass.
 
-verl pins an older transformers than we test with and is not installed beside us, so this module imports nothing of it.
-What it relies on is: a batch has `.batch` (a mapping of tensors with `prompts`, `responses`, `input_ids`,
-`attention_mask`, `response_mask`, and later `advantages`) and `.non_tensor_batch` (`uid` of each row's prompt); an
-actor has `actor_module` and scores micro-batches in `_forward_micro_batch(micro_batch, …)`, padded or with padding
-removed, in whatever order. Rows are matched by their tokens, so the order does not matter.
+verl pins an older transformers than ours and is not installed beside it, so this module imports nothing from verl. It
+relies on this: a batch has `.batch` (a mapping of tensors with `prompts`, `responses`, `input_ids`, `attention_mask`,
+`response_mask`, and later `advantages`) and `.non_tensor_batch` (`uid` of each row's prompt); an actor has
+`actor_module` and scores micro-batches in `_forward_micro_batch(micro_batch, …)`, padded or with padding removed, in
+any order. Rows are matched by their tokens, so the order does not matter.
 
-In the worker, read attention in the pass that is made anyway:
-
-```python
-class CreditWorker(ActorRolloutRefWorker):
-    def compute_log_prob(self, data):
-        with TappedActor(self.actor, credit, self.tokenizer) as tapped:
-            output = super().compute_log_prob(data)
-        return tapped.attach(output, data)
-```
-
-In the trainer's process, weigh the advantages once they are there:
-
-```python
-ray_trainer.compute_advantage = with_credit(ray_trainer.compute_advantage, credit)
-```
+:class:`TappedActor` reads attention in the worker, :func:`with_credit` weighs the advantages in the trainer's process;
+`docs/credit.md` shows both.
 """
 
 from __future__ import annotations
@@ -34,9 +21,10 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError
-from noria.credit.credit import Scored, TokenCredit, counts_of
-from noria.credit.responses.answers import finder
-from noria.credit.responses.traces import Traces, find_answers
+from noria.credit.credit import TokenCredit
+from noria.credit.responses.answers import Finder, finder
+from noria.credit.responses.traces import Traces, completion_traces
+from noria.credit.signals import MODEL_SIGNALS, TokenScores, fallback_shares
 from noria.credit.types import Fallback
 
 __all__ = ["FALLBACKS", "SCORES", "SHARES", "TappedActor", "reweight", "with_credit"]
@@ -44,21 +32,21 @@ __all__ = ["FALLBACKS", "SCORES", "SHARES", "TappedActor", "reweight", "with_cre
 SCORES = "credit_scores"
 """[rows, response tokens] in the batch: scores of the tokens, NaN where a token is not scored."""
 SHARES = "credit_shares"
-"""Likewise, where the signal is the coupled rhythm: shares of γ − 1."""
+"""[rows, response tokens] in the batch, with the signal `coupled`: shares of γ − 1."""
 FALLBACKS = "credit_fallback"
-"""[rows] in the batch: why a row has none."""
+"""[rows] in the batch: the reason why a row has no scores, 0 where it has some."""
 
 
 class TappedActor:
-    """A context in which the actor's passes over a batch are read.
+    """A context that reads attention in the actor's passes over a batch.
 
     Args:
         actor: verl's data-parallel actor.
-        credit: what to read for; its signal has to be one of attention.
-        tokenizer: of the policy.
+        credit: credit to score for; its signal has to read attention.
+        tokenizer: tokenizer of the policy.
 
     Raises:
-        ConfigError: the signal reads no attention, and needs no tap: use :func:`with_credit` alone.
+        ConfigError: the signal reads no attention and needs no tap; use :func:`with_credit` alone.
     """
 
     def __init__(self, actor: Any, credit: TokenCredit, tokenizer: Any) -> None:
@@ -99,44 +87,43 @@ class TappedActor:
             )
         scored = self.credit.from_read(results[0]["read"], seen)
         counted = _unpacked(scored.counted, valid) if packed else scored.counted
-        length, found = micro_batch["responses"].shape[1], {SCORES: scored.scores}
+        length, columns = micro_batch["responses"].shape[1], {SCORES: scored.scores}
         if scored.shares is not None:
-            found[SHARES] = scored.shares
-        for name, values in found.items():
+            columns[SHARES] = scored.shares
+        for name, values in columns.items():
             values = _unpacked(values, valid) if packed else values
-            found[name] = torch.where(counted, values, torch.nan)[:, -length:].cpu()
+            columns[name] = torch.where(counted, values, torch.nan)[:, -length:].cpu()
         for row, (key, code) in enumerate(zip(_keys(micro_batch), scored.fallback.tolist(), strict=True)):
-            self.rows[key] = ({name: values[row] for name, values in found.items()}, code)
+            self.rows[key] = ({name: values[row] for name, values in columns.items()}, code)
         return output
 
     def attach(self, output: Any, data: Any) -> Any:
-        """Put scores and fallbacks of `data`'s rows, in its order, into `output`, which verl merges into its batch.
+        """Put the scores and fallbacks of `data`'s rows, in its order, into `output`, which verl merges into its batch.
 
         Raises:
             ConfigError: a row was not read.
         """
-        found = []
-        for key in _keys(data.batch):
-            if key not in self.rows:
-                raise ConfigError(
-                    "a row of the batch was not read", where="verl", mend="enter the tap around its pass"
-                )
-            found.append(self.rows[key])
-        for name in found[0][0]:
-            output.batch[name] = torch.stack([values[name] for values, _ in found])
-        output.batch[FALLBACKS] = torch.tensor([code for _, code in found])
+        keys = _keys(data.batch)
+        if not self.rows.keys() >= set(keys):
+            raise ConfigError(
+                "a row of the batch was not read", where="verl", mend="enter the tap around its pass"
+            )
+        rows = [self.rows[key] for key in keys]
+        for name in rows[0][0]:
+            output.batch[name] = torch.stack([values[name] for values, _ in rows])
+        output.batch[FALLBACKS] = torch.tensor([code for _, code in rows])
         return output
 
 
 def with_credit(
     compute_advantage: Callable[..., Any], credit: TokenCredit, *, step: Callable[[], int] = lambda: 0
 ) -> Callable[..., Any]:
-    """A `compute_advantage` like verl's, whose advantages are weighed afterwards.
+    """Wrap verl's `compute_advantage` so that its advantages are weighed afterwards.
 
     Args:
-        compute_advantage: verl's.
-        credit: the rule.
-        step: tells the step of training, for a warm-up.
+        compute_advantage: verl's function.
+        credit: credit that weighs the advantages.
+        step: function that returns the training step, for a warm-up.
     """
 
     @functools.wraps(compute_advantage)
@@ -147,15 +134,15 @@ def with_credit(
 
 
 def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
-    """Multiply a batch's `advantages` by what each token gets, in place; metrics go to `data.meta_info["metrics"]`.
+    """Multiply a batch's `advantages` by the tokens' weights; metrics go to `data.meta_info["metrics"]`.
 
     Args:
-        data: a batch with advantages; with `credit_scores` where the signal reads attention.
-        credit: the rule.
-        step: of training.
+        data: batch with advantages, which change in place, and with `credit_scores` where the signal reads attention.
+        credit: credit that weighs the advantages.
+        step: training step.
 
     Raises:
-        ConfigError: the signal's scores are not there.
+        ConfigError: the batch has no scores of the signal.
     """
     batch = data.batch
     response = batch["response_mask"].bool()
@@ -165,15 +152,14 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
     uid = data.non_tensor_batch.get("uid", range(rows))
     numbers = {name: n for n, name in enumerate(dict.fromkeys(uid))}
     gains = _by_row(batch["advantages"], response)
-    # Credit after the fact looks at responses only: the prompt's part of a row is not needed any more.
-    sequence = torch.arange(rows, device=device)[:, None].expand(-1, length)
+    # The scores are there, so the traces hold responses only, without prompts.
     traces = Traces(
         tokens=batch["responses"],
         valid=torch.ones_like(response),
         question=torch.zeros_like(response),
         response=response,
         answer=torch.zeros_like(response),
-        sequence=sequence,
+        sequence=torch.arange(rows, device=device)[:, None].expand(-1, length),
         known=torch.where(response.any(1), 0, int(Fallback.NO_RESPONSE)),
         group=torch.tensor([numbers[name] for name in uid], device=device),
         correct=gains > 0,
@@ -189,50 +175,40 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
         shares = None
         if credit.config.signal == "coupled":
             shares = batch[SHARES].to(device).nan_to_num(0.0)
-        scored = Scored(scores.where(counted, 0.0), counted, fallback, counts_of(fallback), shares=shares)
-    elif credit.config.signal in ("random", "ktae", "none"):
-        scored = credit.from_nothing(traces, step)
-    else:
+        scored = TokenScores(
+            scores.where(counted, 0.0), counted, fallback, fallback_shares(fallback), shares=shares
+        )
+    elif credit.config.signal in MODEL_SIGNALS:
         raise ConfigError(
             f"{credit.config.signal} needs the model, which is not in this process",
             where="verl",
             mend="choose flow",
         )
-    found = credit.weigh(scored, traces, gains, step=step)
-    batch["advantages"] = batch["advantages"] * found.weights
-    data.meta_info.setdefault("metrics", {}).update(found.metrics)
+    else:
+        scored = credit.from_nothing(traces, step)
+    weighed = credit.weigh(scored, traces, gains, step=step)
+    batch["advantages"] = batch["advantages"] * weighed.weights
+    data.meta_info.setdefault("metrics", {}).update(weighed.metrics)
     return data
 
 
-def traces_of(batch: Any, tokenizer: Any, find: Any, credit: TokenCredit) -> Traces:
-    """A (micro-)batch of verl as traces: prompts padded on the left, responses on the right."""
-    tokens, valid = batch["input_ids"], batch["attention_mask"].bool()
-    length = batch["responses"].shape[1]
-    question, response = valid.clone(), valid.clone()
-    question[:, -length:] = False
-    response[:, :-length] = False
+def traces_of(batch: Any, tokenizer: Any, find: Finder, credit: TokenCredit) -> Traces:
+    """The traces of a (micro-)batch of verl: prompts padded on the left, responses on the right."""
+    valid = batch["attention_mask"].bool()
+    written = valid[:, -batch["responses"].shape[1] :]
     if "response_mask" in batch.keys():  # noqa: SIM118
-        response[:, -length:] &= batch["response_mask"].bool()
-    responses = [row[-length:][own[-length:]] for row, own in zip(tokens, valid, strict=True)]
-    return Traces.from_masks(
-        tokens,
-        valid,
-        question,
-        response,
-        find_answers(responses, tokenizer, find),
-        skip=tokenizer.all_special_ids if credit.config.skip_special else (),
-        longest_answer=credit.config.longest_answer,
-    )
+        written = written & batch["response_mask"].bool()
+    return completion_traces(batch["input_ids"], valid, written, tokenizer, find, credit.config)
 
 
 def _keys(batch: Any) -> list[bytes]:
-    """What tells rows apart: their tokens, and which of them are real."""
+    """Keys that tell rows apart: their tokens, and which of them are not padding."""
     both = torch.stack([batch["input_ids"], batch["attention_mask"].to(batch["input_ids"])], 1).cpu()
     return [row.numpy().tobytes() for row in both]
 
 
 def _packed(traces: Traces) -> Traces:
-    """Rows one behind the other without their padding, as verl passes them to the model."""
+    """The rows one behind the other without their padding, as verl passes them to the model."""
     kept = traces.valid
     lengths = kept.sum(1)
     places = torch.cat([torch.arange(int(n), device=kept.device) for n in lengths])
@@ -249,13 +225,13 @@ def _packed(traces: Traces) -> Traces:
 
 
 def _unpacked(values: Tensor, valid: Tensor) -> Tensor:
-    found = torch.zeros(valid.shape, dtype=values.dtype, device=values.device)
-    found[valid] = values[0]
-    return found
+    rows = torch.zeros(valid.shape, dtype=values.dtype, device=values.device)
+    rows[valid] = values[0]
+    return rows
 
 
 def _by_row(advantages: Tensor, response: Tensor) -> Tensor:
-    """The advantage of each row: that of its first response token, as outcome estimators give all of them the same."""
+    """The advantage of each row: its first response token's, as outcome estimators give all tokens the same."""
     if advantages.ndim == 1:
         return advantages
     first = response.float().argmax(1, keepdim=True)

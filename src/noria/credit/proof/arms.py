@@ -1,10 +1,16 @@
-"""The arms of the proof: scores tested on what a reasoner wrote, and policies trained with every credit."""
+"""The arms of the proof: scores tested on a reasoner's solutions, and policies trained with every credit."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from noria.credit.config import MaskSettings
+
+if TYPE_CHECKING:
+    from noria.credit.inspection.masking import MaskTest
 
 __all__ = [
     "RL_ARMS",
@@ -34,7 +40,7 @@ SCORES: dict[str, dict[str, Any]] = {
     "OAR-G": {"credit": "oar_g"},
     "OAR-P": {"credit": "oar_p"},
 }
-"""Scores that are tested: credit by name (`flow` unless it says another) with its settings."""
+"""Scores that are tested: a named credit, `flow` by default, with its settings."""
 
 RL_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "GRPO": ("none", {}),
@@ -53,21 +59,21 @@ RL_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "OAR-G": ("oar_g", {}),
     "KTAE": ("ktae", {}),
 }
-"""What GRPO is trained with. OAR-P is not: a pass for every token makes its step ten times as long."""
+"""Credits that policies are trained with. OAR-P is left out: a pass for every token makes a step ten times as long."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything.
+    """The size of a proof.
 
     Attributes:
-        questions: tested by masking, for each seed and task.
-        scores: which are tested.
-        tasks: of reasoning-gym.
-        rl_steps: of each policy; 0 trains none.
-        rl_arms: what they are trained with.
-        rl_questions: that a policy is judged on.
-        real: questions for a real model, for each seed; 0 leaves it out.
+        questions: number of questions of a mask test, for each seed and task.
+        scores: names of the scores that are tested, from :data:`SCORES`.
+        tasks: families of reasoning-gym.
+        rl_steps: training steps of each policy; 0 trains none.
+        rl_arms: credits that policies are trained with, from :data:`RL_ARMS`.
+        rl_questions: number of questions that a policy is judged on.
+        real: number of questions for a real model, for each seed; 0 leaves it out.
     """
 
     questions: int
@@ -80,53 +86,58 @@ class Scale:
 
 
 def run_audit(seed: int, task: str, questions: int, names: list[str]) -> dict[str, Any]:
-    """Score solutions that the reasoner that ships writes, mask by each score, and see what scores find.
+    """Score solutions of the reasoner that ships, mask them by each score, and compare scores with known labels.
 
     Args:
-        seed: of the questions and of what is random.
+        seed: seed of the questions, the solutions and the random score.
         task: chains, or a family of reasoning-gym.
-        questions: how many.
-        names: of :data:`SCORES`.
+        questions: number of questions.
+        names: scores to test, from :data:`SCORES`.
 
     Returns:
-        `rates`: by score and end, how many answers changed and flipped; `flow`: what each flow says of itself; for
-        chains `areas`: by score, the area under the curve of relevant against `dead` tokens and against `filler`.
+        `rates`: shares of answers that changed and flipped, by score and end; `flow`: figures of each flow; for chains
+        `areas`: by score, the area under the curve of relevant against `dead` tokens and against `filler`.
     """
     import torch
 
-    from noria.credit.inspection.masking import mask_test, reasoned
     from noria.credit.proof.reasoner import train_questions
-    from noria.credit.responses.rollout import sample
+    from noria.credit.responses.rollout import end_and_pad, sample
     from noria.credit.tasks.chains import CHAIN_ANSWER
     from noria.credit.tasks.questions import prompt_ids
     from noria.credit.tasks.small import small_model
 
     torch.use_deterministic_algorithms(True)
     policy, tokenizer = small_model("reasoner")
-    asked = train_questions(task, questions, seed=7_000 + seed)
-    prompts = [prompt_ids(question, tokenizer) for question in asked]
-    eos, pad = [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id)
-    # Drawn, not greedy: the likeliest solution has none of the words that say nothing.
+    entries = train_questions(task, questions, seed=7_000 + seed)
+    prompts = [prompt_ids(question, tokenizer) for question in entries]
+    eos, pad = end_and_pad(tokenizer)
+    # Drawn, not greedy: the likeliest solution has no fillers.
     generator = torch.Generator().manual_seed(seed)
     written = sample(policy, prompts, new=160, generator=generator, eos=eos, pad=pad)
-    find = CHAIN_ANSWER if task == "chains" else "hash"
-    rows, _ = reasoned(asked, prompts, [r.tokens for r in written], tokenizer, find)
-    test = mask_test(policy, tokenizer, rows, _credits(names), find=find, batch_size=64, seed=seed)
+    responses = [rollout.tokens for rollout in written]
+    config = MaskSettings(answer=CHAIN_ANSWER if task == "chains" else "hash", batch_size=64, seed=seed)
+    test = _mask_test(policy, tokenizer, (entries, prompts, responses), names, config)
     return _outcomes(test) | (_areas(test, tokenizer, seed) if task == "chains" else {})
 
 
-def _credits(names: list[str]) -> dict[str, Any]:
+def _mask_test(
+    model: Any, tokenizer: Any, rows: tuple[list[Any], ...], names: list[str], config: MaskSettings
+) -> MaskTest:
+    """Test named scores on questions, prompts and responses."""
     from noria.credit.config import named_credit
+    from noria.credit.inspection.masking import answered_responses, mask_test
 
-    found = {}
+    questions, prompts, responses = rows
+    answered, _ = answered_responses(questions, prompts, responses, tokenizer, config.answer)
+    credits = {}
     for name in names:
         settings = dict(SCORES[name])
-        found[name] = named_credit(settings.pop("credit", "flow"), **settings)
-    return found
+        credits[name] = named_credit(settings.pop("credit", "flow"), **settings)
+    return mask_test(model, tokenizer, answered, credits, config)
 
 
-def _outcomes(test: Any) -> dict[str, Any]:
-    """Rates by score and end, and what the flow says of itself."""
+def _outcomes(test: MaskTest) -> dict[str, Any]:
+    """Rates by score and end, and the figures of each flow."""
     rates: dict[str, Any] = {}
     for row in test.rows:
         size = len(row.changed)
@@ -134,42 +145,36 @@ def _outcomes(test: Any) -> dict[str, Any]:
             "changed": sum(row.changed) / size,
             "flipped": sum(row.flipped) / size,
         }
-    told = ("conservation", "fallback", "path_length")
+    keys = ("conservation", "fallback", "path_length")
     flow = {
-        name: {key: scored.metrics[key] for key in told}
+        name: {key: scored.metrics[key] for key in keys}
         for name, scored in test.scored.items()
         if "conservation" in scored.metrics
     }
-    return {
-        "rates": rates,
-        "flow": flow,
-        "right": test.right,
-        "rows": len(test.reasoned),
-        "tokens": test.tokens,
-    }
+    return {"rates": rates, "flow": flow, "right": test.right, "rows": test.questions, "tokens": test.tokens}
 
 
-def _areas(test: Any, tokenizer: Any, seed: int) -> dict[str, Any]:
-    """For chains: how well each score tells tokens that lead to the answer from a dead branch, and from fillers."""
+def _areas(test: MaskTest, tokenizer: Any, seed: int) -> dict[str, Any]:
+    """For chains: how well each score separates tokens that lead to the answer from a dead branch and from fillers."""
     import torch
 
     from noria.credit.inspection.masking import area, reasoning_of, traces_of_rows
 
-    reasoning = reasoning_of(test.reasoned, traces_of_rows(test.reasoned))
-    masks = _kinds(test.reasoned, reasoning.shape, tokenizer)
+    reasoning = reasoning_of(test.responses, traces_of_rows(test.responses))
+    masks = _kinds(test.responses, reasoning.shape, tokenizer)
     scores = {name: scored.scores for name, scored in test.scored.items()}
     scores["random"] = torch.rand(reasoning.shape, generator=torch.Generator().manual_seed(seed))
-    found: dict[str, dict[str, float]] = {}
+    areas: dict[str, dict[str, float]] = {}
     for name, values in scores.items():
         for kind in ("dead", "filler"):
-            areas = area(values, masks["relevant"] & reasoning, masks[kind] & reasoning)
-            kept = [value for value in areas if value == value]
-            found.setdefault(name, {})[kind] = sum(kept) / len(kept) if kept else float("nan")
-    return {"areas": found}
+            by_row = area(values, masks["relevant"] & reasoning, masks[kind] & reasoning)
+            kept = [value for value in by_row if not math.isnan(value)]
+            areas.setdefault(name, {})[kind] = sum(kept) / len(kept) if kept else math.nan
+    return {"areas": areas}
 
 
 def _kinds(rows: Any, shape: Any, tokenizer: Any) -> dict[str, Any]:
-    """Which tokens of solutions of chains lead to the answer, are of the dead branch, and of no meaning."""
+    """The tokens of chain solutions that lead to the answer, that belong to the dead branch, and that are fillers."""
     import torch
 
     from noria.credit.inspection.trace import pieces
@@ -189,14 +194,14 @@ def _kinds(rows: Any, shape: Any, tokenizer: Any) -> dict[str, Any]:
 
 
 def run_start(questions: int) -> dict[str, Any]:
-    """The accuracy of the model that every policy starts from."""
+    """Measure the accuracy of the model that every policy starts from."""
     from noria.credit.tasks.small import small_model
 
     return {"accuracy": _judged(*small_model("start"), questions)}
 
 
 def _judged(model: Any, tokenizer: Any, questions: int) -> float:
-    """Accuracy at temperature 1, at which policies are trained, too: the mean of four answers to each question."""
+    """Accuracy at the training temperature of 1: the mean of four answers to each question."""
     from noria.credit.proof.reasoner import accuracy, train_questions
 
     held = train_questions("chains", questions, seed=80_000)
@@ -207,14 +212,14 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
     """Train the model that draws mistakes on chains by GRPO with a credit.
 
     Args:
-        arm: of :data:`RL_ARMS`.
-        seed: of questions and rollouts, the same for every arm.
-        steps: of 8 questions, 8 rollouts each.
-        questions: to be judged on, the same for every arm and seed.
+        arm: name of the credit, from :data:`RL_ARMS`.
+        seed: seed of questions and rollouts, the same for every arm.
+        steps: number of steps, each of 8 questions with 8 rollouts.
+        questions: number of questions to judge the policy on, the same for every arm and seed.
 
     Returns:
-        `after`: accuracy; `area`: mean reward over training; `reward`, `entropy`: one value a step;
-        `fallback`: mean share of rollouts without credit; seconds of a step.
+        `after`: accuracy; `area`: mean reward over training; `reward`, `entropy`: one value a step; `fallback`: mean
+        share of rollouts that share credit evenly; `seconds`: mean seconds of a step.
     """
     import torch
 
@@ -237,7 +242,7 @@ def run_policy(arm: str, seed: int, steps: int, questions: int) -> dict[str, Any
         group=8,
         max_new_tokens=112,  # the longest solutions have about 95
         lr=1e-4,
-        micro_batch=8,  # a group: those without a signal are not even read
+        micro_batch=8,  # one group, so that groups without a signal are not even read
         seed=seed,
     )
     trainer = CreditTrainer(model, tokenizer, train_questions("chains", 2048, seed=500 + seed), config)
@@ -261,19 +266,18 @@ def run_real_model(seed: int, questions: int, names: list[str], data: str) -> di
     """Mask worked solutions of GSM8K as SmolLM2-135M reads them.
 
     Args:
-        seed: which questions.
-        questions: how many.
-        names: of :data:`SCORES`.
-        data: the folder of public data.
+        seed: number of the set of questions.
+        questions: number of questions in a set.
+        names: scores to test, from :data:`SCORES`.
+        data: folder of public data.
 
     Returns:
-        As of :func:`run_audit`.
+        `rates` and `flow`, as :func:`run_audit` returns them.
     """
     import torch
 
     from noria.core.models.loading import open_language_model
     from noria.core.proofs.proof import smollm2
-    from noria.credit.inspection.masking import mask_test, reasoned
     from noria.credit.tasks.files import read_questions
     from noria.credit.tasks.questions import prompt_ids
 
@@ -281,12 +285,11 @@ def run_real_model(seed: int, questions: int, names: list[str], data: str) -> di
     file = smollm2()
     assert file is not None
     policy = open_language_model(file)
-    everything = read_questions(str(Path(data) / "gsm8k" / "train.jsonl"), number=(seed + 1) * 10 * questions)
-    short = [q for q in everything[seed * 10 * questions :] if len(q.solution) < 400][:questions]
+    source = str(Path(data) / "gsm8k" / "train.jsonl")
+    candidates = read_questions(source, number=(seed + 1) * 10 * questions)[seed * 10 * questions :]
+    short = [question for question in candidates if len(question.solution) < 400][:questions]
     tokenizer = policy.tokenizer
     prompts = [prompt_ids(question, tokenizer) for question in short]
     responses = [list(tokenizer(q.solution, add_special_tokens=False)["input_ids"]) for q in short]
-    rows, _ = reasoned(short, prompts, responses, tokenizer, "hash")
-    return _outcomes(
-        mask_test(policy.model, tokenizer, rows, _credits(names), find="hash", batch_size=8, seed=seed)
-    )
+    config = MaskSettings(answer="hash", batch_size=8, seed=seed)
+    return _outcomes(_mask_test(policy.model, tokenizer, (short, prompts, responses), names, config))

@@ -1,7 +1,7 @@
-"""What credit costs: a tapped pass against plain and eager ones, the flow against networkx, all of it against a step.
+"""The cost of credit: a tapped pass against plain and eager ones, the flow against networkx, credit against a step.
 
-The model is a Qwen3 at random of 12 layers, 8 heads and width 512, of which credit reads the five middle layers that it
-reads by default.
+The model is an untrained Qwen3 of 12 layers, 8 heads and width 512, of which credit reads five middle layers, its
+default.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["benchmarks"]
 LENGTH = 2048
 """Tokens of the passes that are compared."""
 BATCH, TOKENS = 64, 1024
-"""Of the batch whose credit is traced."""
+"""Rows and tokens of the batch whose flow is traced."""
 
 
 def benchmarks(*, rounds: int = 6) -> Benchmark:
-    """Time and memory of reading attention, and of credit.
+    """Measure time and memory of reading attention, and of credit.
 
     Args:
-        rounds: timed turns of each side.
+        rounds: number of timed turns of each side.
     """
     import torch
 
@@ -40,7 +40,7 @@ def benchmarks(*, rounds: int = 6) -> Benchmark:
 
 
 def _model() -> tuple[Any, Any]:
-    """A model, and the layers of it that are read."""
+    """A model, and those of its layers that are read."""
     import torch
     import transformers
 
@@ -55,7 +55,7 @@ def _model() -> tuple[Any, Any]:
 
 
 def _passes(rounds: int) -> list[Row]:
-    """The decoder alone, without its output layer, on one row."""
+    """Passes of the decoder alone, without its output layer, on one row."""
     import torch
 
     from noria.core.proofs.bench import Row, alternate, peak_memory
@@ -97,7 +97,7 @@ def _passes(rounds: int) -> list[Row]:
 
 
 def _flows(rounds: int) -> list[Row]:
-    """The flow of a batch against networkx's maximum flow of one of its rows, per row; both from the same attention."""
+    """The flow of a batch, per row, against networkx's maximum flow of one row of the same attention."""
     import torch
 
     from noria.core.errors import require
@@ -153,12 +153,13 @@ def _flows(rounds: int) -> list[Row]:
 
 
 def _step(rounds: int) -> list[Row]:
-    """What credit adds to a step of learning, against five per cent of the step without it."""
+    """The time that credit adds to a learning step, against five per cent of the step without it."""
     import torch
 
     from noria.core.proofs.bench import Row, alternate
     from noria.credit.config import named_credit
-    from noria.credit.credit import TokenCredit, inputs_of
+    from noria.credit.credit import TokenCredit
+    from noria.credit.passes import inputs_of
     from noria.credit.responses.traces import Traces
 
     model, _ = _model()
@@ -170,24 +171,24 @@ def _step(rounds: int) -> list[Row]:
     traces = Traces.of([row[:128] for row in ids], [row[128:] for row in ids], spans)
     credit, gains = TokenCredit(named_credit("flow")), torch.tensor([1.0, -1.0] * (rows // 2))
 
-    def learn(weights: Any) -> None:
+    def forward() -> Any:
         logp = model(**inputs_of(traces)).logits[:, :-1].log_softmax(-1)
-        new = logp.gather(-1, traces.tokens[:, 1:, None])[..., 0]
+        return logp.gather(-1, traces.tokens[:, 1:, None])[..., 0]
+
+    def backward(new: Any, weights: Any) -> None:
         (-(new * weights[:, 1:] * gains[:, None])[traces.response[:, 1:]].mean()).backward()
         model.zero_grad(set_to_none=True)
 
     def with_credit() -> None:
         with credit.tap(model, lambda: traces.sequence) as tap:
-            logp = model(**inputs_of(traces)).logits[:, :-1].log_softmax(-1)
-        weights = credit.weigh(credit.from_read(tap.passes[0]["read"], traces), traces, gains).weights
-        new = logp.gather(-1, traces.tokens[:, 1:, None])[..., 0]
-        (-(new * weights[:, 1:] * gains[:, None])[traces.response[:, 1:]].mean()).backward()
-        model.zero_grad(set_to_none=True)
+            new = forward()
+        scored = credit.from_read(tap.passes[0]["read"], traces)
+        backward(new, credit.weigh(scored, traces, gains).weights)
 
     ones = torch.ones(rows, TOKENS)
-    timing = alternate(with_credit, lambda: learn(ones), rounds=rounds)
-    # A difference of two large times is as noisy as they are; it is taken turn by turn, and never below what is seen.
-    added = [max(1e-3, a - b) for a, b in zip(timing.ours, timing.theirs, strict=True)]
+    timing = alternate(with_credit, lambda: backward(forward(), ones), rounds=rounds)
+    # A difference of two large times is as noisy as they are: it is taken turn by turn, and 1 ms is its floor.
+    added = [max(1e-3, ours - theirs) for ours, theirs in zip(timing.ours, timing.theirs, strict=True)]
     return [
         Row.of(
             f"credit of {rows} × {TOKENS:,} tokens in a step of learning",

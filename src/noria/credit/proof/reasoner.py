@@ -1,4 +1,7 @@
-"""The small reasoner: how it is made and trained anew."""
+"""The training of the two small models that ship.
+
+`python -m noria.credit.proof.reasoner FOLDER` trains them again, in about forty minutes on two quiet cores.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from torch import Tensor, nn
 
 from noria.core.errors import require
 from noria.core.models.lm import save_lm, train_tokenizer
-from noria.credit.responses.rollout import answers, sample
+from noria.credit.responses.answers import answer_texts
+from noria.credit.responses.rollout import end_and_pad, sample
 from noria.credit.tasks.chains import chains
 from noria.credit.tasks.gym import gym
 from noria.credit.tasks.questions import Question, prompt_ids
@@ -28,24 +32,22 @@ __all__ = ["TASKS", "accuracy", "build", "fit", "loosen", "new_model", "train_qu
 TASKS = ("chains", "chain_sum", "leg_counting")
 VOCAB = 400
 SLIP = 0.2
-"""The chance that a step is wrong in the solutions that teach `start`."""
+"""The chance that a step is wrong in the solutions that `start` is trained on."""
 
 
-def new_model(
-    vocab: int, *, width: int = 96, layers: int = 6, heads: int = 4, seed: int = 0
-) -> PreTrainedModel:
-    """An untrained Llama of some hundred thousand parameters; weights begin at 0.06, three times what is usual.
+def new_model(vocab: int) -> PreTrainedModel:
+    """An untrained Llama of some hundred thousand parameters.
 
-    At this width the usual 0.02 leaves attention flat for a thousand steps.
+    Weights begin at 0.06: at this width the usual 0.02 leaves attention flat for a thousand steps.
     """
     transformers = require("transformers", "credit")
     config = transformers.LlamaConfig(
         vocab_size=vocab,
-        hidden_size=width,
-        intermediate_size=8 * width // 3 // 32 * 32,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
         max_position_embeddings=1024,
         initializer_range=0.06,
         tie_word_embeddings=False,
@@ -54,13 +56,13 @@ def new_model(
         pad_token_id=1,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model: PreTrainedModel = transformers.LlamaForCausalLM(config)
     return model
 
 
 def train_questions(task: str, number: int, *, seed: int) -> list[Question]:
-    """Questions as the small models are trained on."""
+    """Questions of the kind that the small models are trained on."""
     return chains(number, seed=seed, steps=(2, 4)) if task == "chains" else gym(task, number, seed=seed)
 
 
@@ -75,17 +77,17 @@ def fit(
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
-    """Train on worked solutions in place: next tokens of the solution alone, AdamW, rows of like length together.
+    """Train in place on the tokens of worked solutions, with AdamW and rows of similar length in a batch.
 
     Args:
-        model: a causal language model.
-        tokenizer: its own.
-        questions: with solutions.
-        steps: of the optimiser.
-        batch_size: questions a step.
-        lr: peak rate, after 50 steps; from there to zero along a cosine.
-        seed: of the batches.
-        on_step: called with (step, loss in nats).
+        model: causal language model.
+        tokenizer: tokenizer of the model.
+        questions: questions with solutions.
+        steps: number of optimiser steps.
+        batch_size: number of questions in a step.
+        lr: peak learning rate, after 50 steps; it falls to zero along a cosine.
+        seed: seed of the batches.
+        on_step: called with the step and the loss in nats.
     """
     prompts = [prompt_ids(question, tokenizer) for question in questions]
     solutions = tokenizer([question.solution for question in questions])["input_ids"]
@@ -119,7 +121,7 @@ def fit(
 
 
 def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int], pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and labels [rows, longest], padded behind; labels of prompts and padding are −100."""
+    """Tokens and labels, [rows, longest], padded behind; labels of prompts and padding are −100."""
     width = max(map(len, rows))
     tokens, labels = torch.full((len(rows), width), pad), torch.full((len(rows), width), -100)
     for number, (row, start) in enumerate(zip(rows, starts, strict=True)):
@@ -137,25 +139,25 @@ def accuracy(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> float:
-    """The share of questions answered right, decoding greedily; drawn from the seed where there is a temperature."""
-    prompts = [prompt_ids(question, tokenizer) for question in questions]
-    done = sample(
+    """The share of questions answered right: greedily at temperature 0, drawn from the seed otherwise."""
+    eos, pad = end_and_pad(tokenizer)
+    rollouts = sample(
         model,
-        prompts,
+        [prompt_ids(question, tokenizer) for question in questions],
         new=new,
         temperature=temperature,
         generator=torch.Generator().manual_seed(seed),
-        eos=[tokenizer.eos_token_id],
-        pad=tokenizer.pad_token_id,
+        eos=eos,
+        pad=pad,
     )
-    given = answers([r.tokens for r in done], tokenizer, "hash")
-    return sum(q.score(text) for q, text in zip(questions, given, strict=True)) / len(questions)
+    texts = answer_texts([rollout.tokens for rollout in rollouts], tokenizer, "hash")
+    return sum(q.score(text) for q, text in zip(questions, texts, strict=True)) / len(questions)
 
 
 def loosen(model: PreTrainedModel, tokenizer: Any, *, steps: int = 400) -> None:
-    """Teach a reasoner in place by chains that slip (:data:`SLIP`): it keeps its skill, and draws mistakes."""
-    taught = chains(20_000, seed=11, steps=(2, 4), slip=SLIP)
-    fit(model, tokenizer, taught, steps=steps, lr=1e-3, seed=3)
+    """Train a reasoner in place on chains that slip (:data:`SLIP`), so that it keeps its skill and draws mistakes."""
+    questions = chains(20_000, seed=11, steps=(2, 4), slip=SLIP)
+    fit(model, tokenizer, questions, steps=steps, lr=1e-3, seed=3)
 
 
 def build(
@@ -164,43 +166,38 @@ def build(
     """Train both models and write them to `folder/reasoner` and `folder/start`, in bfloat16.
 
     Args:
-        folder: where they go.
-        steps: of 32 questions, of the reasoner.
-        say: called with a line now and then.
+        folder: folder of both models.
+        steps: training steps of the reasoner, 32 questions each.
+        say: called with lines of progress.
 
     Returns:
-        Accuracy of the stored weights on questions that were held out, by model and task; greedy, and for `start` at
-        temperature 1, too.
+        Accuracy of the stored weights on questions held out, by model and task; greedy, and for `start` at temperature
+        1, too.
     """
     questions = {task: train_questions(task, 20_000, seed=1) for task in TASKS}
     held = {task: train_questions(task, 200, seed=2) for task in TASKS}
-    some = [question for part in questions.values() for question in part[:3000]]
-    tokenizer = train_tokenizer([f"{question.prompt}{question.solution}" for question in some], VOCAB)
-    found: dict[str, float] = {}
+    texts = [f"{q.prompt}{q.solution}" for part in questions.values() for q in part[:3000]]
+    tokenizer = train_tokenizer(texts, VOCAB)
     model = new_model(len(tokenizer))
 
-    def told(step: int, loss: float) -> None:
+    def show(step: int, loss: float) -> None:
         if step % 100 == 0:
             say(f"reasoner {step}  {loss:.3f} nats")
-        if step % 1000 == 0:
-            say("  ".join(f"{t} {accuracy(model, tokenizer, q[:50]):.2f}" for t, q in held.items()))
-            model.train()
 
-    fit(model, tokenizer, [q for part in questions.values() for q in part], steps=steps, on_step=told)
+    fit(model, tokenizer, [q for part in questions.values() for q in part], steps=steps, on_step=show)
     save_lm(model.bfloat16(), tokenizer, folder / "reasoner")
     model.float()
-    found |= {f"reasoner {task}": accuracy(model, tokenizer, q) for task, q in held.items()}
+    rates = {f"reasoner {task}": accuracy(model, tokenizer, q) for task, q in held.items()}
 
     loosen(model, tokenizer)
     save_lm(model.bfloat16(), tokenizer, folder / "start")
     model.float()
-    found["start chains"] = accuracy(model, tokenizer, held["chains"])
-    found["start chains, drawn"] = accuracy(model, tokenizer, held["chains"], temperature=1.0)
-    return found
+    rates["start chains"] = accuracy(model, tokenizer, held["chains"])
+    rates["start chains, drawn"] = accuracy(model, tokenizer, held["chains"], temperature=1.0)
+    return rates
 
 
 if __name__ == "__main__":
-    for name, right in build(
-        Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr, flush=True)
-    ).items():
+    results = build(Path(sys.argv[1]), say=lambda line: print(line, file=sys.stderr, flush=True))
+    for name, right in results.items():
         print(f"{name}: {right:.2f}")

@@ -1,1 +1,1 @@
-"""Sampled responses, and where they state their answer."""
+"""Sampled responses, and the places of their answers."""

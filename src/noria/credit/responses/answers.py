@@ -1,8 +1,8 @@
-"""Where a response says its answer: finders on text, and the tokens that a stretch of text is made of.
+"""The answer of a response: finders of its characters, and the tokens that hold them.
 
 A finder takes a response and returns the characters of its answer, or None where there is none. The last answer of a
-response counts. What stands in a config is a name: `boxed`, `tag`, `tag:final`, `hash`, `last-number`, `regex:…`, or
-`auto`, which tries the first four in that order.
+response counts. A configuration names a finder: `boxed`, `tag`, `tag:final`, `hash`, `last-number`, `regex:…`, or
+`auto`, which tries boxed, tag, hash and last-number in that order.
 """
 
 from __future__ import annotations
@@ -17,18 +17,30 @@ from torch import Tensor
 
 from noria.core.errors import ConfigError
 
-__all__ = ["Finder", "Span", "boxed", "finder", "hashes", "last_number", "matching", "tagged", "token_span"]
+__all__ = [
+    "Finder",
+    "Span",
+    "answer_texts",
+    "boxed",
+    "finder",
+    "hashes",
+    "last_number",
+    "matching",
+    "tagged",
+    "text_of",
+    "token_span",
+]
 
 Span: TypeAlias = tuple[int, int]
-"""First and behind the last."""
+"""The first place, and the place behind the last."""
 
 Finder: TypeAlias = Callable[[str], Span | None]
 
-LONGEST = 1 << 20  # characters of a response that are looked through, from its end
+LONGEST = 1 << 20  # characters of a response that are searched, from its end
 
 
 def boxed(text: str) -> Span | None:
-    r"""What is in the last `\boxed{…}` or `\fbox{…}` whose braces close."""
+    r"""The content of the last `\boxed{…}` or `\fbox{…}` whose braces close."""
     for start in reversed([match.end() for match in re.finditer(r"\\f?box(?:ed)?\s*\{", text)]):
         depth = 1
         for place in range(start, len(text)):
@@ -40,7 +52,7 @@ def boxed(text: str) -> Span | None:
 
 
 def tagged(name: str = "answer") -> Finder:
-    """What is between the last `<name>` that closes and its `</name>`."""
+    """A finder of the text between the last `<name>` that closes and its `</name>`."""
     opening, closing = f"<{name}>", f"</{name}>"
 
     def find(text: str) -> Span | None:
@@ -52,7 +64,7 @@ def tagged(name: str = "answer") -> Finder:
 
 
 def hashes(text: str) -> Span | None:
-    """What is behind the last `####` in its line, as of GSM8K."""
+    """The rest of the line behind the last `####`, as in GSM8K."""
     start = text.rfind("####")
     if start < 0:
         return None
@@ -62,15 +74,15 @@ def hashes(text: str) -> Span | None:
 
 def last_number(text: str) -> Span | None:
     """The last number: a sign, digits with commas, decimals, a fraction."""
-    found = _last(re.finditer(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", text))
-    return None if found is None else (found.start(), found.end() - found[0].endswith(","))
+    match = _last(re.finditer(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", text))
+    return None if match is None else (match.start(), match.end() - match[0].endswith(","))
 
 
 def matching(pattern: str) -> Finder:
-    """The last match of a regular expression, or its first group where it has one.
+    """A finder of the last match of a regular expression, or of its first group where it has one.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the pattern is not a regular expression.
     """
     try:
         compiled = re.compile(pattern)
@@ -87,10 +99,10 @@ def matching(pattern: str) -> Finder:
 
 
 def finder(name: str | Finder) -> Finder:
-    """The finder of a name, or the callable itself.
+    """The finder with a name, or the callable itself.
 
     Raises:
-        ConfigError: no such name.
+        ConfigError: there is no finder of that name.
     """
     if callable(name):
         return name
@@ -109,7 +121,7 @@ def finder(name: str | Finder) -> Finder:
 
 
 def auto(text: str) -> Span | None:
-    """The first of `boxed`, `<answer>`, `####` and the last number that is there."""
+    """The first of `boxed`, `<answer>`, `####` and the last number that finds an answer."""
     return boxed(text) or tagged()(text) or hashes(text) or last_number(text)
 
 
@@ -122,25 +134,31 @@ NAMED: dict[str, Finder] = {
 }
 
 
-def token_span(ids: Sequence[int] | Tensor, tokenizer: Any, find: Finder) -> Span | None:
-    """The tokens of a response's answer: every one that holds a character of it.
+def text_of(ids: Sequence[int], tokenizer: Any) -> str:
+    """The text of token ids, without special tokens and otherwise unchanged."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    Text is decoded from the ids themselves, never tokenised anew, and a character of several tokens (an emoji in bytes)
-    is theirs together.
+
+def answer_texts(responses: Sequence[Sequence[int]], tokenizer: Any, find: str | Finder) -> list[str | None]:
+    """The text of each response's answer, None where it has none."""
+    texts, look = [text_of(ids, tokenizer) for ids in responses], finder(find)
+    spans = [look(text) for text in texts]
+    return [None if span is None else text[slice(*span)] for text, span in zip(texts, spans, strict=True)]
+
+
+def token_span(ids: Sequence[int] | Tensor, tokenizer: Any, find: Finder) -> Span | None:
+    """The tokens of a response's answer: every token that holds a character of it.
+
+    Text is decoded from the ids themselves, never tokenised again, and a character of several tokens (an emoji in
+    bytes) belongs to all of them.
 
     Args:
-        ids: of the response.
-        tokenizer: that decodes them.
-        find: the answer's characters.
+        ids: token ids of the response.
+        tokenizer: tokenizer of the ids.
+        find: finder of the answer's characters.
     """
     numbers = ids.tolist() if isinstance(ids, torch.Tensor) else list(ids)
-
-    def decoded(count: int) -> str:
-        return str(
-            tokenizer.decode(numbers[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
-
-    whole = decoded(len(numbers))
+    whole = text_of(numbers, tokenizer)
     cut = max(0, len(whole) - LONGEST)
     span = find(whole[cut:])
     if span is None:
@@ -150,8 +168,8 @@ def token_span(ids: Sequence[int] | Tensor, tokenizer: Any, find: Finder) -> Spa
         return None
 
     def settled(count: int) -> tuple[int, bool]:
-        """Characters of the whole that the first `count` tokens settle, and whether they end amid another one."""
-        part = decoded(count)
+        """Characters of the whole that the first `count` tokens settle, and whether they end inside another one."""
+        part = text_of(numbers[:count], tokenizer)
         pairs = zip(part, whole, strict=False)
         same = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(part), len(whole)))
         return same, len(part) > same
@@ -169,12 +187,12 @@ def token_span(ids: Sequence[int] | Tensor, tokenizer: Any, find: Finder) -> Spa
     return start, fewest(last)
 
 
-def _last(found: Iterable[re.Match[str]]) -> re.Match[str] | None:
-    return next(iter(deque(found, maxlen=1)), None)
+def _last(matches: Iterable[re.Match[str]]) -> re.Match[str] | None:
+    return next(iter(deque(matches, maxlen=1)), None)
 
 
 def _bare(text: str, start: int, stop: int) -> Span | None:
-    """Without blanks around it; None where nothing is left."""
+    """The span without blanks at its ends; None where nothing is left."""
     while start < stop and text[start].isspace():
         start += 1
     while stop > start and text[stop - 1].isspace():

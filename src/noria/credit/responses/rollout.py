@@ -1,8 +1,8 @@
-"""Rollouts: tokens drawn from a model in batches, from random numbers that are passed in."""
+"""Rollouts: responses drawn from a model in batches, from random numbers that are passed in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,24 +10,29 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DivergenceError
-from noria.credit.responses.answers import Finder, finder
 
-__all__ = ["Rollout", "answers", "sample"]
+__all__ = ["Rollout", "end_and_pad", "sample"]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What was written behind a prompt.
+    """The response to a prompt.
 
     Attributes:
-        tokens: ids, the end token included where it came.
-        logprobs: of each, under the tempered distribution it was drawn from.
-        ended: whether it came to its end token, or was cut.
+        tokens: token ids, the end token included where it was drawn.
+        logprobs: log-probability of each token under the tempered distribution it was drawn from.
+        ended: whether the end token was drawn; otherwise the response was cut.
     """
 
     tokens: list[int]
     logprobs: list[float]
     ended: bool
+
+
+def end_and_pad(tokenizer: Any) -> tuple[list[int], int]:
+    """The ids that end a response, and the id of padding; a tokenizer without padding pads with its end token."""
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return [] if end is None else [int(end)], int(pad if pad is not None else end or 0)
 
 
 @torch.no_grad()
@@ -41,23 +46,21 @@ def sample(
     eos: Sequence[int] = (),
     pad: int = 0,
     hidden: Sequence[Sequence[bool]] | None = None,
-    on_token: Callable[[int], None] | None = None,
 ) -> list[Rollout]:
-    """One rollout of each prompt, all at once, with a cache; temperature 0 takes the likeliest token.
+    """Draw one rollout of each prompt, all in one batch with a cache; temperature 0 takes the likeliest token.
 
     Args:
-        model: a causal language model of transformers.
-        prompts: ids of each, none empty.
-        new: the most tokens of each.
-        temperature: divides logits.
-        generator: of what is drawn, on the CPU; needed where the temperature is not 0.
+        model: causal language model of transformers.
+        prompts: token ids of each prompt, none empty.
+        new: most tokens of a response.
+        temperature: divisor of the logits.
+        generator: generator of the random numbers, on the CPU; needed unless the temperature is 0.
         eos: ids that end a rollout.
         pad: id of padding, in front of shorter prompts.
-        hidden: of each prompt, which of its tokens nothing may attend to; the others stay where they are.
-        on_token: called with the number of tokens drawn so far.
+        hidden: for each prompt, the tokens that no token may attend to; positions do not change.
 
     Raises:
-        DivergenceError: logits that are not finite.
+        DivergenceError: the model's logits are not finite.
     """
     device = next(model.parameters()).device
     width = max(map(len, prompts))
@@ -67,63 +70,55 @@ def sample(
         tokens[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    if hidden is not None:
-        for row, gone in enumerate(hidden):
-            mask[row, width - len(gone) :] &= ~torch.tensor(gone, device=device)
+    for row, marks in enumerate(hidden or ()):
+        mask[row, width - len(marks) :] &= ~torch.tensor(marks, device=device)
     ends = torch.tensor(list(eos), device=device, dtype=torch.long)
     alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    drawn: list[Tensor] = []
-    scores: list[Tensor] = []
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    drawn: list[Tensor] = []
+    logprobs: list[Tensor] = []
     cache: Any = None
     training = model.training
     model.eval()
     try:
         for count in range(new):
-            out = model(
+            output = model(
                 input_ids=tokens,
                 attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
             )
-            cache, logits = out.past_key_values, out.logits[:, -1].float()
-            logp = (logits / temperature if temperature else logits).log_softmax(-1)
+            cache, logits = output.past_key_values, output.logits[:, -1].float()
             if not torch.isfinite(logits).all():
                 raise DivergenceError(
                     "the model's logits are not finite", where=f"token {count} of a rollout"
                 )
-            if temperature:
-                noise = torch.rand(logp.shape, generator=generator).to(device)
-                chosen = (logp.exp() / (-noise.clamp(min=1e-20).log())).argmax(
-                    -1
-                )  # exponential races: a draw by argmax
-            else:
-                chosen = logp.argmax(-1)
+            logp = (logits / temperature if temperature else logits).log_softmax(-1)
+            chosen = _drawn(logp, generator) if temperature else logp.argmax(-1)
             drawn.append(chosen)
-            scores.append(logp.gather(1, chosen[:, None])[:, 0])
+            logprobs.append(logp.gather(1, chosen[:, None])[:, 0])
             lengths += alive
             alive = alive & ~torch.isin(chosen, ends)
-            if on_token is not None:
-                on_token(count + 1)
             if not alive.any():
                 break
             tokens, positions = chosen[:, None], positions[:, -1:] + 1
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
     finally:
         model.train(training)
-    whole, logprobs = torch.stack(drawn, 1).tolist(), torch.stack(scores, 1).tolist()
     return [
-        Rollout(row[:n], logp[:n], not going)
-        for row, logp, n, going in zip(whole, logprobs, lengths.tolist(), alive.tolist(), strict=True)
+        Rollout(row[:length], logp[:length], not cut)
+        for row, logp, length, cut in zip(
+            torch.stack(drawn, 1).tolist(),
+            torch.stack(logprobs, 1).tolist(),
+            lengths.tolist(),
+            alive.tolist(),
+            strict=True,
+        )
     ]
 
 
-def answers(responses: Sequence[Sequence[int]], tokenizer: Any, find: str | Finder) -> list[str | None]:
-    """The text of each response's answer, None where it has none."""
-    look, found = finder(find), []
-    for ids in responses:
-        text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        span = look(text)
-        found.append(None if span is None else text[slice(*span)])
-    return found
+def _drawn(logp: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw a token from each row by an exponential race, which is a draw by argmax."""
+    noise = torch.rand(logp.shape, generator=generator).to(logp.device)
+    return (logp.exp() / (-noise.clamp(min=1e-20).log())).argmax(-1)

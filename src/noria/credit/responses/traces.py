@@ -1,18 +1,19 @@
-"""Rollouts as credit sees them: which tokens are question, response and answer, in padded or packed rows."""
+"""Batches of rollouts that mark each token as question, response or answer, in padded or packed rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from noria.credit.config import CreditConfig
 from noria.credit.responses.answers import Finder, Span, token_span
 from noria.credit.types import Fallback
 
-__all__ = ["Traces", "find_answers"]
+__all__ = ["Traces", "completion_traces", "find_answers", "trace_settings"]
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,16 @@ class Traces:
     """A batch of rollouts. Masks are [batch, tokens] of truth values.
 
     Attributes:
-        tokens: [batch, tokens] ids.
-        valid: no padding.
-        question: where the flow starts.
-        response: tokens that the policy wrote: those of tools are not, though the flow may pass through them.
+        tokens: [batch, tokens] token ids.
+        valid: tokens that are not padding.
+        question: tokens where the flow starts.
+        response: tokens that the policy wrote; tokens of tools are not, though the flow may pass through them.
         answer: tokens of the answer.
         sequence: [batch, tokens] numbers of sequences, −1 for padding.
         known: [sequences] a :class:`Fallback` that is known before anything is traced.
-        group: [sequences] number of the prompt that each is an answer to.
-        correct: [sequences] whether it is right, where that is known.
-        positions: [batch, tokens] for models; None where they count the valid tokens from the left.
+        group: [sequences] number of the prompt that each responds to.
+        correct: [sequences] whether each is right, where that is known.
+        positions: [batch, tokens] positions for models; None where they count the valid tokens from the left.
     """
 
     tokens: Tensor
@@ -58,25 +59,24 @@ class Traces:
         """Rows of one sequence each, padded behind, or in front where `left`.
 
         Args:
-            prompts: ids of each.
-            responses: likewise.
+            prompts: token ids of each prompt.
+            responses: token ids of each response.
             spans: tokens of each response that are its answer; None where it has none.
             pad: id of padding.
-            left: on which side.
+            left: whether padding goes in front.
             skip: ids that are no source of flow (marks of templates, a beginning-of-text token).
-            more: other fields.
+            more: other arguments of :meth:`from_masks`.
         """
         rows = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
         width = max(1, *map(len, rows)) if rows else 1
         tokens = torch.full((len(rows), width), pad)
-        valid, question, response = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(3))
+        question, response = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
         for number, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             start = width - len(row) if left else 0
             tokens[number, start : start + len(row)] = torch.tensor(row, dtype=torch.long)
-            valid[number, start : start + len(row)] = True
             question[number, start : start + len(prompt)] = True
             response[number, start + len(prompt) : start + len(row)] = True
-        return cls.from_masks(tokens, valid, question, response, spans, skip=skip, **more)
+        return cls.from_masks(tokens, question | response, question, response, spans, skip=skip, **more)
 
     @classmethod
     def from_masks(
@@ -92,16 +92,16 @@ class Traces:
         sequence: Tensor | None = None,
         **more: Any,
     ) -> Traces:
-        """Traces of masks, with each answer counted from the first token of its response.
+        """Build traces from masks, with each answer counted from the first token of its response.
 
         A span that is empty, leaves its response or overlaps the prompt is no error: its sequence falls back.
 
         Args:
-            tokens, valid, question, response: as the fields.
-            spans: [sequences] tokens of each response, counted among all tokens from its first one.
+            tokens, valid, question, response: the fields of those names.
+            spans: [sequences] answer tokens of each response, counted among all tokens from its first one.
             skip: ids that are no source of flow.
-            longest_answer: the largest share of a response that may be its answer.
-            sequence: as the field; a row is one by default.
+            longest_answer: largest share of a response that may be its answer.
+            sequence: the field of that name; each row is one sequence by default.
             more: other fields.
         """
         if sequence is None:
@@ -134,23 +134,22 @@ class Traces:
 
     @property
     def number(self) -> int:
-        """How many sequences."""
+        """Number of sequences in the batch."""
         return len(self.known)
 
     @property
     def index(self) -> Tensor:
-        """Number of each token's sequence, 0 for padding: for looking things up."""
+        """Number of each token's sequence, 0 for padding, to index values of sequences with."""
         return self.sequence.clamp(min=0)
 
     @property
     def places(self) -> Tensor:
-        """Positions for models, [batch, tokens]: those that were given, or the count of valid tokens from the left."""
-        return (
-            self.positions if self.positions is not None else (self.valid.long().cumsum(1) - 1).clamp(min=0)
-        )
+        """Positions for models, [batch, tokens]: the field, or the count of valid tokens from the left."""
+        counted = (self.valid.long().cumsum(1) - 1).clamp(min=0)
+        return counted if self.positions is None else self.positions
 
     def before_end(self) -> Tensor:
-        """Response tokens up to the end of their sequence's answer, which are those that could have led to it."""
+        """Response tokens up to the end of their sequence's answer: those that could have led to it."""
         places = torch.arange(self.tokens.shape[1], device=self.tokens.device).expand_as(self.tokens)
         ends = places.new_full((self.number + 1,), -1)
         ends.scatter_reduce_(
@@ -159,29 +158,60 @@ class Traces:
         return self.response & (places <= ends[self.index])
 
     def rows(self, part: slice) -> Traces:
-        """Some rows of the batch, where each is one sequence."""
-        numbers = torch.arange(self.number, device=self.known.device)[part]
-        return Traces(
-            tokens=self.tokens[part],
-            valid=self.valid[part],
-            question=self.question[part],
-            response=self.response[part],
-            answer=self.answer[part],
-            sequence=torch.arange(len(numbers), device=numbers.device)[:, None].where(self.valid[part], -1),
-            known=self.known[part],
-            group=None if self.group is None else self.group[part],
-            correct=None if self.correct is None else self.correct[part],
-            positions=None if self.positions is None else self.positions[part],
-        )
+        """Select rows of the batch, where each row is one sequence."""
+        picked = self._each(lambda values: values[part])
+        numbers = torch.arange(picked.number, device=self.known.device)
+        return replace(picked, sequence=numbers[:, None].where(picked.valid, -1))
 
     def to(self, device: torch.device | str) -> Traces:
-        """Elsewhere."""
-        moved: dict[str, Any] = {n: None if v is None else v.to(device) for n, v in vars(self).items()}
-        return Traces(**moved)
+        """Move every field to a device."""
+        return self._each(lambda values: values.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Traces:
+        fields: dict[str, Any] = {
+            name: None if values is None else change(values) for name, values in vars(self).items()
+        }
+        return Traces(**fields)
 
 
 def find_answers(
-    responses: Sequence[Sequence[int] | Tensor], tokenizer: Any, find: Finder | Callable[[str], Span | None]
+    responses: Sequence[Sequence[int] | Tensor], tokenizer: Any, find: Finder
 ) -> list[Span | None]:
     """The answer of each response as its tokens, None where there is none."""
     return [token_span(ids, tokenizer, find) for ids in responses]
+
+
+def trace_settings(config: CreditConfig, tokenizer: Any) -> dict[str, Any]:
+    """The arguments of :meth:`Traces.of` and :meth:`Traces.from_masks` that a configuration decides."""
+    skip = tokenizer.all_special_ids if config.skip_special else ()
+    return {"skip": skip, "longest_answer": config.longest_answer}
+
+
+def completion_traces(
+    tokens: Tensor,
+    valid: Tensor,
+    written: Tensor,
+    tokenizer: Any,
+    find: Finder,
+    config: CreditConfig,
+    **more: Any,
+) -> Traces:
+    """Traces of rows as trainers keep them: the prompt padded in front, the completion in the last columns.
+
+    Args:
+        tokens, valid: the fields of those names.
+        written: [batch, completion tokens] tokens of the completion that the policy wrote.
+        tokenizer: tokenizer of the ids.
+        find: finder of answers.
+        config: settings of the credit.
+        more: other fields.
+    """
+    length = written.shape[1]
+    question, response = valid.clone(), torch.zeros_like(valid)
+    question[:, -length:] = False
+    response[:, -length:] = written
+    completions = [row[-length:][own] for row, own in zip(tokens, valid[:, -length:], strict=True)]
+    spans = find_answers(completions, tokenizer, find)
+    return Traces.from_masks(
+        tokens, valid, question, response, spans, **trace_settings(config, tokenizer), **more
+    )

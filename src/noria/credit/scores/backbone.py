@@ -1,6 +1,6 @@
 """The backbone of a flow: the fewest edges that carry most of it, one spine through it, and its hubs.
 
-Edge flow is φ[i → k] = g[i] A[k, i] h[k]; over all edges it sums to Σ_k (f[k] − q[k]), so how much a set of edges
+Edge flow is φ[i → k] = g[i] A[k, i] h[k]; over all edges it sums to Σ_k (f[k] − q[k]), so the share that a set of edges
 carries is known without the matrix of φ, and rows are read a block at a time.
 """
 
@@ -18,7 +18,7 @@ __all__ = ["Backbone", "Edge", "backbone", "hubs", "inflow"]
 
 @dataclass(frozen=True)
 class Edge:
-    """From an earlier token to a later one, and the flow on it."""
+    """An edge from an earlier token to a later one, and the flow on it."""
 
     source: int
     target: int
@@ -27,12 +27,12 @@ class Edge:
 
 @dataclass(frozen=True)
 class Backbone:
-    """The edges that carry a flow, of one sequence.
+    """The edges that carry the flow of one sequence.
 
     Attributes:
-        edges: the strongest first.
-        carried: the share of all edge flow that they carry.
-        edges_in_all: how many edges carry any flow.
+        edges: edges of the backbone, the strongest first.
+        carried: share of all edge flow that they carry.
+        edges_in_all: number of edges that carry any flow.
         spine: tokens of one path, from the question to the answer.
     """
 
@@ -54,16 +54,16 @@ def backbone(
 ) -> Backbone:
     """The smallest set of edges that carries a share of a sequence's flow, and its spine.
 
-    The spine goes from the answer node that takes most back along the strongest edge, until the virtual source gives a
-    token more than any edge does. The paper draws its backbone without saying by which rule; these are ours.
+    The spine starts at the answer node with most flow and follows the strongest edge back, until the virtual source
+    gives a token more than any edge does. The paper draws its backbone without stating a rule; these rules are ours.
 
     Args:
-        attention: as :func:`noria.credit.scores.flow.trace_flow` was given it.
-        flow: what it found.
-        row: of the batch.
-        share: of the edge flow, in (0, 1].
-        limit: the most edges that are kept; `carried` says what they carry if that is too few.
-        block: rows held at once.
+        attention: attention that was given to :func:`noria.credit.scores.flow.trace_flow`.
+        flow: flow that was traced in it.
+        row: row of the batch.
+        share: share of the edge flow, in (0, 1].
+        limit: most edges that are kept; `carried` is below `share` if they are too few.
+        block: number of rows held at once.
     """
     rows = as_rows(attention) if isinstance(attention, Tensor) else attention
     tokens = flow.flow.shape[1]
@@ -73,9 +73,9 @@ def backbone(
         stop = min(start + block, tokens)
         part = inflow(rows, flow, row, start, stop).cpu()
         alive += int((part > 0).sum())
-        found, index = part.flatten().topk(min(limit, part.numel()))
+        strongest, index = part.flatten().topk(min(limit, part.numel()))
         target, source = index // stop + start, index % stop
-        values = torch.cat([values, found])
+        values = torch.cat([values, strongest])
         places = torch.cat([places, target * tokens + source])
         values, kept = values.topk(min(limit, len(values)))
         places = places[kept]
@@ -91,7 +91,7 @@ def backbone(
 
 
 def inflow(rows: Rows, flow: Flow, row: int, start: int, stop: int) -> Tensor:
-    """φ into the tokens start … stop − 1 from each token before: [stop − start, stop]."""
+    """φ into the tokens start … stop − 1 from each earlier token: [stop − start, stop]."""
     part = rows(start, stop)[row].float().tril(start - 1)
     if flow.response is not None:
         written = flow.response[row, start:stop] * flow.emission
@@ -101,7 +101,7 @@ def inflow(rows: Rows, flow: Flow, row: int, start: int, stop: int) -> Tensor:
     passed = flow.potential[row, :stop]
     if flow.absorbing:
         passed = passed.masked_fill(flow.answer[row, :stop], 0.0)
-    # Zero times what a row of padding may hold is to be zero.
+    # A row of padding may hold NaN: where nothing is reached or passed, the flow is zero all the same.
     reached = flow.reach[row, start:stop, None]
     carried = part * passed * reached
     return carried.where((reached > 0) & (passed > 0), 0.0)
@@ -114,9 +114,9 @@ def _spine(rows: Rows, flow: Flow, row: int) -> list[int]:
     place = int(ends.argmax())
     path = [place]
     while place > 0:
-        came = inflow(rows, flow, row, place, place + 1)[0, :place]
-        best = int(came.argmax())
-        if float(came[best]) <= float(flow.injected[row, place]):
+        received = inflow(rows, flow, row, place, place + 1)[0, :place]
+        best = int(received.argmax())
+        if float(received[best]) <= float(flow.injected[row, place]):
             break
         place = best
         path.append(place)
@@ -124,7 +124,7 @@ def _spine(rows: Rows, flow: Flow, row: int) -> list[int]:
 
 
 def hubs(flow: Flow, among: Tensor, row: int = 0, *, number: int = 10) -> list[tuple[int, float]]:
-    """The tokens with most throughput, and how much: among [batch, tokens], the strongest first."""
+    """The tokens of `among` [batch, tokens] with most throughput, and how much, the strongest first."""
     throughput = flow.throughput[row].where(among[row] & ~flow.answer[row], -1.0)
     values, places = throughput.topk(min(number, len(throughput)))
     return [(int(p), float(v)) for p, v in zip(places, values, strict=True) if v > 0]

@@ -1,4 +1,4 @@
-"""The flow of a reasoning trace through attention: two triangular solves over rows of attention, read once each.
+"""The flow of a reasoning trace through attention, by two triangular solves that read every row once.
 
 Tokens are nodes and attention A[k, i] of a later token k on an earlier one i is the capacity of the edge i → k. With
 answer nodes S, e = 1_S, and L the strictly lower part of A with the columns of S zeroed (an answer passes nothing on),
@@ -13,7 +13,7 @@ FlowTracer (arXiv 2606.10646, sec. 3) reads
 h[i] is the expected number of visits to i of walks that start at the answer nodes and step from k to i with probability
 A[k, i], so 0 ≤ h ≤ |S| and nothing can overflow. W' is that walk, reversed in time.
 
-Both solves need one block of rows at a time, so :class:`Rows` may be a whole matrix or a function that makes rows anew.
+Both solves need one block of rows at a time, so attention may be a whole matrix or a function of rows (:data:`Rows`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,13 @@ __all__ = ["Flow", "Rows", "answer_nodes", "as_rows", "trace_flow"]
 Rows: TypeAlias = Callable[[int, int], Tensor]
 """(start, stop) → attention of the tokens start … stop − 1 on the tokens 0 … stop − 1: [batch, stop − start, stop]."""
 
+_LEAST_REACH = 1e-12  # h at or below this counts as zero
+_TOLERANCE = 1e-3  # largest distance from 1 of the mass that arrives
+
 
 @dataclass(frozen=True)
 class Flow:
-    """The flow of a batch. [batch, tokens] unless it says otherwise; sequences are numbered by `sequence`.
+    """The flow of a batch; fields are [batch, tokens] unless stated otherwise, and `sequence` numbers the sequences.
 
     Attributes:
         reach: h, expected visits of the backward walk.
@@ -44,12 +47,12 @@ class Flow:
         injected: q, the mass that starts at each token.
         answer: answer nodes.
         sequence: the number of each token's sequence, −1 for padding.
-        fallback: [sequences] a :class:`Fallback` each; where it is not NONE, all of the above is zero.
-        arrived: [sequences] mass at the answer, 1 where all is well.
-        lost: [sequences] the share of the question that cannot reach the answer; its mass was spread over the rest.
+        fallback: [sequences] a :class:`Fallback` each; where it is not NONE, all fields above are zero.
+        arrived: [sequences] mass that arrives at the answer; 1 up to rounding.
+        lost: [sequences] share of the question that cannot reach the answer; its mass was spread over the rest.
         absorbing: whether an answer node passes nothing on.
-        emission: of the walk, as of :func:`trace_flow`.
-        response: tokens of responses, where emission is used.
+        emission: ω of the walk, see :func:`trace_flow`.
+        response: response tokens with an emission edge; None where ω is 0.
     """
 
     reach: Tensor
@@ -68,30 +71,17 @@ class Flow:
     @property
     def throughput(self) -> Tensor:
         """τ: inflow and outflow of each token; edges from the virtual source count, those to the sink do not."""
-        passed_on = torch.where(self.answer, self.flow - self._to_sink, self.flow)
-        return self.flow + passed_on
-
-    @property
-    def _to_sink(self) -> Tensor:
-        return torch.where(
-            self.answer, self.potential, 0.0
-        )  # f/h of each answer node; all of f where it absorbs
+        # An answer node sends f/h, its potential, to the sink: all of f where it absorbs.
+        return self.flow + torch.where(self.answer, self.flow - self.potential, self.flow)
 
     @property
     def path_length(self) -> Tensor:
         """Mean number of tokens on a path from question to answer, [sequences]."""
         return per_sequence(self.flow, self.sequence, len(self.fallback))
 
-    def counts(self) -> dict[str, int]:
-        """How many sequences there are, and how many fell back for each reason."""
-        found = torch.bincount(self.fallback, minlength=len(Fallback)).tolist()
-        return {"sequences": len(self.fallback)} | {
-            reason.name.lower(): found[reason] for reason in Fallback if reason is not Fallback.NONE
-        }
-
 
 def as_rows(attention: Tensor) -> Rows:
-    """Rows of a matrix [batch, tokens, tokens]."""
+    """A function of the rows of a matrix [batch, tokens, tokens]."""
     return lambda start, stop: attention[:, start:stop, :stop]
 
 
@@ -103,8 +93,8 @@ def answer_nodes(answer: Tensor, which: AnswerNodes, sequence: Tensor | None = N
 
     Args:
         answer: [batch, tokens] tokens of the answer.
-        which: of the two.
-        sequence: number of each token's sequence; a predictor is of the same one.
+        which: `predictor` or `token`.
+        sequence: number of each token's sequence; a predictor is in the sequence of its token.
     """
     if which == "token":
         return answer
@@ -128,30 +118,27 @@ def trace_flow(
     emission: float = 0.0,
     response: Tensor | None = None,
     block: int = 64,
-    least_reach: float = 1e-12,
-    tolerance: float = 1e-3,
 ) -> Flow:
     """Trace the unit flow from question to answer in every sequence of a batch.
 
     Args:
-        attention: [batch, tokens, tokens], query × key, or a function of rows. What lies below the diagonal is
+        attention: [batch, tokens, tokens], query × key, or a function of rows. Only entries below the diagonal are
             read.
-        question: [batch, tokens] where the flow starts, uniformly.
-        answer: [batch, tokens] where it ends: nodes, as of :func:`answer_nodes`.
-        valid: [batch, tokens] False for padding, on either side. All by default.
-        sequence: [batch, tokens] numbers 0, 1, … of packed sequences, −1 for padding; a row is one by default.
-            Attention must not cross them.
-        known: [sequences] a fallback that the caller knows of already.
-        absorbing: an answer node passes nothing on to later tokens. Otherwise it both ends flow and passes it on.
+        question: [batch, tokens] tokens where the flow starts, uniformly.
+        answer: [batch, tokens] nodes where the flow ends, from :func:`answer_nodes`.
+        valid: [batch, tokens] False for padding, on either side. All tokens by default.
+        sequence: [batch, tokens] numbers 0, 1, … of packed sequences, −1 for padding; each row is one sequence by
+            default. Attention must not cross sequences.
+        known: [sequences] fallbacks that the caller knows already.
+        absorbing: whether an answer node passes nothing on to later tokens. Otherwise it both ends flow and passes
+            it on.
         emission: ω in [0, 1): the walk steps from a response token back to the position that wrote it with probability
             ω, and by attention otherwise. Attention has no such edge.
         response: [batch, tokens] response tokens; needed with `emission`.
-        block: rows held at once.
-        least_reach: h at or below it counts as zero.
-        tolerance: how far the mass that arrives may be from 1.
+        block: number of rows held at once.
 
     Returns:
-        The flow. A sequence that has none says why in `fallback`, and its values are zero.
+        The flow. A sequence without one has its reason in `fallback`, and its values are zero.
     """
     rows = as_rows(attention) if isinstance(attention, Tensor) else attention
     if valid is None:
@@ -172,32 +159,32 @@ def trace_flow(
     walk = _Walk(rows, valid, answer if absorbing else torch.zeros_like(answer), emission, written, block)
 
     reach = walk.backward(answer)
-    reached = reach > least_reach
+    reached = reach > _LEAST_REACH
     sources = question & reached
-    asked = per_sequence(question, sequence, number)
-    left = per_sequence(sources, sequence, number)
-    share = left.reciprocal().masked_fill(left == 0, 0.0)
+    questions = per_sequence(question, sequence, number)
+    connected = per_sequence(sources, sequence, number)
+    share = connected.reciprocal().masked_fill(connected == 0, 0.0)
     index = sequence.clamp(min=0)
     injected = torch.where(sources, share[index], 0.0)
-    potential = walk.forward(injected / reach.clamp(min=least_reach))
+    potential = walk.forward(injected / reach.clamp(min=_LEAST_REACH))
     flow = potential * reach
     at_answer = flow if absorbing else potential
     arrived = per_sequence(torch.where(answer, at_answer, 0.0), sequence, number)
 
     fallback = torch.zeros(number, dtype=torch.long, device=valid.device)
-    spoilt = per_sequence(walk.spoilt[:, None].expand_as(valid) & valid, sequence, number) > 0
+    not_finite = per_sequence(walk.not_finite[:, None].expand_as(valid) & valid, sequence, number) > 0
     for reason, holds in (
-        (Fallback.DOUBT, ~((arrived - 1).abs() <= tolerance)),
-        (Fallback.UNREACHABLE, left == 0),
-        (Fallback.NOT_FINITE, spoilt),
-        (Fallback.NO_QUESTION, asked == 0),
+        (Fallback.DOUBT, ~((arrived - 1).abs() <= _TOLERANCE)),
+        (Fallback.UNREACHABLE, connected == 0),
+        (Fallback.NOT_FINITE, not_finite),
+        (Fallback.NO_QUESTION, questions == 0),
         (Fallback.NO_ANSWER, per_sequence(answer, sequence, number) == 0),
     ):
         fallback = fallback.masked_fill(holds, int(reason))
     if known is not None:
         fallback = torch.where(known != 0, known, fallback)
     whole = (fallback == 0)[index] & valid
-    lost = torch.where(fallback == 0, 1 - left / asked.clamp(min=1), 0.0)
+    lost = torch.where(fallback == 0, 1 - connected / questions.clamp(min=1), 0.0)
     return Flow(
         reach=torch.where(whole, reach, 0.0),
         potential=torch.where(whole, potential, 0.0),
@@ -215,14 +202,14 @@ def trace_flow(
 
 
 def per_sequence(values: Tensor, sequence: Tensor, number: int) -> Tensor:
-    """Sums of [batch, tokens] over the tokens of each sequence, [sequences]; tokens of number −1 are left out."""
+    """Sums of [batch, tokens] over the tokens of each sequence, [sequences]; tokens numbered −1 are left out."""
     values = values.float() if not values.is_floating_point() else values
     sums = values.new_zeros(number + 1)
     return sums.index_add_(0, (sequence % (number + 1)).flatten(), values.flatten())[:number]
 
 
 class _Walk:
-    """The two solves. Rows are read in blocks; masks are put on the vectors, so that a block is only multiplied."""
+    """The two solves over blocks of rows; masks are put on the vectors, so that a block is only multiplied."""
 
     def __init__(
         self, rows: Rows, valid: Tensor, stops: Tensor, emission: float, written: Tensor | None, block: int
@@ -230,7 +217,7 @@ class _Walk:
         self.rows, self.valid, self.stops, self.block = rows, valid, stops, block
         self.emission, self.written = emission, written
         self.passes = valid & ~stops
-        self.spoilt = torch.zeros(len(valid), dtype=torch.bool, device=valid.device)
+        self.not_finite = torch.zeros(len(valid), dtype=torch.bool, device=valid.device)
 
     def backward(self, ends: Tensor) -> Tensor:
         """Solve h = e + Lᵀh."""
@@ -244,40 +231,40 @@ class _Walk:
             visits[:, start:stop] = own
             if start:
                 sent = own if edges is None else own * (1 - edges)
-                came = torch.bmm(sent[:, None], part)[:, 0]
+                received = torch.bmm(sent[:, None], part)[:, 0]
                 if edges is not None:
-                    came[:, -1] += own[:, 0] * edges[:, 0]
-                visits[:, :start] += came.where(self.passes[:, :start], 0.0)
+                    received[:, -1] += own[:, 0] * edges[:, 0]
+                visits[:, :start] += received.where(self.passes[:, :start], 0.0)
         return visits
 
     def forward(self, starts: Tensor) -> Tensor:
         """Solve g = q/h + Lg."""
-        found = starts.clone()
+        potential = starts.clone()
         for start in range(0, starts.shape[1], self.block):
             stop = min(start + self.block, starts.shape[1])
             part, inside, edges = self._read(start, stop)
             if start:
-                before = found[:, :start].where(self.passes[:, :start], 0.0)
-                came = torch.bmm(part, before[..., None])[..., 0]
+                before = potential[:, :start].where(self.passes[:, :start], 0.0)
+                received = torch.bmm(part, before[..., None])[..., 0]
                 if edges is not None:
-                    came = came * (1 - edges)
-                    came[:, 0] += before[:, -1] * edges[:, 0]
-                found[:, start:stop] += came.where(self.valid[:, start:stop], 0.0)
-            found[:, start:stop] = torch.linalg.solve_triangular(
-                -inside, found[:, start:stop, None], upper=False, unitriangular=True
+                    received = received * (1 - edges)
+                    received[:, 0] += before[:, -1] * edges[:, 0]
+                potential[:, start:stop] += received.where(self.valid[:, start:stop], 0.0)
+            potential[:, start:stop] = torch.linalg.solve_triangular(
+                -inside, potential[:, start:stop, None], upper=False, unitriangular=True
             )[..., 0]
-        return found
+        return potential
 
     def _read(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Rows on the tokens before the block, rows within it as L has them, and the emission of each of its rows."""
+        """Rows on the tokens before the block, rows inside it as in L, and the emission weight of each row."""
         part = self.rows(start, stop)
         if part.dtype != torch.float32:
             part = part.float()
         if not torch.isfinite(part.sum()):
-            # A padded row is nobody's; a sequence that has NaN of its own is spoilt, the others are not.
+            # NaN in padding harms nothing; NaN among a row's own tokens makes that row, and no other, fall back.
             part = part.where(self.valid[:, start:stop, None] & self.valid[:, None, :stop], 0.0)
             bad = ~torch.isfinite(part).flatten(1).all(1)
-            self.spoilt |= bad
+            self.not_finite |= bad
             part = part.masked_fill(bad[:, None, None], 0.0)
         inside = part[..., start:].tril(-1)
         edges = None

@@ -1,9 +1,9 @@
-"""How much a model's own answer depends on each token of a response: OAR (arXiv 2601.07408), by gradient or by trying.
+"""The influence of each token of a response on the model's own answer: OAR (arXiv 2601.07408).
 
     OAR-G   |∂φ/∂e_t · e_t|, φ the mean log-probability of the answer's tokens, e_t the embedding of token t
     OAR-P   mean over the answer's tokens of KL(p ‖ p with token t replaced)
 
-Both cost passes of the model: OAR-G one forward and backward, OAR-P one forward for every token.
+OAR-G costs one forward and backward pass of the model, OAR-P one forward pass for every token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["by_gradient", "by_perturbation"]
 
 
 def by_gradient(model: Any, traces: Traces) -> Tensor:
-    """OAR-G's scores of rows of one sequence each, [batch, tokens]. Gradients of parameters stay as they were."""
+    """OAR-G's scores of rows of one sequence each, [batch, tokens]; gradients of parameters are not touched."""
     embedding = model.get_input_embeddings()
     embeds = embedding(traces.tokens).detach().requires_grad_(True)
     with torch.enable_grad():
@@ -43,10 +43,10 @@ def by_perturbation(model: Any, traces: Traces, *, replacement: int, batch_size:
     """OAR-P's scores, [batch, tokens].
 
     Args:
-        model: a causal language model.
+        model: causal language model.
         traces: rows of one sequence each.
-        replacement: id that stands for no token, that of padding say.
-        batch_size: passes at once.
+        replacement: token id without a meaning, such as padding.
+        batch_size: number of replaced tokens in one forward pass.
     """
     scores = torch.zeros(traces.tokens.shape, dtype=torch.float32, device=traces.tokens.device)
     wanted, places = traces.before_end() & ~traces.answer, traces.places
@@ -59,8 +59,8 @@ def by_perturbation(model: Any, traces: Traces, *, replacement: int, batch_size:
         def answers(tokens: Tensor, row: int = row, nodes: Tensor = nodes) -> Tensor:
             mask = traces.valid[row].long().expand(len(tokens), -1)
             positions = places[row].expand(len(tokens), -1)
-            found = model(tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
-            logp: Tensor = found[:, nodes].float().log_softmax(-1)
+            logits = model(tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
+            logp: Tensor = logits[:, nodes].float().log_softmax(-1)
             return logp
 
         base = answers(traces.tokens[row][None])

@@ -3,7 +3,7 @@
 FlowTracer (arXiv 2606.10646, sec. 3.4) gives γ to the top share of a response's tokens and 1 to the others. A weight
 multiplies the advantage, and so the token's policy gradient: inside min and clip it is homogeneous of degree one. With
 the paper's γ = 1.5 for 40 % the mean weight is 1.2, so a part of any gain could be a longer step; `preserve` divides
-by the mean. All of it is detached.
+by the mean. No gradient flows through weights.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ __all__ = ["bilevel", "chosen_share", "ranks", "soft", "top", "with_mass"]
 
 
 def ranks(scores: Tensor, counted: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Place of each token among those of its unit, 0 for the highest score; ties by position.
+    """Rank of each token among those of its unit, 0 for the highest score; ties by position.
 
     Args:
         scores: [batch, tokens]; NaN is lowest.
-        counted: which tokens are ranked.
-        unit: [batch, tokens] number of what each is ranked within: its response, or its whole group.
+        counted: tokens that are ranked.
+        unit: [batch, tokens] number of the set that each is ranked in: its response, or its whole group.
 
     Returns:
-        Ranks, and how many tokens each token's unit counts; 0 where not counted.
+        Ranks, and the number of counted tokens in each token's unit; 0 where not counted.
     """
     places = counted.flatten().nonzero()[:, 0]
     values = scores.flatten()[places].nan_to_num(-torch.inf)
@@ -35,20 +35,20 @@ def ranks(scores: Tensor, counted: Tensor, unit: Tensor) -> tuple[Tensor, Tensor
     order = by_score[torch.argsort(units[by_score], stable=True)]
     _, inverse, sizes = torch.unique_consecutive(units[order], return_inverse=True, return_counts=True)
     first = sizes.cumsum(0) - sizes
-    found, total = torch.zeros_like(scores, dtype=torch.long), torch.zeros_like(scores, dtype=torch.long)
-    found.view(-1)[places[order]] = torch.arange(len(order), device=scores.device) - first[inverse]
+    rank, total = torch.zeros_like(scores, dtype=torch.long), torch.zeros_like(scores, dtype=torch.long)
+    rank.view(-1)[places[order]] = torch.arange(len(order), device=scores.device) - first[inverse]
     total.view(-1)[places[order]] = sizes[inverse]
-    return found, total
+    return rank, total
 
 
 def top(scores: Tensor, counted: Tensor, unit: Tensor, *, fraction: float, lowest: bool = False) -> Tensor:
-    """Which tokens are the top share of their unit: round(fraction × n) of its n, [batch, tokens] of truth values."""
+    """The top share of each unit's tokens: round(fraction × n) of its n, [batch, tokens] of truth values."""
     place, number = ranks(-scores if lowest else scores, counted, unit)
     return counted & (place < torch.floor(fraction * number + 0.5))
 
 
 def soft(scores: Tensor, counted: Tensor, unit: Tensor) -> Tensor:
-    """1 for the highest score of a unit, 0 for the lowest, by rank; ½ where there is one token only."""
+    """Rank as a share: 1 for the highest score of a unit, 0 for the lowest, ½ for a unit of one token."""
     place, number = ranks(scores, counted, unit)
     share = 1 - place / (number - 1).clamp(min=1)
     return torch.where(counted, share.where(number > 1, 0.5), 0.0)
@@ -60,12 +60,12 @@ def bilevel(
     """OAR's weights: u/u_q below the quantile of u, 1 + β (u − u_q)/(1 − u_q) above, u the min-max of log1p(score).
 
     Args:
-        scores: not negative.
-        counted: which tokens are weighed.
+        scores: [batch, tokens], not negative.
+        counted: tokens that are weighed.
         unit: number of each token's response.
-        quantile: q, of the tokens that are suppressed.
-        beta: what the highest score gets beyond 1.
-        least: no weight is below it.
+        quantile: q, the quantile below which tokens are suppressed.
+        beta: weight beyond 1 of the highest score.
+        least: lowest weight.
 
     Returns:
         Weights, 1 where not counted; those of a response sum to the number of its counted tokens.
@@ -85,7 +85,7 @@ def bilevel(
 
 
 def with_mass(weights: Tensor, response: Tensor, sequence: Tensor, number: int, mass: Mass) -> Tensor:
-    """Weights whose mean over each response is 1, if mass is to be preserved; 1 outside of responses either way."""
+    """Weights whose mean over each response is 1 if mass is preserved; 1 outside of responses in any case."""
     weights = torch.where(response, weights, 1.0)
     if mass == "free":
         return weights
@@ -96,12 +96,12 @@ def with_mass(weights: Tensor, response: Tensor, sequence: Tensor, number: int, 
 
 
 def chosen_share(chosen: Tensor, advantages: Tensor, response: Tensor) -> float:
-    """The share of Σ|advantage| that lies on chosen tokens; NaN where there is none.
+    """The share of Σ|advantage| that lies on chosen tokens; NaN where the sum is 0.
 
     Args:
-        chosen: [batch, tokens].
-        advantages: [batch, tokens], weighted.
-        response: tokens that count.
+        chosen: [batch, tokens] chosen tokens.
+        advantages: [batch, tokens] weighted advantages.
+        response: [batch, tokens] tokens that count.
     """
     size = torch.where(response, advantages.abs(), 0.0)
     total = float(size.sum())

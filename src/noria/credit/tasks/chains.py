@@ -1,4 +1,12 @@
-"""Chains of additions with a known answer and known dead branches: questions that are made here."""
+"""Chains of additions, generated with a known answer and known dead branches.
+
+Two letters start at a digit and are moved by signed digits, modulo ten. A solution works out both, step by step in the
+order of the question and with fillers in between; the answer is the end of one of them. So of every number in a
+solution it is known whether it leads to the answer or to a dead branch.
+
+    : x3 y7; A x+4 B y-2 C y+3 D x+9; x?
+    A x+4 x3 = x7; so B y-2 y7 = y5; well then C y+3 y5 = y8; D x+9 x7 = x6; #### x6
+"""
 
 from __future__ import annotations
 
@@ -6,24 +14,25 @@ import re
 
 import numpy as np
 
-from noria.credit.tasks.questions import LABELS, LETTERS, Question
+from noria.credit.tasks.questions import Question
 
 __all__ = ["CHAIN_ANSWER", "chains", "labels_of_chain"]
 
+LETTERS, LABELS = "wxyz", "ABCDEFGHIJKLMNOP"
 FILLERS = ("so", "well", "then", "now", "hm", "ok", "next", "right")
 
 
 def chains(
     number: int, *, seed: int, steps: tuple[int, int] = (2, 4), filler: float = 0.4, slip: float = 0.0
 ) -> list[Question]:
-    """Questions of two chains.
+    """Generate questions of two chains.
 
     Args:
-        number: of questions.
-        seed: of them.
-        steps: least and most of each chain.
-        filler: the chance of a word of no meaning before a step.
-        slip: the chance that a step of the solution has a wrong result, with which it goes on; `answer` is right.
+        number: number of questions.
+        seed: seed of the questions.
+        steps: least and most steps of each chain.
+        filler: chance of a filler before a step.
+        slip: chance that a step of the solution has a wrong result, which the next steps use; `answer` is right.
     """
     generator = np.random.default_rng(seed)
     return [_chain(generator, steps, filler, slip) for _ in range(number)]
@@ -68,16 +77,21 @@ def _chain(generator: np.random.Generator, steps: tuple[int, int], filler: float
 
 
 CHAIN_ANSWER = r"regex:####\s*[w-z](\d)"
-"""The finder of a chain's answer: the digit. The letter before it repeats the question."""
+"""The finder of a chain's answer: the digit, without the letter before it, which repeats the question."""
+
 STEP = re.compile(r"([a-z])([+-])(\d) \1(\d) = \1(\d);")
 
 
 def labels_of_chain(text: str, asked: str) -> list[str]:
-    """What each character of a chain's solution is.
+    """The role of each character of a chain's solution.
+
+    Args:
+        text: the solution.
+        asked: letter that the question asks for.
 
     Returns:
-        `relevant` and `dead` for the numbers of the chain that is asked for and of the other; `filler` for words of no
-        meaning; `form` for the rest: letters, signs, the answer's line.
+        `relevant` for numbers of the chain that is asked for, `dead` for those of the other, `filler` for fillers,
+        and `form` for the rest: letters, signs, the answer's line.
     """
     labels = ["form"] * len(text)
     end = text.find("####")

@@ -1,14 +1,15 @@
-"""Questions from JSON lines and Parquet files, and by name."""
+"""Questions from JSON lines and Parquet files, and by the name of a task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
 from noria.core.records import read_records
-from noria.credit.responses.answers import Finder, finder
+from noria.credit.responses.answers import auto
 from noria.credit.tasks.chains import chains
 from noria.credit.tasks.gym import gym
 from noria.credit.tasks.questions import Question
@@ -16,44 +17,33 @@ from noria.credit.tasks.questions import Question
 __all__ = ["read_questions"]
 
 
-# -- by name, and from files ------------------------------------------------------------------------------------------
-
-
 def read_questions(source: str, *, number: int, seed: int = 0) -> list[Question]:
-    """Questions that a user names: a file, `chains`, or `gym:FAMILY`.
+    """Read or generate questions.
 
-    A record of a file has `prompt` (or `question`; text, or the messages of a chat), `answer` (of a worked one the last
-    counts) and, for traces and mask tests, perhaps a `response`.
+    A record of a file has `prompt` (or `question`; text, or the messages of a chat), `answer` (text or a number; a
+    worked solution counts by its last answer) and optionally a `response`, which traces and mask tests read.
 
     Args:
-        source: the file or name.
-        number: of questions that are made; the most that are read of a file.
-        seed: of those made.
+        source: a file, `chains`, or `gym:FAMILY`.
+        number: number of questions to generate, or most questions to read from a file.
+        seed: seed of generated questions.
 
     Raises:
-        DataError: with file and line, a record that is none of these.
-        ConfigError: no such task.
+        DataError: a record has no prompt or no answer; the error names file and line.
+        ConfigError: there is no such task.
     """
     if source == "chains":
         return chains(number, seed=seed)
     if source.startswith("gym:"):
         return gym(source.removeprefix("gym:"), number, seed=seed)
-    found = []
-    for where, record in read_records(Path(source), "questions"):
-        found.append(question_of(record, where))
-        if len(found) == number:
-            break
-    if not found:
+    records = islice(read_records(Path(source), "questions"), number)
+    questions = [_question(record, where) for where, record in records]
+    if not questions:
         raise DataError("no questions in it", where=source)
-    return found
+    return questions
 
 
-def question_of(record: Mapping[str, Any], where: str, find: Finder | None = None) -> Question:
-    """The question of a record.
-
-    Raises:
-        DataError: it has none, or no answer that can be compared.
-    """
+def _question(record: Mapping[str, Any], where: str) -> Question:
     prompt = record.get("prompt", record.get("question"))
     if isinstance(prompt, list):
         if not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in prompt):
@@ -65,8 +55,8 @@ def question_of(record: Mapping[str, Any], where: str, find: Finder | None = Non
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise DataError("no answer: text or a number", where=where)
     text = str(answer)
-    span = (find or finder("auto"))(text)
-    if len(text) > 40 and span is not None:  # a worked answer, as GSM8K's
+    span = auto(text)
+    if len(text) > 40 and span is not None:  # a worked solution, as in GSM8K
         solution, text = solution or text, text[slice(*span)]
     solution = solution if isinstance(solution, str) else ""
     return Question(prompt, text, solution, given=bool(solution))

@@ -11,42 +11,36 @@ from noria.credit.tasks.questions import Question
 __all__ = ["FAMILIES", "gym"]
 
 
-# -- reasoning-gym ----------------------------------------------------------------------------------------------------
-
-
 def gym(family: str, number: int, *, seed: int, **settings: Any) -> list[Question]:
-    """Questions of a family of reasoning-gym, checked by its own verifier.
+    """Generate questions of a family of reasoning-gym, checked by its own verifier.
 
     Args:
-        family: its name there.
-        number: of questions.
-        seed: of them.
-        settings: of the family; those of :data:`FAMILIES` by default.
+        family: name of the family in reasoning-gym.
+        number: number of questions.
+        seed: seed of the questions.
+        settings: settings of the family; those of :data:`FAMILIES` by default.
 
     Raises:
-        ConfigError: no such family, or settings that it does not take.
+        ConfigError: there is no such family, or it does not take the settings.
         MissingExtra: reasoning-gym is not installed.
     """
     library: Any = require("reasoning_gym", "reasoning")
+    settings = FAMILIES.get(family, {}) | settings
     try:
-        found = library.create_dataset(family, size=number, seed=seed, **FAMILIES.get(family, {}) | settings)
+        dataset = library.create_dataset(family, size=number, seed=seed, **settings)
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(str(error) or "settings out of range", where=f"reasoning-gym {family}") from None
-    work = SOLUTIONS.get(family, _unworked)
 
-    def verifier(entry: Mapping[str, Any]) -> Callable[[str], float]:
-        return lambda given: float(found.score_answer(given, entry))
-
-    return [
-        Question(
-            str(entry["question"]).strip() + "\n",
-            str(entry["answer"]),
-            work(entry),
-            family,
-            verifier(entry),
+    def question(entry: Mapping[str, Any]) -> Question:
+        return Question(
+            prompt=str(entry["question"]).strip() + "\n",
+            answer=str(entry["answer"]),
+            solution=SOLUTIONS[family](entry) if family in SOLUTIONS else "",
+            task=family,
+            verify=lambda text: float(dataset.score_answer(text, entry)),
         )
-        for entry in found
-    ]
+
+    return [question(entry) for entry in dataset]
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -57,7 +51,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def _chain_sum(entry: Mapping[str, Any]) -> str:
-    """`4 - 1 + 5`: `4-1=3; 3+5=8; #### 8`."""
+    """The worked solution of `4 - 1 + 5`: `4-1=3; 3+5=8; #### 8`."""
     terms = str(entry["metadata"]["expression"]).split()
     total, lines = int(terms[0]), []
     for sign, term in zip(terms[1::2], terms[2::2], strict=True):
@@ -68,7 +62,7 @@ def _chain_sum(entry: Mapping[str, Any]) -> str:
 
 
 def _leg_counting(entry: Mapping[str, Any]) -> str:
-    """`2 cats, 1 ant`: `cat 2*4=8; ant 1*6=6; 8+6=14; #### 14`."""
+    """The worked solution of `2 cats, 1 ant`: `cat 2*4=8; ant 1*6=6; 8+6=14; #### 14`."""
     animals: Any = require("reasoning_gym.arithmetic.leg_counting", "reasoning").ANIMALS
     lines, counts = [], []
     for animal, count in entry["metadata"]["animals"].items():
@@ -80,10 +74,6 @@ def _leg_counting(entry: Mapping[str, Any]) -> str:
         lines.append(f"{total}+{more}={total + more}; ")
         total += more
     return f"{''.join(lines)}#### {total}"
-
-
-def _unworked(entry: Mapping[str, Any]) -> str:
-    return ""
 
 
 SOLUTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -1,14 +1,4 @@
-"""Questions whose answers can be checked, and of which it is known what in a solution leads to the answer.
-
-Chains: two letters start at a digit and are moved by signed digits, modulo ten. A solution works out both, step by step
-in the order of the question and with words that say nothing in between; the answer is the end of one of them. So every
-number of a solution is known to lead to the answer or to be a dead branch.
-
-    : x3 y7; A x+4 B y-2 C y+3 D x+9; x?
-    A x+4 x3 = x7; so B y-2 y7 = y5; well then C y+3 y5 = y8; D x+9 x7 = x6; #### x6
-
-Families of reasoning-gym: its questions as they are, its own verifiers, and solutions worked here.
-"""
+"""Questions whose answers can be checked, and their prompts as token ids."""
 
 from __future__ import annotations
 
@@ -20,9 +10,7 @@ from typing import Any
 
 from noria.core.errors import DataError
 
-__all__ = ["LABELS", "LETTERS", "Question", "digest_of", "prompt_ids"]
-
-LETTERS, LABELS = "wxyz", "ABCDEFGHIJKLMNOP"
+__all__ = ["Question", "digest_of", "prompt_ids", "same"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +18,13 @@ class Question:
     """A question with an answer.
 
     Attributes:
-        prompt: as the model reads it, or the messages of a chat.
-        answer: that is right, as text.
-        solution: a worked one that ends in it, or a response that came with the data; empty where there is none.
-        task: name of its family.
-        verify: scores an answer that was given, 0 … 1; equality as text or number by default.
-        asked: of a chain: the letter that is asked for.
-        given: whether the data brought the response.
+        prompt: text that the model reads, or the messages of a chat.
+        answer: right answer, as text.
+        solution: worked solution that ends in the answer, or response in the data; empty where there is none.
+        task: name of the question's family.
+        verify: function that scores an answer, 0 … 1; equality as text or number by default.
+        asked: letter that a chain asks for.
+        given: whether `solution` is a response in the data.
     """
 
     prompt: str | tuple[Mapping[str, str], ...]
@@ -47,21 +35,19 @@ class Question:
     asked: str = ""
     given: bool = False
 
-    def score(self, given: str | None) -> float:
-        """How right an answer is; none at all is wrong."""
-        if given is None:
+    def score(self, text: str | None) -> float:
+        """The score of an answer, 0 … 1; a missing answer scores 0."""
+        if text is None:
             return 0.0
-        if self.verify is not None:
-            return float(self.verify(given))
-        return float(same(given, self.answer))
+        return float(same(text, self.answer) if self.verify is None else self.verify(text))
 
 
-def same(given: str, answer: str) -> bool:
-    """Whether two answers are one: as text without blanks and case, or as numbers."""
-    if "".join(given.split()).lower() == "".join(answer.split()).lower():
+def same(one: str, other: str) -> bool:
+    """Whether two answers are equal, as text without blanks and case or as numbers."""
+    if "".join(one.split()).lower() == "".join(other.split()).lower():
         return True
-    numbers = [_number(text) for text in (given, answer)]
-    return numbers[0] is not None and numbers[0] == numbers[1]
+    number = _number(one)
+    return number is not None and number == _number(other)
 
 
 def _number(text: str) -> float | None:
@@ -72,10 +58,10 @@ def _number(text: str) -> float | None:
 
 
 def prompt_ids(question: Question, tokenizer: Any) -> list[int]:
-    """A question's prompt as ids; a chat by the tokenizer's own template, up to where the answer begins.
+    """A question's prompt as token ids; a chat goes through the tokenizer's template.
 
     Raises:
-        DataError: a chat, and the tokenizer has no template; a prompt without a token.
+        DataError: the prompt is a chat and the tokenizer has no template, or the prompt has no token.
     """
     if isinstance(question.prompt, str):
         ids = list(tokenizer(question.prompt)["input_ids"])

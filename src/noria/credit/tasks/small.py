@@ -1,9 +1,8 @@
-"""Two small models that reason in steps and ship with the package, and how they are trained.
+"""The two small models that ship with the package and reason in steps.
 
 `reasoner` answers chains and two families of reasoning-gym. `start` is where reinforcement learning begins: the
-reasoner, taught for a while by solutions in which one step of five is wrong, so that it can do every step and often
-draws another. Both are plain Llama configurations. `python -m noria.credit.proof.reasoner
-FOLDER` trains them anew, about forty minutes on two quiet cores.
+reasoner, trained for a while on solutions in which one step of five is wrong, so that it can do every step and often
+draws another. Both are plain Llama configurations; `noria.credit.proof.reasoner` trains them again.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from noria.core.models.lm import load_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
 
 __all__ = ["SHIPPED", "small_folder", "small_model"]
 

@@ -1,1 +1,1 @@
-"""GRPO with credit of tokens, which resumes exactly."""
+"""GRPO with credit of tokens, which resumes bit for bit."""

@@ -1,7 +1,7 @@
-"""Group-relative policy optimisation with credit of tokens, on one device, that goes on to the bit where it was killed.
+"""Group-relative policy optimisation with credit of tokens, on one device; a killed training resumes bit for bit.
 
-A step writes rollouts, scores them with the question's own verifier, and learns from them. Attention is read in the
-very pass that is learned from: weights are needed only when its loss is made, so a pass of its own would be wasted.
+A step draws rollouts, scores them with the question's own verifier, and learns from them. Attention is read in the pass
+whose loss is minimised: weights are needed only when that loss is computed, so a separate pass would be wasted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.rl import clipped_objective, clipped_tokens, credited, group_advantages
 from noria.core.training.state import TrainState
-from noria.credit.credit import TokenCredit, Weighed, inputs_of
-from noria.credit.responses.answers import finder
-from noria.credit.responses.rollout import Rollout, answers, sample
-from noria.credit.responses.traces import Traces, find_answers
+from noria.credit.credit import TokenCredit
+from noria.credit.passes import inputs_of
+from noria.credit.responses.answers import answer_texts, finder
+from noria.credit.responses.rollout import Rollout, end_and_pad, sample
+from noria.credit.responses.traces import Traces, find_answers, trace_settings
+from noria.credit.signals import mean_metrics
 from noria.credit.tasks.questions import Question, prompt_ids
 from noria.credit.training.config import TrainConfig
 
@@ -31,7 +33,7 @@ __all__ = ["CreditTrainer", "StepResult"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """Number of a step, from 1, and the figures that are logged of it."""
+    """The number of a step, from 1, and the figures that are logged for it."""
 
     step: int
     figures: dict[str, float]
@@ -41,13 +43,13 @@ class CreditTrainer:
     """Trains a policy in place.
 
     Args:
-        model: a causal language model.
-        tokenizer: its own.
-        questions: to train on, each once an epoch.
-        config: what to do.
+        model: causal language model.
+        tokenizer: tokenizer of the model.
+        questions: questions to train on, each once an epoch.
+        config: settings of the training.
 
     Raises:
-        DataError: no questions.
+        DataError: there are no questions.
     """
 
     def __init__(
@@ -58,10 +60,7 @@ class CreditTrainer:
         self.model, self.tokenizer, self.questions, self.config = model, tokenizer, list(questions), config
         self.device = next(model.parameters()).device
         self.find = finder(config.answer)
-        eos = tokenizer.eos_token_id
-        self.eos = [] if eos is None else [int(eos)]
-        pad = tokenizer.pad_token_id
-        self.pad = int(pad if pad is not None else eos or 0)
+        self.eos, self.pad = end_and_pad(tokenizer)
         self.credit = TokenCredit(config.credit_config, replacement=self.pad)
         self.prompts = [prompt_ids(question, tokenizer) for question in self.questions]
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -72,65 +71,67 @@ class CreditTrainer:
 
     @property
     def step(self) -> int:
-        """Number of steps made so far."""
+        """Number of training steps done so far."""
         return self.state.step
 
     def train(self, run: Run | None = None, *, on_step: Callable[[StepResult], None] | None = None) -> None:
-        """Train up to the configured step; with a run, go on from its checkpoint and keep new ones.
+        """Train up to the configured step; with a run, resume from its checkpoint and save new ones.
 
         Raises:
             DivergenceError: loss, gradient or logits are not finite; the last checkpoint is whole.
             CheckpointError: the run's checkpoint is of another policy.
         """
         if run is not None:
-            self.resume(run)
+            # Random numbers are functions of seed and step, so no random state is stored.
+            self.state.resume(run)
         while self.step < self.config.steps:
-            learned = self.advance()
+            result = self.advance()
             if run is not None:
-                run.log(learned.step, **learned.figures)
+                run.log(result.step, **result.figures)
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
                     self.state.save(run)
             if on_step is not None:
-                on_step(learned)
+                on_step(result)
 
     def advance(self) -> StepResult:
-        """One step."""
+        """Do one training step."""
         config, began = self.config, time.perf_counter()
         chosen = self.chosen(self.step)
-        asked = [n for n in chosen for _ in range(config.group)]
-        generator = torch.Generator().manual_seed(_mixed(config.seed, self.step))
-        done = sample(
+        questions = [n for n in chosen for _ in range(config.group)]
+        rollouts = sample(
             self.model,
-            [self.prompts[n] for n in asked],
+            [self.prompts[n] for n in questions],
             new=config.max_new_tokens,
             temperature=config.temperature,
-            generator=generator,
+            generator=torch.Generator().manual_seed(_mixed(config.seed, self.step)),
             eos=self.eos,
             pad=self.pad,
         )
-        rolled = time.perf_counter()
-        given = answers([r.tokens for r in done], self.tokenizer, self.find)
-        rewards = torch.tensor([self.questions[n].score(text) for n, text in zip(asked, given, strict=True)])
+        drawn = time.perf_counter()
+        texts = answer_texts([rollout.tokens for rollout in rollouts], self.tokenizer, self.find)
+        rewards = torch.tensor(
+            [self.questions[n].score(text) for n, text in zip(questions, texts, strict=True)]
+        )
         group = torch.arange(len(chosen)).repeat_interleave(config.group)
         gains = group_advantages(rewards, group)
-        traces = self._traces(asked, done, group, rewards >= 0.5)
+        traces = self._traces(questions, rollouts, group=group, correct=rewards >= 0.5)
         scored = time.perf_counter()
-        figures = self._learn(traces, done, gains)
+        figures = self._learn(traces, rollouts, gains)
         learned = time.perf_counter()
         self.state.step += 1
         figures = {
             "reward": float(rewards.mean()),
-            "answered": sum(text is not None for text in given) / len(given),
-            "length": sum(len(r.tokens) for r in done) / len(done),
+            "answered": sum(text is not None for text in texts) / len(texts),
+            "length": sum(len(rollout.tokens) for rollout in rollouts) / len(rollouts),
             **figures,
-            "rollout_seconds": rolled - began,
-            "score_seconds": scored - rolled,
+            "rollout_seconds": drawn - began,
+            "score_seconds": scored - drawn,
             "learn_seconds": learned - scored,
         }
         return StepResult(self.step, figures)
 
     def chosen(self, step: int) -> list[int]:
-        """The questions of a step: each once an epoch."""
+        """Numbers of the questions of a step, each once an epoch."""
         count, size = len(self.questions), self.config.prompts
         numbers = []
         for place in range(step * size, (step + 1) * size):
@@ -141,37 +142,32 @@ class CreditTrainer:
 
     # -- parts of a step --------------------------------------------------------------------------------------
 
-    def _traces(
-        self, asked: Sequence[int], done: Sequence[Rollout], group: Tensor, correct: Tensor
-    ) -> Traces:
-        responses = [r.tokens for r in done]
-        spans = find_answers(responses, self.tokenizer, self.find)
-        skip = self.tokenizer.all_special_ids if self.credit.config.skip_special else ()
+    def _traces(self, questions: Sequence[int], rollouts: Sequence[Rollout], **more: Any) -> Traces:
+        responses = [rollout.tokens for rollout in rollouts]
         traces = Traces.of(
-            [self.prompts[n] for n in asked],
+            [self.prompts[n] for n in questions],
             responses,
-            spans,
+            find_answers(responses, self.tokenizer, self.find),
             pad=self.pad,
-            skip=skip,
-            longest_answer=self.credit.config.longest_answer,
-            group=group,
-            correct=correct,
+            **trace_settings(self.credit.config, self.tokenizer),
+            **more,
         )
         return traces.to(self.device)
 
-    def _learn(self, traces: Traces, done: Sequence[Rollout], gains: Tensor) -> dict[str, float]:
+    def _learn(self, traces: Traces, rollouts: Sequence[Rollout], gains: Tensor) -> dict[str, float]:
         config, gains = self.config, gains.to(self.device)
-        here = self.credit.reads and self.credit.config.within == "response"
-        before: Weighed | None = None
-        if gains.any() and not here:
-            before = self.credit.weigh(
-                self.credit.score(self.model, traces, step=self.step), traces, gains, step=self.step
-            )
+        weights: Tensor | None = None
+        metrics: list[tuple[Mapping[str, float], int]] = []
+        # Where tokens are ranked within their response, attention is read in the learning pass itself.
+        if gains.any() and not (self.credit.reads and self.credit.config.within == "response"):
+            scored = self.credit.score(self.model, traces, step=self.step)
+            weighed = self.credit.weigh(scored, traces, gains, step=self.step)
+            weights = weighed.weights
+            metrics.append((weighed.metrics, len(gains)))
         old = torch.zeros(traces.tokens.shape, device=self.device)
-        for row, rollout in enumerate(done):
+        for row, rollout in enumerate(rollouts):
             old[row, traces.response[row]] = torch.tensor(rollout.logprobs, device=self.device)
         total = max(1, int(traces.response.sum()))
-        metrics: dict[str, list[tuple[float, int]]] = {}
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         self.model.train()
@@ -179,11 +175,11 @@ class CreditTrainer:
             part = slice(start, start + config.micro_batch)
             if not gains[part].any():
                 continue  # groups that are all right or all wrong teach nothing
-            weights = None if before is None else before.weights[part]
-            found, told = self._backward(traces.rows(part), old[part], gains[part], weights, total)
-            sums += found
-            for name, value in told.items():
-                metrics.setdefault(name, []).append((value, len(old[part])))
+            own = None if weights is None else weights[part]
+            part_sums, part_metrics = self._backward(traces.rows(part), old[part], gains[part], own, total)
+            sums += part_sums
+            if weights is None:
+                metrics.append((part_metrics, len(old[part])))
         self.model.eval()
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip))
         if not math.isfinite(norm):
@@ -194,28 +190,23 @@ class CreditTrainer:
             )
         if gains.any():
             self.optimizer.step()
-        entropy, clipped, gap = (float(x) / total for x in sums)
+        entropy, clipped, divergence = (float(x) / total for x in sums)
         figures = {
             "entropy": entropy,
             "clipped": clipped,
-            "kl_behaviour": gap,
+            "kl_behaviour": divergence,
             "grad_norm": norm,
             "tokens": total,
         }
-        if before is not None:
-            return figures | dict(before.metrics)
-        means = {
-            name: sum(v * n for v, n in pairs) / sum(n for _, n in pairs) for name, pairs in metrics.items()
-        }
-        return figures | means
+        return figures | mean_metrics(metrics)
 
     def _backward(
         self, traces: Traces, old: Tensor, gains: Tensor, weights: Tensor | None, total: int
     ) -> tuple[Tensor, Mapping[str, float]]:
-        """Backward through some rows, with weights that are there or are read here.
+        """Run backward through some rows; where `weights` is None, they are read in the same pass.
 
         Returns:
-            Sums of entropy, clipped tokens and the divergence from who wrote them; metrics of credit.
+            Sums of entropy, clipped tokens and the divergence from the policy that drew them; metrics of credit.
         """
         config = self.config
         metrics: Mapping[str, float] = {}
@@ -239,19 +230,9 @@ class CreditTrainer:
             parts = (-(logp.exp() * logp).sum(-1), outside, log_ratio.exp() - 1 - log_ratio)
             return torch.stack([part.double().where(counts, 0.0).sum() for part in parts]), metrics
 
-    def resume(self, run: Run) -> bool:
-        """Restore the run's newest checkpoint, and say whether there was one.
-
-        Random numbers are functions of seed and step, so no random state is stored.
-
-        Raises:
-            CheckpointError: it is of another policy.
-        """
-        return self.state.resume(run) is not None
-
 
 def _mixed(*numbers: int) -> int:
-    """One seed out of several numbers, below 2³²: PyTorch's CPU generator looks at no more."""
+    """One seed out of several numbers, below 2³², as PyTorch's CPU generator uses only 32 bits."""
     mixed = 0x9E3779B9
     for number in numbers:
         mixed = (mixed ^ number) * 0x85EBCA6B & 0xFFFFFFFF

@@ -22,14 +22,35 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
 
 if TYPE_CHECKING:
-    from noria.core.models.loading import LanguageModel
     from noria.credit.training.trainer import StepResult
 
 __all__ = ["TrainJobConfig", "TrainResult", "command", "run", "write_run_page"]
 
 
+CHARTS = {
+    "Reward": {"reward": "reward", "answered": "share with an answer"},
+    "Credit": {
+        "credit/mean_weight": "mean weight",
+        "credit/advantage_on_chosen": "share of the advantage on chosen tokens",
+    },
+    "Share of rollouts that fell back to even credit": {"credit/fallback": "share of rollouts"},
+    "Flow": {
+        "credit/concentration": "concentration",
+        "credit/lost": "share of the question that is lost",
+    },
+    "Tokens of a response": {"length": "tokens"},
+    "Entropy": {"entropy": "nats a token"},
+    "Seconds of a step": {
+        "rollout_seconds": "rollout",
+        "score_seconds": "scoring",
+        "learn_seconds": "learning",
+    },
+}
+"""The charts of a training's page: figures of the log by title, with the name of each line."""
+
+
 class TrainJobConfig(TrainConfig, ModelOptions, OutputOption, QuietOption):
-    """Settings of `noria credit train`: those of the training, and how it is run."""
+    """Settings of `noria credit train`: those of the training, the model's loading and the output."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +58,11 @@ class TrainResult:
     """The files and the outcome of a training.
 
     Attributes:
-        folder: the run's.
-        report: the run's page.
-        model: the policy as `from_pretrained` opens it; None where weights of its kind cannot be written.
-        steps: number of steps made in all.
-        reward: mean of the last tenth of the steps; None where there were none.
+        folder: folder of the run.
+        report: page of the run.
+        model: folder of the policy for `from_pretrained`; None where weights of its kind cannot be written.
+        steps: number of steps done in all.
+        reward: mean reward of the last tenth of the steps; None where there were none.
     """
 
     folder: Path
@@ -70,8 +91,8 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     """Train a policy, or resume its training, and write its page and the policy.
 
     Raises:
-        NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
-        DivergenceError: the run blew up.
+        NoriaError: a user can mend the input; nothing was written then, or the last checkpoint is whole.
+        DivergenceError: loss, gradient or logits are not finite; the last checkpoint is whole.
     """
     config, folder = named_run(
         "credit",
@@ -88,6 +109,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     if is_run(Path(model_name).expanduser()):
         raise ConfigError("it is a run, not a model", where="--model", mend="give the model folder inside it")
 
+    from noria.core.models.loading import save_language_model
     from noria.core.runs.checkpoints import fingerprint
     from noria.core.training.loop import training
     from noria.credit.loading import open_policy
@@ -108,7 +130,12 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
         progress.say(f"{len(questions):,} questions{more}")
         with training(run, progress, config.steps, page=write_run_page) as task:
             trainer.train(run, on_step=_watch(progress, task, config.answer))
-        written = _written(policy, folder / "model")
+        written = None
+        with contextlib.suppress(
+            ValueError
+        ):  # transformers cannot write every kind: weights out of a GGUF file
+            save_language_model(policy.model, policy.tokenizer, folder / "model")
+            written = folder / "model"
         page = write_run_page(folder)
         rewards = [row["reward"] for row in run.metrics()]
     late = rewards[-max(1, len(rewards) // 10) :]
@@ -116,7 +143,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
 
 
 def _watch(progress: Progress, task: Task, answer: str) -> Callable[[StepResult], None]:
-    """Show the reward of every step, and warn once where answers are not found."""
+    """A callback that shows the reward of every step, and warns once where answers are not found."""
     warned = False
 
     def watch(result: StepResult) -> None:
@@ -129,22 +156,10 @@ def _watch(progress: Progress, task: Task, answer: str) -> Callable[[StepResult]
                 f"warning: step {result.step}: an answer was found in {figures['answered']:.0%} of the responses "
                 f"(answer={answer}), and {fallback:.0%} of those learned from share credit evenly"
             )
-        task.at(
-            result.step,
-            f"reward {figures['reward']:.3f}" + (f", fallback {fallback:.0%}" if fallback else ""),
-        )
+        share = f", fallback {fallback:.0%}" if fallback else ""
+        task.at(result.step, f"reward {figures['reward']:.3f}{share}")
 
     return watch
-
-
-def _written(policy: LanguageModel, folder: Path) -> Path | None:
-    """The policy as a folder; None where transformers refuses to write its kind (weights out of a GGUF file)."""
-    from noria.core.models.loading import save_language_model
-
-    with contextlib.suppress(ValueError):
-        save_language_model(policy.model, policy.tokenizer, folder)
-        return folder
-    return None
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -154,42 +169,26 @@ def write_run_page(folder: Path, *, stopped: str = "") -> Path:
     """Write `report.html` of a training from its settings and metrics.
 
     Args:
-        folder: the run's.
-        stopped: why it ended early, if it did.
+        folder: folder of the run.
+        stopped: reason why the training ended early; empty where it did not.
 
     Raises:
-        RunError: there is no run, or the disk refuses.
-        DataError: its log is damaged.
+        RunError: there is no run, or the page cannot be written.
+        DataError: the run's log is damaged.
     """
     config, rows = read_config(folder), read_metrics(folder)
-    done = max([0, *(int(row["step"]) for row in rows)])
+    steps = max([0, *(int(row["step"]) for row in rows)])
     intro = (
-        f"{config.get('model')} trained on {config.get('data')} with the credit {config.get('credit')}: {done:,} steps "
-        f"of {config.get('prompts')} × {config.get('group')} rollouts."
+        f"{config.get('model')} trained on {config.get('data')} with the credit {config.get('credit')}: {steps:,} "
+        f"steps of {config.get('prompts')} × {config.get('group')} rollouts."
     )
-    groups = (
-        ("Reward", {"reward": "reward", "answered": "has an answer"}),
-        (
-            "Credit",
-            {"credit/mean_weight": "mean weight", "credit/advantage_on_chosen": "advantage on the chosen"},
-        ),
-        ("Fallback", {"credit/fallback": "share of rollouts"}),
-        ("Flow", {"credit/concentration": "concentration", "credit/lost": "question lost"}),
-        ("Length of a response", {"length": "tokens"}),
-        ("Entropy", {"entropy": "nats a token"}),
-        (
-            "Seconds of a step",
-            {"rollout_seconds": "rollout", "score_seconds": "scoring", "learn_seconds": "learning"},
-        ),
-    )
-    figures = [
-        Figure.chart(title, lines(points)) for title, names in groups if (points := series(rows, names))
-    ]
-    return write_run_report(
-        folder,
-        "credit",
-        str(config.get("credit")),
-        [("While training", figures or ["Nothing was logged yet."])],
-        intro=intro,
-        stopped=stopped,
-    )
+    if rows and not any(row.get("credit/fallback") for row in rows):
+        intro += " No rollout fell back to even credit."
+    figures: list[Figure | str] = []
+    for title, names in CHARTS.items():
+        points = series(rows, names)
+        if any(point["value"] for point in points):  # a line of zeros shows nothing
+            figures.append(Figure.chart(title, lines(points)))
+    sections = [("While training", figures or ["Nothing was logged yet."])]
+    title = f"GRPO with the credit {config.get('credit')}"
+    return write_run_report(folder, "credit", title, sections, intro=intro, stopped=stopped)

@@ -1,1 +1,1 @@
-"""Outside tools that distillation works with, one package each, imported only when asked for."""
+"""Outside tools that distillation works with, one package each, imported only when used."""

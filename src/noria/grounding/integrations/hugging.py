@@ -21,6 +21,7 @@ from noria.core.chat import (
     Video,
 )
 from noria.core.errors import ModelError, require
+from noria.grounding.asking.config import LocalModelOptions
 
 __all__ = ["HuggingModel"]
 
@@ -30,8 +31,8 @@ class HuggingModel:
 
     Args:
         model: an `AutoModelForImageTextToText`.
-        processor: its processor, with a chat template.
-        name: in errors.
+        processor: processor of the model, with a chat template.
+        name: name of the model in errors.
     """
 
     def __init__(self, model: Any, processor: Any, name: str = "model") -> None:
@@ -42,41 +43,38 @@ class HuggingModel:
     def open(
         cls,
         name: str,
-        *,
-        dtype: str = "auto",
-        device: str | None = None,
-        allow_download: bool = False,
-        trust_remote_code: bool = False,
+        options: LocalModelOptions | None = None,
     ) -> HuggingModel:
         """Open a folder or a hub id; weights from safetensors only.
 
         Args:
-            name: of it.
-            dtype: "auto", "fp32", "bf16" or "fp16".
-            device: where; a GPU if there is one.
-            allow_download: whether a hub id may be fetched.
-            trust_remote_code: whether code that comes with the model may run.
+            name: folder or hub id.
+            options: number format, device, and what is allowed.
 
         Raises:
             ModelError: there is no such model, or it is of another kind.
             MissingExtra: transformers or torch is absent.
         """
         transformers, torch = require("transformers", "mtp"), require("torch", "mtp")
+        options = options or LocalModelOptions()
         kinds = {"auto": "auto", "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        options = {"local_files_only": not allow_download, "trust_remote_code": trust_remote_code}
+        allowed = {
+            "local_files_only": not options.allow_download,
+            "trust_remote_code": options.trust_remote_code,
+        }
         where = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
         try:
-            processor = transformers.AutoProcessor.from_pretrained(where, **options)
+            processor = transformers.AutoProcessor.from_pretrained(where, **allowed)
             model = transformers.AutoModelForImageTextToText.from_pretrained(
-                where, dtype=kinds[dtype], use_safetensors=True, **options
+                where, dtype=kinds[options.precision], use_safetensors=True, **allowed
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            mend = "give a folder, or --allow-download" if not allow_download else None
+            mend = "give a folder, or --allow-download" if not options.allow_download else None
             raise ModelError(
                 f"not an image-text-to-text model that opens ({first})", where=name, mend=mend
             ) from error
-        goal = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        goal = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(model.to(goal).eval(), processor, name)
 
     async def ask(self, request: ChatRequest) -> Outcome:

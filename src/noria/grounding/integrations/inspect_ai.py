@@ -11,8 +11,8 @@ from pathlib import Path
 
 from noria.core.errors import DataError
 from noria.core.files import inside, write_atomic
-from noria.grounding.clips import clip_path, jpeg, sample_frames
-from noria.grounding.corpus import Corpus
+from noria.grounding.corpus.clips import clip_path, jpeg, sample_frames
+from noria.grounding.corpus.records import Corpus
 from noria.grounding.integrations.lmms_eval import item_rows, rating_rows
 
 __all__ = ["export_inspect"]
@@ -26,8 +26,8 @@ def export_inspect(
     Args:
         corpus: whole records.
         folder: made if need be.
-        videos: of the clips; without them the tasks are blind ones, which is a control.
-        frames: of a clip.
+        videos: folder of the clips; without it the tasks are blind ones, which is a control.
+        frames: number of frames of a clip.
         side: pixels of their longer side at most.
 
     Raises:

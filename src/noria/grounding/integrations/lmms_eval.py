@@ -14,10 +14,10 @@ import yaml
 
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
-from noria.grounding.clips import clip_path
-from noria.grounding.corpus import Corpus
-from noria.grounding.names import LEVELS, TRAITS
-from noria.grounding.prompts import MEANINGS
+from noria.grounding.asking.prompts import MEANINGS
+from noria.grounding.corpus.clips import clip_path
+from noria.grounding.corpus.records import Corpus, each_question
+from noria.grounding.corpus.types import LEVELS, TRAITS
 
 __all__ = ["export_lmms_eval", "item_rows", "rating_rows"]
 
@@ -38,8 +38,7 @@ def item_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
             "options": [option.text for option in question.options],
             "answer": question.correct_answer,
         }
-        for record in corpus
-        for number, question in enumerate(record.mcq_questions, start=1)
+        for record, number, question in each_question(corpus)
         if [option.id for option in question.options] == sorted(option.id for option in question.options)
     ]
 
@@ -74,7 +73,7 @@ def export_lmms_eval(corpus: Corpus, folder: Path, videos: Path | None) -> Path:
     Args:
         corpus: whole records.
         folder: made if need be.
-        videos: of the clips; without them the tasks are blind ones, which is a control.
+        videos: folder of the clips; without it the tasks are blind ones, which is a control.
 
     Raises:
         DataError: a clip is not there, or there is nothing to ask.

@@ -6,6 +6,7 @@ import asyncio
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, needing
-from noria.routing.calibrator import Calibrator
-from noria.routing.config import WriterTraining
-from noria.routing.environment import Environment
-from noria.routing.table import Question
-from noria.routing.writer import Played, Writer, credit_of, play
+from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.tables.table import Question
+from noria.routing.writer.environment import Environment
+from noria.routing.writer.policy import Prompt, WriterPolicy
+from noria.routing.writer.writer import PlayedRollout, credit_of
 
 with needing("trl"):
     from datasets import Dataset
@@ -25,71 +26,66 @@ with needing("trl"):
 
     from noria.core.training.trl import ComponentGRPOTrainer, TokenBatch
 
-__all__ = ["PlayedRollouts", "router_trainer"]
+__all__ = ["RolloutFunction", "router_trainer"]
 
 NAMES = Environment.names
 
 
-class PlayedRollouts:
-    """What `GRPOTrainer(rollout_func=…)` calls: a played rollout of each prompt, with its rewards.
+class RolloutFunction:
+    """The function of `GRPOTrainer(rollout_func=…)`: it plays a rollout of each prompt, with its rewards.
 
     Args:
-        environment: with the pool.
-        questions: by the prompt that asks each.
-        config: of the training.
-        runner: of the event loop that the pool's clients live in.
+        policy: the language model and the settings of its training; TRL's own wrapping of the model plays.
+        environment: where it plays, with the pool.
+        questions: questions by the prompt that asks each.
+        runner: runner of the event loop that the pool's clients live in.
     """
 
     def __init__(
         self,
+        policy: WriterPolicy,
         environment: Environment,
         questions: Mapping[str, Question],
-        config: WriterTraining,
         runner: asyncio.Runner,
     ) -> None:
-        self.environment, self.questions, self.config, self.runner = environment, questions, config, runner
-        self.last: Sequence[Played] = ()
+        self.policy, self.environment, self.questions, self.runner = policy, environment, questions, runner
+        self.last: Sequence[PlayedRollout] = ()
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Tokens, their log-probabilities and owners, rewards, and which tokens earn them."""
+        config = self.policy.config
         model = trainer.accelerator.unwrap_model(trainer.model)
-        tokenizer, config = trainer.processing_class, self.config
-        writer = Writer(model, tokenizer, self.environment.grammar.stops, turn_tokens=config.turn_tokens)
-        training = model.training
-        model.eval()
+        policy = replace(self.policy, model=model, tokenizer=trainer.processing_class)
         rank = trainer.accelerator.process_index
-        try:
-            self.last = self.runner.run(
-                play(
-                    writer,
-                    self.environment,
-                    [self.questions[prompt] for prompt in prompts],
-                    [writer.ids(prompt) for prompt in prompts],
-                    temperature=config.temperature,
-                    seed=((config.seed << 24) + int(trainer.state.global_step)) * 256 + rank,
-                    completion_tokens=config.completion_tokens,
-                )
+        training = model.training
+        self.last = self.runner.run(
+            policy.play(
+                self.environment,
+                [self.questions[prompt] for prompt in prompts],
+                prompts,
+                temperature=config.temperature,
+                seed=((config.seed << 24) + int(trainer.state.global_step)) * 256 + rank,
             )
-        finally:
-            model.train(training)
-        scored = [self.environment.rewards(p.rollout) for p in self.last]
-        found: dict[str, Any] = {
-            "prompt_ids": [p.prompt for p in self.last],
-            "completion_ids": [p.tokens for p in self.last],
-            "logprobs": [p.logprobs for p in self.last],
-            "env_mask": [[int(own) for own in p.ours] for p in self.last],
+        )
+        rewards = [self.environment.rewards(played.rollout) for played in self.last]
+        columns: dict[str, Any] = {
+            "prompt_ids": [played.prompt for played in self.last],
+            "completion_ids": [played.tokens for played in self.last],
+            "logprobs": [played.logprobs for played in self.last],
+            "env_mask": [[int(own) for own in played.ours] for played in self.last],
         }
         for n, name in enumerate(NAMES):
-            found[f"reward_{name}"] = [None if math.isnan(row[n]) else row[n] for row in scored]
+            columns[f"reward_{name}"] = [None if math.isnan(row[n]) else row[n] for row in rewards]
         if config.credit == "spans":
-            found["credit"] = [credit_of(p, writer, NAMES).tolist() for p in self.last]
+            writer = policy.writer(self.environment)
+            columns["credit"] = [credit_of(played, writer, NAMES).tolist() for played in self.last]
         self._log(trainer, training)
-        return found
+        return columns
 
     def _log(self, trainer: Any, training: bool) -> None:
         metrics = trainer._metrics["train" if training else "eval"]
         played = self.last
-        metrics["rollout/calls"].append(sum(len(p.rollout.called) for p in played) / len(played))
+        metrics["rollout/calls"].append(sum(len(p.rollout.calls) for p in played) / len(played))
         metrics["rollout/lost"].append(sum(p.rollout.lost for p in played) / len(played))
         costs = [p.rollout.cost for p in played if not math.isnan(p.rollout.cost)]
         if costs:
@@ -115,33 +111,30 @@ def _spans(batch: TokenBatch) -> Tensor:
 
 
 def router_trainer(
-    model: Any,
-    tokenizer: Any,
+    policy: WriterPolicy,
     environment: Environment,
     questions: Sequence[Question],
-    config: WriterTraining,
     folder: Path,
     *,
-    prompt: Callable[[Question], str],
+    prompt: Prompt,
     runner: asyncio.Runner,
     **settings: Any,
 ) -> ComponentGRPOTrainer:
-    """TRL's trainer for a router that writes.
+    """Make TRL's trainer for a router that writes.
 
     Args:
-        model: the policy, on the device that it is trained on.
-        tokenizer: its own.
-        environment: with the pool.
-        questions: to train on.
-        config: of the training.
-        folder: of TRL's checkpoints.
-        prompt: what the policy reads of a question.
-        runner: of the event loop that the pool's clients live in.
-        settings: more of `GRPOConfig`.
+        policy: the language model, on the device that it is trained on, and the settings of its training.
+        environment: where it plays, with the pool.
+        questions: the questions to train on.
+        folder: where TRL keeps its checkpoints.
+        prompt: text that the policy reads of a question.
+        runner: runner of the event loop that the pool's clients live in.
+        settings: further settings of `GRPOConfig`.
 
     Raises:
         ConfigError: two questions have one prompt.
     """
+    config = policy.config
     by_prompt = {prompt(question): question for question in questions}
     if len(by_prompt) < len(questions):
         raise ConfigError(
@@ -173,17 +166,17 @@ def router_trainer(
         "gradient_checkpointing": False,
         "dataloader_num_workers": 0,
     }
-    if model.device.type == "cpu":  # TRL asks for bf16 by itself, which is slow and coarse there
+    if policy.model.device.type == "cpu":  # TRL asks for bf16 by itself, which is slow and coarse there
         own |= {"use_cpu": True, "bf16": False}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*rollout_func.*", category=UserWarning)
         return ComponentGRPOTrainer(
-            model=model,
+            model=policy.model,
             reward_funcs=[_reward(name) for name in NAMES],
             args=GRPOConfig(**own | settings),
             train_dataset=data,
-            processing_class=tokenizer,
-            rollout_func=PlayedRollouts(environment, by_prompt, config, runner),
+            processing_class=policy.tokenizer,
+            rollout_func=RolloutFunction(policy, environment, by_prompt, runner),
             advantage_function=Calibrator(config.calibrated(), by_component=config.credit == "spans"),
             token_credit=_spans if config.credit == "spans" else None,
         )

@@ -5,7 +5,7 @@ configuration. Components and `data_source` reach it only under the name `gdpo` 
 the trainer of `trainer.use_v1` (verl issue 7473). `install` mends both: it registers the estimator, and for the v1
 trainer it makes a class that fetches the two columns before it asks for advantages.
 
-    from noria.routing.calibration import preset
+    from noria.routing.rewards.calibration import preset
     from noria.routing.integrations.verl import install
 
     install(preset("recal"), keys=("form", "answer", "thrift"))      # before the trainer is made, in its process
@@ -32,15 +32,15 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError, require
-from noria.routing.calibration import CalibrationConfig
-from noria.routing.calibrator import Calibrator
+from noria.routing.rewards.calibrator import Calibrator
+from noria.routing.rewards.config import CalibrationConfig
 
 __all__ = ["NAME", "Estimator", "columns", "install", "trainer_class"]
 
 NAME = "noria_recal"
-"""Of the estimator: `algorithm.adv_estimator`."""
+"""Name of the estimator: `algorithm.adv_estimator`."""
 MODE = "noria_sync"
-"""Of the v1 trainer: `trainer.v1.trainer_mode`."""
+"""Name of the v1 trainer: `trainer.v1.trainer_mode`."""
 
 Columns = Mapping[str, Sequence[Any]]
 _columns: contextvars.ContextVar[Columns | None] = contextvars.ContextVar("noria_columns", default=None)
@@ -50,10 +50,10 @@ class Estimator:
     """An advantage estimator with verl's signature.
 
     Args:
-        config: of the calibration.
-        keys: of the components in what the reward function returns, in the order of the calibration's names.
-        names: of the components; the keys themselves by default.
-        dataset_key: the column that says which data set a row is of.
+        config: settings of the calibration.
+        keys: keys of the components in what the reward function returns, in the order of the calibration's names.
+        names: names of the components; the keys themselves by default.
+        dataset_key: column that names the data set of a row.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class Estimator:
         Args:
             token_level_rewards: [rows, tokens]; only its device and shape are used.
             response_mask: [rows, tokens], 1 where the policy wrote.
-            index: [rows], the group of each row.
-            config: verl's; not used.
+            index: [rows], group of each row.
+            config: verl's settings; not used.
             non_tensor_batch: columns by name, where verl gives them.
             batch: verl's tensors; not used.
-            kwargs: what else verl gives.
+            kwargs: further arguments of verl's; not used.
 
         Raises:
             DataError: no groups, no components, or a row too many or too few.
         """
         if index is None:
             raise DataError("rows without a group", where="uid", mend="use a trainer that gives uid")
-        found = non_tensor_batch if non_tensor_batch is not None else _columns.get()
-        if found is None or any(key not in found for key in self.keys):
-            missing = [key for key in self.keys if found is None or key not in found]
+        given = (non_tensor_batch if non_tensor_batch is not None else _columns.get()) or {}
+        missing = [key for key in self.keys if key not in given]
+        if missing:
             raise DataError(
                 f"verl did not hand over {', '.join(missing)}",
                 where="non_tensor_batch",
@@ -112,26 +112,26 @@ class Estimator:
             )
         rows = len(response_mask)
         table = torch.tensor(
-            [[_number(v) for v in found[key]] for key in self.keys], dtype=torch.float64
+            [[_number(v) for v in given[key]] for key in self.keys], dtype=torch.float64
         ).T.to(response_mask.device)
-        dataset = [str(v) for v in found.get(self.dataset_key, [""] * rows)]
+        dataset = [str(v) for v in given.get(self.dataset_key, [""] * rows)]
         if table.shape[0] != rows or len(dataset) != rows or len(index) != rows:
             raise DataError(f"{table.shape[0]} rewards of {rows} rows", where="non_tensor_batch")
         _, group = np.unique(np.asarray([str(name) for name in index]), return_inverse=True)
-        done = self.calibrator.calibrate(
+        result = self.calibrator.calibrate(
             table,
             torch.from_numpy(group.astype(np.int64)).to(table.device),
             dataset,
             names=self.names,
             lengths=response_mask.sum(1),
         )
-        advantages = done.advantages.to(token_level_rewards)[:, None] * response_mask
+        advantages = result.advantages.to(token_level_rewards)[:, None] * response_mask
         return advantages, advantages
 
 
 @contextmanager
 def columns(values: Columns) -> Iterator[None]:
-    """What an estimator is given within that verl does not hand over."""
+    """Give an estimator the columns that verl does not hand over."""
     token = _columns.set(values)
     try:
         yield
@@ -153,11 +153,11 @@ def install(
     under `noria_recal` the same one stands for v1.
 
     Args:
-        config: of the calibration.
-        keys: of the components in what the reward function returns.
-        names: of the components; the keys themselves by default.
-        dataset_key: the column of the data set.
-        v1: also register the v1 trainer.
+        config: settings of the calibration.
+        keys: keys of the components in what the reward function returns.
+        names: names of the components; the keys themselves by default.
+        dataset_key: column that names the data set of a row.
+        v1: whether to register the v1 trainer, too.
 
     Returns:
         The estimator; its calibrator has the state to be saved.
@@ -182,39 +182,39 @@ def install(
 
 
 def trainer_class(base: Any, queue: Any, *, keys: Sequence[str], dataset_key: str = "data_source") -> Any:
-    """A v1 trainer that fetches components and data sets before it asks for advantages.
+    """Make a v1 trainer that fetches components and data sets before it asks for advantages.
 
     Args:
         base: verl's trainer, whose `_compute_advantage(batch, metrics)` is wrapped.
         queue: the module `transfer_queue`.
-        keys: of the components, in `extra_fields["reward_extra_info"]` of each row.
-        dataset_key: the column of the data set.
+        keys: keys of the components, in `extra_fields["reward_extra_info"]` of each row.
+        dataset_key: column that names the data set of a row.
     """
 
     class CalibratedTrainer(base):  # type: ignore[misc]
-        """The trainer, with two more columns."""
+        """The trainer, which gives the estimator two more columns."""
 
         def _compute_advantage(self, batch: Any, metrics: Any) -> Any:
             data = queue.kv_batch_get(
                 keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_fields", dataset_key]
             )
             extra = [_extra(fields) for fields in _listed(data["extra_fields"])]
-            found: dict[str, Sequence[Any]] = {key: [row.get(key) for row in extra] for key in keys}
-            found[dataset_key] = _listed(data[dataset_key])
-            with columns(found):
+            given: dict[str, Sequence[Any]] = {key: [row.get(key) for row in extra] for key in keys}
+            given[dataset_key] = _listed(data[dataset_key])
+            with columns(given):
                 return super()._compute_advantage(batch, metrics)
 
     return CalibratedTrainer
 
 
 def _listed(values: Any) -> list[Any]:
-    """Rows of a column, however the queue gives them."""
+    """List the rows of a column, however the queue gives them."""
     return list(values.tolist()) if hasattr(values, "tolist") else list(values)
 
 
 def _extra(fields: Any) -> Mapping[str, Any]:
-    found = fields.get("reward_extra_info", {}) if isinstance(fields, Mapping) else {}
-    return found if isinstance(found, Mapping) else {}
+    extra = fields.get("reward_extra_info", {}) if isinstance(fields, Mapping) else {}
+    return extra if isinstance(extra, Mapping) else {}
 
 
 def _number(value: Any) -> float:

@@ -14,8 +14,8 @@ Nothing here runs code that a model ships, and weights are read from safetensors
 """
 
 from noria.distill.integrations.diffusers.flux import FluxAdapter
+from noria.distill.integrations.diffusers.loading import ADAPTERS, open_pipeline
 from noria.distill.integrations.diffusers.longcat_image import LongCatImageAdapter
-from noria.distill.integrations.diffusers.opening import ADAPTERS, open_pipeline
 from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
 from noria.distill.integrations.diffusers.qwen_image import QwenImageAdapter
 from noria.distill.integrations.diffusers.stable_diffusion_3 import StableDiffusion3Adapter

@@ -17,12 +17,11 @@ class FluxAdapter(PackedAdapter):
     """Adapter of `FluxPipeline`.
 
     A guidance-distilled transformer (`guidance_embeds`) reads a guidance number as it reads the timestep. Teacher,
-    student and critic are all given the same one; it is exported as the student's default. It is not
-    classifier-free
-    guidance: one call a step either way.
+    student and critic read the same one; it is exported as the student's default. It is not classifier-free guidance:
+    one call a step either way.
 
     Args:
-        guidance: that number; 3.5 is the pipeline's default. Ignored where the transformer has no such input.
+        guidance: guidance number; 3.5 is the pipeline's default. Ignored where the transformer has no such input.
     """
 
     pipeline_class = "FluxPipeline"

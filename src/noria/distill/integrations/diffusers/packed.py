@@ -1,4 +1,4 @@
-"""What the token models share: latents packed into 2 × 2 patches, [tokens, channels]."""
+"""The part that the token models share: latents packed into 2 × 2 patches, [tokens, channels]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the four families share: the σ contract, the cache of prompt embeddings, decoding."""
+"""The part that the four families share: the σ contract, the cache of prompt embeddings, decoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from noria.core.errors import ConfigError
 from noria.core.models.flow import SigmaContract
-from noria.distill.adapters import Condition
+from noria.distill.adapters import Condition, no_source_sigma
 
 __all__ = ["ATTENTION", "EmbeddingCache", "PipelineAdapter", "network_dtype"]
 
@@ -26,10 +26,10 @@ ATTENTION = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "ad
 class EmbeddingCache:
     """Text embeddings by the content of the prompt, least recently used dropped first.
 
-    Rows are kept in host memory: one row of a real model is some megabytes.
+    Rows are kept in host memory: one row of a real model takes megabytes.
 
     Args:
-        max_bytes: how much the rows may take together. The newest row stays even when it alone is larger.
+        max_bytes: bytes that the rows may take together. The newest row stays even when it alone is larger.
     """
 
     def __init__(self, max_bytes: int = 2**30) -> None:
@@ -73,11 +73,11 @@ class PipelineAdapter(ABC):
         pipeline: the diffusers pipeline; its transformer is `network`.
         scheduler: the student's scheduler.
         mu: the resolution-dependent μ of this image size, None where the family has none.
-        folder: where the pipeline was read from.
+        folder: folder that the pipeline was read from.
         source: the model as the user named it.
         size: image height and width in pixels.
         call: keyword arguments that make the pipeline's own call run a student: no guidance, no rewriting of prompts.
-        notes: what was changed on opening, for reports and model cards.
+        notes: changes made on loading, for reports and model cards.
     """
 
     pipeline_class: ClassVar[str]
@@ -181,11 +181,7 @@ class PipelineAdapter(ABC):
             ConfigError: `source_sigma` is given; no pretrained transformer takes it.
         """
         if source_sigma is not None:
-            raise ConfigError(
-                f"an anchor-conditioned critic needs a network that takes the anchor's σ, and {self.name} does not",
-                where="critic.source",
-                mend="use anchor_x0, final_x0 or mix",
-            )
+            raise no_source_sigma(self.name)
         dtype = network_dtype(network)
         condition = {n: v.to(dtype) if v.is_floating_point() else v for n, v in condition.items()}
         return self._forward(network, x.to(dtype), sigma.float(), condition).float()
@@ -204,12 +200,12 @@ class PipelineAdapter(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the network is now; conditions are handed out there."""
+        """Device of the network; conditions are handed out there."""
         return next(self.network.parameters()).device
 
     @property
     def text_device(self) -> torch.device:
-        """Where the text encoders and the VAE are: they stay behind when a trainer moves the network."""
+        """Device of the text encoders and the VAE: they stay behind when a trainer moves the network."""
         device: torch.device = self.pipeline.vae.device
         return device
 

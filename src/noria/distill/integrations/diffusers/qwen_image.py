@@ -22,7 +22,7 @@ class QwenImageAdapter(PackedAdapter):
 
     Args:
         max_text: text tokens kept; 512 is the pipeline's own default.
-        guidance: for guidance-distilled transformers only, see :class:`FluxAdapter`.
+        guidance: number that guidance-distilled transformers read, see :class:`FluxAdapter`.
     """
 
     pipeline_class = "QwenImagePipeline"

@@ -1,0 +1,1 @@
+"""Costs and returns of plans: displacement, returns, books, estimates, A/B tests."""

@@ -1,0 +1,1 @@
+"""Scores into expected effective completions: outcomes tallied, aligners fitted, checked, looked up."""

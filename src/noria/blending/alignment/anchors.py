@@ -1,0 +1,287 @@
+"""Effective completion, the unit of everything here, and an audit of figures that could be the anchor.
+
+    a = 1{ watch ≥ θ(duration) }            ECR = Σ a / n            ECS = (Σ a + κ ECR₀) / (n + κ)
+
+The paper names the anchor; its threshold is not known. By default θ is the 60 % quantile of watch time among contents
+of about the same length, from control traffic, within [min(duration, 3 s), duration], so that long and short contents
+have nearly equal rates. ECS of a group is its smoothed rate; of a candidate it is its aligned value. That reading is
+ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+
+from noria.core.config import Config
+
+__all__ = ["AnchorAudit", "EffectiveCompletion", "audit_anchors", "fit_thresholds", "smoothed_rate"]
+
+Floats = NDArray[np.float64]
+
+LEAST_SECONDS = 3.0
+LONGEST = 20.0
+"""Durations after which a watch is a loop or a screen left on, and not valid."""
+
+
+class EffectiveCompletion(Config):
+    """When an exposure is an effective completion."""
+
+    rule: Literal["quantile", "ratio", "seconds", "capped"] = Field(
+        "capped",
+        description="Rule of the threshold: a quantile of watch time by duration, a ratio of the duration, fixed "
+        "seconds, or capped: the ratio, but no more than the seconds.",
+    )
+    edges: tuple[float, ...] = Field((), description="Edges of the buckets of duration in seconds, rising.")
+    thresholds: tuple[float, ...] = Field(
+        (),
+        description="Threshold of each bucket in seconds; empty: to fit.",
+    )
+    quantile: float = Field(
+        0.6, gt=0, lt=1, description="Quantile of watch time that thresholds are fitted at."
+    )
+    ratio: float = Field(0.5, gt=0, le=1, description="Share of the duration that has to be watched.")
+    seconds: float = Field(10.0, gt=0, description="Seconds to watch, also of content without duration.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> EffectiveCompletion:
+        if self.thresholds and len(self.thresholds) != len(self.edges) + 1:
+            raise ValueError(
+                f"{len(self.edges)} edges part {len(self.edges) + 1} buckets, not {len(self.thresholds)}"
+            )
+        if any(b <= a for a, b in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError("the edges do not rise")
+        return self
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its thresholds are there."""
+        return self.rule != "quantile" or bool(self.thresholds)
+
+    def threshold(self, duration: Floats) -> Floats:
+        """[rows] durations, NaN without one → [rows] seconds that have to be watched."""
+        if not self.fitted:
+            raise ValueError("the thresholds are not fitted")
+        with np.errstate(invalid="ignore"):
+            if self.rule == "ratio":
+                result = self.ratio * duration
+            elif self.rule == "seconds":
+                result = np.minimum(self.seconds, duration)
+            elif self.rule == "capped":
+                result = np.minimum(self.ratio * duration, self.seconds)
+            else:
+                bucket = np.searchsorted(np.array(self.edges), duration, side="right")
+                result = np.array(self.thresholds)[np.minimum(bucket, len(self.thresholds) - 1)]
+                result = np.clip(result, np.minimum(duration, LEAST_SECONDS), duration)
+        return np.where(np.isnan(duration), self.seconds, result)
+
+    def outcome(self, watch: ArrayLike, duration: ArrayLike) -> tuple[Floats, dict[str, int]]:
+        """Outcomes of exposures.
+
+        Args:
+            watch: [rows] seconds watched; NaN is not known.
+            duration: [rows] seconds of the content; NaN where it has none.
+
+        Returns:
+            [rows] a: 1, 0, or NaN where the record is not valid; and how many are not, by reason.
+        """
+        w, d = np.asarray(watch, np.float64), np.asarray(duration, np.float64)
+        with np.errstate(invalid="ignore"):
+            reasons = {
+                "watch missing": np.isnan(w),
+                "watch negative": w < 0,
+                "duration not positive": d <= 0,
+                "watched too long to be watching": w > LONGEST * d,
+            }
+            result = (w >= self.threshold(d)).astype(np.float64)
+        counts, bad = {}, np.zeros(len(w), np.bool_)
+        for reason, rows in reasons.items():
+            fresh = rows & ~bad
+            bad |= rows
+            if fresh.any():
+                counts[reason] = int(fresh.sum())
+        result[bad] = np.nan
+        return result, counts
+
+
+def fit_thresholds(
+    watch: ArrayLike, duration: ArrayLike, *, quantile: float = 0.6, buckets: int = 10, seconds: float = 10.0
+) -> EffectiveCompletion:
+    """The quantile rule, from control traffic; to be frozen for a quarter, so that the unit does not drift.
+
+    Args:
+        watch, duration: [rows] seconds; rows that are not valid are left out.
+        quantile: quantile of watch time in each bucket.
+        buckets: number of buckets of duration, of about as many exposures each.
+        seconds: asked of content without a duration.
+    """
+    w, d = np.asarray(watch, np.float64), np.asarray(duration, np.float64)
+    with np.errstate(invalid="ignore"):
+        good = (w >= 0) & (d > 0) & (w <= LONGEST * d)
+    w, d = w[good], d[good]
+    if not len(d):
+        return EffectiveCompletion(rule="capped", seconds=seconds)
+    edges = np.unique(np.quantile(d, np.linspace(0, 1, buckets + 1)[1:-1]))
+    bucket = np.searchsorted(edges, d, side="right")
+    whole = float(np.quantile(w, quantile))
+    thresholds = [
+        float(np.quantile(w[bucket == n], quantile)) if (bucket == n).any() else whole
+        for n in range(len(edges) + 1)
+    ]
+    return EffectiveCompletion(
+        rule="quantile",
+        edges=tuple(edges.tolist()),
+        thresholds=tuple(thresholds),
+        quantile=quantile,
+        seconds=seconds,
+    )
+
+
+def smoothed_rate(completions: float, exposures: float, *, prior: float, strength: float = 200.0) -> float:
+    """ECS of a group: its rate, drawn towards the prior one by `strength` exposures."""
+    return (completions + strength * prior) / (exposures + strength)
+
+
+# -- audit ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnchorAudit:
+    """Quality of a figure as an anchor; None where the data do not say.
+
+    Attributes:
+        name: name of the figure.
+        stability: its daily means' standard deviation over their mean; low is good.
+        by_duration: weighted standard deviation of its means by bucket of duration, over the mean; low is good.
+        by_source: the same by source.
+        maturity: minutes until 95 % of it are in; low is good.
+        coverage: share of exposures that have it; high is good.
+        north_star: rank correlation of its group means with the north star's; high is good.
+        pareto: whether no other figure is at least as good in everything and better in something.
+    """
+
+    name: str
+    stability: float | None
+    by_duration: float | None
+    by_source: float | None
+    maturity: float | None
+    coverage: float
+    north_star: float | None
+    pareto: bool = False
+
+
+def audit_anchors(
+    figures: Mapping[str, ArrayLike],
+    *,
+    day: Sequence[Any] | None = None,
+    duration: ArrayLike | None = None,
+    source: Sequence[Any] | None = None,
+    delay: Mapping[str, ArrayLike] | None = None,
+    group: Sequence[Any] | None = None,
+    north_star: ArrayLike | None = None,
+    buckets: int = 10,
+) -> list[AnchorAudit]:
+    """Compare figures that could be the anchor: no score, a table of what each is good at.
+
+    Args:
+        figures: [rows] figure of each exposure by name, NaN where it is not known.
+        day: [rows] day of each exposure.
+        duration: [rows] seconds of the content.
+        source: [rows] source of each exposure.
+        delay: [rows] minutes from exposure to the figure, by name.
+        group: [rows] what means are compared over, such as the user.
+        north_star: [rows] what matters in the end, such as coming back; compared by group.
+        buckets: number of buckets of duration.
+    """
+    result = []
+    for name, column in figures.items():
+        values = np.asarray(column, np.float64)
+        known = ~np.isnan(values)
+        length: list[int | None] | None = None
+        if duration is not None:
+            d = np.asarray(duration, np.float64)
+            inner = np.linspace(0, 1, buckets + 1)[1:-1]
+            edges = np.unique(np.nanquantile(d, inner)) if np.isfinite(d).any() else np.empty(0)
+            length = [None if np.isnan(one) else int(np.searchsorted(edges, one, side="right")) for one in d]
+        minutes = None
+        if delay is not None and name in delay:
+            late = np.asarray(delay[name], np.float64)[known]
+            minutes = float(np.nanquantile(late, 0.95)) if np.isfinite(late).any() else None
+        result.append(
+            AnchorAudit(
+                name=name,
+                stability=_spread(values, day, weighted=False),
+                by_duration=_spread(values, length),
+                by_source=_spread(values, source),
+                maturity=minutes,
+                coverage=float(known.mean()) if len(values) else 0.0,
+                north_star=_correlation(values, group, north_star),
+            )
+        )
+    return [_marked(one, result) for one in result]
+
+
+_LOW_IS_GOOD = ("stability", "by_duration", "by_source", "maturity")
+_HIGH_IS_GOOD = ("coverage", "north_star")
+
+
+def _marked(one: AnchorAudit, all_of_them: Sequence[AnchorAudit]) -> AnchorAudit:
+    def better(other: AnchorAudit) -> bool:
+        signs = []
+        for name, sign in [*((n, 1) for n in _LOW_IS_GOOD), *((n, -1) for n in _HIGH_IS_GOOD)]:
+            ours, theirs = getattr(one, name), getattr(other, name)
+            if ours is not None and theirs is not None:
+                signs.append(np.sign(sign * (ours - theirs)))
+        return bool(signs) and min(signs) >= 0 and max(signs) > 0
+
+    fields = vars(one) | {"pareto": not any(better(other) for other in all_of_them if other is not one)}
+    return AnchorAudit(**fields)
+
+
+def _means(values: Floats, labels: Sequence[Any]) -> tuple[list[Any], Floats, Floats]:
+    """Labels with a known value, their means and counts."""
+    numbers: dict[Any, int] = {}
+    codes = np.array(
+        [-1 if one is None else numbers.setdefault(one, len(numbers)) for one in labels], np.int64
+    )
+    rows = ~np.isnan(values) & (codes >= 0)
+    counts = np.bincount(codes[rows], minlength=len(numbers)).astype(np.float64)
+    sums = np.bincount(codes[rows], weights=values[rows], minlength=len(numbers))
+    there = counts > 0
+    names = [name for name, code in numbers.items() if there[code]]
+    return names, sums[there] / counts[there], counts[there]
+
+
+def _spread(values: Floats, labels: Sequence[Any] | None, *, weighted: bool = True) -> float | None:
+    if labels is None:
+        return None
+    _, means, counts = _means(values, labels)
+    if len(means) < 2:
+        return None
+    weights = counts if weighted else np.ones(len(means))
+    centre = float(np.average(means, weights=weights))
+    square = float(np.average((means - centre) ** 2, weights=weights))
+    if not weighted:
+        square *= len(means) / (len(means) - 1)
+    return float(np.sqrt(square)) / centre if centre > 0 else None
+
+
+def _correlation(values: Floats, group: Sequence[Any] | None, star: ArrayLike | None) -> float | None:
+    if group is None or star is None:
+        return None
+    one = dict(zip(*_means(values, group)[:2], strict=True))
+    other = dict(zip(*_means(np.asarray(star, np.float64), group)[:2], strict=True))
+    both = sorted(one.keys() & other.keys(), key=str)
+    if len(both) < 3:
+        return None
+    from scipy.stats import rankdata
+
+    a, b = (rankdata([side[name] for name in both]) for side in (one, other))
+    if a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])

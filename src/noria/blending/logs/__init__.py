@@ -1,0 +1,1 @@
+"""Logs in and out: their columns, how they become tallies, and logged requests ranked again."""

@@ -1,0 +1,319 @@
+"""From logs of any size to tallies and books: partial → merge → finish, the same on every engine.
+
+An engine joins exposures with their outcomes and hands the rows over in batches. `partial` turns a batch into integers,
+integers add up in any order, and what is read from the sum is the same number wherever it was added.
+
+What a log may hold and what becomes of it: a second copy of an exposure, and an outcome before its exposure by more
+than the clocks may differ, are left out and counted; of several outcomes the first counts; one that comes after the
+horizon is none; an exposure that is too young has no outcome yet.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from noria.blending.accounting.cells import DAY, SUMS, BookKey, Books
+from noria.blending.alignment.anchors import EffectiveCompletion
+from noria.blending.alignment.tallies import FOLDS, Cell, Histogram, Tallies, folds
+from noria.blending.columns import NameColumn, grouped
+from noria.blending.logs.schema import EXPOSURES, OUTCOMES
+from noria.core.config import Config
+from noria.core.errors import DataError
+
+__all__ = ["GatherConfig", "GatherResult", "joined", "parquet_files", "partial"]
+
+
+class GatherConfig(Config):
+    """Rules by which rows become outcomes."""
+
+    anchor: EffectiveCompletion = Field(EffectiveCompletion(), description="Rule of an effective completion.")
+    tick: float = Field(900.0, gt=0, description="Seconds of the clock that tallies are filed by.")
+    maturity: float = Field(1800.0, ge=0, description="Age in seconds of exposures in the tallies.")
+    horizon: float = Field(86_400.0, gt=0, description="Seconds after which an outcome comes too late.")
+    skew: float = Field(60.0, ge=0, description="Seconds by which an outcome may precede its exposure.")
+    absent: Literal["missing", "zero"] = Field(
+        "missing",
+        description="Meaning of a missing outcome: unknown, or zero where clients report only what was watched.",
+    )
+    # Nobody, and no bot, moves the alignment alone.
+    per_user: float | None = Field(None, gt=0, description="Exposures of one user that count in full.")
+
+
+@dataclass(frozen=True)
+class GatherResult:
+    """Sums of a log: outcomes against scores, books of exposures, rows read, and rows left out by reason."""
+
+    tallies: Tallies
+    books: Books
+    rows: int
+    dropped: Mapping[str, int]
+    now: float
+
+    def merge(self, *others: GatherResult) -> GatherResult:
+        """Several logs as one."""
+        dropped: Counter[str] = Counter()
+        for part in (self, *others):
+            dropped.update(part.dropped)
+        return GatherResult(
+            self.tallies.merge(*(one.tallies for one in others)),
+            self.books.merge(*(one.books for one in others)),
+            self.rows + sum(one.rows for one in others),
+            dropped,
+            max(one.now for one in (self, *others)),
+        )
+
+
+# -- what engines run -------------------------------------------------------------------------------------------------
+
+JOINED = (
+    *("request", "time", "scene", "source", "version", "score", "value", "mask", "guard", "total"),
+    *("snapshot", "control", "copy", "user_rows", "outcome_time", "watch", "duration", "gain"),
+)
+"""Columns of the join, in this order; `mask` as a signed integer of the same bits."""
+NAMES = ("request", "scene", "source", "version", "snapshot")
+NUMERIC = [name for name in JOINED if name not in (*NAMES, "mask", "control")]
+
+
+def joined(
+    exposures: Sequence[str],
+    outcomes: Sequence[str] | None,
+    config: GatherConfig,
+    *,
+    more: Sequence[str] = (),
+) -> str:
+    """The query that joins a view `exposures` with a view `outcomes`, in SQL that DuckDB and Spark both read.
+
+    Args:
+        exposures, outcomes: columns that the views have; None for no outcomes.
+        config: rules by which rows become outcomes.
+        more: further columns of the exposures to keep beside `JOINED`.
+
+    Raises:
+        DataError: a column is absent.
+    """
+    for name, known, needed in (("exposures", exposures, EXPOSURES), ("outcomes", outcomes, OUTCOMES)):
+        absent = (
+            [] if known is None else [column for column in needed if column not in known and column != "gain"]
+        )
+        if absent:
+            raise DataError(f"there is no column {absent[0]!r}", where=name)
+    user = "count(*) OVER (PARTITION BY user)" if config.per_user is not None else "1"
+    if config.per_user is not None and "user" not in exposures:
+        raise DataError("there is no column 'user'", where="exposures", mend="leave per_user out")
+    bits = (
+        "CAST(CASE WHEN mask >= 9223372036854775808 THEN mask - 18446744073709551616 ELSE mask END AS BIGINT)"
+    )
+    shown = (
+        "SELECT request, item, time, scene, source, version, score, value, guard, total, snapshot, control, "
+        f"{bits} AS mask, {user} AS user_rows, "
+        "row_number() OVER (PARTITION BY request, item ORDER BY time, rank) AS copy FROM exposures"
+    )
+    plain = ", ".join([*more, *JOINED[: JOINED.index("outcome_time")]])
+    nothing = "CAST(NULL AS DOUBLE)"
+    if outcomes is None:
+        tail = ", ".join(f"{nothing} AS {name}" for name in ("outcome_time", "watch", "duration", "gain"))
+        return f"SELECT {plain}, {tail} FROM ({shown}) e"
+    gain = "gain" if "gain" in outcomes else f"{nothing} AS gain"
+    came = (
+        f"SELECT request, item, time, watch, duration, {gain}, row_number() OVER "
+        "(PARTITION BY request, item ORDER BY time, watch DESC NULLS LAST) AS nth FROM outcomes"
+    )
+    columns = ", ".join(f"e.{name.strip()}" for name in plain.split(","))
+    return (
+        f"SELECT {columns}, o.time AS outcome_time, o.watch AS watch, o.duration AS duration, o.gain AS gain "
+        f"FROM ({shown}) e LEFT JOIN (SELECT * FROM ({came}) WHERE nth = 1) o "
+        "ON e.request = o.request AND e.item = o.item"
+    )
+
+
+def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> GatherResult:
+    """Tallies and books of a batch of joined rows.
+
+    Args:
+        columns: those of `JOINED`: numbers as arrays, names as `NameColumn` or lists.
+        config: rules by which rows become outcomes.
+        now: seconds since 1970 UTC; exposures younger than the maturity have no outcome yet.
+    """
+    count = len(columns["time"])
+    numbers = {name: np.asarray(columns[name], np.float64) for name in NUMERIC}
+    dropped: Counter[str] = Counter()
+
+    def lost(reason: str, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        dropped[reason] += int(rows.sum())
+        return rows
+
+    twice = lost("exposure twice", numbers["copy"] > 1)
+    timeless = lost("exposure without a time", ~np.isfinite(numbers["time"]) & ~twice)
+    kept = np.flatnonzero(~(twice | timeless))
+    numbers = {name: column[kept] for name, column in numbers.items()}
+    names = {name: _taken(columns[name], kept) for name in NAMES}
+    control = np.asarray(columns["control"], np.bool_)[kept]
+    mask = np.asarray(columns["mask"], np.int64)[kept].view(np.uint64)
+
+    delay = numbers["outcome_time"] - numbers["time"]
+    came = np.isfinite(numbers["outcome_time"])
+    early = lost("outcome before its exposure", came & (delay < -config.skew))
+    late = lost("outcome too late", came & (delay > config.horizon))
+    unusable = early | late | ~came
+    young = lost("exposure too young", numbers["time"] > now - config.maturity)
+    outcome, reasons = config.anchor.outcome(
+        np.where(unusable, np.nan, numbers["watch"]), np.where(unusable, np.nan, numbers["duration"])
+    )
+    never = ~came & ~young
+    if config.absent == "zero":
+        outcome[never] = 0.0
+    dropped.update(reasons)
+    if "watch missing" in reasons:
+        dropped["watch missing"] -= int(unusable.sum())  # those were counted by their own reason
+    if config.absent == "missing":
+        lost("no outcome", never)
+
+    booked: dict[str, Any] = {name: names[name] for name in NAMES if name != "request"}
+    booked |= {name: numbers[name] for name in ("value", "total", "guard")}
+    books = Books()
+    books.add(
+        day=np.floor(numbers["time"] / DAY).astype(np.int64),
+        **booked,
+        control=control,
+        mask=mask,
+        outcome=outcome,
+        gain=np.where(early | late, np.nan, numbers["gain"]),
+    )
+    tallies = Tallies()
+    weight: NDArray[np.float64] | None = None
+    if config.per_user is not None:
+        weight = np.minimum(1.0, config.per_user / np.maximum(numbers["user_rows"], 1.0))
+    _tally(tallies, names, numbers, control, np.where(young, np.nan, outcome), weight, config)
+    dropped.update(books.dropped)
+    # Why there is no outcome was counted above.
+    dropped.update({reason: n for reason, n in tallies.dropped.items() if reason != "no outcome"})
+    return GatherResult(Tallies(tallies.cells), Books(books.cells), count, +dropped, now)
+
+
+def _tally(
+    tallies: Tallies,
+    names: Mapping[str, NameColumn],
+    numbers: Mapping[str, NDArray[np.float64]],
+    control: NDArray[np.bool_],
+    outcome: NDArray[np.float64],
+    weight: NDArray[np.float64] | None,
+    config: GatherConfig,
+) -> None:
+    """Add rows by key, control, fold and tick."""
+    if not len(outcome):
+        return
+    tick = np.floor(numbers["time"] / config.tick).astype(np.int64)
+    first = int(tick.min())
+    request = names["request"]
+    fold = folds(list(request.names)) if request.names else np.empty(0, np.int64)
+    keys = [names[name] for name in ("scene", "source", "version")]
+    parts: list[tuple[Sequence[Any], NDArray[Any]]] = [key.parted() for key in keys]
+    parts += [
+        ((False, True), control.view(np.int8)),
+        (range(FOLDS), np.append(fold, 0)[request.codes]),
+        (range(first, int(tick.max()) + 1), tick - first),
+    ]
+    group, _, values = grouped(parts)
+    tallies.add_rows(
+        numbers["score"],
+        outcome,
+        group,
+        lambda number: Cell(*values(number)),
+        1.0 if weight is None else weight,
+    )
+
+
+def _taken(column: Any, rows: NDArray[np.int64]) -> NameColumn:
+    coded = (
+        column
+        if isinstance(column, NameColumn)
+        else NameColumn.of([None if one is None else str(one) for one in column])
+    )
+    return coded.take(rows)
+
+
+# -- as rows, which engines add up and files hold ---------------------------------------------------------------------
+
+KEYS = ("kind", "when", "scene", "source", "version", "snapshot", "control", "fold", "bits")
+"""`when` is a tick or a day, `bits` a bin's code or a mask, signed."""
+NUMBERS = tuple(f"s{number}" for number in range(len(SUMS)))
+
+
+def to_rows(gathered: GatherResult) -> dict[str, list[Any]]:
+    """One row a cell and bin: `KEYS` and `NUMBERS`, which add up over equal keys."""
+    rows: list[tuple[Any, ...]] = []
+    empty = [0] * len(NUMBERS)
+    for cell, result in gathered.tallies.cells.items():
+        head = ("tally", cell.tick, cell.scene, cell.source, cell.version, "", cell.control, cell.fold)
+        for code, *sums in zip(
+            result.code.tolist(), result.n.tolist(), result.a.tolist(), result.m.tolist(), strict=True
+        ):
+            rows.append((*head, code, *sums, *empty[3:]))
+    for key, numbers in gathered.books.cells.items():
+        signed = key.mask - 2**64 if key.mask >= 2**63 else key.mask
+        names = (key.scene, key.source, key.version, key.snapshot)
+        rows.append(("book", key.day, *names, key.control, 0, signed, *numbers))
+    for reason, number in gathered.dropped.items():
+        rows.append(("dropped", 0, reason, "", "", "", False, 0, 0, number, *empty[1:]))
+    rows.append(("rows", 0, "", "", "", "", False, 0, 0, gathered.rows, *empty[1:]))
+    columns = list(zip(*rows, strict=True))
+    return {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
+
+
+def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
+    """Read what `to_rows` gave, whether equal keys were added up since or not.
+
+    Raises:
+        DataError: something else.
+    """
+    absent = [name for name in (*KEYS, *NUMBERS) if name not in columns]
+    if absent:
+        raise DataError(f"there is no column {absent[0]!r}", where="state")
+    tallies: dict[Cell, list[tuple[int, ...]]] = {}
+    books, dropped, count = Books(), Counter[str](), 0
+    for kind, when, scene, source, version, snapshot, control, fold, bits, *sums in zip(
+        *(columns[name] for name in (*KEYS, *NUMBERS)), strict=True
+    ):
+        whole = [int(one) for one in sums]
+        if kind == "tally":
+            cell = Cell(scene, source, version, bool(control), int(fold), int(when))
+            tallies.setdefault(cell, []).append((int(bits), *whole[:3]))
+        elif kind == "book":
+            mask = int(bits) % 2**64
+            books.put(BookKey(int(when), scene, source, version, snapshot, bool(control), mask), whole)
+        elif kind == "dropped":
+            dropped[scene] += whole[0]
+        elif kind == "rows":
+            count += whole[0]
+        else:
+            raise DataError(f"rows of kind {kind!r}", where="state")
+    cells = {cell: Histogram.of_rows(*np.array(parts, np.int64).T) for cell, parts in tallies.items()}
+    return GatherResult(Tallies(cells), books, count, dropped, now)
+
+
+def parquet_files(path: str) -> list[str]:
+    """The files that a path names: a file, a folder of `.parquet` files at any depth, or a pattern with `*`.
+
+    Raises:
+        DataError: there are none.
+    """
+    place = Path(path)
+    if place.is_dir():
+        result: Iterable[Path | str] = place.rglob("*.parquet")
+    elif place.is_file():
+        result = [place]
+    else:
+        result = glob.glob(path, recursive=True)
+    files = sorted(str(one) for one in result if not Path(one).is_dir())
+    if not files:
+        raise DataError("no .parquet file is there", where=path)
+    return files

@@ -1,0 +1,53 @@
+"""The logs: what a service writes, and what fitting, attribution and replay read. Names and kinds of their columns.
+
+An exposure is one candidate that was shown. Its outcome is joined by request and item, and may come late or
+twice. A candidate record is one of all candidates of a sampled request, with every column that plans are
+targeted on, so that the request can be ranked again exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+__all__ = ["CANDIDATES", "EXPOSURES", "OUTCOMES", "Kind"]
+
+Kind: TypeAlias = Literal["string", "float64", "int64", "uint64", "bool"]
+
+EXPOSURES: dict[str, Kind] = {
+    "request": "string",
+    "time": "float64",  # seconds since 1970 UTC, of the service's clock
+    "scene": "string",
+    "item": "string",
+    "rank": "int64",  # from 0
+    "source": "string",
+    "version": "string",  # of the model that scored it
+    "score": "float64",  # x
+    "value": "float64",  # y
+    "mask": "uint64",  # bit p: plan p of the snapshot hit it
+    "guard": "float64",
+    "total": "float64",  # r
+    "snapshot": "string",  # digest
+    "control": "bool",  # whether its request was ranked by value alone, to align on
+}
+"""One row a candidate that was shown."""
+
+OUTCOMES: dict[str, Kind] = {
+    "request": "string",
+    "item": "string",
+    "time": "float64",
+    "watch": "float64",  # seconds
+    "duration": "float64",  # seconds of the content; missing where it has none
+    "gain": "float64",  # the plan's own KPI, such as orders; missing where there is none
+}
+"""One row an outcome."""
+
+CANDIDATES: dict[str, Kind] = {
+    "request": "string",
+    "time": "float64",
+    "scene": "string",
+    "item": "string",
+    "source": "string",
+    "version": "string",
+    "score": "float64",
+}
+"""One row a candidate of a sampled request, in the request's order; further columns are what plans are targeted on."""

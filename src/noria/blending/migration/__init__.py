@@ -1,0 +1,1 @@
+"""From another system's boosts to plans that keep their shares."""

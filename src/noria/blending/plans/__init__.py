@@ -1,0 +1,1 @@
+"""The plan file: what each plan gives, when, and to whom."""

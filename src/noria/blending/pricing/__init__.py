@@ -1,0 +1,1 @@
+"""Boosts for a goal: offline by the dual, online by feedback."""

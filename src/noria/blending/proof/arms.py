@@ -1,0 +1,277 @@
+"""The experiments of the proof, one function a job: JSON arguments in, JSON results out.
+
+Every arm of a seed shares the world, its outcomes and the alignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending.accounting.attribution import Displacement, Requests, displace, lift, values_of
+from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
+from noria.blending.alignment.aligners import Kind
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.blender import Blender
+from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
+from noria.blending.columns import Candidates
+from noria.blending.migration.legacy import Multipliers
+from noria.blending.migration.migrate import aligned_after, exposures_of, legacy_lists, migrate
+from noria.blending.pricing.solving import Goal, Solution, reached, solve
+from noria.blending.snapshot import Snapshot
+from noria.blending.world.history import aligned, outcomes
+from noria.blending.world.world import BAD, PLANS, SOURCES, World, make_world, world_plans
+from noria.core.statistics.intervals import paired_difference
+
+__all__ = [
+    "Floats",
+    "Ints",
+    "at_shares",
+    "certificate",
+    "judged_plans",
+    "run_aligners",
+    "run_world",
+    "shown",
+    "violations",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SIZE = 10
+"""Places of a list in the simulated world."""
+POWERS = (1.0, 0.5, 2.0)
+"""Powers of the distorted models, by source."""
+LEGACY_SOURCES = {"organic": 3.0, "live": 3.5, "ads": 3.2}
+LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
+
+
+def run_aligners(seed: int, requests: int, history: int) -> dict[str, Any]:
+    """True completion rate of the top of plain lists, by how scores were made comparable."""
+    result: dict[str, Any] = {}
+    for name, powers in (("proportional", (1.0, 1.0, 1.0)), ("distorted", POWERS)):
+        rng = np.random.default_rng([seed, 1])
+        past = make_world(rng, requests=history, powers=powers)
+        world = make_world(rng, requests=requests, powers=powers)
+        tallies = outcomes(past, rng)
+        result[name] = {
+            "raw": _rate(world, world.score),
+            "per-request min-max": _rate(world, _min_max(world)),
+            "oracle": _rate(world, world.truth),
+        }
+        kinds: tuple[Kind, ...] = ("mean", "isotonic")
+        for kind in kinds:
+            result[name][kind] = _rate(world, valued(world, aligned(tallies, kind)))
+        result[name]["chosen by the diagnosis"] = _rate(world, valued(world, aligned(tallies, "auto")))
+    return result
+
+
+def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
+    """Plans in a world: a tuned product against the linear form, a legacy pile-up, attribution and retirement."""
+    rng = np.random.default_rng([seed, 2])
+    past, world = make_world(rng, requests=history), make_world(rng, requests=requests)
+    alignment = aligned(outcomes(past, rng), "mean")
+    y = valued(world, alignment)
+    blender = Blender(Snapshot.of(alignment, world_plans()))
+    mask = blender.masks(world.columns, len(y))
+    pool = Requests(y, mask, world.start)
+    free = PlanTables.idle(len(PLANS))
+    natural, _ = reached(pool, free, SIZE, [Goal(p, 0) for p in range(len(PLANS))])
+    return {
+        "no plans": _list_figures(world, pool, shown(pool, free)),
+        "product": product_against_linear(world, pool, 2 * natural),
+        "legacy": legacy_against_linear(world, pool, alignment),
+        "plans": attribution_figures(world, pool, 2 * natural, seed),
+    }
+
+
+def valued(world: World, alignment: Alignment) -> Floats:
+    """[rows] values y under an alignment."""
+    whole = Candidates(range(len(world.score)), world.score, world.source, {})
+    return alignment.align(whole).value
+
+
+def shown(pool: Requests, tables: PlanTables, size: int = SIZE) -> Ints:
+    """[requests, K] rows of the lists under all plans."""
+    return lists(pool.value, pool.mask, pool.start, ALL, tables, size)[:, 0]
+
+
+def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dict[str, Any]:
+    """A product of boosts tuned to exposures, and the linear form at the very exposures that it reaches.
+
+    A product is linear in the logarithm of the value, so the same solver tunes both.
+    """
+    goals = [Goal(p, amount) for p, amount in enumerate(amounts)]
+    theirs, mine, record = tuned_product(pool, goals, SIZE)
+    return record | {
+        "product": _list_figures(world, pool, theirs),
+        "linear": _list_figures(world, pool, mine),
+        "over requests": over_requests(world, pool, mine, theirs),
+    }
+
+
+def tuned_product(pool: Requests, goals: Sequence[Goal], size: int) -> tuple[Ints, Ints, dict[str, float]]:
+    """Lists of a product of boosts tuned to goals, of the linear form at its shares, and checks of both."""
+    free = PlanTables.idle(len(goals))
+    product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
+    tuned = solve(product, free, size, goals, rounds=600)
+    theirs = shown(product, tuned.tables, size)
+    ours, gap = at_shares(pool, theirs, len(goals), size)
+    mine = shown(pool, ours.tables, size)
+    missed = float(tuned.missed.max(initial=0.0))
+    return theirs, mine, {"missed": missed, "gap": gap, "certificate": certificate(pool, ours, theirs, mine)}
+
+
+def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
+    """Gain of a place over one of other lists of the same requests, with its 95 % interval."""
+    result = {}
+    for name, column in (("truth", world.truth), ("value", pool.value)):
+        sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
+        gap = paired_difference(*sides)
+        result[name] = [gap.effect, gap.low, gap.high]
+    return result
+
+
+def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solution, float]:
+    """The linear form at the shares of other lists, and the largest difference that is left."""
+    goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(exposures_of(pool, other, plans))]
+    empty = PlanTables.idle(plans)
+    solved = solve(pool, empty, size, goals, rounds=600, tolerance=1e-4)
+    return solved, float(solved.missed.max(initial=0.0))
+
+
+def certificate(pool: Requests, solved: Solution, theirs: Ints, mine: Ints) -> float:
+    """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
+    shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
+    priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
+    ours, others = (values_of(priced, rows).sum(axis=1) for rows in (mine, theirs))
+    return float((ours - others).min())
+
+
+def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) -> dict[str, Any]:
+    """A pile-up of multipliers, and the linear form that keeps the shares of every plan and source."""
+    table = Multipliers.model_validate(
+        {
+            "multipliers": [
+                *(
+                    {"id": f"all-{name}", "when": f'source == "{name}"', "boost": boost}
+                    for name, boost in LEGACY_SOURCES.items()
+                ),
+                *(
+                    {"id": name, "when": when, "boost": boost}
+                    for (name, when), boost in zip(PLANS, LEGACY_PLANS, strict=True)
+                ),
+            ]
+        }
+    )
+    z = table.boosted(world.score, world.columns)
+    blender = Blender(Snapshot.of(alignment, table.plans()))
+    wide = Requests(pool.value, blender.masks(world.columns, len(z)), pool.start)
+    sources = world.source.codes.astype(np.int64)
+    legacy, lifted = aligned_after(world.score, z, pool.value, sources)
+    result = migrate(wide, legacy, lifted, len(table.multipliers), SIZE, sources=sources)
+    old = legacy_lists(legacy, pool.value, pool.start, SIZE)
+    new = shown(wide, result.solved.tables)
+    before, now = result.boosted
+    return {
+        "gap": result.gap,
+        "removed": result.removed,
+        "goal": 0.8,
+        "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
+        "legacy": _list_figures(world, pool, old),
+        "linear": _list_figures(world, pool, new),
+        "over requests": over_requests(world, pool, new, old),
+    }
+
+
+def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int) -> dict[str, Any]:
+    """Plans at twice their natural exposures: the bound on every request, and the plan of the worst return removed."""
+    goals = [Goal(p, a) for p, a in enumerate(amounts)]
+    empty = PlanTables.idle(len(PLANS))
+    solved = solve(pool, empty, SIZE, goals)
+    result = displace(pool, solved.tables, SIZE)
+    gains, _ = lift(pool, result, world.gain)
+    names = [name for name, _ in PLANS]
+    returns, worst = judged_plans(result, gains, names, seed)
+    judged = result.take(np.arange(1, world.requests, 2))
+    whole = _worth(world, judged.lists)
+    removed = [_worth(world, judged.without[:, p]) for p in range(len(PLANS))]
+    others = [removed[p] for p in range(len(PLANS)) if p != worst]
+    return {
+        "violations": violations(result),
+        "checked": int(result.regret.size),
+        "regret": float(result.regret.sum()),
+        "bound": float(result.bound.sum()),
+        "worst": names[worst],
+        "worst is bad": names[worst] in BAD,
+        "all plans": whole,
+        "without the worst": removed[worst],
+        "without another": {key: float(np.mean([one[key] for one in others])) for key in whole},
+        "returns": {
+            plan.plan: {
+                "price": 1000 * plan.spend / plan.exposures if plan.exposures else None,
+                "share": plan.exposures / (result.lists.size / 2),
+                "roi": None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high],
+                "retire": plan.retire,
+            }
+            for plan in returns
+        },
+    }
+
+
+def judged_plans(
+    result: Displacement, gains: Floats, plans: Sequence[str], seed: int
+) -> tuple[list[PlanReturn], int]:
+    """Returns over every other request, and the plan with the worst; what that is worth is judged on the rest."""
+    half = np.arange(0, len(gains), 2)
+    generator = np.random.default_rng([seed, 3])
+    returns = plan_returns(result.take(half), plans, gains[half], generator=generator, resamples=400)
+    worst = worst_plan(returns)
+    assert worst is not None
+    return returns, worst
+
+
+def violations(result: Displacement, slack: float = 1e-9) -> int:
+    """Requests and plans on which 0 ≤ regret ≤ bound does not hold."""
+    return int(((result.regret < -slack) | (result.regret > result.bound + slack)).sum())
+
+
+def _worth(world: World, rows: Ints) -> dict[str, float]:
+    """True completions, gains, and both, a place of lists."""
+    places = max(1, int((rows >= 0).sum()))
+    truth, gain = (float(values_of(column, rows).sum()) / places for column in (world.truth, world.gain))
+    return {"completions": truth, "gain": gain, "both": truth + gain}
+
+
+def _list_figures(world: World, pool: Requests, rows: Ints) -> dict[str, float]:
+    """True completions and values, a place of lists."""
+    places = max(1, int((rows >= 0).sum()))
+    return {
+        "truth": float(values_of(world.truth, rows).sum()) / places,
+        "value": float(values_of(pool.value, rows).sum()) / places,
+    }
+
+
+def _rate(world: World, key: Floats) -> float:
+    """True completion rate of the best of each request by a key."""
+    table, truth = (column.reshape(world.requests, world.candidates) for column in (key, world.truth))
+    best = np.argpartition(-table, SIZE, axis=1)[:, :SIZE]
+    return float(np.take_along_axis(truth, best, axis=1).mean())
+
+
+def _min_max(world: World) -> Floats:
+    """Scores of each source and request brought to [0, 1], as search engines' normalisation does."""
+    result = np.empty(len(world.score))
+    table = world.score.reshape(world.requests, world.candidates)
+    codes = world.source.codes.reshape(world.requests, world.candidates)
+    out = result.reshape(world.requests, world.candidates)
+    for code in range(len(SOURCES)):
+        mine = codes == code
+        low = np.where(mine, table, np.inf).min(axis=1, keepdims=True)
+        high = np.where(mine, table, -np.inf).max(axis=1, keepdims=True)
+        scaled = (table - low) / np.maximum(high - low, 1e-300)
+        out[mine] = scaled[mine]
+    return result

@@ -1,0 +1,177 @@
+"""The experiment of the proof on MovieLens, where the outcome of every candidate is known."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.blending.accounting.attribution import Requests, displace, lift, values_of
+from noria.blending.alignment.tallies import Tallies, folds
+from noria.blending.boosting.scoring import PlanTables
+from noria.blending.columns import Candidates, NameColumn
+from noria.blending.pricing.solving import Goal, reached, solve
+from noria.blending.proof.arms import Floats, Ints, judged_plans, shown, tuned_product, violations
+from noria.blending.world.history import aligned
+
+__all__ = ["run_movielens"]
+
+
+FILM_SIZE = 5
+FACTORS = 16
+LIKED = 4.0
+"""Ratings from here on are effective completions."""
+FILM_PLANS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("family", ("Children's", "Animation")),
+    ("horror", ("Horror",)),
+    ("romance", ("Romance",)),
+    ("science-fiction", ("Sci-Fi",)),
+    ("documentary", ("Documentary",)),
+    ("musical", ("Musical",)),
+)
+
+
+def run_movielens(seed: int) -> dict[str, Any] | None:
+    """Two models on scales of their own rank what a user rated, held out; None without the data.
+
+    Half of each user's ratings train the models: factors by alternating least squares, and popularity, each the
+    source of half of the films. A quarter of the held-out ratings is the control bucket that scores are aligned on;
+    the rest are the requests. A rating of 4 or more is an effective completion, so every candidate's outcome is
+    known.
+    """
+    from noria.blending.proof.data import movielens
+
+    log = movielens()
+    if log is None:
+        return None
+    rng = np.random.default_rng([seed, 4])
+    n = len(log.rating)
+    train = rng.random(n) < 0.5
+    predicted = _als(log.user[train], log.film[train], log.rating[train], log.users, log.films, rng)
+    seen = np.bincount(log.film[train], minlength=log.films)
+    total = np.bincount(log.film[train], weights=log.rating[train], minlength=log.films)
+    liked = (log.rating >= LIKED).astype(float)
+    popular = rng.random(log.films) < 0.5
+    held = np.flatnonzero(~train)
+    held = held[np.argsort(log.user[held], kind="stable")]
+    user, film = log.user[held], log.film[held]
+    source = popular[film].astype(np.int64)
+    x = np.where(source == 1, 37.0 * np.log1p(seen[film]), np.exp(predicted(user, film)))
+    a = liked[held]
+    control = rng.random(log.users) < 0.25
+    is_control = control[user]
+    tallies = Tallies()
+    names = ("taste", "popularity")
+    for code, name in enumerate(names):
+        rows = is_control & (source == code)
+        tallies.add(x[rows], a[rows], source=name, control=True, fold=folds(user[rows]))
+    rows = np.flatnonzero(~is_control)
+    counts = np.bincount(user[rows], minlength=log.users)
+    rows = rows[counts[user[rows]] >= 2 * FILM_SIZE]  # a request needs something to choose from
+    user, film, source, x, a = user[rows], film[rows], source[rows], x[rows], a[rows]
+    start = np.concatenate([np.flatnonzero(np.diff(user, prepend=-1)), [len(user)]]).astype(np.int64)
+    coded = NameColumn(names, source.astype(np.int32))
+    whole = Candidates(range(len(x)), x, coded, {})
+    values = {kind: aligned(tallies, kind).align(whole).value for kind in ("mean", "isotonic", "auto")}
+    mask, plans = _film_masks(log, film, seen, total)
+    empty = PlanTables.idle(len(plans))
+    result: dict[str, Any] = {
+        "hit rate": {
+            name: _hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE))
+            for name, key in {"raw": x, "min-max": _request_min_max(x, source, start), **values}.items()
+        }
+    }
+    pool = Requests(values["auto"], mask, start)
+    natural, _ = reached(pool, empty, FILM_SIZE, [Goal(p, 0) for p in range(len(plans))])
+    goals = [Goal(p, 1.5 * amount) for p, amount in enumerate(natural)]
+    return result | {
+        "forms": _form_figures(pool, a, goals),
+        "plans": _plan_figures(pool, a, goals, plans, seed),
+        "requests": len(start) - 1,
+    }
+
+
+def _form_figures(pool: Requests, liked: Floats, goals: list[Goal]) -> dict[str, Any]:
+    """A tuned product against the linear form: value and hits of their lists."""
+    theirs, mine, checks = tuned_product(pool, goals, FILM_SIZE)
+    return checks | {
+        "product": {"value": _hits(pool.value, theirs), "hits": _hits(liked, theirs)},
+        "linear": {"value": _hits(pool.value, mine), "hits": _hits(liked, mine)},
+    }
+
+
+def _plan_figures(
+    pool: Requests, liked: Floats, goals: list[Goal], plans: list[str], seed: int
+) -> dict[str, Any]:
+    """Plans at their goals: the bound on every request, and the plan of the worst return removed."""
+    solved = solve(pool, PlanTables.idle(len(plans)), FILM_SIZE, goals)
+    displaced = displace(pool, solved.tables, FILM_SIZE)
+    gains, _ = lift(pool, displaced, liked)
+    returns, worst = judged_plans(displaced, gains, plans, seed)
+    judged = displaced.take(np.arange(1, len(pool), 2))
+    removed = [_hits(liked, judged.without[:, p]) for p in range(len(plans))]
+    return {
+        "violations": violations(displaced),
+        "checked": int(displaced.regret.size),
+        "worst": plans[worst],
+        "all plans": _hits(liked, judged.lists),
+        "without the worst": removed[worst],
+        "without another": float(np.mean([one for p, one in enumerate(removed) if p != worst])),
+        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in returns},
+    }
+
+
+def _als(
+    user: Ints, film: Ints, rating: Floats, users: int, films: int, rng: np.random.Generator, rounds: int = 8
+) -> Any:
+    """Ratings by factors: alternating ridge regressions, as (user, film) → prediction."""
+    centre = rating.mean()
+    left = np.column_stack([np.ones(users), rng.normal(0, 0.1, (users, FACTORS))])
+    right = np.column_stack([np.zeros(films), rng.normal(0, 0.1, (films, FACTORS))])
+    for _ in range(rounds):
+        for mine, theirs, own, other in ((left, right, user, film), (right, left, film, user)):
+            width = theirs.shape[1]
+            gram = np.zeros((len(mine), width, width))
+            pull = np.zeros((len(mine), width))
+            rows = theirs[other]
+            order = np.argsort(own, kind="stable")
+            edges = np.searchsorted(own[order], np.arange(len(mine) + 1))
+            for one in range(len(mine)):
+                part = order[edges[one] : edges[one + 1]]
+                gram[one] = rows[part].T @ rows[part] + 6.0 * np.eye(width)
+                pull[one] = rows[part].T @ (rating[part] - centre)
+            mine[:] = np.linalg.solve(gram, pull[..., None])[..., 0]
+    return lambda u, f: centre + np.einsum("nk,nk->n", left[u], right[f])
+
+
+def _film_masks(
+    log: Any, film: Ints, seen: NDArray[Any], total: NDArray[Any]
+) -> tuple[NDArray[np.uint64], list[str]]:
+    """Plans on films: genres, rarely seen ones, new ones, and one that pushes what is rated worst."""
+    mean = (total + 5 * total.sum() / seen.sum()) / (seen + 5)
+    flags = {name: [bool(set(kinds) & set(one)) for one in log.genres] for name, kinds in FILM_PLANS}
+    flags["rare"] = (seen < 8).tolist()
+    flags["new"] = (log.year >= 1997).tolist()
+    flags["worst-rated"] = (mean <= np.quantile(mean, 0.2)).tolist()
+    mask = np.zeros(len(film), np.uint64)
+    for bit, column in enumerate(flags.values()):
+        mask |= np.array(column, np.bool_)[film].astype(np.uint64) << np.uint64(bit)
+    return mask, list(flags)
+
+
+def _hits(column: Floats, rows: Ints) -> float:
+    """Mean of a column over the places of lists."""
+    return float(values_of(column, rows).sum()) / max(1, int((rows >= 0).sum()))
+
+
+def _request_min_max(x: Floats, source: Ints, start: Ints) -> Floats:
+    result = np.empty(len(x))
+    for first, end in itertools.pairwise(start.tolist()):
+        for code in (0, 1):
+            mine = first + np.flatnonzero(source[first:end] == code)
+            if len(mine):
+                low, high = x[mine].min(), x[mine].max()
+                result[mine] = (x[mine] - low) / (high - low) if high > low else 1.0
+    return result

@@ -1,0 +1,1 @@
+"""The service: ranks over HTTP, logs exposures and outcomes, and publishes what serves next."""

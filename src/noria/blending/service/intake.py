@@ -1,0 +1,77 @@
+"""Impressions and outcomes as clients send them, turned into events of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from noria.blending.service.journal.events import Impression, Outcome
+from noria.blending.service.wire import seconds, text_id
+from noria.core.errors import DataError, needing
+
+with needing("serve"):
+    import msgspec
+
+__all__ = ["impressions", "outcomes"]
+
+MOST_EVENTS = 10_000
+"""Impressions or outcomes in one body."""
+
+
+class _Impression(msgspec.Struct):
+    request: str | int
+    items: list[str | int]
+    timestamp: str | float | None = None
+
+
+class _Outcome(msgspec.Struct):
+    request: str | int
+    item: str | int
+    watch: float | None = None
+    duration: float | None = None
+    gain: float | None = None
+    timestamp: str | float | None = None
+
+
+_impressions = msgspec.json.Decoder(list[_Impression] | _Impression).decode
+_outcomes = msgspec.json.Decoder(list[_Outcome] | _Outcome).decode
+
+
+def impressions(body: bytes, at: float) -> list[Impression]:
+    """Events of a body {request, items, timestamp}, one or a list.
+
+    Raises:
+        DataError: it is malformed, or holds too many.
+    """
+    events = []
+    for row in _rows(_impressions, body):
+        if len(row.items) > MOST_EVENTS:
+            raise DataError(f"{len(row.items):,} items of one list", where="items")
+        items = [text_id(item, "items") for item in row.items]
+        events.append(Impression(at, text_id(row.request, "request"), items, seconds(row.timestamp)))
+    return events
+
+
+def outcomes(body: bytes, at: float) -> list[Outcome]:
+    """Events of a body {request, item, watch, duration, gain, timestamp}, one or a list.
+
+    Raises:
+        DataError: it is malformed, or holds too many.
+    """
+    events = []
+    for row in _rows(_outcomes, body):
+        client = seconds(row.timestamp)
+        request, item = text_id(row.request, "request"), text_id(row.item, "item")
+        events.append(Outcome(at, request, item, row.watch, row.duration, row.gain, client))
+    return events
+
+
+def _rows(decode: Callable[[bytes], Any], body: bytes) -> list[Any]:
+    try:
+        rows = decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise DataError(f"not what is taken in here: {error}") from None
+    rows = rows if isinstance(rows, list) else [rows]
+    if len(rows) > MOST_EVENTS:
+        raise DataError(f"{len(rows):,} in one body", mend=f"send at most {MOST_EVENTS:,} at once")
+    return rows

@@ -1,0 +1,400 @@
+r"""A log that holds what it acknowledged: segments of checked frames, written in groups, each group synced once.
+
+```
+<folder>/00000001.log    b"noria log 1\n", 4 random bytes, then frames one after the other
+         00000002.log    begun when the one before was full, and at every start
+frame    b"NBJ\x01", length u32, CRC-32 u32, sequence u64, payload; little endian
+```
+
+The CRC covers the random bytes, the sequence and the payload, so that no payload can pass for a frame.
+
+`append` returns when its frame is on the disk, `post` at once. A process killed in the middle of a write leaves a torn
+frame at the end, which the next start cuts off; it was never acknowledged. A frame damaged elsewhere is skipped
+by its mark, and what the numbers then lack is counted. A full disk fails the frames that did not fit, takes back what
+was half-written, and leaves the log ready for the next try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from noria.core.errors import RunError
+from noria.core.files import disk_errors, fsync_folder, lock, write_all
+
+__all__ = ["Frame", "Journal", "JournalFull", "Position", "Scan", "read_journal", "segments"]
+
+TITLE = b"noria log 1\n"
+OPENING = len(TITLE) + 4
+MARK = b"NBJ\x01"
+HEAD = struct.Struct("<4sIIQ")
+MAX_FRAME = 64 << 20
+"""Most bytes of a payload."""
+MAX_WAITING = 256 << 20
+"""Most bytes that may wait for the disk."""
+SEGMENT = 64 << 20
+_LULL = 0.05  # seconds after which frames that nobody waits for are written
+_SYNC = 1.0  # seconds after which they are synced
+
+
+class Position(NamedTuple):
+    """A place between two frames: the segment's number and the byte in it."""
+
+    segment: int
+    offset: int
+
+
+class Frame(NamedTuple):
+    """A frame that was read: its number, its payload, and the place after it."""
+
+    sequence: int
+    payload: bytes
+    end: Position
+
+
+class JournalFull(RunError):
+    """The disk, or the queue before it, takes no more. Nothing of the frame is acknowledged."""
+
+
+@dataclass
+class Scan:
+    """Counts of a reading.
+
+    Attributes:
+        frames: number of good frames.
+        torn: bytes at the end of a segment that are no whole frame.
+        damaged: bytes elsewhere that are no frame.
+        lost: frames that the sequence numbers lack.
+        last: the last sequence number; 0 before the first.
+    """
+
+    frames: int = 0
+    torn: int = 0
+    damaged: int = 0
+    lost: int = 0
+    last: int = 0
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """The segments by number."""
+    result = [(re.fullmatch(r"(\d{8})\.log", path.name), path) for path in Path(folder).glob("*.log")]
+    return sorted((int(match[1]), path) for match, path in result if match)
+
+
+def read_journal(folder: Path, start: Position | None = None, *, scan: Scan | None = None) -> Iterator[Frame]:
+    """Every good frame from a place on, in order, up to what is whole now; a writer may be at work.
+
+    Args:
+        folder: folder of the journal.
+        start: place at which an earlier reading ended; the beginning by default.
+        scan: counts to add to.
+
+    Raises:
+        RunError: the folder cannot be read.
+    """
+    scan = Scan() if scan is None else scan
+    known = segments(folder)
+    for number, path in known:
+        if start is not None and number < start.segment:
+            continue
+        offset = start.offset if start is not None and number == start.segment else 0
+        with disk_errors(path):
+            try:
+                with path.open("rb") as file:
+                    opening = file.read(OPENING)
+                    offset = max(offset, OPENING)
+                    file.seek(offset)
+                    data = file.read()
+            except FileNotFoundError:  # it was pruned
+                continue
+        for sequence, payload, end in _frames(opening, data, scan):
+            yield Frame(sequence, payload, Position(number, offset + end))
+
+
+def _frames(opening: bytes, data: bytes, scan: Scan) -> Iterator[tuple[int, bytes, int]]:
+    """(sequence, payload, end) of each good frame after a segment's opening; what is between them is counted."""
+    if len(opening) < OPENING or not opening.startswith(TITLE):
+        scan.torn += len(opening) + len(data)
+        return
+    salt = zlib.crc32(opening)
+    place = 0
+    while (result := _next_frame(data, place, salt)) is not None:
+        begin, sequence, end = result
+        scan.damaged += begin - place
+        if scan.last and sequence > scan.last + 1:
+            scan.lost += sequence - scan.last - 1
+        scan.last = sequence
+        scan.frames += 1
+        yield sequence, data[begin + HEAD.size : end], end
+        place = end
+    scan.torn += len(data) - place
+
+
+def _next_frame(data: bytes, place: int, salt: int) -> tuple[int, int, int] | None:
+    """Beginning, sequence and end of the first whole frame at or after a place."""
+    begin = place
+    while begin >= 0:
+        result = _frame_at(data, begin, salt)
+        if result is not None:
+            return begin, *result
+        begin = data.find(MARK, begin + 1)
+    return None
+
+
+def _frame_at(data: bytes, place: int, salt: int) -> tuple[int, int] | None:
+    """Sequence and end of the frame that begins there; None if there is no whole one."""
+    if len(data) - place < HEAD.size:
+        return None
+    mark, length, check, sequence = HEAD.unpack_from(data, place)
+    end = place + HEAD.size + length
+    if mark != MARK or length > MAX_FRAME or end > len(data):
+        return None
+    covered = memoryview(data)[place + HEAD.size - 8 : end]
+    return (sequence, end) if zlib.crc32(covered, salt) == check else None
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Waiting:
+    payload: bytes
+    future: asyncio.Future[None] | None
+    loop: asyncio.AbstractEventLoop | None = field(default=None)
+
+
+class Journal:
+    """A journal open for writing, by one process. Use it as a context, or call `close`.
+
+    Attributes:
+        found: what the last segments were like at the start: how much was cut off.
+        failed: frames that the disk refused.
+    """
+
+    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT) -> None:
+        """Raises: RunError: another process writes it, or the disk refuses."""
+        self.folder = Path(folder)
+        self.segment_bytes = segment_bytes
+        self.failed = 0
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(lock(self.folder))
+        try:
+            with disk_errors(self.folder):
+                self.found = _recover(self.folder)
+        except BaseException:
+            self._stack.close()
+            raise
+        known = segments(self.folder)
+        self._number = known[-1][0] if known else 0
+        self._sequence = self.found.last
+        self._handle = -1
+        self._size = self._salt = 0
+        self._unsynced = False
+        self._queue: list[_Waiting] = []
+        self._bytes = 0
+        self._closing = False
+        self._more = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def end(self) -> Position:
+        """Where the next frame begins."""
+        return Position(self._number, self._size)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the disk."""
+        return self._bytes
+
+    async def append(self, payload: bytes) -> None:
+        """Write a frame; when this returns it is on the disk.
+
+        Raises:
+            JournalFull: the disk or the queue takes no more.
+            RunError: the disk fails.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._put(_Waiting(payload, future, loop))
+        await future
+
+    def post(self, payload: bytes) -> None:
+        """Write a frame soon. A later frame that is acknowledged means that this one is on the disk, too.
+
+        Raises:
+            JournalFull: the queue takes no more.
+        """
+        self._put(_Waiting(payload, None))
+
+    def close(self) -> None:
+        """Write and sync what waits, and let the folder go."""
+        with self._more:
+            self._closing = True
+            self._more.notify()
+        self._thread.join()
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        self._stack.close()
+
+    def prune(self, before: Position, *, keep_bytes: int) -> int:
+        """Remove the oldest segments that lie wholly before a place, while more than `keep_bytes` are there.
+
+        Returns:
+            Bytes removed.
+        """
+        known = segments(self.folder)
+        sizes = {path: path.stat().st_size for _, path in known}
+        total, removed = sum(sizes.values()), 0
+        for number, path in known:
+            if total - removed <= keep_bytes or number >= min(before.segment, self._number):
+                break
+            path.unlink()
+            removed += sizes[path]
+        return removed
+
+    def _put(self, waiting: _Waiting) -> None:
+        if len(waiting.payload) > MAX_FRAME:
+            raise JournalFull(f"a frame of {len(waiting.payload):,} bytes", where=str(self.folder))
+        with self._more:
+            if self._closing:
+                raise RunError("the journal is closed", where=str(self.folder))
+            if self._bytes + len(waiting.payload) > MAX_WAITING:
+                raise JournalFull("the disk is too slow for what is to be written", where=str(self.folder))
+            self._queue.append(waiting)
+            self._bytes += len(waiting.payload)
+            if waiting.future is not None:
+                self._more.notify()
+
+    def _work(self) -> None:
+        idle = 0.0
+        while True:
+            with self._more:
+                self._more.wait_for(
+                    lambda: self._closing or any(one.future is not None for one in self._queue), _LULL
+                )
+                batch, self._queue, self._bytes = self._queue, [], 0
+                closing = self._closing
+            idle = 0.0 if batch else idle + _LULL
+            waited_for = any(one.future is not None for one in batch)
+            error: RunError | None = None
+            if batch or (self._unsynced and (closing or idle >= _SYNC)):
+                error = self._write(batch, sync=waited_for or closing or idle >= _SYNC)
+            if error is not None:
+                self.failed += len(batch)
+            _tell(batch, error)
+            if closing:
+                return
+
+    def _write(self, batch: list[_Waiting], *, sync: bool) -> RunError | None:
+        """Write a group whole or not at all."""
+        try:
+            if self._handle < 0 or self._size >= self.segment_bytes:
+                self._next_segment()
+            parts = []
+            for number, one in enumerate(batch, start=self._sequence + 1):
+                covered = number.to_bytes(8, "little") + one.payload
+                check = zlib.crc32(covered, self._salt)
+                parts += [HEAD.pack(MARK, len(one.payload), check, number), one.payload]
+            data = b"".join(parts)
+            try:
+                write_all(self._handle, data)
+                if sync:
+                    os.fdatasync(self._handle)
+            except OSError:
+                os.ftruncate(self._handle, self._size)
+                os.lseek(self._handle, self._size, os.SEEK_SET)
+                raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                return JournalFull(f"the disk is full: {error.strerror}", where=str(self.folder))
+            # After a sync that failed nobody knows what is on the disk: continue in another segment.
+            self._drop_segment()
+            return RunError(f"cannot write: {error.strerror or error}", where=str(self.folder))
+        self._size += len(data)
+        self._sequence += len(batch)
+        self._unsynced = not sync
+        return None
+
+    def _next_segment(self) -> None:
+        if self._handle >= 0:
+            os.fdatasync(self._handle)
+            self._drop_segment()
+        path = self.folder / f"{self._number + 1:08d}.log"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            opening = TITLE + os.urandom(OPENING - len(TITLE))
+            write_all(handle, opening)
+            os.fsync(handle)
+            fsync_folder(self.folder)
+        except BaseException:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise
+        self._handle, self._size, self._number = handle, OPENING, self._number + 1
+        self._salt = zlib.crc32(opening)
+
+    def _drop_segment(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._handle)
+        self._handle = -1
+
+
+def _tell(batch: list[_Waiting], error: RunError | None) -> None:
+    """Wake whoever waits, with one call into each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for one in batch:
+        if one.future is not None and one.loop is not None:
+            loops.setdefault(one.loop, []).append(one.future)
+
+    def wake(futures: list[asyncio.Future[None]]) -> None:
+        for future in futures:
+            if not future.done():
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+    for loop, futures in loops.items():
+        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(wake, futures)
+
+
+def _recover(folder: Path) -> Scan:
+    """Cut torn frames off the newest segments, back to the first that holds a whole one."""
+    scan = Scan()
+    for _, path in reversed(segments(folder)):
+        data = path.read_bytes()
+        own = Scan()
+        whole = [end for _, _, end in _frames(data[:OPENING], data[OPENING:], own)]
+        end = min(OPENING, len(data)) + (whole[-1] if whole else 0)
+        scan.torn += own.torn
+        scan.damaged += own.damaged
+        if end < len(data):
+            with path.open("r+b") as file:
+                file.truncate(end)
+                os.fsync(file.fileno())
+        if own.frames:
+            scan.frames, scan.last, scan.lost = own.frames, own.last, own.lost
+            break
+    return scan

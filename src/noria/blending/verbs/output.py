@@ -1,0 +1,125 @@
+"""Results of a verb: a folder that appears whole, with `results.json` and a page drawn from it alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from noria.blending.snapshot import Snapshot
+from noria.core.errors import ConfigError, require
+from noria.core.files import appearing, output_path, write_atomic
+from noria.core.pages.report import write_page
+from noria.core.records import json_values
+
+if TYPE_CHECKING:
+    from noria.core.pages.charts import Figure
+
+__all__ = [
+    "Blocks",
+    "Page",
+    "Results",
+    "Sections",
+    "VerbResult",
+    "cell",
+    "finish",
+    "folder_of",
+    "leftovers",
+    "write_results_page",
+]
+
+Results: TypeAlias = "Mapping[str, Any]"
+Blocks: TypeAlias = "list[Figure | str]"
+Sections: TypeAlias = "list[tuple[str, Blocks]]"
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page of a verb: a title, and sections from the results alone."""
+
+    title: str
+    sections: Callable[[Results], Sections]
+
+
+@dataclass(frozen=True)
+class VerbResult:
+    """Result of a verb: its folder, its page, and its content."""
+
+    folder: Path
+    report: Path
+    results: dict[str, Any]
+
+
+def folder_of(output: str | None, verb: str) -> Path:
+    """Folder of the results: `output`, or `runs/blending/VERB`; an earlier result there may be replaced.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    folder = output_path(output) if output else Path("runs") / "blending" / verb
+    if folder.exists() and (
+        not folder.is_dir() or (any(folder.iterdir()) and not (folder / "results.json").is_file())
+    ):
+        raise ConfigError(f"{folder} is no folder of results", where="--output", mend="give another folder")
+    return folder
+
+
+def finish(folder: Path, verb: str, results: Results, page: Page, **files: Any) -> VerbResult:
+    """Write the folder whole: results, page, and other files by name, with `__` for the dot."""
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    whole: dict[str, Any] = json_values({"verb": verb, "made": made, **results})
+    with appearing(folder) as place:
+        for name, content in files.items():
+            path = place / name.replace("__", ".")
+            if isinstance(content, Snapshot):
+                content.save(path)
+            elif isinstance(content, str):
+                write_atomic(path, content)
+            else:
+                _write_rows(path, content)
+        write_atomic(place / "results.json", json.dumps(whole, indent=1, allow_nan=False) + "\n")
+        write_results_page(place / "report.html", [(whole, page)])
+    return VerbResult(folder, folder / "report.html", whole)
+
+
+def write_results_page(path: Path, parts: Sequence[tuple[Results, Page]]) -> None:
+    """Write one page of the results of one verb, or of several.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    sections = [section for results, page in parts for section in page.sections(results)]
+    made = max(str(results["made"]) for results, _ in parts)
+    write_page(
+        path,
+        parts[0][1].title if len(parts) == 1 else "Traffic and what it costs",
+        sections,
+        intro="Values and boosts are in expected effective completions. Scores add up over plans; exposures do not.",
+        footer=f"Made by noria blending {', '.join(str(results['verb']) for results, _ in parts)} at {made}.",
+    )
+
+
+def _write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
+    numbers = {
+        name: arrow.array(list(column), arrow.decimal128(38, 0))
+        for name, column in columns.items()
+        if name[1:].isdigit()
+    }
+    parquet.write_table(arrow.table(dict(columns) | numbers), path)
+
+
+def cell(value: float | None) -> str:
+    """A number of a printed table; a dash for none."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def leftovers(reasons: Mapping[str, int]) -> None:
+    """Print how many rows were left out, by reason."""
+    if reasons:
+        click.echo("\nleft out: " + ", ".join(f"{count:,} {reason}" for reason, count in reasons.items()))

@@ -1,0 +1,1 @@
+"""Prompts and real images, as they come in."""

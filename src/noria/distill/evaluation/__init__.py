@@ -1,0 +1,1 @@
+"""How far samples are from a reference, on the ladder of step numbers."""

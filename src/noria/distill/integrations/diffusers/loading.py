@@ -1,0 +1,176 @@
+"""Loading a pipeline by what its `model_index.json` says it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from noria.core.errors import ModelError, NoriaError, require
+from noria.distill.integrations.diffusers.flux import FluxAdapter
+from noria.distill.integrations.diffusers.longcat_image import LongCatImageAdapter
+from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
+from noria.distill.integrations.diffusers.qwen_image import QwenImageAdapter
+from noria.distill.integrations.diffusers.stable_diffusion_3 import StableDiffusion3Adapter
+
+__all__ = ["ADAPTERS", "find_model", "open_pipeline", "read_index"]
+
+ADAPTERS: dict[str, type[PipelineAdapter]] = {
+    adapter.pipeline_class: adapter
+    for adapter in (StableDiffusion3Adapter, LongCatImageAdapter, FluxAdapter, QwenImageAdapter)
+}
+"""Adapters by the pipeline class they serve."""
+
+
+def open_pipeline(
+    model: str | Path,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    local_files_only: bool = True,
+    **settings: Any,
+) -> PipelineAdapter:
+    """Open a text-to-image pipeline and wrap it in its family's adapter.
+
+    Args:
+        model: a diffusers folder, or the id of a hub repository (from the local cache only, unless told otherwise).
+        height: image height in pixels; the pipeline's default when None.
+        width: image width in pixels; the pipeline's default when None.
+        dtype: number format of all weights.
+        device: device of all weights.
+        revision: revision of the hub repository.
+        local_files_only: whether the network is never used.
+        settings: `lora_feed_forward`, `cache_bytes`, and the family's own (`guidance`, `max_text`).
+
+    Raises:
+        ModelError: the model is not there, is not a pipeline we serve, brings its own code, or has no safetensors
+            weights.
+        ConfigError: the image size does not fit, or the scheduler is one that a student cannot be trained for.
+    """
+    diffusers = require("diffusers", "distill")
+    require("transformers", "distill")
+    folder = find_model(model, revision=revision, local_files_only=local_files_only)
+    name = read_index(folder)["_class_name"]
+    adapter = ADAPTERS[name]
+    with _readable(str(model)), _quiet():
+        pipeline = getattr(diffusers, name).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            **dict.fromkeys(adapter.left_out),
+        )
+        if pipeline.transformer.dtype != dtype:  # an older diffusers, which says `torch_dtype`
+            pipeline = pipeline.to(dtype=dtype)
+        pipeline = pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return adapter(pipeline, folder=folder, source=str(model), height=height, width=width, **settings)
+
+
+def find_model(model: str | Path, *, revision: str | None = None, local_files_only: bool = True) -> Path:
+    """The local folder of a model: itself, or the snapshot of a hub repository.
+
+    Raises:
+        ModelError: there is no such folder, nor such a repository in the cache (or on the hub, if that may be asked).
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    text = str(model)
+    if path.exists() or path.is_absolute() or text.startswith(".") or text.count("/") != 1:
+        raise ModelError(
+            "no such model folder", where=text, mend="give a diffusers folder or a hub id such as owner/name"
+        )
+    diffusers = require("diffusers", "distill")
+    with _readable(text, missing=local_files_only), _quiet():
+        return Path(
+            diffusers.DiffusionPipeline.download(
+                text, revision=revision, local_files_only=local_files_only, use_safetensors=True
+            )
+        )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """`model_index.json` of a pipeline that an adapter serves.
+
+    Raises:
+        ModelError: the file is absent or malformed, or names a pipeline that no adapter serves or that brings its
+            own code.
+    """
+    path = folder / "model_index.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            "there is no model_index.json",
+            where=str(folder),
+            mend="give the folder of a whole diffusers pipeline",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"not readable as JSON ({error})", where=str(path), mend="download the model again"
+        ) from error
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    if isinstance(name, list):
+        raise ModelError(
+            f"the pipeline {name[-1]} brings its own code, which is never run",
+            where=str(path),
+            mend=f"use a pipeline of diffusers itself: {', '.join(ADAPTERS)}",
+        )
+    if name not in ADAPTERS:
+        raise ModelError(
+            f"no adapter serves the pipeline class {name!r}",
+            where=str(path),
+            mend=f"supported: {', '.join(ADAPTERS)}",
+        )
+    return dict(index)
+
+
+@contextlib.contextmanager
+def _readable(model: str, *, missing: bool = False) -> Iterator[None]:
+    """Turn what the Hugging Face stack raises into one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except NoriaError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError) as error:
+        if missing and isinstance(error, (OSError, ValueError)):
+            raise ModelError(
+                "no such folder, and no such hub repository in the local cache",
+                where=model,
+                mend="download it first, or allow the network (local_files_only=False)",
+            ) from error
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(
+            f"the pipeline does not open ({type(error).__name__}: {first})",
+            where=model,
+            mend="it must be a whole diffusers pipeline with safetensors weights",
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No loading bars: the caller reports progress."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    pairs = [
+        (module, module.is_progress_bar_enabled()) for module in (diffusers_logging, transformers_logging)
+    ]
+    for module, _ in pairs:
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, enabled in pairs:
+            if enabled:
+                module.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""The mathematics of distribution matching: pure functions of tensors and given random numbers."""

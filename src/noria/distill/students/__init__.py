@@ -1,0 +1,1 @@
+"""A student loaded from disk, and written as a diffusers folder."""

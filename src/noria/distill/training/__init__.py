@@ -1,0 +1,1 @@
+"""Teacher, student and critic, the student's losses, and the loop."""

@@ -1,0 +1,1 @@
+"""Asking a model about clips, and reading what it says."""

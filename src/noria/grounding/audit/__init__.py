@@ -1,0 +1,1 @@
+"""Who answers without seeing, and what is wrong with a benchmark."""

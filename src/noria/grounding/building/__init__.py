@@ -1,0 +1,1 @@
+"""Writing a benchmark of one's own clips."""

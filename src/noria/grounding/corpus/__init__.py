@@ -1,0 +1,1 @@
+"""Words, records and clips of a benchmark."""

@@ -1,0 +1,388 @@
+"""Video files in and out, through PyAV: frames by their presentation time, sound as WAV, with bounds on everything."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import time
+import wave
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.core.errors import DataError, require
+from noria.core.files import inside, write_atomic
+
+__all__ = [
+    "FrameSample",
+    "Limits",
+    "clip_length",
+    "clip_path",
+    "crop",
+    "jpeg",
+    "sample_frames",
+    "sound_of",
+    "whole_file",
+    "write_clip",
+]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may cost: bytes, those of one sent whole, pixels a frame, seconds, frames, seconds of decoding."""
+
+    file_bytes: int = 512 * 2**20
+    sent_bytes: int = 64 * 2**20
+    pixels: int = 4096 * 4096
+    video_seconds: float = 600.0
+    frames: int = 100_000
+    decode_seconds: float = 60.0
+
+
+LIMITS = Limits()
+SOUND_RATE = 16_000
+"""Samples a second of the sound that is sent."""
+
+
+@dataclass(frozen=True)
+class FrameSample:
+    """Frames of a clip.
+
+    Attributes:
+        seconds: [k] presentation time of each, from the clip's start.
+        pixels: [k, height, width, 3].
+        duration: length of the clip in seconds.
+        digest: SHA-256 over times and pixels, by which two decoders can be told apart.
+    """
+
+    seconds: tuple[float, ...]
+    pixels: NDArray[np.uint8]
+    duration: float
+    digest: str
+
+
+def clip_path(folder: Path, video_path: str, video_id: str) -> Path:
+    """The file of a video in a folder: its path, its id, or its id with a suffix.
+
+    Raises:
+        DataError: there is none, or its name leaves the folder.
+    """
+    for name in dict.fromkeys(
+        (video_path, video_id, f"{video_id}.mp4", f"{video_id}.mkv", f"{video_id}.webm")
+    ):
+        if not name:
+            continue
+        path = inside(folder, name)
+        if path.is_file():
+            return path
+    raise DataError(
+        f"no clip of {video_id!r}", where=str(folder), mend="give the folder that holds the videos"
+    )
+
+
+def sample_frames(
+    path: Path,
+    count: int,
+    *,
+    side: int | None = None,
+    at: Sequence[float] | None = None,
+    limits: Limits = LIMITS,
+) -> FrameSample:
+    """Frames at the middles of `count` equal bins of the clip's presentation time, or at given times.
+
+    The frame at a time is the one that is on screen then: the last whose presentation time is not later. So variable
+    rates are right, and the same file gives the same frames everywhere that FFmpeg decodes alike. Rotation that the
+    file asks for is done.
+
+    Args:
+        path: the file.
+        count: number of frames; a clip with fewer repeats some.
+        side: the longer side is at most this many pixels; as in the file by default.
+        at: times in seconds, in the place of bins.
+        limits: bounds on what a file may cost.
+
+    Raises:
+        DataError: the file cannot be read, holds no frame, or passes a limit.
+        MissingExtra: there is no PyAV.
+    """
+    start, duration = _extent(path, limits)
+    wanted = (
+        [start + (k + 0.5) * duration / count for k in range(count)]
+        if at is None
+        else [start + t for t in at]
+    )
+    shown = _on_screen(path, wanted, side, limits)
+    pixels = np.stack([shown[n][1] for n in range(len(wanted))])
+    seconds = tuple(round(shown[n][0] - start, 3) for n in range(len(wanted)))
+    digest = hashlib.sha256(repr((seconds, pixels.shape)).encode() + pixels.tobytes()).hexdigest()
+    return FrameSample(seconds, pixels, duration, digest)
+
+
+def clip_length(path: Path) -> float:
+    """Length of a clip in seconds, from its packets.
+
+    Raises:
+        DataError: the file cannot be read, holds no frame, or passes a limit.
+        MissingExtra: there is no PyAV.
+    """
+    return _extent(path, LIMITS)[1]
+
+
+def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
+    """The bytes of a clip that is to be sent as it is, once its packets have been looked at.
+
+    Raises:
+        DataError: the file cannot be read, passes a limit, or is larger than a request should be.
+        MissingExtra: there is no PyAV.
+    """
+    _extent(path, limits)
+    size = path.stat().st_size
+    if size > limits.sent_bytes:
+        raise DataError(
+            f"{size:,} bytes, more than the {limits.sent_bytes:,} that are sent whole",
+            where=str(path),
+            mend="send frames",
+        )
+    return path.read_bytes()
+
+
+def _on_screen(
+    path: Path, wanted: Sequence[float], side: int | None, limits: Limits
+) -> dict[int, tuple[float, NDArray[np.uint8]]]:
+    """{number of the wanted time: time and pixels of the frame that is on screen then}.
+
+    That is the last frame that starts no later; the first one before any has started, the last whole one where the
+    file is cut.
+    """
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    shown: dict[int, tuple[float, NDArray[np.uint8]]] = {}
+    before: tuple[float, Any] | None = None
+
+    def take(until: float) -> None:
+        """Give the frame before to every wanted time earlier than `until`."""
+        assert before is not None
+        pixels = None
+        while order and wanted[order[0]] < until:
+            pixels = _pixels(before[1], side) if pixels is None else pixels
+            shown[order.pop(0)] = before[0], pixels
+
+    began = time.monotonic()
+    with _opened(path) as container:
+        base = float(_video(container, path).time_base)
+        for frame in _decoded(container, path):
+            if time.monotonic() - began > limits.decode_seconds:
+                raise DataError(f"decoding took over {limits.decode_seconds:g} s", where=str(path))
+            if frame.pts is None:
+                continue
+            now = frame.pts * base
+            if before is not None:
+                take(now - 1e-9)
+            before = now, frame
+            if not order:
+                break
+        if before is None:
+            raise DataError("no frame can be decoded", where=str(path))
+        take(float("inf"))
+    return shown
+
+
+def _extent(path: Path, limits: Limits) -> tuple[float, float]:
+    """Presentation time of the first frame, and the length; from packets, without decoding."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    if size > limits.file_bytes:
+        raise DataError(f"{size:,} bytes, more than {limits.file_bytes:,}", where=str(path))
+    starts: list[float] = []
+    lengths: list[float] = []
+    with _opened(path) as container:
+        stream = _video(container, path)
+        if stream.width * stream.height > limits.pixels or not stream.width:
+            raise DataError(f"frames of {stream.width}×{stream.height}", where=str(path))
+        base = float(stream.time_base or Fraction(1, 90_000))
+        for packet in container.demux(stream):
+            # What an edit list cuts off is in the file, and is never shown.
+            if packet.pts is None or not packet.size or packet.is_discard:
+                continue
+            starts.append(packet.pts * base)
+            lengths.append((packet.duration or 0) * base)
+            if len(starts) > limits.frames:
+                raise DataError(f"more than {limits.frames:,} frames", where=str(path))
+    if not starts:
+        raise DataError("it holds no frame", where=str(path))
+    first, last = min(starts), max(starts)
+    length = lengths[starts.index(last)]
+    if length <= 0:
+        length = (last - first) / max(1, len(starts) - 1) or 0.04
+    duration = last - first + length
+    if duration > limits.video_seconds:
+        raise DataError(f"{duration:.0f} s long, more than {limits.video_seconds:g}", where=str(path))
+    return first, duration
+
+
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
+"""FFmpeg's names of formats that hold their own frames. It goes by contents, and a playlist names other files."""
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A container, with FFmpeg's complaints as one line."""
+    av = require("av", "grounding")
+    try:
+        # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.
+        container = av.open(
+            f"file:{path}", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
+        )
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"not a video ({_words(error)})", where=str(path)) from None
+    try:
+        with container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise DataError(f"damaged ({_words(error)})", where=str(path)) from None
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())[:120]
+
+
+def _video(container: Any, path: Path) -> Any:
+    if not container.streams.video:
+        raise DataError("no video stream in it", where=str(path))
+    return container.streams.video[0]
+
+
+def _decoded(container: Any, path: Path) -> Iterator[Any]:
+    """Frames in presentation order; a damaged tail ends them."""
+    av = require("av", "grounding")
+    packets = container.demux(_video(container, path))
+    any_yet = False
+    while True:
+        try:
+            packet = next(packets, None)
+            frames = [] if packet is None else packet.decode()
+        except av.error.FFmpegError:
+            if not any_yet:
+                raise
+            return
+        if packet is None:
+            return
+        any_yet = any_yet or bool(frames)
+        yield from frames
+
+
+def _pixels(frame: Any, side: int | None) -> NDArray[np.uint8]:
+    width, height = frame.width, frame.height
+    if side is not None and max(width, height) > side:
+        share = side / max(width, height)
+        width, height = max(2, round(width * share)), max(2, round(height * share))
+    array: NDArray[np.uint8] = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(array, turns))
+
+
+def sound_of(path: Path) -> bytes | None:
+    """A clip's sound as a mono 16-bit WAV file; None where it has none.
+
+    Raises:
+        DataError: the file cannot be read.
+        MissingExtra: there is no PyAV.
+    """
+    av = require("av", "grounding")
+    pieces: list[NDArray[np.int16]] = []
+    with _opened(path) as container:
+        if not container.streams.audio:
+            return None
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=SOUND_RATE)
+        total = 0
+        for frame in container.decode(audio=0):
+            for piece in resampler.resample(frame):
+                pieces.append(piece.to_ndarray().reshape(-1))
+                total += len(pieces[-1])
+            if total > LIMITS.video_seconds * SOUND_RATE:
+                raise DataError(f"sound of more than {LIMITS.video_seconds:g} s", where=str(path))
+        pieces += [piece.to_ndarray().reshape(-1) for piece in resampler.resample(None)]
+    if not pieces:
+        return None
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(SOUND_RATE)
+        out.writeframes(np.concatenate(pieces).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def write_clip(
+    path: Path,
+    frames: NDArray[np.uint8],
+    *,
+    fps: int,
+    sound: NDArray[np.float32] | None = None,
+    rate: int = 16_000,
+    times: Sequence[float] | None = None,
+) -> None:
+    """Write an mp4 of H.264 and, if there is sound, AAC.
+
+    Args:
+        path: the file.
+        frames: [n, height, width, 3], sides even.
+        fps: frames a second.
+        sound: [samples] in −1 … 1.
+        rate: samples a second.
+        times: [n] rising presentation times in seconds, for a variable rate; by `fps` otherwise.
+
+    Raises:
+        RunError: the disk refuses.
+        MissingExtra: there is no PyAV.
+    """
+    av = require("av", "grounding")
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        video = container.add_stream(
+            "libx264", rate=fps, options={"preset": "ultrafast", "crf": "20", "threads": "1"}
+        )
+        video.width, video.height, video.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        video.time_base = video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("aac", rate=rate, layout="mono") if sound is not None else None
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.time_base = Fraction(1, 1000)
+            frame.pts = round(1000 * (number / fps if times is None else times[number]))
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        if audio is not None and sound is not None:
+            whole = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+            for start in range(0, len(whole), 1024):
+                piece = av.AudioFrame.from_ndarray(
+                    whole[None, start : start + 1024], format="s16", layout="mono"
+                )
+                piece.sample_rate, piece.pts, piece.time_base = rate, start, Fraction(1, rate)
+                container.mux(audio.encode(piece))
+            container.mux(audio.encode())
+    write_atomic(path, file.getvalue(), sync=False)
+
+
+def crop(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """The part of frames [k, height, width, 3] inside of x, y, w, h, at least two pixels each way."""
+    height, width = pixels.shape[1:3]
+    x, y, w, h = box
+    left, top = min(width - 2, max(0, int(x * width))), min(height - 2, max(0, int(y * height)))
+    right, bottom = max(left + 2, round((x + w) * width)), max(top + 2, round((y + h) * height))
+    return np.ascontiguousarray(pixels[:, top:bottom, left:right])
+
+
+def jpeg(pixels: NDArray[np.uint8], *, quality: int = 90) -> bytes:
+    """One frame [height, width, 3] as a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""Judging the reasons that a model gave."""

@@ -1,0 +1,1 @@
+"""SynthOCEAN: a world in which it is known what is shown."""

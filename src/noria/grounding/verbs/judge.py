@@ -1,0 +1,189 @@
+"""`noria grounding judge`: the reasons of a run, judged in its folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+from pydantic import Field
+
+from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError, RunError
+from noria.core.files import inside, lock, write_atomic
+from noria.core.progress import Progress, Task
+from noria.grounding.corpus.types import Rubric
+from noria.grounding.scoring.config import LevelSettings
+from noria.grounding.verbs.options import BudgetOption, CacheOption
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, QuietOption, ServerOptions
+
+if TYPE_CHECKING:
+    from noria.core.chat import ChatServer
+    from noria.grounding.asking.store import SampleStore
+    from noria.grounding.judging.cases import Case
+
+    Draw = tuple[ChatServer, int, str]
+
+__all__ = ["JudgeConfig", "command", "run"]
+
+
+class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonOption, QuietOption):
+    """Settings of `noria grounding judge`."""
+
+    source: Annotated[Path, Argument("RUN")] = Field(description="Run folder whose reasons are judged.")
+    data: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None, description="Folder of the annotations, if it moved."
+    )
+    rubric: Rubric = Field(
+        "atomic", description="Yes/no items, the paper's four grades, or rules without a model."
+    )
+    judges: int = Field(1, ge=1, description="Number of draws of the judge model.")
+    quorum: int | None = Field(
+        None, ge=1, description="Valid verdicts that an item needs (default: more than half)."
+    )
+    temperature: float | None = Field(
+        None, ge=0, description="Temperature of the judges (default: 0 for one draw, .7 for several)."
+    )
+
+    @property
+    def sampling(self) -> float:
+        """The judges' temperature; at 0 several draws would be the same one again."""
+        return self.temperature if self.temperature is not None else 0.7 if self.judges > 1 else 0.0
+
+
+@make_command(JudgeConfig, extra="grounding")
+def command(config: JudgeConfig) -> None:
+    """Judge the rationales of a run; what is judged already is kept."""
+    result = run(config, Progress(quiet=config.quiet))
+    if config.as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    states = "  ".join(f"{status} {n}" for status, n in sorted(result["counts"].items()))
+    click.echo(f"{result['cases']} rationales  {states}")
+    for what, alpha in result["agreement"].items():
+        click.echo(f"agreement on {what}: {'undefined' if alpha is None else f'{alpha:.3f}'}")
+    for name in result["same_family"]:
+        click.echo(f"noria: warning: {name} judges a model of its own family", err=True)
+    click.echo(f"judgement  {result['folder']}")
+
+
+def run(
+    config: JudgeConfig, progress: Progress, *, servers: Sequence[ChatServer] | None = None
+) -> dict[str, Any]:
+    """Judge the rationales of a run, in `judge-NAME` of its folder.
+
+    Args:
+        config: the run and the rubric.
+        progress: shows how far it is.
+        servers: judge models of a larger panel, each of which sits `judges` times; by default the config's own.
+
+    Returns:
+        {folder, cases, agreement, counts, same_family}.
+
+    Raises:
+        ConfigError: no judge, or a run of another kind.
+        RunError: the folder holds a judgement under other settings.
+    """
+    from noria.grounding.asking.store import SampleStore
+    from noria.grounding.corpus.files import load_corpus
+    from noria.grounding.judging.cases import cases_of
+    from noria.grounding.judging.judge import VERSION, same_family, sample_id
+    from noria.grounding.results.sources import open_source
+
+    rules = config.rubric == "rules"
+    if servers is None:
+        servers = [] if rules else [config.server()]
+    if rules == bool(servers):
+        mend = "give --url and --model, or --rubric rules"
+        raise ConfigError("rules need no server, models do", where="judge", mend=mend)
+    source = open_source(config.source, data=config.data, judge="")
+    if not source.samples:
+        mend = "give a run folder"
+        raise ConfigError("a file of predictions cannot be judged", where=str(config.source), mend=mend)
+    cases = cases_of(load_corpus(source.data), source.sets[0], config.bins, config.polarity)
+    draws = [
+        (server, k, f"{server.model}#{k}" if k else server.model)
+        for server in servers
+        for k in range(config.judges)
+    ]
+    names = [name for _, _, name in draws] or ["rules"]
+    if len(set(names)) < len(names):
+        raise ConfigError("a judge sits twice", where="judge", mend="name each model once, and give --judges")
+    label = "-".join([config.rubric, *(server.model.rpartition("/")[2] for server in servers)])
+    folder = inside(config.source, f"judge-{label}")
+    with lock(folder), SampleStore(folder) as store, progress:
+        _settle(folder, config, names, VERSION)
+        wanted = {sample_id(case, name) for case in cases for name in names}
+        before = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
+        task = progress.task("judging", total=len(wanted), start=before)
+        asyncio.run(_judge(config, cases, draws, store, task))
+        task.done()
+        counts = Counter(status for name, status in store.statuses().items() if name in wanted)
+    judged = open_source(config.source, data=config.data, judge=folder.name)
+    return {
+        "folder": str(config.source / folder.name),
+        "cases": len(cases),
+        "counts": dict(counts),
+        "agreement": dict(judged.agreement),
+        "same_family": [name for name in names if same_family(name, source.settings.get("model", ""))],
+    }
+
+
+async def _judge(
+    config: JudgeConfig, cases: Sequence[Case], draws: Sequence[Draw], store: SampleStore, task: Task
+) -> None:
+    """Have every draw of every model, or the rules, judge every case."""
+    from noria.core.chat import ChatClient
+    from noria.grounding.judging.judge import Seat, judge_all
+
+    servers = {server.model: server for server, _, _ in draws}
+    budget, cache = config.remaining(store.spent()), config.replies()
+    async with contextlib.AsyncExitStack() as stack:
+        # One client a server, so that its limits hold for all its draws together.
+        clients = {
+            model: await stack.enter_async_context(ChatClient(server, cache=cache, budget=budget))
+            for model, server in servers.items()
+        }
+        seats = [Seat(name, clients[server.model], k, config.sampling) for server, k, name in draws]
+        in_flight = sum(server.in_flight for server in servers.values()) or 1
+        await judge_all(
+            cases,
+            seats or [Seat("rules")],
+            config.rubric,
+            store,
+            in_flight=in_flight,
+            on_sample=lambda sample: task.advance(),
+        )
+
+
+def _settle(folder: Path, config: JudgeConfig, names: Sequence[str], version: str) -> None:
+    """Write the judgement's settings.
+
+    Raises:
+        RunError: an earlier judgement in the folder was made under others.
+    """
+    from noria.grounding.results.sources import read_judgement
+
+    fixed = {
+        "rubric": config.rubric,
+        "bins": config.bins,
+        "polarity": config.polarity,
+        "temperature": config.sampling,
+        "prompts": version,
+    }
+    earlier = read_judgement(folder)
+    changed = [name for name, value in fixed.items() if earlier and earlier.get(name) != value]
+    if changed:
+        raise RunError(
+            f"the judgement in this folder has another {', '.join(changed)}",
+            where=str(folder),
+            mend="remove the folder to judge anew",
+        )
+    settings = fixed | {"judges": list(names), "quorum": config.quorum or len(names) // 2 + 1}
+    write_atomic(folder / "judge.json", json.dumps(settings, indent=1) + "\n")

@@ -1,0 +1,1 @@
+"""Whom a router can ask, and asking everyone everything once."""

@@ -1,0 +1,190 @@
+"""Recording: every route of a pool asked every question once, resumably, into a replay table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from noria.core.errors import DataError, RunError
+from noria.core.files import disk_errors, lock, write_all, write_atomic
+from noria.core.records import read_records
+from noria.routing.pool.pool import Asker, Reply
+from noria.routing.tables.answers import RULES, score
+from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
+
+__all__ = ["RecordResult", "check_pool_answers", "read_questions", "record"]
+
+Row: TypeAlias = tuple[Question, Route, Cell]
+
+
+@dataclass(frozen=True)
+class RecordResult:
+    """A recorded table, and what recording it took.
+
+    Attributes:
+        table: all that is recorded.
+        before: number of cells that were there before.
+        asked: number of cells asked for now.
+        failed: number of those that have no response.
+        cost: what was paid now; NaN where no price is known.
+    """
+
+    table: Table
+    before: int
+    asked: int
+    failed: int
+    cost: float
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Read questions of a JSON lines or Parquet file: {id?, dataset?, query, answers, rule?}; the rule is `exact`.
+
+    A query may be called `question` or `prompt`, too, and a single answer `answer`.
+
+    Raises:
+        DataError: with file and line: a question without words or answers, an unknown rule, an id given twice.
+    """
+    questions: dict[str, Question] = {}
+    for where, entry in read_records(path, "questions"):
+        text = next((entry[name] for name in ("query", "question", "prompt") if name in entry), None)
+        if not isinstance(text, str) or not text.strip():
+            raise DataError("query: no text", where=where, mend='write "query": "…"')
+        answers = entry.get("answers", entry.get("answer"))
+        if isinstance(answers, int | float) and not isinstance(answers, bool):
+            answers = str(answers)
+        answers = [answers] if isinstance(answers, str) else answers
+        if not isinstance(answers, list) or not answers or not all(isinstance(a, str) for a in answers):
+            raise DataError(
+                "answers: not a list of strings", where=where, mend='write "answers": ["…"], one or more'
+            )
+        rule, dataset = str(entry.get("rule") or "exact"), str(entry.get("dataset") or path.stem)
+        if rule not in RULES:
+            raise DataError(f"no rule {rule!r}", where=where, mend=f"choose from {', '.join(RULES)}")
+        name = str(entry.get("id") or f"{dataset}-{len(questions) + 1}")
+        if name in questions:
+            raise DataError(f"the id {name!r} is given twice", where=where)
+        questions[name] = Question(name, dataset, text, tuple(answers), rule)
+    if not questions:
+        raise DataError("no questions", where=str(path))
+    return list(questions.values())
+
+
+async def record(
+    pool: Asker,
+    questions: Sequence[Question],
+    path: Path,
+    *,
+    in_flight: int = 64,
+    on_cell: Callable[[Question, Route, Cell], None] = lambda question, route, cell: None,
+) -> RecordResult:
+    """Ask what is not in the table yet, or failed there; each answer is on the disk before the next is asked for.
+
+    Killed and started again, it resumes with what is left: a row that was torn is asked for again. When a pool's budget
+    is spent, what is left is left out, and can be asked another day.
+
+    Args:
+        pool: answers the questions.
+        questions: questions to ask.
+        path: file of the table, JSON lines; made, or continued.
+        in_flight: requests under way at once.
+        on_cell: called with each cell as it comes.
+
+    Raises:
+        RunError: another process records into it.
+        DataError: the table has other questions of the same ids.
+    """
+    with lock(path.parent / f".{path.name}.lock"):
+        known = _known(path)
+        by_id = {question.id: question for question in questions}
+        for question, _, _ in known:
+            if by_id.get(question.id, question) != question:
+                raise DataError(
+                    f"the id {question.id!r} is of another question there",
+                    where=str(path),
+                    mend="record into another file",
+                )
+        kept = [row for row in known if row[2].failure is None or row[2].response is not None]
+        there = {(question.id, route) for question, route, _ in kept}
+        left = iter([(q, r) for q in questions for r in pool.routes if (q.id, r) not in there])
+        _rewrite(path, kept)
+        new: list[Row] = []
+        costs: list[float] = []
+        with disk_errors(path):
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+
+        async def work() -> None:
+            for question, route in left:
+                reply = await pool.ask(route, question.text, question=question)
+                if reply.failure is not None and reply.failure.startswith("budget"):
+                    return
+                cell = _cell(question, reply)
+                with disk_errors(path):
+                    write_all(handle, (json.dumps(row_of(question, route, cell)) + "\n").encode())
+                new.append((question, route, cell))
+                costs.append(0.0 if reply.cached else reply.cost)
+                on_cell(question, route, cell)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(max(1, in_flight)):
+                    group.create_task(work())
+        finally:
+            os.close(handle)
+        table = _rewrite(path, [*kept, *new])
+    priced = [cost for cost in costs if not math.isnan(cost)]
+    failed = sum(cell.response is None for _, _, cell in new)
+    cost = float(sum(priced)) if priced or not costs else math.nan
+    return RecordResult(table, len(kept), len(new), failed, cost)
+
+
+def _cell(question: Question, reply: Reply) -> Cell:
+    """A refusal is scored like an answer; where nothing came back there is no score."""
+    unscored = reply.text is None or not question.answers
+    return Cell(
+        score=math.nan if unscored else score(question.rule, reply.text or "", question.answers),
+        cost=reply.cost,
+        response=reply.text,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        seconds=reply.seconds,
+        failure=reply.failure,
+    )
+
+
+def _known(path: Path) -> list[Row]:
+    """The rows that are there; a last line without its end was torn, and is dropped."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        write_atomic(path, whole)
+    if not whole.strip():
+        return []
+    table = read_table(path)
+    return [(table.questions[q], table.routes[r], cell) for (q, r), cell in sorted(table.cells.items())]
+
+
+def _rewrite(path: Path, rows: Sequence[Row]) -> Table:
+    """Write rows in the order of ids and routes, so that the same answers make the same file."""
+    ordered = sorted(rows, key=lambda row: (row[0].dataset, row[0].id, row[1]))
+    table = table_of((q, r, c, str(path)) for q, r, c in ordered)
+    write_table(path, table)
+    return table
+
+
+def check_pool_answers(result: RecordResult, where: str) -> None:
+    """Refuse a recording in which not one request was answered.
+
+    Raises:
+        RunError: not one was.
+    """
+    if result.asked and result.failed == result.asked:
+        example = next((c.failure for c in result.table.cells.values() if c.failure), "no answer")
+        raise RunError(f"no request was answered ({example})", where=where, mend="check addresses and keys")

@@ -1,0 +1,1 @@
+"""From rewards by component to one advantage: the mathematics of ReCal."""

@@ -1,0 +1,1 @@
+"""Routers that choose once: baselines, the policy network, its training, and what routers are judged by."""

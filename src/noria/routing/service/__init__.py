@@ -1,0 +1,1 @@
+"""Live traffic through a router, OpenAI-compatible."""

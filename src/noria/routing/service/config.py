@@ -1,0 +1,47 @@
+"""Settings of the service: what a request may take, and how `noria routing serve` starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from noria.core.config import Argument, Config, Option
+from noria.routing.config import AnswerOptions, DownloadOption, TradeOption
+from noria.verbs.options import ListenOptions
+
+__all__ = ["BackendLimits", "ServeConfig", "ServeLimits"]
+
+
+class BackendLimits(Config):
+    """Limits on waiting for backends and on trying others."""
+
+    section: ClassVar[str] = "Backends"
+
+    patience: float = Field(
+        120.0, gt=0, description="Seconds that a backend may take for its answer, or a stream's first word."
+    )
+    fallbacks: int = Field(2, ge=0, description="Backends that are tried after the first.")
+    in_flight: int = Field(512, ge=1, description="Requests under way at once.")
+
+
+class ServeLimits(BackendLimits):
+    """What a request may take, and when a backend is left out."""
+
+    body_bytes: int = Field(32 << 20, ge=1, description="Largest body of a request.")
+    seconds: float = Field(300.0, gt=0, description="Seconds that an answer may take, fallbacks included.")
+    failures: int = Field(3, ge=1, description="Failures in a row until a backend is left out for a while.")
+    rest: float = Field(
+        10.0, ge=0, description="Seconds that a backend is left out; doubled each time, up to ten minutes."
+    )
+
+
+class ServeConfig(ListenOptions, BackendLimits, AnswerOptions, TradeOption, DownloadOption):
+    """Settings of `noria routing serve`."""
+
+    router: Annotated[Path, Argument()] = Field(description="Run folder, or folder of a saved router.")
+    pool: Annotated[Path, Option(metavar="FILE")] = Field(
+        description="YAML file of the models that can be asked."
+    )
+    route_only: bool = Field(False, description="Answer with the decision and its reasons; ask nobody.")

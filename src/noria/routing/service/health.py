@@ -1,0 +1,39 @@
+"""Which backends are left out for a while because they failed again and again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+__all__ = ["Health"]
+
+
+class Health:
+    """The backends that are left out for now.
+
+    Args:
+        failures: number of failures in a row until a backend is left out.
+        rest: seconds that it is left out, doubled each time.
+        clock: rising seconds.
+    """
+
+    def __init__(self, *, failures: int, rest: float, clock: Any = time.monotonic) -> None:
+        self.failures, self.rest, self.clock = failures, rest, clock
+        self._row: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+
+    def good(self, model: str) -> None:
+        """Note that a model answered."""
+        self._row.pop(model, None)
+        self._until.pop(model, None)
+
+    def bad(self, model: str) -> None:
+        """Note that a model did not answer."""
+        row = self._row[model] = self._row.get(model, 0) + 1
+        if row >= self.failures:
+            times = min(row - self.failures, 10)
+            self._until[model] = self.clock() + min(600.0, self.rest * 2**times)
+
+    def resting(self, model: str) -> bool:
+        """Whether a model is left out now."""
+        return bool(self._until.get(model, 0.0) > self.clock())

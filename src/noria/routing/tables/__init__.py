@@ -1,0 +1,1 @@
+"""Is an answer right, and replay tables: one's own and others'."""
