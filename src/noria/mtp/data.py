@@ -40,7 +40,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Rows:
-    """Packed text.
+    """Text packed into rows.
 
     Attributes:
         tokens: [rows, n] int64.
@@ -239,7 +239,7 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
 
 
 def token_ids(value: Any, where: str) -> list[int]:
-    """Token numbers.
+    """The list of token numbers in a record.
 
     Raises:
         DataError: they are none.

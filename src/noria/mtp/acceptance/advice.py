@@ -91,7 +91,7 @@ class Advice:
         gamma: drafts a round; None if MTP should not be used.
         best: the option with the largest speed-up, whether it pays or not.
         options: all of them, by γ.
-        verdict: the same in words.
+        verdict: the advice in words.
     """
 
     gamma: int | None
@@ -107,7 +107,7 @@ class RuleAdvice:
     Attributes:
         rule: the one with the largest speed-up; None if none pays.
         by_rule: the advice for each.
-        verdict: the same in words.
+        verdict: the advice in words.
     """
 
     rule: Rule | None

@@ -84,13 +84,13 @@ def decoder_engine(
     stale: Drafter | None = None,
     disjoint: Drafter | None = None,
 ) -> Engine:
-    """Noria's decoder.
+    """Our decoder as an engine.
 
     Args:
         model: the target.
         drafter: what drafts.
         length: tokens of a sequence; at least `gamma + 1` more than the audit's depth sees every case.
-        gamma: drafts a round.
+        gamma: drafts of a round.
         rule: how drafts are verified.
         vocab: how many logits are real tokens.
         stale: another drafter, which has fallen behind; the sampler must not depend on it.
