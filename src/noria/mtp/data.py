@@ -38,7 +38,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Rows:
-    """Packed text of documents.
+    """Text packed into rows.
 
     Attributes:
         tokens: [rows, n] int64.
@@ -91,6 +91,17 @@ class Rows:
         starts = torch.ones_like(self.tokens, dtype=torch.bool)
         starts[:, 1:] = self.segments[:, 1:] != self.segments[:, :-1]
         return index - index.where(starts, 0).cummax(1).values
+
+
+def rows_of_step(step: int, size: int, count: int, seed: int) -> Tensor:
+    """Which of `count` rows a step takes [size]: each once an epoch, in an order that the seed gives."""
+    places = torch.arange(step * size, (step + 1) * size)
+    rows = torch.empty_like(places)
+    for epoch in range(int(places[0]) // count, int(places[-1]) // count + 1):
+        generator = torch.Generator().manual_seed((seed << 24) + epoch)
+        order, here = torch.randperm(count, generator=generator), places // count == epoch
+        rows[here] = order[places[here] % count]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,7 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
 
 
 def token_ids(value: Any, where: str) -> list[int]:
-    """Numbers of the tokens in a record.
+    """The list of token numbers in a record.
 
     Raises:
         DataError: they are none.

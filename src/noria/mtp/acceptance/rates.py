@@ -119,7 +119,7 @@ def accepted_mass(p: Tensor, q: Tensor, rule: Rule) -> Tensor:
 
 
 def at_tokens(probs: Tensor, tokens: Tensor) -> Tensor:
-    """Take the entries probs[..., tokens[...]]."""
+    """The probability of each token, probs[..., tokens[...]]."""
     return probs.gather(-1, tokens[..., None])[..., 0]
 
 

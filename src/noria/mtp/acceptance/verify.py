@@ -180,7 +180,7 @@ def _leading(flags: Tensor) -> Tensor:
 
 
 def _at(values: Tensor, index: Tensor) -> Tensor:
-    """Take the entries values[b, index[b]]."""
+    """The value of each row at its index, values[b, index[b]]."""
     return values[torch.arange(len(index), device=index.device), index]
 
 

@@ -70,6 +70,15 @@ def served_counts(completions: Sequence[Completion]) -> tuple[list[int], list[in
     return drafted, accepted
 
 
+def served_figures(completions: Sequence[Completion]) -> dict[str, float]:
+    """Accept length and prefix rates that completions met, as logs name them; nothing where no draft was made."""
+    drafted, accepted = served_counts(completions)
+    rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
+    if not rates:
+        return {}
+    return {"accept_length": 1 + sum(rates)} | {f"prefix_rate_{n}": rate for n, rate in enumerate(rates, 1)}
+
+
 class Drafter(Protocol):
     """Proposes tokens behind what is committed. It may keep states of its own, row by row."""
 

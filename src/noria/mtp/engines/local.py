@@ -14,7 +14,7 @@ from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.decoding.decoder import Completion, Decoder, Drafter, Pick, Request
 from noria.mtp.decoding.drafter import HeadDrafter
-from noria.mtp.engines.engine import AuditRequest, Engine, Law, Sampler
+from noria.mtp.engines.engine import AuditRequest, Draw, Drawn, Engine, Law, sampler_of
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.types import Rule
 
@@ -82,65 +82,48 @@ def decoder_engine(
     stale: Drafter | None = None,
     disjoint: Drafter | None = None,
 ) -> Engine:
-    """Noria's own decoder.
+    """Our decoder as an engine.
 
     Args:
         model: the target.
         drafter: what drafts.
         length: tokens of a sequence; at least `gamma + 1` more than the audit's depth sees every case.
-        gamma: drafts a round.
+        gamma: drafts of a round.
         rule: how drafts are verified.
         vocab: how many logits are real tokens.
         stale: another drafter, which has fallen behind; the sampler must not depend on it.
         disjoint: one that proposes what the target does not say, such as :class:`OneToken`.
     """
 
-    def run(drafts: Drafter | None, requests: Sequence[Request], eos: Sequence[int]) -> list[Completion]:
+    def run(drafts: Drafter | None, requests: Sequence[Request], eos: Sequence[int]) -> list[Drawn]:
         decoder = Decoder(model, drafts, gamma=gamma, rule=rule, eos=eos, vocab=vocab)
         done: list[Completion] = []
         for start in range(0, len(requests), BATCH):
             done += decoder.generate(requests[start : start + BATCH])
-        return done
+        return [(completion.tokens, completion.logprobs) for completion in done]
 
-    def requests_of(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, tokens: int
-    ) -> list[Request]:
-        seeds = Streams.derived(seed, n).seeds.tolist()
-        return [Request(list(prompt), tokens, params, own) for own in seeds]
+    def drawing(drafts: Drafter | None) -> Draw:
+        def draw(
+            prompt: Sequence[int], n: int, params: SamplingParams, seed: int, most: int, end: int | None
+        ) -> list[Drawn]:
+            seeds = Streams.derived(seed, n).seeds.tolist()
+            requests = [Request(list(prompt), most, params, own) for own in seeds]
+            return run(drafts, requests, [] if end is None else [end])
 
-    def sample(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-        return [c.tokens for c in run(drafter, requests_of(prompt, n, params, seed, length), [])]
-
-    def logprobs(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        done = run(drafter, requests_of(prompt, n, params, seed, length), [])
-        return [c.tokens for c in done], [c.logprobs for c in done]
+        return draw
 
     def batch(requests: Sequence[AuditRequest]) -> list[list[int]]:
         decoded = [Request(list(r.prompt), length, r.params, r.seed) for r in requests]
-        return [c.tokens for c in run(drafter, decoded, [])]
-
-    def stop(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, end: int, tokens: int
-    ) -> list[list[int]]:
-        return [c.tokens for c in run(drafter, requests_of(prompt, n, params, seed, tokens), [end])]
-
-    def with_drafts_of(other: Drafter | None) -> Sampler | None:
-        def drawn(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-            return [c.tokens for c in run(other, requests_of(prompt, n, params, seed, length), [])]
-
-        return None if other is None else drawn
+        return [tokens for tokens, _ in run(drafter, decoded, [])]
 
     drafts = "plain" if drafter is None else f"{rule}, {gamma} drafts"
-    return Engine(
-        sample,
+    return Engine.of(
+        drawing(drafter),
+        length,
         name=f"noria ({drafts})",
-        logprobs=logprobs,
         batch=batch,
-        stop=stop,
-        stale=with_drafts_of(stale),
-        disjoint=with_drafts_of(disjoint),
+        stale=None if stale is None else sampler_of(drawing(stale), length),
+        disjoint=None if disjoint is None else sampler_of(drawing(disjoint), length),
     )
 
 

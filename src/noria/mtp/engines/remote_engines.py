@@ -19,14 +19,12 @@ from noria.core.chat.faults import Fault, fault_of
 from noria.core.errors import ConfigError, ModelError, NoriaError, require
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
-from noria.mtp.engines.engine import AuditRequest, Engine
+from noria.mtp.engines.engine import AuditRequest, Drawn, Engine
 
 TOGETHER = 32
 """Completions of one request."""
 AT_ONCE = 8
 """Requests under way."""
-
-Answer = tuple[list[int], list[float] | None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def server_engine(server: Server, *, length: int) -> Engine:
 
     def complete(
         prompt: Sequence[int], n: int, params: SamplingParams, seed: int, tokens: int, end: int | None = None
-    ) -> list[Answer]:
+    ) -> list[Drawn]:
         extra: dict[str, Any] = {
             "top_k": params.top_k or -1,
             "min_p": params.min_p,
@@ -101,40 +99,22 @@ def server_engine(server: Server, *, length: int) -> Engine:
                 raise ModelError(f"{len(choices)} completions came of {n}", where=server.url)
             return [_answer(choice, server) for choice in choices]
 
-    def many(calls: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    def many(calls: Sequence[tuple[Any, ...]]) -> list[Drawn]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(chain.from_iterable(pool.map(lambda call: complete(*call), calls)))
 
-    def calls(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, tokens: int, end: int | None = None
-    ) -> list[tuple[Any, ...]]:
+    def draw(
+        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, most: int, end: int | None
+    ) -> list[Drawn]:
         sizes = [min(TOGETHER, n - start) for start in range(0, n, TOGETHER)]
         seeds = [int(s) & 0x7FFFFFFF for s in Streams.derived(seed, len(sizes)).seeds.tolist()]
-        return [(prompt, size, params, own, tokens, end) for size, own in zip(sizes, seeds, strict=True)]
-
-    def sample(prompt: Sequence[int], n: int, params: SamplingParams, seed: int) -> list[list[int]]:
-        return [tokens for tokens, _ in many(calls(prompt, n, params, seed, length))]
-
-    def logprobs(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        answers = many(calls(prompt, n, params, seed, length))
-        logprob_lists = [values for _, values in answers if values is not None]
-        if len(logprob_lists) < len(answers):
-            raise ModelError("it gives no logprobs", where=server.url)
-        return [tokens for tokens, _ in answers], logprob_lists
+        return many([(prompt, size, params, own, most, end) for size, own in zip(sizes, seeds, strict=True)])
 
     def batch(requests: Sequence[AuditRequest]) -> list[list[int]]:
-        pending = [(r.prompt, 1, r.params, r.seed, length) for r in requests]
-        return [tokens for tokens, _ in many(pending)]
-
-    def stop(
-        prompt: Sequence[int], n: int, params: SamplingParams, seed: int, end: int, tokens: int
-    ) -> list[list[int]]:
-        return [ids for ids, _ in many(calls(prompt, n, params, seed, tokens, end))]
+        return [tokens for tokens, _ in many([(r.prompt, 1, r.params, r.seed, length) for r in requests])]
 
     complete([0], 1, SamplingParams(), 0, 1)
-    return Engine(sample, name=f"{name} at {server.url}", logprobs=logprobs, batch=batch, stop=stop)
+    return Engine.of(draw, length, name=f"{name} at {server.url}", batch=batch)
 
 
 def _only(client: Any, server: Server) -> str:
@@ -148,7 +128,7 @@ def _only(client: Any, server: Server) -> str:
     return names[0]
 
 
-def _answer(choice: Any, server: Server) -> Answer:
+def _answer(choice: Any, server: Server) -> Drawn:
     """Tokens and their log-probabilities, from whichever field has them."""
     logprobs = choice.logprobs
     values = None if logprobs is None else logprobs.token_logprobs

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from noria.core.errors import ConfigError, DivergenceError
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
-from noria.mtp.decoding.decoder import Completion, Decoder, Request, served_counts
+from noria.mtp.decoding.decoder import Completion, Decoder, Request, served_counts, served_figures
 from noria.mtp.decoding.drafter import HeadDrafter
 from noria.mtp.engines.engine_flags import refuse_lossy
 from noria.mtp.heads.head import MTPHead
@@ -125,10 +125,8 @@ class Rollouts:
         if metrics is None:
             return
         logged = metrics["train" if training else "eval"]
-        rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
-        for place, rate in enumerate(rates, start=1):
-            logged[f"rollout/prefix_rate_{place}"].append(rate)
-        logged["rollout/accept_length"].append(1 + sum(rates))
+        for name, value in (served_figures(done) or {"accept_length": 1.0}).items():
+            logged[f"rollout/{name}"].append(value)
 
 
 def _params(args: Any) -> SamplingParams:

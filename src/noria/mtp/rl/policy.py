@@ -22,8 +22,8 @@ from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
 from noria.mtp.config import TrainConfig
-from noria.mtp.data import Rows
-from noria.mtp.decoding.decoder import Completion, Decoder, served_counts
+from noria.mtp.data import Rows, rows_of_step
+from noria.mtp.decoding.decoder import Completion, Decoder, served_counts, served_figures
 from noria.mtp.decoding.drafter import HeadDrafter
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.rl.config import RLConfig
@@ -177,7 +177,7 @@ class PolicyTrainer:
             figures[f"grad_norm_{name}"] = norm
         for updates in self.updates.values():
             updates.step()
-        figures |= self._served(batch)
+        figures |= served_figures(batch.completions)
         figures |= {f"{name}_seconds": value for name, value in batch.seconds.items()}
         figures["learn_seconds"] = time.perf_counter() - began
         return StepResult(self.step, figures, list(self._alarms(batch, figures)))
@@ -214,15 +214,6 @@ class PolicyTrainer:
         self.head.eval()
         return {"head_loss": float(terms.loss.detach())}
 
-    def _served(self, batch: Batch) -> dict[str, float]:
-        """Accept length and prefix rates that the rollout met."""
-        drafted, accepted = served_counts(batch.completions)
-        if not drafted or not drafted[0]:
-            return {}
-        rates = [a / d for a, d in zip(accepted, drafted, strict=True) if d]
-        named = {f"prefix_rate_{n}": rate for n, rate in enumerate(rates, start=1)}
-        return {"accept_length": 1 + sum(rates), **named}
-
     def _alarms(self, batch: Batch, figures: Mapping[str, float]) -> Iterator[Alarm]:
         drafted, accepted = served_counts(batch.completions)
         if self.drift is not None and drafted:
@@ -236,13 +227,8 @@ class PolicyTrainer:
 
     def chosen(self, step: int) -> list[Sequence[int]]:
         """The prompts of a step: each once an epoch."""
-        count, size = len(self.prompts), self.config.prompts
-        chosen = []
-        for place in range(step * size, (step + 1) * size):
-            epoch, within = divmod(place, count)
-            generator = torch.Generator().manual_seed((self.config.seed << 24) + epoch)
-            chosen.append(self.prompts[int(torch.randperm(count, generator=generator)[within])])
-        return chosen
+        rows = rows_of_step(step, self.config.prompts, len(self.prompts), self.config.seed)
+        return [self.prompts[row] for row in rows.tolist()]
 
     def _padded(self, batch: Batch) -> tuple[Rows, Tensor]:
         """Rows of prompts and completions, padded on the right, and log-probabilities of who wrote them [rows, n]."""

@@ -19,7 +19,7 @@ from noria.core.runs.run import Run
 from noria.core.training.parallel import Parallel
 from noria.mtp.acceptance.chains import accept_length
 from noria.mtp.config import TrainConfig
-from noria.mtp.data import Rows
+from noria.mtp.data import Rows, rows_of_step
 from noria.mtp.heads.chain import align
 from noria.mtp.heads.head import MTPHead, backbone_states
 from noria.mtp.training.losses import LossTerms, loss_from_hidden
@@ -200,13 +200,8 @@ class HeadTrainer:
 
     def batch(self, step: int) -> Rows:
         """The rows of a step: each row once an epoch, in an order of the seed's."""
-        config, count = self.config, len(self.rows)
-        wanted = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
-        chosen = torch.empty_like(wanted)
-        for epoch in range(int(wanted[0]) // count, int(wanted[-1]) // count + 1):
-            generator = torch.Generator().manual_seed((config.seed << 24) + epoch)
-            order, here = torch.randperm(count, generator=generator), wanted // count == epoch
-            chosen[here] = order[wanted[here] % count]
+        config = self.config
+        chosen = rows_of_step(step, config.batch_size, len(self.rows), config.seed)
         return self.rows[chosen].to(self.device)
 
     @staticmethod
