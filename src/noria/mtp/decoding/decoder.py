@@ -247,7 +247,7 @@ class Decoder:
         )
 
     def _record(self, batch: _Batch, verdict: Verification, alive: Tensor, done: list[Completion]) -> Tensor:
-        """Book what was emitted; the rows that go on."""
+        """Record what was emitted, and return the rows that are not done."""
         lengths, tokens, logprobs = (
             verdict.lengths.tolist(),
             verdict.tokens.tolist(),

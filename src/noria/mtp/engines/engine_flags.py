@@ -26,7 +26,7 @@ class ServingConfig:
     Attributes:
         vllm: the value of vLLM's `speculative_config` (and of `trl vllm-serve --speculative_config`).
         sglang: SGLang's flags.
-        note: why an engine will not do as it is told; None if nothing is known against it.
+        note: why an engine will not honour the settings; None if nothing is known against it.
     """
 
     vllm: Mapping[str, Any]

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server as the sampler audit takes it, over `/v1/completions` with prompts of token numbers.
 
 The audit needs tokens, not text: vLLM gives them for `return_token_ids` (0.10.2 on), and before that as
-`token_id:N` for `return_tokens_as_token_ids`. A server that gives neither cannot be audited, and is told so.
+`token_id:N` for `return_tokens_as_token_ids`. A server that gives neither cannot be audited, and the error says so.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Server:
 def server_engine(server: Server, *, length: int) -> Engine:
     """A server of the model whose law is known.
 
-    It is asked for one token at once, so that what is wrong with address, key, name or tokens is told before the audit.
+    It is asked for one token at once, so that a wrong address, key, name or form of tokens shows before the audit.
 
     Args:
         server: the server and the model's name.

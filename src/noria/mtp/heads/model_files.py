@@ -69,7 +69,7 @@ class ModelFiles:
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """A safetensors file; damage is told in one line."""
+    """Open a safetensors file; damage is an error of one line."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -2,7 +2,7 @@
 
 A recurrent state holds all tokens it has seen: a rejected draft cannot be hidden from it afterwards, as it can from
 attention. So these layers take the tokens of a verification one at a time and remember the state behind each; when the
-verdict is known every row goes on from the state behind its last token that was kept. All else in the model runs on the
+verdict is known every row resumes from the state behind its last token that was kept. All else in the model runs on the
 whole pass at once. Prompts are taken at once, too, those of one length together, so that no row sees padding.
 
 For the same reason position numbers do not keep packed documents apart here, as they do in attention: over packed rows
@@ -160,7 +160,7 @@ class RecurrentStates:
             yield
 
     def settle(self, counts: Tensor) -> None:
-        """Every row goes on from the state behind its first `counts` [rows] tokens of the last pass, at least one."""
+        """Continue every row from the state behind its first `counts` [rows] tokens of the last pass, at least one."""
         index = counts.clamp(min=1) - 1
         row = torch.arange(self.rows, device=counts.device)
         for number, behind in enumerate(self._behind):
@@ -169,7 +169,7 @@ class RecurrentStates:
             self._behind[number] = [(conv, recurrent)]
 
     def keep(self, rows: Tensor) -> None:
-        """Only these rows go on."""
+        """Keep these rows only."""
         self._behind = [[(c[rows], r[rows]) for c, r in behind] for behind in self._behind]
         self.rows = len(rows)
 

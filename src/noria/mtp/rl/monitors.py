@@ -2,7 +2,7 @@
 
 A drafter that is not reloaded along with the policy keeps emitting sound text, only slower: nothing fails, acceptance
 falls to nothing. And a head trained on TV keeps its acceptance only inside the range of entropies it was trained in
-(Bebop, Limitations). Both are told from numbers that every rollout has at hand.
+(Bebop, Limitations). Both show in numbers that every rollout has at hand.
 """
 
 from __future__ import annotations
