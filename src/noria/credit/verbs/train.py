@@ -12,11 +12,11 @@ import click
 
 from noria.core.errors import ConfigError
 from noria.core.models.config import ModelOptions
-from noria.core.pages.charts import Figure, lines, series
-from noria.core.pages.report import write_run_report
+from noria.core.pages.charts import curves
+from noria.core.pages.report import RunPage, RunRecord, run_page
 from noria.core.progress import Progress, Task
 from noria.core.runs.outputs import check_run_folder, is_run, named_run
-from noria.core.runs.run import Run, read_config, read_metrics, save_settings, settled
+from noria.core.runs.run import Run, save_settings, settled
 from noria.credit.training.config import TrainConfig
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
@@ -162,30 +162,19 @@ def _watch(progress: Progress, task: Task, answer: str) -> Callable[[StepResult]
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 
-def write_run_page(folder: Path, *, stopped: str = "") -> Path:
-    """Write `report.html` of a training from its settings and metrics.
-
-    Args:
-        folder: folder of the run.
-        stopped: reason why the training ended early; empty where it did not.
-
-    Raises:
-        RunError: there is no run, or the page cannot be written.
-        DataError: the run's log is damaged.
-    """
-    config, rows = read_config(folder), read_metrics(folder)
-    steps = max([0, *(int(row["step"]) for row in rows)])
+def _page(run: RunRecord) -> RunPage:
+    config, rows = run.config, run.rows
     intro = (
-        f"{config.get('model')} trained on {config.get('data')} with the credit {config.get('credit')}: {steps:,} "
+        f"{config.get('model')} trained on {config.get('data')} with the credit {config.get('credit')}: {run.steps:,} "
         f"steps of {config.get('prompts')} × {config.get('group')} rollouts."
     )
     if rows and not any(row.get("credit/fallback") for row in rows):
         intro += " No rollout fell back to even credit."
-    figures: list[Figure | str] = []
-    for title, names in CHARTS.items():
-        points = series(rows, names)
-        if any(point["value"] for point in points):  # a line of zeros shows nothing
-            figures.append(Figure.chart(title, lines(points)))
-    sections = [("While training", figures or ["Nothing was logged yet."])]
-    title = f"GRPO with the credit {config.get('credit')}"
-    return write_run_report(folder, "credit", title, sections, intro=intro, stopped=stopped)
+    # A line of zeros shows nothing.
+    shown = {t: names for t, names in CHARTS.items() if any(row.get(key) for row in rows for key in names)}
+    figures = curves(rows, shown) or ["Nothing was logged yet."]
+    return RunPage(f"GRPO with the credit {config.get('credit')}", intro, [("While training", figures)])
+
+
+write_run_page = run_page("credit", _page)
+"""Write `report.html` of a training: `write_run_page(folder, *, stopped="")`."""
