@@ -12,7 +12,7 @@ import click
 
 from noria.core.errors import ConfigError
 from noria.core.models.config import ModelOptions
-from noria.core.pages.charts import curves
+from noria.core.pages.charts import Figure, curves
 from noria.core.pages.report import RunPage, RunRecord, run_page
 from noria.core.progress import Progress, Task
 from noria.core.runs.outputs import check_run_folder, is_run, named_run
@@ -172,8 +172,8 @@ def _page(run: RunRecord) -> RunPage:
         intro += " No rollout fell back to even credit."
     # A line of zeros shows nothing.
     shown = {t: names for t, names in CHARTS.items() if any(row.get(key) for row in rows for key in names)}
-    figures = curves(rows, shown) or ["Nothing was logged yet."]
-    return RunPage(f"GRPO with the credit {config.get('credit')}", intro, [("While training", figures)])
+    blocks: list[Figure | str] = [*curves(rows, shown)] or ["Nothing was logged yet."]
+    return RunPage(f"GRPO with the credit {config.get('credit')}", intro, [("While training", blocks)])
 
 
 write_run_page = run_page("credit", _page)
