@@ -27,6 +27,8 @@ class Settings(OutputOption, QuietOption):
     kind: Literal["hide", "delete"] = Field("hide", description="Kind of masking.")
     names: list[str] = Field(["a", "b"], description="Names to compare.")
     sigmas: list[float] | None = Field(None, description="Levels of noise.")
+    texts: Annotated[list[str], Option("-t", split=False)] = Field([], description="Texts to continue.")
+    ends: list[Literal["top", "bottom"]] = Field(["top"], description="Ends to mask.")
     layers: str | int | list[int] = Field("mid", description="Layers to read.")
     cached: bool = Field(True, description="Keep answers.")
     inner: Inner = Field(Inner(), description="Settings within settings.")
@@ -84,6 +86,8 @@ def test_a_value_of_several_types_is_read_as_yaml(text: str, value: object) -> N
 def test_text_stays_text() -> None:
     assert call("007").model == "007"
     assert call("m", "--names", "1,no").names == ["1", "no"]
+    assert call("m", "-t", "a, b", "-t", " c").texts == ["a, b", " c"]
+    assert call("m", "--ends", "top,bottom").ends == ["top", "bottom"]
     assert call("m", "--data", "12").data == Path("12")
 
 

@@ -48,10 +48,13 @@ class Option:
         names: short names such as `-n`, or a long name in the place of the field's own.
         metavar: placeholder of the value in the help.
         was: earlier long names, which still work and warn.
+        split: whether the value of a list is parted at its commas; texts and paths may hold one.
     """
 
-    def __init__(self, *names: str, metavar: str | None = None, was: Sequence[str] = ()) -> None:
-        self.names, self.metavar, self.was = names, metavar, tuple(was)
+    def __init__(
+        self, *names: str, metavar: str | None = None, was: Sequence[str] = (), split: bool = True
+    ) -> None:
+        self.names, self.metavar, self.was, self.split = names, metavar, tuple(was), split
 
 
 class Argument:

@@ -298,9 +298,9 @@ def _value(field: FieldInfo, value: Any, spelling: str) -> Any:
         return value
     if _is_list(field):
         member = _plain(typing.get_args(kind)[0])
-        is_path = _is_text(member) and member is not str  # a path, or a choice, may hold a comma
-        texts = value if is_path else [part for text in value for part in text.split(",")]
-        texts = [text.strip() for text in texts if text.strip()]
+        if member is Path or not getattr(_marker(field), "split", True):  # these may hold a comma
+            return list(value)
+        texts = [part.strip() for text in value for part in text.split(",") if part.strip()]
         return texts if _is_text(member) else [parse_value(text, spelling) for text in texts]
     return value if _is_text(kind) else parse_value(value, spelling)
 

@@ -17,7 +17,7 @@ from noria.core.files import write_atomic
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
 from noria.distill.verbs.options import StudentOptions, silence_libraries
-from noria.verbs.command import ConfigCommand
+from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, SeedOption
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class SampleConfig(StudentOptions, SeedOption, OutputOption, QuietOption):
     """Settings of `noria distill sample`."""
 
-    prompt: Annotated[tuple[str, ...], Option("-p", metavar="TEXT")] = Field(
+    prompt: Annotated[tuple[str, ...], Option("-p", metavar="TEXT", split=False)] = Field(
         (), description="Prompt to draw; may be given again."
     )
     prompts: Annotated[Path | None, Option(metavar="FILE")] = Field(
@@ -50,24 +50,11 @@ class SampleConfig(StudentOptions, SeedOption, OutputOption, QuietOption):
     guidance: float = Field(1.0, description="Classifier-free guidance of the teacher.")
 
 
-class SampleCommand(ConfigCommand):
-    """Hands prompts on as they are typed: the bridge would part them at their commas."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Turn the prompts into one KEY=VALUE setting."""
-        prompts = ctx.params.pop("prompt")
-        if prompts:
-            ctx.params["words"] += (f"prompt={json.dumps(prompts, ensure_ascii=False)}",)
-        return super().invoke(ctx)
-
-
-def _sample(config: SampleConfig) -> None:
+@make_command(SampleConfig, extra="distill", needs=("torch",))
+def command(config: SampleConfig) -> None:
     """Draw images with the student of a run or an exported folder."""
     folder = run(config, Progress(quiet=config.quiet))
     click.echo(f"images  {folder}\ngrid    {folder / 'grid.png'}")
-
-
-command = SampleCommand(SampleConfig, _sample, extra="distill", needs=("torch",))
 
 
 def run(config: SampleConfig, progress: Progress) -> Path:

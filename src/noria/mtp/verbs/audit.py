@@ -41,7 +41,9 @@ class AuditConfig(SourceOptions, SeedOption, JsonOption, QuietOption):
     served_model: Annotated[str | None, Option(metavar="NAME")] = Field(
         None, description="Name of the model on the server (default: the only one)."
     )
-    prompt: str | None = Field(None, description="Text that sequences continue (default: three of our own).")
+    prompt: Annotated[list[str], Option(metavar="TEXT", split=False)] = Field(
+        [], description="Text that sequences continue; may be given again (default: three of our own)."
+    )
     prompts: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="Prompts that sequences continue: .jsonl or .parquet."
     )
@@ -107,7 +109,7 @@ def _prompts(config: AuditConfig, tokenizer: object) -> list[list[int]]:
 
     if config.prompts is not None:
         return [list(prompt.tokens) for prompt in read_prompts(config.prompts, tokenizer)]
-    texts = PROMPTS if config.prompt is None else (config.prompt,)
+    texts = config.prompt or PROMPTS
     prompts = [list(tokenizer(text)["input_ids"]) for text in texts]  # type: ignore[operator]
     if not all(prompts):
         raise ConfigError("a prompt without tokens", where="--prompt", mend="give some text")

@@ -1,0 +1,76 @@
+"""The examples run as their README says, each in a folder of its own, and show what it promises."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command prints on stdout; it must end well."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def noria(folder: Path, *words: str) -> str:
+    return run(folder, "-m", "noria.cli", *words)
+
+
+def test_every_built_system_has_an_example_with_a_readme() -> None:
+    built = {path.parent.name for path in (EXAMPLES.parent / "src" / "noria").glob("*/verbs")}
+    assert {path.parent.name for path in EXAMPLES.glob("*/README.md")} == built
+
+
+def test_the_feed_prices_its_plans(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "blending" / "feed.py"))
+    for line in printed.strip().splitlines()[-3:]:
+        assert line in (EXAMPLES / "blending" / "README.md").read_text()
+    assert (tmp_path / "runs" / "blending" / "attribute" / "report.html").exists()
+
+
+def test_hidden_tokens_tell_the_flow_from_chance(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "credit" / "hidden_tokens.py"))
+    shares = {
+        line.split("|")[0].strip(): [int(n) / 100 for n in re.findall(r"(\d+) ?%", line)]
+        for line in printed.splitlines()
+    }
+    flow = next(values for name, values in shares.items() if name.startswith("flow"))
+    chance = next(values for name, values in shares.items() if name.startswith("random"))
+    assert flow[0] > chance[0] + 0.3 > 0.3
+    assert flow[1] < chance[0]
+
+
+def test_a_trained_head_drafts_more(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "mtp" / "train_and_draft.py"), "here")
+    before, after = (float(re.search(rf"{w}: +([\d.]+)", printed)[1]) for w in ("before", "after"))  # type: ignore[index]
+    assert after > before + 0.4
+
+
+def test_the_router_beats_the_best_single_route(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "routing" / "scripted_table.py"))
+    noria(tmp_path, "routing", "train", "--table", "table.jsonl", "--steps", "200", "--prompts", "32", "-q")
+    printed = noria(
+        tmp_path, "routing", "compare", "--table", "table.jsonl", "runs/routing/table-network-recal"
+    )
+    macro = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    own = next(line for name, line in macro.items() if "recal" in name)
+    assert float(re.findall(r"\d\.\d+", own)[0]) > 0.85
+
+
+def test_a_student_of_digits_is_distilled(tmp_path: Path) -> None:
+    noria(tmp_path, "distill", "teacher", "--steps", "60", "--output", "teacher.safetensors")
+    config = str(EXAMPLES / "distill" / "digits.yaml")
+    noria(tmp_path, "distill", "train", "--config", config, "-o", "digits", "iterations=4", "-q")
+    assert (tmp_path / "digits" / "report.html").exists()
