@@ -191,3 +191,22 @@ def test_the_changelog_has_this_version() -> None:
     assert re.search(
         rf"^## {re.escape(noria.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), flags=re.M
     )
+
+
+def test_help_of_no_verb_loads_a_framework() -> None:
+    """Frameworks take seconds to import; NumPy takes a tenth, and is left alone."""
+    code = """
+import importlib, pkgutil, sys
+heavy = {"torch", "transformers", "diffusers", "sklearn", "scipy", "pyarrow", "duckdb", "altair", "openai", "numba"}
+import noria
+for system in sys.argv[1:]:
+    package = importlib.import_module(f"noria.{system}.verbs")
+    for module in pkgutil.iter_modules(package.__path__):
+        before = heavy & sys.modules.keys()
+        importlib.import_module(f"noria.{system}.verbs.{module.name}")
+        for name in (heavy & sys.modules.keys()) - before:
+            print(f"{system} {module.name} imports {name}")
+"""
+    built = sorted(path.parent.name for path in (ROOT / "src" / "noria").glob("*/verbs"))
+    done = subprocess.run([sys.executable, "-c", code, *built], capture_output=True, text=True, check=True)
+    assert done.stdout == ""

@@ -8,20 +8,11 @@ its advantage is 0. A row that is alone in its group has an advantage of 0, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Scale = Literal["group", "batch", "none"]
-"""Divisor of a centred reward: the deviation of its group (GRPO) or of all rows, or nothing (Dr.GRPO)."""
-
-Aggregation = Literal["grpo", "dapo", "dr_grpo"]
-"""
-grpo     the mean over sequences of each one's mean over its tokens (arXiv 2402.03300)
-dapo     the mean over all tokens (arXiv 2503.14476)
-dr_grpo  the sum over tokens, over sequences × the longest length allowed (arXiv 2503.20783)
-"""
+from noria.core.training.types import Aggregation, Scale
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from noria.core.config import Config
 from noria.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Component(Config):
@@ -93,4 +95,4 @@ def eligible(rewards: Tensor, names: Sequence[str], components: Mapping[str, Com
         for parent, least in components[name].parents.items():
             above = names.index(parent)
             mask[:, column] &= mask[:, above] & (rewards[:, above] >= least)
-    return torch.as_tensor(mask)
+    return mask

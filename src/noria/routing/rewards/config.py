@@ -9,7 +9,7 @@ from pydantic import Field
 
 from noria.core.config import Config
 from noria.core.errors import ConfigError
-from noria.core.training.rl import Scale
+from noria.core.training.types import Scale
 from noria.routing.rewards.components import FORM_ANSWER_COST, Component, order
 
 
