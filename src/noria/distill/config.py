@@ -16,17 +16,10 @@ from pydantic import Field, field_validator, model_validator
 
 from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
+from noria.core.models.config import DownloadOption
 from noria.distill.types import TauSampler
 
 ScheduleKind = Literal["fixed", "dynamic", "dynamic_per_sample"]
-
-
-class DownloadOption(Config):
-    """Download of hub models. Code that comes with a model is never run, so there is no option for it."""
-
-    section: ClassVar[str] = "Model"
-
-    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
 
 
 class ModelFormat(Config):

@@ -13,14 +13,6 @@ from noria.routing.rewards.components import FORM_ANSWER_COST
 from noria.routing.rewards.config import PRESETS, CalibrationConfig, preset
 
 
-class DownloadOption(Config):
-    """Whether models are fetched."""
-
-    section: ClassVar[str] = "Model"
-
-    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
-
-
 class RouterArgument(Config):
     """The router that a verb uses."""
 

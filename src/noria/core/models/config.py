@@ -9,11 +9,18 @@ from pydantic import Field
 from noria.core.config import Config
 
 
-class ModelOptions(Config):
+class DownloadOption(Config):
+    """Whether models of a hub are fetched."""
+
+    section: ClassVar[str] = "Model"
+
+    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
+
+
+class ModelOptions(DownloadOption):
     """Options of verbs that load a local model."""
 
     section: ClassVar[str] = "Model"
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the weights.")
-    allow_download: bool = Field(False, description="Fetch a hub model that is not in the local cache.")
     trust_remote_code: bool = Field(False, description="Run code that comes with the model.")

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from noria.core.config import Argument, Option
-from noria.distill.config import DownloadOption
+from noria.core.models.config import DownloadOption
 
 
 class StudentOptions(DownloadOption):

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from noria.core.config import Config, Option
-from noria.routing.config import AnswerOptions, DownloadOption, RouterArgument, TradeOption
+from noria.core.models.config import DownloadOption
+from noria.routing.config import AnswerOptions, RouterArgument, TradeOption
 from noria.verbs.options import ListenOptions
 
 

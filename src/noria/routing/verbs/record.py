@@ -11,8 +11,9 @@ from pydantic import Field
 
 from noria.core.config import Argument, Option
 from noria.core.files import output_path
+from noria.core.models.config import DownloadOption
 from noria.core.progress import Progress
-from noria.routing.config import AnswerOptions, DownloadOption
+from noria.routing.config import AnswerOptions
 from noria.routing.verbs.options import cost_cell
 from noria.verbs.command import command as make_command
 from noria.verbs.options import QuietOption

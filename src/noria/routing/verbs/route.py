@@ -12,8 +12,9 @@ from pydantic import Field
 
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError
+from noria.core.models.config import DownloadOption
 from noria.core.records import json_values
-from noria.routing.config import DownloadOption, RouterArgument, TradeOption
+from noria.routing.config import RouterArgument, TradeOption
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table

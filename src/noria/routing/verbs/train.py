@@ -9,9 +9,10 @@ import click
 from pydantic import Field
 
 from noria.core.errors import ConfigError
+from noria.core.models.config import DownloadOption
 from noria.core.progress import Progress
 from noria.core.runs.outputs import named_run, run_folder
-from noria.routing.config import DownloadOption, NetworkTraining, TradeOption, WriterTraining
+from noria.routing.config import NetworkTraining, TradeOption, WriterTraining
 from noria.routing.verbs.options import score_line
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
