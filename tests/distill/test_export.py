@@ -449,7 +449,7 @@ def test_places_that_are_taken(tiny: Open, folders: dict[str, Path], tmp_path: P
     with pytest.raises(RunError, match="no earlier export"):
         export_student(adapter, network, tmp_path / "home", ExportConfig(overwrite=True))
     (tmp_path / "link").symlink_to(tmp_path / "home")
-    with pytest.raises(RunError, match="no folder"):
+    with pytest.raises(RunError, match="not a folder"):
         export_student(adapter, network, tmp_path / "link", ExportConfig(overwrite=True))
     assert (tmp_path / "home/thesis.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
