@@ -43,13 +43,10 @@ def test_the_feed_prices_its_plans(tmp_path: Path) -> None:
 def test_hidden_tokens_tell_the_flow_from_chance(tmp_path: Path) -> None:
     printed = run(tmp_path, str(EXAMPLES / "credit" / "hidden_tokens.py"))
     shares = {
-        line.split("|")[0].strip(): [int(n) / 100 for n in re.findall(r"(\d+) ?%", line)]
-        for line in printed.splitlines()
+        (name, end): float(share)
+        for name, end, share in re.findall(r"^(\w+) +(\w+) +(\d+)%", printed, flags=re.M)
     }
-    flow = next(values for name, values in shares.items() if name.startswith("flow"))
-    chance = next(values for name, values in shares.items() if name.startswith("random"))
-    assert flow[0] > chance[0] + 0.3 > 0.3
-    assert flow[1] < chance[0]
+    assert shares["flow", "top"] > shares["random", "top"] + 30 > shares["flow", "bottom"] + 30
 
 
 def test_a_trained_head_drafts_more(tmp_path: Path) -> None:
