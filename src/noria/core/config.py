@@ -42,7 +42,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class Option:
-    """How a field is spelt on the command line, in an `Annotated` type.
+    """The spelling of a field on the command line, in an `Annotated` type.
 
     Args:
         names: short names such as `-n`, or a long name in the place of the field's own.

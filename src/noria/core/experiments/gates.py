@@ -28,7 +28,7 @@ from noria.core.statistics.intervals import Interval
 
 
 class GateConfig(Config):
-    """How much evidence a candidate needs."""
+    """The evidence that a candidate needs to pass."""
 
     alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided level of the lower bound of the gain.")
     tolerance: float = Field(0.0, ge=0, description="Loss that the lower bound may still hold.")

@@ -42,7 +42,7 @@ def clean_estimate(x: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SigmaContract:
-    """How a model's scheduler turns the σ a user gives into the σ the network sees.
+    """The map of a model's scheduler from the σ that a user gives to the σ that the network sees.
 
     All shifts of the flow-matching family are one Möbius map with one number s (`shift`):
 

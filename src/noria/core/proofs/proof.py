@@ -99,7 +99,7 @@ class Claim:
 
     @property
     def effect(self) -> float | None:
-        """How much better the subject is; None when undefined."""
+        """The amount by which the subject is better; None when undefined."""
         effect = self.interval.effect
         return effect if math.isfinite(effect) else None
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from noria.core.statistics.intervals import Interval
 
 Method: TypeAlias = Literal["percentile", "bca"]
-"""How an interval follows from bootstrap draws."""
+"""Names of the ways from bootstrap draws to an interval."""
 
 _BLOCK = 1 << 22  # numbers held at once while resampling
 

@@ -100,7 +100,7 @@ class AttentionRollout:
 
 
 class LookBack:
-    """How far every head looks back and ahead: see :class:`noria.credit.scores.rivals.HeadReach`.
+    """The reach of every head back and ahead: see :class:`noria.credit.scores.rivals.HeadReach`.
 
     Args:
         sequence: [batch, tokens] number of each token's sequence; attention from and to padding, −1, does not count.
