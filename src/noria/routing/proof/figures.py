@@ -99,7 +99,7 @@ def _pool(table_file: str) -> Figure:
         [
             route.label,
             known_mean(table.cost[:, n]),
-            *(known_mean(table.score[names == name, n]) for name in sets),
+            *(known_mean(table.quality[names == name, n]) for name in sets),
         ]
         for n, route in enumerate(table.routes)
     ]

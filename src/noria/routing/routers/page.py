@@ -13,7 +13,12 @@ Rows = Sequence[Mapping[str, Any]]
 LEARNING: tuple[tuple[str, dict[str, str], str, str], ...] = (
     (
         "On held-out questions",
-        {"eval/macro": "macro accuracy", "eval/micro": "micro accuracy", "eval/form": "well-formed"},
+        {
+            "eval/macro": "macro accuracy",
+            "eval/micro": "micro accuracy",
+            "eval/availability": "available",
+            "eval/form": "well-formed",
+        },
         "share",
         "The most probable choice of the policy.",
     ),
@@ -21,7 +26,7 @@ LEARNING: tuple[tuple[str, dict[str, str], str, str], ...] = (
         "Rewards of rollouts",
         {"reward/form": "form", "reward/answer": "answer", "reward/thrift": "thrift"},
         "mean reward",
-        "Over what was scored; a rollout whose model was lost is left out.",
+        "Over what is known; an answer that a failure kept away is 0.",
     ),
     ("Entropy", {"entropy": "entropy"}, "nats", "Of the policy's choices."),
     ("Cost", {"eval/cost": "held-out", "rollout/cost": "rollouts"}, "cost a question", ""),
@@ -66,6 +71,7 @@ def _score(score: Mapping[str, Any]) -> list[Figure]:
         "micro": "micro accuracy",
         "cost": "cost a question",
         "regret": "regret to the oracle",
+        "availability": "available",
     }
     columns |= {name: name for name in ("form", "calls") if policy.get(name) is not None}
     sets = list(policy["accuracy"])

@@ -15,7 +15,7 @@ from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.runs.outputs import results_folder
 from noria.routing.config import RouterArgument
-from noria.routing.verbs.options import TableOption, cell, score_line
+from noria.routing.verbs.options import TableOption, cell, cost_cell, score_line
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
@@ -57,8 +57,11 @@ def command(config: EvaluateConfig) -> None:
     click.echo(f"{config.router.name}: {score_line(result.score)}")
     click.echo(table([("data set", "accuracy"), *((n, cell(v)) for n, v in result.score.accuracy.items())]))
     if result.curve:
-        rows = [(f"{t:g}", cell(s.macro), cell(s.micro), f"{s.cost:.4g}") for t, s in result.curve]
-        click.echo("\n" + table([("trade", "macro", "micro", "cost"), *rows], names=0))
+        rows = [
+            (f"{t:g}", cell(s.macro), cell(s.micro), cost_cell(s.cost), cell(s.availability))
+            for t, s in result.curve
+        ]
+        click.echo("\n" + table([("trade", "macro", "micro", "cost", "available"), *rows], names=0))
     click.echo(f"\nresults  {result.file}")
 
 
