@@ -125,6 +125,13 @@ def test_compare_and_report(table: Path, tmp_path: Path) -> None:
     by_name = {row["router"]: row for row in content}
     assert by_name["oracle"]["micro"] >= max(row["micro"] for row in content)
     assert by_name["oracle"]["aiq"] > by_name["random"]["aiq"]
+    again = ["compare", "--table", str(table), "-o", str(tmp_path / "c"), "-q", str(run)]
+    for option, value in (("--seed", "3"), ("--held-out", "0.5")):  # it would be judged on what trained it
+        code, text = noria(*again, option, value)
+        assert code == 2
+        assert f"give {option} 0" in text
+    code, text = noria("evaluate", str(run), "--table", str(table), "-o", str(tmp_path / "e"))
+    assert "trained on a part of this table" in text
     (run / "report.html").unlink()
     code, text = noria("report", str(run))
     assert code == 0

@@ -168,12 +168,17 @@ def _cell(question: Question, reply: Reply) -> Cell:
     return Cell(
         score=math.nan if unscored else score(question.rule, reply.text or "", question.answers),
         cost=reply.cost,
-        response=reply.text,
+        response=_unicode(reply.text),
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
-        failure=reply.failure,
+        failure=_unicode(reply.failure),
     )
+
+
+def _unicode(words: str | None) -> str | None:
+    """A text without halves of surrogate pairs, which a server can send and no table holds."""
+    return None if words is None else words.encode("utf-8", "replace").decode()
 
 
 def _known(path: Path) -> list[Row]:

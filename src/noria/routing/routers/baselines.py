@@ -18,6 +18,8 @@ from noria.routing.routers.router import Floats, Router
 from noria.routing.tables.table import Table
 from noria.routing.types import BASELINES
 
+ALMOST_NOTHING = 1e-9
+"""Quality by which a wrong answer is better than none, to an oracle that must take one of the two."""
 TOGETHER = 512
 """Questions whose neighbours are looked for at once."""
 
@@ -209,8 +211,9 @@ class Factors(Router):
 
 
 class Oracle(Router):
-    """Knows what every route is worth on every question of a table: the ceiling. Of equals it takes the cheapest.
+    """Knows what every route is worth on every question of a table: the ceiling.
 
+    Of equals it takes one that answers, and then the cheapest.
     Several questions may have one text: when that is asked for the n-th time in a call, it is the n-th of them.
     """
 
@@ -219,7 +222,8 @@ class Oracle(Router):
     def __init__(self, table: Table, *, trade: float = 0.0) -> None:
         super().__init__(table.routes, mean_cost(table), trade=trade)
         self._known: dict[str, list[Floats]] = {}
-        for text, row in zip(table.texts, table.quality, strict=True):
+        worth = table.quality - ALMOST_NOTHING * (table.available == 0)
+        for text, row in zip(table.texts, worth, strict=True):
             self._known.setdefault(text, []).append(row)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:

@@ -12,6 +12,8 @@ from typing import Any
 from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.records import json_values
+from noria.core.runs.outputs import is_run
+from noria.core.runs.run import read_config
 from noria.routing.routers.baselines import fit_router
 from noria.routing.routers.metrics import Score, judge
 from noria.routing.routers.router import Router
@@ -86,6 +88,16 @@ def write_score(folder: Path, step: int, policy: Mapping[str, Any], baselines: M
     records = {kind: score_record(score) for kind, score in baselines.items()}
     content = {"step": step, "policy": policy, "baselines": records}
     write_atomic(folder / "score.json", json.dumps(content, indent=1) + "\n")
+
+
+def training_on(folder: Path, table: Table) -> dict[str, Any] | None:
+    """Settings of the run in `folder` where it was trained on this very table; None where it was not, or is no run.
+
+    Raises:
+        RunError: the run's settings are damaged.
+    """
+    settings = read_config(folder) if is_run(folder) else {}
+    return settings if settings.get("table_fingerprint") == table_digest(table) else None
 
 
 def table_digest(table: Table) -> str:

@@ -117,7 +117,7 @@ def _llmrouter_folder(folder: Path) -> Rows:
         for model, value in entry["scores"].items():
             cost = prices.get(model, Prices()).cost(Usage(len(words) // 4, ASSUMED_TOKENS))
             cell = Cell(score=_score(value, f"scores.{model}", where), cost=number(cost, "cost", where))
-            yield question, Route(model), cell, where
+            yield question, Route(text({"scores": model}, "scores", where)), cell, where
 
 
 def _prices(models: Mapping[str, Any], where: str) -> dict[str, Prices]:
@@ -148,6 +148,7 @@ def _routerbench(records: Iterable[tuple[str, Mapping[str, Any]]], path: Path) -
             ]
             if not models:
                 raise DataError("no MODEL|total_cost column", where=str(path))
+            models = [text({"columns": model}, "columns", where) for model in models]
         words, dataset = text(record, "prompt", where), name(record, "eval_name", where)
         question = Question(name(record, "sample_id", where) or f"{dataset}:{words}", dataset, words)
         for model in models:

@@ -101,6 +101,8 @@ def run(config: CompareConfig, progress: Progress) -> CompareResult:
         train, held = whole, import_table(config.test)
     else:
         train, held = whole.split(1 - config.held_out, seed=seed)
+        for source in config.sources:
+            _check_unseen(source, whole, config)
     folder = results_folder("routing", config.output, f"compare-{config.table.stem}")
     with progress:
         task = progress.task("compare", len(config.routers) + len(config.sources))
@@ -118,6 +120,25 @@ def run(config: CompareConfig, progress: Progress) -> CompareResult:
     ]
     write_atomic(folder / "compare.json", json.dumps(json_values(content), indent=1) + "\n")
     return CompareResult(rows, report, len(held.questions))
+
+
+def _check_unseen(source: Path, table: Table, config: CompareConfig) -> None:
+    """Refuse a router that was trained on another part of the table, and so on questions that it would be judged on.
+
+    Raises:
+        ConfigError: it was.
+    """
+    from noria.routing.routers.scores import training_on
+
+    run = training_on(source, table) or {}
+    for field in ("seed", "held_out"):
+        if run.get(field, getattr(config, field)) != getattr(config, field):
+            option = field.replace("_", "-")
+            raise ConfigError(
+                f"it was trained with {option} {run[field]}, and so on some of these questions",
+                where=str(source),
+                mend=f"give --{option} {run[field]}",
+            )
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

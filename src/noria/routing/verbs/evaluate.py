@@ -40,11 +40,13 @@ class EvaluateResult:
         score: at the router's own trade.
         curve: (trade, score) at the trades asked for.
         file: the results as JSON.
+        seen: whether the router was trained on a part of the table.
     """
 
     score: Score
     curve: list[tuple[float, Score]]
     file: Path
+    seen: bool
 
 
 @make_command(EvaluateConfig, extra="routing")
@@ -62,6 +64,10 @@ def command(config: EvaluateConfig) -> None:
             for t, s in result.curve
         ]
         click.echo("\n" + table([("trade", "macro", "micro", "cost", "available"), *rows], names=0))
+    if result.seen:
+        click.echo(
+            "\nnote     the router was trained on a part of this table; compare judges on the other part"
+        )
     click.echo(f"\nresults  {result.file}")
 
 
@@ -72,7 +78,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         NoriaError: anything that a user can mend; nothing was written then.
     """
     from noria.routing.routers.files import open_router
-    from noria.routing.routers.scores import judge_router, score_record
+    from noria.routing.routers.scores import judge_router, score_record, training_on
     from noria.routing.tables.imports import import_table
 
     source = config.router
@@ -93,8 +99,10 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         router = open_router(source)
         curve = [(trade, judge_router(router, questions, trade)) for trade in config.trades]
         score, more = judge_router(router, questions), {"trade": router.trade}
+    seen = training_on(source, questions) is not None
     content = {
         "router": str(source),
+        "seen": seen,
         "table": str(config.table),
         **more,
         "score": score_record(score),
@@ -102,4 +110,4 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     }
     file = folder / "evaluation.json"
     write_atomic(file, json.dumps(content, indent=1) + "\n")
-    return EvaluateResult(score, curve, file)
+    return EvaluateResult(score, curve, file, seen)
