@@ -80,7 +80,8 @@ def test_from_a_pool_to_live_traffic(tmp_path: Path, monkeypatch: pytest.MonkeyP
         code, text = noria("compare", "--table", "t.jsonl", "-q", "--routers", "best_single,oracle,dead")
         assert code == 0, text
         dead = next(line for line in text.split("\n") if line.startswith("dead"))
-        assert dead.split() == ["dead", "0.000", "0.000", "unknown", "1.000", "0.000", "—", "1.000", "8"]
+        assert dead.split()[:6] == ["dead", "0.000", "0.000", "unknown", "1.000", "0.000"]
+        assert dead.split()[-1] == "8"  # all were scored
         code, text = noria(
             "train", "--table", "t.jsonl", "-q", "steps=20", "prompts=8", "eval_every=5", "thrift=0"
         )

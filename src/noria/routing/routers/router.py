@@ -50,7 +50,7 @@ def utilities(quality: Floats, cost: Floats, trade: float) -> Floats:
     """
     known = cost[~np.isnan(cost)]
     top = float(known.max()) if len(known) else 0.0
-    share = np.where(np.isnan(cost), 1.0, cost / top) if top > 0 else np.zeros_like(cost)
+    share = np.where(np.isnan(cost), 1.0, cost / top) if 0 < top < math.inf else np.zeros_like(cost)
     return quality - trade * share if trade else quality
 
 
