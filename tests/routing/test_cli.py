@@ -173,7 +173,6 @@ def test_a_stopped_run_goes_on_by_the_same_command(table: Path, tmp_path: Path) 
         (["train", "--table", "T", "--model", "small"], "--policy writer"),
         (["train", "--table", "T", "form=2"], "no setting 'form'"),
         (["compare", "--table", "T", "--test", "T", "--held-out", "0.5"], "--held-out"),
-        (["record", "pool.yaml", "q.jsonl", "-o", "t.csv"], "name it .jsonl"),
         (["route", "nowhere", "hi", "--trade", "nan"], "finite"),
         (["train", "--table", "T", "--policy", "knn", "--trade", "-1"], "0"),
         (["evaluate", "nowhere", "--table", "T"], "no router here"),

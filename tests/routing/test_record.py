@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from noria.core.chat import ChatServer, Prices
-from noria.core.errors import DataError, RunError
+from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.files import lock
 from noria.routing.pool.config import Member, PoolConfig
 from noria.routing.pool.pool import Reply as Said, open_pool
 from noria.routing.pool.record import RecordResult, check_pool_answers, read_questions, record
 from noria.routing.tables.table import Question, Route, read_table
+from noria.routing.verbs.record import RecordConfig
 from tests.chat_server import Body, Reply, chat_server
 
 QUESTIONS = [Question(f"q{n}", "sums", f"{n}+1?", (str(n + 1),), "number") for n in range(12)]
@@ -136,6 +137,13 @@ def test_the_files_of_gsm8k_are_read_as_they_are(tmp_path: Path) -> None:
         (("the red one",), "exact"),
         (("a C#### chord",), "exact"),
     ]
+
+
+def test_a_table_is_named_as_what_it_is() -> None:
+    named = RecordConfig(pool=Path("p.yaml"), questions=Path("quiz.parquet"))
+    assert named.table == Path("runs/routing/record-quiz/table.jsonl")
+    with pytest.raises(ConfigError, match=r"t\.parquet: a table is JSON lines; name it \.jsonl"):
+        _ = named.model_copy(update={"output": "t.parquet"}).table
 
 
 def test_requests_under_way_are_as_many_as_told(tmp_path: Path) -> None:
