@@ -81,6 +81,10 @@ class JournalReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
         self._database.close()
 
     @property

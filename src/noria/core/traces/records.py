@@ -1,7 +1,7 @@
 """Records of what a service did: traces with their spans, feedback, judgements, and what takes them back.
 
-Every record is JSON with a `type`. Times are nanoseconds since 1970 by the service's clock; `bundle` and `artefact` name by
-content hash what answered. Texts are redacted before they get here, and pictures stand as the digests of blobs.
+Every record is JSON with a `type`. Times are nanoseconds since 1970 by the service's clock. A bundle and an artefact
+stand by their content hash. Texts are redacted before they get here, and pictures stand as the digests of blobs.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class Erasure(Struct, frozen=True, omit_defaults=True, tag="erasure", tag_field=
 
 Record = Trace | Feedback | JudgementRecord | Withdrawal | Erasure
 _ENCODER = msgspec.json.Encoder()
-_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)  # type: ignore[arg-type]
+_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 
 
 def encode(record: Record) -> bytes:

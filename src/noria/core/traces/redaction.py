@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 MARK = "[{}]"
@@ -34,7 +34,7 @@ class _Kind(NamedTuple):
     """
 
     name: str
-    hints: tuple[str, ...]
+    hints: Sequence[str]
     pattern: re.Pattern[str]
     holds: Callable[[str], bool] = lambda _: True
 
@@ -85,6 +85,10 @@ def _is_v6(text: str) -> bool:
 
 _DIGITS = tuple("0123456789")
 # A pattern begins with what it consumes and looks behind after that: then the engine skips to where it can begin.
+# fmt: off
+_KEY_HINTS = ("eyj", "akia", "asia", "aiza", "sk-", "k_", "gho_", "ghp_", "ghs_", "ghu_", "ghr_", "github_pat_",
+              "glpat-", "xox", "hf_", "npm_", "pypi-", "sg.")
+# fmt: on
 _KINDS = (
     _Kind(
         "key",
@@ -95,22 +99,7 @@ _KINDS = (
     ),
     _Kind(
         "key",
-        (
-            "eyj",
-            "akia",
-            "asia",
-            "aiza",
-            "sk-",
-            "k_",
-            "gho_",
-            "ghp_",
-            "ghs_",
-            "ghu_",
-            "ghr_",
-            "github_pat_",
-            "glpat-",
-        )
-        + ("xox", "hf_", "npm_", "pypi-", "sg."),
+        _KEY_HINTS,
         re.compile(
             r"(?<![A-Za-z0-9])(?:eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*"  # JSON web tokens
             r"|(?:AKIA|ASIA)[0-9A-Z]{16}(?![0-9A-Za-z])|AIza[\w-]{30,}"  # AWS, Google
@@ -133,7 +122,7 @@ _KINDS = (
         "mail",
         ("@", "\N{FULLWIDTH COMMERCIAL AT}", "%40"),
         re.compile(
-            r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}(?:[@\N{FULLWIDTH COMMERCIAL AT}]|%40)"
+            r"[\w.!#$%'*+/^`{|}~-]{1,64}(?:[@\N{FULLWIDTH COMMERCIAL AT}]|%40)"
             r"(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}(?!\w)"
         ),
     ),
