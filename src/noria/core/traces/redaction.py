@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     end: int
 
 
+_BLOB = re.compile(r"blob:sha256:[0-9a-f]{64};[\w.+-]+/[\w.+-]+")
 Recogniser = Callable[[str], Iterable[Finding]]
 
 
@@ -137,7 +138,7 @@ _KINDS = (
     _Kind(
         "card",
         _DIGITS,
-        re.compile(r"\d(?<![\d.]\d)(?:[ \-.\u00a0]?\d){12,18}(?!\d)"),
+        re.compile(r"\d(?<![\w.]\d)(?:[ \-.\u00a0]?\d){12,18}(?!\w)"),
         _is_card,
     ),
     _Kind(
@@ -197,7 +198,10 @@ class Redactor:
         return "".join([*parts, text[place:]]), counts
 
     def redact_json(self, value: Any) -> tuple[Any, Counter[str]]:
-        """JSON values whose texts, keys included, are redacted, and how often each kind was found."""
+        """JSON values whose texts, keys included, are redacted, and how often each kind was found.
+
+        A reference to a blob stays, whatever its digits look like.
+        """
         counts: Counter[str] = Counter()
 
         def one(text: str) -> str:
@@ -207,7 +211,7 @@ class Redactor:
 
         def walk(value: Any) -> Any:
             if isinstance(value, str):
-                return one(value)
+                return value if _BLOB.fullmatch(value) else one(value)
             if isinstance(value, list):
                 return [walk(item) for item in value]
             if isinstance(value, dict):
