@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -247,9 +248,6 @@ def _groups(named: Sequence[tuple[str, Sequence[str]]]) -> dict[str, str]:
 
 
 def _split(group: str, salt: str, splits: Mapping[str, float]) -> str:
-    place, edge, name = position(salt, group), 0.0, ""
-    for name, share in splits.items():
-        edge += share
-        if place < edge:
-            break
-    return name
+    edges = itertools.accumulate(splits.values())
+    place = position(salt, group)
+    return next((name for name, edge in zip(splits, edges, strict=True) if place < edge), list(splits)[-1])
