@@ -43,8 +43,8 @@ class Thing:
     """Something that is drawn.
 
     Attributes:
-        code: its code point in hex, such as `1f34e`.
-        name: its name in lower case, such as `red apple`.
+        code: code point in hex, such as `1f34e`.
+        name: Unicode name in lower case, such as `red apple`.
     """
 
     code: str

@@ -160,17 +160,17 @@ class SQLControl:
         raise NotImplementedError
 
     def read(self, kind: str, key: str) -> Document | None:
-        """See :meth:`Control.read`."""
+        """Do what :meth:`Control.read` says."""
         rows = self.execute(_COLUMNS + " AND key = ?" + _PRESENT, (kind, key))
         return _document(rows[0]) if rows else None
 
     def read_all(self, kind: str) -> list[Document]:
-        """See :meth:`Control.read_all`."""
+        """Do what :meth:`Control.read_all` says."""
         rows = self.execute(_COLUMNS + _PRESENT + " AND value IS NOT NULL ORDER BY key", (kind,))
         return [_document(row) for row in rows]
 
     def history(self, kind: str, key: str) -> list[Document]:
-        """See :meth:`Control.history`."""
+        """Do what :meth:`Control.history` says."""
         return [
             _document(row) for row in self.execute(_COLUMNS + " AND key = ? ORDER BY version", (kind, key))
         ]
@@ -178,7 +178,7 @@ class SQLControl:
     def write(
         self, kind: str, key: str, value: Mapping[str, Any] | None, *, based_on: int, by: str
     ) -> Document:
-        """See :meth:`Control.write`."""
+        """Do what :meth:`Control.write` says."""
         row = (kind, key, based_on + 1, encode_value(value, f"{kind} {key}"), by, self.now())
         if not self.execute(_WRITE, (*row, kind, key, based_on)):
             present = self.read(kind, key)
@@ -190,13 +190,13 @@ class SQLControl:
         return _document(row)
 
     def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
-        """See :meth:`Control.acquire`."""
+        """Do what :meth:`Control.acquire` says."""
         now = self.now()
         rows = self.execute(_ACQUIRE, (name, holder, now + seconds, now))
         return Lease(name, holder, rows[0][0], now + seconds) if rows else None
 
     def release(self, lease: Lease) -> None:
-        """See :meth:`Control.release`."""
+        """Do what :meth:`Control.release` says."""
         self.execute(_RELEASE, (lease.name, lease.holder, lease.token))
 
 
@@ -226,7 +226,7 @@ class SQLiteControl(SQLControl):
             self._database.executescript(TABLES)
 
     def execute(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """See :meth:`SQLControl.execute`."""
+        """Do what :meth:`SQLControl.execute` says."""
         with self._errors(), self._one_at_a_time:
             return self._database.execute(query, tuple(values)).fetchall()
 

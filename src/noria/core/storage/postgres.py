@@ -39,11 +39,11 @@ class PostgresControl(SQLControl):
         self._run(TABLES, ())
 
     def execute(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """See :meth:`SQLControl.execute`."""
+        """Do what :meth:`SQLControl.execute` says."""
         return self._run(query.replace("?", "%s"), values)
 
     def now(self) -> float:
-        """See :meth:`SQLControl.now`."""
+        """Do what :meth:`SQLControl.now` says."""
         return float(self._run("SELECT extract(epoch FROM clock_timestamp())", ())[0][0])
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ class Artefact:
     Attributes:
         digest: SHA-256 of its kind and files.
         kind: sort of artefact, such as `skills`, `router`, `heads`, `prompt`.
-        files: its files by their relative path.
+        files: files by their relative path.
         requires: digest of the artefact of another kind that it only works with, by kind.
         lineage: where it is from.
     """
