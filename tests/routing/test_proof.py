@@ -212,7 +212,6 @@ def test_margins_decide() -> None:
     for gain, verdict in ((0.2, "supported"), (0.05, "refuted")):
         found = {c.id: c for c in claims({name: gradients(gain)}, {}, {})}
         assert found["recorded-gates-over-grpo"].verdict == verdict
-        assert found["recorded-gates-over-gdpo"].verdict == verdict
         assert found["recorded-recal-combined"].verdict == verdict
     parity = {c.id: c for c in claims({}, {name: trained()}, {})}
     assert parity["recorded-parity"].verdict == "supported"
@@ -259,7 +258,7 @@ def test_the_whole_proof_with_a_given_table(
     (evidence,) = done.evidences
     assert evidence.unfair() == {}
     ids = {claim.id for claim in evidence.claims}
-    for kind in ("gates-over-grpo", "gates-over-gdpo", "recal-combined", "data-sets-even", "steadier"):
+    for kind in ("gates-over-grpo", "recal-combined", "over-best-single", "data-sets-even", "steadier"):
         assert {f"recorded-{kind}", f"given-{kind}"} <= ids
     assert {"recorded-parity", "writer-form", "writer-steadier"} <= ids
     assert all(len(v) == 1 for claim in evidence.claims for v in claim.arms.values())
