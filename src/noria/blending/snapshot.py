@@ -20,6 +20,7 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
+from noria.core.records import json_object
 
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
@@ -130,7 +131,7 @@ class Snapshot:
             )
         except ValidationError as error:
             raise DataError(f"plans that are not valid: {error.errors()[0]['msg']}", where=where) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"a damaged snapshot ({error})", where=where) from None
         if snapshot.digest != values.get("digest"):
             raise DataError("the snapshot's digest is not that of its content", where=where)
@@ -151,18 +152,7 @@ class Snapshot:
         Raises:
             DataError: it cannot be read, is half-written, damaged, or something else.
         """
-        try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise DataError(f"{size:,} bytes is too long for a snapshot", where=str(path))
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-        except (ValueError, RecursionError):
-            raise DataError("not JSON: half-written, or no snapshot", where=str(path)) from None
-        if not isinstance(values, dict):
-            raise DataError("no snapshot", where=str(path))
-        return cls.from_json(values, where=str(path))
+        return cls.from_json(json_object(path, "a snapshot", limit=MAX_BYTES), where=str(path))
 
 
 def _canonical(value: Any) -> str:

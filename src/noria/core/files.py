@@ -124,8 +124,10 @@ def input_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def decoding(path: Path, what: str, *, mend: str | None = None) -> Iterator[None]:
-    """Raise what a library raises for a damaged or foreign file inside the block as a `DataError`.
+def decoding(
+    path: Path, what: str, *, mend: str | None = None, error: type[NoriaError] = DataError
+) -> Iterator[None]:
+    """Raise what a library raises for a damaged or foreign file inside the block as one line.
 
     Decoders of Parquet, safetensors, images and archives raise whatever they like, also `Exception` itself, so every
     exception is taken for the file's fault. The block is the library's call alone: a fault of ours keeps its traceback.
@@ -134,16 +136,24 @@ def decoding(path: Path, what: str, *, mend: str | None = None) -> Iterator[None
         path: path of the file.
         what: name of what it should have been, such as "a Parquet file".
         mend: end of the line, what the user can do.
+        error: class of the error.
+
+    Raises:
+        NoriaError: of the class `error`.
     """
     try:
         yield
-    except NoriaError:
-        raise
     except MemoryError:
         raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"not {what} that can be read ({reason})", where=str(path), mend=mend) from error
+    except NoriaError as known:
+        known.where = known.where or str(path)
+        raise
+    except Exception as fault:
+        reason = " ".join(str(fault).split())[:120]
+        reason = (
+            f"{type(fault).__name__}: {reason}" if isinstance(fault, LookupError) or not reason else reason
+        )
+        raise error(f"not {what} that can be read ({reason})", where=str(path), mend=mend) from fault
 
 
 def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:

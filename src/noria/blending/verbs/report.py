@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from noria.blending.verbs import output
 from noria.core.config import Argument
 from noria.core.errors import DataError
 from noria.core.files import output_path
+from noria.core.records import read_json
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
@@ -56,10 +56,11 @@ def run(config: ReportConfig) -> Path:
 
 
 def _read(folder: Path) -> tuple[output.Results, output.Page]:
-    try:
-        results = json.loads((folder / "results.json").read_bytes())
-    except (OSError, ValueError):
-        results = None
+    if not (folder / "results.json").exists():
+        raise DataError(
+            "no results are there", where=str(folder), mend="give a folder that another verb wrote"
+        )
+    results = read_json(folder / "results.json")
     if not isinstance(results, dict) or results.get("verb") not in PAGES:
         raise DataError(
             "no results are there", where=str(folder), mend="give a folder that another verb wrote"

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from noria.core.chat import Answer, Failure, Outcome, Refusal
 from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, write_all, write_atomic
+from noria.core.files import disk_errors, read_bytes, write_all, write_atomic
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
@@ -185,7 +185,7 @@ class SampleStore:
         """Cut a line that a crash tore."""
         if not self.log_path.exists():
             return
-        raw = self.log_path.read_bytes()
+        raw = read_bytes(self.log_path)
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) != len(raw):
             self.mended.append("a torn last line of samples.jsonl was cut")
@@ -261,10 +261,9 @@ def _lines(path: Path) -> Iterator[Sample]:
     Raises:
         DataError: a line is none.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return
+    raw = read_bytes(path)
     for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
             record: dict[str, Any] = json.loads(line)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, lock, write_all, write_atomic
+from noria.core.files import disk_errors, lock, read_bytes, write_all, write_atomic
 from noria.core.records import read_records
 from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
@@ -159,7 +159,7 @@ def _known(path: Path) -> list[Row]:
     """The rows that are there; a last line without its end was torn, and is dropped."""
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_atomic(path, whole)
