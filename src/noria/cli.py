@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -155,6 +156,9 @@ def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Bad input is one line on stderr and exit 2, a failed check exit 1; a fault has its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = noria.main(args=arguments, prog_name="noria", standalone_mode=False)
     except NoriaError as error:
@@ -167,6 +171,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.errno is None:  # no file that a user named: a fault
+            raise
+        click.echo(f"noria: error: {error.filename}: {error.strerror}", err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("noria: interrupted", err=True)
         sys.exit(130)

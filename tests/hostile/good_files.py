@@ -20,54 +20,68 @@ CALLS = {
     "routing train": "--table {table=table.jsonl} --policy knn -o out/router",
     "routing evaluate": "{router=router} --table {table=table.jsonl} -o out/e",
     "routing route": "{router=router} sums? --pool {pool=route-pool.yaml}",
-    "routing compare": "{sources=router} --table {table=table.jsonl} --test {test=table.jsonl} --routers random -o out/c -q",
+    "routing compare": "{sources=router} --table {table=table.jsonl} --test {test=table.jsonl} --routers "
+    "random -o out/c -q",
     "routing train#csv": "--table {table=routerbench.csv} --policy random -o out/router",
     "routing evaluate#run": "{router=routing-run} --table {table=table.jsonl} -o out/e",
     "routing report": "{run=routing-run}",
     "routing serve": "{router=router} --pool {pool=pool.yaml} --token-file {token_file=token.txt} --port 0",
     "mtp sample": "small --prompts {prompts=prompts.jsonl} -o out/s.jsonl --max-new-tokens 2 -q",
-    "mtp train": "--model {model=model} --data {data=samples.jsonl} -o out/run steps=1 length=64 train_gamma=1 batch_size=1 -q",
+    "mtp train": "--model {model=model} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
+    "train_gamma=1 batch_size=1 -q",
     "mtp evaluate": "{source=head} --data {data=samples.jsonl} -o out/e --length 64 --gamma 1 -q",
     "mtp advise": "{source=head} --data {data=samples.jsonl} --length 64 --gammas 1 --rounds 2 --context 8 -q",
     "mtp audit": "{source=head} --prompts {prompts=prompts.jsonl} --gamma 1 --samples 50 -q",
-    "mtp train#gguf": "--model {model=tiny.gguf} --data {data=samples.jsonl} -o out/run steps=1 length=64 batch_size=1 -q",
+    "mtp train#gguf": "--model {model=tiny.gguf} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
+    "batch_size=1 -q",
     "mtp rl-report": "{log=rl.jsonl} -o out/rl",
     "mtp rl-report#trainer": "{log=trainer_state.json} -o out/rl",
     "mtp export": "{source=head} -o out/model",
     "mtp report": "{source=head}",
     "grounding validate": "{data=annotations}",
-    "grounding build": "{clips=clips.jsonl} --videos {videos=videos} --url URL --model m -o out/b --frames 2 -q",
+    "grounding build": "{clips=clips.jsonl} --videos {videos=videos} --url URL --model m -o out/b --frames "
+    "2 -q",
     "grounding review agreement": "{sheets=sheet.csv} {sheets=sheet.csv}",
     "grounding review apply": "{data=annotations} {sheet=sheet.csv} -o out/r",
     "grounding review export": "{data=annotations} -o out/sheet.csv",
-    "grounding run": "--data {data=annotations} --videos {videos=videos} --url URL --model m -o out/run --frames 2 -q",
+    "grounding run": "--data {data=annotations} --videos {videos=videos} --url URL --model m -o out/run "
+    "--frames 2 -q",
     "grounding judge": "{source=grounding-run} --data {data=annotations} --url URL --model m -q",
-    "grounding score": "{source=predictions.jsonl} --data {data=annotations} --subset {subset=clean.json} -o out/s.json",
+    "grounding score": "{source=predictions.jsonl} --data {data=annotations} --subset {subset=clean.json} "
+    "-o out/s.json",
     "grounding score#run": "{source=grounding-run} --data {data=annotations} -o out/s.json",
-    "grounding score#official": "{source=predictions.jsonl} --data {data=annotations} --compat official -o out/s.json",
+    "grounding score#official": "{source=predictions.jsonl} --data {data=annotations} --compat official -o "
+    "out/s.json",
     "grounding audit": "{data=annotations} --no-blind -o out/a -q",
     "grounding compare": "{sources=predictions.jsonl} {sources=predictions.jsonl} --data {data=annotations}",
     "grounding report": "{sources=predictions.jsonl} --data {data=annotations} -o out/page.html",
-    "grounding export": "{source=predictions.jsonl} --data {data=annotations} --to official -o out/official.jsonl",
+    "grounding export": "{source=predictions.jsonl} --data {data=annotations} --to official -o "
+    "out/official.jsonl",
     "credit trace": "{model=model} --data {data=chains.jsonl} -o out/t --max-new-tokens 8 -n 1 -q",
     "credit mask-test": "{model=model} --data {data=chains.jsonl} -o out/m --own --names attention -q",
-    "credit train": "--model {model=model} --data {data=chains.jsonl} -o out/run prompts=1 group=2 max_new_tokens=8 steps=1 -q",
+    "credit train": "--model {model=model} --data {data=chains.jsonl} -o out/run prompts=1 group=2 "
+    "max_new_tokens=8 steps=1 -q",
     "credit compare": "{runs=credit-run} {runs=credit-run-2} -o out/c",
-    "distill train": "--model {model=teacher.safetensors} --prompts {prompts=prompts.txt} -o out/run --preset cdm-small "
+    "distill train": "--model {model=teacher.safetensors} --prompts {prompts=prompts.txt} -o out/run "
+    "--preset cdm-small "
     "iterations=1 batch_size=2 schedule.max_steps=2 -q",
     "distill sample": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/s -q",
     "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/e -q",
     "distill export": "{source=distill-run} -o out/student",
     "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
     "distill report": "{source=distill-run}",
-    "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} --plans {plans=plans.yaml} "
+    "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
+    "--plans {plans=plans.yaml} "
     "--previous {previous=snapshot.json} --state {state=fit} -o out/f -q",
-    "blending replay": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --against {against=snapshot.json} "
+    "blending replay": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --against "
+    "{against=snapshot.json} "
     "--plans {plans=plans.yaml} -o out/r",
     "blending attribute": "{snapshots=snapshot.json} --candidates {candidates=logs/candidates} --exposures "
     "{exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} --users {users=users.parquet} -o out/a -q",
-    "blending solve": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --plans {plans=targets.yaml} -o out/s",
-    "blending import-legacy": "{source=legacy.yaml} --candidates {candidates=logs/candidates} --snapshot {snapshot=snapshot.json} "
+    "blending solve": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --plans "
+    "{plans=targets.yaml} -o out/s",
+    "blending import-legacy": "{source=legacy.yaml} --candidates {candidates=logs/candidates} "
+    "--snapshot {snapshot=snapshot.json} "
     "-o out/i",
     "blending import-legacy#json": "{source=legacy.json} --candidates {candidates=logs/candidates} "
     "--snapshot {snapshot=snapshot.json} -o out/i",

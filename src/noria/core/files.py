@@ -52,6 +52,18 @@ def check_input(path: Path) -> None:
         pass
 
 
+def check_inputs(folder: Path) -> None:
+    """Check the files right in a folder before a library opens them.
+
+    Raises:
+        DataError: `open_input` would refuse one of them.
+    """
+    with input_errors(folder):
+        paths = sorted(path for path in folder.iterdir() if not path.is_dir())
+    for path in paths:
+        check_input(path)
+
+
 def read_bytes(path: Path, *, limit: int = LARGEST) -> bytes:
     """Read all of a file.
 

@@ -7,8 +7,9 @@ values with aliases followed are counted on the way; aliases share what they nam
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
@@ -33,6 +34,7 @@ _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_LINE_ENDS = re.compile("[\x85\u2028\u2029\ufeff]")
 _PAIR = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 
 
@@ -99,7 +101,9 @@ def decode_yaml(raw: bytes, where: str) -> str:
 
 def yaml_text(value: Any) -> str:
     """Write JSON values as YAML that `parse_yaml`, and readers of YAML 1.1, read back as they were."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    # PyYAML does not quote these as it should, unless it escapes all that is not ASCII.
+    plain = not _LINE_ENDS.search(json.dumps(value, ensure_ascii=False))
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=plain)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -191,7 +195,7 @@ class _Builder:
         if isinstance(node.value, dict | list):
             self._fail("a list or a mapping as a key", event, "write text before the colon")
         key = str(node.event.value)
-        if key == "<<" and node.event.style is None:
+        if key == "<<" and node.event.implicit[0]:  # plain, not quoted
             self._fail("merge keys are not read", event, "write the fields out")
         if key in parent.value:
             self._fail(f"{key!r} is given twice", event, "keep one of them")
@@ -206,8 +210,9 @@ class _Builder:
         if tag in ("!", f"{_TAG}str"):
             return text
         if tag is None:
-            kinds = [kind for kind, pattern in _KINDS.items() if pattern.fullmatch(text)]
-            kind = kinds[0] if kinds else "str"
+            kind = next((kind for kind, pattern in _KINDS.items() if pattern.fullmatch(text)), None)
+            if kind is None:
+                return text
         else:
             kind = tag.removeprefix(_TAG)
             if kind not in _KINDS:
@@ -216,16 +221,7 @@ class _Builder:
                 self._fail(f"{text[:40]!r} is no !!{kind}", event)
         if kind in ("int", "float") and len(text) > MAX_DIGITS:
             self._fail(f"a number of {len(text):,} characters (at most {MAX_DIGITS})", event)
-        match kind:
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int":
-                return int(text)
-            case "float":
-                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        return text
+        return _READ[kind](text)
 
     def _foreign(self, event: Any) -> NoReturn:
         tag = event.tag.replace(_TAG, "!!")
@@ -239,7 +235,19 @@ class _Builder:
         raise ConfigError(what, where=where, mend=mend) from None
 
 
-_KINDS = {"null": _NULL, "bool": _BOOL, "int": _INT, "float": _FLOAT}
+_KINDS = {"int": _INT, "float": _FLOAT, "null": _NULL, "bool": _BOOL}
+
+
+def _number(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": _number,
+    "null": lambda text: None,
+    "bool": lambda text: text.lower() == "true",
+}
 
 
 def _joined(high: str, low: str) -> int:

@@ -197,7 +197,7 @@ class Feed:
 
     async def change_plans(self, request: Request) -> Response:
         """POST /plans: a plan file, YAML or JSON; with ?dry=true only what it would do to recent requests."""
-        plans = parse_config(Plans, await request.body(), where="body")
+        plans = await asyncio.to_thread(parse_config, Plans, await request.body(), where="body")
         if is_on(request.query_params.get("dry", "")):
             return json_response(await asyncio.to_thread(self._dry, plans))
         return await self._changed(lambda: self.publisher.change_plans(plans, who=_actor(request)))

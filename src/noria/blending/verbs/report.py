@@ -12,7 +12,7 @@ from pydantic import Field
 from noria.blending.verbs import output
 from noria.core.config import Argument
 from noria.core.errors import DataError
-from noria.core.files import output_path
+from noria.core.files import decoding, output_path
 from noria.core.records import read_json
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
@@ -51,7 +51,8 @@ def run(config: ReportConfig) -> Path:
     """
     parts = [_read(folder) for folder in config.folders]
     page = output_path(config.output or "runs/blending/report/report.html")
-    output.write_results_page(page, parts)
+    with decoding(config.folders[0], "results of a verb"):
+        output.write_results_page(page, parts)
     return page
 
 

@@ -19,8 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.errors import DataError
-from noria.core.files import write_atomic
+from noria.core.errors import DataError, RunError
+from noria.core.files import decoding, write_atomic
 from noria.core.pages.charts import COLORS, Figure, missing, number, theme
 from noria.core.progress import duration
 from noria.core.records import json_object, read_json
@@ -131,7 +131,9 @@ def run_page(system: str, describe: Callable[[RunRecord], RunPage]) -> Callable[
     """
 
     def write_run_page(folder: Path, *, stopped: str = "") -> Path:
-        page = describe(RunRecord(folder, read_config(folder), read_metrics(folder)))
+        record = RunRecord(folder, read_config(folder), read_metrics(folder))
+        with decoding(folder, f"a run of noria {system}", error=RunError):
+            page = describe(record)
         return write_run_report(folder, system, page.title, page.sections, intro=page.intro, stopped=stopped)
 
     return write_run_page

@@ -254,7 +254,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunError("no run here", where=str(folder), mend="give the folder that a training run wrote")
     if not isinstance(stored, dict):
         raise RunError("not a run's settings", where=str(folder / "config.json"))
-    return stored
+    settings: dict[str, Any] = json_values(stored)  # NaN, which no run writes, is missing
+    return settings
 
 
 def package_versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
-from noria.core.files import read_bytes
+from noria.core.files import decoding, read_bytes
 from noria.core.records import read_json
 from noria.core.runs.run import read_config
 from noria.grounding.asking.config import PlanSettings
@@ -117,7 +117,8 @@ def open_source(path: Path, *, data: Path | None = None, judge: str | None = Non
         DataError: a file in it cannot be read.
     """
     if path.is_dir():
-        return _run(path, data, judge)
+        with decoding(path, "a run of noria grounding", error=RunError):
+            return _run(path, data, judge)
     if not path.is_file():
         raise RunError("no such run or file", where=str(path))
     if data is None:
