@@ -57,6 +57,7 @@ CALLS = {
     "grounding report": "{sources=predictions.jsonl} --data {data=annotations} -o out/page.html",
     "grounding export": "{source=predictions.jsonl} --data {data=annotations} --to official -o "
     "out/official.jsonl",
+    "grounding export#tasks": "{source=annotations} --videos {videos=videos} --to lmms-eval -o out/tasks",
     "credit trace": "{model=model} --data {data=chains.jsonl} -o out/t --max-new-tokens 8 -n 1 -q",
     "credit mask-test": "{model=model} --data {data=chains.jsonl} -o out/m --own --names attention -q",
     "credit train": "--model {model=model} --data {data=chains.jsonl} -o out/run prompts=1 group=2 "
@@ -69,6 +70,7 @@ CALLS = {
     "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/e -q",
     "distill export": "{source=distill-run} -o out/student",
     "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
+    "distill presets": "--config {settings_file=presets.yaml}",
     "distill report": "{source=distill-run}",
     "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
     "--plans {plans=plans.yaml} "
@@ -91,7 +93,7 @@ CALLS = {
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
 
-READ_NOTHING = {"grounding synth", "distill presets", "blending simulate"}
+READ_NOTHING = {"grounding synth", "blending simulate"}
 """Verbs that read no file but their settings."""
 
 FILE = re.compile(r"\{(\w+)=([^}]+)\}")
@@ -112,6 +114,7 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
 
 
 def _small_files(home: Path) -> None:
+    (home / "presets.yaml").write_text("show: cdm\n")
     (home / "token.txt").write_text("a-token-of-sixteen-letters\n")
     questions = [{"id": f"q{n}", "query": f"{n} plus 1?", "answers": [str(n + 1)]} for n in range(3)]
     _write_lines(home / "questions.jsonl", questions)

@@ -27,6 +27,7 @@ from tests.hostile.good_files import CALLS, FILE, READ_NOTHING, make_good_files
 for _package in ("torch", "transformers", "gguf", "duckdb", "pyarrow", "openai", "av"):
     pytest.importorskip(_package)
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = int(os.environ.get("NORIA_HOSTILE_SEED", "0"))
 """Seed of the attacks that are drawn; another seed draws others."""
 DRAWN = {
@@ -133,12 +134,25 @@ def test_a_hostile_file_is_read_or_refused_in_one_line(
     assert not faults, "\n\n".join(f"{name}\n{fault}" for name, fault in faults.items())
 
 
+WRITERS = [verb for verb in CALLS if "-o out/" in CALLS[verb] and "#" not in verb]
+
+
+@pytest.mark.parametrize("verb", WRITERS)
+def test_an_output_that_cannot_be_written_is_refused_in_one_line(
+    home: Path, url: str, tmp_path: Path, verb: str
+) -> None:
+    (tmp_path / "out").write_text("kept")  # a file where the folder of the output should be
+    end = call(verb, home, tmp_path, url)
+    assert end.fault() in (None, f"left behind: out ({end.err.strip()})")
+    assert end.code == 2
+    assert (tmp_path / "out").read_text() == "kept"
+
+
 def _folder(path: Path) -> Path:
     path.mkdir()
     return path
 
 
-@pytest.mark.slow
 def test_a_hostile_file_is_refused_by_a_real_process(home: Path, tmp_path: Path) -> None:
     """As a user meets it: a process of its own, that ends, with one line and nothing written."""
     verbs = [

@@ -128,12 +128,6 @@ def has_surrogate(text: str) -> bool:
     return not text.isascii() and _SURROGATE.search(text) is not None
 
 
-def with_whole_characters(value: Any) -> Any:
-    """Copy JSON values with U+FFFD for each half of a surrogate pair, as a model writes that is cut within an emoji."""
-    text = json.dumps(value, ensure_ascii=False)
-    return json.loads(_SURROGATE.sub("\ufffd", text)) if has_surrogate(text) else value
-
-
 def read_json(path: Path, *, limit: int = LARGEST) -> Any:
     """Read a JSON file.
 

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from noria.blending.plans.plans import Plans
 from noria.blending.service.companion import Companion
@@ -34,6 +33,7 @@ from noria.blending.service.whatif import what_if, with_plans, with_setting
 from noria.blending.snapshot import Snapshot
 from noria.core.config import parse_config
 from noria.core.errors import DataError, NoriaError, RunError, needing
+from noria.core.records import json_record
 from noria.core.service.serving import (
     Endpoint,
     HttpError,
@@ -350,13 +350,7 @@ def _actor(request: Request) -> str:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        raise DataError("not JSON", where="body") from None
-    if not isinstance(values, dict):
-        raise DataError("not a JSON object", where="body")
-    return cast("dict[str, Any]", values)
+    return json_record(body, "body")
 
 
 def _typed(kind: Any, body: bytes) -> Any:

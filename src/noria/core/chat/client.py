@@ -20,7 +20,6 @@ from noria.core.chat.messages import ChatRequest, request_key
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
 from noria.core.chat.settings import ChatServer, Prices, redacted
 from noria.core.errors import ConfigError, ModelError, needing
-from noria.core.records import with_whole_characters
 
 logger = logging.getLogger("noria.chat")
 
@@ -211,7 +210,7 @@ class ChatClient:
 
         response = await self._openai.post("/chat/completions", content=body, cast_to=httpx2.Response)
         try:
-            return with_whole_characters(json.loads(response.content))
+            return json.loads(response.content)
         except (ValueError, RecursionError):
             raise GarbageError("the reply is not JSON") from None
 
