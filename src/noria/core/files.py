@@ -24,6 +24,9 @@ LARGEST = 2**30
 """Most bytes of a file that is read as a whole."""
 
 
+_ENDLESS = ("a pipe or a device", "save it as a file")
+
+
 @contextlib.contextmanager
 def open_input(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading. Only a regular file is one: a pipe could block for ever, and a device never ends.
@@ -33,12 +36,12 @@ def open_input(path: Path) -> Iterator[BinaryIO]:
     """
     with input_errors(path):
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(handle)
+            what, mend = ("a folder", "give a file") if stat.S_ISDIR(mode) else _ENDLESS
+            raise DataError(what, where=str(path), mend=mend)
         with open(handle, "rb") as file:
-            mode = os.fstat(handle).st_mode
-            if stat.S_ISDIR(mode):
-                raise DataError("it is a folder", where=str(path), mend="give a file")
-            if not stat.S_ISREG(mode):
-                raise DataError("a pipe or a device", where=str(path), mend="save it as a file")
             yield file
 
 
