@@ -171,15 +171,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.filename is None or error.errno is None:  # no file that a user named: a fault
+    except (OSError, RuntimeError) as error:
+        what = _file_trouble(error)
+        if what is None:  # no file that a user named: a fault
             raise
-        click.echo(f"noria: error: {error.filename}: {error.strerror}", err=True)
+        click.echo(f"noria: error: {' '.join(what.split())}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("noria: interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _file_trouble(error: OSError | RuntimeError) -> str | None:
+    """What the system says of a named file, where no reader or writer has said it better; None for other errors."""
+    if isinstance(error, OSError):
+        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error) if str(error).startswith("Symlink loop") else None  # of Path.resolve
 
 
 if __name__ == "__main__":

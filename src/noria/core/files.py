@@ -214,11 +214,11 @@ def inside(folder: Path, name: str) -> Path:
     Raises:
         DataError: the name leaves the folder: absolute, by `..`, or through a symbolic link.
     """
-    root = Path(folder).resolve()
     try:
+        root = path = Path(folder).resolve()
         path = (root / name).resolve()
     except (ValueError, OSError, RuntimeError):  # a NUL byte, a name too long, a loop of links
-        path = root
+        path = root = Path(folder)
     if Path(name).is_absolute() or path == root or root not in path.parents:
         raise DataError(f"the path {name!r} does not stay inside its folder", where=str(folder))
     return path
