@@ -131,9 +131,10 @@ class Snapshot:
             )
         except ValidationError as error:
             raise DataError(f"plans that are not valid: {error.errors()[0]['msg']}", where=where) from None
+            digest = snapshot.digest
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"a damaged snapshot ({error})", where=where) from None
-        if snapshot.digest != values.get("digest"):
+        if digest != values.get("digest"):
             raise DataError("the snapshot's digest is not that of its content", where=where)
         return snapshot
 

@@ -150,10 +150,10 @@ class SampleStore:
         self._waiting, self._committed = 0, time.monotonic()
 
     @contextlib.contextmanager
-    def _database_errors(self) -> Iterator[None]:
+    def _database_errors(self, kind: type[sqlite3.Error] = sqlite3.Error) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except kind as error:
             raise RunError(
                 f"cannot write: {error}",
                 where=str(self.database_path),
@@ -193,7 +193,8 @@ class SampleStore:
 
     def _open_database(self) -> sqlite3.Connection:
         try:
-            return self._connected()
+            with self._database_errors(sqlite3.OperationalError):  # a full disk is no damage
+                return self._connected()
         except sqlite3.DatabaseError:
             number = 1
             while (aside := self.folder / f"samples.damaged-{number}.sqlite").exists():
