@@ -129,9 +129,9 @@ class Snapshot:
                 version=int(values["version"]),
                 created=float(values["created"]),
             )
+            digest = snapshot.digest
         except ValidationError as error:
             raise DataError(f"plans that are not valid: {error.errors()[0]['msg']}", where=where) from None
-            digest = snapshot.digest
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"a damaged snapshot ({error})", where=where) from None
         if digest != values.get("digest"):
