@@ -57,7 +57,7 @@ class _Prove(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        for entry in registered_proofs(SYSTEMS).values():
+        for entry in registered_proofs([*SYSTEMS, "assistant"]).values():
             for name, phrase in entry.inputs.items():
                 text = f"{phrase.rstrip('.')} (proof {entry.name})."
                 params.append(click.Option([f"--{name}"], type=PATH, help=text))
@@ -94,7 +94,7 @@ def prove(
     """Test claims on real data and write a report: all proofs, or those that are named."""
     from noria.core.proofs.proving import prove as run
 
-    known = registered_proofs(SYSTEMS)
+    known = registered_proofs([*SYSTEMS, "assistant"])
     result = run(
         [known[name] for name in _chosen(proofs, known, "proof") or known],
         scale="quick" if quick else "full",
@@ -135,7 +135,7 @@ def assets(name: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def bench(name: str, rounds: int | None, as_json: bool) -> None:
     """Measure the speed of a system against a named peer, both in one process."""
-    known = registered_benches(SYSTEMS)
+    known = registered_benches([*SYSTEMS, "assistant"])
     _chosen((name,), known, "bench")
     with needing("proof"):
         module = importlib.import_module(known[name].module)
