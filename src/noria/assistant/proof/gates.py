@@ -187,9 +187,10 @@ def notes(results: Results, runs: int) -> list[str]:
     }  # fmt: skip
     return [
         f"{runs:,} runs, tests and logs an arm; users, answers and candidates are simulated.",
-        f"Without a gate {mean['no gate', 'below']:.0%} of runs of {TURNS} turns end below their start. "
-        f"Points gained: {mean['no gate', 'points']:+.1f} without a gate, {mean['monotone gate', 'points']:+.1f} under a monotone one, "
-        f"{mean['paired gate', 'points']:+.1f} under the paired one on {ITEMS} items: caution costs gains, too.",
+        f"Without a gate {mean['no gate', 'below']:.0%} of runs of {TURNS} turns end below their start.",
+        f"Points gained: {mean['no gate', 'points']:+.1f} without a gate, "
+        f"{mean['monotone gate', 'points']:+.1f} under a monotone one, {mean['paired gate', 'points']:+.1f} under the "
+        f"paired one, on {ITEMS} items each: caution costs gains, too.",
         f"One look at the end of a test of equal versions decides for one in {mean['equal', 'once']:.1%}.",
         f"A version that is six points better is promoted in {mean['better', 'promoted']:.0%} of tests, after "
         f"{mean['better', 'users']:,.0f} of {HORIZON:,} users on average; one that is six points worse is rolled back "
