@@ -757,13 +757,22 @@ def test_other_headers_may_stand_there_twice(url: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
-def test_slow_bodies_of_one_address_leave_room(source: str) -> None:
-    """They may fill a quarter of the places; the oldest ends for the newest, so that quick ones pass everywhere."""
+def test_slow_bodies_of_one_address_leave_room(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may fill a quarter of the places for long; the oldest end for the newest, so that quick ones pass."""
+    monkeypatch.setattr("noria.core.service.serving._SLOW_SECONDS", 0.5)
     with running(service(limits=Limits(in_flight=8, seconds=30))) as address, contextlib.ExitStack() as held:
         slow = [held.enter_context(dial(address)) for _ in range(40)]
         for line in slow:
             line.sendall(POST + b"content-length: 9\r\n\r\nx")
-        time.sleep(0.3)
+        time.sleep(0.2)
+        if source != "127.0.0.1":
+            with dial(address, source=source) as line:
+                line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\nab")
+                assert rest(line).startswith(b"HTTP/1.1 200"), "the quarter of the others is free at once"
+        time.sleep(0.5)
+        with dial(address) as line:  # ends what is above the share
+            line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\nab")
+            rest(line)
         for _ in range(20):
             with dial(address, source=source) as line:
                 line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\n")

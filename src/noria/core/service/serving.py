@@ -80,8 +80,9 @@ class Limits:
         body_bytes: most bytes of a body, as it arrives; more is 413.
         seconds: longest time from the first byte of the body to the last of the response; more is 408 while the body
             is still arriving, else 504. It stops a handler where it awaits, not one that computes.
-        in_flight: most requests under way at once; one more is 503 with Retry-After. Bodies that are still arriving may
-            fill a quarter of these places for each client address; one more ends the oldest of that address with 408.
+        in_flight: most requests under way at once; one more is 503 with Retry-After. Bodies of one client address that
+            are still arriving get three quarters of these places at most, and those that take longer than 2 s a
+            quarter: the oldest end with 408 for the next one.
     """
 
     body_bytes: int = 8 << 20
@@ -309,6 +310,7 @@ class _Guarded:
             service._authorise(exchange, write=self.access == "write")
         limits = service.limits
         exchange.expect(limits.body_bytes if self.body_bytes is None else self.body_bytes)
+        service.end_slow_bodies(exchange.address)
         if self.counted:
             if service._under_way >= limits.in_flight:
                 raise service._refusal(
@@ -317,8 +319,8 @@ class _Guarded:
             service._under_way += 1
         try:
             async with asyncio.timeout(limits.seconds if self.seconds is None else self.seconds) as clock:
-                if exchange.has_body:
-                    exchange.await_body(clock)
+                if self.counted and exchange.has_body:
+                    service.await_body(exchange, clock)
                 response = await self.endpoint(Request(scope, exchange.receive))
                 await response(scope, exchange.receive, exchange.send)
         except TimeoutError:
@@ -328,7 +330,7 @@ class _Guarded:
             message = "the body was too slow to arrive" if arriving else "it took too long"
             raise service._refusal(408 if arriving else 504, "timeout", message) from None
         finally:
-            exchange.stop_awaiting_body()
+            service.stop_awaiting_body(exchange)
             if self.counted:
                 service._under_way -= 1
 
@@ -496,6 +498,36 @@ class Service:
         if origin is not None and origin.partition(b"://")[2] != host:
             raise self._refusal(403, "foreign_origin", "pages of other origins may not call this service")
 
+    def await_body(self, exchange: _Exchange, clock: asyncio.Timeout) -> None:
+        """Note that a body is arriving, and the clock that ends the request.
+
+        Raises:
+            HttpError: 503, too many of that address are.
+        """
+        arriving = self._arriving.setdefault(exchange.address, {})
+        if len(arriving) >= max(1, self.limits.in_flight * 3 // 4):
+            raise self._refusal(
+                503, "busy", f"{len(arriving)} bodies are arriving", headers={"retry-after": "1"}
+            )
+        arriving[exchange] = clock
+
+    def stop_awaiting_body(self, exchange: _Exchange) -> None:
+        """Note that a body is there, or that nobody waits for it any more."""
+        arriving = self._arriving.get(exchange.address, {})
+        arriving.pop(exchange, None)
+        if not arriving:
+            self._arriving.pop(exchange.address, None)
+
+    def end_slow_bodies(self, address: str) -> None:
+        """End the oldest requests whose bodies are slow to arrive, where they have the places of a whole address."""
+        arriving = self._arriving.get(address, {})
+        while len(arriving) >= max(1, self.limits.in_flight // 4):
+            oldest = next(iter(arriving))
+            if time.perf_counter() - oldest.began < _SLOW_SECONDS:
+                return
+            with contextlib.suppress(RuntimeError):  # it is ending by itself
+                arriving.pop(oldest).reschedule(0.0)
+
     def _authorise(self, exchange: _Exchange, *, write: bool) -> None:
         """Check the token where the route needs one.
 
@@ -592,7 +624,7 @@ class _Exchange:
             self.bytes_read += len(message.get("body", b""))
             self.body_complete = not message.get("more_body", False)
             if self.body_complete:
-                self.stop_awaiting_body()
+                self.service.stop_awaiting_body(self)
             if self.bytes_read > self.body_limit:
                 raise self.too_large()
         return message
@@ -612,21 +644,6 @@ class _Exchange:
     @property
     def has_body(self) -> bool:
         return b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
-
-    def await_body(self, clock: asyncio.Timeout) -> None:
-        """Take a place among the arriving bodies of the client's address; where all are taken, the oldest ends."""
-        arriving = self.service._arriving.setdefault(self.address, {})
-        if len(arriving) >= max(1, self.service.limits.in_flight // 4):
-            oldest = next(iter(arriving))
-            with contextlib.suppress(RuntimeError):  # it is ending by itself
-                arriving.pop(oldest).reschedule(0.0)
-        arriving[self] = clock
-
-    def stop_awaiting_body(self) -> None:
-        """Give the place back."""
-        arriving = self.service._arriving.get(self.address, {})
-        if arriving.pop(self, None) is not None and not arriving:
-            del self.service._arriving[self.address]
 
     def expect(self, body_limit: int) -> None:
         """Set the limit of the body. A body that declares more is refused before it is read."""
@@ -686,6 +703,7 @@ class _Exchange:
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _SINGLE = (b"host", b"origin", b"authorization", b"content-length", b"content-type", b"transfer-encoding")
+_SLOW_SECONDS = 2.0
 _LINGER_BYTES = 64 << 20
 _LINGER_SECONDS = 1.0
 

@@ -37,6 +37,9 @@ class Batcher(Generic[T, R]):
     async def _work(self) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # whoever is about to ask comes along
+            self._waiting = [entry for entry in self._waiting if not entry[1].done()]  # the others have left
+            if not self._waiting:
+                return
             first = self.key(self._waiting[0][0])
             batch = [entry for entry in self._waiting if self.key(entry[0]) == first][: self.most]
             chosen = {id(entry) for entry in batch}
