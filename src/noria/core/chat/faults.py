@@ -82,7 +82,7 @@ def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
         return Fault("connection", _words(error.__cause__ or error) or "no server answers there")
     if isinstance(error, openai.APIError):  # an error that came as an event of a stream
         return Fault("server", _words(error))
-    if isinstance(error, openai.OpenAIError | ValueError):
+    if isinstance(error, openai.OpenAIError | ValueError | RecursionError):
         return Fault("garbage", _words(error))
     return None
 

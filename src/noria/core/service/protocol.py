@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from noria.core.errors import needing
 from noria.core.service.serving import HttpError, Service
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
 with needing("serve"):
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 64 << 10
 """Most bytes of a request besides its body: head, trailers, and what frames one chunk."""
@@ -47,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _arriving = False  # whether a message has begun and not ended
     _head_done = False
     _fault = (400, "bad_http", "this is no HTTP request")
+    _running: RequestResponseCycle | None = None
     _timer: asyncio.TimerHandle | None = None
     _unread = 0  # bytes of the answer that waited when the client was last looked at
     _unread_timer: asyncio.TimerHandle | None = None
@@ -71,6 +75,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not own[self._address]:
             del own[self._address]
         super().connection_lost(exc)
+        if self._running is not None:  # uvicorn tells the last request only, which may wait behind this one
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     @property
     def _service(self) -> Service:
@@ -79,6 +86,10 @@ class BoundedProtocol(HttpToolsProtocol):
     @property
     def _address(self) -> str:
         return self.client[0] if self.client else ""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     # -- what comes
 

@@ -254,9 +254,9 @@ class Request(StarletteRequest):
                 raise ClientDisconnect
             return working.result()
         finally:
-            working.cancel()
             leaving.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+            if working.cancel():
+                await asyncio.gather(working, return_exceptions=True)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -46,8 +46,23 @@ from noria.routing.tables.table import Route
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
     from starlette.responses import StreamingResponse
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("noria.routing")
+
+
+class _EventStream(StreamingResponse):
+    """A stream of events that lets its backend go in any case, also where the caller left before the first event."""
+
+    def __init__(
+        self, events: AsyncIterator[bytes], pieces: AsyncGenerator[str | Outcome], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, 200, headers, "text/event-stream")
+        self.pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.pieces):
+            await super().__call__(scope, receive, send)
 
 
 class _Metrics:
@@ -217,8 +232,8 @@ class _Front:
                 failure = first
                 query.tried.append(chosen.label)
                 continue
-            body = self._events(chosen, query, first, pieces)
-            return StreamingResponse(body, 200, headers_of(chosen, query), "text/event-stream")
+            events = self._events(chosen, query, first, pieces)
+            return _EventStream(events, pieces, headers_of(chosen, query))
         raise failure_error(failure)
 
     async def _pieces(
@@ -247,22 +262,20 @@ class _Front:
         first: str | Outcome,
         pieces: AsyncGenerator[str | Outcome],
     ) -> AsyncIterator[bytes]:
-        """Events of a stream; the backend is let go also when the caller goes away in the middle."""
         writer = ChunkWriter(chosen)
-        async with aclosing(pieces):
-            yield writer.chunk({"role": "assistant", "content": ""})
-            piece: str | Outcome | None = first
-            while isinstance(piece, str):
-                yield writer.chunk({"content": piece})
-                piece = await anext(pieces, None)
-            if isinstance(piece, Failure):
-                log.warning("%s: a stream broke off (%s)", chosen.label, piece.kind)
-                yield writer.error(piece)
-            elif piece is not None:
-                yield writer.last(piece)
-                if query.usage:
-                    yield writer.usage(piece.usage)
-                yield b"data: [DONE]\n\n"
+        yield writer.chunk({"role": "assistant", "content": ""})
+        piece: str | Outcome | None = first
+        while isinstance(piece, str):
+            yield writer.chunk({"content": piece})
+            piece = await anext(pieces, None)
+        if isinstance(piece, Failure):
+            log.warning("%s: a stream broke off (%s)", chosen.label, piece.kind)
+            yield writer.error(piece)
+        elif piece is not None:
+            yield writer.last(piece)
+            if query.usage:
+                yield writer.usage(piece.usage)
+            yield b"data: [DONE]\n\n"
 
 
 def routing_service(

@@ -305,9 +305,8 @@ def failure_error(failure: Failure | None) -> HttpError:
     """Turn the last backend's failure into an answer, in our own words: the backend's are for the log."""
     if failure is None:
         return HttpError(503, "no_backend", "no backend can be asked")
-    status, code, line = STATUS.get(
-        failure.kind,
-        (502, f"backend_{failure.kind}", "no backend gave an answer; the service's log says why"),
-    )
+    other = (502, f"backend_{failure.kind}", "no backend gave an answer; the service's log says why")
+    redirected = failure.status is not None and failure.status < 400
+    status, code, line = other if redirected else STATUS.get(failure.kind, other)
     wait = max(1, math.ceil(min(failure.wait or 1.0, 3600.0)))
     return HttpError(status, code, line, headers={"retry-after": str(wait)} if status in (429, 503) else {})
