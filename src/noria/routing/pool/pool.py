@@ -94,7 +94,7 @@ class Pool:
         return [(route.label, self.about.get(route.model, "")) for route in self.routes]
 
     def live(self, *, attempts: int, patience: float) -> Pool:
-        """The same pool for live traffic, in which nobody waits for a server that asks to wait.
+        """This pool with its servers' settings for live traffic: nobody waits for a server that asks to wait.
 
         Args:
             attempts: most attempts at a server, instead of its own.
