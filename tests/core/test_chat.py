@@ -690,7 +690,7 @@ def test_our_own_queue_is_no_fault_of_the_server(stream: bool, limits: dict[str,
             busy = await one()
             return [busy, await first, await client.ask(HELLO)]
 
-    with chat_server(lambda b, n: Reply(delay=0.3)) as double:
+    with chat_server(lambda b, n: Reply(delay=1.0)) as double:
         busy, *rest = asyncio.run(run(double.url))
         assert len(double.seen) == 2
     assert isinstance(busy, Failure)
@@ -710,9 +710,9 @@ def test_what_a_server_refuses_is_not_sent() -> None:
 
 
 def test_reasoning_is_a_sign_of_life() -> None:
-    slow = Reply("done", reasoning="it takes a while", gap=0.2, pieces=1)
+    slow = Reply("done", reasoning="it takes a while", gap=0.5, pieces=1)
     with chat_server(lambda b, n: slow) as double:
-        pieces, outcome = streamed(at(double.url, timeout=0.5, attempts=1))
+        pieces, outcome = streamed(at(double.url, timeout=1.5, attempts=1))
     assert isinstance(outcome, Answer)
     assert (pieces, outcome.reasoning) == (["done"], "ittakesawhile")
 
