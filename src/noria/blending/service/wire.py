@@ -256,7 +256,10 @@ def _constant(name: str, value: Any, count: int) -> Column:
     if isinstance(value, bool):
         return np.full(count, value)
     if isinstance(value, int | float) or value is None:
-        return np.full(count, math.nan if value is None else float(value))
+        try:
+            return np.full(count, math.nan if value is None else float(value))
+        except OverflowError:
+            raise DataError("a number that no float holds", where=f"field {name!r}") from None
     if isinstance(value, str):
         return NameColumn((value,), np.zeros(count, np.int32))
     one = as_column(name, [value])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -45,13 +46,19 @@ class LocalChat:
         return await self._batcher.ask(request)
 
     async def _batch(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+        left = threading.Event()
+        working = asyncio.ensure_future(asyncio.to_thread(self._answers, requests, left))
         try:
-            return await asyncio.to_thread(self._answers, requests)
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            left.set()
+            await asyncio.wait([working])  # two threads must not share the tokenizer
+            raise
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             message = " ".join(str(error).split())[:200]
             return [Failure("server", message) for _ in requests]
 
-    def _answers(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+    def _answers(self, requests: Sequence[ChatRequest], left: threading.Event) -> list[Outcome]:
         began, own = time.perf_counter(), requests[0]
         model, tokenizer = self.opened.model, self.opened.tokenizer
         prompts = [self._text(request) for request in requests]
@@ -84,6 +91,7 @@ class LocalChat:
                 top_p=own.top_p if warm else None,
                 top_k=None,
                 pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=[_Left(left)],
                 **({"stop_strings": list(own.stop), "tokenizer": tokenizer} if own.stop else {}),
             )
         start = rows["input_ids"].shape[1]
@@ -111,6 +119,16 @@ class LocalChat:
         usage = Usage(prompt, count)
         finish = "stop" if stopped else "length"
         return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Ends a generation once nobody waits for it."""
+
+    left: threading.Event
+
+    def __call__(self, tokens: torch.Tensor, scores: object, **more: object) -> torch.Tensor:
+        return torch.full((len(tokens),), self.left.is_set(), device=tokens.device)
 
 
 def _key(request: ChatRequest) -> tuple[object, ...]:
