@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -173,6 +174,9 @@ def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Bad input is one line on stderr and exit 2, a failed check exit 1; a fault has its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = noria.main(args=arguments, prog_name="noria", standalone_mode=False)
     except NoriaError as error:
@@ -185,10 +189,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
         sys.exit(error.exit_code)
+    except (OSError, RuntimeError) as error:
+        what = _file_trouble(error)
+        if what is None:  # no file that a user named: a fault
+            raise
+        click.echo(f"noria: error: {' '.join(what.split())}", err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("noria: interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _file_trouble(error: OSError | RuntimeError) -> str | None:
+    """What the system says of a named file, where no reader or writer has said it better; None for other errors."""
+    if isinstance(error, OSError):
+        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error) if str(error).startswith("Symlink loop") else None  # of Path.resolve
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from noria.blending.columns import Candidates, Column, NameColumn, as_column, ro
 from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
+from noria.core.files import check_input, decoding
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -149,19 +150,17 @@ def _read_table(path: Path, most: int | None) -> tuple[Any, bool]:
     if not files:
         raise DataError("no .parquet file in this folder", where=str(path))
     tables, rows = [], 0
-    try:
-        for file in files:
-            with parquet.ParquetFile(file) as opened:
-                tables.append(opened.schema_arrow.empty_table())
-                for batch in opened.iter_batches(1 << 16):
-                    tables.append(arrow.Table.from_batches([batch]))
-                    rows += len(batch)
-                    if most is not None and rows > most:
-                        break
-            if most is not None and rows > most:
-                break
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError("cannot be read as Parquet", where=str(file)) from error
+    for file in files:
+        check_input(file)
+        with decoding(file, "a Parquet file"), parquet.ParquetFile(file) as opened:
+            tables.append(opened.schema_arrow.empty_table())
+            for batch in opened.iter_batches(1 << 16):
+                tables.append(arrow.Table.from_batches([batch]))
+                rows += len(batch)
+                if most is not None and rows > most:
+                    break
+        if most is not None and rows > most:
+            break
     try:
         table = arrow.concat_tables(tables, promote_options="default")
     except arrow.ArrowException as error:

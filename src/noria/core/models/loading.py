@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from noria.core.errors import ModelError, needing, require
-from noria.core.files import appearing
+from noria.core.errors import ModelError, NoriaError, needing, require
+from noria.core.files import appearing, check_input, check_inputs
 
 SMALL = "small"
 """The name of the model that ships with the package."""
@@ -148,7 +148,11 @@ def _files(name: str, allow_download: bool) -> Path:
     if name == SMALL:
         return SMALL_FOLDER
     path = Path(name).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    if path.is_dir():
+        check_inputs(path)
+        return path
+    if path.suffix == ".gguf" and path.exists():
+        check_input(path)
         return path
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise ModelError(
@@ -173,7 +177,9 @@ def _load_errors(name: str) -> Iterator[None]:
     """Raise what transformers raises for a folder that is not a model as a `ModelError`, which is one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (NoriaError, MemoryError):
+        raise
+    except Exception as error:  # readers of damaged files raise whatever they like
         text = str(error)
         if "trust_remote_code" in text:
             raise ModelError(

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.errors import CheckpointError
-from noria.core.files import appearing, disk_errors, remove_folder
+from noria.core.errors import CheckpointError, NoriaError
+from noria.core.files import appearing, check_input, disk_errors, remove_folder
+from noria.core.records import json_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -176,13 +177,14 @@ def _record(path: Path) -> dict[str, Any]:
 
     file = path / "tensors.safetensors"
     try:
-        record: dict[str, Any] = json.loads((path / "state.json").read_bytes())
+        record: dict[str, Any] = json_object(path / "state.json", "a checkpoint's state")
+        check_input(file)
         size = file.stat().st_size
         if size != record["tensors_bytes"] or not {"state", "rng"} <= record.keys():
             raise ValueError(f"{file.name} has {size} bytes, its record says {record['tensors_bytes']}")
         with safe_open(file, framework="numpy"):  # checks the header against the length
             return record
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (NoriaError, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"damaged: {error}", where=str(path)) from None
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from noria.core.errors import DataError
-from noria.core.files import write_atomic
+from noria.core.files import read_text, write_atomic
 from noria.core.judging import krippendorff_alpha
 from noria.grounding.corpus.records import Corpus, Observation, Question, Record
 
@@ -69,11 +69,7 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
     Raises:
         DataError: with file and line: a column is missing, or a verdict is none of `correct`, `corrected`, `delete`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({type(error).__name__})", where=str(path)) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames):
         raise DataError(f"the columns must be {', '.join(COLUMNS)}", where=f"{path}:1")
     rows = []

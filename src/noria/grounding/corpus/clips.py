@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import DataError, require
-from noria.core.files import inside, write_atomic
+from noria.core.files import inside, read_bytes, write_atomic
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
             where=str(path),
             mend="send frames",
         )
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def _on_screen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import ConfigError, DataError, RunError
+from noria.core.files import decoding, read_bytes
+from noria.core.records import read_json
 from noria.core.runs.run import read_config
 from noria.grounding.asking.config import PlanSettings
 from noria.grounding.asking.protocols import dealt, plan
@@ -115,7 +117,8 @@ def open_source(path: Path, *, data: Path | None = None, judge: str | None = Non
         DataError: a file in it cannot be read.
     """
     if path.is_dir():
-        return _run(path, data, judge)
+        with decoding(path, "a run of noria grounding", error=RunError):
+            return _run(path, data, judge)
     if not path.is_file():
         raise RunError("no such run or file", where=str(path))
     if data is None:
@@ -202,12 +205,9 @@ def read_judgement(folder: Path) -> dict[str, Any]:
         DataError: the settings cannot be read.
     """
     path = folder / "judge.json"
-    try:
-        settings = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError):
-        settings = None
+    settings = read_json(path)
     if not isinstance(settings, dict) or not {"rubric", "judges", "quorum"} <= set(settings):
         raise DataError("not a judgement's settings", where=str(path), mend="judge again")
     return settings
@@ -233,7 +233,7 @@ def corpus_digest(folder: Path) -> str:
     assert home is not None
     digest = hashlib.sha256()
     for path in sorted(home.glob("*.json")):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(read_bytes(path)).digest())
     return digest.hexdigest()
 
 
@@ -243,12 +243,10 @@ def read_subset(path: Path) -> dict[str, set[int]]:
     Raises:
         DataError: it is no such file.
     """
+    subset = read_json(path)
     try:
-        subset = json.loads(path.read_bytes())
         return {str(video): {int(n) for n in numbers} for video, numbers in subset.items()}
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         raise DataError(
             "not a subset of questions", where=str(path), mend="give the clean.json that the audit wrote"
         ) from None

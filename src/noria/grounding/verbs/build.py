@@ -11,8 +11,10 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
+from noria.core.errors import DataError
 from noria.core.files import inside, lock, write_atomic
 from noria.core.progress import Progress
+from noria.core.records import read_json
 from noria.core.runs.outputs import results_folder
 from noria.grounding.asking.config import MediaSettings
 from noria.grounding.building.config import BuildSettings
@@ -100,6 +102,6 @@ def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:
 def _written(note: Path) -> list[str]:
     """Ids of the records that the last build wrote."""
     try:
-        return [str(name) for name in json.loads(note.read_bytes())["videos"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(name) for name in read_json(note)["videos"]]
+    except (DataError, KeyError, TypeError):
         return []

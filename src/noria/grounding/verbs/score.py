@@ -13,6 +13,7 @@ from pydantic import Field
 
 from noria.core.config import Argument, Option
 from noria.core.files import output_path, write_atomic
+from noria.core.records import json_values
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.rates import Theta
 from noria.grounding.verbs.options import OutputPath, SourceOptions
@@ -91,7 +92,7 @@ def run(config: ScoreConfig) -> tuple[dict[str, Any], Path | None]:
     path = output_path(config.output) if config.output else path
     result = score_source(source, config.part(ScoreSettings), subset=config.subset)
     if path is not None:
-        write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(path, json.dumps(json_values(result), indent=1, ensure_ascii=False) + "\n")
     return result, path
 
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, fsync_folder, lock, remove_folder, write_atomic
+from noria.core.files import (
+    disk_errors,
+    encoded,
+    fsync_folder,
+    lock,
+    read_bytes,
+    read_text,
+    remove_folder,
+    write_atomic,
+)
 from noria.core.progress import Progress
 from noria.core.records import read_records
 from noria.mtp.acceptance.sampling import SamplingParams
@@ -113,7 +122,7 @@ def sample_to_file(
                 chunk = requests[start : start + config.batch_size]
                 for number, completion in enumerate(decoder.generate(chunk), start=start):
                     record = _record(copies[number], completion, tokenizer)
-                    file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                    file.write(encoded(json.dumps(record, ensure_ascii=False)) + b"\n")
                 file.flush()
                 task.advance(len(chunk))
             os.fsync(file.fileno())
@@ -177,13 +186,13 @@ def _resume(job: Path, lines: Path, identity: str) -> int:
         write_atomic(job, identity)
         lines.write_bytes(b"")
         return 0
-    if job.read_text() != identity:
+    if read_text(job) != identity:
         raise RunError(
             "an unfinished job with other arguments is there",
             where=str(job.parent),
             mend="remove it, or choose another --output",
         )
-    content = lines.read_bytes() if lines.exists() else b""
+    content = read_bytes(lines) if lines.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     lines.write_bytes(whole)
     return whole.count(b"\n")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import appearing, check_output
+from noria.core.records import json_object
 from noria.mtp.heads.decoder_layers import as_stored, load_layer
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import PARTS, Layout, layers_in, layout_of
@@ -170,7 +171,7 @@ def save_with_head(
             if kept:
                 save_file(kept, partial / file, metadata=note)
         if files.sharded:
-            index = json.loads((source / INDEX).read_text())
+            index = json_object(source / INDEX, "an index")
             index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
             sizes = index.setdefault("metadata", {})
             removed = files.tensors(sorted(gone))
@@ -254,7 +255,7 @@ def _counted(path: Path, head: MTPHead) -> str:
     Raises:
         ModelError: it says that weights are quantised.
     """
-    config = json.loads(path.read_text())
+    config = json_object(path, "a model's configuration")
     inner = config.get("text_config") if head.layout.name == "qwen" else None
     if quantised := config.get("quantization_config"):
         raise ModelError(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noria.core.errors import CheckpointError, DataError
-from noria.core.files import appearing, write_atomic
-from noria.core.records import json_values
+from noria.core.files import appearing, check_input, decoding, write_atomic
+from noria.core.records import json_object, json_values
 from noria.routing.routers.baselines import BestPerTask, BestSingle, Factors, Fixed, Neighbours, Random
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
@@ -67,23 +67,19 @@ def load_router(folder: Path) -> Router:
     Raises:
         CheckpointError: it is no router, or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        content = json.loads((folder / _ROUTER).read_text())
-        tensors = load_file(folder / _TENSORS) if (folder / _TENSORS).is_file() else {}
-        return _router(content, tensors)
-    except CheckpointError as error:
-        raise CheckpointError(error.what, where=str(folder)) from error
-    except FileNotFoundError as error:
+    if not (folder / _ROUTER).exists():
         raise CheckpointError(
             "no router here", where=str(folder), mend="give a folder that noria routing train wrote"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"not a router that opens ({type(error).__name__})", where=str(folder), mend="train it again"
-        ) from error
+        )
+    with decoding(folder, "a router", mend="train it again", error=CheckpointError):
+        content = json_object(folder / _ROUTER, "a router")
+        tensors = {}
+        if (folder / _TENSORS).exists():
+            check_input(folder / _TENSORS)
+            tensors = load_file(folder / _TENSORS)
+        return _router(content, tensors)
 
 
 def _router(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Router:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from noria.core.chat import Prices, Usage
 from noria.core.errors import DataError
-from noria.core.records import READERS, json_records, lines
+from noria.core.records import READERS, json_records, lines, read_json
 from noria.routing.tables.table import Cell, Question, Route, Table, optional_text, read_table, table_of
 
 LARGEST = 2**30
@@ -179,14 +178,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"larger than {LARGEST:,} bytes", where=str(path))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON", where=str(path)) from error
+    return read_json(path, limit=LARGEST)
 
 
 def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
