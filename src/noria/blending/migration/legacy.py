@@ -208,15 +208,27 @@ def function_score(value: Any) -> FunctionScore:
                 mend="a plan's boost is a constant: move what varies with the document into its score",
             )
         weight = entry.get("weight")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-            raise DataError(f"a weight of {weight!r}", where=where)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < np.inf:
+            raise DataError(
+                f"a weight of {weight!r}",
+                where=where,
+                mend="give a number above 0; with 0 no order is left: leave such documents out by a filter",
+            )
         name = str(entry.get("_name", f"function-{number + 1}")).lower().replace(" ", "-")
         functions.append((name, _condition(entry.get("filter", {"match_all": {}}), where), float(weight)))
     limits: dict[str, Any] = {}
     for name in ("max_boost", "min_score"):
         if query.get(name) is not None:
-            limits[name] = float(query[name])
+            limits[name] = _number(query[name], name)
+    if limits.get("max_boost", 1.0) <= 0:
+        raise DataError("no boost can be above 0", where="max_boost", mend="give a number above 0")
     return FunctionScore(tuple(functions), **modes, **limits)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise DataError(f"{str(value)[:40]!r} is no number", where=where)
+    return float(value)
 
 
 def _condition(query: Any, where: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.pricing.solving import Goal, Solution, solve
+from noria.core.errors import DataError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,7 +105,9 @@ def migrate(
     )
 
 
-def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) -> tuple[Floats, Floats]:
+def aligned_after(
+    score: Floats, boosted: Floats, value: Floats, sources: Ints, *, names: Sequence[str] = ()
+) -> tuple[Floats, Floats]:
     """Legacy scores of a system that aligns after boosting, which takes in what the boosts have in common.
 
     Args:
@@ -112,9 +115,13 @@ def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) 
         boosted: [rows] boosted scores z; not finite for what the old system leaves out.
         value: [rows] y = α x.
         sources: [rows] number of each row's source.
+        names: names of the sources, for the error.
 
     Returns:
         [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts α z − y.
+
+    Raises:
+        DataError: a source's boosted scores are not above zero in the mean, so that nothing aligns them.
     """
     scale = value / score
     kept = np.isfinite(boosted)
@@ -122,6 +129,14 @@ def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) 
         np.bincount(sources[kept], weights=column[kept], minlength=int(sources.max(initial=0)) + 1)
         for column in (score, boosted)
     ]
+    lost = np.flatnonzero((np.bincount(sources[kept], minlength=len(means[0])) > 0) & ~(means[1] > 0))
+    if len(lost):
+        name = names[int(lost[0])] if names else str(int(lost[0]))
+        raise DataError(
+            "its boosted scores are not above 0 in the mean, so that no unit can be given to them",
+            where=f"source {name!r}",
+            mend="correct the boosts that hit it",
+        )
     with np.errstate(invalid="ignore", divide="ignore"):
         after = scale * (means[0] / means[1])[sources] * boosted
     return np.where(kept, after, -np.inf), np.where(kept, scale * boosted - value, 0.0)

@@ -275,6 +275,7 @@ class Feed:
                 "waiting": self.journal.waiting,
                 "failed": self.journal.failed,
                 "torn": self.journal.found.torn,
+                "set_aside": self.journal.found.aside,
             },
         }
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from noria.blending.blender import MAX_SIZE
-from noria.blending.columns import MAX_CANDIDATES, Candidates, Column, NameColumn, NameLists, as_column
+from noria.blending.columns import LARGEST_WHOLE, MAX_CANDIDATES, Candidates, Column, NameColumn, NameLists, as_column
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
@@ -228,11 +228,14 @@ _NUMBERS = {float, int}
 
 
 def _numbers(values: list[Any]) -> Any:
-    """A list of nothing but numbers, in one step; what no float holds is left to the general way."""
+    """A list of nothing but numbers, in one step; numbers so large that floats may not tell them apart are left to the
+    general way.
+    """
     try:
-        return np.array(values, np.float64)
+        numbers = np.array(values, np.float64)
     except OverflowError:
         return values
+    return values if (np.abs(numbers) >= LARGEST_WHOLE).any() else numbers
 
 
 def _coded(name: str, values: Mapping[str, Any]) -> NameColumn:
@@ -255,11 +258,11 @@ def _constant(name: str, value: Any, count: int) -> Column:
     """A request's own field, the same for every candidate."""
     if isinstance(value, bool):
         return np.full(count, value)
-    if isinstance(value, int | float) or value is None:
-        return np.full(count, math.nan if value is None else float(value))
     if isinstance(value, str):
         return NameColumn((value,), np.zeros(count, np.int32))
     one = as_column(name, [value])
+    if isinstance(one, np.ndarray):
+        return np.full(count, one[0])
     if isinstance(one, NameLists):
         return one.take(np.zeros(count, np.int64))
     raise DataError("not a number, flag, name or list of names", where=f"field {name!r}")

@@ -82,7 +82,7 @@ def run(config: ImportConfig) -> output.VerbResult:
         raise DataError("a score that is not above 0 has no multiple", where=str(config.candidates))
     boosted = legacy.boosted(log.score, log.columns)[rows]
     sources = log.source.codes[rows].astype(np.int64)
-    old, lifted = aligned_after(score, boosted, requests.value, sources)
+    old, lifted = aligned_after(score, boosted, requests.value, sources, names=log.source.names)
     moved = migrate(requests, old, lifted, len(replayed.plans), config.size, sources=sources)
     plans = Plans(
         plans=tuple(

@@ -100,7 +100,9 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportR
                 else:
                     samples.add(event)
     done.rows = Counter(exposures=exposures.rows, outcomes=outcomes.rows, candidates=samples.rows)
-    for what, number in (("damaged bytes", scan.damaged), ("frames lost", scan.lost)):
+    aside = len(list(source.glob("*.log.aside")))
+    counts = (("damaged bytes", scan.damaged), ("frames lost", scan.lost), ("segments set aside", aside))
+    for what, number in counts:
         if number:
             done.left[what] = number
     return done
@@ -125,12 +127,17 @@ def _expose(table: _Table, decision: Decision, places: Iterable[int], at: float)
         )
 
 
+def _arrow_type(kind: Kind) -> Any:
+    pa: Any = require("pyarrow", "blending")
+    return pa.type_for_alias("float64" if kind == "time" else kind)
+
+
 class _Table:
     """A Parquet file that is written in blocks."""
 
     def __init__(self, path: Path, kinds: Mapping[str, Kind]) -> None:
         self.pa, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-        self.schema = self.pa.schema([(name, self.pa.type_for_alias(kind)) for name, kind in kinds.items()])
+        self.schema = self.pa.schema([(name, _arrow_type(kind)) for name, kind in kinds.items()])
         self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
         self.block: list[dict[str, Any]] = []
         self.rows = 0
@@ -185,7 +192,5 @@ class _Samples:
             except pa.ArrowException as error:
                 raise DataError(f"sampled requests whose columns do not fit together ({error})") from None
         else:
-            whole = pa.table(
-                {name: pa.array([], pa.type_for_alias(kind)) for name, kind in CANDIDATES.items()}
-            )
+            whole = pa.table({name: pa.array([], _arrow_type(kind)) for name, kind in CANDIDATES.items()})
         parquet.write_table(whole, self.path, compression="zstd")
