@@ -12,13 +12,7 @@ from noria.blending.accounting.cells import accounts, amount
 from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.config import FitConfig
 from noria.blending.alignment.fitting import fit_alignment
-from noria.blending.logs.gathering import (
-    GatherConfig,
-    GatherResult,
-    from_rows,
-    partial,
-    to_rows,
-)
+from noria.blending.logs.gathering import GatherConfig, GatherResult, from_rows, partial, to_rows
 from noria.blending.logs.reading import log_files
 from noria.blending.snapshot import Snapshot
 from noria.blending.world.simulate import SINCE, SimulationResult, simulate

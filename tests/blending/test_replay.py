@@ -120,7 +120,7 @@ def test_of_a_long_log_whole_requests_are_sampled(tmp_path: Path) -> None:
     assert 200 < len(part.score) <= 300 < len(whole.score)
     sizes = dict(zip(whole.request, np.diff(whole.start).tolist(), strict=True))
     assert dict(zip(part.request, np.diff(part.start).tolist(), strict=True)).items() <= sizes.items()
-    assert part.of == (len(whole), len(whole.score))
+    assert part.whole == (len(whole), len(whole.score))
     assert read_candidates(tmp_path / "c.parquet", most=300).request == part.request
     # Not the first ones alone: a log's beginning is no sample of it.
     assert max(whole.request.index(request) for request in part.request) > len(part)

@@ -84,9 +84,7 @@ def _unjoined(connection: Any) -> dict[str, int]:
         f"{timeless} AS timeless, bool_or(e.request IS NOT NULL) AS shown FROM outcomes o "
         "LEFT JOIN (SELECT DISTINCT request, item FROM exposures) e USING (request, item) GROUP BY request, item)"
     ).fetchall()
-    reasons = {
-        "outcome twice": twice, "outcome of no exposure": orphans, "outcome without a time": lost
-    }
+    reasons = {"outcome twice": twice, "outcome of no exposure": orphans, "outcome without a time": lost}
     return {reason: int(count) for reason, count in reasons.items() if count}
 
 
@@ -103,9 +101,10 @@ def rows(
     Raises:
         DataError: the cases of `gather`.
     """
-    with _joined(
-        exposures, outcomes, config, more=("item",), memory=memory, columns=columns
-    ) as (connection, query):
+    with _joined(exposures, outcomes, config, more=("item",), memory=memory, columns=columns) as (
+        connection,
+        query,
+    ):
         yield from _batches(connection, query)
 
 

@@ -51,7 +51,9 @@ def gather(
         from noria.blending.integrations import spark
 
         if memory is not None:
-            raise ConfigError("it is for DuckDB", where="--memory", mend="set Spark's own memory in its configuration")
+            raise ConfigError(
+                "it is for DuckDB", where="--memory", mend="set Spark's own memory in its configuration"
+            )
         return spark.gather(exposures, outcomes, config, now=now, columns=columns, accounts=accounts)
     from noria.blending.integrations import duckdb
 

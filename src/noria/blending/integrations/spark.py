@@ -117,7 +117,12 @@ def gather(
         total = from_rows({name: table.column(name).to_pylist() for name in (*KEYS, *NUMBERS)}, now)
         if came is not None:
             extra = came.count() - came.select("request", "item").distinct().count()
-            lost = came.select("request", "item").distinct().join(shown, ["request", "item"], "left_anti").count()
+            lost = (
+                came.select("request", "item")
+                .distinct()
+                .join(shown, ["request", "item"], "left_anti")
+                .count()
+            )
             reasons = {"outcome twice": extra, "outcome of no exposure": lost}
             total = replace(total, dropped=dict(total.dropped) | {why: n for why, n in reasons.items() if n})
         return total
@@ -157,7 +162,7 @@ def _read(spark: Any, name: str, files: Sequence[str], kinds: Mapping[str, Kind]
         if types[theirs] != "void" and not fits:
             raise DataError(f"a column of {types[theirs]}", where=f"{name}, column {theirs!r}")
         source = f"`{theirs.replace('`', '``')}`"
-        whole = "CAST({} AS TIMESTAMP)".format(source) if types[theirs] == "date" else source
+        whole = f"CAST({source} AS TIMESTAMP)" if types[theirs] == "date" else source
         columns.append(f"CAST({whole} AS {_SQL.get(kind, 'DOUBLE')}) AS `{ours}`")
     log = raw.selectExpr(*columns)
     if "time" in log.columns and log.where(f"abs(time) >= {LATEST}").limit(1).count():

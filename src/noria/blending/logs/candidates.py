@@ -33,7 +33,7 @@ class CandidateLog:
         source: source by row.
         columns: [rows] each: what plans are targeted on, `source` among them, `version` where there is one.
         dropped: rows left out, by reason.
-        of: requests and rows of the log that this is a sample of; None if it is the whole log.
+        whole: requests and rows of the log that this is a sample of; None if it is all of it.
     """
 
     request: Sequence[str]
@@ -45,14 +45,14 @@ class CandidateLog:
     source: NameColumn
     columns: Mapping[str, Column]
     dropped: Mapping[str, int]
-    of: tuple[int, int] | None = None
+    whole: tuple[int, int] | None = None
 
     @property
     def sampled(self) -> str:
         """What is to be said of a sample; empty for a whole log."""
-        if self.of is None:
+        if self.whole is None:
             return ""
-        return f"a sample of {len(self):,} of {self.of[0]:,} requests; --most takes more"
+        return f"a sample of {len(self):,} of {self.whole[0]:,} requests; --most takes more"
 
     def __len__(self) -> int:
         return len(self.request)
@@ -73,7 +73,9 @@ class CandidateLog:
         if absent:
             raise DataError(f"there is no column {absent[0]!r}", where="candidates")
         result = {name: as_column(name, column) for name, column in columns.items()}
-        result = {name: column for name, column in result.items() if name in CANDIDATES or not is_empty(column)}
+        result = {
+            name: column for name, column in result.items() if name in CANDIDATES or not is_empty(column)
+        }
         rows = len(result["request"])
         for name, column in result.items():
             if len(column) != rows:
@@ -156,7 +158,7 @@ def read_candidates(
         log = CandidateLog.of({name: _column(table.column(name), name) for name in table.column_names})
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
-    return replace(log, of=(int(requests), int(rows))) if chosen else log
+    return replace(log, whole=(int(requests), int(rows))) if chosen else log
 
 
 def _column(column: Any, name: str) -> Column:

@@ -132,7 +132,8 @@ def joined(
         nothing = ", ".join(f"CAST(NULL AS DOUBLE) AS {name}" for name in tail)
         return f"SELECT {', '.join(plain)}, {nothing} FROM ({shown}) e"
     numbers = ", ".join(
-        name if name in outcomes else f"CAST(NULL AS DOUBLE) AS {name}" for name in ("time", "duration", "gain")
+        name if name in outcomes else f"CAST(NULL AS DOUBLE) AS {name}"
+        for name in ("time", "duration", "gain")
     )
     order = "time, watch DESC NULLS LAST" if "time" in outcomes else "watch DESC NULLS LAST"
     came = (

@@ -123,7 +123,9 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
         return
     few = min(10_000, max(1, count // 100))
     for order, word in (("DESC", "later"), ("ASC", "earlier")):
-        ends = connection.sql(f"SELECT {column} FROM {view} WHERE NOT isnan({column}) ORDER BY 1 {order} LIMIT {few + 1}")
+        ends = connection.sql(
+            f"SELECT {column} FROM {view} WHERE NOT isnan({column}) ORDER BY 1 {order} LIMIT {few + 1}"
+        )
         ends = [end for (end,) in ends.fetchall()]
         gaps = [abs(a - b) for a, b in zip(ends, ends[1:], strict=False)]
         if gaps and max(gaps) > _GAP:
@@ -136,7 +138,9 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
 
 
 _NO_SECONDS = f"{LATEST:g} or more: milliseconds or finer, and no seconds"
-_GAP = 30 * 86_400.0  # seconds between the last hundredth of a log and the rest that are no pause of a service
+_GAP = (
+    30 * 86_400.0
+)  # seconds between the last hundredth of a log and the rest that are no pause of a service
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------
@@ -181,7 +185,9 @@ class _Parquet:
         for name in names:
             if name not in self.names:
                 raise DataError(
-                    f"there is no column {name!r}", where=file, mend=f"if it has another name: columns.{name}=NAME"
+                    f"there is no column {name!r}",
+                    where=file,
+                    mend=f"if it has another name: columns.{name}=NAME",
                 )
 
 
@@ -273,9 +279,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0\d")
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 
-def _convert(
-    file: str, target: Path, kinds: Mapping[str, Kind], renamed: Renamed, more: bool
-) -> set[str]:
+def _convert(file: str, target: Path, kinds: Mapping[str, Kind], renamed: Renamed, more: bool) -> set[str]:
     """Write a log as Parquet, every value checked; which of the renamed columns it has."""
     arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
     as_text = Path(file).suffix.lower() == ".csv"
@@ -467,7 +471,7 @@ def _mask(value: Any, as_text: bool) -> int:
 def _flag(value: Any, as_text: bool) -> bool:
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and not as_text or str(value).lower() not in _FLAGS:
+    if (isinstance(value, str) and not as_text) or str(value).lower() not in _FLAGS:
         raise ValueError
     return _FLAGS[str(value).lower()]
 

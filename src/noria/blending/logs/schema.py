@@ -34,7 +34,10 @@ A missing scene or version is the empty name, a missing control flag says no.
 """
 ACCOUNTED = ("value", "mask", "guard", "total", "snapshot")
 """Columns of an exposure's account."""
-NEEDED = {"exposures": ("request", "item", "time", "source", "score"), "outcomes": ("request", "item", "watch")}
+NEEDED = {
+    "exposures": ("request", "item", "time", "source", "score"),
+    "outcomes": ("request", "item", "watch"),
+}
 """Columns that no log of the kind may lack."""
 
 OUTCOMES: dict[str, Kind] = {

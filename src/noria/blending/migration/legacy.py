@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from noria.blending.columns import Column
 from noria.blending.plans.matching import evaluate
@@ -170,9 +170,15 @@ def read_legacy(path: Path) -> Legacy:
     except (ValueError, RecursionError):
         raise DataError("not JSON", where=str(path)) from None
     try:
-        return function_score(value)
+        result = function_score(value)
+        result.plans()
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
+    except ValidationError as error:
+        raise DataError(f"boosts that make no plans ({error.errors()[0]['msg']})", where=str(path)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"a function_score that cannot be read ({error!r})", where=str(path)) from None
+    return result
 
 
 # -- Elasticsearch ----------------------------------------------------------------------------------------------------

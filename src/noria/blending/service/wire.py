@@ -20,7 +20,15 @@ from typing import Any, Literal
 import numpy as np
 
 from noria.blending.blender import MAX_SIZE
-from noria.blending.columns import LARGEST_WHOLE, MAX_CANDIDATES, Candidates, Column, NameColumn, NameLists, as_column
+from noria.blending.columns import (
+    LARGEST_WHOLE,
+    MAX_CANDIDATES,
+    Candidates,
+    Column,
+    NameColumn,
+    NameLists,
+    as_column,
+)
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
@@ -36,7 +44,9 @@ _Id = str | int
 _Fields = dict[str, Any] | list[dict[str, Any]]
 
 
-class _Item(msgspec.Struct):
+class RankItem(msgspec.Struct):
+    """A candidate; one without a score or source is left out of the list."""
+
     id: _Id
     score: float | None = None
     source: str | None = None
@@ -44,7 +54,9 @@ class _Item(msgspec.Struct):
     fields: _Fields = {}
 
 
-class _Request(msgspec.Struct):
+class RankBody(msgspec.Struct):
+    """A request in JSON: candidates are either `items` or `columns`."""
+
     id: _Id | None = None
     user: _Id | None = None
     session: _Id | None = None
@@ -52,11 +64,11 @@ class _Request(msgspec.Struct):
     size: int | None = None
     shown: int = 0
     fields: _Fields = {}
-    items: list[_Item] | None = None
+    items: list[RankItem] | None = None
     columns: dict[str, Any] | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(RankBody).decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +144,7 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankReques
     )
 
 
-def _head(text: bytes, *, where: str | None = None, mend: str | None = None) -> _Request:
+def _head(text: bytes, *, where: str | None = None, mend: str | None = None) -> RankBody:
     try:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -179,7 +191,7 @@ def _mapping(fields: _Fields, where: str) -> Mapping[str, Any]:
         raise DataError("a field has a name and a value", where=where) from None
 
 
-def _of_rows(items: Sequence[_Item]) -> dict[str, Any]:
+def _of_rows(items: Sequence[RankItem]) -> dict[str, Any]:
     """Columns out of rows; a field that an item lacks is missing there."""
     count = len(items)
     if count > MAX_CANDIDATES:

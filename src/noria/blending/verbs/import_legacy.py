@@ -14,7 +14,7 @@ from pydantic import Field
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions
+from noria.blending.verbs.options import CandidateOptions, warn_sampled
 from noria.core.config import Argument, Option
 from noria.core.errors import DataError
 from noria.verbs.command import command as make_command
@@ -37,6 +37,7 @@ class ImportConfig(CandidateOptions, OutputOption, JsonOption):
 def command(config: ImportConfig) -> None:
     """Write plans that keep the shares of SOURCE, another system's boosts."""
     result = run(config)
+    warn_sampled(result.results["sampled"])
     if config.as_json:
         click.echo(json.dumps(result.results, indent=1))
         return
@@ -58,7 +59,6 @@ def run(config: ImportConfig) -> output.VerbResult:
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
-    from noria.blending.logs.candidates import read_candidates
     from noria.blending.logs.comparison import ends
     from noria.blending.logs.replay import absent_columns, replay
     from noria.blending.migration.legacy import read_legacy
@@ -69,7 +69,7 @@ def run(config: ImportConfig) -> output.VerbResult:
     legacy = read_legacy(config.source)
     served = Snapshot.load(config.snapshot)
     empty = Snapshot.of(served.alignment, legacy.plans())
-    log = read_candidates(config.candidates, most=config.most)
+    log = config.read()
     absent = absent_columns(log, empty)
     if absent:
         raise DataError(
@@ -93,6 +93,7 @@ def run(config: ImportConfig) -> output.VerbResult:
     places = max(1, int(np.minimum(np.diff(requests.start), config.size).sum()))
     results = {
         "requests": len(log),
+        "sampled": log.sampled,
         "exposures": places,
         "size": config.size,
         "removed": moved.removed,
