@@ -135,7 +135,7 @@ def test_an_opening_that_is_torn_or_foreign_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "00000002.log").write_bytes(journal.TITLE[:5])
     (tmp_path / "00000003.log").write_bytes(b"not a journal at all, but quite long")
     got, scan = read(tmp_path)
-    assert (got, scan.torn) == ([b"one"], 5 + 36)
+    assert (got, scan.torn, scan.damaged) == ([b"one"], 5, 36)
     assert write(tmp_path, [b"two"]).torn == 5 + 36
     assert read(tmp_path)[0] == [b"one", b"two"]
 

@@ -183,7 +183,7 @@ def test_legacy_lists_leave_out_what_the_old_system_left_out() -> None:
 def test_a_query_that_makes_no_plans_is_refused_in_one_line(tmp_path: Path, query: object) -> None:
     path = tmp_path / "q.json"
     path.write_text(json.dumps({"query": {"function_score": query}}))
-    with pytest.raises(DataError, match="q.json"):
+    with pytest.raises(DataError, match=r"q\.json"):
         read_legacy(path)
 
 

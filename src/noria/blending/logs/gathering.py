@@ -77,8 +77,8 @@ JOINED = (
 )
 """Columns of the join, in this order.
 
-`mask` is a signed integer of the same bits; `account` is 1 where a row has one, 2 where its mask alone is missing, and 0
-in logs without accounts.
+`mask` is a signed integer of the same bits; `account` is 1 where a row has one, 2 where its mask is missing, and 0 in
+logs without accounts.
 """
 NAMES = ("request", "scene", "source", "version", "snapshot")
 NUMERIC = [name for name in JOINED if name not in (*NAMES, "mask", "control")]

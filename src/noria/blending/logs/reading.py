@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import math
 import re
 import time as clock
@@ -127,7 +128,7 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
             f"SELECT {column} FROM {view} WHERE NOT isnan({column}) ORDER BY 1 {order} LIMIT {few + 1}"
         )
         ends = [end for (end,) in ends.fetchall()]
-        gaps = [abs(a - b) for a, b in zip(ends, ends[1:], strict=False)]
+        gaps = [abs(a - b) for a, b in itertools.pairwise(ends)]
         if gaps and max(gaps) > _GAP:
             rows = gaps.index(max(gaps)) + 1
             raise DataError(
@@ -235,8 +236,10 @@ def _sql(name: str, kind: Any, wanted: Kind, where: str) -> str:
             return f"CAST({column} AS VARCHAR)"
         if types.is_floating(kind):  # what pandas makes of whole numbers of which one is missing
             whole = f"abs({column}) < {LARGEST_WHOLE} AND {column} = trunc({column})"
-            text = f"CASE WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE CAST({column} AS VARCHAR) END"
-            return f"CASE WHEN isnan({column}) THEN NULL ELSE {text} END"
+            return (
+                f"CASE WHEN isnan({column}) THEN NULL WHEN {whole} THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) "
+                f"ELSE CAST({column} AS VARCHAR) END"
+            )
     elif wanted == "bool":
         if types.is_boolean(kind):
             return column

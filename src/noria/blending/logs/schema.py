@@ -29,8 +29,8 @@ EXPOSURES: dict[str, Kind] = {
 }
 """One row a candidate that was shown.
 
-`fit` needs request, item, time, source and score alone; accounts of plans need value, mask, guard, total and snapshot, too.
-A missing scene or version is the empty name, a missing control flag says no.
+`fit` needs request, item, time, source and score alone; accounts of plans need value, mask, guard, total and snapshot,
+too. A missing scene or version is the empty name, a missing control flag says no.
 """
 ACCOUNTED = ("value", "mask", "guard", "total", "snapshot")
 """Columns of an exposure's account."""

@@ -1,4 +1,4 @@
-"""Memory of the verbs that read and write logs, as the log grows: most memory of a process, ten times the log beside."""
+"""Memory of the verbs that read and write logs: most memory of a process, on a log and on one ten times as long."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ The CRC covers the random bytes, the sequence and the payload, so that no payloa
 
 `append` returns when its frame is on the disk, `post` at once. A process killed in the middle of a write leaves a torn
 frame at the end, which the next start cuts off; it was never acknowledged. A frame damaged elsewhere is skipped
-by its mark, and what the numbers then lack is counted. A segment whose opening is damaged, or of another version, is set
-aside whole as `00000001.log.aside`, and nothing of it is removed. A full disk fails the frames that did not fit, takes back what
-was half-written, and leaves the log ready for the next try.
+by its mark, and what the numbers then lack is counted. A segment whose opening is damaged, or of another version, is
+set aside whole as `00000001.log.aside`, and nothing of it is removed. A full disk fails the frames that did not fit,
+takes back what was half-written, and leaves the log ready for the next try.
 """
 
 from __future__ import annotations
