@@ -165,13 +165,13 @@ class _Parquet:
         ours = _ours(renamed, schema.names)
         self.used = {name for name, theirs in renamed.items() if theirs in schema.names}
         for theirs, kind in zip(schema.names, schema.types, strict=True):
-            name = ours.get(theirs)
+            name = ours.get(theirs, "")
             if name in kinds:
                 if name == "time" and is_text(_plain(kind)):
                     self.textual = True
                     return
                 sql = _sql(theirs, _plain(kind), kinds[name], f"{file}, row 1, column {theirs!r}")
-            elif name is not None and more and _is_targetable(_plain(kind)):
+            elif name and more and _is_targetable(_plain(kind)):
                 sql = _quoted(theirs)
             else:
                 continue

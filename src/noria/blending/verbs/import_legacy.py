@@ -45,10 +45,9 @@ def command(config: ImportConfig) -> None:
     lines = [["plan", "bias", "exposures before", "after"]]
     lines += [[p["plan"], output.cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]
     click.echo(table(lines))
-    removed = "" if r["removed"] is None else f"{100 * r['removed']:.1f} % of the boosts' magnitude is gone; "
-    click.echo(
-        f"\n{removed}value of a place {output.cell(r['value'][0])} before, {output.cell(r['value'][1])} after"
-    )
+    for name, unit in (("value", "of a place"), ("boosts", "of a place, beyond what all have in common")):
+        before, after = map(output.cell, r[name])
+        click.echo(f"{name:<9} {before} before, {after} after {unit}")
     click.echo(f"plans     {result.folder / 'plans.yaml'}\nsnapshot  {result.folder / 'snapshot.json'}")
     click.echo(f"report    {result.report}")
 
@@ -96,7 +95,7 @@ def run(config: ImportConfig) -> output.VerbResult:
         "sampled": log.sampled,
         "exposures": places,
         "size": config.size,
-        "removed": moved.removed,
+        "boosts": [float(side.sum()) / places for side in moved.boosted],
         "gap": moved.gap,
         "value": [value / places for value in moved.value],
         "gain": ends(paired_difference(moved.requests[1], moved.requests[0])),
@@ -128,18 +127,18 @@ def run(config: ImportConfig) -> output.VerbResult:
 def sections(r: output.Results) -> output.Sections:
     """Sections of the page, from the results."""
     before, after = (figures.dash(value) for value in r["value"])
+    boosts = [figures.dash(amount) for amount in r["boosts"]]
     blocks: output.Blocks = [
-        f"{r['requests']:,} requests: {figures.percent(r['removed'])} of the boosts' magnitude is gone at "
-        f"unchanged shares (largest difference {figures.dash(r['gap'])}). Value of a place {before} before, {after} "
-        f"after; {figures.signed(r['gain'])} completions a request. Most of what is gone is what all boosts had in "
-        "common, which never moved anything.",
+        f"{r['requests']:,} requests at unchanged shares (largest difference {figures.dash(r['gap'])}). Value of a "
+        f"place {before} before, {after} after; {figures.signed(r['gain'])} completions a request. Boosts of a place "
+        f"{boosts[0]} before, beyond what all have in common and what moves nothing, and {boosts[1]} after.",
         figures.table(
             "Plans",
             r["plans"],
             "plan | for: when | bias | exposures before: before | after",
         ),
         figures.table(
-            "Boosts by source, completions",
+            "Boosts by source, completions, beyond what all have in common",
             r["sources"],
             "source | before | after",
         ),
