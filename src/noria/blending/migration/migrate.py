@@ -113,8 +113,9 @@ def aligned_after(
         names: names of the sources, for the error.
 
     Returns:
-        [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts α z / c − y,
-        with c the factor Σ α z / Σ y that all have in common: raising every boost alike moves nothing, and counts nothing.
+        [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts
+        α z / c − y, with c the factor Σ α z / Σ y that all have in common: to raise every boost alike moves nothing,
+        and counts nothing.
 
     Raises:
         DataError: a source's boosted scores are not above zero in the mean, so that nothing aligns them.

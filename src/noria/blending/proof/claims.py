@@ -153,7 +153,7 @@ def _paid(name: str, unit: str, spent: float, settings: Settings | None = None) 
 
 
 def _paid_aligners(tuned: Mapping[str, Mapping[str, Settings]], scale: Scale) -> dict[str, dict[str, Arm]]:
-    """What each way to make scores comparable was paid, by world: outcomes of the history; weights by hand take none."""
+    """What each way to make scores comparable was paid, by world: outcomes of the history; none for weights by hand."""
     spent = scale.history * CANDIDATES * OUTCOME_SHARE
     return {
         world: {"raw": _paid("raw", "outcomes", 0)}
@@ -166,7 +166,7 @@ def _paid_aligners(tuned: Mapping[str, Mapping[str, Settings]], scale: Scale) ->
 
 
 def _paid_plans(requests: int) -> dict[str, Arm]:
-    """What the forms and the choice of a plan were paid: rounds of the solver, requests that returns are measured on."""
+    """What forms and the choice of a plan were paid: rounds of the solver, requests that returns are measured on."""
     return {
         "legacy": _paid("legacy", "rounds of the solver", 0),  # boosts that nobody tunes, our choice
         **{form: _paid(form, "rounds of the solver", ROUNDS) for form in ("linear", "product")},
@@ -338,7 +338,7 @@ def checks(worlds: Sequence[Found], rated: Sequence[Found]) -> list[Check]:
     return [
         Check(
             "optimality",
-            "On every request the linear form's list has at least the priced value of a tuned product's and a pile-up's",
+            "On every request the linear form's list has no less priced value than a tuned product's and a pile-up's",
             min(certificates) > -1e-9,
             f"least difference {min(certificates):.1e} completions over {len(certificates)} worlds and splits",
             "Everett 1963, on equation 2",
@@ -477,8 +477,8 @@ def _inflation(worlds: Sequence[Found]) -> Figure:
         "Magnitude of boosts a place, by the unit that a pile-up's are counted in",
         ["unit", "pile-up", "linear form", "change"],
         rows,
-        "Its boosts are three broad ones of 3.0, 3.5 and 3.2 and ten narrow ones of 1.05 to 1.6, our choice. What of them "
-        "is gone depends on the unit, even in its sign, so that nothing is claimed of it.",
+        "Its boosts are three broad ones of 3.0, 3.5 and 3.2 and ten narrow ones of 1.05 to 1.6, our choice. What of "
+        "them is gone depends on the unit, even in its sign, so that nothing is claimed of it.",
     )
 
 
@@ -521,14 +521,14 @@ def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Fou
     pairs = [one["product"] for one in worlds] + [one["forms"] for one in rated]
     higher = sum(one["linear"]["value"] >= one["product"]["value"] for one in pairs)
     words = [
-        f"Aligned value is not lower than a tuned product's in {higher} of {len(pairs)} worlds and splits, as the check "
-        "of optimality entails; what it does for labels depends on the alignment and is claimed with its interval.",
-        f"Every way to make scores comparable has its best of {TRIES} settings, chosen by true completions on the seeds "
-        f"{' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting, and the pile-up is one that "
-        "nobody tunes.",
+        f"Aligned value is not lower than a tuned product's in {higher} of {len(pairs)} worlds and splits, as the "
+        "check of optimality entails; what it does for labels depends on the alignment and is claimed with its interval.",
+        f"Every way to make scores comparable has its best of {TRIES} settings, chosen by true completions on the "
+        f"seeds {' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting, and the pile-up is one "
+        "that nobody tunes.",
         f"The plan that returns single out is one of the two bad ones in {right} of {len(worlds)} worlds.",
-        "Splits of MovieLens are of one data set and overlap: their intervals are corrected for that (Nadeau and Bengio, "
-        f"2003, with a test set of {OVERLAP:g} of the training set), and still tell nothing about other data sets.",
+        "Splits of MovieLens are of one data set and overlap: their intervals are corrected for that (Nadeau and "
+        f"Bengio, 2003, with a test set of {OVERLAP:g} of the training set), and still tell nothing about other data sets.",
         "A return is measured on one half of the requests and its plan's removal judged on the other half.",
         "Thresholds, windows, guards, the controller and every formula of cost and return are ours; the paper's are "
         "not known to us. Its online figures cannot be reproduced here.",
