@@ -522,13 +522,13 @@ def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Fou
     higher = sum(one["linear"]["value"] >= one["product"]["value"] for one in pairs)
     words = [
         f"Aligned value is not lower than a tuned product's in {higher} of {len(pairs)} worlds and splits, as the "
-        "check of optimality entails; what it does for labels depends on the alignment and is claimed with its interval.",
+        "check of optimality entails; what it does for labels depends on the alignment, and is claimed.",
         f"Every way to make scores comparable has its best of {TRIES} settings, chosen by true completions on the "
-        f"seeds {' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting, and the pile-up is one "
-        "that nobody tunes.",
+        f"seeds {' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting, and nobody tunes the "
+        "pile-up.",
         f"The plan that returns single out is one of the two bad ones in {right} of {len(worlds)} worlds.",
         "Splits of MovieLens are of one data set and overlap: their intervals are corrected for that (Nadeau and "
-        f"Bengio, 2003, with a test set of {OVERLAP:g} of the training set), and still tell nothing about other data sets.",
+        f"Bengio, 2003, with a test set of {OVERLAP:g} of the training set), and tell nothing about other data.",
         "A return is measured on one half of the requests and its plan's removal judged on the other half.",
         "Thresholds, windows, guards, the controller and every formula of cost and return are ours; the paper's are "
         "not known to us. Its online figures cannot be reproduced here.",
