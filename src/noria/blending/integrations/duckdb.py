@@ -16,7 +16,7 @@ from noria.blending.logs.schema import ACCOUNTED, CANDIDATES, EXPOSURES, NEEDED,
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
-BATCH = 1 << 19
+BATCH = 1 << 17
 """Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""

@@ -11,7 +11,7 @@ horizon is none; an exposure that is too young has no outcome yet.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -292,6 +292,23 @@ def to_rows(gathered: GatherResult) -> dict[str, list[Any]]:
     rows.append(("rows", 0, "", "", "", "", False, 0, 0, gathered.rows, *empty[1:]))
     columns = list(zip(*rows, strict=True))
     return {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
+
+
+def row_blocks(gathered: GatherResult) -> Iterator[dict[str, list[Any]]]:
+    """What `to_rows` gives, some cells at a time: as Python's own numbers, all of them take far more than the sums."""
+    now = gathered.now
+    yield to_rows(GatherResult(Tallies(), gathered.books, gathered.rows, gathered.dropped, now))
+    part: dict[Cell, Histogram] = {}
+    for cell, histogram in gathered.tallies.cells.items():
+        part[cell] = histogram
+        if sum(len(one.code) for one in part.values()) >= _BLOCK:
+            yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
+            part = {}
+    if part:
+        yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
+
+
+_BLOCK = 1 << 15  # rows of a block
 
 
 def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:

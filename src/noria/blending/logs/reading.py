@@ -48,7 +48,7 @@ def log_files(path: str) -> list[str]:
         result = [place]
     else:
         result = glob.glob(path, recursive=True)
-    files = sorted(str(one) for one in result if not Path(one).is_dir())
+    files = sorted(str(one) for one in result if Path(one).is_file())
     if not files:
         raise DataError(f"no {', '.join(SUFFIXES)} file is there", where=path)
     if len({Path(one).suffix.lower() for one in files}) > 1:

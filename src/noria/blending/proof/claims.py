@@ -524,8 +524,8 @@ def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Fou
         f"Aligned value is not lower than a tuned product's in {higher} of {len(pairs)} worlds and splits, as the "
         "check of optimality entails; what it does for labels depends on the alignment, and is claimed.",
         f"Every way to make scores comparable has its best of {TRIES} settings, chosen by true completions on the "
-        f"seeds {' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting, and nobody tunes the "
-        "pile-up.",
+        f"seeds {' and '.join(map(str, TUNING))}, which are not judged. Raw scores have no setting; nobody tunes "
+        "the pile-up.",
         f"The plan that returns single out is one of the two bad ones in {right} of {len(worlds)} worlds.",
         "Splits of MovieLens are of one data set and overlap: their intervals are corrected for that (Nadeau and "
         f"Bengio, 2003, with a test set of {OVERLAP:g} of the training set), and tell nothing about other data.",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 AUDITED = 100_000
 """Exposures that the anchor is audited on."""
+BLOCK = 1 << 15
+"""Rows of a state that are read at a time."""
 KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
 
 
@@ -85,7 +87,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
     """
     from noria.blending.alignment.fitting import check_fit, fit_alignment
     from noria.blending.integrations.engines import gather
-    from noria.blending.logs.gathering import to_rows
+    from noria.blending.logs.gathering import row_blocks
     from noria.blending.logs.reading import log_files
     from noria.blending.logs.units import check_units
 
@@ -161,7 +163,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             results,
             PAGE,
             snapshot__json=snapshot,
-            state__parquet=to_rows(gathered),
+            state__parquet=row_blocks(gathered),
             settings__yaml=yaml.safe_dump(settings, sort_keys=False),
         )
 
@@ -198,11 +200,12 @@ def _read_state(folder: Path) -> GatherResult:
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"
     try:
-        table = parquet.read_table(path).to_pydict()
         now = float(json.loads((folder / "results.json").read_bytes())["now"])
-    except (OSError, ValueError, KeyError) as error:
+        with parquet.ParquetFile(path) as file:
+            parts = [from_rows(batch.to_pydict(), now) for batch in file.iter_batches(BLOCK)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"no state of an earlier fit ({type(error).__name__})", where=str(path)) from None
-    return from_rows(table, now)
+    return parts[0].merge(*parts[1:])
 
 
 def _note(note: FitNote) -> dict[str, Any]:
