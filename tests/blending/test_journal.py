@@ -136,7 +136,8 @@ def test_an_opening_that_is_torn_or_foreign_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "00000003.log").write_bytes(b"not a journal at all, but quite long")
     got, scan = read(tmp_path)
     assert (got, scan.torn, scan.damaged) == ([b"one"], 5, 36)
-    assert write(tmp_path, [b"two"]).torn == 5 + 36
+    found = write(tmp_path, [b"two"])
+    assert (found.torn, found.aside) == (5, ["00000003.log"])
     assert read(tmp_path)[0] == [b"one", b"two"]
 
 

@@ -198,4 +198,4 @@ def _numbers(columns: Mapping[str, Column], name: str, rows: int) -> Floats:
         return np.zeros(rows)
     if not isinstance(column, np.ndarray) or column.dtype != np.float64:
         raise DataError("not numbers", where=f"column {name!r}")
-    return column
+    return column.astype(np.float64, copy=False)

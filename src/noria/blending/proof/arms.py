@@ -42,7 +42,7 @@ LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
 
 WORLDS: dict[str, tuple[float, float, float]] = {"proportional": (1.0, 1.0, 1.0), "distorted": POWERS}
 """Powers of the models' scores, by the name of the world."""
-_SHRINK = {"shrink": (200.0, 0.0, 50.0, 1000.0, 4000.0, 16_000.0)}
+_SHRINK: dict[str, tuple[float, ...]] = {"shrink": (200.0, 0.0, 50.0, 1000.0, 4000.0, 16_000.0)}
 SPACES: dict[str, dict[str, tuple[float, ...]]] = {
     "hand-set weights": {"live": (1.0, 4.0, 16.0, 64.0), "ads": (1.0, 0.25, 1 / 16, 1 / 64)},
     "min-max": {"live": (1.0, 0.7, 0.85, 1.2), "ads": (1.0, 0.7, 0.85, 1.2)},

@@ -42,7 +42,7 @@ OVERLAP = 0.75
 
 
 def run_movielens(
-    seed: int, tried: dict[str, list[dict[str, float]]], *, only_hits: bool = False
+    seed: int, tried: dict[str, list[dict[str, float]]], only_hits: bool = False
 ) -> dict[str, Any] | None:
     """Two models on scales of their own rank what a user rated, held out; None without the data.
 

@@ -146,7 +146,7 @@ def _log(
     world: World, first: int, span: list[float], rng: np.random.Generator
 ) -> tuple[dict[str, Any], CandidateLog]:
     """Candidates of requests from the number `first` on, in a span of time: as columns for a file, and as a log."""
-    when = np.sort(rng.uniform(*span, size=world.requests)).round(3)
+    when = np.sort(rng.uniform(span[0], span[1], size=world.requests)).round(3)
     row = np.repeat(np.arange(world.requests), world.candidates)
     columns: dict[str, Any] = {
         "request": [f"r{first + number:06d}" for number in row.tolist()],
