@@ -18,7 +18,7 @@ from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.acceptance.verify import Verification, verify
 from noria.mtp.decoding.cache import ATTENTIONS, RaggedCache, attention_kinds
-from noria.mtp.heads.backbone import check_output_layer, close, most_positions, once, refuse_unless, trial_tokens
+from noria.mtp.heads.backbone import check_output_layer, close, decoder_of, most_positions, once, refuse_unless, trial_tokens
 from noria.mtp.heads.recurrent import RecurrentStates, linear_layers
 from noria.mtp.types import MAX_GAMMA, Rule
 
@@ -136,7 +136,7 @@ class Decoder:
             raise ConfigError(f"{gamma} drafts a round", where="gamma", mend=f"give 1 to {MAX_GAMMA}")
         self.model, self.drafter, self.rule, self.vocab = model.eval(), drafter, rule, vocab
         self.gamma = gamma if drafter is not None else 0
-        self.base, self.head = model.get_decoder(), model.get_output_embeddings()
+        self.base, self.head = decoder_of(model), model.get_output_embeddings()
         self._linear = linear_layers(self.base, attention_kinds(model.config))
         self.eos = _end_tokens(model) if eos is None else list(eos)
         self.device = next(model.parameters()).device

@@ -20,11 +20,17 @@ from noria.mtp.heads.recurrent import documents, documents_apart, linear_layers
 
 GROWING = ("dynamic", "longrope")
 """Types of rotary positions that change for a whole batch with the greatest position in it."""
-ROUND_OFF, COARSE = 1e-3, 0.5
+ROUND_OFF, COARSE = 1e-4, 0.5
 """Greatest relative distance of states that round-off explains, in 32 bits and in fewer, where experts may be chosen
 otherwise."""
 _fit: dict[str, weakref.WeakSet[Any]] = {}
 _packs: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
+def decoder_of(model: Any) -> Any:
+    """The part of a causal language model that makes states of tokens."""
+    decoder = model.get_decoder()
+    return model.model if decoder is model and hasattr(model, "model") else decoder
 
 
 def once(name: str, model: Any, check: Callable[[], None]) -> None:
@@ -91,7 +97,7 @@ def _plain(model: Any, output: Any) -> bool:
         read.append(inputs[0])
         return plant(out, 1e3)
 
-    hooks = [model.get_decoder().register_forward_hook(states), output.register_forward_hook(logits)]
+    hooks = [decoder_of(model).register_forward_hook(states), output.register_forward_hook(logits)]
     try:
         read.append(model(input_ids=trial_tokens(model, 2)[None], use_cache=False).logits)
     finally:
@@ -110,7 +116,7 @@ def backbone_states(backbone: Any, rows: Rows) -> Tensor:
     Raises:
         DataError: a document is longer than the positions that do not depend on the rest of the batch.
     """
-    base = backbone.get_decoder()
+    base = decoder_of(backbone)
     first = _first_positions(base.config.get_text_config())
     if first is not None and int(rows.positions.max()) >= first:
         raise DataError(
@@ -176,7 +182,8 @@ def refuse_unless(check: Callable[[], bool], model: Any, what: str, mend: str) -
 def close(found: Tensor, wanted: Tensor) -> bool:
     """Whether states [n, width] are the same but for round-off."""
     distance = (found.float() - wanted.float()).norm(dim=-1)
-    limit = ROUND_OFF if wanted.dtype.itemsize >= 4 else COARSE
+    exact = wanted.dtype.itemsize >= 4 and torch.get_float32_matmul_precision() == "highest"
+    limit = ROUND_OFF if exact else COARSE
     return not bool((distance > limit * wanted.float().norm(dim=-1)).any())
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, ModelError
-from noria.mtp.heads.backbone import check_output_layer, most_positions, refuse_unless, trial_tokens
+from noria.mtp.heads.backbone import check_output_layer, decoder_of, most_positions, refuse_unless, trial_tokens
 from noria.mtp.heads.chain import ATTENTION, ChainCache, shifted
 from noria.mtp.heads.layouts import Layout, layout_of
 from noria.mtp.types import MAX_GAMMA, ChainAttention
@@ -54,7 +54,7 @@ class MTPHead(nn.Module):
         super().__init__()
         if layers < 1:
             raise ConfigError(f"a head of {layers} layers", where="layers", mend="give at least 1")
-        base = backbone.get_decoder()
+        base = decoder_of(backbone)
         if getattr(base, "norm", None) is None or not getattr(base, "layers", None):
             raise ModelError(
                 "its decoder has no layers with a final norm",
@@ -74,7 +74,7 @@ class MTPHead(nn.Module):
 
     def _build(self, backbone: Any, layers: int) -> bool:
         """Make the parts of the head and try a step of it."""
-        base = backbone.get_decoder()
+        base = decoder_of(backbone)
         block, self.kind = _attention_layer(base)
         self.config = text = _block_config(backbone.config, self.kind)
         norm = type(base.norm)
@@ -103,7 +103,7 @@ class MTPHead(nn.Module):
         Raises:
             ModelError: the model is of another width.
         """
-        base = backbone.get_decoder()
+        base = decoder_of(backbone)
         width = base.config.get_text_config().hidden_size
         if width != self.config.hidden_size:
             raise ModelError(
@@ -131,7 +131,7 @@ class MTPHead(nn.Module):
             seed: seed of the random numbers.
         """
         head = cls(backbone, layout=layout, layers=layers)
-        last, _ = _attention_layer(backbone.get_decoder())
+        last, _ = _attention_layer(decoder_of(backbone))
         width = head.config.hidden_size
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -149,7 +149,7 @@ class MTPHead(nn.Module):
                 both = torch.cat([torch.eye(width), torch.eye(width)], 1) * 0.5
                 weight.copy_(noise + both)
             for part in head.around:
-                part.final_norm.load_state_dict(backbone.get_decoder().norm.state_dict())
+                part.final_norm.load_state_dict(decoder_of(backbone).norm.state_dict())
         return head
 
     @property
