@@ -30,10 +30,17 @@ INVALID = b'"finish": "invalid"}'
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as tokens, and as text where it came as text."""
+    """A prompt as tokens, and as text where it came as text or as a chat.
+
+    Attributes:
+        tokens: token numbers.
+        text: the text; None where token numbers came.
+        plain: whether it came as text that no chat template was put around.
+    """
 
     tokens: Sequence[int]
     text: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     if ids is not None:
         result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
+        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt, plain=True)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)

@@ -79,6 +79,10 @@ def open_policy(options: SourceOptions, *, head: bool = True) -> LoadedPolicy:
     folder = Path(source).expanduser()
     more: dict[str, Any] = options.model_dump(include={"allow_download", "trust_remote_code"})
     if not is_run(folder):
+        if model is not None:
+            raise ConfigError(
+                f"{source} is a model itself, not a run", where="--model", mend="name one of the two"
+            )
         policy = open_language_model(source, precision=precision or "fp32", **more)
         return LoadedPolicy(policy.name, policy, stored_head(policy) if head else None)
     stored = read_config(folder)
