@@ -13,8 +13,11 @@ gguf = pytest.importorskip("gguf")
 
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
+    return write_gguf(tmp_path / "tiny.gguf")
+
+
+def write_gguf(path: Path) -> Path:
     """A random Llama of two layers and 258 tokens as llama.cpp keeps it."""
-    path = tmp_path / "tiny.gguf"
     generator = np.random.default_rng(0)
     words = ["<|endoftext|>", *(chr(n) if 33 <= n < 127 else chr(256 + n) for n in range(256)), "ab"]
     width, inner = 16, 32

@@ -21,7 +21,7 @@ from noria.core.records import read_records
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.config import SampleConfig
-from noria.mtp.data import token_ids
+from noria.mtp.data import encode, token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
 INVALID = b'"finish": "invalid"}'
@@ -151,13 +151,13 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     if ids is not None:
         result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt, plain=True)
+        result = Prompt(encode(tokenizer, prompt, where), prompt, plain=True)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like
             raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-        result = Prompt(list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+        result = Prompt(encode(tokenizer, text, where, special=False), text)
     else:
         raise DataError("no prompt", where=where, mend="give prompt, messages or input_ids")
     if not result.tokens:
