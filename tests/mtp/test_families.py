@@ -75,11 +75,49 @@ SIZES: dict[str, Any] = {
 }
 LEFT_OUT = ("num_key_value_heads", "head_dim", "layer_types", "sliding_window", "first_k_dense_replace")
 """Sizes that some configurations take as impossible together: left out one after another."""
-RIGHT = """
-apertus arcee bitnet diffllama dots1 ernie4_5 ernie4_5_moe exaone4 flex_olmo gemma gemma3_text glm glm4 glm4_moe gpt_oss
-granite granitemoe helium hunyuan_v1_dense llama mimo_v2_flash minimax_m2 ministral mistral mixtral nemotron olmo2 olmo3
-olmoe phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next qwen3_5_text seed_oss smollm3 stablelm starcoder2
-""".split()
+RIGHT = [
+    "apertus",
+    "arcee",
+    "bitnet",
+    "diffllama",
+    "dots1",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "exaone4",
+    "flex_olmo",
+    "gemma",
+    "gemma3_text",
+    "glm",
+    "glm4",
+    "glm4_moe",
+    "gpt_oss",
+    "granite",
+    "granitemoe",
+    "helium",
+    "hunyuan_v1_dense",
+    "llama",
+    "mimo_v2_flash",
+    "minimax_m2",
+    "ministral",
+    "mistral",
+    "mixtral",
+    "nemotron",
+    "olmo2",
+    "olmo3",
+    "olmoe",
+    "phi3",
+    "phimoe",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "qwen3_5_text",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+]
 """Types that must be decoded, and drafted for; of the others it is enough that they are refused."""
 BIG = {"blt", "mllama", "reformer", "gemma4_assistant", "gemma4_unified_assistant"}
 """Types that are no decoder alone, or whose smallest model takes minutes to make."""
@@ -173,7 +211,7 @@ def test_chunks_of_attention_are_kept() -> None:
 def test_attention_without_masks_is_refused() -> None:
     model = model_of("llama")
     model.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ModelError, match="takes no mask of each row.*sdpa"):
+    with pytest.raises(ModelError, match=r"takes no mask of each row.*sdpa"):
         Decoder(model)
 
 
@@ -194,7 +232,9 @@ SCALED = [
 
 @pytest.mark.parametrize("pad", [None, 0])
 @pytest.mark.parametrize(("kind", "more"), SCALED)
-def test_logits_that_are_scaled_or_capped_are_refused(kind: str, more: dict[str, Any], pad: int | None) -> None:
+def test_logits_that_are_scaled_or_capped_are_refused(
+    kind: str, more: dict[str, Any], pad: int | None
+) -> None:
     model = model_of(kind, **more, pad_token_id=pad)
     with torch.no_grad():  # weights at which neither scale nor cap shows, as in a model that is not trained
         for p in model.parameters():
@@ -250,7 +290,11 @@ def test_rotary_positions_do_not_depend_on_the_batch(rope: str) -> None:
     decoder = Decoder(model, HeadDrafter(head), gamma=3, eos=[])
     room = most_positions(model.config) or 0
     # Right up to the last position, where drafts stand behind it.
-    together = [Request([3, 4], room - 2, seed=0), Request([9] * (room - 3), 3, seed=1), Request([7], 4, seed=2)]
+    together = [
+        Request([3, 4], room - 2, seed=0),
+        Request([9] * (room - 3), 3, seed=1),
+        Request([7], 4, seed=2),
+    ]
     assert worst_error(model, decoder, new=7) < 1e-3
     done = decoder.generate(together)
     for request, completion in zip(together, done, strict=True):
@@ -267,7 +311,7 @@ def test_rotary_positions_do_not_depend_on_the_batch(rope: str) -> None:
 def test_text_is_not_trained_on_where_positions_depend_on_the_batch() -> None:
     model = grown()
     backbone_states(model, Rows.of(torch.ones(1, 16, dtype=torch.long)))
-    with pytest.raises(DataError, match="more than 16 tokens.*rows of at most 16"):
+    with pytest.raises(DataError, match=r"more than 16 tokens.*rows of at most 16"):
         backbone_states(model, Rows.of(torch.ones(1, 17, dtype=torch.long)))
 
 
@@ -280,6 +324,5 @@ def test_every_type_of_rotary_positions_is_known() -> None:
 
 def test_a_head_that_cannot_be_built_says_so() -> None:
     for kind in ("gpt2", "olmo", "moshi"):
-        with pytest.raises(ModelError, match="final norm|does not run"):
+        with pytest.raises(ModelError, match=r"final norm|does not run"):
             MTPHead(model_of(kind))
-

@@ -40,7 +40,13 @@ def table() -> dict[str, list[dict[str, Any]]]:
     def seeds(length: float, slope: float) -> list[dict[str, Any]]:
         return [scored(length + n / 1000, 2.4 + n / 2000, slope + n / 1000) for n in range(3)]
 
-    return {"warm head": [scored(2.9, 2.4, 0.5)] * 3, "CE": seeds(3.0, 0.5), "KL": seeds(3.1, 0.4), "TV": seeds(3.2, 0.2), "e2e TV": seeds(3.3, 0.01)}
+    return {
+        "warm head": [scored(2.9, 2.4, 0.5)] * 3,
+        "CE": seeds(3.0, 0.5),
+        "KL": seeds(3.1, 0.4),
+        "TV": seeds(3.2, 0.2),
+        "e2e TV": seeds(3.3, 0.01),
+    }
 
 
 def run(first: float, last: float) -> dict[str, Any]:

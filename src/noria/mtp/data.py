@@ -173,7 +173,9 @@ def pack_documents(documents: Iterable[Document], length: int) -> Samples:
     Raises:
         DataError: there is nothing to train on.
     """
-    rows: list[list[tuple[Tensor, Tensor]]] = []  # numbers of four bytes: Python's own take ten times the room
+    rows: list[
+        list[tuple[Tensor, Tensor]]
+    ] = []  # numbers of four bytes: Python's own take ten times the room
     room = count = cut = short = 0
     for document in documents:
         if len(document.tokens) > length:
@@ -286,6 +288,8 @@ def encode(tokenizer: Any, text: str, where: str, *, special: bool = True) -> li
         text.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"half a surrogate pair at character {error.start + 1}", where=where, mend="write whole characters"
+            f"half a surrogate pair at character {error.start + 1}",
+            where=where,
+            mend="write whole characters",
         ) from error
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])

@@ -18,7 +18,15 @@ from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.acceptance.verify import Verification, verify
 from noria.mtp.decoding.cache import ATTENTIONS, RaggedCache, attention_kinds
-from noria.mtp.heads.backbone import check_output_layer, close, decoder_of, most_positions, once, refuse_unless, trial_tokens
+from noria.mtp.heads.backbone import (
+    check_output_layer,
+    close,
+    decoder_of,
+    most_positions,
+    once,
+    refuse_unless,
+    trial_tokens,
+)
 from noria.mtp.heads.recurrent import RecurrentStates, linear_layers
 from noria.mtp.types import MAX_GAMMA, Rule
 
@@ -305,7 +313,6 @@ class Decoder:
                     where=where,
                     mend="shorten the prompt or lower max_new_tokens",
                 )
-
 
     @torch.no_grad()
     def _try(self) -> None:

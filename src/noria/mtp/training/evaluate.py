@@ -27,8 +27,8 @@ from noria.mtp.acceptance.chains import (
 from noria.mtp.acceptance.entropy import entropy
 from noria.mtp.acceptance.sampling import SamplingParams, processed
 from noria.mtp.data import Rows
-from noria.mtp.heads.chain import align
 from noria.mtp.heads.backbone import backbone_states
+from noria.mtp.heads.chain import align
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.training.own_text import OwnText
 from noria.mtp.types import ChainAttention, Rule

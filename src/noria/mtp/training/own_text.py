@@ -68,7 +68,9 @@ class OwnText:
     @property
     def evidence(self) -> float:
         """Log of the mean likelihood ratio: above log(1/α) with probability α at most if the text is the policy's."""
-        return float(torch.tensor(self.ratios, dtype=torch.float64).logsumexp(0)) - math.log(len(TEMPERATURES))
+        return float(torch.tensor(self.ratios, dtype=torch.float64).logsumexp(0)) - math.log(
+            len(TEMPERATURES)
+        )
 
     @property
     def foreign(self) -> bool:

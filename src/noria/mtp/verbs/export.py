@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import Field
 
-from noria.core.files import check_output, disk_errors
+from noria.core.files import disk_errors
 from noria.core.runs.outputs import run_folder
 from noria.mtp.config import SourceOptions
 from noria.mtp.types import MAX_GAMMA, Rule

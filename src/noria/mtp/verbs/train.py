@@ -123,7 +123,9 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
         text = read_text(Path(data), policy, config.length, progress).rows
         rows, held = text.held_out(config.seed)
         head, stored = fresh_or_stored(policy, config)
-        if head.layout is not layout_of(policy.model.config):  # found in the files: the run's head is read by it
+        if head.layout is not layout_of(
+            policy.model.config
+        ):  # found in the files: the run's head is read by it
             config = config.model_copy(update={"layout": head.layout.name})
         inputs = {"model": (model_name, fingerprint(policy.model)), "data": (data, text.digest())}
         trainer = HeadTrainer(policy.model, head, rows, config, vocab_size=policy.vocab, parallel=parallel)
