@@ -32,6 +32,19 @@ def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixt
     assert "dequantizing" not in capfd.readouterr().err.replace("-", "")
 
 
+def test_a_model_from_a_gguf_file_is_saved_as_any_other(llama: Path, tmp_path: Path) -> None:
+    import torch
+
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model(str(llama), device="cpu")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    again = open_language_model(str(tmp_path / "copy"), device="cpu")
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(opened.model(tokens).logits, again.model(tokens).logits)
+
+
 def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

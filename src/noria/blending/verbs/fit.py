@@ -18,7 +18,7 @@ from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
 from noria.core.config import Option
-from noria.core.errors import ConfigError, require
+from noria.core.errors import ConfigError, DataError, require
 from noria.core.files import check_input, decoding
 from noria.core.pages.charts import Figure, number
 from noria.core.progress import Progress

@@ -65,17 +65,21 @@ def open_language_model(
     transformers = require("transformers", "mtp")
     source = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    folder, weights = source, {"use_safetensors": True}
+    folder = source
+    weights: dict[str, Any] = {"use_safetensors": True}
     quiet = contextlib.ExitStack()
     if source.suffix == ".gguf":
         require("gguf", "gguf")
-        folder, options["gguf_file"], weights = source.parent, source.name, {}
+        unpacked = transformers.GgufConfig(dequantize=True)
+        folder, options["gguf_file"], weights = source.parent, source.name, {"quantization_config": unpacked}
         quiet.enter_context(_no_gguf_bar())
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _register_mimo()
     with _load_errors(name), quiet_loading(transformers), quiet:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options, **weights)
+    if source.suffix == ".gguf":
+        _forget_packing(model)
     rows = model.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -92,7 +96,7 @@ def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     Raises:
         RunError: the disk refuses.
-        ValueError: transformers cannot save this kind, such as weights from a GGUF file.
+        ValueError: transformers cannot save this kind, such as quantised weights.
     """
     with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
         model.save_pretrained(partial)
@@ -125,6 +129,13 @@ def _no_gguf_bar() -> Iterator[None]:
         yield
     finally:
         module.tqdm = bar
+
+
+def _forget_packing(model: Any) -> None:
+    """Weights out of a GGUF file are unpacked, so that the model can be saved as any other."""
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(mark, None)
+    model.config.__dict__.pop("quantization_config", None)
 
 
 @functools.cache
