@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from noria.core.digests import check_digests, write_digests
 from noria.core.errors import CheckpointError, DataError
 from noria.core.files import appearing, write_atomic
 from noria.core.records import json_values
@@ -59,6 +60,7 @@ def save_router(router: Router, folder: Path) -> None:
         tensors = router.tensors()
         if tensors:
             save_file({name: t.contiguous() for name, t in tensors.items()}, inside / _TENSORS)
+        write_digests(inside, [file for name in (_ROUTER, _TENSORS) if (file := inside / name).exists()])
 
 
 def load_router(folder: Path) -> Router:
@@ -70,6 +72,7 @@ def load_router(folder: Path) -> Router:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_digests(folder)
     try:
         content = json.loads((folder / _ROUTER).read_text())
         tensors = load_file(folder / _TENSORS) if (folder / _TENSORS).is_file() else {}
