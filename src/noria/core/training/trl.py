@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class TokenBatch:
     Attributes:
         prompt_ids, prompt_mask: [rows, prompt tokens], padded on the left.
         completion_ids: [rows, tokens], padded on the right.
+        completion_mask: [rows, tokens] bool: tokens of the completion, a tool's among them; the rest is padding.
         mask: [rows, tokens] bool: tokens of the policy, which are neither a tool's nor padding.
         advantages: [rows] or [rows, components].
         inputs: row of the data of each completion.
@@ -91,6 +93,7 @@ class TokenBatch:
     prompt_ids: Tensor
     prompt_mask: Tensor
     completion_ids: Tensor
+    completion_mask: Tensor
     mask: Tensor
     advantages: Tensor
     inputs: Sequence[Mapping[str, Any]]
@@ -128,12 +131,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if token_credit is not None and getattr(self.args, "use_liger_kernel", False):
-            raise ConfigError(
-                "the Liger kernel takes one advantage a completion",
-                where="use_liger_kernel",
-                mend="leave it off",
-            )
+        if token_credit is not None:
+            _check_reaches_tokens(self.args)
         self.advantage_function, self.token_credit = advantage_function, token_credit
         self.dataset_column, self.around = dataset_column, around
         self._rewards: Tensor | None = None  # rewards of all ranks, of the batch that is being scored
@@ -205,14 +204,14 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.token_credit is None:
             output["advantages"] = credited(advantages)
             return output
-        mask = output["completion_mask"].bool()
-        if "tool_mask" in output:
-            mask &= output["tool_mask"].bool()
+        generated = output["completion_mask"].bool()
+        mask = generated & output["tool_mask"].bool() if "tool_mask" in output else generated
         credit = self.token_credit(
             TokenBatch(
                 prompt_ids=output["prompt_ids"],
                 prompt_mask=output["prompt_mask"].bool(),
                 completion_ids=output["completion_ids"],
+                completion_mask=generated,
                 mask=mask,
                 advantages=advantages,
                 inputs=inputs,
@@ -231,6 +230,33 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         for _ in range(min(len(logged), len(result.values))):
             logged.pop()
         logged.extend(credited(result.values).tolist())
+
+
+def _check_reaches_tokens(args: Any) -> None:
+    """Refuse settings under which the loss has no place for an advantage by token, and warn where it has few.
+
+    Raises:
+        ConfigError: there is such a setting.
+    """
+    if getattr(args, "use_liger_kernel", False):
+        raise ConfigError(
+            "the Liger kernel takes one advantage a completion",
+            where="use_liger_kernel",
+            mend="leave it off",
+        )
+    level = getattr(args, "importance_sampling_level", "token")
+    if level != "token":
+        raise ConfigError(
+            f"one ratio a {level} gives its tokens equal gradients, whatever credit they get",
+            where="importance_sampling_level",
+            mend="set it to token, or leave the credit of tokens out",
+        )
+    if (share := getattr(args, "top_entropy_quantile", 1.0)) < 1:
+        warnings.warn(
+            f"top_entropy_quantile={share:g}: the loss leaves out the other {1 - share:.0%} of the tokens, whatever "
+            "credit they get",
+            stacklevel=3,
+        )
 
 
 def _stateful(function: object) -> Remembering | None:
