@@ -191,10 +191,21 @@ def test_what_a_function_remembers_is_resumed(tmp_path: Path) -> None:
     t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 3})
     t.train(resume_from_checkpoint=True)
     assert (function.count, t.state.global_step) == (3, 3)
-    (tmp_path / "checkpoint-3" / "advantages.json").write_text("{")
-    broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 4})
-    with pytest.raises(CheckpointError, match=r"advantages\.json"):
-        broken.train(resume_from_checkpoint=True)
+    # A damaged checkpoint is refused by name, and the one before is taken where none is named.
+    for name in ("advantages.json", "model.safetensors", "optimizer.pt"):
+        file = tmp_path / "checkpoint-3" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 4})
+        with pytest.raises(CheckpointError, match=f"{name}: its content is not what was written"):
+            broken.train(resume_from_checkpoint=str(file.parent))
+        file.write_bytes(whole)
+    file.write_bytes(whole[:-9])
+    function = Remembers()
+    t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 4})
+    with pytest.warns(UserWarning, match=r"optimizer\.pt: its content is not .*; checkpoint-3 is skipped"):
+        t.train(resume_from_checkpoint=True)
+    assert (function.count, t.state.global_step) == (4, 4)
 
 
 def test_a_context_is_held_while_completions_are_scored(tmp_path: Path) -> None:

@@ -74,17 +74,18 @@ class TrainState:
         checkpoint = run.latest()
         if checkpoint is None:
             return None
+        for name, parameter in self.parameters.items():
+            stored = checkpoint.tensors.get(f"{self.prefix}.{name}")
+            if stored is None or stored.shape != parameter.shape:
+                raise CheckpointError(
+                    f"its {name} is not this {self.prefix}'s",
+                    where=f"checkpoint {checkpoint.step}",
+                    mend="use another output folder",
+                )
         self._check_memory(checkpoint)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                stored = checkpoint.tensors.get(f"{self.prefix}.{name}")
-                if stored is None or stored.shape != parameter.shape:
-                    raise CheckpointError(
-                        f"its {name} is not this {self.prefix}'s",
-                        where=f"checkpoint {checkpoint.step}",
-                        mend="use another output folder",
-                    )
-                parameter.copy_(stored)
+                parameter.copy_(checkpoint.tensors[f"{self.prefix}.{name}"])
         restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])

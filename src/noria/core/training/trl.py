@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from noria.core.digests import DIGESTS, check_digests, write_digests
 from noria.core.errors import CheckpointError, ConfigError, needing
 from noria.core.files import write_atomic
 from noria.core.training.rl import credited
@@ -26,7 +27,6 @@ from noria.core.training.rl import credited
 with needing("trl"):
     from accelerate.utils import gather_object
     from transformers import TrainerCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOTrainer
 
 
@@ -137,22 +137,23 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.dataset_column, self.around = dataset_column, around
         self._rewards: Tensor | None = None  # rewards of all ranks, of the batch that is being scored
         self._stateful = _stateful(advantage_function)
-        if self._stateful is not None:
-            self.add_callback(_SaveState(self._stateful))
+        self.add_callback(_Finish(self._stateful))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train as TRL does; the state of the advantage function is resumed with the rest.
 
-        True resumes from the newest checkpoint. The state is written last: where the advantage function has one, a
-        checkpoint without it was cut off when its process ended, and the one before is used.
+        True resumes from the newest whole checkpoint. State and digests are written last: a checkpoint without them was
+        cut off when its process ended, and the one before is used; so it is where a file differs from its digest.
 
         Raises:
-            CheckpointError: the checkpoint does not hold the state.
+            CheckpointError: the checkpoint is damaged or does not hold the state, or all checkpoints are damaged.
         """
         folder: Any = resume_from_checkpoint
         if resume_from_checkpoint is True:
             folder = self._newest()
             resume_from_checkpoint = folder
+        elif folder:
+            check_digests(Path(folder))
         if folder and self._stateful is not None:
             file = Path(folder) / _STATE
             try:
@@ -166,13 +167,27 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _newest(self) -> str | None:
-        if self._stateful is None:
-            last: str | None = get_last_checkpoint(self.args.output_dir)
-            return last
-        whole = [p.parent for p in Path(self.args.output_dir).glob(f"checkpoint-*/{_STATE}")]
-        numbered = [p for p in whole if p.name.partition("-")[2].isdigit()]
-        newest = max(numbered, key=lambda p: int(p.name.partition("-")[2]), default=None)
-        return None if newest is None else str(newest)
+        folders = [
+            path for path in Path(self.args.output_dir).glob("checkpoint-*") if path.name[11:].isdecimal()
+        ]
+        folders.sort(key=lambda path: int(path.name[11:]), reverse=True)
+        finished = [path for path in folders if (path / DIGESTS).is_file()]
+        if not finished:  # of a version without digests
+            finished = [path for path in folders if self._stateful is None or (path / _STATE).is_file()]
+        for path in finished:
+            try:
+                check_digests(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error.where}: {error.what}; {path.name} is skipped", stacklevel=3)
+            else:
+                return str(path)
+        if finished:
+            raise CheckpointError(
+                "every checkpoint is damaged",
+                where=str(self.args.output_dir),
+                mend="remove them and train again, or give another folder",
+            )
+        return None
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
@@ -263,13 +278,19 @@ def _stateful(function: object) -> Remembering | None:
     return function if isinstance(function, Remembering) else None
 
 
-class _SaveState(TrainerCallback):  # type: ignore[misc]
-    """Callback that writes the state of the advantage function into each checkpoint."""
+class _Finish(TrainerCallback):  # type: ignore[misc]
+    """Callback that finishes each checkpoint: the state of the advantage function, then digests of the files."""
 
-    def __init__(self, function: Remembering) -> None:
+    def __init__(self, function: Remembering | None) -> None:
         self.function = function
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE
-            write_atomic(file, json.dumps(self.function.state_dict(), allow_nan=False))
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.function is not None:
+            write_atomic(folder / _STATE, json.dumps(self.function.state_dict(), allow_nan=False))
+        # Random states are written by every rank, perhaps not yet by all.
+        write_digests(
+            folder, [p for p in folder.iterdir() if p.is_file() and not p.name.startswith("rng_state")]
+        )
