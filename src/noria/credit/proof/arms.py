@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.credit.config import MaskSettings
+from noria.credit.proof.tuning import SCORE_SETTINGS
 
 if TYPE_CHECKING:
     from noria.credit.config import CreditConfig
@@ -26,7 +27,6 @@ SCORES: dict[str, dict[str, Any]] = {
     "rollout": {"credit": "rollout"},
     "attention flow": {"credit": "attention_flow"},
     "FAI": {"credit": "fai"},
-    "FAI, from the next token": {"credit": "fai", "horizon": (1, 100)},
     "WAAD": {"credit": "waad"},
     "entropy": {"credit": "entropy"},
     "OAR-G": {"credit": "oar_g"},
@@ -100,7 +100,7 @@ def run_audit(seed: int, task: str, questions: int, names: list[str]) -> dict[st
     torch.use_deterministic_algorithms(True)
     policy, tokenizer, rows = _solutions(task, questions, seed)
     config = MaskSettings(answer=CHAIN_ANSWER if task == "chains" else "hash", batch_size=64, seed=seed)
-    test = _mask_test(policy, tokenizer, rows, names, config)
+    test = _mask_test(policy, tokenizer, rows, names, config, SCORE_SETTINGS)
     return _outcomes(test) | (_areas(test, tokenizer, seed) if task == "chains" else {})
 
 
@@ -165,14 +165,19 @@ def _solutions(task: str, questions: int, seed: int) -> tuple[Any, Any, tuple[li
 
 
 def _mask_test(
-    model: Any, tokenizer: Any, rows: tuple[list[Any], ...], names: list[str], config: MaskSettings
+    model: Any,
+    tokenizer: Any,
+    rows: tuple[list[Any], ...],
+    names: list[str],
+    config: MaskSettings,
+    settings: Mapping[str, Mapping[str, Any]],
 ) -> MaskTest:
-    """Test named scores on questions, prompts and responses."""
+    """Test named scores, each with its settings, on questions, prompts and responses."""
     from noria.credit.inspection.masking import answered_responses, mask_test
 
     questions, prompts, responses = rows
     answered, _ = answered_responses(questions, prompts, responses, tokenizer, config.answer)
-    credits = {name: _credit(name, {}) for name in names}
+    credits = {name: _credit(name, settings.get(name, {})) for name in names}
     return mask_test(model, tokenizer, answered, credits, config)
 
 
@@ -361,4 +366,4 @@ def run_real_model(seed: int, questions: int, names: list[str], data: str) -> di
     prompts = [prompt_ids(question, tokenizer) for question in short]
     responses = [list(tokenizer(q.solution, add_special_tokens=False)["input_ids"]) for q in short]
     config = MaskSettings(answer="hash", batch_size=8, seed=seed)
-    return _outcomes(_mask_test(policy.model, tokenizer, (short, prompts, responses), names, config))
+    return _outcomes(_mask_test(policy.model, tokenizer, (short, prompts, responses), names, config, {}))

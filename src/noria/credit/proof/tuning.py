@@ -31,8 +31,15 @@ SCORE_SPACES: dict[str, dict[str, Sequence[Any]]] = {
 }
 """Free settings of each score, the usual value first. Entropy and OAR have none."""
 
-SCORE_SETTINGS: dict[str, dict[str, Any]] = {}
-"""The best of the six that each score tried."""
+SCORE_SETTINGS: dict[str, dict[str, Any]] = {
+    "flow": {"layers": "mid", "answer_nodes": "predictor", "absorbing": True},
+    "answer attention": {"layers": "1-4", "answer_nodes": "predictor"},
+    "rollout": {"layers": "1-4", "answer_nodes": "predictor"},
+    "attention flow": {"layers": "1-4", "answer_nodes": "predictor"},
+    "FAI": {"layers": "late", "horizon": (5, 50)},
+    "WAAD": {"layers": "1-4"},
+}
+"""The best of the six that each score tried, on the reasoner that ships: its layers are 0 to 5."""
 
 _RATES = (1e-4, 2e-4, 5e-5)
 _CHOOSING = {"lr": _RATES, "gamma": (1.5, 2.0)}
