@@ -290,6 +290,22 @@ def test_a_missing_key_another_shape_and_nan_are_told(tmp_path: Path) -> None:
             load_head(model, tmp_path / "out")
 
 
+@pytest.mark.parametrize("size", SHARDS)
+def test_a_flipped_bit_in_a_written_head_or_its_backbone_is_refused(tmp_path: Path, size: str) -> None:
+    model = saved("qwen3", tmp_path / "model", SHARDS[size])
+    save_with_head(model, head_of(model, "qwen3"), tmp_path / "model", tmp_path / "out")
+    for file in sorted((tmp_path / "out").glob("*.safetensors")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+        with pytest.raises(CheckpointError, match=f"{file.name}: its content is not what was written"):
+            load_head(model, tmp_path / "out")
+        file.write_bytes(whole)
+    assert load_head(model, tmp_path / "out").layers == 1
+    # An export made from an export has the digests of its own files.
+    save_with_head(model, head_of(model, "qwen3"), tmp_path / "out", tmp_path / "again")
+    assert load_head(model, tmp_path / "again").layers == 1
+
+
 def test_what_is_no_place_no_head_or_no_model(tmp_path: Path) -> None:
     model = saved("qwen3", tmp_path / "model")
     head = head_of(model, "qwen3")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from noria.core.digests import check_digests, weight_files, write_digests
 from noria.core.errors import ModelError, NoriaError, needing, require
 from noria.core.files import appearing, check_input, check_inputs
 
@@ -60,6 +61,7 @@ def open_language_model(
 
     Raises:
         ModelError: there is no such model, it is of another kind, or its tokenizer does not belong to it.
+        CheckpointError: the folder has digests that Noria wrote, and a file of weights differs from its own.
         MissingExtra: a package that the format needs is not installed.
     """
     transformers = require("transformers", "mtp")
@@ -73,6 +75,8 @@ def open_language_model(
         unpacked = transformers.GgufConfig(dequantize=True)
         folder, options["gguf_file"], weights = source.parent, source.name, {"quantization_config": unpacked}
         quiet.enter_context(_no_gguf_bar())
+    else:
+        check_digests(folder)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _register_mimo()
     with _load_errors(name), quiet_loading(transformers), quiet:
@@ -101,6 +105,7 @@ def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
     with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        write_digests(partial, weight_files(partial))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from noria import __version__
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.core.proofs.arms import Arm, unfair
@@ -303,9 +304,8 @@ def smollm2() -> str | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Versions of Noria, Python and `packages`."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in ("noria", *packages)
-    }
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "noria": __version__} | found
 
 
 def _state(inputs: Mapping[str, Path]) -> str:

@@ -165,7 +165,6 @@ def review_agreement(paths: Iterable[Path]) -> float | None:
 
     Raises:
         DataError: `read_sheet` refuses a sheet.
-        MissingExtra: the `krippendorff` package is absent.
     """
     sheets = [
         {(r["video"], r["kind"], r["number"]): r["verdict"] for r in read_sheet(path)} for path in paths

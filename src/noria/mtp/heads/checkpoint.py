@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noria.core.digests import DIGESTS, check_digests, weight_files, write_digests
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import appearing, check_output
 from noria.core.records import json_object
@@ -58,8 +59,10 @@ def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> M
 
     Raises:
         ModelError: no weights, or no head in this layout.
-        CheckpointError: a tensor is missing, of another shape or not finite: another model's head.
+        CheckpointError: a tensor is missing, of another shape or not finite: another model's head; or the folder has
+            digests that Noria wrote, and a file differs from its own.
     """
+    check_digests(folder)
     layout = layout or stored_layout(backbone, folder) or layout_of(backbone.config)
     depth = backbone.config.get_text_config().num_hidden_layers
     files = ModelFiles.of(folder)
@@ -163,7 +166,7 @@ def save_with_head(
             name = str(path.relative_to(source))
             if path.is_dir():
                 (partial / name).mkdir()
-            elif name not in {"config.json", INDEX} | spoiled:
+            elif name not in {"config.json", INDEX, DIGESTS} | spoiled:
                 shutil.copyfile(path, partial / name)
         where = {name: file for name, file in files.where.items() if name not in gone}
         for file in sorted(spoiled):
@@ -188,6 +191,7 @@ def save_with_head(
             )
             (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
         (partial / "config.json").write_text(config)
+        write_digests(partial, weight_files(partial))
     return output
 
 

