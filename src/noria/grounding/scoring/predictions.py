@@ -19,6 +19,7 @@ import numpy as np
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.core.records import json_records
+from noria.grounding.corpus.letters import letter_of
 from noria.grounding.corpus.records import Keys, Question
 from noria.grounding.corpus.types import (
     CATEGORIES,
@@ -30,12 +31,25 @@ from noria.grounding.corpus.types import (
     Polarity,
     level_number,
 )
+from noria.grounding.scoring.answers import entry_of, from_one, gathered
 from noria.grounding.scoring.rates import Marks, Truth
 
 N = TypeVar("N", str, int)
 
 STRICT_RUNG = 3
 """The last rung of the parsing ladder that counts as strict."""
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole_text(value: Any) -> Any:
+    """A JSON value in whose texts halves of characters, which JSON can escape and no file can hold, are U+FFFD."""
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [whole_text(inner) for inner in value]
+    if isinstance(value, dict):
+        return {whole_text(key): whole_text(inner) for key, inner in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def load_predictions(path: Path) -> dict[str, Prediction]:
     """
     predictions: dict[str, Prediction] = {}
     for where, record in json_records(path):
-        one = _prediction(record, where)
+        one = _prediction(whole_text(record), where)
         if one.video_id in predictions:
             raise DataError(
                 f"the video {one.video_id!r} is there twice", where=where, mend="keep one of the lines"
@@ -120,7 +134,8 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
         if value is not None and not isinstance(value, kind):
             raise DataError(f"{key} is no {'mapping' if kind is dict else 'list'}", where=where)
     levels = {str(t).lower(): level for t, level in (one or {}).items()}
-    answers = numbered(three or [])
+    entries = map(entry_of, three or [])
+    answers = gathered((place if n is None else n, answer) for place, (n, answer) in enumerate(entries, start=1))
     parse = record.get("parse")
     rungs = parse if isinstance(parse, Mapping) else {}
     return Prediction(
@@ -143,21 +158,6 @@ def _rungs(names: Iterable[N], rungs: object) -> dict[N, int]:
     return {name: n for name in names if isinstance(n := rung(name), int) and n != 1}
 
 
-def numbered(entries: Iterable[Any]) -> dict[int, Any]:
-    """{number from 1: answer} of a `task3` list; an entry without a number has that of its place."""
-    answers: dict[int, Any] = {}
-    for place, entry in enumerate(entries, start=1):
-        if not isinstance(entry, Mapping):
-            answers.setdefault(place, entry)
-            continue
-        number = entry.get("q_idx", place)
-        if isinstance(number, str) and number.strip().lstrip("Qq").isdecimal():
-            number = int(number.strip().lstrip("Qq"))
-        if isinstance(number, int) and not isinstance(number, bool):
-            answers[number] = entry.get("answer")
-    return answers
-
-
 def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write the file, whole or not at all.
 
@@ -166,35 +166,6 @@ def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """
     lines = [json.dumps(one.to_json(), ensure_ascii=False) for one in predictions]
     write_atomic(path, "".join(line + "\n" for line in lines))
-
-
-_EXACT = re.compile(rf"^\s*([{LETTERS}])\s*$", re.IGNORECASE)
-_DRESSED = re.compile(
-    rf"^\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*)?[*_`\"'(\[]*([{LETTERS}])[*_`\"')\].:,]*(?:\s.*)?$",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def letter_of(given: object, *, lenient: bool = False) -> str | None:
-    """The letter of an answer; None where there is none.
-
-    Strict takes a bare letter, whatever its case. Lenient takes `(C)`, `C.`, `Option C`, `C: the words` as well; but
-    `A smile` is a word before it is a letter, so a bare letter that words follow needs a mark behind it.
-    """
-    if not isinstance(given, str):
-        return None
-    exact = _EXACT.match(given)
-    if exact:
-        return exact[1].upper()
-    if not lenient or len(given) > 2000:
-        return None
-    dressed = _DRESSED.match(given)
-    if not dressed:
-        return None
-    before, after = given[: dressed.start(1)], given[dressed.end(1) :]
-    if after.strip() and not before.strip() and not re.match(r"[*_`\"')\].:,]", after):
-        return None
-    return dressed[1].upper()
 
 
 def truth_of(keys: Keys, bins: Bins = "paper", polarity: Polarity = "as_released") -> Truth:
@@ -257,8 +228,10 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
         if one.judged is not None:
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
-        for number in range(1, len(record.mcq_questions) + 1):
-            answer = one.answers.get(number) if one.answer_rungs.get(number, 1) <= strict else None
+        numbers = range(1, len(record.mcq_questions) + 1)
+        given, sure = from_one({n: a for n, a in one.answers.items() if one.answer_rungs.get(n, 1) <= strict}, numbers)
+        for number in numbers:
+            answer = given.get(number) if sure or lenient else None
             letter = letter_of(answer, lenient=lenient)
             place = -1 if letter is None else LETTERS.index(letter)
             answers.append(place if place < len(record.mcq_questions[number - 1].options) else -1)
