@@ -268,7 +268,9 @@ def test_levels(task1: dict[str, Any], levels: dict[str, int]) -> None:
 
 
 def test_levels_in_prose_that_name_two() -> None:
-    found = read_reply("Openness: High or Medium. Neuroticism: **Low**. Extraversion: low-to-medium", traits=True)
+    found = read_reply(
+        "Openness: High or Medium. Neuroticism: **Low**. Extraversion: low-to-medium", traits=True
+    )
     assert found.levels == {"neuroticism": 1}
 
 
@@ -313,7 +315,10 @@ def test_files_are_read_by_the_same_rules(synth: Synth, tmp_path: Any) -> None:
         assert read(rows("ABCDEFAB", 0), lenient=lenient) == "-" * 7
         assert read(list("ABCDEFA"), lenient=lenient) == "ABCDEFA"
         assert read([*rows("ABCDEFA", 1), *rows("B", 1)], lenient=lenient) == "-BCDEFA"
-        assert read([{"q_idx": 1, "answer": "A, C"}, {"q_idx": 2, "answer": ["A", "B"]}], lenient=lenient) == "-" * 7
+        assert (
+            read([{"q_idx": 1, "answer": "A, C"}, {"q_idx": 2, "answer": ["A", "B"]}], lenient=lenient)
+            == "-" * 7
+        )
     assert read(rows("ABC", 0), lenient=False) == "-" * 7
     assert read(rows("ABC", 0), lenient=True) == "ABC----"
     assert read([{"q_idx": 1, "answer": "(C)"}], lenient=False) == "-" * 7

@@ -13,7 +13,6 @@ what no rung finds, stays unanswered; nothing is guessed.
 from __future__ import annotations
 
 import collections
-import functools
 import itertools
 import json
 import re
@@ -22,7 +21,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from noria.core.errors import require
-from noria.grounding.corpus.letters import LONGEST_ANSWER, answers_in, claim, letter_in, letter_of, plain_text
+from noria.grounding.corpus.letters import (
+    LONGEST_ANSWER,
+    answers_in,
+    bare_text,
+    claim,
+    letter_in,
+    letter_of,
+    plain_text,
+)
 from noria.grounding.corpus.types import TRAITS, level_number
 from noria.grounding.scoring.answers import Several, entry_of, from_one, gathered, number_of, unwrapped
 from noria.grounding.scoring.predictions import STRICT_RUNG, whole_text
@@ -36,20 +43,6 @@ LONGEST_MENDED = 40_000
 DEEPEST = 60
 MOST_OBJECTS = 64
 """Objects of a reply that are looked at; the last ones, for the last word counts."""
-THINKING = (
-    "think",
-    "thinking",
-    "thought",
-    "thoughts",
-    "reasoning",
-    "reason",
-    "reflection",
-    "analysis",
-    "scratchpad",
-    "rationale",
-    "inner_monologue",
-)
-"""Names of tags around what a model thinks, as `<think>`, `[THINK]`, `<|think|>` or `◁think▷`."""
 
 
 @dataclass
@@ -134,9 +127,7 @@ def _add(reading: Reading, later: Reading, rung: int, *, beside: bool = False) -
     for name in later.torn:
         reading.levels.pop(name, None)  # type: ignore[arg-type]
         reading.answers.pop(name, None)  # type: ignore[arg-type]
-    reading.rungs |= {
-        name: max(rung, later.rungs.get(name, 0)) for name in (*later.levels, *later.answers)
-    }
+    reading.rungs |= {name: max(rung, later.rungs.get(name, 0)) for name in (*later.levels, *later.answers)}
     kept = {*reading.levels, *reading.answers}
     reading.rungs = {name: own for name, own in reading.rungs.items() if name in kept}
     reading.rationales |= later.rationales
@@ -157,8 +148,6 @@ def _lay(mine: dict[K, V], said: Mapping[K, V], torn: set[str | int], beside: bo
 
 _HALF = re.compile("[\ud800-\udfff]")
 _FENCE = re.compile(r"```(?:json|JSON)?\s*(.*?)```", re.DOTALL)
-_CHANNEL = re.compile(r"<\|channel\|>(?:analysis|commentary)\b.*?(?:<\|end\|>|(?=<\|channel\|>)|\Z)", re.DOTALL)
-_FINAL_CHANNEL = re.compile(r"\Aanalysis(?=[A-Z\W]).*\bassistant\s?final(?=\W|[A-Z])", re.DOTALL)
 _REFUSAL = re.compile(
     r"\b(?:i\s*(?:'m|’m|\s+am)\s+(?:sorry|unable|not able)|i\s+(?:can(?:no|')?t|cannot|can’t|won(?:'|’)t|will not|"
     r"must decline|refuse)|as an ai\b.{0,40}\b(?:cannot|can't|unable)|je (?:suis désolé|ne peux pas)|lo siento|"
@@ -166,50 +155,6 @@ _REFUSAL = re.compile(
     r"できません|죄송",
     re.IGNORECASE | re.DOTALL,
 )
-
-
-@functools.lru_cache(maxsize=16)
-def _tag_pattern(tags: tuple[str, ...]) -> re.Pattern[str]:
-    names = "|".join(re.escape(name) for name in (*THINKING, *tags))
-    return re.compile(
-        rf"(?:[<◁]\|?|\[)(/|end_(?:of_)?)?(?:begin_(?:of_)?|start_(?:of_)?|seed:)?({names})(?:\s[^<>\[\]]{{0,60}})?(?:\|?[>▷]|\])",
-        re.IGNORECASE,
-    )
-
-
-def bare_text(text: str, tags: Sequence[str] = ()) -> str:
-    """A reply without reasoning: what stands between tags, before a tag that only closes, behind one that only opens.
-
-    One pass over the tags, for a model that is stuck may write thousands. `[Analysis]` may be a heading: a word in
-    square brackets that is never closed is none of ours, unless it is `[THINK]`.
-
-    Args:
-        text: the reply.
-        tags: names of reasoning tags besides the usual ones.
-    """
-    if "<|channel|>" in text:
-        text = _CHANNEL.sub("", text)
-    elif text.startswith("analysis"):
-        text = _FINAL_CHANNEL.sub("", text)
-    pattern = _tag_pattern(tuple(tags))
-    marks = list(pattern.finditer(text))
-    closed = {mark[2].lower() for mark in marks if mark[1]}
-    kept: list[str] = []
-    place, inside = 0, ""
-    for mark in marks:
-        closes, name = bool(mark[1]), mark[2].lower()
-        heading = mark[0][0] == "[" and not name.startswith("think") and name not in closed
-        if heading or (not closes and inside):
-            continue
-        if not closes:
-            kept.append(text[place : mark.start()])
-            inside = name
-        elif not inside:  # the opening tag was eaten
-            kept.clear()
-            place = mark.end()
-        elif inside == name:
-            place, inside = mark.end(), ""
-    return "".join(kept) if inside else "".join([*kept, text[place:]])
 
 
 @dataclass(frozen=True)
@@ -342,7 +287,9 @@ def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:
     if isinstance(value, list):
         value = {"task3": value} if numbers else {}
     named = _named(value)
-    while len(named) == 1 and not _ASKED & named.keys() and isinstance(inner := [*named.values()][0], Mapping):
+    while (
+        len(named) == 1 and not _ASKED & named.keys() and isinstance(inner := [*named.values()][0], Mapping)
+    ):
         if any(str(key).strip().lower() in TRAITS for key in named):
             break
         named = _named(inner)  # `{"response": {…}}`

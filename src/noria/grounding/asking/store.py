@@ -13,14 +13,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from noria.core.chat import Answer, Failure, Outcome, Refusal
-from noria.core.errors import DataError, RunError
+from noria.core.errors import DataError, RunError, needing
 from noria.core.files import disk_errors, write_all, write_atomic
+
+with needing("grounding"):
+    import msgspec
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
 STATUSES = ("ok", "parse_failed", "refused", "error")
@@ -36,8 +39,9 @@ class Sample:
         id: video and part.
         video, part: video and part of the step.
         status: exactly one of the four.
-        reply: the model's text, if any.
-        levels: {trait: 0 … 4}; rationales: {trait: text}; answers: {number: letter}: what was read in it.
+        numbers: numbers of the questions that it asks.
+        reply: the model's text as it came, if any; it is read when it is scored.
+        answers: {item: verdict or grade}, of a judge.
         rung: rung of the parsing ladder; 0 where nothing was read.
         problems: faults, in words.
         error: kind of failure, where the status is error.
@@ -52,9 +56,8 @@ class Sample:
     video: str
     part: str
     status: Status
+    numbers: list[int] = field(default_factory=list)
     reply: str = ""
-    levels: dict[str, int] = field(default_factory=dict)
-    rationales: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     rung: int = 0
     problems: list[str] = field(default_factory=list)
@@ -67,9 +70,6 @@ class Sample:
     cost: float | None = None
     seconds: float = 0.0
     attempts: int = 0
-
-
-_FIELDS = [one.name for one in fields(Sample)]
 
 
 def answered(sample: Sample, outcome: Outcome) -> Sample:
@@ -168,12 +168,12 @@ class SampleStore:
     def get(self, identifier: str) -> Sample | None:
         """The sample of that id, if there is one."""
         row = self._database.execute("SELECT body FROM samples WHERE id = ?", (identifier,)).fetchone()
-        return None if row is None else Sample(**json.loads(row[0]))
+        return None if row is None else msgspec.convert(json.loads(row[0]), Sample)
 
     def all(self) -> Iterator[Sample]:
         """In the order of their ids."""
         for (body,) in self._database.execute("SELECT body FROM samples ORDER BY id"):
-            yield Sample(**json.loads(body))
+            yield msgspec.convert(json.loads(body), Sample)
 
     def spent(self) -> float:
         """What all requests of all processes cost, as far as it is known; replaced samples count, too."""
@@ -267,12 +267,10 @@ def _lines(path: Path) -> Iterator[Sample]:
         return
     for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
-            record: dict[str, Any] = json.loads(line)
-            sample = Sample(**{name: record[name] for name in _FIELDS if name in record})
-            if sample.status not in STATUSES:
-                raise ValueError(sample.status)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DataError("not a sample", where=f"{path}:{number}", mend="remove the line") from None
+            sample = msgspec.convert(json.loads(line), Sample)
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, too
+            what = f"not a sample: {error}" if isinstance(error, msgspec.ValidationError) else "not a sample"
+            raise DataError(what, where=f"{path}:{number}", mend="remove the line") from None
         yield sample
 
 

@@ -36,6 +36,7 @@ SIMPLE = AUDITORS[:-1]
 FEWEST = 30
 """Questions of a category, below which nothing is said of it."""
 FOLDS = 5
+"""Parts of the cross-validation, and so the fewest sources of a category."""
 
 
 @dataclass(frozen=True)

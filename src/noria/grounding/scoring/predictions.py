@@ -20,7 +20,7 @@ from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.core.records import json_records
 from noria.grounding.corpus.letters import letter_of
-from noria.grounding.corpus.records import Keys, Question
+from noria.grounding.corpus.records import Key, Keys, Question
 from noria.grounding.corpus.types import (
     CATEGORIES,
     DIMENSIONS,
@@ -135,7 +135,9 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
             raise DataError(f"{key} is no {'mapping' if kind is dict else 'list'}", where=where)
     levels = {str(t).lower(): level for t, level in (one or {}).items()}
     entries = map(entry_of, three or [])
-    answers = gathered((place if n is None else n, answer) for place, (n, answer) in enumerate(entries, start=1))
+    answers = gathered(
+        (place if n is None else n, answer) for place, (n, answer) in enumerate(entries, start=1)
+    )
     parse = record.get("parse")
     rungs = parse if isinstance(parse, Mapping) else {}
     return Prediction(
@@ -169,15 +171,27 @@ def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def truth_of(keys: Keys, bins: Bins = "paper", polarity: Polarity = "as_released") -> Truth:
-    """The right answers of a corpus as arrays."""
+    """The right answers of a corpus as arrays.
+
+    Raises:
+        DataError: a score is not in [0, 1], or a question has no right answer among its options.
+    """
     names: dict[str, int] = {}
     video, category, answer, options, linked = [], [], [], [], []
     order = {name: number for number, name in enumerate(CATEGORIES)}
     for n, record in enumerate(keys.records):
-        for question in record.mcq_questions:
+        for trait in TRAITS:
+            if not 0 <= record.original_scores.get(trait, 0) <= 1:
+                raise _unscorable(
+                    record, f"the {trait} score {record.original_scores[trait]:g} is not in [0, 1]"
+                )
+        for number, question in enumerate(record.mcq_questions, start=1):
+            ids = sorted(option.id for option in question.options)
+            if "".join(ids) != LETTERS[: len(ids)] or question.correct_answer not in ids:
+                raise _unscorable(record, f"question {number} has no right answer among options A, B, …, F")
             video.append(n)
             category.append(order.get(question.category, -1))
-            answer.append(LETTERS.find(question.correct_answer) if question.correct_answer else -2)
+            answer.append(LETTERS.index(question.correct_answer))
             options.append(len(question.options))
             linked.append(_about(question))
     return Truth(
@@ -188,6 +202,12 @@ def truth_of(keys: Keys, bins: Bins = "paper", polarity: Polarity = "as_released
         answer=np.array(answer, dtype=np.int64),
         options=np.array(options, dtype=np.int64),
         linked=np.array(linked, dtype=bool).reshape(-1, 5),
+    )
+
+
+def _unscorable(record: Key, what: str) -> DataError:
+    return DataError(
+        what, where=record.video_id, mend="mend the record; noria grounding validate lists all faults"
     )
 
 
@@ -229,7 +249,9 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
         numbers = range(1, len(record.mcq_questions) + 1)
-        given, sure = from_one({n: a for n, a in one.answers.items() if one.answer_rungs.get(n, 1) <= strict}, numbers)
+        given, sure = from_one(
+            {n: a for n, a in one.answers.items() if one.answer_rungs.get(n, 1) <= strict}, numbers
+        )
         for number in numbers:
             answer = given.get(number) if sure or lenient else None
             letter = letter_of(answer, lenient=lenient)
