@@ -6,8 +6,8 @@
 4. a broken object, mended; an answer in any dress, such as `(C)` or `C: the words`;
 5. letters and levels in prose, where an anchor such as `answer 3:` says what they answer.
 
-Rungs 1 to 3 are strict. Where a reply corrects itself, its last word counts. What gives two answers to one question, and
-what no rung finds, stays unanswered; nothing is guessed.
+Rungs 1 to 3 are strict. Where a reply corrects itself, its last word counts. A question that is answered twice, or on
+no rung, stays unanswered; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -286,13 +286,7 @@ def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:
     reading = Reading()
     if isinstance(value, list):
         value = {"task3": value} if numbers else {}
-    named = _named(value)
-    while (
-        len(named) == 1 and not _ASKED & named.keys() and isinstance(inner := [*named.values()][0], Mapping)
-    ):
-        if any(str(key).strip().lower() in TRAITS for key in named):
-            break
-        named = _named(inner)  # `{"response": {…}}`
+    named = _unwrapped(_named(value))
     if traits:
         ratings = _by_trait(named.get("task1", named))
         digits = [r for r in ratings.values() if isinstance(r, int | float) and not isinstance(r, bool)]
@@ -319,6 +313,16 @@ def _named(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {}
     return _mapping([(re.sub(r"[^a-z0-9]", "", str(key).lower()), inner) for key, inner in value.items()])
+
+
+def _unwrapped(named: dict[str, Any]) -> dict[str, Any]:
+    """The fields inside a wrapper such as `{"response": {…}}`."""
+    while len(named) == 1 and not (_ASKED | set(TRAITS)) & named.keys():
+        (inner,) = named.values()
+        if not isinstance(inner, Mapping):
+            break
+        named = _named(inner)
+    return named
 
 
 def _read_answers(reading: Reading, named: Mapping[str, Any], numbers: Sequence[int]) -> None:

@@ -139,12 +139,12 @@ _FINAL = re.compile(rf"\b(?:final|最终|最終)\s?{_NOUN}(?:{_LINK})", re.IGNOR
 
 
 def letter_in(text: str) -> str | None:
-    """The letter that a reply in prose gives to a single question; None where it gives none, or several.
+    r"""The letter that a reply in prose gives to a single question; None where it gives none, or several.
 
     What is in a box or between answer tags counts before a `final answer`, and that before all else. Otherwise the
     first line, the last line and every `answer: …` must agree.
 
-    >>> letter_in("The hand rises, so it is not A.\\n\\n**Answer: B**"), letter_in("Answer: A or B")
+    >>> letter_in("The hand rises, so it is not A.\n\n**Answer: B**"), letter_in("Answer: A or B")
     ('B', None)
     """
     boxes = [next(part for part in box.groups() if part is not None) for box in _BOXED.finditer(text)]

@@ -22,7 +22,7 @@ from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS
 
 
 def item_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
-    """A row a question: {id, video, source, category, question, options, answer}, options in the order of their letters.
+    """A row a question: {id, video, source, category, question, options, answer}, options in order of their letters.
 
     Raises:
         DataError: a clip is not there, or a question's letters are not those of its options.
@@ -130,7 +130,7 @@ metric_list:
 FUNCTIONS = """
 
 
-# -- functions of the tasks in this folder, for lmms-eval ---------------------------------------------------------------
+# -- functions of the tasks in this folder, for lmms-eval
 
 def doc_to_visual(doc):
     return [doc["video"]] if doc["video"] else []
