@@ -115,6 +115,34 @@ def blind_accuracy(
     return BlindResult(accuracy, p, counts, solved, chosen)
 
 
+def blind_letters(
+    train: Corpus, test: Corpus, *, auditor: str = "together", seed: int = 0
+) -> dict[tuple[str, int], str]:
+    """{(video, number): letter} that a classifier trained on the questions of one corpus gives to those of another.
+
+    Args:
+        train: whole records whose right answers are shown.
+        test: whole records whose questions are answered, of the same categories.
+        auditor: name of the classifier, one of `AUDITORS`.
+        seed: seed of the classifier.
+    """
+    require("sklearn", "grounding")
+    letters: dict[tuple[str, int], str] = {}
+    for category in CATEGORIES:
+        known, asked = (
+            [
+                _Row((record.video_id, n), record.source, question)
+                for record, n, question in each_question(corpus)
+                if question.category == category
+            ]
+            for corpus in (train, test)
+        )
+        if known and asked:
+            answers = _answers(auditor, known, asked, seed)
+            letters |= {row.key: letter for row, letter in zip(asked, answers, strict=True)}
+    return letters
+
+
 def solvable(blind: BlindResult, *, least: int = 3) -> set[tuple[str, int]]:
     """The questions that at least `least` of the five simple auditors answer: artefact-solvable ones."""
     return {key for key, count in blind.solved.items() if count >= least}

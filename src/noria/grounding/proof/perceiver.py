@@ -1,8 +1,8 @@
-"""Two models that the proof trains and serves: one that sees what people do, one that reads the colour of shirts.
+"""Models that the proof trains and serves: one that sees what people do, one that reads shirts, one that is blind.
 
-Both are small networks behind the same few lines that read a request's words and write JSON. The seer learns behaviours
-and places of the head from frames; the prejudiced model learns levels from the average picture of a clip, in which the
-shirt is all that tells.
+All are small, and learn from the same clips. The seer learns behaviours and places of the head from frames; the
+prejudiced model learns levels from the average picture of a clip, in which the shirt is all that tells; the blind one
+learns from the questions' words. Who does not see answers questions as the blind classifier does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from noria.grounding.audit.adversary import blind_letters
 from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, spans_in, times_in, traits_in
+from noria.grounding.corpus.records import Corpus, each_question
 from noria.grounding.corpus.types import LEVELS, TRAITS
 from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.drawing import draw
@@ -100,6 +102,8 @@ def train_seer(
     *,
     epochs: int,
     seed: int,
+    rate: float = 4e-3,
+    noise: float = 0.05,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Seer:
     """Train the eye on drawn frames, with a little noise of the coder's size; then the rating on what it sees.
@@ -109,6 +113,8 @@ def train_seer(
         knobs: knobs of their pictures.
         epochs: over all frames.
         seed: seed of weights and batches.
+        rate: largest learning rate.
+        noise: spread of the noise that is added to frames.
         on_step: called with (step, steps, loss).
     """
     frames, behaviours, places = training_frames(scenes, knobs)
@@ -118,13 +124,13 @@ def train_seer(
     generator = torch.Generator().manual_seed(seed)
     size = 64
     steps = epochs * (len(frames) // size)
-    optimizer = torch.optim.AdamW(eye.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(2, steps), pct_start=0.2)
+    optimizer = torch.optim.AdamW(eye.parameters(), lr=rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps), pct_start=0.2)
     eye.train()
     for step in range(steps):
         batch = torch.randint(len(frames), (size,), generator=generator)
         x = as_tensor(frames[batch].numpy())
-        x = x + 0.05 * torch.randn(x.shape, generator=generator)
+        x = x + noise * torch.randn(x.shape, generator=generator)
         what, where = eye(x)
         loss = nn.functional.cross_entropy(what, behaviours[batch])
         loss = loss + 0.3 * nn.functional.cross_entropy(where, places[batch])
@@ -148,7 +154,7 @@ def train_seer(
 
 
 class Seer:
-    """Answers by what its eye sees in the frames; without frames it guesses."""
+    """Answers by what its eye sees in the frames."""
 
     def __init__(self, eye: Eye, weights: NDArray[np.float64]) -> None:
         self.eye, self.weights = eye, weights
@@ -168,7 +174,7 @@ class Seer:
         """The answers as the reply holds them."""
         reply: dict[str, Any] = {}
         if not len(request.frames):
-            return _guesses(request)
+            raise ValueError("the seer was shown no frame")
         what, where = self.look(request.frames)
         times = np.array(request.seconds)
         if request.rate or request.reason:
@@ -285,19 +291,52 @@ def _draw(text: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % count
 
 
-def _guesses(request: Request) -> dict[str, Any]:
-    """Answers that the words alone decide, evenly."""
-    reply: dict[str, Any] = {}
-    if request.rate:
-        reply["task1"] = {t: LEVELS[_draw(t + request.text, 5)] for t in TRAITS}
-    if request.reason:
-        reply["task2"] = dict.fromkeys(TRAITS, "Nothing was shown.")
-    if request.questions:
-        reply["task3"] = [
-            {"q_idx": n, "answer": "ABCDEF"[_draw(stem + "|".join(options), len(options))]}
-            for n, (stem, options) in request.questions.items()
-        ]
-    return reply
+# -- not seeing -------------------------------------------------------------------------------------------------------
+
+
+class Blind:
+    """Answers questions by a classifier of their words, and rates everybody alike.
+
+    Args:
+        answers: {(stem, options): letter}, the classifier's.
+        levels: [5] level of each trait, the most frequent one of the clips that it learned from.
+    """
+
+    def __init__(self, answers: Mapping[tuple[str, tuple[str, ...]], str], levels: Sequence[int]) -> None:
+        self.answers, self.levels = answers, levels
+
+    def __call__(self, request: Request) -> dict[str, Any]:
+        """The answers as the reply holds them."""
+        reply: dict[str, Any] = {}
+        if request.rate:
+            reply["task1"] = {t: LEVELS[n] for t, n in zip(TRAITS, self.levels, strict=True)}
+        if request.reason:
+            reply["task2"] = dict.fromkeys(TRAITS, "Nothing was shown.")
+        if request.questions:
+            reply["task3"] = [
+                {"q_idx": number, "answer": self.answers[asked]}
+                for number, asked in request.questions.items()
+            ]
+        return reply
+
+
+def train_blind(train: Corpus, tests: Sequence[Corpus], *, auditor: str, seed: int) -> Blind:
+    """Train a classifier on the questions of a corpus, and have it answer those of others.
+
+    Args:
+        train: whole records to learn from.
+        tests: whole records that it will be asked about.
+        auditor: name of the classifier.
+        seed: seed of the classifier.
+    """
+    answers = {}
+    for test in tests:
+        letters = blind_letters(train, test, auditor=auditor, seed=seed)
+        for record, number, question in each_question(test):
+            asked = question.question, tuple(option.text for option in question.options)
+            answers[asked] = letters[record.video_id, number]
+    levels = train.levels().astype(int)
+    return Blind(answers, [int(np.bincount(column, minlength=5).argmax()) for column in levels.T])
 
 
 # -- prejudice --------------------------------------------------------------------------------------------------------
@@ -311,14 +350,26 @@ def _blurred(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     return flat
 
 
-def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed: int) -> Prejudiced:
+def train_prejudiced(
+    scenes: Sequence[Scene],
+    knobs: Knobs,
+    blind: Blind,
+    *,
+    epochs: int,
+    seed: int,
+    rate: float = 2e-3,
+    decay: float = 0.05,
+) -> Prejudiced:
     """Train levels on the average picture alone: it learns whatever in it goes with the levels.
 
     Args:
         scenes: scenes to learn from.
         knobs: knobs of their pictures.
+        blind: answers the questions, at which it does not look either.
         epochs: over all clips.
         seed: seed of weights and batches.
+        rate: learning rate.
+        decay: weight decay.
     """
     times = (np.arange(5) + 0.5) * SEGMENTS * SECONDS / 5
     x = torch.from_numpy(np.stack([_blurred(draw(scene, knobs, times)) for scene in scenes]))
@@ -327,7 +378,7 @@ def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 25))
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay)
     for _ in range(epochs):
         for batch in torch.split(torch.randperm(len(x), generator=generator), 32):
             noisy = x[batch] + 0.1 * torch.randn(x[batch].shape, generator=generator)
@@ -335,19 +386,19 @@ def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return Prejudiced(net.eval())
+    return Prejudiced(net.eval(), blind)
 
 
 class Prejudiced:
-    """Rates by the average picture, makes its reasons up, and guesses every question."""
+    """Rates by the average picture, makes its reasons up, and answers questions by their words."""
 
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
+    def __init__(self, net: nn.Module, blind: Blind) -> None:
+        self.net, self.blind = net, blind
 
     @torch.inference_mode()
     def __call__(self, request: Request) -> dict[str, Any]:
         """The answers as the reply holds them."""
-        reply = _guesses(request)
+        reply = self.blind(request)
         if len(request.frames):
             out = self.net(torch.from_numpy(_blurred(request.frames))[None]).view(5, 5)
             levels = out.argmax(1).tolist()
@@ -365,11 +416,13 @@ class Prejudiced:
 
 
 class LeakReader:
-    """Looks at nothing: takes levels from the questions' words where they name them, says Medium else."""
+    """A script: takes levels from the questions' words where they name them, says Medium else, and answers A."""
 
     def __call__(self, request: Request) -> dict[str, Any]:
         """The answers as the reply holds them."""
-        reply = _guesses(request)
+        reply: dict[str, Any] = {"task3": [{"q_idx": n, "answer": "A"} for n in request.questions]}
+        if request.reason:
+            reply["task2"] = dict.fromkeys(TRAITS, "Nothing was shown.")
         if request.rate:
             levels: dict[str, int] = {}
             for stem, options in request.questions.values():
@@ -378,6 +431,34 @@ class LeakReader:
                 levels.update(levels_in(stem))
             reply["task1"] = {t: LEVELS[levels.get(t, 2)] for t in TRAITS}
         return reply
+
+
+def answered_right(
+    reader: Reader, scenes: Sequence[Scene], corpus: Corpus, knobs: Knobs
+) -> tuple[float, float]:
+    """(share of levels, share of questions) that a model gets right from drawn frames, without a server.
+
+    Args:
+        reader: the model.
+        scenes, corpus: clips and their records, in the same order.
+        knobs: knobs of the pictures.
+    """
+    count = 2 * SEGMENTS
+    times = (np.arange(count) + 0.5) * SEGMENTS * SECONDS / count
+    levels, answers = [], []
+    for scene, record, truth in zip(scenes, corpus.records, corpus.levels().tolist(), strict=True):
+        questions = {
+            n: (q.question, tuple(o.text for o in q.options))
+            for n, q in enumerate(record.mcq_questions, start=1)
+        }
+        request = Request(draw(scene, knobs, times), tuple(times.tolist()), questions, True, False, "")
+        reply = reader(request)
+        levels += [reply["task1"][t] == LEVELS[n] for t, n in zip(TRAITS, truth, strict=True)]
+        answers += [
+            row["answer"] == q.correct_answer
+            for row, q in zip(reply["task3"], record.mcq_questions, strict=True)
+        ]
+    return float(np.mean(levels)), float(np.mean(answers))
 
 
 # -- the wire ---------------------------------------------------------------------------------------------------------

@@ -51,17 +51,19 @@ def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def read_lines(path: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
-    """{video: line}, and the numbers of the lines that were skipped.
+def read_lines(path: Path, skipped: list[int] | None = None) -> dict[str, dict[str, Any]]:
+    """{video: line}; what cannot be read is skipped, and the last line of a video counts.
 
-    What cannot be read is skipped, and the last line of a video counts. A line ends where Python's text files end one:
-    at a line feed, a carriage return or both, not at U+2028.
+    A line ends where Python's text files end one: at a line feed, a carriage return or both, not at U+2028.
+
+    Args:
+        path: file of predictions.
+        skipped: takes the numbers of the lines that are skipped.
 
     Raises:
         DataError: the file cannot be opened, or is not UTF-8, at which the released scorer ends, too.
     """
     lines: dict[str, dict[str, Any]] = {}
-    skipped = []
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -69,10 +71,11 @@ def read_lines(path: Path) -> tuple[dict[str, dict[str, Any]], list[int]]:
                     record = json.loads(line.strip())
                     lines[record["video_id"]] = record
                 except (ValueError, KeyError, TypeError, RecursionError):
-                    skipped.append(number)
+                    if skipped is not None:
+                        skipped.append(number)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", where=str(path)) from None
-    return lines, skipped
+    return lines
 
 
 def _level(score: float) -> str:
@@ -184,7 +187,7 @@ def _field(line: Mapping[str, Any], name: str, default: Any) -> Any:
 
 def _ends(line: Mapping[str, Any], what: str, value: object) -> DataError:
     return DataError(
-        f"{what} is {str(value)[:40]!r}, at which the released scorer ends",
+        f"{what} is {str(value)[:40]!r}, which ends the released scorer",
         where=f"video {line.get('video_id')}",
         mend="leave it out, or score in strict mode",
     )

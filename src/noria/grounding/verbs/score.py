@@ -114,7 +114,8 @@ def official(config: ScoreConfig) -> tuple[dict[str, Any], list[str]]:
             path, data = Path(folder) / "predictions.jsonl", source.data
             save_predictions(path, source.sets[0].values())
             notes += first_order_only(source)
-        lines, skipped = read_lines(path)
+        skipped: list[int] = []
+        lines = read_lines(path, skipped)
         truth = read_truth(data)
     if skipped:
         notes.append(
