@@ -25,7 +25,7 @@ from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.synth.config import Knobs
 
 if TYPE_CHECKING:
-    from noria.grounding.proof.perceiver import Blind
+    from noria.grounding.proof.unseeing import Blind
 
 FRAMES = 20
 SEEN = {"width": 96, "height": 72, "fps": 5, "visibility": 0.7, "label_noise": 0.1}
@@ -60,7 +60,7 @@ def serving(readers: Mapping[str, Any]) -> Iterator[str]:
     """A chat server on loopback behind which `readers` answer by name; gives the API's address."""
     from noria.core.service.hosting import running
     from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
-    from noria.grounding.proof.perceiver import chat_reply
+    from noria.grounding.proof.requests import chat_reply
 
     async def chat(request: Request) -> Response:
         body = json.loads(await request.body())
@@ -82,8 +82,9 @@ def run_world(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     """
     import torch
 
-    from noria.grounding.proof.perceiver import train_blind, train_prejudiced, train_seer
+    from noria.grounding.proof.perceiver import train_seer
     from noria.grounding.proof.tuning import TUNED
+    from noria.grounding.proof.unseeing import train_blind, train_prejudiced
     from noria.grounding.synth.world import make_corpus
 
     torch.set_num_threads(1)
@@ -189,7 +190,7 @@ def _ask(home: Path, url: str, asked: Asked, count: int, seed: int) -> dict[str,
 
 def run_leak(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     """A script that reads leaked words, under the published protocol and under the staged one: {protocol: figures}."""
-    from noria.grounding.proof.perceiver import LeakReader
+    from noria.grounding.proof.unseeing import LeakReader
     from noria.grounding.synth.world import make_corpus
 
     size = Scale(**scale)

@@ -470,7 +470,7 @@ def notes(scale: Scale, worlds: Worlds, released: bool) -> list[str]:
     )
     words = [
         f"A seed is a world: {scale.train} clips that all models learn from, {scale.test} that are written as mp4, "
-        "decoded, sent as frames over HTTP to a server on loopback, parsed, judged by rules and scored, each control alone.",
+        "decoded, sent as frames over HTTP to a server on loopback, parsed, judged by rules and scored.",
         "The seer is a convolutional network that learned behaviours from frames; the prejudiced model is a dense one "
         "that learned levels from the average picture, where nine stripes of ten on the shirt have the level's colour, "
         "and answers questions by the blind classifier; that one reads the questions' words and nothing else. How each "

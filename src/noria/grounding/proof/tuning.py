@@ -51,7 +51,8 @@ def run_try(model: str, number: int, seed: int, scale: dict[str, int]) -> float:
     import torch
 
     from noria.grounding.proof.arms import SEEN, Scale, share_right
-    from noria.grounding.proof.perceiver import answered_right, train_blind, train_prejudiced, train_seer
+    from noria.grounding.proof.perceiver import train_seer
+    from noria.grounding.proof.unseeing import answered_right, train_blind, train_prejudiced
     from noria.grounding.synth.world import make_corpus
 
     torch.set_num_threads(1)
