@@ -79,17 +79,29 @@ def test_a_wrong_answer_and_a_broken_one() -> None:
     assert (unfinished.done, unfinished.flaw) == (False, "no_answer")
 
 
-def test_a_lost_model_is_not_the_routers_fault() -> None:
+def test_a_router_may_ask_another_model_where_one_failed() -> None:
     environment = Environment(
         Pool({"m": Scripted(Failure("timeout", "x"), paid("4"))}), thrift=Thrift(0.0, 2.0)
     )
     rollout = play(environment, ASK, ASK, SAY)
     assert "could not be reached" in rollout.segments[1].text
     form, answer, thrift = environment.rewards(rollout)
-    assert form == 1
-    assert math.isnan(answer)
-    assert math.isnan(thrift)
+    assert (form, answer) == (1, 1)
+    assert math.isnan(thrift)  # nobody knows what the failure cost
     assert rollout.cost == 2.0  # what was answered is paid
+    assert rollout.lost
+    alone = play(
+        Environment(Pool({"m": Scripted(Failure("timeout", "x"))})), ASK, SAY.replace("4", "who knows")
+    )
+    assert environment.rewards(alone)[1] == 0  # who asks a model that fails serves nobody
+
+
+def test_a_call_that_was_not_made_says_nothing() -> None:
+    spent = Environment(Pool({"m": Scripted(Failure("budget", "spent"))}), thrift=Thrift(0.0, 2.0))
+    rollout = play(spent, ASK, SAY)
+    assert (rollout.unknown, rollout.lost) == (True, False)
+    assert spent.rewards(rollout)[0] == 1
+    assert all(math.isnan(reward) for reward in spent.rewards(rollout)[1:])
 
 
 def test_a_refusal_is_what_the_model_said() -> None:
@@ -168,7 +180,7 @@ def test_a_recorded_pool_says_what_was_said() -> None:
     assert table.cells[0, 0].response in rollout.text
     assert rollout.cost == 1.0
     stranger = play(environment, "<think>x</think><route>adder: ?</route>", SAY)
-    assert stranger.lost
+    assert stranger.unknown
     assert ReplayPool(table).routes == ROUTES
 
 
