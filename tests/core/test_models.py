@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from noria.core.errors import CheckpointError
 from tests.core.gguf_files import write_tiny_llama
 
 pytest.importorskip("torch")
@@ -32,6 +33,19 @@ def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixt
     assert "dequantizing" not in capfd.readouterr().err.replace("-", "")
 
 
+def test_a_model_from_a_gguf_file_is_saved_as_any_other(llama: Path, tmp_path: Path) -> None:
+    import torch
+
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model(str(llama), device="cpu")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    again = open_language_model(str(tmp_path / "copy"), device="cpu")
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(opened.model(tokens).logits, again.model(tokens).logits)
+
+
 def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +62,23 @@ def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
     assert all(
         (a == b).all() for a, b in zip(opened.model.parameters(), again.model.parameters(), strict=True)
     )
+
+
+def test_a_flipped_bit_in_a_model_that_noria_wrote_is_refused_and_a_changed_config_is_not(
+    tmp_path: Path,
+) -> None:
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model("small")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    (tmp_path / "copy" / "generation_config.json").write_text('{"max_new_tokens": 5}')
+    open_language_model(str(tmp_path / "copy"))
+    file = tmp_path / "copy" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its content is not what was written"):
+        open_language_model(str(tmp_path / "copy"))
 
 
 def test_a_file_that_is_somewhere_else_too_keeps_its_mode(tmp_path: Path) -> None:

@@ -126,14 +126,14 @@ class Snapshot:
                 Alignment.from_json(values["alignment"]),
                 Plans.model_validate(values["plans"]),
                 settings={plan: Setting(**setting) for plan, setting in values["settings"].items()},
-                version=int(values["version"]),
+                version=_version(values["version"]),
                 created=float(values["created"]),
             )
             digest = snapshot.digest
         except ValidationError as error:
             raise DataError(f"plans that are not valid: {error.errors()[0]['msg']}", where=where) from None
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise DataError(f"a damaged snapshot ({error})", where=where) from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise DataError(f"a damaged snapshot ({str(error)[:200]})", where=where) from None
         if digest != values.get("digest"):
             raise DataError("the snapshot's digest is not that of its content", where=where)
         return snapshot
@@ -154,6 +154,13 @@ class Snapshot:
             DataError: it cannot be read, is half-written, damaged, or something else.
         """
         return cls.from_json(json_object(path, "a snapshot", limit=MAX_BYTES), where=str(path))
+
+
+def _version(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < 2**53:  # what every reader of JSON takes
+        raise ValueError("its version is no number from 0 to 2⁵³")
+    return number
 
 
 def _canonical(value: Any) -> str:

@@ -434,7 +434,7 @@ def _flush(folder: Path) -> None:
             if (
                 not path.is_symlink() and path.stat().st_nlink == 1
             ):  # a linked file belongs to someone else, too
-                path.chmod(mode)
+                path.chmod(mode | path.stat().st_mode & 0o111)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     fsync_folder(folder)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.accounting.experiments import Measure, read_out
 from noria.blending.columns import NameColumn
 from noria.blending.logs.arrow import arrow_column
 from noria.core.errors import DataError, require
+from noria.core.experiments.reading import Measure, read_out
 from noria.core.files import check_input, decoding
 
 

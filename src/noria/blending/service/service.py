@@ -6,6 +6,7 @@ POST /impressions, /outcomes  what was shown, what came of it: on the disk befor
 GET  /snapshot, /snapshots    what serves, and its versions
 POST /snapshots, /plans, /switches, /rollback      change what serves
 GET  /status, /requests, /requests/ID, /what-if
+GET  /openapi.json            this, for programs
 ```
 
 A decision is logged for callers with the token; `shown` in a request says that the first places count as shown at once.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import time
@@ -26,6 +28,7 @@ from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
+from noria.blending.service.openapi import description
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
@@ -33,7 +36,6 @@ from noria.blending.service.whatif import what_if, with_plans, with_setting
 from noria.blending.snapshot import Snapshot
 from noria.core.config import parse_config
 from noria.core.errors import DataError, NoriaError, RunError, needing
-from noria.core.records import json_record
 from noria.core.service.serving import (
     Endpoint,
     HttpError,
@@ -43,6 +45,7 @@ from noria.core.service.serving import (
     Route,
     Service,
     json_response,
+    read_json,
     route,
 )
 
@@ -123,8 +126,13 @@ class Feed:
             route("/requests", self.requests),
             route("/requests/{request:path}", self.explain),
             route("/what-if", self.what_if),
-            *more,
         ]
+        document = json.dumps(_described(routes)).encode()
+
+        async def openapi(request: Request) -> Response:
+            return json_response(document)
+
+        routes += [route("/openapi.json", openapi), *more]
         return Service(
             "blending",
             routes,
@@ -191,8 +199,7 @@ class Feed:
 
     async def adopt(self, request: Request) -> Response:
         """POST /snapshots: a whole snapshot."""
-        values = _json(await request.body())
-        result = Snapshot.from_json(values, where="body")
+        result = await asyncio.to_thread(_snapshot, await request.body())
         return await self._changed(lambda: self.publisher.adopt(result, who=_actor(request)))
 
     async def change_plans(self, request: Request) -> Response:
@@ -275,6 +282,7 @@ class Feed:
                 "waiting": self.journal.waiting,
                 "failed": self.journal.failed,
                 "torn": self.journal.found.torn,
+                "set_aside": self.journal.found.aside,
             },
         }
 
@@ -321,6 +329,17 @@ class Feed:
         return what_if(self.recent.all(), before, with_plans(before, self.publisher.switches.applied(plans)))
 
 
+def _described(routes: Sequence[Route]) -> dict[str, Any]:
+    """The routes in OpenAPI, each with the first line of its function's docstring."""
+    lines = []
+    for one in routes:
+        guarded: Any = one.endpoint
+        line = (guarded.endpoint.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
+        methods = sorted((one.methods or set()) - {"HEAD"})
+        lines += [(one.path, method, guarded.access == "write", line) for method in methods]
+    return description(lines)
+
+
 def _number(text: str | None, where: str) -> float | None:
     """A weight or bias of a query; None where there is none.
 
@@ -349,8 +368,11 @@ def _actor(request: Request) -> str:
     return text if text.isprintable() and len(text) <= 64 else ""
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    return json_record(body, "body")
+def _snapshot(body: bytes) -> Snapshot:
+    values = read_json(body)
+    if not isinstance(values, dict):
+        raise DataError("not a JSON object", where="body")
+    return Snapshot.from_json(values, where="body")
 
 
 def _typed(kind: Any, body: bytes) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from noria.core.digests import check_digests, weight_files, write_digests
 from noria.core.errors import ModelError, NoriaError, needing, require
 from noria.core.files import appearing, check_input, check_inputs
 
@@ -60,22 +61,29 @@ def open_language_model(
 
     Raises:
         ModelError: there is no such model, it is of another kind, or its tokenizer does not belong to it.
+        CheckpointError: the folder has digests that Noria wrote, and a file of weights differs from its own.
         MissingExtra: a package that the format needs is not installed.
     """
     transformers = require("transformers", "mtp")
     source = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    folder, weights = source, {"use_safetensors": True}
+    folder = source
+    weights: dict[str, Any] = {"use_safetensors": True}
     quiet = contextlib.ExitStack()
     if source.suffix == ".gguf":
         require("gguf", "gguf")
-        folder, options["gguf_file"], weights = source.parent, source.name, {}
+        unpacked = transformers.GgufConfig(dequantize=True)
+        folder, options["gguf_file"], weights = source.parent, source.name, {"quantization_config": unpacked}
         quiet.enter_context(_no_gguf_bar())
+    else:
+        check_digests(folder)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _register_mimo()
     with _load_errors(name), quiet_loading(transformers), quiet:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options, **weights)
+    if source.suffix == ".gguf":
+        _forget_packing(model)
     rows = model.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -92,11 +100,12 @@ def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     Raises:
         RunError: the disk refuses.
-        ValueError: transformers cannot save this kind, such as weights from a GGUF file.
+        ValueError: transformers cannot save this kind, such as quantised weights.
     """
     with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        write_digests(partial, weight_files(partial))
 
 
 @contextlib.contextmanager
@@ -125,6 +134,13 @@ def _no_gguf_bar() -> Iterator[None]:
         yield
     finally:
         module.tqdm = bar
+
+
+def _forget_packing(model: Any) -> None:
+    """Weights out of a GGUF file are unpacked, so that the model can be saved as any other."""
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(mark, None)
+    model.config.__dict__.pop("quantization_config", None)
 
 
 @functools.cache

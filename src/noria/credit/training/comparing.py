@@ -96,14 +96,15 @@ def _read(folder: Path) -> _Training:
 
 
 def _training(folder: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> _Training:
+    parts = [f"{part}_seconds" for part in ("rollout", "score", "learn")]
     rewards = [float(row["reward"]) for row in rows if row.get("reward") is not None]
+    seconds = [sum(float(row.get(part) or 0) for part in parts) for row in rows]
+    settings = dict(config.get("credit_settings") or {}).items()
+    seed = int(config.get("seed", 0))
     if "credit" not in config or not rewards:
         raise DataError("no run of noria credit train, or nothing was logged yet", where=str(folder))
-    parts = [f"{part}_seconds" for part in ("rollout", "score", "learn")]
-    seconds = _mean([sum(float(row.get(part) or 0) for part in parts) for row in rows])
-    settings = (config.get("credit_settings") or {}).items()
     credit = " ".join([str(config["credit"]), *(f"{key}={value}" for key, value in settings)])
-    return _Training(credit, int(config["seed"]), rewards, seconds, config)
+    return _Training(credit, seed, rewards, _mean(seconds), config)
 
 
 def _summary(name: str, runs: Sequence[_Training], steps: int, threshold: float) -> dict[str, Any]:

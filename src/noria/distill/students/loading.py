@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noria.core.digests import check_digests
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError, require
 from noria.core.records import read_json
 from noria.core.runs.checkpoints import fingerprint, list_checkpoints
@@ -134,7 +135,8 @@ def open_student(
 
     Raises:
         RunError: the folder is neither.
-        CheckpointError: the run has no whole checkpoint, or its model is not the one it was trained on.
+        CheckpointError: the run has no whole checkpoint, its model is not the one it was trained on, or weights of the
+            export are not those that were written.
         ModelError: the model does not open.
     """
     if (source / "model_index.json").is_file():
@@ -192,6 +194,7 @@ def _open_export(
     folder: Path, teacher: str | None, device: torch.device | str, allow_download: bool
 ) -> Student:
     record = read_record(folder)
+    check_digests(folder)
     size = {name: record["call"].get(name) for name in ("height", "width")}
     adapter = open_model(str(folder), LoadConfig(**size), device=device)
     pair: dict[Role, nn.Module] = {"student": adapter.network}

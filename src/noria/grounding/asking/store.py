@@ -39,8 +39,9 @@ class Sample:
         id: video and part.
         video, part: video and part of the step.
         status: exactly one of the four.
-        reply: the model's text, if any.
-        levels: {trait: 0 … 4}; rationales: {trait: text}; answers: {number: letter}: what was read in it.
+        numbers: numbers of the questions that it asks.
+        reply: the model's text as it came, if any; it is read when it is scored.
+        answers: {item: verdict or grade}, of a judge.
         rung: rung of the parsing ladder; 0 where nothing was read.
         problems: faults, in words.
         error: kind of failure, where the status is error.
@@ -55,9 +56,8 @@ class Sample:
     video: str
     part: str
     status: Status
+    numbers: list[int] = field(default_factory=list)
     reply: str = ""
-    levels: dict[str, int] = field(default_factory=dict)
-    rationales: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     rung: int = 0
     problems: list[str] = field(default_factory=list)
@@ -168,12 +168,12 @@ class SampleStore:
     def get(self, identifier: str) -> Sample | None:
         """The sample of that id, if there is one."""
         row = self._database.execute("SELECT body FROM samples WHERE id = ?", (identifier,)).fetchone()
-        return None if row is None else Sample(**json.loads(row[0]))
+        return None if row is None else msgspec.convert(json.loads(row[0]), Sample)
 
     def all(self) -> Iterator[Sample]:
         """In the order of their ids."""
         for (body,) in self._database.execute("SELECT body FROM samples ORDER BY id"):
-            yield Sample(**json.loads(body))
+            yield msgspec.convert(json.loads(body), Sample)
 
     def spent(self) -> float:
         """What all requests of all processes cost, as far as it is known; replaced samples count, too."""

@@ -37,7 +37,7 @@ class BuildConfig(BuildSettings, MediaSettings, ServerOptions, BudgetOption, Out
 
 
 @make_command(BuildConfig, extra="grounding")
-def command(config: BuildConfig) -> None:
+def command(config: BuildConfig) -> int:
     """Write a benchmark of clips whose people consented; the same command resumes a build that was stopped."""
     result, folder = run(config, Progress(quiet=config.quiet))
     questions = sum(len(record.mcq_questions) for record in result.corpus)
@@ -47,6 +47,10 @@ def command(config: BuildConfig) -> None:
         click.echo(f"round {number}: {words}")
     for name, reason in sorted(result.dropped.items()):
         click.echo(f"left out: {name}: {reason}")
+    if not len(result.corpus):
+        click.echo("noria: no clip became a record", err=True)
+        return 1
+    return 0
 
 
 def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:

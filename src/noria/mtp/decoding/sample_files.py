@@ -30,7 +30,7 @@ from noria.core.records import read_records
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.config import SampleConfig
-from noria.mtp.data import token_ids
+from noria.mtp.data import encode, token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
 INVALID = b'"finish": "invalid"}'
@@ -39,10 +39,17 @@ INVALID = b'"finish": "invalid"}'
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as tokens, and as text where it came as text."""
+    """A prompt as tokens, and as text where it came as text or as a chat.
+
+    Attributes:
+        tokens: token numbers.
+        text: the text; None where token numbers came.
+        plain: whether it came as text that no chat template was put around.
+    """
 
     tokens: Sequence[int]
     text: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,13 +160,13 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     if ids is not None:
         result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
+        result = Prompt(encode(tokenizer, prompt, where), prompt, plain=True)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like
             raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-        result = Prompt(list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+        result = Prompt(encode(tokenizer, text, where, special=False), text)
     else:
         raise DataError("no prompt", where=where, mend="give prompt, messages or input_ids")
     if not result.tokens:
