@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from noria.core import errors
-from noria.core.errors import DivergenceError, MissingExtra, NoriaError, install_command, require
+from noria.core.errors import (
+    DataError,
+    DivergenceError,
+    MissingExtra,
+    NoriaError,
+    install_command,
+    require,
+    ungrouped,
+)
 
 
 def test_an_error_is_one_line_in_the_order_where_what_mend():
@@ -78,3 +86,10 @@ def test_the_light_modules_import_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_task_group_that_ended_by_our_errors_raises_the_first():
+    with pytest.raises(DataError, match="first"), ungrouped():
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [DataError("first")]), DataError("second")])
+    with pytest.raises(ExceptionGroup), ungrouped():  # a fault keeps its traceback
+        raise ExceptionGroup("tasks", [DataError("first"), ZeroDivisionError()])

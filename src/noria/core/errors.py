@@ -111,6 +111,21 @@ def needing(extra: str) -> Iterator[None]:
         raise MissingExtra(package, extra) from error
 
 
+@contextlib.contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise the first error of a task group by itself, where the group ended by errors of ours alone."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        ours, others = group.split(NoriaError)
+        if ours is None or others is not None:
+            raise
+        first: Exception = ours
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`; a package that it lacks becomes an error that names the extra to install.
 

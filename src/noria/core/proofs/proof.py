@@ -232,7 +232,7 @@ class Evidence:
                 }
                 for claim in self.claims
             ],
-            "checks": [vars(check) for check in self.checks],
+            "checks": [vars(check) | {"holds": bool(check.holds)} for check in self.checks],
             "seconds": round(self.seconds, 1),
             "versions": self.versions,
             "notes": self.notes,

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.core.digests import DIGESTS, check_digests, write_digests
-from noria.core.errors import CheckpointError
-from noria.core.files import appearing, disk_errors, remove_folder
+from noria.core.errors import CheckpointError, NoriaError
+from noria.core.files import appearing, check_input, disk_errors, remove_folder
+from noria.core.records import json_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -216,16 +217,17 @@ def _record(path: Path) -> dict[str, Any]:
 
     file = path / _TENSORS
     try:
-        record: dict[str, Any] = json.loads((path / _STATE).read_bytes())
+        record: dict[str, Any] = json_object(path / _STATE, "a checkpoint's state")
         if not {"state", "rng"} <= record.keys():
             raise ValueError(f"{_STATE} lacks a part")
+        check_input(file)
         check_digests(path, needed=(_TENSORS, _STATE))
         # Checkpoints of versions without digests hold the length of their tensors.
         if not (path / DIGESTS).exists() and file.stat().st_size != record["tensors_bytes"]:
             raise ValueError(f"{file.name} has {file.stat().st_size} bytes, not {record['tensors_bytes']}")
         with safe_open(file, framework="numpy"):  # checks the header against the length
             return record
-    except CheckpointError as error:
+    except NoriaError as error:
         raise CheckpointError(
             f"damaged: {Path(error.where or '').name}: {error.what}", where=str(path)
         ) from None

@@ -27,12 +27,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from noria import __version__
-from noria.core.errors import CheckpointError, DataError, RunError
-from noria.core.files import disk_errors, lock, write_all, write_atomic
-from noria.core.records import json_values
+from noria.core.errors import CheckpointError, DataError, NoriaError, RunError
+from noria.core.files import disk_errors, lock, read_bytes, write_all, write_atomic
+from noria.core.records import json_record, json_values, read_json
 from noria.core.runs.checkpoints import (
     Checkpoint,
     list_checkpoints,
@@ -43,6 +41,7 @@ from noria.core.runs.checkpoints import (
     set_aside,
     sweep,
 )
+from noria.core.yaml_values import yaml_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -256,7 +255,7 @@ def save_settings(folder: Path, config: BaseModel) -> None:
     Raises:
         RunError: the disk refuses.
     """
-    write_atomic(folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_atomic(folder / "settings.yaml", yaml_text(config.model_dump(mode="json")))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -283,7 +282,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunError("no run here", where=str(folder), mend="give the folder that a training run wrote")
     if not isinstance(stored, dict):
         raise RunError("not a run's settings", where=str(folder / "config.json"))
-    return stored
+    settings: dict[str, Any] = json_values(stored)  # NaN, which no run writes, is missing
+    return settings
 
 
 def package_versions() -> dict[str, str]:
@@ -378,17 +378,16 @@ def _content(folder: Path) -> hashlib._Hash:
 
 
 def _log_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    if not path.exists():
         return
+    lines = read_bytes(path).split(b"\n")
     lines.pop()  # what follows the last line end: nothing, or a torn line
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = json_record(line, str(path))
             if not isinstance(record["step"], int):
                 raise TypeError("a step is a whole number")
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (NoriaError, ValueError, TypeError, KeyError):
             raise DataError("not a metrics line", where=f"{path}:{number}", mend="remove the line") from None
         yield line + b"\n", record
 
@@ -399,11 +398,11 @@ def _home(folder: Path) -> Path:
 
 def _read_json(path: Path) -> Any:
     """Value of a JSON file; None if there is no file."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError:
+    try:
+        return read_json(path)
+    except DataError as error:
         raise RunError(
-            "not JSON", where=str(path), mend="restore it, or give the run another folder"
+            error.what, where=error.where, mend="restore it, or give the run another folder"
         ) from None

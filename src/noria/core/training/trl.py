@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from noria.core.digests import DIGESTS, check_digests, write_digests
-from noria.core.errors import CheckpointError, ConfigError, needing
+from noria.core.errors import CheckpointError, ConfigError, DataError, needing
 from noria.core.files import write_atomic
+from noria.core.records import read_json
 from noria.core.training.rl import credited
 
 with needing("trl"):
@@ -157,8 +158,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if folder and self._stateful is not None:
             file = Path(folder) / _STATE
             try:
-                self._stateful.load_state_dict(json.loads(file.read_text()))
-            except (OSError, ValueError) as error:
+                self._stateful.load_state_dict(read_json(file))
+            except (DataError, ValueError) as error:
                 raise CheckpointError(
                     "no state of the advantage function",
                     where=str(file),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from noria.core.digests import check_digests
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError, require
+from noria.core.records import read_json
 from noria.core.runs.checkpoints import fingerprint, list_checkpoints
 from noria.core.runs.run import read_config, whole_checkpoint
 from noria.distill.adapters import Condition, FlowAdapter, Sampler, SmallAdapter
@@ -218,9 +218,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         RunError: the folder is a pipeline, but no exported student.
     """
     try:
-        record = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes()).get(RECORD)
+        record = read_json(folder / "scheduler" / "scheduler_config.json").get(RECORD)
         return {"sigmas": list(record["sigmas"]), "call": dict(record["call"])}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (DataError, ValueError, TypeError, KeyError, AttributeError):
         raise RunError(
             "a pipeline, but not a student that Noria exported",
             where=str(folder),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from noria.core.errors import CheckpointError
-from noria.core.files import write_atomic
+from noria.core.files import check_input, decoding, write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
 from noria.distill.config import TeacherConfig
 from noria.distill.data.images import ImageSet
@@ -77,9 +77,11 @@ def load_teacher(path: Path) -> SmallTransformer:
     Raises:
         CheckpointError: the file is not such a file, or its weights are not those that were written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    mend = "give a file that `noria distill teacher` wrote"
+    check_input(path)
+    with decoding(path, "a small flow-matching transformer", mend=mend, error=CheckpointError):
         with safe_open(path, framework="pt") as file:
             note = file.metadata() or {}
         network = SmallTransformer(SmallTransformerConfig(**json.loads(note["config"])))
@@ -91,12 +93,6 @@ def load_teacher(path: Path) -> SmallTransformer:
                 mend="copy the file again",
             )
         network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"not a small flow-matching transformer ({type(error).__name__})",
-            where=str(path),
-            mend="give a file that `noria distill teacher` wrote",
-        ) from error
     return network.eval()
 
 
