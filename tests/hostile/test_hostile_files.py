@@ -30,15 +30,20 @@ for _package in ("torch", "transformers", "gguf", "duckdb", "pyarrow", "openai",
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = int(os.environ.get("NORIA_HOSTILE_SEED", "0"))
 """Seed of the attacks that are drawn; another seed draws others."""
-DRAWN = {
-    "mtp": 8,
-    "credit": 8,
-    "distill": 8,
-    "blending fit": 8,
-    "blending report": 8,
-    "blending attribute": 10,
-}
-"""Number of attacks by verb or system, where a call takes long; 60 of the others."""
+DRAWN = dict.fromkeys(
+    (
+        "mtp",
+        "credit",
+        "distill",
+        "blending fit",
+        "blending attribute",
+        "blending report",
+        "routing report",
+        "grounding report",
+    ),
+    8,
+)
+"""Number of attacks by verb or system, where a call takes long; 40 of the others."""
 PROCESSES = 40
 WRITTEN = {"output", "cache"}
 """Fields of paths that are written, not read."""
@@ -110,7 +115,7 @@ def test_every_verb_that_reads_a_file_is_here() -> None:
 
 def drawn(home: Path, verb: str) -> list[Attack]:
     """Some attacks on a verb: half of them of the inputs themselves, half of fields and of files inside."""
-    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 60)
+    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 40)
     every = list(attacks.attacks(home, verb))
     generator = random.Random(f"{SEED} {verb}")
     whole = [one for one in every if one.inner == "." and "=" not in one.version[0]]
