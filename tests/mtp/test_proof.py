@@ -116,14 +116,14 @@ def test_runs_of_reinforcement_learning() -> None:
             ("frozen e2e TV", 3.48),
             ("frozen CE", 3.0),
             ("online e2e TV", 3.6),
-            ("frozen e2e TV, entropy up", 3.3),
+            ("frozen e2e TV, entropy up", 3.42),
             ("frozen CE, entropy up", 2.5),
-            ("frozen e2e TV, entropy down", 3.4),
+            ("frozen e2e TV, entropy down", 3.44),
             ("frozen CE, entropy down", 3.0),
         )
     }
     found = {claim.id: claim for claim in rl_claims(trained, 8)}
-    assert len(found) == 5
+    assert len(found) == 7
     # Arms vary alike over the seeds, so that each paired effect is certain but for rounding.
     assert all((claim.effect or 0) > 0 for claim in found.values())
     # A run that loses a tenth of its accept length has not kept 97 % of it.
