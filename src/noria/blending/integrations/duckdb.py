@@ -16,11 +16,11 @@ from noria.blending.logs.schema import ACCOUNTED, CANDIDATES, EXPOSURES, NEEDED,
 from noria.core.errors import DataError, require
 from noria.core.progress import Progress
 
-BATCH = 1 << 17
+BATCH = 1 << 16
 """Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""
-MEMORY = "1GB"
+MEMORY = "256MB"
 """Memory that DuckDB may take before it spills to disk."""
 
 
