@@ -20,6 +20,7 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
+from noria.core.records import json_object
 
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
@@ -152,18 +153,7 @@ class Snapshot:
         Raises:
             DataError: it cannot be read, is half-written, damaged, or something else.
         """
-        try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise DataError(f"{size:,} bytes is too long for a snapshot", where=str(path))
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-        except (ValueError, RecursionError):
-            raise DataError("not JSON: half-written, or no snapshot", where=str(path)) from None
-        if not isinstance(values, dict):
-            raise DataError("no snapshot", where=str(path))
-        return cls.from_json(values, where=str(path))
+        return cls.from_json(json_object(path, "a snapshot", limit=MAX_BYTES), where=str(path))
 
 
 def _version(value: Any) -> int:

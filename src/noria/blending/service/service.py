@@ -6,6 +6,7 @@ POST /impressions, /outcomes  what was shown, what came of it: on the disk befor
 GET  /snapshot, /snapshots    what serves, and its versions
 POST /snapshots, /plans, /switches, /rollback      change what serves
 GET  /status, /requests, /requests/ID, /what-if
+GET  /openapi.json            this, for programs
 ```
 
 A decision is logged for callers with the token; `shown` in a request says that the first places count as shown at once.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import time
@@ -26,6 +28,7 @@ from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
+from noria.blending.service.openapi import description
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
@@ -123,8 +126,13 @@ class Feed:
             route("/requests", self.requests),
             route("/requests/{request:path}", self.explain),
             route("/what-if", self.what_if),
-            *more,
         ]
+        document = json.dumps(_described(routes)).encode()
+
+        async def openapi(request: Request) -> Response:
+            return json_response(document)
+
+        routes += [route("/openapi.json", openapi), *more]
         return Service(
             "blending",
             routes,
@@ -274,6 +282,7 @@ class Feed:
                 "waiting": self.journal.waiting,
                 "failed": self.journal.failed,
                 "torn": self.journal.found.torn,
+                "set_aside": self.journal.found.aside,
             },
         }
 
@@ -318,6 +327,17 @@ class Feed:
     def _dry(self, plans: Plans) -> dict[str, Any]:
         before = self.publisher.blender
         return what_if(self.recent.all(), before, with_plans(before, self.publisher.switches.applied(plans)))
+
+
+def _described(routes: Sequence[Route]) -> dict[str, Any]:
+    """The routes in OpenAPI, each with the first line of its function's docstring."""
+    lines = []
+    for one in routes:
+        guarded: Any = one.endpoint
+        line = (guarded.endpoint.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
+        methods = sorted((one.methods or set()) - {"HEAD"})
+        lines += [(one.path, method, guarded.access == "write", line) for method in methods]
+    return description(lines)
 
 
 def _number(text: str | None, where: str) -> float | None:

@@ -20,7 +20,7 @@ from noria.core.chat.faults import BusyError, CutError, Fault, GarbageError, fau
 from noria.core.chat.messages import ChatRequest, request_key
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
 from noria.core.chat.settings import ChatServer, Prices, redacted
-from noria.core.errors import ConfigError, ModelError, needing
+from noria.core.errors import ConfigError, ModelError, needing, ungrouped
 
 logger = logging.getLogger("noria.chat")
 
@@ -136,9 +136,10 @@ class ChatClient:
                 if on_outcome:
                     on_outcome(number, outcomes[number])
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.server.in_flight):
-                group.create_task(work())
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.server.in_flight):
+                    group.create_task(work())
         return [outcomes[number] for number in range(len(outcomes))]
 
     def stream(self, request: ChatRequest, *, within: float | None = None) -> Stream:

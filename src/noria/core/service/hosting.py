@@ -23,7 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from noria.core.errors import ConfigError, RunError, needing
+from noria.core.errors import ConfigError, DataError, RunError, needing
+from noria.core.files import read_text
 from noria.core.service.serving import Service
 
 with needing("serve"):
@@ -48,10 +49,11 @@ def read_token(file: Path | None = None, *, variable: str = TOKEN) -> str | None
     """
     if file is not None:
         try:
-            text, where = Path(file).read_text(encoding="utf-8"), str(file)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f"cannot read the token: {reason}", where=str(file)) from None
+            text, where = read_text(file, limit=4096), str(file)
+        except DataError as error:
+            raise ConfigError(
+                f"cannot read the token: {error.what}", where=error.where, mend=error.mend
+            ) from None
     elif variable in os.environ:
         text, where = os.environ[variable], f"environment variable {variable}"
     else:

@@ -110,7 +110,7 @@ class _Front:
         self.router, self.pool, self.limits, self.route_only = router, pool, limits, route_only
         self.routes = {r.label: r for r in pool.routes}
         missing = [r.label for r in router.routes if r.label not in self.routes]
-        if missing:
+        if 0 < len(missing) < len(router.routes):
             log.warning("the pool lacks %s, which the router knows", ", ".join(missing))
         self.known = [r for r in router.routes if r.label in self.routes]
         if not self.known:
