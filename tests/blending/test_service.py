@@ -26,6 +26,7 @@ from noria.blending.service.publishing import Publisher
 from noria.blending.service.service import Feed
 from noria.blending.service.traffic import _share as lot_share
 from noria.blending.service.wire import ARROW
+from noria.core.errors import install_command
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 
@@ -314,7 +315,7 @@ def test_arrow_without_pyarrow_is_refused_and_json_goes_on(url: str, monkeypatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, answer = ask(url, "POST", "/rank", body, {"content-type": ARROW})
     assert status == 400
-    assert "noria[blending]" in answer["error"]["message"]
+    assert install_command("blending") in answer["error"]["message"]
     assert ask(url, "POST", "/rank", as_columns(columns(5)))[0] == 200
 
 

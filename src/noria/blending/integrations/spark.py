@@ -1,6 +1,6 @@
 """Logs on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
 
-Executors need Noria (`pip install "noria[spark]"`) and Java 17. Without a session of yours one is made on this machine.
+Executors need Noria with the extra `spark`, and Java 17. Without a session of yours one is made on this machine.
 """
 
 from __future__ import annotations

@@ -326,6 +326,8 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
         *(columns[name] for name in (*KEYS, *NUMBERS)), strict=True
     ):
         whole = [int(one) for one in sums]
+        if not all(isinstance(name, str) for name in (scene, source, version, snapshot)):
+            raise DataError("a name that is no text", where="state")
         if kind == "tally":
             cell = Cell(scene, source, version, bool(control), int(fold), int(when))
             tallies.setdefault(cell, []).append((int(bits), *whole[:3]))

@@ -8,7 +8,6 @@ common: raise all of them and nothing is seen. This is how boosts race upwards, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from noria.blending.plans.plans import Identifier, Plans, When
 from noria.blending.plans.targeting import parse
 from noria.core.config import Config, load_config
 from noria.core.errors import ConfigError, DataError
+from noria.core.records import read_json
 
 Floats = NDArray[np.float64]
 ScoreMode: TypeAlias = Literal["multiply", "sum", "avg", "first", "max", "min"]
@@ -163,12 +163,7 @@ def read_legacy(path: Path) -> Legacy:
             where=str(path),
             mend="give a .yaml table of multipliers or a .json function_score query",
         )
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (ValueError, RecursionError):
-        raise DataError("not JSON", where=str(path)) from None
+    value = read_json(path)
     try:
         result = function_score(value)
         result.plans()

@@ -21,7 +21,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from noria.blending.plans.plans import Plans
 from noria.blending.service.companion import Companion
@@ -45,6 +45,7 @@ from noria.core.service.serving import (
     Route,
     Service,
     json_response,
+    read_json,
     route,
 )
 
@@ -198,13 +199,12 @@ class Feed:
 
     async def adopt(self, request: Request) -> Response:
         """POST /snapshots: a whole snapshot."""
-        values = _json(await request.body())
-        result = Snapshot.from_json(values, where="body")
+        result = await asyncio.to_thread(_snapshot, await request.body())
         return await self._changed(lambda: self.publisher.adopt(result, who=_actor(request)))
 
     async def change_plans(self, request: Request) -> Response:
         """POST /plans: a plan file, YAML or JSON; with ?dry=true only what it would do to recent requests."""
-        plans = parse_config(Plans, await request.body(), where="body")
+        plans = await asyncio.to_thread(parse_config, Plans, await request.body(), where="body")
         if is_on(request.query_params.get("dry", "")):
             return json_response(await asyncio.to_thread(self._dry, plans))
         return await self._changed(lambda: self.publisher.change_plans(plans, who=_actor(request)))
@@ -368,14 +368,11 @@ def _actor(request: Request) -> str:
     return text if text.isprintable() and len(text) <= 64 else ""
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        raise DataError("not JSON", where="body") from None
+def _snapshot(body: bytes) -> Snapshot:
+    values = read_json(body)
     if not isinstance(values, dict):
         raise DataError("not a JSON object", where="body")
-    return cast("dict[str, Any]", values)
+    return Snapshot.from_json(values, where="body")
 
 
 def _typed(kind: Any, body: bytes) -> Any:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import numpy as np
-import yaml
 from pydantic import Field
 
 from noria.blending.logs.reading import LATEST
@@ -20,8 +19,11 @@ from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
 from noria.core.config import Option
 from noria.core.errors import ConfigError, DataError, require
+from noria.core.files import check_input, decoding
 from noria.core.pages.charts import Figure, number
 from noria.core.progress import Progress
+from noria.core.records import json_object
+from noria.core.yaml_values import yaml_text
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
@@ -164,7 +166,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             PAGE,
             snapshot__json=snapshot,
             state__parquet=row_blocks(gathered),
-            settings__yaml=yaml.safe_dump(settings, sort_keys=False),
+            settings__yaml=yaml_text(settings),
         )
 
 
@@ -199,12 +201,13 @@ def _read_state(folder: Path) -> GatherResult:
 
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"
-    try:
-        now = float(json.loads((folder / "results.json").read_bytes())["now"])
+    check_input(path)
+    with decoding(path, "the state of an earlier fit"):
+        now = float(json_object(folder / "results.json", "the results of a fit")["now"])
         with parquet.ParquetFile(path) as file:
             parts = [from_rows(batch.to_pydict(), now) for batch in file.iter_batches(BLOCK)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"no state of an earlier fit ({type(error).__name__})", where=str(path)) from None
+    if not parts:
+        raise DataError("no state of an earlier fit: it is empty", where=str(path))
     return parts[0].merge(*parts[1:])
 
 

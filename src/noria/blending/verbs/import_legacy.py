@@ -8,7 +8,6 @@ from typing import Annotated
 
 import click
 import numpy as np
-import yaml
 from pydantic import Field
 
 from noria.blending.plans.plans import Plans
@@ -17,6 +16,7 @@ from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import CandidateOptions, warn_sampled
 from noria.core.config import Argument, Option
 from noria.core.errors import DataError
+from noria.core.yaml_values import yaml_text
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
@@ -114,9 +114,7 @@ def run(config: ImportConfig) -> output.VerbResult:
             for plan, before, after in zip(plans.plans, *moved.exposures, strict=True)
         ],
     }
-    text = yaml.safe_dump(
-        plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
-    )
+    text = yaml_text(plans.model_dump(mode="json", exclude_defaults=True))
     snapshot = served.next(created=served.created, plans=plans, settings={})
     return output.finish(folder, "import-legacy", results, PAGE, plans__yaml=text, snapshot__json=snapshot)
 

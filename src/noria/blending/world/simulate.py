@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from noria.blending.accounting.cells import DAY
@@ -26,6 +25,7 @@ from noria.blending.world.history import aligned, outcomes
 from noria.blending.world.world import World, make_world, world_plans
 from noria.core.errors import require
 from noria.core.files import appearing, write_atomic
+from noria.core.yaml_values import yaml_text
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +83,7 @@ def simulate(
     counts = Counter[str]()
     with appearing(folder) as place, contextlib.ExitStack() as stack:
         snapshot.save(place / "snapshots" / "00000001.json")
-        text = yaml.safe_dump(plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        text = yaml_text(plans.model_dump(mode="json", exclude_defaults=True))
         write_atomic(place / "plans.yaml", text)
         tables = {name: stack.enter_context(_Days(place / name, days)) for name in _LOGS}
         for first in firsts:
