@@ -291,3 +291,35 @@ def test_only_what_can_be_compared_is(noria: Any, here: Path) -> None:
     done = noria("compare", "a", "nowhere")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "no such folder" in done.err
+
+
+@pytest.mark.parametrize("field", ["reward", "rollout_seconds", "step"])
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, True, 10**400, None])
+def test_a_log_of_any_values_is_compared_or_refused(noria: Any, here: Path, field: str, value: Any) -> None:
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "config.json").write_text(json.dumps({"credit": name, "seed": 0}))
+        rows = [{"step": 1, "reward": 0.5}, {"step": 2, "reward": 0.5, field: value}]
+        (here / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = noria("compare", "a", "b")
+    assert done.code in (0, 2)
+    assert done.err.count("noria: error: ") == (done.code == 2)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        3,
+        {"credit": "flow"},
+        {"credit": 3, "seed": "x"},
+        {"credit": "a", "credit_settings": [1], "seed": 0},
+    ],
+)
+def test_settings_of_any_kind_are_compared_or_refused(noria: Any, here: Path, config: Any) -> None:
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "config.json").write_text(json.dumps(config))
+        (here / name / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    done = noria("compare", "a", "b")
+    assert (done.code, done.err.count("noria: error: ")) == (2, 1)

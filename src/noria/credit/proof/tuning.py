@@ -42,8 +42,8 @@ SCORE_SETTINGS: dict[str, dict[str, Any]] = {
 """The best of the six that each score tried, on the reasoner that ships: its layers are 0 to 5."""
 
 _RATES = (1e-4, 2e-4, 5e-5)
-_CHOOSING = {"lr": _RATES, "gamma": (1.5, 2.0)}
-_EVEN = {"lr": (1e-4, 2e-4, 5e-5, 1.4e-4, 7e-5, 2.8e-4)}
+_CHOOSING: dict[str, Sequence[Any]] = {"lr": _RATES, "gamma": (1.5, 2.0)}
+_EVEN: dict[str, Sequence[Any]] = {"lr": (1e-4, 2e-4, 5e-5, 1.4e-4, 7e-5, 2.8e-4)}
 POLICY_SPACES: dict[str, dict[str, Sequence[Any]]] = {
     "GRPO": _EVEN,
     "flow": _CHOOSING,

@@ -66,7 +66,7 @@ def _question(record: Mapping[str, Any], where: str) -> Question:
 
 def _answer(value: Any, where: str) -> str:
     is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    if is_number and not math.isfinite(value):
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise DataError(
             f"the answer is {value}, which is no number", where=where, mend="leave the record out"
         )
