@@ -22,7 +22,7 @@ from noria.blending.service.wire import ARROW
 from noria.blending.snapshot import _canonical
 from noria.core.errors import DataError
 from noria.core.service.hosting import running
-from tests.blending.feeds import BEARER, TOKEN, arrow, as_columns, columns, rows, saved, snapshot
+from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, columns, rows, saved, snapshot
 from tests.hostile_bodies import LITERALS, hostile_bodies
 
 GIVEN = columns(3)
@@ -38,6 +38,8 @@ BODIES: dict[str, list[Any]] = {
     "/switches": [{"on": True, "plan": "live"}],
     "/rollback": [{"version": 1}],
     "/snapshots": [snapshot().to_json()],
+    "/plans?dry=true": [{"plans": PLANS["plans"][:1], "guards": PLANS["guards"]}],
+    "/plans": [{"plans": [{"id": "live", "when": "age < 10", "bias": 0.1}]}],
 }
 
 

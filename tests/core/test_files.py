@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from noria.core.errors import CheckpointError, DataError
-from noria.core.files import check_inputs, decoding, open_input, read_bytes, read_text, write_atomic
+from noria.core.errors import CheckpointError, DataError, RunError
+from noria.core.files import (
+    appearing,
+    check_inputs,
+    decoding,
+    open_input,
+    read_bytes,
+    read_text,
+    write_atomic,
+)
 from noria.core.records import json_object, json_records, json_value, read_json
 
 
@@ -127,3 +135,10 @@ def test_open_input_gives_the_place_of_an_error_that_comes_later(tmp_path: Path)
     (tmp_path / "a").write_text("x")
     with pytest.raises(DataError, match="a: cannot be read"), open_input(tmp_path / "a"):
         raise OSError(5, "Input/output error")
+
+
+def test_a_folder_does_not_take_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "router").write_text("kept")
+    with pytest.raises(RunError, match="there is a file of that name"), appearing(tmp_path / "router"):
+        raise AssertionError("never reached")
+    assert (tmp_path / "router").read_text() == "kept"

@@ -800,6 +800,7 @@ def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) 
         line.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         time.sleep(1.5)
         assert not large.connections
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 5.0)
     with (
         running(large) as address,
         dial(address) as line,

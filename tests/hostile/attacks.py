@@ -124,14 +124,25 @@ def limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, earlier)
 
 
+def copied(name: str, home: Path, here: Path) -> Path:
+    """Copy a good input into the folder `here`: some verbs write into what they read."""
+    copy = here / "in" / name.replace("/", "-")
+    copy.parent.mkdir(exist_ok=True)
+    if (home / name).is_dir():
+        shutil.copytree(home / name, copy)
+    else:
+        shutil.copyfile(home / name, copy)
+    return copy
+
+
+def call_good(verb: str, home: Path, here: Path, url: str) -> End:
+    """Call a verb on copies of its good files."""
+    inputs = {field: copied(name, home, here) for field, name in dict(FILE.findall(CALLS[verb])).items()}
+    return call(verb, home, here, url, inputs)
+
+
 def attack(one: Attack, home: Path, here: Path, url: str) -> End:
     """Attack in an empty folder `here`."""
-    name = next(n for f, n in FILE.findall(CALLS[one.verb]) if f == one.field)
-    copied = here / "in" / Path(name).name
-    copied.parent.mkdir(parents=True)
-    if (home / name).is_dir():
-        shutil.copytree(home / name, copied)
-    else:
-        shutil.copyfile(home / name, copied)
-    one.version[1](copied if one.inner == "." else copied / one.inner)
-    return call(one.verb, home, here, url, {one.field: copied})
+    copy = copied(next(n for f, n in FILE.findall(CALLS[one.verb]) if f == one.field), home, here)
+    one.version[1](copy if one.inner == "." else copy / one.inner)
+    return call(one.verb, home, here, url, {one.field: copy})

@@ -31,7 +31,8 @@ CALLS = {
     "train_gamma=1 batch_size=1 -q",
     "mtp evaluate": "{source=head} --data {data=samples.jsonl} -o out/e --length 64 --gamma 1 -q",
     "mtp advise": "{source=head} --data {data=samples.jsonl} --length 64 --gammas 1 --rounds 2 --context 8 -q",
-    "mtp audit": "{source=head} --prompts {prompts=prompts.jsonl} --gamma 1 --samples 50 -q",
+    "mtp audit": "{source=head} --prompts {prompts=prompts.jsonl} --engine transformers --gamma 1 "
+    "--depth 1 --samples 50 -q",
     "mtp train#gguf": "--model {model=tiny.gguf} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
     "batch_size=1 -q",
     "mtp rl-report": "{log=rl.jsonl} -o out/rl",
@@ -67,7 +68,8 @@ CALLS = {
     "--preset cdm-small "
     "iterations=1 batch_size=2 schedule.max_steps=2 -q",
     "distill sample": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/s -q",
-    "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/e -q",
+    "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} --features {features=vit} --samples 4 "
+    "-o out/e -q",
     "distill export": "{source=distill-run} -o out/student",
     "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
     "distill presets": "--config {settings_file=presets.yaml}",
@@ -179,9 +181,27 @@ def _models(home: Path, noria: Callable[..., None]) -> None:
         Path(str(files("noria.distill"))) / "assets" / "digits_teacher.safetensors",
         home / "teacher.safetensors",
     )
+    _write_vision_model(home / "vit")
     options = ("--preset", "cdm-small", "iterations=1", "batch_size=2", "schedule.max_steps=2", "-q")
     inputs = ("--model", home / "teacher.safetensors", "--prompts", home / "prompts.txt")
     noria("distill", "train", *inputs, "-o", home / "distill-run", *options)
+
+
+def _write_vision_model(folder: Path) -> None:
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=8,
+        patch_size=4,
+    )
+    transformers.ViTModel(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
 
 
 def _grounding(home: Path, noria: Callable[..., None]) -> None:

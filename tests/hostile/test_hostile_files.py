@@ -19,9 +19,10 @@ import pytest
 
 import noria.cli
 from noria.verbs.command import ConfigCommand
-from tests.chat_server import Reply, chat_server
+from tests.chat_server import chat_server
+from tests.grounding.test_runner import answer
 from tests.hostile import attacks
-from tests.hostile.attacks import Attack, attack, call
+from tests.hostile.attacks import Attack, attack, call, call_good
 from tests.hostile.good_files import CALLS, FILE, READ_NOTHING, make_good_files
 
 for _package in ("torch", "transformers", "gguf", "duckdb", "pyarrow", "openai", "av"):
@@ -30,15 +31,20 @@ for _package in ("torch", "transformers", "gguf", "duckdb", "pyarrow", "openai",
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SEED = int(os.environ.get("NORIA_HOSTILE_SEED", "0"))
 """Seed of the attacks that are drawn; another seed draws others."""
-DRAWN = {
-    "mtp": 8,
-    "credit": 8,
-    "distill": 8,
-    "blending fit": 8,
-    "blending report": 8,
-    "blending attribute": 10,
-}
-"""Number of attacks by verb or system, where a call takes long; 60 of the others."""
+DRAWN = dict.fromkeys(
+    (
+        "mtp",
+        "credit",
+        "distill",
+        "blending fit",
+        "blending attribute",
+        "blending report",
+        "routing report",
+        "grounding report",
+    ),
+    8,
+)
+"""Number of attacks by verb or system, where a call takes long; 40 of the others."""
 PROCESSES = 40
 WRITTEN = {"output", "cache"}
 """Fields of paths that are written, not read."""
@@ -46,7 +52,7 @@ WRITTEN = {"output", "cache"}
 
 @pytest.fixture(scope="session", name="url")
 def _url() -> Iterator[str]:
-    with chat_server(lambda body, number: Reply(text="hello 5")) as double:
+    with chat_server(lambda body, number: answer(body)) as double:
         yield double.url
 
 
@@ -110,7 +116,7 @@ def test_every_verb_that_reads_a_file_is_here() -> None:
 
 def drawn(home: Path, verb: str) -> list[Attack]:
     """Some attacks on a verb: half of them of the inputs themselves, half of fields and of files inside."""
-    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 60)
+    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 40)
     every = list(attacks.attacks(home, verb))
     generator = random.Random(f"{SEED} {verb}")
     whole = [one for one in every if one.inner == "." and "=" not in one.version[0]]
@@ -124,7 +130,7 @@ def test_a_hostile_file_is_read_or_refused_in_one_line(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attacks, "LONGEST", 300)  # what the verb imports is imported now
-        good = call(verb, home, _folder(tmp_path / "good"), url)
+        good = call_good(verb, home, _folder(tmp_path / "good"), url)
     assert good.fault() is None
     faults = {}
     for number, one in enumerate(drawn(home, verb)):

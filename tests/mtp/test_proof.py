@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from noria.core.proofs.arms import Arm
-from noria.mtp.proof.arms import ARMS, CHOSEN, RATES, SCALES, TUNING_SEEDS
-from noria.mtp.proof.claims import SEEDS, _paid, claims, pace_claims, rl_claims, tune
+from noria.mtp.proof.arms import ARMS, RATES, SCALES, TUNING_SEEDS
+from noria.mtp.proof.claims import CHOSEN, QUICK_ARMS, SEEDS, _paid, claims, pace_claims, rl_claims, tune
 from noria.mtp.proof.figures import figures, loss_a_nat, moved, pace, pace_table, rl_figures
 
 
@@ -82,7 +82,8 @@ def test_arms_are_treated_alike() -> None:
     heads = claims(table(), paid())
     assert not [claim.id for claim in heads if claim.unfair(SEEDS)]
     assert not set(TUNING_SEEDS) & set(SEEDS)
-    assert all(CHOSEN[loss] in RATES for loss in CHOSEN)
+    assert CHOSEN.keys() == set(QUICK_ARMS)
+    assert set(CHOSEN.values()) <= set(RATES)
     assert len(RATES) == 6
     # A budget that differs, and a rate that was searched on a judged seed, would be printed.
     other = paid() | {"CE": _paid("CE", SCALES["full"], {"CE": 1e-4})}
@@ -116,14 +117,14 @@ def test_runs_of_reinforcement_learning() -> None:
             ("frozen e2e TV", 3.48),
             ("frozen CE", 3.0),
             ("online e2e TV", 3.6),
-            ("frozen e2e TV, entropy up", 3.3),
+            ("frozen e2e TV, entropy up", 3.42),
             ("frozen CE, entropy up", 2.5),
-            ("frozen e2e TV, entropy down", 3.4),
+            ("frozen e2e TV, entropy down", 3.44),
             ("frozen CE, entropy down", 3.0),
         )
     }
     found = {claim.id: claim for claim in rl_claims(trained, 8)}
-    assert len(found) == 5
+    assert len(found) == 7
     # Arms vary alike over the seeds, so that each paired effect is certain but for rounding.
     assert all((claim.effect or 0) > 0 for claim in found.values())
     # A run that loses a tenth of its accept length has not kept 97 % of it.

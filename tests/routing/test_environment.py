@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noria.core.chat import Answer, ChatRequest, ChatServer, Failure, Outcome, Prices, Refusal, Usage
+from noria.core.chat import Answer, Budget, ChatRequest, ChatServer, Failure, Outcome, Prices, Refusal, Usage
 from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, Member, PoolConfig, Strategy, read_pool
 from noria.routing.pool.pool import Pool, ReplayPool, Reply as Said, open_pool
@@ -275,9 +275,31 @@ def test_a_model_in_this_process_answers_several_at_once() -> None:
         )
         assert isinstance(cut, Answer)
         assert cut.finish == finish
-    too_long = asyncio.run(chat.ask(ChatRequest.of("1 " * 3000)))
+
+    async def beside() -> list[Outcome]:
+        asks = [ChatRequest.of(text, max_tokens=12, temperature=0.0) for text in ("1 " * 3000, "Q: 3+3")]
+        return list(await asyncio.gather(*(chat.ask(request) for request in asks)))
+
+    too_long, fits = asyncio.run(beside())
     assert isinstance(too_long, Failure)
     assert too_long.kind == "request"
+    assert isinstance(fits, Answer)  # whoever else is in the batch
+    assert fits.text == alone.text
+    chat.budget = Budget(1.0)
+    assert isinstance(asyncio.run(chat.ask(ChatRequest.of("Q: 3+3", max_tokens=12))), Answer)
+    assert chat.budget.spent == pytest.approx(alone.cost)
+    chat.budget = Budget(0.0)
+    spent = asyncio.run(chat.ask(ChatRequest.of("Q: 3+3", max_tokens=12)))
+    assert isinstance(spent, Failure)
+    assert spent.kind == "budget"
+
+
+def test_a_local_pool_takes_no_cache_and_a_budget_with_prices(tmp_path: Path) -> None:
+    local = PoolConfig(models=(Member(name="a", local="small"),))
+    with pytest.raises(ConfigError, match="only answers of servers are kept"):
+        open_pool(local, cache=tmp_path)
+    with pytest.raises(ConfigError, match="a budget needs the prices of a"):
+        open_pool(local, budget=1.0)
 
 
 def test_a_model_in_this_process_stops_when_all_its_callers_have_left() -> None:

@@ -105,6 +105,16 @@ def test_utilities_with_unknown_costs_and_qualities() -> None:
         router.decide("q")
 
 
+def test_many_choices_are_those_of_single_decisions() -> None:
+    generator = np.random.default_rng(0)
+    router = Fixed(ROUTES, np.array([3.0, 1.0, math.nan, 1.0]), route=0)
+    quality = generator.integers(0, 3, (200, 4)).astype(float)
+    quality[generator.random((200, 4)) < 0.3] = math.nan
+    for trade in (0.0, 0.5, 2.0):
+        ranked = map(router._ranked, utilities(quality, router.cost, trade))
+        assert router.best(quality, trade).tolist() == [order[0] if order else -1 for order in ranked]
+
+
 def test_a_decision_has_a_ranking_and_a_reason() -> None:
     for kind in BASELINES[:-1]:
         decision = fit_router(kind, TRAIN, trade=0.1).decide("what is 4 plus 17 in numbers", "sums")

@@ -352,6 +352,8 @@ def appearing(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk refuses.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunError("there is a file of that name", where=str(folder), mend="give another name")
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     with disk_errors(folder), _system_errors():

@@ -226,11 +226,11 @@ def _document(record: Mapping[str, Any], tokenizer: Any, where: str) -> Document
     if messages is not None:
         return _chat(messages, tokenizer, where)
     if isinstance(completion, str) and isinstance(prompt, str):
-        question = encode(tokenizer, prompt, where)
-        answer = encode(tokenizer, completion, where, special=False)
+        question = encode(tokenizer, prompt)
+        answer = encode(tokenizer, completion, special=False)
         return Document(question + answer, [False] * len(question) + [True] * len(answer))
     if isinstance(text := record.get("text"), str):
-        ids = encode(tokenizer, text, where)
+        ids = encode(tokenizer, text)
         return Document(ids, [True] * len(ids))
     raise DataError(
         f"a record with {', '.join(map(repr, list(record)[:4])) or 'nothing'}",
@@ -278,18 +278,6 @@ def _chat(messages: Any, tokenizer: Any, where: str) -> Document:
     return Document(whole, [False] * len(prompt) + [True] * (len(whole) - len(prompt)))
 
 
-def encode(tokenizer: Any, text: str, where: str, *, special: bool = True) -> list[int]:
-    """Token numbers of a text in a record.
-
-    Raises:
-        DataError: it holds half a surrogate pair, which is no character.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"half a surrogate pair at character {error.start + 1}",
-            where=where,
-            mend="write whole characters",
-        ) from error
+def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """Token numbers of a text, with the special tokens that the tokenizer puts around it or without."""
     return list(tokenizer(text, add_special_tokens=special)["input_ids"])

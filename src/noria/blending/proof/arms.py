@@ -207,7 +207,8 @@ def _magnitudes(world: World, pool: Requests, z: Floats, legacy: Floats, rows: I
     units = {
         "legacy, in the alignment of unboosted scores": scale * z,
         "legacy, in the alignment after boosting": legacy,
-        "legacy, with the common factor divided out": scale * z / common,
+        "legacy, with the mean factor divided out": scale * z / common,
+        "legacy, with the least source's factor divided out": scale * z / min(LEGACY_SOURCES.values()),
     }
     return {
         name: float(values_of(np.abs(boosted - pool.value), rows).sum()) / rows.size

@@ -68,7 +68,7 @@ class EngineOptions(Config):
 
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="Engine that reads the logs.")
     memory: Annotated[str | None, Option(metavar="SIZE")] = Field(
-        None, description="Memory that DuckDB takes before it spills to disk, such as 4GB (default: 1GB)."
+        None, description="Memory that DuckDB takes before it spills to disk, such as 4GB (default: 256MB)."
     )
 
 

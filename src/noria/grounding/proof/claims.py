@@ -252,7 +252,12 @@ def checks(worlds: Worlds, leaks: Worlds) -> list[Check]:
     states += [arm["states"] for arm in arms]
     asked, answered = sum(sum(s.values()) for s in states), sum(s.get("ok", 0) for s in states)
     staged, unified = ([leak[p]["figures"]["T1"] for leak in leaks] for p in ("staged", "unified"))
-    off = max(abs(_rate(arm["table"], name) - arm["figures"][name]) for arm in arms for name in ("HR", "PR"))
+    off = max(
+        abs(_rate(arm["table"], name) - figure)
+        for arm in arms
+        for name in ("HR", "PR")
+        if (figure := arm["figures"][name]) is not None
+    )
     return [
         Check(
             "answered",
@@ -281,10 +286,10 @@ def checks(worlds: Worlds, leaks: Worlds) -> list[Check]:
 
 
 def _rate(table: dict[str, float], name: str) -> float:
-    """HR or PR of the eight cells; a model that rates no video rightly has a PR of 0 here, and none elsewhere."""
+    """HR or PR of the eight cells."""
     cells = list(table.values())
     whole, part = (sum(cells), cells[7]) if name == "HR" else (sum(cells[4:]), cells[4] + cells[6])
-    return part / whole if whole else 0.0
+    return part / whole
 
 
 def _values(worlds: Worlds, figure: str, *names: str) -> Values:

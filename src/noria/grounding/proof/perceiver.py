@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -247,8 +246,3 @@ def _reasons(trait: int, what: NDArray[np.float64], times: NDArray[np.float64], 
 
 def _letter(scores: Sequence[float]) -> str:
     return "ABCDEF"[int(np.argmax(scores))]
-
-
-def _draw(text: str, count: int) -> int:
-    """A number below `count` that the words alone decide."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % count

@@ -26,7 +26,7 @@ SEEDS = (101, 102)
 TUNED: Mapping[str, Mapping[str, Any]] = {
     "seer": {"rate": 4e-3, "noise": 0.05},
     "prejudiced": {"rate": 2e-3, "decay": 0.05},
-    "blind": {"auditor": "together"},
+    "blind": {"auditor": "numbers"},
 }
 """The settings chosen."""
 

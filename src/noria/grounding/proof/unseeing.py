@@ -6,6 +6,7 @@ one learns from the questions' words. Who does not see answers questions as the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,11 @@ class Prejudiced:
         sign = 1 if level >= 2 else -1
         cue = next(n for n, b in enumerate(BEHAVIOURS) if b.trait == trait and b.sign == sign)
         return reasons(trait, level, [(_draw(TRAITS[trait].capitalize() + text, SEGMENTS), cue)])
+
+
+def _draw(text: str, count: int) -> int:
+    """A number below `count` that the words alone decide."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % count
 
 
 class LeakReader:

@@ -160,13 +160,13 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     if ids is not None:
         result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        result = Prompt(encode(tokenizer, prompt, where), prompt, plain=True)
+        result = Prompt(encode(tokenizer, prompt), prompt, plain=True)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like
             raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-        result = Prompt(encode(tokenizer, text, where, special=False), text)
+        result = Prompt(encode(tokenizer, text, special=False), text)
     else:
         raise DataError("no prompt", where=where, mend="give prompt, messages or input_ids")
     if not result.tokens:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -135,14 +135,34 @@ def save_with_head(
         ModelError: they are quantised, which the head's would be taken for.
         RunError: `output` is there already, or the disk refuses; nothing is changed then.
     """
-    from safetensors.torch import save_file
-
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
     check_output(output, source, overwrite=overwrite, marks=("config.json",), in_place=True)
     files = ModelFiles.of(source)
     _check_backbone(backbone, files)
     config = _counted(source / "config.json", head)
-    tensors = head_tensors(backbone, head)
+    tensors = _as_files_have_them(head_tensors(backbone, head), head, files, dtype)
+    gone = {n for n in files.where if any(layout.owns(n, head.depth) for layout in LAYOUTS.values())}
+    with appearing(output) as partial:
+        rewritten = {files.where[name] for name in gone} | {HEAD_FILE if files.sharded else SINGLE}
+        for path in sorted(source.rglob("*")):
+            name = str(path.relative_to(source))
+            if path.is_dir():
+                (partial / name).mkdir()
+            elif name not in {"config.json", INDEX, DIGESTS} | rewritten:
+                shutil.copyfile(path, partial / name)
+        for file in sorted(rewritten):
+            _rewrite(files, file, partial / file, gone, tensors if file in (HEAD_FILE, SINGLE) else {})
+        if files.sharded:
+            (partial / INDEX).write_text(_index(files, gone, tensors))
+        (partial / "config.json").write_text(config)
+        write_digests(partial, weight_files(partial))
+    return output
+
+
+def _as_files_have_them(
+    tensors: Mapping[str, Tensor], head: MTPHead, files: ModelFiles, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """A head's tensors in the types of the files, with the copies of the backbone's that its vendor repeats."""
     stored = dtype or _stored_dtype(files, tensors)
     wide = {} if dtype else _own_dtypes(files, head)
     prefixes = tuple(head.layout.prefix(n, head.depth) for n in range(head.layers))
@@ -151,48 +171,39 @@ def save_with_head(
         prefix = next((p for p in prefixes if key.startswith(p)), "")
         return wide.get(key.removeprefix(prefix), stored)
 
-    tensors = {key: t.to(kind(key)) if t.is_floating_point() else t for key, t in tensors.items()}
+    result = {key: t.to(kind(key)) if t.is_floating_point() else t for key, t in tensors.items()}
     for number in range(head.layers):
         for template, which in head.layout.copies.items():
             module = head.embedding if which == "embedding" else head.output
             weight: Any = module.weight
-            tensors[template.format(n=head.depth + number, i=number)] = (
-                weight.detach().to("cpu", stored).clone()
-            )
-    gone = {n for n in files.where if any(layout.owns(n, head.depth) for layout in LAYOUTS.values())}
-    with appearing(output) as partial:
-        spoiled = {files.where[name] for name in gone} | {HEAD_FILE if files.sharded else SINGLE}
-        for path in sorted(source.rglob("*")):
-            name = str(path.relative_to(source))
-            if path.is_dir():
-                (partial / name).mkdir()
-            elif name not in {"config.json", INDEX, DIGESTS} | spoiled:
-                shutil.copyfile(path, partial / name)
-        where = {name: file for name, file in files.where.items() if name not in gone}
-        for file in sorted(spoiled):
-            names = [name for name, at in where.items() if at == file]
-            kept, note = files.tensors(names), {"format": "pt"}
-            if (source / file).exists():
-                with open_safetensors(source / file) as opened:
-                    note = opened.metadata() or note
-            if file in (HEAD_FILE, SINGLE):
-                kept |= tensors
-            if kept:
-                save_file(kept, partial / file, metadata=note)
-        if files.sharded:
-            index = json_object(source / INDEX, "an index")
-            index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
-            sizes = index.setdefault("metadata", {})
-            removed = files.tensors(sorted(gone))
-            sizes["total_size"] = (
-                int(sizes.get("total_size", 0))
-                + sum(t.nbytes for t in tensors.values())
-                - sum(t.nbytes for t in removed.values())
-            )
-            (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (partial / "config.json").write_text(config)
-        write_digests(partial, weight_files(partial))
-    return output
+            name = template.format(n=head.depth + number, i=number)
+            result[name] = weight.detach().to("cpu", stored).clone()
+    return result
+
+
+def _rewrite(files: ModelFiles, file: str, path: Path, gone: Set[str], tensors: Mapping[str, Tensor]) -> None:
+    """Write one file of weights anew, without the tensors that are gone and with those of the head."""
+    from safetensors.torch import save_file
+
+    kept = files.tensors([name for name, at in files.where.items() if at == file and name not in gone])
+    note = {"format": "pt"}
+    if (files.folder / file).exists():
+        with open_safetensors(files.folder / file) as opened:
+            note = opened.metadata() or note
+    if kept := kept | dict(tensors):
+        save_file(kept, path, metadata=note)
+
+
+def _index(files: ModelFiles, gone: Set[str], tensors: Mapping[str, Tensor]) -> str:
+    """The index of a model of several shards, with the head in one of its own."""
+    index = json_object(files.folder / INDEX, "an index")
+    where = {name: file for name, file in files.where.items() if name not in gone}
+    index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
+    sizes = index.setdefault("metadata", {})
+    removed = sum(t.nbytes for t in files.tensors(sorted(gone)).values())
+    added = sum(t.nbytes for t in tensors.values())
+    sizes["total_size"] = int(sizes.get("total_size", 0)) + added - removed
+    return json.dumps(index, indent=2) + "\n"
 
 
 # -- checks and small things -------------------------------------------------------------------------------------------

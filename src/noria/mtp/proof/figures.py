@@ -189,7 +189,8 @@ def moved(trained: Table) -> list[str]:
     ends = ", ".join(f"{arm} {change:+.3f}" for arm, change in changes.items())
     return [
         f"From a run's first quarter to its last, entropy moved by (nats): {ends}. Frozen heads are tested within "
-        "this range, and not beyond it."
+        "this range, and not beyond it. The head that is trained along pays for its own updates besides, at a learning "
+        "rate that was not searched."
     ]
 
 

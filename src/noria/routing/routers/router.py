@@ -86,7 +86,10 @@ class Router(ABC):
     def best(self, quality: Floats, trade: float | None = None) -> NDArray[np.int64]:
         """[questions], what `choose` chooses by qualities [questions, routes] that are there already."""
         value = utilities(quality, self.cost, self.trade if trade is None else trade)
-        return np.array([order[0] if len(order) else -1 for order in map(self._ranked, value)], dtype=int)
+        cheapest_first = np.argsort(np.nan_to_num(self.cost, nan=np.inf), kind="stable")
+        known = np.where(np.isnan(value), -np.inf, value)[:, cheapest_first]
+        chosen = cheapest_first[known.argmax(axis=1)]  # of equals the first
+        return np.where(np.isnan(value).all(axis=1), -1, chosen)
 
     def decide(
         self, text: str, dataset: str | None = None, *, among: Sequence[Route] | None = None

@@ -137,26 +137,26 @@ class _Front:
         decision = self._decide(query)
         if self.route_only:
             return json_response(decision_record(decision))
-        ranking = self._able(query, decision.ranking)[: 1 + self.limits.fallbacks]
+        ranking = decision.ranking[: 1 + self.limits.fallbacks]
         answer = self._stream if query.stream else self._whole
         return await request.unless_left(answer(query, ranking))
 
-    def _able(self, query: CompletionRequest, ranking: Sequence[Route]) -> list[Route]:
+    def _able(self, query: CompletionRequest, routes: Sequence[Route]) -> list[Route]:
         """The routes that follow all that a caller has set.
 
         Raises:
             HttpError: 400, none does.
         """
         lacks: dict[Route, list[str]] = {}
-        for chosen in ranking:
+        for chosen in routes:
             model = self.pool.models[chosen.model]
             if isinstance(model, ChatClient):
                 lacks[chosen] = not_taken(query, None, model.server.refuses)
             else:
                 lacks[chosen] = not_taken(query, getattr(model, "takes", SAMPLING), ())
-        able = [chosen for chosen in ranking if not lacks[chosen]]
+        able = [chosen for chosen in routes if not lacks[chosen]]
         if not able:
-            names = lacks[ranking[0]]
+            names = lacks[routes[0]]
             raise HttpError(
                 400,
                 "unsupported_parameter",
@@ -179,10 +179,11 @@ class _Front:
     def _decide(self, query: CompletionRequest) -> Decision:
         began = time.perf_counter()
         if query.model != AUTO:
-            chosen = self.routes[query.model]
+            (chosen,) = self._able(query, [self.routes[query.model]])
             return Decision(chosen, (chosen,), (0.0,), "asked for by name")
-        awake = [r for r in self.known if not self.health.resting(r.model)]
-        decision = self.router.decide(query.question, among=awake or self.known)
+        able = self._able(query, self.known)
+        awake = [r for r in able if not self.health.resting(r.model)]
+        decision = self.router.decide(query.question, among=awake or able)
         self.metrics.deciding.observe(time.perf_counter() - began)
         return decision
 

@@ -97,7 +97,8 @@ def read_request(body: bytes, routes: Mapping[str, Route]) -> CompletionRequest:
         for m in messages
         if m.get("content") is not None
     )
-    chosen = frozenset(passed) | {name for name, value in sampling.items() if value not in (None, ())}
+    nothing = (None, (), {"type": "text"})
+    chosen = frozenset(passed) | {name for name, value in sampling.items() if value not in nothing}
     return CompletionRequest(request, model, stream, usage, words[-1], chosen, is_text)
 
 
@@ -116,6 +117,10 @@ def _streaming(content: Mapping[str, Any]) -> tuple[bool, bool]:
         raise HttpError(400, "bad_stream", "stream is true or false", param="stream")
     if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
         raise HttpError(400, "bad_stream", "stream_options is {include_usage}", param="stream_options")
+    for name, value in options.items():
+        if value and name != "include_usage":
+            where = f"stream_options.{name}"
+            raise HttpError(400, "unsupported_parameter", f"{where} is not served here", param=where)
     return stream, options.get("include_usage", False)
 
 
