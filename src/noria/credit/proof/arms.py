@@ -156,7 +156,9 @@ def _credit(name: str, more: Mapping[str, Any]) -> CreditConfig:
     return named_credit(settings.pop("credit", "flow"), **settings)
 
 
-def _solutions(task: str, questions: int, seed: int) -> tuple[Any, Any, tuple[list[Any], list[Any], list[Any]]]:
+def _solutions(
+    task: str, questions: int, seed: int
+) -> tuple[Any, Any, tuple[list[Any], list[Any], list[Any]]]:
     """The reasoner that ships, its tokenizer, and questions, prompts and responses that it drew."""
     import torch
 
