@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
-CHOSEN = {"CE": 3.5e-5, "KL": 1e-4, "TV": 1e-4, "e2e TV": 1e-4}
-"""What `tune` finds at quick scale, so that a quick proof need not repeat it; a full proof searches at its own."""
 SOURCE = "arXiv 2606.12370"
 TOKENS, UPDATES = "tokens of text", "updates of the policy"
 HELD_SEED = 90_001
@@ -103,11 +101,7 @@ def _heads(
             label="warm head",
         )
     losses = [arm for arm in arms if ARMS[arm]]
-    rates = (
-        {arm: CHOSEN[arm] for arm in losses}
-        if context.scale == "quick"
-        else tune(context, scale, losses, warm)
-    )
+    rates = tune(context, scale, losses, warm)
     jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
     results = context.map(
         run_arm,
