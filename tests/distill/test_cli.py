@@ -230,6 +230,10 @@ def test_an_evaluation_is_a_table_a_file_and_a_page(type_: Type, trained: Path) 
     # Barely trained, the student is its teacher without guidance: a longer ride ends nearer.
     distance = values(results, "teacher", "teacher_distance")
     assert distance["1"] > distance["2"] > distance["4"] > distance["8"] > distance["50"] == 0
+    plain = values(results, "teacher, unguided", "teacher_distance")
+    student = values(results, "student", "teacher_distance")
+    assert {grid: plain[grid] for grid in student} == pytest.approx(student, rel=0.05)
+    assert plain["50"] > 0
     assert "<h3>All figures</h3>" in Path("run/evaluation/evaluation.html").read_text()
     assert Image.open("run/evaluation/samples.png").width > 8 * 8
     assert (
@@ -343,6 +347,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "wrong type": ([*TRAIN, "iterations=many"], "iterations: input should be a valid integer"),
     "not key=value": ([*TRAIN, "iterations"], "unexpected extra argument"),
     "config missing": ([*TRAIN, "--config", "x.yaml"], "x.yaml: cannot read it"),
+    "variant of a small model": ([*TRAIN, "--variant", "fp16"], "variant: variant fp16, but a small model"),
+    "variant that is a path": ([*TRAIN, "--variant", "../x"], "--variant: string should match pattern"),
     "wrong size": ([*TRAIN, "height=16"], "height: height 16, but the model draws 8 pixels"),
     "output climbs": ([*TRAIN, "-o", "../x"], "--output: the path '../x' leaves its folder"),
     "name climbs": ([*TRAIN, "name=../x"], "name: '../x' does not stay inside runs/distill"),

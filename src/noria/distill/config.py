@@ -32,6 +32,11 @@ class ModelFormat(Config):
     )
     width: int | None = Field(None, ge=8, description="Width of the images in pixels (default: the model's).")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the frozen weights.")
+    variant: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Variant of a diffusers model's weight files, such as fp16 (default: the plain ones).",
+    )
 
 
 class LoadConfig(ModelFormat, DownloadOption):
@@ -94,6 +99,9 @@ class ObjectiveConfig(Config):
     )
     dm_tau: TauSampler = Field("uniform", description="Level of DM's reads.")
     cdm_tau: TauSampler = Field("uniform", description="Level of CDM's reads.")
+    tau_space: Literal["pre_shift", "post_shift"] = Field(
+        "post_shift", description="Space in which levels of reads and of the critic are drawn: before the shift, or true σ."
+    )
     logit_mean: float = Field(0.0, description="Mean of the logit of a logit-normal read level.")
     logit_std: float = Field(
         1.0, gt=0, description="Standard deviation of the logit of a logit-normal read level."
@@ -283,7 +291,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0, "min_norm": 0.0},
         "critic": {"source": "final_x0", "merge": 0.0},
     },
-    "decoupled-dmd": {**_FIXED, "objective": {"cdm_weight": 0.0, "ca_tau": "above"}},
+    "decoupled-dmd": {
+        **_FIXED,
+        "objective": {"cdm_weight": 0.0, "ca_tau": "above", "tau_space": "pre_shift"},
+    },
     "tdm-like": {
         **_FIXED,
         "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0},
@@ -308,7 +319,7 @@ PRESET_NOTES: dict[str, str] = {
     "cdm-longcat": "the same for LongCat-Image",
     "cdm-small": "cdm for the small teachers of `noria distill teacher`; a minute on a CPU",
     "dmd2": "fixed grid, guided DM only, critic on the end of the rollout",
-    "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor",
+    "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor, drawn before the shift",
     "tdm-like": "fixed grid, guided DM, critic told which anchor its sample came from (small models only)",
     "consistency": "discrete consistency distillation on the student's own samples",
     "cdm-no-schedule": "cdm on a fixed grid",

@@ -183,9 +183,14 @@ class StudentLosses:
             ]
         return reads
 
+    def critic_tau(self, uniform: Tensor) -> Tensor:
+        """Level at which the critic learns: uniform, in the space of the reads."""
+        return self._tau("uniform", uniform, uniform)
+
     def _tau(self, sampler: TauSampler, uniform: Tensor, sigma: Tensor) -> Tensor:
         o = self.objective
-        return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std)
+        before = self.adapter.contract if o.tau_space == "pre_shift" else None
+        return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std, before=before)
 
     @torch.no_grad()
     def _read(self, reads: list[Read], condition: Condition) -> dict[str, Tensor]:

@@ -23,7 +23,6 @@ from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.matching import objectives
 from noria.distill.matching.draws import Draws, draw
 from noria.distill.matching.rollout import Rollout, simulate
-from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW
 from noria.distill.training import monitors
 from noria.distill.training.checkpoint import Work, restore, snapshot
 from noria.distill.training.roles import FullRoles, LoraRoles, make_roles, whole
@@ -217,7 +216,7 @@ class Distiller(Sampler):
     ) -> Tensor:
         """Flow-matching loss of `role` on the student's own samples."""
         clean, noise = self.critic_sample(rollout), draws.noise[1]
-        tau = draws.uniform[0].clamp(TAU_LOW, TAU_HIGH)
+        tau = self.terms.critic_tau(draws.uniform[0])
         x = interpolate(clean, noise, tau)
         v = self._velocity(role, x, tau, condition, source=rollout.sigma)
         return objectives.flow_matching_loss(v, clean, noise)
@@ -260,7 +259,8 @@ class Distiller(Sampler):
         parameters = list(self.roles.parameters(role).values())
         self.roles.network(role)
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
+            # As in the release, the first step of a warm-up has rate 0 and only fills AdamW's moments.
+            group["lr"] = config.lr * min(1.0, step / config.warmup if config.warmup else 1.0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.parallel.average_gradients(parameters)

@@ -53,7 +53,12 @@ def run(config: ExportJobConfig) -> ExportResult:
     from noria.distill.students.export import export_student
     from noria.distill.students.loading import open_student
 
-    student = open_student(config.source, teacher=config.model, allow_download=config.allow_download)
+    student = open_student(
+        config.source,
+        teacher=config.model,
+        variant=config.variant,
+        allow_download=config.allow_download,
+    )
     assert student.config is not None, "it is a run"
     options = config.part(ExportConfig)
     return export_student(

@@ -86,6 +86,7 @@ def run(config: SampleConfig, progress: Progress) -> Path:
     student = open_student(
         config.source,
         teacher=config.model,
+        variant=config.variant,
         device=default_device(),
         allow_download=config.allow_download,
     )
