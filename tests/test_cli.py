@@ -17,7 +17,8 @@ import sys
 import noria, noria.cli
 noria.__path__.append({systems!r})
 sys.path.insert(0, {systems!r})
-noria.cli.SYSTEMS.update(toy="a toy", crashing="a fault", diverging="no end", slow="sleeps", needy="needs")
+noria.cli.SYSTEMS.update(toy="a toy", false="untrue", crashing="a fault", diverging="no end")
+noria.cli.SYSTEMS.update(slow="sleeps", needy="needs")
 if __name__ == "__main__":
     noria.cli.main()
 """
@@ -69,6 +70,11 @@ def command(tmp_path_factory):
     home = tmp_path_factory.mktemp("cli")
     for name, files in {
         "toy": {"proof/claims": TOY_PROOF, "proof/bench": TOY_BENCH, "verbs/__init__": TOY_CLI},
+        "false": {
+            "proof/claims": "from noria.core.proofs.proof import Check, Evidence\n"
+            "def prove(context):\n"
+            "    return Evidence('false', [], 0.1, {}, checks=[Check('mass', 'Mass is one', False, 'off by .2')])\n"
+        },
         "crashing": {"proof/claims": "def prove(context):\n    raise ZeroDivisionError('a fault')\n"},
         "diverging": {
             "proof/claims": "from noria.core.errors import DivergenceError\n"
@@ -188,6 +194,14 @@ def test_prove_prints_the_verdicts_and_where_the_report_is(command, tmp_path):
     assert "The good one" in (out / "report.html").read_text()
     assert json.loads((out / "evidence.json").read_text())[0]["config"]["scale"] == "quick"
     assert "toy" in done.stderr  # progress
+
+
+def test_a_failed_check_is_printed_and_is_the_exit_code(command, tmp_path):
+    done = command("prove", "false", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "CHECK FAILS   Mass is one: off by .2" in done.stdout
+    assert done.stderr.splitlines()[-1].endswith("false/mass: a check of what must hold failed")
+    assert (tmp_path / "runs" / "prove" / "quick" / "evidence.json").exists()
 
 
 def test_prove_json_prints_evidence_json_and_nothing_else(command, tmp_path):

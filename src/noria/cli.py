@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from noria import __version__
-from noria.core.errors import ConfigError, NoriaError, needing
+from noria.core.errors import CheckError, ConfigError, NoriaError, needing
 from noria.core.proofs.catalogue import registered_benches, registered_proofs
 from noria.verbs.tables import table
 
@@ -106,9 +106,11 @@ def prove(
     )
     if as_json:
         click.echo(json.dumps([evidence.to_json() for evidence in result.evidences], indent=2))
-        return
-    click.echo(result.table())
-    click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    else:
+        click.echo(result.table())
+        click.echo(f"\nreport    {result.report}\nevidence  {result.evidence}")
+    if result.failed_checks:
+        raise CheckError("a check of what must hold failed", where=", ".join(result.failed_checks))
 
 
 @noria.command()

@@ -15,9 +15,10 @@ from noria.core.errors import DataError, MissingExtra, RunError
 from noria.core.files import lock
 from noria.core.pages.charts import Figure
 from noria.core.progress import Progress
+from noria.core.proofs.arms import Arm
 from noria.core.proofs.catalogue import registered_proofs
 from noria.core.proofs.fingerprint import code_digest, reached_modules
-from noria.core.proofs.proof import Claim, Evidence, versions
+from noria.core.proofs.proof import Check, Claim, Evidence, versions
 from noria.core.proofs.proving import ProofResult, prove
 
 NUMBERS = st.floats(-1e3, 1e3)
@@ -156,7 +157,80 @@ def test_an_effect_reads_as_a_difference_or_as_a_factor(told, words):
     table = ProofResult(
         [Evidence("toy", [told], 1.0, {})], Path("report.html"), Path("evidence.json")
     ).table()
-    assert table.endswith(f"ours against theirs: {words}")
+    assert f"ours against theirs: {words}" in table
+
+
+# --- all claims of a system ------------------------------------------------------------------------------------
+
+
+def family(count, seeds=5, effect=0.0, seed=0):
+    """As many claims, each with normal noise on its own."""
+    draws = np.random.default_rng(seed).normal(size=(count, 2, seeds))
+    draws[:, 1] += effect
+    return [claim(ours.tolist(), theirs.tolist(), id=f"c{n}") for n, (ours, theirs) in enumerate(draws)]
+
+
+def test_of_true_nothings_a_whole_family_errs_at_most_at_the_level():
+    families = [Evidence("toy", family(10, seed=seed), 1.0, {}) for seed in range(400)]
+    alone = sum(any(c.verdict != "inconclusive" for c in f.claims) for f in families)
+    together = sum(any(v != "inconclusive" for v in f.verdicts.values()) for f in families)
+    assert alone > 120  # 1 - .95^10 is .40
+    assert reference.binomtest(together, 400, 0.05, alternative="greater").pvalue > 1e-3
+
+
+def test_a_corrected_verdict_is_never_bolder_and_one_claim_is_not_corrected():
+    claims = family(8, effect=2.0)
+    evidence = Evidence("toy", claims, 1.0, {})
+    assert any(c.verdict == "supported" for c in claims)
+    for c in claims:
+        assert evidence.p_values[c.id] >= c.p_value
+        assert evidence.verdicts[c.id] in (c.verdict, "inconclusive")
+    assert Evidence("toy", claims[:1], 1.0, {}).verdicts == {"c0": claims[0].verdict}
+
+
+@given(PAIRS, st.floats(0, 5), st.sampled_from([0.0, 0.25, 1.0]))
+def test_the_p_value_and_the_interval_agree(pairs, margin, overlap):
+    ours, theirs = zip(*pairs, strict=True)
+    one = claim(ours, theirs, margin=margin, overlap=overlap)
+    low, high = one.ci95
+    assume(min(abs(low - margin), abs(high - margin)) > 1e-9 * (1 + abs(margin)))
+    assert (one.p_value < 0.05) == (not low <= margin <= high)
+
+
+def test_overlapping_splits_widen_the_interval_by_nadeau_and_bengio():
+    ours, theirs = [1.0, 1.4, 0.9, 1.2], [2.0, 2.1, 2.3, 1.9]
+    plain, wide = claim(ours, theirs).interval, claim(ours, theirs, overlap=0.25).interval
+    assert (wide.high - wide.low) / (plain.high - plain.low) == pytest.approx(math.sqrt(1 + 4 * 0.25))
+
+
+def test_claims_whose_arms_were_not_paid_alike_say_so():
+    alike = {name: Arm(name, "tokens", 1000, 6, (7,)) for name in ("ours", "theirs")}
+    cheap = alike | {"theirs": Arm("theirs", "tokens", 260, 6, (7,))}
+    start = alike | {"theirs": Arm("theirs", "tokens", 0)}
+    claims = [
+        claim([1.0, 2.0], [2.0, 3.0], id=name, paid=paid)
+        for name, paid in {"alike": alike, "cheap": cheap, "start": start, "silent": {}}.items()
+    ]
+    evidence = Evidence("toy", claims, 1.0, {}, config={"seeds": [0, 1]})
+    assert list(evidence.unfair()) == ["cheap", "silent"]
+    assert Evidence("toy", claims[:1], 1.0, {}, config={"seeds": [7]}).unfair() == {
+        "alike": ["ours was tuned on seed 7, which is judged", "theirs was tuned on seed 7, which is judged"]
+    }
+    assert "theirs 260" in json.dumps(evidence.to_json(), allow_nan=False)
+
+
+def test_checks_stand_apart_from_claims_and_a_failed_one_is_named():
+    checks = [Check("sum", "Credits sum to the reward", True, "largest difference 1e-15"),
+              Check("mass", "Mass is one", False, "off by .2")]  # fmt: skip
+    result = ProofResult(
+        [Evidence("toy", [], 1.0, {}, checks=checks)], Path("report.html"), Path("evidence.json")
+    )
+    assert result.failed_checks == ["toy/mass"]
+    assert result.table().splitlines() == [
+        "toy: no claims; 1 of 2 checks hold (1.0 s)",
+        "  check holds   Credits sum to the reward: largest difference 1e-15",
+        "  CHECK FAILS   Mass is one: off by .2",
+    ]
 
 
 # --- a run of proofs -----------------------------------------------------------------------------------------
@@ -245,7 +319,9 @@ def test_a_run_leaves_evidence_a_report_and_a_table(tmp_path, toy):
     assert proven.table().splitlines() == [
         "toy: 1 supported (0.2 s)",
         "  supported     Ours errs less",
-        "                ours against theirs: +1 [+1, +1]",
+        "                ours against theirs: +1 [+1, +1], P 1.6e-48",
+        "                not alike: nothing says what ours was paid",
+        "                not alike: nothing says what theirs was paid",
     ]
 
 

@@ -62,6 +62,12 @@ class DivergenceError(NoriaError):
     exit_code = 1
 
 
+class CheckError(NoriaError):
+    """A proof's check of what must hold (an identity, a theorem) did not hold: a fault to report."""
+
+    exit_code = 1
+
+
 class MissingExtra(NoriaError):
     """A package that an optional part needs is not installed."""
 

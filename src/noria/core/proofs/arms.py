@@ -30,7 +30,8 @@ class Arm:
     Attributes:
         name: name of the arm, a key of `Claim.arms`.
         unit: what costs, such as `network evaluations`, `tokens`, `renders`.
-        spent: amount of it that one seed was paid, tuning not counted.
+        spent: amount of it that one seed was paid, tuning not counted; 0 for an untrained arm, whose budget is not
+            compared.
         tries: number of settings that were tried; 0 for an arm without a free setting.
         tuning_seeds: seeds that the settings were chosen on.
         settings: the settings chosen.
@@ -60,11 +61,12 @@ def unfair(arms: Sequence[Arm], judged: Sequence[int], *, tolerance: float = ALI
         tolerance: largest difference of budgets, as a share of the largest one.
     """
     reasons = []
-    units = list(dict.fromkeys(arm.unit for arm in arms))
+    paid = [arm for arm in arms if arm.spent]
+    units = list(dict.fromkeys(arm.unit for arm in paid))
     if len(units) > 1:
         reasons.append(f"budgets are counted in {' and in '.join(units)}")
-    else:
-        least, most = min(arms, key=lambda arm: arm.spent), max(arms, key=lambda arm: arm.spent)
+    elif paid:
+        least, most = min(paid, key=lambda arm: arm.spent), max(paid, key=lambda arm: arm.spent)
         if most.spent - least.spent > tolerance * most.spent:
             reasons.append(
                 f"{most.name} was paid {most.spent:,.6g} {most.unit}, {least.name} {least.spent:,.6g}"

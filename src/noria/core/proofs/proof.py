@@ -1,8 +1,8 @@
 """A paper's claim, the arms that test it, and the verdict: the vocabulary of a proof, which `core.proofs.proving` runs.
 
-A proof fixes its seeds before it runs, gives every arm the same data and budget, prints the interval beside
-the effect, and calls a claim whose interval holds zero inconclusive. Each measured arm is kept on disk, so that
-a killed proof is resumed where it was.
+A proof fixes its seeds before it runs, pays every arm the same (:mod:`noria.core.proofs.arms`), prints the interval
+beside the effect, and corrects the claims of one system together. What must hold (identities, theorems) is a check and
+no claim. Each measured arm is kept on disk, so that a killed proof is resumed where it was.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from noria.core.errors import DataError
 from noria.core.progress import Progress
+from noria.core.proofs.arms import Arm, unfair
 from noria.core.proofs.fingerprint import code_digest
 from noria.core.records import json_values
 from noria.core.runs.workers import map_jobs
+from noria.core.statistics.corrections import holm
+from noria.core.statistics.intervals import Interval, paired_difference, paired_p_value
 
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
-    from noria.core.statistics.intervals import Interval
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
+LEVEL = 0.05
+"""Chance of a false verdict that a proof accepts, over all claims of a system."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Claim:
         comparison: `difference` of the values, or `log_ratio` for positive values that span orders of magnitude.
         margin: how much better it must be to count, in the effect's unit.
         source: place in the paper where the claim is made.
+        paid: what the two arms were paid and how they were tuned, by their names.
+        overlap: test size over training size where the seeds are overlapping splits of one data set, else 0; see
+            :func:`noria.core.statistics.intervals.paired_difference`.
     """
 
     id: str
@@ -56,6 +63,8 @@ class Claim:
     comparison: Literal["difference", "log_ratio"] = "difference"
     margin: float = 0.0
     source: str = ""
+    paid: Mapping[str, Arm] = field(default_factory=dict)
+    overlap: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.margin >= 0:
@@ -70,8 +79,16 @@ class Claim:
         Raises:
             DataError: an arm is missing, or the two arms do not have the same seeds.
         """
-        from noria.core.statistics.intervals import paired_difference
+        return paired_difference(*self._pairs(), level=1 - LEVEL, overlap=self.overlap)
 
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided P value that the effect is the margin, by itself; None where it is undefined."""
+        p = paired_p_value(*self._pairs(), margin=self.margin, overlap=self.overlap)
+        return None if math.isnan(p) else p
+
+    def _pairs(self) -> tuple[list[float], list[float]]:
+        """Values of both arms, signed so that the first less the second is the effect."""
         for arm in (self.subject, self.baseline):
             if arm not in self.arms:
                 raise DataError(
@@ -86,9 +103,7 @@ class Claim:
                 where=f"claim {self.id}",
                 mend="use the same seeds",
             )
-        if self.better == "lower":
-            subject, baseline = baseline, subject
-        return paired_difference(subject, baseline)
+        return (baseline, subject) if self.better == "lower" else (subject, baseline)
 
     def _measured(self, value: float | None) -> float:
         if value is None or not math.isfinite(value):
@@ -111,27 +126,66 @@ class Claim:
 
     @property
     def verdict(self) -> Verdict:
-        """`supported` above the margin, `refuted` below it, `inconclusive` when the interval holds it or is
-        undefined.
+        """The verdict on this claim alone; :attr:`Evidence.verdicts` corrects it for the others of its system.
+
+        `supported` above the margin, `refuted` below it, `inconclusive` when the interval holds it or is undefined.
         """
-        if self.ci95 is None:
+        return self.decide(self.p_value)
+
+    def decide(self, p_value: float | None) -> Verdict:
+        """Verdict at a P value: that of the claim alone, or a corrected one."""
+        if p_value is None or self.effect is None or p_value > LEVEL or self.effect == self.margin:
             return "inconclusive"
-        low, high = self.ci95
-        return "supported" if low > self.margin else "refuted" if high < self.margin else "inconclusive"
+        return "supported" if self.effect > self.margin else "refuted"
+
+    def unfair(self, judged: Sequence[int]) -> list[str]:
+        """Reasons why the two arms were not treated alike; none where they were.
+
+        Args:
+            judged: seeds that the proof is judged on.
+        """
+        missing = [name for name in (self.subject, self.baseline) if name not in self.paid]
+        if missing:
+            return [f"nothing says what {name} was paid" for name in missing]
+        return unfair([self.paid[self.subject], self.paid[self.baseline]], judged)
 
     def to_json(self) -> dict[str, Any]:
-        """The claim as `evidence.json` holds it: its fields, `effect`, `ci95` and `verdict`."""
+        """The claim as `evidence.json` holds it: its fields, `effect`, `ci95`, `p_value` and `verdict`."""
         return vars(self) | {
             "arms": json_values({name: list(values) for name, values in self.arms.items()}),
+            "paid": {name: arm.to_json() for name, arm in self.paid.items()},
             "effect": self.effect,
             "ci95": None if self.ci95 is None else list(self.ci95),
+            "p_value": self.p_value,
             "verdict": self.verdict,
         }
 
 
 @dataclass(frozen=True)
+class Check:
+    """What must hold whatever the data: an identity, a theorem, or two ways to one number. Its failure is a fault.
+
+    Attributes:
+        id: short name, unique in its system.
+        statement: what must hold, in a sentence.
+        holds: whether it held wherever it was tried.
+        measured: figure behind `holds` in words, such as `largest difference 3e-15 over 40 prompts`.
+        source: place in the paper, such as `Theorem 1`.
+    """
+
+    id: str
+    statement: str
+    holds: bool
+    measured: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """Outcome of a system's proof: its claims, the figures beside them, and notes that a reader needs."""
+    """Outcome of a system's proof: its claims and checks, the figures beside them, and notes that a reader needs.
+
+    `config["seeds"]` holds the seeds that the claims are judged on.
+    """
 
     system: str
     claims: list[Claim]
@@ -140,12 +194,44 @@ class Evidence:
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def p_values(self) -> dict[str, float | None]:
+        """P value of each claim by its `id`, corrected for all claims of the system together (Holm)."""
+        corrected = holm([claim.p_value for claim in self.claims])
+        return {claim.id: p for claim, p in zip(self.claims, corrected, strict=True)}
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict on each claim by its `id`, at its corrected P value."""
+        p_values = self.p_values
+        return {claim.id: claim.decide(p_values[claim.id]) for claim in self.claims}
+
+    def unfair(self) -> dict[str, list[str]]:
+        """Reasons why the arms of a claim were not treated alike, by the claim's `id`; empty where all were."""
+        judged = self.config.get("seeds", [])
+        reasons = {claim.id: claim.unfair(judged) for claim in self.claims}
+        return {name: found for name, found in reasons.items() if found}
 
     def to_json(self) -> dict[str, Any]:
-        """The evidence as `evidence.json` holds it: all but the figures."""
+        """The evidence as `evidence.json` holds it: all but the figures.
+
+        A claim has its corrected `p_holm`, the `verdict` that follows from it, and its `unfair` reasons.
+        """
+        p_values, verdicts, reasons = self.p_values, self.verdicts, self.unfair()
         return {
             "system": self.system,
-            "claims": [claim.to_json() for claim in self.claims],
+            "claims": [
+                claim.to_json()
+                | {
+                    "p_holm": p_values[claim.id],
+                    "verdict": verdicts[claim.id],
+                    "unfair": reasons.get(claim.id, []),
+                }
+                for claim in self.claims
+            ],
+            "checks": [vars(check) for check in self.checks],
             "seconds": round(self.seconds, 1),
             "versions": self.versions,
             "notes": self.notes,

@@ -7,6 +7,7 @@ import json
 import math
 import shlex
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,18 +31,40 @@ class ProofResult:
     evidence: Path
 
     def table(self) -> str:
-        """Verdicts as text: each claim, what was compared, and the effect with its interval."""
+        """Verdicts as text: each claim, what was compared, the effect with its interval, and the checks."""
         lines = []
         for evidence in self.evidences:
-            verdicts = [claim.verdict for claim in evidence.claims]
-            tally = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
-            lines.append(f"{evidence.system}: {tally or 'no claims'} ({duration(evidence.seconds)})")
+            verdicts, p_values, reasons = evidence.verdicts, evidence.p_values, evidence.unfair()
+            counts = Counter(verdicts.values())
+            tally = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "no claims"
+            if evidence.checks:
+                tally += (
+                    f"; {sum(check.holds for check in evidence.checks)} of {len(evidence.checks)} checks hold"
+                )
+            lines.append(f"{evidence.system}: {tally} ({duration(evidence.seconds)})")
             for claim in evidence.claims:
-                lines.append(f"  {claim.verdict:<12}  {claim.statement}")
+                lines.append(f"  {verdicts[claim.id]:<12}  {claim.statement}")
+                p = p_values[claim.id]
                 lines.append(
                     f"  {'':<12}  {claim.subject} against {claim.baseline}: {_effect_in_words(claim)}"
+                    + ("" if p is None else f", P {p:.2g}")
                 )
+                lines += [f"  {'':<12}  not alike: {reason}" for reason in reasons.get(claim.id, [])]
+            lines += [
+                f"  {'check holds' if check.holds else 'CHECK FAILS':<12}  {check.statement}: {check.measured}"
+                for check in evidence.checks
+            ]
         return "\n".join(lines)
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """Names of the checks that did not hold, as `system/check`."""
+        return [
+            f"{evidence.system}/{check.id}"
+            for evidence in self.evidences
+            for check in evidence.checks
+            if not check.holds
+        ]
 
 
 def _effect_in_words(claim: Claim) -> str:
@@ -128,7 +151,9 @@ def _intro(scale: str) -> str:
     if scale == "quick":
         remark = "This is the quick scale: few seeds and small budgets, so expect wide intervals."
     return (
-        "Every claim is tested by arms that share data, seeds and budget. The effect is how much better the subject is "
-        "than the baseline, with its 95 % interval over seeds. An interval that holds zero is inconclusive. "
+        "Every claim is tested by arms that share data, seeds and budget, each at its best of equally many settings, "
+        "tried on other seeds. The effect is how much better the subject is than the baseline, with its 95 % interval "
+        "over seeds. The claims of a system are corrected together (Holm): a verdict needs a corrected P value of "
+        "at most .05. "
         f"Run on {time.strftime('%d %B %Y')}, {default_workers()} cores. {remark}"
     )

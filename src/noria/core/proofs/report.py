@@ -13,6 +13,7 @@ from noria.core.pages.charts import number
 from noria.core.pages.report import write_html
 
 if TYPE_CHECKING:
+    from noria.core.proofs.arms import Arm
     from noria.core.proofs.proof import Claim, Evidence
 
 
@@ -41,7 +42,9 @@ def write_report(
     systems: list[dict[str, Any]] = [
         {
             "name": evidence.system,
-            "claims": [_verdict(claim) for claim in evidence.claims],
+            "claims": _verdicts(evidence),
+            "checks": list(evidence.checks),
+            "arms": _arms(evidence.claims),
             "measurements": _measurements(evidence.claims, evidence.config.get("seeds")),
             "blocks": list(evidence.figures),
             "notes": list(evidence.notes),
@@ -52,7 +55,8 @@ def write_report(
         for evidence in evidences
     ]
     claims = [claim for evidence in evidences for claim in evidence.claims]
-    verdicts = [claim.verdict for claim in claims]
+    verdicts = [verdict for evidence in evidences for verdict in evidence.verdicts.values()]
+    checks = [check for evidence in evidences for check in evidence.checks]
     write_html(
         path,
         "report.html",
@@ -63,6 +67,7 @@ def write_report(
         rerun=rerun,
         systems=systems,
         tally=[(verdict, verdicts.count(verdict)) for verdict in MARKS if verdict in verdicts],
+        checks=(sum(check.holds for check in checks), len(checks)),
         ratios=any(claim.comparison == "log_ratio" for claim in claims),
         margins=any(claim.margin for claim in claims),
     )
@@ -74,8 +79,23 @@ MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "~"}
 PLOT = 168.0  # pixels: the width of an interval, or of an arm's dots
 
 
-def _verdict(claim: Claim) -> dict[str, Any]:
-    """Row of a claim in the table of verdicts."""
+def _verdicts(evidence: Evidence) -> list[dict[str, Any]]:
+    """Rows of a system in the table of verdicts."""
+    verdicts, p_values, reasons = evidence.verdicts, evidence.p_values, evidence.unfair()
+    return [
+        _row(claim)
+        | {
+            "verdict": verdicts[claim.id],
+            "mark": MARKS[verdicts[claim.id]],
+            "p": p_values[claim.id],
+            "unfair": reasons.get(claim.id, []),
+        }
+        for claim in evidence.claims
+    ]
+
+
+def _row(claim: Claim) -> dict[str, Any]:
+    """A claim's effect in the table of verdicts, in words and in pixels."""
     effect, interval = claim.effect, claim.ci95
     ratio = claim.comparison == "log_ratio"
     arms = [claim.arms[name] for name in (claim.subject, claim.baseline)]
@@ -93,8 +113,6 @@ def _verdict(claim: Claim) -> dict[str, Any]:
     pixel = _scale(-reach, reach)
     return {
         "claim": claim,
-        "verdict": str(claim.verdict),
-        "mark": MARKS[claim.verdict],
         "means": [(claim.subject, _mean(arms[0], ratio)), (claim.baseline, _mean(arms[1], ratio))],
         "words": words,
         "why": why,
@@ -103,6 +121,14 @@ def _verdict(claim: Claim) -> dict[str, Any]:
         "effect": None if effect is None else pixel(effect),
         "interval": None if interval is None else [pixel(x) for x in interval],
     }
+
+
+def _arms(claims: Sequence[Claim]) -> list[Arm]:
+    """What every arm was paid, each once."""
+    arms: list[Arm] = []
+    for claim in claims:
+        arms += [arm for arm in claim.paid.values() if arm not in arms]
+    return arms
 
 
 def _measurements(claims: Sequence[Claim], seeds: Any) -> list[dict[str, Any]]:

@@ -31,33 +31,63 @@ def mean_known(values: Iterable[float | None]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def paired_difference(ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95) -> Interval:
+def paired_difference(
+    ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95, overlap: float = 0.0
+) -> Interval:
     """The mean of ours − theirs over pairs (the same seed on both sides), with Student's t interval.
 
-    mean(d) ± t_{n−1}((1+level)/2) · sd(d)/√n. Exact for normal differences; both sides of a pair may be dependent.
+    mean(d) ± t_{n−1}((1+level)/2) · sd(d) · √(1/n + overlap). Exact for normal differences and no overlap; both sides
+    of a pair may be dependent. With an overlap it is the corrected resampled t test (Nadeau and Bengio, 2003).
 
     Args:
         ours: [n] one value a pair.
         theirs: [n] values in the same order. A pair with a NaN on either side is left out.
         level: confidence, in (0, 1).
+        overlap: size of the test set over that of the training set, where the pairs are random splits of one data set
+            and so are not independent; 0 for independent pairs.
 
     Returns:
         The interval; its ends are NaN when fewer than two pairs are left.
     """
+    difference = _differences(ours, theirs)
+    n = len(difference)
+    mean = float(difference.mean()) if n else math.nan
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n, level)
+    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * _standard_error(difference, overlap)
+    return Interval(mean, mean - half, mean + half, n, level)
+
+
+def paired_p_value(ours: ArrayLike, theirs: ArrayLike, *, margin: float = 0.0, overlap: float = 0.0) -> float:
+    """Two-sided P value that the mean of ours − theirs is `margin`: Student's t, as in :func:`paired_difference`.
+
+    It is below 1 − level exactly where the interval of that level leaves the margin out; NaN where fewer than two
+    pairs are left.
+    """
+    difference = _differences(ours, theirs) - margin
+    n = len(difference)
+    if n < 2:
+        return math.nan
+    mean, error = float(difference.mean()), _standard_error(difference, overlap)
+    if error == 0:
+        return float(mean == 0)
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(n - 1, -abs(mean) / error))
+
+
+def _differences(ours: ArrayLike, theirs: ArrayLike) -> np.ndarray:
+    """Differences of the pairs that have both values."""
     a, b = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"pairs need two lists of one length, got shapes {a.shape} and {b.shape}")
-    difference = (a - b)[~(np.isnan(a) | np.isnan(b))]
-    n = len(difference)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0, level)
-    mean = float(difference.mean())
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1, level)
-    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+    return np.asarray([x for x in a - b if not math.isnan(x)], dtype=float)
 
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * float(difference.std(ddof=1)) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n, level)
+
+def _standard_error(difference: np.ndarray, overlap: float) -> float:
+    return float(difference.std(ddof=1)) * math.sqrt(1 / len(difference) + overlap)
 
 
 def proportion_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
