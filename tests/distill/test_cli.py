@@ -26,7 +26,7 @@ from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.core.progress import Task
 from noria.core.runs.run import read_metrics
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig
-from noria.distill.proof.arms import DIGITS_TEACHER
+from noria.distill.proof.running import DIGITS_TEACHER
 from noria.distill.training.teacher import save_teacher
 from noria.distill.verbs.train import TrainJobConfig, settings_and_folder
 

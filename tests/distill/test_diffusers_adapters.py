@@ -455,7 +455,9 @@ def test_of_two_sets_of_weights_the_named_one_is_read_and_copied(
     shutil.copytree(folders["sd3"], tmp_path / "both")
     for path in [*(tmp_path / "both").glob("*/*.safetensors")]:
         half = {name: value * 0.5 for name, value in load_file(path).items()}
-        save_file(half, path.with_name(path.name.replace(".safetensors", ".half.safetensors")), {"format": "pt"})
+        save_file(
+            half, path.with_name(path.name.replace(".safetensors", ".half.safetensors")), {"format": "pt"}
+        )
     whole, half = open_pipeline(tmp_path / "both"), open_pipeline(tmp_path / "both", variant="half")
     name = next(iter(whole.network.state_dict()))
     assert half.network.state_dict()[name].equal(whole.network.state_dict()[name] * 0.5)

@@ -100,7 +100,8 @@ class ObjectiveConfig(Config):
     dm_tau: TauSampler = Field("uniform", description="Level of DM's reads.")
     cdm_tau: TauSampler = Field("uniform", description="Level of CDM's reads.")
     tau_space: Literal["pre_shift", "post_shift"] = Field(
-        "post_shift", description="Space in which levels of reads and of the critic are drawn: before the shift, or true σ."
+        "post_shift",
+        description="Space that levels of reads and of the critic are drawn in: pre-shift, or true σ.",
     )
     logit_mean: float = Field(0.0, description="Mean of the logit of a logit-normal read level.")
     logit_std: float = Field(
@@ -286,10 +287,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic": {"lr": 2e-4, "warmup": 20, "source": "anchor_conditioned"},
     },
     "dmd2": {
-        **_FIXED,
+        "schedule": {"kind": "fixed", "stochastic": True},
         "update_ratio": 5,
         "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0, "min_norm": 0.0},
-        "critic": {"source": "final_x0", "merge": 0.0},
+        "critic": {"source": "anchor_x0", "merge": 0.0},
     },
     "decoupled-dmd": {
         **_FIXED,
@@ -318,7 +319,7 @@ PRESET_NOTES: dict[str, str] = {
     "cdm-sd3": "cdm at the published batch size and resolution for Stable Diffusion 3 Medium",
     "cdm-longcat": "the same for LongCat-Image",
     "cdm-small": "cdm for the small teachers of `noria distill teacher`; a minute on a CPU",
-    "dmd2": "fixed grid, guided DM only, critic on the end of the rollout",
+    "dmd2": "fixed grid, guided DM only, steps by re-noising, critic of the sampled step (its GAN left out)",
     "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor, drawn before the shift",
     "tdm-like": "fixed grid, guided DM, critic told which anchor its sample came from (small models only)",
     "consistency": "discrete consistency distillation on the student's own samples",

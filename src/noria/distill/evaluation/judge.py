@@ -28,7 +28,6 @@ from noria.distill.evaluation.points import Undefined
 from noria.distill.evaluation.views import Views, batches, view
 from noria.distill.types import FIGURES, Role
 
-
 UNGUIDED = "teacher, unguided"
 """Name of the arm of the teacher without guidance."""
 
@@ -179,9 +178,7 @@ class Judge:
             values["recall"] = near.recall if near else few
         return values
 
-    def _draw(
-        self, sampler: Sampler, grid: Grid, role: Role, config: SamplingConfig | None = None
-    ) -> Tensor:
+    def _draw(self, sampler: Sampler, grid: Grid, role: Role, config: SamplingConfig | None = None) -> Tensor:
         return draw_samples(
             sampler, self.prompts, grid, config or self.config, role=role, on_batch=self.on_batch
         )

@@ -92,8 +92,8 @@ def _warning_set_timesteps(stock: Callable[..., Any]) -> Callable[..., Any]:
         if record and not chosen and given.get("num_inference_steps") != own:
             warnings.warn(
                 f"this is a few-step student, and its own defaults do not reach this pipeline, which asks for "
-                f"{given.get('num_inference_steps')} steps; call it with num_inference_steps={own} and without guidance "
-                f"({record['call']})",
+                f"{given.get('num_inference_steps')} steps; call it with num_inference_steps={own} and without "
+                f"guidance ({record['call']})",
                 stacklevel=2,
             )
         return stock(self, *args, **kwargs)

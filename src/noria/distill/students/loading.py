@@ -53,7 +53,9 @@ def open_model(
     if model.endswith(".safetensors"):
         if config.variant is not None:
             raise ConfigError(
-                f"variant {config.variant}, but a small model is one file", where="variant", mend="leave it out"
+                f"variant {config.variant}, but a small model is one file",
+                where="variant",
+                mend="leave it out",
             )
         path = Path(model).expanduser()
         if not path.is_file():

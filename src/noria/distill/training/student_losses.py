@@ -114,7 +114,7 @@ class StudentLosses:
         directions = {name: self._direction(name, clean) for name in places}
         losses = {
             name: weight
-            * objectives.push(estimates[name], directions[name], clean[f"{name}_real"], o.min_norm)
+            * objectives.push(estimates[name], directions[name], self._reference(name, clean), o.min_norm)
             for name, (weight, _) in places.items()
         }
         health = self._health(directions, clean, estimates, rollout.sigma) if watched else {}
@@ -216,12 +216,16 @@ class StudentLosses:
         real = clean[f"{name}_real"]
         if name == "ca":
             return objectives.ca_direction(real, clean["ca_null"], o.ca_scale, convention=o.ca_convention)
-        delta = objectives.dm_direction(real, clean[f"{name}_fake"])
+        return objectives.dm_direction(self._reference(name, clean), clean[f"{name}_fake"])
+
+    def _reference(self, name: str, clean: dict[str, Tensor]) -> Tensor:
+        """The teacher's read that a term is measured against: guided in DM where DM is (DMD2), else unguided."""
+        o = self.objective
+        real = clean[f"{name}_real"]
         if name == "dm" and o.dm_guidance != 1:
-            delta = delta + objectives.ca_direction(
-                real, clean["dm_null"], o.dm_guidance, convention="guidance"
-            )
-        return delta
+            extra = objectives.ca_direction(real, clean["dm_null"], o.dm_guidance, convention="guidance")
+            return real + extra
+        return real
 
     def consistency(self, draws: Draws, condition: Condition, clean: Tensor) -> Tensor:
         """Discrete consistency distillation: neighbours on one teacher ODE step agree."""
