@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -231,6 +231,21 @@ class DistillConfig(ModelFormat):
             return values
         return merged(preset(str(values.get("preset", "cdm"))), values)
 
+    @model_validator(mode="after")
+    def _read(self) -> DistillConfig:
+        """Refuse a value over the preset's that nothing reads under the other settings."""
+        base = preset(self.preset)
+        for names, condition, needs in _READ_IF:
+            if condition(self):
+                continue
+            for name in names:
+                section, key = name.split(".")
+                inner = getattr(self, section)
+                usual = base.get(section, {}).get(key, type(inner).model_fields[key].default)
+                if getattr(inner, key) != usual:
+                    raise ValueError(f"{name}={getattr(inner, key)} is not read: it needs {needs}")
+        return self
+
     @field_validator("guidance")
     @classmethod
     def _unguided(cls, guidance: float) -> float:
@@ -240,6 +255,56 @@ class DistillConfig(ModelFormat):
                 "(objective.ca_scale sets how much guidance is distilled in)"
             )
         return guidance
+
+
+def _names(section: str, kind: type[Config], *keys: str) -> list[str]:
+    return [f"{section}.{key}" for key in keys or kind.model_fields]
+
+
+_READ_IF: list[tuple[list[str], Callable[[DistillConfig], bool], str]] = [
+    (_names("lora", LoraConfig), lambda c: c.train == "lora", "train=lora"),
+    (
+        _names("schedule", ScheduleConfig, "max_steps", "low", "high", "space"),
+        lambda c: c.schedule.kind != "fixed",
+        "another schedule.kind than fixed",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "ca_scale", "ca_convention", "ca_tau"),
+        lambda c: c.objective.ca_weight > 0,
+        "objective.ca_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "dm_guidance", "dm_tau"),
+        lambda c: c.objective.dm_weight > 0,
+        "objective.dm_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "cdm_tau", "off_point", "base", "read"),
+        lambda c: c.objective.cdm_weight > 0,
+        "objective.cdm_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "renoise_from"),
+        lambda c: c.objective.off_point == "renoise",
+        "objective.off_point=renoise",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "consistency_steps", "consistency_guidance"),
+        lambda c: c.objective.consistency_weight > 0,
+        "objective.consistency_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "logit_mean", "logit_std"),
+        lambda c: "logit_normal" in (c.objective.ca_tau, c.objective.dm_tau, c.objective.cdm_tau),
+        "a level that is logit_normal",
+    ),
+    (
+        _names("critic", CriticConfig),
+        lambda c: c.objective.needs_critic,
+        "a loss that reads the critic: objective.dm_weight or cdm_weight above 0",
+    ),
+]
+"""Settings, the condition under which they are read, and what that is in words."""
 
 
 class TeacherConfig(Config):

@@ -114,17 +114,22 @@ def settings_of(arm: str, scale: Scale, chosen: Mapping[str, Any]) -> dict[str, 
     """
     recipe = ARMS[arm]
     base = preset(recipe.preset)
-    guided: dict[str, Any] = {"ca_scale": scale.guidance - 1, "consistency_guidance": scale.guidance}
-    if "dm_guidance" in base.get("objective", {}):
+    objective, fixed = base.get("objective", {}), base.get("schedule", {}).get("kind") == "fixed"
+    guided: dict[str, Any] = {}
+    if objective.get("ca_weight", 1.0):
+        guided["ca_scale"] = scale.guidance - 1
+    if "dm_guidance" in objective:
         guided["dm_guidance"] = scale.guidance
+    if objective.get("consistency_weight"):
+        guided["consistency_guidance"] = scale.guidance
     values: dict[str, Any] = {
         "preset": recipe.preset,
         "batch_size": scale.batch_size,
         "ema_decay": scale.ema_decay,
         "iterations": 10**6,  # the budget ends it
         "student": {"warmup": 5},
-        "critic": {"warmup": 5},
-        "schedule": {"max_steps": scale.max_steps},
+        "critic": {} if objective.get("consistency_weight") else {"warmup": 5},
+        "schedule": {} if fixed else {"max_steps": scale.max_steps},
         "objective": guided,
     }
     values = merged(values, recipe.overrides)

@@ -10,12 +10,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from noria.core.errors import CheckpointError
+from noria.core.errors import CheckpointError, ConfigError
 from noria.core.files import write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
 from noria.distill.config import TeacherConfig
 from noria.distill.data.images import ImageSet
 from noria.distill.matching.objectives import flow_matching_loss
+
+MAX_SIZE = 4096
+"""Largest size in the shape of a small transformer that a file is read of."""
 
 
 def train_teacher(
@@ -80,9 +83,15 @@ def load_teacher(path: Path) -> SmallTransformer:
     try:
         with safe_open(path, framework="pt") as file:
             config = SmallTransformerConfig(**json.loads((file.metadata() or {})["config"]))
+            if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in vars(config).values()):
+                raise ValueError("a size that no small transformer has")
+            with torch.device("meta"):  # the file decides how much memory its shape may take
+                wanted = {name: list(t.shape) for name, t in SmallTransformer(config).state_dict().items()}
+            if wanted != {name: file.get_slice(name).get_shape() for name in file.keys()}:  # noqa: SIM118
+                raise ValueError("the tensors are not of the shape in the metadata")
         network = SmallTransformer(config)
         network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, TypeError, OSError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError, OSError, ConfigError) as error:
         raise CheckpointError(
             f"not a small flow-matching transformer ({type(error).__name__})",
             where=str(path),

@@ -11,7 +11,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Option
-from noria.core.errors import DataError
+from noria.core.errors import ConfigError, DataError
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
 from noria.distill.verbs.options import StudentOptions, silence_libraries
@@ -104,6 +104,12 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     if prompts is None:
         raise DataError("no prompts", mend="give --prompts")
     check_prompts(adapter, prompts)
+    if config.guidance is not None and not student.has_teacher:
+        raise ConfigError(
+            f"guidance {config.guidance:g}, but there is no teacher",
+            where="--guidance",
+            mend="name it with --model",
+        )
     if folder is None and student.config is not None:
         folder = config.source / "evaluation"
     elif folder is None:
@@ -162,6 +168,12 @@ def _compared_with(
     if config.reference is None:
         return extractor, None
     if isinstance(adapter, SmallAdapter):
+        if config.features is not None:
+            raise ConfigError(
+                "a small model is compared with real images through a classifier of them",
+                where="--features",
+                mend="leave it out, or leave --reference out",
+            )
         data = image_set(config.reference)
         task = progress.task("train a classifier to look through")
         extractor = classifier_features(data, adapter)
