@@ -57,7 +57,8 @@ def test_a_trained_head_drafts_more(tmp_path: Path) -> None:
 
 def test_the_router_beats_the_best_single_route(tmp_path: Path) -> None:
     run(tmp_path, str(EXAMPLES / "routing" / "scripted_table.py"))
-    noria(tmp_path, "routing", "train", "--table", "table.jsonl", "--steps", "200", "--prompts", "32", "-q")
+    train = ["train", "--table", "table.jsonl", "--steps", "200", "--prompts", "32", "--thrift", "0.3", "-q"]
+    noria(tmp_path, "routing", *train)
     printed = noria(
         tmp_path, "routing", "compare", "--table", "table.jsonl", "runs/routing/table-network-recal"
     )

@@ -201,6 +201,22 @@ def test_settings_are_checked_without_pytorch() -> None:
         (["train", "--data", "chains"], "model: no model given"),
         ([*TRAIN, "--credit", "luck"], "no credit 'luck'"),
         ([*TRAIN, "credit_settings.gama=2"], "did you mean 'gamma'"),
+        (
+            [*TRAIN, "--credit", "random", "credit_settings.emission=0.2"],
+            "the credit random does not read it",
+        ),
+        (
+            [
+                "mask-test",
+                "small",
+                "--data",
+                "chains",
+                "--names",
+                "fai,entropy",
+                "credit_settings.emission=0.2",
+            ],
+            "the credit fai or entropy does not read it",
+        ),
         ([*TRAIN, "lr=-1"], "lr"),
         ([*TRAIN, "answer=boxd"], "no answer finder"),
         (["compare", "empty"], "two runs or more"),

@@ -21,14 +21,14 @@ from safetensors.torch import load_file, save_file
 
 from noria.cli import main
 from noria.core.config import load_config
-from noria.core.errors import MissingExtra
+from noria.core.errors import CheckpointError, MissingExtra, install_command
 from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.core.progress import Task
 from noria.core.runs.run import read_metrics
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig
 from noria.distill.evaluation import grids
 from noria.distill.proof.running import DIGITS_TEACHER
-from noria.distill.training.teacher import save_teacher
+from noria.distill.training.teacher import load_teacher, save_teacher
 from noria.distill.verbs.train import TrainJobConfig, settings_and_folder
 
 Type = Callable[..., SimpleNamespace]
@@ -485,6 +485,17 @@ def test_bad_input_is_one_line_exit_2_and_leaves_no_trace(type_: Type, tmp_path:
     assert (sorted(tmp_path.rglob("*")), sorted(tmp_path.parent.glob("*"))) == before
 
 
+def test_a_flipped_bit_in_a_teachers_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(SmallTransformer(SmallTransformerConfig(width=16, blocks=1)), path)
+    assert load_teacher(path).config.width == 16
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="not what was written"):
+        load_teacher(path)
+
+
 def test_a_run_of_other_settings_model_or_prompts_is_not_gone_on_with(type_: Type, trained: Path) -> None:
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     save_teacher(SmallTransformer(SmallTransformerConfig(width=16, blocks=1)), Path("small.safetensors"))
@@ -558,10 +569,8 @@ def test_a_missing_extra_is_named(type_: Type, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("noria.verbs.command.require", missing)
     done = type_(*TRAIN)
     assert done.code == 2
-    assert (
-        done.err
-        == "noria: error: the package 'torch' is not installed; mend it with: pip install \"noria[distill]\"\n"
-    )
+    mend = install_command("distill")
+    assert done.err == f"noria: error: the package 'torch' is not installed; mend it with: {mend}\n"
 
 
 def test_an_interrupt_says_what_is_kept(type_: Type, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
 from noria.distill.students import export, few_step, weights
 from noria.distill.students.card import LORA_FILE
 from noria.distill.students.export import export_student
+from noria.distill.students.loading import open_student
 from tests.distill.tiny_pipelines import BUILDERS, build_sd3
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
@@ -606,6 +607,17 @@ def test_a_folder_that_cannot_be_written(tiny: Open, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write"):
         export_student(tiny("sd3"), tiny("sd3").network, tmp_path / "file/out")
+
+
+def test_a_flipped_bit_in_an_exports_weights_is_refused(tiny: Open, tmp_path: Path) -> None:
+    export_student(tiny("sd3"), tiny("sd3").network, tmp_path / "out")
+    assert open_student(tmp_path / "out").step is None
+    file = tmp_path / "out" / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 64
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match="its content is not what was written"):
+        open_student(tmp_path / "out")
 
 
 def test_an_earlier_export_is_replaced_whole(tiny: Open, tmp_path: Path) -> None:

@@ -399,5 +399,6 @@ def test_two_peoples_sheets_agree_or_not(tmp_path: Path) -> None:
     other = review_agreement([one, sheet("c.csv", ["delete", "correct", "corrected", "correct"])])
     assert other is not None
     assert other < 0.1
-    assert review_agreement([one]) is None
+    with pytest.raises(DataError, match="two people"):
+        review_agreement([one])
     assert isinstance(RECORD.observations[0], Observation)

@@ -69,15 +69,34 @@ def test_from_a_pool_to_live_traffic(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert code == 0, text
         assert "40 questions, 2 routes, 80 answers" in text
         assert "0 failed" in text
+        pool["models"].append(
+            {"name": "dead", "server": {"url": "http://127.0.0.1:9/v1", "model": "d", "attempts": 1}}
+        )
+        Path("with_dead.yaml").write_text(json.dumps(pool))
+        for _ in range(2):
+            code, text = noria("record", "with_dead.yaml", "questions.jsonl", "-o", "t.jsonl", "-q")
+            assert code == 0, text
+            assert "failed dead: 40 of 40 (connection" in text
+        code, text = noria("compare", "--table", "t.jsonl", "-q", "--routers", "best_single,oracle,dead")
+        assert code == 0, text
+        dead = next(line for line in text.split("\n") if line.startswith("dead"))
+        assert dead.split()[:6] == ["dead", "0.000", "0.000", "unknown", "1.000", "0.000"]
+        assert dead.split()[-1] == "8"  # all were scored
         code, text = noria(
             "train", "--table", "t.jsonl", "-q", "steps=20", "prompts=8", "eval_every=5", "thrift=0"
         )
         assert code == 0, text
+        assert "beside  random 0." in text
+        assert "best_single 1.000, best_per_task 1.000, oracle 1.000" in text
         run = Path("runs/routing/t-network-recal")
         assert (run / "report.html").is_file()
         code, text = noria("evaluate", str(run), "--table", "t.jsonl", "--trades", "0,1")
         assert code == 0, text
         assert "sums" in text
+        code, text = noria("train", "--table", "t.jsonl", "-q", "steps=2", "--trade", "2", "-o", "cheapest")
+        assert code == 0, text
+        code, text = noria("route", "cheapest", "7+1?", "--json")
+        assert json.loads(text)["route"] == "cheap"
         code, text = noria("route", str(run), "7+1?", "--pool", "pool.yaml", "--json")
         assert code == 0, text
         assert json.loads(text)["answer"] in ("8", "0")
@@ -107,6 +126,13 @@ def test_compare_and_report(table: Path, tmp_path: Path) -> None:
     by_name = {row["router"]: row for row in content}
     assert by_name["oracle"]["micro"] >= max(row["micro"] for row in content)
     assert by_name["oracle"]["aiq"] > by_name["random"]["aiq"]
+    again = ["compare", "--table", str(table), "-o", str(tmp_path / "c"), "-q", str(run)]
+    for option, value in (("--seed", "3"), ("--held-out", "0.5")):  # it would be judged on what trained it
+        code, text = noria(*again, option, value)
+        assert code == 2
+        assert f"give {option} 0" in text
+    code, text = noria("evaluate", str(run), "--table", str(table), "-o", str(tmp_path / "e"))
+    assert "trained on a part of this table" in text
     (run / "report.html").unlink()
     code, text = noria("report", str(run))
     assert code == 0
@@ -145,6 +171,10 @@ def test_a_stopped_run_goes_on_by_the_same_command(table: Path, tmp_path: Path) 
         (["train", "--table", "T", "calibration=magic"], "choose from"),
         (["train", "--table", "T", "--policy", "writer"], "no model"),
         (["train", "--table", "T", "--model", "small"], "--policy writer"),
+        (["train", "--table", "T", "form=2"], "no setting 'form'"),
+        (["compare", "--table", "T", "--test", "T", "--held-out", "0.5"], "--held-out"),
+        (["route", "nowhere", "hi", "--trade", "nan"], "finite"),
+        (["train", "--table", "T", "--policy", "knn", "--trade", "-1"], "0"),
         (["evaluate", "nowhere", "--table", "T"], "no router here"),
         (["evaluate", "nowhere"], "--table"),
         (["compare", "--table", "T", "--routers", "knn,magic"], "magic"),

@@ -79,17 +79,29 @@ def test_a_wrong_answer_and_a_broken_one() -> None:
     assert (unfinished.done, unfinished.flaw) == (False, "no_answer")
 
 
-def test_a_lost_model_is_not_the_routers_fault() -> None:
+def test_a_router_may_ask_another_model_where_one_failed() -> None:
     environment = Environment(
         Pool({"m": Scripted(Failure("timeout", "x"), paid("4"))}), thrift=Thrift(0.0, 2.0)
     )
     rollout = play(environment, ASK, ASK, SAY)
     assert "could not be reached" in rollout.segments[1].text
     form, answer, thrift = environment.rewards(rollout)
-    assert form == 1
-    assert math.isnan(answer)
-    assert math.isnan(thrift)
+    assert (form, answer) == (1, 1)
+    assert math.isnan(thrift)  # nobody knows what the failure cost
     assert rollout.cost == 2.0  # what was answered is paid
+    assert rollout.lost
+    alone = play(
+        Environment(Pool({"m": Scripted(Failure("timeout", "x"))})), ASK, SAY.replace("4", "who knows")
+    )
+    assert environment.rewards(alone)[1] == 0  # who asks a model that fails serves nobody
+
+
+def test_a_call_that_was_not_made_says_nothing() -> None:
+    spent = Environment(Pool({"m": Scripted(Failure("budget", "spent"))}), thrift=Thrift(0.0, 2.0))
+    rollout = play(spent, ASK, SAY)
+    assert (rollout.unknown, rollout.lost) == (True, False)
+    assert spent.rewards(rollout)[0] == 1
+    assert all(math.isnan(reward) for reward in spent.rewards(rollout)[1:])
 
 
 def test_a_refusal_is_what_the_model_said() -> None:
@@ -168,7 +180,7 @@ def test_a_recorded_pool_says_what_was_said() -> None:
     assert table.cells[0, 0].response in rollout.text
     assert rollout.cost == 1.0
     stranger = play(environment, "<think>x</think><route>adder: ?</route>", SAY)
-    assert stranger.lost
+    assert stranger.unknown
     assert ReplayPool(table).routes == ROUTES
 
 
@@ -266,6 +278,35 @@ def test_a_model_in_this_process_answers_several_at_once() -> None:
     too_long = asyncio.run(chat.ask(ChatRequest.of("1 " * 3000)))
     assert isinstance(too_long, Failure)
     assert too_long.kind == "request"
+
+
+def test_a_model_in_this_process_stops_when_all_its_callers_have_left() -> None:
+    from noria.core.models.loading import open_language_model
+    from noria.routing.pool.local import LocalChat
+
+    opened, steps = open_language_model("small"), [0]
+    opened.model.register_forward_hook(lambda *_: steps.__setitem__(0, steps[0] + 1))
+    chat = LocalChat(opened)
+
+    async def run() -> None:
+        request = ChatRequest.of("Q: 1+1", max_tokens=400, temperature=1.0, seed=0)
+        stays, leaves = (asyncio.create_task(chat.ask(request)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        leaves.cancel()
+        await stays  # who shares a batch with one who leaves gets an answer
+        steps[0] = 0
+        left, waiting = (
+            asyncio.create_task(chat.ask(ChatRequest.of("Q: 2+2", max_tokens=n))) for n in (400, 401)
+        )
+        while steps[0] < 2:
+            await asyncio.sleep(0.005)
+        left.cancel()
+        waiting.cancel()  # in the queue: it is never begun
+        after = await chat.ask(ChatRequest.of("Q: 3+3", max_tokens=1))
+        assert isinstance(after, Answer)
+
+    asyncio.run(run())
+    assert steps[0] < 100
 
 
 def test_said_is_unknown_until_told() -> None:

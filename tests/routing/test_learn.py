@@ -28,7 +28,7 @@ from noria.routing.routers.replay import (
     flat_gradient,
     policy_gradient,
 )
-from noria.routing.tables.table import Cell, Route, table_of
+from noria.routing.tables.table import Cell, Question, Route, table_of
 from noria.routing.verbs.train import TrainConfig, resolve
 from tests.routing.tables import small_table
 
@@ -71,7 +71,7 @@ def test_thrift_chooses_the_cheaper_of_two_that_are_right() -> None:
         trainer = NetworkTrainer(equal, training(thrift=thrift, entropy=0.0))
         for _ in range(40):
             trainer.advance()
-        chances = np.exp(trainer.router().quality(trainer.held.texts)).mean(0)
+        chances = trainer.router().quality(trainer.held.texts).mean(0)
         return float(chances @ np.array([16.0, 1.0]))
 
     assert cost(0.0) == pytest.approx(8.5)  # nothing to tell them apart
@@ -106,6 +106,41 @@ def test_killed_it_goes_on_to_the_bit(tmp_path: Path) -> None:
     other = NetworkTrainer(TABLE, training(hidden=8))
     with Run.open(tmp_path / "part", config={}) as run, pytest.raises(CheckpointError, match="network"):
         other.resume(run)
+
+
+def test_it_learns_to_leave_a_route_that_fails() -> None:
+    """One route is right half of the time, one always fails, one is right six times in ten."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (Question(f"q{n}", "d", f"what is {n}", ("1",), "exact"), Route(name), cell, "")
+        for n in range(300)
+        for name, cell in (
+            ("half", Cell(float(generator.random() < 0.5), 1.0, "1")),
+            ("dead", Cell(failure="timeout: no answer")),
+            ("most", Cell(float(generator.random() < 0.6), 1.0, "1")),
+        )
+    ]
+    trainer = NetworkTrainer(table_of(rows), training(steps=60))
+    for _ in range(60):
+        trainer.advance()
+    assert trainer.router().quality(trainer.train.texts)[:, 1].mean() < 0.05
+    end = trainer.evaluate()
+    assert (end.availability, end.failed) == (1, 0)
+    assert end.scored == end.questions == 60
+
+
+def test_thrift_without_a_cost_is_refused() -> None:
+    free = table_of((q, r, Cell(1.0, response="x"), "") for q in TABLE.questions for r in TABLE.routes)
+    with pytest.raises(DataError, match="no cost is known"):
+        NetworkTrainer(free, training(thrift=0.3))
+    NetworkTrainer(free, training())
+
+
+def test_the_default_settings_are_those_of_the_proof() -> None:
+    """LLMRouter's table loses to its best single model where thrift is paid and entropy is not."""
+    config = NetworkTraining()
+    assert (config.thrift, config.entropy) == (0.0, 0.1)
+    assert WriterTraining().thrift == 0.0
 
 
 def test_a_table_without_scores_is_refused() -> None:
@@ -179,8 +214,9 @@ def test_what_goes_wrong_goes_wrong_as_often_as_told() -> None:
         n, prompts=150, group=20, generator=torch.Generator().manual_seed(0)
     )
     assert float(rolled.rewards[:, 0].mean()) == pytest.approx(0.7, abs=0.03)
-    assert float(rolled.rewards[:, 1].isnan().double().mean()) == pytest.approx(0.2, abs=0.03)
-    assert (rolled.rewards[:, 1].isnan() == rolled.rewards[:, 2].isnan()).all()
+    lost = rolled.rewards[:, 2].isnan()  # what a failure costs nobody knows
+    assert float(lost.double().mean()) == pytest.approx(0.2, abs=0.03)
+    assert (rolled.rewards[lost, 1] == 0).all()  # and it serves nobody
     assert rolled.rewards[:, 0].isfinite().all()
     scaled = replay(scale=(("sums", 5.0),), often=(("sums", 8.0),))
     many = scaled.roll(n, prompts=100, group=2, generator=torch.Generator().manual_seed(0))
@@ -214,6 +250,13 @@ def test_settings_and_folders(tmp_path: Path) -> None:
     changed = NetworkTraining(changes={"variance": {"kind": "power"}, "scale": "none"})
     assert changed.calibrated().variance.kind == "power"
     assert changed.calibrated().dataset.kind == "rms"
+    louder = NetworkTraining(thrift=0.1, changes={"components": {"form": {"weight": 0.5}}}).calibrated()
+    assert {name: c.weight for name, c in louder.components.items()} == {
+        "form": 0.5,
+        "answer": 1,
+        "thrift": 0.1,
+    }
+    assert louder.components["answer"].parents == {"form": 0.5}
     writer, _ = resolve(given("policy=writer", "table=t.jsonl", "model=small"))
     assert isinstance(writer, WriterTraining)
     for overrides, told in (
@@ -221,6 +264,12 @@ def test_settings_and_folders(tmp_path: Path) -> None:
         (["changes={gate: often}"], "gate"),
         (["changes={nonsense: 1}"], "nonsense"),
         (["group=1"], "group"),
+        (["changes={components: {shape: {weight: 1}}}"], "no component"),
+        (["form=2"], "--policy network: it has no setting 'form'"),
+        (["policy=writer", "model=small", "trade=0.1"], "--policy writer: it has no setting 'trade'"),
+        (["policy=writer", "model=small", "eval_every=3"], "no setting 'eval_every'"),
+        (["policy=writer", "model=small", "budget=3"], "budget: recorded answers cost nothing"),
+        (["policy=writer", "model=small", "cache=there"], "cache: recorded answers cost nothing"),
     ):
         with pytest.raises(ConfigError, match=told):
             resolve(given("table=t.jsonl", *overrides))

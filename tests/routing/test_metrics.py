@@ -85,9 +85,24 @@ def test_choices_are_judged_by_data_set() -> None:
     assert found.cost == pytest.approx((1 + 1 + 2) / 3)
     assert found.regret == pytest.approx((1 + 1 + 0.5) / 3 - (1 + 0 + 0.5) / 3)
     assert (found.scored, found.questions, found.costed) == (3, 4, 3)
-    nobody = judge([-1, -1, -1, -1], score, cost, ["a", "a", "b", "b"])
-    assert math.isnan(nobody.macro)
-    assert nobody.scored == 0
+    unscored = judge([0, 0], np.full((2, 2), math.nan), cost[:2], ["a", "a"])
+    assert math.isnan(unscored.macro)
+    assert unscored.scored == 0
+
+
+def test_who_serves_nobody_earns_nothing() -> None:
+    """A failure, and a router that chooses none, count as 0 where others could be scored."""
+    quality = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [math.nan, math.nan]])
+    available = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, math.nan]])
+    cost = np.ones((4, 2))
+    found = judge([1, 0, -1, 0], quality, cost, ["a", "a", "b", "b"], available)
+    assert found.accuracy == {"a": 0.5, "b": 0.0}
+    assert found.regret == pytest.approx(1 - 1 / 3)
+    assert (found.scored, found.failed, found.availability) == (3, 2, 0.5)
+    nobody = judge([-1, -1, -1, -1], quality, cost, ["a", "a", "b", "b"], available)
+    assert (nobody.macro, nobody.micro, nobody.regret) == (0, 0, 1)
+    assert (nobody.availability, nobody.failed, nobody.scored) == (0, 4, 3)
+    assert math.isnan(nobody.cost)
 
 
 def test_stability() -> None:

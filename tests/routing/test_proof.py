@@ -16,7 +16,7 @@ from noria.core.chat import Answer, ChatRequest
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 from noria.core.proofs.catalogue import registered_proofs
-from noria.core.proofs.proof import ProofContext
+from noria.core.proofs.proof import Evidence, ProofContext
 from noria.core.proofs.proving import prove
 from noria.routing.proof.arms import (
     CONDITIONS,
@@ -27,8 +27,9 @@ from noria.routing.proof.arms import (
     run_training,
 )
 from noria.routing.proof.bench import by_components, by_rows, published_area, routers
-from noria.routing.proof.claims import SCALES, Scale, claims
+from noria.routing.proof.claims import DEFAULT, SCALES, SEEDS, Scale, claims
 from noria.routing.proof.figures import figures
+from noria.routing.proof.tuning import TUNING_SEEDS, tuned_weights
 from noria.routing.rewards.calibration import calibrate
 from noria.routing.rewards.components import Component
 from noria.routing.rewards.config import PRESETS, preset
@@ -104,20 +105,50 @@ def test_the_pool_is_recorded(tmp_path: Path) -> None:
 
 
 def test_gradients_are_measured_for_every_estimator_and_condition(table: str) -> None:
-    found = run_gradients(table, list(ESTIMATORS), 0, 4, 16)
+    weights = {condition: dict.fromkeys(ESTIMATORS, 1.0) for condition in CONDITIONS}
+    found = run_gradients(table, weights, 0, 4, 16)
     assert set(found) == set(CONDITIONS)
     for condition in CONDITIONS:
         assert set(found[condition]) == set(ESTIMATORS)
         for values in found[condition].values():
             assert -1 <= values["cosine"] <= 1
             assert 0 < values["evenness"] <= 1
+            assert values["rollouts"] == 3 * 4 * 16 * 8
+            assert values["settings"] == {"form": 1.0}
     assert found["form"]["gates"]["cosine"] > found["form"]["GRPO"]["cosine"]
     assert found["scale"]["GRPO"]["cosine"] == pytest.approx(found["scale"]["gates"]["cosine"], abs=1e-3)
     assert set(ESTIMATORS.values()) <= set(PRESETS)
+    quiet = run_gradients(table, {"form": {"GRPO": 0.0}}, 0, 4, 16)
+    assert quiet["form"]["GRPO"]["cosine"] > found["form"]["GRPO"]["cosine"]  # form is noise
+
+
+def test_each_arm_has_its_own_best_weight(table: str, tmp_path: Path) -> None:
+    context = ProofContext("routing", "quick", [10], tmp_path, tmp_path, 1, Progress(quiet=True))
+    calls: list[dict[str, Any]] = []
+
+    def measured(function: Any, jobs: dict[str, Any], *, label: str) -> list[Any]:
+        calls.extend(jobs.values())
+        best = {"GRPO": 0.0, "gates": 0.25}
+        return [
+            {c: {e: {"cosine": -abs(w - best[e])} for e, w in arms.items()} for c, arms in weights.items()}
+            for _, weights, *_ in jobs.values()
+        ]
+
+    object.__setattr__(context, "map", measured)
+    chosen = tuned_weights(context, "a table", table, ["GRPO", "gates"], 2, 8)
+    assert chosen["form"] == chosen["both"] == {"GRPO": 0.0, "gates": 0.25}
+    assert chosen["scale"] == {"GRPO": 1.0, "gates": 1.0}
+    assert len(calls) == 6 * len(TUNING_SEEDS)
+    for seeds in SEEDS.values():
+        assert not set(TUNING_SEEDS) & set(seeds)
+        assert not {0, 1, 2} & set(seeds)  # the defaults were chosen on these
 
 
 def test_a_policy_is_trained_in_a_corrupted_environment(table: str) -> None:
-    done = run_training(table, "ReCal", 0, 60)
+    settings = {"form": 0.3, "entropy": 0.03, "lr": 3e-3}
+    done = run_training(table, "ReCal", 0, 60, settings)
+    assert done["settings"] == settings
+    assert done["rollouts"] == 60 * 64 * 8
     assert len(done["curve"]) == 61
     assert done["macro"] > done["curve"][0]
     assert set(done["accuracy"]) == {"sums", "capitals", "colours"}
@@ -143,7 +174,12 @@ def gradients(gain: float) -> list[dict[str, Any]]:
     return [
         {
             c: {
-                e: {"cosine": v + seed / 1000 * (n + 1), "evenness": v + seed / 1000 * (n + 1)}
+                e: {
+                    "cosine": v + seed / 1000 * (n + 1),
+                    "evenness": v + seed / 1000 * (n + 1),
+                    "rollouts": 512,
+                    "settings": {"form": 1.0},
+                }
                 for n, (e, v) in enumerate(value.items())
             }
             for c in CONDITIONS
@@ -160,10 +196,13 @@ def trained() -> dict[str, list[dict[str, Any]]]:
         "collapsed": False,
         "curve": [0.1, 0.7],
         "accuracy": {"a": 0.7},
+        "rollouts": 512,
+        "settings": {"form": 1.0, "entropy": 0.1, "lr": 3e-3},
+        "baselines": {"best_single": 0.6},
     }
     return {
         arm: [run | {"macro": 0.7 + seed / 1000, "spread": 0.01 + seed / 1000} for seed in range(3)]
-        for arm in ("GRPO", "GDPO", "ReCal")
+        for arm in ("GRPO", "GDPO", "ReCal", DEFAULT)
     }
 
 
@@ -177,6 +216,9 @@ def test_margins_decide() -> None:
     parity = {c.id: c for c in claims({}, {name: trained()}, {})}
     assert parity["recorded-parity"].verdict == "supported"
     assert parity["recorded-steadier"].verdict == "inconclusive"
+    assert parity["recorded-over-best-single"].verdict == "supported"
+    evidence = Evidence("routing", claims({name: gradients(0.2)}, {name: trained()}, {}), 0.0, {})
+    assert evidence.unfair() == {}
 
 
 TINY = Scale(
@@ -189,7 +231,6 @@ TINY = Scale(
     school=3,
     writer_steps=2,
     writer_prompts=2,
-    writer_lr=1e-4,
     writers=("GRPO", "GDPO", "ReCal"),
 )
 
@@ -207,10 +248,11 @@ def test_the_whole_proof_with_a_given_table(
 
     monkeypatch.setattr(ProofContext, "map", one_after_another)
     entries = list(registered_proofs(["routing"]).values())
-    done = prove(entries, scale="full", seeds=[0], out=tmp_path, given={"table": Path(table)},
+    done = prove(entries, scale="full", seeds=[10], out=tmp_path, given={"table": Path(table)},
         progress=Progress(quiet=True),
     )  # fmt: skip
     (evidence,) = done.evidences
+    assert evidence.unfair() == {}
     ids = {claim.id for claim in evidence.claims}
     for kind in ("gates-over-grpo", "gates-over-gdpo", "recal-combined", "data-sets-even", "steadier"):
         assert {f"recorded-{kind}", f"given-{kind}"} <= ids
@@ -229,6 +271,7 @@ def test_figures_hold_every_table(table: str) -> None:
             {
                 "curves": {"macro": [0.1, 0.5], "form": [0.5, 1.0], "cost": [1.0, 1.0]},
                 "macro": 0.5, "area": 0.3, "malformed_late": 0.1, "drawdown": 0.0, "collapsed": False,
+                "rollouts": 512, "settings": {"form": 1.0, "lr": 3e-4},
             }
         ]
         * 3

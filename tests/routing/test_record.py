@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from noria.core.chat import ChatServer, Prices
-from noria.core.errors import DataError, RunError
+from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.files import lock
 from noria.routing.pool.config import Member, PoolConfig
-from noria.routing.pool.pool import open_pool
+from noria.routing.pool.pool import Reply as Said, open_pool
 from noria.routing.pool.record import RecordResult, check_pool_answers, read_questions, record
-from noria.routing.tables.table import Question, read_table
+from noria.routing.tables.table import Question, Route, read_table
+from noria.routing.verbs.record import RecordConfig
 from tests.chat_server import Body, Reply, chat_server
 
 QUESTIONS = [Question(f"q{n}", "sums", f"{n}+1?", (str(n + 1),), "number") for n in range(12)]
@@ -91,6 +92,78 @@ def test_what_failed_is_not_scored_and_is_asked_again(tmp_path: Path) -> None:
         again = run(double.url, path)
         assert len(double.seen) == 12
     assert (again.before, again.failed) == (12, 0)
+
+
+def test_a_failure_stays_until_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    with chat_server(lambda b, n: Reply(status=500) if b["model"] == "wrong" else answering(b, n)) as double:
+        run(double.url, path)
+        again = run(double.url, path)  # nothing comes of it, and all else is in the table
+        check_pool_answers(again, str(path))
+        ((route, failed, cells, why),) = again.failures()
+        assert (route.model, failed, cells) == ("wrong", 12, 12)
+        assert "server" in why
+        assert (again.before, again.asked, again.failed) == (12, 12, 12)
+        nothing = run(double.url, path, budget=0.0)
+    assert nothing.asked == 0
+    assert (nothing.table.available == 0).sum() == 12
+
+
+def test_a_recording_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
+    class Broken:
+        routes = (Route("m"),)
+
+        async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Said:
+            return Said("words")
+
+    unscorable = Question("q", "d", "words?", ("a",), "magic")
+    with pytest.raises(DataError, match="no rule"):
+        asyncio.run(record(Broken(), [unscorable], tmp_path / "t.jsonl"))
+
+
+def test_the_files_of_gsm8k_are_read_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    rows = [
+        {"question": "How many?", "answer": "48/2 = <<48/2=24>>24 clips.\nIn all 72.\n#### 72"},
+        {"question": "How dear?", "answer": "It is $1,000.\n#### 1,000\n"},
+        {"question": "Which?", "answers": ["so it is\n#### the red one"], "rule": "exact"},
+        {"question": "What is behind ####?", "answer": "a C#### chord"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [(question.answers, question.rule) for question in read_questions(path)]
+    assert found == [
+        (("72",), "number"),
+        (("1,000",), "number"),
+        (("the red one",), "exact"),
+        (("a C#### chord",), "exact"),
+    ]
+
+
+def test_a_table_is_named_as_what_it_is() -> None:
+    named = RecordConfig(pool=Path("p.yaml"), questions=Path("quiz.parquet"))
+    assert named.table == Path("runs/routing/record-quiz/table.jsonl")
+    with pytest.raises(ConfigError, match=r"t\.parquet: a table is JSON lines; name it \.jsonl"):
+        _ = named.model_copy(update={"output": "t.parquet"}).table
+
+
+def test_requests_under_way_are_as_many_as_told(tmp_path: Path) -> None:
+    """Also where that is more than a server's own default."""
+
+    def slowly(body: Body, number: int) -> Reply:
+        reply = answering(body, number)
+        reply.delay = 0.3
+        return reply
+
+    questions = [Question(f"q{n}", "sums", f"{n}+1?", (str(n + 1),), "number") for n in range(20)]
+    with chat_server(slowly) as double:
+
+        async def go() -> None:
+            async with open_pool(pool_of(double.url), in_flight=40) as pool:
+                await record(pool, questions, tmp_path / "t.jsonl", in_flight=40)
+
+        began = time.monotonic()
+        asyncio.run(go())
+    assert time.monotonic() - began < 3 * 0.3 + 2
 
 
 def test_a_spent_budget_leaves_the_rest_for_another_day(tmp_path: Path) -> None:

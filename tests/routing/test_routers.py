@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from noria.core.errors import CheckpointError, ConfigError, DataError
+from noria.routing.routers import baselines
 from noria.routing.routers.baselines import Fixed, Oracle, fit_router
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.files import load_router, save_router
 from noria.routing.routers.metrics import judge
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
 from noria.routing.routers.router import Router, utilities
-from noria.routing.tables.table import Route
+from noria.routing.routers.scores import judge_router
+from noria.routing.tables.table import Cell, Question, Route, Table, table_of
 from noria.routing.types import BASELINES
 from tests.routing.tables import ROUTES, small_table
 
@@ -36,6 +38,48 @@ def test_baselines_stand_in_their_known_order() -> None:
     for clever in ("best_per_task", "knn", "mf"):
         assert found[clever] > found["best_single"] + 0.1
         assert found[clever] <= found["oracle"]
+
+
+def failing_table() -> Table:
+    """One route is right half of the time, one mostly fails and is right otherwise, one is right on seven of ten."""
+    rows = []
+    for n in range(60):
+        question = Question(f"q{n}", "d", f"question {n % 50}", ("1",), "exact")  # ten texts come twice
+        cells = {
+            "half": Cell(float(n % 2), 1.0, "1"),
+            "rare": Cell(1.0, 0.1, "1") if n % 10 == 0 else Cell(failure="timeout: x"),
+            "good": Cell(float(n % 10 < 7), 2.0, "1"),
+        }
+        rows += [(question, Route(name), cell, "") for name, cell in cells.items()]
+    return table_of(rows)
+
+
+@pytest.mark.parametrize("kind", ["best_single", "best_per_task", "knn", "mf"])
+def test_a_route_that_rarely_answers_is_not_the_best(kind: str) -> None:
+    table = failing_table()
+    router = fit_router(kind, table)
+    assert router.quality(table.texts, table.dataset)[:, 1].mean() < 0.3
+    assert (router.choose(table.texts, table.dataset) != 1).mean() > 0.8
+    rare, oracle = (judge_router(fit_router(k, table), table) for k in ("rare", "oracle"))
+    assert (rare.macro, rare.availability) == (0.1, 0.1)
+    assert (rare.scored, rare.failed) == (60, 54)
+    assert oracle.macro >= judge_router(router, table).macro > rare.macro
+    assert oracle.availability == 1
+    assert rare.regret == pytest.approx(oracle.micro - rare.micro)
+
+
+def test_the_oracle_knows_each_of_several_questions_of_one_text() -> None:
+    table = failing_table()
+    best = judge_router(fit_router("oracle", table), table)
+    assert best.micro == pytest.approx(np.nanmax(table.quality, axis=1).mean())
+    assert best.regret == 0
+
+
+def test_neighbours_are_found_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    router = fit_router("knn", TRAIN)
+    whole = router.quality(TEST.texts)
+    monkeypatch.setattr(baselines, "TOGETHER", 7)
+    np.testing.assert_array_equal(router.quality(TEST.texts), whole)
 
 
 def test_a_trade_buys_cheaper_answers() -> None:
@@ -98,13 +142,27 @@ def test_a_policy_is_uniform_at_first_and_the_same_from_its_files(tmp_path: Path
     features = TextFeatures.fit(TRAIN.texts, width=16)
     network = PolicyNetwork(features.width, 4, hidden=8)
     policy = NetworkRouter(ROUTES, np.array([1.0, 2, 4, math.nan]), features=features, network=network)
-    assert policy.quality(["anything"]).tolist()[0] == pytest.approx([-math.log(4)] * 4)
+    assert policy.quality(["anything"]).tolist()[0] == pytest.approx([0.25] * 4)
     with torch.no_grad():
         network.outer.weight.normal_()
     save_router(policy, tmp_path / "p")
     again = load_router(tmp_path / "p")
     np.testing.assert_allclose(again.quality(TEST.texts), policy.quality(TEST.texts), atol=1e-6)
     assert "probability" in again.decide("what is 1 plus 1").reason
+    costs = np.array([1.0, 2, 4, 4])[again.choose(TEST.texts)]
+    again.trade = 5.0  # chances differ by less
+    assert (again.choose(TEST.texts) == 0).all()
+    assert costs.mean() > 1
+
+
+@pytest.mark.parametrize("name", ["router.json", "router.safetensors", "digests.sha256"])
+def test_a_router_with_a_flipped_bit_is_refused(tmp_path: Path, name: str) -> None:
+    save_router(fit_router("mf", TRAIN), tmp_path / "r")
+    data = bytearray((tmp_path / "r" / name).read_bytes())
+    data[len(data) // 3] ^= 4
+    (tmp_path / "r" / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match="digest"):
+        load_router(tmp_path / "r")
 
 
 def test_files_that_are_no_router(tmp_path: Path) -> None:
@@ -112,6 +170,7 @@ def test_files_that_are_no_router(tmp_path: Path) -> None:
         load_router(tmp_path)
     save_router(fit_router("mf", TRAIN), tmp_path / "r")
     good = json.loads((tmp_path / "r" / "router.json").read_text())
+    (tmp_path / "r" / "digests.sha256").unlink()
     for broken in ("{", "[]", json.dumps(good | {"kind": "magic"}), json.dumps(good | {"routes": []})):
         (tmp_path / "r" / "router.json").write_text(broken)
         with pytest.raises(CheckpointError):

@@ -96,6 +96,36 @@ def test_missing_is_not_zero(tmp_path: Path) -> None:
     assert table.cost[0, 1] == 0
 
 
+def test_a_failure_serves_nobody(tmp_path: Path) -> None:
+    dead = {"score": None, "response": None, "failure": "timeout: no answer"}
+    refused = {"score": None, "response": "I cannot", "failure": "refused"}
+    path = lines(
+        tmp_path / "t.jsonl",
+        ROW,
+        ROW | {"model": "dead"} | dead,
+        ROW | {"id": "all", "model": "dead", "query": "anybody?"} | dead,
+        # Nobody scored what was said here, so that the failure alone does not stand for the question.
+        ROW | {"id": "open", "query": "how?", "score": None},
+        ROW | {"id": "open", "query": "how?", "model": "dead"} | dead,
+        ROW | {"id": "no", "query": "no?", "model": "dead"} | refused,
+    )
+    table = read_table(path)
+    assert [route.model for route in table.routes] == ["m", "dead"]
+    nan = math.nan
+    np.testing.assert_array_equal(table.available, [[1, 0], [nan, 0], [1, 0], [nan, 1]])
+    np.testing.assert_array_equal(table.quality, [[1, 0], [nan, 0], [nan, nan], [nan, nan]])
+    np.testing.assert_array_equal(table.score, [[1, nan], [nan, nan], [nan, nan], [nan, nan]])
+    with pytest.raises(DataError, match=r"t.jsonl:1: score: 1 for a failure"):
+        read_table(lines(path, ROW | {"response": None, "failure": "timeout"}))
+
+
+def test_what_was_asked_again_replaces_the_failure(tmp_path: Path) -> None:
+    failed = ROW | {"score": None, "response": None, "failure": "timeout"}
+    assert read_table(lines(tmp_path / "t.jsonl", failed, failed, ROW)).quality.tolist() == [[1]]
+    with pytest.raises(DataError, match="is there twice"):
+        read_table(lines(tmp_path / "t.jsonl", ROW, failed))
+
+
 def test_a_split_keeps_every_data_set_and_is_the_seeds() -> None:
     table = small_table()
     one, other = table.split(0.8, seed=3)

@@ -18,6 +18,7 @@ from noria.routing.pool.pool import ReplayPool
 from noria.routing.tables.answers import Thrift
 from noria.routing.tables.table import Cell, Table, table_of, write_table
 from noria.routing.writer.environment import Environment, Limits
+from noria.routing.writer.judging import score_rollouts
 from noria.routing.writer.writer import PlayedRollout, Writer, credit_of, play
 from tests.routing.tables import small_table
 
@@ -286,7 +287,7 @@ def test_what_cannot_be_trained_is_told(router: tuple[Any, Any, Path], tmp_path:
         train_writer(training(router[2], table), tmp_path / "b", device="cpu")
 
 
-def test_a_lost_call_is_no_reward_at_all(router: tuple[Any, Any, Path]) -> None:
+def test_a_lost_call_earns_nothing(router: tuple[Any, Any, Path]) -> None:
     nothing = table_of((q, r, Cell(failure="timeout: x"), "") for q in TABLE.questions for r in TABLE.routes)
     env = Environment(ReplayPool(nothing), limits=Limits(calls=2, information=30), thrift=Thrift(0.0, 4.0))
     model, tokenizer, _ = router
@@ -300,4 +301,8 @@ def test_a_lost_call_is_no_reward_at_all(router: tuple[Any, Any, Path]) -> None:
     )  # fmt: skip
     lost = [env.rewards(p.rollout) for p in found if p.rollout.calls]
     assert lost
-    assert all(math.isnan(answer) and math.isnan(thrift) for _, answer, thrift in lost)
+    assert all(answer == 0 and math.isnan(thrift) for _, answer, thrift in lost)
+    score = score_rollouts(found, env, nothing.rows(range(8))).score
+    assert (score.scored, score.micro) == (8, 0)
+    assert score.availability == 1 - len(lost) / 8
+    assert score.failed == len(lost)

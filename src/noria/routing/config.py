@@ -23,7 +23,9 @@ class TradeOption(Config):
     """How much quality a dearer route must add."""
 
     trade: float | None = Field(
-        None, description="Quality by which the dearest route must be better (default: as it was saved)."
+        None,
+        ge=0,
+        description="Quality by which the dearest route must be better (default: as it was saved).",
     )
 
 
@@ -33,7 +35,7 @@ class AnswerOptions(Config):
     section: ClassVar[str] = "Pool"
 
     cache: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
-        None, description="Folder where answers are kept and looked up."
+        None, description="Folder where answers of servers are kept and looked up."
     )
     budget: float | None = Field(None, ge=0, description="Most that all answers may cost together.")
 
@@ -56,8 +58,7 @@ class TrainingConfig(Config):
     changes: dict[str, Any] = Field(
         default_factory=dict, description="Settings over the calibration's, such as changes.scale=none."
     )
-    thrift: float = Field(0.3, ge=0, description="Weight of cheapness beside an answer's 1; 0 leaves it out.")
-    form: float = Field(1.0, ge=0, description="Weight of being readable, for a policy that writes.")
+    thrift: float = Field(0.0, ge=0, description="Weight of cheapness beside an answer's 1; 0 leaves it out.")
     held_out: float = Field(
         0.2, gt=0, lt=1, description="Share of every data set's questions that training does not see."
     )
@@ -66,7 +67,6 @@ class TrainingConfig(Config):
     group: int = Field(8, ge=2, description="Rollouts of a question.")
     lr: float = Field(3e-3, gt=0, description="Learning rate (of a writer 1e-6).")
     seed: int = Field(0, ge=0, description="Seed of the random generators.")
-    eval_every: int = Field(20, ge=1, description="Steps from one evaluation to the next.")
     checkpoint_every: int = Field(50, ge=1, description="Steps from one checkpoint to the next.")
 
     @model_validator(mode="after")
@@ -80,13 +80,25 @@ class TrainingConfig(Config):
         return self
 
     def calibrated(self) -> CalibrationConfig:
-        """The named calibration with the changes over it."""
-        weights = {"form": self.form, "thrift": self.thrift}
-        components = {
-            name: component.model_copy(update={"weight": weights.get(name, component.weight)})
-            for name, component in FORM_ANSWER_COST.items()
-        }
-        return preset(self.calibration, components, **self.changes)
+        """The named calibration with the changes over it.
+
+        Raises:
+            ConfigError: a change of a component that there is not.
+        """
+        components = {name: component.model_dump() for name, component in FORM_ANSWER_COST.items()}
+        for name, weight in self.weights.items():
+            components[name]["weight"] = weight
+        changes = dict(self.changes)
+        for name, change in changes.pop("components", {}).items():
+            if name not in components:
+                raise ConfigError(f"changes: {name!r} is no component, but {', '.join(components)} are")
+            components[name] |= change
+        return preset(self.calibration, components, **changes)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of components that a setting of their own names."""
+        return {"thrift": self.thrift}
 
 
 class NetworkTraining(TrainingConfig):
@@ -96,7 +108,8 @@ class NetworkTraining(TrainingConfig):
 
     width: int = Field(64, ge=1, description="Numbers that a question is known by.")
     hidden: int = Field(64, ge=1, description="Width of the network's hidden layer.")
-    entropy: float = Field(0.01, ge=0, description="Reward of the policy for keeping its options open.")
+    eval_every: int = Field(20, ge=1, description="Steps from one evaluation to the next.")
+    entropy: float = Field(0.1, ge=0, description="Reward of the policy for keeping its options open.")
 
 
 class WriterTraining(AnswerOptions, TrainingConfig):
@@ -105,6 +118,7 @@ class WriterTraining(AnswerOptions, TrainingConfig):
     section: ClassVar[str] = "Policy writer"
 
     policy: str = Field("writer", description="Router to train.")
+    form: float = Field(1.0, ge=0, description="Weight of being readable.")
     steps: int = Field(200, ge=0, description="Number of steps in all.")
     prompts: int = Field(16, ge=1, description="Questions of a step.")
     lr: float = Field(1e-6, gt=0, description="Learning rate of TRL's trainer.")
@@ -130,3 +144,15 @@ class WriterTraining(AnswerOptions, TrainingConfig):
     instruct: bool = Field(
         True, description="Explain grammar and pool in the prompt; without it the question stands alone."
     )
+
+    @model_validator(mode="after")
+    def _asks_somebody(self) -> WriterTraining:
+        unused = sorted({"cache", "budget"} & self.model_fields_set)
+        if self.policy == "writer" and self.pool is None and unused and getattr(self, unused[0]) is not None:
+            raise ValueError(f"{unused[0]}: recorded answers cost nothing; leave it out, or give pool=FILE")
+        return self
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weights of components that a setting of their own names."""
+        return {"form": self.form, "thrift": self.thrift}

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noria.core.digests import weight_files, write_digests
 from noria.core.errors import ConfigError, ModelError, require
 from noria.core.files import appearing, check_output, inside
 from noria.distill.adapters import FlowAdapter
@@ -138,6 +139,7 @@ def export_student(
             _write_lora(matrices, partial / LORA_FILE)
         (partial / "pipeline.py").write_text(pipeline_source(adapter.pipeline_class), encoding="utf-8")
         (partial / "README.md").write_text(model_card(adapter, result, base, settings), encoding="utf-8")
+        write_digests(partial, weight_files(partial))
     return result
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noria.core.digests import check_digests
 from noria.core.errors import CheckpointError, ConfigError, DataError, ModelError, RunError, require
+from noria.core.records import read_json
 from noria.core.runs.checkpoints import fingerprint, list_checkpoints
 from noria.core.runs.run import read_config, whole_checkpoint
 from noria.distill.adapters import Condition, FlowAdapter, Sampler, SmallAdapter
@@ -144,7 +145,8 @@ def open_student(
     Raises:
         RunError: the folder is neither.
         ConfigError: a variant of no model is given.
-        CheckpointError: the run has no whole checkpoint, or its model is not the one it was trained on.
+        CheckpointError: the run has no whole checkpoint, its model is not the one it was trained on, or weights of the
+            export are not those that were written.
         ModelError: the model does not open.
     """
     if (source / "model_index.json").is_file():
@@ -215,6 +217,7 @@ def _open_export(
             "an exported student has plain weights only", where="--variant", mend="give --model with it"
         )
     record = read_record(folder)
+    check_digests(folder)
     size = {name: record["call"].get(name) for name in ("height", "width")}
     adapter = open_model(str(folder), LoadConfig(**size), device=device)
     pair: dict[Role, nn.Module] = {"student": adapter.network}
@@ -240,9 +243,9 @@ def read_record(folder: Path) -> dict[str, Any]:
         RunError: the folder is a pipeline, but no exported student.
     """
     try:
-        record = json.loads((folder / "scheduler" / "scheduler_config.json").read_bytes()).get(RECORD)
+        record = read_json(folder / "scheduler" / "scheduler_config.json").get(RECORD)
         return {"sigmas": list(record["sigmas"]), "call": dict(record["call"])}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (DataError, ValueError, TypeError, KeyError, AttributeError):
         raise RunError(
             "a pipeline, but not a student that Noria exported",
             where=str(folder),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices, Usage
+from noria.core.chat import Answer, Budget, ChatRequest, Failure, Outcome, Prices, Usage
 from noria.core.models.loading import LanguageModel
 from noria.routing.pool.batching import Batcher
 
@@ -25,6 +26,7 @@ class LocalChat:
         batch_size: most requests that are answered together.
         max_tokens: most tokens of an answer, where the request does not say.
         ending: text behind the words of a request, for a model without a chat template.
+        budget: limit on costs, if any; it needs prices.
     """
 
     def __init__(
@@ -35,26 +37,70 @@ class LocalChat:
         batch_size: int = 32,
         max_tokens: int = 256,
         ending: str = "\n",
+        budget: Budget | None = None,
     ) -> None:
         self.opened, self.prices, self.max_tokens = opened, prices or Prices(), max_tokens
-        self.ending = ending
+        self.ending, self.budget = ending, budget
         self._batcher: Batcher[ChatRequest, Outcome] = Batcher(self._batch, key=_key, most=batch_size)
 
     async def ask(self, request: ChatRequest) -> Outcome:
         """Answer one request, in a batch with others."""
-        return await self._batcher.ask(request)
+        if self.budget is None:
+            return await self._batcher.ask(request)
+        # A model in this process reads no more than it is given, so the estimate is of the longest answer.
+        reserved = self.budget.reserve(self.prices, {"max_tokens": self.max_tokens} | request.wire(""))
+        if reserved is None:
+            return Failure(
+                "budget", f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent", attempts=0
+            )
+        cost: float | None = 0.0
+        try:
+            outcome = await self._batcher.ask(request)
+            cost = outcome.cost if isinstance(outcome, Answer) else 0.0
+        finally:
+            self.budget.settle(reserved, cost)
+        return outcome
 
     async def _batch(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+        left = threading.Event()
+        working = asyncio.ensure_future(asyncio.to_thread(self._answers, requests, left))
         try:
-            return await asyncio.to_thread(self._answers, requests)
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            left.set()
+            await asyncio.wait([working])  # two threads must not share the tokenizer
+            raise
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             message = " ".join(str(error).split())[:200]
             return [Failure("server", message) for _ in requests]
 
-    def _answers(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+    def _answers(self, requests: Sequence[ChatRequest], left: threading.Event) -> list[Outcome]:
+        """Answer requests of one kind together; a prompt that is too long keeps no other from its answer."""
+        tokenizer = self.opened.tokenizer
+        room = int(getattr(self.opened.model.config, "max_position_embeddings", 2**20))
+        prompts = [self._text(request) for request in requests]
+        lengths = [len(ids) for ids in tokenizer(prompts, add_special_tokens=False)["input_ids"]]
+        fits = [length < room for length in lengths]
+        answers = iter(
+            self._generate(
+                [r for r, fit in zip(requests, fits, strict=True) if fit],
+                [p for p, fit in zip(prompts, fits, strict=True) if fit],
+                room,
+                left,
+            )
+            if any(fits)
+            else ()
+        )
+        return [
+            next(answers) if fit else Failure("request", "the prompt is longer than the model reads")
+            for fit in fits
+        ]
+
+    def _generate(
+        self, requests: Sequence[ChatRequest], prompts: Sequence[str], room: int, left: threading.Event
+    ) -> list[Outcome]:
         began, own = time.perf_counter(), requests[0]
         model, tokenizer = self.opened.model, self.opened.tokenizer
-        prompts = [self._text(request) for request in requests]
         side, pad = tokenizer.padding_side, tokenizer.pad_token
         tokenizer.padding_side = "left"
         tokenizer.pad_token = pad or tokenizer.eos_token
@@ -68,10 +114,7 @@ class LocalChat:
             )
         finally:
             tokenizer.padding_side = side
-        room = int(getattr(model.config, "max_position_embeddings", 2**20)) - rows["input_ids"].shape[1]
-        length = min(own.max_tokens or self.max_tokens, room)
-        if length < 1:
-            return [Failure("request", "the prompt is longer than the model reads") for _ in requests]
+        length = min(own.max_tokens or self.max_tokens, room - rows["input_ids"].shape[1])
         if own.seed is not None:
             torch.manual_seed(own.seed)
         warm = bool(own.temperature)
@@ -84,6 +127,7 @@ class LocalChat:
                 top_p=own.top_p if warm else None,
                 top_k=None,
                 pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=[_Left(left)],
                 **({"stop_strings": list(own.stop), "tokenizer": tokenizer} if own.stop else {}),
             )
         start = rows["input_ids"].shape[1]
@@ -111,6 +155,16 @@ class LocalChat:
         usage = Usage(prompt, count)
         finish = "stop" if stopped else "length"
         return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Ends a generation once nobody waits for it."""
+
+    left: threading.Event
+
+    def __call__(self, tokens: torch.Tensor, scores: object, **more: object) -> torch.Tensor:
+        return torch.full((len(tokens),), self.left.is_set(), device=tokens.device)
 
 
 def _key(request: ChatRequest) -> tuple[object, ...]:

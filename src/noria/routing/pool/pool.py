@@ -21,7 +21,7 @@ from noria.core.chat import (
 )
 from noria.core.errors import ConfigError
 from noria.routing.pool.config import DEFAULT_STRATEGIES, PoolConfig, Strategy
-from noria.routing.tables.table import Question, Route, Table
+from noria.routing.tables.table import REFUSED, Question, Route, Table
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ class Reply:
     Attributes:
         text: words of the route; None where it failed.
         cost: cost of asking, also for a reply that was kept from earlier; NaN where it is not known.
-        failure: why there are no words.
+        failure: why there are no words, or that they are a refusal.
         prompt_tokens, completion_tokens: count of tokens; NaN where they were not counted.
         seconds: time of the request; NaN for a reply that was kept.
         cached: whether the reply was kept, so that nothing was paid now.
+        asked: whether the route was asked; nothing is known of it where a table has no reply, or our own budget forbade
+            the request.
     """
 
     text: str | None
@@ -44,6 +46,7 @@ class Reply:
     completion_tokens: float = math.nan
     seconds: float = math.nan
     cached: bool = False
+    asked: bool = True
 
 
 class Asker(Protocol):
@@ -93,6 +96,23 @@ class Pool:
         """(label, what it is good at) of every route."""
         return [(route.label, self.about.get(route.model, "")) for route in self.routes]
 
+    def live(self, *, attempts: int, patience: float) -> Pool:
+        """This pool with its servers' settings for live traffic: nobody waits for a server that asks to wait.
+
+        Args:
+            attempts: most attempts at a server, instead of its own.
+            patience: seconds that a server may take for its answer, unless its own are fewer.
+        """
+        models = {
+            name: model.with_settings(
+                attempts=attempts, longest_wait=0.0, timeout=min(patience, model.server.timeout)
+            )
+            if isinstance(model, ChatClient)
+            else model
+            for name, model in self.models.items()
+        }
+        return Pool(models, self.routes, strategies=self.strategies, about=self.about)
+
     async def __aenter__(self) -> Pool:
         return self
 
@@ -106,10 +126,16 @@ class Pool:
         strategy, model = self.strategies[route.strategy], self.models[route.model]
         message = user(strategy.prompt(query))
         outcome = await model.ask(
-            ChatRequest.of(message, temperature=0.0, max_tokens=strategy.max_tokens, stop=strategy.stop)
+            ChatRequest.of(
+                message,
+                temperature=strategy.temperature,
+                max_tokens=strategy.max_tokens,
+                stop=strategy.stop,
+            )
         )
         if isinstance(outcome, Failure):
-            return Reply(None, failure=f"{outcome.kind}: {outcome.message}", seconds=outcome.seconds)
+            why = f"{outcome.kind}: {outcome.message}"
+            return Reply(None, failure=why, seconds=outcome.seconds, asked=outcome.kind != "budget")
         usage, cost, kept = outcome.usage, outcome.cost, outcome.cached
         if kept and isinstance(
             model, ChatClient
@@ -118,7 +144,7 @@ class Pool:
         return Reply(
             strategy.read(outcome.text) if isinstance(outcome, Answer) else outcome.text,
             cost=_number(cost),
-            failure="refused" if isinstance(outcome, Refusal) else None,
+            failure=REFUSED if isinstance(outcome, Refusal) else None,
             prompt_tokens=_number(usage.prompt_tokens),
             completion_tokens=_number(usage.completion_tokens),
             seconds=math.nan if kept else outcome.seconds,
@@ -138,16 +164,19 @@ class ReplayPool:
         self._cells = {(table.questions[q].id, table.routes[r]): cell for (q, r), cell in table.cells.items()}
 
     async def ask(self, route: Route, query: str, *, question: Question | None = None) -> Reply:
-        """Give the recorded reply; a failure where nothing was recorded."""
+        """Give the recorded reply; a failure where the route failed, and where nothing was recorded."""
         cell = None if question is None else self._cells.get((question.id, route))
-        if cell is None or cell.response is None:
-            return Reply(None, failure="not recorded" if cell is None else (cell.failure or "no response"))
+        if cell is None or (cell.response is None and not cell.failed):
+            return Reply(None, failure="not recorded", asked=False)
+        if cell.failed:
+            return Reply(None, failure=cell.failure, seconds=cell.seconds)
         return Reply(
             cell.response,
             cost=cell.cost,
             prompt_tokens=cell.prompt_tokens,
             completion_tokens=cell.completion_tokens,
             seconds=cell.seconds,
+            failure=cell.failure,
         )
 
 
@@ -163,16 +192,18 @@ def open_pool(
 
     Args:
         config: models and strategies.
-        cache: folder where answers are kept and looked up.
+        cache: folder where answers of servers are kept and looked up.
         budget: most that all answers may cost together.
         in_flight: requests under way at a server whose own `in_flight` is not set.
         allow_download: whether a hub id of a local model may be fetched.
 
     Raises:
-        ConfigError: a key's variable is not set, or there is a budget and no price.
+        ConfigError: a key's variable is not set, there is a budget and no price, or a cache and no server.
         ModelError: a local model does not open.
         MissingExtra: a package is absent.
     """
+    if cache is not None and all(member.server is None for member in config.models):
+        raise ConfigError("only answers of servers are kept, and the pool has none", where="--cache")
     limit = None if budget is None else Budget(budget)
     kept = None if cache is None else ChatCache(cache)
     models: dict[str, ChatModel] = {}
@@ -187,8 +218,14 @@ def open_pool(
             from noria.routing.pool.local import LocalChat
 
             assert member.local is not None
+            if limit is not None and not member.prices.known:
+                raise ConfigError(
+                    f"a budget needs the prices of {member.name}",
+                    where="prices",
+                    mend="give input and output prices per million tokens, 0 where it is free",
+                )
             opened = open_language_model(member.local, allow_download=allow_download)
-            models[member.name] = LocalChat(opened, prices=member.prices)
+            models[member.name] = LocalChat(opened, prices=member.prices, budget=limit)
     return Pool(
         models,
         config.routes,

@@ -6,17 +6,22 @@ import asyncio
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, lock, write_all, write_atomic
+from noria.core.errors import DataError, RunError, ungrouped
+from noria.core.files import disk_errors, lock, read_bytes, write_all, write_atomic
 from noria.core.records import read_records
 from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
+from noria.routing.tables.fields import answers, name, shown, text
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
+
+WORKED = re.compile(r"(?:^|\n)#### *(\S[^\n]*?)\s*$")
+"""The last line of a worked answer, as GSM8K has it: what is behind the mark is the answer."""
 
 Row: TypeAlias = tuple[Question, Route, Cell]
 
@@ -27,10 +32,11 @@ class RecordResult:
 
     Attributes:
         table: all that is recorded.
-        before: number of cells that were there before.
+        before: number of answers that were there before.
         asked: number of cells asked for now.
         failed: number of those that have no response.
         cost: what was paid now; NaN where no price is known.
+        routes: routes that were asked, or had been.
     """
 
     table: Table
@@ -38,36 +44,48 @@ class RecordResult:
     asked: int
     failed: int
     cost: float
+    routes: tuple[Route, ...]
+
+    def failures(self) -> list[tuple[Route, int, int, str]]:
+        """Routes that failed: the route, how many of its cells did, how many it has, and one of the reasons."""
+        rows = []
+        for column, route in enumerate(self.table.routes):
+            cells = [cell for (_, r), cell in self.table.cells.items() if r == column]
+            why = [str(cell.failure) for cell in cells if cell.failed]
+            if route in self.routes and why:
+                rows.append((route, len(why), len(cells), why[0]))
+        return rows
 
 
 def read_questions(path: Path) -> list[Question]:
     """Read questions of a JSON lines or Parquet file: {id?, dataset?, query, answers, rule?}; the rule is `exact`.
 
-    A query may be called `question` or `prompt`, too, and a single answer `answer`.
+    A query may be called `question` or `prompt`, too, and a single answer `answer`. A worked answer that ends in a line
+    `#### 18`, as GSM8K has them, means 18, and its rule is `number`.
 
     Raises:
         DataError: with file and line: a question without words or answers, an unknown rule, an id given twice.
     """
     questions: dict[str, Question] = {}
     for where, entry in read_records(path, "questions"):
-        text = next((entry[name] for name in ("query", "question", "prompt") if name in entry), None)
-        if not isinstance(text, str) or not text.strip():
-            raise DataError("query: no text", where=where, mend='write "query": "…"')
-        answers = entry.get("answers", entry.get("answer"))
-        if isinstance(answers, int | float) and not isinstance(answers, bool):
-            answers = str(answers)
-        answers = [answers] if isinstance(answers, str) else answers
-        if not isinstance(answers, list) or not answers or not all(isinstance(a, str) for a in answers):
-            raise DataError(
-                "answers: not a list of strings", where=where, mend='write "answers": ["…"], one or more'
-            )
-        rule, dataset = str(entry.get("rule") or "exact"), str(entry.get("dataset") or path.stem)
+        field = next((field for field in ("query", "question", "prompt") if field in entry), "query")
+        words = text(entry, field, where)
+        given = entry.get("answers", entry.get("answer"))
+        if isinstance(given, int | float) and not isinstance(given, bool):
+            given = shown(given)
+        known = answers(given, where)
+        if not known:
+            raise DataError("answers: none", where=where, mend='write "answers": ["…"], one or more')
+        worked = [WORKED.search(answer) for answer in known]
+        known = tuple(match[1] if match else answer for match, answer in zip(worked, known, strict=True))
+        rule = name(entry, "rule", where) or ("number" if any(worked) else "exact")
         if rule not in RULES:
             raise DataError(f"no rule {rule!r}", where=where, mend=f"choose from {', '.join(RULES)}")
-        name = str(entry.get("id") or f"{dataset}-{len(questions) + 1}")
-        if name in questions:
-            raise DataError(f"the id {name!r} is given twice", where=where)
-        questions[name] = Question(name, dataset, text, tuple(answers), rule)
+        dataset = name(entry, "dataset", where) or path.stem
+        own = name(entry, "id", where) or f"{dataset}-{len(questions) + 1}"
+        if own in questions:
+            raise DataError(f"the id {own!r} is given twice", where=where)
+        questions[own] = Question(own, dataset, words, known, rule)
     if not questions:
         raise DataError("no questions", where=str(path))
     return list(questions.values())
@@ -84,7 +102,9 @@ async def record(
     """Ask what is not in the table yet, or failed there; each answer is on the disk before the next is asked for.
 
     Killed and started again, it resumes with what is left: a row that was torn is asked for again. When a pool's budget
-    is spent, what is left is left out, and can be asked another day.
+    is spent, what is left is left out, and can be asked another day. A failure stays in the table until it is replaced.
+
+    Time and memory grow with questions × routes: the table is held as a whole, and written again at the end.
 
     Args:
         pool: answers the questions.
@@ -107,10 +127,9 @@ async def record(
                     where=str(path),
                     mend="record into another file",
                 )
-        kept = [row for row in known if row[2].failure is None or row[2].response is not None]
-        there = {(question.id, route) for question, route, _ in kept}
+        there = {(question.id, route) for question, route, cell in known if not cell.failed}
         left = iter([(q, r) for q in questions for r in pool.routes if (q.id, r) not in there])
-        _rewrite(path, kept)
+        _rewrite(path, known)
         new: list[Row] = []
         costs: list[float] = []
         with disk_errors(path):
@@ -119,7 +138,7 @@ async def record(
         async def work() -> None:
             for question, route in left:
                 reply = await pool.ask(route, question.text, question=question)
-                if reply.failure is not None and reply.failure.startswith("budget"):
+                if not reply.asked:  # the budget is spent
                     return
                 cell = _cell(question, reply)
                 with disk_errors(path):
@@ -129,16 +148,17 @@ async def record(
                 on_cell(question, route, cell)
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(max(1, in_flight)):
-                    group.create_task(work())
+            with ungrouped():
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(max(1, in_flight)):
+                        group.create_task(work())
         finally:
             os.close(handle)
-        table = _rewrite(path, [*kept, *new])
+        table = _rewrite(path, [*known, *new])
     priced = [cost for cost in costs if not math.isnan(cost)]
-    failed = sum(cell.response is None for _, _, cell in new)
+    failed = sum(cell.failed for _, _, cell in new)
     cost = float(sum(priced)) if priced or not costs else math.nan
-    return RecordResult(table, len(kept), len(new), failed, cost)
+    return RecordResult(table, len(there), len(new), failed, cost, pool.routes)
 
 
 def _cell(question: Question, reply: Reply) -> Cell:
@@ -147,19 +167,24 @@ def _cell(question: Question, reply: Reply) -> Cell:
     return Cell(
         score=math.nan if unscored else score(question.rule, reply.text or "", question.answers),
         cost=reply.cost,
-        response=reply.text,
+        response=_unicode(reply.text),
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         seconds=reply.seconds,
-        failure=reply.failure,
+        failure=_unicode(reply.failure),
     )
+
+
+def _unicode(words: str | None) -> str | None:
+    """A text without halves of surrogate pairs, which a server can send and no table holds."""
+    return None if words is None else words.encode("utf-8", "replace").decode()
 
 
 def _known(path: Path) -> list[Row]:
     """The rows that are there; a last line without its end was torn, and is dropped."""
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_atomic(path, whole)
@@ -170,7 +195,7 @@ def _known(path: Path) -> list[Row]:
 
 
 def _rewrite(path: Path, rows: Sequence[Row]) -> Table:
-    """Write rows in the order of ids and routes, so that the same answers make the same file."""
+    """Write rows by ids and routes, so that the same answers make the same file; a later row replaces a failure."""
     ordered = sorted(rows, key=lambda row: (row[0].dataset, row[0].id, row[1]))
     table = table_of((q, r, c, str(path)) for q, r, c in ordered)
     write_table(path, table)
@@ -178,11 +203,14 @@ def _rewrite(path: Path, rows: Sequence[Row]) -> Table:
 
 
 def check_pool_answers(result: RecordResult, where: str) -> None:
-    """Refuse a recording in which not one request was answered.
+    """Refuse a recording in which no route has answered, now or before.
 
     Raises:
-        RunError: not one was.
+        RunError: none has.
     """
-    if result.asked and result.failed == result.asked:
-        example = next((c.failure for c in result.table.cells.values() if c.failure), "no answer")
-        raise RunError(f"no request was answered ({example})", where=where, mend="check addresses and keys")
+    failures = result.failures()
+    asked = sum(route in result.routes for route in result.table.routes)
+    if failures and len(failures) == asked and all(failed == cells for _, failed, cells, _ in failures):
+        raise RunError(
+            f"no request was answered ({failures[0][3]})", where=where, mend="check addresses and keys"
+        )

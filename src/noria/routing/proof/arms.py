@@ -9,7 +9,7 @@ import asyncio
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from noria.routing.proof.tasks import questions
 from noria.routing.rewards.calibrator import Calibrator
 from noria.routing.rewards.components import FORM_ANSWER_COST, Component
 from noria.routing.rewards.config import preset
+from noria.routing.routers.baselines import fit_router
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.learn import NetworkTrainer
 from noria.routing.routers.metrics import collapsed, drawdown, gradient_shares, spread_at_end
@@ -37,6 +38,7 @@ from noria.routing.routers.replay import (
     flat_gradient,
     policy_gradient,
 )
+from noria.routing.routers.scores import judge_router
 from noria.routing.tables.imports import import_table
 
 ESTIMATORS = {
@@ -59,9 +61,8 @@ FACTORS = (0.2, 1.0, 5.0)
 OFTEN = 8.0
 ENTROPIES = (0.5, 0.25, 0.1)
 """Policies at which gradients are measured: shares of the entropy of the uniform one."""
-ENTROPY = 0.1
-"""Reward of trained policies for their entropy: at 0.03 ReCal's, whose signal is louder, settles before it has
-found the route that a rare kind of question needs."""
+GROUP = 8
+"""Rollouts of a question."""
 
 
 def run_record(number: int, path: str) -> dict[str, Any]:
@@ -85,34 +86,42 @@ def run_record(number: int, path: str) -> dict[str, Any]:
 
 
 def run_gradients(
-    table_file: str, estimators: Sequence[str], seed: int, batches: int, prompts: int
+    table_file: str, weights: Mapping[str, Mapping[str, float]], seed: int, batches: int, prompts: int
 ) -> dict[str, Any]:
     """Measure how well each estimator's gradient points along the exact gradient of macro accuracy.
 
     All see the same rollouts of the same policies, which are on the way that the exact gradient takes.
 
+    Args:
+        table_file: file or folder of the table.
+        weights: by condition and estimator, the weight λ of the form component.
+        seed: seed of the split, of the policies and of the rollouts.
+        batches: number of batches at each policy.
+        prompts: number of questions of a batch.
+
     Returns:
-        {condition: {estimator: {cosine, evenness}}}: means over policies and batches; evenness is of the data sets'
-        shares of the squared gradient.
+        {condition: {estimator: {cosine, evenness, rollouts, settings}}}: means over policies and batches, what was paid
+        and the weight; evenness is of the data sets' shares of the squared gradient.
     """
     table, _ = import_table(Path(table_file)).split(0.8, seed=seed)
     features = TextFeatures.fit(table.texts, seed=seed)(table.texts)
     sets = sorted(set(table.dataset))
-    replays = {c: Replay(table, features, disturbance=disturbance(c, sets)) for c in CONDITIONS}
-    policies = _on_the_way(replays["form"], seed)
+    replays = {c: Replay(table, features, disturbance=disturbance(c, sets)) for c in weights}
+    policies = _on_the_way(Replay(table, features), seed)
     results: dict[str, Any] = {}
-    count, total = itertools.count(1), len(policies) * len(CONDITIONS) * len(estimators)
+    count, total = itertools.count(1), len(policies) * sum(map(len, weights.values()))
     for condition, replay in replays.items():
+        estimators = weights[condition]
         kept: dict[str, dict[str, list[float]]] = {e: {"cosine": [], "evenness": []} for e in estimators}
         for place, network in enumerate(policies):
             exact = exact_gradient(network, replay)
             seeds = [(seed * 10 + place) * 100_000 + n for n in range(batches)]
             rolled = [
-                replay.roll(network, prompts=prompts, group=8, generator=torch.Generator().manual_seed(s))
+                replay.roll(network, prompts=prompts, group=GROUP, generator=torch.Generator().manual_seed(s))
                 for s in seeds
             ]
-            for name in estimators:
-                calibrator = Calibrator(preset(ESTIMATORS[name], components()))
+            for name, weight in estimators.items():
+                calibrator = Calibrator(preset(ESTIMATORS[name], components(weight)))
                 energy = dict.fromkeys(sets, 0.0)
                 for n, batch in enumerate(rolled):
                     names = Replay.names
@@ -128,15 +137,20 @@ def run_gradients(
                 report(next(count), total)
         results[condition] = {
             name: {what: float(np.nanmean(values)) for what, values in both.items()}
+            | {
+                "rollouts": len(policies) * batches * prompts * GROUP,
+                "settings": {"form": estimators[name]},
+            }
             for name, both in kept.items()
         }
     return results
 
 
-def components() -> dict[str, Component]:
-    """Components form and answer; thrift is left out of what is measured against accuracy."""
-    thrift = FORM_ANSWER_COST["thrift"].model_copy(update={"weight": 0.0})
-    return FORM_ANSWER_COST | {"thrift": thrift}
+def components(form: float) -> dict[str, Component]:
+    """Components form, at a weight, and answer; thrift is left out of what is measured against accuracy."""
+    weights = {"form": form, "thrift": 0.0}
+    own = {name: FORM_ANSWER_COST[name].model_copy(update={"weight": w}) for name, w in weights.items()}
+    return FORM_ANSWER_COST | own
 
 
 def disturbance(condition: str, sets: Sequence[str]) -> Disturbance:
@@ -173,20 +187,53 @@ def _on_the_way(replay: Replay, seed: int) -> list[PolicyNetwork]:
     return policies
 
 
-def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict[str, Any]:
+def run_training(
+    table_file: str, estimator: str, seed: int, steps: int, settings: Mapping[str, float]
+) -> dict[str, Any]:
     """Train a policy in an environment that corrupts three of ten rollouts and loses one of ten.
+
+    Args:
+        table_file: file or folder of the table.
+        estimator: name of the calibration.
+        seed: seed of the split, of the policy and of the rollouts.
+        steps: number of steps.
+        settings: weight of the `form` component, reward for `entropy`, and `lr`.
 
     Returns:
         The curve of macro accuracy on questions that it did not see, the accuracy of each data set at the end, and what
         the curve says of stability.
     """
-    torch.set_num_threads(1)
+    weight = {"components": {"form": {"weight": settings["form"]}}}
     config = NetworkTraining(
-        calibration=ESTIMATORS[estimator], steps=steps, seed=seed, thrift=0.0, entropy=ENTROPY, hidden=32
+        calibration=ESTIMATORS[estimator],
+        steps=steps,
+        seed=seed,
+        entropy=settings["entropy"],
+        lr=settings["lr"],
+        changes=weight,
     )
-    trainer = NetworkTrainer(
-        import_table(Path(table_file)), config, disturbance=Disturbance(form=0.3, lost=0.1)
-    )
+    return _train(table_file, config, Disturbance(form=0.3, lost=0.1), settings)
+
+
+def run_default(table_file: str, seed: int) -> dict[str, Any]:
+    """Train a policy as `noria routing train` does by default, beside baselines that need no training.
+
+    Returns:
+        What `run_training` returns, and `baselines`: macro accuracy of each, fitted and judged on the same questions.
+    """
+    config = NetworkTraining(seed=seed)
+    result = _train(table_file, config, None, {"entropy": config.entropy, "lr": config.lr})
+    train, held = import_table(Path(table_file)).split(1 - config.held_out, seed=seed)
+    fitted = {kind: fit_router(kind, train) for kind in ("best_single", "best_per_task", "knn")}
+    return result | {"baselines": {kind: judge_router(r, held).macro for kind, r in fitted.items()}}
+
+
+def _train(
+    table_file: str, config: NetworkTraining, wrong: Disturbance | None, settings: Mapping[str, float]
+) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    steps = config.steps
+    trainer = NetworkTrainer(import_table(Path(table_file)), config, disturbance=wrong)
     curve = [trainer.evaluate().macro]
     every = max(1, steps // 40)
     while trainer.step < steps:
@@ -200,6 +247,8 @@ def run_training(table_file: str, estimator: str, seed: int, steps: int) -> dict
         "macro": end.macro,
         "accuracy": dict(end.accuracy),
         "cost": end.cost,
+        "rollouts": steps * config.prompts * config.group,
+        "settings": dict(settings),
         **stability(curve),
     }
 

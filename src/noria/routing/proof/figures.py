@@ -33,7 +33,8 @@ def figures(
                 f"Policies trained in a corrupted environment, on {name}",
                 arms,
                 {"macro accuracy": "macro", "deviation at the end": "spread", "deepest fall": "drawdown"},
-                "Three of ten rollouts are unreadable and one of ten is lost; judged where nothing goes wrong.",
+                "Three of ten rollouts are unreadable and one of ten is lost, except with the product's defaults; "
+                "judged where nothing goes wrong.",
             )
         )
         curves = {arm: [r["curve"] for r in results] for arm, results in arms.items()}
@@ -65,8 +66,8 @@ def _cosines(name: str, results: Sequence[Mapping[str, Any]]) -> Figure:
         f"Cosine to the exact gradient, on {name}",
         ["estimator", *conditions, "evenness, × 0.2, 1, 5"],
         rows,
-        "Means over seeds, policies at a half, a quarter and a tenth of the largest entropy, and "
-        "batches of 64 questions × 8 rollouts.",
+        "Each at its best weight of form. Means over seeds, policies at a half, a quarter and a tenth of the largest "
+        "entropy, and batches of 64 questions × 8 rollouts.",
     )
 
 
@@ -99,7 +100,7 @@ def _pool(table_file: str) -> Figure:
         [
             route.label,
             known_mean(table.cost[:, n]),
-            *(known_mean(table.score[names == name, n]) for name in sets),
+            *(known_mean(table.quality[names == name, n]) for name in sets),
         ]
         for n, route in enumerate(table.routes)
     ]

@@ -8,7 +8,7 @@ import asyncio
 import random
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,24 @@ def _break(parts: list[str], own: Any) -> None:
 
 
 def run_writer(
-    table_file: str, school: str, calibration: str, seed: int, steps: int, prompts: int, lr: float
+    table_file: str,
+    school: str,
+    calibration: str,
+    seed: int,
+    steps: int,
+    prompts: int,
+    settings: Mapping[str, float],
 ) -> dict[str, Any]:
     """Train it by TRL, where one call of ten is lost, and judge it every few steps where none is.
+
+    Args:
+        table_file: file of the table.
+        school: folder of the model that was taught the grammar.
+        calibration: preset of the calibration.
+        seed: seed of the rollouts, and of the half of the held-out questions that it is judged on.
+        steps: number of steps.
+        prompts: number of questions of a step.
+        settings: weight of the `form` component, and `lr`.
 
     Returns:
         Curves of macro accuracy, of well-formed rollouts and of cost on questions that it did not see, the share of
@@ -144,7 +159,8 @@ def run_writer(
         group=8,
         turn_tokens=TURN,
         completion_tokens=ROOM,
-        lr=lr,
+        lr=settings["lr"],
+        form=settings["form"],
         thrift=0.0,
         seed=seed,
         instruct=False,
@@ -192,7 +208,8 @@ def run_writer(
         trainer.add_callback(Judging())
         trainer.train()
     forms = [1 - entry["rewards/form/mean"] for entry in trainer.state.log_history if "reward" in entry]
-    return _outcome(scores, forms)
+    paid = {"rollouts": steps * prompts * config.group, "settings": dict(settings)}
+    return _outcome(scores, forms) | paid
 
 
 def _outcome(scores: Sequence[WriterScore], malformed: Sequence[float]) -> dict[str, Any]:

@@ -108,7 +108,9 @@ no_dataset        ReCal without stage 2b
 """
 
 
-def preset(name: str, components: Mapping[str, Component] | None = None, **changes: Any) -> CalibrationConfig:
+def preset(
+    name: str, components: Mapping[str, Component | Mapping[str, Any]] | None = None, **changes: Any
+) -> CalibrationConfig:
     """The settings of a name, some of them changed.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,11 @@ from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.router import Floats, Router
 from noria.routing.tables.table import Table
 from noria.routing.types import BASELINES
+
+ALMOST_NOTHING = 1e-9
+"""Quality by which a wrong answer is better than none, to an oracle that must take one of the two."""
+TOGETHER = 512
+"""Questions whose neighbours are looked for at once."""
 
 
 @dataclass(eq=False, repr=False)
@@ -106,7 +112,7 @@ class Neighbours(Router):
     Args:
         features: features of the questions.
         known: [training questions, width], their features.
-        score: [training questions, routes].
+        score: [training questions, routes], what each route was worth.
         k: number of neighbours.
     """
 
@@ -118,10 +124,13 @@ class Neighbours(Router):
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
         """Means over the neighbours whose score is known; NaN where none is."""
-        like = self.features(texts) @ self.known.T
-        k = min(self.k, like.shape[1])
-        near = np.argpartition(-like, k - 1, axis=1)[:, :k]
-        return column_means(self.score[near], axis=1)
+        k = min(self.k, len(self.known))
+        quality = np.empty((len(texts), len(self.routes)))
+        for start in range(0, len(texts), TOGETHER):  # all at once would be questions × training questions
+            like = self.features(texts[start : start + TOGETHER]) @ self.known.T
+            near = np.argpartition(-like, k - 1, axis=1)[:, :k]
+            quality[start : start + TOGETHER] = column_means(self.score[near], axis=1)
+        return quality
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
         """Mean quality, and how like this question the nearest was."""
@@ -182,7 +191,7 @@ class Factors(Router):
 
         generator = torch.Generator().manual_seed(seed)
         x = torch.from_numpy(features(table.texts))
-        target = torch.from_numpy(table.score).float()
+        target = torch.from_numpy(table.quality).float()
         given = ~target.isnan()
         target = torch.where(given, target, 0.0)
         project = nn.Parameter(torch.randn(features.width, rank, generator=generator) / rank**0.5)
@@ -202,18 +211,30 @@ class Factors(Router):
 
 
 class Oracle(Router):
-    """Knows the score of every route on every question of a table: the ceiling. Of equals it takes the cheapest."""
+    """Knows what every route is worth on every question of a table: the ceiling.
+
+    Of equals it takes one that answers, and then the cheapest.
+    Several questions may have one text: when that is asked for the n-th time in a call, it is the n-th of them.
+    """
 
     kind = "oracle"
 
     def __init__(self, table: Table, *, trade: float = 0.0) -> None:
         super().__init__(table.routes, mean_cost(table), trade=trade)
-        self._score = dict(zip(table.texts, table.score, strict=True))
+        self._known: dict[str, list[Floats]] = {}
+        worth = table.quality - ALMOST_NOTHING * (table.available == 0)
+        for text, row in zip(table.texts, worth, strict=True):
+            self._known.setdefault(text, []).append(row)
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> Floats:
-        """The scores themselves; NaN for a question that is not in the table."""
-        nothing = np.full(len(self.routes), np.nan)
-        return np.array([self._score.get(text, nothing) for text in texts]).reshape(len(texts), -1)
+        """The qualities themselves; NaN for a question that is not in the table."""
+        quality = np.full((len(texts), len(self.routes)), np.nan)
+        asked: Counter[str] = Counter()
+        for n, text in enumerate(texts):
+            if known := self._known.get(text):
+                quality[n] = known[min(asked[text], len(known) - 1)]
+                asked[text] += 1
+        return quality
 
 
 def fit_router(
@@ -230,7 +251,7 @@ def fit_router(
 
     Args:
         kind: one of `BASELINES`, or the label of a route for always that one.
-        table: questions with scores and costs.
+        table: questions with scores, failures and costs.
         features: features of questions, for `knn` and `mf`; learned from the table by default.
         seed: seed of the random generators.
         trade: quality by which the dearest route must be better.
@@ -240,7 +261,7 @@ def fit_router(
     Raises:
         ConfigError: there is no such router.
     """
-    routes, score, cost = table.routes, table.score, mean_cost(table)
+    routes, quality, cost = table.routes, table.quality, mean_cost(table)
     labels = [route.label for route in routes]
     router: Router
     if kind in labels:
@@ -248,18 +269,17 @@ def fit_router(
     elif kind == "random":
         router = Random(routes, cost, seed=seed)
     elif kind == "best_single":
-        router = BestSingle(routes, cost, mean=column_means(score))
+        router = BestSingle(routes, cost, mean=column_means(quality))
     elif kind == "best_per_task":
-        names = np.array(table.dataset)
-        by_task = {name: column_means(score[names == name]) for name in dict.fromkeys(table.dataset)}
-        router = BestPerTask(routes, cost, mean=column_means(score), by_task=by_task)
+        by_task = {name: column_means(quality[rows]) for name, rows in table.rows_by_dataset.items()}
+        router = BestPerTask(routes, cost, mean=column_means(quality), by_task=by_task)
     elif kind in ("knn", "mf"):
         features = features or TextFeatures.fit(table.texts, seed=seed)
         if kind == "mf":
             router = Factors.fit(table, features, cost, rank=rank, seed=seed)
         else:
             known = features(table.texts)
-            router = Neighbours(routes, cost, features=features, known=known, score=score, k=k)
+            router = Neighbours(routes, cost, features=features, known=known, score=quality, k=k)
     elif kind == "oracle":
         router = Oracle(table)
     else:

@@ -6,15 +6,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
+from noria.core.config import Config
+from noria.core.digests import check_digests, write_digests
 from noria.core.errors import CheckpointError, DataError
-from noria.core.files import appearing, write_atomic
-from noria.core.records import json_values
+from noria.core.files import appearing, check_input, decoding, write_atomic
+from noria.core.records import json_object, json_values
 from noria.routing.routers.baselines import BestPerTask, BestSingle, Factors, Fixed, Neighbours, Random
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
@@ -59,6 +62,7 @@ def save_router(router: Router, folder: Path) -> None:
         tensors = router.tensors()
         if tensors:
             save_file({name: t.contiguous() for name, t in tensors.items()}, inside / _TENSORS)
+        write_digests(inside, [file for name in (_ROUTER, _TENSORS) if (file := inside / name).exists()])
 
 
 def load_router(folder: Path) -> Router:
@@ -67,52 +71,95 @@ def load_router(folder: Path) -> Router:
     Raises:
         CheckpointError: it is no router, or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        content = json.loads((folder / _ROUTER).read_text())
-        tensors = load_file(folder / _TENSORS) if (folder / _TENSORS).is_file() else {}
-        return _router(content, tensors)
-    except CheckpointError as error:
-        raise CheckpointError(error.what, where=str(folder)) from error
-    except FileNotFoundError as error:
+    check_digests(folder)
+    if not (folder / _ROUTER).exists():
         raise CheckpointError(
             "no router here", where=str(folder), mend="give a folder that noria routing train wrote"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"not a router that opens ({type(error).__name__})", where=str(folder), mend="train it again"
-        ) from error
+        )
+    with decoding(folder, "a router", mend="train it again", error=CheckpointError):
+        try:
+            saved = SavedRouter.model_validate(json_object(folder / _ROUTER, "a router"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"])) or "it"
+            message = first["msg"].removeprefix("Value error, ")
+            raise CheckpointError(
+                f"{field}: {message}", where=str(folder / _ROUTER), mend="train it again"
+            ) from error
+        tensors = {}
+        if (folder / _TENSORS).exists():
+            check_input(folder / _TENSORS)
+            tensors = load_file(folder / _TENSORS)
+        if any(name != "score" and not t.isfinite().all() for name, t in tensors.items()):
+            raise CheckpointError("numbers that are not finite", mend="train it again")
+        router = _router(saved, tensors)
+        if router.quality(["a question"]).shape != (1, len(router.routes)):
+            raise CheckpointError("tensors of the wrong shape", mend="train it again")
+        return router
 
 
-def _router(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Router:
-    routes = [Route(str(r["model"]), str(r["strategy"])) for r in content["routes"]]
-    cost, trade = _column(content["cost"]), float(content["trade"])
-    if len(cost) != len(routes) or not routes:
-        raise CheckpointError("routes and costs differ in number")
-    kind = content["kind"]
+class SavedRoute(Config):
+    """A route in a router's file."""
+
+    model: str = Field(min_length=1)
+    strategy: str = Field(min_length=1)
+
+
+Column: TypeAlias = tuple[Annotated[float, Field(ge=0)] | None, ...]
+"""A number for each route; null where one is not known."""
+
+
+class SavedRouter(Config):
+    """Content of a router's file: what all have, and the settings of each kind."""
+
+    kind: Literal["fixed", "random", "best_single", "best_per_task", "knn", "mf", "policy"]
+    routes: tuple[SavedRoute, ...] = Field(min_length=1)
+    cost: Column
+    trade: float
+    route: int = Field(0, ge=0)
+    seed: int = 0
+    mean: Column = ()
+    by_task: dict[str, Column] = Field(default_factory=dict)
+    k: int = Field(20, ge=1)
+    hidden: int = Field(64, ge=1, le=2**16)
+
+    @model_validator(mode="after")
+    def _fits(self) -> SavedRouter:
+        columns = [self.cost, *self.by_task.values()]
+        if self.kind in ("best_single", "best_per_task"):
+            columns.append(self.mean)
+        if any(len(column) != len(self.routes) for column in columns) or self.route >= len(self.routes):
+            raise ValueError("another number of routes")
+        if len(set(self.routes)) < len(self.routes):
+            raise ValueError("a route is there twice")
+        return self
+
+
+def _router(saved: SavedRouter, tensors: Mapping[str, Tensor]) -> Router:
+    routes = [Route(route.model, route.strategy) for route in saved.routes]
+    cost, trade, kind = _column(saved.cost), saved.trade, saved.kind
     if kind == "fixed":
-        return Fixed(routes, cost, route=int(content["route"]), trade=trade)
+        return Fixed(routes, cost, route=saved.route, trade=trade)
     if kind == "random":
-        return Random(routes, cost, seed=int(content["seed"]), trade=trade)
+        return Random(routes, cost, seed=saved.seed, trade=trade)
     if kind == "best_single":
-        return BestSingle(routes, cost, mean=_column(content["mean"]), trade=trade)
+        return BestSingle(routes, cost, mean=_column(saved.mean), trade=trade)
     if kind == "best_per_task":
-        by_task = {name: _column(values) for name, values in content["by_task"].items()}
-        return BestPerTask(routes, cost, mean=_column(content["mean"]), by_task=by_task, trade=trade)
+        by_task = {name: _column(values) for name, values in saved.by_task.items()}
+        return BestPerTask(routes, cost, mean=_column(saved.mean), by_task=by_task, trade=trade)
     features = TextFeatures.from_tensors(tensors)
     more: dict[str, Any] = {"features": features, "trade": trade}
     if kind == "knn":
-        score = tensors["score"].double().numpy()
-        k = int(content["k"])
-        return Neighbours(routes, cost, known=tensors["known"].numpy(), score=score, k=k, **more)
+        known, score = tensors["known"].numpy(), tensors["score"].double().numpy()
+        if known.ndim != 2 or score.shape != (len(known), len(routes)) or not len(known):
+            raise CheckpointError("tensors of the wrong shape")
+        return Neighbours(routes, cost, known=known, score=score, k=saved.k, **more)
     if kind == "mf":
         more |= {name: tensors[name].numpy() for name in ("project", "model", "bias")}
         return Factors(routes, cost, **more)
-    if kind != "policy":
-        raise CheckpointError(f"no router {kind!r}")
-    network = PolicyNetwork(features.width, len(routes), hidden=int(content["hidden"]))
+    network = PolicyNetwork(features.width, len(routes), hidden=saved.hidden)
     weights = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
     network.load_state_dict(weights)
     return NetworkRouter(routes, cost, network=network, **more)

@@ -24,7 +24,7 @@ from noria.routing.routers.metrics import Score, judge
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
 from noria.routing.routers.page import write_run_page
 from noria.routing.routers.replay import Disturbance, Replay, policy_gradient
-from noria.routing.routers.scores import TrainResult, score_record, table_digest, write_score
+from noria.routing.routers.scores import TrainResult, judge_baselines, score_record, table_digest, write_score
 from noria.routing.tables.imports import import_table
 from noria.routing.tables.table import Table
 
@@ -48,9 +48,11 @@ class NetworkTrainer:
         config: settings of the training.
         features: features of questions; learned from the training part by default.
         disturbance: what goes wrong in the rollouts.
+        trade: quality by which the dearest route must be better when the policy is judged and used; training does not
+            know it.
 
     Raises:
-        DataError: the table has too few questions, or no score.
+        DataError: the table has too few questions, no score, or no cost that thrift could be rewarded by.
     """
 
     def __init__(
@@ -60,11 +62,16 @@ class NetworkTrainer:
         *,
         features: TextFeatures | None = None,
         disturbance: Disturbance | None = None,
+        trade: float = 0.0,
     ) -> None:
-        self.config = config
+        self.config, self.trade = config, trade
         self.train, self.held = table.split(1 - config.held_out, seed=config.seed)
         if not (self.train.score == self.train.score).any():
             raise DataError("no score is known", where="table", mend="record it with answers")
+        if config.thrift and not (self.train.cost == self.train.cost).any():
+            raise DataError(
+                "no cost is known, so thrift cannot be rewarded", where="table", mend="leave thrift at 0"
+            )
         self.features = features or TextFeatures.fit(self.train.texts, width=config.width, seed=config.seed)
         self.network = PolicyNetwork(
             self.features.width, len(table.routes), hidden=config.hidden, seed=config.seed
@@ -73,7 +80,9 @@ class NetworkTrainer:
         # Draws come from generators seeded by the step, so no global random state has to be restored.
         self.state = TrainState(dict(self.network.named_parameters()), self.optimizer, prefix="network")
         self.calibrator = Calibrator(config.calibrated())
+        self._cost = mean_cost(self.train)
         self.replay = Replay(self.train, self.features(self.train.texts), disturbance=disturbance)
+        self._held = self.features(self.held.texts)
 
     @property
     def step(self) -> int:
@@ -111,14 +120,15 @@ class NetworkTrainer:
         return StepResult(self.step, figures)
 
     def evaluate(self) -> Score:
-        """Score the held-out questions, each sent to the most probable route."""
-        held = self.held
-        return judge(self.router().choose(held.texts), held.score, held.cost, held.dataset)
+        """Score the held-out questions, each sent to the most probable route, or to the best one at the trade."""
+        held, router = self.held, self.router()
+        choices = router.best(router.chances(self._held))
+        return judge(choices, held.quality, held.cost, held.dataset, held.available)
 
     def router(self) -> NetworkRouter:
         """The current policy as a router."""
         return NetworkRouter(
-            self.train.routes, mean_cost(self.train), features=self.features, network=self.network
+            self.train.routes, self._cost, features=self.features, network=self.network, trade=self.trade
         )
 
     def run(self, run: Run, *, on_step: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
@@ -160,8 +170,16 @@ class NetworkTrainer:
         return checkpoint is not None
 
 
-def train_network(config: NetworkTraining, folder: Path, *, progress: Progress | None = None) -> TrainResult:
+def train_network(
+    config: NetworkTraining, folder: Path, *, trade: float = 0.0, progress: Progress | None = None
+) -> TrainResult:
     """Train a policy that chooses once, or resume its training, in `folder`.
+
+    Args:
+        config: settings of the training.
+        folder: folder of the run.
+        trade: trade that the router is judged at and saved with.
+        progress: shows how far the training is.
 
     Raises:
         NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
@@ -169,7 +187,7 @@ def train_network(config: NetworkTraining, folder: Path, *, progress: Progress |
     """
     check_run_folder(folder)
     table = import_table(Path(config.table or ""))
-    trainer = NetworkTrainer(table, config)
+    trainer = NetworkTrainer(table, config, trade=trade)
     settings = config.model_dump(mode="json", exclude={"steps"})
     identity = settled(folder, settings, {"table": (str(config.table), table_digest(table))})
     with progress or Progress(quiet=True) as shown, Run.open(folder, config=identity) as run:
@@ -184,13 +202,14 @@ def train_network(config: NetworkTraining, folder: Path, *, progress: Progress |
             trainer.run(run, on_step=on_step)
         save_router(trainer.router(), folder / "router")
         score = trainer.evaluate()
-        write_score(folder, trainer.step, score_record(score), trainer.train, trainer.held)
+        baselines = judge_baselines(trainer.train, trainer.held, trade)
+        write_score(folder, trainer.step, score_record(score), baselines)
         page = write_run_page(folder)
-    return TrainResult(folder, page, trainer.step, score)
+    return TrainResult(folder, page, trainer.step, score, baselines)
 
 
 def logged(score: Score) -> dict[str, Any]:
     """A score as figures of a log."""
-    means = {name: getattr(score, name) for name in ("macro", "micro", "cost", "regret")}
+    means = {name: getattr(score, name) for name in ("macro", "micro", "cost", "regret", "availability")}
     accuracy = {f"accuracy/{name}": value for name, value in score.accuracy.items()}
     return {f"eval/{name}": value for name, value in (means | accuracy).items()}

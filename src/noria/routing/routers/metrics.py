@@ -1,6 +1,7 @@
 """What a router is judged by: quality against cost, regret to the oracle, stability. Pure functions of numbers.
 
-A value that is NaN was not measured. It is left out of a mean, and the mean of nothing is NaN.
+A value that is NaN was not measured. It is left out of a mean, and the mean of nothing is NaN. A route that failed, and
+a router that chose nobody, were measured: they served nobody, which is a quality of 0.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ class Score:
     """What choices were worth.
 
     Attributes:
-        accuracy: mean score by data set.
+        accuracy: mean quality by data set.
         macro: mean of the accuracies.
-        micro: mean score over questions.
+        micro: mean quality over questions.
         cost: mean cost over questions; NaN where no cost is known.
         regret: micro accuracy of the best choice of each question, less ours.
-        scored: number of questions whose chosen score is known.
+        availability: share of questions whose chosen route answered, of those where that is known.
+        failed: number of questions whose chosen route failed, or that no route was chosen for.
+        scored: number of questions whose chosen quality is known.
         questions: number of all questions.
         costed: number of questions whose chosen cost is known.
     """
@@ -35,44 +38,57 @@ class Score:
     micro: float
     cost: float
     regret: float
+    availability: float
+    failed: int
     scored: int
     questions: int
     costed: int
 
 
-def judge(choice: ArrayLike, score: Floats, cost: Floats, dataset: Sequence[str]) -> Score:
+def judge(
+    choice: ArrayLike,
+    quality: Floats,
+    cost: Floats,
+    dataset: Sequence[str],
+    available: Floats | None = None,
+) -> Score:
     """Judge one choice a question.
 
     Args:
-        choice: [questions], a column of `score`; −1 for none, which is scored NaN.
-        score, cost: [questions, routes].
+        choice: [questions], a column of `quality`; −1 for none, which serves nobody.
+        quality, cost: [questions, routes].
         dataset: [questions], names.
+        available: [questions, routes], 1 where the route answered and 0 where it failed; not known by default.
     """
     chosen = np.asarray(choice, dtype=int)
     rows = np.arange(len(chosen))
-    earned = np.where(chosen >= 0, score[rows, chosen], np.nan)
+    nobody = np.where(np.isnan(quality).all(1), np.nan, 0.0)  # unless the question cannot be scored
+    earned = np.where(chosen >= 0, quality[rows, chosen], nobody)
     paid = np.where(chosen >= 0, cost[rows, chosen], np.nan)
-    return score_of(earned, paid, score, dataset)
+    served = np.full(len(chosen), np.nan) if available is None else available[rows, chosen]
+    return score_of(earned, paid, quality, dataset, np.where(chosen >= 0, served, 0.0))
 
 
-def score_of(earned: Floats, paid: Floats, score: Floats, dataset: Sequence[str]) -> Score:
+def score_of(earned: Floats, paid: Floats, quality: Floats, dataset: Sequence[str], served: Floats) -> Score:
     """Sum up what each question earned and cost.
 
     Args:
         earned, paid: [questions].
-        score: [questions, routes], for the best choice that there was.
+        quality: [questions, routes], for the best choice that there was.
         dataset: [questions].
+        served: [questions], 1 where it was answered and 0 where that failed.
     """
-    best = _best(score)
+    best = _best(quality)
     both = ~np.isnan(earned) & ~np.isnan(best)
-    names = np.array(dataset)
-    accuracy = {name: known_mean(earned[names == name]) for name in dict.fromkeys(dataset)}
+    accuracy = means_by_name(earned, dataset)
     return Score(
         accuracy=accuracy,
         macro=known_mean(list(accuracy.values())),
         micro=known_mean(earned),
         cost=known_mean(paid),
         regret=known_mean(best[both]) - known_mean(earned[both]),
+        availability=known_mean(served),
+        failed=int((served == 0).sum()),
         scored=int((~np.isnan(earned)).sum()),
         questions=len(earned),
         costed=int((~np.isnan(paid)).sum()),
@@ -83,6 +99,18 @@ def _best(score: Floats) -> Floats:
     known = ~np.isnan(score)
     top = np.where(known, score, -np.inf).max(axis=1, initial=-np.inf)
     return np.where(known.any(1), top, np.nan)
+
+
+def means_by_name(values: ArrayLike, names: Sequence[str]) -> dict[str, float]:
+    """Mean of the known values of each name; NaN where none is."""
+    numbers = np.asarray(values, dtype=float)
+    place = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    known = ~np.isnan(numbers)
+    group = np.array([place[name] for name in names], dtype=int)[known]
+    count = np.bincount(group, minlength=len(place))
+    total = np.bincount(group, numbers[known], minlength=len(place))
+    means = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return dict(zip(place, means.tolist(), strict=True))
 
 
 def known_mean(values: ArrayLike) -> float:

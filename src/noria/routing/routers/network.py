@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +38,7 @@ class PolicyNetwork(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class NetworkRouter(Router):
-    """A trained policy as a router: its quality is log π(route | question)."""
+    """A trained policy as a router: its quality is π(route | question), so that a trade is a difference of chances."""
 
     kind = "policy"
     features: TextFeatures = field(kw_only=True)
@@ -50,14 +49,18 @@ class NetworkRouter(Router):
         self.network.eval()
 
     def quality(self, texts: Sequence[str], datasets: Sequence[str] | None = None) -> NDArray[np.float64]:
-        """Log-probabilities of the routes."""
+        """Probabilities of the routes."""
+        return self.chances(self.features(texts))
+
+    def chances(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities of the routes, by the questions' features."""
         with torch.no_grad():
-            logits = self.network(torch.from_numpy(self.features(texts)))
-            return np.asarray(logits.log_softmax(-1).double().numpy())
+            logits = self.network(torch.from_numpy(features))
+            return np.asarray(logits.double().softmax(-1).numpy())
 
     def explain(self, text: str, dataset: str | None, route: int, quality: float) -> str:
         """Probability of the route."""
-        return f"policy: chosen with probability {math.exp(quality):.3f}"
+        return f"policy: chosen with probability {quality:.3f}"
 
     def settings(self) -> dict[str, Any]:
         """The size of the hidden layer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from noria.core.errors import DataError
 from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import RunPage, RunRecord, run_page
 
@@ -13,7 +14,12 @@ Rows = Sequence[Mapping[str, Any]]
 LEARNING: tuple[tuple[str, dict[str, str], str, str], ...] = (
     (
         "On held-out questions",
-        {"eval/macro": "macro accuracy", "eval/micro": "micro accuracy", "eval/form": "well-formed"},
+        {
+            "eval/macro": "macro accuracy",
+            "eval/micro": "micro accuracy",
+            "eval/availability": "available",
+            "eval/form": "well-formed",
+        },
         "share",
         "The most probable choice of the policy.",
     ),
@@ -21,7 +27,7 @@ LEARNING: tuple[tuple[str, dict[str, str], str, str], ...] = (
         "Rewards of rollouts",
         {"reward/form": "form", "reward/answer": "answer", "reward/thrift": "thrift"},
         "mean reward",
-        "Over what was scored; a rollout whose model was lost is left out.",
+        "Over what is known; an answer that a failure kept away is 0.",
     ),
     ("Entropy", {"entropy": "entropy"}, "nats", "Of the policy's choices."),
     ("Cost", {"eval/cost": "held-out", "rollout/cost": "rollouts"}, "cost a question", ""),
@@ -48,7 +54,7 @@ def _describe(run: RunRecord) -> RunPage:
     score, learning, signal = run.file("score.json"), _charts(rows, LEARNING), _signal(rows)
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     if score:
-        sections.append(("On questions it did not see", _score(score)))
+        sections.append(("On questions it did not see", _score(score, str(run.folder / "score.json"))))
     sections.append(("Learning", learning or ["Nothing was logged yet."]))
     if signal:
         sections.append(("What the learning signal is made of", signal))
@@ -58,14 +64,20 @@ def _describe(run: RunRecord) -> RunPage:
 write_run_page = run_page("routing", _describe)
 
 
-def _score(score: Mapping[str, Any]) -> list[Figure]:
-    policy = score["policy"]
-    arms = {"this policy": policy, **score.get("baselines", {})}
+def _score(score: Mapping[str, Any], where: str) -> list[Figure]:
+    policy, baselines = score.get("policy"), score.get("baselines", {})
+    arms = {"this policy": policy, **(baselines if isinstance(baselines, dict) else {"": None})}
+    if not all(_is_score(arm) for arm in arms.values()):
+        raise DataError(
+            "damaged", where=where, mend="give the command of the training again, which writes it"
+        )
+    assert isinstance(policy, dict)
     columns = {
         "macro": "macro accuracy",
         "micro": "micro accuracy",
         "cost": "cost a question",
         "regret": "regret to the oracle",
+        "availability": "available",
     }
     columns |= {name: name for name in ("form", "calls") if policy.get(name) is not None}
     sets = list(policy["accuracy"])
@@ -75,6 +87,14 @@ def _score(score: Mapping[str, Any]) -> list[Figure]:
         Figure.table("Beside the baselines", ["router", *columns.values()], figures),
         Figure.table("Accuracy by data set", ["router", *sets], accuracy),
     ]
+
+
+def _is_score(arm: Any) -> bool:
+    """Whether a record of a score has numbers, or null, where a page shows them."""
+    if not isinstance(arm, dict) or not isinstance(arm.get("accuracy"), dict):
+        return False
+    shown = [*arm["accuracy"].values(), *(value for name, value in arm.items() if name != "accuracy")]
+    return all(value is None or isinstance(value, int | float) for value in shown)
 
 
 def _signal(rows: Rows) -> list[Figure]:

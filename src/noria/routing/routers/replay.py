@@ -1,9 +1,9 @@
 """Rollouts of a router that chooses once, on a table: what it is paid, and the exact gradient it ought to follow.
 
 A rollout draws a route from π(· | question) and is paid by component: was it readable (`form`), was the answer right
-(`answer`), was it cheap (`thrift`). A table knows the score of every route, so the gradient of the mean accuracy
+(`answer`), was it cheap (`thrift`). A table knows what every route is worth, so the gradient of the mean accuracy
 
-    J = Σ_d 1/D · mean_{q ∈ d} Σ_r π(r | q) score[q, r]
+    J = Σ_d 1/D · mean_{q ∈ d} Σ_r π(r | q) quality[q, r]
 
 is known exactly, and how well a batch's gradient points along it can be measured instead of guessed.
 """
@@ -29,7 +29,7 @@ class Disturbance:
 
     Attributes:
         form: chance that a rollout is unreadable.
-        lost: chance that the route's server fails, so that nothing can be scored.
+        lost: chance that the route's server fails, so that the question is served by nobody.
         scale: (data set, factor) of the answers' reward.
         often: (data set, factor) of how often the data set is sampled.
     """
@@ -47,7 +47,7 @@ class RolloutBatch:
     Attributes:
         question: [rows], row of the table.
         route: [rows], column of the table, drawn from the policy.
-        rewards: [rows, 3]: form, answer, thrift; NaN where nothing could be scored.
+        rewards: [rows, 3]: form, answer (0 where the route failed), thrift; NaN where one is not known.
         group: [rows], number of the group.
         dataset: [rows], name of the data set.
     """
@@ -86,8 +86,8 @@ class Replay:
         self.number = torch.tensor([self.sets.index(name) for name in self.dataset])
         factor = dict(self.disturbance.scale)
         scale = torch.tensor([factor.get(name, 1.0) for name in self.dataset], dtype=torch.float64)
-        self.true_score = torch.from_numpy(table.score)
-        self.score = self.true_score * scale[:, None]
+        self.quality = torch.from_numpy(table.quality)
+        self.answer = self.quality * scale[:, None]
         cost = table.cost
         thrift = thrift or Thrift.of_known(cost)
         self.thrift = torch.from_numpy(np.full(cost.shape, np.nan) if thrift is None else thrift(cost))
@@ -107,10 +107,10 @@ class Replay:
         question = rows.repeat_interleave(group)
         odds = torch.rand(len(question), 2, generator=generator)
         form = (odds[:, 0] >= self.disturbance.form).double()
-        answer, thrift = self.score[question, route], self.thrift[question, route]
+        answer, thrift = self.answer[question, route], self.thrift[question, route]
         lost = odds[:, 1] < self.disturbance.lost
         rewards = torch.stack(
-            [form, answer.masked_fill(lost, torch.nan), thrift.masked_fill(lost, torch.nan)], 1
+            [form, answer.masked_fill(lost & ~answer.isnan(), 0.0), thrift.masked_fill(lost, torch.nan)], 1
         )
         names = [self.dataset[q] for q in question.tolist()]
         return RolloutBatch(question, route, rewards, torch.arange(prompts).repeat_interleave(group), names)
@@ -124,10 +124,10 @@ def policy_gradient(network: nn.Module, replay: Replay, rolled: RolloutBatch, ad
 
 
 def exact_gradient(network: nn.Module, replay: Replay) -> Tensor:
-    """Gradient ∇J over all parameters, as one vector; scores that are not known are left out."""
-    given = ~replay.true_score.isnan()
-    score = torch.where(given, replay.true_score, 0.0).float()
-    value = (network(replay.features).softmax(-1) * score).sum(1)
+    """Gradient ∇J over all parameters, as one vector; qualities that are not known are left out."""
+    given = ~replay.quality.isnan()
+    quality = torch.where(given, replay.quality, 0.0).float()
+    value = (network(replay.features).softmax(-1) * quality).sum(1)
     sizes = torch.bincount(replay.number, minlength=len(replay.sets)).float()
     weight = 1 / (len(replay.sets) * sizes[replay.number])
     return flat_gradient(network, (value * weight).sum())

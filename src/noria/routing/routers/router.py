@@ -50,7 +50,7 @@ def utilities(quality: Floats, cost: Floats, trade: float) -> Floats:
     """
     known = cost[~np.isnan(cost)]
     top = float(known.max()) if len(known) else 0.0
-    share = np.where(np.isnan(cost), 1.0, cost / top) if top > 0 else np.zeros_like(cost)
+    share = np.where(np.isnan(cost), 1.0, cost / top) if 0 < top < math.inf else np.zeros_like(cost)
     return quality - trade * share if trade else quality
 
 
@@ -81,8 +81,11 @@ class Router(ABC):
         self, texts: Sequence[str], datasets: Sequence[str] | None = None, *, trade: float | None = None
     ) -> NDArray[np.int64]:
         """[questions], the route of the highest utility; of equals the cheapest, then the first. −1 for none."""
-        trade = self.trade if trade is None else trade
-        value = utilities(self.quality(texts, datasets), self.cost, trade)
+        return self.best(self.quality(texts, datasets), trade)
+
+    def best(self, quality: Floats, trade: float | None = None) -> NDArray[np.int64]:
+        """[questions], what `choose` chooses by qualities [questions, routes] that are there already."""
+        value = utilities(quality, self.cost, self.trade if trade is None else trade)
         return np.array([order[0] if len(order) else -1 for order in map(self._ranked, value)], dtype=int)
 
     def decide(

@@ -7,8 +7,6 @@ or Parquet where you trust it, and import that.
 from __future__ import annotations
 
 import csv
-import io
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Any
 
 from noria.core.chat import Prices, Usage
 from noria.core.errors import DataError
-from noria.core.records import READERS, json_records, lines
-from noria.routing.tables.table import Cell, Question, Route, Table, optional_text, read_table, table_of
+from noria.core.records import READERS, json_records, lines, read_json
+from noria.routing.tables.fields import answers, name, number, optional_text, shown, text
+from noria.routing.tables.table import Cell, Question, Route, Table, read_table, table_of
 
 LARGEST = 2**30
 """Most bytes of a file that is read."""
@@ -75,19 +74,21 @@ def import_table(path: Path, *, prices: Mapping[str, Prices] | None = None) -> T
 def _llmrouter(path: Path, prices: Mapping[str, Prices]) -> Rows:
     """{task_name, query, ground_truth, metric, model_name, response, performance, token_num}."""
     for where, record in READERS[path.suffix](path):
-        task, query, model = (str(record.get(name) or "") for name in ("task_name", "query", "model_name"))
-        if not query or not model:
-            raise DataError("no query or no model_name", where=where)
-        usage = Usage(_count(record, "input_tokens"), _count(record, "output_tokens", "token_num"))
-        cost = prices.get(model, Prices()).cost(usage)
-        cell = Cell(
-            score=_unit(record.get("performance"), where),
-            cost=_float(cost, where),
-            response=optional_text(record.get("response")),
-            prompt_tokens=_float(usage.prompt_tokens, where),
-            completion_tokens=_float(usage.completion_tokens, where),
+        task, query, model = (
+            name(record, "task_name", where),
+            *(text(record, field, where) for field in ("query", "model_name")),
         )
-        yield Question(f"{task}:{query}", task, query, _answers(record)), Route(model), cell, where
+        usage = Usage(
+            _count(record, where, "input_tokens"), _count(record, where, "output_tokens", "token_num")
+        )
+        cell = Cell(
+            score=_score(record.get("performance"), "performance", where),
+            cost=number(prices.get(model, Prices()).cost(usage), "cost", where),
+            response=optional_text(record, "response", where),
+            prompt_tokens=number(usage.prompt_tokens, "input_tokens", where),
+            completion_tokens=number(usage.completion_tokens, "output_tokens", where),
+        )
+        yield Question(f"{task}:{query}", task, query, _answers(record, where)), Route(model), cell, where
 
 
 def _llmrouter_folder(folder: Path) -> Rows:
@@ -97,25 +98,39 @@ def _llmrouter_folder(folder: Path) -> Rows:
     `ASSUMED_TOKENS` for the answer: it ranks models, and is no bill.
     """
     known: dict[str, Mapping[str, Any]] = {}
-    for _, record in json_records(folder / "default_query_train.jsonl", max_bytes=LARGEST):
-        known.setdefault(str(record.get("query")), record)
+    for where, record in json_records(folder / "default_query_train.jsonl", max_bytes=LARGEST):
+        known.setdefault(text(record, "query", where), record)
     models = _json(folder / "default_llm.json") if (folder / "default_llm.json").is_file() else {}
     scored = _json(folder / "train.json")
     if not isinstance(scored, list) or not isinstance(models, dict):
         raise DataError("not LLMRouter's files", where=str(folder))
-    for number, entry in enumerate(scored):
-        where = f"{folder / 'train.json'}: entry {number + 1}"
+    prices = _prices(models, str(folder / "default_llm.json"))
+    for place, entry in enumerate(scored):
+        where = f"{folder / 'train.json'}: entry {place + 1}"
         if not isinstance(entry, dict) or not isinstance(entry.get("scores"), dict):
             raise DataError("no question with scores", where=where)
-        text = str(entry.get("question"))
-        record = known.get(text, {})
-        task = str(record.get("task_name") or "unknown").removeprefix("agentverse-")
-        question = Question(f"{number}", task, text, _answers(record))
+        words = text(entry, "question", where)
+        record = known.get(words, {})
+        task = (name(record, "task_name", where) or "unknown").removeprefix("agentverse-")
+        question = Question(f"{place}", task, words, _answers(record, where))
         for model, value in entry["scores"].items():
-            price = models.get(model) or {}
-            prices = Prices(input=price.get("input_price"), output=price.get("output_price"))
-            cost = _float(prices.cost(Usage(len(text) // 4, ASSUMED_TOKENS)), where)
-            yield question, Route(model), Cell(score=_unit(value, where), cost=cost), where
+            cost = prices.get(model, Prices()).cost(Usage(len(words) // 4, ASSUMED_TOKENS))
+            cell = Cell(score=_score(value, f"scores.{model}", where), cost=number(cost, "cost", where))
+            yield question, Route(text({"scores": model}, "scores", where)), cell, where
+
+
+def _prices(models: Mapping[str, Any], where: str) -> dict[str, Prices]:
+    """Prices of a million tokens by model."""
+    prices = {}
+    for model, entry in models.items():
+        if not isinstance(entry, dict):
+            raise DataError(f"{model}: {shown(entry)} is no model with prices", where=where)
+        each = {
+            side: number(entry.get(f"{side}_price"), f"{model}: {side}_price", where)
+            for side in ("input", "output")
+        }
+        prices[model] = Prices(**{side: None if math.isnan(price) else price for side, price in each.items()})
+    return prices
 
 
 # -- RouterBench and RouteLLM -----------------------------------------------------------------------------------------
@@ -132,16 +147,15 @@ def _routerbench(records: Iterable[tuple[str, Mapping[str, Any]]], path: Path) -
             ]
             if not models:
                 raise DataError("no MODEL|total_cost column", where=str(path))
-        text = str(record.get("prompt") or "")
-        if not text:
-            raise DataError("no prompt", where=where)
-        name = str(record.get("eval_name") or "")
-        question = Question(str(record.get("sample_id") or f"{name}:{text}"), name, text)
+            models = [text({"columns": model}, "columns", where) for model in models]
+        words, dataset = text(record, "prompt", where), name(record, "eval_name", where)
+        question = Question(name(record, "sample_id", where) or f"{dataset}:{words}", dataset, words)
         for model in models:
+            cost = f"{model}|total_cost"
             cell = Cell(
-                score=_unit(record.get(model), where),
-                cost=_float(record.get(f"{model}|total_cost"), where),
-                response=optional_text(record.get(f"{model}|model_response")),
+                score=_score(record.get(model), model, where),
+                cost=number(_parsed(record.get(cost), cost, where), cost, where),
+                response=optional_text(record, f"{model}|model_response", where),
             )
             yield question, Route(model), cell, where
 
@@ -149,11 +163,8 @@ def _routerbench(records: Iterable[tuple[str, Mapping[str, Any]]], path: Path) -
 def _routellm(path: Path) -> Rows:
     """Prompt and, for each model, True or False; MODEL_response where there is one. The file's name is the data set."""
     dataset = path.stem.removesuffix("_responses")
-    for number, (where, record) in enumerate(_csv(path), start=1):
-        text = str(record.get("prompt") or "")
-        if not text:
-            raise DataError("no prompt", where=where)
-        question = Question(f"{dataset}-{number}", dataset, text)
+    for place, (where, record) in enumerate(_csv(path), start=1):
+        question = Question(f"{dataset}-{place}", dataset, text(record, "prompt", where))
         for model, value in record.items():
             if model == "prompt" or model.endswith("_response"):
                 continue
@@ -164,10 +175,12 @@ def _routellm(path: Path) -> Rows:
 
 
 def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    text = "\n".join(line for _, line in lines(path, max_bytes=LARGEST))
     csv.field_size_limit(2**27)
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(f"{line}\n" for _, line in lines(path, max_bytes=LARGEST))
     try:
+        columns = list(reader.fieldnames or ())
+        if twice := [column for n, column in enumerate(columns) if column in columns[:n]]:
+            raise DataError(f"the column {twice[0]!r} is there twice", where=f"{path}:1")
         for record in reader:
             if None in record or None in record.values():
                 raise DataError(
@@ -179,41 +192,34 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"larger than {LARGEST:,} bytes", where=str(path))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON", where=str(path)) from error
+    return read_json(path, limit=LARGEST)
 
 
-def _answers(record: Mapping[str, Any]) -> tuple[str, ...]:
+def _answers(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     truth = record.get("ground_truth")
-    return () if truth in (None, "") else (str(truth),)
+    if isinstance(truth, int | float) and not isinstance(truth, bool):
+        truth = shown(truth)
+    return answers(() if truth in (None, "") else truth, where)
 
 
-def _unit(value: Any, where: str) -> float:
-    score = _float(value, where)
-    if score < 0 or score > 1:
-        raise DataError(f"a score of {score:g} is not from 0 to 1", where=where)
-    return score
+def _score(value: Any, field: str, where: str) -> float:
+    return number(_parsed(value, field, where), field, where, most=1.0)
 
 
-def _float(value: Any, where: str) -> float:
-    if value in (None, ""):
-        return math.nan
-    try:
-        number = float({"True": 1, "False": 0}.get(value, value) if isinstance(value, str) else value)
-    except (TypeError, ValueError):
-        raise DataError(f"{value!r} is no number", where=where) from None
-    return number if math.isfinite(number) else math.nan
+def _parsed(value: Any, field: str, where: str) -> Any:
+    """The number in a text, as CSV has it; None for an empty one and for NaN, which tables write for null."""
+    if isinstance(value, str):
+        try:
+            value = float({"True": "1", "False": "0"}.get(value, value)) if value else None
+        except ValueError:
+            raise DataError(f"{field}: {shown(value)} is no number", where=where) from None
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _count(record: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = record.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-            return int(value)
+def _count(record: Mapping[str, Any], where: str, *fields: str) -> int | None:
+    """The first of these fields that is there, as a count."""
+    for field in fields:
+        count = number(_parsed(record.get(field), field, where), field, where)
+        if not math.isnan(count):
+            return int(count)
     return None

@@ -7,7 +7,8 @@ Our own format is JSON lines, one object for each question and route:
      "prompt_tokens": 61, "completion_tokens": 148, "seconds": 2.1, "failure": null}
 
 `score` is null where nothing could be scored (a failure of the server, say), and `cost` where a price or a count is
-missing; both are never 0 for that. `noria.routing.tables.imports` reads the tables of others.
+missing; both are never 0 for that. A failure serves nobody, though: what a route is worth, `Table.quality`, is 0 there.
+`noria.routing.tables.imports` reads the tables of others.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.core.records import read_records
+from noria.routing.tables.answers import RULES
+from noria.routing.tables.fields import answers, name, number, optional_text, text
 
 Floats = NDArray[np.float64]
+
+REFUSED = "refused"
+"""Failure of a cell whose model declined: its words are an answer like others."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,11 @@ class Cell:
     seconds: float = math.nan
     failure: str | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether the route was asked and served nobody."""
+        return self.failure not in (None, REFUSED) and (self.response is None or math.isnan(self.score))
+
 
 NUMBERS = ("score", "cost", "prompt_tokens", "completion_tokens", "seconds")
 """Fields of a cell that are numbers."""
@@ -105,6 +116,24 @@ class Table:
         return self._array("score")
 
     @cached_property
+    def available(self) -> Floats:
+        """[questions, routes]: 1 where the route answered, 0 where it failed, NaN where it was not asked."""
+        values = np.full((len(self.questions), len(self.routes)), np.nan)
+        for place, cell in self.cells.items():
+            values[place] = 0.0 if cell.failed else 1.0
+        return values
+
+    @cached_property
+    def quality(self) -> Floats:
+        """What each route was worth [questions, routes]: its score, 0 where it failed, NaN where that is not known.
+
+        A question that somebody answered and nobody scored is not known for those who failed, either: their zeros
+        alone would stand for it.
+        """
+        unscored = np.isnan(self.score).all(1) & (self.available == 1).any(1)
+        return np.where((self.available == 0) & ~unscored[:, None], 0.0, self.score)
+
+    @cached_property
     def cost(self) -> Floats:
         """Costs [questions, routes], NaN where one is not known."""
         return self._array("cost")
@@ -113,6 +142,14 @@ class Table:
     def dataset(self) -> list[str]:
         """Name of each question's data set."""
         return [question.dataset for question in self.questions]
+
+    @cached_property
+    def rows_by_dataset(self) -> dict[str, list[int]]:
+        """Rows of each data set, in the order in which the data sets begin."""
+        rows: dict[str, list[int]] = {}
+        for row, dataset in enumerate(self.dataset):
+            rows.setdefault(dataset, []).append(row)
+        return rows
 
     @property
     def texts(self) -> list[str]:
@@ -137,11 +174,10 @@ class Table:
             DataError: one of them would be empty.
         """
         generator = np.random.default_rng(seed)
-        names = np.array(self.dataset)
         first: list[int] = []
-        for name in sorted(set(self.dataset)):
-            rows = np.flatnonzero(names == name)
-            first += rows[generator.permutation(len(rows))[: round(share * len(rows))]].tolist()
+        for _, rows in sorted(self.rows_by_dataset.items()):
+            drawn = generator.permutation(len(rows))[: round(share * len(rows))]
+            first += [rows[n] for n in drawn.tolist()]
         other = sorted(set(range(len(self.questions))) - set(first))
         if not first or not other:
             raise DataError(
@@ -152,6 +188,8 @@ class Table:
 
 def table_of(rows: Iterable[tuple[Question, Route, Cell, str]]) -> Table:
     """Make a table of (question, route, cell, where it is from).
+
+    A cell that comes again after a failure was asked for again, and replaces it.
 
     Raises:
         DataError: with the place: a cell is given twice, or a question's id with two texts.
@@ -168,7 +206,7 @@ def table_of(rows: Iterable[tuple[Question, Route, Cell, str]]) -> Table:
                 mend="give ids of their own",
             )
         place = number, routes.setdefault(route, len(routes))
-        if place in cells:
+        if place in cells and not cells[place].failed:
             raise DataError(
                 f"{question.id!r} by {route.label!r} is there twice", where=where, mend="keep one of them"
             )
@@ -193,41 +231,23 @@ def read_table(path: Path) -> Table:
 
 def _rows(path: Path) -> Iterable[tuple[Question, Route, Cell, str]]:
     for where, record in read_records(path, "replay tables"):
-        text, model = _text(record, "query", where), _text(record, "model", where)
-        answers = record.get("answers") or []
-        answers = [answers] if isinstance(answers, str) else answers
-        if not isinstance(answers, list) or not all(isinstance(a, str) for a in answers):
-            raise DataError("answers: not a list of strings", where=where)
-        dataset, rule = str(record.get("dataset") or ""), str(record.get("rule") or "")
-        name = str(record.get("id") or f"{dataset}:{text}")
-        numbers = {field: _number(record, field, where) for field in NUMBERS}
-        if numbers["score"] > 1 or numbers["score"] < 0:
-            raise DataError(f"score: {numbers['score']:g} is not from 0 to 1", where=where, mend="scale it")
-        texts = {field: optional_text(record.get(field)) for field in ("response", "failure")}
-        question = Question(name, dataset, text, tuple(answers), rule)
-        route = Route(model, str(record.get("strategy") or "direct"))
-        yield question, route, Cell(**numbers, **texts), where  # type: ignore[arg-type]
-
-
-def optional_text(value: Any) -> str | None:
-    """A value as text; None for None."""
-    return None if value is None else str(value)
-
-
-def _text(record: Mapping[str, Any], field: str, where: str) -> str:
-    value = record.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{field}: no text", where=where)
-    return value
-
-
-def _number(record: Mapping[str, Any], field: str, where: str) -> float:
-    value = record.get(field)
-    if value is None:
-        return math.nan
-    if isinstance(value, bool | int | float) and math.isfinite(value) and (value >= 0 or field == "score"):
-        return float(value)
-    raise DataError(f"{field}: {value!r} is no number that it can be", where=where, mend="null if unknown")
+        words, model = text(record, "query", where), text(record, "model", where)
+        dataset, rule = name(record, "dataset", where), name(record, "rule", where)
+        known = answers(record.get("answers") or (), where)
+        if rule and rule not in RULES:
+            raise DataError(f"no rule {rule!r}", where=where, mend=f"choose from {', '.join(RULES)}")
+        question = Question(name(record, "id", where) or f"{dataset}:{words}", dataset, words, known, rule)
+        numbers = {
+            field: number(record.get(field), field, where, most=1.0 if field == "score" else math.inf)
+            for field in NUMBERS
+        }
+        failure = optional_text(record, "failure", where) or None
+        cell = Cell(**numbers, response=optional_text(record, "response", where), failure=failure)
+        if cell.failed and cell.score > 0:
+            raise DataError(
+                f"score: {cell.score:g} for a failure, which serves nobody", where=where, mend="write null"
+            )
+        yield question, Route(model, name(record, "strategy", where) or "direct"), cell, where
 
 
 def row_of(question: Question, route: Route, cell: Cell) -> dict[str, Any]:

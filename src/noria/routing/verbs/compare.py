@@ -13,6 +13,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
@@ -20,7 +21,7 @@ from noria.core.progress import Progress
 from noria.core.records import json_values
 from noria.core.runs.outputs import results_folder
 from noria.routing.types import BASELINES
-from noria.routing.verbs.options import TableOption, cell
+from noria.routing.verbs.options import TableOption, cell, cost_cell
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
@@ -68,11 +69,12 @@ class CompareResult:
 def command(config: CompareConfig) -> None:
     """Judge baselines, and any trained routers, on questions that the baselines were not fitted on."""
     result = run(config, Progress(quiet=config.quiet))
-    lines = [["router", "macro", "micro", "cost", "regret", "AIQ", "stability"]]
+    lines = [["router", "macro", "micro", "cost", "regret", "available", "AIQ", "stability", "scored"]]
     for row in result.rows:
-        score, cost = row.score, f"{row.score.cost:.4g}"
-        shares = [cell(value) for value in (score.regret, row.aiq, row.stability)]
-        lines.append([row.name, cell(score.macro), cell(score.micro), cost, *shares])
+        score = row.score
+        shares = [cell(value) for value in (score.regret, score.availability, row.aiq, row.stability)]
+        figures = [cell(score.macro), cell(score.micro), cost_cell(score.cost), *shares, f"{score.scored:,}"]
+        lines.append([row.name, *figures])
     click.echo(table(lines))
     click.echo(f"\n{result.questions:,} questions   report  {result.report}")
 
@@ -92,11 +94,15 @@ def run(config: CompareConfig, progress: Progress) -> CompareResult:
     from noria.routing.routers.scores import score_record
     from noria.routing.tables.imports import import_table
 
+    if config.test and "held_out" in config.model_fields_set:
+        raise ConfigError("--test is judged on as a whole", where="--held-out", mend="leave one of them out")
     whole, seed = import_table(config.table), config.seed
     if config.test:
         train, held = whole, import_table(config.test)
     else:
         train, held = whole.split(1 - config.held_out, seed=seed)
+        for source in config.sources:
+            _check_unseen(source, whole, config)
     folder = results_folder("routing", config.output, f"compare-{config.table.stem}")
     with progress:
         task = progress.task("compare", len(config.routers) + len(config.sources))
@@ -114,6 +120,25 @@ def run(config: CompareConfig, progress: Progress) -> CompareResult:
     ]
     write_atomic(folder / "compare.json", json.dumps(json_values(content), indent=1) + "\n")
     return CompareResult(rows, report, len(held.questions))
+
+
+def _check_unseen(source: Path, table: Table, config: CompareConfig) -> None:
+    """Refuse a router that was trained on another part of the table, and so on questions that it would be judged on.
+
+    Raises:
+        ConfigError: it was.
+    """
+    from noria.routing.routers.scores import training_on
+
+    run = training_on(source, table) or {}
+    for field in ("seed", "held_out"):
+        if run.get(field, getattr(config, field)) != getattr(config, field):
+            option = field.replace("_", "-")
+            raise ConfigError(
+                f"it was trained with {option} {run[field]}, and so on some of these questions",
+                where=str(source),
+                mend=f"give --{option} {run[field]}",
+            )
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -168,16 +193,20 @@ def _summary(rows: Sequence[RouterComparison]) -> Figure:
             "micro accuracy",
             "cost a question",
             "regret to the oracle",
+            "available",
             "AIQ",
             "stability",
+            "scored",
         ],
         [
-            [row.name, s.macro, s.micro, s.cost, s.regret, row.aiq, row.stability]
+            [row.name, s.macro, s.micro, s.cost, s.regret, s.availability, row.aiq, row.stability, s.scored]
             for row in rows
             for s in [row.score]
         ],
-        "Without a trade for cost. AIQ is the mean height of the envelope over the costs that all routers span; "
-        "stability is how often the choice stays when one word of ten is left out.",
+        "Without a trade for cost. A route that failed, and a router that chose none, earned 0; available is the share "
+        "of questions that were answered, scored the number whose accuracy is known. AIQ is the mean height of the "
+        "envelope over the costs that all routers span; stability is how often the choice stays when one word of ten "
+        "is left out.",
     )
 
 
@@ -185,10 +214,10 @@ def _pool(held: Table) -> Figure:
     from noria.routing.routers.metrics import known_mean
 
     rows: Rows = [
-        [route.label, known_mean(held.score[:, n]), known_mean(held.cost[:, n])]
+        [route.label, *(known_mean(values[:, n]) for values in (held.quality, held.available, held.cost))]
         for n, route in enumerate(held.routes)
     ]
-    return Figure.table("Routes", ["route", "mean score", "mean cost"], rows)
+    return Figure.table("Routes", ["route", "mean quality", "available", "mean cost"], rows)
 
 
 def _curves(points: Sequence[dict[str, Any]]) -> Any:

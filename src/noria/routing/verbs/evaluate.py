@@ -15,7 +15,7 @@ from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.runs.outputs import results_folder
 from noria.routing.config import RouterArgument
-from noria.routing.verbs.options import TableOption, cell, score_line
+from noria.routing.verbs.options import TableOption, cell, cost_cell, score_line
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
@@ -40,11 +40,13 @@ class EvaluateResult:
         score: at the router's own trade.
         curve: (trade, score) at the trades asked for.
         file: the results as JSON.
+        seen: whether the router was trained on a part of the table.
     """
 
     score: Score
     curve: list[tuple[float, Score]]
     file: Path
+    seen: bool
 
 
 @make_command(EvaluateConfig, extra="routing")
@@ -57,8 +59,15 @@ def command(config: EvaluateConfig) -> None:
     click.echo(f"{config.router.name}: {score_line(result.score)}")
     click.echo(table([("data set", "accuracy"), *((n, cell(v)) for n, v in result.score.accuracy.items())]))
     if result.curve:
-        rows = [(f"{t:g}", cell(s.macro), cell(s.micro), f"{s.cost:.4g}") for t, s in result.curve]
-        click.echo("\n" + table([("trade", "macro", "micro", "cost"), *rows], names=0))
+        rows = [
+            (f"{t:g}", cell(s.macro), cell(s.micro), cost_cell(s.cost), cell(s.availability))
+            for t, s in result.curve
+        ]
+        click.echo("\n" + table([("trade", "macro", "micro", "cost", "available"), *rows], names=0))
+    if result.seen:
+        click.echo(
+            "\nnote     the router was trained on a part of this table; compare judges on the other part"
+        )
     click.echo(f"\nresults  {result.file}")
 
 
@@ -69,7 +78,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         NoriaError: anything that a user can mend; nothing was written then.
     """
     from noria.routing.routers.files import open_router
-    from noria.routing.routers.scores import judge_router, score_record
+    from noria.routing.routers.scores import judge_router, score_record, training_on
     from noria.routing.tables.imports import import_table
 
     source = config.router
@@ -90,8 +99,10 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         router = open_router(source)
         curve = [(trade, judge_router(router, questions, trade)) for trade in config.trades]
         score, more = judge_router(router, questions), {"trade": router.trade}
+    seen = training_on(source, questions) is not None
     content = {
         "router": str(source),
+        "seen": seen,
         "table": str(config.table),
         **more,
         "score": score_record(score),
@@ -99,4 +110,4 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     }
     file = folder / "evaluation.json"
     write_atomic(file, json.dumps(content, indent=1) + "\n")
-    return EvaluateResult(score, curve, file)
+    return EvaluateResult(score, curve, file, seen)

@@ -36,5 +36,6 @@ def score_line(score: Score) -> str:
     """A score in one line."""
     return (
         f"macro accuracy {cell(score.macro)}, micro {cell(score.micro)}, cost {cost_cell(score.cost)}, regret "
-        f"{cell(score.regret)} ({score.scored:,} of {score.questions:,} questions scored)"
+        f"{cell(score.regret)}, available {cell(score.availability)} "
+        f"({score.scored:,} of {score.questions:,} questions scored)"
     )

@@ -10,6 +10,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError
 from noria.core.files import output_path
 from noria.core.models.config import DownloadOption
 from noria.core.progress import Progress
@@ -40,8 +41,15 @@ class RecordConfig(AnswerOptions, DownloadOption, QuietOption):
 
     @property
     def table(self) -> Path:
-        """The file that the table is written to."""
-        return output_path(self.output or f"runs/routing/record-{self.questions.stem}/table.jsonl")
+        """The file that the table is written to.
+
+        Raises:
+            ConfigError: it leaves its folder, or is not named as JSON lines are.
+        """
+        path = output_path(self.output or f"runs/routing/record-{self.questions.stem}/table.jsonl")
+        if path.suffix != ".jsonl":
+            raise ConfigError("a table is JSON lines", where=str(path), mend="name it .jsonl")
+        return path
 
 
 @make_command(RecordConfig, extra="routing")
@@ -57,6 +65,8 @@ def command(config: RecordConfig) -> None:
         f"asked  {result.asked:,} now, {result.before:,} before; {result.failed:,} failed; "
         f"cost {cost_cell(result.cost)}"
     )
+    for route, failed, cells, why in result.failures():
+        click.echo(f"failed {route.label}: {failed:,} of {cells:,} ({why}); the same command asks again")
     left = len(whole.questions) * len(whole.routes) - len(whole.cells)
     if left:
         click.echo(f"left   {left:,}: the budget is spent; the same command with a new one resumes")
@@ -82,6 +92,7 @@ def run(config: RecordConfig, progress: Progress) -> RecordResult:
             pool_config,
             cache=config.cache,
             budget=config.budget,
+            in_flight=config.in_flight,
             allow_download=config.allow_download,
         )
         async with pool:
@@ -90,7 +101,7 @@ def run(config: RecordConfig, progress: Progress) -> RecordResult:
 
             def on_cell(question: Question, route: Route, cell: Cell) -> None:
                 nonlocal failed
-                failed += cell.response is None
+                failed += cell.failed
                 task.advance(note=f"{failed} failed" if failed else None)
 
             result = await record(pool, questions, path, in_flight=config.in_flight, on_cell=on_cell)

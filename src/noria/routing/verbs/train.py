@@ -13,7 +13,7 @@ from noria.core.models.config import DownloadOption
 from noria.core.progress import Progress
 from noria.core.runs.outputs import named_run, run_folder
 from noria.routing.config import NetworkTraining, TradeOption, WriterTraining
-from noria.routing.verbs.options import score_line
+from noria.routing.verbs.options import cell, score_line
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
 
@@ -29,7 +29,10 @@ class TrainConfig(NetworkTraining, WriterTraining, TradeOption, DownloadOption, 
     """
 
     trade: float | None = Field(
-        None, description="Quality by which the dearest route of a baseline must be better (default: 0)."
+        None,
+        ge=0,
+        description="Quality by which the dearest route of the router must be better, of the network a difference of "
+        "probabilities (default: 0). Training does not know it; the router is judged and saved with it.",
     )
 
     def training(self) -> NetworkTraining | WriterTraining:
@@ -40,14 +43,14 @@ class TrainConfig(NetworkTraining, WriterTraining, TradeOption, DownloadOption, 
         """
         chosen, other = (NetworkTraining, WriterTraining)[:: -1 if self.policy == "writer" else 1]
         foreign = other.model_fields.keys() - chosen.model_fields.keys()
-        wrong = sorted((foreign | TradeOption.model_fields.keys()) & self.model_fields_set)
+        if chosen is WriterTraining:
+            foreign |= TradeOption.model_fields.keys()
+        wrong = sorted(foreign & self.model_fields_set)
         if wrong:
             raise ConfigError(
                 f"it has no setting {wrong[0]!r}",
                 where=f"--policy {self.policy}",
-                mend=f"leave it out, or give --policy {other.model_fields['policy'].default}"
-                if wrong[0] in foreign
-                else "give it to the verb that uses the router",
+                mend=f"leave it out, or give --policy {other.model_fields['policy'].default}",
             )
         settings = self.model_fields_set & chosen.model_fields.keys()
         return chosen.model_validate({name: getattr(self, name) for name in settings})
@@ -63,6 +66,8 @@ def command(config: TrainConfig) -> None:
     result = run(config, Progress(quiet=config.quiet))
     click.echo(f"run     {result.folder}   {result.step:,} steps")
     click.echo(f"held    {score_line(result.score)}")
+    beside = ", ".join(f"{name} {cell(score.macro)}" for name, score in result.baselines.items())
+    click.echo(f"beside  {beside}   (macro accuracy on the same questions)")
     click.echo(f"report  {result.report}")
 
 
@@ -79,7 +84,7 @@ def run(job: TrainConfig, progress: Progress) -> TrainResult:
         return train_writer(config, folder, allow_download=job.allow_download, progress=progress)
     from noria.routing.routers.learn import train_network
 
-    return train_network(config, folder, progress=progress)
+    return train_network(config, folder, trade=job.trade or 0.0, progress=progress)
 
 
 def resolve(job: TrainConfig) -> tuple[NetworkTraining | WriterTraining, Path]:

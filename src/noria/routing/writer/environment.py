@@ -1,8 +1,9 @@
 """Rollouts of a router that writes: it thinks, calls models of a pool, reads what they say, and answers.
 
 What the router wrote and what the environment wrote are kept apart from the beginning, so that nothing the router
-writes can pass for information. A model that could not be reached is the environment's failure: the rollout continues,
-and its answer and thrift are not scored, instead of being scored as wrong.
+writes can pass for information. When a model fails the rollout continues, and the router may ask another one; its
+answer is scored like any other, since a router that asks who does not answer serves nobody. Only where a model was not
+asked at all, because a table has no reply of it or our own budget is spent, nothing is scored.
 """
 
 from __future__ import annotations
@@ -90,8 +91,13 @@ class Rollout:
 
     @property
     def lost(self) -> bool:
-        """Whether a model could not be reached, so that the answer cannot be scored fairly."""
-        return any(call.reply.text is None for call in self.calls)
+        """Whether a call failed."""
+        return any(call.reply.text is None and call.reply.asked for call in self.calls)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a call was not made, so that the answer cannot be scored."""
+        return any(not call.reply.asked for call in self.calls)
 
 
 class Environment:
@@ -151,13 +157,14 @@ class Environment:
         return list(await asyncio.gather(*steps))
 
     def rewards(self, rollout: Rollout) -> tuple[float, float, float]:
-        """Form, answer, thrift; NaN where a model was lost, where nobody knows the answer, where a cost is unknown."""
+        """Form, answer, thrift; NaN where a call was not made, or the right answer or a cost is not known."""
         form = float(rollout.flaw is None)
-        if rollout.lost:
+        if rollout.unknown:
             return form, math.nan, math.nan
         question, answer = rollout.question, rollout.answer
         right = math.nan
         if question.answers and question.rule:
             right = 0.0 if answer is None else score(question.rule, answer, question.answers)
-        thrift = math.nan if self.thrift is None else float(self.thrift(rollout.cost))
+        # A call that failed may have been charged.
+        thrift = math.nan if self.thrift is None or rollout.lost else float(self.thrift(rollout.cost))
         return form, right, thrift

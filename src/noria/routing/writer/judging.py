@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ def score_rollouts(rollouts: Sequence[PlayedRollout], environment: Environment, 
     """Sum up what rollouts of a table's questions earned and cost."""
     rewards = np.array([environment.rewards(played.rollout) for played in rollouts], dtype=float)
     costs = np.array([played.rollout.cost for played in rollouts])
-    score = score_of(rewards[:, 1], costs, table.score, table.dataset)
+    served = [math.nan if p.rollout.unknown else float(not p.rollout.lost) for p in rollouts]
+    score = score_of(rewards[:, 1], costs, table.quality, table.dataset, np.array(served))
     calls = float(np.mean([len(played.rollout.calls) for played in rollouts]))
     return WriterScore(score, known_mean(rewards[:, 0]), calls)

@@ -20,7 +20,7 @@ from noria.routing.config import WriterTraining
 from noria.routing.pool.config import read_pool
 from noria.routing.pool.pool import Asker, ReplayPool, open_pool
 from noria.routing.routers.page import write_run_page
-from noria.routing.routers.scores import TrainResult, table_digest, write_score
+from noria.routing.routers.scores import TrainResult, judge_baselines, table_digest, write_score
 from noria.routing.tables.imports import import_table
 from noria.routing.tables.table import Table
 from noria.routing.writer.judging import judge_writer
@@ -86,9 +86,10 @@ def train_writer(
         save_language_model(opened.model, opened.tokenizer, folder / "policy")
         shown.say(f"judging on {len(held.questions)} questions")
         result = runner.run(judge_writer(policy, environment, held, prompt=prompt))
-        write_score(folder, config.steps, result.record(), train, held)
+        baselines = judge_baselines(train, held)
+        write_score(folder, config.steps, result.record(), baselines)
         page = write_run_page(folder)
-    return TrainResult(folder, page, config.steps, result.score)
+    return TrainResult(folder, page, config.steps, result.score, baselines)
 
 
 class RunLogCallback(TrainerCallback):  # type: ignore[misc]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from noria.core.errors import ModelError, NoriaError, require
+from noria.core.errors import DataError, ModelError, NoriaError, require
 from noria.core.files import inside
+from noria.core.records import read_json
 from noria.distill.integrations.diffusers.flux import FluxAdapter
 from noria.distill.integrations.diffusers.longcat_image import LongCatImageAdapter
 from noria.distill.integrations.diffusers.pipeline_adapter import PipelineAdapter
@@ -165,18 +165,16 @@ def read_index(folder: Path) -> dict[str, Any]:
             own code.
     """
     path = folder / "model_index.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ModelError(
             "there is no model_index.json",
             where=str(folder),
             mend="give the folder of a whole diffusers pipeline",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"not readable as JSON ({error})", where=str(path), mend="download the model again"
-        ) from error
+        )
+    try:
+        index = read_json(path)
+    except DataError as error:
+        raise ModelError(error.what, where=error.where, mend="download the model again") from error
     name = index.get("_class_name") if isinstance(index, dict) else None
     if isinstance(name, list):
         raise ModelError(

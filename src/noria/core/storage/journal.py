@@ -1,0 +1,281 @@
+"""A journal that holds what it acknowledged: frames in SQLite, written in groups, each group synced once.
+
+SQLite in WAL mode with `synchronous=FULL` brings the log, its checksums and its recovery. One thread writes: whatever
+waits when the disk is free becomes one transaction, so that many callers share a sync. Any process may read meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noria.core.errors import RunError
+from noria.core.files import lock
+from noria.core.storage.journal_file import NAME, log_bytes, open_journal
+
+MAX_FRAME = 64 << 20
+"""Most bytes of a frame or a blob."""
+MAX_WAITING = 256 << 20
+"""Most bytes that may wait for the disk."""
+_LOG = 64 << 20  # bytes of the write-ahead log from which it is folded into the file
+_PAUSE = 0.05  # seconds after which frames that nobody waits for are written
+_RETRY = 1.0  # seconds after which a log that a reader held is folded again
+
+
+class JournalFull(RunError):
+    """The disk, or the queue before it, takes no more. Nothing of the frame is acknowledged."""
+
+
+@dataclass
+class _Change:
+    """A change that waits for the disk, and who waits for it."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    size: int = 0
+    future: asyncio.Future[Any] | None = None
+    fold: bool = False
+
+
+class Journal:
+    """A journal open for writing, by one process. Use it as a context, or call `close`.
+
+    Attributes:
+        failed: number of changes that the disk refused.
+        broken: why the journal takes nothing more until it is opened again; None while it works.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open or make the journal of a folder.
+
+        Raises:
+            RunError: another process writes it, the disk refuses, or a later version of Noria made it.
+        """
+        self.folder = Path(folder)
+        self.path = self.folder / NAME
+        self.failed = 0
+        self.broken: RunError | None = None
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(lock(self.folder))
+        try:
+            self._database = open_journal(self.path)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._queue: list[_Change] = []
+        self._bytes = self._awaited = 0
+        self._closing = self._folding = False
+        self._more = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the disk."""
+        return self._bytes
+
+    async def append(
+        self,
+        body: bytes,
+        *,
+        subject: str | None = None,
+        blobs: Mapping[str, bytes] | None = None,
+        expires: int | None = None,
+    ) -> int:
+        """Write a frame and the blobs that it names, all or nothing; when this returns they are on the disk.
+
+        Args:
+            body: content of the frame.
+            subject: key by which the frame is found, such as the id of a trace.
+            blobs: contents by their digest (:func:`blob_digest`); one that is there already is not written again.
+            expires: second since 1970 at which the blobs may be removed; None keeps them.
+
+        Returns:
+            Number of the frame.
+
+        Raises:
+            JournalFull: the disk or the queue takes no more.
+            RunError: the disk fails.
+        """
+        return int(await self._do(*_frame(body, subject, blobs or {}, expires)))
+
+    def post(
+        self,
+        body: bytes,
+        *,
+        subject: str | None = None,
+        blobs: Mapping[str, bytes] | None = None,
+        expires: int | None = None,
+    ) -> None:
+        """Write a frame soon, as `append` does. A later one that is acknowledged means that this one is written, too.
+
+        Raises:
+            JournalFull: the queue takes no more.
+            RunError: the disk fails.
+        """
+        self._put(_Change(*_frame(body, subject, blobs or {}, expires)))
+
+    async def remove(self, sequences: Sequence[int], *, blobs: Sequence[str] = ()) -> None:
+        """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log."""
+
+        def run(database: sqlite3.Connection) -> None:
+            database.executemany(
+                "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE sequence = ?",
+                [(sequence,) for sequence in sequences],
+            )
+            database.executemany("DELETE FROM blobs WHERE digest = ?", [(digest,) for digest in blobs])
+
+        await self._do(run, fold=True)
+
+    async def expire_blobs(self, now: float | None = None) -> int:
+        """Remove the blobs whose time is over.
+
+        Args:
+            now: seconds since 1970; the present by default.
+
+        Returns:
+            Number of blobs removed.
+        """
+        limit = int(time.time() if now is None else now)
+        return int(
+            await self._do(
+                lambda database: database.execute("DELETE FROM blobs WHERE expires <= ?", (limit,)).rowcount,
+                fold=True,
+            )
+        )
+
+    def close(self) -> None:
+        """Write and sync what waits, and let the folder go."""
+        with self._more:
+            self._closing = True
+            self._more.notify()
+        self._thread.join()
+        self._database.close()
+        self._stack.close()
+
+    async def _do(
+        self, run: Callable[[sqlite3.Connection], Any], size: int = 0, *, fold: bool = False
+    ) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._put(_Change(run, size, future, fold))
+        return await future
+
+    def _put(self, change: _Change) -> None:
+        if change.size > MAX_FRAME:
+            raise JournalFull(f"a frame of {change.size:,} bytes", where=str(self.folder))
+        with self._more:
+            if self.broken is not None:
+                raise self.broken
+            if self._closing:
+                raise RunError("the journal is closed", where=str(self.folder))
+            if self._bytes + change.size > MAX_WAITING:
+                raise JournalFull("the disk is too slow for what is to be written", where=str(self.folder))
+            self._queue.append(change)
+            self._bytes += change.size
+            self._awaited += change.future is not None
+            self._more.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._closing or self._queue, _RETRY if self._folding else None)
+                self._more.wait_for(lambda: self._closing or self._awaited, _PAUSE)
+                batch, self._queue = self._queue, []
+                self._bytes = self._awaited = 0
+                closing = self._closing
+            if batch:
+                self._write(batch)
+            if self._folding or log_bytes(self.path) > _LOG:
+                self._fold()
+            if closing:
+                return
+
+    def _write(self, batch: Sequence[_Change]) -> None:
+        """Write a group whole or not at all, and tell whoever waits."""
+        error, results = self.broken, []
+        if error is None:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                results = [change.run(self._database) for change in batch]
+                self._database.execute("COMMIT")
+            except sqlite3.Error as cause:
+                error = self._failure(cause)
+        if error is not None:
+            self.failed += len(batch)
+        elif any(change.fold for change in batch):
+            self._fold()
+        _tell(batch, results, error)
+
+    def _fold(self) -> None:
+        """Fold the log into the file and empty it; while a reader holds an older state it stays, to be tried again."""
+        with contextlib.suppress(sqlite3.Error):  # all of it is on the disk either way
+            busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            self._folding = bool(busy)
+
+    def _failure(self, cause: sqlite3.Error) -> RunError:
+        with contextlib.suppress(sqlite3.Error):
+            self._database.execute("ROLLBACK")
+        if cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+            return JournalFull(
+                "cannot write: the disk is full", where=str(self.folder), mend="free some space"
+            )
+        # After a sync that failed nobody knows what is on the disk: take nothing more until a start has looked.
+        self.broken = RunError(
+            f"cannot write: {cause}", where=str(self.folder), mend="start the service again"
+        )
+        return self.broken
+
+
+def _frame(
+    body: bytes, subject: str | None, blobs: Mapping[str, bytes], expires: int | None
+) -> tuple[Callable[[sqlite3.Connection], int], int]:
+    """The change that writes a frame with its blobs, and its size in bytes."""
+
+    def run(database: sqlite3.Connection) -> int:
+        for digest, content in blobs.items():
+            database.execute(_WRITE_BLOB, (digest, content, expires))
+        return database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body))).lastrowid or 0
+
+    return run, len(body) + sum(map(len, blobs.values()))
+
+
+_WRITE_FRAME = "INSERT INTO frames (subject, body, digest) VALUES (?, ?, ?)"
+_WRITE_BLOB = (
+    "INSERT INTO blobs (digest, body, expires) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET expires = "
+    "CASE WHEN expires IS NULL OR excluded.expires IS NULL THEN NULL ELSE max(expires, excluded.expires) END"
+)
+
+
+def _tell(batch: Sequence[_Change], results: Sequence[Any], error: RunError | None) -> None:
+    """Wake whoever waits, with one call into each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for number, change in enumerate(batch):
+        if change.future is not None:
+            waiting = loops.setdefault(change.future.get_loop(), [])
+            waiting.append((change.future, None if error else results[number]))
+
+    def wake(waiting: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+        for future, result in waiting:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    for loop, waiting in loops.items():
+        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(wake, waiting)

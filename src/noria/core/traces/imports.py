@@ -1,0 +1,453 @@
+"""Traces from the logs that people have: OTLP in JSON, the console exporter, Langfuse and Phoenix exports.
+
+Every format becomes the same flat span first, and spans of one trace become a :class:`Trace`. Ids follow from those of
+the log, so that the same log imported again gives the same traces. Texts are redacted and pictures taken out on the
+way, as for live traffic.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from noria.core.errors import DataError
+from noria.core.records import lines
+from noria.core.traces import telemetry
+from noria.core.traces.blobs import blob_names, take_out_blobs
+from noria.core.traces.ids import new_id
+from noria.core.traces.records import Span, SpanError, SpanKind, Trace, Usage
+from noria.core.traces.redaction import Redactor
+
+_OPENINFERENCE: dict[str, SpanKind] = {
+    "LLM": "chat",
+    "TOOL": "tool",
+    "AGENT": "agent",
+    "CHAIN": "agent",
+    "RETRIEVER": "retrieve",
+    "EMBEDDING": "retrieve",
+    "RERANKER": "retrieve",
+    "GUARDRAIL": "judge",
+    "EVALUATOR": "judge",
+}
+_LANGFUSE: dict[str, SpanKind] = {
+    "GENERATION": "chat",
+    "TOOL": "tool",
+    "AGENT": "agent",
+    "CHAIN": "agent",
+    "RETRIEVER": "retrieve",
+    "EMBEDDING": "retrieve",
+    "EVALUATOR": "judge",
+    "GUARDRAIL": "judge",
+}
+_OPERATIONS: dict[str, SpanKind] = {
+    "chat": "chat",
+    "text_completion": "chat",
+    "generate_content": "generate",
+    "execute_tool": "tool",
+    "invoke_agent": "agent",
+    "invoke_workflow": "agent",
+    "retrieval": "retrieve",
+    "embeddings": "retrieve",
+    "plan": "plan",
+}
+
+
+@dataclass(frozen=True)
+class FlatSpan:
+    """A span of any format, before it is one of ours."""
+
+    trace: str
+    id: str
+    parent: str | None
+    name: str
+    began: int
+    ended: int
+    attributes: Mapping[str, Any]
+    failed: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A trace that was read, and the files that it names."""
+
+    trace: Trace
+    blobs: Mapping[str, bytes]
+
+
+@dataclass
+class ImportCounts:
+    """Counts of an import.
+
+    Attributes:
+        traces: number of traces.
+        spans: number of their spans.
+        skipped: what was no span, as `file:line: why`; the first hundred.
+        skipped_count: number of all of them.
+    """
+
+    traces: int = 0
+    spans: int = 0
+    skipped: list[str] = field(default_factory=list)
+    skipped_count: int = 0
+
+    def skip(self, where: str, why: object) -> None:
+        """Count something that was no span."""
+        self.skipped_count += 1
+        if len(self.skipped) < 100:
+            self.skipped.append(f"{where}: {why}")
+
+
+def import_traces(
+    path: Path, *, redactor: Redactor | None = None, counts: ImportCounts | None = None
+) -> Iterator[Imported]:
+    """Read the traces of a log; spans are held in memory until the file is read.
+
+    Args:
+        path: file of JSON, JSON lines, or what the console exporter printed.
+        redactor: takes out what is personal; the usual one by default.
+        counts: counts to add to.
+
+    Raises:
+        DataError: the file holds no span of a known format.
+    """
+    counts = ImportCounts() if counts is None else counts
+    redactor = redactor or Redactor()
+    groups: dict[str, list[FlatSpan]] = {}
+    for where, value in _values(path):
+        try:
+            for span in flat_spans(value):
+                groups.setdefault(span.trace, []).append(span)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            counts.skip(where, error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
+    if not groups:
+        raise DataError(
+            f"no span that is known ({counts.skipped[0]})" if counts.skipped else "no span",
+            where=str(path),
+            mend="give OTLP JSON, the console exporter's output, or an export of Langfuse or Phoenix",
+        )
+    for name, spans in groups.items():
+        imported = _assemble(name, spans, redactor)
+        counts.traces += 1
+        counts.spans += len(imported.trace.spans)
+        yield imported
+
+
+# -- formats ----------------------------------------------------------------------------------------------------------
+
+
+def flat_spans(value: Any) -> Iterator[FlatSpan]:
+    """Spans of one JSON value: a request of OTLP, a span of a console, an observation, or a list of such.
+
+    Raises:
+        ValueError: it is of no known format.
+    """
+    if isinstance(value, list):
+        for item in value:
+            yield from flat_spans(item)
+    elif not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    elif "resourceSpans" in value:
+        for resource in value["resourceSpans"]:
+            for scope in resource.get("scopeSpans") or resource.get("instrumentationLibrarySpans") or []:
+                for span in scope.get("spans") or []:
+                    yield _otlp(span)
+    elif isinstance(value.get("context"), dict):
+        yield _console(value)
+    elif "context.span_id" in value:  # a row of Phoenix' table
+        yield _console({**value, "context": {k: value[f"context.{k}"] for k in ("span_id", "trace_id")},
+                        "attributes": _under(value, "attributes.")})  # fmt: skip
+    elif isinstance(value.get("observations"), list):  # a trace of Langfuse with its observations
+        for observation in value["observations"]:
+            merged = {
+                "traceId": value.get("id"),
+                "sessionId": value.get("sessionId"),
+                "userId": value.get("userId"),
+            }
+            yield _langfuse(merged | observation)
+    elif isinstance(value.get("data"), list):  # a page of an API
+        yield from flat_spans(value["data"])
+    elif "startTimeUnixNano" in value:
+        yield _otlp(value)
+    elif {"traceId", "trace_id"} & value.keys() and {"startTime", "start_time"} & value.keys():
+        yield _langfuse(value)
+    else:
+        raise ValueError(
+            f"no format that is known: {', '.join(map(str, list(value)[:5])) or 'an empty object'}"
+        )
+
+
+def _otlp(span: Mapping[str, Any]) -> FlatSpan:
+    status = span.get("status") or {}
+    return FlatSpan(
+        _hex(span["traceId"], 16),
+        _hex(span["spanId"], 8),
+        _hex(span["parentSpanId"], 8) if span.get("parentSpanId") else None,
+        str(span.get("name", "")),
+        _nanoseconds(span["startTimeUnixNano"]),
+        _nanoseconds(span.get("endTimeUnixNano") or span["startTimeUnixNano"]),
+        {item["key"]: _any_value(item.get("value")) for item in span.get("attributes") or []},
+        status.get("code") in (2, "STATUS_CODE_ERROR"),
+        str(status.get("message", "")),
+    )
+
+
+def _console(span: Mapping[str, Any]) -> FlatSpan:
+    """A span as OpenTelemetry's console exporter prints it, or as Phoenix gives it."""
+    status = span.get("status") or {}
+    code = str(status.get("status_code") or span.get("status_code") or "")
+    attributes = dict(span.get("attributes") or {})
+    if span.get("span_kind") and "openinference.span.kind" not in attributes:
+        attributes["openinference.span.kind"] = span["span_kind"]
+    return FlatSpan(
+        _hex(span["context"]["trace_id"], 16),
+        _hex(span["context"]["span_id"], 8),
+        _hex(span["parent_id"], 8) if span.get("parent_id") else None,
+        str(span.get("name", "")),
+        _nanoseconds(span["start_time"]),
+        _nanoseconds(span.get("end_time") or span["start_time"]),
+        _flattened(attributes),
+        code.endswith("ERROR"),
+        str(status.get("description") or span.get("status_message") or ""),
+    )
+
+
+def _langfuse(row: Mapping[str, Any]) -> FlatSpan:
+    """An observation of Langfuse: from its API (`traceId`) or from its export (`trace_id`)."""
+
+    def get(camel: str, *others: str) -> Any:
+        snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in camel)
+        return next((row[name] for name in (camel, snake, *others) if row.get(name) is not None), None)
+
+    trace = get("traceId")
+    if not trace or not row.get("id"):
+        raise ValueError("an observation without id or trace")
+    usage = get("usageDetails", "usage") or {}
+    usage = _loaded(usage) if isinstance(usage, str) else usage
+    began = _nanoseconds(get("startTime"))
+    end = get("endTime")
+    return FlatSpan(
+        str(trace),
+        str(row["id"]),
+        get("parentObservationId"),
+        str(row.get("name") or ""),
+        began,
+        began if end is None else _nanoseconds(end),
+        {
+            "langfuse.type": row.get("type"),
+            telemetry.MODEL: get("model", "providedModelName", "provided_model_name"),
+            telemetry.INPUT: _loaded(row.get("input")),
+            telemetry.OUTPUT: _loaded(row.get("output")),
+            telemetry.TOKENS_IN: usage.get("input") or usage.get("promptTokens"),
+            telemetry.TOKENS_OUT: usage.get("output") or usage.get("completionTokens"),
+            telemetry.CONVERSATION: get("sessionId"),
+            "user.id": get("userId"),
+            "cost": get("totalCost", "calculatedTotalCost", "total_price"),
+        },
+        row.get("level") == "ERROR",
+        str(get("statusMessage") or ""),
+    )
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def _values(path: Path) -> Iterator[tuple[str, Any]]:
+    """JSON values of a file with their places: one a line, or one after the other over several lines."""
+    decoder = json.JSONDecoder()
+    kept, began = "", ""
+    for where, text in lines(path):
+        if not kept and not text.strip():
+            continue
+        began = began if kept else where
+        kept = f"{kept}{text}\n" if kept else text.lstrip()
+        if text[:1].isspace():  # inside of a value that is laid out over lines: its end is not indented
+            continue
+        while kept:
+            try:
+                value, end = decoder.raw_decode(kept)
+            except (ValueError, RecursionError):
+                break
+            yield began, value
+            kept, began = kept[end:].lstrip(), where
+    if kept:
+        raise DataError("no JSON, or it is cut off", where=began, mend="export the file again")
+
+
+def _hex(text: Any, size: int) -> str:
+    """An id in hex: from hex with or without 0x, or from base64 as protobuf's JSON has it."""
+    plain = str(text).removeprefix("0x").lower()
+    if len(plain) == 2 * size and set(plain) <= set("0123456789abcdef"):
+        return plain
+    try:
+        raw = base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != size:
+        raise ValueError(f"no id: {str(text)[:60]!r}")
+    return raw.hex()
+
+
+def _nanoseconds(value: Any) -> int:
+    """Nanoseconds since 1970 from a number of them, its text, or a date in ISO 8601 (UTC where no zone is given)."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"no time: {value!r}")
+    if isinstance(value, (int, float)) or str(value).isdecimal():
+        number = float(value)
+        if not math.isfinite(number) or not 1e17 < number < 1e19:
+            raise ValueError(f"no time in nanoseconds: {str(value)[:40]}")
+        return int(value)
+    moment = datetime.datetime.fromisoformat(str(value).replace(" UTC", "").strip())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    since = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+
+
+def _any_value(value: Any) -> Any:
+    """The value of an `AnyValue` of OTLP."""
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    kind, inner = next(iter(value.items()))
+    if kind == "intValue":
+        return int(inner)
+    if kind == "arrayValue":
+        return [_any_value(item) for item in inner.get("values") or []]
+    if kind == "kvlistValue":
+        return {item["key"]: _any_value(item.get("value")) for item in inner.get("values") or []}
+    return inner
+
+
+def _under(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)}
+
+
+def _flattened(attributes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Attributes by dotted names, also from nested objects."""
+    flat: dict[str, Any] = {}
+    for name, value in attributes.items():
+        if isinstance(value, dict):
+            flat |= _flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _loaded(value: Any) -> Any:
+    """The JSON that a text holds; any other text, or value, as it is."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+# -- ours -------------------------------------------------------------------------------------------------------------
+
+
+def _assemble(name: str, spans: Iterable[FlatSpan], redactor: Redactor) -> Imported:
+    ordered = sorted(spans, key=lambda span: (span.began, span.id))
+    ids = {span.id: _id(f"{name}/{span.id}", span.began) for span in ordered}
+    blobs: dict[str, bytes] = {}
+    redactions: dict[str, int] = {}
+
+    def clean(value: Any) -> Any:
+        value, found = take_out_blobs(value)
+        blobs.update(found)
+        value, counts = redactor.redact_json(value)
+        for kind, count in counts.items():
+            redactions[kind] = redactions.get(kind, 0) + count
+        return value
+
+    ours = tuple(_ours(span, ids, clean) for span in ordered)
+    leaves = [span for span in ordered if _kind(span) in ("chat", "generate")] or ordered[:1]
+    costs = [span.attributes.get("cost") for span in ordered]
+    known = [float(cost) for cost in costs if isinstance(cost, (int, float)) and math.isfinite(cost)]
+    first = {
+        key: value
+        for span in reversed(ordered)
+        for key, value in span.attributes.items()
+        if value is not None
+    }
+    user = first.get("user.id")
+    trace = Trace(
+        _id(name, ordered[0].began),
+        ordered[0].began,
+        max(span.ended for span in ours),
+        "failed" if any(span.failed and span.parent not in ids for span in ordered) else "ok",
+        user=None if user is None else hashlib.sha256(f"imported/{user}".encode()).hexdigest()[:32],
+        conversation=_text(first.get(telemetry.CONVERSATION) or first.get("session.id")),
+        spans=ours,
+        usage=Usage(_tokens(leaves, "in"), _tokens(leaves, "out"), sum(known) if known else None),
+        redactions=redactions,
+        labels={"imported": "yes"},
+    )
+    return Imported(trace, blobs)
+
+
+def _ours(span: FlatSpan, ids: Mapping[str, str], clean: Any) -> Span:
+    get = span.attributes.get
+    given = get(telemetry.INPUT) if get(telemetry.INPUT) is not None else get("input.value")
+    made = get(telemetry.OUTPUT) if get(telemetry.OUTPUT) is not None else get("output.value")
+    given, made = clean(_loaded(given)), clean(_loaded(made))
+    name = (
+        get(telemetry.MODEL) or get("llm.model_name") or get(telemetry.TOOL) or get("tool.name") or span.name
+    )
+    numbers = {f"tokens_{side}": _tokens([span], side) for side in ("in", "out")}
+    return Span(
+        ids[span.id],
+        _kind(span),
+        str(clean(str(name))),
+        span.began,
+        max(span.began, span.ended),
+        parent=ids.get(span.parent) if span.parent else None,
+        input=given,
+        output=made,
+        blobs=tuple(dict.fromkeys([*blob_names(given), *blob_names(made)])),
+        attributes={key: value for key, value in numbers.items() if value},
+        error=SpanError(str(get(telemetry.ERROR) or "error"), str(clean(span.message)))
+        if span.failed
+        else None,
+    )
+
+
+def _kind(span: FlatSpan) -> SpanKind:
+    get = span.attributes.get
+    return (
+        _OPERATIONS.get(str(get(telemetry.OPERATION)))
+        or _OPENINFERENCE.get(str(get("openinference.span.kind")).upper())
+        or _LANGFUSE.get(str(get("langfuse.type")).upper())
+        or "other"
+    )
+
+
+def _tokens(spans: Iterable[FlatSpan], side: str) -> int:
+    names = {
+        "in": (telemetry.TOKENS_IN, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+        "out": (telemetry.TOKENS_OUT, "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    }[side]
+    total = 0
+    for span in spans:
+        value = next((span.attributes[name] for name in names if span.attributes.get(name) is not None), 0)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53:
+            total += int(value)
+    return total
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _id(name: str, began: int) -> str:
+    """An id that follows from a foreign one: its time, and bits of its digest in the place of random ones."""
+    rest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{new_id(began)[:18]}-a{rest[:3]}-{rest[3:15]}"

@@ -1,0 +1,234 @@
+"""The store of traces: what is acknowledged is on the disk, feedback counts once, and a user can be erased.
+
+The journal is the truth. A trace is found in it by its id with all that was said about it; lists and searches are the
+index's business (:mod:`noria.core.traces.index`), which is made from the journal and can be made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from noria.core.errors import DataError
+from noria.core.storage.journal import Journal
+from noria.core.storage.journal_file import JournalReader
+from noria.core.traces.ids import Clock, is_id, new_id
+from noria.core.traces.index import TraceIndex
+from noria.core.traces.records import (
+    Erasure,
+    Feedback,
+    JudgementRecord,
+    Record,
+    Trace,
+    Withdrawal,
+    decode,
+    encode,
+)
+
+
+class UnknownTrace(DataError):
+    """There is no such trace, or its user was erased."""
+
+
+@dataclass(frozen=True)
+class TraceView:
+    """A trace with what was said about it.
+
+    Attributes:
+        trace: the trace.
+        feedback: feedback that was not withdrawn, in order.
+        judgements: judgements, in order.
+        withdrawn: number of feedbacks that were withdrawn.
+    """
+
+    trace: Trace
+    feedback: tuple[Feedback, ...] = ()
+    judgements: tuple[JudgementRecord, ...] = ()
+    withdrawn: int = 0
+
+
+@dataclass
+class TraceStore:
+    """Traces, feedback and judgements of one service; used from one event loop.
+
+    Args:
+        folder: folder of the journal and of its index.
+        clock: clock of the service.
+
+    Raises:
+        RunError: another process writes the folder, or the disk refuses.
+    """
+
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder)
+        try:
+            self._reader = JournalReader(self.folder)
+            self.index = TraceIndex(self.folder / "index.sqlite")
+        except BaseException:
+            self.journal.close()
+            raise
+        self._writing: dict[str, asyncio.Future[Feedback]] = {}
+
+    def close(self) -> None:
+        """Write what waits, and let the folder go."""
+        self.journal.close()
+        self._reader.close()
+        self.index.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    async def write(
+        self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None, expires: int | None = None
+    ) -> None:
+        """Keep a trace and the blobs that it names; when this returns they are on the disk.
+
+        Args:
+            trace: the trace, redacted.
+            blobs: contents by their digest.
+            expires: second since 1970 at which the blobs may be removed.
+
+        Raises:
+            JournalFull: the disk takes no more. RunError: it fails.
+        """
+        await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
+
+    async def give_feedback(self, feedback: Feedback) -> Feedback:
+        """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
+
+        Args:
+            feedback: feedback whose text is redacted. With a `client_key` its id follows from the trace, from whom it
+                is and from that key.
+
+        Returns:
+            The feedback as it is kept: the first one of its key.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+            DataError: the span that it names is not one of the trace's.
+        """
+        if feedback.client_key is not None:
+            feedback = _replace(feedback, id=_repeatable_id(feedback))
+        writing = self._writing.get(feedback.id)
+        if writing is not None:
+            return await asyncio.shield(writing)
+        future = asyncio.ensure_future(self._give_feedback(feedback))
+        self._writing[feedback.id] = future
+        try:
+            return await asyncio.shield(future)
+        finally:
+            self._writing.pop(feedback.id, None)
+
+    async def _give_feedback(self, feedback: Feedback) -> Feedback:
+        records = self._about(feedback.trace)
+        trace = _trace_of(records, feedback.trace)
+        earlier = [r for r in records if isinstance(r, Feedback) and r.id == feedback.id]
+        if earlier:
+            return earlier[0]
+        if feedback.span is not None and feedback.span not in {span.id for span in trace.spans}:
+            raise DataError(f"the trace has no span {feedback.span}", where="feedback")
+        await self.journal.append(encode(feedback), subject=feedback.trace)
+        return feedback
+
+    async def withdraw(self, trace: str, feedback: str, *, by: str = "") -> None:
+        """Take a feedback back; once more changes nothing.
+
+        Raises:
+            UnknownTrace: there is no such trace. DataError: it has no such feedback.
+        """
+        records = self._about(trace)
+        _trace_of(records, trace)
+        if not any(isinstance(r, Feedback) and r.id == feedback for r in records):
+            raise DataError(f"the trace has no feedback {feedback}", where="feedback")
+        if any(isinstance(r, Withdrawal) and r.feedback == feedback for r in records):
+            return
+        now = self.clock()
+        await self.journal.append(encode(Withdrawal(new_id(now), trace, feedback, now, by)), subject=trace)
+
+    async def judge(self, judgement: JudgementRecord) -> None:
+        """Keep a judgement, with its invalid verdicts.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+        """
+        _trace_of(self._about(judgement.trace), judgement.trace)
+        await self.journal.append(encode(judgement), subject=judgement.trace)
+
+    async def erase(self, user: str) -> Erasure:
+        """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
+
+        Copies (backups, data sets that were taken out) are beyond its reach.
+        """
+        await asyncio.to_thread(self.index.follow, self.folder)
+        traces = self.index.traces_of(user)
+        frames = [frame for trace in traces for frame in self._reader.about(trace)]
+        named = {blob for trace in traces for blob in self.index.blobs_of(trace)}
+        blobs = [blob for blob in named if not self.index.named_by_others(blob, user)]
+        now = self.clock()
+        erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
+        await self.journal.append(encode(erasure), subject=f"user:{user}")
+        await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        await asyncio.to_thread(self.index.forget, user)
+        return erasure
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, trace: str) -> TraceView:
+        """A trace with what was said about it.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+        """
+        return view(self._about(trace), trace)
+
+    def blob(self, digest: str) -> bytes | None:
+        """Content of a blob; None where it is not there any more."""
+        return self._reader.blob(digest)
+
+    def _about(self, trace: str) -> list[Record]:
+        if not is_id(trace):
+            raise UnknownTrace(f"there is no trace {trace[:60]!r}", where="trace")
+        return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
+
+
+def view(records: Sequence[Record], trace: str) -> TraceView:
+    """The trace among its records, with the feedback that stands.
+
+    Raises:
+        UnknownTrace: the records hold no trace.
+    """
+    withdrawn = {record.feedback for record in records if isinstance(record, Withdrawal)}
+    feedback = {record.id: record for record in reversed(records) if isinstance(record, Feedback)}
+    standing = [record for record in reversed(feedback.values()) if record.id not in withdrawn]
+    return TraceView(
+        _trace_of(records, trace),
+        tuple(standing),
+        tuple(record for record in records if isinstance(record, JudgementRecord)),
+        len(feedback) - len(standing),
+    )
+
+
+def _trace_of(records: Sequence[Record], name: str) -> Trace:
+    for record in records:
+        if isinstance(record, Trace):
+            return record
+    raise UnknownTrace(f"there is no trace {name}", where="trace")
+
+
+def _repeatable_id(feedback: Feedback) -> str:
+    """Id of a feedback that follows from what makes it the same one: a UUID of version 8 over a digest."""
+    parts = "\0".join((feedback.trace, feedback.source, feedback.by, feedback.client_key or ""))
+    digest = hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
+
+
+def _replace(record: Feedback, **changes: Any) -> Feedback:
+    return msgspec.structs.replace(record, **changes)

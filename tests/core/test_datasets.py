@@ -1,0 +1,146 @@
+"""Data sets: no leakage group lies in two splits, no unjudged answer is learnt from, files are what TRL reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from noria.core.errors import DataError
+from noria.core.traces.datasets import SPLITS, examples, rows, write_dataset
+from noria.core.traces.ids import new_id
+from noria.core.traces.records import Feedback, JudgementRecord, Span, SpanError, Trace
+from noria.core.traces.store import TraceView
+
+DAY = 1_764_331_200_000_000_000
+
+
+def view(n: int, text: str, answer: str = "fine", *, user: str | None = None, blobs: tuple[str, ...] = (),
+         ratings: tuple[tuple[str, float], ...] = (), correction: str | None = None,
+         score: float | None = None) -> TraceView:  # fmt: skip
+    name = new_id(DAY + n * 10_000_000)
+    span = Span(
+        "s", "chat", "m", n, n + 1, input=[{"role": "user", "content": text}], output=answer, blobs=blobs
+    )
+    feedback = [
+        Feedback(f"f{k}", name, "rating", "helpful", k, value, by=by) for k, (by, value) in enumerate(ratings)
+    ]
+    if correction is not None:
+        feedback.append(Feedback("c", name, "correction", "text", 9, text=correction))
+    judgements = () if score is None else (JudgementRecord("j", name, 1, "r", "1", "c", "rule", (), score),)
+    return TraceView(Trace(name, n, n + 1, "ok", user=user, spans=(span,)), tuple(feedback), judgements)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcdefgh"),
+            st.sampled_from([None, "u", "v", "w"]),
+            st.sampled_from([(), ("p",), ("q",)]),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_what_shares_user_picture_or_request_shares_the_split(drawn) -> None:  # type: ignore[no-untyped-def]
+    views = [view(n, text, user=user, blobs=blobs) for n, (text, user, blobs) in enumerate(drawn)]
+    made = examples(views, salt="s")
+    for n, one in enumerate(made):
+        for m, other in enumerate(made):
+            same = drawn[n][0] == drawn[m][0] or (drawn[n][1] and drawn[n][1] == drawn[m][1])
+            if same or set(drawn[n][2]) & set(drawn[m][2]):
+                assert one.group == other.group
+                assert one.split == other.split
+    assert [one.split for one in examples(views, salt="s")] == [one.split for one in made]
+
+
+def test_a_template_is_one_request_and_a_group_keeps_its_split_as_it_grows() -> None:
+    few = [view(0, "Order 12 of  Tea"), view(1, "order 7 of tea"), view(2, "coffee")]
+    made = examples(few, salt="s")
+    assert made[0].group == made[1].group == made[0].trace
+    assert made[2].group != made[0].group
+    more = examples([*few, view(3, "ORDER 99 of tea"), view(4, "cake")], salt="s")
+    assert [one.split for one in more[:3]] == [one.split for one in made]
+    assert more[3].split == made[0].split
+
+
+def test_splits_have_their_shares() -> None:
+    texts = ["".join(chr(97 + int(digit)) for digit in str(n)) for n in range(5000)]
+    made = examples([view(n, text) for n, text in enumerate(texts)], salt="s")
+    for name, share in SPLITS.items():
+        assert sum(one.split == name for one in made) / 5000 == pytest.approx(share, abs=0.02)
+    with pytest.raises(ValueError, match="sum to 1"):
+        examples([], salt="s", splits={"train": 0.9})
+
+
+def test_one_persons_last_rating_counts_once_and_silence_is_no_score() -> None:
+    made = examples(
+        [
+            view(0, "a", ratings=(("ann", 0.0), ("ann", 1.0), ("bob", 0.5))),
+            view(1, "b"),
+            view(2, "c", ratings=(("ann", 0.0),), score=1.0),
+        ],
+        salt="s",
+    )
+    assert [one.score for one in made] == [0.75, None, 0.5]
+
+
+def test_rows_of_each_layout() -> None:
+    made = examples(
+        [
+            view(0, "a", "good", score=0.9),
+            view(1, "a", "bad", score=0.1),
+            view(2, "b", "never judged"),
+            view(3, "c", "wrong", correction="right", score=0.0),
+        ],
+        salt="s",
+    )
+    sft = list(rows(made, "sft"))
+    assert [row["messages"][-1]["content"] for row in sft] == ["good", "right"]
+    pairs = list(rows(made, "preferences"))
+    assert [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in pairs] == [
+        ("right", "wrong"),
+        ("good", "bad"),
+    ]
+    assert [row["prompt"][0]["content"] for row in rows(made, "prompts")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "fine",
+        {"role": "assistant", "content": "fine"},
+        [{"role": "assistant", "content": "fine"}],
+        {"content": [{"type": "text", "text": "fi"}, {"type": "text", "text": "ne"}]},
+        {"choices": [{"message": {"role": "assistant", "content": "fine"}}]},
+    ],
+)
+def test_answers_are_read_in_every_shape(output: object) -> None:
+    one = view(0, "a")
+    span = Span("s", "chat", "m", 0, 1, input={"messages": [{"role": "user", "content": "a"}]}, output=output)
+    failed = Span("t", "chat", "m", 0, 1, input=[{"role": "user", "content": "a"}], error=SpanError("x", "y"))
+    trace = Trace(one.trace.id, 0, 1, "ok", spans=(span, failed))
+    (example,) = examples([TraceView(trace)], salt="s")
+    assert example.answer == "fine"
+    assert examples([TraceView(Trace(one.trace.id, 0, 1, "ok"))], salt="s") == []
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_file_is_written_with_its_digest(tmp_path: Path, ending: str) -> None:
+    made = examples([view(0, "a", "ä\u2028", score=0.9)], salt="s")
+    path = tmp_path / f"sft.{ending}"
+    digest = write_dataset(path, rows(made, "sft"))
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    if ending == "jsonl":
+        (row,) = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        (row,) = pq.read_table(path).to_pylist()
+    assert row["messages"][-1] == {"role": "assistant", "content": "ä\u2028"}
+    with pytest.raises(DataError, match="nothing to write"):
+        write_dataset(tmp_path / "none.jsonl", [])
+    with pytest.raises(DataError, match="no format"):
+        write_dataset(tmp_path / "x.csv", [{"a": 1}])

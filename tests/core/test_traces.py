@@ -1,0 +1,248 @@
+"""Traces: found by id, feedback counted once, a user erased from every byte, an index that can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from noria.core.errors import DataError
+from noria.core.storage.journal_file import blob_digest
+from noria.core.traces.ids import Clock, is_id, new_id, user_key
+from noria.core.traces.index import TraceIndex
+from noria.core.traces.records import (
+    AssignmentRecord,
+    Candidate,
+    Feedback,
+    JudgementRecord,
+    Span,
+    Trace,
+    Usage,
+    VerdictRecord,
+    decode,
+    encode,
+)
+from noria.core.traces.store import TraceStore, UnknownTrace
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[TraceStore]:
+    store = TraceStore(tmp_path / "traces")
+    yield store
+    store.close()
+
+
+def made(
+    clock: Clock, *, user: str | None = None, text: str = "hello", blobs: tuple[str, ...] = (), **more
+) -> Trace:  # type: ignore[no-untyped-def]
+    span = Span(
+        new_id(clock()), "model", "router", clock(), clock(), input=text, blobs=blobs,
+        candidates=(Candidate("small", 0.4, 0.8), Candidate("large", 0.6, 0.2)), chosen="small",
+    )  # fmt: skip
+    began = clock()
+    return Trace(new_id(began), began, clock(), "ok", user=user, spans=(span,), **more)
+
+
+# -- ids --------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_sort_by_time_and_are_of_version_seven() -> None:
+    clock = Clock()
+    times = [clock() + n * 250 for n in range(2000)]
+    ids = [new_id(now) for now in times]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 2000
+    assert all(is_id(name) for name in ids)
+    assert new_id(1_645_557_742_000_000_000).startswith("017f22e2-79b0-7000-")  # the example of RFC 9562
+
+
+def test_the_clock_never_goes_back() -> None:
+    readings = iter([100, 50, 50, 300])
+    clock = Clock(lambda: next(readings))
+    assert [clock() for _ in range(4)] == [100, 101, 102, 300]
+
+
+def test_a_user_key_needs_the_secret() -> None:
+    one = user_key(b"s" * 16, "ann@example.org")
+    assert one == user_key(b"s" * 16, "ann@example.org")
+    assert one != user_key(b"t" * 16, "ann@example.org")
+    assert len(one) == 32
+    with pytest.raises(ValueError, match="16 bytes"):
+        user_key(b"short", "ann")
+
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_json_and_comes_back() -> None:
+    clock = Clock()
+    trace = made(
+        clock, bundle="b" * 64, assignments=(AssignmentRecord("e", "a", 0.5),), usage=Usage(3, 4, 0.01)
+    )
+    assert decode(encode(trace)) == trace
+    judgement = JudgementRecord(
+        new_id(clock()),
+        trace.id,
+        clock(),
+        "rules",
+        "1",
+        "c",
+        "rule",
+        (VerdictRecord("i", "invalid", "no reply"),),
+    )
+    assert decode(encode(judgement)) == judgement
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[", b"{}", b'{"type":"other"}', b'{"type":"trace","id":1}', b"[" * 100_000, b"\xff",
+     b'{"type":"feedback","id":"a","trace":"b","kind":"guess","name":"x","at":1}'],
+)  # fmt: skip
+def test_what_is_no_record_is_refused_in_a_line(body: bytes) -> None:
+    with pytest.raises(DataError, match="frame 7: no record of a trace"):
+        decode(body, "frame 7")
+
+
+def test_impossible_spans_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="ends before"):
+        Span("i", "chat", "m", 2, 1)
+    with pytest.raises(ValueError, match="no candidate"):
+        Span("i", "model", "m", 1, 2, candidates=(Candidate("a"),), chosen="b")
+
+
+# -- the store --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_trace_is_found_with_what_was_said_about_it(store: TraceStore) -> None:
+    trace = made(store.clock)
+    await store.write(trace)
+    one = Feedback(new_id(store.clock()), trace.id, "rating", "helpful", store.clock(), value=1.0)
+    other = Feedback(new_id(store.clock()), trace.id, "comment", "words", store.clock(), text="too long")
+    await store.give_feedback(one)
+    await store.give_feedback(other)
+    await store.withdraw(trace.id, one.id, by="ann")
+    await store.withdraw(trace.id, one.id, by="ann")
+    await store.judge(
+        JudgementRecord(new_id(store.clock()), trace.id, store.clock(), "rules", "1", "c", "rule", (), 0.5)
+    )
+    view = store.read(trace.id)
+    assert view.trace == trace
+    assert view.feedback == (other,)
+    assert view.withdrawn == 1
+    assert [judgement.score for judgement in view.judgements] == [0.5]
+
+
+async def test_the_same_feedback_a_hundred_times_at_once_counts_once(
+    store: TraceStore, tmp_path: Path
+) -> None:
+    trace = made(store.clock)
+    await store.write(trace)
+
+    def again() -> Feedback:
+        return Feedback(
+            new_id(store.clock()), trace.id, "rating", "helpful", store.clock(), 1.0, client_key="k"
+        )
+
+    kept = await asyncio.gather(*(store.give_feedback(again()) for _ in range(100)))
+    assert len({one.id for one in kept}) == len({one.at for one in kept}) == 1
+    assert len(store.read(trace.id).feedback) == 1
+    last = store._reader.last
+    store.close()
+    other = TraceStore(tmp_path / "traces")  # after a restart, too
+    assert await other.give_feedback(again()) == kept[0]
+    assert other._reader.last == last
+    by_another = Feedback("x", trace.id, "rating", "helpful", 1, 1.0, client_key="k", by="bob")
+    await other.give_feedback(by_another)
+    assert len(other.read(trace.id).feedback) == 2
+    other.close()
+    store.__post_init__()  # for the fixture to close
+
+
+@pytest.mark.parametrize("name", ["", "no-id", new_id(1), "0" * 36, "../x", "\ud800"])
+async def test_feedback_for_an_unknown_trace_is_refused(store: TraceStore, name: str) -> None:
+    with pytest.raises(UnknownTrace, match="there is no trace"):
+        await store.give_feedback(Feedback("i", name, "rating", "helpful", 1, 1.0))
+    assert store._reader.last == 0
+
+
+async def test_feedback_on_what_the_trace_has_not_is_refused(store: TraceStore) -> None:
+    trace = made(store.clock)
+    await store.write(trace)
+    with pytest.raises(DataError, match="no span"):
+        await store.give_feedback(Feedback("i", trace.id, "rating", "helpful", 1, 1.0, span="other"))
+    with pytest.raises(DataError, match="no feedback"):
+        await store.withdraw(trace.id, "nothing")
+
+
+async def test_an_erased_user_is_in_no_byte_and_others_stay(store: TraceStore) -> None:
+    ann, bob = user_key(b"s" * 16, "ann"), user_key(b"s" * 16, "bob")
+    own, shared = b"a face of ann's" * 900, b"a picture of both" * 900
+    blobs = {blob_digest(own): own, blob_digest(shared): shared}
+    mine = made(store.clock, user=ann, text="ann's long secret text " * 40, blobs=tuple(blobs))
+    theirs = made(store.clock, user=bob, text="bob's text", blobs=(blob_digest(shared),))
+    await store.write(mine, blobs=blobs)
+    await store.write(theirs, blobs={blob_digest(shared): shared})
+    await store.give_feedback(
+        Feedback("f", mine.id, "comment", "words", 1, text="her comment, at length " * 9)
+    )
+    erasure = await store.erase(ann)
+    assert (erasure.traces, erasure.records) == (1, 2)
+    with pytest.raises(UnknownTrace):
+        store.read(mine.id)
+    with pytest.raises(UnknownTrace):
+        await store.give_feedback(Feedback("g", mine.id, "rating", "helpful", 1, 1.0))
+    assert store.read(theirs.id).trace == theirs
+    assert store.blob(blob_digest(own)) is None
+    assert store.blob(blob_digest(shared)) == shared
+    for path in store.folder.iterdir():
+        data = path.read_bytes()
+        for gone in (b"secret text", b"her comment", b"a face of", mine.id.encode()):
+            assert gone not in data, (path.name, gone)
+
+
+# -- the index --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_index_lists_newest_first_and_can_be_lost(store: TraceStore) -> None:
+    traces = [
+        made(store.clock, user="ann" if n % 2 else "bob", labels={"skill": "search" if n % 3 else "edit"})
+        for n in range(30)
+    ]
+    for trace in traces:
+        await store.write(trace)
+    await store.give_feedback(Feedback("f", traces[5].id, "rating", "helpful", 1, 1.0))
+    await store.give_feedback(Feedback("g", traces[5].id, "rating", "helpful", 1, 1.0))
+    await store.withdraw(traces[5].id, "g")
+    assert store.index.follow(store.folder) == 33
+    rows = store.index.newest(limit=10)
+    assert [row.id for row in rows] == [trace.id for trace in reversed(traces)][:10]
+    assert [row.id for row in store.index.newest(limit=10, before=rows[-1].id)] == [
+        t.id for t in traces[19:9:-1]
+    ]
+    assert {row.user for row in store.index.newest(user="ann")} == {"ann"}
+    assert len(store.index.newest(label=("skill", "edit"))) == 10
+    assert next(row for row in store.index.newest() if row.id == traces[5].id).feedback == 1
+    before = store.index.newest()
+    store.index.close()
+    for path in store.folder.glob("index.sqlite*"):
+        path.write_bytes(b"not an index" * 500)
+    store.index = TraceIndex(store.folder / "index.sqlite")
+    assert store.index.follow(store.folder) == 33
+    assert store.index.newest() == before
+    assert store.index.follow(store.folder) == 0
+
+
+async def test_a_frame_that_is_no_record_is_counted(store: TraceStore) -> None:
+    await store.journal.append(b"no record")
+    await store.write(made(store.clock))
+    store.index.follow(store.folder)
+    assert (store.index.count(), store.index.unread) == (1, 1)

@@ -1,0 +1,174 @@
+"""Artefacts keep their bytes for ever, bundles fit together, and a pointer moves in one step and back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from noria.core.errors import DataError, RunError
+from noria.core.storage.control import SQLiteControl, StaleVersion
+from noria.core.versions.artefacts import ArtefactStore, Lineage
+from noria.core.versions.pointers import Pointers
+
+NAMES = st.text("abc.äß 名", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
+
+
+def folder(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=st.dictionaries(NAMES, st.binary(max_size=300), min_size=1, max_size=5), run=st.booleans())
+def test_what_is_kept_comes_back_byte_for_byte(tmp_path_factory: pytest.TempPathFactory, files, run) -> None:  # type: ignore[no-untyped-def]
+    home = tmp_path_factory.mktemp("kept")
+    source = folder(home / "source", {**files, "scripts/run.sh": b"#!/bin/sh\n"})
+    (source / "scripts" / "run.sh").chmod(0o755 if run else 0o644)
+    store = ArtefactStore(home / "store")
+    artefact = store.add("skills", source)
+    assert store.add("skills", source) == artefact
+    store.restore(artefact.digest, home / "back")
+    back = {p.relative_to(home / "back").as_posix(): p for p in (home / "back").rglob("*") if p.is_file()}
+    assert {name: path.read_bytes() for name, path in back.items()} == {
+        **files,
+        "scripts/run.sh": b"#!/bin/sh\n",
+    }
+    assert os.access(back["scripts/run.sh"], os.X_OK) == run
+    assert store.add("skills", home / "back").digest == artefact.digest
+    assert store.add("prompt", source).digest != artefact.digest
+
+
+def test_the_first_lineage_stays(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    source = folder(tmp_path / "one", {"a": b"1"})
+    first = store.add("router", source, lineage=Lineage(by="ann", seed=3, at=5.0, receipt={"accepted": True}))
+    again = store.add("router", source, lineage=Lineage(by="bob"))
+    assert again.lineage == first.lineage
+    child = store.add(
+        "router", folder(tmp_path / "two", {"a": b"2"}), lineage=Lineage((first.digest,), at=6.0)
+    )
+    assert [one.digest for one in store.artefacts("router")] == [first.digest, child.digest]
+    assert store.artefact(child.digest).lineage.parents == (first.digest,)
+
+
+@pytest.mark.parametrize("change", ["flip", "missing", "superfluous", "description"])
+def test_damage_is_found(tmp_path: Path, change: str) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    artefact = store.add("heads", folder(tmp_path / "source", {"weights": b"0123456789", "config": b"{}"}))
+    path = store.path(artefact, "weights")
+    if change == "flip":
+        path.write_bytes(b"0123456788")
+    elif change == "missing":
+        path.unlink()
+    elif change == "superfluous":
+        path.with_name("more").write_bytes(b"")
+    else:
+        description = path.parent.parent / "artefact.json"
+        description.write_text(description.read_text().replace("heads", "tails"))
+    with pytest.raises(DataError, match=r"damaged|missing|does not belong|changed"):
+        store.restore(artefact.digest, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+    with pytest.raises(DataError):
+        store.add("heads", tmp_path / "source")
+
+
+def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    (tmp_path / "empty").mkdir()
+    linked = folder(tmp_path / "linked", {"a": b"1"})
+    (linked / "b").symlink_to("/etc/passwd")
+    for kind, source, words in (
+        ("skills", tmp_path / "empty", "nothing to keep"),
+        ("skills", linked, "link"),
+        ("skills", tmp_path / "absent", "No such file"),
+        ("No Kind", tmp_path / "empty", "no kind"),
+    ):
+        with pytest.raises((DataError, RunError), match=words):
+            store.add(kind, source)
+    for digest in ("", "../../etc", "g" * 64, "0" * 64):
+        with pytest.raises(DataError):
+            store.artefact(digest)
+    assert not list((tmp_path / "store").rglob("*"))
+    kept = store.add("skills", folder(tmp_path / "good", {"a": b"1"}))
+    with pytest.raises(RunError, match="exists already"):
+        store.restore(kept.digest, tmp_path / "good")
+
+
+def test_a_bundle_has_one_artefact_a_kind_and_all_fit(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    base = store.add("model", folder(tmp_path / "m", {"w": b"base"}))
+    other = store.add("model", folder(tmp_path / "o", {"w": b"other"}))
+    heads = store.add("heads", folder(tmp_path / "h", {"w": b"heads"}), requires={"model": base.digest})
+    bundle = store.bundle([heads.digest, base.digest])
+    assert store.bundle([base.digest, heads.digest]) == bundle == store.load_bundle(bundle.digest)
+    with pytest.raises(DataError, match="two artefacts of the kind model"):
+        store.bundle([base.digest, other.digest])
+    with pytest.raises(DataError, match=f"was made for model {base.digest[:12]}, and the bundle has none"):
+        store.bundle([heads.digest])
+    with pytest.raises(DataError, match=f"the bundle has {other.digest[:12]}"):
+        store.replace(bundle, other.digest)
+    assert store.replace(store.bundle([base.digest]), other.digest).artefacts == {"model": other.digest}
+
+
+@pytest.fixture
+def pointers(tmp_path: Path) -> tuple[Pointers, list[str]]:
+    store = ArtefactStore(tmp_path / "store")
+    bundles = [
+        store.bundle([store.add("prompt", folder(tmp_path / str(n), {"text": b"%d" % n})).digest]).digest
+        for n in range(4)
+    ]
+    return Pointers(SQLiteControl(tmp_path / "control.sqlite"), store), bundles
+
+
+def test_a_pointer_moves_forward_and_back(pointers: tuple[Pointers, list[str]]) -> None:
+    moving, (a, b, c, _) = pointers
+    with pytest.raises(DataError, match="points to nothing yet"):
+        moving.serving("champion")
+    for number, bundle in enumerate((a, b, c)):
+        moving.promote("champion", bundle, based_on=number, by="ann", receipt={"accepted": True})
+    assert moving.serving("champion").digest == c
+    assert moving.roll_back("champion", based_on=3, by="bob", reason="errors").bundle == b
+    assert moving.roll_back("champion", based_on=4, by="bob").bundle == a
+    with pytest.raises(DataError, match="nothing to go back to"):
+        moving.roll_back("champion", based_on=5, by="bob")
+    assert [move.action for move in moving.history("champion")] == ["promote"] * 3 + ["roll back"] * 2
+    moving.promote("champion", c, based_on=5, by="ann")
+    assert moving.roll_back("champion", based_on=6, by="bob").bundle == a
+
+
+def test_of_movers_at_once_one_wins(pointers: tuple[Pointers, list[str]]) -> None:
+    moving, bundles = pointers
+    moving.promote("champion", bundles[0], based_on=0, by="ann")
+    won: list[str] = []
+
+    def move(bundle: str) -> None:
+        try:
+            moving.promote("champion", bundle, based_on=1, by=bundle)
+            won.append(bundle)
+        except StaleVersion:
+            pass
+
+    threads = [threading.Thread(target=move, args=(bundle,)) for bundle in bundles[1:]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [moving.serving("champion").digest]
+
+
+def test_a_damaged_bundle_is_not_promoted(pointers: tuple[Pointers, list[str]], tmp_path: Path) -> None:
+    moving, (a, b, *_) = pointers
+    moving.promote("champion", a, based_on=0, by="ann")
+    store = ArtefactStore(tmp_path / "store")
+    artefact = store.artefact(store.load_bundle(b).artefacts["prompt"])
+    store.path(artefact, "text").write_bytes(b"changed")
+    with pytest.raises(DataError, match="damaged"):
+        moving.promote("champion", b, based_on=1, by="ann")
+    assert moving.serving("champion").digest == a
