@@ -77,7 +77,7 @@ def open_pipeline(
             pipeline = pipeline.to(dtype=dtype)
         pipeline = pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    where = {"folder": folder, "source": str(model), "variant": variant}
+    where: dict[str, Any] = {"folder": folder, "source": str(model), "variant": variant}
     return adapter(pipeline, height=height, width=width, **where, **settings)
 
 
