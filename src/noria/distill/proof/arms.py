@@ -100,7 +100,13 @@ ARMS: dict[str, Recipe] = {
     "Decoupled-DMD": Recipe("decoupled-dmd", "fixed grid, CA + DM, critic told the anchor", _OURS, MATCHING),
 }
 
-CHOSEN: dict[str, dict[str, Any]] = {}
+CHOSEN: dict[str, dict[str, Any]] = {
+    "CDM": {"student.lr": 3e-4, "critic.lr": 6e-4},
+    "CDM, as released": {"student.lr": 1e-4, "critic.lr": 6e-4},
+    "DMD2": {"student.lr": 1e-3, "critic.lr": 6e-4},
+    "Consistency": {"student.lr": 1e-4, "objective.consistency_steps": 8},
+    "Consistency, real images": {"student.lr": 1e-4, "objective.consistency_steps": 28},
+}
 """Settings of each arm that the search found best on seed 0 at the quick scale; a full proof searches again."""
 
 
