@@ -18,6 +18,7 @@ from noria.core.progress import Progress
 from noria.core.proofs.catalogue import registered_proofs
 from noria.core.proofs.proof import Evidence, ProofContext
 from noria.core.proofs.proving import prove
+from noria.routing.proof import tuning
 from noria.routing.proof.arms import (
     CONDITIONS,
     ESTIMATORS,
@@ -240,6 +241,10 @@ def test_the_whole_proof_with_a_given_table(
 ) -> None:
     pytest.importorskip("trl")
     monkeypatch.setitem(SCALES, "full", TINY)
+    monkeypatch.setattr(tuning, "TUNING_SEEDS", (100,))  # what is searched is tested above
+    monkeypatch.setattr(tuning, "WEIGHTS", (1.0, 0.0))
+    monkeypatch.setattr(tuning, "TRAINING", {"form": (1.0, 0.0), "entropy": (0.1,), "lr": (3e-3,)})
+    monkeypatch.setattr(tuning, "WRITING", {"form": (1.0,), "lr": (3e-4,)})
 
     def one_after_another(
         self: ProofContext, function: Any, jobs: dict[str, Any], *, label: str
