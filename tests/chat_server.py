@@ -34,7 +34,8 @@ class Reply:
         gap: seconds between two pieces.
         cut: break the connection half-way.
         hang: send nothing, ever.
-        finish, refusal, usage, reasoning: of the reply; `usage=None` leaves it out.
+        finish, refusal, usage, reasoning: of the reply; `usage=None` leaves it out. A stream has each word of
+            the reasoning before the text.
     """
 
     text: str = "hello"
@@ -55,7 +56,8 @@ class Reply:
 
 
 class ChatServerDouble:
-    """The server. `respond(body, number)` decides; `seen` holds the bodies in order of arrival.
+    """The server. `respond(body, number)` decides; `seen` holds the bodies in order of arrival, `left` counts who went
+    away while nothing was sent.
 
     `on_request` is shown every request before it is read.
     """
@@ -70,7 +72,7 @@ class ChatServerDouble:
         self.respond, self.key, self.models = respond, key, models
         self.seen: list[Body] = []
         self.headers: list[Mapping[str, str]] = []
-        self.in_flight = self.most_in_flight = 0
+        self.in_flight = self.most_in_flight = self.left = 0
         self.on_request: Callable[[Request], object] = lambda request: None
         self.url = ""
 
@@ -94,6 +96,7 @@ class ChatServerDouble:
         if reply.hang:
             for _ in range(6000):
                 if await request.is_disconnected():
+                    self.left += 1
                     break
                 await asyncio.sleep(0.01)
         await asyncio.sleep(reply.delay)
@@ -151,6 +154,9 @@ async def _events(body: Body, reply: Reply) -> AsyncIterator[bytes]:
         return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
     yield event({"role": "assistant", "content": ""})
+    for thought in (reply.reasoning or "").split():
+        await asyncio.sleep(reply.gap)
+        yield event({"reasoning_content": thought})
     size = max(1, -(-len(reply.text) // reply.pieces))
     parts = [reply.text[start : start + size] for start in range(0, len(reply.text), size)]
     for number, part in enumerate(parts):

@@ -282,6 +282,48 @@ def test_a_reader_who_leaves_early_meets_no_traceback(command, tmp_path):
     assert child.wait(timeout=60) != 0
 
 
+def noria_process(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "noria.cli", *arguments], capture_output=True, timeout=120, **more
+    )
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_a_terminal_without_utf_8_shows_escapes(tmp_path, variables):
+    (tmp_path / "prompts.yaml").write_text('show: "\u00e9\U0001f600"\n')
+    arguments = ("distill", "presets", "--config", "prompts.yaml")
+    done = noria_process(*arguments, cwd=tmp_path, env=os.environ | variables)
+    assert done.returncode == 2
+    assert b"noria: error: " in done.stderr
+    assert b"Traceback" not in done.stderr
+    done = noria_process("grounding", "score", "--help", cwd=tmp_path, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_argument_that_is_no_text_is_one_line(tmp_path):
+    done = noria_process("routing", "route", "router", b"caf\xe9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == b"noria: error: QUESTION: not text: bytes that are not UTF-8; give it in UTF-8\n"
+
+
+def test_a_closed_output_is_no_fault(tmp_path):
+    (tmp_path / "text.yaml").write_text("show: cdm\n")
+    for closed in (">&-", "2>&-", "| head -c 1"):
+        command = f"{sys.executable} -m noria.cli distill presets --config text.yaml {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, cwd=tmp_path, timeout=120)
+        assert b"Traceback" not in done.stderr
+        assert b"Exception ignored" not in done.stderr
+
+
+def test_a_narrow_terminal_gets_its_help(tmp_path):
+    done = noria_process("mtp", "train", "--help", cwd=tmp_path, env=os.environ | {"COLUMNS": "40"})
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
 # --- bench, systems ------------------------------------------------------------------------------------------
 
 

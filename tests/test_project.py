@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
+import tomllib
+import venv
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -38,20 +42,31 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in split}
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = tuple(PROJECT["optional-dependencies"])
+
+
+def requirements(package: str, extra: str) -> list[str]:
+    """Requirements as pyproject.toml has them now, which an editable install may not know yet, or as installed."""
+    if package != PROJECT["name"]:
+        return metadata.requires(package) or []
+    return PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+
+
 def closure(*extras: str) -> set[str]:
-    """Everything that installing `noria[extras]` brings along on this machine, by the installed packages' word."""
+    """Everything that installing Noria with extras brings along on this machine, by the installed packages' word."""
     seen: set[tuple[str, str]] = set()
-    todo = [("noria", extra) for extra in ("", *extras)]
+    todo = [(PROJECT["name"], extra) for extra in ("", *extras)]
     while todo:
         package, extra = todo.pop()
         if (package, extra) in seen:
             continue
         seen.add((package, extra))
-        for line in metadata.requires(package) or []:
+        for line in requirements(package, extra):
             wanted = Requirement(line)
             if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
                 todo += [(canonicalize_name(wanted.name), e) for e in ("", *wanted.extras)]
-    return {package for package, _ in seen} - {"noria"}
+    return {package for package, _ in seen} - {PROJECT["name"]}
 
 
 def tracked() -> list[Path]:
@@ -91,13 +106,51 @@ def test_the_wheel_holds_every_tracked_file_of_the_package(tmp_path: Path) -> No
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        entry_points = archive.read(f"noria-{noria.__version__}.dist-info/entry_points.txt").decode()
+        entry_points = archive.read(f"noria_loop-{noria.__version__}.dist-info/entry_points.txt").decode()
     source = ROOT / "src"
     assert {str(path.relative_to(source)) for path in tracked() if source in path.parents} <= names
     assert "noria/py.typed" in names
-    assert f"noria-{noria.__version__}.dist-info/licenses/LICENSE" in names
+    assert f"noria_loop-{noria.__version__}.dist-info/licenses/LICENSE" in names
     assert "noria = noria.cli:main" in entry_points
     assert not [name for name in names if not name.startswith("noria")]
+
+
+def test_a_wheel_is_installed_under_the_name_that_is_ours(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("noria_loop-*.whl")
+    venv.create(tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install"]
+    # Everything else comes from the environment of the tests, whose own Noria the wheel's goes before.
+    (packages,) = (tmp_path / "env").glob("lib/*/site-packages")
+    here = os.environ | {"PYTHONPATH": os.pathsep.join([str(packages), sysconfig.get_path("purelib")])}
+
+    def run(*words: object) -> str:
+        done = subprocess.run(list(map(str, words)), cwd=tmp_path, env=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    run(*pip, "--no-index", "--no-deps", wheel)
+    assert run(tmp_path / "env" / "bin" / "noria", "--version") == f"noria, version {noria.__version__}"
+    asked = 'import importlib.metadata as m, noria; print(m.version("noria-loop"), noria.__file__)'
+    assert run(python, "-c", asked) == f"{noria.__version__} {packages / 'noria' / '__init__.py'}"
+    versions = "from noria.core.runs.run import package_versions as v; print(v()['noria'], 'torch' in v())"
+    assert run(python, "-c", versions) == f"{noria.__version__} True"
+    # The command that a message names finds what is installed, and asks no index for a package of our name.
+    message = "from noria.core.errors import install_command as i; print(i('openai'))"
+    command = run(python, "-c", message)
+    assert command == 'pip install "noria-loop[openai]"'
+    assert "Requirement already satisfied: noria-loop[openai]" in run(
+        *pip, "--no-index", "noria-loop[openai]"
+    )
+
+
+def test_no_message_and_no_page_installs_the_package_of_another_project() -> None:
+    texts = [p for p in tracked() if p.suffix in {".py", ".md", ".toml", ".yml", ".html", ""} and p.is_file()]
+    stranger = re.compile(r"pip install[^\n]{0,40}[ \"']noria(?![-\w.])|noria\[[a-z]")
+    named = [p.name for p in texts if p != Path(__file__) and stranger.search(p.read_text(errors="ignore"))]
+    assert named == []
 
 
 @pytest.mark.slow

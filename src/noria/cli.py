@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,7 @@ class _Prove(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         params = super().get_params(ctx)
-        for entry in registered_proofs(SYSTEMS).values():
+        for entry in registered_proofs([*SYSTEMS, "assistant"]).values():
             for name, phrase in entry.inputs.items():
                 text = f"{phrase.rstrip('.')} (proof {entry.name})."
                 params.append(click.Option([f"--{name}"], type=PATH, help=text))
@@ -94,7 +95,7 @@ def prove(
     """Test claims on real data and write a report: all proofs, or those that are named."""
     from noria.core.proofs.proving import prove as run
 
-    known = registered_proofs(SYSTEMS)
+    known = registered_proofs([*SYSTEMS, "assistant"])
     result = run(
         [known[name] for name in _chosen(proofs, known, "proof") or known],
         scale="quick" if quick else "full",
@@ -135,7 +136,7 @@ def assets(name: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def bench(name: str, rounds: int | None, as_json: bool) -> None:
     """Measure the speed of a system against a named peer, both in one process."""
-    known = registered_benches(SYSTEMS)
+    known = registered_benches([*SYSTEMS, "assistant"])
     _chosen((name,), known, "bench")
     with needing("proof"):
         module = importlib.import_module(known[name].module)
@@ -173,6 +174,9 @@ def _chosen(names: Sequence[str], known: Mapping[str, object], kind: str) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Bad input is one line on stderr and exit 2, a failed check exit 1; a fault has its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal's encoding lacks is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = noria.main(args=arguments, prog_name="noria", standalone_mode=False)
     except NoriaError as error:
@@ -185,10 +189,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
         sys.exit(error.exit_code)
+    except (OSError, RuntimeError) as error:
+        what = _file_trouble(error)
+        if what is None:  # no file that a user named: a fault
+            raise
+        click.echo(f"noria: error: {' '.join(what.split())}", err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("noria: interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _file_trouble(error: OSError | RuntimeError) -> str | None:
+    """What the system says of a named file, where no reader or writer has said it better; None for other errors."""
+    if isinstance(error, OSError):
+        return None if error.filename is None else f"{error.filename}: {error.strerror}"
+    return str(error) if str(error).startswith("Symlink loop") else None  # of Path.resolve
 
 
 if __name__ == "__main__":

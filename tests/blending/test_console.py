@@ -13,7 +13,7 @@ import pytest
 
 from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
-from noria.blending.service.console import console
+from noria.blending.service.console import _clock, console
 from noria.blending.service.process import open_feed
 from noria.blending.service.service import Feed
 from noria.core.service.hosting import running
@@ -289,3 +289,33 @@ def test_a_feed_without_plans_or_requests_has_its_page(tmp_path: Path, visit: Op
         assert status == 200
         assert b"{{" not in answer
         assert json.loads(json.dumps(ask(url, "GET", "/status")[1]))["plans"] == []
+
+
+def test_a_what_if_on_few_requests_says_so(feed: tuple[str, Feed], visit: Open) -> None:
+    url, _ = feed
+    page, _, _ = visit(url)
+    page.select_option("select[name=plan]", "cold")
+    page.wait_for_selector("#supposed table")
+    assert "rests on 12 requests" in page.inner_text("#supposed")
+
+
+def test_ticks_of_a_chart_are_told_apart(feed: tuple[str, Feed], visit: Open) -> None:
+    url, _ = feed
+    page, _, _ = visit(url)
+    axes = page.eval_on_selector_all(
+        "#charts .role-axis-label",
+        "all => all.map(g => [...g.querySelectorAll('text')].map(t => t.textContent))",
+    )
+    assert len(axes) >= 6
+    for labels in axes:
+        shown = [label for label in labels if label]
+        assert len(shown) == len(set(shown)), shown
+        assert not any(label.endswith("m") for label in shown)  # no thousandths under a letter
+
+
+@pytest.mark.parametrize(
+    ("span", "form"),
+    [(60, "%H:%M:%S"), (3600, "%H:%M"), (86_400, "%d %b %H:%M"), (30 * 86_400, "%d %b %H:%M")],
+)
+def test_times_on_an_axis_are_as_fine_as_their_span(span: float, form: str) -> None:
+    assert _clock(span) == form

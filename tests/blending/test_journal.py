@@ -135,8 +135,9 @@ def test_an_opening_that_is_torn_or_foreign_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "00000002.log").write_bytes(journal.TITLE[:5])
     (tmp_path / "00000003.log").write_bytes(b"not a journal at all, but quite long")
     got, scan = read(tmp_path)
-    assert (got, scan.torn) == ([b"one"], 5 + 36)
-    assert write(tmp_path, [b"two"]).torn == 5 + 36
+    assert (got, scan.torn, scan.damaged) == ([b"one"], 5, 36)
+    found = write(tmp_path, [b"two"])
+    assert (found.torn, found.aside) == (5, ["00000003.log"])
     assert read(tmp_path)[0] == [b"one", b"two"]
 
 
@@ -289,3 +290,39 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(tmp_path: Path) -> N
     assert 0 < sum(line.startswith("no") for line in told) < 60
     assert told[-1] == "ok 99", "it goes on when there is room again"
     assert (scan.torn, scan.damaged, scan.lost) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * 16, 7))
+def test_a_damaged_opening_costs_no_frame(tmp_path: Path, bit: int) -> None:
+    """One bit of a segment's first 16 bytes: the segment is set aside as it is, and its number is not used again."""
+    write(tmp_path, [b"one", b"two", b"three"])
+    path = segments(tmp_path)[0][1]
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    found = write(tmp_path, [b"four"])
+    assert found.aside == [path.name]
+    assert path.with_name("00000001.log.aside").read_bytes() == data
+    assert [number for number, _ in segments(tmp_path)] == [2]
+    assert read(tmp_path)[0] == [b"four"]
+    assert write(tmp_path, [b"five"]).aside == []
+
+
+def test_a_log_of_a_later_version_is_set_aside(tmp_path: Path) -> None:
+    write(tmp_path, [b"one"])
+    path = segments(tmp_path)[0][1]
+    later = path.read_bytes().replace(b"noria log 1", b"noria log 2")
+    path.write_bytes(later)
+    assert write(tmp_path, [b"two"]).aside == [path.name]
+    assert path.with_name("00000001.log.aside").read_bytes() == later
+
+
+def test_a_torn_first_frame_is_cut_off_and_not_set_aside(tmp_path: Path) -> None:
+    write(tmp_path, [b"one" * 100])
+    path = segments(tmp_path)[0][1]
+    for length in (3, 16, 20, 40, 300):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:length])
+        found = write(tmp_path, [])
+        assert found.aside == []
+        path.write_bytes(whole)

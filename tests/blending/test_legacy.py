@@ -10,7 +10,7 @@ import pytest
 from noria.blending.accounting.attribution import Requests
 from noria.blending.columns import NameColumn
 from noria.blending.migration.legacy import Multipliers, function_score, read_legacy
-from noria.blending.migration.migrate import legacy_lists, migrate, partition
+from noria.blending.migration.migrate import aligned_after, legacy_lists, migrate, partition
 from noria.core.errors import ConfigError, DataError
 
 COLUMNS = {"source": NameColumn.of(["live", "ads", "live", None]), "age": np.array([1.0, 50.0, np.nan, 3.0])}
@@ -144,8 +144,8 @@ def test_shares_stay_the_inflation_goes_and_value_is_not_lower() -> None:
     found = migrate(requests, legacy, lifted, 6, 10, sources=source)
     assert found.gap <= 5e-4
     assert np.abs(found.exposures[0] - found.exposures[1]).max() <= 0.001 * 2000
-    assert found.removed is not None
-    assert found.removed > 0.8
+    before, after = (float(side.sum()) for side in found.boosted)
+    assert after < 0.2 * before
     assert found.value[1] >= found.value[0] - 1e-9
     most = int(found.exposures[0][:3].argmax())
     assert found.solved.tables.bias[most] == 0
@@ -162,3 +162,34 @@ def test_boosts_that_part_all_candidates_are_free_in_common() -> None:
 def test_legacy_lists_leave_out_what_the_old_system_left_out() -> None:
     rows = legacy_lists(np.array([1.0, -np.inf, 2.0]), np.ones(3), np.array([0, 3]), 3)
     assert rows.tolist() == [[2, 0, -1]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"functions": [{"filter": {"term": {"source": "live"}}, "weight": 0}]},
+        {"functions": [{"weight": 2}], "max_boost": 0},
+        {"functions": 3},
+        {"functions": [{"filter": {"exists": {}}, "weight": 2}]},
+        {"functions": [{"filter": {"range": {"age": 3}}, "weight": 2}]},
+        {"functions": [{"filter": {"terms": {"age": 3}}, "weight": 2}]},
+        {"functions": [{"filter": {"bool": []}, "weight": 2}]},
+        {"functions": [{"weight": 2, "_name": "ü"}]},
+        {"functions": [{"weight": 2, "_name": "a"}, {"weight": 3, "_name": "a"}]},
+        {"functions": [{"weight": 2}], "min_score": "high"},
+        {"functions": [{"weight": 2}], "score_mode": ["sum"]},
+    ],
+)
+def test_a_query_that_makes_no_plans_is_refused_in_one_line(tmp_path: Path, query: object) -> None:
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps({"query": {"function_score": query}}))
+    with pytest.raises(DataError, match=r"q\.json"):
+        read_legacy(path)
+
+
+def test_a_source_that_is_boosted_to_nothing_is_refused() -> None:
+    ones, sources = np.ones(4), np.array([0, 0, 1, 1])
+    with pytest.raises(DataError, match="source 'b'"):
+        aligned_after(ones, np.array([1.0, 2.0, -1.0, 0.5]), ones, sources, names=("a", "b"))
+    after, _ = aligned_after(ones, np.array([1.0, 2.0, -np.inf, -np.inf]), ones, sources)
+    assert after.tolist()[2:] == [-np.inf, -np.inf]

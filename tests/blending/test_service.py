@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 
 from noria.blending import Blender, Candidates, Plans, Snapshot
+from noria.blending.service import service as service_module
 from noria.blending.service.config import NearlineConfig, ServeConfig
 from noria.blending.service.journal.events import Decision, Impression, Outcome, Sample, unpack
 from noria.blending.service.journal.journal import Journal, read_journal
@@ -25,6 +26,7 @@ from noria.blending.service.publishing import Publisher
 from noria.blending.service.service import Feed
 from noria.blending.service.traffic import _share as lot_share
 from noria.blending.service.wire import ARROW
+from noria.core.errors import install_command
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot
 
@@ -313,7 +315,7 @@ def test_arrow_without_pyarrow_is_refused_and_json_goes_on(url: str, monkeypatch
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     status, answer = ask(url, "POST", "/rank", body, {"content-type": ARROW})
     assert status == 400
-    assert "noria[blending]" in answer["error"]["message"]
+    assert install_command("blending") in answer["error"]["message"]
     assert ask(url, "POST", "/rank", as_columns(columns(5)))[0] == 200
 
 
@@ -771,3 +773,86 @@ def test_one_service_has_the_folder(tmp_path: Path) -> None:
             pass
     with pytest.raises(Exception, match="no snapshot to serve"):
         Publisher.open(tmp_path / "empty", None, lambda: 0.0)
+
+
+def test_every_route_is_described_in_openapi(url: str) -> None:
+    status, document = ask(url, "GET", "/openapi.json")
+    assert status == 200
+    assert document["openapi"] == "3.1.0"
+    head = (service_module.__doc__ or "").partition("```text")[2].partition("```")[0]
+    for path in (
+        "/rank",
+        "/impressions",
+        "/outcomes",
+        "/snapshot",
+        "/plans",
+        "/switches",
+        "/rollback",
+        "/what-if",
+    ):
+        assert path in head
+        assert path in document["paths"]
+    body = document["paths"]["/rank/{scene}"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "application/vnd.apache.arrow.stream"}
+    assert document["paths"]["/plans"]["post"]["security"] == [{"token": []}]
+    assert "security" not in document["paths"]["/rank"]["post"]
+    fields = document["components"]["schemas"]["RankBody"]["properties"]
+    assert {"id", "user", "size", "items", "columns"} <= set(fields)
+
+    def references(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from ([value["$ref"]] if "$ref" in value else [])
+            value = list(value.values())
+        for inner in value if isinstance(value, list) else ():
+            yield from references(inner)
+
+    for reference in references(document):
+        place: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            place = place[part]
+
+
+def test_a_candidate_is_hit_or_not_whatever_the_others_hold(tmp_path: Path) -> None:
+    plans = {
+        "plans": [
+            {"id": "untagged", "when": '"sport" not in tags', "bias": 1.0},
+            {"id": "new", "when": "not old", "bias": 0.5},
+        ]
+    }
+    items = [
+        {"id": "a", "score": 0.5, "source": "organic"},
+        {"id": "b", "score": 0.5, "source": "organic", "fields": {"tags": [], "old": False}},
+        {"id": "c", "score": 0.5, "source": "organic", "fields": {"tags": ["sport"], "old": True}},
+    ]
+    with (
+        open_feed(saved(tmp_path, plans=plans), None, CONFIG) as opened,
+        running(opened.service(token=None)) as address,
+    ):
+        for several in (items, items[:1], items[:2], items[::2]):
+            _, answer = ask(address, "POST", "/rank", {"size": 3, "items": several})
+            boosts = {row["item"]: row.get("boost", {}) for row in answer["items"]}
+            for name, boost in boosts.items():
+                assert boost == ({"untagged": 1.0, "new": 0.5} if name == "b" else {})
+
+
+def test_whole_numbers_that_floats_would_merge_are_refused(url: str) -> None:
+    fields = {"author": 2**53 + 1}
+    rows_of_one = {"items": [{"id": "a", "score": 1.0, "source": "live", "fields": fields}]}
+    columns_of_one = {"columns": {"item": ["a"], "score": [1.0], "source": ["live"], "author": [2**53 + 1]}}
+    constant = {"fields": fields, "items": [{"id": "a", "score": 1.0, "source": "live"}]}
+    for body in (rows_of_one, columns_of_one, constant):
+        status, answer = ask(url, "POST", "/rank", body)
+        assert status == 400
+        assert "above 2^53" in answer["error"]["message"]
+
+
+def test_a_what_if_on_few_requests_says_so_and_keeps_shares_within_0_and_1(feed: tuple[str, Feed]) -> None:
+    url, _ = feed
+    for n in range(3):
+        assert ask(url, "POST", "/rank", as_columns(columns(40, n), id=f"r{n}", size=3))[0] == 200
+    result = ask(url, "GET", "/what-if?plan=live&bias=0.3")[1]
+    assert (result["requests"], result["few"]) == (3, True)
+    for figures in result["plans"].values():
+        share = figures["share"]
+        assert share["change"][1] >= -share["before"] - 1e-9
+        assert share["change"][2] <= 1 - share["before"] + 1e-9

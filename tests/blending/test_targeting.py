@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from noria.blending.columns import NameColumn, NameLists, as_column
+from noria.blending.columns import Candidates, NameColumn, NameLists, as_column
 from noria.blending.plans.matching import evaluate
 from noria.blending.plans.targeting import MAX_DEPTH, MAX_LENGTH, columns_of, parse
 from noria.core.errors import ConfigError, DataError
@@ -150,7 +150,55 @@ def test_lists_survive_taking_rows() -> None:
     assert evaluate(parse('"music" in tags'), {"tags": taken}, 3).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("values", [[1, "a"], [True, None], [{}, {}], [[1]], [10**400], "text", 3])
+@pytest.mark.parametrize("values", [[1, "a"], [2**53 + 1], [{}, {}], [[1]], [10**400], "text", 3])
 def test_values_of_no_kind_are_no_column(values: object) -> None:
     with pytest.raises(DataError):
         as_column("c", values)
+
+
+NAMES = [["a"], None, [], ["b"]]
+
+
+@pytest.mark.parametrize(
+    ("when", "flags"),
+    [
+        ('"a" in tags', [True, False, False, False]),
+        ('"a" not in tags', [False, False, True, True]),
+        ('not "a" in tags', [False, False, True, True]),
+        ("tags is missing", [False, True, False, False]),
+    ],
+)
+def test_a_missing_list_is_not_the_empty_one(when: str, flags: list[bool]) -> None:
+    column = as_column("tags", NAMES)
+    assert evaluate(parse(when), {"tags": column}, 4).tolist() == flags
+    # Whether a candidate is hit does not depend on the others.
+    for row, hit in enumerate(flags):
+        one = Candidates.of({"item": [1], "score": [1.0], "source": ["s"], "tags": [NAMES[row]]})
+        assert evaluate(parse(when), one.columns, 1).tolist() == [hit]
+
+
+@pytest.mark.parametrize(
+    ("when", "flags"),
+    [
+        ("new", [True, False, False]),
+        ("not new", [False, False, True]),
+        ("new == false", [False, False, True]),
+        ("new is missing", [False, True, False]),
+    ],
+)
+def test_a_missing_flag_is_neither_true_nor_false(when: str, flags: list[bool]) -> None:
+    values = [True, None, False]
+    assert evaluate(parse(when), {"new": as_column("new", values)}, 3).tolist() == flags
+    for value, hit in zip(values, flags, strict=True):
+        one = Candidates.of({"item": [1], "score": [1.0], "source": ["s"], "new": [value]})
+        assert evaluate(parse(when), one.columns, 1).tolist() == [hit]
+
+
+def test_whole_numbers_that_a_float_would_merge_are_refused() -> None:
+    for values in ([2**53 + 1], [1, -(2**60)], np.array([2**53 + 1]), np.array([2**64 - 1], np.uint64)):
+        with pytest.raises(DataError, match="above 2\\^53"):
+            as_column("author", values)
+    assert as_column("author", [2**53, 0.5]).tolist() == [2.0**53, 0.5]  # type: ignore[union-attr]
+    for when in (f"author == {2**53 + 1}", f"author in [1, {2**60}]", f"{2**53 + 1} < author"):
+        with pytest.raises(ConfigError, match="above 2\\^53"):
+            parse(when)

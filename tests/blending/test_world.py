@@ -7,12 +7,15 @@ import pytest
 
 from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
-from noria.blending.proof.arms import run_aligners, run_world
+from noria.blending.proof.arms import SPACES, WORLDS, run_aligners, run_world
 from noria.blending.proof.bandit import run_bandit
+from noria.blending.proof.claims import SCALES as BUDGETS, _paid_aligners, _paid_films, _paid_plans, claims
 from noria.blending.proof.data import movielens, open_bandit
 from noria.blending.proof.films import run_movielens
 from noria.blending.snapshot import Snapshot
 from noria.blending.world.world import BAD, PLANS, SCALES, SOURCES, make_world, world_plans
+
+FILM_SETTINGS = {"min-max": [{"popularity": 1.0}], "auto": [{"shrink": 200.0}]}
 
 
 def test_scores_are_on_scales_of_their_own_and_bad_plans_push_what_is_worse_than_it_looks() -> None:
@@ -39,11 +42,46 @@ def test_the_experiments_of_a_small_world_keep_what_is_proven() -> None:
     assert found["plans"]["violations"] == 0
     assert found["plans"]["bound"] >= found["plans"]["regret"] >= 0
     assert found["product"]["certificate"] > -1e-9
-    assert found["legacy"]["removed"] > 0.8
+    assert found["legacy"]["certificate"] > -1e-9
     assert found["legacy"]["linear"]["value"] > found["legacy"]["legacy"]["value"]
-    shares = run_aligners(0, 60, 200)
+    # How much of the boosts is gone depends on the unit, even in its sign: nothing may be claimed of it.
+    before = dict(found["legacy"]["boosts"])
+    after = before.pop("linear")
+    assert min(before.values()) < after < max(before.values())
+    setting = {"mean": [{"shrink": 200.0}], "isotonic": [{"shrink": 200.0}]}
+    shares = run_aligners(0, 60, 200, dict.fromkeys(WORLDS, setting))
     assert shares["proportional"]["raw"] < shares["proportional"]["mean"] < shares["proportional"]["oracle"]
     assert shares["distorted"]["isotonic"] > shares["distorted"]["mean"]
+
+
+def test_arms_are_treated_alike_and_a_theorem_is_no_claim() -> None:
+    tuned = {world: {arm: {"shrink": 200.0} for arm in SPACES} for world in WORLDS}
+    films = {"min-max": {"popularity": 1.0}, "auto": {"shrink": 200.0}}
+    paid = {
+        "aligners": _paid_aligners(tuned, BUDGETS["quick"]),
+        "worlds": _paid_plans(BUDGETS["quick"].requests),
+        "films": _paid_films(films),
+    }
+    rates = {arm: [0.5] for arm in ("raw", *SPACES)}
+    aligners = [dict.fromkeys(WORLDS, rates)] * 2
+    form = {"truth": 0.5, "value": 0.5, "hits": 0.5}
+    place = {"completions": 0.5, "both": 0.5}
+    names = ("all plans", "without the worst", "without another")
+    world = {
+        "legacy": {"linear": form, "legacy": form},
+        "product": {"linear": form, "product": form},
+        "plans": dict.fromkeys(names, place),
+    }
+    rated = {
+        "hit rate": rates,
+        "forms": {"linear": form, "product": form},
+        "plans": dict.fromkeys(names, 0.5),
+    }
+    made = claims(aligners, [world] * 2, [rated] * 2, paid)
+    assert {name for one in made for name in one.unfair(list(range(40)))} == set()
+    assert not {"bound", "product-value", "films-value", "inflation"} & {one.id for one in made}
+    assert all(one.overlap > 0 for one in made if one.id.startswith("films"))
+    assert not any(one.overlap for one in made if not one.id.startswith("films"))
 
 
 def test_movielens_is_whole() -> None:
@@ -58,12 +96,12 @@ def test_movielens_is_whole() -> None:
 
 @pytest.mark.slow
 def test_the_experiment_on_movielens_keeps_what_is_proven() -> None:
-    found = run_movielens(0)
+    found = run_movielens(0, FILM_SETTINGS)
     if found is None:
         pytest.skip("recbole is not installed")
     assert found["plans"]["violations"] == 0
     assert found["forms"]["certificate"] > -1e-9
-    assert found["hit rate"]["auto"] > found["hit rate"]["raw"]
+    assert found["hit rate"]["auto"][0] > found["hit rate"]["raw"][0]
 
 
 @pytest.mark.parametrize(
@@ -102,5 +140,5 @@ def test_packages_that_are_not_there_are_no_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("noria.blending.proof.data._package", lambda name: None)
     assert movielens() is None
     assert open_bandit("random", "all") is None
-    assert run_movielens(0) is None
+    assert run_movielens(0, FILM_SETTINGS) is None
     assert run_bandit("all") is None

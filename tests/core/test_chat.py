@@ -646,3 +646,125 @@ def test_a_budget_is_what_was_spent_and_what_is_aside(steps: list[str], limit: f
 def test_text_of_a_message_is_its_words() -> None:
     assert user("a", Image(png()), "b").text == "a\nb"
     assert user(Text("a")).wire() == {"role": "user", "content": "a"}
+
+
+# -- live traffic ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_may_not_wait_gives_up_what_asks_to_wait(stream: bool) -> None:
+    """With longest_wait=0: a rate limit and a refused connection have one attempt, other faults have theirs."""
+    live = {"attempts": 3, "longest_wait": 0.0, "backoff": 5.0}
+    ask_it = (lambda server: streamed(server)[1]) if stream else ask
+    with chat_server(lambda b, n: Reply(status=429, headers={"retry-after": "30"})) as double:
+        began = time.monotonic()
+        outcome = ask_it(at(double.url, **live))
+        assert isinstance(outcome, Failure)
+        assert (outcome.kind, outcome.attempts, outcome.wait) == ("rate_limit", 1, 30.0)
+    outcome = ask_it(at("http://127.0.0.1:9/v1", **live))
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.attempts) == ("connection", 1)
+    with chat_server(lambda b, n: Reply(status=500)) as double:
+        outcome = ask_it(at(double.url, **live))
+        assert isinstance(outcome, Failure)
+        assert (outcome.kind, outcome.attempts) == ("server", 3)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("limits", [{"in_flight": 1}, {"requests_per_minute": 60}], ids=["places", "rate"])
+def test_our_own_queue_is_no_fault_of_the_server(stream: bool, limits: dict[str, Any]) -> None:
+    async def run(url: str) -> list[Outcome]:
+        async with ChatClient(at(url, **limits)) as client:
+
+            async def one() -> Outcome:
+                if not stream:
+                    return await client.ask(HELLO, within=0.05)
+                async with client.stream(HELLO, within=0.05) as coming:
+                    async for _ in coming:
+                        pass
+                    return coming.outcome
+
+            first = asyncio.create_task(one())
+            await asyncio.sleep(0.02)
+            busy = await one()
+            return [busy, await first, await client.ask(HELLO)]
+
+    with chat_server(lambda b, n: Reply(delay=1.0)) as double:
+        busy, *rest = asyncio.run(run(double.url))
+        assert len(double.seen) == 2
+    assert isinstance(busy, Failure)
+    assert (busy.kind, busy.attempts) == ("busy", 0)
+    assert all(isinstance(outcome, Answer) for outcome in rest)
+
+
+def test_what_a_server_refuses_is_not_sent() -> None:
+    request = ChatRequest.of("hi", temperature=0.0, max_tokens=5, extra={"top_k": 3, "min_p": 0.1})
+    with chat_server() as double:
+        server = at(double.url, refuses=("temperature", "min_p", "stream_options"))
+        ask(server, request)
+        streamed(server, request)
+    for body in double.seen:
+        assert not {"temperature", "min_p", "stream_options"} & body.keys()
+        assert (body["max_tokens"], body["top_k"]) == (5, 3)
+
+
+def test_reasoning_is_a_sign_of_life() -> None:
+    slow = Reply("done", reasoning="it takes a while", gap=0.5, pieces=1)
+    with chat_server(lambda b, n: slow) as double:
+        pieces, outcome = streamed(at(double.url, timeout=1.5, attempts=1))
+    assert isinstance(outcome, Answer)
+    assert (pieces, outcome.reasoning) == (["done"], "ittakesawhile")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "x", "refusal": ["no"]},
+        {"content": ["x"]},
+        {"content": {"a": 1}},
+        [],
+        "x",
+        3,
+    ],
+)
+def test_a_stream_of_other_types_is_garbage(message: Any) -> None:
+    event = json.dumps({"choices": [{"delta": message, "finish_reason": None}]})
+    body = f"data: {event}\n\ndata: [DONE]\n\n".encode()
+    with chat_server(lambda b, n: Reply(body=body, headers={"content-type": "text/event-stream"})) as double:
+        _, outcome = streamed(at(double.url, attempts=1))
+    assert isinstance(outcome, Failure)
+    assert outcome.kind == "garbage"
+
+
+@pytest.mark.parametrize("count", [10**400, 2**60, -1, 1.5, True, "3"])
+def test_impossible_counts_are_missing(count: Any) -> None:
+    reply = {
+        "choices": [{"message": {"content": "x"}}],
+        "usage": {"prompt_tokens": count, "completion_tokens": 1},
+    }
+    with chat_server(lambda b, n: Reply(body=json.dumps(reply).encode())) as double:
+        outcome = ask(at(double.url, prices=Prices(input=1, output=1)))
+    assert isinstance(outcome, Answer)
+    assert (outcome.usage.prompt_tokens, outcome.cost) == (None, None)
+
+
+def test_retry_after_of_any_form_is_read_or_left() -> None:
+    for odd in (
+        "Wed, 21 Oct 99999999999999999999 07:28:00 GMT",
+        "Wed, 21 Oct 2026 07:28:00 -0000",
+        "9" * 400,
+        "-3",
+        "1e400",
+    ):
+        date = "Wed, 21 Oct 2026 07:28:00 GMT"
+        wait = retry_after({"retry-after": odd, "date": date})
+        assert wait is None or math.isfinite(wait)
+
+
+def test_a_servers_words_are_one_printable_line() -> None:
+    body = json.dumps({"error": {"message": "no\x1b[31m\nway\x00", "code": None}}).encode()
+    with chat_server(lambda b, n: Reply(status=400, body=body)) as double:
+        outcome = ask(at(double.url))
+    assert isinstance(outcome, Failure)
+    assert outcome.message.isprintable()

@@ -111,9 +111,12 @@ def test_a_file_of_settings_dumped_as_json_gives_the_same_settings(tmp_path_fact
         ("stages:\n- lr: 1\n- lr: x\n", "job.yaml:3: stages.1.lr: input should be a valid number,"),
         ("mode: dynamical\n", "did you mean 'dynamic'?"),
         ("mode: dynamic\nsteps: 200\n", "job.yaml: a dynamic job takes at most 100 steps"),
-        ("steps: 1\nsteps: 2\n", "job.yaml:2: 'steps' is given twice; keep one of them"),
-        ("steps: [1\n", "job.yaml:2: not YAML: "),
-        ("steps: !!python/object:os.system x\n", "job.yaml:1: not YAML: could not determine a constructor"),
+        ("steps: 1\nsteps: 2\n", "job.yaml:2:1: 'steps' is given twice; keep one of them"),
+        ("steps: [1\n", "job.yaml:2:1: not YAML: "),
+        (
+            "steps: !!python/object:os.system x\n",
+            "job.yaml:1:8: the tag !!python/object:os.system is not read",
+        ),
         ("- 1\n", "job.yaml:1: expected `field: value` lines"),
         ("steps: &a [*a]\n", "an alias that contains itself"),
     ],
@@ -164,14 +167,14 @@ def test_the_override_is_blamed_when_the_file_was_fine(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
-    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot read it: No such file"):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read \(No such file"):
         load_config(Job, file=tmp_path / "absent.yaml")
     file = tmp_path / "latin.yaml"
     file.write_bytes(b"steps: 1\nname: caf\xe9\n")
-    with pytest.raises(ConfigError, match=r"latin\.yaml:2: not UTF-8"):
+    with pytest.raises(ConfigError, match=r"latin\.yaml:2:10: not UTF-8"):
         load_config(Job, file=file)
     file.write_bytes(b"#" * 1_000_001)
-    with pytest.raises(ConfigError, match="too long"):
+    with pytest.raises(ConfigError, match="more than 1,000,000 bytes"):
         load_config(Job, file=file)
 
 

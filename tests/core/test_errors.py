@@ -1,11 +1,20 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from noria.core import errors
-from noria.core.errors import DivergenceError, MissingExtra, NoriaError, require
+from noria.core.errors import (
+    DataError,
+    DivergenceError,
+    MissingExtra,
+    NoriaError,
+    install_command,
+    require,
+    ungrouped,
+)
 
 
 def test_an_error_is_one_line_in_the_order_where_what_mend():
@@ -45,8 +54,20 @@ def test_require_names_the_package_and_the_extra_that_mend_it(tmp_path, monkeypa
     (tmp_path / "present_module.py").write_text("import absent_package.part\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     for module in ("absent_package", "present_module"):
-        with pytest.raises(MissingExtra, match=r"'absent_package' is not installed; .* \"noria\[distill\]\""):
+        with pytest.raises(MissingExtra, match=r"'absent_package' is not installed; .*\[distill\]\""):
             require(module, "distill")
+
+
+def test_the_command_that_installs_an_extra_is_that_of_a_checkout_or_of_a_wheel(tmp_path, monkeypatch):
+    root = Path(errors.__file__).parents[3]
+    assert install_command("credit") == f'pip install -e "{root}[credit]"'
+    for folder, command in {
+        "env/lib/python3.11/site-packages": 'pip install "noria-loop[credit]"',
+        "src": f'pip install -e "{tmp_path}[credit]"',
+    }.items():
+        monkeypatch.setattr(errors, "__file__", str(tmp_path / folder / "noria" / "core" / "errors.py"))
+        (tmp_path / "pyproject.toml").touch()
+        assert install_command("credit") == command
 
 
 def test_require_lets_faults_that_installing_would_not_mend_through(tmp_path, monkeypatch):
@@ -65,3 +86,10 @@ def test_the_light_modules_import_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_task_group_that_ended_by_our_errors_raises_the_first():
+    with pytest.raises(DataError, match="first"), ungrouped():
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [DataError("first")]), DataError("second")])
+    with pytest.raises(ExceptionGroup), ungrouped():  # a fault keeps its traceback
+        raise ExceptionGroup("tasks", [DataError("first"), ZeroDivisionError()])

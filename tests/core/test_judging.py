@@ -17,6 +17,7 @@ from noria.core.judging import (
     ChatJudge,
     Checklist,
     Item,
+    Level,
     RuleJudge,
     Score,
     Value,
@@ -228,3 +229,40 @@ def test_alpha_of_two_raters_by_hand() -> None:
     first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
     assert krippendorff_alpha(np.array([first, second], float)) == pytest.approx(0.095, abs=5e-4)
+
+
+def test_alpha_of_two_raters_and_five_values() -> None:
+    """Krippendorff (2011), example B: nominal data, two observers."""
+    first, second = ([float("abcde".index(c)) for c in row] for row in ("aabbdcccedda", "babbbccceddd"))
+    assert krippendorff_alpha(np.array([first, second])) == pytest.approx(0.692, abs=5e-4)
+
+
+NAN = float("nan")
+FOUR_OBSERVERS = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
+        [NAN, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NAN],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
+    ]
+)
+"""Krippendorff (2011), examples C and D: any number of observers, missing data; one unit has a rating alone."""
+
+
+@pytest.mark.parametrize(
+    ("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849), ("ratio", 0.797)]
+)
+def test_alpha_with_missing_data_on_every_level_is_the_published_one(level: Level, alpha: float) -> None:
+    assert krippendorff_alpha(FOUR_OBSERVERS, level) == pytest.approx(alpha, abs=5e-4)
+    # Neither the order of observers and units matters, nor a unit that nobody or one observer rated.
+    shuffled = np.hstack([FOUR_OBSERVERS[::-1, ::-1], np.full((4, 1), NAN)])
+    assert krippendorff_alpha(shuffled, level) == pytest.approx(krippendorff_alpha(FOUR_OBSERVERS, level))
+
+
+def test_alpha_of_disagreement_is_below_zero_and_of_a_scale_that_does_not_matter_the_same() -> None:
+    opposed = np.array([[0.0, 1, 0, 1], [1, 0, 1, 0]])
+    assert krippendorff_alpha(opposed) == pytest.approx(-0.75)
+    moved = {level: krippendorff_alpha(3 * FOUR_OBSERVERS + 2, level) for level in ("ordinal", "interval")}
+    assert moved == {level: pytest.approx(krippendorff_alpha(FOUR_OBSERVERS, level)) for level in moved}
+    with pytest.raises(ValueError, match="finite"):
+        krippendorff_alpha(np.array([[1.0, -1], [1, 2]]), "ratio")

@@ -2,61 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from noria.core.errors import CheckpointError
+from tests.core.gguf_files import write_tiny_llama
+
 pytest.importorskip("torch")
-gguf = pytest.importorskip("gguf")
+pytest.importorskip("gguf")
 
 
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
     """A random Llama of two layers and 258 tokens as llama.cpp keeps it."""
-    path = tmp_path / "tiny.gguf"
-    generator = np.random.default_rng(0)
-    words = ["<|endoftext|>", *(chr(n) if 33 <= n < 127 else chr(256 + n) for n in range(256)), "ab"]
-    width, inner = 16, 32
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_context_length(64)
-    writer.add_embedding_length(width)
-    writer.add_block_count(2)
-    writer.add_feed_forward_length(inner)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(words))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(words)
-    writer.add_token_types([1] * len(words))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-    shapes: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (len(words), width),
-        "output_norm.weight": (width,),
-        "output.weight": (len(words), width),
-    }
-    for layer in range(2):
-        shapes |= {
-            f"blk.{layer}.attn_norm.weight": (width,),
-            f"blk.{layer}.ffn_norm.weight": (width,),
-            f"blk.{layer}.attn_q.weight": (width, width),
-            f"blk.{layer}.attn_k.weight": (width // 2, width),
-            f"blk.{layer}.attn_v.weight": (width // 2, width),
-            f"blk.{layer}.attn_output.weight": (width, width),
-            f"blk.{layer}.ffn_gate.weight": (inner, width),
-            f"blk.{layer}.ffn_up.weight": (inner, width),
-            f"blk.{layer}.ffn_down.weight": (width, inner),
-        }
-    for name, shape in shapes.items():
-        writer.add_tensor(name, generator.normal(size=shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return write_tiny_llama(tmp_path / "tiny.gguf")
 
 
 def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +32,19 @@ def test_a_gguf_file_opens_without_a_word(llama: Path, capfd: pytest.CaptureFixt
     assert logits.shape == (1, 3, 258)
     assert bool(logits.isfinite().all())
     assert "dequantizing" not in capfd.readouterr().err.replace("-", "")
+
+
+def test_a_model_from_a_gguf_file_is_saved_as_any_other(llama: Path, tmp_path: Path) -> None:
+    import torch
+
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model(str(llama), device="cpu")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    again = open_language_model(str(tmp_path / "copy"), device="cpu")
+    tokens = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(opened.model(tokens).logits, again.model(tokens).logits)
 
 
 def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
@@ -91,6 +65,23 @@ def test_a_model_is_written_without_a_word_and_for_whoever_may_read_the_folder(
     )
 
 
+def test_a_flipped_bit_in_a_model_that_noria_wrote_is_refused_and_a_changed_config_is_not(
+    tmp_path: Path,
+) -> None:
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model("small")
+    save_language_model(opened.model, opened.tokenizer, tmp_path / "copy")
+    (tmp_path / "copy" / "generation_config.json").write_text('{"max_new_tokens": 5}')
+    open_language_model(str(tmp_path / "copy"))
+    file = tmp_path / "copy" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its content is not what was written"):
+        open_language_model(str(tmp_path / "copy"))
+
+
 def test_a_file_that_is_somewhere_else_too_keeps_its_mode(tmp_path: Path) -> None:
     from noria.core.files import appearing
 
@@ -100,3 +91,24 @@ def test_a_file_that_is_somewhere_else_too_keeps_its_mode(tmp_path: Path) -> Non
     with appearing(tmp_path / "copy") as partial:
         (partial / "weights").hardlink_to(source)
     assert source.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 24, 200, 5000, -100])
+def test_a_gguf_file_that_was_cut_is_one_line(llama: Path, length: int) -> None:
+    from noria.core.errors import NoriaError
+    from noria.core.models.loading import open_language_model
+
+    llama.write_bytes(llama.read_bytes()[:length])
+    with pytest.raises(NoriaError) as raised:
+        open_language_model(str(llama), device="cpu")
+    assert str(llama) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_pipe_in_a_model_folder_is_not_waited_for(tmp_path: Path) -> None:
+    from noria.core.errors import DataError
+    from noria.core.models.loading import open_language_model
+
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(DataError, match="a pipe or a device"):
+        open_language_model(str(tmp_path))

@@ -45,7 +45,7 @@ def test_json_and_parquet_give_the_same_records(tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b'{"a": 1}\n{"a"', r":2: not JSON: .* at character"),
-        (b"[" * 100_000, r":1: not JSON that can be read \(RecursionError\)"),
+        (b"[" * 100_000, ":1: nested more than 100 deep"),
         (b"[1]", r":1: not a JSON object"),
         (b'{"a": 1}\n"\xff"', r":2: not UTF-8: byte 2 of the line is 0xff"),
     ],
@@ -76,7 +76,7 @@ def test_a_file_that_is_no_parquet(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     path = tmp_path / "a.parquet"
     path.write_text("no")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(DataError, match="not a Parquet file that can be read"):
         list(parquet_records(path))
 
 

@@ -1,19 +1,23 @@
+import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from noria.core.errors import DataError, RunError
+from noria.core.digests import digest_of
+from noria.core.errors import CheckpointError, DataError, RunError
 from noria.core.files import inside, lock, write_all, write_atomic
 from noria.core.runs.checkpoints import restore_rng
-from noria.core.runs.run import Run, latest_checkpoint, package_versions, read_config, read_metrics
+from noria.core.runs.run import Run, latest_checkpoint, package_versions, read_config, read_metrics, settled
 
 
 def start(code: str, *arguments: object, **kwargs) -> subprocess.Popen:
@@ -133,8 +137,14 @@ def test_versions_name_what_a_result_depends_on():
             {"lr": 1e-5, "net": {"width": 4}},
             r"made with net.width=3, now it is 4; set net.width=3 to resume it",
         ),
-        ({"lr": 1e-5, "net": {}}, r"made with net.width=3, now it is null"),
-        ({"lr": 1e-5, "net": {"width": 3}, "new": 1}, r"made with new=null, now it is 1"),
+        (
+            {"lr": 1e-5, "net": {}},
+            "made with a setting net.width, and this version has none; give another folder",
+        ),
+        (
+            {"lr": 1e-5, "net": {"width": 3}, "new": 1},
+            "made with no setting new, and this version has one; give another folder",
+        ),
     ],
 )
 def test_other_settings_are_refused_naming_the_first_field_that_differs(tmp_path, given, message):
@@ -145,6 +155,24 @@ def test_other_settings_are_refused_naming_the_first_field_that_differs(tmp_path
         Run.open(folder, config=given)
     assert files(folder) == before
     Run.open(folder, config={"lr": 1e-5, "net": {"width": 3}}).close()  # a refusal holds no lock
+
+
+def test_a_run_whose_folder_was_copied_resumes_under_the_name_it_was_made_with(tmp_path):
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    data = tmp_path / "data.txt"
+    data.write_text("x")
+
+    def opened(folder):
+        identity = settled(folder, {"name": folder.name, "lr": 0.1}, {"data": (str(data), "digest")})
+        return Run.open(folder, config=identity)
+
+    with opened(first) as run:
+        run.save(1, {"x": torch.ones(1)}, {})
+    shutil.copytree(first, copy)
+    data = data.rename(tmp_path / "moved.txt")
+    with opened(copy) as run:
+        assert run.latest().step == 1
+    assert read_config(copy) == read_config(first)
 
 
 def test_two_processes_cannot_write_one_run(tmp_path):
@@ -305,6 +333,106 @@ def test_a_damaged_checkpoint_is_skipped_aloud_and_the_log_cut_to_the_one_before
         assert run.latest().step == 3
 
 
+def flip(path, bit):
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "digests.sha256"])
+def test_one_flipped_bit_anywhere_in_a_checkpoint_takes_the_one_before(tmp_path, name):
+    with Run.open(tmp_path, config={}) as run:
+        for step in (1, 2):
+            path = run.save(step, {"x": torch.randn(40), "optimizer.x.exp_avg": torch.randn(40)}, {"n": 7})
+    whole = (path / name).read_bytes()
+    draw = random.Random(0)
+    for bit in draw.sample(range(8 * len(whole)), 30):
+        flip(path / name, bit)
+        with pytest.warns(UserWarning, match=r"step-00000002: damaged: .*; it is skipped"):
+            assert latest_checkpoint(tmp_path).step == 1
+        (path / name).write_bytes(whole)
+    assert latest_checkpoint(tmp_path).step == 2
+
+
+def test_a_checkpoint_without_its_digests_is_damaged_and_one_of_a_version_without_them_is_not(tmp_path):
+    with Run.open(tmp_path, config={}) as run:
+        path = run.save(1, {"x": torch.ones(8)}, {})
+    (path / "digests.sha256").unlink()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError, match="every checkpoint"):
+        latest_checkpoint(tmp_path)
+    record = json.loads((path / "state.json").read_text())
+    record["tensors_bytes"] = (path / "tensors.safetensors").stat().st_size
+    (path / "state.json").write_text(json.dumps(record))
+    assert latest_checkpoint(tmp_path).step == 1
+
+
+def test_where_every_checkpoint_is_damaged_nothing_starts_over_and_nothing_is_cut(tmp_path):
+    with Run.open(tmp_path, config={}) as run:
+        for step in (1, 2):
+            run.log(step, loss=1.0)
+            flip(run.save(step, {"x": torch.ones(8)}, {}) / "tensors.safetensors", -9)
+    before = files(tmp_path)
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError, match="every checkpoint"):
+        Run.open(tmp_path, config={})
+    assert files(tmp_path) == before
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_takes_the_place_of_no_good_one(tmp_path):
+    with Run.open(tmp_path, config={}) as run:
+        for step in (90, 100):
+            path = run.save(step, {"x": torch.ones(8)}, {})
+    flip(path / "tensors.safetensors", -9)
+    with pytest.warns(UserWarning, match="skipped"):
+        run = Run.open(tmp_path, config={})
+    with run:
+        for step in (95, 105):
+            run.save(step, {"x": torch.ones(8)}, {}, keep=2)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-00000095", "step-00000100.damaged", "step-00000105"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda lines: lines[:-4], r"was cut: \d+ of the \d+ bytes"),
+        (lambda lines: lines[:3] + lines[4:], "was cut"),
+        (lambda lines: [], "was cut: 0 of the"),
+        (lambda lines: [lines[0].replace(b"1.0", b"2.0"), *lines[1:]], "was changed"),
+    ],
+)
+def test_a_log_that_lost_or_changed_lines_says_so_when_it_is_read_or_resumed(tmp_path, change, what):
+    with Run.open(tmp_path, config={}) as run:
+        for step in range(1, 11):
+            run.log(step, loss=1.0)
+        run.save(10, {"x": torch.ones(8)}, {})
+    log = tmp_path / "metrics.jsonl"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_metrics(tmp_path)) == 10
+        Run.open(tmp_path, config={}).close()
+    log.write_bytes(b"".join(change(log.read_bytes().splitlines(keepends=True))))
+    with pytest.warns(UserWarning, match=what):
+        read_metrics(tmp_path)
+    with pytest.warns(UserWarning, match=what):
+        Run.open(tmp_path, config={}).close()
+    log.unlink()
+    with pytest.warns(UserWarning, match="was cut: 0 of the"):
+        read_metrics(tmp_path)
+
+
+def test_a_file_is_hashed_once_a_process_unless_it_was_touched(tmp_path, monkeypatch):
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(b"a")
+    first = digest_of(file)
+    times = file.stat()
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("hashed again"))
+    assert digest_of(file) == first
+    monkeypatch.undo()
+    file.write_bytes(b"b")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # the time of a change cannot be set back
+    assert digest_of(file) != first
+
+
 def test_a_torn_last_line_is_left_out_and_the_next_line_starts_clean(tmp_path):
     with Run.open(tmp_path, config={}) as run:
         run.log(1, loss=1.0)
@@ -373,6 +501,7 @@ def check_full(out: str, reason: str) -> None:
             ".lock",
             "checkpoints",
             "checkpoints/step-00000001",
+            "checkpoints/step-00000001/digests.sha256",
             "checkpoints/step-00000001/state.json",
             "checkpoints/step-00000001/tensors.safetensors",
             "config.json",

@@ -24,7 +24,7 @@ import pytest
 
 from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.proofs.bench import alternate
-from noria.core.service import hosting
+from noria.core.service import protocol
 from noria.core.service.hosting import launched, read_token, running, serve
 from noria.core.service.serving import (
     HttpError,
@@ -375,7 +375,7 @@ def test_what_is_no_request_is_refused(url: str, sent: bytes, status: int) -> No
 
 
 def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosting, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
     with running(service()) as address:
         for sent in (b"", b"GET / HTTP/1.1\r\nhost:"):
             assert b"HTTP/1.1 408" in talk(address, sent)
@@ -386,7 +386,7 @@ def test_a_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_head_that_comes_in_two_pieces_leaves_no_clock_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosting, "HEAD_SECONDS", 0.4)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.4)
     with running(service()) as address:
         place = urlsplit(address)
         with socket.create_connection((place.hostname, place.port), timeout=20) as line:
@@ -398,7 +398,7 @@ def test_a_head_that_comes_in_two_pieces_leaves_no_clock_behind(monkeypatch: pyt
 
 
 def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosting, "CONNECTIONS", 1)
+    monkeypatch.setattr(protocol, "CONNECTIONS", 1)
     with running(service()) as address:
         first = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
         with contextlib.closing(first):
@@ -620,3 +620,297 @@ def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NORIA_TOKEN", "short")
     with pytest.raises(ConfigError, match="environment variable NORIA_TOKEN"):
         read_token()
+
+
+# -- attacks ----------------------------------------------------------------------------------------------------------
+
+POST = b"POST /echo HTTP/1.1\r\nhost: localhost\r\n"
+
+
+def dial(url: str, *, source: str = "127.0.0.1") -> socket.socket:
+    place = urlsplit(url)
+    assert place.hostname
+    return socket.create_connection((place.hostname, place.port or 0), timeout=20, source_address=(source, 0))
+
+
+def rest(line: socket.socket) -> bytes:
+    """All that comes until the service closes; also what came before it reset the connection."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := line.recv(1 << 16):
+            got += chunk
+    return got
+
+
+def pour(line: socket.socket, chunk: bytes, most: int) -> int:
+    """Send a chunk again and again until the service closes the connection; how many bytes it took."""
+    taken = 0
+    with contextlib.suppress(ConnectionError):
+        while taken < most:
+            line.sendall(chunk)
+            taken += len(chunk)
+    return taken
+
+
+@pytest.mark.parametrize("size", [65 << 10, 100 << 10, 200 << 10])
+@pytest.mark.parametrize("shape", [b"x: %b\r\n", b"%b"], ids=["one", "many"])
+def test_a_long_head_is_refused_however_it_is_cut(url: str, size: int, shape: bytes) -> None:
+    fields = shape % (b"y" * size) if shape != b"%b" else b"a: 1\r\n" * (size // 6)
+    head = b"GET /health HTTP/1.1\r\nhost: localhost\r\n" + fields + b"\r\n"
+    with dial(url) as line:
+        pour(line, head, len(head))
+        assert rest(line).startswith(b"HTTP/1.1 431")
+    just = (
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx: "
+        + b"y" * (63 << 10)
+        + b"\r\n\r\n"
+    )
+    assert talk(url, just).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"x: " + b"y" * 4000 + b"\r\n", b"y" * 4096],
+    ids=["trailers", "one trailer without an end"],
+)
+@pytest.mark.parametrize("path", [b"/health", b"/echo"])
+def test_trailers_end(url: str, path: bytes, endless: bytes) -> None:
+    with dial(url) as line:
+        line.sendall(
+            b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" % path
+        )
+        assert pour(line, endless, 64 << 20) < 8 << 20
+
+
+def test_an_extension_of_a_chunk_ends(url: str) -> None:
+    with dial(url) as line:
+        line.sendall(POST + b"transfer-encoding: chunked\r\n\r\n1;")
+        assert pour(line, b"e" * 4096, 64 << 20) < 8 << 20
+
+
+def test_small_chunks_and_trailers_within_the_bounds_pass(url: str) -> None:
+    body = b"1;a=b\r\nx\r\n" * 50_000 + b"0\r\nx-sum: 1\r\nhost: evil\r\nauthorization: Bearer no\r\n\r\n"
+    got = talk(url, POST + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n" + body)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b'"bytes":50000' in got
+
+
+def test_a_trailer_is_no_header(url: str) -> None:
+    sent = (
+        b"POST /change HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    got = talk(url, sent + b"1\r\na\r\n0\r\nauthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    "drip",
+    [b"x: y\r\n", b"\r\n", b"1\r\nx\r\n"],
+    ids=["trailers", "line ends", "chunks"],
+)
+def test_a_connection_that_drips_behind_its_answer_is_closed(
+    drip: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte ends uvicorn's own wait of an idle connection; the time in all is what counts."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.5)
+    before = {b"x: y\r\n": b"0\r\n", b"\r\n": b"0\r\n\r\n", b"1\r\nx\r\n": b""}[drip]
+    with running(service()) as address, dial(address) as line:
+        line.sendall(
+            b"GET /health HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" + before
+        )
+        assert line.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        began = time.perf_counter()
+        with contextlib.suppress(ConnectionError):
+            while time.perf_counter() - began < 10:
+                line.sendall(drip)
+                time.sleep(0.05)
+        assert time.perf_counter() - began < 5
+        assert b"HTTP/1.1 200" not in rest(line)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "[::1].evil.com", "localhost:9911@evil.com", "localhost:80:80", "127.0.0.1 evil.com", "[::1", "::1]",
+        "user@localhost", "localhost/evil", "127.0.0.1:80,evil.com", "localhost:x", "[127.0.0.1]evil", "127.0.0.1#",
+    ],
+)  # fmt: skip
+def test_a_host_is_read_whole(url: str, host: str) -> None:
+    assert code(ask(url, "GET", "/page", headers={"host": host})) == (421, "unknown_host")
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "Origin", "Content-Type"])
+def test_a_header_that_decides_stands_there_once(url: str, name: str) -> None:
+    two = f"{name}: localhost\r\n{name.lower()}: localhost\r\n" + (
+        "" if name == "Host" else "host: localhost\r\n"
+    )
+    got = talk(url, f"GET /page HTTP/1.1\r\n{two}connection: close\r\n\r\n".encode())
+    assert got.startswith(b"HTTP/1.1 400")
+    assert b"header_twice" in got
+
+
+def test_other_headers_may_stand_there_twice(url: str) -> None:
+    got = talk(
+        url, b"GET /page HTTP/1.1\r\nhost: localhost\r\ncookie: a\r\ncookie: b\r\nconnection: close\r\n\r\n"
+    )
+    assert got.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_slow_bodies_of_one_address_leave_room(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may fill a quarter of the places for long; the oldest end for the newest, so that quick ones pass."""
+    monkeypatch.setattr("noria.core.service.serving._SLOW_SECONDS", 0.5)
+    with running(service(limits=Limits(in_flight=8, seconds=30))) as address, contextlib.ExitStack() as held:
+        slow = [held.enter_context(dial(address)) for _ in range(40)]
+        for line in slow:
+            line.sendall(POST + b"content-length: 9\r\n\r\nx")
+        time.sleep(0.2)
+        if source != "127.0.0.1":
+            with dial(address, source=source) as line:
+                line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\nab")
+                assert rest(line).startswith(b"HTTP/1.1 200"), "the quarter of the others is free at once"
+        time.sleep(0.5)
+        with dial(address) as line:  # ends what is above the share
+            line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\nab")
+            rest(line)
+        for _ in range(20):
+            with dial(address, source=source) as line:
+                line.sendall(POST + b"content-length: 2\r\nconnection: close\r\n\r\n")
+                line.sendall(b"ab")
+                assert rest(line).startswith(b"HTTP/1.1 200")
+        assert slow[0].recv(1 << 16).startswith(b"HTTP/1.1 408")
+
+
+def test_connections_of_one_address_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CONNECTIONS", 8)
+    quiet = service()
+    with running(quiet) as address, contextlib.ExitStack() as held:
+        lines = [held.enter_context(dial(address)) for _ in range(3)]
+        assert rest(lines[2]).startswith(b"HTTP/1.1 503")
+        with dial(address, source="127.0.0.2") as line:
+            line.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            assert rest(line).startswith(b"HTTP/1.1 200")
+    assert not quiet.connections
+
+
+def test_a_client_that_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.3)
+    large = service(asset("/large", b"x" * (32 << 20), "text/plain"))
+    with running(large) as address, dial(address) as line:
+        line.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        time.sleep(1.5)
+        assert not large.connections
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 5.0)
+    with (
+        running(large) as address,
+        dial(address) as line,
+    ):  # one that reads slowly, and without a pause, gets it all
+        line.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        got = 0
+        while chunk := line.recv(1 << 20):
+            got += len(chunk)
+            time.sleep(0.01)
+        assert got > 32 << 20
+
+
+def slow_then(address: str, behind: bytes) -> bytes:
+    with dial(address) as line:
+        line.sendall(b"GET /slow HTTP/1.1\r\nhost: localhost\r\n\r\n" + behind)
+        return rest(line)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [b"nonsense\r\n\r\n", b"GET /he", b"GET /health HTTP/1.1\r\nx: " + b"y" * (70 << 10)],
+    ids=["nonsense", "half a head", "a long head"],
+)
+def test_what_comes_behind_a_request_does_not_take_its_answer(
+    behind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+
+    async def slow(request: Request) -> Response:
+        await asyncio.sleep(0.8)
+        return json_response({"slow": True})
+
+    with running(service(route("/slow", slow))) as address:
+        got = slow_then(address, behind)
+    assert got.startswith(b"HTTP/1.1 200")
+    assert b'{"slow":true}' in got
+
+
+def test_requests_sent_ahead_are_answered_in_order_and_bounded(url: str) -> None:
+    def get(n: int) -> bytes:
+        return b"GET /made/up/%d HTTP/1.1\r\nhost: localhost\r\nx-request-id: n%d\r\n\r\n" % (n, n)
+
+    with dial(url) as line:
+        line.sendall(b"".join(map(get, range(20))))
+        got = b""
+        while got.count(b"HTTP/1.1 404") < 20:
+            got += line.recv(1 << 16)
+    assert re.findall(rb"x-request-id: n(\d+)", got) == [b"%d" % n for n in range(20)]
+    with dial(url) as line:
+        pour(line, b"".join(map(get, range(500))), 1)
+        assert rest(line).count(b"HTTP/1.1 404") <= protocol.SENT_AHEAD + 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        b"content-length: 4\r\ncontent-length: 5\r\n",
+        b"content-length: 4, 4\r\n",
+        b"content-length: +4\r\n",
+        b"content-length: 0x4\r\n",
+        b"content-length: 99999999999999999999999\r\n",
+        b"transfer-encoding: chunked, identity\r\n",
+        b"transfer-encoding: xchunked\r\n",
+        b"transfer-encoding : chunked\r\n",
+        b"transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding:\x0bchunked\r\n",
+        b"content-length: 4\r\n folded: 1\r\n",
+        b"content-length: 4\rx: y\r\n",
+        b"content-length: 4\n\r\n",
+    ],
+)
+def test_no_second_request_is_smuggled(url: str, head: bytes) -> None:
+    """What could be read as one body by a proxy and as two requests here is one refusal, or one answer, at most."""
+    inner = b"GET /page HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    with dial(url) as line:
+        line.settimeout(1.0)
+        line.sendall(POST + head + b"\r\n" + b"0\r\n\r\n" + inner)
+        with contextlib.suppress(TimeoutError):
+            got = rest(line)
+            assert b"<title>" not in got
+
+
+def test_work_ends_when_its_client_leaves() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+
+    async def wait(request: Request) -> Response:
+        await request.body()
+        await request.unless_left(work())
+        return json_response({})
+
+    with running(service(route("/wait", wait, methods=["POST"]))) as address:
+        with dial(address) as line:
+            line.sendall(b"POST /wait HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\nab")
+            assert begun.wait(5)
+            assert not ended.wait(0.2)
+        assert ended.wait(5)
+        assert ask(address, "GET", "/health")[0] == 200
+
+
+def test_half_a_character_is_answered() -> None:
+    assert (
+        json_response({"a": "b\ud800", "c": [float("nan"), 1]}).body == b'{"a": "b\\ud800", "c": [null, 1]}'
+    )

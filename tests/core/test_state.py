@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,55 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
         training.save(run)
         with pytest.raises(CheckpointError, match="its weight is not this net's"):
             state(width=4)[1].resume(run)
+
+
+def renamed(name: str) -> str | None:
+    return name.replace("optimizer.", "optimizer.net.")
+
+
+def dropped(name: str) -> str | None:
+    return None if name.startswith("optimizer.") else name
+
+
+@pytest.mark.parametrize("change", [renamed, dropped])
+def test_an_older_checkpoint_without_the_optimizers_memory_is_refused_and_changes_nothing(
+    tmp_path: Path, change: Callable[[str], str | None]
+) -> None:
+    network, training = state()
+    advance(network, training, 2)
+    older = {new: t for name, t in training.tensors().items() if (new := change(name))}
+    other, part = state(seed=1)
+    before = other.weight.clone()
+    with Run.open(tmp_path, config={}, versions={}) as run:
+        run.save(2, older, training.values())
+        with pytest.raises(CheckpointError, match="an older version of Noria wrote it"):
+            part.resume(run)
+    assert torch.equal(other.weight, before)
+
+
+def test_an_older_checkpoint_of_16_bit_weights_is_refused(tmp_path: Path) -> None:
+    network, training = state()
+    advance(network, training, 2)
+    masters = {f"optimizer.{name}.master": p.detach() for name, p in network.named_parameters()}
+    with Run.open(tmp_path, config={}, versions={}) as run:
+        run.save(2, training.tensors() | masters, training.values())
+        with pytest.raises(CheckpointError, match="an older version of Noria wrote it"):
+            state(seed=1)[1].resume(run)
+
+
+def test_an_older_checkpoint_with_the_optimizers_memory_is_resumed(tmp_path: Path) -> None:
+    network, training = state()
+    advance(network, training, 2)
+    with Run.open(tmp_path, config={}, versions={}) as run:
+        run.save(2, training.tensors(), training.values())
+        assert state(seed=1)[1].resume(run) is not None
+
+
+def test_a_training_that_took_no_step_of_the_optimizer_yet_is_resumed(tmp_path: Path) -> None:
+    _, training = state()
+    training.step = 3  # three steps without a signal
+    with Run.open(tmp_path, config={}, versions={}) as run:
+        training.save(run)
+        other = state(seed=1)[1]
+        assert other.resume(run) is not None
+    assert other.step == 3

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from noria.core.errors import CheckpointError
+from noria.core.errors import CheckpointError, ConfigError
 from noria.core.models.lm import small_config
 from noria.core.training.rl import group_advantages
 
@@ -191,10 +191,21 @@ def test_what_a_function_remembers_is_resumed(tmp_path: Path) -> None:
     t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 3})
     t.train(resume_from_checkpoint=True)
     assert (function.count, t.state.global_step) == (3, 3)
-    (tmp_path / "checkpoint-3" / "advantages.json").write_text("{")
-    broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 4})
-    with pytest.raises(CheckpointError, match=r"advantages\.json"):
-        broken.train(resume_from_checkpoint=True)
+    # A damaged checkpoint is refused by name, and the one before is taken where none is named.
+    for name in ("advantages.json", "model.safetensors", "optimizer.pt"):
+        file = tmp_path / "checkpoint-3" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+        broken = trainer(tmp_path, advantage_function=Remembers(), settings=settings | {"max_steps": 4})
+        with pytest.raises(CheckpointError, match=f"{name}: its content is not what was written"):
+            broken.train(resume_from_checkpoint=str(file.parent))
+        file.write_bytes(whole)
+    file.write_bytes(whole[:-9])
+    function = Remembers()
+    t = trainer(tmp_path, advantage_function=function, settings=settings | {"max_steps": 4})
+    with pytest.warns(UserWarning, match=r"optimizer\.pt: its content is not .*; checkpoint-3 is skipped"):
+        t.train(resume_from_checkpoint=True)
+    assert (function.count, t.state.global_step) == (4, 4)
 
 
 def test_a_context_is_held_while_completions_are_scored(tmp_path: Path) -> None:
@@ -256,3 +267,74 @@ def test_two_ranks_see_the_same_rewards_and_stay_the_same(tmp_path: Path) -> Non
     assert len(one["rewards"]) == 8
     assert one["group"] == [0] * 4 + [1] * 4
     assert len(set(map(tuple, one["rewards"]))) > 4  # the ranks wrote different completions
+
+
+def gradient(t: ComponentGRPOTrainer, credit: torch.Tensor) -> torch.Tensor:
+    """Gradient of TRL's loss of two completions whose tokens have these advantages."""
+    torch.manual_seed(1)
+    completion = torch.randint(5, 50, credit.shape)
+    ones = torch.ones_like(completion)
+    t.model.zero_grad()
+    t.current_gradient_accumulation_steps = 1
+    loss = t._compute_loss(
+        t.model,
+        {
+            "prompt_ids": completion[:, :2],
+            "prompt_mask": ones[:, :2],
+            "completion_ids": completion,
+            "completion_mask": ones,
+            "advantages": credit,
+            "num_items_in_batch": torch.tensor(float(credit.numel())),
+        },
+    )
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in t.model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("loss", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo"])
+def test_credit_turns_the_gradient_under_every_loss_that_is_accepted(tmp_path: Path, loss: str) -> None:
+    first, last = torch.ones(2, 6), torch.ones(2, 6)
+    first[:, :3] = 2
+    last[:, 3:] = 2
+
+    def turned(**settings: Any) -> float:
+        t = trainer(tmp_path, settings={"loss_type": loss, **settings})
+        return float(1 - torch.cosine_similarity(gradient(t, first), gradient(t, last), dim=0))
+
+    assert turned() > 1e-3
+    if loss == "grpo":  # this is why a ratio a sequence is refused
+        assert abs(turned(importance_sampling_level="sequence")) < 1e-4
+
+
+def test_settings_under_which_credit_of_tokens_does_nothing_are_refused_and_little_is_told(
+    tmp_path: Path,
+) -> None:
+    def credit(batch: TokenBatch) -> torch.Tensor:
+        return torch.ones(batch.completion_ids.shape)
+
+    sequence = {"importance_sampling_level": "sequence", "loss_type": "grpo"}
+    with pytest.raises(
+        ConfigError, match=r"importance_sampling_level: one ratio a sequence .*; set it to token"
+    ):
+        trainer(tmp_path, token_credit=credit, settings=sequence)
+    trainer(tmp_path, settings=sequence)  # without credit of tokens it is TRL's business
+    with pytest.warns(
+        UserWarning, match=r"top_entropy_quantile=0\.2: the loss leaves out the other 80% of the tokens"
+    ):
+        trainer(tmp_path, token_credit=credit, settings={"top_entropy_quantile": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("reward_weights", [1.0, 0.0]),
+        ("scale_rewards", "batch"),
+        ("multi_objective_aggregation", "normalize_then_sum"),
+    ],
+)
+def test_settings_of_trls_advantages_are_refused_where_a_function_makes_them(
+    tmp_path: Path, setting: str, value: Any
+) -> None:
+    trainer(tmp_path, settings={setting: value})
+    with pytest.raises(ConfigError, match=f"{setting}: the advantage function makes the advantages"):
+        trainer(tmp_path, advantage_function=Remembers(), settings={setting: value})

@@ -201,6 +201,22 @@ def test_settings_are_checked_without_pytorch() -> None:
         (["train", "--data", "chains"], "model: no model given"),
         ([*TRAIN, "--credit", "luck"], "no credit 'luck'"),
         ([*TRAIN, "credit_settings.gama=2"], "did you mean 'gamma'"),
+        (
+            [*TRAIN, "--credit", "random", "credit_settings.emission=0.2"],
+            "the credit random does not read it",
+        ),
+        (
+            [
+                "mask-test",
+                "small",
+                "--data",
+                "chains",
+                "--names",
+                "fai,entropy",
+                "credit_settings.emission=0.2",
+            ],
+            "the credit fai or entropy does not read it",
+        ),
         ([*TRAIN, "lr=-1"], "lr"),
         ([*TRAIN, "answer=boxd"], "no answer finder"),
         (["compare", "empty"], "two runs or more"),
@@ -275,3 +291,35 @@ def test_only_what_can_be_compared_is(noria: Any, here: Path) -> None:
     done = noria("compare", "a", "nowhere")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert "no such folder" in done.err
+
+
+@pytest.mark.parametrize("field", ["reward", "rollout_seconds", "step"])
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, True, 10**400, None])
+def test_a_log_of_any_values_is_compared_or_refused(noria: Any, here: Path, field: str, value: Any) -> None:
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "config.json").write_text(json.dumps({"credit": name, "seed": 0}))
+        rows = [{"step": 1, "reward": 0.5}, {"step": 2, "reward": 0.5, field: value}]
+        (here / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = noria("compare", "a", "b")
+    assert done.code in (0, 2)
+    assert done.err.count("noria: error: ") == (done.code == 2)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        3,
+        {"credit": "flow"},
+        {"credit": 3, "seed": "x"},
+        {"credit": "a", "credit_settings": [1], "seed": 0},
+    ],
+)
+def test_settings_of_any_kind_are_compared_or_refused(noria: Any, here: Path, config: Any) -> None:
+    for name in ("a", "b"):
+        (here / name).mkdir()
+        (here / name / "config.json").write_text(json.dumps(config))
+        (here / name / "metrics.jsonl").write_text('{"step": 1, "reward": 0.5}\n')
+    done = noria("compare", "a", "b")
+    assert (done.code, done.err.count("noria: error: ")) == (2, 1)

@@ -119,8 +119,8 @@ def test_parts_of_a_batch_sides_of_padding_and_packing_change_nothing(model: Any
     weights = whole.weigh(together, packed).weights[0]
     assert torch.equal(weights, whole.weigh(scored, right).weights[right.valid])
     # FAI and WAAD look around within their own sequence, too.
-    for name in ("fai", "waad"):
-        credit = TokenCredit(named_credit(name, horizon=(2, 6)))
+    for name, more in (("fai", {"horizon": (2, 6)}), ("waad", {})):
+        credit = TokenCredit(named_credit(name, **more))
         torch.testing.assert_close(
             credit.score(model, packed).scores[0],
             credit.score(model, right).scores[right.valid],
@@ -316,6 +316,12 @@ def test_influence_by_gradient_and_by_trying(model: Any) -> None:
         ("flow", {"rule": "add"}, "ktae"),
         ("random", {"rule": "bilevel"}, "needs a signal"),
         ("fai", {"values": True}, "values weigh"),
+        ("entropy", {"emission": 0.2}, "emission: the credit entropy does not read it"),
+        ("ktae", {"gamma": 2}, "gamma: the credit ktae does not read it"),
+        ("flow", {"horizon": (1, 5)}, "horizon: the credit flow does not read it"),
+        ("oar_g", {"within": "batch"}, "within: the credit oar_g does not read it"),
+        ("flow_soft", {"rest": 0.5}, "rest: the credit flow_soft does not read it"),
+        ("uniform", {"mass": "preserve"}, "changes nothing"),
     ],
 )
 def test_settings_out_of_range_are_told(name: str, more: dict[str, Any], told: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
-from noria.credit.proof.claims import SCALES, claims, rl_claims
-from noria.credit.proof.figures import _corrected, figures, notes
+from noria.core.proofs.proof import Evidence
+from noria.credit.proof.arms import RL_ARMS, SCORES, judged_questions, run_separation
+from noria.credit.proof.claims import SCALES, SEEDS, checks, claims, paid_policies, rl_claims
+from noria.credit.proof.figures import figures, notes
+from noria.credit.proof.tuning import POLICY_SPACES, SCORE_SETTINGS, SCORE_SPACES, TUNING_SEEDS, tries_of
 
 
 def audit(
@@ -66,8 +68,11 @@ def test_the_papers_order_would_be_supported_and_the_reverse_refuted() -> None:
         "dead-branch-over-entropy",
         "middle-over-all-layers",
         "flow-over-flow-answer-tokens",
-        "conservation",
+        "dead-branch-over-random",
     } <= verdicts.keys()
+    assert "conservation" not in verdicts  # it could not fail: a check
+    evidence = Evidence("credit", found, 0.0, {}, config={"seeds": SEEDS["quick"]})
+    assert evidence.unfair() == {}
     assert "dead-branch-over-oar-p" not in verdicts  # its arm was not run
     turned = [audit(seed, flow=0.5, top=0.3) for seed in (1, 2, 3)]
     refuted = {claim.id for claim in claims({"chains": turned}) if claim.verdict == "refuted"}
@@ -86,31 +91,58 @@ def test_policies_are_compared_with_every_control() -> None:
             ("flow", 0.7),
             ("flow, bottom 40 %", 0.5),
             ("random 40 %", 0.65),
-            ("uniform 1.2", 0.75),
+            ("KTAE", 0.75),
         )
     }
-    found = {claim.id: claim for claim in rl_claims(trained)}
+    paid = paid_policies(SCALES["full"], {arm: tries_of(POLICY_SPACES, arm)[0] for arm in trained})
+    judged = rl_claims(trained, paid)
+    assert Evidence("credit", judged, 0.0, {}, config={"seeds": SEEDS["full"]}).unfair() == {}
+    found = {claim.id: claim for claim in judged}
     assert found["rl-flow-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-grpo-over-flow-bottom-40"].effect == pytest.approx(0.1)
     assert found["rl-flow-over-random-40"].verdict == "supported"
-    assert found["rl-flow-over-uniform-1-2"].verdict == "refuted"
+    assert found["rl-flow-over-ktae"].verdict == "refuted"
+    assert "rl-flow-over-flow-bottom-40" not in found  # it would follow from two others
     assert found["rl-ends-over-grpo"].effect == pytest.approx(0.1)
     assert found["rl-learns"].effect == pytest.approx(0.22)  # 0.6 against 0.4, seed by seed
-    (learns,) = rl_claims(trained, compared=False)  # too few steps to compare
+    (learns,) = rl_claims(trained, paid, compared=False)  # too few steps to compare
     assert learns.id == "rl-learns"
 
 
-def test_a_rival_counts_as_beaten_after_the_correction_for_all_of_them() -> None:
-    generator = np.random.default_rng(0)
-    flow = 0.8 + 0.01 * generator.standard_normal(5)
-    near = {f"rival {n}": (flow + 0.01 * generator.standard_normal(5)).tolist() for n in range(9)}
-    just = (flow - [0.01, 0.015, 0.02, 0.03, 0.04]).tolist()  # p = .013: enough alone, not among ten
-    words = _corrected(
-        {"flow": flow.tolist(), "far": (flow - [0.1, 0.11, 0.1, 0.1, 0.1]).tolist(), "just": just} | near
-    )
-    assert words.endswith("flow earns more than far.")
-    assert _corrected({"flow": flow.tolist(), "just": just}).endswith("flow earns more than just.")
-    assert _corrected({"flow": [0.8, 0.9], "same": [0.8, 0.9]}).endswith("none of them.")
+def test_every_arm_with_a_free_setting_tries_six_the_usual_one_first_on_seeds_that_are_not_judged() -> None:
+    assert set(TUNING_SEEDS).isdisjoint([*SEEDS["quick"], *SEEDS["full"]])
+    for spaces in (SCORE_SPACES, POLICY_SPACES):
+        for name in spaces:
+            tried = tries_of(spaces, name)
+            assert len(tried) == 6
+            assert tried[0] == {key: values[0] for key, values in spaces[name].items()}
+    assert tries_of(SCORE_SPACES, "entropy") == []
+    assert POLICY_SPACES.keys() == RL_ARMS.keys()
+    assert SCORE_SETTINGS.keys() == SCORE_SPACES.keys() <= SCORES.keys()
+    assert all(SCORE_SETTINGS[name] in tries_of(SCORE_SPACES, name) for name in SCORE_SPACES)
+
+
+@pytest.mark.parametrize("task", ["chains", "leg_counting"])
+def test_seeds_have_questions_of_their_own(task: str) -> None:
+    sets = [{str(q.prompt) for q in judged_questions(task, 40, seed)} for seed in SEEDS["full"][:3]]
+    assert all(len(own) > 30 for own in sets)
+    assert len(set.union(*sets)) > sum(map(len, sets)) - 10
+
+
+def test_the_table_of_settings_is_what_the_search_finds() -> None:
+    """On few questions, and for one score: the full proof searches for all."""
+    tried = tries_of(SCORE_SPACES, "WAAD")
+    by_seed = [run_separation(seed, 12, "WAAD", tried) for seed in TUNING_SEEDS]
+    means = [sum(column) / len(column) for column in zip(*by_seed, strict=True)]
+    assert means[tried.index(SCORE_SETTINGS["WAAD"])] >= max(means) - 0.03
+
+
+def test_what_must_hold_is_checked() -> None:
+    chains = {"chains": [audit(seed) for seed in (1, 2, 3)]}
+    assert [check.holds for check in checks(chains, [], 1e-4)] == [True, True]
+    assert [check.holds for check in checks(chains, [], 0.1)] == [True, False]
+    chains["chains"][1]["flow"]["flow"]["conservation"] = 1e-3
+    assert [check.holds for check in checks(chains, [], 0.0)] == [False, True]
 
 
 def test_what_is_shown_and_said() -> None:

@@ -15,7 +15,7 @@ from noria.credit.responses.answers import hashes
 from noria.credit.tasks.chains import STEP, chains, labels_of_chain
 from noria.credit.tasks.files import read_questions
 from noria.credit.tasks.gym import FAMILIES, gym
-from noria.credit.tasks.questions import prompt_ids, same
+from noria.credit.tasks.questions import Question, prompt_ids, same
 
 
 def test_a_chain_s_solution_is_its_question_worked_out() -> None:
@@ -124,7 +124,15 @@ def test_questions_come_from_files_as_people_write_them(tmp_path: Path) -> None:
         ({"prompt": "", "answer": "2"}, "no prompt"),
         ({"prompt": "1+1?"}, "no answer"),
         ({"prompt": "1+1?", "answer": True}, "no answer"),
-        ({"prompt": [{"role": "user"}], "answer": "2"}, "without role or content"),
+        ({"prompt": "1+1?", "answer": " "}, "no answer"),
+        ({"prompt": "1+1?", "answer": [2]}, "no answer"),
+        ({"prompt": "1+1?", "answer": float("nan")}, "the answer is nan, which is no number"),
+        ({"prompt": "1+1?", "answer": float("inf")}, "the answer is inf, which is no number"),
+        ({"prompt": "1+1?", "answer": "2", "response": 7}, r"the response \(or solution\) is not text"),
+        ({"prompt": 5, "answer": "2"}, "no prompt"),
+        ({"prompt": [{"role": "user", "content": None}], "answer": "2"}, "role or content is not text"),
+        ({"prompt": [{"role": "user", "content": [{"type": "text"}]}], "answer": "2"}, "is not text"),
+        ({"prompt": [{"role": "user"}], "answer": "2"}, "role or content is not text"),
     ],
 )
 def test_records_that_are_no_questions_are_told_with_their_line(
@@ -148,3 +156,59 @@ def test_chats_go_through_the_tokenizer_s_template() -> None:
     assert tokenizer.decode(prompt_ids(talked, tokenizer)) == "<user>2+2?<me>"
     with pytest.raises(DataError, match="no token"):
         prompt_ids(type(chat)("", "4"), tokenizer)
+
+
+def read_or_told(path: Path) -> tuple[Question | None, str]:
+    """The question in a file, or the error that refuses it; anything else is a fault."""
+    try:
+        (question,) = read_questions(str(path), number=1)
+    except DataError as error:
+        return None, str(error)
+    return question, ""
+
+
+VALUES = [None, True, 7, 1.5, float("nan"), "x", "", [1], ["x"], {"a": 1}, [{"role": 1}], [[]], {}, 10**400]
+
+
+@pytest.mark.parametrize("field", ["prompt", "question", "answer", "response", "solution"])
+def test_any_value_of_any_field_is_read_or_refused_with_its_line(tmp_path: Path, field: str) -> None:
+    for value in VALUES:
+        path = tmp_path / "q.jsonl"
+        path.write_text(json.dumps({"prompt": "1+1?", "answer": "2"} | {field: value}) + "\n")
+        question, told = read_or_told(path)
+        assert question or told.startswith(f"{path}:1: ")
+        assert not question or {type(question.answer), type(question.solution)} == {str}
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "decimal", "binary", "date", "list", "nan", "dictionary"])
+def test_any_type_of_a_parquet_column_is_read_or_refused(tmp_path: Path, kind: str) -> None:
+    from datetime import date, datetime
+    from decimal import Decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    value: Any = {
+        "timestamp": datetime(2026, 1, 2),
+        "decimal": Decimal("1.50"),
+        "binary": b"\xff",
+        "date": date(2026, 1, 2),
+        "list": [1],
+        "nan": float("nan"),
+        "dictionary": "x",
+    }[kind]
+    column = pa.array([value])
+    column = column.dictionary_encode() if kind == "dictionary" else column
+    for field in ("prompt", "answer", "response"):
+        columns = {"prompt": pa.array(["1+1?"]), "answer": pa.array(["2"])} | {field: column}
+        parquet.write_table(pa.table(columns), tmp_path / "q.parquet")
+        question, told = read_or_told(tmp_path / "q.parquet")
+        assert question or "q.parquet: row 1: " in told
+        assert bool(question) == ((field, kind) == ("answer", "decimal") or kind == "dictionary")
+
+
+def test_a_template_that_refuses_the_messages_is_told() -> None:
+    _, tokenizer = small_lm()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(DataError, match=r"template refuses the messages .*roles must alternate"):
+        prompt_ids(Question(({"role": "user", "content": "x"},), "2"), tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,98 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     example = Path(__file__).parents[2] / "examples" / "credit" / "countdown.py"
     runpy.run_path(str(example), run_name="__main__")
     assert list((tmp_path / "out").rglob("model.safetensors"))
+
+
+def tool_batch(pad: int, tokenizer: Any) -> Any:
+    """Two completions: the policy calls a tool, the tool answers, with end tokens of its own, and the policy ends."""
+    from types import SimpleNamespace
+
+    from noria.core.training.trl import TokenBatch
+
+    end = tokenizer.eos_token_id
+    call, tool, final = (tokenizer(text)["input_ids"] for text in ("3+4 = ?\n", " 7 ", "3+4=7\n#### 7"))
+    tool = [end, *tool, end, end]
+    whole, short = [*call, *tool, *final, end], [*final, end]
+    width = len(whole) + 3
+    ids, present, own = (torch.full((2, width), value) for value in (pad, 0, 0))
+    for row, text in enumerate((whole, short)):
+        ids[row, : len(text)] = torch.tensor(text)
+        present[row, : len(text)] = own[row, : len(text)] = 1
+    own[0, len(call) : len(call) + len(tool)] = 0
+    prompt = torch.tensor([tokenizer("Q: 3+4\n")["input_ids"]] * 2)
+    trainer = SimpleNamespace(
+        processing_class=SimpleNamespace(
+            pad_token_id=pad,
+            all_special_ids=[end, pad],
+            decode=tokenizer.decode,
+        ),
+        model=small_lm()[0],
+        num_generations=2,
+        num_generations_eval=2,
+        accelerator=SimpleNamespace(process_index=0),
+        state=SimpleNamespace(global_step=0),
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)},
+    )
+    return TokenBatch(
+        prompt_ids=prompt,
+        prompt_mask=torch.ones_like(prompt, dtype=torch.bool),
+        completion_ids=ids,
+        completion_mask=present.bool(),
+        mask=own.bool(),
+        advantages=torch.tensor([1.0, -1.0]),
+        inputs=[{}, {}],
+        trainer=trainer,
+    )
+
+
+@pytest.mark.parametrize("name", ["flow", "flow_emission", "attention", "waad", "oar_g"])
+def test_tool_rollouts_are_credited_alike_whether_padding_is_the_end_token_or_not(name: str) -> None:
+    """Masks come from what was generated, never from the values of tokens."""
+    from noria.credit.integrations.trl import RolloutCredit
+
+    _, tokenizer = small_lm()
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    weights = [
+        RolloutCredit(named_credit(name))(tool_batch(pad, tokenizer))
+        for pad in (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    ]
+    assert torch.equal(*weights)
+    assert (weights[0] != 1).any()
+
+
+def test_the_answer_is_marked_where_it_stands_behind_a_tools_end_tokens() -> None:
+    from noria.credit.integrations.trl import RolloutCredit
+
+    _, tokenizer = small_lm()
+    batch = tool_batch(tokenizer.eos_token_id, tokenizer)
+    credit = RolloutCredit(named_credit("flow", answer="hash"))
+    marked = []
+    original = TokenCredit.score
+
+    def seen(self: Any, model: Any, traces: Any, **more: Any) -> Any:
+        marked.extend(
+            tokenizer.decode(row[own]) for row, own in zip(traces.tokens, traces.answer, strict=True)
+        )
+        assert not (traces.answer & ~traces.response).any()
+        return original(self, model, traces, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenCredit, "score", seen)
+        credit(batch)
+    assert [text.strip() for text in marked] == ["7", "7"]
+
+
+def test_an_answer_is_found_where_the_completion_begins_with_a_tools_words() -> None:
+    from noria.credit.responses.answers import finder
+    from noria.credit.responses.traces import completion_traces
+
+    _, tokenizer = small_lm()
+    prompt, tool, final = (tokenizer(text)["input_ids"] for text in ("Q: 3+4\n", "hint 7\n", "3+4=7 #### 7"))
+    tokens = torch.tensor([[*prompt, *tool, *final]])
+    written = torch.tensor([[False] * len(tool) + [True] * len(final)])
+    traces = completion_traces(
+        tokens, torch.ones_like(tokens).bool(), written, tokenizer, finder("hash"), named_credit("flow")
+    )
+    assert tokenizer.decode(tokens[traces.answer]).strip() == "7"
+    assert traces.answer[0, -len(final) :].any()
+    assert traces.known.tolist() == [0]

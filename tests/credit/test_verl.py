@@ -191,3 +191,56 @@ def test_what_is_missing_is_told(policy: Any) -> None:
         reweight(compute_advantage(rollouts(tokenizer)), TokenCredit(named_credit("oar_g")))
     with TappedActor(actor, flow, tokenizer) as tapped, pytest.raises(ConfigError, match="was not read"):
         tapped.attach(proto({}), rollouts(tokenizer))
+
+
+def with_tool(data: Any) -> Any:
+    """The batch, with the second and third token of each response written by a tool."""
+    mask = data.batch["response_mask"].clone()
+    mask[:, 1:3] = 0
+    return proto({**data.batch, "response_mask": mask}, **data.non_tensor_batch)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["flow", "flow_emission"])
+def test_tokens_of_tools_are_no_policys_in_the_actors_pass_though_verl_leaves_their_mask_out(
+    policy: Any, packed: bool, name: str
+) -> None:
+    model, tokenizer = policy
+    data, credit = with_tool(rollouts(tokenizer)), TokenCredit(named_credit(name))
+    actor = Actor(model, use_remove_padding=packed)
+    with TappedActor(actor, credit, tokenizer, data) as tapped:
+        output = actor.compute_log_prob(data)
+    scores = tapped.attach(output, data).batch[SCORES]
+    expected = credit.score(model, traces_of(data.batch, tokenizer, tapped.find, credit))
+    counted = expected.counted[:, -scores.shape[1] :]
+    assert torch.equal(~scores.isnan(), counted)
+    assert not counted[:, 1:3].any()
+    torch.testing.assert_close(
+        scores[counted], expected.scores[:, -scores.shape[1] :][counted], atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_loss_that_averages_the_advantages_of_a_response_is_refused(policy: Any) -> None:
+    model, tokenizer = policy
+    actor = Actor(model, use_remove_padding=False)
+    actor.config = SimpleNamespace(policy_loss={"loss_mode": "geo_mean"})  # type: ignore[attr-defined]
+    credit = TokenCredit(named_credit("flow"))
+    with pytest.raises(ConfigError, match="averages the advantages of a response"):
+        TappedActor(actor, credit, tokenizer)
+    with pytest.raises(ConfigError, match="averages the advantages of a response"):
+        with_credit(compute_advantage, credit, actor_config=actor.config)  # type: ignore[attr-defined]
+    for mode in ("vanilla", "gspo"):
+        actor.config.policy_loss["loss_mode"] = mode  # type: ignore[attr-defined]
+        TappedActor(actor, credit, tokenizer)
+
+
+@pytest.mark.parametrize("settings", [{"name": "ktae"}, {"name": "random", "applies": "positive"}])
+def test_a_rule_that_needs_one_advantage_a_response_is_refused_where_tokens_have_their_own(
+    policy: Any, settings: dict[str, Any]
+) -> None:
+    data = compute_advantage(rollouts(policy[1]))
+    credit = TokenCredit(named_credit(**settings))
+    reweight(compute_advantage(rollouts(policy[1])), credit)
+    data.batch["advantages"][0, 2] += 0.5
+    with pytest.raises(ConfigError, match="needs one advantage a response"):
+        reweight(data, credit)

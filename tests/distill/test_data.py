@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from noria.core.errors import ConfigError, DataError, MissingExtra
+from noria.core.errors import ConfigError, DataError, MissingExtra, install_command
 from noria.distill.data.images import ImageSet, digits
 from noria.distill.data.mnist import mnist
 from noria.distill.data.prompts import Prompts, read_prompts
@@ -172,7 +173,7 @@ def test_parquet_without_its_package_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtra, match=r'pip install "noria\[parquet\]"'):
+    with pytest.raises(MissingExtra, match=re.escape(install_command("parquet"))):
         read_prompts(write(tmp_path, "a.parquet", b""))
 
 

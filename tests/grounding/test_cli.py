@@ -117,7 +117,8 @@ def test_from_a_folder_to_a_board(
     assert "synth-0" not in page  # no video, and so no person, is on a page
     noria(capsys, "export", one, "--to", "official", "-o", "p.jsonl")
     assert "T3" in noria(capsys, "score", "p.jsonl", "--data", data)
-    assert "clean: 42 of 42" in noria(capsys, "audit", data, "-o", "audit", "-q", "--ladder")
+    noria(capsys, "audit", data, "-o", "ladder", "-q", "--ladder")
+    assert "clean: 42 of 42" in noria(capsys, "audit", data, "-o", "audit", "-q", "--no-blind")
     assert (here / "audit" / "clean.json").exists()
     again = noria(capsys, "score", one, "--subset", "audit/clean.json", "--json", "-o", "s.json")
     assert json.loads(again)["counts"]["questions"] == 42
@@ -162,26 +163,27 @@ def test_a_benchmark_is_built_reviewed_and_handed_on(
         assert len(double.seen) == asked
     assert "0 grave" in noria(capsys, "validate", "mine/annotations")
     assert "rows: sheet.csv" in noria(capsys, "review", "export", "mine/annotations", "-o", "sheet.csv")
-    assert "open" in noria(capsys, "review", "apply", "mine/annotations", "sheet.csv", "-o", "reviewed")
-    assert noria(capsys, "review", "agreement", "sheet.csv").strip() == "undefined"
+    apply = ("review", "apply", "mine/annotations", "sheet.csv", "-o", "reviewed")
+    assert "no row has a verdict" in noria(capsys, *apply, code=2)
+    assert "two people" in noria(capsys, "review", "agreement", "sheet.csv", code=2)
+    sheet = (here / "sheet.csv").read_text(encoding="utf-8-sig").splitlines()
+    first = next(n for n, line in enumerate(sheet) if n and line.endswith(",,"))
+    sheet[first] = f"{sheet[first][:-2]},correct,"
+    (here / "sheet.csv").write_text("\n".join(sheet) + "\n")
+    assert "1 correct" in noria(capsys, *apply)
+    two = noria(capsys, "review", "agreement", "sheet.csv", "sheet.csv")
+    assert (
+        two.strip() == "alpha undefined, for all verdicts are the same, over 1 rows with two verdicts or more"
+    )
     for kind in ("lmms-eval", "inspect"):
+        frames = ("--frames", "2") if kind == "inspect" else ()
         out = noria(
-            capsys,
-            "export",
-            "reviewed",
-            "--to",
-            kind,
-            "--videos",
-            str(synth.videos),
-            "--frames",
-            "2",
-            "-o",
-            kind,
+            capsys, "export", "reviewed", "--to", kind, "--videos", str(synth.videos), *frames, "-o", kind
         )
         assert out.startswith(kind)
     # A person who withdraws is gone from the benchmark when it is built again.
     (here / "clips.jsonl").write_text(json.dumps(clip_line(record, video_id="gone.mp4")) + "\n")
-    assert "0 videos" in noria(capsys, *command)
+    assert "no clip became a record" in noria(capsys, *command, code=1)
     assert list((here / "mine" / "annotations").glob("*.json")) == []
 
 
@@ -226,7 +228,7 @@ ASK = ("run", "--data", "DATA", "--url", "http://a/v1", "--model", "m")
 def test_mistakes_are_one_line(
     synth: Synth, here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
 ) -> None:
-    (here / "file.jsonl").write_text('{"video_id": "a"}\n')
+    (here / "file.jsonl").write_text(json.dumps({"video_id": synth.corpus.ids[0]}) + "\n")
     filled = [str(synth.annotations) if a == "DATA" else a for a in arguments]
     err = noria(capsys, *filled, code=2)
     assert told in err

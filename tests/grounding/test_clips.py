@@ -135,6 +135,58 @@ def test_what_is_no_video_is_told_in_one_line(synth: Synth, tmp_path: Path) -> N
         assert name in str(caught.value)
 
 
+def cut_file(folder: Path, kind: str, share: float) -> Path:
+    """A noisy clip of two seconds whose head comes first, of which a share of the bytes is there."""
+    import av
+
+    options = {"movflags": "faststart"} if kind == "mp4" else {}
+    path = folder / f"cut.{kind}"
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libvpx" if kind == "webm" else "libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        generator = np.random.default_rng(0)
+        for number in range(20):
+            pixels = generator.integers(255, size=(64, 64, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(share * len(raw))])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "webm", "avi", "flv"])
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.5, 0.2])
+def test_half_of_a_clip_is_no_clip(tmp_path: Path, kind: str, share: float) -> None:
+    """A copy that broke off keeps its head, and a decoder shows what is there as if it were all."""
+    path = cut_file(tmp_path, kind, share)
+    if share == 1.0:
+        assert sample_frames(path, 4).duration == pytest.approx(2.0, abs=0.02)
+        assert whole_file(path)
+        return
+    for use in (clip_length, whole_file, lambda p: sample_frames(p, 4)):
+        with pytest.raises(DataError, match=r"cut off: .* of 2\.|not a video|damaged|no frame"):
+            use(path)
+
+
+def test_a_sound_that_is_longer_than_the_picture_is_no_cut(tmp_path: Path) -> None:
+    """The last frame stays while the sound goes on."""
+    sound = np.zeros(16_000 * 4, np.float32)
+    write_clip(tmp_path / "a.mp4", counting(20), fps=10, sound=sound)
+    assert clip_length(tmp_path / "a.mp4") == pytest.approx(2.0, abs=0.02)
+
+
+def test_damage_before_a_wanted_frame_is_told(tmp_path: Path) -> None:
+    path = cut_file(tmp_path, "mkv", 1.0)
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : len(raw) - 200] = bytes(len(raw) - 200 - middle)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"damaged|cut off"):
+        sample_frames(path, 8)
+
+
 def test_a_file_without_a_frame_is_told(tmp_path: Path) -> None:
     import av
 

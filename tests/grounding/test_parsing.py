@@ -8,7 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from noria.grounding.asking.parsing import _bare, looks_refused, read_reply
+from noria.grounding.asking.parsing import looks_refused, read_reply
+from noria.grounding.corpus.letters import bare_text
 from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS
 
 WHOLE = {
@@ -93,7 +94,7 @@ def test_answers_in_other_shapes(reply: str, answers: dict[int, str]) -> None:
     ],
 )
 def test_reasoning_is_left_out(reply: str, left: str) -> None:
-    assert _bare(reply) == left
+    assert bare_text(reply) == left
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from noria.core.errors import ConfigError, DataError, ModelError, RunError
 from noria.grounding.asking.config import AskSettings, MediaSettings
 from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.protocols import dealt, permuted, plan, strangers
-from noria.grounding.asking.runner import assemble, run_plan
+from noria.grounding.asking.runner import assemble, read_samples_of, run_plan
 from noria.grounding.asking.store import Sample, SampleStore, read_samples
 from noria.grounding.asking.types import CONTROLS
 from noria.grounding.corpus.records import Corpus
@@ -164,7 +164,8 @@ def test_orders_of_options_are_undone(synth: Synth, tmp_path: Path) -> None:
 
     assert right
     _, samples, _ = run(synth, tmp_path, lambda b, n: answer(b, knows), protocol="permute", control="blind")
-    sets = assemble(samples, synth.corpus.ids)
+    asking = AskSettings(protocol="permute")
+    sets = assemble(read_samples_of(samples, synth.corpus, asking), synth.corpus.ids)
     assert len(sets) == 6
     truth = truth_of(synth.corpus)
     for said in sets:
@@ -325,7 +326,8 @@ def test_a_truncated_reply_is_followed_up_for_what_it_lacks(synth: Synth, tmp_pa
     assert sorted(s.part for s in samples) == ["all", "all.ask", "all.reason"]
     followed = next(b for b in seen if "Task 3." in words(b) and "Task 1." not in words(b))
     assert "You rated the person before: extraversion: High" in words(followed)
-    (said,) = assemble(samples, synth.corpus.ids[:1])
+    corpus = Corpus(synth.corpus.records[:1])
+    (said,) = assemble(read_samples_of(samples, corpus, AskSettings(protocol="unified")), corpus.ids)
     one = said[synth.corpus.ids[0]]
     assert len(one.levels) == len(one.rationales) == 5
     assert len(one.answers) == 7
@@ -527,7 +529,8 @@ def test_half_a_character_is_kept_and_read_whole(synth: Synth, tmp_path: Path) -
     assert counts == {"ok": 1}
     (one,) = samples
     assert one.reply.startswith("\udc00")
-    assert one.rationales == {"openness": "smiles \ufffd"}
+    ((_, reading),) = read_samples_of(samples, corpus, AskSettings(protocol="unified"))
+    assert reading.rationales == {"openness": "smiles \ufffd"}
     with SampleStore(tmp_path) as store:
         assert store.get(one.id) == one
 
@@ -569,4 +572,4 @@ def test_lines_that_are_no_samples_are_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no samples"):
         read_samples(tmp_path / "none")
     with pytest.raises(DataError, match="not in the corpus"):
-        assemble([sample(9)], ["v1"])
+        read_samples_of([sample(9)], Corpus(()), AskSettings())

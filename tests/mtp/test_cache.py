@@ -32,7 +32,6 @@ def call(
         return model(
             input_ids=tokens,
             position_ids=positions,
-            attention_mask=cache.masks(torch.float32),
             past_key_values=cache,
             use_cache=True,
         ).logits
@@ -45,8 +44,7 @@ def alone(model: Qwen3ForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
 
 def test_rows_of_different_lengths_and_rejected_drafts_leave_no_trace(model: Qwen3ForCausalLM) -> None:
     generator = torch.Generator().manual_seed(1)
-    window = getattr(model.config, "sliding_window", None)
-    cache = RaggedCache(3, 40, window=window)
+    cache = RaggedCache(3, 40)
     truth = torch.randint(2, 50, (3, 30), generator=generator)
     written = torch.zeros(3, dtype=torch.long)
     steps = torch.arange(5)
@@ -67,7 +65,7 @@ def test_rows_of_different_lengths_and_rejected_drafts_leave_no_trace(model: Qwe
 
 def test_rows_that_leave_take_nothing_with_them(model: Qwen3ForCausalLM) -> None:
     tokens = torch.randint(2, 50, (3, 6), generator=torch.Generator().manual_seed(2))
-    cache = RaggedCache(3, 20, window=getattr(model.config, "sliding_window", None))
+    cache = RaggedCache(3, 20)
     call(model, cache, tokens, torch.arange(6).expand(3, 6))
     cache.lengths = torch.tensor([6, 4, 6])
     cache.keep(torch.tensor([1]))
@@ -79,7 +77,7 @@ def test_rows_that_leave_take_nothing_with_them(model: Qwen3ForCausalLM) -> None
 
 
 def test_slots_grow_with_what_is_written_and_not_with_what_may_be(model: Qwen3ForCausalLM) -> None:
-    cache, generator = RaggedCache(2, 100_000, window=4), torch.Generator().manual_seed(0)
+    cache, generator = RaggedCache(2, 100_000), torch.Generator().manual_seed(0)
     tokens = torch.randint(50, (2, 300), generator=generator)
     found = []
     for start in range(0, 300, 50):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from noria.core import files
 from noria.core.errors import CheckpointError, ModelError, RunError
-from noria.mtp.heads.checkpoint import HEAD_FILE, head_tensors, load_head, save_with_head
+from noria.mtp.heads.checkpoint import HEAD_FILE, head_tensors, load_head, save_with_head, stored_layout
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import LAYOUTS
 from noria.mtp.heads.model_files import INDEX, SINGLE, ModelFiles
@@ -172,7 +172,7 @@ def test_what_the_model_stores_wide_the_head_stores_wide(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", SHARDS)
-def test_files_of_the_same_name_in_subfolders_and_heads_of_another_layout_stay(
+def test_files_of_the_same_name_in_subfolders_stay_and_a_head_replaces_that_of_another_layout(
     tmp_path: Path, size: str
 ) -> None:
     model = saved("qwen3", tmp_path / "model", SHARDS[size])
@@ -185,8 +185,13 @@ def test_files_of_the_same_name_in_subfolders_and_heads_of_another_layout_stay(
         save_with_head(model, head, tmp_path / "model", tmp_path / "model", overwrite=True)
     there = everything(tmp_path / "model")
     assert {name: there[name] for name in more} == more
-    for family in ("qwen3", "mimo"):
-        assert load_head(model, tmp_path / "model", layout=layout_for(family)).layers == 1
+    # A head is read by the layout of the files, whatever the family's is.
+    assert load_head(model, tmp_path / "model").layout is layout_for("mimo")
+    assert stored_layout(model, tmp_path / "model") is layout_for("mimo")
+    with pytest.raises(ModelError, match="no head in the qwen layout"):
+        load_head(model, tmp_path / "model", layout=layout_for("qwen3"))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["mtp_num_hidden_layers"], config["num_nextn_predict_layers"]) == (0, 1)
 
 
 def test_a_head_for_quantised_weights_is_refused(tmp_path: Path) -> None:
@@ -283,6 +288,22 @@ def test_a_missing_key_another_shape_and_nan_are_told(tmp_path: Path) -> None:
         save_file(broken, tmp_path / "out" / SINGLE, metadata={"format": "pt"})
         with pytest.raises(CheckpointError, match=words):
             load_head(model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", SHARDS)
+def test_a_flipped_bit_in_a_written_head_or_its_backbone_is_refused(tmp_path: Path, size: str) -> None:
+    model = saved("qwen3", tmp_path / "model", SHARDS[size])
+    save_with_head(model, head_of(model, "qwen3"), tmp_path / "model", tmp_path / "out")
+    for file in sorted((tmp_path / "out").glob("*.safetensors")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+        with pytest.raises(CheckpointError, match=f"{file.name}: its content is not what was written"):
+            load_head(model, tmp_path / "out")
+        file.write_bytes(whole)
+    assert load_head(model, tmp_path / "out").layers == 1
+    # An export made from an export has the digests of its own files.
+    save_with_head(model, head_of(model, "qwen3"), tmp_path / "out", tmp_path / "again")
+    assert load_head(model, tmp_path / "again").layers == 1
 
 
 def test_what_is_no_place_no_head_or_no_model(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def test_from_prompts_to_a_served_model(noria: Any, text: Path, here: Path) -> N
     page = (here / "run" / "report.html").read_text()
     assert "Acceptance on held-out text" in page
     assert "Gradient norm" in page
+    assert "before training" in page
+    assert json.loads((here / "run" / "start-score.json").read_text())["step"] == 0
     assert [json.loads(line)["step"] for line in (here / "run" / "metrics.jsonl").open()] == [1, 2, 3]
 
     done = noria("evaluate", "run", "--data", str(text), "--gamma", "2", "--json", "-q")
@@ -193,11 +195,61 @@ def test_an_audit_says_what_it_found(noria: Any, here: Path, monkeypatch: pytest
     module = type(sys)("sampler_of_one")
     module.sample = lambda prompt, n, params, seed: [[5, 5]] * n  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sampler_of_one", module)
-    done = noria("audit", "small", "--engine", "sampler_of_one:sample", *few)
+    done = noria("audit", "small", "--engine", "sampler_of_one:sample", *few[:-1])
+    assert "audit: done in" in done.err
     assert done.code == 1
     assert "FAIL" in done.out
     (here / "mine.py").write_text("def sample(prompt, n, params, seed):\n    return [[5, 5]] * n\n")
     assert noria("audit", "small", "--engine", "mine:sample", *few).code == 1
+
+
+def test_an_audit_says_how_far_it_is() -> None:
+    import torch
+
+    from noria.mtp.engines.audit import STEPS, audit
+
+    told: list[tuple[int, str]] = []
+    audit(
+        lambda prompt, n, params, seed: [[0]] * n,
+        lambda prefixes: torch.full((len(prefixes), 2), 0.5),
+        [[0]],
+        samples=50,
+        on_step=lambda number, name: told.append((number, name)),
+    )
+    assert [number for number, _ in dict.fromkeys(told)] == list(range(STEPS))
+    assert told[0] == (0, "law of tokens")
+    assert len(told) > STEPS  # and while one question is asked
+
+
+def test_prompts_that_go_past_a_chat_template_are_pointed_at(noria: Any, here: Path) -> None:
+    from noria.core.models.loading import open_language_model, save_language_model
+
+    opened = open_language_model("small")
+    opened.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    save_language_model(opened.model, opened.tokenizer, here / "chatty")
+    few = ["--max-new-tokens", "1"]
+    (here / "plain.jsonl").write_text('{"prompt": "Q"}\n')
+    (here / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "Q"}]}\n')
+    done = noria("sample", "chatty", "--prompts", "plain.jsonl", "-o", "a.jsonl", *few)
+    assert "the model has a chat template" in done.err
+    assert "template" not in noria("sample", "chatty", "--prompts", "chat.jsonl", "-o", "b.jsonl", *few).err
+    assert "template" not in noria("sample", "small", "--prompts", "plain.jsonl", "-o", "c.jsonl", *few).err
+
+
+def test_a_gguf_model_is_trained_and_exported(noria: Any, here: Path) -> None:
+    pytest.importorskip("gguf")
+    from tests.core.gguf_files import write_tiny_llama
+
+    write_tiny_llama(here / "tiny.gguf")
+    rows = [{"prompt": "a", "completion": f" b c d e f g {n}"} for n in range(24)]
+    (here / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ["length=32", "batch_size=2", "steps=1", "layout=mimo"]
+    assert noria("train", "--model", "tiny.gguf", "--data", "text.jsonl", "-o", "run", *settings).code == 0
+    assert noria("export", "run", "-o", "model").code == 0
+    scored = ["--data", "text.jsonl", "--length", "32", "--gamma", "2", "--json", "-q"]
+    of_run, of_model = (json.loads(noria("evaluate", source, *scored).out) for source in ("run", "model"))
+    assert of_run["rules"] == of_model["rules"]
+    assert sorted(path.name for path in here.iterdir()) == ["model", "run", "runs", "text.jsonl", "tiny.gguf"]
 
 
 def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> None:
@@ -241,7 +293,16 @@ def test_an_rl_log_is_read_as_frameworks_write_it(noria: Any, here: Path) -> Non
         (["evaluate", "empty", "--data", "TEXT"], "empty"),
         (["advise", "small", "--data", "TEXT", "--gammas", "x"], "--gammas"),
         (["advise", "small", "--data", "TEXT", "--gammas", "1.5"], "no list of counts"),
-        (["advise", "small", "--data", "TEXT", "--gammas", "0,33"], "some of 1 … 32"),
+        (["advise", "small", "--data", "TEXT", "--gammas", "0,33"], "--gammas"),
+        (["advise", "small", "--data", "TEXT", "--model", "other"], "small is a model itself"),
+        (["audit", "small", "--url", "http://x", "--plain"], "--plain: it does nothing with --url"),
+        (["audit", "small", "--url", "http://x", "--engine", "noria"], "--engine: it does nothing"),
+        (["audit", "small", "--served-model", "x"], "--served-model: it does nothing without --url"),
+        (["audit", "small", "--engine", "transformers", "--rule", "block"], "--rule: it does nothing"),
+        (["audit", "small", "--plain", "--rule", "block"], "--rule: it does nothing with --plain"),
+        (["audit", "small", "--prompts", "TEXT", "--prompt", "a"], "--prompt: it does nothing"),
+        (["sample", "small", "--prompts", "TEXT", "--rule", "block"], "--rule: it does nothing without"),
+        (["rl-report", "TEXT", "--slope", "1", "--early", "3"], "--early: it does nothing with --slope"),
         (["advise", "small", "--data", "TEXT", "--gammas", ""], "--gammas"),
         (["audit", "small", "--engine", "hope"], "no engine 'hope'"),
         (["audit", "small", "--prompt", ""], "--prompt"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, DataError
 from noria.core.models.lm import small_lm
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
@@ -35,6 +35,21 @@ def test_greedy_text_is_that_of_transformers(pair: Any) -> None:
     ours = drafted_generate(model, head, **given, max_new_tokens=24, do_sample=False)
     assert torch.equal(ours, theirs[:, : ours.shape[1]])
     assert ours.shape == theirs.shape
+
+
+def test_a_mask_that_is_left_out_is_inferred_as_transformers_does(pair: Any) -> None:
+    """Padding is seen by the pad token, unless that ends text, too, or is not known."""
+    model, head, tokenizer = pair
+    ids = batch(tokenizer)["input_ids"]
+    pad = tokenizer.pad_token_id
+    assert bool((ids == pad).any())
+    for more in ({"pad_token_id": pad}, {"pad_token_id": pad, "eos_token_id": [pad, 3]}, {"eos_token_id": 5}):
+        options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, **more}
+        theirs = model.generate(ids, **options)
+        ours = drafted_generate(model, head, ids, **options)
+        assert torch.equal(ours, theirs[:, : ours.shape[1]]), more
+    with pytest.raises(DataError, match=r"attention_mask \[3, 2\]"):
+        drafted_generate(model, head, ids, attention_mask=torch.ones(3, 2), max_new_tokens=2)
 
 
 def test_model_generate_itself_drafts_inside_and_is_whole_again_outside(pair: Any) -> None:

@@ -13,7 +13,8 @@ from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.data import Rows
 from noria.mtp.decoding.decoder import Decoder, Request
 from noria.mtp.decoding.drafter import HeadDrafter
-from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.backbone import backbone_states
+from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.recurrent import linear_layers
 from tests.mtp.tiny_models import head_of, tiny
 

@@ -19,7 +19,8 @@ from noria.mtp.config import TrainConfig
 from noria.mtp.data import Document, Rows, pack_documents
 from noria.mtp.decoding.decoder import Decoder, Request
 from noria.mtp.decoding.drafter import HeadDrafter
-from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.backbone import backbone_states
+from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.small import small_head
 from noria.mtp.proof.small_heads import own_text, text_prompts
 from noria.mtp.training.evaluate import evaluate_head

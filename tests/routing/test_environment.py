@@ -302,6 +302,35 @@ def test_a_local_pool_takes_no_cache_and_a_budget_with_prices(tmp_path: Path) ->
         open_pool(local, budget=1.0)
 
 
+def test_a_model_in_this_process_stops_when_all_its_callers_have_left() -> None:
+    from noria.core.models.loading import open_language_model
+    from noria.routing.pool.local import LocalChat
+
+    opened, steps = open_language_model("small"), [0]
+    opened.model.register_forward_hook(lambda *_: steps.__setitem__(0, steps[0] + 1))
+    chat = LocalChat(opened)
+
+    async def run() -> None:
+        request = ChatRequest.of("Q: 1+1", max_tokens=400, temperature=1.0, seed=0)
+        stays, leaves = (asyncio.create_task(chat.ask(request)) for _ in range(2))
+        await asyncio.sleep(0.05)
+        leaves.cancel()
+        await stays  # who shares a batch with one who leaves gets an answer
+        steps[0] = 0
+        left, waiting = (
+            asyncio.create_task(chat.ask(ChatRequest.of("Q: 2+2", max_tokens=n))) for n in (400, 401)
+        )
+        while steps[0] < 2:
+            await asyncio.sleep(0.005)
+        left.cancel()
+        waiting.cancel()  # in the queue: it is never begun
+        after = await chat.ask(ChatRequest.of("Q: 3+3", max_tokens=1))
+        assert isinstance(after, Answer)
+
+    asyncio.run(run())
+    assert steps[0] < 100
+
+
 def test_said_is_unknown_until_told() -> None:
     assert math.isnan(Said("x").cost)
     assert ChatServer(url="http://h/v1", model="m").prices.known is False

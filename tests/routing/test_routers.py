@@ -165,11 +165,22 @@ def test_a_policy_is_uniform_at_first_and_the_same_from_its_files(tmp_path: Path
     assert costs.mean() > 1
 
 
+@pytest.mark.parametrize("name", ["router.json", "router.safetensors", "digests.sha256"])
+def test_a_router_with_a_flipped_bit_is_refused(tmp_path: Path, name: str) -> None:
+    save_router(fit_router("mf", TRAIN), tmp_path / "r")
+    data = bytearray((tmp_path / "r" / name).read_bytes())
+    data[len(data) // 3] ^= 4
+    (tmp_path / "r" / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match="digest"):
+        load_router(tmp_path / "r")
+
+
 def test_files_that_are_no_router(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no router here"):
         load_router(tmp_path)
     save_router(fit_router("mf", TRAIN), tmp_path / "r")
     good = json.loads((tmp_path / "r" / "router.json").read_text())
+    (tmp_path / "r" / "digests.sha256").unlink()
     for broken in ("{", "[]", json.dumps(good | {"kind": "magic"}), json.dumps(good | {"routes": []})):
         (tmp_path / "r" / "router.json").write_text(broken)
         with pytest.raises(CheckpointError):

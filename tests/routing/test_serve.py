@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -340,6 +341,7 @@ def test_keys_and_words_are_in_no_answer_metric_or_log(
     [
         (b"{", 400, "bad_json"),
         (b"[]", 400, "bad_json"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, "bad_json"),
         (b"[" * 100_000, 400, "bad_json"),
         (b'{"messages": []}', 400, "no_messages"),
         (b'{"messages": "hi"}', 400, "no_messages"),
@@ -356,7 +358,6 @@ def test_keys_and_words_are_in_no_answer_metric_or_log(
             (b'{"messages": [{"role": "user", "content": "x"}], %b}' % field, 400, "bad_sampling")
             for field in (
                 b'"temperature": "hot"',
-                b'"temperature": NaN',
                 b'"temperature": -1',
                 b'"top_p": 2',
                 b'"seed": 1.5',
@@ -432,3 +433,315 @@ def test_an_answer_that_costs_is_counted() -> None:
     assert float(found[1]) == pytest.approx(15e-6)
     assert math.isfinite(float(found[1]))
     assert isinstance(Answer("x").cost, type(None))
+
+
+# -- live traffic ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def pooled(
+    respond: Callable[[Body, int], Reply], limits: ServeLimits | None = None, **servers: Any
+) -> Iterator[Any]:
+    """A pool of members as its file has them: `a={…}` are settings of a's server over those of batch work."""
+    strategies = servers.pop("strategies", {})
+    with chat_server(respond) as double:
+        members = [
+            {
+                "name": name,
+                "server": {"url": double.url, "model": name}
+                | {k: v for k, v in settings.items() if k != "in"},
+                "strategies": settings.get("in", ("direct",)),
+            }
+            for name, settings in servers.items()
+        ]
+        pool = open_pool(PoolConfig(models=members, strategies=strategies))  # type: ignore[arg-type]
+        means = np.linspace(0.9, 0.1, len(pool.routes))
+        router = BestSingle(pool.routes, np.ones(len(pool.routes)), mean=means)
+        with running(routing_service(router, pool, limits=limits, access_log=False)) as url:
+            yield url, double
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Reply(status=429, headers={"retry-after": "30"}),
+        Reply(status=429),
+        Reply(status=503),
+        Reply(cut=True, pieces=1),
+    ],
+    ids=["429 with 30 s", "429", "503", "cut"],
+)
+def test_live_traffic_spills_over_at_once(bad: Reply, stream: bool) -> None:
+    """Five attempts with waits, as the pool's file has them by default, are for batches."""
+    with pooled(failing("a", reply=bad), a={}, b={}) as (url, double):
+        began = time.monotonic()
+        if stream:
+            _, found = events(url)
+            assert found[-1] == "[DONE]"
+        else:
+            assert ask(url).headers["x-noria-route"] == "b"
+        assert time.monotonic() - began < 10
+        assert [body["model"] for body in double.seen] == ["a", "b"]
+
+
+def test_a_refused_connection_and_a_rate_of_our_own_spill_over_at_once() -> None:
+    with pooled(says_its_name, a={"url": "http://127.0.0.1:9/v1"}, b={"requests_per_minute": 1}, c={}) as (
+        url,
+        _,
+    ):
+        began = time.monotonic()
+        assert [ask(url).headers["x-noria-route"] for _ in range(3)] == ["b", "c", "c"]
+        assert time.monotonic() - began < 10
+
+
+def test_who_asks_not_to_be_asked_is_left_out_as_long() -> None:
+    with pooled(failing("a", reply=Reply(status=429, headers={"retry-after": "30"})), a={}, b={}) as (
+        url,
+        double,
+    ):
+        for _ in range(4):
+            assert ask(url).headers["x-noria-route"] == "b"
+        assert [body["model"] for body in double.seen].count("a") == 1
+        named = ask(url, model="a")
+        assert (named.status_code, named.headers["retry-after"]) == (429, "30")
+
+
+def test_a_batch_may_wait() -> None:
+    with chat_server(
+        lambda b, n: Reply(status=429, headers={"retry-after": "0.3"}) if n == 0 else Reply("x")
+    ) as double:
+        pool = open_pool(PoolConfig(models=(Member(name="a", server=ChatServer(url=double.url, model="a")),)))
+        assert asyncio.run(pool.ask(Route("a"), "hi")).text == "x"
+
+
+def test_attempts_can_be_more() -> None:
+    reply = lambda b, n: Reply(status=500) if n < 2 else Reply("x")  # noqa: E731
+    with pooled(reply, ServeLimits(attempts=3), a={}, b={}) as (url, _):
+        assert ask(url).headers["x-noria-route"] == "a"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_queue_of_our_own_does_not_count_against_a_backend(stream: bool) -> None:
+    def respond(body: Body, number: int) -> Reply:
+        return Reply("ok", delay=1.0 if body["model"] == "a" else 0.0)
+
+    limits = ServeLimits(patience=5.0, queue=0.05, failures=1, rest=60, seconds=20)
+    with pooled(respond, limits, a={"in_flight": 1}, b={}) as (url, _):
+
+        async def load() -> list[Any]:
+            async with httpx.AsyncClient(timeout=30) as client:
+                body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+                sent = [client.post(f"{url}/v1/chat/completions", json=body) for _ in range(6)]
+                return list(await asyncio.gather(*sent))
+
+        answers = asyncio.run(load())
+        assert {answer.status_code for answer in answers} == {200}
+        assert sorted(answer.headers["x-noria-route"] for answer in answers) == ["a", *"bbbbb"]
+        assert ask(url).headers["x-noria-route"] == "a"
+        assert 'noria_routing_resting{model="a"} 0.0' in httpx.get(f"{url}/metrics").text
+
+
+def test_a_backend_without_another_is_waited_for_and_then_busy() -> None:
+    limits = ServeLimits(patience=2.5, queue=0.0, seconds=20)
+    with pooled(lambda b, n: Reply("ok", delay=1.8), limits, a={"in_flight": 1}) as (url, _):
+
+        async def load() -> list[Any]:
+            async with httpx.AsyncClient(timeout=30) as client:
+                body = {"messages": [{"role": "user", "content": "hi"}]}
+                sent = [client.post(f"{url}/v1/chat/completions", json=body) for _ in range(3)]
+                return list(await asyncio.gather(*sent))
+
+        answers = asyncio.run(load())
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503]
+    (busy,) = [answer for answer in answers if answer.status_code == 503]
+    assert (busy.json()["error"]["code"], busy.headers["retry-after"]) == ("busy", "1")
+
+
+BRIEF = {"brief": {"instruction": "{question} Briefly.", "max_tokens": 8, "stop": ["\n"], "temperature": 0.5}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_recorded_is_what_is_served(stream: bool) -> None:
+    with pooled(says_its_name, a={"in": ("brief",)}, strategies=BRIEF) as (url, double):
+        ask(url, stream=stream)
+        ask(url, stream=stream, temperature=1, max_completion_tokens=9, stop="x")
+    served, chosen = double.seen
+    assert (served["temperature"], served["max_tokens"], served["stop"]) == (0.5, 8, ["\n"])
+    assert (chosen["temperature"], chosen["max_tokens"], chosen["stop"]) == (1, 9, ["x", "\n"])
+    with chat_server() as double:
+        member = Member(name="a", server=ChatServer(url=double.url, model="a"), strategies=("brief",))
+        asyncio.run(open_pool(PoolConfig(models=(member,), strategies=BRIEF)).ask(Route("a", "brief"), "hi"))  # type: ignore[arg-type]
+    (recorded,) = double.seen
+    assert recorded == {name: value for name, value in served.items() if not name.startswith("stream")}
+
+
+def test_the_defaults_are_served_as_they_are_recorded() -> None:
+    with pooled(says_its_name, a={}) as (url, double):
+        ask(url)
+    assert {k: double.seen[0][k] for k in ("temperature", "max_tokens")} == {
+        "temperature": 0.0,
+        "max_tokens": 512,
+    }
+
+
+def test_a_backend_that_refuses_a_setting_is_told_so_in_the_pool() -> None:
+    def respond(body: Body, number: int) -> Reply:
+        later = failing("b", reply=Reply(status=429, headers={"retry-after": "30"}))
+        return (later if number > 1 else says_its_name)(body, number)
+
+    with pooled(respond, a={"refuses": ["temperature"]}, b={}) as (url, double):
+        assert ask(url).headers["x-noria-route"] == "a"
+        assert "temperature" not in double.seen[0]
+        assert ask(url, temperature=0.7).headers["x-noria-route"] == "b"
+        # Also when the only one that takes it is left out: "nobody takes it" would not be true.
+        assert [ask(url, temperature=0.7).status_code for _ in range(2)] == [429, 429]
+        named = ask(url, model="a", temperature=0.7)
+    assert named.status_code == 400
+    assert (named.json()["error"]["code"], named.json()["error"]["param"]) == (
+        "unsupported_parameter",
+        "temperature",
+    )
+
+
+PASSED = {
+    "frequency_penalty": 0.5, "presence_penalty": -1, "logit_bias": {"50256": -100}, "reasoning_effort": "low",
+    "top_k": 3, "user": "me", "metadata": {"a": "b"}, "chat_template_kwargs": {"enable_thinking": False},
+    "never_heard_of": [1, {"x": None}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_parameters_are_passed_on(stream: bool) -> None:
+    with pooled(says_its_name, a={"in": ("step_by_step",)}) as (url, double):
+        assert ask(url, stream=stream, logprobs=False, tools=[], seed=None, **PASSED).status_code == 200
+    assert {name: double.seen[0].get(name) for name in PASSED} == PASSED
+    assert not {"logprobs", "tools", "seed"} & double.seen[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logprobs", True), ("top_logprobs", 3), ("functions", [{"name": "f"}]), ("function_call", {"name": "f"}),
+        ("tool_choice", "auto"), ("stream_options", {"include_obfuscation": True}),
+        ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}), ("best_of", 3),
+    ],
+)  # fmt: skip
+def test_what_would_be_lost_is_refused_by_name(name: str, value: Any) -> None:
+    with pooled(says_its_name, a={}) as (url, double):
+        answer = ask(url, **{name: value})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"].startswith(name)
+        assert not double.seen
+
+
+def test_a_model_here_gets_nothing_that_it_would_not_follow() -> None:
+    class Here:
+        async def ask(self, request: ChatRequest) -> Answer:
+            return Answer("here")
+
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    with chat_server(says_its_name) as double:
+        pool = open_pool(PoolConfig(models=(Member(name="b", server=ChatServer(url=double.url, model="b")),)))
+        pool.models["a"] = Here()
+        pool.add(Route("a"))
+        router = BestSingle((Route("a"), Route("b")), np.ones(2), mean=np.array([0.9, 0.5]))
+        with running(routing_service(router, pool, access_log=False)) as url:
+            plain = {"type": "text"}
+            assert (
+                ask(url, temperature=0.1, stop=["x"], response_format=plain).headers["x-noria-route"] == "a"
+            )
+            for more in (
+                {"reasoning_effort": "low"},
+                {"response_format": {"type": "json_object"}},
+                {"messages": [{"role": "user", "content": [{"type": "text", "text": "?"}, image]}]},
+            ):
+                assert ask(url, **more).headers["x-noria-route"] == "b"
+                assert ask(url, model="a", **more).status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_caller_who_leaves_ends_the_work_of_the_backend(stream: bool) -> None:
+    with pooled(lambda b, n: Reply(hang=True), a={}) as (url, double):
+        body = {"model": "auto", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/chat/completions", json=body, timeout=0.5)
+        deadline = time.monotonic() + 5
+        while double.in_flight and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert (double.in_flight, double.left, len(double.seen)) == (0, 1, 1)
+        text = httpx.get(f"{url}/metrics").text
+        assert 'noria_http_requests_total{route="/v1/chat/completions",status="499"} 1.0' in text
+        assert "noria_routing_answers_total{" not in text
+
+
+def test_a_backend_that_thinks_aloud_is_alive() -> None:
+    slow = Reply("done", reasoning="let me think about it", gap=0.5, pieces=1)
+    limits = ServeLimits(patience=2.0, seconds=20)
+    with pooled(lambda b, n: slow, limits, a={}, b={}) as (url, double):
+        _, found = events(url)
+        assert "".join(e["choices"][0]["delta"].get("content", "") for e in found[:-1]) == "done"
+        assert [body["model"] for body in double.seen] == ["a"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_backends_words_go_into_the_log_and_not_to_callers(
+    status: int, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "org-12345 at /srv/models: \\u001b[31mTraceback"
+    bad = Reply(status=status, body=b'{"error": {"message": "%b"}}' % words.encode())
+    with pooled(lambda b, n: bad, a={}) as (url, _):
+        answer = ask(url, stream=stream)
+    assert answer.status_code >= 400
+    assert "org-12345" not in answer.text + str(answer.headers)
+    assert "org-12345" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
+def test_a_filters_words_do_not_go_to_callers() -> None:
+    bad = Reply(status=400, body=b'{"error": {"message": "policy of org-12345", "code": "content_filter"}}')
+    with pooled(lambda b, n: bad, a={}) as (url, _):
+        answer = ask(url)
+    assert answer.json()["choices"][0]["message"]["refusal"] == "a content filter declined the request"
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "route"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": [1], "messages": [{"role": "user", "content": "x"}]}',
+        b'{"model": {}, "messages": [{"role": "user", "content": "x"}], "n": [1]}',
+        b'{"model": 3, "messages": [{"role": "user", "content": "x"}]}',
+        b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"messages": [{"role": "user", "content": "\xed\xa0\x80"}]}',
+        b'{"messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"messages": [{"role": ["user"], "content": "x"}]}',
+        b'{"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}',
+        b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": 1}]}]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "stream": "false"}',
+        b'{"messages": [{"role": "user", "content": "x"}], "stream_options": [1]}',
+        b'{"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": "no"}}',
+        b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}',
+        b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "max_completion_tokens": 2}',
+        *(
+            b'{"messages": [{"role": "user", "content": "x"}], "%b": %b}' % (name, b"9" * digits)
+            for name in (b"temperature", b"seed", b"max_tokens", b"top_p", b"n")
+            for digits in (400, 5000)
+        ),
+        b'{"messages": [{"role": "user", "content": "x"}], "x": '
+        + b'{"a":' * 5000
+        + b"1"
+        + b"}" * 5000
+        + b"}",
+        b'"\xef\xbb\xbf"',
+        b"",
+        b"null",
+    ],
+    ids=lambda body: ascii(body[:70]),
+)
+def test_what_is_wrong_is_400_and_never_500(path: str, body: bytes) -> None:
+    with serving(says_its_name) as (url, double):
+        answer = httpx.post(f"{url}/v1/{path}", content=body)
+        assert answer.status_code == 400, answer.text
+        assert not double.seen

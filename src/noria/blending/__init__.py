@@ -19,7 +19,7 @@ Read in this order:
 | `snapshot`, `blender` | all that a ranking depends on, as one file; the ranking |
 | `accounting.attribution`, `.returns` | spend, regret and its bound, lift, Shapley values; gain over regret |
 | `accounting.cells` | books that accounts are read from |
-| `accounting.estimators`, `.experiments` | outcomes under another policy; A/B tests |
+| `noria.core.experiments.off_policy`, `.reading` | outcomes under another policy; A/B tests |
 | `pricing.solving`, `.control` | targets to prices, offline by the dual and online by feedback |
 | `migration.legacy`, `.migrate` | another system's boosts, and the plans that keep their shares |
 | `logs`, `integrations` | logs of any size on DuckDB or Spark; logged requests ranked again |
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
         shapley as shapley,
     )
     from noria.blending.accounting.cells import accounts as accounts
-    from noria.blending.accounting.estimators import off_policy as off_policy
     from noria.blending.accounting.returns import plan_returns as plan_returns
     from noria.blending.alignment.alignment import Alignment as Alignment
     from noria.blending.alignment.anchors import EffectiveCompletion as EffectiveCompletion
@@ -66,5 +65,6 @@ if TYPE_CHECKING:
     from noria.blending.pricing.control import Gains as Gains, PidState as PidState, pid_step as pid_step
     from noria.blending.pricing.solving import Goal as Goal, frontier as frontier, solve as solve
     from noria.blending.snapshot import Setting as Setting, Snapshot as Snapshot
+    from noria.core.experiments.off_policy import off_policy as off_policy
 
 __getattr__, __dir__, __all__ = lazily(__name__)

@@ -1,6 +1,7 @@
 """Candidates as columns: numbers, flags, names, and lists of names, all of one length and checked once.
 
-A missing number is NaN, a missing name has the code −1. Neither is ever zero or the empty string.
+A missing number is NaN, a missing name has the code −1, a missing flag is −1 in a column of int8, and a missing list
+is marked. None of them is ever zero, False, the empty string or the empty list.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from noria.core.errors import DataError
 
 MAX_CANDIDATES = 100_000
 """Most candidates of one request."""
+LARGEST_WHOLE = 2**53
+"""Largest whole number up to which float64 tells each from its neighbours."""
 _DENSE = 1 << 18  # groups that are numbered whether they have rows or not
 
 
@@ -71,18 +74,21 @@ class NameLists:
         names: distinct names.
         codes: [entries] int32, of all rows one after the other.
         offsets: [rows + 1] int64, rising from 0.
+        missing: [rows] whether the list is missing, which is not the empty list; None where none is.
     """
 
     names: tuple[str, ...]
     codes: NDArray[np.int32]
     offsets: NDArray[np.int64]
+    missing: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, values: Sequence[Sequence[str]]) -> NameLists:
-        """Encode lists of names."""
-        flat = NameColumn.of([name for row in values for name in row])
-        offsets = np.cumsum([0, *map(len, values)], dtype=np.int64)
-        return cls(flat.names, flat.codes, offsets)
+    def of(cls, values: Sequence[Sequence[str] | None]) -> NameLists:
+        """Encode lists of names; None is missing."""
+        flat = NameColumn.of([name for row in values for name in row or ()])
+        offsets = np.cumsum([0, *(len(row or ()) for row in values)], dtype=np.int64)
+        missing = np.array([row is None for row in values], np.bool_)
+        return cls(flat.names, flat.codes, offsets, missing if missing.any() else None)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -93,24 +99,28 @@ class NameLists:
         sizes = self.offsets[index + 1] - self.offsets[index]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         entries = np.repeat(self.offsets[index] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        return NameLists(self.names, self.codes[entries], offsets)
+        missing = None if self.missing is None else self.missing[index]
+        return NameLists(self.names, self.codes[entries], offsets, missing)
 
 
-Column: TypeAlias = "NDArray[np.float64] | NDArray[np.bool_] | NameColumn | NameLists"
+Column: TypeAlias = "NDArray[np.float64] | NDArray[np.bool_] | NDArray[np.int8] | NameColumn | NameLists"
+"""Numbers; flags, as int8 with −1 where some are missing; names; lists of names."""
 
 
 def as_column(name: str, values: Any) -> Column:
     """A column from what JSON, Arrow or NumPy has: numbers, flags, names or lists of names; None is missing.
 
     Raises:
-        DataError: the values are of no kind or of several kinds, or a flag is missing.
+        DataError: the values are of no kind or of several kinds, or whole numbers that no float tells apart.
     """
     if isinstance(values, NameColumn | NameLists):
         return values
     if isinstance(values, np.ndarray):
-        if values.ndim == 1 and values.dtype.kind in "iuf":
+        if values.ndim == 1 and values.dtype.kind in "iu" and values.dtype != np.int8 and name != "score":
+            check_whole(name, int(values.min(initial=0)), int(values.max(initial=0)))
+        if values.ndim == 1 and values.dtype.kind in "iuf" and values.dtype != np.int8:
             return np.asarray(values, np.float64)
-        if values.ndim == 1 and values.dtype == np.bool_:
+        if values.ndim == 1 and values.dtype in (np.bool_, np.int8):
             return values
         values = values.tolist()
     if not isinstance(values, list | tuple):
@@ -122,17 +132,18 @@ def as_column(name: str, values: Any) -> Column:
         return NameColumn.of(values)
     if kinds == {bool}:
         if None in values:
-            raise DataError(
-                "a flag is missing", where=f"column {name!r}", mend="give 0, 1 or null as numbers"
-            )
+            return np.array([-1 if value is None else value for value in values], np.int8)
         return np.array(values, np.bool_)
     if kinds <= {int, float}:
+        whole = [value for value in values if type(value) is int] if int in kinds and name != "score" else ()
+        if whole:
+            check_whole(name, min(whole), max(whole))
         try:
             return np.array([np.nan if value is None else value for value in values], np.float64)
         except OverflowError:
             raise DataError("a number that no float holds", where=f"column {name!r}") from None
     if kinds <= {list, tuple} and all(isinstance(n, str) for row in values if row for n in row):
-        return NameLists.of([row or [] for row in values])
+        return NameLists.of(values)
     kind_names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise DataError(
         f"values of kinds {kind_names}",
@@ -141,9 +152,35 @@ def as_column(name: str, values: Any) -> Column:
     )
 
 
+def check_whole(name: str, least: int, most: int) -> None:
+    """Refuse whole numbers of which several would become one float.
+
+    Raises:
+        DataError: one of the two is beyond 2^53.
+    """
+    if most > LARGEST_WHOLE or least < -LARGEST_WHOLE:
+        raise DataError(
+            f"the whole number {most if most > LARGEST_WHOLE else least} is above 2^53, where a number is not told "
+            "from its neighbours",
+            where=f"column {name!r}",
+            mend="give such ids as text",
+        )
+
+
 def rows_of(column: Column, rows: NDArray[Any]) -> Column:
     """Some rows of a column of any kind, by index or by flag."""
     return column.take(rows) if isinstance(column, NameColumn | NameLists) else column[rows]
+
+
+def is_empty(column: Column) -> bool:
+    """Whether a column is missing in every row, which is as if it were absent, whatever its kind."""
+    if isinstance(column, NameColumn):
+        return bool((column.codes < 0).all())
+    if isinstance(column, NameLists):
+        return column.missing is not None and bool(column.missing.all())
+    if column.dtype == np.bool_:
+        return False
+    return bool((np.isnan(column) if column.dtype == np.float64 else column < 0).all())
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,13 +231,13 @@ class Candidates:
         for name, values in columns.items():
             if name == "item":
                 continue
-            if isinstance(values, list) and not any(value is not None for value in values):
-                if name not in ("score", "source"):
-                    continue  # of no kind, and missing everywhere: as if it were absent
-                values = np.full(len(values), np.nan) if name == "score" else NameColumn.of(values)
-            checked[name] = column = as_column(name, values)
+            if name == "source" and isinstance(values, list) and not any(v is not None for v in values):
+                values = NameColumn.of(values)
+            column = as_column(name, values)
             if len(column) != len(item):
                 raise DataError(f"{len(column):,} values for {len(item):,} items", where=f"column {name!r}")
+            if name in ("score", "source") or not is_empty(column):
+                checked[name] = column
         try:
             distinct = len(set(item))
         except TypeError:

@@ -20,6 +20,7 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.plans.plans import Plans
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
+from noria.core.records import json_object
 
 FORMAT = "noria-blending-snapshot-1"
 MAX_BYTES = 64 * 2**20
@@ -125,14 +126,15 @@ class Snapshot:
                 Alignment.from_json(values["alignment"]),
                 Plans.model_validate(values["plans"]),
                 settings={plan: Setting(**setting) for plan, setting in values["settings"].items()},
-                version=int(values["version"]),
+                version=_version(values["version"]),
                 created=float(values["created"]),
             )
+            digest = snapshot.digest
         except ValidationError as error:
             raise DataError(f"plans that are not valid: {error.errors()[0]['msg']}", where=where) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"a damaged snapshot ({error})", where=where) from None
-        if snapshot.digest != values.get("digest"):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise DataError(f"a damaged snapshot ({str(error)[:200]})", where=where) from None
+        if digest != values.get("digest"):
             raise DataError("the snapshot's digest is not that of its content", where=where)
         return snapshot
 
@@ -151,18 +153,14 @@ class Snapshot:
         Raises:
             DataError: it cannot be read, is half-written, damaged, or something else.
         """
-        try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise DataError(f"{size:,} bytes is too long for a snapshot", where=str(path))
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-        except (ValueError, RecursionError):
-            raise DataError("not JSON: half-written, or no snapshot", where=str(path)) from None
-        if not isinstance(values, dict):
-            raise DataError("no snapshot", where=str(path))
-        return cls.from_json(values, where=str(path))
+        return cls.from_json(json_object(path, "a snapshot", limit=MAX_BYTES), where=str(path))
+
+
+def _version(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number < 2**53:  # what every reader of JSON takes
+        raise ValueError("its version is no number from 0 to 2⁵³")
+    return number
 
 
 def _canonical(value: Any) -> str:

@@ -10,19 +10,15 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from noria.core.errors import ConfigError
-
-_MAX_BYTES = 1_000_000
-_MAX_VALUES = 100_000  # counted with aliases followed: nested aliases make billions of values in a few lines
-_Path = tuple[Hashable, ...]
-
+from noria.core.errors import ConfigError, DataError
+from noria.core.files import read_bytes
+from noria.core.yaml_values import MAX_BYTES, Path as _Path, parse_yaml
 
 _C = TypeVar("_C", bound="Config")
 
@@ -118,70 +114,28 @@ def parse_value(text: str, where: str) -> Any:
     Raises:
         ConfigError: it is not YAML.
     """
-    return _parse(text, where)[1]
+    return parse_yaml(text, where, places=False).value
 
 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core types only: `1e-5` is a float; `on`, `yes`, `12:30` and `2026-01-01` are strings."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012  (PyYAML keeps its tables on the class)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), "tTfF"
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), "-+0123456789"
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    "-+.0123456789",
-)
-
-
-def _construct_float(loader: _Loader, node: yaml.ScalarNode) -> float:
-    text = str(loader.construct_scalar(node)).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-
-
 def _read_file(file: Path, origins: dict[_Path, str]) -> dict[str, Any]:
     try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read it: {error.strerror}", where=str(file)) from None
+        raw = read_bytes(file, limit=MAX_BYTES)
+    except DataError as error:
+        raise ConfigError(error.what, where=error.where, mend=error.mend) from None
     return _read_text(raw, str(file), origins)
 
 
 def _read_text(raw: bytes, where: str, origins: dict[_Path, str]) -> dict[str, Any]:
-    if len(raw) > _MAX_BYTES:
-        raise ConfigError(f"{len(raw)} bytes is too long for settings (at most {_MAX_BYTES})", where=where)
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigError("not UTF-8", where=f"{where}:{line}", mend="save the file as UTF-8") from None
-    node, value = _parse(text, where)
-    if value is None:
+    document = parse_yaml(raw, where)
+    if document.value is None:
         return {}
-    if not isinstance(value, dict):
+    if not isinstance(document.value, dict):
         raise ConfigError("expected `field: value` lines", where=f"{where}:1")
-    for count, (path, line) in enumerate(_lines(node, where)):
-        if count >= _MAX_VALUES:
-            raise ConfigError(f"more than {_MAX_VALUES} values", where=where)
-        origins[path] = f"{where}:{line}"
-    return value
+    origins.update((path, f"{where}:{line}") for path, line in document.lines())
+    return document.value
 
 
 def _parse_override(text: str) -> tuple[_Path, Any]:
@@ -189,48 +143,7 @@ def _parse_override(text: str) -> tuple[_Path, Any]:
     path: _Path = tuple(part.strip() for part in key.split("."))
     if not equals or not all(path):
         raise ConfigError("expected key.sub=value", where=f"override {text!r}")
-    return path, _parse(value, f"override {text!r}")[1]
-
-
-def _parse(text: str, where: str) -> tuple[yaml.Node | None, Any]:
-    """Node tree of a document, which knows the lines, and the document's value."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        return node, None if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if mark is not None and not where.startswith(("override", "-")):  # only a file has lines
-            where = f"{where}:{mark.line + 1}"
-        raise ConfigError(f"not YAML: {error.problem or error.context}", where=where) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not YAML: {error or 'nested too deep'}", where=where) from None
-    finally:
-        loader.dispose()
-
-
-def _lines(
-    node: yaml.Node | None, where: str, path: _Path = (), parents: tuple[int, ...] = ()
-) -> Iterable[tuple[_Path, int]]:
-    """Yield every path in the document with its line. A duplicate key, or a node inside itself, is an error."""
-    if id(node) in parents:
-        raise ConfigError("an alias that contains itself", where=where)
-    parents = (*parents, id(node))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ConfigError(
-                    f"{key.value!r} is given twice", where=f"{where}:{line}", mend="keep one of them"
-                )
-            seen.add(key.value)
-            yield (*path, key.value), line
-            yield from _lines(value, where, (*path, key.value), parents)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*path, index), value.start_mark.line + 1
-            yield from _lines(value, where, (*path, index), parents)
+    return path, parse_value(value, f"override {text!r}")
 
 
 def _claim(origins: dict[_Path, str], path: _Path, value: Any, origin: str) -> None:

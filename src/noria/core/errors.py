@@ -9,7 +9,19 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
+
+DISTRIBUTION = "noria-loop"
+"""Name of the package in an installer; the name `noria` belongs to another project there."""
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra: into the checkout that this code runs from, else beside the wheel."""
+    package = Path(__file__).parents[1]
+    root = package.parents[1]
+    is_checkout = package.parent.name == "src" and (root / "pyproject.toml").is_file()
+    return f'pip install -e "{root}[{extra}]"' if is_checkout else f'pip install "{DISTRIBUTION}[{extra}]"'
 
 
 class NoriaError(Exception):
@@ -73,7 +85,7 @@ class MissingExtra(NoriaError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"the package {package!r} is not installed", mend=f'mend it with: pip install "noria[{extra}]"'
+            f"the package {package!r} is not installed", mend=f"mend it with: {install_command(extra)}"
         )
         # Pickle calls the class with `args`: without this, an error of a worker process could not be rebuilt here.
         self.args = (package, extra)
@@ -97,6 +109,21 @@ def needing(extra: str) -> Iterator[None]:
         if package in ("", "noria"):
             raise
         raise MissingExtra(package, extra) from error
+
+
+@contextlib.contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise the first error of a task group by itself, where the group ended by errors of ours alone."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        ours, others = group.split(NoriaError)
+        if ours is None or others is not None:
+            raise
+        first: Exception = ours
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,4 +1,7 @@
-"""Files that survive a crash: atomic writes, a lock on a folder, paths that stay inside, disk errors as one line."""
+"""Files: inputs that are read within bounds, atomic writes, a lock on a folder, paths that stay inside.
+
+What the file system refuses, and what a library raises for a damaged file, is one line.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,162 @@ import glob
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from noria.core.errors import ConfigError, DataError, RunError
+from noria.core.errors import ConfigError, DataError, NoriaError, RunError
+
+LARGEST = 2**30
+"""Most bytes of a file that is read as a whole."""
+
+
+_ENDLESS = ("a pipe or a device", "save it as a file")
+
+
+@contextlib.contextmanager
+def open_input(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading. Only a regular file is one: a pipe could block for ever, and a device never ends.
+
+    Raises:
+        DataError: the file is absent, a folder, a pipe or a device, or cannot be read.
+    """
+    with input_errors(path):
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(handle)
+            what, mend = ("a folder", "give a file") if stat.S_ISDIR(mode) else _ENDLESS
+            raise DataError(what, where=str(path), mend=mend)
+        with open(handle, "rb") as file:
+            yield file
+
+
+def check_input(path: Path) -> None:
+    """Check a file before a library opens it by its name.
+
+    Raises:
+        DataError: `open_input` would refuse the file.
+    """
+    with open_input(path):
+        pass
+
+
+def check_inputs(folder: Path) -> None:
+    """Check the files right in a folder before a library opens them.
+
+    Raises:
+        DataError: `open_input` would refuse one of them.
+    """
+    with input_errors(folder):
+        paths = sorted(path for path in folder.iterdir() if not path.is_dir())
+    for path in paths:
+        check_input(path)
+
+
+def read_bytes(path: Path, *, limit: int = LARGEST) -> bytes:
+    """Read all of a file.
+
+    Raises:
+        DataError: `open_input` would refuse the file, or it has more than `limit` bytes.
+    """
+    with open_input(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(f"more than {limit:,} bytes", where=str(path))
+    return content
+
+
+def read_text(path: Path, *, limit: int = LARGEST) -> str:
+    """Read all of a text file in UTF-8, without its byte-order mark; line ends stay as they are.
+
+    Raises:
+        DataError: `read_bytes` would refuse the file, or it is not UTF-8.
+    """
+    return decode_text(read_bytes(path, limit=limit), str(path))
+
+
+def decode_text(raw: bytes, where: str, *, line: int | None = None) -> str:
+    """Decode UTF-8 with or without a byte-order mark.
+
+    Args:
+        raw: content of a file, or one line of it.
+        where: name of the file.
+        line: number of the line, where `raw` is one.
+
+    Raises:
+        DataError: with the line: it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig" if line in (None, 1) else "utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1 if line is None else line
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        kind = next((kind for start, kind in _FOREIGN.items() if line == 1 and raw.startswith(start)), None)
+        raise DataError(
+            f"not UTF-8: byte {column} of the line is 0x{raw[error.start]:02x} ({error.reason})"
+            if kind is None
+            else f"not text in UTF-8 but {kind}",
+            where=f"{where}:{line}",
+            mend="unpack it first" if kind == "compressed" else "save the file as UTF-8",
+        ) from None
+
+
+_FOREIGN = {
+    b"\x1f\x8b": "compressed",
+    b"PK\x03\x04": "compressed",
+    b"\x28\xb5\x2f\xfd": "compressed",
+    b"BZh": "compressed",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+@contextlib.contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise what the file system refuses to a reader inside the block as a `DataError`, which is one line."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        raise DataError("a path with a NUL character", where=repr(str(path))) from error
+
+
+@contextlib.contextmanager
+def decoding(
+    path: Path, what: str, *, mend: str | None = None, error: type[NoriaError] = DataError
+) -> Iterator[None]:
+    """Raise what a library raises for a damaged or foreign file inside the block as one line.
+
+    Decoders of Parquet, safetensors, images and archives raise whatever they like, also `Exception` itself, so every
+    exception is taken for the file's fault. The block is the library's call alone: a fault of ours keeps its traceback.
+
+    Args:
+        path: path of the file.
+        what: name of what it should have been, such as "a Parquet file".
+        mend: end of the line, what the user can do.
+        error: class of the error.
+
+    Raises:
+        NoriaError: of the class `error`.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except NoriaError as known:
+        known.where = known.where or str(path)
+        raise
+    except Exception as fault:
+        reason = " ".join(str(fault).split())[:120]
+        reason = (
+            f"{type(fault).__name__}: {reason}" if isinstance(fault, LookupError) or not reason else reason
+        )
+        raise error(f"not {what} that can be read ({reason})", where=str(path), mend=mend) from fault
 
 
 def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
@@ -35,7 +190,7 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             try:
-                write_all(handle, data.encode() if isinstance(data, str) else data)
+                write_all(handle, encoded(data) if isinstance(data, str) else data)
                 if sync:
                     os.fsync(handle)
             finally:
@@ -48,17 +203,22 @@ def write_atomic(path: Path, data: bytes | str, *, sync: bool = True) -> None:
             fsync_folder(path.parent)
 
 
+def encoded(text: str) -> bytes:
+    r"""Encode text for a file; half of a surrogate pair, which UTF-8 lacks, as `\ud83d`: its escape in JSON."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def inside(folder: Path, name: str) -> Path:
     """Join `folder` and a name that comes from data.
 
     Raises:
         DataError: the name leaves the folder: absolute, by `..`, or through a symbolic link.
     """
-    root = Path(folder).resolve()
     try:
+        root = path = Path(folder).resolve()
         path = (root / name).resolve()
     except (ValueError, OSError, RuntimeError):  # a NUL byte, a name too long, a loop of links
-        path = root
+        path = root = Path(folder)
     if Path(name).is_absolute() or path == root or root not in path.parents:
         raise DataError(f"the path {name!r} does not stay inside its folder", where=str(folder))
     return path
@@ -192,6 +352,8 @@ def appearing(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk refuses.
     """
+    if folder.exists() and not folder.is_dir():
+        raise RunError("there is a file of that name", where=str(folder), mend="give another name")
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     with disk_errors(folder), _system_errors():

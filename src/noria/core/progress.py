@@ -121,7 +121,7 @@ class Task:
 
 
 def duration(seconds: float) -> str:
-    """Format a duration: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format a duration: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`, `9 d 05 h`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -129,7 +129,9 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400:,} d {whole % 86_400 // 3600:02d} h"
 
 
 def _make_bars(stream: TextIO) -> Bars:

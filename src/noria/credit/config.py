@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
-from noria.credit.types import HORIZON, AnswerNodes, Mass, Operator, Rule, Signal
+from noria.credit.types import (
+    ANSWER_SIGNALS,
+    ATTENTION_SIGNALS,
+    HORIZON,
+    AnswerNodes,
+    Mass,
+    Operator,
+    Rule,
+    Signal,
+)
 
 
 class CreditConfig(Config):
@@ -76,6 +86,8 @@ class CreditConfig(Config):
             raise ValueError(f"the rule bilevel needs a signal, not {self.signal}")
         if self.values and self.signal not in ("flow", "attention", "attention_flow"):
             raise ValueError("values weigh the attention of flow, attention and attention_flow only")
+        if self.rule == "all" and self.mass == "preserve":
+            raise ValueError("the rule all with the mean weight kept at 1 changes nothing")
         if not 1 <= self.horizon[0] <= self.horizon[1]:
             raise ValueError("horizon goes from a distance of 1 or more to one that is no less")
         return self
@@ -105,15 +117,51 @@ NAMES: dict[str, dict[str, Any]] = {
 """The credit of the paper, its rivals and the controls by name, each with its settings that are not the defaults."""
 
 
+_READ: dict[str, Callable[[CreditConfig], bool]] = {
+    **dict.fromkeys(("layers", "number_of_layers", "sliding"), lambda c: c.signal in ATTENTION_SIGNALS),
+    "answer_nodes": lambda c: c.signal in ("flow", "attention", "rollout", "attention_flow"),
+    **dict.fromkeys(("absorbing", "emission", "skip_special", "stream_above"), lambda c: c.signal == "flow"),
+    "horizon": lambda c: c.signal in ("fai", "coupled"),
+    "longest_answer": lambda c: c.signal in ANSWER_SIGNALS,
+    "fraction": lambda c: c.rule in ("top", "bottom"),
+    "gamma": lambda c: c.rule in ("top", "bottom", "soft", "all"),
+    "rest": lambda c: c.rule in ("top", "bottom") and c.signal != "coupled",
+    **dict.fromkeys(("quantile", "beta"), lambda c: c.rule == "bilevel"),
+    "mass": lambda c: c.rule not in ("add", "all"),
+    "within": lambda c: c.rule in ("top", "bottom", "soft") and c.signal != "coupled",
+}
+"""Settings that only some credits read, each with the condition under which it is read."""
+
+
+def unread(config: CreditConfig, settings: Iterable[str]) -> list[str]:
+    """Those of the settings that a credit does not read, so that giving them would change nothing."""
+    return [field for field in settings if field in _READ and not _READ[field](config)]
+
+
+def _with_settings(name: str, more: Mapping[str, Any]) -> CreditConfig:
+    if name not in NAMES:
+        raise ConfigError(f"no credit {name!r}", where="credit", mend=f"choose from {', '.join(NAMES)}")
+    return load_config(CreditConfig, base=NAMES[name] | dict(more))
+
+
+def _refuse(fields: Sequence[str], names: Iterable[str]) -> None:
+    if fields:
+        raise ConfigError(
+            f"the credit {' or '.join(names)} does not read it, so it would change nothing",
+            where=fields[0],
+            mend="leave it out, or choose another credit",
+        )
+
+
 def named_credit(name: str, **more: Any) -> CreditConfig:
     """The settings of a named credit, with `more` in place of its own.
 
     Raises:
-        ConfigError: there is no such name, or a setting is unknown or out of its range.
+        ConfigError: there is no such name; or a setting is unknown, out of its range, or not read by this credit.
     """
-    if name not in NAMES:
-        raise ConfigError(f"no credit {name!r}", where="credit", mend=f"choose from {', '.join(NAMES)}")
-    return load_config(CreditConfig, base=NAMES[name] | more)
+    config = _with_settings(name, more)
+    _refuse(unread(config, more), [name])
+    return config
 
 
 class CreditSettings(Config):
@@ -129,13 +177,17 @@ class CreditSettings(Config):
     )
     seed: int = Field(0, ge=0, description="Seed of the random generators.")
 
-    def named(self, name: str) -> CreditConfig:
-        """The credit of that name with the settings over it.
+    def named(self, *names: str) -> dict[str, CreditConfig]:
+        """The credits of these names, each with those of the settings over it that it reads.
 
         Raises:
-            ConfigError: no such name, or a setting is unknown or out of its range.
+            ConfigError: no such name; or a setting is unknown, out of its range, or read by none of the credits.
         """
-        return named_credit(name, **{"answer": self.answer, "seed": self.seed} | self.credit_settings)
+        more = {"answer": self.answer, "seed": self.seed} | self.credit_settings
+        credits = {name: _with_settings(name, more) for name in names}
+        by_none = [f for f in self.credit_settings if all(unread(config, [f]) for config in credits.values())]
+        _refuse(by_none if credits else [], names)
+        return credits
 
 
 class MaskSettings(CreditSettings):
@@ -166,4 +218,4 @@ class CreditChoice(CreditSettings):
     @property
     def credit_config(self) -> CreditConfig:
         """The named credit with the settings over it."""
-        return self.named(self.credit)
+        return self.named(self.credit)[self.credit]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noria.core.errors import ConfigError
 from noria.credit.attention.layers import AttentionLayer, attention_layers, choose_layers, depth_of
 from noria.credit.attention.tap import AttentionTap
 from noria.credit.config import CreditConfig
@@ -169,7 +170,11 @@ class TokenCredit:
         weights, chosen = RULES[config.rule](config, scored, traces, advantages)
         if config.rule != "add":
             weights = with_mass(weights, traces.response, traces.sequence, traces.number, config.mass)
-        if advantages is not None and config.applies != "both":
+        if config.applies != "both":
+            if advantages is None:
+                raise ConfigError(
+                    f"only {config.applies} advantages are weighted, and there are none", where="applies"
+                )
             sign = 1 if config.applies == "positive" else -1
             weights = torch.where((sign * advantages > 0)[index], weights, 1.0)
         if step < config.warmup_steps:

@@ -69,7 +69,13 @@ def _unit(config: CreditConfig, traces: Traces) -> Tensor:
     """Number of the set that each token is ranked in, [batch, tokens]."""
     if config.within == "batch":
         return torch.zeros_like(traces.index)
-    if config.within == "group" and traces.group is not None:
+    if config.within == "group":
+        if traces.group is None:
+            raise ConfigError(
+                "tokens are ranked within groups, and the traces have none",
+                where="within",
+                mend="give group with the traces, or rank within the response",
+            )
         return traces.group[traces.index]
     return traces.index
 

@@ -32,10 +32,7 @@ from noria.credit.scores.rivals import (
     waad_steps,
 )
 from noria.credit.scores.weights import top
-from noria.credit.types import Fallback, Signal
-
-ANSWER_SIGNALS = ("flow", "attention", "rollout", "attention_flow", "oar_g", "oar_p")
-"""Signals about an answer: a sequence without one falls back to even credit."""
+from noria.credit.types import ANSWER_SIGNALS, Fallback, Signal
 
 MODEL_SIGNALS = ("entropy", "oar_g", "oar_p")
 """Signals that run the model themselves."""

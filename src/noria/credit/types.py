@@ -25,6 +25,20 @@ Signal = Literal[
 ]
 """The score of a token: `noria.credit.signals` holds a function for each name."""
 
+ATTENTION_SIGNALS: tuple[Signal, ...] = (
+    "flow",
+    "attention",
+    "rollout",
+    "attention_flow",
+    "waad",
+    "fai",
+    "coupled",
+)
+"""Signals that read attention."""
+
+ANSWER_SIGNALS: tuple[Signal, ...] = ("flow", "attention", "rollout", "attention_flow", "oar_g", "oar_p")
+"""Signals about an answer: a sequence without one falls back to even credit."""
+
 Rule = Literal["top", "bottom", "soft", "bilevel", "all", "add"]
 """The way from scores to weights: `noria.credit.rules` holds a function for each name.
 

@@ -18,11 +18,13 @@ Read in this order; a docstring has the equations of the paper whose numbers sta
 | | `advice` | does drafting pay, and with how many drafts |
 | `heads` | `layouts`, `chain`, `head` | heads as vendors lay them out |
 | | `checkpoint`, `model_files`, `decoder_layers` | heads in the model's own files |
+| | `backbone` | what a model's states and law must be |
 | | `recurrent`, `small`, `loading` | states of hybrid models; the heads that ship; a model with its head |
 | `decoding` | `cache`, `drafter`, `decoder` | ragged batches drafted and verified |
 | | `generate`, `sample_files`, `timing` | in place of `model.generate`; text to a file; what a round costs |
 | `training` | `losses`, `reads`, `blocks`, `kernels` | Eq. 10-13, through the LM head in chunks; as a Triton kernel |
-| | `trainer`, `updates`, `evaluate` | training a head (sec. 4, 6.1); what it will accept, from text alone |
+| | `trainer`, `updates` | training a head (sec. 4, 6.1) |
+| | `evaluate`, `own_text` | what it will accept, from text alone; is the text the policy's own |
 | `engines` | `audit`, `engine`, `evidence`, `desk`, `checks` | is an engine's output law the model's? |
 | | `local`, `remote_engines`, `engine_flags` | engines to audit; settings of vLLM and SGLang |
 | `rl` | `config`, `rollout`, `policy` | a policy trained on drafted rollouts |

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from noria.core.config import Argument, Config, Option
+from noria.core.errors import ConfigError
 from noria.core.models.config import ModelOptions
 from noria.mtp.types import MAX_GAMMA, ChainAttention, LayoutName, LossName
+
+
+def refuse_unused(config: Config, names: Iterable[str], why: str) -> None:
+    """Refuse settings that were given and would do nothing.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for name in names:
+        if name in config.model_fields_set:
+            raise ConfigError(
+                f"it does nothing {why}", where=f"--{name.replace('_', '-')}", mend="leave it out"
+            )
 
 
 class TrainConfig(Config):

@@ -30,6 +30,7 @@ from pydantic.fields import FieldInfo
 
 from noria.core.config import Argument, Config, Option, load_config, parse_value
 from noria.core.errors import ConfigError, needing, require
+from noria.core.records import has_surrogate
 from noria.verbs.tables import plain_warnings
 
 C = TypeVar("C", bound=Config)
@@ -296,6 +297,10 @@ def _value(field: FieldInfo, value: Any, spelling: str) -> Any:
     kind = _plain(field.annotation)
     if isinstance(value, bool):
         return value
+    if kind is not Path and any(
+        has_surrogate(text) for text in ([value] if isinstance(value, str) else value)
+    ):
+        raise ConfigError("not text: bytes that are not UTF-8", where=spelling, mend="give it in UTF-8")
     if _is_list(field):
         member = _plain(typing.get_args(kind)[0])
         if member is Path or not getattr(_marker(field), "split", True):  # these may hold a comma

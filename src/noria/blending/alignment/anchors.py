@@ -89,7 +89,7 @@ class EffectiveCompletion(Config):
             [rows] a: 1, 0, or NaN where the record is not valid; and how many are not, by reason.
         """
         w, d = np.asarray(watch, np.float64), np.asarray(duration, np.float64)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             reasons = {
                 "watch missing": np.isnan(w),
                 "watch negative": w < 0,

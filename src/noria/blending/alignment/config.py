@@ -39,6 +39,19 @@ class FitConfig(Config):
         return self.by_source.get(source, self.aligner)
 
 
+class CheckedFit(FitConfig):
+    """Settings of a fit whose result is checked before it is written."""
+
+    # Beyond them an outcome tells nothing: units or the anchor are wrong.
+    rates: tuple[float, float] = Field(
+        (0.001, 0.999), description="Least and greatest rate of effective completions that a fit believes."
+    )
+    without: list[str] = Field(
+        default_factory=list,
+        description="Sources that may stay without an aligner, and so out of every list.",
+    )
+
+
 def population(
     tallies: Tallies, cells: list[Cell], config: FitConfig, decay: Mapping[int, float] | None
 ) -> tuple[Bins, Literal["control", "all"]]:

@@ -8,17 +8,20 @@ Which window, population and grain the authors of Uniboost use is not known; the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from noria.blending.alignment.aligners import Aligner, Kind, kind_of
 from noria.blending.alignment.alignment import ANY, Alignment, Entry, Origin
-from noria.blending.alignment.config import FitConfig, population
+from noria.blending.alignment.config import CheckedFit, FitConfig, population
 from noria.blending.alignment.curves import fit_aligner
 from noria.blending.alignment.diagnosis import diagnose
 from noria.blending.alignment.tallies import Bins, Cell, Key, Tallies
-from noria.core.errors import DataError
+from noria.core.errors import ConfigError, DataError
+
+_OLD = 3.0  # half-lives after which outcomes no longer say what a score is worth now
+_ENOUGH = 200.0  # exposures from which a rate near 1 is no luck
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,8 @@ class FitNote:
 
     Attributes:
         key: scene, source and version; "*" for all.
-        kind: kind of its aligner.
-        origin: origin of its aligner.
+        kind: kind of its aligner; None if it has none.
+        origin: origin of its aligner; None if it has none.
         population: population whose outcomes it was fitted on.
         exposures: decayed number of its exposures.
         rate: effective completions an exposure; None without exposures.
@@ -37,8 +40,8 @@ class FitNote:
     """
 
     key: Key
-    kind: Kind
-    origin: Origin
+    kind: Kind | None
+    origin: Origin | None
     population: Literal["control", "all"]
     exposures: float
     rate: float | None
@@ -81,8 +84,9 @@ def fit_alignment(
         The alignment, and a note on every key.
 
     Raises:
-        DataError: there is no usable outcome at all, and no previous alignment.
+        DataError: there is no usable outcome at all, and no previous alignment; or all of them have decayed.
     """
+    _check_age(tallies, config, now)
     decay = _decay(tallies.cells, config, now)
     groups: dict[Key, list[Cell]] = {}
     for cell in tallies.cells:
@@ -105,6 +109,7 @@ def fit_alignment(
         if aligner is None:
             aligner, origin = _stand_in(key, entries, previous)
             if aligner is None:
+                notes.append(FitNote(key, None, None, whose, exposures, _rate(seen), None, why))
                 continue
         elif previous is not None and key in previous.entries and jump < math.inf:
             before, after = (_mean_value(one, seen) for one in (previous.entries[key].aligner, aligner))
@@ -123,10 +128,81 @@ def fit_alignment(
                 "no effective completion among the outcomes", mend="fit on a longer window of exposures"
             )
         mean = previous.mean_value
+    if not entries:
+        raise DataError(
+            f"no source has an aligner ({_reasons(notes)})",
+            mend="choose another kind, such as fit.aligner=auto",
+        )
     return Alignment(entries, mean, now), notes
 
 
+def check_fit(
+    notes: Sequence[FitNote], alignment: Alignment, sources: Iterable[str], config: CheckedFit
+) -> None:
+    """Refuse a fit that would serve wrong values, or leave candidates out, without a word.
+
+    Args:
+        notes: notes on every key.
+        alignment: the fitted alignment.
+        sources: sources of the exposures.
+        config: settings of the fit.
+
+    Raises:
+        ConfigError: a kind of aligner for a source that is not there.
+        DataError: a rate so near to 0 or 1 that it tells nothing, or a source without an aligner.
+    """
+    sources = set(sources)
+    strange = sorted(set(config.by_source) - sources)
+    if strange:
+        raise ConfigError("no exposure is of this source", where=f"fit.by_source.{strange[0]}")
+    least, greatest = config.rates
+    mend = "correct the unit of watch and duration or gather.anchor, or widen fit.rates"
+    if alignment.mean_value < least:
+        raise DataError(
+            f"{alignment.mean_value:.2g} effective completions an exposure are too near to none", mend=mend
+        )
+    for note in notes:
+        rate = note.rate or 0.0
+        if rate > greatest and note.exposures >= _ENOUGH:
+            raise DataError(
+                f"{100 * rate:.4g} % of its exposures are effective completions, which tells nothing",
+                where=f"source {note.key.source!r}",
+                mend=mend,
+            )
+    aligned = {key.source for key in alignment.entries} | set(config.without)
+    for source in sorted(sources - aligned):
+        reasons = _reasons([note for note in notes if note.key.source == source])
+        raise DataError(
+            f"it gets no aligner ({reasons or 'none of its exposures has an outcome that counts'}), so that its "
+            "candidates would be left out",
+            where=f"source {source!r}",
+            mend="choose another kind, such as fit.aligner=auto, or let it be with fit.without=[NAME]",
+        )
+
+
+def _reasons(notes: Iterable[FitNote]) -> str:
+    return "; ".join(dict.fromkeys(f"{note.key.source}: {note.why}" for note in notes if note.why))
+
+
 # -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def _check_age(tallies: Tallies, config: FitConfig, now: float) -> None:
+    """Refuse outcomes of which decay has left too little to speak of.
+
+    Raises:
+        DataError: the newest is more than `_OLD` half-lives old.
+    """
+    newest = max((cell.tick for cell in tallies.cells), default=None)
+    if config.half_life is None or newest is None:
+        return
+    age = (now - (newest + 1) * config.tick) / 3600
+    if age > _OLD * config.half_life:
+        raise DataError(
+            f"the newest outcome that counts is {age:,.0f} hours older than now, {age / config.half_life:,.0f} "
+            "half-lives, and decay has left nothing of the others either",
+            mend="correct the time of the last exposures or --now, or set fit.half_life=null",
+        )
 
 
 def _decay(cells: Iterable[Cell], config: FitConfig, now: float) -> dict[int, float] | None:

@@ -1,4 +1,4 @@
-"""Logs larger than memory on one machine: DuckDB reads and joins Parquet, spilling to disk, and hands over batches."""
+"""Logs larger than memory on one machine: DuckDB reads and joins them, spilling to disk, and hands over batches."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
-from noria.blending.logs.arrow import arrow_column
-from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, partial
-from noria.core.errors import DataError, require
+from noria.blending.logs.database import connected
+from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, joined_columns, partial
+from noria.blending.logs.reading import Renamed, check_renamed, check_times, log_query
+from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, NEEDED, OUTCOMES, Kind
 from noria.core.progress import Progress
 
-BATCH = 1 << 19
+BATCH = 1 << 16
 """Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""
@@ -28,23 +29,29 @@ def gather(
     now: float | None = None,
     memory: str | None = None,
     spill: Path | None = None,
+    columns: Renamed | None = None,
+    accounts: bool = False,
     progress: Progress | None = None,
 ) -> GatherResult:
     """Tallies and books of logs.
 
     Args:
-        exposures, outcomes: paths of the Parquet files.
+        exposures, outcomes: paths of the files.
         config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        memory: most memory of DuckDB, such as `4GB`.
-        spill: folder for what does not fit.
+        memory: most memory of DuckDB, such as `4GB`; `MEMORY` by default.
+        spill: folder for what does not fit; a temporary one by default.
+        columns: names of the logs' columns by ours.
+        accounts: whether exposures without the columns of an account are refused.
         progress: shows each batch.
 
     Raises:
         DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
         MissingExtra: there is no duckdb or pyarrow.
     """
-    with _joined(exposures, outcomes, config, memory=memory, spill=spill) as (connection, query):
+    with _joined(
+        exposures, outcomes, config, memory=memory, spill=spill, columns=columns, accounts=accounts
+    ) as (connection, query):
         if now is None:
             ((last,),) = connection.sql("SELECT max(time) FROM exposures").fetchall()
             now = 0.0 if last is None else float(last)
@@ -59,39 +66,64 @@ def gather(
                 task.advance(len(result["time"]))
         total = total.merge(*parts)
         if outcomes is not None:
-            ((extra,),) = connection.sql(
-                "SELECT count(*) - (SELECT count(*) FROM (SELECT DISTINCT request, item FROM outcomes)) FROM outcomes"
-            ).fetchall()
-            if extra:
-                total = total.merge(GatherResult(Tallies(), Books(), 0, {"outcome twice": int(extra)}, now))
+            total = total.merge(GatherResult(Tallies(), Books(), 0, _unjoined(connection), now))
         if task:
             task.done()
     return total
 
 
-def rows(exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig) -> Iterator[dict[str, Any]]:
+def _unjoined(connection: Any) -> dict[str, int]:
+    """Outcomes that no exposure takes, by reason: further copies, those of no exposure, those without a time."""
+    names = connection.sql("SELECT * FROM outcomes LIMIT 0").columns
+    timeless = "count_if(time IS NULL OR isnan(time))" if "time" in names else "0"
+    ((twice, orphans, lost),) = connection.sql(
+        "SELECT sum(copies - 1), count_if(NOT shown), sum(timeless) FROM (SELECT count(*) AS copies, "
+        f"{timeless} AS timeless, bool_or(e.request IS NOT NULL) AS shown FROM outcomes o "
+        "LEFT JOIN (SELECT DISTINCT request, item FROM exposures) e USING (request, item) GROUP BY request, item)"
+    ).fetchall()
+    reasons = {"outcome twice": twice, "outcome of no exposure": orphans, "outcome without a time": lost}
+    return {reason: int(count) for reason, count in reasons.items() if count}
+
+
+def rows(
+    exposures: Sequence[str],
+    outcomes: Sequence[str],
+    config: GatherConfig,
+    *,
+    memory: str | None = None,
+    columns: Renamed | None = None,
+) -> Iterator[dict[str, Any]]:
     """Batches of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
 
     Raises:
         DataError: the cases of `gather`.
     """
-    with _joined(exposures, outcomes, config, more=("item",)) as (connection, query):
+    with _joined(exposures, outcomes, config, more=("item",), memory=memory, columns=columns) as (
+        connection,
+        query,
+    ):
         yield from _batches(connection, query)
 
 
 def sample(
-    exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig, most: int
+    exposures: Sequence[str],
+    outcomes: Sequence[str],
+    config: GatherConfig,
+    most: int,
+    *,
+    memory: str | None = None,
+    columns: Renamed | None = None,
 ) -> dict[str, Any]:
     """About `most` joined rows, whole requests of them, the same ones every time.
 
     Raises:
         DataError: the cases of `gather`.
     """
-    with _joined(exposures, outcomes, config) as (connection, query):
+    with _joined(exposures, outcomes, config, memory=memory, columns=columns) as (connection, query):
         ((count,),) = connection.sql("SELECT count(*) FROM exposures").fetchall()
         part = max(1, -(-int(count) // most))
         chosen = connection.sql(f"SELECT * FROM ({query}) WHERE hash(request) % {part} = 0").to_arrow_table()
-        return {name: arrow_column(chosen.column(name), name) for name in chosen.column_names}
+        return joined_columns(chosen)
 
 
 @contextlib.contextmanager
@@ -103,36 +135,28 @@ def _joined(
     more: Sequence[str] = (),
     memory: str | None = None,
     spill: Path | None = None,
+    columns: Renamed | None = None,
+    accounts: bool = False,
 ) -> Iterator[tuple[Any, str]]:
     """A database with views of the files, and the query that joins them."""
-    engine = require("duckdb", "blending")
-    require("pyarrow", "blending")
-    with _connected(engine, memory, spill) as connection:
-        views = {"exposures": list(exposures)} | ({} if outcomes is None else {"outcomes": list(outcomes)})
-        columns = {}
-        for name, files in views.items():
-            relation = connection.read_parquet(files, union_by_name=True)
-            relation.create_view(name)
-            columns[name] = list(relation.columns)
-        yield connection, joined(columns["exposures"], columns.get("outcomes"), config, more=more)
+    shown: dict[str, Kind] = EXPOSURES | {"user": "string"}
+    logs = [("exposures", exposures, shown), ("outcomes", outcomes, OUTCOMES)]
+    with connected(memory, spill) as (connection, scratch):
+        used, there = set[str](), {}
+        for name, files, kinds in logs:
+            if files is None:
+                continue
+            needed = (*NEEDED[name], *(ACCOUNTED if accounts and name == "exposures" else ()))
+            query, known = log_query(files, kinds, scratch=scratch / name, renamed=columns, needed=needed)
+            used |= known
+            connection.sql(query).create_view(name)
+            there[name] = connection.sql(f"SELECT * FROM {name} LIMIT 0").columns
+            if "time" in there[name]:
+                check_times(connection, name, name)
+        check_renamed(columns or {}, used)
+        yield connection, joined(there["exposures"], there.get("outcomes"), config, more=more)
 
 
 def _batches(connection: Any, query: str) -> Iterator[dict[str, Any]]:
     for batch in connection.sql(query).to_arrow_reader(BATCH):
-        yield {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
-
-
-@contextlib.contextmanager
-def _connected(engine: Any, memory: str | None, spill: Path | None) -> Iterator[Any]:
-    """A database in memory that reads no file but those it is given; its errors in one line."""
-    settings: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    if memory is not None:
-        settings["memory_limit"] = memory
-    if spill is not None:
-        settings["temp_directory"] = str(spill)
-    try:
-        with engine.connect(":memory:", config=settings) as connection:
-            yield connection
-    except engine.Error as error:
-        first = str(error).strip().splitlines()[0]
-        raise DataError(f"DuckDB cannot read it ({first})", where="logs") from error
+        yield joined_columns(batch)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from noria.blending.logs.gathering import GatherConfig, GatherResult
+from noria.blending.logs.reading import Renamed
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 
@@ -20,6 +21,8 @@ def gather(
     engine: Engine = "duckdb",
     now: float | None = None,
     memory: str | None = None,
+    columns: Renamed | None = None,
+    accounts: bool = False,
     progress: Progress | None = None,
 ) -> GatherResult:
     """Tallies and books of logs, by the chosen engine.
@@ -30,6 +33,8 @@ def gather(
         engine: what reads the logs.
         now: seconds since 1970 UTC; the time of the last exposure by default.
         memory: what DuckDB may take, such as `4GB`.
+        columns: names of the logs' columns by ours.
+        accounts: whether exposures without the columns of an account are refused.
         progress: shows each batch.
 
     Raises:
@@ -45,7 +50,20 @@ def gather(
     if engine == "spark":
         from noria.blending.integrations import spark
 
-        return spark.gather(exposures, outcomes, config, now=now)
+        if memory is not None:
+            raise ConfigError(
+                "it is for DuckDB", where="--memory", mend="set Spark's own memory in its configuration"
+            )
+        return spark.gather(exposures, outcomes, config, now=now, columns=columns, accounts=accounts)
     from noria.blending.integrations import duckdb
 
-    return duckdb.gather(exposures, outcomes, config, now=now, memory=memory, progress=progress)
+    return duckdb.gather(
+        exposures,
+        outcomes,
+        config,
+        now=now,
+        memory=memory,
+        columns=columns,
+        accounts=accounts,
+        progress=progress,
+    )

@@ -1,6 +1,6 @@
 """Logs on a cluster: Spark reads, joins and adds up; every executor runs `partial` on its rows.
 
-Executors need Noria (`pip install "noria[spark]"`) and Java 17. Without a session of yours one is made on this machine.
+Executors need Noria with the extra `spark`, and Java 17. Without a session of yours one is made on this machine.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
@@ -18,10 +18,13 @@ from noria.blending.logs.gathering import (
     GatherResult,
     from_rows,
     joined,
+    joined_columns,
     partial,
     to_rows,
 )
-from noria.core.errors import RunError, require
+from noria.blending.logs.reading import LATEST, Renamed
+from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind
+from noria.core.errors import ConfigError, DataError, RunError, require
 
 _TYPES = {"when": "long", "control": "boolean", "fold": "long", "bits": "long"}
 SCHEMA = ", ".join(
@@ -67,6 +70,8 @@ def gather(
     *,
     now: float | None = None,
     session: Any = None,
+    columns: Renamed | None = None,
+    accounts: bool = False,
 ) -> GatherResult:
     """Tallies and books of logs, equal to DuckDB's in every integer.
 
@@ -75,6 +80,8 @@ def gather(
         config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
         session: session of Spark; a local one by default, which is stopped again.
+        columns: names of the logs' columns by ours.
+        accounts: whether exposures without the columns of an account are refused.
 
     Raises:
         DataError: a column of `noria.blending.logs.schema` is absent.
@@ -85,12 +92,11 @@ def gather(
     own = session is None
     spark = local_session() if own else session
     try:
-        shown = spark.read.option("mergeSchema", "true").parquet(*exposures)
-        shown.createOrReplaceTempView("exposures")
-        came = None
-        if outcomes is not None:
-            came = spark.read.option("mergeSchema", "true").parquet(*outcomes)
-            came.createOrReplaceTempView("outcomes")
+        shown = _read(spark, "exposures", exposures, EXPOSURES | {"user": "string"}, columns or {})
+        came = None if outcomes is None else _read(spark, "outcomes", outcomes, OUTCOMES, columns or {})
+        lacks = [name for name in ACCOUNTED if accounts and name not in shown.columns]
+        if lacks:
+            raise DataError(f"there is no column {lacks[0]!r}", where="exposures")
         query = joined(shown.columns, None if came is None else came.columns, config)
         if now is None:
             last = shown.agg(functions.max("time")).first()[0]
@@ -102,8 +108,7 @@ def gather(
             import pyarrow
 
             for batch in batches:
-                result = {name: arrow_column(batch.column(name), name) for name in batch.schema.names}
-                rows = to_rows(partial(result, config, moment))
+                rows = to_rows(partial(joined_columns(batch), config, moment))
                 yield pyarrow.RecordBatch.from_pydict(rows)
 
         parts = spark.sql(query).mapInArrow(run, SCHEMA)
@@ -112,9 +117,55 @@ def gather(
         total = from_rows({name: table.column(name).to_pylist() for name in (*KEYS, *NUMBERS)}, now)
         if came is not None:
             extra = came.count() - came.select("request", "item").distinct().count()
-            if extra:
-                total.dropped["outcome twice"] = extra  # type: ignore[index]
+            lost = (
+                came.select("request", "item")
+                .distinct()
+                .join(shown, ["request", "item"], "left_anti")
+                .count()
+            )
+            reasons = {"outcome twice": extra, "outcome of no exposure": lost}
+            total = replace(total, dropped=dict(total.dropped) | {why: n for why, n in reasons.items() if n})
         return total
     finally:
         if own:
             spark.stop()
+
+
+_SQL = {"string": "STRING", "bool": "BOOLEAN", "uint64": "DECIMAL(20, 0)"}
+_KINDS = {
+    "string": ("string", "int", "bigint", "smallint", "tinyint"),
+    "bool": ("boolean",),
+    "time": ("double", "float", "int", "bigint", "timestamp", "date"),
+}
+_WHOLE = ("tinyint", "smallint", "int", "bigint")
+
+
+def _read(spark: Any, name: str, files: Sequence[str], kinds: Mapping[str, Kind], renamed: Renamed) -> Any:
+    """A log as a view, each column of its kind.
+
+    Raises:
+        ConfigError: a file that is not Parquet.
+        DataError: a column of another kind, or times that are no seconds.
+    """
+    odd = [file for file in files if file.lower().endswith((".csv", ".jsonl"))]
+    if odd:
+        raise ConfigError("Spark reads Parquet alone", where=odd[0], mend="leave --engine out")
+    raw = spark.read.option("mergeSchema", "true").parquet(*files)
+    types, columns = dict(raw.dtypes), []
+    for ours, kind in kinds.items():
+        theirs = renamed.get(ours, ours)
+        theirs = theirs if theirs in types else ours
+        if theirs not in types or (theirs == ours and ours in renamed.values()):
+            continue
+        is_number = types[theirs] in (*_WHOLE, "double", "float") or types[theirs].startswith("decimal")
+        fits = types[theirs] in _KINDS[kind] if kind in _KINDS else is_number
+        if types[theirs] != "void" and not fits:
+            raise DataError(f"a column of {types[theirs]}", where=f"{name}, column {theirs!r}")
+        source = f"`{theirs.replace('`', '``')}`"
+        whole = f"CAST({source} AS TIMESTAMP)" if types[theirs] == "date" else source
+        columns.append(f"CAST({whole} AS {_SQL.get(kind, 'DOUBLE')}) AS `{ours}`")
+    log = raw.selectExpr(*columns)
+    if "time" in log.columns and log.where(f"abs(time) >= {LATEST}").limit(1).count():
+        raise DataError("times in milliseconds or finer", where=f"{name}, column 'time'", mend="give seconds")
+    log.createOrReplaceTempView(name)
+    return log

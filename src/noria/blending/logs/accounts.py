@@ -44,6 +44,12 @@ def book_record(gathered: GatherResult, served: Mapping[str, Snapshot]) -> dict[
         for digest, one in served.items()
     }
     booked, unknown = accounts(books, plans)
+    if books.cells and all(key.snapshot not in plans for key in books.cells):
+        raise DataError(
+            f"all {sum(unknown.values()):,} exposures are of snapshots that were not given",
+            where="exposures",
+            mend="give the folder of the snapshots that served",
+        )
     daily = []
     for day in sorted({key.day for key in books.cells}):
         keys = [key for key in books.cells if key.day == day]
@@ -175,6 +181,8 @@ def returns_record(
     return {
         "absent": absent_columns(log, snapshot),
         "requests": len(requests),
+        "sampled": log.sampled,
+        "dropped": dict(served.dropped),
         "exposures": int((displaced.lists >= 0).sum()),
         "value": float(displaced.value.sum()),
         "inflation": displaced.inflation,
@@ -208,7 +216,7 @@ def _gain(
         predicted, real = served.requests.value, None if seen is None else seen[0][served.rows]
     else:
         column = log.columns.get(gain)
-        if not isinstance(column, np.ndarray):
+        if not isinstance(column, np.ndarray) or column.dtype != np.float64:
             raise DataError(f"there is no column {gain!r} of numbers", where="candidates")
         predicted = column[served.rows].astype(np.float64)
         real = None if seen is None else seen[1][served.rows]

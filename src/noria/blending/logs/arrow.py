@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.columns import Column, NameColumn, NameLists, as_column
+from noria.blending.columns import Column, NameColumn, NameLists, as_column, check_whole
 from noria.core.errors import DataError, require
 
 
@@ -14,17 +14,24 @@ def arrow_column(column: Any, name: str) -> Column:
     """A column of Arrow's, an array or a chunked one, as ours.
 
     Raises:
-        DataError: of a type that is none of numbers, flags, names or lists of names, or a flag or a listed name is
-            missing.
+        DataError: of a type that is none of numbers, flags, names or lists of names; a listed name is missing; text is
+            not UTF-8; or whole numbers that no float tells apart.
         MissingExtra: there is no pyarrow.
     """
     pa: Any = require("pyarrow", "blending")
-    types = pa.types
-    column = _joined(pa, column)
-    kind = column.type
+    try:
+        return _column(pa, _joined(pa, column), name)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read ({str(error)[:120]})", where=f"column {name!r}") from None
+
+
+def _column(pa: Any, column: Any, name: str) -> Column:
+    types, kind = pa.types, column.type
     if is_text(kind):
-        return arrow_column(column.dictionary_encode(), name)
-    if types.is_dictionary(kind) and is_text(kind.value_type):
+        return _column(pa, column.dictionary_encode(), name)
+    if types.is_dictionary(kind):
+        if not is_text(kind.value_type):
+            return _column(pa, column.dictionary_decode(), name)
         names = column.dictionary.to_pylist()
         if len(set(names)) != len(names) or None in names:
             return NameColumn.of(column.to_pylist())
@@ -33,16 +40,25 @@ def arrow_column(column: Any, name: str) -> Column:
     if types.is_boolean(kind) or types.is_null(kind):
         return as_column(name, column.to_pylist())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        if len(column) and (types.is_integer(kind) or (types.is_decimal(kind) and kind.scale <= 0)):
+            ends = require("pyarrow.compute", "blending").min_max(column).as_py()
+            if ends["min"] is not None and name != "score":
+                check_whole(name, int(ends["min"]), int(ends["max"]))
         numbers = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.asarray(numbers, np.float64)
-    if (types.is_list(kind) or types.is_large_list(kind)) and is_text(kind.value_type):
-        flat = arrow_column(column.flatten(), name)
-        assert isinstance(flat, NameColumn)
-        if (flat.codes < 0).any():
+    if types.is_fixed_size_list(kind) or types.is_large_list(kind):
+        return _column(pa, column.cast(pa.list_(kind.value_type)), name)
+    if types.is_list(kind) and (is_text(kind.value_type) or types.is_null(kind.value_type)):
+        flat = column.flatten().cast(pa.string()).dictionary_encode()
+        if flat.null_count:
             raise DataError("a list with a missing name", where=f"column {name!r}")
+        entries = _column(pa, flat, name)
+        assert isinstance(entries, NameColumn)
         compute: Any = require("pyarrow.compute", "blending")
         sizes = compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-        return NameLists(flat.names, flat.codes, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+        missing = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return NameLists(entries.names, entries.codes, offsets, missing)
     raise DataError(
         f"a column of {kind}", where=f"column {name!r}", mend="give numbers, flags, names or lists of names"
     )
@@ -60,7 +76,10 @@ def arrow_array(column: Column) -> Any:
         return pa.DictionaryArray.from_arrays(codes, pa.array(list(column.names), pa.string()))
     if isinstance(column, NameLists):
         names = pa.array(list(column.names), pa.string()).take(pa.array(column.codes))
-        return pa.ListArray.from_arrays(pa.array(column.offsets, pa.int32()), names)
+        missing = None if column.missing is None else pa.array(column.missing)
+        return pa.ListArray.from_arrays(pa.array(column.offsets, pa.int32()), names, mask=missing)
+    if column.dtype == np.int8:
+        return pa.array(column == 1, mask=column < 0)
     return pa.array(column)
 
 

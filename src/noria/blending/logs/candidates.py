@@ -1,17 +1,18 @@
-"""Logged requests: the candidates of many requests as one set of columns, read from Parquet."""
+"""Logged requests: the candidates of many requests as one set of columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.columns import Candidates, Column, NameColumn, as_column, rows_of
+from noria.blending.columns import LARGEST_WHOLE, Candidates, Column, NameColumn, as_column, is_empty, rows_of
 from noria.blending.logs.arrow import arrow_column
+from noria.blending.logs.database import candidate_database
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
 
@@ -33,6 +34,7 @@ class CandidateLog:
         source: source by row.
         columns: [rows] each: what plans are targeted on, `source` among them, `version` where there is one.
         dropped: rows left out, by reason.
+        whole: requests and rows of the log that this is a sample of; None if it is all of it.
     """
 
     request: Sequence[str]
@@ -44,6 +46,14 @@ class CandidateLog:
     source: NameColumn
     columns: Mapping[str, Column]
     dropped: Mapping[str, int]
+    whole: tuple[int, int] | None = None
+
+    @property
+    def sampled(self) -> str:
+        """What is to be said of a sample; empty for a whole log."""
+        if self.whole is None:
+            return ""
+        return f"a sample of {len(self):,} of {self.whole[0]:,} requests; --most takes more"
 
     def __len__(self) -> int:
         return len(self.request)
@@ -64,6 +74,9 @@ class CandidateLog:
         if absent:
             raise DataError(f"there is no column {absent[0]!r}", where="candidates")
         result = {name: as_column(name, column) for name, column in columns.items()}
+        result = {
+            name: column for name, column in result.items() if name in CANDIDATES or not is_empty(column)
+        }
         rows = len(result["request"])
         for name, column in result.items():
             if len(column) != rows:
@@ -115,59 +128,54 @@ class CandidateLog:
         )
 
 
-def read_candidates(path: Path, *, most: int | None = None) -> CandidateLog:
-    """A candidate log in Parquet: a file, or a folder of them, in the order of their names.
+def read_candidates(
+    path: Path | str, *, most: int | None = None, columns: Mapping[str, str] | None = None
+) -> CandidateLog:
+    """A log of whole requests: a file, or a folder of them, in Parquet, CSV or JSON lines.
 
     Args:
         path: file or folder.
-        most: most rows to read; the log ends with the last whole request before that.
+        most: most rows to keep; of a longer log a sample of whole requests is read, the same ones every time.
+        columns: names of the log's columns by ours.
 
     Raises:
-        DataError: no such file, no Parquet, no candidate log, or an empty one.
-        MissingExtra: there is no pyarrow.
+        DataError: no such file, no candidate log, or an empty one.
+        MissingExtra: there is no duckdb or pyarrow.
     """
-    table, cut = _read_table(path, most)
-    columns = {name: arrow_column(table.column(name), name) for name in table.column_names}
-    if cut and "request" in columns:
-        request = _names(columns, "request")
-        whole = request.codes != request.codes[-1]  # the last request may lack rows
-        columns = {name: rows_of(column, whole) for name, column in columns.items()}
+    with candidate_database(str(path), columns=columns) as connection:
+        ((rows,),) = connection.sql("SELECT count(*) FROM candidates").fetchall()
+        if not rows:
+            raise DataError("it has no rows", where=str(path))
+        chosen, requests = "", 0
+        if most is not None and rows > most:
+            ((last, requests),) = connection.sql(_SAMPLE.format(most=most)).fetchall()
+            if last is None:
+                raise DataError(f"a request has more rows than {most:,}", where=str(path))
+            chosen = f" WHERE hash(request) <= {last}"  # a filter keeps the order of rows
+        table = connection.sql(f"SELECT * FROM candidates{chosen}").to_arrow_table()
     try:
-        log = CandidateLog.of(columns)
+        log = CandidateLog.of({name: _column(table.column(name), name) for name in table.column_names})
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
-    if not len(log):
-        why = f"its first request has more rows than {most:,}" if cut else "it has no rows"
-        raise DataError(why, where=str(path))
-    return log
+    return replace(log, whole=(int(requests), int(rows))) if chosen else log
 
 
-def _read_table(path: Path, most: int | None) -> tuple[Any, bool]:
-    """An Arrow table of at most so many rows, and whether there were more."""
-    arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-    files = sorted(path.glob("**/*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise DataError("no .parquet file in this folder", where=str(path))
-    tables, rows = [], 0
-    try:
-        for file in files:
-            with parquet.ParquetFile(file) as opened:
-                tables.append(opened.schema_arrow.empty_table())
-                for batch in opened.iter_batches(1 << 16):
-                    tables.append(arrow.Table.from_batches([batch]))
-                    rows += len(batch)
-                    if most is not None and rows > most:
-                        break
-            if most is not None and rows > most:
-                break
-    except (OSError, arrow.ArrowException) as error:
-        raise DataError("cannot be read as Parquet", where=str(file)) from error
-    try:
-        table = arrow.concat_tables(tables, promote_options="default")
-    except arrow.ArrowException as error:
-        raise DataError(f"files of different columns ({error})", where=str(path)) from None
-    cut = most is not None and rows > most
-    return (table.slice(0, most) if cut else table), cut
+def _column(column: Any, name: str) -> Column:
+    """A column of a log; whole numbers that a float would not tell apart, such as ids, become names."""
+    pa: Any = require("pyarrow", "blending")
+    if pa.types.is_integer(column.type) and len(column):
+        ends = require("pyarrow.compute", "blending").min_max(column).as_py()
+        if ends["min"] is not None and max(ends["max"], -ends["min"]) > LARGEST_WHOLE:
+            column = column.cast(pa.string())
+    return arrow_column(column, name)
+
+
+_SAMPLE = """
+SELECT max(place) FILTER (upto <= {most}), max(total) FROM (
+    SELECT place, sum(rows) OVER (ORDER BY place) AS upto, sum(requests) OVER () AS total FROM (
+        SELECT hash(request) AS place, count(*) AS rows, count(DISTINCT request) AS requests
+        FROM candidates GROUP BY ALL))
+"""
 
 
 def _names(columns: Mapping[str, Column], name: str, rows: int = 0) -> NameColumn:
@@ -187,6 +195,6 @@ def _numbers(columns: Mapping[str, Column], name: str, rows: int) -> Floats:
     column = columns.get(name)
     if column is None:
         return np.zeros(rows)
-    if not isinstance(column, np.ndarray):
+    if not isinstance(column, np.ndarray) or column.dtype != np.float64:
         raise DataError("not numbers", where=f"column {name!r}")
-    return column.astype(np.float64)
+    return column.astype(np.float64, copy=False)

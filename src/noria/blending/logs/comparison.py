@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,19 @@ def summary(replayed: ReplayResult, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
+def within_share(change: Interval, before: Floats) -> Interval:
+    """The change of a share with its interval cut to what leaves the share between 0 and 1.
+
+    Args:
+        change: change of the mean share.
+        before: [requests] the share in each before.
+    """
+    mean = float(before.mean()) if len(before) else math.nan
+    if not math.isfinite(mean):
+        return change
+    return replace(change, low=max(change.low, -mean), high=min(change.high, 1 - mean))
+
+
 def change(before: ReplayResult, after: ReplayResult) -> dict[str, Any]:
     """Changes from one replay to another, paired by request: value, places, and each plan's share."""
 
@@ -85,7 +100,9 @@ def change(before: ReplayResult, after: ReplayResult) -> dict[str, Any]:
                 sides.append(per_request(side, hit) / np.maximum((side.lists >= 0).sum(axis=1), 1))
             else:
                 sides.append(np.zeros(len(side.lists)))
-        result["plans"].append({"plan": plan, "share": ends(paired_difference(sides[1], sides[0]))})
+        result["plans"].append(
+            {"plan": plan, "share": ends(within_share(paired_difference(sides[1], sides[0]), sides[0]))}
+        )
     return result
 
 

@@ -10,11 +10,9 @@ horizon is none; an exposure that is too young has no outcome yet.
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +23,8 @@ from noria.blending.accounting.cells import DAY, SUMS, BookKey, Books
 from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.tallies import FOLDS, Cell, Histogram, Tallies, folds
 from noria.blending.columns import NameColumn, grouped
-from noria.blending.logs.schema import EXPOSURES, OUTCOMES
+from noria.blending.logs.arrow import arrow_column
+from noria.blending.logs.schema import ACCOUNTED, NEEDED
 from noria.core.config import Config
 from noria.core.errors import DataError
 
@@ -74,9 +73,13 @@ class GatherResult:
 
 JOINED = (
     *("request", "time", "scene", "source", "version", "score", "value", "mask", "guard", "total"),
-    *("snapshot", "control", "copy", "user_rows", "outcome_time", "watch", "duration", "gain"),
+    *("snapshot", "control", "account", "copy", "user_rows", "outcome_time", "watch", "duration", "gain"),
 )
-"""Columns of the join, in this order; `mask` as a signed integer of the same bits."""
+"""Columns of the join, in this order.
+
+`mask` is a signed integer of the same bits; `account` is 1 where a row has one, 2 where its mask is missing, and 0 in
+logs without accounts.
+"""
 NAMES = ("request", "scene", "source", "version", "snapshot")
 NUMERIC = [name for name in JOINED if name not in (*NAMES, "mask", "control")]
 
@@ -98,39 +101,61 @@ def joined(
     Raises:
         DataError: a column is absent.
     """
-    for name, known, needed in (("exposures", exposures, EXPOSURES), ("outcomes", outcomes, OUTCOMES)):
-        absent = (
-            [] if known is None else [column for column in needed if column not in known and column != "gain"]
-        )
+    for name, known in (("exposures", exposures), ("outcomes", outcomes)):
+        absent = [] if known is None else [column for column in NEEDED[name] if column not in known]
         if absent:
             raise DataError(f"there is no column {absent[0]!r}", where=name)
-    user = "count(*) OVER (PARTITION BY user)" if config.per_user is not None else "1"
     if config.per_user is not None and "user" not in exposures:
         raise DataError("there is no column 'user'", where="exposures", mend="leave per_user out")
-    bits = (
-        "CAST(CASE WHEN mask >= 9223372036854775808 THEN mask - 18446744073709551616 ELSE mask END AS BIGINT)"
-    )
+
+    def read(name: str, kind: str, otherwise: str = "NULL") -> str:
+        return name if name in exposures else f"CAST({otherwise} AS {kind}) AS {name}"
+
+    user = "count(*) OVER (PARTITION BY user)" if config.per_user is not None else "1"
+    bits, account = "CAST(0 AS BIGINT)", "0"
+    if all(name in exposures for name in ACCOUNTED):
+        signed = "CASE WHEN mask >= 9223372036854775808 THEN mask - 18446744073709551616 ELSE mask END"
+        bits = f"CAST(COALESCE({signed}, 0) AS BIGINT)"
+        account = "CASE WHEN mask IS NULL THEN 2 ELSE 1 END"
+    numbers = ", ".join(read(name, "DOUBLE") for name in ("value", "guard", "total"))
+    names = ", ".join(read(name, "STRING") for name in ("scene", "version", "snapshot"))
+    order = "time, rank" if "rank" in exposures else "time"
+    control = "COALESCE(control, false)" if "control" in exposures else "false"
     shown = (
-        "SELECT request, item, time, scene, source, version, score, value, guard, total, snapshot, control, "
-        f"{bits} AS mask, {user} AS user_rows, "
-        "row_number() OVER (PARTITION BY request, item ORDER BY time, rank) AS copy FROM exposures"
+        f"SELECT request, item, time, source, score, {numbers}, {names}, {control} AS control, {bits} AS mask, "
+        f"{account} AS account, {user} AS user_rows, "
+        f"row_number() OVER (PARTITION BY request, item ORDER BY {order}) AS copy FROM exposures"
     )
-    plain = ", ".join([*more, *JOINED[: JOINED.index("outcome_time")]])
-    nothing = "CAST(NULL AS DOUBLE)"
+    plain = [*more, *JOINED[: JOINED.index("outcome_time")]]
+    tail = ("outcome_time", "watch", "duration", "gain")
     if outcomes is None:
-        tail = ", ".join(f"{nothing} AS {name}" for name in ("outcome_time", "watch", "duration", "gain"))
-        return f"SELECT {plain}, {tail} FROM ({shown}) e"
-    gain = "gain" if "gain" in outcomes else f"{nothing} AS gain"
-    came = (
-        f"SELECT request, item, time, watch, duration, {gain}, row_number() OVER "
-        "(PARTITION BY request, item ORDER BY time, watch DESC NULLS LAST) AS nth FROM outcomes"
+        nothing = ", ".join(f"CAST(NULL AS DOUBLE) AS {name}" for name in tail)
+        return f"SELECT {', '.join(plain)}, {nothing} FROM ({shown}) e"
+    numbers = ", ".join(
+        name if name in outcomes else f"CAST(NULL AS DOUBLE) AS {name}"
+        for name in ("time", "duration", "gain")
     )
-    columns = ", ".join(f"e.{name.strip()}" for name in plain.split(","))
+    order = "time, watch DESC NULLS LAST" if "time" in outcomes else "watch DESC NULLS LAST"
+    came = (
+        f"SELECT request, item, watch, {numbers}, row_number() OVER "
+        f"(PARTITION BY request, item ORDER BY {order}) AS nth FROM outcomes"
+    )
+    moment = "o.time" if "time" in outcomes else "CASE WHEN o.request IS NULL THEN NULL ELSE e.time END"
+    columns = ", ".join(f"e.{name}" for name in plain)
     return (
-        f"SELECT {columns}, o.time AS outcome_time, o.watch AS watch, o.duration AS duration, o.gain AS gain "
+        f"SELECT {columns}, {moment} AS outcome_time, o.watch AS watch, o.duration AS duration, o.gain AS gain "
         f"FROM ({shown}) e LEFT JOIN (SELECT * FROM ({came}) WHERE nth = 1) o "
         "ON e.request = o.request AND e.item = o.item"
     )
+
+
+def joined_columns(batch: Any) -> dict[str, Any]:
+    """Columns of `JOINED` from a table or batch of Arrow's. Masks stay integers: a float has no room for 64 plans."""
+    result: dict[str, Any] = {}
+    for name in batch.schema.names:
+        column = batch.column(name)
+        result[name] = np.asarray(column, np.int64) if name == "mask" else arrow_column(column, name)
+    return result
 
 
 def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> GatherResult:
@@ -175,16 +200,18 @@ def partial(columns: Mapping[str, Any], config: GatherConfig, now: float) -> Gat
     if config.absent == "missing":
         lost("no outcome", never)
 
-    booked: dict[str, Any] = {name: names[name] for name in NAMES if name != "request"}
-    booked |= {name: numbers[name] for name in ("value", "total", "guard")}
+    lost("exposure without a mask", numbers["account"] == 2)
+    rows = np.flatnonzero(numbers["account"] == 1)
+    booked: dict[str, Any] = {name: names[name].take(rows) for name in NAMES if name != "request"}
+    booked |= {name: numbers[name][rows] for name in ("value", "total", "guard")}
     books = Books()
     books.add(
-        day=np.floor(numbers["time"] / DAY).astype(np.int64),
+        day=np.floor(numbers["time"][rows] / DAY).astype(np.int64),
         **booked,
-        control=control,
-        mask=mask,
-        outcome=outcome,
-        gain=np.where(early | late, np.nan, numbers["gain"]),
+        control=control[rows],
+        mask=mask[rows],
+        outcome=outcome[rows],
+        gain=np.where(early | late, np.nan, numbers["gain"])[rows],
     )
     tallies = Tallies()
     weight: NDArray[np.float64] | None = None
@@ -267,6 +294,23 @@ def to_rows(gathered: GatherResult) -> dict[str, list[Any]]:
     return {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
 
 
+def row_blocks(gathered: GatherResult) -> Iterator[dict[str, list[Any]]]:
+    """What `to_rows` gives, some cells at a time: as Python's own numbers, all of them take far more than the sums."""
+    now = gathered.now
+    yield to_rows(GatherResult(Tallies(), gathered.books, gathered.rows, gathered.dropped, now))
+    part: dict[Cell, Histogram] = {}
+    for cell, histogram in gathered.tallies.cells.items():
+        part[cell] = histogram
+        if sum(len(one.code) for one in part.values()) >= _BLOCK:
+            yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
+            part = {}
+    if part:
+        yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
+
+
+_BLOCK = 1 << 15  # rows of a block
+
+
 def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
     """Read what `to_rows` gave, whether equal keys were added up since or not.
 
@@ -282,6 +326,8 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
         *(columns[name] for name in (*KEYS, *NUMBERS)), strict=True
     ):
         whole = [int(one) for one in sums]
+        if not all(isinstance(name, str) for name in (scene, source, version, snapshot)):
+            raise DataError("a name that is no text", where="state")
         if kind == "tally":
             cell = Cell(scene, source, version, bool(control), int(fold), int(when))
             tallies.setdefault(cell, []).append((int(bits), *whole[:3]))
@@ -296,22 +342,3 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
             raise DataError(f"rows of kind {kind!r}", where="state")
     cells = {cell: Histogram.of_rows(*np.array(parts, np.int64).T) for cell, parts in tallies.items()}
     return GatherResult(Tallies(cells), books, count, dropped, now)
-
-
-def parquet_files(path: str) -> list[str]:
-    """The files that a path names: a file, a folder of `.parquet` files at any depth, or a pattern with `*`.
-
-    Raises:
-        DataError: there are none.
-    """
-    place = Path(path)
-    if place.is_dir():
-        result: Iterable[Path | str] = place.rglob("*.parquet")
-    elif place.is_file():
-        result = [place]
-    else:
-        result = glob.glob(path, recursive=True)
-    files = sorted(str(one) for one in result if not Path(one).is_dir())
-    if not files:
-        raise DataError("no .parquet file is there", where=path)
-    return files

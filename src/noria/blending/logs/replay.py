@@ -61,7 +61,7 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> ReplayResult:
         size: number of places K of a list.
 
     Raises:
-        DataError: a plan is targeted on a column of another kind.
+        DataError: a plan is targeted on a column of another kind, or no candidate can be ranked.
     """
     if size < 1:
         raise DataError(f"a list of {size}", where="size", mend="ask for at least one place")
@@ -69,6 +69,13 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> ReplayResult:
     value = _values(log, snapshot)
     good = np.isfinite(value)
     rows = np.flatnonzero(good)
+    if len(log) and not len(rows):
+        known = ", ".join(sorted({key.source for key in snapshot.alignment.entries})[:10])
+        raise DataError(
+            f"none of {len(value):,} candidates can be ranked: the snapshot gives no value to their scores and sources",
+            where="candidates",
+            mend=f"give a snapshot fitted on this feed; this one knows the sources {known}",
+        )
     mask = _masks(log, blender)[rows]
     before = np.concatenate([[0], np.cumsum(good)])
     requests = Requests(value[rows], mask, before[log.start])

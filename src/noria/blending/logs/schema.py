@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["string", "float64", "int64", "uint64", "bool"]
+Kind: TypeAlias = Literal["string", "float64", "time", "int64", "uint64", "bool"]
 
 EXPOSURES: dict[str, Kind] = {
     "request": "string",
-    "time": "float64",  # seconds since 1970 UTC, of the service's clock
+    "time": "time",  # seconds since 1970 UTC, of the service's clock
     "scene": "string",
     "item": "string",
     "rank": "int64",  # from 0
@@ -27,21 +27,32 @@ EXPOSURES: dict[str, Kind] = {
     "snapshot": "string",  # digest
     "control": "bool",  # whether its request was ranked by value alone, to align on
 }
-"""One row a candidate that was shown."""
+"""One row a candidate that was shown.
+
+`fit` needs request, item, time, source and score alone; accounts of plans need value, mask, guard, total and snapshot,
+too. A missing scene or version is the empty name, a missing control flag says no.
+"""
+ACCOUNTED = ("value", "mask", "guard", "total", "snapshot")
+"""Columns of an exposure's account."""
+NEEDED = {
+    "exposures": ("request", "item", "time", "source", "score"),
+    "outcomes": ("request", "item", "watch"),
+}
+"""Columns that no log of the kind may lack."""
 
 OUTCOMES: dict[str, Kind] = {
     "request": "string",
     "item": "string",
-    "time": "float64",
+    "time": "time",
     "watch": "float64",  # seconds
     "duration": "float64",  # seconds of the content; missing where it has none
     "gain": "float64",  # the plan's own KPI, such as orders; missing where there is none
 }
-"""One row an outcome."""
+"""One row an outcome; one without a time counts as come at once."""
 
 CANDIDATES: dict[str, Kind] = {
     "request": "string",
-    "time": "float64",
+    "time": "time",
     "scene": "string",
     "item": "string",
     "source": "string",

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from noria.blending.accounting.experiments import Measure, read_out
 from noria.blending.columns import NameColumn
 from noria.blending.logs.arrow import arrow_column
 from noria.core.errors import DataError, require
+from noria.core.experiments.reading import Measure, read_out
+from noria.core.files import check_input, decoding
 
 
 def experiment_record(path: Path) -> dict[str, Any]:
@@ -22,10 +23,9 @@ def experiment_record(path: Path) -> dict[str, Any]:
         MissingExtra: there is no pyarrow or tea-tasting.
     """
     parquet = require("pyarrow.parquet", "blending")
-    try:
-        table = parquet.read_table(path)
-    except (OSError, ValueError) as error:
-        raise DataError("cannot be read as Parquet", where=str(path)) from error
+    check_input(path)
+    with decoding(path, "a Parquet file"):
+        table = parquet.ParquetFile(path).read()
     if "variant" not in table.column_names:
         raise DataError("there is no column 'variant'", where=str(path))
     columns = {name: arrow_column(table.column(name), name) for name in table.column_names}

@@ -8,7 +8,6 @@ common: raise all of them and nothing is seen. This is how boosts race upwards, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from noria.blending.columns import Column
 from noria.blending.plans.matching import evaluate
@@ -24,6 +23,7 @@ from noria.blending.plans.plans import Identifier, Plans, When
 from noria.blending.plans.targeting import parse
 from noria.core.config import Config, load_config
 from noria.core.errors import ConfigError, DataError
+from noria.core.records import read_json
 
 Floats = NDArray[np.float64]
 ScoreMode: TypeAlias = Literal["multiply", "sum", "avg", "first", "max", "min"]
@@ -163,16 +163,17 @@ def read_legacy(path: Path) -> Legacy:
             where=str(path),
             mend="give a .yaml table of multipliers or a .json function_score query",
         )
+    value = read_json(path)
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    except (ValueError, RecursionError):
-        raise DataError("not JSON", where=str(path)) from None
-    try:
-        return function_score(value)
+        result = function_score(value)
+        result.plans()
     except DataError as error:
         raise DataError(error.what, where=f"{path}, {error.where}", mend=error.mend) from None
+    except ValidationError as error:
+        raise DataError(f"boosts that make no plans ({error.errors()[0]['msg']})", where=str(path)) from None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"a function_score that cannot be read ({error!r})", where=str(path)) from None
+    return result
 
 
 # -- Elasticsearch ----------------------------------------------------------------------------------------------------
@@ -208,15 +209,27 @@ def function_score(value: Any) -> FunctionScore:
                 mend="a plan's boost is a constant: move what varies with the document into its score",
             )
         weight = entry.get("weight")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
-            raise DataError(f"a weight of {weight!r}", where=where)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < np.inf:
+            raise DataError(
+                f"a weight of {weight!r}",
+                where=where,
+                mend="give a number above 0; with 0 no order is left: leave such documents out by a filter",
+            )
         name = str(entry.get("_name", f"function-{number + 1}")).lower().replace(" ", "-")
         functions.append((name, _condition(entry.get("filter", {"match_all": {}}), where), float(weight)))
     limits: dict[str, Any] = {}
     for name in ("max_boost", "min_score"):
         if query.get(name) is not None:
-            limits[name] = float(query[name])
+            limits[name] = _number(query[name], name)
+    if limits.get("max_boost", 1.0) <= 0:
+        raise DataError("no boost can be above 0", where="max_boost", mend="give a number above 0")
     return FunctionScore(tuple(functions), **modes, **limits)
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise DataError(f"{str(value)[:40]!r} is no number", where=where)
+    return float(value)
 
 
 def _condition(query: Any, where: str) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.pricing.solving import Goal, Solution, solve
+from noria.core.errors import DataError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -28,7 +29,8 @@ class Migration:
         solved: the biases, the shares they reach and how far those are from the old ones.
         exposures: [plans] of the legacy lists, then of the new ones.
         value: Σ y of the legacy lists, and of the new ones.
-        boosted: [sources] Σ of |boost| in completions over the legacy lists, and over the new ones.
+        boosted: [sources] Σ of |boost| in completions over the legacy lists, beyond what all boosts have in common, and
+            over the new ones.
         requests: [requests] value of the legacy list and of the new one, for intervals.
     """
 
@@ -37,12 +39,6 @@ class Migration:
     value: tuple[float, float]
     boosted: tuple[Floats, Floats]
     requests: tuple[Floats, Floats]
-
-    @property
-    def removed(self) -> float | None:
-        """Share of the boosts' magnitude that is gone; None where there was none."""
-        before, after = (float(one.sum()) for one in self.boosted)
-        return 1 - after / before if before > 0 else None
 
     @property
     def gap(self) -> float:
@@ -76,7 +72,7 @@ def migrate(
     Args:
         requests: candidates; bit p of the mask is boost p.
         legacy: [rows] α' z, what the legacy lists are sorted by.
-        lifted: [rows] α z − y, what the legacy boosts add in completions.
+        lifted: [rows] what the legacy boosts add in completions, beyond what all of them have in common.
         plans: number of plans.
         size: number of places K of a list.
         sources: [rows] code of each candidate's source, to tell the inflation of each.
@@ -104,7 +100,9 @@ def migrate(
     )
 
 
-def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) -> tuple[Floats, Floats]:
+def aligned_after(
+    score: Floats, boosted: Floats, value: Floats, sources: Ints, *, names: Sequence[str] = ()
+) -> tuple[Floats, Floats]:
     """Legacy scores of a system that aligns after boosting, which takes in what the boosts have in common.
 
     Args:
@@ -112,9 +110,15 @@ def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) 
         boosted: [rows] boosted scores z; not finite for what the old system leaves out.
         value: [rows] y = α x.
         sources: [rows] number of each row's source.
+        names: names of the sources, for the error.
 
     Returns:
-        [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts α z − y.
+        [rows] α' z with α' = α · mean x / mean z of the source, −inf for what is left out; and [rows] boosts
+        α z / c − y, with c the factor Σ α z / Σ y that all have in common: to raise every boost alike moves nothing,
+        and counts nothing.
+
+    Raises:
+        DataError: a source's boosted scores are not above zero in the mean, so that nothing aligns them.
     """
     scale = value / score
     kept = np.isfinite(boosted)
@@ -122,9 +126,18 @@ def aligned_after(score: Floats, boosted: Floats, value: Floats, sources: Ints) 
         np.bincount(sources[kept], weights=column[kept], minlength=int(sources.max(initial=0)) + 1)
         for column in (score, boosted)
     ]
+    lost = np.flatnonzero((np.bincount(sources[kept], minlength=len(means[0])) > 0) & ~(means[1] > 0))
+    if len(lost):
+        name = names[int(lost[0])] if names else str(int(lost[0]))
+        raise DataError(
+            "its boosted scores are not above 0 in the mean, so that no unit can be given to them",
+            where=f"source {name!r}",
+            mend="correct the boosts that hit it",
+        )
     with np.errstate(invalid="ignore", divide="ignore"):
         after = scale * (means[0] / means[1])[sources] * boosted
-    return np.where(kept, after, -np.inf), np.where(kept, scale * boosted - value, 0.0)
+    common = float((scale * boosted)[kept].sum() / value[kept].sum())
+    return np.where(kept, after, -np.inf), np.where(kept, scale * boosted / common - value, 0.0)
 
 
 def partition(mask: NDArray[np.uint64], exposures: Sequence[int] | Ints) -> int | None:

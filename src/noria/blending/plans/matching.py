@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,8 @@ def _answer(expression: Expression, columns: Mapping[str, Column], rows: int) ->
     if isinstance(expression, Has):
         if not isinstance(column, NameLists):
             raise _kind(expression.column, "lists of names")
-        return _sure(_listed(column, expression.name))
+        hit, known = _listed(column, expression.name), ~_missing(column)
+        return hit & known, known & ~hit
     if isinstance(expression.values[0], str):
         if not isinstance(column, NameColumn):
             raise _kind(expression.column, "names")
@@ -104,9 +105,9 @@ def _flag(operand: Operand, columns: Mapping[str, Column], rows: int) -> _Answer
     column = columns.get(operand.name)
     if column is None:
         return _unknown(rows)
-    if not isinstance(column, np.ndarray) or column.dtype != np.bool_:
+    if not isinstance(column, np.ndarray) or not _is_flags(column):
         raise _kind(operand.name, "flags")
-    return _sure(column.astype(np.bool_))
+    return column == 1, column == 0  # −1 is missing
 
 
 def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer:
@@ -133,16 +134,17 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
     elif isinstance(left, NameLists):
         raise _kind(test.column, "numbers or names")
     else:
-        wanted = "flags" if left.dtype == np.bool_ else "numbers"
+        wanted = "flags" if _is_flags(left) else "numbers"
         if isinstance(other, NameColumn | NameLists | str) or (wanted == "flags") != _is_flags(other):
             raise _kind(test.column, "names" if isinstance(other, str | NameColumn) else _opposite(wanted))
         hit = _OPERATORS[test.operator](left, other)
-        known = ~(np.isnan(left) | np.isnan(other)) if wanted == "numbers" else np.ones(rows, np.bool_)
+        unknown = np.isnan if wanted == "numbers" else np.signbit
+        known = ~(unknown(np.asarray(left, float)) | unknown(np.asarray(other, float)))
     return hit & known, known & ~hit
 
 
-def _is_flags(value: NDArray[np.float64] | NDArray[np.bool_] | float | bool) -> bool:
-    return value.dtype == np.bool_ if isinstance(value, np.ndarray) else isinstance(value, bool)
+def _is_flags(value: NDArray[Any] | float | bool) -> bool:
+    return value.dtype in (np.bool_, np.int8) if isinstance(value, np.ndarray) else isinstance(value, bool)
 
 
 def _opposite(wanted: str) -> str:
@@ -177,9 +179,9 @@ def _missing(column: Column) -> Flags:
     if isinstance(column, NameColumn):
         result: Flags = column.codes < 0
         return result
-    if isinstance(column, np.ndarray) and column.dtype == np.float64:
-        return np.isnan(column)
-    return np.zeros(len(column), np.bool_)
+    if isinstance(column, NameLists):
+        return np.zeros(len(column), np.bool_) if column.missing is None else column.missing
+    return np.isnan(column) if column.dtype == np.float64 else column < 0
 
 
 def _sure(hits: Flags) -> _Answer:

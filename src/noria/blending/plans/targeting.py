@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from noria.blending.columns import LARGEST_WHOLE
 from noria.core.errors import ConfigError
 
 MAX_LENGTH = 2000
@@ -276,6 +277,11 @@ class _Reader:
             value = float(number.text)
             if value in (float("inf"),):
                 raise _wrong("a number that no float holds", number.place)
+            if value >= LARGEST_WHOLE and number.text.isdigit() and int(number.text) > LARGEST_WHOLE:
+                raise ConfigError(
+                    f"a whole number above 2^53 at character {number.place + 1}, not told from its neighbours",
+                    mend="send such ids as text, and put it in quotes",
+                )
             return -value if negative else value
         if negative:
             raise _wrong("expected a number after '-'", number.place)

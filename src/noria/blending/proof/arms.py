@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from noria.blending.accounting.attribution import Displacement, Requests, displace, lift, values_of
 from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
-from noria.blending.alignment.aligners import Kind
 from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
@@ -29,6 +28,10 @@ from noria.core.statistics.intervals import paired_difference
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+CANDIDATES = 500
+"""Candidates of a request of the simulated world."""
+ROUNDS = 600
+"""Most rounds of the solver, for every form alike."""
 SIZE = 10
 """Places of a list in the simulated world."""
 POWERS = (1.0, 0.5, 2.0)
@@ -37,23 +40,46 @@ LEGACY_SOURCES = {"organic": 3.0, "live": 3.5, "ads": 3.2}
 LEGACY_PLANS = (1.25, 1.3, 1.4, 1.2, 1.5, 1.35, 1.6, 1.05, 1.4, 1.3)
 
 
-def run_aligners(seed: int, requests: int, history: int) -> dict[str, Any]:
-    """True completion rate of the top of plain lists, by how scores were made comparable."""
-    result: dict[str, Any] = {}
-    for name, powers in (("proportional", (1.0, 1.0, 1.0)), ("distorted", POWERS)):
+WORLDS: dict[str, tuple[float, float, float]] = {"proportional": (1.0, 1.0, 1.0), "distorted": POWERS}
+"""Powers of the models' scores, by the name of the world."""
+_SHRINK: dict[str, tuple[float, ...]] = {"shrink": (200.0, 0.0, 50.0, 1000.0, 4000.0, 16_000.0)}
+SPACES: dict[str, dict[str, tuple[float, ...]]] = {
+    "hand-set weights": {"live": (1.0, 4.0, 16.0, 64.0), "ads": (1.0, 0.25, 1 / 16, 1 / 64)},
+    "min-max": {"live": (1.0, 0.7, 0.85, 1.2), "ads": (1.0, 0.7, 0.85, 1.2)},
+    **dict.fromkeys(("mean", "isotonic", "auto"), _SHRINK),
+}
+"""Free settings of each way to make scores comparable: a weight a source, or pseudo-exposures of a fit."""
+OUTCOME_SHARE = 0.04
+"""Share of the candidates of a world's history whose outcomes are known."""
+
+
+def run_aligners(
+    seed: int, requests: int, history: int, tried: dict[str, dict[str, list[dict[str, float]]]]
+) -> dict[str, dict[str, list[float]]]:
+    """True completion rate of the top of plain lists, by world and by how scores were made comparable.
+
+    Args:
+        seed: seed of the worlds.
+        requests, history: requests of a world, and of its history.
+        tried: settings of each arm, by world and arm; one to judge, several to tune on.
+    """
+    result: dict[str, dict[str, list[float]]] = {}
+    for name, powers in WORLDS.items():
         rng = np.random.default_rng([seed, 1])
         past = make_world(rng, requests=history, powers=powers)
         world = make_world(rng, requests=requests, powers=powers)
-        tallies = outcomes(past, rng)
-        result[name] = {
-            "raw": _rate(world, world.score),
-            "per-request min-max": _rate(world, _min_max(world)),
-            "oracle": _rate(world, world.truth),
-        }
-        kinds: tuple[Kind, ...] = ("mean", "isotonic")
-        for kind in kinds:
-            result[name][kind] = _rate(world, valued(world, aligned(tallies, kind)))
-        result[name]["chosen by the diagnosis"] = _rate(world, valued(world, aligned(tallies, "auto")))
+        tallies = outcomes(past, rng, OUTCOME_SHARE)
+        scaled = {"hand-set weights": world.score, "min-max": _min_max(world)}
+        rates = {"raw": [_rate(world, world.score)], "oracle": [_rate(world, world.truth)]}
+        for arm, settings in tried[name].items():
+            keys = [
+                scaled[arm] * np.array([one.get(source, 1.0) for source in SOURCES])[world.source.codes]
+                if arm in scaled
+                else valued(world, aligned(tallies, arm, shrink=one["shrink"]))
+                for one in settings
+            ]
+            rates[arm] = [_rate(world, key) for key in keys]
+        result[name] = rates
     return result
 
 
@@ -105,7 +131,7 @@ def tuned_product(pool: Requests, goals: Sequence[Goal], size: int) -> tuple[Int
     """Lists of a product of boosts tuned to goals, of the linear form at its shares, and checks of both."""
     free = PlanTables.idle(len(goals))
     product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
-    tuned = solve(product, free, size, goals, rounds=600)
+    tuned = solve(product, free, size, goals, rounds=ROUNDS)
     theirs = shown(product, tuned.tables, size)
     ours, gap = at_shares(pool, theirs, len(goals), size)
     mine = shown(pool, ours.tables, size)
@@ -127,7 +153,7 @@ def at_shares(pool: Requests, other: Ints, plans: int, size: int) -> tuple[Solut
     """The linear form at the shares of other lists, and the largest difference that is left."""
     goals = [Goal(p, int(count), exactly=True) for p, count in enumerate(exposures_of(pool, other, plans))]
     empty = PlanTables.idle(plans)
-    solved = solve(pool, empty, size, goals, rounds=600, tolerance=1e-4)
+    solved = solve(pool, empty, size, goals, rounds=ROUNDS, tolerance=1e-4)
     return solved, float(solved.missed.max(initial=0.0))
 
 
@@ -163,15 +189,30 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
     result = migrate(wide, legacy, lifted, len(table.multipliers), SIZE, sources=sources)
     old = legacy_lists(legacy, pool.value, pool.start, SIZE)
     new = shown(wide, result.solved.tables)
-    before, now = result.boosted
     return {
         "gap": result.gap,
-        "removed": result.removed,
-        "goal": 0.8,
-        "removed by source": {name: float(1 - now[n] / before[n]) for n, name in enumerate(SOURCES)},
+        "certificate": certificate(wide, result.solved, old, new),
+        "boosts": _magnitudes(world, pool, z, legacy, old)
+        | {"linear": float(result.boosted[1].sum()) / old.size},
         "legacy": _list_figures(world, pool, old),
         "linear": _list_figures(world, pool, new),
         "over requests": over_requests(world, pool, new, old),
+    }
+
+
+def _magnitudes(world: World, pool: Requests, z: Floats, legacy: Floats, rows: Ints) -> dict[str, float]:
+    """Σ |boost| a place of the legacy lists in each of the units that one could count it in."""
+    scale = pool.value / world.score
+    common = float((scale * z).sum() / pool.value.sum())
+    units = {
+        "legacy, in the alignment of unboosted scores": scale * z,
+        "legacy, in the alignment after boosting": legacy,
+        "legacy, with the mean factor divided out": scale * z / common,
+        "legacy, with the least source's factor divided out": scale * z / min(LEGACY_SOURCES.values()),
+    }
+    return {
+        name: float(values_of(np.abs(boosted - pool.value), rows).sum()) / rows.size
+        for name, boosted in units.items()
     }
 
 

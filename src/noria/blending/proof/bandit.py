@@ -13,8 +13,8 @@ def run_bandit(campaign: Any) -> dict[str, Any] | None:
     """The clicks of the random policy, estimated from the log of Thompson sampling, against its own log; None without
     the data.
     """
-    from noria.blending.accounting.estimators import off_policy
     from noria.blending.proof.data import open_bandit
+    from noria.core.experiments.off_policy import off_policy
     from noria.core.statistics.intervals import proportion_interval
 
     logged, own = open_bandit("bts", campaign), open_bandit("random", campaign)

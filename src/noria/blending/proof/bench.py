@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from noria.blending.proof.bench_memory import memory_rows
 from noria.blending.proof.bench_service import service_rows
 
 if TYPE_CHECKING:
@@ -212,4 +213,4 @@ def _alternating(
     return sides[0][1], sides[1][1]
 
 
-SECTIONS: list[Callable[[int], list[Row]]] = [ranking, isotonic, books, service_rows]
+SECTIONS: list[Callable[[int], list[Row]]] = [ranking, isotonic, books, memory_rows, service_rows]

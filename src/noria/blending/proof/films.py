@@ -30,13 +30,31 @@ FILM_PLANS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def run_movielens(seed: int) -> dict[str, Any] | None:
+FILM_SPACES: dict[str, dict[str, tuple[float, ...]]] = {
+    "min-max": {"popularity": (1.0, 0.5, 0.7, 0.85, 1.2, 1.5)},
+    "auto": {"shrink": (200.0, 0.0, 50.0, 1000.0, 4000.0, 16_000.0)},
+}
+"""Free settings of each way to make films' scores comparable."""
+FILM_OUTCOMES, FILM_REQUESTS = 12_500, 600
+"""About how many outcomes a split aligns on, and how many requests it has."""
+OVERLAP = 0.75
+"""Held-out ratings of requests over ratings that train the models: the splits are of one data set."""
+
+
+def run_movielens(
+    seed: int, tried: dict[str, list[dict[str, float]]], only_hits: bool = False
+) -> dict[str, Any] | None:
     """Two models on scales of their own rank what a user rated, held out; None without the data.
 
     Half of each user's ratings train the models: factors by alternating least squares, and popularity, each the
     source of half of the films. A quarter of the held-out ratings is the control bucket that scores are aligned on;
     the rest are the requests. A rating of 4 or more is an effective completion, so every candidate's outcome is
     known.
+
+    Args:
+        seed: seed of the split and of the models.
+        tried: settings of each arm; one to judge, several to tune on. Value is aligned by the first of `auto`.
+        only_hits: leave out plans, as tuning needs.
     """
     from noria.blending.proof.data import movielens
 
@@ -71,16 +89,23 @@ def run_movielens(seed: int) -> dict[str, Any] | None:
     start = np.concatenate([np.flatnonzero(np.diff(user, prepend=-1)), [len(user)]]).astype(np.int64)
     coded = NameColumn(names, source.astype(np.int32))
     whole = Candidates(range(len(x)), x, coded, {})
-    values = {kind: aligned(tallies, kind).align(whole).value for kind in ("mean", "isotonic", "auto")}
+    scaled = _request_min_max(x, source, start)
+    keys = {
+        "raw": [x],
+        "min-max": [scaled * np.where(source == 1, one["popularity"], 1.0) for one in tried["min-max"]],
+        "auto": [aligned(tallies, "auto", shrink=one["shrink"]).align(whole).value for one in tried["auto"]],
+    }
     mask, plans = _film_masks(log, film, seen, total)
     empty = PlanTables.idle(len(plans))
     result: dict[str, Any] = {
         "hit rate": {
-            name: _hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE))
-            for name, key in {"raw": x, "min-max": _request_min_max(x, source, start), **values}.items()
+            name: [_hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE)) for key in several]
+            for name, several in keys.items()
         }
     }
-    pool = Requests(values["auto"], mask, start)
+    if only_hits:
+        return result
+    pool = Requests(keys["auto"][0], mask, start)
     natural, _ = reached(pool, empty, FILM_SIZE, [Goal(p, 0) for p in range(len(plans))])
     goals = [Goal(p, 1.5 * amount) for p, amount in enumerate(natural)]
     return result | {

@@ -41,7 +41,7 @@ def answer(
     """The ranked list in the form of its request.
 
     Args:
-        asked: the request.
+        request: request that is answered.
         ranked: the ranked list.
         head: fields of the answer beside the list: id, snapshot, took.
         blender: blender that ranked it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from noria.blending.service.journal.journal import Position
 from noria.blending.service.publishing import Publisher
 from noria.blending.snapshot import Setting
 from noria.core.errors import DataError, needing
+from noria.core.records import read_json
 
 with needing("serve"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -128,10 +128,10 @@ class Companion(Collector):
             stamp = path.stat().st_mtime_ns
             if self._seen.get(path.name) == stamp:
                 return None
-            result = json.loads(path.read_bytes())
+            result = read_json(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except (DataError, OSError):
             log.warning("%s cannot be read", path)
             return None
         self._seen[path.name] = stamp

@@ -157,14 +157,14 @@ def _figures(status: Mapping[str, Any]) -> list[Figure]:
             "Exposure shares",
             "share",
             "share of the day's exposures",
-            "%",
+            ".3~p",
             "Of what was shown since midnight UTC.",
         ),
         (
             "Prices",
             "bias",
             "completions an exposure",
-            ".3~f",
+            ",.3~r",
             "What each plan gives an exposure on top (its bias): its shadow price, where a controller or the solver "
             "has set it.",
         ),
@@ -172,7 +172,7 @@ def _figures(status: Mapping[str, Any]) -> list[Figure]:
             "Spend",
             "spend",
             "expected completions",
-            ",.3~s",
+            ",.3~r",
             "Each plan's contributions to what was shown since midnight UTC.",
         ),
     )
@@ -189,6 +189,8 @@ def _lines(
     title: str, field: str, axis: str, rows: Sequence[Mapping[str, Any]], form: str, caption: str
 ) -> Figure:
     kept = [{"at": row["at"], "plan": row["plan"], field: row[field]} for row in rows]
+    times = [row["at"] for row in kept]
+    clock = _clock((max(times) - min(times)) / 1000 if times else 0.0)
     spec = {
         "data": {"values": kept},
         "mark": {"type": "line", "point": len(kept) < 60, "interpolate": "step-after"},
@@ -199,18 +201,25 @@ def _lines(
                 "type": "temporal",
                 "title": None,
                 "scale": {"type": "utc"},
-                "axis": {"format": "%H:%M", "labelOverlap": "greedy"},
+                "axis": {"format": clock, "tickCount": 6, "labelOverlap": "greedy"},
             },
             "y": {"field": field, "type": "quantitative", "title": axis, "axis": {"format": form}},
             "color": {"field": "plan", "type": "nominal", "title": None},
             "tooltip": [
                 {"field": "plan", "type": "nominal"},
-                {"field": "at", "type": "temporal", "format": "%H:%M:%S", "title": "at"},
+                {"field": "at", "type": "temporal", "format": "%d %b %H:%M:%S", "title": "at (UTC)"},
                 {"field": field, "type": "quantitative", "format": form},
             ],
         },
     }
     return Figure.chart(title, spec, caption)
+
+
+def _clock(span: float) -> str:
+    """Format of times on an axis of so many seconds, in which no two of six ticks read alike."""
+    if span < 1800:
+        return "%H:%M:%S"
+    return "%H:%M" if span < 72_000 else "%d %b %H:%M"
 
 
 def _calibration(sources: Sequence[Mapping[str, Any]]) -> Figure:

@@ -16,13 +16,17 @@ MOST_EVENTS = 10_000
 """Impressions or outcomes in one body."""
 
 
-class _Impression(msgspec.Struct):
+class ImpressionBody(msgspec.Struct):
+    """Items of a list that somebody saw."""
+
     request: str | int
     items: list[str | int]
     timestamp: str | float | None = None
 
 
-class _Outcome(msgspec.Struct):
+class OutcomeBody(msgspec.Struct):
+    """Outcome of an exposure: seconds watched, of how many seconds; what is null is not known."""
+
     request: str | int
     item: str | int
     watch: float | None = None
@@ -31,8 +35,10 @@ class _Outcome(msgspec.Struct):
     timestamp: str | float | None = None
 
 
-_impressions = msgspec.json.Decoder(list[_Impression] | _Impression).decode
-_outcomes = msgspec.json.Decoder(list[_Outcome] | _Outcome).decode
+Impressions = list[ImpressionBody] | ImpressionBody
+Outcomes = list[OutcomeBody] | OutcomeBody
+_impressions = msgspec.json.Decoder(Impressions).decode
+_outcomes = msgspec.json.Decoder(Outcomes).decode
 
 
 def impressions(body: bytes, at: float) -> list[Impression]:

@@ -52,6 +52,7 @@ class Metrics:
                 "log_failed_frames", "Frames that the disk refused since the start.", lambda: journal.failed
             )
             gauge("log_torn_bytes", "Bytes cut off the log at the start.", lambda: journal.found.torn)
+            gauge("log_set_aside", "Segments set aside at the start.", lambda: len(journal.found.aside))
         requests = counter("requests", "Ranked requests.", "form")
         self._by_form = {form: requests.labels(form) for form in ("rows", "columns", "arrow")}
         self._candidates = counter("candidates", "Candidates of ranked requests.")

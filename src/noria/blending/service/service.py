@@ -6,6 +6,7 @@ POST /impressions, /outcomes  what was shown, what came of it: on the disk befor
 GET  /snapshot, /snapshots    what serves, and its versions
 POST /snapshots, /plans, /switches, /rollback      change what serves
 GET  /status, /requests, /requests/ID, /what-if
+GET  /openapi.json            this, for programs
 ```
 
 A decision is logged for callers with the token; `shown` in a request says that the first places count as shown at once.
@@ -20,13 +21,14 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from noria.blending.plans.plans import Plans
 from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
+from noria.blending.service.openapi import description
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
@@ -43,6 +45,7 @@ from noria.core.service.serving import (
     Route,
     Service,
     json_response,
+    read_json,
     route,
 )
 
@@ -123,8 +126,13 @@ class Feed:
             route("/requests", self.requests),
             route("/requests/{request:path}", self.explain),
             route("/what-if", self.what_if),
-            *more,
         ]
+        document = json.dumps(_described(routes)).encode()
+
+        async def openapi(request: Request) -> Response:
+            return json_response(document)
+
+        routes += [route("/openapi.json", openapi), *more]
         return Service(
             "blending",
             routes,
@@ -191,13 +199,12 @@ class Feed:
 
     async def adopt(self, request: Request) -> Response:
         """POST /snapshots: a whole snapshot."""
-        values = _json(await request.body())
-        result = Snapshot.from_json(values, where="body")
+        result = await asyncio.to_thread(_snapshot, await request.body())
         return await self._changed(lambda: self.publisher.adopt(result, who=_actor(request)))
 
     async def change_plans(self, request: Request) -> Response:
         """POST /plans: a plan file, YAML or JSON; with ?dry=true only what it would do to recent requests."""
-        plans = parse_config(Plans, await request.body(), where="body")
+        plans = await asyncio.to_thread(parse_config, Plans, await request.body(), where="body")
         if is_on(request.query_params.get("dry", "")):
             return json_response(await asyncio.to_thread(self._dry, plans))
         return await self._changed(lambda: self.publisher.change_plans(plans, who=_actor(request)))
@@ -275,6 +282,7 @@ class Feed:
                 "waiting": self.journal.waiting,
                 "failed": self.journal.failed,
                 "torn": self.journal.found.torn,
+                "set_aside": self.journal.found.aside,
             },
         }
 
@@ -321,6 +329,17 @@ class Feed:
         return what_if(self.recent.all(), before, with_plans(before, self.publisher.switches.applied(plans)))
 
 
+def _described(routes: Sequence[Route]) -> dict[str, Any]:
+    """The routes in OpenAPI, each with the first line of its function's docstring."""
+    lines = []
+    for one in routes:
+        guarded: Any = one.endpoint
+        line = (guarded.endpoint.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
+        methods = sorted((one.methods or set()) - {"HEAD"})
+        lines += [(one.path, method, guarded.access == "write", line) for method in methods]
+    return description(lines)
+
+
 def _number(text: str | None, where: str) -> float | None:
     """A weight or bias of a query; None where there is none.
 
@@ -349,14 +368,11 @@ def _actor(request: Request) -> str:
     return text if text.isprintable() and len(text) <= 64 else ""
 
 
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        raise DataError("not JSON", where="body") from None
+def _snapshot(body: bytes) -> Snapshot:
+    values = read_json(body)
     if not isinstance(values, dict):
         raise DataError("not a JSON object", where="body")
-    return cast("dict[str, Any]", values)
+    return Snapshot.from_json(values, where="body")
 
 
 def _typed(kind: Any, body: bytes) -> Any:

@@ -20,6 +20,7 @@ from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 from noria.core.files import disk_errors, write_all, write_atomic
+from noria.core.records import read_json
 
 KEPT = 5_000
 """Snapshots that stay on the disk."""
@@ -149,10 +150,8 @@ class StateFolder:
 
     def _read(self, name: str) -> Any:
         try:
-            return json.loads((self.folder / name).read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
+            return read_json(self.folder / name) if (self.folder / name).exists() else None
+        except DataError as error:
             raise self._damaged(name, error) from None
 
     def _damaged(self, name: str, error: Exception) -> DataError:

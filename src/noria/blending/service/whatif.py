@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.blending.blender import Blender, RankedList
+from noria.blending.logs.comparison import within_share
 from noria.blending.plans.plans import Plans
 from noria.blending.service.recent import ServedRequest
 from noria.blending.snapshot import Setting
 from noria.core.statistics.intervals import paired_difference
+
+FEW = 30
+"""Requests below which an interval over them is no more than a hint."""
 
 
 def with_setting(
@@ -52,8 +56,9 @@ def what_if(served: Sequence[ServedRequest], before: Blender, after: Blender) ->
         after: blender with the change.
 
     Returns:
-        {requests, exposures, moved, value, plans: {id: {share, spend}}}; value and each of a plan's figures is
-        {before, after, change: [effect, low, high]}, with None for what cannot be had.
+        {requests, few, exposures, moved, value, plans: {id: {share, spend}}}; value and each of a plan's figures is
+        {before, after, change: [effect, low, high]}, with None for what cannot be had. `few` says that so few requests
+        tell little.
     """
     requests = [one for one in served if not one.control and len(one.candidates)]
     lists = [[one.ranked(blender) for one in requests] for blender in (before, after)]
@@ -61,6 +66,7 @@ def what_if(served: Sequence[ServedRequest], before: Blender, after: Blender) ->
     values = [np.array([ranked.value.sum() for ranked in side], float) for side in lists]
     record: dict[str, Any] = {
         "requests": len(requests),
+        "few": len(requests) < FEW,
         "exposures": int(shown[1].sum()),
         "moved": _moved(*lists),
         "value": _compared(values, shown, per=1000.0),
@@ -71,7 +77,7 @@ def what_if(served: Sequence[ServedRequest], before: Blender, after: Blender) ->
             np.array([_of_plan(ranked, plan) for ranked in side], float).reshape(-1, 2) for side in lists
         ]
         record["plans"][plan] = {
-            "share": _compared([part[:, 0] for part in parts], shown, per=1.0),
+            "share": _compared([part[:, 0] for part in parts], shown, per=1.0, is_share=True),
             "spend": _compared([part[:, 1] for part in parts], shown, per=1000.0),
         }
     return record
@@ -97,12 +103,18 @@ def _moved(before: Sequence[RankedList], after: Sequence[RankedList]) -> float |
 
 
 def _compared(
-    sums: Sequence[NDArray[np.float64]], shown: Sequence[NDArray[np.float64]], *, per: float
+    sums: Sequence[NDArray[np.float64]],
+    shown: Sequence[NDArray[np.float64]],
+    *,
+    per: float,
+    is_share: bool = False,
 ) -> dict[str, Any]:
     """Sums by request over exposures, before and after, and the change with its interval."""
     means = [float(a.sum() / n.sum()) * per if n.sum() else None for a, n in zip(sums, shown, strict=True)]
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = [a / n * per for a, n in zip(sums, shown, strict=True)]
     result = paired_difference(rates[1], rates[0])
+    if is_share:
+        result = within_share(result, rates[0])
     change = None if np.isnan(result.effect) else [result.effect, result.low, result.high]
     return {"before": means[0], "after": means[1], "change": change}

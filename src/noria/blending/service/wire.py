@@ -20,7 +20,15 @@ from typing import Any, Literal
 import numpy as np
 
 from noria.blending.blender import MAX_SIZE
-from noria.blending.columns import MAX_CANDIDATES, Candidates, Column, NameColumn, NameLists, as_column
+from noria.blending.columns import (
+    LARGEST_WHOLE,
+    MAX_CANDIDATES,
+    Candidates,
+    Column,
+    NameColumn,
+    NameLists,
+    as_column,
+)
 from noria.blending.service.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
@@ -36,7 +44,9 @@ _Id = str | int
 _Fields = dict[str, Any] | list[dict[str, Any]]
 
 
-class _Item(msgspec.Struct):
+class RankItem(msgspec.Struct):
+    """A candidate; one without a score or source is left out of the list."""
+
     id: _Id
     score: float | None = None
     source: str | None = None
@@ -44,7 +54,9 @@ class _Item(msgspec.Struct):
     fields: _Fields = {}
 
 
-class _Request(msgspec.Struct):
+class RankBody(msgspec.Struct):
+    """A request in JSON: candidates are either `items` or `columns`."""
+
     id: _Id | None = None
     user: _Id | None = None
     session: _Id | None = None
@@ -52,11 +64,11 @@ class _Request(msgspec.Struct):
     size: int | None = None
     shown: int = 0
     fields: _Fields = {}
-    items: list[_Item] | None = None
+    items: list[RankItem] | None = None
     columns: dict[str, Any] | None = None
 
 
-_decode = msgspec.json.Decoder(_Request).decode
+_decode = msgspec.json.Decoder(RankBody).decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +144,7 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankReques
     )
 
 
-def _head(text: bytes, *, where: str | None = None, mend: str | None = None) -> _Request:
+def _head(text: bytes, *, where: str | None = None, mend: str | None = None) -> RankBody:
     try:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -179,7 +191,7 @@ def _mapping(fields: _Fields, where: str) -> Mapping[str, Any]:
         raise DataError("a field has a name and a value", where=where) from None
 
 
-def _of_rows(items: Sequence[_Item]) -> dict[str, Any]:
+def _of_rows(items: Sequence[RankItem]) -> dict[str, Any]:
     """Columns out of rows; a field that an item lacks is missing there."""
     count = len(items)
     if count > MAX_CANDIDATES:
@@ -228,11 +240,14 @@ _NUMBERS = {float, int}
 
 
 def _numbers(values: list[Any]) -> Any:
-    """A list of nothing but numbers, in one step; what no float holds is left to the general way."""
+    """A list of nothing but numbers, in one step; numbers so large that floats may not tell them apart are left to the
+    general way.
+    """
     try:
-        return np.array(values, np.float64)
+        numbers = np.array(values, np.float64)
     except OverflowError:
         return values
+    return values if (np.abs(numbers) >= LARGEST_WHOLE).any() else numbers
 
 
 def _coded(name: str, values: Mapping[str, Any]) -> NameColumn:
@@ -255,11 +270,11 @@ def _constant(name: str, value: Any, count: int) -> Column:
     """A request's own field, the same for every candidate."""
     if isinstance(value, bool):
         return np.full(count, value)
-    if isinstance(value, int | float) or value is None:
-        return np.full(count, math.nan if value is None else float(value))
     if isinstance(value, str):
         return NameColumn((value,), np.zeros(count, np.int32))
     one = as_column(name, [value])
+    if isinstance(one, np.ndarray):
+        return np.full(count, one[0])
     if isinstance(one, NameLists):
         return one.take(np.zeros(count, np.int64))
     raise DataError("not a number, flag, name or list of names", where=f"field {name!r}")

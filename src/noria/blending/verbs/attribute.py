@@ -20,9 +20,11 @@ from noria.blending.verbs.options import (
     FileOption,
     ListOptions,
     LogOption,
+    MostOption,
     warn_absent,
+    warn_sampled,
 )
-from noria.core.config import Argument, Option
+from noria.core.config import Argument
 from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
 from noria.core.progress import Progress
@@ -30,19 +32,19 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
 
+SAMPLED = 100_000
+"""Exposures that units are judged by."""
+
 
 class AttributeConfig(
-    FeedSettings, EngineOptions, ListOptions, SeedOption, OutputOption, JsonOption, QuietOption
+    FeedSettings, EngineOptions, ListOptions, MostOption, SeedOption, OutputOption, JsonOption, QuietOption
 ):
     """Settings of `noria blending attribute`."""
 
     snapshots: Annotated[Path, Argument()] = Field(description="Snapshot, or folder of all that served.")
-    candidates: Path | None = Field(None, description="Parquet log of whole requests, for returns.")
-    most: Annotated[int | None, Option(metavar="ROWS")] = Field(
-        None, ge=1, description="Most candidates to read, of whole requests."
-    )
-    exposures: LogOption = Field(None, description="Parquet log of exposures, for the accounts.")
-    outcomes: LogOption = Field(None, description="Parquet log of their outcomes.")
+    candidates: Path | None = Field(None, description="Log of whole requests, for returns.")
+    exposures: LogOption = Field(None, description="Log of exposures, for the accounts.")
+    outcomes: LogOption = Field(None, description="Log of outcomes of the exposures.")
     gain: ColumnOption = Field(None, description="Candidates' column that predicts the plans' own figure.")
     cluster: ColumnOption = Field(None, description="Candidates' column of independent groups, such as user.")
     users: FileOption = Field(None, description="Parquet file with a row a user, for an A/B read-out.")
@@ -78,7 +80,9 @@ def _print_books(books: output.Results) -> None:
 
 
 def _print_returns(returns: output.Results) -> None:
+    warn_sampled(returns["sampled"])
     warn_absent(returns["absent"])
+    output.leftovers(returns["dropped"])
     lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
     for plan in returns["plans"]:
         roi, low, high = plan["roi"] or [None, None, None]
@@ -115,28 +119,33 @@ def run(config: AttributeConfig, progress: Progress) -> output.VerbResult:
     from noria.blending.integrations.engines import gather
     from noria.blending.logs.accounts import ReturnsConfig, book_record, observed, returns_record
     from noria.blending.logs.candidates import read_candidates
-    from noria.blending.logs.gathering import parquet_files
+    from noria.blending.logs.reading import log_files
+    from noria.blending.logs.units import check_units
     from noria.blending.logs.users import experiment_record
 
     folder = output.folder_of(config.output, "attribute")
     if config.candidates is None and config.exposures is None and config.users is None:
         raise ConfigError("nothing to attribute", mend="give --candidates, --exposures or --users")
+    _check_options(config)
     served = _snapshots(config.snapshots)
     newest = max(served.values(), key=lambda one: one.version)
     results: dict[str, Any] = {"snapshots": len(served), "size": config.size}
-    shown = None if config.exposures is None else parquet_files(config.exposures)
-    came = None if config.outcomes is None else parquet_files(config.outcomes)
+    shown = None if config.exposures is None else log_files(config.exposures)
+    came = None if config.outcomes is None else log_files(config.outcomes)
+    reading: dict[str, Any] = {"memory": config.memory, "columns": config.columns}
     with progress:
         if shown is not None:
+            if came is not None and config.engine == "duckdb":
+                check_units(duckdb.sample(shown, came, config.gather, SAMPLED, **reading), config.gather)
             gathered = gather(
-                shown, came, config.gather, engine=config.engine, memory=config.memory, progress=progress
+                shown, came, config.gather, engine=config.engine, accounts=True, progress=progress, **reading
             )
             results["books"] = book_record(gathered, served)
         if config.candidates is not None:
-            log = read_candidates(config.candidates, most=config.most)
+            log = read_candidates(config.candidates, most=config.most, columns=config.columns)
             seen = None
             if shown is not None and came is not None:
-                seen = observed(duckdb.rows(shown, came, config.gather), config.gather, log)
+                seen = observed(duckdb.rows(shown, came, config.gather, **reading), config.gather, log)
             how = ReturnsConfig(
                 size=config.size,
                 gain=config.gain,
@@ -148,6 +157,21 @@ def run(config: AttributeConfig, progress: Progress) -> output.VerbResult:
         if config.users is not None:
             results["experiment"] = experiment_record(config.users)
         return output.finish(folder, "attribute", results, PAGE)
+
+
+def _check_options(config: AttributeConfig) -> None:
+    """Refuse options that nothing would honour.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    needed = dict.fromkeys(("outcomes", "memory", "engine"), "exposures")
+    needed |= dict.fromkeys(("gain", "cluster", "most", "size", "seed"), "candidates")
+    for name, needs in needed.items():
+        if name in config.model_fields_set and getattr(config, needs) is None:
+            raise ConfigError(
+                f"it needs --{needs}", where=f"--{name}", mend=f"give --{needs}, or leave it out"
+            )
 
 
 def _snapshots(path: Path) -> dict[str, Snapshot]:

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import numpy as np
-import yaml
 from pydantic import Field
 
+from noria.blending.logs.reading import LATEST
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
 from noria.core.config import Option
 from noria.core.errors import ConfigError, DataError, require
+from noria.core.files import check_input, decoding
 from noria.core.pages.charts import Figure, number
 from noria.core.progress import Progress
+from noria.core.records import json_object
+from noria.core.yaml_values import yaml_text
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 AUDITED = 100_000
 """Exposures that the anchor is audited on."""
+BLOCK = 1 << 15
+"""Rows of a state that are read at a time."""
 KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
 
 
@@ -40,16 +45,16 @@ class FitVerbConfig(FeedSettings, EngineOptions, OutputOption, JsonOption, Quiet
     """Settings of `noria blending fit`."""
 
     exposures: Annotated[str, Option(metavar="PATH")] = Field(
-        description="Parquet log of exposures: file, folder or pattern."
+        description="Log of exposures: file, folder or pattern."
     )
     outcomes: Annotated[str, Option(metavar="PATH")] = Field(
-        description="Parquet log of outcomes: file, folder or pattern."
+        description="Log of outcomes: file, folder or pattern."
     )
     plans: FileOption = Field(None, description="Plan file (default: that of --previous).")
     previous: FileOption = Field(None, description="Snapshot before this one, to fall back on.")
     state: FolderOption = Field(None, description="Folder of an earlier fit, whose outcomes are added.")
     now: Annotated[float | None, Option(metavar="SECONDS")] = Field(
-        None, description="Seconds since 1970 (default: the last exposure's)."
+        None, ge=0, lt=LATEST, description="Seconds since 1970 (default: the last exposure's)."
     )
 
 
@@ -65,7 +70,7 @@ def command(config: FitVerbConfig) -> None:
         return
     lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
     for key in result.results["keys"]:
-        names = [key[name] for name in ("scene", "source", "version", "kind", "origin", "population")]
+        names = [key[name] or "-" for name in ("scene", "source", "version", "kind", "origin", "population")]
         lines.append([*names, f"{key['exposures']:,.0f}", output.cell(key["rate"])])
     click.echo(table(lines, names=6))
     output.leftovers(result.results["dropped"])
@@ -82,9 +87,11 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
-    from noria.blending.alignment.fitting import fit_alignment
+    from noria.blending.alignment.fitting import check_fit, fit_alignment
     from noria.blending.integrations.engines import gather
-    from noria.blending.logs.gathering import parquet_files, to_rows
+    from noria.blending.logs.gathering import row_blocks
+    from noria.blending.logs.reading import log_files
+    from noria.blending.logs.units import check_units
 
     folder = output.folder_of(config.output, "fit")
     before = Snapshot.load(config.previous) if config.previous is not None else None
@@ -92,9 +99,12 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
         raise ConfigError("there is no plan file", where="--plans", mend="give one, or a --previous snapshot")
     plans = load_plans(config.plans) if config.plans is not None else before.plans if before else Plans()
     earlier = _read_state(config.state) if config.state is not None else None
-    shown, came = parquet_files(config.exposures), parquet_files(config.outcomes)
+    shown, came = log_files(config.exposures), log_files(config.outcomes)
     with progress:
-        gather_config = _with_thresholds(shown, came, config.gather)
+        sample = _sample(shown, came, config)
+        if sample is not None:
+            check_units(sample, config.gather)
+        gather_config = _with_thresholds(sample, config.gather)
         config = config.model_copy(update={"gather": gather_config})
         gathered = gather(
             shown,
@@ -103,10 +113,18 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             engine=config.engine,
             now=config.now,
             memory=config.memory,
+            columns=config.columns,
             progress=progress,
         )
         if earlier is not None:
             gathered = gathered.merge(earlier)
+        if not gathered.tallies.cells:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in gathered.dropped.items())
+            raise DataError(
+                f"no exposure has an outcome that counts ({reasons})",
+                where=config.outcomes,
+                mend="give their outcomes",
+            )
         now = gathered.now if config.now is None else config.now
         fitting = config.fitting
         alignment, notes = fit_alignment(
@@ -116,6 +134,10 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             previous=before.alignment if before else None,
             jump=plans.guards.jump if before else np.inf,
         )
+        sources = {cell.source for cell in gathered.tallies.cells} | {
+            key.source for key in gathered.books.cells
+        }
+        check_fit(notes, alignment, sources, fitting)
         snapshot = Snapshot.of(
             alignment,
             plans,
@@ -124,7 +146,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             created=now,
         )
         curves = [_curve(gathered.tallies, note, fitting) for note in notes if note.key.version != "*"]
-        settings = config.part(FeedSettings).model_dump(mode="json")
+        settings = config.model_copy(update={"fit": fitting}).part(FeedSettings).model_dump(mode="json")
         results = {
             "exposures": gathered.rows,
             "dropped": dict(gathered.dropped),
@@ -134,7 +156,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             "digest": snapshot.digest,
             "keys": [_note(note) for note in notes],
             "curves": [curve for curve in curves if curve],
-            "anchors": _audit(shown, came, gather_config) if config.engine == "duckdb" else [],
+            "anchors": [] if sample is None else _audit(sample, gather_config),
             "config": settings,
         }
         return output.finish(
@@ -143,24 +165,31 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             results,
             PAGE,
             snapshot__json=snapshot,
-            state__parquet=to_rows(gathered),
-            settings__yaml=yaml.safe_dump(settings, sort_keys=False),
+            state__parquet=row_blocks(gathered),
+            settings__yaml=yaml_text(settings),
         )
 
 
-def _with_thresholds(shown: list[str], came: list[str], config: GatherConfig) -> GatherConfig:
+def _sample(shown: list[str], came: list[str], config: FitVerbConfig) -> dict[str, Any] | None:
+    """Joined rows of a sample of the requests; None on a cluster, unless the anchor is fitted on them."""
+    from noria.blending.integrations import duckdb
+
+    if config.engine != "duckdb" and config.gather.anchor.fitted:
+        return None
+    return duckdb.sample(shown, came, config.gather, AUDITED, memory=config.memory, columns=config.columns)
+
+
+def _with_thresholds(rows: dict[str, Any] | None, config: GatherConfig) -> GatherConfig:
     """The settings with the anchor's thresholds, fitted on the control bucket where there is one.
 
     They stand in `settings.yaml` beside the snapshot: later fits should go by the same, so that the unit stays what
     it is.
     """
     anchor = config.anchor
-    if anchor.fitted:
+    if anchor.fitted or rows is None:
         return config
     from noria.blending.alignment.anchors import fit_thresholds
-    from noria.blending.integrations import duckdb
 
-    rows = duckdb.sample(shown, came, config, AUDITED)
     watch, duration, control = (np.asarray(rows[name]) for name in ("watch", "duration", "control"))
     chosen = control if control.any() else np.ones(len(control), np.bool_)
     fitted = fit_thresholds(watch[chosen], duration[chosen], quantile=anchor.quantile, seconds=anchor.seconds)
@@ -172,12 +201,14 @@ def _read_state(folder: Path) -> GatherResult:
 
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"
-    try:
-        table = parquet.read_table(path).to_pydict()
-        now = float(json.loads((folder / "results.json").read_bytes())["now"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"no state of an earlier fit ({type(error).__name__})", where=str(path)) from None
-    return from_rows(table, now)
+    check_input(path)
+    with decoding(path, "the state of an earlier fit"):
+        now = float(json_object(folder / "results.json", "the results of a fit")["now"])
+        with parquet.ParquetFile(path) as file:
+            parts = [from_rows(batch.to_pydict(), now) for batch in file.iter_batches(BLOCK)]
+    if not parts:
+        raise DataError("no state of an earlier fit: it is empty", where=str(path))
+    return parts[0].merge(*parts[1:])
 
 
 def _note(note: FitNote) -> dict[str, Any]:
@@ -206,12 +237,10 @@ def _curve(tallies: Tallies, note: FitNote, config: FitConfig) -> dict[str, Any]
     }
 
 
-def _audit(shown: list[str], came: list[str], config: GatherConfig) -> list[dict[str, Any]]:
+def _audit(rows: dict[str, Any], config: GatherConfig) -> list[dict[str, Any]]:
     """The anchor beside other figures that could be one, on a sample of the log."""
     from noria.blending.alignment.anchors import audit_anchors
-    from noria.blending.integrations import duckdb
 
-    rows = duckdb.sample(shown, came, config, AUDITED)
     watch, duration = (np.asarray(rows[name], np.float64) for name in ("watch", "duration"))
     known = np.isfinite(watch)
     outcome, _ = config.anchor.outcome(watch, duration)

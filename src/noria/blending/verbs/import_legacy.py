@@ -8,15 +8,15 @@ from typing import Annotated
 
 import click
 import numpy as np
-import yaml
 from pydantic import Field
 
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions
+from noria.blending.verbs.options import CandidateOptions, warn_sampled
 from noria.core.config import Argument, Option
 from noria.core.errors import DataError
+from noria.core.yaml_values import yaml_text
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 from noria.verbs.tables import table
@@ -37,6 +37,7 @@ class ImportConfig(CandidateOptions, OutputOption, JsonOption):
 def command(config: ImportConfig) -> None:
     """Write plans that keep the shares of SOURCE, another system's boosts."""
     result = run(config)
+    warn_sampled(result.results["sampled"])
     if config.as_json:
         click.echo(json.dumps(result.results, indent=1))
         return
@@ -44,10 +45,9 @@ def command(config: ImportConfig) -> None:
     lines = [["plan", "bias", "exposures before", "after"]]
     lines += [[p["plan"], output.cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]
     click.echo(table(lines))
-    removed = "" if r["removed"] is None else f"{100 * r['removed']:.1f} % of the boosts' magnitude is gone; "
-    click.echo(
-        f"\n{removed}value of a place {output.cell(r['value'][0])} before, {output.cell(r['value'][1])} after"
-    )
+    for name, unit in (("value", "of a place"), ("boosts", "of a place, beyond what all have in common")):
+        before, after = map(output.cell, r[name])
+        click.echo(f"{name:<9} {before} before, {after} after {unit}")
     click.echo(f"plans     {result.folder / 'plans.yaml'}\nsnapshot  {result.folder / 'snapshot.json'}")
     click.echo(f"report    {result.report}")
 
@@ -58,7 +58,6 @@ def run(config: ImportConfig) -> output.VerbResult:
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
-    from noria.blending.logs.candidates import read_candidates
     from noria.blending.logs.comparison import ends
     from noria.blending.logs.replay import absent_columns, replay
     from noria.blending.migration.legacy import read_legacy
@@ -69,7 +68,7 @@ def run(config: ImportConfig) -> output.VerbResult:
     legacy = read_legacy(config.source)
     served = Snapshot.load(config.snapshot)
     empty = Snapshot.of(served.alignment, legacy.plans())
-    log = read_candidates(config.candidates, most=config.most)
+    log = config.read()
     absent = absent_columns(log, empty)
     if absent:
         raise DataError(
@@ -82,7 +81,7 @@ def run(config: ImportConfig) -> output.VerbResult:
         raise DataError("a score that is not above 0 has no multiple", where=str(config.candidates))
     boosted = legacy.boosted(log.score, log.columns)[rows]
     sources = log.source.codes[rows].astype(np.int64)
-    old, lifted = aligned_after(score, boosted, requests.value, sources)
+    old, lifted = aligned_after(score, boosted, requests.value, sources, names=log.source.names)
     moved = migrate(requests, old, lifted, len(replayed.plans), config.size, sources=sources)
     plans = Plans(
         plans=tuple(
@@ -93,9 +92,10 @@ def run(config: ImportConfig) -> output.VerbResult:
     places = max(1, int(np.minimum(np.diff(requests.start), config.size).sum()))
     results = {
         "requests": len(log),
+        "sampled": log.sampled,
         "exposures": places,
         "size": config.size,
-        "removed": moved.removed,
+        "boosts": [float(side.sum()) / places for side in moved.boosted],
         "gap": moved.gap,
         "value": [value / places for value in moved.value],
         "gain": ends(paired_difference(moved.requests[1], moved.requests[0])),
@@ -114,9 +114,7 @@ def run(config: ImportConfig) -> output.VerbResult:
             for plan, before, after in zip(plans.plans, *moved.exposures, strict=True)
         ],
     }
-    text = yaml.safe_dump(
-        plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
-    )
+    text = yaml_text(plans.model_dump(mode="json", exclude_defaults=True))
     snapshot = served.next(created=served.created, plans=plans, settings={})
     return output.finish(folder, "import-legacy", results, PAGE, plans__yaml=text, snapshot__json=snapshot)
 
@@ -127,18 +125,18 @@ def run(config: ImportConfig) -> output.VerbResult:
 def sections(r: output.Results) -> output.Sections:
     """Sections of the page, from the results."""
     before, after = (figures.dash(value) for value in r["value"])
+    boosts = [figures.dash(amount) for amount in r["boosts"]]
     blocks: output.Blocks = [
-        f"{r['requests']:,} requests: {figures.percent(r['removed'])} of the boosts' magnitude is gone at "
-        f"unchanged shares (largest difference {figures.dash(r['gap'])}). Value of a place {before} before, {after} "
-        f"after; {figures.signed(r['gain'])} completions a request. Most of what is gone is what all boosts had in "
-        "common, which never moved anything.",
+        f"{r['requests']:,} requests at unchanged shares (largest difference {figures.dash(r['gap'])}). Value of a "
+        f"place {before} before, {after} after; {figures.signed(r['gain'])} completions a request. Boosts of a place "
+        f"{boosts[0]} before, beyond what all have in common and what moves nothing, and {boosts[1]} after.",
         figures.table(
             "Plans",
             r["plans"],
             "plan | for: when | bias | exposures before: before | after",
         ),
         figures.table(
-            "Boosts by source, completions",
+            "Boosts by source, completions, beyond what all have in common",
             r["sources"],
             "source | before | after",
         ),

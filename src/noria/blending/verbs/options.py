@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 import click
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from noria.blending.accounting.returns import RetireRule
-from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.config import CheckedFit
 from noria.blending.logs.gathering import GatherConfig
 from noria.core.config import Config, Option
+
+if TYPE_CHECKING:
+    from noria.blending.logs.candidates import CandidateLog
 
 FileOption: TypeAlias = Annotated[Path | None, Option(metavar="FILE")]
 FolderOption: TypeAlias = Annotated[Path | None, Option(metavar="FOLDER")]
@@ -26,13 +29,38 @@ class ListOptions(Config):
     size: Annotated[int, Option("-k")] = Field(10, ge=1, le=10_000, description="Places of a list.")
 
 
-class CandidateOptions(ListOptions):
+class ColumnSettings(Config):
+    """Names of columns in logs that others write."""
+
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="The logs' own names of columns, such as columns.request=session_id.",
+    )
+
+
+class MostOption(Config):
+    """Bound on a log of whole requests."""
+
+    # A million candidates take about half a gigabyte.
+    most: Annotated[int, Option(metavar="ROWS")] = Field(
+        1_000_000, ge=1, description="Most candidates to read; a longer log is sampled by whole requests."
+    )
+
+
+class CandidateOptions(ListOptions, ColumnSettings, MostOption):
     """A log of whole requests, which are ranked again."""
 
-    candidates: Path = Field(description="Parquet log of whole requests: a file or a folder.")
-    most: Annotated[int | None, Option(metavar="ROWS")] = Field(
-        None, ge=1, description="Most candidates to read, of whole requests."
-    )
+    candidates: Path = Field(description="Log of whole requests: a file or a folder.")
+
+    def read(self) -> CandidateLog:
+        """The log, or a sample of it.
+
+        Raises:
+            NoriaError: it cannot be read.
+        """
+        from noria.blending.logs.candidates import read_candidates
+
+        return read_candidates(self.candidates, most=self.most, columns=self.columns)
 
 
 class EngineOptions(Config):
@@ -40,11 +68,11 @@ class EngineOptions(Config):
 
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="Engine that reads the logs.")
     memory: Annotated[str | None, Option(metavar="SIZE")] = Field(
-        None, description="Memory that DuckDB may take, such as 4GB."
+        None, description="Memory that DuckDB takes before it spills to disk, such as 4GB (default: 256MB)."
     )
 
 
-class FeedSettings(Config):
+class FeedSettings(ColumnSettings):
     """Settings from logs to outcomes, alignment and advice; one file serves `fit` and `attribute`."""
 
     section: ClassVar[str] = "Settings"
@@ -53,17 +81,31 @@ class FeedSettings(Config):
         default_factory=GatherConfig,
         description="Rules of outcomes, such as gather.absent=zero.",
     )
-    fit: FitConfig = Field(
-        default_factory=FitConfig, description="Alignment's fit, such as fit.aligner=auto."
+    fit: CheckedFit = Field(
+        default_factory=CheckedFit, description="Alignment's fit, such as fit.aligner=auto."
     )
     retire: RetireRule = Field(
         default_factory=RetireRule, description="Rule of retirement, such as retire.floor=1.2."
     )
 
+    @model_validator(mode="after")
+    def _one_clock(self) -> FeedSettings:
+        for name in ("tick", "maturity"):
+            own = getattr(self.fit, name)
+            if name in self.fit.model_fields_set and own != getattr(self.gather, name):
+                raise ValueError(f"fit.{name} is that of the log: say gather.{name}={own:g}")
+        return self
+
     @property
-    def fitting(self) -> FitConfig:
+    def fitting(self) -> CheckedFit:
         """`fit` on the clock of `gather`."""
         return self.fit.model_copy(update={"tick": self.gather.tick, "maturity": self.gather.maturity})
+
+
+def warn_sampled(sampled: str) -> None:
+    """Say on how much of a log the figures rest where that is not all of it."""
+    if sampled:
+        click.echo(f"noria: {sampled}", err=True)
 
 
 def warn_absent(columns: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -91,14 +91,19 @@ def write_results_page(path: Path, parts: Sequence[tuple[Results, Page]]) -> Non
     )
 
 
-def _write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def _write_rows(path: Path, blocks: Iterable[Mapping[str, Sequence[Any]]]) -> None:
     arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-    numbers = {
-        name: arrow.array(list(column), arrow.decimal128(38, 0))
-        for name, column in columns.items()
-        if name[1:].isdigit()
-    }
-    parquet.write_table(arrow.table(dict(columns) | numbers), path)
+    writer: Any = None
+    for columns in blocks:
+        numbers = {
+            name: arrow.array(list(column), arrow.decimal128(38, 0))
+            for name, column in columns.items()
+            if name[1:].isdigit()
+        }
+        table = arrow.table(dict(columns) | numbers)
+        writer = writer or parquet.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    writer.close()
 
 
 def cell(value: float | None) -> str:

@@ -13,9 +13,9 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions, FileOption, warn_absent
+from noria.blending.verbs.options import CandidateOptions, FileOption, warn_absent, warn_sampled
 from noria.core.config import Argument, Option
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
@@ -41,12 +41,15 @@ def command(config: ReplayConfig) -> int | None:
             "there is nothing to compare with", where="--max-value-loss", mend="give --against or --plans"
         )
     result = run(config)
+    warn_sampled(result.results["sampled"])
     warn_absent(result.results["absent"])
     if config.as_json:
         click.echo(json.dumps(result.results, indent=1))
     else:
         _print(result)
     change = result.results.get("change")
+    if config.max_value_loss is not None and (change is None or change["value"] is None):
+        raise DataError("the lists have no value that could be lost", where="--max-value-loss")
     loss = -100 * change["value"][0] if change and change["value"] else 0.0
     if config.max_value_loss is not None and loss > config.max_value_loss:
         click.echo(f"value lost is above {config.max_value_loss:g} %", err=True)
@@ -85,7 +88,6 @@ def run(config: ReplayConfig) -> output.VerbResult:
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
-    from noria.blending.logs.candidates import read_candidates
     from noria.blending.logs.comparison import change, summary
     from noria.blending.logs.replay import absent_columns, replay
 
@@ -95,10 +97,11 @@ def run(config: ReplayConfig) -> output.VerbResult:
     if config.plans is not None:
         plans = load_plans(config.plans)
         second = Snapshot.of(second.alignment, plans, version=second.version + 1, created=second.created)
-    log = read_candidates(config.candidates, most=config.most)
+    log = config.read()
     before = replay(log, first, config.size)
     results: dict[str, Any] = {
         "requests": len(log),
+        "sampled": log.sampled,
         "candidates": len(log.score),
         "size": config.size,
         "absent": sorted({*absent_columns(log, first), *absent_columns(log, second)}),
@@ -117,7 +120,8 @@ def run(config: ReplayConfig) -> output.VerbResult:
 def sections(r: output.Results) -> output.Sections:
     """Sections of the page, from the results."""
     blocks: output.Blocks = [
-        f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}."
+        f"{r['requests']:,} requests with {r['candidates']:,} candidates, lists of {r['size']}. "
+        + _sentence(r.get("sampled", ""))
     ]
     if r["absent"]:
         blocks.append(f"The log has no column {', '.join(r['absent'])}: plans for it hit nobody.")
@@ -140,6 +144,10 @@ def sections(r: output.Results) -> output.Sections:
             ),
         ]
     return [("Replay", blocks)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _side(side: Mapping[str, Any], title: str) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,8 @@ from pydantic import Field
 from noria.blending.verbs import output
 from noria.core.config import Argument
 from noria.core.errors import DataError
-from noria.core.files import output_path
+from noria.core.files import decoding, output_path
+from noria.core.records import read_json
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
@@ -51,15 +51,17 @@ def run(config: ReportConfig) -> Path:
     """
     parts = [_read(folder) for folder in config.folders]
     page = output_path(config.output or "runs/blending/report/report.html")
-    output.write_results_page(page, parts)
+    with decoding(config.folders[0], "results of a verb"):
+        output.write_results_page(page, parts)
     return page
 
 
 def _read(folder: Path) -> tuple[output.Results, output.Page]:
-    try:
-        results = json.loads((folder / "results.json").read_bytes())
-    except (OSError, ValueError):
-        results = None
+    if not (folder / "results.json").exists():
+        raise DataError(
+            "no results are there", where=str(folder), mend="give a folder that another verb wrote"
+        )
+    results = read_json(folder / "results.json")
     if not isinstance(results, dict) or results.get("verb") not in PAGES:
         raise DataError(
             "no results are there", where=str(folder), mend="give a folder that another verb wrote"

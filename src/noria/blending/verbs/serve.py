@@ -33,6 +33,9 @@ def command(config: ServeVerbConfig) -> None:
         raise ConfigError(
             "nothing to serve", where="snapshot", mend="give a snapshot, or --state of an earlier run"
         )
+    given = sorted(config.model_fields_set & {"nearline", "keep_log_gib"})
+    if config.state is None and given:
+        raise ConfigError("without a log there is nothing for it", where=given[0], mend="give --state")
     from noria.blending.service.process import serve_feed
 
     serve_feed(config.snapshot, config.state, config)

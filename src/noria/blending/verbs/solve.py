@@ -15,7 +15,7 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions, FileOption
+from noria.blending.verbs.options import CandidateOptions, FileOption, warn_sampled
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
@@ -45,6 +45,7 @@ class SolveConfig(CandidateOptions, OutputOption, JsonOption):
 def command(config: SolveConfig) -> int | None:
     """Solve the targets of the plan file on a log, and write the snapshot with the boosts they need."""
     result = run(config)
+    warn_sampled(result.results["sampled"])
     if config.as_json:
         click.echo(json.dumps(result.results, indent=1))
         return None
@@ -75,7 +76,6 @@ def run(config: SolveConfig) -> output.VerbResult:
     Raises:
         NoriaError: anything that a user can mend; nothing was written then.
     """
-    from noria.blending.logs.candidates import read_candidates
     from noria.blending.logs.replay import replay
     from noria.blending.plans.targeting import columns_of
     from noria.blending.pricing.solving import solve
@@ -92,7 +92,10 @@ def run(config: SolveConfig) -> output.VerbResult:
             where=str(config.plans or config.snapshot),
             mend="give one, as target: {exposure_share: 0.05}",
         )
-    log = read_candidates(config.candidates, most=config.most)
+    daily = any(plan.target and not plan.target.is_share for _, plan in wanted)
+    if config.daily_exposures is not None and not daily:
+        raise ConfigError("no plan has a target a day", where="--daily-exposures", mend="leave it out")
+    log = config.read()
     for _, plan in wanted:
         absent = sorted(columns_of(plan.targeting) - log.columns.keys())
         if absent:
@@ -130,6 +133,7 @@ def run(config: SolveConfig) -> output.VerbResult:
     after = served.next(created=served.created, settings=settings)
     results: dict[str, Any] = {
         "requests": len(log),
+        "sampled": log.sampled,
         "exposures": places,
         "size": config.size,
         "plans": plans,

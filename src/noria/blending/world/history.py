@@ -32,6 +32,7 @@ def outcomes(past: World, rng: np.random.Generator, share: float = 0.04) -> Tall
     return tallies
 
 
-def aligned(tallies: Tallies, kind: Any) -> Alignment:
-    """The alignment of one kind."""
-    return fit_alignment(tallies, FitConfig(aligner=kind, half_life=None, least_control=0), now=0.0)[0]
+def aligned(tallies: Tallies, kind: Any, *, shrink: float = 200.0) -> Alignment:
+    """The alignment of one kind, shrunk by so many pseudo-exposures."""
+    config = FitConfig(aligner=kind, half_life=None, least_control=0, shrink=shrink)
+    return fit_alignment(tallies, config, now=0.0)[0]

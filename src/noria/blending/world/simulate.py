@@ -7,12 +7,13 @@ here and there.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from noria.blending.accounting.cells import DAY
@@ -24,9 +25,12 @@ from noria.blending.world.history import aligned, outcomes
 from noria.blending.world.world import World, make_world, world_plans
 from noria.core.errors import require
 from noria.core.files import appearing, write_atomic
+from noria.core.yaml_values import yaml_text
 
 Floats = NDArray[np.float64]
 
+ROWS = 1 << 18
+"""Most candidates that are drawn and held at a time: memory does not grow with the requests."""
 SINCE = 20_417 * DAY
 """When the logs begin: 25 November 2025."""
 
@@ -68,31 +72,63 @@ def simulate(
         RunError: the disk refuses.
         MissingExtra: there is no pyarrow.
     """
-    arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
+    require("pyarrow", "blending")
     rng = np.random.default_rng([seed, 9])
-    world = make_world(rng, requests=requests, candidates=candidates)
+    block = max(1, ROWS // candidates)
+    firsts = range(0, requests, block)
+    world = make_world(rng, requests=min(block, requests), candidates=candidates)
     alignment = aligned(outcomes(make_world(rng, requests=200), rng), "mean")
     plans = _with_bias(world_plans(), bias * alignment.mean_value)
     snapshot = Snapshot.of(alignment, plans, version=1, created=float(SINCE))
-    columns, log = _log(world, days, rng)
-    exposures, shown = _exposures(world, log, snapshot, size, control, rng)
-    came = _outcomes(world, exposures, shown, rng)
-    with appearing(folder) as place:
+    counts = Counter[str]()
+    with appearing(folder) as place, contextlib.ExitStack() as stack:
         snapshot.save(place / "snapshots" / "00000001.json")
-        text = yaml.safe_dump(plans.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        text = yaml_text(plans.model_dump(mode="json", exclude_defaults=True))
         write_atomic(place / "plans.yaml", text)
-        parts = {"candidates": columns, "exposures": exposures, "outcomes": came}
-        for name, table in parts.items():
-            (place / name).mkdir()
-            whole = arrow.table(table)
-            for part in range(days):
-                rows = _of_day(np.asarray(table["time"]), part, days)
-                parquet.write_table(whole.take(arrow.array(rows)), place / name / f"day-{part}.parquet")
-    return SimulationResult(
-        folder,
-        folder / "snapshots" / "00000001.json",
-        *(len(table["request"]) for table in (columns, exposures, came)),
-    )
+        tables = {name: stack.enter_context(_Days(place / name, days)) for name in _LOGS}
+        for first in firsts:
+            if first:
+                rng = np.random.default_rng([seed, 9, first])
+                world = make_world(rng, requests=min(block, requests - first), candidates=candidates)
+            span = [SINCE + days * DAY * end / requests for end in (first, first + world.requests)]
+            columns, log = _log(world, first, span, rng)
+            exposures, shown = _exposures(world, log, snapshot, size, control, rng)
+            for name, table in zip(
+                _LOGS, (columns, exposures, _outcomes(world, exposures, shown, rng)), strict=True
+            ):
+                tables[name].add(table)
+                counts[name] += len(table["request"])
+    return SimulationResult(folder, folder / "snapshots" / "00000001.json", *(counts[name] for name in _LOGS))
+
+
+_LOGS = ("candidates", "exposures", "outcomes")
+
+
+class _Days:
+    """A log as one Parquet file a day, written block by block."""
+
+    def __init__(self, folder: Path, days: int) -> None:
+        folder.mkdir()
+        self.folder, self.days = folder, days
+        self.writers: list[Any] = []
+
+    def __enter__(self) -> _Days:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self.writers:
+            writer.close()
+
+    def add(self, table: dict[str, Any]) -> None:
+        arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
+        whole = arrow.table(table)
+        if not self.writers:
+            paths = [self.folder / f"day-{part}.parquet" for part in range(self.days)]
+            self.writers = [parquet.ParquetWriter(path, whole.schema) for path in paths]
+        for part, writer in enumerate(self.writers):
+            rows = _of_day(np.asarray(table["time"]), part, self.days)
+            if len(rows):
+                writer.write_table(whole.take(arrow.array(rows)))
 
 
 def _with_bias(plans: Plans, bias: float) -> Plans:
@@ -106,19 +142,21 @@ def _of_day(time: Floats, part: int, days: int) -> NDArray[np.int64]:
     return np.flatnonzero(day == part)
 
 
-def _log(world: World, days: int, rng: np.random.Generator) -> tuple[dict[str, Any], CandidateLog]:
-    """Candidates as columns for a file, and as a log."""
-    when = np.sort(rng.uniform(SINCE, SINCE + days * DAY, size=world.requests)).round(3)
+def _log(
+    world: World, first: int, span: list[float], rng: np.random.Generator
+) -> tuple[dict[str, Any], CandidateLog]:
+    """Candidates of requests from the number `first` on, in a span of time: as columns for a file, and as a log."""
+    when = np.sort(rng.uniform(span[0], span[1], size=world.requests)).round(3)
     row = np.repeat(np.arange(world.requests), world.candidates)
     columns: dict[str, Any] = {
-        "request": [f"r{number:06d}" for number in row.tolist()],
+        "request": [f"r{first + number:06d}" for number in row.tolist()],
         "time": when[row],
         "scene": ["home"] * len(row),
-        "item": [f"i{number:07d}" for number in range(len(row))],
+        "item": [f"i{first * world.candidates + number:07d}" for number in range(len(row))],
         "version": ["v1"] * len(row),
         "score": world.score,
         "expected_gain": (world.gain * rng.lognormal(0.0, 0.3, size=len(row))).round(4),
-        "user": [f"u{number % 97}" for number in row.tolist()],
+        "user": [f"u{(first + number) % 97}" for number in row.tolist()],
     }
     for name, column in world.columns.items():
         columns[name] = column if isinstance(column, np.ndarray) else column.decode()
@@ -153,7 +191,7 @@ def _exposures(
         "total": np.where(plain, value, served.score[rows]),
         "snapshot": [snapshot.digest] * len(rows),
         "control": plain,
-        "user": [f"u{number % 97}" for number in request.tolist()],
+        "user": [f"u{int(log.request[number][1:]) % 97}" for number in request.tolist()],
     }
     copies = np.flatnonzero(rng.random(len(rows)) < 0.002)
     again = np.concatenate([np.arange(len(rows)), copies])

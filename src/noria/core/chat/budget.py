@@ -8,6 +8,7 @@ from typing import Any
 
 from noria.core.chat.settings import Prices
 from noria.core.errors import ConfigError
+from noria.core.files import encoded
 
 UNKNOWN_LENGTH = 1024
 """Tokens that are reserved for an answer whose length the request does not limit."""
@@ -68,6 +69,6 @@ def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
     for message in body["messages"]:
         content = message.get("content") or ""
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
-            tokens += len(part["text"].encode()) / 3 + 8 if part["type"] == "text" else MEDIA_TOKENS
+            tokens += len(encoded(part["text"])) / 3 + 8 if part["type"] == "text" else MEDIA_TOKENS
     answer = float(body.get("max_tokens", body.get("max_completion_tokens", UNKNOWN_LENGTH)))
     return (prices.input * tokens + prices.output * answer) / 1e6

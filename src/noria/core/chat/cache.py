@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.chat.outcomes import Answer, Outcome, Refusal, Usage
-from noria.core.errors import RunError
+from noria.core.errors import DataError, RunError
 from noria.core.files import write_atomic
+from noria.core.records import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,14 @@ class ChatCache:
     def get(self, key: str) -> Answer | Refusal | None:
         """The outcome in the cache, or None."""
         try:
-            entry = json.loads(self.path(key).read_bytes())
+            entry = read_json(self.path(key))
             values = entry["outcome"]
             if entry["key"] != key or entry["sha256"] != _digest(values):
                 return None
             usage = Usage(**values.pop("usage"))
             kind: type[Answer | Refusal] = {"answer": Answer, "refusal": Refusal}[values.pop("kind")]
             return kind(**values, usage=usage, cost=0.0, attempts=0, cached=True)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DataError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def put(self, key: str, outcome: Outcome) -> None:

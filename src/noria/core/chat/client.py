@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import logging
 import random
@@ -15,11 +16,11 @@ from typing import Any
 
 from noria.core.chat.budget import Budget
 from noria.core.chat.cache import ChatCache
-from noria.core.chat.faults import CutError, Fault, GarbageError, fault_of
+from noria.core.chat.faults import BusyError, CutError, Fault, GarbageError, fault_of
 from noria.core.chat.messages import ChatRequest, request_key
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
 from noria.core.chat.settings import ChatServer, Prices, redacted
-from noria.core.errors import ConfigError, ModelError, needing
+from noria.core.errors import ConfigError, ModelError, needing, ungrouped
 
 logger = logging.getLogger("noria.chat")
 
@@ -81,8 +82,20 @@ class ChatClient:
         """Close the connections."""
         await self._openai.close()
 
-    async def ask(self, request: ChatRequest) -> Outcome:
-        """Send one request, or take its outcome from the cache."""
+    def with_settings(self, **changes: Any) -> ChatClient:
+        """A client with other settings of attempts and times, which shares connections and limits with this one."""
+        twin = copy.copy(self)
+        twin.server = self.server.model_copy(update=changes)
+        return twin
+
+    async def ask(self, request: ChatRequest, *, within: float | None = None) -> Outcome:
+        """Send one request, or take its outcome from the cache.
+
+        Args:
+            request: the request.
+            within: longest wait, in seconds, for one of the `in_flight` places, and for the turn that
+                `requests_per_minute` gives; more is a failure of kind `busy`.
+        """
         body = self._body(request)
         key, cached = self._cached(request, body)
         if cached is not None:
@@ -92,8 +105,10 @@ class ChatClient:
             return reserved
         outcome: Outcome | None = None
         try:
-            async with self._slots:
-                outcome = await self._attempts(body)
+            async with self._place(within):
+                outcome = await self._attempts(body, within)
+        except BusyError as error:
+            outcome = Failure("busy", str(error), attempts=0)
         finally:
             self._settle(reserved, outcome)
         if self.cache:
@@ -121,14 +136,15 @@ class ChatClient:
                 if on_outcome:
                     on_outcome(number, outcomes[number])
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.server.in_flight):
-                group.create_task(work())
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.server.in_flight):
+                    group.create_task(work())
         return [outcomes[number] for number in range(len(outcomes))]
 
-    def stream(self, request: ChatRequest) -> Stream:
-        """Send a request and stream its answer. A cached answer comes as one piece."""
-        return Stream(self, request)
+    def stream(self, request: ChatRequest, *, within: float | None = None) -> Stream:
+        """Send a request and stream its answer. A cached answer comes as one piece; `within` is that of `ask`."""
+        return Stream(self, request, within)
 
     async def models(self) -> list[str]:
         """Names of the models that the server serves.
@@ -149,7 +165,8 @@ class ChatClient:
     # -- one request -----------------------------------------------------------------------------------------
 
     def _body(self, request: ChatRequest, **more: Any) -> bytes:
-        return request.encoded(self.server.model, length_field=self.server.length_field, **more)
+        server = self.server
+        return request.encoded(server.model, length_field=server.length_field, omitted=server.refuses, **more)
 
     def _cached(self, request: ChatRequest, body: bytes) -> tuple[str, Answer | Refusal | None]:
         """Key of a request in the cache, and the outcome there; no key without a cache."""
@@ -180,11 +197,11 @@ class ChatClient:
         else:
             self.budget.settle(reserved, outcome.cost if isinstance(outcome, Answer | Refusal) else None)
 
-    async def _attempts(self, body: bytes) -> Outcome:
+    async def _attempts(self, body: bytes, within: float | None) -> Outcome:
         began = time.monotonic()
         for attempt in range(1, self.server.attempts + 1):
             try:
-                await self._turn()
+                await self._turn(within)
                 async with asyncio.timeout(self.server.timeout):
                     reply = await self._post(body)
                 outcome = _read_reply(reply, self.server.prices)
@@ -200,10 +217,36 @@ class ChatClient:
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt ends it")
 
-    async def _turn(self) -> None:
-        """Wait until the rate allows another request."""
-        if self._rate is not None:
-            await self._rate.acquire()
+    @contextlib.asynccontextmanager
+    async def _place(self, within: float | None) -> AsyncGenerator[None]:
+        """Hold one of the places of requests under way.
+
+        Raises:
+            BusyError: none was free in time.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise BusyError(f"{self.server.in_flight} requests are under way") from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _turn(self, within: float | None) -> None:
+        """Wait until the rate allows another request.
+
+        Raises:
+            BusyError: it does not in time.
+        """
+        if self._rate is None:
+            return
+        try:
+            async with asyncio.timeout(within):
+                await self._rate.acquire()
+        except TimeoutError:
+            raise BusyError(f"{self.server.requests_per_minute:g} requests a minute are allowed") from None
 
     async def _post(self, body: bytes) -> Any:
         import httpx2
@@ -218,6 +261,8 @@ class ChatClient:
         """Seconds to wait before another attempt; None where the request is given up."""
         if not fault.passing or attempt >= self.server.attempts:
             return None
+        if not self.server.longest_wait and fault.kind in ("rate_limit", "connection"):
+            return None  # without a wait, the next attempt would fail alike
         if fault.wait is not None:
             return None if fault.wait > self.server.longest_wait else fault.wait
         longest = min(self.server.longest_wait, self.server.backoff * 2 ** (attempt - 1))
@@ -227,13 +272,14 @@ class ChatClient:
         """Log a fault after which there is no other attempt, and make an outcome of it."""
         message = redacted(fault.message, self._key)
         if fault.filtered:
-            return Refusal(message, seconds=seconds, attempts=attempts)
+            logger.info("%s: %s", self.server.model, message)
+            return Refusal("a content filter declined the request", seconds=seconds, attempts=attempts)
         # One warning for each kind: thousands of requests may fail alike, and each outcome has its own message.
         level = logging.INFO if fault.kind in self._logged else logging.WARNING
         self._logged.add(fault.kind)
         status = fault.status or "no status"
         logger.log(level, "%s: %s (%s), attempt %d", self.server.model, fault.kind, status, attempts)
-        return Failure(fault.kind, message, fault.status, seconds, attempts, partial)
+        return Failure(fault.kind, message, fault.status, seconds, attempts, partial, fault.wait)
 
 
 class Stream:
@@ -243,8 +289,9 @@ class Stream:
     partial text. Use it as an asynchronous context, so that a stream that is left early is closed.
     """
 
-    def __init__(self, client: ChatClient, request: ChatRequest) -> None:
+    def __init__(self, client: ChatClient, request: ChatRequest, within: float | None = None) -> None:
         self._outcome: Outcome | None = None
+        self._within = within
         self._coming = self._run(client, request)
 
     async def __aenter__(self) -> Stream:
@@ -282,9 +329,14 @@ class Stream:
             return
         try:
             body = client._body(request, stream=True, stream_options={"include_usage": True})
-            async with client._slots, contextlib.aclosing(self._attempts(client, body)) as pieces:
+            async with (
+                client._place(self._within),
+                contextlib.aclosing(self._attempts(client, body)) as pieces,
+            ):
                 async for piece in pieces:
                     yield piece
+        except BusyError as error:
+            self._outcome = Failure("busy", str(error), attempts=0)
         finally:
             client._settle(reserved, self._outcome)
         if client.cache:
@@ -295,7 +347,7 @@ class Stream:
         for attempt in range(1, client.server.attempts + 1):
             reply = _StreamedReply()
             try:
-                await client._turn()
+                await client._turn(self._within)
                 async with contextlib.aclosing(self._events(client, body)) as events:
                     async for event in events:
                         if piece := reply.add(event):
@@ -362,11 +414,11 @@ class _StreamedReply:
             for choice in (event.get("choices") or [])[:1]:
                 self.finish = choice.get("finish_reason") or self.finish
                 delta = choice.get("delta") or {}
-                self.declined.append(delta.get("refusal") or "")
-                self.reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
+                self.declined.append("" + (delta.get("refusal") or ""))  # raises where it is no text
+                self.reasoning.append(_reasoning(delta) or "")
                 piece = delta.get("content")
                 if piece:
-                    self.text.append(str(piece))
+                    self.text.append("" + piece)
                     return self.text[-1]
         except (LookupError, TypeError, AttributeError):
             raise GarbageError("an event of the stream holds no piece of a message") from None
@@ -400,7 +452,7 @@ def _read_reply(reply: Any, prices: Prices) -> Answer | Refusal:
         text, declined = message.get("content"), message.get("refusal")
         finish, model = choice.get("finish_reason"), reply.get("model")
         usage = _usage(reply.get("usage"))
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        reasoning = _reasoning(message)
     except (LookupError, TypeError, AttributeError):
         raise GarbageError("the reply holds no message") from None
     return _outcome(text, declined, finish, usage, model, reasoning, prices)
@@ -424,8 +476,14 @@ def _outcome(
         usage,
         cost,
         model=name,
-        reasoning=reasoning if isinstance(reasoning, str) else None,
+        reasoning=reasoning,
     )
+
+
+def _reasoning(message: Any) -> str | None:
+    """Reasoning in a message or its delta, by either of its names."""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    return reasoning if isinstance(reasoning, str) else None
 
 
 def _usage(values: Any) -> Usage:
@@ -433,7 +491,7 @@ def _usage(values: Any) -> Usage:
     if not isinstance(values, Mapping):
         return Usage()
     counts = [values.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(*(n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else None for n in counts))
+    return Usage(*(n if type(n) is int and 0 <= n < 2**53 else None for n in counts))
 
 
 def ask_all(

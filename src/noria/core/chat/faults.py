@@ -23,6 +23,10 @@ class CutError(Exception):
     """A reply that broke off."""
 
 
+class BusyError(Exception):
+    """Our own limits on requests left no place in time."""
+
+
 class TooLargeError(Exception):
     """A reply longer than the limit."""
 
@@ -78,7 +82,7 @@ def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
         return Fault("connection", _words(error.__cause__ or error) or "no server answers there")
     if isinstance(error, openai.APIError):  # an error that came as an event of a stream
         return Fault("server", _words(error))
-    if isinstance(error, openai.OpenAIError | ValueError):
+    if isinstance(error, openai.OpenAIError | ValueError | RecursionError):
         return Fault("garbage", _words(error))
     return None
 
@@ -116,11 +120,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         when = parsedate_to_datetime(headers.get("retry-after", ""))
         served = parsedate_to_datetime(headers.get("date", ""))
-    except (ValueError, TypeError):
+        return max(
+            0.0, (when - served).total_seconds()
+        )  # both by the server's clock, which may differ from ours
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, (when - served).total_seconds())  # both by the server's clock, which may differ from ours
 
 
 def _words(error: BaseException) -> str:
     text = str(getattr(error, "message", "") or error) or type(error).__name__
-    return " ".join(text.split())[:300]
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:300]

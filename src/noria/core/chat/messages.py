@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -216,11 +216,14 @@ class ChatRequest:
         body: dict[str, Any] = {"model": model, "messages": [message.wire() for message in self.messages]}
         return body | self._options(length_field)
 
-    def encoded(self, model: str, *, length_field: str = "max_tokens", **more: Any) -> bytes:
-        """The body as JSON, with `more` fields; parts are encoded once, not for every request."""
+    def encoded(
+        self, model: str, *, length_field: str = "max_tokens", omitted: Collection[str] = (), **more: Any
+    ) -> bytes:
+        """The body as JSON, with `more` fields and without those omitted; parts are encoded once for all requests."""
         rest = {"model": model} | self._options(length_field) | more
+        rest = {name: value for name, value in rest.items() if name not in omitted}
         if "messages" in rest:
-            return _json(self.wire(model, length_field=length_field) | more)
+            return _json(rest)
         messages = b",".join(message.encoded for message in self.messages)
         return b'{"messages":[%b],%b' % (messages, _json(rest)[1:])
 

@@ -18,6 +18,7 @@ FailureKind = Literal[
     "request",
     "quota",
     "budget",
+    "busy",
 ]
 """
 timeout      no answer in the time of an attempt
@@ -32,6 +33,7 @@ not_found    404: no such model or path
 request      another 4xx: the server refuses the request
 quota        the account has no money left
 budget       the request could exceed our own limit of costs; nothing was sent
+busy         our own limits on requests left no place in time; nothing was sent
 """
 
 
@@ -94,6 +96,7 @@ class Failure:
         seconds: time of all attempts, waits included.
         attempts: number of requests sent; 0 when the budget forbade it.
         partial: text that had been streamed when the answer broke off.
+        wait: seconds that the server asks to wait before another request; None where it does not say.
     """
 
     kind: FailureKind
@@ -102,6 +105,7 @@ class Failure:
     seconds: float = 0.0
     attempts: int = 1
     partial: str = ""
+    wait: float | None = None
 
 
 Outcome: TypeAlias = Answer | Refusal | Failure

@@ -50,11 +50,12 @@ class ChatServer(Config):
         attempts: most attempts of a request whose faults may pass.
         backoff: longest wait before the second attempt, in seconds; it doubles with each, and is half of it on average.
         longest_wait: longest wait between two attempts, in seconds. Where a server asks for more (Retry-After), the
-            request is given up.
+            request is given up. With 0, a rate limit and a refused connection are given up, too.
         in_flight: requests under way at once.
         requests_per_minute: most requests in a minute; unlimited by default.
         largest_reply: most bytes of a reply.
         length_field: the server's name of the limit on the answer's length.
+        refuses: names of fields that the server refuses, such as temperature; they are not sent.
     """
 
     url: str
@@ -69,6 +70,7 @@ class ChatServer(Config):
     requests_per_minute: float | None = Field(None, gt=0)
     largest_reply: int = Field(32 * 2**20, ge=1024)
     length_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    refuses: tuple[str, ...] = ()
 
     @field_validator("url")
     @classmethod

@@ -13,6 +13,7 @@ CUPED-adjusted ones alike. Being asymptotic, it wants a least number of units be
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -30,6 +31,7 @@ SPLIT_ALPHA = 0.001
 Decision = Literal["promote", "roll back", "futile", "continue"]
 
 
+@functools.cache
 def mixture_ratio(alpha: float) -> float:
     """ρ of the planned time for which the mixture's interval is narrowest there (Howard et al. 2021, prop. 3)."""
     from scipy.special import lambertw

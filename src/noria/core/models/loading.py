@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from noria.core.errors import ModelError, needing, require
-from noria.core.files import appearing
+from noria.core.digests import check_digests, weight_files, write_digests
+from noria.core.errors import ModelError, NoriaError, needing, require
+from noria.core.files import appearing, check_input, check_inputs
 
 SMALL = "small"
 """The name of the model that ships with the package."""
@@ -60,22 +61,29 @@ def open_language_model(
 
     Raises:
         ModelError: there is no such model, it is of another kind, or its tokenizer does not belong to it.
+        CheckpointError: the folder has digests that Noria wrote, and a file of weights differs from its own.
         MissingExtra: a package that the format needs is not installed.
     """
     transformers = require("transformers", "mtp")
     source = _files(name, allow_download)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    folder, weights = source, {"use_safetensors": True}
+    folder = source
+    weights: dict[str, Any] = {"use_safetensors": True}
     quiet = contextlib.ExitStack()
     if source.suffix == ".gguf":
         require("gguf", "gguf")
-        folder, options["gguf_file"], weights = source.parent, source.name, {}
+        unpacked = transformers.GgufConfig(dequantize=True)
+        folder, options["gguf_file"], weights = source.parent, source.name, {"quantization_config": unpacked}
         quiet.enter_context(_no_gguf_bar())
+    else:
+        check_digests(folder)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     _register_mimo()
     with _load_errors(name), quiet_loading(transformers), quiet:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options, **weights)
+    if source.suffix == ".gguf":
+        _forget_packing(model)
     rows = model.get_output_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
@@ -92,11 +100,12 @@ def save_language_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
     Raises:
         RunError: the disk refuses.
-        ValueError: transformers cannot save this kind, such as weights from a GGUF file.
+        ValueError: transformers cannot save this kind, such as quantised weights.
     """
     with quiet_loading(require("transformers", "mtp")), appearing(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        write_digests(partial, weight_files(partial))
 
 
 @contextlib.contextmanager
@@ -127,6 +136,13 @@ def _no_gguf_bar() -> Iterator[None]:
         module.tqdm = bar
 
 
+def _forget_packing(model: Any) -> None:
+    """Weights out of a GGUF file are unpacked, so that the model can be saved as any other."""
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(mark, None)
+    model.config.__dict__.pop("quantization_config", None)
+
+
 @functools.cache
 def _register_mimo() -> None:
     """Register MiMo, a Qwen2 under another name, so that it loads without the code in its repository."""
@@ -148,7 +164,11 @@ def _files(name: str, allow_download: bool) -> Path:
     if name == SMALL:
         return SMALL_FOLDER
     path = Path(name).expanduser()
-    if path.is_dir() or (path.suffix == ".gguf" and path.is_file()):
+    if path.is_dir():
+        check_inputs(path)
+        return path
+    if path.suffix == ".gguf" and path.exists():
+        check_input(path)
         return path
     if path.exists() or path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise ModelError(
@@ -173,7 +193,9 @@ def _load_errors(name: str) -> Iterator[None]:
     """Raise what transformers raises for a folder that is not a model as a `ModelError`, which is one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except (NoriaError, MemoryError):
+        raise
+    except Exception as error:  # readers of damaged files raise whatever they like
         text = str(error)
         if "trust_remote_code" in text:
             raise ModelError(

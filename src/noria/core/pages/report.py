@@ -19,9 +19,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.files import write_atomic
+from noria.core.errors import DataError, RunError
+from noria.core.files import decoding, write_atomic
 from noria.core.pages.charts import COLORS, Figure, missing, number, theme
 from noria.core.progress import duration
+from noria.core.records import json_object, read_json
 from noria.core.runs.run import read_config, read_metrics
 
 if TYPE_CHECKING:
@@ -102,10 +104,9 @@ class RunRecord:
     def file(self, name: str) -> dict[str, Any]:
         """Content of a JSON file in the folder; empty where there is none, or it is damaged."""
         try:
-            content = json.loads((self.folder / name).read_bytes())
-        except (OSError, ValueError):
+            return json_object(self.folder / name, "a file of the run")
+        except DataError:
             return {}
-        return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def run_page(system: str, describe: Callable[[RunRecord], RunPage]) -> Callable[
     """
 
     def write_run_page(folder: Path, *, stopped: str = "") -> Path:
-        page = describe(RunRecord(folder, read_config(folder), read_metrics(folder)))
+        record = RunRecord(folder, read_config(folder), read_metrics(folder))
+        with decoding(folder, f"a run of noria {system}", error=RunError):
+            page = describe(record)
         return write_run_report(folder, system, page.title, page.sections, intro=page.intro, stopped=stopped)
 
     return write_run_page
@@ -144,10 +147,10 @@ def _settings(folder: Path) -> list[Block]:
         rows += [[f"{name}.{key}" if key else name, json.dumps(v, ensure_ascii=False)] for key, v in inner]
     blocks: list[Block] = [Figure.table("The run's settings", ["setting", "value"], rows)]
     try:
-        versions = json.loads((folder / "versions.json").read_bytes())
-    except (OSError, ValueError):
+        versions = read_json(folder / "versions.json")
+    except DataError:
         versions = []
-    if versions:
+    if isinstance(versions, list) and versions and isinstance(versions[-1], dict):
         packages = ", ".join(f"{name} {version}" for name, version in versions[-1].items())
         blocks.append(f"Packages: {packages}.")
     return blocks

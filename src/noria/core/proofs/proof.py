@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from noria import __version__
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.core.proofs.arms import Arm, unfair
@@ -231,7 +232,7 @@ class Evidence:
                 }
                 for claim in self.claims
             ],
-            "checks": [vars(check) for check in self.checks],
+            "checks": [vars(check) | {"holds": bool(check.holds)} for check in self.checks],
             "seconds": round(self.seconds, 1),
             "versions": self.versions,
             "notes": self.notes,
@@ -303,9 +304,8 @@ def smollm2() -> str | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Versions of Noria, Python and `packages`."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in ("noria", *packages)
-    }
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "noria": __version__} | found
 
 
 def _state(inputs: Mapping[str, Path]) -> str:

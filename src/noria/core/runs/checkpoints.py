@@ -1,6 +1,7 @@
 """Checkpoints: named tensors, JSON state and every random state, on disk as a folder that is whole or absent.
 
-Tensors are safetensors, never pickle. A checkpoint is written under another name, synced, and renamed.
+Tensors are safetensors, never pickle. A checkpoint is written under another name, synced, and renamed. Its digests are
+checked before it is read: a checkpoint with a flipped bit is damaged, and the one before it is taken.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.errors import CheckpointError
-from noria.core.files import appearing, disk_errors, remove_folder
+from noria.core.digests import DIGESTS, check_digests, write_digests
+from noria.core.errors import CheckpointError, NoriaError
+from noria.core.files import appearing, check_input, disk_errors, remove_folder
+from noria.core.records import json_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAME = re.compile(r"step-(\d{8,})")
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,23 @@ def restore_optimizer(
 
 
 def save_checkpoint(
-    home: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int
+    home: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+    log: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the checkpoint of `step` under `home`, with the current random states; keep the newest `keep`.
+
+    Args:
+        home: folder of the checkpoints.
+        step: number of the checkpoint.
+        tensors: tensors by name.
+        state: what is not a tensor, as JSON values.
+        keep: number of checkpoints to keep.
+        log: size and digest of the run's log at this step.
 
     Raises:
         RunError: the disk refuses; the earlier checkpoints stay as they were.
@@ -92,11 +110,11 @@ def save_checkpoint(
     folder = home / f"step-{step:08d}"
     with disk_errors(folder):
         with appearing(folder) as partial:
-            file = partial / "tensors.safetensors"
-            save_file(_separate(tensors), file)
-            size = file.stat().st_size
-            record = {"step": step, "state": dict(state), "tensors_bytes": size, "rng": _rng_states()}
-            (partial / "state.json").write_text(json.dumps(record), encoding="utf-8")
+            files = partial / _TENSORS, partial / _STATE
+            save_file(_separate(tensors), files[0])
+            record = {"step": step, "state": dict(state), "log": log, "rng": _rng_states()}
+            files[1].write_text(json.dumps(record), encoding="utf-8")
+            write_digests(partial, files)
         for _, old in list_checkpoints(home)[keep:]:
             trash = home / f".{old.name}.trash"
             old.rename(trash)  # first, so that a half-deleted checkpoint never has a checkpoint's name
@@ -112,15 +130,38 @@ def newest_checkpoint(home: Path) -> Checkpoint | None:
     from safetensors.torch import load_file
 
     step, path, record = newest
-    return Checkpoint(
-        step, dict(load_file(path / "tensors.safetensors")), record["state"], path, record["rng"]
-    )
+    return Checkpoint(step, dict(load_file(path / _TENSORS)), record["state"], path, record["rng"])
 
 
 def newest_step(home: Path) -> int | None:
     """The step of the newest whole checkpoint, without reading its tensors."""
     newest = _newest(home)
     return None if newest is None else newest[0]
+
+
+def newest_log(home: Path) -> dict[str, Any] | None:
+    """Size and digest of the run's log at the newest checkpoint; None where none tells. Its tensors are not read."""
+    for _, path in list_checkpoints(home):
+        try:
+            log = json.loads((path / _STATE).read_bytes())["log"]
+            return {"bytes": int(log["bytes"]), "sha256": str(log["sha256"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def set_aside(home: Path, *, after: int | None) -> None:
+    """Rename the damaged checkpoints after the newest whole one, so that none counts among those to keep.
+
+    Args:
+        home: folder of the checkpoints; the caller holds the run's lock.
+        after: step of the newest whole checkpoint; None where there is none.
+    """
+    for step, path in list_checkpoints(home):
+        if after is not None and step > after:
+            aside = path.with_name(f"{path.name}.damaged")
+            remove_folder(aside)
+            path.rename(aside)
 
 
 def list_checkpoints(home: Path) -> list[tuple[int, Path]]:
@@ -174,15 +215,23 @@ def _record(path: Path) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
-    file = path / "tensors.safetensors"
+    file = path / _TENSORS
     try:
-        record: dict[str, Any] = json.loads((path / "state.json").read_bytes())
-        size = file.stat().st_size
-        if size != record["tensors_bytes"] or not {"state", "rng"} <= record.keys():
-            raise ValueError(f"{file.name} has {size} bytes, its record says {record['tensors_bytes']}")
+        record: dict[str, Any] = json_object(path / _STATE, "a checkpoint's state")
+        if not {"state", "rng"} <= record.keys():
+            raise ValueError(f"{_STATE} lacks a part")
+        check_input(file)
+        check_digests(path, needed=(_TENSORS, _STATE))
+        # Checkpoints of versions without digests hold the length of their tensors.
+        if not (path / DIGESTS).exists() and file.stat().st_size != record["tensors_bytes"]:
+            raise ValueError(f"{file.name} has {file.stat().st_size} bytes, not {record['tensors_bytes']}")
         with safe_open(file, framework="numpy"):  # checks the header against the length
             return record
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except NoriaError as error:
+        raise CheckpointError(
+            f"damaged: {Path(error.where or '').name}: {error.what}", where=str(path)
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"damaged: {error}", where=str(path)) from None
 
 

@@ -4,7 +4,7 @@
 <folder>/config.json        the resolved settings
          versions.json      package versions, one entry for each set of versions that worked on it
          metrics.jsonl      one JSON object a line, flushed
-         checkpoints/step-00000012/{tensors.safetensors, state.json}
+         checkpoints/step-00000012/{tensors.safetensors, state.json, digests.sha256}
 ```
 
 Every write is atomic (temporary name, fsync, rename), so a job killed at any moment leaves whole files only. Started
@@ -15,29 +15,33 @@ so the log of a resumed job equals that of an uninterrupted one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from noria.core.errors import CheckpointError, DataError, RunError
-from noria.core.files import disk_errors, lock, write_all, write_atomic
-from noria.core.records import json_values
+from noria import __version__
+from noria.core.errors import CheckpointError, DataError, NoriaError, RunError
+from noria.core.files import disk_errors, lock, read_bytes, write_all, write_atomic
+from noria.core.records import json_record, json_values, read_json
 from noria.core.runs.checkpoints import (
     Checkpoint,
     list_checkpoints,
     newest_checkpoint,
+    newest_log,
     newest_step,
     save_checkpoint,
+    set_aside,
     sweep,
 )
+from noria.core.yaml_values import yaml_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -52,6 +56,7 @@ class Run:
         self.writer = writer
         self._lock = lock
         self._log = log
+        self._written = hashlib.sha256() if log is None else _content(folder)
 
     @classmethod
     def open(
@@ -72,6 +77,7 @@ class Run:
 
         Raises:
             RunError: another process holds the run, the run has other settings, or the disk refuses.
+            CheckpointError: the run has checkpoints, and all are damaged; nothing is changed then.
         """
         folder = Path(folder)
         if not writer:
@@ -85,7 +91,9 @@ class Run:
             sweep(_home(folder))
             for rest in folder.glob(".*.tmp-*"):  # a killed write_atomic leaves one behind
                 rest.unlink()
-            _cut_log(folder)
+            step = whole_checkpoint(folder)
+            set_aside(_home(folder), after=step)
+            _cut_log(folder, -1 if step is None else step)
             log = os.open(folder / "metrics.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             stack.callback(os.close, log)
             undo.pop_all()
@@ -127,6 +135,7 @@ class Run:
             except OSError:
                 os.ftruncate(self._log, before)
                 raise
+        self._written.update(line.encode())
 
     def save(
         self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], *, keep: int = 2
@@ -153,10 +162,15 @@ class Run:
             raise ValueError("the run is closed")
         with disk_errors(self.folder / "metrics.jsonl"):
             os.fsync(self._log)  # before the checkpoint, which must not know more steps than the log
-        return save_checkpoint(_home(self.folder), step, tensors, state, keep=keep)
+            log = {"bytes": os.fstat(self._log).st_size, "sha256": self._written.hexdigest()}
+        return save_checkpoint(_home(self.folder), step, tensors, state, keep=keep, log=log)
 
     def latest(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None. It restores nothing by itself."""
+        """The newest whole checkpoint, or None where none was written yet. It restores nothing by itself.
+
+        Raises:
+            CheckpointError: there are checkpoints, and all are damaged.
+        """
         return latest_checkpoint(self.folder)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -168,8 +182,14 @@ class Run:
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint of the run in `folder` that is whole, or None. A damaged one is skipped with a warning."""
-    return newest_checkpoint(_home(folder))
+    """The newest checkpoint of the run in `folder` that is whole; None where none was written yet.
+
+    A damaged one is skipped with a warning.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    return None if whole_checkpoint(folder) is None else newest_checkpoint(_home(folder))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -198,7 +218,8 @@ def settled(
 ) -> dict[str, Any]:
     """What must stay the same for a run to be resumed: its settings, and its inputs by content.
 
-    An input that has moved, with the same content, keeps the name that the run knows it by.
+    An input that has moved, with the same content, keeps the name that the run knows it by. So does a run whose folder
+    was copied or renamed: its `name` is the one that it was made with.
 
     Args:
         folder: folder of the run, which may not exist yet.
@@ -210,6 +231,8 @@ def settled(
     """
     stored = read_config(folder) if (folder / "config.json").exists() else {}
     values = dict(settings)
+    if "name" in values:
+        values["name"] = stored.get("name", values["name"])
     for field, (name, content) in inputs.items():
         path = Path(name).expanduser()
         values[field] = str(path.absolute()) if path.exists() else name
@@ -232,16 +255,20 @@ def save_settings(folder: Path, config: BaseModel) -> None:
     Raises:
         RunError: the disk refuses.
     """
-    write_atomic(folder / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_atomic(folder / "settings.yaml", yaml_text(config.model_dump(mode="json")))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Read the lines of `metrics.jsonl`; a last line torn by a crash is left out.
 
+    A log that was cut or changed since the newest checkpoint is read with a warning.
+
     Raises:
         DataError: a line before the last is not JSON.
     """
-    return [record for _, record in _log_lines(folder / "metrics.jsonl")]
+    lines = list(_log_lines(folder / "metrics.jsonl"))
+    _check_log(folder, b"".join(line for line, _ in lines))
+    return [record for _, record in lines]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -255,22 +282,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise RunError("no run here", where=str(folder), mend="give the folder that a training run wrote")
     if not isinstance(stored, dict):
         raise RunError("not a run's settings", where=str(folder / "config.json"))
-    return stored
+    settings: dict[str, Any] = json_values(stored)  # NaN, which no run writes, is missing
+    return settings
 
 
 def package_versions() -> dict[str, str]:
     """Versions of Python, of Noria, and of each installed package that Noria can use."""
-    versions = {"python": platform.python_version()}
-    try:
-        versions["noria"] = importlib.metadata.version("noria")
-        needs = importlib.metadata.requires("noria") or []
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
+    versions = {"python": platform.python_version(), "noria": __version__}
+    # Found by its command, since a checkout may be installed under an earlier name, and `noria` may be another's.
+    commands = importlib.metadata.entry_points(group="console_scripts", name="noria")
+    own = next((c.dist for c in commands if c.value == "noria.cli:main" and c.dist), None)
+    if own is None:  # run from a source tree that was never installed
         return versions
-    for need in sorted(needs, key=str.lower):
+    for need in sorted(own.requires or [], key=str.lower):
         if re.search(r"extra == ['\"](dev|docs)['\"]", need):
             continue
         name = re.match(r"[\w.-]+", need)
-        if name and name[0] != "noria":
+        if name and name[0] != own.name:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 versions[name[0]] = importlib.metadata.version(name[0])
     return versions
@@ -288,6 +316,13 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
     difference = _first_difference(stored, json.loads(text), "")
     if difference is not None:
         name, before, now = difference
+        if before is None or now is None:
+            had, has = ("no", "has one") if before is None else ("a", "has none")
+            raise RunError(
+                f"this run was made with {had} setting {name}, and this version {has}",
+                where=str(folder),
+                mend="give another folder, or resume it with the version that made it",
+            )
         raise RunError(
             f"this run was made with {name}={before}, now it is {now}",
             where=str(folder),
@@ -295,13 +330,14 @@ def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _first_difference(stored: Any, current: Any, name: str) -> tuple[str, str, str] | None:
-    """Name of the first setting that differs, and both values as JSON."""
+def _first_difference(stored: Any, current: Any, name: str) -> tuple[str, str | None, str | None] | None:
+    """Name of the first setting that differs, and both values as JSON; None for one that is not there."""
     if isinstance(stored, dict) and isinstance(current, dict):
         for key in [*stored, *(key for key in current if key not in stored)]:
             inner = f"{name}.{key}" if name else key
             if key not in stored or key not in current:
-                return inner, json.dumps(stored.get(key)), json.dumps(current.get(key))
+                before, now = (json.dumps(side[key]) if key in side else None for side in (stored, current))
+                return inner, before, now
             difference = _first_difference(stored[key], current[key], inner)
             if difference is not None:
                 return difference
@@ -315,29 +351,43 @@ def _note_versions(folder: Path, versions: Mapping[str, str]) -> None:
         write_atomic(folder / "versions.json", json.dumps([*earlier, dict(versions)], indent=1) + "\n")
 
 
-def _cut_log(folder: Path) -> None:
-    """Drop the lines after the last checkpoint: they will be written again."""
+def _cut_log(folder: Path, last: int) -> None:
+    """Drop the lines after step `last`, that of the last checkpoint: they will be written again."""
     path = folder / "metrics.jsonl"
-    if not path.exists():
-        return
-    saved = newest_step(_home(folder))
-    last = -1 if saved is None else saved
     kept = b"".join(line for line, record in _log_lines(path) if record["step"] <= last)
-    if len(kept) != path.stat().st_size:
+    _check_log(folder, kept)
+    if path.exists() and len(kept) != path.stat().st_size:
         write_atomic(path, kept)
 
 
-def _log_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+def _check_log(folder: Path, content: bytes) -> None:
+    """Warn where the log lacks, or has otherwise, what the newest checkpoint knows to have been logged."""
+    path, known = folder / "metrics.jsonl", newest_log(_home(folder))
+    if known is None or hashlib.sha256(content[: known["bytes"]]).hexdigest() == known["sha256"]:
         return
+    if len(content) < known["bytes"]:
+        what = f"it was cut: {len(content):,} of the {known['bytes']:,} bytes that were logged are there"
+    else:
+        what = "it was changed after it was written"
+    warnings.warn(f"{path}: {what}; figures of this run are of what is left", stacklevel=2)
+
+
+def _content(folder: Path) -> hashlib._Hash:
+    """The running digest of the log as it is."""
+    return hashlib.sha256((folder / "metrics.jsonl").read_bytes())
+
+
+def _log_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    if not path.exists():
+        return
+    lines = read_bytes(path).split(b"\n")
     lines.pop()  # what follows the last line end: nothing, or a torn line
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            int(record["step"])
-        except (ValueError, TypeError, KeyError):
+            record = json_record(line, str(path))
+            if not isinstance(record["step"], int):
+                raise TypeError("a step is a whole number")
+        except (NoriaError, ValueError, TypeError, KeyError):
             raise DataError("not a metrics line", where=f"{path}:{number}", mend="remove the line") from None
         yield line + b"\n", record
 
@@ -348,11 +398,11 @@ def _home(folder: Path) -> Path:
 
 def _read_json(path: Path) -> Any:
     """Value of a JSON file; None if there is no file."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except ValueError:
+    try:
+        return read_json(path)
+    except DataError as error:
         raise RunError(
-            "not JSON", where=str(path), mend="restore it, or give the run another folder"
+            error.what, where=error.where, mend="restore it, or give the run another folder"
         ) from None

@@ -23,9 +23,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import NoriaError, RunError
+from noria.core.errors import DataError, NoriaError, RunError
 from noria.core.files import write_atomic
 from noria.core.progress import Progress, Task
+from noria.core.records import read_json
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -112,9 +113,9 @@ def _key(function: Callable[..., Any], arguments: Sequence[Any], version: str) -
 
 def _recall(file: Path) -> Finished | None:
     try:
-        kept = json.loads(file.read_bytes())
+        kept = read_json(file)
         return Finished(kept["result"], float(kept["seconds"]), remembered=True)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # absent or damaged: the job runs again
+    except (DataError, ValueError, KeyError, TypeError):  # absent or damaged: the job runs again
         return None
 
 

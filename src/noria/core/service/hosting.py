@@ -6,7 +6,6 @@ requests under way and exits with 0; a second signal ends it at once.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import gc
@@ -24,13 +23,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from noria.core.errors import ConfigError, RunError, needing
-from noria.core.service.serving import HttpError, Service
+from noria.core.errors import ConfigError, DataError, RunError, needing
+from noria.core.files import read_text
+from noria.core.service.serving import Service
 
 with needing("serve"):
     import prometheus_client
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    from noria.core.service.protocol import BoundedProtocol, raise_file_limit
 
 TOKEN = "NORIA_TOKEN"
 """The environment variable that holds a service's token."""
@@ -48,10 +49,11 @@ def read_token(file: Path | None = None, *, variable: str = TOKEN) -> str | None
     """
     if file is not None:
         try:
-            text, where = Path(file).read_text(encoding="utf-8"), str(file)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f"cannot read the token: {reason}", where=str(file)) from None
+            text, where = read_text(file, limit=4096), str(file)
+        except DataError as error:
+            raise ConfigError(
+                f"cannot read the token: {error.what}", where=error.where, mend=error.mend
+            ) from None
     elif variable in os.environ:
         text, where = os.environ[variable], f"environment variable {variable}"
     else:
@@ -88,6 +90,7 @@ def serve(
     listening = _listen(service, host, port)
     server = _Server(service, listening, announce or functools.partial(print, flush=True), alone=True)
     _log_to_stderr()
+    raise_file_limit()
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         server.run(sockets=[listening])
@@ -260,7 +263,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 service,
-                http=_Protocol,
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -287,68 +290,3 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
         self.service.draining = self.should_exit = True
-
-
-HEAD_BYTES = 64 << 10
-HEAD_SECONDS = 20.0
-CONNECTIONS = 4096
-
-
-class _Protocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with bounds on the head of a request: its size, and the time until it is complete."""
-
-    _head = 0
-    _head_done = False
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
-            self._refuse(503, "busy", "too many connections")
-        else:
-            self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse_late)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_done or self.transport.is_closing():
-            return
-        self._head += len(data)
-        if self._head > HEAD_BYTES:
-            self._refuse(431, "head_too_large", f"the head has more than {HEAD_BYTES:,} bytes")
-        elif self._timer is None:
-            self._timer = self.loop.call_later(HEAD_SECONDS, self._refuse_late)
-
-    def on_message_begin(self) -> None:
-        self._head, self._head_done = 0, False
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._head_done = True
-        self._stop_timer()
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "bad_http", "this is no HTTP request")
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _refuse_late(self) -> None:
-        self._timer = None
-        if not self.transport.is_closing():
-            self._refuse(408, "timeout", "no request came in time")
-
-    def _refuse(self, status: int, code: str, message: str) -> None:
-        body = bytes(HttpError(status, code, message).response("").body)
-        head = (
-            f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
-        self.transport.close()

@@ -20,16 +20,19 @@ import hashlib
 import hmac
 import ipaddress
 import itertools
+import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from noria.core.errors import ConfigError, DataError, needing
+from noria.core.records import json_values
 
 with needing("serve"):
     import msgspec
@@ -55,8 +58,11 @@ __all__ = [
     "asset",
     "html_response",
     "json_response",
+    "read_json",
     "route",
 ]
+
+T = TypeVar("T")
 
 Access = Literal["open", "read", "write"]
 """Who may call a route: anyone; anyone on this machine, and callers with the token from elsewhere; only callers with
@@ -74,7 +80,9 @@ class Limits:
         body_bytes: most bytes of a body, as it arrives; more is 413.
         seconds: longest time from the first byte of the body to the last of the response; more is 408 while the body
             is still arriving, else 504. It stops a handler where it awaits, not one that computes.
-        in_flight: most requests under way at once; one more is 503 with Retry-After.
+        in_flight: most requests under way at once; one more is 503 with Retry-After. Bodies of one client address that
+            are still arriving get three quarters of these places at most, and those that take longer than 2 s a
+            quarter: the oldest end with 408 for the next one.
     """
 
     body_bytes: int = 8 << 20
@@ -123,10 +131,36 @@ _POLICY = (
 
 def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response; bytes count as JSON already. NaN and the infinities become null: they are missing, not zero."""
-    response = _Json(content if isinstance(content, bytes) else _encode(content), status)
+    response = _Json(content if isinstance(content, bytes) else _as_json(content), status)
     if headers:
         response.headers.update(headers)
     return response
+
+
+def _as_json(content: Any) -> bytes:
+    try:
+        return _encode(content)
+    except UnicodeEncodeError:  # half a character: UTF-8 cannot hold it, an escape can
+        return json.dumps(json_values(content)).encode()
+
+
+def read_json(body: bytes) -> Any:
+    """Read a body of JSON, strictly: UTF-8, no NaN, no halves of characters, no number beyond a double.
+
+    Raises:
+        HttpError: 400, it is none.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise HttpError(400, "bad_json", f"the body is not JSON: {json_fault(error)}") from None
+
+
+def json_fault(error: Exception) -> str:
+    """What is wrong with JSON that `msgspec` did not take, without its own words about Python."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 class _Json(Response):
@@ -185,7 +219,7 @@ def asset(path: str, content: bytes | str, media_type: str, *, access: Access = 
 
 
 class Request(StarletteRequest):
-    """Starlette's request, with a faster way to read the body."""
+    """Starlette's request, with a faster way to read the body, and work that ends when the client leaves."""
 
     async def body(self) -> bytes:
         """Read the whole body.
@@ -206,6 +240,27 @@ class Request(StarletteRequest):
             self._body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             self._stream_consumed = True
         return self._body
+
+    async def unless_left(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work, and cancel it when the client closes the connection. The body must have been read.
+
+        Raises:
+            ClientDisconnect: the client closed the connection.
+        """
+        working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ClientDisconnect
+            return working.result()
+        finally:
+            leaving.cancel()
+            if working.cancel():
+                await asyncio.gather(working, return_exceptions=True)
+
+    async def _left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -255,6 +310,7 @@ class _Guarded:
             service._authorise(exchange, write=self.access == "write")
         limits = service.limits
         exchange.expect(limits.body_bytes if self.body_bytes is None else self.body_bytes)
+        service.end_slow_bodies(exchange.address)
         if self.counted:
             if service._under_way >= limits.in_flight:
                 raise service._refusal(
@@ -263,6 +319,8 @@ class _Guarded:
             service._under_way += 1
         try:
             async with asyncio.timeout(limits.seconds if self.seconds is None else self.seconds) as clock:
+                if self.counted and exchange.has_body:
+                    service.await_body(exchange, clock)
                 response = await self.endpoint(Request(scope, exchange.receive))
                 await response(scope, exchange.receive, exchange.send)
         except TimeoutError:
@@ -272,6 +330,7 @@ class _Guarded:
             message = "the body was too slow to arrive" if arriving else "it took too long"
             raise service._refusal(408 if arriving else 504, "timeout", message) from None
         finally:
+            service.stop_awaiting_body(exchange)
             if self.counted:
                 service._under_way -= 1
 
@@ -298,6 +357,7 @@ class Service:
         private: whether reading needs the token, too. `noria.core.service.hosting` sets it beyond loopback.
         draining: whether the service is about to stop.
         failure: exception that the context `around` raised.
+        connections: number of open connections of each client address.
     """
 
     def __init__(
@@ -326,6 +386,8 @@ class Service:
         self._known_hosts: set[bytes] = set()
         self._ready = ready
         self._around = around or _no_context
+        self.connections: Tally[str] = Tally()
+        self._arriving: dict[str, dict[_Exchange, asyncio.Timeout]] = {}
         self._under_way = 0
         self._ids = map(f"{secrets.token_hex(6)}-{{:x}}".format, itertools.count(1))
         own = [
@@ -406,6 +468,17 @@ class Service:
         self._refused.labels(code).inc()
         return HttpError(status, code, message, **more)
 
+    def _check_single(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Refuse a header that decides something and is there twice: we and a proxy might believe different ones.
+
+        Raises:
+            HttpError: 400.
+        """
+        names = Tally(name for name, _ in headers)
+        for name in _SINGLE:
+            if names[name] > 1:
+                raise self._refusal(400, "header_twice", f"the header {name.decode()} is there twice")
+
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse foreign names. A page whose own host name resolves to this machine (DNS rebinding) sends such a name.
 
@@ -424,6 +497,36 @@ class Service:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != host:
             raise self._refusal(403, "foreign_origin", "pages of other origins may not call this service")
+
+    def await_body(self, exchange: _Exchange, clock: asyncio.Timeout) -> None:
+        """Note that a body is arriving, and the clock that ends the request.
+
+        Raises:
+            HttpError: 503, too many of that address are.
+        """
+        arriving = self._arriving.setdefault(exchange.address, {})
+        if len(arriving) >= max(1, self.limits.in_flight * 3 // 4):
+            raise self._refusal(
+                503, "busy", f"{len(arriving)} bodies are arriving", headers={"retry-after": "1"}
+            )
+        arriving[exchange] = clock
+
+    def stop_awaiting_body(self, exchange: _Exchange) -> None:
+        """Note that a body is there, or that nobody waits for it any more."""
+        arriving = self._arriving.get(exchange.address, {})
+        arriving.pop(exchange, None)
+        if not arriving:
+            self._arriving.pop(exchange.address, None)
+
+    def end_slow_bodies(self, address: str) -> None:
+        """End the oldest requests whose bodies are slow to arrive, where they have the places of a whole address."""
+        arriving = self._arriving.get(address, {})
+        while len(arriving) >= max(1, self.limits.in_flight // 4):
+            oldest = next(iter(arriving))
+            if time.perf_counter() - oldest.began < _SLOW_SECONDS:
+                return
+            with contextlib.suppress(RuntimeError):  # it is ending by itself
+                arriving.pop(oldest).reschedule(0.0)
 
     def _authorise(self, exchange: _Exchange, *, write: bool) -> None:
         """Check the token where the route needs one.
@@ -462,6 +565,7 @@ class _Exchange:
     """One request and its response: bounds the body while it is read, and records the outcome.
 
     Attributes:
+        address: address of the client.
         path: path of the matching route, for the metrics.
         body_limit: most bytes that the body may have.
         bytes_read, bytes_sent: bytes of both bodies so far.
@@ -470,14 +574,16 @@ class _Exchange:
     """
 
     __slots__ = (
-        "began", "body_complete", "body_limit", "bytes_read", "bytes_sent", "headers", "id", "method", "path",
-        "receive_", "scope", "send_", "service", "status",
+        "address", "began", "body_complete", "body_limit", "bytes_read", "bytes_sent", "headers", "id", "method",
+        "path", "receive_", "scope", "send_", "service", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         self.service, self.scope, self.receive_, self.send_ = service, scope, receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.method: str = scope["method"]
+        client = scope.get("client")
+        self.address: str = client[0] if client else "-"
         request_id = self.headers.get(b"x-request-id", b"")
         self.id = request_id.decode() if _REQUEST_ID.fullmatch(request_id) else next(service._ids)
         self.path = "unmatched"
@@ -490,6 +596,8 @@ class _Exchange:
         scope["app"] = service  # with an app, Starlette raises its 404 and 405 instead of answering them
         scope["noria.exchange"] = self
         try:
+            if len(self.headers) < len(scope["headers"]):
+                service._check_single(scope["headers"])
             service._check_host(self.headers)
             await service._router(scope, self.receive, self.send)
         except HttpError as error:
@@ -515,6 +623,8 @@ class _Exchange:
         if message["type"] == "http.request":
             self.bytes_read += len(message.get("body", b""))
             self.body_complete = not message.get("more_body", False)
+            if self.body_complete:
+                self.service.stop_awaiting_body(self)
             if self.bytes_read > self.body_limit:
                 raise self.too_large()
         return message
@@ -577,11 +687,10 @@ class _Exchange:
         service._count[self.path, self.status].inc()
         service._seconds[self.path].observe(seconds)
         if service.access_log:
-            client = self.scope.get("client")
             path = self.scope.get("raw_path", b"")[:200].decode("ascii", "replace")
             log.info(
                 "%s %s %s %d %.1f ms %d B in %d B out %s",
-                client[0] if client else "-",
+                self.address,
                 self.method,
                 path,
                 self.status,
@@ -593,6 +702,8 @@ class _Exchange:
 
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_SINGLE = (b"host", b"origin", b"authorization", b"content-length", b"content-type", b"transfer-encoding")
+_SLOW_SECONDS = 2.0
 _LINGER_BYTES = 64 << 20
 _LINGER_SECONDS = 1.0
 
@@ -625,12 +736,13 @@ def _password(credentials: bytes) -> bytes:
         return b""
 
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?")
+
+
 def _host_name(host: bytes) -> str:
-    """Name in a Host header, without the port."""
-    text = host.decode("latin-1").lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.rpartition(":")[0] if ":" in text else text
+    """Name in a Host header, without the port; empty where it is none."""
+    match = _HOST.fullmatch(host.decode("latin-1").lower())
+    return "" if match is None else match[1] or match[2]
 
 
 def _is_address(name: str) -> bool:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from noria.core.runs.run import Run
 
 
+_MEMORY = "optimizer_tensors"
+"""Key of a checkpoint's state: number of tensors of optimizers in it, 0 where no step was taken yet."""
+
+
 @dataclass(eq=False)
 class TrainState:
     """Weights, optimizer, scheduler and step of one training, written to a run and read back from it.
@@ -54,29 +58,34 @@ class TrainState:
         Raises:
             RunError: the disk refuses; earlier checkpoints stay as they were.
         """
-        run.save(self.step, self.tensors() | dict(tensors or {}), self.values() | values)
+        stored = self.tensors() | dict(tensors or {})
+        memory = sum(name.startswith("optimizer.") for name in stored)
+        run.save(self.step, stored, self.values() | {_MEMORY: memory} | values)
 
     def resume(self, run: Run) -> Checkpoint | None:
         """Restore the run's newest whole checkpoint and return it; None where the run has none.
 
         Raises:
-            CheckpointError: a weight is missing or has another shape: the checkpoint is of another network.
+            CheckpointError: a weight is missing or has another shape: the checkpoint is of another network; or an
+                older version wrote it, without the optimizer's memory under the names of this one.
         """
         import torch
 
         checkpoint = run.latest()
         if checkpoint is None:
             return None
+        for name, parameter in self.parameters.items():
+            stored = checkpoint.tensors.get(f"{self.prefix}.{name}")
+            if stored is None or stored.shape != parameter.shape:
+                raise CheckpointError(
+                    f"its {name} is not this {self.prefix}'s",
+                    where=f"checkpoint {checkpoint.step}",
+                    mend="use another output folder",
+                )
+        self._check_memory(checkpoint)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                stored = checkpoint.tensors.get(f"{self.prefix}.{name}")
-                if stored is None or stored.shape != parameter.shape:
-                    raise CheckpointError(
-                        f"its {name} is not this {self.prefix}'s",
-                        where=f"checkpoint {checkpoint.step}",
-                        mend="use another output folder",
-                    )
-                parameter.copy_(stored)
+                parameter.copy_(checkpoint.tensors[f"{self.prefix}.{name}"])
         restore_optimizer(self.optimizer, self.parameters, checkpoint.tensors)
         if self.scheduler is not None:
             self.scheduler.load_state_dict(checkpoint.state["scheduler"])
@@ -87,3 +96,17 @@ class TrainState:
             restore_rng(checkpoint)
         self.step = int(checkpoint.state["step"])
         return checkpoint
+
+    def _check_memory(self, checkpoint: Checkpoint) -> None:
+        """Refuse a checkpoint of an older version whose optimizer this training would silently start anew."""
+        if _MEMORY in checkpoint.state or not checkpoint.step:
+            return
+        names = checkpoint.tensors.keys()
+        kept = any(n.startswith(f"optimizer.{name}.") for name in self.parameters for n in names)
+        if not kept or any(n.startswith("optimizer.") and n.endswith(".master") for n in names):
+            raise CheckpointError(
+                f"an older version of Noria wrote it, without the optimizer's memory of this {self.prefix} as it is "
+                "stored now",
+                where=f"checkpoint {checkpoint.step}",
+                mend="finish the run with that version, or train anew in another output folder",
+            )

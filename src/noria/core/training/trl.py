@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,14 +19,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from noria.core.errors import CheckpointError, ConfigError, needing
+from noria.core.digests import DIGESTS, check_digests, write_digests
+from noria.core.errors import CheckpointError, ConfigError, DataError, needing
 from noria.core.files import write_atomic
+from noria.core.records import read_json
 from noria.core.training.rl import credited
 
 with needing("trl"):
     from accelerate.utils import gather_object
     from transformers import TrainerCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import GRPOTrainer
 
 
@@ -82,6 +84,7 @@ class TokenBatch:
     Attributes:
         prompt_ids, prompt_mask: [rows, prompt tokens], padded on the left.
         completion_ids: [rows, tokens], padded on the right.
+        completion_mask: [rows, tokens] bool: tokens of the completion, a tool's among them; the rest is padding.
         mask: [rows, tokens] bool: tokens of the policy, which are neither a tool's nor padding.
         advantages: [rows] or [rows, components].
         inputs: row of the data of each completion.
@@ -91,6 +94,7 @@ class TokenBatch:
     prompt_ids: Tensor
     prompt_mask: Tensor
     completion_ids: Tensor
+    completion_mask: Tensor
     mask: Tensor
     advantages: Tensor
     inputs: Sequence[Mapping[str, Any]]
@@ -115,7 +119,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             forward passes, such as those that read attention, are set there.
 
     Raises:
-        ConfigError: a setting under which TRL cannot use advantages by token.
+        ConfigError: a setting under which TRL cannot use advantages by token, or one of TRL's own advantages beside an
+            advantage function.
     """
 
     def __init__(
@@ -128,37 +133,36 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if token_credit is not None and getattr(self.args, "use_liger_kernel", False):
-            raise ConfigError(
-                "the Liger kernel takes one advantage a completion",
-                where="use_liger_kernel",
-                mend="leave it off",
-            )
+        if token_credit is not None:
+            _check_reaches_tokens(self.args)
+        if advantage_function is not None:
+            _check_makes_advantages(self.args)
         self.advantage_function, self.token_credit = advantage_function, token_credit
         self.dataset_column, self.around = dataset_column, around
         self._rewards: Tensor | None = None  # rewards of all ranks, of the batch that is being scored
         self._stateful = _stateful(advantage_function)
-        if self._stateful is not None:
-            self.add_callback(_SaveState(self._stateful))
+        self.add_callback(_Finish(self._stateful))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train as TRL does; the state of the advantage function is resumed with the rest.
 
-        True resumes from the newest checkpoint. The state is written last: where the advantage function has one, a
-        checkpoint without it was cut off when its process ended, and the one before is used.
+        True resumes from the newest whole checkpoint. State and digests are written last: a checkpoint without them was
+        cut off when its process ended, and the one before is used; so it is where a file differs from its digest.
 
         Raises:
-            CheckpointError: the checkpoint does not hold the state.
+            CheckpointError: the checkpoint is damaged or does not hold the state, or all checkpoints are damaged.
         """
         folder: Any = resume_from_checkpoint
         if resume_from_checkpoint is True:
             folder = self._newest()
             resume_from_checkpoint = folder
+        elif folder:
+            check_digests(Path(folder))
         if folder and self._stateful is not None:
             file = Path(folder) / _STATE
             try:
-                self._stateful.load_state_dict(json.loads(file.read_text()))
-            except (OSError, ValueError) as error:
+                self._stateful.load_state_dict(read_json(file))
+            except (DataError, ValueError) as error:
                 raise CheckpointError(
                     "no state of the advantage function",
                     where=str(file),
@@ -167,13 +171,27 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _newest(self) -> str | None:
-        if self._stateful is None:
-            last: str | None = get_last_checkpoint(self.args.output_dir)
-            return last
-        whole = [p.parent for p in Path(self.args.output_dir).glob(f"checkpoint-*/{_STATE}")]
-        numbered = [p for p in whole if p.name.partition("-")[2].isdigit()]
-        newest = max(numbered, key=lambda p: int(p.name.partition("-")[2]), default=None)
-        return None if newest is None else str(newest)
+        folders = [
+            path for path in Path(self.args.output_dir).glob("checkpoint-*") if path.name[11:].isdecimal()
+        ]
+        folders.sort(key=lambda path: int(path.name[11:]), reverse=True)
+        finished = [path for path in folders if (path / DIGESTS).is_file()]
+        if not finished:  # of a version without digests
+            finished = [path for path in folders if self._stateful is None or (path / _STATE).is_file()]
+        for path in finished:
+            try:
+                check_digests(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error.where}: {error.what}; {path.name} is skipped", stacklevel=3)
+            else:
+                return str(path)
+        if finished:
+            raise CheckpointError(
+                "every checkpoint is damaged",
+                where=str(self.args.output_dir),
+                mend="remove them and train again, or give another folder",
+            )
+        return None
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
@@ -205,14 +223,14 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.token_credit is None:
             output["advantages"] = credited(advantages)
             return output
-        mask = output["completion_mask"].bool()
-        if "tool_mask" in output:
-            mask &= output["tool_mask"].bool()
+        generated = output["completion_mask"].bool()
+        mask = generated & output["tool_mask"].bool() if "tool_mask" in output else generated
         credit = self.token_credit(
             TokenBatch(
                 prompt_ids=output["prompt_ids"],
                 prompt_mask=output["prompt_mask"].bool(),
                 completion_ids=output["completion_ids"],
+                completion_mask=generated,
                 mask=mask,
                 advantages=advantages,
                 inputs=inputs,
@@ -233,17 +251,67 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         logged.extend(credited(result.values).tolist())
 
 
+def _check_reaches_tokens(args: Any) -> None:
+    """Refuse settings under which the loss has no place for an advantage by token, and warn where it has few.
+
+    Raises:
+        ConfigError: there is such a setting.
+    """
+    if getattr(args, "use_liger_kernel", False):
+        raise ConfigError(
+            "the Liger kernel takes one advantage a completion",
+            where="use_liger_kernel",
+            mend="leave it off",
+        )
+    level = getattr(args, "importance_sampling_level", "token")
+    if level != "token":
+        raise ConfigError(
+            f"one ratio a {level} gives its tokens equal gradients, whatever credit they get",
+            where="importance_sampling_level",
+            mend="set it to token, or leave the credit of tokens out",
+        )
+    if (share := getattr(args, "top_entropy_quantile", 1.0)) < 1:
+        warnings.warn(
+            f"top_entropy_quantile={share:g}: the loss leaves out the other {1 - share:.0%} of the tokens, whatever "
+            "credit they get",
+            stacklevel=3,
+        )
+
+
+def _check_makes_advantages(args: Any) -> None:
+    """Refuse settings of TRL's own advantages, which an advantage function replaces.
+
+    Raises:
+        ConfigError: there is such a setting.
+    """
+    usual = {"reward_weights": (None,), "scale_rewards": ("group", True)}
+    usual["multi_objective_aggregation"] = ("sum_then_normalize",)
+    for name, values in usual.items():
+        if getattr(args, name, values[0]) not in values:
+            raise ConfigError(
+                "the advantage function makes the advantages, so TRL would not use it",
+                where=name,
+                mend="leave it out, and set the function instead",
+            )
+
+
 def _stateful(function: object) -> Remembering | None:
     return function if isinstance(function, Remembering) else None
 
 
-class _SaveState(TrainerCallback):  # type: ignore[misc]
-    """Callback that writes the state of the advantage function into each checkpoint."""
+class _Finish(TrainerCallback):  # type: ignore[misc]
+    """Callback that finishes each checkpoint: the state of the advantage function, then digests of the files."""
 
-    def __init__(self, function: Remembering) -> None:
+    def __init__(self, function: Remembering | None) -> None:
         self.function = function
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / _STATE
-            write_atomic(file, json.dumps(self.function.state_dict(), allow_nan=False))
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.function is not None:
+            write_atomic(folder / _STATE, json.dumps(self.function.state_dict(), allow_nan=False))
+        # Random states are written by every rank, perhaps not yet by all.
+        write_digests(
+            folder, [p for p in folder.iterdir() if p.is_file() and not p.name.startswith("rng_state")]
+        )

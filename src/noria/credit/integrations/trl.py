@@ -25,6 +25,9 @@ from noria.credit.signals import TokenScores, join_scores
 PASS = "_get_per_token_logps_and_entropies"
 """TRL's method that scores whole completions, in parts of a batch."""
 
+BLIND = ("flow", "attention", "rollout", "attention_flow", "fai")
+"""Signals whose scores do not depend on who wrote a token, the policy or a tool."""
+
 
 class RolloutCredit:
     """The token credit of a trainer: `ComponentGRPOTrainer(token_credit=credit, around=credit.around)`.
@@ -39,7 +42,7 @@ class RolloutCredit:
     def __init__(self, config: CreditConfig, *, find: Finder | None = None) -> None:
         self.config, self.find = config, find or finder(config.answer)
         self.credit: TokenCredit | None = None
-        self._kept: tuple[Tensor, TokenScores] | None = None
+        self._kept: tuple[Traces, TokenScores] | None = None
         self.passes_saved = 0
 
     def __call__(self, batch: TokenBatch) -> Tensor:
@@ -47,7 +50,6 @@ class RolloutCredit:
         trainer, credit = batch.trainer, self._credit(batch.trainer)
         length = batch.completion_ids.shape[1]
         tokens = torch.cat([batch.prompt_ids, batch.completion_ids], 1)
-        real = batch.completion_ids != _tokenizer(trainer).pad_token_id
         gains = batch.advantages if batch.advantages.ndim == 1 else batch.advantages.sum(-1)
         rows = len(tokens)
         training = bool(trainer.model.training)
@@ -56,7 +58,7 @@ class RolloutCredit:
         traces = self._traces(
             trainer,
             tokens,
-            torch.cat([batch.prompt_mask, real | batch.mask], 1),
+            torch.cat([batch.prompt_mask, batch.completion_mask], 1),
             batch.mask,
             group=(torch.arange(rows, device=tokens.device) + first) // size,
             correct=gains > 0,
@@ -117,18 +119,22 @@ class RolloutCredit:
         with credit.tap(trainer.model, lambda: traces.sequence[part()], length=length, on_pass=read):
             yield
         if sum(len(scored.fallback) for scored in parts) == len(traces.tokens):
-            self._kept = (traces.tokens, join_scores(parts))
+            self._kept = (traces, join_scores(parts))
 
     def _read(self, traces: Traces, credit: TokenCredit) -> TokenScores | None:
         """Scores of the tapped pass, counted again over what the policy wrote; None where there are none."""
         kept, self._kept = self._kept, None
-        if kept is None or not torch.equal(kept[0], traces.tokens):
+        if kept is None or not torch.equal(kept[0].tokens, traces.tokens):
             return None
-        scored = kept[1]
-        counted = credit.counted(traces, scored.fallback)
-        if scored.shares is not None and not torch.equal(counted, scored.counted):
-            return None  # the tapped pass ranked tokens of tools among the policy's own
+        tapped, scored = kept
+        # The tapped pass took tokens of tools for the policy's own: TRL tells them apart only later.
+        blind = self.config.signal in BLIND and not self.config.emission
+        if not torch.equal(tapped.response, traces.response) and not (
+            blind and torch.equal(tapped.known, traces.known) and torch.equal(tapped.answer, traces.answer)
+        ):
+            return None
         self.passes_saved += 1
+        counted = credit.counted(traces, scored.fallback)
         return replace(scored, scores=scored.scores.where(counted, 0.0), counted=counted)
 
     def _traces(self, trainer: Any, tokens: Tensor, valid: Tensor, written: Tensor, **more: Any) -> Traces:

@@ -42,17 +42,24 @@ class TappedActor:
         actor: verl's data-parallel actor.
         credit: credit to score for; its signal has to read attention.
         tokenizer: tokenizer of the policy.
+        data: batch whose rows will be read. Its `response_mask`, which verl leaves out of micro-batches, tells the
+            policy's tokens from those of tools; without it all tokens of a response count as the policy's.
 
     Raises:
-        ConfigError: the signal reads no attention and needs no tap; use :func:`with_credit` alone.
+        ConfigError: the signal reads no attention and needs no tap; use :func:`with_credit` alone. Or the actor's loss
+            makes one advantage a response of those of its tokens.
     """
 
-    def __init__(self, actor: Any, credit: TokenCredit, tokenizer: Any) -> None:
+    def __init__(self, actor: Any, credit: TokenCredit, tokenizer: Any, data: Any = None) -> None:
         if not credit.reads:
             raise ConfigError(
                 f"{credit.config.signal} reads no attention", where="credit", mend="leave the tap out"
             )
+        _check_reaches_tokens(getattr(actor, "config", None))
         self.actor, self.credit, self.tokenizer = actor, credit, tokenizer
+        self.written: dict[bytes, Tensor] = {}
+        if data is not None and "response_mask" in data.batch.keys():  # noqa: SIM118
+            self.written = dict(zip(_keys(data.batch), data.batch["response_mask"].bool(), strict=True))
         self.find = finder(credit.config.answer)
         self.rows: dict[bytes, tuple[dict[str, Tensor], int]] = {}
 
@@ -67,7 +74,11 @@ class TappedActor:
         del self.actor._forward_micro_batch  # the class's own shows again
 
     def _tapped(self, micro_batch: Any, *args: Any, **options: Any) -> Any:
-        traces = traces_of(micro_batch, self.tokenizer, self.find, self.credit)
+        batch = {name: micro_batch[name] for name in micro_batch.keys()}  # noqa: SIM118
+        if self.written:
+            own = [self.written[key] for key in _keys(micro_batch)]
+            batch["response_mask"] = torch.stack(own).to(micro_batch["input_ids"].device)
+        traces = traces_of(batch, self.tokenizer, self.find, self.credit)
         valid = traces.valid
         results: list[dict[str, Any]] = []
         packed = bool(getattr(self.actor, "use_remove_padding", False))
@@ -114,7 +125,11 @@ class TappedActor:
 
 
 def with_credit(
-    compute_advantage: Callable[..., Any], credit: TokenCredit, *, step: Callable[[], int] = lambda: 0
+    compute_advantage: Callable[..., Any],
+    credit: TokenCredit,
+    *,
+    step: Callable[[], int] = lambda: 0,
+    actor_config: Any = None,
 ) -> Callable[..., Any]:
     """Wrap verl's `compute_advantage` so that its advantages are weighed afterwards.
 
@@ -122,7 +137,12 @@ def with_credit(
         compute_advantage: verl's function.
         credit: credit that weighs the advantages.
         step: function that returns the training step, for a warm-up.
+        actor_config: the actor's part of verl's configuration, `actor_rollout_ref.actor`, to check its loss.
+
+    Raises:
+        ConfigError: the actor's loss makes one advantage a response of those of its tokens.
     """
+    _check_reaches_tokens(actor_config)
 
     @functools.wraps(compute_advantage)
     def weighed(data: Any, *args: Any, **options: Any) -> Any:
@@ -140,7 +160,8 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
         step: training step.
 
     Raises:
-        ConfigError: the batch has no scores of the signal.
+        ConfigError: the batch has no scores of the signal; or the rule needs one advantage a response, and the
+            estimator gave its tokens different ones.
     """
     batch = data.batch
     response = batch["response_mask"].bool()
@@ -150,6 +171,15 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
     uid = data.non_tensor_batch.get("uid", range(rows))
     numbers = {name: n for n, name in enumerate(dict.fromkeys(uid))}
     gains = _by_row(batch["advantages"], response)
+    needs_one = credit.config.rule == "add" or credit.config.applies != "both"
+    if needs_one and not torch.allclose(
+        batch["advantages"][response], gains[:, None].expand_as(response)[response]
+    ):
+        raise ConfigError(
+            "it needs one advantage a response, and the estimator gives tokens different ones",
+            where="credit ktae" if credit.config.rule == "add" else f"applies {credit.config.applies}",
+            mend="use an estimator of outcomes, such as grpo",
+        )
     # The scores are there, so the traces hold responses only, without prompts.
     traces = Traces(
         tokens=batch["responses"],
@@ -172,7 +202,7 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
         fallback = batch[FALLBACKS].to(device)
         shares = None
         if credit.config.signal == "coupled":
-            shares = batch[SHARES].to(device).nan_to_num(0.0)
+            shares = batch[SHARES].to(device).where(counted, 0.0)
         scored = TokenScores(
             scores.where(counted, 0.0), counted, fallback, fallback_shares(fallback), shares=shares
         )
@@ -188,6 +218,22 @@ def reweight(data: Any, credit: TokenCredit, *, step: int = 0) -> Any:
     batch["advantages"] = batch["advantages"] * weighed.weights
     data.meta_info.setdefault("metrics", {}).update(weighed.metrics)
     return data
+
+
+def _check_reaches_tokens(actor_config: Any) -> None:
+    """Refuse verl's loss that averages the advantages of a response, which undoes any credit of its tokens."""
+    policy_loss = getattr(actor_config, "policy_loss", None) or {}
+    mode = (
+        policy_loss.get("loss_mode")
+        if hasattr(policy_loss, "get")
+        else getattr(policy_loss, "loss_mode", None)
+    )
+    if mode == "geo_mean":
+        raise ConfigError(
+            "its loss averages the advantages of a response, whatever credit its tokens get",
+            where="policy_loss.loss_mode=geo_mean",
+            mend="choose another loss, or leave the credit of tokens out",
+        )
 
 
 def traces_of(batch: Any, tokenizer: Any, find: Finder, credit: TokenCredit) -> Traces:

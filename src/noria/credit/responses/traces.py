@@ -208,8 +208,16 @@ def completion_traces(
     question, response = valid.clone(), torch.zeros_like(valid)
     question[:, -length:] = False
     response[:, -length:] = written
-    completions = [row[-length:][own] for row, own in zip(tokens, valid[:, -length:], strict=True)]
-    spans = find_answers(completions, tokenizer, find)
+    spans: list[Span | None] = []
+    for row, own, mine in zip(tokens, valid[:, -length:], written, strict=True):
+        places = own.nonzero()[:, 0]
+        span = token_span(row[-length:][places], tokenizer, find)
+        if span is not None and mine.any():
+            # The span counts the tokens that are there, tools' among them; `from_masks` counts places from the
+            # policy's first token.
+            first = int(mine.int().argmax())
+            span = int(places[span[0]]) - first, int(places[span[1] - 1]) + 1 - first
+        spans.append(span)
     return Traces.from_masks(
         tokens, valid, question, response, spans, **trace_settings(config, tokenizer), **more
     )

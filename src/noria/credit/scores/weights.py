@@ -27,7 +27,8 @@ def ranks(scores: Tensor, counted: Tensor, unit: Tensor) -> tuple[Tensor, Tensor
         Ranks, and the number of counted tokens in each token's unit; 0 where not counted.
     """
     places = counted.flatten().nonzero()[:, 0]
-    values = scores.flatten()[places].nan_to_num(-torch.inf)
+    values = scores.flatten()[places]
+    values = values.masked_fill(values.isnan(), -torch.inf)
     units = unit.flatten()[places]
     by_score = torch.argsort(values, descending=True, stable=True)
     order = by_score[torch.argsort(units[by_score], stable=True)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,17 +46,30 @@ def read_questions(source: str, *, number: int, seed: int = 0) -> list[Question]
 def _question(record: Mapping[str, Any], where: str) -> Question:
     prompt = record.get("prompt", record.get("question"))
     if isinstance(prompt, list):
-        if not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in prompt):
-            raise DataError("a message without role or content", where=where)
-        prompt = tuple({"role": str(m["role"]), "content": str(m["content"])} for m in prompt)
+        if not all(
+            isinstance(m, Mapping) and all(isinstance(m.get(key), str) for key in ("role", "content"))
+            for m in prompt
+        ):
+            raise DataError("a message whose role or content is not text", where=where)
+        prompt = tuple({"role": m["role"], "content": m["content"]} for m in prompt)
     if not isinstance(prompt, str | tuple) or not prompt:
         raise DataError("no prompt (or question): text or messages", where=where)
-    answer, solution = record.get("answer"), record.get("response", record.get("solution", ""))
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise DataError("no answer: text or a number", where=where)
-    text = str(answer)
+    text = _answer(record.get("answer"), where)
+    solution = record.get("response") or record.get("solution") or ""
+    if not isinstance(solution, str):
+        raise DataError("the response (or solution) is not text", where=where, mend="write it as text")
     span = auto(text)
     if len(text) > 40 and span is not None:  # a worked solution, as in GSM8K
         solution, text = solution or text, text[slice(*span)]
-    solution = solution if isinstance(solution, str) else ""
     return Question(prompt, text, solution, given=bool(solution))
+
+
+def _answer(value: Any, where: str) -> str:
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise DataError(
+            f"the answer is {value}, which is no number", where=where, mend="leave the record out"
+        )
+    if not is_number and not (isinstance(value, str) and value.strip()):
+        raise DataError("no answer: text or a number", where=where)
+    return str(value)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jinja2 import TemplateError
+
 from noria.core.errors import DataError
 
 
@@ -59,7 +61,8 @@ def prompt_ids(question: Question, tokenizer: Any) -> list[int]:
     """A question's prompt as token ids; a chat goes through the tokenizer's template.
 
     Raises:
-        DataError: the prompt is a chat and the tokenizer has no template, or the prompt has no token.
+        DataError: the prompt is a chat and the tokenizer has no template, or one that refuses the messages; or the
+            prompt has no token.
     """
     if isinstance(question.prompt, str):
         ids = list(tokenizer(question.prompt)["input_ids"])
@@ -68,9 +71,14 @@ def prompt_ids(question: Question, tokenizer: Any) -> list[int]:
             "the prompt is a chat, and the tokenizer has no template", where="prompt", mend="give it as text"
         )
     else:
-        text = tokenizer.apply_chat_template(
-            list(question.prompt), tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                list(question.prompt), tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise DataError(
+                f"the tokenizer's chat template refuses the messages ({error})", where="prompt"
+            ) from None
         ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not ids:
         raise DataError("the prompt has no token", where="prompt")

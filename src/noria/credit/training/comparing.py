@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import ConfigError, DataError
+from noria.core.files import decoding
 from noria.core.records import json_values
 from noria.core.runs.run import read_config, read_metrics
 from noria.core.statistics.intervals import paired_difference
@@ -90,15 +91,20 @@ def compare_runs(folders: Sequence[Path], *, baseline: str | None = None) -> dic
 
 
 def _read(folder: Path) -> _Training:
-    config, rows = read_config(folder), read_metrics(folder)
+    with decoding(folder, "a run of noria credit train"):
+        return _training(folder, read_config(folder), read_metrics(folder))
+
+
+def _training(folder: Path, config: dict[str, Any], rows: list[dict[str, Any]]) -> _Training:
+    parts = [f"{part}_seconds" for part in ("rollout", "score", "learn")]
     rewards = [float(row["reward"]) for row in rows if row.get("reward") is not None]
+    seconds = [sum(float(row.get(part) or 0) for part in parts) for row in rows]
+    settings = dict(config.get("credit_settings") or {}).items()
+    seed = int(config.get("seed", 0))
     if "credit" not in config or not rewards:
         raise DataError("no run of noria credit train, or nothing was logged yet", where=str(folder))
-    parts = [f"{part}_seconds" for part in ("rollout", "score", "learn")]
-    seconds = _mean([sum(float(row.get(part) or 0) for part in parts) for row in rows])
-    settings = (config.get("credit_settings") or {}).items()
     credit = " ".join([str(config["credit"]), *(f"{key}={value}" for key, value in settings)])
-    return _Training(credit, int(config["seed"]), rewards, seconds, config)
+    return _Training(credit, seed, rewards, _mean(seconds), config)
 
 
 def _summary(name: str, runs: Sequence[_Training], steps: int, threshold: float) -> dict[str, Any]:

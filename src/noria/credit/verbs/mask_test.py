@@ -45,7 +45,7 @@ class MaskTestConfig(MaskSettings, QuestionOptions):
         Raises:
             ConfigError: a name or a setting is unknown.
         """
-        return {name: self.named(name) for name in self.names if name != "random"}
+        return self.named(*(name for name in self.names if name != "random"))
 
     @model_validator(mode="after")
     def _known(self) -> MaskTestConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 import zlib
 from pathlib import Path
@@ -10,19 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from noria.core.errors import DataError
+from noria.core.files import read_bytes
+from noria.core.records import json_value
 from noria.distill.data.images import Images, ImageSet, digits
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
     """The bytes of a file of at most `max_bytes`."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    if len(content) > max_bytes:
-        raise DataError(f"larger than {max_bytes:,} bytes", where=str(path), mend="split the file")
-    return content
+    return read_bytes(path, limit=max_bytes)
 
 
 def image_set(name: str) -> ImageSet:
@@ -107,8 +101,8 @@ def _mnist_archive(path: Path) -> list[bytes]:
 def _mnist_digit(content: bytes, where: str) -> Images:
     """Images [n, 1, 28, 28] in [0, 1] of one digit's file."""
     try:
-        values = np.asarray(json.loads(content)["data"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        values = np.asarray(json_value(content, where)["data"])
+    except (ValueError, KeyError, TypeError) as error:
         raise _unusable(f'not {{"data": [numbers]}} ({type(error).__name__})', where) from error
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not values.size or values.size % 784:
         raise _unusable("not a list of 28 × 28 numbers an image", where)

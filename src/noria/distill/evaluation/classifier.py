@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from noria.core.errors import CheckpointError, DataError
-from noria.core.files import write_atomic
+from noria.core.files import check_input, write_atomic
 from noria.distill.data.images import ImageSet
 from noria.distill.evaluation import metrics
 from noria.distill.evaluation.points import Array, Floats
@@ -124,6 +124,7 @@ class Classifier(nn.Module):
         Raises:
             CheckpointError: not there, damaged, or of something else.
         """
+        check_input(path)
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

@@ -5,7 +5,6 @@ Nothing is fetched: a vision model comes from a folder on disk, a classifier of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DataError, ModelError, require
+from noria.core.records import read_json
 from noria.distill.adapters import SmallAdapter
 from noria.distill.data.images import ImageSet
 from noria.distill.evaluation.classifier import train_classifier
@@ -122,10 +122,10 @@ def vision_features(folder: Path, device: torch.device | str = "cpu") -> Feature
 
 def _normalisation(folder: Path) -> tuple[Tensor, Tensor]:
     try:
-        stored = json.loads((folder / "preprocessor_config.json").read_bytes())
+        stored = read_json(folder / "preprocessor_config.json")
         values = stored["image_mean"], stored["image_std"]
         mean, std = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in values)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (DataError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             "no mean and standard deviation to normalise images with",
             where=str(folder / "preprocessor_config.json"),

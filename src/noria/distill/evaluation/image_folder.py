@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import DataError
+from noria.core.files import decoding, open_input
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_PIXELS = 64_000_000
@@ -42,22 +43,18 @@ class ImageFolder:
             yield torch.stack([self._read(path) for path in self.files[start : start + size]])
 
     def _read(self, path: Path) -> Tensor:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image, ImageOps
 
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(
-                        f"more than {MAX_PIXELS:,} pixels", where=str(path), mend="shrink or remove it"
-                    )
-                fitted = ImageOps.fit(
-                    image.convert("RGB"), (self.width, self.height), Image.Resampling.LANCZOS
+        with (
+            open_input(path) as file,
+            decoding(path, "an image", mend="remove it"),
+            Image.open(file) as image,
+        ):
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"more than {MAX_PIXELS:,} pixels", where=str(path), mend="shrink or remove it"
                 )
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-            reason = type(error).__name__
-            raise DataError(
-                f"not an image that can be read ({reason})", where=str(path), mend="remove it"
-            ) from error
+            fitted = ImageOps.fit(image.convert("RGB"), (self.width, self.height), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float() / 255
 
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+from noria.core.errors import ConfigError, DataError
+from noria.core.files import read_text
+from noria.core.yaml_values import parse_yaml
+
 LORA_FILE = "student_lora.safetensors"
 
 
@@ -73,7 +77,7 @@ def model_card(adapter: Any, exported: ExportResult, base: Path, settings: Mappi
         'pipe = DiffusionPipeline.from_pretrained("this-folder")\n'
         f'image = pipe(\n    "a prompt",\n{arguments}).images[0]\n```\n',
         "To have them as the defaults of a plain `pipe(prompt)`, either let Noria teach diffusers:\n",
-        "```python\nfrom noria.distill import few_step\n\nfew_step.register()\n"
+        "```python\nfrom noria.distill.students.few_step import register\n\nregister()\n"
         'pipe = DiffusionPipeline.from_pretrained("this-folder")\nimage = pipe("a prompt").images[0]\n```\n',
         "or trust the `pipeline.py` beside this card, once you have read it:\n",
         "```python\npipe = DiffusionPipeline.from_pretrained(\n"
@@ -126,11 +130,9 @@ def _licence_text(theirs: Mapping[str, Any], source: str) -> str:
 
 def _front_matter(base: Path) -> dict[str, Any]:
     """The YAML head of the base's card; empty where there is none or it does not parse."""
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        found = re.match(
-            r"---\s*\n(.*?)\n---\s*(\n|$)", (base / "README.md").read_text(encoding="utf-8"), re.DOTALL
-        )
-        head = yaml.safe_load(found[1]) if found else None
+    with contextlib.suppress(ConfigError, DataError):
+        found = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", read_text(base / "README.md"), re.DOTALL)
+        head = parse_yaml(found[1], "README.md").value if found else None
         return (
             {str(k): v for k, v in head.items() if isinstance(v, (str, list))}
             if isinstance(head, dict)

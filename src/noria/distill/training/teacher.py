@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from noria.core.errors import CheckpointError
-from noria.core.files import write_atomic
+from noria.core.errors import CheckpointError, ConfigError
+from noria.core.files import check_input, decoding, write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
 from noria.distill.config import TeacherConfig
 from noria.distill.data.images import ImageSet
 from noria.distill.matching.objectives import flow_matching_loss
+
+MAX_SIZE = 4096
+"""Largest size in the shape of a small transformer that a file is read of."""
 
 
 def train_teacher(
@@ -64,28 +68,57 @@ def train_teacher(
 
 
 def save_teacher(network: SmallTransformer, path: Path) -> None:
-    """Weights and shape in one safetensors file, all of it or nothing."""
+    """Weights, their digest and the network's shape in one safetensors file, all of it or nothing."""
     tensors = {n: t.contiguous() for n, t in network.state_dict().items()}
-    write_atomic(path, save(tensors, {"config": json.dumps(vars(network.config))}))
+    digest = _weights_digest(save(tensors))
+    write_atomic(path, save(tensors, {"config": json.dumps(vars(network.config)), "sha256": digest}))
 
 
 def load_teacher(path: Path) -> SmallTransformer:
     """Read a file of :func:`save_teacher`.
 
     Raises:
-        CheckpointError: the file is not such a file.
+        CheckpointError: the file is not such a file, or its weights are not those that were written.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    mend = "give a file that `noria distill teacher` wrote"
+    check_input(path)
+    with decoding(path, "a small flow-matching transformer", mend=mend, error=CheckpointError):
         with safe_open(path, framework="pt") as file:
-            config = SmallTransformerConfig(**json.loads((file.metadata() or {})["config"]))
+            note = file.metadata() or {}
+            config = SmallTransformerConfig(**json.loads(note["config"]))
+            _check_shape(config, {name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
         network = SmallTransformer(config)
+        digest = _weights_digest(path.read_bytes())
+        if note.get("sha256", digest) != digest:
+            raise CheckpointError(
+                "its weights are not what was written (their digest differs)",
+                where=str(path),
+                mend="copy the file again",
+            )
         network.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, TypeError, OSError) as error:
-        raise CheckpointError(
-            f"not a small flow-matching transformer ({type(error).__name__})",
-            where=str(path),
-            mend="give a file that `noria distill teacher` wrote",
-        ) from error
     return network.eval()
+
+
+def _check_shape(config: SmallTransformerConfig, stored: dict[str, list[int]]) -> None:
+    """Compare a shape that a file names with the tensors that it holds, before memory is taken for it.
+
+    Raises:
+        ValueError: no small transformer has that shape, or the file holds another's tensors.
+    """
+    if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in vars(config).values()):
+        raise ValueError("a size that no small transformer has")
+    try:
+        with torch.device("meta"):
+            network = SmallTransformer(config)
+    except ConfigError as error:
+        raise ValueError(error.what) from error
+    if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != stored:
+        raise ValueError("its tensors are not of the shape that it names")
+
+
+def _weights_digest(file: bytes) -> str:
+    """SHA-256 of the tensors in a safetensors file, which follow its header."""
+    header = 8 + int.from_bytes(file[:8], "little")
+    return hashlib.sha256(file[header:]).hexdigest()

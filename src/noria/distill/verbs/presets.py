@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import click
-import yaml
 from pydantic import Field
 
 from noria.core.config import Config, Option
+from noria.core.yaml_values import yaml_text
 from noria.distill.config import PRESET_NOTES, DistillConfig
 from noria.verbs.command import command as make_command
 
@@ -30,4 +30,4 @@ def command(config: PresetsConfig) -> None:
         return
     values = DistillConfig(preset=config.show).model_dump(mode="json", exclude={"name"})
     values = {"preset": config.show} | values
-    click.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(yaml_text(values), nl=False)

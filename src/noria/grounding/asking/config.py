@@ -37,6 +37,9 @@ class AskSettings(PlanSettings):
     send_seed: bool = Field(False, description="Send the seed to the server.")
     json_mode: bool = Field(False, description="Have the server hold the reply to JSON.")
     fallback: bool = Field(True, description="Ask again for what a unified reply lacks, as published.")
+    reasoning_tags: tuple[str, ...] = Field(
+        (), description="Names of tags around a model's reasoning, besides the usual ones such as think."
+    )
     retry_errors: bool = Field(True, description="Ask again, on resuming, what ended in an error.")
 
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from noria.core.errors import ungrouped
+
 T = TypeVar("T")
 
 
@@ -17,6 +19,7 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_o
         for item in waiting:
             await work(item)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(max(1, at_once)):
-            group.create_task(worker())
+    with ungrouped():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(1, at_once)):
+                group.create_task(worker())

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from noria.core.chat import ChatModel, ChatRequest, Message, Outcome, assistant, system, user
+from noria.core.chat import ChatModel, ChatRequest, Message, assistant, system, user
 from noria.core.errors import DataError, ModelError, NoriaError
 from noria.grounding.asking.config import AskSettings
 from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.parsing import Reading, looks_refused, read_reply
 from noria.grounding.asking.pool import each
 from noria.grounding.asking.prompts import SYSTEM, ask
-from noria.grounding.asking.protocols import ORDER, Chain, Step, dealt, permuted
+from noria.grounding.asking.protocols import ORDER, Chain, Step, dealt, permuted, plan
 from noria.grounding.asking.store import Sample, SampleStore, Status, answered
 from noria.grounding.corpus.records import Corpus, Question
 from noria.grounding.corpus.types import LEVELS, TRAITS
@@ -27,7 +27,7 @@ ENOUGH = 16
 
 
 async def run_plan(
-    plan: Sequence[Chain],
+    chains: Sequence[Chain],
     corpus: Corpus,
     model: ChatModel,
     cinema: Cinema,
@@ -40,8 +40,8 @@ async def run_plan(
     """Ask what is not answered yet. What is in flight when the process dies is all that is lost.
 
     Args:
-        plan: chains of steps to take.
-        corpus: records of the plan's videos.
+        chains: chains of steps to take.
+        corpus: records of their videos.
         model: the model that answers.
         cinema: source of the clips.
         store: samples that are there, and the new ones.
@@ -50,7 +50,7 @@ async def run_plan(
         on_sample: called with each new sample.
 
     Returns:
-        How many samples of the plan are in each state.
+        How many samples of the chains are in each state.
 
     Raises:
         ModelError: the first samples all end in an error.
@@ -63,15 +63,15 @@ async def run_plan(
         if not run.hopeless:
             await run.chain(chain)
 
-    await each(plan, take, at_once=min(in_flight, len(plan)))
-    if run.hopeless and any(step.id not in run.done for chain in plan for step in chain):
+    await each(chains, take, at_once=min(in_flight, len(chains)))
+    if run.hopeless and any(step.id not in run.done for chain in chains for step in chain):
         raise ModelError(
             f"all of the first {run.asked} samples failed, the last with {run.failure}",
             where="run",
             mend="mend the server, the clips or the settings, and run the same command again",
         )
     now = store.statuses()
-    return Counter(now[step.id] for chain in plan for step in chain if step.id in now)
+    return Counter(now[step.id] for chain in chains for step in chain if step.id in now)
 
 
 @dataclass
@@ -107,21 +107,27 @@ class _Run:
                 words = ask(rate=step.rate, reason=step.reason, questions={}, transcript=None)
                 before += [user(words), assistant(sample.reply)]
             if step.part == "all" and self.asking.fallback and sample is not None:
-                for rest, levels in _missing(step, sample, len(self.questions[step.video])):
+                reading = read_sample(sample, step, self.questions[step.video], self.asking)
+                for rest in _missing(step, sample, reading):
                     if not self.settled(rest.id):
-                        await self.step(rest, [], own=levels)
+                        await self.step(rest, [], own=reading.levels)
 
     async def step(
         self, step: Step, before: Sequence[Message], own: Mapping[str, int] | None = None
     ) -> Sample:
         """Ask it, and write down what became of it."""
-        blank = Sample(step.id, step.video, step.part, "error")
+        blank = Sample(step.id, step.video, step.part, "error", numbers=list(step.numbers))
         try:
             await self.open(step)
-            request, backs, blank = self._request(step, before, own, blank)
+            request, blank = self._request(step, before, own, blank)
         except NoriaError as error:
             return self._keep(replace(blank, error="clip", problems=[str(error)]))
-        return self._keep(_judged(blank, await self.model.ask(request), step, backs))
+        sample = answered(blank, await self.model.ask(request))
+        if sample.status == "ok":
+            reading = read_sample(sample, step, self.questions[step.video], self.asking)
+            problems = [*sample.problems, *reading.problems]
+            sample = replace(sample, status=status_of(sample, reading), rung=reading.rung, problems=problems)
+        return self._keep(sample)
 
     async def open(self, step: Step) -> None:
         """Have the clip ready: decoded once for all who want it, in a thread, so that it holds up nobody."""
@@ -149,15 +155,12 @@ class _Run:
 
     def _request(
         self, step: Step, before: Sequence[Message], own: Mapping[str, int] | None, blank: Sample
-    ) -> tuple[ChatRequest, dict[int, dict[str, str]], Sample]:
-        """The request, {question: {letter shown: letter meant}}, and the sample with what is known by now."""
+    ) -> tuple[ChatRequest, Sample]:
+        """The request, and the sample with what is known by now."""
         questions = {number: self.questions[step.video][number - 1] for number in step.numbers}
         shown = self.cinema.show(step.video, self.asking.control, self.stem(step))
-        backs: dict[int, dict[str, str]] = {}
-        if step.order is not None:
-            for number, question in questions.items():
-                order = dealt(self.asking.seed, step.order, step.video, number, len(question.options))
-                questions[number], backs[number] = permuted(question, order)
+        for number, question in questions.items():
+            questions[number], _ = shown_as(question, step, number, self.asking.seed)
         words = ask(
             rate=step.rate,
             reason=step.reason,
@@ -175,75 +178,115 @@ class _Run:
         )
         text = json.dumps([[m.role, m.text] for m in messages] + [shown.digest], ensure_ascii=False)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return request, backs, replace(blank, request=digest, frames=shown.digest, problems=list(shown.notes))
+        return request, replace(blank, request=digest, frames=shown.digest, problems=list(shown.notes))
 
 
-def _missing(step: Step, sample: Sample, count: int) -> list[tuple[Step, dict[str, int]]]:
-    """Follow-ups for what a whole request did not bring: reasons; questions, with the model's own levels repeated."""
+def shown_as(question: Question, step: Step, number: int, seed: int) -> tuple[Question, dict[str, str]]:
+    """The question as a step shows it, and {letter shown: letter meant}."""
+    if step.order is None:
+        return question, {option.id: option.id for option in question.options}
+    return permuted(question, dealt(seed, step.order, step.video, number, len(question.options)))
+
+
+def _missing(step: Step, sample: Sample, reading: Reading) -> list[Step]:
+    """Follow-ups for what a whole request did not bring: reasons; questions."""
     if sample.status in ("refused", "error"):
         return []
     follow_ups = []
-    if step.reason and any(trait not in sample.rationales for trait in TRAITS):
-        need_levels = any(trait not in sample.levels for trait in TRAITS)
-        follow_ups.append((Step(step.video, "all.reason", rate=need_levels, reason=True), sample.levels))
-    rest = tuple(n for n in step.numbers if str(n) not in sample.answers)
+    if step.reason and any(trait not in reading.rationales for trait in TRAITS):
+        need_levels = any(trait not in reading.levels for trait in TRAITS)
+        follow_ups.append(Step(step.video, "all.reason", rate=need_levels, reason=True))
+    rest = tuple(n for n in step.numbers if n not in reading.answers)
     if rest:
-        follow_ups.append((Step(step.video, "all.ask", numbers=rest), sample.levels))
+        follow_ups.append(Step(step.video, "all.ask", numbers=rest))
     return follow_ups
 
 
-def _judged(blank: Sample, outcome: Outcome, step: Step, backs: Mapping[int, Mapping[str, str]]) -> Sample:
-    """The sample of an outcome: exactly one of four states."""
-    sample = answered(blank, outcome)
-    if sample.status != "ok":
-        return sample
-    reading = read_reply(sample.reply, numbers=step.numbers, traits=step.rate or step.reason)
-    return _read(sample, reading, backs)
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read(sample: Sample, reading: Reading, backs: Mapping[int, Mapping[str, str]]) -> Sample:
-    problems = [*sample.problems, *reading.problems]
-    if not reading:
-        status: Status = "refused" if looks_refused(sample.reply) else "parse_failed"
-        return replace(sample, status=status, problems=problems)
-    answers = {}
-    for number, letter in reading.answers.items():
-        meant = backs.get(number, {}).get(letter, letter if number not in backs else None)
-        if meant is not None:
-            answers[str(number)] = meant
-    return replace(
-        sample,
-        status="ok",
-        levels=reading.levels,
-        rationales=reading.rationales,
-        answers=answers,
-        rung=reading.rung,
-        problems=problems,
+def read_sample(sample: Sample, step: Step, questions: Sequence[Question], asking: AskSettings) -> Reading:
+    """What the reply of a sample says, its letters those of the corpus.
+
+    Args:
+        sample: sample with its reply as it came.
+        step: the step that it is of.
+        questions: all questions of the video.
+        asking: settings of the run.
+    """
+    if sample.status == "error" or (sample.status == "refused" and not sample.finish):
+        return Reading()  # nothing came, or the server itself declined
+    reading = read_reply(
+        sample.reply, numbers=step.numbers, traits=step.rate or step.reason, tags=asking.reasoning_tags
     )
+    meant = {}
+    for number, letter in reading.answers.items():
+        _, back = shown_as(questions[number - 1], step, number, asking.seed)
+        if letter in back:
+            meant[number] = back[letter]
+    reading.answers = meant
+    return reading
+
+
+def status_of(sample: Sample, reading: Reading) -> Status:
+    """The state of a sample whose reply was read."""
+    if sample.status == "error" or reading:
+        return "error" if sample.status == "error" else "ok"
+    return "refused" if sample.status == "refused" or looks_refused(sample.reply) else "parse_failed"
+
+
+def read_samples_of(
+    samples: Sequence[Sample], corpus: Corpus, asking: AskSettings
+) -> list[tuple[Sample, Reading]]:
+    """Every sample of a run, its state and rung as its reply is read now, and what the reply says.
+
+    Raises:
+        DataError: a sample is of another video, or of no step of the run.
+    """
+    questions = {record.video_id: record.mcq_questions for record in corpus}
+    steps = {step.id: step for chain in plan(corpus, asking) for step in chain}
+    read = []
+    for sample in samples:
+        if sample.video not in questions:
+            raise DataError("a sample of a video that is not in the corpus", where=sample.id)
+        mine = questions[sample.video]
+        step = steps.get(sample.id) or _follow_up(sample, len(mine))
+        reading = read_sample(sample, step, mine, asking)
+        read.append((replace(sample, status=status_of(sample, reading), rung=reading.rung), reading))
+    return read
+
+
+def _follow_up(sample: Sample, count: int) -> Step:
+    """The step of a follow-up, which no plan holds; of an early run, whose samples do not say what they ask, all."""
+    if sample.part == "all.reason":
+        return Step(sample.video, sample.part, rate=True, reason=True)
+    if sample.part == "all.ask" and all(1 <= number <= count for number in sample.numbers):
+        return Step(sample.video, sample.part, numbers=tuple(sample.numbers) or tuple(range(1, count + 1)))
+    raise DataError("a sample of no step of this run", where=sample.id)
 
 
 # -- putting samples together -----------------------------------------------------------------------------------------
 
 
-def assemble(samples: Sequence[Sample], ids: Sequence[str]) -> list[dict[str, Prediction]]:
+def assemble(read: Sequence[tuple[Sample, Reading]], ids: Sequence[str]) -> list[dict[str, Prediction]]:
     """Predictions by video; one set, or one for each order of options that was asked.
 
     Each level and each answer keeps the rung that it was read on, so that strict scoring takes what was read strictly.
 
-    Raises:
-        DataError: a sample is about none of the videos.
+    Args:
+        read: samples with what their replies say, from `read_samples_of`.
+        ids: ids of the videos.
     """
-    by_video: dict[str, list[Sample]] = {name: [] for name in ids}
-    for sample in samples:
-        if sample.video not in by_video:
-            raise DataError("a sample of a video that is not in the corpus", where=sample.id)
-        by_video[sample.video].append(sample)
+    by_video: dict[str, list[tuple[Sample, Reading]]] = {name: [] for name in ids}
+    for sample, reading in read:
+        by_video[sample.video].append((sample, reading))
+    orders = orders_in([sample for sample, _ in read])
     return [
         {
-            name: _together(name, [s for s in rows if s.part == part or ORDER not in s.part])
+            name: _together(name, [row for row in rows if row[0].part == part or ORDER not in row[0].part])
             for name, rows in by_video.items()
         }
-        for part in ([f"{ORDER}{order}" for order in orders_in(samples)] or [""])
+        for part in ([f"{ORDER}{order}" for order in orders] or [""])
     ]
 
 
@@ -252,23 +295,22 @@ def orders_in(samples: Sequence[Sample]) -> list[int]:
     return sorted({int(s.part.removeprefix(ORDER)) for s in samples if s.part.startswith(ORDER)})
 
 
-def _together(video: str, samples: Sequence[Sample]) -> Prediction:
+def _together(video: str, read: Sequence[tuple[Sample, Reading]]) -> Prediction:
     levels: dict[str, int] = {}
     rationales: dict[str, str] = {}
     answers: dict[int, str] = {}
-    level_rungs: dict[str, int] = {}
-    answer_rungs: dict[int, int] = {}
+    rungs: dict[str | int, int] = {}
     # A follow-up, whose name is longer, fills what the first reply left open.
-    for sample in sorted(samples, key=lambda s: len(s.part)):
-        if sample.status != "ok":
-            continue
-        for trait, level in sample.levels.items():
-            levels.setdefault(trait, level)
-            level_rungs.setdefault(trait, sample.rung)
-        for trait, text in sample.rationales.items():
-            rationales.setdefault(trait, text)
-        for number, letter in sample.answers.items():
-            answers.setdefault(int(number), letter)
-            answer_rungs.setdefault(int(number), sample.rung)
-    named = {t: LEVELS[n] for t, n in levels.items()}
-    return Prediction(video, named, rationales, answers, level_rungs=level_rungs, answer_rungs=answer_rungs)
+    for _, reading in sorted(read, key=lambda row: len(row[0].part)):
+        rungs = reading.rungs | rungs
+        levels = reading.levels | levels
+        rationales = reading.rationales | rationales
+        answers = reading.answers | answers
+    return Prediction(
+        video,
+        {trait: LEVELS[level] for trait, level in levels.items()},
+        rationales,
+        answers,
+        level_rungs={trait: rungs[trait] for trait in levels},
+        answer_rungs={number: rungs[number] for number in answers},
+    )

@@ -13,17 +13,20 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from noria.core.chat import Answer, Failure, Outcome, Refusal
-from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, write_all, write_atomic
+from noria.core.errors import DataError, RunError, needing
+from noria.core.files import disk_errors, read_bytes, write_all, write_atomic
+from noria.core.records import json_record
+
+with needing("grounding"):
+    import msgspec
 
 Status: TypeAlias = Literal["ok", "parse_failed", "refused", "error"]
-STATUSES = ("ok", "parse_failed", "refused", "error")
 TOGETHER = 64
 """Rows of one commit at most."""
 
@@ -36,8 +39,9 @@ class Sample:
         id: video and part.
         video, part: video and part of the step.
         status: exactly one of the four.
-        reply: the model's text, if any.
-        levels: {trait: 0 … 4}; rationales: {trait: text}; answers: {number: letter}: what was read in it.
+        numbers: numbers of the questions that it asks.
+        reply: the model's text as it came, if any; it is read when it is scored.
+        answers: {item: verdict or grade}, of a judge.
         rung: rung of the parsing ladder; 0 where nothing was read.
         problems: faults, in words.
         error: kind of failure, where the status is error.
@@ -52,9 +56,8 @@ class Sample:
     video: str
     part: str
     status: Status
+    numbers: list[int] = field(default_factory=list)
     reply: str = ""
-    levels: dict[str, int] = field(default_factory=dict)
-    rationales: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     rung: int = 0
     problems: list[str] = field(default_factory=list)
@@ -67,9 +70,6 @@ class Sample:
     cost: float | None = None
     seconds: float = 0.0
     attempts: int = 0
-
-
-_FIELDS = [one.name for one in fields(Sample)]
 
 
 def answered(sample: Sample, outcome: Outcome) -> Sample:
@@ -150,10 +150,10 @@ class SampleStore:
         self._waiting, self._committed = 0, time.monotonic()
 
     @contextlib.contextmanager
-    def _database_errors(self) -> Iterator[None]:
+    def _database_errors(self, kind: type[sqlite3.Error] = sqlite3.Error) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except kind as error:
             raise RunError(
                 f"cannot write: {error}",
                 where=str(self.database_path),
@@ -168,12 +168,12 @@ class SampleStore:
     def get(self, identifier: str) -> Sample | None:
         """The sample of that id, if there is one."""
         row = self._database.execute("SELECT body FROM samples WHERE id = ?", (identifier,)).fetchone()
-        return None if row is None else Sample(**json.loads(row[0]))
+        return None if row is None else msgspec.convert(json.loads(row[0]), Sample)
 
     def all(self) -> Iterator[Sample]:
         """In the order of their ids."""
         for (body,) in self._database.execute("SELECT body FROM samples ORDER BY id"):
-            yield Sample(**json.loads(body))
+            yield msgspec.convert(json.loads(body), Sample)
 
     def spent(self) -> float:
         """What all requests of all processes cost, as far as it is known; replaced samples count, too."""
@@ -185,7 +185,7 @@ class SampleStore:
         """Cut a line that a crash tore."""
         if not self.log_path.exists():
             return
-        raw = self.log_path.read_bytes()
+        raw = read_bytes(self.log_path)
         whole = raw[: raw.rfind(b"\n") + 1]
         if len(whole) != len(raw):
             self.mended.append("a torn last line of samples.jsonl was cut")
@@ -193,7 +193,8 @@ class SampleStore:
 
     def _open_database(self) -> sqlite3.Connection:
         try:
-            return self._connected()
+            with self._database_errors(sqlite3.OperationalError):  # a full disk is no damage
+                return self._connected()
         except sqlite3.DatabaseError:
             number = 1
             while (aside := self.folder / f"samples.damaged-{number}.sqlite").exists():
@@ -261,18 +262,16 @@ def _lines(path: Path) -> Iterator[Sample]:
     Raises:
         DataError: a line is none.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not path.exists():
         return
+    raw = read_bytes(path)
     for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
-            record: dict[str, Any] = json.loads(line)
-            sample = Sample(**{name: record[name] for name in _FIELDS if name in record})
-            if sample.status not in STATUSES:
-                raise ValueError(sample.status)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DataError("not a sample", where=f"{path}:{number}", mend="remove the line") from None
+            sample = msgspec.convert(json_record(line, f"{path}:{number}"), Sample)
+        except msgspec.ValidationError as error:
+            raise DataError(
+                f"not a sample: {error}", where=f"{path}:{number}", mend="remove the line"
+            ) from None
         yield sample
 
 

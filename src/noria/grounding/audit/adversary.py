@@ -36,6 +36,7 @@ SIMPLE = AUDITORS[:-1]
 FEWEST = 30
 """Questions of a category, below which nothing is said of it."""
 FOLDS = 5
+"""Parts of the cross-validation, and so the fewest sources of a category."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,34 @@ def blind_accuracy(
         if any(key in chosen[name] for name in first)
     }
     return BlindResult(accuracy, p, counts, solved, chosen)
+
+
+def blind_letters(
+    train: Corpus, test: Corpus, *, auditor: str = "together", seed: int = 0
+) -> dict[tuple[str, int], str]:
+    """{(video, number): letter} that a classifier trained on the questions of one corpus gives to those of another.
+
+    Args:
+        train: whole records whose right answers are shown.
+        test: whole records whose questions are answered, of the same categories.
+        auditor: name of the classifier, one of `AUDITORS`.
+        seed: seed of the classifier.
+    """
+    require("sklearn", "grounding")
+    letters: dict[tuple[str, int], str] = {}
+    for category in CATEGORIES:
+        known, asked = (
+            [
+                _Row((record.video_id, n), record.source, question)
+                for record, n, question in each_question(corpus)
+                if question.category == category
+            ]
+            for corpus in (train, test)
+        )
+        if known and asked:
+            answers = _answers(auditor, known, asked, seed)
+            letters |= {row.key: letter for row, letter in zip(asked, answers, strict=True)}
+    return letters
 
 
 def solvable(blind: BlindResult, *, least: int = 3) -> set[tuple[str, int]]:

@@ -25,15 +25,18 @@ from noria.grounding.scoring.predictions import Prediction
 Answers = Mapping[tuple[str, int], str]
 
 
-def ladder(corpus: Corpus, blind: BlindResult | None = None) -> dict[str, dict[str, Prediction]]:
+def ladder(
+    corpus: Corpus, blind: BlindResult | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Prediction]]:
     """{reader: {video: prediction}}.
 
     Args:
         corpus: whole records.
         blind: classifiers that were trained already.
+        seed: seed of the guesses.
     """
     blind = blind or blind_accuracy(corpus, auditors=SIMPLE)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     medium = {r.video_id: dict.fromkeys(TRAITS, "Medium") for r in corpus}
     read_levels = reader_levels(corpus, leaked_levels(corpus))
     read = [{t: LEVELS[n] for t, n in zip(TRAITS, row, strict=True)} for row in read_levels.tolist()]
@@ -61,12 +64,12 @@ def ladder(corpus: Corpus, blind: BlindResult | None = None) -> dict[str, dict[s
 
 
 def score_ladder(
-    corpus: Corpus, blind: BlindResult | None, settings: ScoreSettings
+    corpus: Corpus, blind: BlindResult | None, settings: ScoreSettings, *, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """{reader: all its figures}, as `evaluate` gives them."""
     return {
         name: evaluate(scored(corpus, [answers], settings), settings)
-        for name, answers in ladder(corpus, blind).items()
+        for name, answers in ladder(corpus, blind, seed=seed).items()
     }
 
 

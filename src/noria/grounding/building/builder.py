@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from noria.grounding.building.config import BuildSettings
 from noria.grounding.building.writer import Writer
 from noria.grounding.corpus.records import Corpus, Record
 from noria.grounding.corpus.types import CATEGORIES
+from noria.grounding.scoring.predictions import whole_text
 
 Records = dict[str, Record]
 """Records by video."""
@@ -69,16 +71,22 @@ def read_clips(path: Path) -> list[Record]:
                 where=where,
                 mend='write "consent": true when the person in the clip has consented, else leave the clip out',
             )
-        values = {"observations": [], "personality_analyses": [], "mcq_questions": []} | dict(line)
+        values = {"observations": [], "personality_analyses": [], "mcq_questions": []} | whole_text(
+            dict(line)
+        )
         try:
             record = msgspec.convert(values, Record, strict=True)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, TypeError) as error:
             raise DataError(f"not a clip: {error}", where=where) from None
         scores = record.scores()
         if any(not 0 <= score <= 1 for score in scores):
             raise DataError("every trait needs a score in [0, 1]", where=where)
         if record.video_id in ids:
             raise DataError(f"{record.video_id!r} comes twice", where=where)
+        if not re.fullmatch(r"[^/\\\0]{1,200}", record.video_id) or record.video_id.strip(". ") == "":
+            raise DataError(
+                f"the id {record.video_id!r} names no file", where=where, mend="give a plain name"
+            )
         ids.add(record.video_id)
         records.append(record)
     if not records:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from noria.core.errors import DataError
-from noria.core.files import write_atomic
+from noria.core.files import read_text, write_atomic
 from noria.core.judging import krippendorff_alpha
 from noria.grounding.corpus.records import Corpus, Observation, Question, Record
 
@@ -69,15 +70,15 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
     Raises:
         DataError: with file and line: a column is missing, or a verdict is none of `correct`, `corrected`, `delete`.
     """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({type(error).__name__})", where=str(path)) from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if reader.fieldnames is None or set(COLUMNS) - set(reader.fieldnames):
+        columns = reader.fieldnames or ()
+    except csv.Error as error:
+        raise DataError(f"not a sheet ({error})", where=f"{path}:1") from None
+    if set(COLUMNS) - set(columns):
         raise DataError(f"the columns must be {', '.join(COLUMNS)}", where=f"{path}:1")
     rows = []
-    for row in reader:
+    for row in _rows(reader, path):
         cells = {name: _plain(row.get(name) or "") for name in COLUMNS}
         cells["verdict"] = cells["verdict"].strip().lower()
         where = f"{path}:{reader.line_num}"
@@ -91,6 +92,13 @@ def read_sheet(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def _rows(reader: csv.DictReader[str], path: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:  # a quote that is never closed
+        raise DataError(f"not a sheet ({error})", where=f"{path}:{reader.line_num}") from None
+
+
 def apply_sheet(corpus: Corpus, path: Path) -> ReviewResult:
     """The corpus with a sheet's verdicts: deleted rows are gone, corrections take the text's place.
 
@@ -98,7 +106,7 @@ def apply_sheet(corpus: Corpus, path: Path) -> ReviewResult:
     counted as open.
 
     Raises:
-        DataError: `read_sheet` refuses the sheet, or a row names what is not in the corpus.
+        DataError: `read_sheet` refuses the sheet, or a row names what is not in the corpus or comes twice.
     """
     rows: dict[str, dict[tuple[str, int], dict[str, str]]] = {}
     known = {record.video_id: record for record in corpus}
@@ -112,7 +120,11 @@ def apply_sheet(corpus: Corpus, path: Path) -> ReviewResult:
         number = int(row["number"]) if row["number"].isdecimal() else -1
         if not 0 <= number < size.get(row["kind"], 0):
             raise DataError(f"there is no {row['kind']} {row['number']} of {row['video']!r}", where=str(path))
-        rows.setdefault(row["video"], {})[row["kind"], number] = row
+        mine = rows.setdefault(row["video"], {})
+        if (row["kind"], number) in mine:
+            what = f"{row['kind']} {number} of {row['video']!r} is there twice"
+            raise DataError(what, where=str(path), mend="keep one of the rows")
+        mine[row["kind"], number] = row
     reviewed = ReviewResult(corpus)
     reviewed.corpus = Corpus(
         tuple(_apply(record, rows.get(record.video_id, {}), reviewed) for record in corpus)
@@ -168,13 +180,26 @@ def review_agreement(paths: Iterable[Path]) -> float | None:
     """Krippendorff's alpha of several people's verdicts on the same rows; an open row is missing.
 
     Raises:
-        DataError: `read_sheet` refuses a sheet.
-        MissingExtra: the `krippendorff` package is absent.
+        DataError: `read_sheet` refuses a sheet, or no row has two verdicts.
+    """
+    return krippendorff_alpha(verdict_table(paths))
+
+
+def verdict_table(paths: Iterable[Path]) -> NDArray[np.float64]:
+    """[people, rows] the verdicts as numbers, NaN where there is none, of the rows that have two or more.
+
+    Raises:
+        DataError: `read_sheet` refuses a sheet, or no row has two verdicts.
     """
     sheets = [
-        {(r["video"], r["kind"], r["number"]): r["verdict"] for r in read_sheet(path)} for path in paths
+        {(r["video"], r["kind"], r["number"]): r["verdict"] for r in read_sheet(path) if r["verdict"]}
+        for path in paths
     ]
-    keys = sorted({key for sheet in sheets for key in sheet})
+    given = Counter(key for sheet in sheets for key in sheet)
+    keys = sorted(key for key, count in given.items() if count > 1)
+    if not keys:
+        raise DataError(
+            "no row has the verdicts of two people", where="agreement", mend="give sheets of the same records"
+        )
     codes = {"correct": 0.0, "corrected": 1.0, "delete": 2.0}
-    table = [[codes.get(sheet.get(key, ""), float("nan")) for key in keys] for sheet in sheets]
-    return krippendorff_alpha(np.array(table)) if keys and len(sheets) > 1 else None
+    return np.array([[codes.get(sheet.get(key, ""), np.nan) for key in keys] for sheet in sheets])

@@ -151,7 +151,7 @@ class Writer:
             if sample.status != "ok":
                 return None, [f"no reply ({sample.error or sample.status})"]
             value, complaints = None, ["the reply is no JSON of the form that was asked for"]
-            for rung, candidate in objects_in(sample.reply):
+            for rung, candidate in reversed(objects_in(sample.reply)):  # its last word counts
                 if rung <= 3:
                     value, complaints = check(candidate)
                     break

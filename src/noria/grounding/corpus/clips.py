@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import DataError, require
-from noria.core.files import inside, write_atomic
+from noria.core.files import inside, read_bytes, write_atomic
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
             where=str(path),
             mend="send frames",
         )
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def _on_screen(
@@ -144,8 +144,7 @@ def _on_screen(
 ) -> dict[int, tuple[float, NDArray[np.uint8]]]:
     """{number of the wanted time: time and pixels of the frame that is on screen then}.
 
-    That is the last frame that starts no later; the first one before any has started, the last whole one where the
-    file is cut.
+    That is the last frame that starts no later; the first one before any has started.
     """
     order = sorted(range(len(wanted)), key=wanted.__getitem__)
     shown: dict[int, tuple[float, NDArray[np.uint8]]] = {}
@@ -160,9 +159,10 @@ def _on_screen(
             shown[order.pop(0)] = before[0], pixels
 
     began = time.monotonic()
+    damage: list[str] = []
     with _opened(path) as container:
         base = float(_video(container, path).time_base)
-        for frame in _decoded(container, path):
+        for frame in _decoded(container, path, damage):
             if time.monotonic() - began > limits.decode_seconds:
                 raise DataError(f"decoding took over {limits.decode_seconds:g} s", where=str(path))
             if frame.pts is None:
@@ -175,12 +175,24 @@ def _on_screen(
                 break
         if before is None:
             raise DataError("no frame can be decoded", where=str(path))
+        if damage and order and wanted[order[-1]] > before[0] + SPARE:
+            raise DataError(
+                f"damaged at {before[0]:.2f} s ({damage[0]})", where=str(path), mend="copy the clip anew"
+            )
         take(float("inf"))
     return shown
 
 
+SPARE = 0.25
+"""Seconds, and `SPARE_SHARE` of the length, by which a file may end earlier than its head says."""
+SPARE_SHARE = 0.02
+
+
 def _extent(path: Path, limits: Limits) -> tuple[float, float]:
-    """Presentation time of the first frame, and the length; from packets, without decoding."""
+    """Presentation time of the first frame, and the length; from packets, without decoding.
+
+    A file that was cut, by a copy that broke off, still has a head that says how long it should be.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -189,19 +201,26 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
         raise DataError(f"{size:,} bytes, more than {limits.file_bytes:,}", where=str(path))
     starts: list[float] = []
     lengths: list[float] = []
+    packets, reached = 0, 0.0
     with _opened(path) as container:
         stream = _video(container, path)
         if stream.width * stream.height > limits.pixels or not stream.width:
             raise DataError(f"frames of {stream.width}×{stream.height}", where=str(path))
-        base = float(stream.time_base or Fraction(1, 90_000))
-        for packet in container.demux(stream):
-            # What an edit list cuts off is in the file, and is never shown.
-            if packet.pts is None or not packet.size or packet.is_discard:
+        for packet in container.demux():
+            if packet.pts is None or not packet.size:
                 continue
-            starts.append(packet.pts * base)
-            lengths.append((packet.duration or 0) * base)
+            start, length = (float(t * packet.time_base) for t in (packet.pts, packet.duration or 0))
+            reached = max(reached, start + length)
+            if packet.stream.index != stream.index:
+                continue
+            packets += 1
+            if packet.is_discard:  # what an edit list cuts off is in the file, and is never shown
+                continue
+            starts.append(start)
+            lengths.append(length)
             if len(starts) > limits.frames:
                 raise DataError(f"more than {limits.frames:,} frames", where=str(path))
+        _check_whole(container, stream, packets, reached, path)
     if not starts:
         raise DataError("it holds no frame", where=str(path))
     first, last = min(starts), max(starts)
@@ -212,6 +231,28 @@ def _extent(path: Path, limits: Limits) -> tuple[float, float]:
     if duration > limits.video_seconds:
         raise DataError(f"{duration:.0f} s long, more than {limits.video_seconds:g}", where=str(path))
     return first, duration
+
+
+def _check_whole(container: Any, stream: Any, packets: int, reached: float, path: Path) -> None:
+    """Refuse a file that ends before its head says; streams without a head (MPEG-TS) can be cut anywhere.
+
+    Args:
+        container, stream: the opened file and its video.
+        packets: number of the video's packets in it.
+        reached: latest end of any packet, in seconds.
+        path: the file, for the error.
+    """
+    promised = (container.duration or 0) / 1e6
+    if (
+        "avi" in container.format.name and stream.frames
+    ):  # its length is guessed from its size, its frames are counted
+        promised, reached = float(stream.frames / stream.average_rate), float(packets / stream.average_rate)
+    if promised - reached > max(SPARE, SPARE_SHARE * promised):
+        raise DataError(
+            f"cut off: {reached:.2f} s of {promised:.2f} s are there",
+            where=str(path),
+            mend="copy the clip anew",
+        )
 
 
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
@@ -246,8 +287,8 @@ def _video(container: Any, path: Path) -> Any:
     return container.streams.video[0]
 
 
-def _decoded(container: Any, path: Path) -> Iterator[Any]:
-    """Frames in presentation order; a damaged tail ends them."""
+def _decoded(container: Any, path: Path, damage: list[str]) -> Iterator[Any]:
+    """Frames in presentation order; damage ends them, and is noted."""
     av = require("av", "grounding")
     packets = container.demux(_video(container, path))
     any_yet = False
@@ -255,9 +296,10 @@ def _decoded(container: Any, path: Path) -> Iterator[Any]:
         try:
             packet = next(packets, None)
             frames = [] if packet is None else packet.decode()
-        except av.error.FFmpegError:
+        except av.error.FFmpegError as error:
             if not any_yet:
                 raise
+            damage.append(_words(error))
             return
         if packet is None:
             return

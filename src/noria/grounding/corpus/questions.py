@@ -75,9 +75,9 @@ def names_level(stem: str, options: Sequence[str]) -> bool:
 
 
 def even_lengths(texts: Sequence[str]) -> bool:
-    """Whether every text is within 15 % of their mean length."""
-    mean = sum(map(len, texts)) / len(texts)
-    return all(abs(len(text) - mean) <= WITHIN * mean for text in texts)
+    """Whether every text is within 15 % of their mean length; no text is not."""
+    mean = sum(map(len, texts)) / max(1, len(texts))
+    return bool(texts) and all(abs(len(text) - mean) <= WITHIN * mean for text in texts)
 
 
 def inside_frame(box: Place) -> bool:

@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from noria.grounding.corpus.letters import LETTERS as LETTERS
+
 TRAITS = ("extraversion", "agreeableness", "conscientiousness", "neuroticism", "openness")
 LEVELS = ("Very Low", "Low", "Medium", "High", "Very High")
-LETTERS = "ABCDEF"
 
 CATEGORIES = (
     "Personality Attribution",

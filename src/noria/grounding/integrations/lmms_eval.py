@@ -15,30 +15,39 @@ import yaml
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.grounding.asking.prompts import MEANINGS
+from noria.grounding.corpus import letters
 from noria.grounding.corpus.clips import clip_path
 from noria.grounding.corpus.records import Corpus, each_question
-from noria.grounding.corpus.types import LEVELS, TRAITS
+from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS
 
 
 def item_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
-    """A row a question: {id, video, source, category, question, options, answer}.
+    """A row a question: {id, video, source, category, question, options, answer}, options in order of their letters.
 
     Raises:
-        DataError: a clip is not there.
+        DataError: a clip is not there, or a question's letters are not those of its options.
     """
-    return [
-        {
-            "id": f"{record.video_id}/{number}",
-            "video": _clip(record.video_path, record.video_id, videos),
-            "source": record.source,
-            "category": question.category,
-            "question": question.question,
-            "options": [option.text for option in question.options],
-            "answer": question.correct_answer,
-        }
-        for record, number, question in each_question(corpus)
-        if [option.id for option in question.options] == sorted(option.id for option in question.options)
-    ]
+    rows = []
+    for record, number, question in each_question(corpus):
+        options = sorted(question.options, key=lambda option: option.id)
+        if "".join(option.id for option in options) != LETTERS[: len(options)] or question.correct is None:
+            raise DataError(
+                f"question {number} has no right option, or letters that are none",
+                where=record.video_id,
+                mend="see noria grounding validate",
+            )
+        rows.append(
+            {
+                "id": f"{record.video_id}/{number}",
+                "video": _clip(record.video_path, record.video_id, videos),
+                "source": record.source,
+                "category": question.category,
+                "question": question.question,
+                "options": [option.text for option in options],
+                "answer": question.correct_answer,
+            }
+        )
+    return rows
 
 
 def rating_rows(corpus: Corpus, videos: Path | None) -> list[dict[str, Any]]:
@@ -87,7 +96,8 @@ def export_lmms_eval(corpus: Corpus, folder: Path, videos: Path | None) -> Path:
         write_atomic(folder / f"noria_grounding_{name}.yaml", _task(name, folder))
     group = {"group": "noria_grounding", "task": [f"noria_grounding_{name}" for name in tasks]}
     write_atomic(folder / "noria_grounding.yaml", yaml.safe_dump(group, sort_keys=False))
-    write_atomic(folder / "utils.py", UTILS)
+    # The reader of answers is Noria's own, copied, so that one reply has one reading everywhere.
+    write_atomic(folder / "utils.py", Path(letters.__file__).read_text(encoding="utf-8") + FUNCTIONS)
     return folder
 
 
@@ -117,13 +127,10 @@ metric_list:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) + functions
 
 
-UTILS = '''\
-"""Functions of the tasks in this folder, for lmms-eval."""
+FUNCTIONS = """
 
-import re
 
-LETTERS = "ABCDEF"
-
+# -- functions of the tasks in this folder, for lmms-eval
 
 def doc_to_visual(doc):
     return [doc["video"]] if doc["video"] else []
@@ -134,20 +141,10 @@ def doc_to_text(doc, lmms_eval_specific_kwargs=None):
     return f"{doc['question']}\\n{options}\\nAnswer with the letter of one option only."
 
 
-def letter_of(reply, count):
-    """The letter of a reply; None where it gives none, or two different ones."""
-    text = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL).strip()
-    found = re.match(r"^[\\s*(\\[]*([A-F])(?![A-Za-z])", text)
-    letters = {found[1]} if found else set(re.findall(r"\\banswer\\W+(?:is\\W+)?([A-F])\\b", text, flags=re.IGNORECASE))
-    letters = {letter.upper() for letter in letters}
-    if len(letters) != 1:
-        return None
-    (letter,) = letters
-    return letter if LETTERS.index(letter) < count else None
-
-
 def process_results(doc, results):
-    letter = letter_of(results[0], len(doc["options"]))
+    letter = letter_in(bare_text(results[0]))
+    if letter is not None and LETTERS.index(letter) >= len(doc["options"]):
+        letter = None
     entry = {
         "id": doc["id"],
         "source": doc["source"],
@@ -160,4 +157,4 @@ def process_results(doc, results):
 
 def mean_accuracy(entries):
     return sum(entry["score"] for entry in entries) / len(entries)
-'''
+"""

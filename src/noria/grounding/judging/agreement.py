@@ -39,7 +39,7 @@ def judged_by(
         if kind == "graded":
             scores = {}
             for dimension in DIMENSIONS:
-                grades = [float(s.answers[dimension]) for s in judges.values() if dimension in s.answers]
+                grades = [g for s in judges.values() if not math.isnan(g := _grade(s, dimension))]
                 if len(grades) >= quorum:
                     scores[dimension] = float(np.mean(grades))
         else:
@@ -63,7 +63,7 @@ def agreement_of(
 
         def grade(case: Case, name: str, dimension: str) -> float:
             sample = rows.get(case.id, {}).get(name)
-            return math.nan if sample is None else float(sample.answers.get(dimension, "nan"))
+            return math.nan if sample is None else _grade(sample, dimension)
 
         return {
             d: krippendorff_alpha(np.array([[grade(c, n, d) for c in cases] for n in names]), "interval")
@@ -77,6 +77,12 @@ def agreement_of(
                 value = "" if sample is None else sample.answers.get(item.id, "")
                 table[place].append({"yes": 1.0, "no": 0.0}.get(value, math.nan))
     return {"items": krippendorff_alpha(np.array(table), "nominal")}
+
+
+def _grade(sample: Sample, dimension: str) -> float:
+    """A judge's grade from 1 to 10; NaN where it gave none."""
+    text = sample.answers.get(dimension, "")
+    return float(text) if text.isdecimal() and 1 <= int(text) <= 10 else math.nan
 
 
 def _rows(samples: Iterable[Sample], panel: Sequence[str] | None) -> dict[str, dict[str, Sample]]:

@@ -6,13 +6,16 @@ A reply that cannot be read is missing, and never a low score.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from noria.core.chat import ChatModel, ChatRequest, Outcome, system, user
+from noria.core.errors import ModelError
 from noria.core.judging import ChatJudge, quoted
 from noria.grounding.asking.parsing import objects_in
 from noria.grounding.asking.pool import each
+from noria.grounding.asking.runner import ENOUGH
 from noria.grounding.asking.store import Sample, SampleStore, answered
 from noria.grounding.corpus.types import DIMENSIONS, LEVELS, Rubric
 from noria.grounding.judging.cases import Case, rubric, subject
@@ -70,17 +73,36 @@ async def judge_all(
         store: keeps the samples; what ended in an error is asked again.
         in_flight: cases under way at once.
         on_sample: called with each new sample.
+
+    Raises:
+        ModelError: none of the first judgements can be read.
     """
-    settled = {name for name, status in store.statuses().items() if status != "error"}
+    statuses = store.statuses()
+    settled = {name for name, status in statuses.items() if status != "error"}
     todo = [(case, seat) for case in cases for seat in seats if sample_id(case, seat.name) not in settled]
 
+    enough, bad, good = min(ENOUGH, 2 * in_flight), Counter[str](), "ok" in statuses.values()
+
     async def judge(place: tuple[Case, Seat]) -> None:
+        nonlocal good
+        if not good and bad.total() >= enough:
+            return
         sample = await _one(*place, kind)
         store.put(sample)
+        good = good or sample.status == "ok"
+        if sample.status != "ok":
+            bad[sample.error or sample.status] += 1
         if on_sample:
             on_sample(sample)
 
     await each(todo, judge, at_once=in_flight)
+    if not good and bad.total() >= enough and bad.total() < len(todo):
+        kinds = ", ".join(f"{kind} {n}" for kind, n in bad.most_common())
+        raise ModelError(
+            f"all of the first {bad.total()} judgements failed ({kinds})",
+            where="judge",
+            mend="mend the server or the settings, and run the same command again",
+        )
 
 
 def sample_id(case: Case, judge: str) -> str:
@@ -139,7 +161,7 @@ async def _graded(case: Case, seat: Seat, blank: Sample) -> Sample:
     sample = answered(blank, await seat.model.ask(request))
     if sample.status != "ok":
         return sample
-    for rung, value in objects_in(sample.reply):
+    for rung, value in reversed(objects_in(sample.reply)):  # its last word counts
         if rung > 3 or not isinstance(value, Mapping):
             continue
         grades = {d: str(g) for d in DIMENSIONS if type(g := value.get(d)) is int and 1 <= g <= 10}

@@ -1,20 +1,9 @@
-"""Two models that the proof trains and serves: one that sees what people do, one that reads the colour of shirts.
-
-Both are small networks behind the same few lines that read a request's words and write JSON. The seer learns behaviours
-and places of the head from frames; the prejudiced model learns levels from the average picture of a clip, in which the
-shirt is all that tells.
-"""
+"""The model that sees what people do: a small network that learned behaviours and places of the head from frames."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import itertools
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,37 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from noria.grounding.corpus.questions import boxes_in, levels_in, moves_in, spans_in, times_in, traits_in
+from noria.grounding.corpus.questions import boxes_in, spans_in, times_in, traits_in
 from noria.grounding.corpus.types import LEVELS, TRAITS
+from noria.grounding.proof.requests import Request
 from noria.grounding.synth.config import Knobs
 from noria.grounding.synth.drawing import draw
 from noria.grounding.synth.world import BEHAVIOURS, PAIR_OF, SECONDS, SEGMENTS, Scene, reasons
-
-HEIGHT, WIDTH = 72, 96
-Reader = Callable[["Request"], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a request shows and asks.
-
-    Attributes:
-        frames: [k, height, width, 3]; k may be 0.
-        seconds: [k] time of each frame.
-        questions: {number: (stem, options)}.
-        rate, reason: whether levels and reasons are asked for.
-        text: all words of the request.
-    """
-
-    frames: NDArray[np.uint8]
-    seconds: tuple[float, ...]
-    questions: Mapping[int, tuple[str, tuple[str, ...]]]
-    rate: bool
-    reason: bool
-    text: str
-
-
-# -- seeing -----------------------------------------------------------------------------------------------------------
 
 
 class Eye(nn.Module):
@@ -100,6 +64,8 @@ def train_seer(
     *,
     epochs: int,
     seed: int,
+    rate: float = 4e-3,
+    noise: float = 0.05,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> Seer:
     """Train the eye on drawn frames, with a little noise of the coder's size; then the rating on what it sees.
@@ -109,6 +75,8 @@ def train_seer(
         knobs: knobs of their pictures.
         epochs: over all frames.
         seed: seed of weights and batches.
+        rate: largest learning rate.
+        noise: spread of the noise that is added to frames.
         on_step: called with (step, steps, loss).
     """
     frames, behaviours, places = training_frames(scenes, knobs)
@@ -118,13 +86,13 @@ def train_seer(
     generator = torch.Generator().manual_seed(seed)
     size = 64
     steps = epochs * (len(frames) // size)
-    optimizer = torch.optim.AdamW(eye.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=max(2, steps), pct_start=0.2)
+    optimizer = torch.optim.AdamW(eye.parameters(), lr=rate, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(2, steps), pct_start=0.2)
     eye.train()
     for step in range(steps):
         batch = torch.randint(len(frames), (size,), generator=generator)
         x = as_tensor(frames[batch].numpy())
-        x = x + 0.05 * torch.randn(x.shape, generator=generator)
+        x = x + noise * torch.randn(x.shape, generator=generator)
         what, where = eye(x)
         loss = nn.functional.cross_entropy(what, behaviours[batch])
         loss = loss + 0.3 * nn.functional.cross_entropy(where, places[batch])
@@ -148,7 +116,7 @@ def train_seer(
 
 
 class Seer:
-    """Answers by what its eye sees in the frames; without frames it guesses."""
+    """Answers by what its eye sees in the frames."""
 
     def __init__(self, eye: Eye, weights: NDArray[np.float64]) -> None:
         self.eye, self.weights = eye, weights
@@ -168,7 +136,7 @@ class Seer:
         """The answers as the reply holds them."""
         reply: dict[str, Any] = {}
         if not len(request.frames):
-            return _guesses(request)
+            raise ValueError("the seer was shown no frame")
         what, where = self.look(request.frames)
         times = np.array(request.seconds)
         if request.rate or request.reason:
@@ -278,157 +246,3 @@ def _reasons(trait: int, what: NDArray[np.float64], times: NDArray[np.float64], 
 
 def _letter(scores: Sequence[float]) -> str:
     return "ABCDEF"[int(np.argmax(scores))]
-
-
-def _draw(text: str, count: int) -> int:
-    """A number below `count` that the words alone decide."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % count
-
-
-def _guesses(request: Request) -> dict[str, Any]:
-    """Answers that the words alone decide, evenly."""
-    reply: dict[str, Any] = {}
-    if request.rate:
-        reply["task1"] = {t: LEVELS[_draw(t + request.text, 5)] for t in TRAITS}
-    if request.reason:
-        reply["task2"] = dict.fromkeys(TRAITS, "Nothing was shown.")
-    if request.questions:
-        reply["task3"] = [
-            {"q_idx": n, "answer": "ABCDEF"[_draw(stem + "|".join(options), len(options))]}
-            for n, (stem, options) in request.questions.items()
-        ]
-    return reply
-
-
-# -- prejudice --------------------------------------------------------------------------------------------------------
-
-
-def _blurred(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The average picture of a clip, a quarter of the size: [18 · 24 · 3]."""
-    mean = np.median(frames, axis=0).astype(np.float32)[: HEIGHT // 4 * 4, : WIDTH // 4 * 4]
-    small = mean.reshape(HEIGHT // 4, 4, WIDTH // 4, 4, 3).mean(axis=(1, 3))
-    flat: NDArray[np.float32] = (small.reshape(-1) / 127.5 - 1).astype(np.float32)
-    return flat
-
-
-def train_prejudiced(scenes: Sequence[Scene], knobs: Knobs, *, epochs: int, seed: int) -> Prejudiced:
-    """Train levels on the average picture alone: it learns whatever in it goes with the levels.
-
-    Args:
-        scenes: scenes to learn from.
-        knobs: knobs of their pictures.
-        epochs: over all clips.
-        seed: seed of weights and batches.
-    """
-    times = (np.arange(5) + 0.5) * SEGMENTS * SECONDS / 5
-    x = torch.from_numpy(np.stack([_blurred(draw(scene, knobs, times)) for scene in scenes]))
-    y = torch.tensor([scene.levels for scene in scenes])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 25))
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
-    for _ in range(epochs):
-        for batch in torch.split(torch.randperm(len(x), generator=generator), 32):
-            noisy = x[batch] + 0.1 * torch.randn(x[batch].shape, generator=generator)
-            loss = nn.functional.cross_entropy(net(noisy).view(-1, 5, 5).flatten(0, 1), y[batch].flatten())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-    return Prejudiced(net.eval())
-
-
-class Prejudiced:
-    """Rates by the average picture, makes its reasons up, and guesses every question."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    @torch.inference_mode()
-    def __call__(self, request: Request) -> dict[str, Any]:
-        """The answers as the reply holds them."""
-        reply = _guesses(request)
-        if len(request.frames):
-            out = self.net(torch.from_numpy(_blurred(request.frames))[None]).view(5, 5)
-            levels = out.argmax(1).tolist()
-            if request.rate:
-                reply["task1"] = {t: LEVELS[n] for t, n in zip(TRAITS, levels, strict=True)}
-            if request.reason:
-                reply["task2"] = {t: self._invent(n, levels[n], request.text) for n, t in enumerate(TRAITS)}
-        return reply
-
-    def _invent(self, trait: int, level: int, text: str) -> str:
-        """A reason of the right form, about a moment that it never looked at."""
-        sign = 1 if level >= 2 else -1
-        cue = next(n for n, b in enumerate(BEHAVIOURS) if b.trait == trait and b.sign == sign)
-        return reasons(trait, level, [(_draw(TRAITS[trait].capitalize() + text, SEGMENTS), cue)])
-
-
-class LeakReader:
-    """Looks at nothing: takes levels from the questions' words where they name them, says Medium else."""
-
-    def __call__(self, request: Request) -> dict[str, Any]:
-        """The answers as the reply holds them."""
-        reply = _guesses(request)
-        if request.rate:
-            levels: dict[str, int] = {}
-            for stem, options in request.questions.values():
-                for option in options:
-                    levels.update(moves_in(option))
-                levels.update(levels_in(stem))
-            reply["task1"] = {t: LEVELS[levels.get(t, 2)] for t in TRAITS}
-        return reply
-
-
-# -- the wire ---------------------------------------------------------------------------------------------------------
-
-_QUESTION = re.compile(r"^Question (\d+) \[[^\]]*\]: ", re.MULTILINE)
-_OPTION = re.compile(r"^([A-F])\) (.*)$", re.MULTILINE)
-
-
-def read_request(body: Mapping[str, Any]) -> Request:
-    """What a chat request shows and asks; frames come behind their times."""
-    from PIL import Image
-
-    content = body["messages"][-1]["content"]
-    parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    frames: list[NDArray[np.uint8]] = []
-    seconds: list[float] = []
-    words: list[str] = []
-    for part in parts:
-        if part["type"] == "text":
-            at = re.fullmatch(r"\[t=([\d.]+)s\]", part["text"])
-            if at:
-                seconds.append(float(at[1]))
-            else:
-                words.append(part["text"])
-        elif part["type"] == "image_url":
-            raw = base64.b64decode(part["image_url"]["url"].partition(",")[2])
-            frames.append(np.asarray(Image.open(io.BytesIO(raw)).convert("RGB").resize((WIDTH, HEIGHT))))
-    text = "\n".join(words)
-    pieces = _QUESTION.split(text)
-    questions = {}
-    for number, block in zip(pieces[1::2], pieces[2::2], strict=True):
-        stem = block.split("\n", 1)[0]
-        questions[int(number)] = (stem, tuple(option for _, option in _OPTION.findall(block)))
-    shown = np.stack(frames) if frames else np.zeros((0, HEIGHT, WIDTH, 3), np.uint8)
-    return Request(shown, tuple(seconds), questions, "Task 1." in text, "Task 2." in text, text)
-
-
-def chat_reply(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[str, Any]:
-    """The protocol's reply of the reader that the request names.
-
-    Raises:
-        KeyError: there is no such reader.
-    """
-    request = read_request(body)
-    text = json.dumps(readers[body["model"]](request))
-    message = {"role": "assistant", "content": text}
-    return {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": len(request.text) // 4, "completion_tokens": len(text) // 4},
-    }

@@ -29,12 +29,27 @@ def score_source(source: Source, settings: ScoreSettings, *, subset: Path | None
         DataError: the subset's file is none.
     """
     keys = load_keys(source.data)
-    part = None if subset is None else read_subset(subset)
-    result: dict[str, Any] = {"name": source.name, "source": str(source.path)}
-    result |= evaluate(source.scored(keys, settings, part), settings)
-    result["judged"] = source.judged
-    result["agreement"] = dict(source.agreement)
+    part = None if subset is None else read_subset(subset, keys)
+    result = about(source) | evaluate(source.scored(keys, settings, part), settings)
     result["subset"] = None if subset is None else str(subset)
+    return result
+
+
+def about(source: Source) -> dict[str, Any]:
+    """What a model's figures rest on, as JSON values: its answers, its judgement, and what of them is missing."""
+    result: dict[str, Any] = {
+        "name": source.name,
+        "source": str(source.path),
+        "judged": source.judged,
+        "agreement": dict(source.agreement),
+        "coverage": {
+            "videos": source.videos,
+            "absent": source.absent,
+            "unknown": source.unknown,
+            "rationales": source.rationales,
+            "judged": source.verdicts,
+        },
+    }
     if source.samples:
         costs = [sample.cost for sample in source.samples if sample.cost is not None]
         result["samples"] = {

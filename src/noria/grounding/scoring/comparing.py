@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.statistics.corrections import holm
-from noria.grounding.scoring.intervals import bootstrap
+from noria.grounding.scoring.intervals import BLOCK, Weights, bootstrap
 from noria.grounding.scoring.rates import (
     DEFAULT,
     Marks,
@@ -19,6 +19,7 @@ from noria.grounding.scoring.rates import (
     Theta,
     Truth,
     averaged,
+    composite,
     measures,
     passes,
     rates,
@@ -49,12 +50,14 @@ def compare(
     truth: Truth,
     first: Sequence[Marks],
     second: Sequence[Marks],
-    weights: Floats,
+    weights: Weights,
     *,
     theta: Theta = DEFAULT,
     level: float = 0.95,
 ) -> list[Difference]:
     """T1, MAE, T2, T3, the four rates and the fair PR of two models, resampled together by source.
+
+    T2, CR and HR are over the videos that a judge judged for both, so that neither gets the easier ones.
 
     p of a difference comes from its bootstrap distribution: twice the smaller share of draws on either side of zero,
     each draw counted once more so that it is never 0. Holm's correction is over the figures of this pair.
@@ -66,6 +69,7 @@ def compare(
         theta: thresholds of passing.
         level: confidence of the intervals.
     """
+    first, second = both_judged(truth, first, second)
     passed = [[passes(truth, marks, theta) for marks in side] for side in (first, second)]
     sides = [
         averaged(
@@ -85,6 +89,22 @@ def compare(
         rows.append(_difference(a, b, delta[~np.isnan(delta)], level))
     adjusted = holm([row.p for row in rows])
     return [replace(row, adjusted=p) for row, p in zip(rows, adjusted, strict=True)]
+
+
+def both_judged(
+    truth: Truth, first: Sequence[Marks], second: Sequence[Marks]
+) -> tuple[list[Marks], list[Marks]]:
+    """The marks of two models without the judgements of videos that the other model has none of."""
+    if any(marks.judged is None for marks in (*first, *second)):
+        return list(first), list(second)
+    known = np.all([composite(truth, marks)[1] for marks in (*first, *second)], axis=0)
+
+    def kept(marks: Marks) -> Marks:
+        assert marks.judged is not None
+        judged = np.where(known[:, None, None], marks.judged, np.nan)
+        return replace(marks, judged=judged, reasoned=marks.reasoned | ~known[:, None])
+
+    return [kept(marks) for marks in first], [kept(marks) for marks in second]
 
 
 def _difference(a: Ratio, b: Ratio, delta: Floats, level: float) -> Difference:
@@ -129,7 +149,7 @@ def mcnemar(first: Passes, second: Passes, what: str) -> tuple[int, int, float |
 
 def max_t(
     figures: Sequence[Ratio], sources: Ints, *, draws: int, generator: np.random.Generator
-) -> dict[tuple[int, int], float]:
+) -> dict[tuple[int, int], float | None]:
     """Adjusted p of every pair of models in one figure: Westfall and Young's max-T, by flipping signs of sources.
 
     Under no difference, a source's difference is as likely as its opposite. One draw flips the same sources in all
@@ -143,20 +163,23 @@ def max_t(
         generator: source of the sign flips.
 
     Returns:
-        {(i, j): p} for i < j.
+        {(i, j): p} for i < j; p is None where nothing is known of all models.
     """
     count = int(sources.max()) + 1
     known = np.all([figure.whole > 0 for figure in figures], axis=0)
     values = [np.where(known, figure.part, 0.0) for figure in figures]
     pairs = [(i, j) for i in range(len(values)) for j in range(i + 1, len(values))]
+    if not known.any():
+        return dict.fromkeys(pairs)
     sums = np.zeros((count, len(pairs)))
     for column, (i, j) in enumerate(pairs):
         np.add.at(sums[:, column], sources, values[i] - values[j])
     scale = np.sqrt((sums**2).sum(axis=0))
     scale[scale == 0] = np.inf
     observed = np.abs(sums.sum(axis=0)) / scale
-    signs = generator.integers(2, size=(draws, count)) * 2.0 - 1.0
-    largest = (np.abs(signs @ sums) / scale).max(axis=1)
+    blocks = [min(BLOCK, draws - start) for start in range(0, draws, BLOCK)]
+    flips = (generator.integers(2, size=(size, count)) * 2.0 - 1.0 for size in blocks)
+    largest = np.concatenate([(np.abs(signs @ sums) / scale).max(axis=1) for signs in flips])
     return {
         pair: (1 + float(np.sum(largest >= value - 1e-12))) / (draws + 1)
         for pair, value in zip(pairs, observed, strict=True)

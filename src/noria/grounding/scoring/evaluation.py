@@ -13,7 +13,7 @@ from noria.grounding.corpus.records import Keys, each_question
 from noria.grounding.corpus.types import LEVELS
 from noria.grounding.scoring.comparing import least_detectable
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.scoring.intervals import cluster_weights, estimates
+from noria.grounding.scoring.intervals import Weights, cluster_weights, estimates
 from noria.grounding.scoring.predictions import Prediction, marks_of, truth_of
 from noria.grounding.scoring.rates import (
     DEFAULT,
@@ -104,9 +104,7 @@ def restricted(truth: Truth, keys: Keys, asked: Mapping[str, set[int]] | None, r
     )
 
 
-def evaluate(
-    one: ScoreArrays, settings: ScoreSettings, *, weights: NDArray[np.float64] | None = None
-) -> dict[str, Any]:
+def evaluate(one: ScoreArrays, settings: ScoreSettings, *, weights: Weights | None = None) -> dict[str, Any]:
     """All figures of a model, as JSON values; what is undefined is None.
 
     Args:

@@ -13,13 +13,24 @@ from noria.core.statistics.bootstrap import Method, bootstrap_ends
 from noria.core.statistics.intervals import proportion_interval
 from noria.grounding.scoring.rates import Floats, Ints, Ratio
 
+Weights = NDArray[np.uint8]
 
-def cluster_weights(sources: Ints, draws: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """[draws, clusters] how often each source is drawn when as many are drawn, with replacement, as there are."""
+BLOCK = 64
+"""Draws that are worked on at once: memory is a byte a draw and source, not eight and their copies."""
+
+
+def cluster_weights(sources: Ints, draws: int, generator: np.random.Generator) -> Weights:
+    """[draws, clusters] how often each source is drawn when as many are drawn, with replacement, as there are.
+
+    A byte holds it: of n sources, one is drawn at most n times, and of more than 255 never so often.
+    """
     count = int(sources.max()) + 1 if len(sources) else 0
-    picks = generator.integers(count, size=(draws, count))
-    flat = picks + np.arange(draws)[:, None] * count
-    return np.bincount(flat.ravel(), minlength=draws * count).reshape(draws, count).astype(float)
+    weights = np.zeros((draws, count), dtype=np.uint8)
+    for start in range(0, draws, BLOCK):
+        block = weights[start : start + BLOCK]
+        picks = generator.integers(count, size=block.shape) + np.arange(len(block))[:, None] * count
+        block[:] = np.bincount(picks.ravel(), minlength=block.size).reshape(block.shape)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,10 @@ class Estimate:
     sources: int
 
 
-def bootstrap(ratios: Sequence[Ratio], sources: Ints, weights: Floats) -> Floats:
+def bootstrap(ratios: Sequence[Ratio], sources: Ints, weights: Weights) -> Floats:
     """[draws, ratios] every figure under every drawn weighting of the sources; NaN where its whole is empty.
 
-    One matrix product for all figures.
+    One matrix product for all figures, in blocks of draws.
 
     Args:
         ratios: figures to resample.
@@ -45,7 +56,8 @@ def bootstrap(ratios: Sequence[Ratio], sources: Ints, weights: Floats) -> Floats
         weights: [draws, clusters] from `cluster_weights`.
     """
     sums = _by_source(ratios, sources, weights.shape[1])
-    drawn = weights @ sums
+    blocks = (weights[start : start + BLOCK] for start in range(0, len(weights), BLOCK))
+    drawn = np.concatenate([block.astype(float) @ sums for block in blocks])
     half = len(ratios)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(drawn[:, half:] > 0, drawn[:, :half] / drawn[:, half:], np.nan)
@@ -62,7 +74,7 @@ def _by_source(ratios: Sequence[Ratio], sources: Ints, count: int) -> Floats:
 def estimates(
     ratios: Sequence[Ratio],
     sources: Ints,
-    weights: Floats,
+    weights: Weights,
     *,
     level: float = 0.95,
     method: Method = "percentile",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
+from noria.grounding.corpus.files import load_keys
 from noria.grounding.corpus.types import LEVELS, TRAITS
 
 DIFFERENCES = (
@@ -22,7 +23,8 @@ DIFFERENCES = (
     "T2 averages all judged traits of all predictions, of videos without a record, too; strict averages videos.",
     "A rate whose condition nothing meets is 0; strict says that it is undefined.",
     "A line that is not JSON, or has no video, is skipped, and a video's last line counts; strict refuses both.",
-    "An answer of null ends the program; here it is an error, and strict counts it as no answer.",
+    "An answer, a task or a judgement of another type (null, a list) ends the program; here it is an error with its "
+    "video, and strict counts it as no answer.",
     "Levels are binned closed above (.2 is Very Low); strict bins as the paper says (.2 is Low) unless told otherwise.",
     "Dimensions are compared as floating-point numbers; strict compares shares as rationals.",
 )
@@ -32,24 +34,47 @@ JUDGED = ("evidence_coverage", "logical_coherence", "directional_accuracy", "gro
 
 
 def read_truth(folder: Path) -> dict[str, dict[str, Any]]:
-    """{video: levels and questions} of a folder of records, by the plain JSON reader."""
-    truth = {}
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        levels = {t: _level(s) for t, s in record.get("original_scores", {}).items() if t in TRAITS}
-        truth[record["video_id"]] = {"levels": levels, "questions": record.get("mcq_questions", [])}
-    return truth
+    """{video: levels and questions} of a folder of records.
+
+    Raises:
+        DataError: a record cannot be read.
+    """
+    return {
+        record.video_id: {
+            "levels": {t: _level(s) for t, s in record.original_scores.items() if t in TRAITS},
+            "questions": [
+                {"category": question.category, "correct_answer": question.correct_answer}
+                for question in record.mcq_questions
+            ],
+        }
+        for record in load_keys(folder).records
+    }
 
 
-def read_lines(path: Path) -> dict[str, dict[str, Any]]:
-    """{video: line}; what cannot be read is skipped, and the last line of a video counts."""
+def read_lines(path: Path, skipped: list[int] | None = None) -> dict[str, dict[str, Any]]:
+    """{video: line}; what cannot be read is skipped, and the last line of a video counts.
+
+    A line ends where Python's text files end one: at a line feed, a carriage return or both, not at U+2028.
+
+    Args:
+        path: file of predictions.
+        skipped: takes the numbers of the lines that are skipped.
+
+    Raises:
+        DataError: the file cannot be opened, or is not UTF-8, at which the released scorer ends, too.
+    """
     lines: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line.strip())
-            lines[record["video_id"]] = record
-        except (ValueError, KeyError, TypeError):
-            continue
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    record = json.loads(line.strip())
+                    lines[record["video_id"]] = record
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    if skipped is not None:
+                        skipped.append(number)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read ({error})", where=str(path)) from None
     return lines
 
 
@@ -69,9 +94,11 @@ def score_official(
     """The released scorer's summary: T1, MAE, T2, T3, T3 by category, HR, PR, CR, IR, rounded as it rounds.
 
     Raises:
-        DataError: an answer that the released scorer would end at.
+        DataError: no video is shared, or a value that the released scorer would end at.
     """
     shared = [video for video in truth if video in predictions]
+    if not shared:
+        raise DataError("no prediction is of a video of the annotations", where="compat official")
     rated = [
         (LEVELS.index(right), LEVELS.index(level))
         for video in shared
@@ -79,11 +106,11 @@ def score_official(
         if right in LEVELS and level in LEVELS
     ]
     judged = [score for line in predictions.values() for score in _judged(line)]
-    hits = {video: _hits(video, truth[video]["questions"], predictions[video]) for video in shared}
+    hits = {video: _hits(truth[video]["questions"], predictions[video]) for video in shared}
     by_category: dict[str, list[bool]] = {}
     for video in shared:
         for question, hit in zip(truth[video]["questions"], hits[video], strict=True):
-            by_category.setdefault(question.get("category", "Unknown"), []).append(hit)
+            by_category.setdefault(question["category"], []).append(hit)
     every = [hit for row in hits.values() for hit in row]
     passed = []
     for video in shared:
@@ -114,34 +141,53 @@ def _share(values: Iterable[bool]) -> float:
 
 
 def _pairs(truth: Mapping[str, Any], line: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    levels = line.get("task1", {})
+    levels = _field(line, "task1", {})
     return [(truth["levels"].get(trait), levels.get(trait)) for trait in TRAITS]
 
 
 def _judged(line: Mapping[str, Any]) -> list[float]:
     """A mean of four a trait that has all four."""
     means = []
+    judged = _field(line, "task2_judged", {})
     for trait in TRAITS:
-        scores = line.get("task2_judged", {}).get(trait, {})
-        values = [scores.get(dimension) for dimension in JUDGED]
+        scores = judged.get(trait, {})
+        if not isinstance(scores, Mapping):
+            raise _ends(line, f"task2_judged of {trait}", scores)
+        values: list[Any] = [scores.get(dimension) for dimension in JUDGED]
         if all(isinstance(value, int | float) for value in values):
-            means.append(sum(values) / len(values))
+            try:
+                means.append(sum(values) / len(values))
+            except OverflowError:
+                raise _ends(line, f"task2_judged of {trait}", values) from None
     return means
 
 
-def _hits(video: str, questions: Iterable[Mapping[str, Any]], line: Mapping[str, Any]) -> list[bool]:
-    answers = {
-        entry.get("q_idx", place): entry.get("answer", "")
-        for place, entry in enumerate(line.get("task3", []), start=1)
-    }
+def _hits(questions: Iterable[Mapping[str, Any]], line: Mapping[str, Any]) -> list[bool]:
+    answers = {}
+    for place, entry in enumerate(_field(line, "task3", []), start=1):
+        if not isinstance(entry, Mapping) or isinstance(entry.get("q_idx"), list | dict):
+            raise _ends(line, f"entry {place} of task3", entry)
+        answers[entry.get("q_idx", place)] = entry.get("answer", "")
     row = []
     for number, question in enumerate(questions, start=1):
         answer = answers.get(number, "")
         if not isinstance(answer, str):
-            raise DataError(
-                f"the answer {answer!r} to question {number} ends the released scorer",
-                where=f"video {video}",
-                mend="leave it out, or score in strict mode",
-            )
-        row.append(answer.strip().upper() == question.get("correct_answer", "").strip().upper())
+            raise _ends(line, f"the answer to question {number}", answer)
+        row.append(answer.strip().upper() == question["correct_answer"].strip().upper())
     return row
+
+
+def _field(line: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A task of a line, of the type that the released scorer needs."""
+    value = line.get(name, default)
+    if not isinstance(value, type(default)):
+        raise _ends(line, name, value)
+    return value
+
+
+def _ends(line: Mapping[str, Any], what: str, value: object) -> DataError:
+    return DataError(
+        f"{what} is {str(value)[:40]!r}, which ends the released scorer",
+        where=f"video {line.get('video_id')}",
+        mend="leave it out, or score in strict mode",
+    )

@@ -19,7 +19,8 @@ import numpy as np
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.core.records import json_records
-from noria.grounding.corpus.records import Keys, Question
+from noria.grounding.corpus.letters import letter_of
+from noria.grounding.corpus.records import Key, Keys, Question
 from noria.grounding.corpus.types import (
     CATEGORIES,
     DIMENSIONS,
@@ -30,12 +31,25 @@ from noria.grounding.corpus.types import (
     Polarity,
     level_number,
 )
+from noria.grounding.scoring.answers import entry_of, from_one, gathered
 from noria.grounding.scoring.rates import Marks, Truth
 
 N = TypeVar("N", str, int)
 
 STRICT_RUNG = 3
 """The last rung of the parsing ladder that counts as strict."""
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def whole_text(value: Any) -> Any:
+    """A JSON value in whose texts halves of characters, which JSON can escape and no file can hold, are U+FFFD."""
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [whole_text(inner) for inner in value]
+    if isinstance(value, dict):
+        return {whole_text(key): whole_text(inner) for key, inner in value.items()}
+    return value
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def load_predictions(path: Path) -> dict[str, Prediction]:
     """
     predictions: dict[str, Prediction] = {}
     for where, record in json_records(path):
-        one = _prediction(record, where)
+        one = _prediction(whole_text(record), where)
         if one.video_id in predictions:
             raise DataError(
                 f"the video {one.video_id!r} is there twice", where=where, mend="keep one of the lines"
@@ -120,7 +134,10 @@ def _prediction(record: Mapping[str, Any], where: str) -> Prediction:
         if value is not None and not isinstance(value, kind):
             raise DataError(f"{key} is no {'mapping' if kind is dict else 'list'}", where=where)
     levels = {str(t).lower(): level for t, level in (one or {}).items()}
-    answers = numbered(three or [])
+    entries = map(entry_of, three or [])
+    answers = gathered(
+        (place if n is None else n, answer) for place, (n, answer) in enumerate(entries, start=1)
+    )
     parse = record.get("parse")
     rungs = parse if isinstance(parse, Mapping) else {}
     return Prediction(
@@ -143,21 +160,6 @@ def _rungs(names: Iterable[N], rungs: object) -> dict[N, int]:
     return {name: n for name in names if isinstance(n := rung(name), int) and n != 1}
 
 
-def numbered(entries: Iterable[Any]) -> dict[int, Any]:
-    """{number from 1: answer} of a `task3` list; an entry without a number has that of its place."""
-    answers: dict[int, Any] = {}
-    for place, entry in enumerate(entries, start=1):
-        if not isinstance(entry, Mapping):
-            answers.setdefault(place, entry)
-            continue
-        number = entry.get("q_idx", place)
-        if isinstance(number, str) and number.strip().lstrip("Qq").isdecimal():
-            number = int(number.strip().lstrip("Qq"))
-        if isinstance(number, int) and not isinstance(number, bool):
-            answers[number] = entry.get("answer")
-    return answers
-
-
 def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write the file, whole or not at all.
 
@@ -168,45 +170,28 @@ def save_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     write_atomic(path, "".join(line + "\n" for line in lines))
 
 
-_EXACT = re.compile(rf"^\s*([{LETTERS}])\s*$", re.IGNORECASE)
-_DRESSED = re.compile(
-    rf"^\s*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)\s*(?:is|:)?\s*)?[*_`\"'(\[]*([{LETTERS}])[*_`\"')\].:,]*(?:\s.*)?$",
-    re.IGNORECASE | re.DOTALL,
-)
-
-
-def letter_of(given: object, *, lenient: bool = False) -> str | None:
-    """The letter of an answer; None where there is none.
-
-    Strict takes a bare letter, whatever its case. Lenient takes `(C)`, `C.`, `Option C`, `C: the words` as well; but
-    `A smile` is a word before it is a letter, so a bare letter that words follow needs a mark behind it.
-    """
-    if not isinstance(given, str):
-        return None
-    exact = _EXACT.match(given)
-    if exact:
-        return exact[1].upper()
-    if not lenient or len(given) > 2000:
-        return None
-    dressed = _DRESSED.match(given)
-    if not dressed:
-        return None
-    before, after = given[: dressed.start(1)], given[dressed.end(1) :]
-    if after.strip() and not before.strip() and not re.match(r"[*_`\"')\].:,]", after):
-        return None
-    return dressed[1].upper()
-
-
 def truth_of(keys: Keys, bins: Bins = "paper", polarity: Polarity = "as_released") -> Truth:
-    """The right answers of a corpus as arrays."""
+    """The right answers of a corpus as arrays.
+
+    Raises:
+        DataError: a score is not in [0, 1], or a question has no right answer among its options.
+    """
     names: dict[str, int] = {}
     video, category, answer, options, linked = [], [], [], [], []
     order = {name: number for number, name in enumerate(CATEGORIES)}
     for n, record in enumerate(keys.records):
-        for question in record.mcq_questions:
+        for trait in TRAITS:
+            if not 0 <= record.original_scores.get(trait, 0) <= 1:
+                raise _unscorable(
+                    record, f"the {trait} score {record.original_scores[trait]:g} is not in [0, 1]"
+                )
+        for number, question in enumerate(record.mcq_questions, start=1):
+            ids = sorted(option.id for option in question.options)
+            if "".join(ids) != LETTERS[: len(ids)] or question.correct_answer not in ids:
+                raise _unscorable(record, f"question {number} has no right answer among options A, B, …, F")
             video.append(n)
             category.append(order.get(question.category, -1))
-            answer.append(LETTERS.find(question.correct_answer) if question.correct_answer else -2)
+            answer.append(LETTERS.index(question.correct_answer))
             options.append(len(question.options))
             linked.append(_about(question))
     return Truth(
@@ -217,6 +202,12 @@ def truth_of(keys: Keys, bins: Bins = "paper", polarity: Polarity = "as_released
         answer=np.array(answer, dtype=np.int64),
         options=np.array(options, dtype=np.int64),
         linked=np.array(linked, dtype=bool).reshape(-1, 5),
+    )
+
+
+def _unscorable(record: Key, what: str) -> DataError:
+    return DataError(
+        what, where=record.video_id, mend="mend the record; noria grounding validate lists all faults"
     )
 
 
@@ -257,8 +248,12 @@ def marks_of(keys: Keys, predictions: Mapping[str, Prediction], *, lenient: bool
         if one.judged is not None:
             anyone = True
             _judged(judged[n], reasoned[n], one.judged)
-        for number in range(1, len(record.mcq_questions) + 1):
-            answer = one.answers.get(number) if one.answer_rungs.get(number, 1) <= strict else None
+        numbers = range(1, len(record.mcq_questions) + 1)
+        given, sure = from_one(
+            {n: a for n, a in one.answers.items() if one.answer_rungs.get(n, 1) <= strict}, numbers
+        )
+        for number in numbers:
+            answer = given.get(number) if sure or lenient else None
             letter = letter_of(answer, lenient=lenient)
             place = -1 if letter is None else LETTERS.index(letter)
             answers.append(place if place < len(record.mcq_questions[number - 1].options) else -1)

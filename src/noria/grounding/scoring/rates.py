@@ -7,8 +7,9 @@ grounding when R3 = correct answers / questions ≥ θ3 (paper, Sec. 4.4). Share
 rationals, so that 3/5 is never just below .6.
 
 *Strict*: what a model did not answer is wrong, and a video that it could have passed had it answered counts against it
-in every rate that conditions on passing. So no refusal ever improves a score, whichever way it is better. What a
-*judge* did not answer is missing: masked, counted, never a number.
+in every rate that conditions on passing. So no refusal improves T1, MAE, T2, T3 or a rate, whichever way it is better.
+(What describes answers that were given, in `views`, can move either way: σ of letters, total variation, Spearman's ρ.)
+What a *judge* did not answer is missing: masked, counted, never a number.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What stands beside the rates: chance, prejudice by trait, bias of letters, thresholds, ranks."""
+"""What stands beside the rates: chance, prejudice by trait, bias of letters, thresholds, ranks.
+
+σ of letters, total variation and Spearman's ρ describe the answers that were given: withholding some can move them
+either way, so they are read beside the number of answers that are missing.
+"""
 
 from __future__ import annotations
 

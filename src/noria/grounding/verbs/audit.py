@@ -11,6 +11,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument
+from noria.core.errors import ConfigError
 from noria.core.files import write_atomic
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
@@ -53,13 +54,28 @@ def command(config: AuditConfig) -> None:
         click.echo(table(rows))
     if result["ladder"]:
         click.echo(figures_text(result["ladder"]))
-    click.echo(f"clean: {result['clean']['questions']} of {result['questions']} questions\naudit  {page}")
+    click.echo(f"clean: {clean_words(result)}\naudit  {page}")
+
+
+def clean_words(result: Mapping[str, Any]) -> str:
+    """How many questions are clean, and what that was tested by."""
+    clean = result["clean"]
+    words = f"{clean['questions']:,} of {result['questions']:,} questions"
+    if clean["untested"] is None:
+        return f"{words} by their words and lengths alone; no blind classifier was trained"
+    if clean["untested"]:
+        from noria.grounding.audit.adversary import FEWEST, FOLDS
+
+        least = f"fewer than {FEWEST} questions or {FOLDS} sources"
+        return f"{words}; {clean['untested']:,} could not be tested, for their category has {least}"
+    return words
 
 
 def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     """Audit annotations; write `audit.json`, `clean.json` and `audit.html`, and give the findings and the page.
 
     Raises:
+        ConfigError: the ladder without the classifiers that it needs.
         DataError: the annotations cannot be read.
     """
     from noria.grounding.audit.adversary import blind_accuracy
@@ -67,6 +83,9 @@ def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     from noria.grounding.audit.readers import score_ladder
     from noria.grounding.corpus.files import load_corpus
 
+    if config.ladder and not config.blind:
+        mend = "leave --no-blind out"
+        raise ConfigError("its reader of options is a blind classifier", where="--ladder", mend=mend)
     folder = results_folder("grounding", config.output, f"audit-{config.data.resolve().name}")
     corpus, blind = load_corpus(config.data), None
     if config.blind:
@@ -77,7 +96,7 @@ def run(config: AuditConfig, progress: Progress) -> tuple[dict[str, Any], Path]:
     result = audit(corpus, blind=blind)
     result["ladder"] = None
     if config.ladder:
-        scores = score_ladder(corpus, blind, ScoreSettings(bins="official"))
+        scores = score_ladder(corpus, blind, ScoreSettings(bins="official"), seed=config.seed)
         result["ladder"] = [{"name": name} | score for name, score in scores.items()]
     write_atomic(folder / "audit.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "clean.json", json.dumps(clean_subset(corpus, blind), indent=0) + "\n")
@@ -132,15 +151,14 @@ def write_audit_page(path: Path, results: Mapping[str, Any]) -> None:
             "raters; a score that goes with them, and with smiles, looks like emotional stability."
         )
         sections.append(("Polarity of neuroticism", [correlations, verdict]))
-    clean = results["clean"]
     if results.get("ladder"):
         sections.append(("Readers that see nothing", [summary(results["ladder"])]))
     rules = "they name no level, and their options are within 15 % of their mean length"
     if results["blind"]:
         rules += "; fewer than three of five blind classifiers answer them"
     intro = (
-        f"{results['videos']:,} videos, {results['questions']:,} questions, of which {clean['questions']:,} are clean: "
-        f"{rules}. `clean.json` lists them; score on them with --subset."
+        f"{results['videos']:,} videos. Clean: {clean_words(results)}. A question is clean whose words pass: {rules}. "
+        "`clean.json` lists them; score on them with --subset."
     )
     title = "Audit of the questions and labels"
     write_page(path, title, sections, intro=intro, footer="Made by noria grounding audit.")

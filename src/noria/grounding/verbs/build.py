@@ -11,8 +11,10 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
+from noria.core.errors import DataError
 from noria.core.files import inside, lock, write_atomic
 from noria.core.progress import Progress
+from noria.core.records import read_json
 from noria.core.runs.outputs import results_folder
 from noria.grounding.asking.config import MediaSettings
 from noria.grounding.building.config import BuildSettings
@@ -35,7 +37,7 @@ class BuildConfig(BuildSettings, MediaSettings, ServerOptions, BudgetOption, Out
 
 
 @make_command(BuildConfig, extra="grounding")
-def command(config: BuildConfig) -> None:
+def command(config: BuildConfig) -> int:
     """Write a benchmark of clips whose people consented; the same command resumes a build that was stopped."""
     result, folder = run(config, Progress(quiet=config.quiet))
     questions = sum(len(record.mcq_questions) for record in result.corpus)
@@ -45,6 +47,10 @@ def command(config: BuildConfig) -> None:
         click.echo(f"round {number}: {words}")
     for name, reason in sorted(result.dropped.items()):
         click.echo(f"left out: {name}: {reason}")
+    if not len(result.corpus):
+        click.echo("noria: no clip became a record", err=True)
+        return 1
+    return 0
 
 
 def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:
@@ -100,6 +106,6 @@ def run(config: BuildConfig, progress: Progress) -> tuple[BuildResult, Path]:
 def _written(note: Path) -> list[str]:
     """Ids of the records that the last build wrote."""
     try:
-        return [str(name) for name in json.loads(note.read_bytes())["videos"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [str(name) for name in read_json(note)["videos"]]
+    except (DataError, KeyError, TypeError):
         return []

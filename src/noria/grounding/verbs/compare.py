@@ -29,19 +29,24 @@ def command(config: CompareConfig) -> None:
     from noria.grounding.results.scores import compare_sources
     from noria.grounding.results.sources import open_source
 
-    sources = [open_source(path, data=config.data, judge=config.judge) for path in config.sources]
+    sources = [
+        open_source(path, data=config.data, judge=config.judge, tags=config.reasoning_tags)
+        for path in config.sources
+    ]
     result = compare_sources(sources, config.part(ScoreSettings))
     if config.as_json:
         click.echo(json.dumps(result, indent=2))
         return
     for pair in result["pairs"]:
         click.echo(f"{pair['first']}  against  {pair['second']}")
-        rows = [["figure", "first", "second", "difference", "95 % from", "to", "p (Holm)"]]
+        rows = [
+            ["figure", "first", "second", "difference", f"{100 * config.level:g} % from", "to", "p (Holm)"]
+        ]
         for row in pair["rows"]:
             values = (row[key] for key in ("first", "second", "difference", "low", "high", "adjusted"))
             rows.append([row["name"], *("-" if v is None else f"{v:.3f}" for v in values)])
         click.echo(table(rows) + "\n")
     if len(result["models"]) > 2:
         for name, pairs in result["family"].items():
-            adjusted = ", ".join(f"{pair} p={p:.3f}" for pair, p in pairs.items())
+            adjusted = ", ".join(f"{pair} p={'-' if p is None else f'{p:.3f}'}" for pair, p in pairs.items())
             click.echo(f"{name}, all pairs together: {adjusted}")

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from noria.core.config import Argument, Option
 from noria.core.runs.outputs import run_folder
-from noria.grounding.verbs.options import OutputPath
+from noria.grounding.verbs.options import OutputPath, refuse_given
+from noria.grounding.verbs.tables import first_order_only
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
@@ -30,6 +31,9 @@ class ExportConfig(OutputOption):
     videos: Annotated[Path | None, Option(metavar="DIR")] = Field(
         None, description="Folder of the clips, for tasks that show them."
     )
+    judge: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Judgement to write beside the answers (official), where a run has several."
+    )
     frames: int = Field(16, ge=1, description="Number of frames of a clip, for inspect.")
     output: OutputPath = Field(
         None,
@@ -47,15 +51,25 @@ def run(config: ExportConfig) -> Path:
     """Write the export, and give its path.
 
     Raises:
-        ConfigError: answers where annotations are meant.
+        ConfigError: answers where annotations are meant, or a setting that the format does not have.
     """
+    if config.kind == "official":
+        refuse_given(config, "videos", "frames", because="predictions hold no clips")
+    else:
+        refuse_given(config, "data", "judge", because="SOURCE is the folder of the annotations")
+        if config.kind == "lmms-eval" or config.videos is None:
+            why = "lmms-eval opens the clips itself" if config.videos else "no clips are shown"
+            refuse_given(config, "frames", because=why)
     path = run_folder("grounding", config.output, f"export-{config.kind}")
     if config.kind == "official":
         from noria.grounding.results.sources import open_source
         from noria.grounding.scoring.predictions import save_predictions
 
         path = path if config.output else path / "predictions.jsonl"
-        save_predictions(path, open_source(config.source, data=config.data).sets[0].values())
+        source = open_source(config.source, data=config.data, judge=config.judge)
+        for note in first_order_only(source):
+            click.echo(f"noria: warning: {note}", err=True)
+        save_predictions(path, source.sets[0].values())
         return path
     from noria.grounding.corpus.files import load_corpus
 

@@ -14,12 +14,12 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
-from noria.core.errors import ConfigError, RunError
+from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.files import inside, lock, write_atomic
 from noria.core.progress import Progress, Task
 from noria.grounding.corpus.types import Rubric
 from noria.grounding.scoring.config import LevelSettings
-from noria.grounding.verbs.options import BudgetOption, CacheOption
+from noria.grounding.verbs.options import BudgetOption, CacheOption, refuse_given
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, QuietOption, ServerOptions
 
@@ -37,6 +37,10 @@ class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonO
     source: Annotated[Path, Argument("RUN")] = Field(description="Run folder whose reasons are judged.")
     data: Annotated[Path | None, Option(metavar="DIR")] = Field(
         None, description="Folder of the annotations, if it moved."
+    )
+    reasoning_tags: tuple[str, ...] = Field(
+        (),
+        description="Names of tags around reasoning in the run's replies (default: the run's own setting).",
     )
     rubric: Rubric = Field(
         "atomic", description="Yes/no items, the paper's four grades, or rules without a model."
@@ -56,19 +60,24 @@ class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonO
 
 
 @make_command(JudgeConfig, extra="grounding")
-def command(config: JudgeConfig) -> None:
+def command(config: JudgeConfig) -> int:
     """Judge the rationales of a run; what is judged already is kept."""
     result = run(config, Progress(quiet=config.quiet))
+    code = 0 if result["judged"] else 1
     if config.as_json:
         click.echo(json.dumps(result, indent=2))
-        return
+        return code
     states = "  ".join(f"{status} {n}" for status, n in sorted(result["counts"].items()))
     click.echo(f"{result['cases']} rationales  {states}")
+    if result["judged"] < result["cases"]:
+        told = f"{result['judged']} of {result['cases']} rationales have a verdict of {result['quorum']} judges or more"
+        click.echo(f"noria: warning: {told}", err=True)
     for what, alpha in result["agreement"].items():
         click.echo(f"agreement on {what}: {'undefined' if alpha is None else f'{alpha:.3f}'}")
     for name in result["same_family"]:
         click.echo(f"noria: warning: {name} judges a model of its own family", err=True)
     click.echo(f"judgement  {result['folder']}")
+    return code
 
 
 def run(
@@ -82,10 +91,13 @@ def run(
         servers: judge models of a larger panel, each of which sits `judges` times; by default the config's own.
 
     Returns:
-        {folder, cases, agreement, counts, same_family}.
+        {folder, cases, judged, quorum, agreement, counts, same_family}; `judged` is the number of rationales with a
+        verdict.
 
     Raises:
-        ConfigError: no judge, or a run of another kind.
+        ConfigError: no judge, a run of another kind, or settings that do not go together.
+        DataError: the run has no rationale.
+        ModelError: none of the first judgements can be read.
         RunError: the folder holds a judgement under other settings.
     """
     from noria.grounding.asking.store import SampleStore
@@ -95,16 +107,25 @@ def run(
     from noria.grounding.results.sources import open_source
 
     rules = config.rubric == "rules"
+    if rules:
+        unused = (*ServerOptions.model_fields, "budget", "cache", "judges", "quorum", "temperature")
+        refuse_given(config, *unused, because="rules need no model, and judge once")
     if servers is None:
         servers = [] if rules else [config.server()]
     if rules == bool(servers):
         mend = "give --url and --model, or --rubric rules"
         raise ConfigError("rules need no server, models do", where="judge", mend=mend)
-    source = open_source(config.source, data=config.data, judge="")
+    if config.quorum is not None and config.quorum > config.judges * max(1, len(servers)):
+        mend = "give --judges as many, or a smaller quorum"
+        raise ConfigError(f"no item can have {config.quorum} verdicts", where="--quorum", mend=mend)
+    source = open_source(config.source, data=config.data, judge="", tags=config.reasoning_tags)
     if not source.samples:
         mend = "give a run folder"
         raise ConfigError("a file of predictions cannot be judged", where=str(config.source), mend=mend)
     cases = cases_of(load_corpus(source.data), source.sets[0], config.bins, config.polarity)
+    if not cases:
+        mend = "judge a run that asked for reasons"
+        raise DataError("the run holds no rationale to judge", where=str(config.source), mend=mend)
     draws = [
         (server, k, f"{server.model}#{k}" if k else server.model)
         for server in servers
@@ -123,10 +144,12 @@ def run(
         asyncio.run(_judge(config, cases, draws, store, task))
         task.done()
         counts = Counter(status for name, status in store.statuses().items() if name in wanted)
-    judged = open_source(config.source, data=config.data, judge=folder.name)
+    judged = open_source(config.source, data=config.data, judge=folder.name, tags=config.reasoning_tags)
     return {
         "folder": str(config.source / folder.name),
         "cases": len(cases),
+        "judged": judged.verdicts,
+        "quorum": judged.judgement["quorum"],
         "counts": dict(counts),
         "agreement": dict(judged.agreement),
         "same_family": [name for name in names if same_family(name, source.settings.get("model", ""))],

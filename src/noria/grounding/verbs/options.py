@@ -10,9 +10,30 @@ from pydantic import Field
 from noria.core.chat.budget import Budget
 from noria.core.chat.cache import ChatCache
 from noria.core.config import Config, Option
+from noria.core.errors import ConfigError
 
 OutputPath: TypeAlias = Annotated[str | None, Option("-o", metavar="PATH", was=("--out",))]
 """The option `--output` of a verb that says in its own words what is written there."""
+
+
+def refuse_given(config: Config, *names: str, because: str, mend: str = "leave it out") -> None:
+    """Refuse settings that were given and would not be honoured.
+
+    Args:
+        config: settings of the verb.
+        names: fields that go unused.
+        because: why they do.
+        mend: what the user can do.
+
+    Raises:
+        ConfigError: one of them was given, on the command line, as `key=value` or in a file.
+    """
+    fields = type(config).model_fields
+    for name in names:
+        if name in config.model_fields_set and getattr(config, name) != fields[name].get_default():
+            marker = next((m for m in fields[name].metadata if isinstance(m, Option)), Option())
+            long = next((n for n in marker.names if n.startswith("--")), f"--{name.replace('_', '-')}")
+            raise ConfigError(f"it has no effect here: {because}", where=long, mend=mend)
 
 
 class SourceOptions(Config):
@@ -23,6 +44,9 @@ class SourceOptions(Config):
     )
     judge: Annotated[str | None, Option(metavar="NAME")] = Field(
         None, description="Judgement to score by, where a run has several."
+    )
+    reasoning_tags: tuple[str, ...] = Field(
+        (), description="Names of tags around reasoning in a run's replies (default: the run's own setting)."
     )
 
 

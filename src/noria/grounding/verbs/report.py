@@ -22,7 +22,7 @@ from noria.grounding.corpus.types import CATEGORIES, SHORT
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.rates import BY_CATEGORY, BY_TRAIT, RATES
 from noria.grounding.verbs.options import OutputPath, SourceOptions
-from noria.grounding.verbs.tables import Scores, cell, figure_of, percent, summary
+from noria.grounding.verbs.tables import Scores, cell, confidence, figure_of, gap_lines, percent, summary
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
@@ -37,7 +37,13 @@ class ReportConfig(ScoreSettings, SourceOptions, OutputOption):
 @make_command(ReportConfig, extra="grounding")
 def command(config: ReportConfig) -> None:
     """Figures with intervals, references, thresholds and comparisons on one page."""
-    click.echo(f"report  {run(config)[1]}")
+    result, path = run(config)
+    for score in result["scores"]:
+        for line in gap_lines(score):
+            click.echo(f"{score['name']}: {line}", err=True)
+    if len(result["scores"]) > 1 and result["comparison"] is None:
+        click.echo("noria: warning: the models were asked different questions, so none is compared", err=True)
+    click.echo(f"report  {path}")
 
 
 def run(config: ReportConfig) -> tuple[dict[str, Any], Path]:
@@ -48,23 +54,28 @@ def run(config: ReportConfig) -> tuple[dict[str, Any], Path]:
     """
     import numpy as np
 
-    from noria.grounding.results.scores import asked_alike, compare_sources, shared_keys
+    from noria.grounding.results.scores import about, asked_alike, compare_sources, shared_keys
     from noria.grounding.results.sources import open_source
     from noria.grounding.scoring.evaluation import evaluate
     from noria.grounding.scoring.intervals import cluster_weights
 
     settings = config.part(ScoreSettings)
-    sources = [open_source(path, data=config.data, judge=config.judge) for path in config.sources]
+    sources = [
+        open_source(path, data=config.data, judge=config.judge, tags=config.reasoning_tags)
+        for path in config.sources
+    ]
     if config.output is None and not config.sources[0].is_dir():
         raise ConfigError("a file has no folder for its page", where="--output", mend="give it")
     path = output_path(config.output) if config.output else config.sources[0] / "report.html"
+    if path.suffix == ".json":
+        mend = "give a name such as board.html"
+        raise ConfigError("the page's figures are written beside it as .json", where="--output", mend=mend)
     keys = shared_keys(sources)
     models = [source.scored(keys, settings) for source in sources]
     generator = np.random.default_rng(settings.seed)
     weights = cluster_weights(models[0].truth.sources, settings.draws, generator)
     scores = [
-        {"name": source.name, "judged": source.judged, "run": dict(source.settings)}
-        | evaluate(model, settings, weights=weights)
+        about(source) | evaluate(model, settings, weights=weights)
         for source, model in zip(sources, models, strict=True)
     ]
     several = len(sources) > 1 and asked_alike(sources, keys)
@@ -79,10 +90,8 @@ def run(config: ReportConfig) -> tuple[dict[str, Any], Path]:
 MEANINGS = (
     "T1 and T3 are shares of levels and of answers that are right, T2 the judge's mean of 1 to 10. PR: of the videos "
     "rated rightly, the share whose cues were not found (right for the wrong reason). CR: of those, the share "
-    "with poor "
-    "reasons. IR: of the videos whose cues were found, the share rated wrongly. HR: right in all three. Brackets "
-    "are 95 % "
-    "intervals of a bootstrap over source videos. What was not answered is wrong."
+    "with poor reasons. IR: of the videos whose cues were found, the share rated wrongly. HR: right in all three. "
+    "Brackets are {level} intervals of a bootstrap over source videos. What was not answered is wrong."
 )
 
 
@@ -110,7 +119,8 @@ def write_board(path: Path, results: Mapping[str, Any]) -> None:
     title = first["name"] if len(scores) == 1 else f"{len(scores)} models: right, and for the right reason?"
     intro = (
         f"{counts['videos']:,} videos of {counts['sources']:,} sources, {counts['questions']:,} questions. "
-        + MEANINGS
+        + MEANINGS.format(level=confidence(first))
+        + "".join(f"\n\n{score['name']}: {line}." for score in scores for line in gap_lines(score))
         + "\n\nFigures are about models, not about people; nothing on this page may be used to assess a person."
     )
     write_page(path, title, sections, intro=intro, footer="Made by noria grounding.")
@@ -308,6 +318,7 @@ def _settings(scores: Scores) -> Figure:
                 "bins, polarity": f"{settings['bins']}, {settings['polarity']}",
                 "levels missing (leniently read)": _both(counts, "levels_missing"),
                 "answers missing (leniently read)": _both(counts, "answers_missing"),
+                "videos without answers": f"{score['coverage']['absent']} of {score['coverage']['videos']}",
                 "rationales missing": counts["rationales_missing"],
                 "judgements missing": counts["judgements_missing"],
                 "T3 leniently read, %": None

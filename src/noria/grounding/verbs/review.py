@@ -9,6 +9,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Config
+from noria.core.errors import DataError
 from noria.core.files import output_path
 from noria.core.runs.outputs import results_folder
 from noria.grounding.verbs.options import OutputPath
@@ -62,6 +63,9 @@ def apply(config: ApplyConfig) -> None:
 
     folder = results_folder("grounding", config.output, "reviewed")
     result = apply_sheet(load_corpus(config.data), config.sheet)
+    if not set(result.counts) - {"open"}:
+        mend = "write correct, corrected or delete in its verdicts"
+        raise DataError("no row has a verdict", where=str(config.sheet), mend=mend)
     save_corpus(result.corpus, folder)
     click.echo(f"{folder}: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(result.counts.items())))
 
@@ -69,10 +73,13 @@ def apply(config: ApplyConfig) -> None:
 @make_command(AgreementConfig, extra="grounding")
 def agreement(config: AgreementConfig) -> None:
     """Print Krippendorff's alpha of several people's sheets of the same records."""
-    from noria.grounding.building.review import review_agreement
+    from noria.core.judging import krippendorff_alpha
+    from noria.grounding.building.review import verdict_table
 
-    alpha = review_agreement(config.sheets)
-    click.echo("undefined" if alpha is None else f"alpha {alpha:.3f}")
+    table = verdict_table(config.sheets)
+    alpha = krippendorff_alpha(table)
+    value = "undefined, for all verdicts are the same" if alpha is None else f"{alpha:.3f}"
+    click.echo(f"alpha {value}, over {table.shape[1]:,} rows with two verdicts or more")
 
 
 command = click.Group(

@@ -19,7 +19,7 @@ from noria.core.runs.outputs import check_run_folder, run_folder
 from noria.core.runs.run import Run, settled
 from noria.grounding.asking.config import AskSettings, LocalModelOptions, MediaSettings
 from noria.grounding.asking.types import WITHOUT_CLIP
-from noria.grounding.verbs.options import BudgetOption, CacheOption
+from noria.grounding.verbs.options import BudgetOption, CacheOption, refuse_given
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, ServerOptions
 
@@ -78,7 +78,10 @@ def command(config: RunConfig) -> int:
     failed = result.counts.get("error", 0)
     if failed:
         click.echo(f"{failed} failed; the same command asks them again", err=True)
-    return 1 if failed and failed == sum(result.counts.values()) else 0
+    if not result.counts.get("ok", 0):
+        click.echo("noria: no reply answers anything that was asked", err=True)
+        return 1
+    return 0
 
 
 def run(config: RunConfig, progress: Progress) -> RunResult:
@@ -97,6 +100,7 @@ def run(config: RunConfig, progress: Progress) -> RunResult:
     from noria.grounding.results.sources import corpus_digest
 
     server = config.answering()
+    refuse_unused(config)
     corpus = load_corpus(config.data)
     chains = plan(corpus, config)
     if config.videos is None and config.control not in WITHOUT_CLIP:
@@ -139,12 +143,47 @@ def run(config: RunConfig, progress: Progress) -> RunResult:
         return RunResult(folder, dict(counts), list(store.mended))
 
 
+def refuse_unused(config: RunConfig) -> None:
+    """Refuse settings that this protocol, control or model would not honour.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    if config.hf:
+        unused = (*ServerOptions.model_fields, *CacheOption.model_fields, "budget", "json_mode")
+        refuse_given(config, *unused, because="a model in this process answers, no server")
+        refuse_given(config, "audio", because="models in this process take frames alone")
+        if config.send == "video":
+            raise ConfigError("models in this process take frames alone", where="--send", mend="give frames")
+    else:
+        local = ("precision", "device", "allow_download", "trust_remote_code")
+        refuse_given(config, *local, because="a server answers, no model in this process")
+    shown = config.control
+    if config.protocol != "permute":
+        refuse_given(config, "orders", because="options come in several orders under permute alone")
+    if config.protocol != "staged":
+        refuse_given(config, "conversation", because="it is a setting of the staged protocol")
+    if config.protocol != "unified":
+        refuse_given(config, "fallback", because="only a unified run has follow-ups")
+    if shown in WITHOUT_CLIP:
+        refuse_given(config, *MediaSettings.model_fields, "videos", because=f"{shown} shows no clip")
+    if shown in ("black", "reversed", "cropped-box"):
+        refuse_given(config, "send", "audio", because=f"{shown} sends frames, without sound")
+    if config.send == "video":
+        refuse_given(config, "frames", "side", "quality", because="the file is sent as it is")
+    if shown == "cropped-box":
+        refuse_given(config, "frames", because="it shows one frame, at a question's time")
+
+
 def _identity(config: RunConfig, model: str, url: str) -> dict[str, Any]:
     """What decides the answers, and so may not change in a run."""
     from noria.grounding.asking.prompts import VERSION
 
+    asking = config.part(AskSettings).model_dump(mode="json", exclude={"retry_errors"})
+    if not config.reasoning_tags:
+        del asking["reasoning_tags"]  # runs from before it was a setting can be resumed
     return {
-        **config.part(AskSettings).model_dump(mode="json", exclude={"retry_errors"}),
+        **asking,
         "media": config.part(MediaSettings).model_dump(mode="json"),
         "model": model,
         "url": url,

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError
 from noria.core.files import output_path, write_atomic
+from noria.core.records import json_values
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.scoring.rates import Theta
-from noria.grounding.verbs.options import OutputPath, SourceOptions
-from noria.grounding.verbs.tables import figures_text, share
+from noria.grounding.verbs.options import OutputPath, SourceOptions, refuse_given
+from noria.grounding.verbs.tables import figures_text, first_order_only, gap_lines, share
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
-
-if TYPE_CHECKING:
-    from noria.grounding.results.sources import Source
 
 
 class ScoreConfig(ScoreSettings, SourceOptions, OutputOption, JsonOption):
@@ -43,10 +40,10 @@ class ScoreConfig(ScoreSettings, SourceOptions, OutputOption, JsonOption):
 def command(config: ScoreConfig) -> None:
     """Print every figure with its interval, and write scores.json."""
     if config.compat:
-        from noria.grounding.results.sources import open_source
-
-        source = open_source(config.source, data=config.data, judge=config.judge)
-        click.echo(json.dumps(official(source, config.thresholds), indent=2))
+        summary, notes = official(config)
+        for note in notes:
+            click.echo(f"noria: warning: {note}", err=True)
+        click.echo(json.dumps(summary, indent=2))
         return
     result, path = run(config)
     if config.as_json:
@@ -63,18 +60,10 @@ def command(config: ScoreConfig) -> None:
         f"{gaps['questions']} answers, {gaps['rationales_missing']} rationales, "
         f"{gaps['judgements_missing']} judgements"
     )
-    if states := _unanswered(result.get("samples")):
-        click.echo(f"samples: {states}; what was not answered counts as wrong")
+    for line in gap_lines(result):
+        click.echo(line)
     if path:
         click.echo(f"scores  {path}")
-
-
-def _unanswered(samples: Mapping[str, Any] | None) -> str:
-    """How many samples are in each state; empty where all of them are answered."""
-    if samples is None or not (set(samples["states"]) - {"ok"} or samples["never_asked"]):
-        return ""
-    states = [*sorted(samples["states"].items()), ("never asked", samples["never_asked"])]
-    return ", ".join(f"{n:,} {state}" for state, n in states if n)
 
 
 def run(config: ScoreConfig) -> tuple[dict[str, Any], Path | None]:
@@ -86,31 +75,54 @@ def run(config: ScoreConfig) -> tuple[dict[str, Any], Path | None]:
     from noria.grounding.results.scores import score_source
     from noria.grounding.results.sources import open_source
 
-    source = open_source(config.source, data=config.data, judge=config.judge)
+    source = open_source(config.source, data=config.data, judge=config.judge, tags=config.reasoning_tags)
     path = config.source / "scores.json" if config.source.is_dir() else None
     path = output_path(config.output) if config.output else path
     result = score_source(source, config.part(ScoreSettings), subset=config.subset)
     if path is not None:
-        write_atomic(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_atomic(path, json.dumps(json_values(result), indent=1, ensure_ascii=False) + "\n")
     return result, path
 
 
-def official(source: Source, theta: Theta) -> dict[str, Any]:
-    """The released scorer's summary.
+def official(config: ScoreConfig) -> tuple[dict[str, Any], list[str]]:
+    """The released scorer's summary of a run or a file, and what it passed over.
 
     Raises:
-        DataError: an answer that would end it.
+        ConfigError: a setting that the released scorer does not have.
+        DataError: a value that would end it, or no video that is in the annotations.
     """
-    from noria.grounding.corpus.files import load_keys
+    from noria.grounding.results.sources import open_source
     from noria.grounding.scoring.official import read_lines, read_truth, score_official
     from noria.grounding.scoring.predictions import save_predictions
 
-    home = load_keys(source.data).folder
-    assert home is not None
-    thresholds = float(theta.rating), float(theta.reasoning), float(theta.grounding)
+    strict = ("bins", "polarity", "draws", "seed", "level", "method", "subset", "output")
+    refuse_given(config, *strict, because="the released scorer has no such setting")
+    theta = config.thresholds
+    notes = []
     with tempfile.TemporaryDirectory() as folder:
-        path = source.path
-        if not path.is_file():
-            path = Path(folder) / "predictions.jsonl"
+        if config.source.is_file():
+            refuse_given(
+                config, "judge", "reasoning_tags", because="it is for run folders, and this is a file"
+            )
+            path, data = config.source, config.data
+            if data is None:
+                mend = "give --data"
+                raise ConfigError("a file of predictions needs its annotations", where=str(path), mend=mend)
+        else:
+            source = open_source(
+                config.source, data=config.data, judge=config.judge, tags=config.reasoning_tags
+            )
+            path, data = Path(folder) / "predictions.jsonl", source.data
             save_predictions(path, source.sets[0].values())
-        return score_official(read_truth(home), read_lines(path), thresholds=thresholds)
+            notes += first_order_only(source)
+        skipped: list[int] = []
+        lines = read_lines(path, skipped)
+        truth = read_truth(data)
+    if skipped:
+        notes.append(
+            f"{config.source}: {len(skipped):,} lines are skipped, the first of them line {skipped[0]}"
+        )
+    if absent := len(truth.keys() - lines.keys()):
+        notes.append(f"{absent:,} of {len(truth):,} videos have no prediction, and leave every figure")
+    thresholds = float(theta.rating), float(theta.reasoning), float(theta.grounding)
+    return score_official(truth, lines, thresholds=thresholds), notes

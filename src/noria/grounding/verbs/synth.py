@@ -52,7 +52,7 @@ def run(config: SynthConfig, progress: Progress) -> tuple[Corpus, Path]:
     world = json.dumps({"count": config.samples, "seed": config.seed, "knobs": knobs.model_dump()}, indent=1)
     with lock(folder), progress:
         note = folder / "world.json"
-        if note.exists() and note.read_text() != world:
+        if note.is_file() and note.read_bytes() != world.encode():
             raise RunError("the folder holds another world", where=str(folder), mend="give another --output")
         write_atomic(note, world)
         save_corpus(corpus, folder / "annotations")

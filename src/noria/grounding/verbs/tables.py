@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from noria.core.pages.charts import Figure
 from noria.grounding.scoring.rates import SUMMARY
 from noria.verbs.tables import table
+
+if TYPE_CHECKING:
+    from noria.grounding.results.sources import Source
 
 Scores: TypeAlias = Sequence[Mapping[str, Any]]
 """What `evaluate` says of each model, with its name."""
@@ -43,11 +46,48 @@ def share(value: float | None) -> str:
 def figures_text(scores: Scores) -> str:
     """The main figures for the terminal: a column for one model, a row for each of several."""
     if len(scores) == 1:
-        rows = [["figure", "value [95 %]"], *([name, cell(scores[0], name) or "-"] for name in SUMMARY)]
-        return table(rows)
+        (score,) = scores
+        header = ["figure", f"value [{confidence(score)}]", "of"]
+        rows = [[name, cell(score, name) or "-", f"{figure_of(score, name)['whole']:g}"] for name in SUMMARY]
+        return table([header, *rows])
     return table(
         [["", *SUMMARY], *([s["name"], *(cell(s, name) or "-" for name in SUMMARY)] for s in scores)]
     )
+
+
+def confidence(score: Mapping[str, Any]) -> str:
+    """Confidence of a score's intervals, in words."""
+    return f"{100 * score['settings']['level']:g} %"
+
+
+def gap_lines(score: Mapping[str, Any]) -> list[str]:
+    """What the figures of a model do not rest on, a line each; none where nothing is missing."""
+    coverage, samples = score["coverage"], score.get("samples")
+    lines = []
+    if coverage["absent"]:
+        lines.append(
+            f"videos: {coverage['absent']:,} of {coverage['videos']:,} have no prediction, which counts as wrong"
+        )
+    if coverage["unknown"]:
+        lines.append(f"left out: {coverage['unknown']:,} predictions of videos that the annotations lack")
+    if score["judged"] and coverage["judged"] < coverage["rationales"]:
+        rest = "rest on those alone" if coverage["judged"] else "are undefined"
+        lines.append(
+            f"{score['judged']}: {coverage['judged']:,} of {coverage['rationales']:,} rationales are judged; "
+            f"T2, CR and HR {rest}"
+        )
+    if samples and (set(samples["states"]) - {"ok"} or samples["never_asked"]):
+        states = [*sorted(samples["states"].items()), ("never asked", samples["never_asked"])]
+        told = ", ".join(f"{n:,} {state}" for state, n in states if n)
+        lines.append(f"samples: {told}; what was not answered counts as wrong")
+    return lines
+
+
+def first_order_only(source: Source) -> list[str]:
+    """A note where a format holds one answer a question, and a run asked in several orders of options."""
+    if len(source.sets) < 2:
+        return []
+    return [f"{source.path}: of {len(source.sets)} orders of options, the first alone is taken"]
 
 
 def summary(scores: Scores) -> Figure:

@@ -3,15 +3,21 @@
 Keys live where their token stands: slot j of a row holds position j. A verification writes γ + 1 positions; what was
 rejected is not erased but lies beyond the row's length, where the mask hides it until the next write covers it.
 Rolling back is therefore a change of lengths alone.
+
+Which keys a token sees is the model's own affair: transformers builds the masks of each of its layers, full, sliding or
+in chunks, from the offset of the queries, and here that offset is one for each row.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedConfig
+from transformers import AttentionMaskInterface, Cache, PreTrainedConfig
+from transformers.masking_utils import causal_mask_function, eager_mask, sdpa_mask
 
 from noria.core.errors import ModelError
 
@@ -19,19 +25,25 @@ SPARE = 128
 """Slots beyond those that are written at first."""
 
 
+ATTENTIONS = ("eager", "sdpa")
+"""Implementations of attention whose masks may differ from row to row."""
+KINDS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+"""Kinds of layers whose state can be taken back to any token of the last pass."""
+
+
 def attention_kinds(config: PreTrainedConfig) -> list[str]:
-    """The kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`.
+    """The kind of each layer, one of `KINDS`.
 
     Raises:
         ModelError: some layer is of another kind, whose state cannot be taken back.
     """
     text = config.get_text_config()
     kinds = list(getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers)
-    if other := sorted(set(kinds) - {"full_attention", "sliding_attention", "linear_attention"}):
+    if other := sorted(set(kinds) - set(KINDS)):
         raise ModelError(
             f"layers of kind {', '.join(other)} keep a state that a rejected draft would spoil",
             where=type(config).__name__,
-            mend="decode this model without drafts",
+            mend="decode this model without drafts, in transformers",
         )
     return kinds
 
@@ -41,18 +53,18 @@ class RaggedCache(Cache):  # type: ignore[misc]
 
     There are as many slots as positions were written, and some to spare: what a batch may grow to is often far more.
 
-    Use: :meth:`place` the positions of the next call, call the model with :meth:`masks` and this cache, then set
-    `lengths` to what stays.
+    Use: :meth:`place` the positions of the next call, call the model with them and this cache, then set `lengths` to
+    what stays.
 
     Args:
         rows: batch size.
         capacity: the greatest position that may be written, plus one; nothing is held for it.
-        window: width of sliding attention, if the model has such layers.
+        device: device of the keys.
     """
 
-    def __init__(self, rows: int, capacity: int, *, window: int | None = None, device: Any = None) -> None:
+    def __init__(self, rows: int, capacity: int, *, device: Any = None) -> None:
         super().__init__(layers=[])
-        self.rows, self.capacity, self.window = rows, capacity, window
+        self.rows, self.capacity = rows, capacity
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
@@ -71,22 +83,18 @@ class RaggedCache(Cache):  # type: ignore[misc]
         same = self.rows == 1 or bool((positions == positions[:1]).all())
         self._together = first if same else None
 
-    def masks(self, dtype: torch.dtype, *, always: bool = False) -> dict[str, Tensor | None]:
-        """Additive masks [rows, 1, n, keys] by attention kind, for the positions placed: a token sees up to itself.
+    def get_query_offset(self, layer_idx: int = 0) -> Any:
+        """The place of each row's first query [rows], from which transformers builds the masks of its layers."""
+        return self._positions[:, 0]
 
-        Args:
-            dtype: type of the masks.
-            always: a mask also where nothing is hidden, instead of None.
-        """
-        alone = self.rows == 1 and self._positions.shape[1] == 1 and not always
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Number of keys that a pass reads, and the place of the first."""
+        return self._seen, 0
+
+    def visible(self) -> Tensor:
+        """Which keys full attention sees at the positions placed [rows, 1, n, keys]: each token those up to itself."""
         keys = torch.arange(self._seen, device=self._positions.device)
-        visible = keys <= self._positions[:, None, :, None]
-        masks: dict[str, Tensor | None] = {"full_attention": None if alone else _additive(visible, dtype)}
-        masks["linear_attention"] = None  # such layers take their tokens in order
-        if self.window is not None:
-            near = visible & (keys > self._positions[:, None, :, None] - self.window)
-            masks["sliding_attention"] = _additive(near, dtype)
-        return masks
+        return keys <= self._positions[:, None, :, None]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
@@ -127,7 +135,28 @@ class RaggedCache(Cache):  # type: ignore[misc]
         self.rows = len(rows)
 
 
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-        ~visible, torch.finfo(dtype).min
-    )
+def _row_by_row(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """A mask builder of transformers that also takes an offset [rows] of the queries, one for each row."""
+
+    @functools.wraps(build)
+    def built(*args: Any, **options: Any) -> Tensor | None:
+        offset = options.get("q_offset")
+        if not isinstance(offset, Tensor) or not offset.ndim:
+            return build(*args, **options)
+        law = options["mask_function"]
+        if law is causal_mask_function and options["q_length"] == len(offset) == 1:
+            return None  # one token sees all
+
+        def shifted(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            seen: Tensor = law(row, head, query + offset[row], key)
+            return seen
+
+        return build(
+            *args, **options | {"q_offset": 0, "mask_function": shifted, "allow_is_causal_skip": False}
+        )
+
+    return built
+
+
+for _name, _build in zip(ATTENTIONS, (eager_mask, sdpa_mask), strict=True):
+    AttentionMaskInterface.register(_name, _row_by_row(_build))

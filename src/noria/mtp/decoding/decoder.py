@@ -13,12 +13,20 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from noria.core.errors import ConfigError, DataError
+from noria.core.errors import ConfigError, DataError, ModelError
 from noria.mtp.acceptance.sampling import SamplingParams, processed, sample
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.acceptance.verify import Verification, verify
-from noria.mtp.decoding.cache import RaggedCache, attention_kinds
-from noria.mtp.heads.head import check_output_layer
+from noria.mtp.decoding.cache import ATTENTIONS, RaggedCache, attention_kinds
+from noria.mtp.heads.backbone import (
+    check_output_layer,
+    close,
+    decoder_of,
+    most_positions,
+    once,
+    refuse_unless,
+    trial_tokens,
+)
 from noria.mtp.heads.recurrent import RecurrentStates, linear_layers
 from noria.mtp.types import MAX_GAMMA, Rule
 
@@ -136,17 +144,14 @@ class Decoder:
             raise ConfigError(f"{gamma} drafts a round", where="gamma", mend=f"give 1 to {MAX_GAMMA}")
         self.model, self.drafter, self.rule, self.vocab = model.eval(), drafter, rule, vocab
         self.gamma = gamma if drafter is not None else 0
-        kinds = attention_kinds(model.config)
-        text = model.config.get_text_config()
-        self._by_kind = bool(
-            getattr(text, "layer_types", None)
-        )  # such models take a mask for each kind of layer
-        self.window = text.sliding_window if "sliding_attention" in kinds else None
-        self.base, self.head = model.base_model, model.get_output_embeddings()
-        self._linear = linear_layers(model.get_decoder(), kinds)
+        self.base, self.head = decoder_of(model), model.get_output_embeddings()
+        self._linear = linear_layers(self.base, attention_kinds(model.config))
         self.eos = _end_tokens(model) if eos is None else list(eos)
         self.device = next(model.parameters()).device
+        self.longest = most_positions(model.config)
+        _check_attention(model)
         check_output_layer(model)
+        once("ragged", model, self._try)
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -162,7 +167,7 @@ class Decoder:
             return done
         batch = _Batch.of([requests[n] for n in alive.tolist()], self.device)
         room = int((batch.lengths + batch.limits).max()) + self.gamma + 1
-        cache = RaggedCache(len(alive), room, window=self.window, device=self.device)
+        cache = RaggedCache(len(alive), room, device=self.device)
         states = RecurrentStates(self._linear, len(alive))
         if self.drafter is not None:
             self.drafter.begin(len(alive), room)
@@ -171,6 +176,7 @@ class Decoder:
         positions = torch.arange(batch.prompts.shape[1], device=self.device).expand_as(batch.prompts)
         with states.attached(batch.lengths):
             hidden = self._forward(batch.prompts, positions, cache)
+        cache.lengths = batch.lengths
         row = torch.arange(len(alive), device=self.device)
         verdict = self._judge(batch, hidden[row, batch.lengths - 1][:, None], None, None)
         following = torch.cat([batch.prompts[:, 1:], batch.prompts[:, :1]], dim=1)
@@ -279,21 +285,17 @@ class Decoder:
     def _forward(self, tokens: Tensor, positions: Tensor, cache: RaggedCache) -> Tensor:
         """Last states [rows, n, width], after the final norm."""
         cache.place(positions)
-        masks = cache.masks(self.base.dtype, always=not self._by_kind)
+        # Drafts behind a request's limit never count; they may stand on any position that the model has.
+        places = positions if self.longest is None else positions.clamp(max=self.longest - 1)
         out: Tensor = self.base(
-            input_ids=tokens,
-            position_ids=positions,
-            attention_mask=masks if self._by_kind else masks["full_attention"],
-            past_key_values=cache,
-            use_cache=True,
+            input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True
         ).last_hidden_state
         return out
 
     # -- checks -----------------------------------------------------------------------------------------------
 
     def _check(self, requests: Sequence[Request]) -> None:
-        vocab = self.vocab or self.head.weight.shape[0]
-        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        vocab, longest = self.vocab or self.head.weight.shape[0], self.longest
         for number, request in enumerate(requests):
             where = f"request {number}"
             if not len(request.prompt):
@@ -307,10 +309,45 @@ class Decoder:
             total = len(request.prompt) + max(0, request.max_new_tokens)
             if longest is not None and total > longest:
                 raise DataError(
-                    f"prompt and new tokens make {total} positions, the model holds {longest}",
+                    f"prompt and new tokens make {total} positions, the model holds {longest} of every batch",
                     where=where,
                     mend="shorten the prompt or lower max_new_tokens",
                 )
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Whether rows of unequal length, and tokens that are taken back, leave each row's states what they are alone.
+
+        Raises:
+            ModelError: they do not, so that what is decoded would not be by the model's law.
+        """
+        tokens, kept = trial_tokens(self.model, 18).view(2, 9), torch.tensor([2, 1], device=self.device)
+        lengths = torch.tensor([5, 3], device=self.device)
+
+        def check() -> bool:
+            cache, states = RaggedCache(2, 12, device=self.device), RecurrentStates(self._linear, 2)
+            found: list[list[Tensor]] = [[], []]
+            start, count = torch.zeros_like(lengths), lengths
+            for width in (5, 3, 2):
+                positions = start[:, None] + torch.arange(width, device=self.device)
+                given = tokens.gather(1, positions.clamp(max=8))
+                with states.attached(count if width == 5 else torch.full_like(count, width)):
+                    hidden = self._forward(given, positions, cache)
+                if width != 5:
+                    states.settle(count)
+                for row, n in enumerate(count.tolist()):
+                    found[row].append(hidden[row, :n])
+                start, count = start + count, kept
+                cache.lengths = start
+            whole = [self.base(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in tokens]
+            return all(close(part := torch.cat(f), w[: len(part)]) for f, w in zip(found, whole, strict=True))
+
+        refuse_unless(
+            check,
+            self.model,
+            "its states depend on what else is in the batch, or on drafts that were refused",
+            "decode this model without drafts, in transformers",
+        )
 
 
 @dataclass
@@ -350,6 +387,17 @@ class _Batch:
             self.last[rows],
             [self.params[row] for row in rows.tolist()],
             self.streams.select(rows),
+        )
+
+
+def _check_attention(model: Any) -> None:
+    """Refuse attention that takes no mask, such as flash attention."""
+    implementation = model.config.get_text_config()._attn_implementation
+    if implementation not in ATTENTIONS:
+        raise ModelError(
+            f"attention by {implementation} takes no mask of each row",
+            where=type(model).__name__,
+            mend=f"load it with attn_implementation={ATTENTIONS[-1]!r}",
         )
 
 

@@ -114,7 +114,6 @@ class HeadDrafter:
     ) -> tuple[Tensor, Tensor]:
         cache = self._caches[0 if self.head.recursive else step]
         cache.place(slots)
-        mask = cache.masks(state.dtype)["full_attention"]
-        if mask is not None and (unseen := self.head.layers - 1):
-            mask[..., :unseen] = torch.finfo(mask.dtype).min
+        mask = cache.visible()
+        mask[..., : self.head.layers - 1] = False
         return self.head.advance(step, embedding, state, rotary, mask, cache)

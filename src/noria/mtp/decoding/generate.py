@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, DataError
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.decoding.decoder import Decoder, Request
@@ -71,7 +71,8 @@ def drafted_generate(
         model: a Hugging Face causal language model.
         head: what drafts; None decodes plainly.
         input_ids: prompts [rows, n], padded on the left.
-        attention_mask: 1 at tokens, 0 at padding [rows, n]; all 1 by default.
+        attention_mask: 1 at tokens, 0 at padding [rows, n]; by default, as for transformers, 0 at the pad token if that
+            is no end token, too.
         generation_config: generation settings of transformers; the model's own by default.
         gamma: drafts of a round.
         rule: how drafts are verified.
@@ -98,11 +99,19 @@ def drafted_generate(
     ends = config.eos_token_id
     eos: Sequence[int] = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
     pad = config.pad_token_id
-    pad = (eos[0] if eos else 0) if pad is None else pad
-    input_ids = input_ids.repeat_interleave(config.num_return_sequences, dim=0)
-    if attention_mask is not None:
-        attention_mask = attention_mask.repeat_interleave(config.num_return_sequences, dim=0)
-    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    if pad is None:
+        pad = eos[0] if eos else -1  # transformers pads with the end token, then
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids) if pad in eos else input_ids != pad
+    if attention_mask.shape != input_ids.shape:
+        raise DataError(
+            f"an attention_mask {list(attention_mask.shape)} of input_ids {list(input_ids.shape)}",
+            where="generate",
+            mend="give 1 at tokens and 0 at padding",
+        )
+    input_ids, mask = (
+        t.repeat_interleave(config.num_return_sequences, dim=0) for t in (input_ids, attention_mask)
+    )
     prompts = [row[keep.bool()].tolist() for row, keep in zip(input_ids, mask, strict=True)]
     if seed is None:
         seed = int(torch.randint(2**31, ()))
@@ -113,7 +122,7 @@ def drafted_generate(
         [Request(prompt, new, params, own) for prompt, own in zip(prompts, seeds, strict=True)]
     )
     longest = max((len(c.tokens) for c in done), default=0)
-    out = input_ids.new_full((len(done), n + longest), pad)
+    out = input_ids.new_full((len(done), n + longest), max(pad, 0))
     out[:, :n] = input_ids
     for row, completion in enumerate(done):
         out[row, n : n + len(completion.tokens)] = torch.tensor(completion.tokens, device=out.device)

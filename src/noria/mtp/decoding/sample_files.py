@@ -15,13 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, fsync_folder, lock, remove_folder, write_atomic
+from noria.core.files import (
+    disk_errors,
+    encoded,
+    fsync_folder,
+    lock,
+    read_bytes,
+    read_text,
+    remove_folder,
+    write_atomic,
+)
 from noria.core.progress import Progress
 from noria.core.records import read_records
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.acceptance.streams import Streams
 from noria.mtp.config import SampleConfig
-from noria.mtp.data import token_ids
+from noria.mtp.data import encode, token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
 INVALID = b'"finish": "invalid"}'
@@ -30,10 +39,17 @@ INVALID = b'"finish": "invalid"}'
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt as tokens, and as text where it came as text."""
+    """A prompt as tokens, and as text where it came as text or as a chat.
+
+    Attributes:
+        tokens: token numbers.
+        text: the text; None where token numbers came.
+        plain: whether it came as text that no chat template was put around.
+    """
 
     tokens: Sequence[int]
     text: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ def sample_to_file(
                 chunk = requests[start : start + config.batch_size]
                 for number, completion in enumerate(decoder.generate(chunk), start=start):
                     record = _record(copies[number], completion, tokenizer)
-                    file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                    file.write(encoded(json.dumps(record, ensure_ascii=False)) + b"\n")
                 file.flush()
                 task.advance(len(chunk))
             os.fsync(file.fileno())
@@ -144,13 +160,13 @@ def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
     if ids is not None:
         result = Prompt(token_ids(ids, where))
     elif isinstance(prompt, str):
-        result = Prompt(list(tokenizer(prompt)["input_ids"]), prompt)
+        result = Prompt(encode(tokenizer, prompt), prompt, plain=True)
     elif isinstance(prompt, list):
         try:
             text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like
             raise DataError(f"the chat template refuses it ({error})".splitlines()[0], where=where) from error
-        result = Prompt(list(tokenizer(text, add_special_tokens=False)["input_ids"]), text)
+        result = Prompt(encode(tokenizer, text, special=False), text)
     else:
         raise DataError("no prompt", where=where, mend="give prompt, messages or input_ids")
     if not result.tokens:
@@ -177,13 +193,13 @@ def _resume(job: Path, lines: Path, identity: str) -> int:
         write_atomic(job, identity)
         lines.write_bytes(b"")
         return 0
-    if job.read_text() != identity:
+    if read_text(job) != identity:
         raise RunError(
             "an unfinished job with other arguments is there",
             where=str(job.parent),
             mend="remove it, or choose another --output",
         )
-    content = lines.read_bytes() if lines.exists() else b""
+    content = read_bytes(lines) if lines.exists() else b""
     whole = content[: content.rfind(b"\n") + 1]
     lines.write_bytes(whole)
     return whole.count(b"\n")

@@ -12,8 +12,9 @@ samples are in total variation, how far chance alone would bring them, and what 
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -24,6 +25,9 @@ from noria.mtp.engines.checks import QUESTIONS, Question
 from noria.mtp.engines.desk import BadAnswer, Desk, NoAnswer
 from noria.mtp.engines.engine import Engine, Law, Sampler
 from noria.mtp.engines.evidence import Check, LawTables, exact, unknown
+
+STEPS = len(QUESTIONS)
+"""Questions of an audit."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def audit(
     alpha: float = 1e-3,
     tolerance: float = 1e-3,
     prefixes: int = 20_000,
+    on_step: Callable[[int, str], None] | None = None,
 ) -> AuditReport:
     """Make every check that the engine allows.
 
@@ -104,6 +109,8 @@ def audit(
         alpha: the probability with which a lossless engine may be convicted.
         tolerance: largest error of a log-probability, in nats.
         prefixes: the most prefixes whose law is looked up for the check of all positions.
+        on_step: called every few seconds of work with how many of the `STEPS` questions are answered, and which is
+            asked.
 
     Raises:
         ConfigError: no prompt, or a number out of its range.
@@ -132,7 +139,12 @@ def audit(
         tolerance,
         prefixes,
     )
-    findings = [check for names, question in QUESTIONS for check in _answer(desk, names, question)]
+    findings: list[Check] = []
+    for number, (names, question) in enumerate(QUESTIONS):
+        if on_step is not None:
+            desk.beat = functools.partial(on_step, number, names[0])
+        desk.beat()
+        findings += _answer(desk, names, question)
     return AuditReport(engine.name, tuple(_holm(findings, alpha)), alpha)
 
 

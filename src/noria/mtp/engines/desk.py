@@ -36,6 +36,7 @@ class Desk:
     seed: int
     tolerance: float
     prefixes: int
+    beat: Callable[[], None] = lambda: None  # called between pieces of work of some seconds
     _main: list[list[Tokens]] | None = None
 
     def main(self) -> list[list[Tokens]]:
@@ -49,10 +50,11 @@ class Desk:
     ) -> list[list[Tokens]]:
         """Samples by prompt, each with a seed of its own."""
         n = samples or self.samples
-        return [
-            sequences_of(call(sampler, prompt, n, params, seed + i), n)
-            for i, prompt in enumerate(self.prompts)
-        ]
+        drawn = []
+        for i, prompt in enumerate(self.prompts):
+            drawn.append(sequences_of(call(sampler, prompt, n, params, seed + i), n))
+            self.beat()
+        return drawn
 
     def compare(
         self,
@@ -81,6 +83,7 @@ class Desk:
                 for start in range(0, len(here), block):
                     rows = here[start : start + block]
                     laws = self.tables.look_up([prompt + kept[row][:t] for row in rows], params)
+                    self.beat()
                     for row in rows:
                         prefix = prompt + kept[row][:t]
                         yield Place(i, row, t, prefix, kept[row][t], laws[prefix])

@@ -9,36 +9,44 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from noria.core.digests import DIGESTS, check_digests, weight_files, write_digests
 from noria.core.errors import CheckpointError, ModelError
 from noria.core.files import appearing, check_output
+from noria.core.records import json_object
+from noria.mtp.heads.backbone import decoder_of
 from noria.mtp.heads.decoder_layers import as_stored, load_layer
 from noria.mtp.heads.head import MTPHead
-from noria.mtp.heads.layouts import PARTS, Layout, layers_in, layout_of
+from noria.mtp.heads.layouts import LAYOUTS, PARTS, Layout, layers_in, layout_of
 from noria.mtp.heads.model_files import INDEX, SINGLE, ModelFiles, open_safetensors
 
 HEAD_FILE = "model-mtp.safetensors"
 """The shard that holds the head, in a model of several shards."""
 
 
-def has_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> bool:
-    """Whether the model's files hold a head in this layout, its family's own by default; a GGUF file has none.
+def stored_layout(backbone: Any, folder: Path) -> Layout | None:
+    """The layout of the head in a model's files, its family's own if there is one of that; None without a head.
+
+    A GGUF file has none.
 
     Raises:
         ModelError: there are no safetensors weights.
         CheckpointError: an index or a file of it is missing or damaged.
     """
     if not folder.is_dir():
-        return False
-    layout = layout or layout_of(backbone.config)
-    depth = backbone.config.get_text_config().num_hidden_layers
-    return any(layout.owns(name, depth) for name in ModelFiles.of(folder).where)
+        return None
+    own, depth = layout_of(backbone.config), backbone.config.get_text_config().num_hidden_layers
+    where = ModelFiles.of(folder).where
+    for layout in (own, *LAYOUTS.values()):
+        if layers_in(where, layout, depth):
+            return layout
+    return None
 
 
 def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> MTPHead:
@@ -47,13 +55,15 @@ def load_head(backbone: Any, folder: Path, *, layout: Layout | None = None) -> M
     Args:
         backbone: the model itself, opened from the same folder or one with the same weights.
         folder: folder of the model.
-        layout: layout of the head; the model family's own by default.
+        layout: layout of the head; that of the files by default.
 
     Raises:
         ModelError: no weights, or no head in this layout.
-        CheckpointError: a tensor is missing, of another shape or not finite: another model's head.
+        CheckpointError: a tensor is missing, of another shape or not finite: another model's head; or the folder has
+            digests that Noria wrote, and a file differs from its own.
     """
-    layout = layout or layout_of(backbone.config)
+    check_digests(folder)
+    layout = layout or stored_layout(backbone, folder) or layout_of(backbone.config)
     depth = backbone.config.get_text_config().num_hidden_layers
     files = ModelFiles.of(folder)
     owned = [name for name in files.where if layout.owns(name, depth)]
@@ -125,14 +135,34 @@ def save_with_head(
         ModelError: they are quantised, which the head's would be taken for.
         RunError: `output` is there already, or the disk refuses; nothing is changed then.
     """
-    from safetensors.torch import save_file
-
     source, output = source.expanduser().absolute(), output.expanduser().absolute()
     check_output(output, source, overwrite=overwrite, marks=("config.json",), in_place=True)
     files = ModelFiles.of(source)
     _check_backbone(backbone, files)
     config = _counted(source / "config.json", head)
-    tensors = head_tensors(backbone, head)
+    tensors = _as_files_have_them(head_tensors(backbone, head), head, files, dtype)
+    gone = {n for n in files.where if any(layout.owns(n, head.depth) for layout in LAYOUTS.values())}
+    with appearing(output) as partial:
+        rewritten = {files.where[name] for name in gone} | {HEAD_FILE if files.sharded else SINGLE}
+        for path in sorted(source.rglob("*")):
+            name = str(path.relative_to(source))
+            if path.is_dir():
+                (partial / name).mkdir()
+            elif name not in {"config.json", INDEX, DIGESTS} | rewritten:
+                shutil.copyfile(path, partial / name)
+        for file in sorted(rewritten):
+            _rewrite(files, file, partial / file, gone, tensors if file in (HEAD_FILE, SINGLE) else {})
+        if files.sharded:
+            (partial / INDEX).write_text(_index(files, gone, tensors))
+        (partial / "config.json").write_text(config)
+        write_digests(partial, weight_files(partial))
+    return output
+
+
+def _as_files_have_them(
+    tensors: Mapping[str, Tensor], head: MTPHead, files: ModelFiles, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """A head's tensors in the types of the files, with the copies of the backbone's that its vendor repeats."""
     stored = dtype or _stored_dtype(files, tensors)
     wide = {} if dtype else _own_dtypes(files, head)
     prefixes = tuple(head.layout.prefix(n, head.depth) for n in range(head.layers))
@@ -141,47 +171,39 @@ def save_with_head(
         prefix = next((p for p in prefixes if key.startswith(p)), "")
         return wide.get(key.removeprefix(prefix), stored)
 
-    tensors = {key: t.to(kind(key)) if t.is_floating_point() else t for key, t in tensors.items()}
+    result = {key: t.to(kind(key)) if t.is_floating_point() else t for key, t in tensors.items()}
     for number in range(head.layers):
         for template, which in head.layout.copies.items():
             module = head.embedding if which == "embedding" else head.output
             weight: Any = module.weight
-            tensors[template.format(n=head.depth + number, i=number)] = (
-                weight.detach().to("cpu", stored).clone()
-            )
-    gone = {name for name in files.where if head.layout.owns(name, head.depth)}
-    with appearing(output) as partial:
-        spoiled = {files.where[name] for name in gone} | {HEAD_FILE if files.sharded else SINGLE}
-        for path in sorted(source.rglob("*")):
-            name = str(path.relative_to(source))
-            if path.is_dir():
-                (partial / name).mkdir()
-            elif name not in {"config.json", INDEX} | spoiled:
-                shutil.copyfile(path, partial / name)
-        where = {name: file for name, file in files.where.items() if name not in gone}
-        for file in sorted(spoiled):
-            names = [name for name, at in where.items() if at == file]
-            kept, note = files.tensors(names), {"format": "pt"}
-            if (source / file).exists():
-                with open_safetensors(source / file) as opened:
-                    note = opened.metadata() or note
-            if file in (HEAD_FILE, SINGLE):
-                kept |= tensors
-            if kept:
-                save_file(kept, partial / file, metadata=note)
-        if files.sharded:
-            index = json.loads((source / INDEX).read_text())
-            index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
-            sizes = index.setdefault("metadata", {})
-            removed = files.tensors(sorted(gone))
-            sizes["total_size"] = (
-                int(sizes.get("total_size", 0))
-                + sum(t.nbytes for t in tensors.values())
-                - sum(t.nbytes for t in removed.values())
-            )
-            (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-        (partial / "config.json").write_text(config)
-    return output
+            name = template.format(n=head.depth + number, i=number)
+            result[name] = weight.detach().to("cpu", stored).clone()
+    return result
+
+
+def _rewrite(files: ModelFiles, file: str, path: Path, gone: Set[str], tensors: Mapping[str, Tensor]) -> None:
+    """Write one file of weights anew, without the tensors that are gone and with those of the head."""
+    from safetensors.torch import save_file
+
+    kept = files.tensors([name for name, at in files.where.items() if at == file and name not in gone])
+    note = {"format": "pt"}
+    if (files.folder / file).exists():
+        with open_safetensors(files.folder / file) as opened:
+            note = opened.metadata() or note
+    if kept := kept | dict(tensors):
+        save_file(kept, path, metadata=note)
+
+
+def _index(files: ModelFiles, gone: Set[str], tensors: Mapping[str, Tensor]) -> str:
+    """The index of a model of several shards, with the head in one of its own."""
+    index = json_object(files.folder / INDEX, "an index")
+    where = {name: file for name, file in files.where.items() if name not in gone}
+    index["weight_map"] = where | dict.fromkeys(tensors, HEAD_FILE)
+    sizes = index.setdefault("metadata", {})
+    removed = sum(t.nbytes for t in files.tensors(sorted(gone)).values())
+    added = sum(t.nbytes for t in tensors.values())
+    sizes["total_size"] = int(sizes.get("total_size", 0)) + added - removed
+    return json.dumps(index, indent=2) + "\n"
 
 
 # -- checks and small things -------------------------------------------------------------------------------------------
@@ -208,7 +230,7 @@ def _fill(weight: Tensor, stored: Tensor | None, key: str, folder: Path) -> None
 
 def _check_backbone(backbone: Any, files: ModelFiles) -> None:
     """The final norm and a few values of the embedding tell one model's files from another's."""
-    base = backbone.get_decoder()
+    base = decoder_of(backbone)
     for what, weight in (
         ("embed_tokens.weight", base.get_input_embeddings().weight),
         ("norm.weight", base.norm.weight),
@@ -254,7 +276,7 @@ def _counted(path: Path, head: MTPHead) -> str:
     Raises:
         ModelError: it says that weights are quantised.
     """
-    config = json.loads(path.read_text())
+    config = json_object(path, "a model's configuration")
     inner = config.get("text_config") if head.layout.name == "qwen" else None
     if quantised := config.get("quantization_config"):
         raise ModelError(
@@ -263,6 +285,7 @@ def _counted(path: Path, head: MTPHead) -> str:
             mend="export into the model's unquantised folder, with --model",
         )
     counted = inner if isinstance(inner, dict) else config
+    counted.update({layout.count: 0 for layout in LAYOUTS.values() if layout.count in counted})
     counted[head.layout.count] = head.layers
     if config.get("model_type") == "qwen3_next":
         counted["num_nextn_predict_layers"] = head.layers  # where vLLM looks

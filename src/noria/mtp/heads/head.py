@@ -7,6 +7,7 @@ are the backbone's, which is never trained here.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import ConfigError, ModelError
-from noria.mtp.data import Rows
+from noria.mtp.heads.backbone import (
+    check_output_layer,
+    decoder_of,
+    most_positions,
+    refuse_unless,
+    trial_tokens,
+)
 from noria.mtp.heads.chain import ATTENTION, ChainCache, shifted
 from noria.mtp.heads.layouts import Layout, layout_of
-from noria.mtp.heads.recurrent import documents_apart, linear_layers
 from noria.mtp.types import MAX_GAMMA, ChainAttention
 
 
@@ -54,19 +60,30 @@ class MTPHead(nn.Module):
         super().__init__()
         if layers < 1:
             raise ConfigError(f"a head of {layers} layers", where="layers", mend="give at least 1")
-        base = backbone.get_decoder()
+        base = decoder_of(backbone)
         if getattr(base, "norm", None) is None or not getattr(base, "layers", None):
             raise ModelError(
                 "its decoder has no layers with a final norm",
                 where=type(backbone).__name__,
-                mend="give a model of the Qwen, DeepSeek, GLM or MiMo kind",
+                mend="give a model of the Llama, Qwen, DeepSeek, GLM or MiMo kind",
             )
         check_output_layer(backbone)
         self.layout = layout or layout_of(backbone.config)
-        self.config = _block_config(backbone.config)
         self.depth: int = backbone.config.get_text_config().num_hidden_layers
-        text, norm = self.config, type(base.norm)
-        block = _attention_layer(base)
+        self.longest = most_positions(backbone.config)
+        refuse_unless(
+            lambda: self._build(backbone, layers),
+            backbone,
+            "its decoder layers do not serve as a head's",
+            "give a model of the Llama, Qwen, DeepSeek, GLM or MiMo kind",
+        )
+
+    def _build(self, backbone: Any, layers: int) -> bool:
+        """Make the parts of the head and try a step of it."""
+        base = decoder_of(backbone)
+        block, self.kind = _attention_layer(base)
+        self.config = text = _block_config(backbone.config, self.kind)
+        norm = type(base.norm)
         self.blocks = nn.ModuleList(type(block)(text, 0) for _ in range(layers))
         around = 1 if self.layout.shared else layers
         eps = getattr(text, "rms_norm_eps", 1e-6)
@@ -78,7 +95,11 @@ class MTPHead(nn.Module):
         for own in self.blocks:
             for name, t in _named(own):
                 if t.is_floating_point():
-                    t.data = t.data.to(kinds[name])
+                    t.data = t.data.to(kinds.get(name, t.dtype))
+        tokens = trial_tokens(backbone, 3)[None]
+        with torch.no_grad():
+            states: Tensor = self(self.embedding(tokens), tokens, steps=1)
+        return states.shape == (1, 3, 1, text.hidden_size)
 
     def attach(self, backbone: Any) -> MTPHead:
         """Read this model's embedding, rotary positions and output layer from now on, where it is; the head itself.
@@ -88,7 +109,7 @@ class MTPHead(nn.Module):
         Raises:
             ModelError: the model is of another width.
         """
-        base = backbone.get_decoder()
+        base = decoder_of(backbone)
         width = base.config.get_text_config().hidden_size
         if width != self.config.hidden_size:
             raise ModelError(
@@ -116,7 +137,7 @@ class MTPHead(nn.Module):
             seed: seed of the random numbers.
         """
         head = cls(backbone, layout=layout, layers=layers)
-        last = _attention_layer(backbone.get_decoder())
+        last, _ = _attention_layer(decoder_of(backbone))
         width = head.config.hidden_size
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -134,7 +155,7 @@ class MTPHead(nn.Module):
                 both = torch.cat([torch.eye(width), torch.eye(width)], 1) * 0.5
                 weight.copy_(noise + both)
             for part in head.around:
-                part.final_norm.load_state_dict(backbone.get_decoder().norm.state_dict())
+                part.final_norm.load_state_dict(decoder_of(backbone).norm.state_dict())
         return head
 
     @property
@@ -220,7 +241,7 @@ class MTPHead(nn.Module):
         out = block(
             joined,
             attention_mask=mask,
-            position_embeddings=None if self.rotary is None else self.rotary(joined, positions),
+            position_embeddings=self._rotated(joined, positions),
             position_ids=positions,
             past_key_values=cache,
         )
@@ -228,45 +249,15 @@ class MTPHead(nn.Module):
         normed = part.final_norm(out)
         return (normed if self.layout.normed else out), normed
 
-
-@torch.no_grad()
-def check_output_layer(model: Any) -> None:
-    """Whether the output layer alone gives the model's logits: some models scale or cap them afterwards.
-
-    Raises:
-        ModelError: it does not, or there is none.
-    """
-    name, output = type(model).__name__, model.get_output_embeddings()
-    if output is None:
-        raise ModelError("no output layer", where=name, mend="give a causal language model")
-    ids = torch.zeros(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    training = model.training
-    model.eval()  # dropout would part the two
-    whole = model(input_ids=ids, use_cache=False).logits
-    alone = output(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    model.train(training)
-    if not torch.allclose(whole.float(), alone.float(), rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise ModelError(
-            "its logits are not those of its output layer (scaled or capped afterwards)",
-            where=name,
-            mend="decode this model without drafts, in transformers",
-        )
-
-
-@torch.no_grad()
-def backbone_states(backbone: Any, rows: Rows) -> Tensor:
-    """The backbone's states after its final norm [rows, n, width], documents apart."""
-    base = backbone.get_decoder()
-    if not bool((rows.segments[:, 1:] != rows.segments[:, :-1]).any()):
-        alone: Tensor = base(input_ids=rows.tokens, use_cache=False).last_hidden_state
-        return alone
-    kinds = getattr(base.config.get_text_config(), "layer_types", None) or []
-    linear = linear_layers(base, kinds) if "linear_attention" in kinds else []
-    with documents_apart(linear, rows.segments):  # attention tells packed documents by their positions
-        packed: Tensor = base(
-            input_ids=rows.tokens, position_ids=rows.positions, use_cache=False
-        ).last_hidden_state
-    return packed
+    def _rotated(self, like: Tensor, positions: Tensor) -> Any:
+        """The backbone's rotary positions, of the kind of layer that the head is made of."""
+        if self.rotary is None:
+            return None
+        if self.longest is not None:  # what lies behind never counts
+            positions = positions.clamp(max=self.longest - 1)
+        if self.kind is not None and "layer_type" in inspect.signature(self.rotary.forward).parameters:
+            return self.rotary(like, positions, layer_type=self.kind)
+        return self.rotary(like, positions)
 
 
 def chain_attention_of(head: MTPHead, steps: int, wanted: ChainAttention | None = None) -> ChainAttention:
@@ -296,24 +287,24 @@ def _named(block: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from block.named_buffers()
 
 
-def _attention_layer(base: Any) -> nn.Module:
-    """The decoder's last layer with full attention: in hybrid models not all have it."""
-    kinds = getattr(base.config.get_text_config(), "layer_types", None) or ["full_attention"] * len(
-        base.layers
-    )
-    for kind, layer in zip(reversed(kinds), reversed(base.layers), strict=True):
-        if kind in ("full_attention", "sliding_attention"):
-            chosen: nn.Module = layer
-            return chosen
+def _attention_layer(base: Any) -> tuple[nn.Module, str | None]:
+    """The decoder's last layer with full attention, else with any: in hybrid models not all have it; and its kind."""
+    kinds = getattr(base.config.get_text_config(), "layer_types", None)
+    if not kinds:
+        return base.layers[-1], None
+    for wanted in ("full_attention", "sliding_attention"):
+        for kind, layer in zip(reversed(kinds), reversed(base.layers), strict=True):
+            if kind == wanted:
+                return layer, kind
     raise ModelError("no layer has attention", where=type(base).__name__)
 
 
-def _block_config(config: Any) -> Any:
+def _block_config(config: Any, kind: str | None) -> Any:
     """The backbone's configuration, as of a model of one attention layer; experts wherever the vendor has them."""
     text = copy.deepcopy(config.get_text_config())
     text.num_hidden_layers = 1
-    if getattr(text, "layer_types", None):
-        text.layer_types = ["full_attention"]
+    if kind is not None:
+        text.layer_types = [kind]
     if getattr(text, "mlp_layer_types", None):
         text.mlp_layer_types = [text.mlp_layer_types[-1]]
     if hasattr(text, "first_k_dense_replace"):

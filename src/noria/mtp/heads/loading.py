@@ -16,7 +16,7 @@ from noria.core.runs.outputs import is_run
 from noria.core.runs.run import latest_checkpoint, read_config, whole_checkpoint
 from noria.mtp.acceptance.sampling import SamplingParams
 from noria.mtp.config import SamplingOptions, SourceOptions, TrainConfig
-from noria.mtp.heads.checkpoint import has_head, load_head
+from noria.mtp.heads.checkpoint import load_head, stored_layout
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.heads.layouts import LAYOUTS
 from noria.mtp.heads.small import small_head
@@ -79,6 +79,10 @@ def open_policy(options: SourceOptions, *, head: bool = True) -> LoadedPolicy:
     folder = Path(source).expanduser()
     more: dict[str, Any] = options.model_dump(include={"allow_download", "trust_remote_code"})
     if not is_run(folder):
+        if model is not None:
+            raise ConfigError(
+                f"{source} is a model itself, not a run", where="--model", mend="name one of the two"
+            )
         policy = open_language_model(source, precision=precision or "fp32", **more)
         return LoadedPolicy(policy.name, policy, stored_head(policy) if head else None)
     stored = read_config(folder)
@@ -142,7 +146,8 @@ def fresh_or_stored(policy: LanguageModel, config: TrainConfig) -> tuple[MTPHead
         CheckpointError: the head in the files is another model's, or of another number of layers.
     """
     layout = None if config.layout is None else LAYOUTS[config.layout]
-    there = policy.name == SMALL or has_head(policy.model, policy.files, layout=layout)
+    found = stored_layout(policy.model, policy.files)
+    there = policy.name == SMALL or (found is not None and layout in (None, found))
     if config.start == "fresh" or (config.start == "auto" and not there):
         with torch.random.fork_rng(devices=[]):
             return MTPHead.fresh(policy.model, layout=layout, layers=config.layers, seed=config.seed), False

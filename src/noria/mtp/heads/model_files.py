@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from noria.core.errors import CheckpointError, ModelError
-from noria.core.files import inside
+from noria.core.files import check_input, decoding, inside
+from noria.core.records import json_object
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
@@ -48,11 +48,9 @@ class ModelFiles:
                 where=str(folder),
                 mend=f"give a model folder with {SINGLE} or {INDEX}",
             )
-        try:
-            where = json.loads((folder / INDEX).read_text())["weight_map"]
+        with decoding(folder / INDEX, "an index", error=CheckpointError):
+            where = json_object(folder / INDEX, "an index")["weight_map"]
             names = {str(name) for name in where.values()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError("the index is damaged", where=str(folder / INDEX)) from error
         for name in names:
             if not inside(folder, name).is_file():
                 raise CheckpointError(f"the index names {name!r}, which is missing", where=str(folder))
@@ -70,11 +68,10 @@ class ModelFiles:
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file; damage is an error of one line."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
+    check_input(path)
+    with decoding(path, "a safetensors file", mend="copy it again", error=CheckpointError):
         opened = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError("the file is damaged", where=str(path), mend="copy it again") from error
     with opened as file:
         yield file

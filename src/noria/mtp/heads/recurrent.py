@@ -27,7 +27,9 @@ def linear_layers(base: Any, kinds: Sequence[str]) -> list[nn.Module]:
     Raises:
         ModelError: a layer of that kind is built otherwise.
     """
-    modules = []
+    modules: list[nn.Module] = []
+    if "linear_attention" not in kinds:
+        return modules
     for kind, layer in zip(kinds, base.layers, strict=True):
         if kind == "linear_attention":
             module = getattr(layer, "linear_attn", None)
@@ -49,7 +51,7 @@ def documents_apart(modules: Sequence[nn.Module], segments: Tensor) -> Iterator[
         modules: the linear-attention modules.
         segments: number of each token's document [rows, n], negative for padding, which is not computed.
     """
-    groups = _documents(segments)
+    groups = documents(segments)
 
     def apart(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -65,7 +67,7 @@ def documents_apart(modules: Sequence[nn.Module], segments: Tensor) -> Iterator[
         yield
 
 
-def _documents(segments: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+def documents(segments: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Documents in groups that are no larger than the rows: their row [documents, 1], columns and which are theirs.
 
     What fills a group's shorter documents up stands behind them, where nothing of theirs sees it.

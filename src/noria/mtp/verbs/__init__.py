@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from noria.verbs.command import verbs
 
 __all__ = ["group"]
-
-# Before transformers is imported, which otherwise remarks on settings that no user of these verbs gave.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 group = verbs(
     __name__,

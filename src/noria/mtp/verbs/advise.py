@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 from pydantic import Field, field_validator
 
-from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 from noria.mtp.config import SourceOptions
-from noria.mtp.types import Rule
+from noria.mtp.types import MAX_GAMMA, Rule
 from noria.mtp.verbs.scores import TextOptions, finish_score, interval_text, read_text
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, QuietOption
@@ -27,7 +26,11 @@ class AdviseConfig(TextOptions, SourceOptions, JsonOption, QuietOption):
     """Settings of `noria mtp advise`."""
 
     batch_size: int = Field(1, ge=1, description="Requests decoded together.")
-    gammas: list[int] = Field([1, 2, 3, 4, 5], description="Drafts of a round to consider, apart by commas.")
+    gammas: list[Annotated[int, Field(ge=1, le=MAX_GAMMA)]] = Field(
+        [1, 2, 3, 4, 5],
+        min_length=1,
+        description="Drafts of a round to consider, apart by commas (default: as many of these as the head can make).",
+    )
     context: int = Field(256, ge=1, description="Tokens before those that are timed.")
     rounds: int = Field(20, ge=2, description="Timed passes of each kind.")
     least: float = Field(1.0, description="Speed-up that would be worth the trouble.")
@@ -69,7 +72,7 @@ def command(config: AdviseConfig) -> None:
 
 
 def run(config: AdviseConfig, progress: Progress) -> tuple[RuleAdvice, Timing]:
-    """Weigh this head's acceptance against measured times; drafts that the head cannot make are left out.
+    """Weigh this head's acceptance against measured times.
 
     Raises:
         NoriaError: anything that a user can mend.
@@ -82,13 +85,8 @@ def run(config: AdviseConfig, progress: Progress) -> tuple[RuleAdvice, Timing]:
     source = open_policy(config)
     policy, head = source.policy, source.head
     assert head is not None
-    gammas = sorted({g for g in config.gammas if 1 <= g <= head.most_drafts})
-    if not gammas:
-        raise ConfigError(
-            f"{config.gammas} drafts a round",
-            where="--gammas",
-            mend=f"give some of 1 … {head.most_drafts} for this head",
-        )
+    source.check_gamma(max(config.gammas) if "gammas" in config.model_fields_set else None)
+    gammas = sorted({g for g in config.gammas if g <= head.most_drafts})
     params = source.sampling_params(config)
     with progress:
         rows = read_text(config.data, policy, config.length, progress).rows

@@ -13,7 +13,7 @@ from pydantic import Field
 from noria.core.config import Option
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
-from noria.mtp.config import SourceOptions
+from noria.mtp.config import SourceOptions, refuse_unused
 from noria.mtp.types import MAX_GAMMA, Rule
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, QuietOption, SeedOption
@@ -73,10 +73,11 @@ def run(config: AuditConfig, progress: Progress) -> AuditReport:
     Raises:
         NoriaError: anything that a user can mend.
     """
-    from noria.mtp.engines.audit import audit
+    from noria.mtp.engines.audit import STEPS, audit
     from noria.mtp.engines.local import law_of
     from noria.mtp.heads.loading import open_policy
 
+    _check(config)
     drafts = config.engine == "noria" and config.url is None and not config.plain
     source = open_policy(config, head=drafts)
     source.check_gamma(config.gamma)
@@ -84,7 +85,7 @@ def run(config: AuditConfig, progress: Progress) -> AuditReport:
     prompts = _prompts(config, policy.tokenizer)
     engine = _engine(config, source, prompts[0], depth + config.gamma)
     with progress:
-        task = progress.task("audit")
+        task = progress.task("audit", STEPS)
         report = audit(
             engine,
             law_of(policy.model, vocab=policy.vocab),
@@ -93,9 +94,24 @@ def run(config: AuditConfig, progress: Progress) -> AuditReport:
             depth=depth,
             seed=config.seed,
             alpha=config.alpha,
+            on_step=task.at,
         )
         task.done()
     return report
+
+
+def _check(config: AuditConfig) -> None:
+    """Refuse options that the engine under audit has no use for."""
+    if config.url is not None:
+        refuse_unused(config, ("engine", "plain", "rule"), "with --url")
+    else:
+        refuse_unused(config, ("served_model",), "without --url")
+    if config.engine != "noria":
+        refuse_unused(config, ("plain", "rule"), f"with --engine {config.engine}")
+    if config.plain:
+        refuse_unused(config, ("rule",), "with --plain")
+    if config.prompts is not None:
+        refuse_unused(config, ("prompt",), "with --prompts")
 
 
 def _prompts(config: AuditConfig, tokenizer: object) -> list[list[int]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from pydantic import Field
 
-from noria.core.errors import ConfigError
+from noria.core.files import disk_errors
 from noria.core.runs.outputs import run_folder
 from noria.mtp.config import SourceOptions
 from noria.mtp.types import MAX_GAMMA, Rule
@@ -17,6 +20,7 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption
 
 if TYPE_CHECKING:
+    from noria.core.models.loading import LanguageModel
     from noria.mtp.engines.engine_flags import ServingConfig
 
 
@@ -80,15 +84,24 @@ def run(config: ExportConfig) -> ExportResult:
     source = open_policy(config)
     policy, head = source.policy, source.head
     assert head is not None
-    if not policy.files.is_dir():
-        raise ConfigError(
-            "a head is written into safetensors weights, and the model is a GGUF file",
-            where=policy.name,
-            mend="give its safetensors folder with --model",
-        )
     source.check_gamma(config.gamma)
     model_config = policy.model.config
     note = against_serving(model_config.model_type, family_of(model_config), head.layout.name, head.layers)
     serving = serving_config(config.gamma or min(3, head.most_drafts), config.rule)
-    folder = save_with_head(policy.model, head, policy.files, output, overwrite=config.overwrite)
+    with _safetensors(policy, output) as files:
+        folder = save_with_head(policy.model, head, files, output, overwrite=config.overwrite)
     return ExportResult(folder, head.layers, head.layout.name, replace(serving, note=note))
+
+
+@contextlib.contextmanager
+def _safetensors(policy: LanguageModel, output: Path) -> Iterator[Path]:
+    """The model's folder; of a GGUF file, one for the time being with its weights unpacked, beside the output."""
+    if policy.files.is_dir():
+        yield policy.files
+        return
+    from noria.core.models.loading import save_language_model
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(output), tempfile.TemporaryDirectory(dir=output.parent, prefix=".unpacked-") as folder:
+        save_language_model(policy.model, policy.tokenizer, Path(folder) / "model")
+        yield Path(folder) / "model"

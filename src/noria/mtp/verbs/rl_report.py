@@ -16,6 +16,7 @@ from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import write_page
 from noria.core.records import json_values
 from noria.core.runs.outputs import results_folder
+from noria.mtp.config import refuse_unused
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
 
@@ -61,6 +62,8 @@ def run(config: RLReportConfig) -> tuple[dict[str, Any], Path]:
     """
     from noria.mtp.rl.rl_log import diagnose, read_rl_log
 
+    if config.slope is not None:
+        refuse_unused(config, ("early",), "with --slope")
     folder = results_folder("mtp", config.output, f"rl-report-{config.log.stem}")
     log = read_rl_log(config.log, entropy=config.entropy_field, length=config.length_field)
     diagnosis = diagnose(log, early=config.early, slope=config.slope)

@@ -13,7 +13,7 @@ from noria.core.errors import ConfigError
 from noria.core.files import output_path
 from noria.core.progress import Progress
 from noria.core.runs.outputs import run_folder
-from noria.mtp.config import SampleConfig, SamplingOptions, SourceOptions
+from noria.mtp.config import SampleConfig, SamplingOptions, SourceOptions, refuse_unused
 from noria.mtp.types import MAX_GAMMA, Rule
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
@@ -51,6 +51,8 @@ def run(config: SampleJobConfig, progress: Progress) -> SampleResult:
     Raises:
         NoriaError: anything that a user can mend.
     """
+    if not config.gamma:
+        refuse_unused(config, ("rule",), "without drafts (--gamma)")
     label = f"samples-{Path(config.source).stem or 'model'}.jsonl"
     path = run_folder("mtp", None, label) if config.output is None else output_path(config.output)
     if path.suffix != ".jsonl":
@@ -65,6 +67,11 @@ def run(config: SampleJobConfig, progress: Progress) -> SampleResult:
     source.check_gamma(config.gamma)
     policy = source.policy
     prompts = read_prompts(config.prompts, policy.tokenizer)
+    if getattr(policy.tokenizer, "chat_template", None) and any(prompt.plain for prompt in prompts):
+        progress.say(
+            "note: the model has a chat template, and plain prompts do not go through it; give chats as `messages` "
+            "if the policy is trained and served with it"
+        )
     drafter = None if source.head is None else HeadDrafter(source.head)
     decoder = Decoder(policy.model, drafter, gamma=config.gamma or 1, rule=config.rule, vocab=policy.vocab)
     params = source.sampling_params(config)

@@ -59,50 +59,74 @@ def interval_text(values: Mapping[str, float | None], *, digits: int = 3) -> str
     return "-" if low is None or high is None else f"{low:.{digits}f} … {high:.{digits}f}"
 
 
-def acceptance_figures(score: Mapping[str, Any]) -> list[Figure | str]:
-    """Draw accept lengths and prefix rates by rule, from the JSON values of a score."""
-    import altair as alt
+def acceptance_figures(
+    score: Mapping[str, Any], *, before: Mapping[str, Any] | None = None
+) -> list[Figure | str]:
+    """Draw accept lengths and prefix rates by rule, from the JSON values of a score.
 
-    points = [
-        {
-            "rule": rule.replace("_", " "),
-            "draft": number,
-            "low": rate["low"],
-            "mean": rate["mean"],
-            "high": rate["high"],
-        }
-        for rule, values in score["rules"].items()
-        for number, rate in enumerate(values["prefix_rates"], start=1)
-    ]
-    base = alt.Chart(alt.Data(values=points)).encode(
-        x=alt.X("draft:O", title="the first … drafts are all accepted", axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("rule:N", title=None),
-    )
-    line = base.mark_line(point=True).encode(
-        y=alt.Y("mean:Q", title="prefix rate", scale=alt.Scale(domain=[0, 1])),
-        tooltip=["rule:N", "draft:O", "mean:Q", "low:Q", "high:Q"],
-    )
-    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
-    chart = (bars + line).properties(width="container", height=280)
-    table = [
-        [
-            rule.replace("_", " "),
-            *(values["accept_length"][end] for end in ("mean", "low", "high")),
-            values["over_positions"]["accept_length"]["mean"],
-        ]
-        for rule, values in score["rules"].items()
-    ]
+    Args:
+        score: values of the score.
+        before: those of the head before it was trained, to show beside.
+    """
+    table = []
+    for rule, values in score["rules"].items():
+        started = (before or {}).get("rules", {}).get(rule)
+        lengths = [values["accept_length"][end] for end in ("mean", "low", "high")]
+        first = [started["accept_length"]["mean"]] if started else []
+        row = [rule.replace("_", " "), *first, *lengths, values["over_positions"]["accept_length"]["mean"]]
+        table.append(row)
     gamma = score["gamma"]
     warning = [f"Warning: {score['warning']}."] if score.get("warning") else []
     return [
         *warning,
         Figure.table(
             "Accept length",
-            ["rule", "tokens a round", "95 % from", "to", "over positions"],
+            [
+                "rule",
+                *(["before training"] if before else []),
+                "tokens a round",
+                "95 % from",
+                "to",
+                "over positions",
+            ],
             table,
             f"1 … {gamma + 1} tokens a round of {gamma} drafts, averaged over the rounds of a decoder, which "
             "stand where less is accepted; over positions, every token of the text counts the same. Mean entropy "
             f"{score['target_entropy']:.3f} nats of the policy, {score['draft_entropy']:.3f} of the head.",
         ),
-        Figure.chart("Prefix rates", chart),
+        Figure.chart(
+            "Prefix rates",
+            _prefix_rates(score, before),
+            "Dashed: the head before training." if before else "",
+        ),
     ]
+
+
+def _prefix_rates(score: Mapping[str, Any], before: Mapping[str, Any] | None) -> Any:
+    import altair as alt
+
+    points = [
+        {
+            "rule": rule.replace("_", " "),
+            "head": head,
+            "draft": number,
+            "low": rate["low"],
+            "mean": rate["mean"],
+            "high": rate["high"],
+        }
+        for head, scored in (("before training", before or {}), ("the head", score))
+        for rule, values in scored.get("rules", {}).items()
+        for number, rate in enumerate(values["prefix_rates"], start=1)
+    ]
+    dash = alt.Scale(domain=["the head", "before training"], range=[[1, 0], [5, 4]])
+    base = alt.Chart(alt.Data(values=points)).encode(
+        x=alt.X("draft:O", title="the first … drafts are all accepted", axis=alt.Axis(labelAngle=0)),
+        color=alt.Color("rule:N", title=None),
+        strokeDash=alt.StrokeDash("head:N", title=None, scale=dash, legend=None),
+    )
+    line = base.mark_line(point=True).encode(
+        y=alt.Y("mean:Q", title="prefix rate", scale=alt.Scale(domain=[0, 1])),
+        tooltip=["rule:N", "head:N", "draft:O", "mean:Q", "low:Q", "high:Q"],
+    )
+    bars = base.mark_rule().encode(y="low:Q", y2="high:Q")
+    return (bars + line).properties(width="container", height=280)

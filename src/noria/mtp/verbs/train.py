@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from noria.mtp.training.losses import LossTerms
 
 
+SCORE, START = "score.json", "start-score.json"
+"""Acceptance on held-out text, after training and before."""
+
+
 class TrainJobConfig(TrainConfig, ModelOptions, OutputOption, QuietOption):
     """Settings of `noria mtp train`: those of the training, and how it is run."""
 
@@ -103,6 +107,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     from noria.core.runs.checkpoints import fingerprint
     from noria.core.training.loop import training
     from noria.core.training.parallel import Parallel
+    from noria.mtp.heads.layouts import layout_of
     from noria.mtp.heads.loading import fresh_or_stored
     from noria.mtp.training.trainer import HeadTrainer
 
@@ -118,6 +123,10 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
         text = read_text(Path(data), policy, config.length, progress).rows
         rows, held = text.held_out(config.seed)
         head, stored = fresh_or_stored(policy, config)
+        if head.layout is not layout_of(
+            policy.model.config
+        ):  # found in the files: the run's head is read by it
+            config = config.model_copy(update={"layout": head.layout.name})
         inputs = {"model": (model_name, fingerprint(policy.model)), "data": (data, text.digest())}
         trainer = HeadTrainer(policy.model, head, rows, config, vocab_size=policy.vocab, parallel=parallel)
         parameters = sum(p.numel() for p in head.parameters())
@@ -128,16 +137,24 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
             parallel.barrier()
             if parallel.main:
                 save_settings(folder, config)
+            # Every process scores: a sharded backbone runs in all of them or in none.
+            if held is not None and not trainer.resume(run):
+                before = _score(policy, head, held, config, progress)
+                if parallel.main:
+                    _keep_score(folder / START, before, 0)
             with training(run, progress, config.steps, page=write_run_page) as task:
                 trainer.train(run, on_step=_watch(progress, task))
-            # Every process scores: a sharded backbone runs in all of them or in none.
             score = None if held is None else _score(policy, head, held, config, progress)
             if score is not None and parallel.main:
-                record = json_values(score.to_json() | {"step": trainer.step, "text": "held-out text"})
-                write_atomic(folder / "score.json", json.dumps(record, indent=1) + "\n")
+                _keep_score(folder / SCORE, score, trainer.step)
             page = write_run_page(folder) if parallel.main else None
             parallel.barrier()
     return TrainResult(folder, page, data, trainer.step, score)
+
+
+def _keep_score(path: Path, score: HeadScore, step: int) -> None:
+    record = json_values(score.to_json() | {"step": step, "text": "held-out text"})
+    write_atomic(path, json.dumps(record, indent=1) + "\n")
 
 
 def _watch(progress: Progress, task: Task) -> Callable[[int, LossTerms], None]:
@@ -187,8 +204,9 @@ def _page(run: RunRecord) -> RunPage:
         f"{run.steps:,} steps of {config.get('batch_size')} rows, {config.get('train_gamma')} drafts deep."
     )
     sections: list[tuple[str, Sequence[Figure | str]]] = []
-    if score := run.file("score.json"):
-        sections.append((f"Acceptance on {score['text']}", acceptance_figures(score)))
+    if score := run.file(SCORE):
+        blocks = acceptance_figures(score, before=run.file(START))
+        sections.append((f"Acceptance on {score['text']}", blocks))
     sections.append(("While training", _curves(run.rows) or ["Nothing was logged yet."]))
     return RunPage(str(config.get("loss")), intro, sections)
 

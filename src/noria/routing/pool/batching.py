@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -14,7 +14,8 @@ class Batcher(Generic[T, R]):
     """Batches of calls, in one event loop.
 
     Args:
-        run: answers a batch, in order. What it raises, every caller of the batch gets.
+        run: answers a batch, in order. What it raises, every caller of the batch gets. It is cancelled when all of them
+            have left.
         key: tells calls apart that cannot be in one batch.
         most: largest number of calls in a batch.
     """
@@ -34,19 +35,42 @@ class Batcher(Generic[T, R]):
             self._worker = asyncio.create_task(self._work())
         return await future
 
+    async def _run(self, calls: Sequence[T]) -> Sequence[R]:
+        return await self.run(calls)
+
     async def _work(self) -> None:
         while self._waiting:
             await asyncio.sleep(0)  # whoever is about to ask comes along
+            self._waiting = [entry for entry in self._waiting if not entry[1].done()]  # the others have left
+            if not self._waiting:
+                return
             first = self.key(self._waiting[0][0])
             batch = [entry for entry in self._waiting if self.key(entry[0]) == first][: self.most]
             chosen = {id(entry) for entry in batch}
             self._waiting = [entry for entry in self._waiting if id(entry) not in chosen]
+            futures = [future for _, future in batch]
+            running = _until_left(asyncio.create_task(self._run([call for call, _ in batch])), futures)
             try:
-                answers = await self.run([call for call, _ in batch])
+                answers = await running
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.done():  # its caller may have given up
                         future.set_result(answer)
+            except asyncio.CancelledError:
+                if not all(future.done() for future in futures):
+                    raise
             except Exception as error:
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(error)
+
+
+def _until_left(running: asyncio.Task[Any], futures: Sequence[asyncio.Future[Any]]) -> asyncio.Task[Any]:
+    """The task, which is cancelled once nobody waits for any of the futures."""
+
+    def left(_: object) -> None:
+        if all(future.cancelled() for future in futures):
+            running.cancel()
+
+    for future in futures:
+        future.add_done_callback(left)
+    return running

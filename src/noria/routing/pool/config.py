@@ -20,6 +20,9 @@ class Strategy(Config):
         "{question}", description="Text around the question, which {question} stands for."
     )
     max_tokens: int | None = Field(512, ge=1, description="Most tokens of the answer.")
+    temperature: float | None = Field(
+        0.0, ge=0, description="Temperature of the answer; null leaves it to the server."
+    )
     stop: tuple[str, ...] = Field((), description="Texts that end the answer.")
     tool: Literal["calculator"] | None = Field(
         None, description="Tool: the calculator works out what stands between <calc> and </calc>."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -61,13 +62,19 @@ class LocalChat:
         return outcome
 
     async def _batch(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+        left = threading.Event()
+        working = asyncio.ensure_future(asyncio.to_thread(self._answers, requests, left))
         try:
-            return await asyncio.to_thread(self._answers, requests)
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            left.set()
+            await asyncio.wait([working])  # two threads must not share the tokenizer
+            raise
         except (RuntimeError, ValueError, torch.OutOfMemoryError) as error:
             message = " ".join(str(error).split())[:200]
             return [Failure("server", message) for _ in requests]
 
-    def _answers(self, requests: Sequence[ChatRequest]) -> list[Outcome]:
+    def _answers(self, requests: Sequence[ChatRequest], left: threading.Event) -> list[Outcome]:
         """Answer requests of one kind together; a prompt that is too long keeps no other from its answer."""
         tokenizer = self.opened.tokenizer
         room = int(getattr(self.opened.model.config, "max_position_embeddings", 2**20))
@@ -79,6 +86,7 @@ class LocalChat:
                 [r for r, fit in zip(requests, fits, strict=True) if fit],
                 [p for p, fit in zip(prompts, fits, strict=True) if fit],
                 room,
+                left,
             )
             if any(fits)
             else ()
@@ -88,7 +96,9 @@ class LocalChat:
             for fit in fits
         ]
 
-    def _generate(self, requests: Sequence[ChatRequest], prompts: Sequence[str], room: int) -> list[Outcome]:
+    def _generate(
+        self, requests: Sequence[ChatRequest], prompts: Sequence[str], room: int, left: threading.Event
+    ) -> list[Outcome]:
         began, own = time.perf_counter(), requests[0]
         model, tokenizer = self.opened.model, self.opened.tokenizer
         side, pad = tokenizer.padding_side, tokenizer.pad_token
@@ -117,6 +127,7 @@ class LocalChat:
                 top_p=own.top_p if warm else None,
                 top_k=None,
                 pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=[_Left(left)],
                 **({"stop_strings": list(own.stop), "tokenizer": tokenizer} if own.stop else {}),
             )
         start = rows["input_ids"].shape[1]
@@ -144,6 +155,16 @@ class LocalChat:
         usage = Usage(prompt, count)
         finish = "stop" if stopped else "length"
         return Answer(text, finish, usage, self.prices.cost(usage), model=self.opened.name)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Ends a generation once nobody waits for it."""
+
+    left: threading.Event
+
+    def __call__(self, tokens: torch.Tensor, scores: object, **more: object) -> torch.Tensor:
+        return torch.full((len(tokens),), self.left.is_set(), device=tokens.device)
 
 
 def _key(request: ChatRequest) -> tuple[object, ...]:

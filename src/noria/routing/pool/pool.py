@@ -96,6 +96,23 @@ class Pool:
         """(label, what it is good at) of every route."""
         return [(route.label, self.about.get(route.model, "")) for route in self.routes]
 
+    def live(self, *, attempts: int, patience: float) -> Pool:
+        """This pool with its servers' settings for live traffic: nobody waits for a server that asks to wait.
+
+        Args:
+            attempts: most attempts at a server, instead of its own.
+            patience: seconds that a server may take for its answer, unless its own are fewer.
+        """
+        models = {
+            name: model.with_settings(
+                attempts=attempts, longest_wait=0.0, timeout=min(patience, model.server.timeout)
+            )
+            if isinstance(model, ChatClient)
+            else model
+            for name, model in self.models.items()
+        }
+        return Pool(models, self.routes, strategies=self.strategies, about=self.about)
+
     async def __aenter__(self) -> Pool:
         return self
 
@@ -109,7 +126,12 @@ class Pool:
         strategy, model = self.strategies[route.strategy], self.models[route.model]
         message = user(strategy.prompt(query))
         outcome = await model.ask(
-            ChatRequest.of(message, temperature=0.0, max_tokens=strategy.max_tokens, stop=strategy.stop)
+            ChatRequest.of(
+                message,
+                temperature=strategy.temperature,
+                max_tokens=strategy.max_tokens,
+                stop=strategy.stop,
+            )
         )
         if isinstance(outcome, Failure):
             why = f"{outcome.kind}: {outcome.message}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from noria.core.errors import DataError, NoriaError, RunError
-from noria.core.files import disk_errors, lock, write_all, write_atomic
+from noria.core.errors import DataError, RunError, ungrouped
+from noria.core.files import disk_errors, lock, read_bytes, write_all, write_atomic
 from noria.core.records import read_records
 from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
@@ -154,11 +154,10 @@ async def record(
                 on_cell(question, route, cell)
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(max(1, in_flight)):
-                    group.create_task(work())
-        except* NoriaError as errors:
-            raise errors.exceptions[0] from None
+            with ungrouped():
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(max(1, in_flight)):
+                        group.create_task(work())
         finally:
             os.close(handle)
         table = _rewrite(path, [*known, *new])
@@ -191,7 +190,7 @@ def _known(path: Path) -> list[Row]:
     """The rows that are there; a last line without its end was torn, and is dropped."""
     if not path.exists():
         return []
-    content = path.read_bytes()
+    content = read_bytes(path)
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_atomic(path, whole)

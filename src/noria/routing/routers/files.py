@@ -14,9 +14,10 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from noria.core.config import Config
+from noria.core.digests import check_digests, write_digests
 from noria.core.errors import CheckpointError, DataError
-from noria.core.files import appearing, write_atomic
-from noria.core.records import json_values
+from noria.core.files import appearing, check_input, decoding, write_atomic
+from noria.core.records import json_object, json_values
 from noria.routing.routers.baselines import BestPerTask, BestSingle, Factors, Fixed, Neighbours, Random
 from noria.routing.routers.features import TextFeatures
 from noria.routing.routers.network import NetworkRouter, PolicyNetwork
@@ -61,6 +62,7 @@ def save_router(router: Router, folder: Path) -> None:
         tensors = router.tensors()
         if tensors:
             save_file({name: t.contiguous() for name, t in tensors.items()}, inside / _TENSORS)
+        write_digests(inside, [file for name in (_ROUTER, _TENSORS) if (file := inside / name).exists()])
 
 
 def load_router(folder: Path) -> Router:
@@ -69,35 +71,33 @@ def load_router(folder: Path) -> Router:
     Raises:
         CheckpointError: it is no router, or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        saved = SavedRouter.model_validate_json((folder / _ROUTER).read_bytes())
-        tensors = load_file(folder / _TENSORS) if (folder / _TENSORS).is_file() else {}
-        if any(name != "score" and not t.isfinite().all() for name, t in tensors.items()):
-            raise CheckpointError("numbers that are not finite")
-        router = _router(saved, tensors)
-        if router.quality(["a question"]).shape != (1, len(router.routes)):
-            raise CheckpointError("tensors of the wrong shape")
-        return router
-    except CheckpointError as error:
-        raise CheckpointError(error.what, where=str(folder), mend="train it again") from error
-    except FileNotFoundError as error:
+    check_digests(folder)
+    if not (folder / _ROUTER).exists():
         raise CheckpointError(
             "no router here", where=str(folder), mend="give a folder that noria routing train wrote"
-        ) from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or "it"
-        message = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(
-            f"{field}: {message}", where=str(folder / _ROUTER), mend="train it again"
-        ) from error
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"not a router that opens ({type(error).__name__})", where=str(folder), mend="train it again"
-        ) from error
+        )
+    with decoding(folder, "a router", mend="train it again", error=CheckpointError):
+        try:
+            saved = SavedRouter.model_validate(json_object(folder / _ROUTER, "a router"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"])) or "it"
+            message = first["msg"].removeprefix("Value error, ")
+            raise CheckpointError(
+                f"{field}: {message}", where=str(folder / _ROUTER), mend="train it again"
+            ) from error
+        tensors = {}
+        if (folder / _TENSORS).exists():
+            check_input(folder / _TENSORS)
+            tensors = load_file(folder / _TENSORS)
+        if any(name != "score" and not t.isfinite().all() for name, t in tensors.items()):
+            raise CheckpointError("numbers that are not finite", mend="train it again")
+        router = _router(saved, tensors)
+        if router.quality(["a question"]).shape != (1, len(router.routes)):
+            raise CheckpointError("tensors of the wrong shape", mend="train it again")
+        return router
 
 
 class SavedRoute(Config):

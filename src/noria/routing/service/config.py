@@ -21,6 +21,12 @@ class BackendLimits(Config):
     patience: float = Field(
         120.0, gt=0, description="Seconds that a backend may take for its answer, or a stream's first word."
     )
+    attempts: int = Field(
+        1, ge=1, description="Attempts at a backend; a rate limit and a refused connection have one."
+    )
+    queue: float = Field(
+        0.25, ge=0, description="Seconds of waiting for a place at a backend while there is another."
+    )
     fallbacks: int = Field(2, ge=0, description="Backends that are tried after the first.")
     in_flight: int = Field(512, ge=1, description="Requests under way at once.")
 

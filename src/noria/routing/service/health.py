@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+LONGEST_REST = 600.0
+"""Most seconds that a backend is left out at a time."""
+
 
 class Health:
     """The backends that are left out for now.
@@ -25,12 +28,13 @@ class Health:
         self._row.pop(model, None)
         self._until.pop(model, None)
 
-    def bad(self, model: str) -> None:
-        """Note that a model did not answer."""
+    def bad(self, model: str, *, wait: float = 0.0) -> None:
+        """Note that a model did not answer, and for how many seconds it asked not to be asked again."""
         row = self._row[model] = self._row.get(model, 0) + 1
         if row >= self.failures:
-            times = min(row - self.failures, 10)
-            self._until[model] = self.clock() + min(600.0, self.rest * 2**times)
+            wait = max(wait, self.rest * 2 ** min(row - self.failures, 10))
+        if wait:
+            self._until[model] = self.clock() + min(LONGEST_REST, wait)
 
     def resting(self, model: str) -> bool:
         """Whether a model is left out now."""

@@ -16,13 +16,14 @@ def serve_router(config: ServeConfig) -> None:
     Raises:
         NoriaError: anything that a user can mend.
     """
-    pool = open_pool(
+    opened = open_pool(
         read_pool(config.pool),
         cache=config.cache,
         budget=config.budget,
         in_flight=min(config.in_flight, 4096),
         allow_download=config.allow_download,
     )
+    pool = opened.live(attempts=config.attempts, patience=config.patience)  # also for a router that writes
     if (config.router / "policy").is_dir():
         from noria.routing.writer.router import writer_router
 
@@ -31,7 +32,7 @@ def serve_router(config: ServeConfig) -> None:
         router = open_router(config.router, trade=config.trade)
     limits = ServeLimits(
         **config.part(BackendLimits).model_dump(),
-        seconds=config.patience * (1 + config.fallbacks) + 30.0,
+        seconds=config.patience * config.attempts * (1 + config.fallbacks) + 30.0,
     )
     token = read_token(config.token_file)
     service = routing_service(router, pool, token=token, limits=limits, route_only=config.route_only)

@@ -4,9 +4,10 @@
     GET  /v1/models             what can be asked for
     POST /v1/route              the decision and its reasons, without asking anyone
 
-A backend that fails before its first word is followed by the next in the router's ranking, and is left out for a while
-when it fails again and again. What breaks later cannot be taken back: the stream ends with an error event, without
-[DONE]. Routes, errors, limits, health and metrics are those of `noria.core.service.serving`.
+A backend that fails before its first word is followed at once by the next in the router's ranking, and is left out for
+a while when it fails again and again, or asks for that. A caller who leaves ends the backend's work. What breaks later
+cannot be taken back: the stream ends with an error event, without [DONE]. Routes, errors, limits, health and metrics
+are those of `noria.core.service.serving`.
 """
 
 from __future__ import annotations
@@ -14,28 +15,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from noria.core.chat import Answer, ChatClient, ChatModel, Failure, Outcome, Refusal
+from noria.core.chat import Answer, ChatClient, Failure, Outcome, Refusal
 from noria.core.errors import DataError, needing
-from noria.core.service.serving import Limits, Request, Response, Service, json_response, route
+from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
 from noria.routing.pool.pool import Pool
 from noria.routing.routers.router import Decision, Router
 from noria.routing.service.config import ServeLimits
 from noria.routing.service.health import Health
 from noria.routing.service.wire import (
     AUTO,
+    SAMPLING,
     ChunkWriter,
     CompletionRequest,
     completion,
     decision_record,
     failure_error,
     headers_of,
-    instructed,
+    in_strategy,
+    not_taken,
     read_request,
 )
 from noria.routing.tables.table import Route
@@ -43,8 +46,23 @@ from noria.routing.tables.table import Route
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
     from starlette.responses import StreamingResponse
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("noria.routing")
+
+
+class _EventStream(StreamingResponse):
+    """A stream of events that lets its backend go in any case, also where the caller left before the first event."""
+
+    def __init__(
+        self, events: AsyncIterator[bytes], pieces: AsyncGenerator[str | Outcome], headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, 200, headers, "text/event-stream")
+        self.pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.pieces):
+            await super().__call__(scope, receive, send)
 
 
 class _Metrics:
@@ -92,7 +110,7 @@ class _Front:
         self.router, self.pool, self.limits, self.route_only = router, pool, limits, route_only
         self.routes = {r.label: r for r in pool.routes}
         missing = [r.label for r in router.routes if r.label not in self.routes]
-        if missing:
+        if 0 < len(missing) < len(router.routes):
             log.warning("the pool lacks %s, which the router knows", ", ".join(missing))
         self.known = [r for r in router.routes if r.label in self.routes]
         if not self.known:
@@ -120,11 +138,37 @@ class _Front:
         if self.route_only:
             return json_response(decision_record(decision))
         ranking = decision.ranking[: 1 + self.limits.fallbacks]
-        if query.stream:
-            return await self._stream(query, ranking)
+        answer = self._stream if query.stream else self._whole
+        return await request.unless_left(answer(query, ranking))
+
+    def _able(self, query: CompletionRequest, routes: Sequence[Route]) -> list[Route]:
+        """The routes that follow all that a caller has set.
+
+        Raises:
+            HttpError: 400, none does.
+        """
+        lacks: dict[Route, list[str]] = {}
+        for chosen in routes:
+            model = self.pool.models[chosen.model]
+            if isinstance(model, ChatClient):
+                lacks[chosen] = not_taken(query, None, model.server.refuses)
+            else:
+                lacks[chosen] = not_taken(query, getattr(model, "takes", SAMPLING), ())
+        able = [chosen for chosen in routes if not lacks[chosen]]
+        if not able:
+            names = lacks[routes[0]]
+            raise HttpError(
+                400,
+                "unsupported_parameter",
+                f"no backend takes {', '.join(names)}",
+                param=names[0] if names[0] in query.chosen else "messages",
+            )
+        return able
+
+    async def _whole(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
-            outcome = await self._ask(chosen, query)
+            outcome = await self._ask(chosen, query, self._within(chosen, ranking))
             self._count(chosen, outcome)
             if not isinstance(outcome, Failure):
                 return json_response(completion(chosen, outcome), headers=headers_of(chosen, query))
@@ -135,10 +179,11 @@ class _Front:
     def _decide(self, query: CompletionRequest) -> Decision:
         began = time.perf_counter()
         if query.model != AUTO:
-            chosen = self.routes[query.model]
+            (chosen,) = self._able(query, [self.routes[query.model]])
             return Decision(chosen, (chosen,), (0.0,), "asked for by name")
-        awake = [r for r in self.known if not self.health.resting(r.model)]
-        decision = self.router.decide(query.question, among=awake or self.known)
+        able = self._able(query, self.known)
+        awake = [r for r in able if not self.health.resting(r.model)]
+        decision = self.router.decide(query.question, among=awake or able)
         self.metrics.deciding.observe(time.perf_counter() - began)
         return decision
 
@@ -147,20 +192,31 @@ class _Front:
         if not isinstance(outcome, Failure):
             self.health.good(chosen.model)
             return
-        if outcome.kind not in ("request", "budget"):  # which are no fault of the backend
-            self.health.bad(chosen.model)
-        log.warning("%s: %s", chosen.label, outcome.kind)
+        # These are no fault of the backend; and in this process, a model that takes long has many to answer.
+        own = not isinstance(self.pool.models[chosen.model], ChatClient)
+        if outcome.kind not in ("request", "budget", "busy") and not (own and outcome.kind == "timeout"):
+            self.health.bad(chosen.model, wait=outcome.wait or 0.0)
+        log.warning("%s: %s: %s", chosen.label, outcome.kind, outcome.message)
 
     # -- whole answers ------------------------------------------------------------------------------------------------
 
-    async def _ask(self, chosen: Route, query: CompletionRequest) -> Outcome:
+    def _within(self, chosen: Route, ranking: Sequence[Route]) -> float:
+        """Seconds that a request may wait for a place at a backend."""
+        return self.limits.patience if chosen == ranking[-1] else self.limits.queue
+
+    async def _ask(self, chosen: Route, query: CompletionRequest, within: float) -> Outcome:
         strategy = self.pool.strategies[chosen.strategy]
-        model = self.pool.models[chosen.model]
-        try:
-            async with asyncio.timeout(self.limits.patience):
-                outcome = await model.ask(instructed(query.request, strategy.instruction))
-        except TimeoutError:
-            outcome = Failure("timeout", "no answer in time")
+        model, request = self.pool.models[chosen.model], in_strategy(query.request, strategy)
+        if isinstance(
+            model, ChatClient
+        ):  # its clock runs while the server works, and not while a place is awaited
+            outcome = await model.ask(request, within=within)
+        else:
+            try:
+                async with asyncio.timeout(self.limits.patience):
+                    outcome = await model.ask(request)
+            except TimeoutError:
+                outcome = Failure("timeout", "no answer in time")
         if isinstance(outcome, Answer):
             outcome = replace(outcome, text=strategy.read(outcome.text))
         return outcome
@@ -170,36 +226,31 @@ class _Front:
     async def _stream(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
-            pieces = self._pieces(chosen, query)
-            try:
-                async with asyncio.timeout(self.limits.patience):
-                    first = await anext(pieces)
-            except TimeoutError:
-                first = Failure("timeout", "no first word in time")
-                self._count(chosen, first)
+            pieces = self._pieces(chosen, query, self._within(chosen, ranking))
+            first = await anext(pieces)
             if isinstance(first, Failure):
                 await pieces.aclose()
                 failure = first
                 query.tried.append(chosen.label)
                 continue
-            body = self._events(chosen, query, first, pieces)
-            return StreamingResponse(body, 200, headers_of(chosen, query), "text/event-stream")
+            events = self._events(chosen, query, first, pieces)
+            return _EventStream(events, pieces, headers_of(chosen, query))
         raise failure_error(failure)
 
-    async def _pieces(self, chosen: Route, query: CompletionRequest) -> AsyncGenerator[str | Outcome]:
-        """Pieces of text, and then the outcome."""
-        strategy = self.pool.strategies[chosen.strategy]
-        model: ChatModel = self.pool.models[chosen.model]
+    async def _pieces(
+        self, chosen: Route, query: CompletionRequest, within: float
+    ) -> AsyncGenerator[str | Outcome]:
+        """Pieces of text, and then the outcome. The server's clock runs anew with every event, also of reasoning."""
+        strategy, model = self.pool.strategies[chosen.strategy], self.pool.models[chosen.model]
         if not isinstance(model, ChatClient) or strategy.tool is not None:
             # What is filled in by a tool, or written in this process, comes in one piece.
-            outcome = await self._ask(chosen, query)
+            outcome = await self._ask(chosen, query, within)
             self._count(chosen, outcome)
             if isinstance(outcome, Answer) and outcome.text:
                 yield outcome.text
             yield outcome
             return
-        request = instructed(query.request, strategy.instruction)
-        async with model.stream(request) as stream:
+        async with model.stream(in_strategy(query.request, strategy), within=within) as stream:
             async for piece in stream:
                 yield piece
             self._count(chosen, stream.outcome)
@@ -212,22 +263,20 @@ class _Front:
         first: str | Outcome,
         pieces: AsyncGenerator[str | Outcome],
     ) -> AsyncIterator[bytes]:
-        """Events of a stream; the backend is let go also when the caller goes away in the middle."""
         writer = ChunkWriter(chosen)
-        async with aclosing(pieces):
-            yield writer.chunk({"role": "assistant", "content": ""})
-            piece: str | Outcome | None = first
-            while isinstance(piece, str):
-                yield writer.chunk({"content": piece})
-                piece = await anext(pieces, None)
-            if isinstance(piece, Failure):
-                log.warning("%s: a stream broke off (%s)", chosen.label, piece.kind)
-                yield writer.error(piece)
-            elif piece is not None:
-                yield writer.last(piece)
-                if query.usage:
-                    yield writer.usage(piece.usage)
-                yield b"data: [DONE]\n\n"
+        yield writer.chunk({"role": "assistant", "content": ""})
+        piece: str | Outcome | None = first
+        while isinstance(piece, str):
+            yield writer.chunk({"content": piece})
+            piece = await anext(pieces, None)
+        if isinstance(piece, Failure):
+            log.warning("%s: a stream broke off (%s)", chosen.label, piece.kind)
+            yield writer.error(piece)
+        elif piece is not None:
+            yield writer.last(piece)
+            if query.usage:
+                yield writer.usage(piece.usage)
+            yield b"data: [DONE]\n\n"
 
 
 def routing_service(
@@ -253,6 +302,7 @@ def routing_service(
         DataError: the pool has none of the router's routes.
     """
     limits = limits or ServeLimits()
+    pool = pool.live(attempts=limits.attempts, patience=limits.patience)
     front = _Front(router, pool, limits, route_only=route_only)
 
     @asynccontextmanager

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from noria.core.chat import Answer, ChatRequest, Failure, FailureKind, Message, Refusal, Text, Usage
-from noria.core.service.serving import HttpError
+from noria.core.service.serving import HttpError, read_json
+from noria.routing.pool.config import Strategy
 from noria.routing.routers.router import Decision
 from noria.routing.tables.table import Route
 
 AUTO = "auto"
 """The model whose requests are routed."""
-STATUS: Mapping[FailureKind, tuple[int, str]] = {
-    "timeout": (504, "backend_timeout"),
-    "rate_limit": (429, "rate_limited"),
-    "budget": (503, "budget_spent"),
-    "request": (400, "bad_request"),
+STATUS: Mapping[FailureKind, tuple[int, str, str]] = {
+    "timeout": (504, "backend_timeout", "no backend answered in time"),
+    "rate_limit": (429, "rate_limited", "the backends take no more requests for now"),
+    "busy": (503, "busy", "no backend had a place in time"),
+    "budget": (503, "budget_spent", "the budget of this service is spent"),
+    "request": (400, "bad_request", "the backend does not take this request"),
 }
-"""Status and code by which a failure of the last backend is answered; any other is 502."""
+"""Status, code and line by which a failure of the last backend is answered; any other is 502."""
+SAMPLING = frozenset({"temperature", "top_p", "seed", "stop", "max_tokens"})
+"""Settings that a model in this process follows, unless its attribute `takes` says otherwise."""
+UNSERVED = (
+    "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "logprobs", "top_logprobs",
+    "prompt_logprobs", "modalities", "audio", "echo", "best_of",
+)  # fmt: skip
+"""Parameters of which an answer has parts that this service does not pass on."""
+_READ = frozenset(
+    {"messages", "model", "stream", "stream_options", "n", "temperature", "top_p", "seed", "max_tokens"}
+    | {"max_completion_tokens", "stop", "response_format", *UNSERVED}
+)
 
 
 @dataclass
@@ -34,6 +48,8 @@ class CompletionRequest:
         stream: whether the answer is streamed.
         usage: whether a stream ends with the count of its tokens.
         question: the last message of the user.
+        chosen: names of the parameters that the caller has set, besides messages and model.
+        is_text: whether the messages are text alone.
         tried: routes that failed before the one that answers.
     """
 
@@ -42,6 +58,8 @@ class CompletionRequest:
     stream: bool
     usage: bool
     question: str
+    chosen: frozenset[str]
+    is_text: bool
     tried: list[str] = field(default_factory=list)
 
 
@@ -51,30 +69,59 @@ def read_request(body: bytes, routes: Mapping[str, Route]) -> CompletionRequest:
     Raises:
         HttpError: 400, it is none of the protocol's; 404, there is no such model.
     """
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise HttpError(400, "bad_json", "the body is not JSON") from None
+    content = read_json(body)
     if not isinstance(content, dict):
         raise HttpError(400, "bad_json", "the body is not a JSON object")
+    content = {name: value for name, value in content.items() if value is not None}
     model = content.get("model") or AUTO
+    if not isinstance(model, str):
+        raise HttpError(400, "bad_model", "model is a name", param="model")
     if model != AUTO and model not in routes:
         raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
     messages = content.get("messages")
     if not isinstance(messages, list) or not messages:
         raise HttpError(400, "no_messages", "messages is no list with something in it", param="messages")
-    if content.get("n") not in (None, 1):
+    if content.get("n", 1) != 1:
         raise HttpError(400, "one_choice", "one choice is all there is", param="n")
-    if content.get("tools"):
-        raise HttpError(400, "no_tools", "tools are not routed", param="tools")
+    _refuse_unserved(content)
     typed = [_message(m) for m in messages]
     words = [m.text for m in typed if m.role == "user"]
     if not words:
         raise HttpError(400, "no_question", "no message of a user", param="messages")
-    request = ChatRequest(tuple(typed), **_sampling(content), extra={"messages": messages})
-    options = content.get("stream_options")
-    usage = isinstance(options, dict) and bool(options.get("include_usage"))
-    return CompletionRequest(request, str(model), bool(content.get("stream")), usage, words[-1])
+    sampling = _sampling(content)
+    passed = {name: value for name, value in content.items() if name not in _READ}
+    request = ChatRequest(tuple(typed), **sampling, extra={"messages": messages} | passed)
+    stream, usage = _streaming(content)
+    is_text = all(
+        isinstance(m["content"], str) or all(part["type"] == "text" for part in m["content"])
+        for m in messages
+        if m.get("content") is not None
+    )
+    nothing = (None, (), {"type": "text"})
+    chosen = frozenset(passed) | {name for name, value in sampling.items() if value not in nothing}
+    return CompletionRequest(request, model, stream, usage, words[-1], chosen, is_text)
+
+
+def _refuse_unserved(content: Mapping[str, Any]) -> None:
+    """Refuse by name what would be lost on the way back; a parameter that asks for nothing is let be."""
+    for name in UNSERVED:
+        if content.get(name) not in (None, False, 0, "none", [], {}, ["text"]):
+            code = "no_tools" if name == "tools" else "unsupported_parameter"
+            raise HttpError(400, code, f"{name} is not served here", param=name)
+
+
+def _streaming(content: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether the answer is streamed, and whether the stream ends with the count of its tokens."""
+    stream, options = content.get("stream", False), content.get("stream_options", {})
+    if not isinstance(stream, bool):
+        raise HttpError(400, "bad_stream", "stream is true or false", param="stream")
+    if not isinstance(options, dict) or not isinstance(options.get("include_usage", False), bool):
+        raise HttpError(400, "bad_stream", "stream_options is {include_usage}", param="stream_options")
+    for name, value in options.items():
+        if value and name != "include_usage":
+            where = f"stream_options.{name}"
+            raise HttpError(400, "unsupported_parameter", f"{where} is not served here", param=where)
+    return stream, options.get("include_usage", False)
 
 
 def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +138,8 @@ def _sampling(content: Mapping[str, Any]) -> dict[str, Any]:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             check(is_number and 0 <= value <= high, name, f"a number from 0 to {high}")
             settings[name] = value
+    if "max_tokens" in content and "max_completion_tokens" in content:
+        check(content["max_tokens"] == content["max_completion_tokens"], "max_tokens", "given twice")
     for name, least in (("seed", -(2**63) + 1), ("max_tokens", 1), ("max_completion_tokens", 1)):
         value = content.get(name)
         if value is not None:
@@ -124,7 +173,33 @@ def _message(raw: Any) -> Message:
     return Message(role, tuple(Text(str(word)) for word in words))
 
 
-def instructed(request: ChatRequest, instruction: str) -> ChatRequest:
+def in_strategy(request: ChatRequest, strategy: Strategy) -> ChatRequest:
+    """The request as the route was recorded: with the strategy's instruction, and its sampling where none is asked for.
+
+    The texts that end an answer are those of both.
+    """
+    request = replace(
+        request,
+        temperature=strategy.temperature if request.temperature is None else request.temperature,
+        max_tokens=strategy.max_tokens if request.max_tokens is None else request.max_tokens,
+        stop=tuple(dict.fromkeys((*request.stop, *strategy.stop))),
+    )
+    return _instructed(request, strategy.instruction)
+
+
+def not_taken(query: CompletionRequest, takes: Collection[str] | None, refuses: Collection[str]) -> list[str]:
+    """Names of what a caller has set and a model would not follow.
+
+    Args:
+        query: the request.
+        takes: the settings that the model follows, where it only takes text; None for a server, which gets all.
+        refuses: the settings that the model's server refuses.
+    """
+    left = query.chosen & set(refuses) if takes is None else query.chosen - set(takes)
+    return sorted(left) + ([] if takes is None or query.is_text else ["messages that are not text"])
+
+
+def _instructed(request: ChatRequest, instruction: str) -> ChatRequest:
     """The request with the strategy's instruction around the words of its last message of a user."""
     if instruction == "{question}":
         return request
@@ -226,13 +301,17 @@ def decision_record(decision: Decision) -> dict[str, Any]:
 def headers_of(chosen: Route, query: CompletionRequest) -> dict[str, str]:
     """Name the route that answered and those that failed before it, as headers."""
     names = {"x-noria-route": chosen.label, "x-noria-tried": ", ".join(query.tried)}
-    return {name: value.encode("ascii", "replace").decode() for name, value in names.items() if value}
+    return {
+        name: "".join(c if " " <= c <= "~" else "?" for c in value) for name, value in names.items() if value
+    }
 
 
 def failure_error(failure: Failure | None) -> HttpError:
-    """Turn the last backend's failure into the status and code of an answer."""
+    """Turn the last backend's failure into an answer, in our own words: the backend's are for the log."""
     if failure is None:
         return HttpError(503, "no_backend", "no backend can be asked")
-    status, code = STATUS.get(failure.kind, (502, f"backend_{failure.kind}"))
-    headers = {"retry-after": "1"} if status in (429, 503) else {}
-    return HttpError(status, code, f"no backend answered: {failure.message}", headers=headers)
+    other = (502, f"backend_{failure.kind}", "no backend gave an answer; the service's log says why")
+    redirected = failure.status is not None and failure.status < 400
+    status, code, line = other if redirected else STATUS.get(failure.kind, other)
+    wait = max(1, math.ceil(min(failure.wait or 1.0, 3600.0)))
+    return HttpError(status, code, line, headers={"retry-after": str(wait)} if status in (429, 503) else {})

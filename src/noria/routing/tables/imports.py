@@ -7,7 +7,6 @@ or Parquet where you trust it, and import that.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from noria.core.chat import Prices, Usage
 from noria.core.errors import DataError
-from noria.core.records import READERS, json_records, lines
+from noria.core.records import READERS, json_records, lines, read_json
 from noria.routing.tables.fields import answers, name, number, optional_text, shown, text
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, table_of
 
@@ -193,14 +192,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"larger than {LARGEST:,} bytes", where=str(path))
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON", where=str(path)) from error
+    return read_json(path, limit=LARGEST)
 
 
 def _answers(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

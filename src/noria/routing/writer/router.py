@@ -21,13 +21,16 @@ from noria.routing.writer.writer import PlayedRollout
 class WritingRouter:
     """A router that writes as a chat model: it thinks, calls models of a pool, and its answer is the answer.
 
-    A rollout that is malformed is a `Failure` of kind garbage, which a service answers by asking someone else.
+    A rollout that is malformed is a `Failure` of kind garbage, which a service answers by asking someone else. Of a
+    request it follows the question alone: how it samples was trained.
 
     Args:
         policy: the language model.
         pool: the models that it can call.
         batch_size: most rollouts that are played together.
     """
+
+    takes: frozenset[str] = frozenset()
 
     def __init__(self, policy: WriterPolicy, pool: Asker, *, batch_size: int = 16) -> None:
         self.policy, self.environment = policy, policy.environment(pool)

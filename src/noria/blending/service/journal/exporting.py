@@ -24,8 +24,8 @@ from noria.core.files import appearing, check_output
 
 ROWS = 1 << 16
 """Number of rows written at a time."""
-MOST_OPEN = 1_000_000
-"""Most lists kept for impressions that may still come."""
+MOST_OPEN = 256 << 20
+"""Most bytes of lists kept for impressions that may still come."""
 
 
 @dataclass
@@ -59,7 +59,8 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportR
     with appearing(output) as folder, contextlib.ExitStack() as stack:
         exposures = stack.enter_context(_Table(folder / names[0], EXPOSURES))
         outcomes = stack.enter_context(_Table(folder / names[1], OUTCOMES))
-        samples = stack.enter_context(_Samples(folder / names[2]))
+        samples = stack.enter_context(_Samples(folder / names[2], source))
+        size = 0
         lists: dict[str, tuple[Decision, dict[str, int], set[int]]] = {}
         for frame in read_journal(source, scan=scan):
             for event in unpack(frame.payload):
@@ -69,10 +70,11 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportR
                         done.left["requests decided again after they were shown"] += 1
                         continue
                     places = {item: place for place, item in reversed(list(enumerate(event.items)))}
+                    size += _bytes(event) - (_bytes(known[0]) if known else 0)
                     lists[event.request] = event, places, set(range(event.shown))
                     _expose(exposures, event, range(event.shown), event.at)
-                    if len(lists) > MOST_OPEN:
-                        del lists[next(iter(lists))]
+                    while size > MOST_OPEN:
+                        size -= _bytes(lists.pop(next(iter(lists)))[0])
                 elif isinstance(event, Impression):
                     known = lists.get(event.request)
                     if known is None:
@@ -100,7 +102,9 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportR
                 else:
                     samples.add(event)
     done.rows = Counter(exposures=exposures.rows, outcomes=outcomes.rows, candidates=samples.rows)
-    for what, number in (("damaged bytes", scan.damaged), ("frames lost", scan.lost)):
+    aside = len(list(source.glob("*.log.aside")))
+    counts = (("damaged bytes", scan.damaged), ("frames lost", scan.lost), ("segments set aside", aside))
+    for what, number in counts:
         if number:
             done.left[what] = number
     return done
@@ -125,12 +129,17 @@ def _expose(table: _Table, decision: Decision, places: Iterable[int], at: float)
         )
 
 
+def _arrow_type(kind: Kind) -> Any:
+    pa: Any = require("pyarrow", "blending")
+    return pa.type_for_alias("float64" if kind == "time" else kind)
+
+
 class _Table:
     """A Parquet file that is written in blocks."""
 
     def __init__(self, path: Path, kinds: Mapping[str, Kind]) -> None:
         self.pa, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-        self.schema = self.pa.schema([(name, self.pa.type_for_alias(kind)) for name, kind in kinds.items()])
+        self.schema = self.pa.schema([(name, _arrow_type(kind)) for name, kind in kinds.items()])
         self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
         self.block: list[dict[str, Any]] = []
         self.rows = 0
@@ -153,39 +162,78 @@ class _Table:
         self.block.clear()
 
 
-class _Samples:
-    """Sampled requests, which may differ in their columns: a column that a request lacks is missing there."""
+def _bytes(decision: Decision) -> int:
+    """About what a kept list takes: its columns, and an object for each of its items."""
+    return (
+        1024
+        + sum(len(part) for part in (decision.score, decision.value, decision.total))
+        + 256 * len(decision.items)
+    )
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.parts: list[Any] = []
-        self.rows = 0
+
+class _Samples:
+    """Sampled requests, which may differ in their columns: a column that a request lacks is missing there.
+
+    A first pass over the log finds the columns of all, so that no more than one request is held.
+    """
+
+    def __init__(self, path: Path, log: Path) -> None:
+        pa: Any = require("pyarrow", "blending")
+        parquet: Any = require("pyarrow.parquet", "blending")
+        schemas: dict[Any, Any] = {}
+        for frame in read_journal(log):
+            for event in unpack(frame.payload):
+                if isinstance(event, Sample):
+                    schema = _sampled(event).schema
+                    schemas[str(schema)] = schema
+        known = pa.schema([(name, _arrow_type(kind)) for name, kind in CANDIDATES.items()])
+        try:
+            self.schema = pa.unify_schemas(list(schemas.values()) or [known], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(f"sampled requests whose columns do not fit together ({error})") from None
+        self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
+        self.waiting: list[Any] = []
+        self.rows = self.held = 0
 
     def __enter__(self) -> _Samples:
         return self
 
+    def __exit__(self, *_: object) -> None:
+        self.flush()
+        self.writer.close()
+
     def add(self, sample: Sample) -> None:
         pa: Any = require("pyarrow", "blending")
-        table = pa.ipc.open_stream(pa.py_buffer(sample.candidates)).read_all()
-        plain = [
-            column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
-            for column in table.columns
+        table = _sampled(sample)
+        columns = [
+            table[name].cast(kind) if name in table.column_names else pa.nulls(len(table), kind)
+            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
         ]
-        head = {"request": sample.request, "time": sample.at, "scene": sample.scene}
-        same = [pa.array([value] * len(table)) for value in head.values()]
-        self.parts.append(pa.table([*same, *plain], names=[*head, *table.column_names]))
+        self.waiting.append(pa.table(columns, schema=self.schema))
         self.rows += len(table)
+        self.held += len(table)
+        if self.held >= ROWS:
+            self.flush()
 
-    def __exit__(self, *_: object) -> None:
-        pa: Any = require("pyarrow", "blending")
-        parquet: Any = require("pyarrow.parquet", "blending")
-        if self.parts:
-            try:
-                whole = pa.concat_tables(self.parts, promote_options="permissive")
-            except pa.ArrowException as error:
-                raise DataError(f"sampled requests whose columns do not fit together ({error})") from None
-        else:
-            whole = pa.table(
-                {name: pa.array([], pa.type_for_alias(kind)) for name, kind in CANDIDATES.items()}
-            )
-        parquet.write_table(whole, self.path, compression="zstd")
+    def flush(self) -> None:
+        if self.waiting:
+            pa: Any = require("pyarrow", "blending")
+            self.writer.write_table(pa.concat_tables(self.waiting))
+        self.waiting, self.held = [], 0
+
+
+def _sampled(sample: Sample) -> Any:
+    """A sampled request's candidates as a table of Arrow's, each row with its request."""
+    pa: Any = require("pyarrow", "blending")
+    table = pa.ipc.open_stream(pa.py_buffer(sample.candidates)).read_all()
+    plain = [
+        column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+        for column in table.columns
+    ]
+    head = {
+        "request": (sample.request, pa.string()),
+        "time": (sample.at, pa.float64()),
+        "scene": (sample.scene, pa.string()),
+    }
+    same = [pa.array([value] * len(table), kind) for value, kind in head.values()]
+    return pa.table([*same, *plain], names=[*head, *table.column_names])

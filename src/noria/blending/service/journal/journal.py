@@ -10,8 +10,9 @@ The CRC covers the random bytes, the sequence and the payload, so that no payloa
 
 `append` returns when its frame is on the disk, `post` at once. A process killed in the middle of a write leaves a torn
 frame at the end, which the next start cuts off; it was never acknowledged. A frame damaged elsewhere is skipped
-by its mark, and what the numbers then lack is counted. A full disk fails the frames that did not fit, takes back what
-was half-written, and leaves the log ready for the next try.
+by its mark, and what the numbers then lack is counted. A segment whose opening is damaged, or of another version, is
+set aside whole as `00000001.log.aside`, and nothing of it is removed. A full disk fails the frames that did not fit,
+takes back what was half-written, and leaves the log ready for the next try.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
 import struct
@@ -31,6 +33,8 @@ from typing import NamedTuple
 
 from noria.core.errors import RunError
 from noria.core.files import disk_errors, fsync_folder, lock, write_all
+
+log = logging.getLogger("noria.serving")
 
 TITLE = b"noria log 1\n"
 OPENING = len(TITLE) + 4
@@ -73,6 +77,7 @@ class Scan:
         torn: bytes at the end of a segment that are no whole frame.
         damaged: bytes elsewhere that are no frame.
         lost: frames that the sequence numbers lack.
+        aside: names of segments that were set aside, since their opening is damaged or of another version.
         last: the last sequence number; 0 before the first.
     """
 
@@ -81,6 +86,7 @@ class Scan:
     damaged: int = 0
     lost: int = 0
     last: int = 0
+    aside: list[str] = field(default_factory=list)
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -124,8 +130,11 @@ def read_journal(folder: Path, start: Position | None = None, *, scan: Scan | No
 
 def _frames(opening: bytes, data: bytes, scan: Scan) -> Iterator[tuple[int, bytes, int]]:
     """(sequence, payload, end) of each good frame after a segment's opening; what is between them is counted."""
-    if len(opening) < OPENING or not opening.startswith(TITLE):
+    if len(opening) < OPENING:
         scan.torn += len(opening) + len(data)
+        return
+    if not opening.startswith(TITLE):
+        scan.damaged += len(opening) + len(data)
         return
     salt = zlib.crc32(opening)
     place = 0
@@ -195,8 +204,9 @@ class Journal:
         except BaseException:
             self._stack.close()
             raise
-        known = segments(self.folder)
-        self._number = known[-1][0] if known else 0
+        # Numbers of segments set aside are not used again: whoever reads knows its place by them.
+        taken = [path.name[:8] for path in (*self.folder.glob("*.log"), *self.folder.glob("*.log.aside"))]
+        self._number = max((int(name) for name in taken if name.isdecimal()), default=0)
         self._sequence = self.found.last
         self._handle = -1
         self._size = self._salt = 0
@@ -378,13 +388,32 @@ def _tell(batch: list[_Waiting], error: RunError | None) -> None:
             loop.call_soon_threadsafe(wake, futures)
 
 
+def _set_aside(data: bytes) -> bool:
+    """Whether a segment in which no frame can be read is more than the torn beginning of one."""
+    if len(data) < OPENING:
+        return not TITLE.startswith(data[: len(TITLE)])
+    if not data.startswith(TITLE):
+        return True
+    if len(data) < OPENING + HEAD.size:
+        return False
+    mark, length, *_ = HEAD.unpack_from(data, OPENING)
+    # Where all bytes of the first frame are there it was not torn: what its checksum begins with is damaged.
+    return bool(mark != MARK or OPENING + HEAD.size + length <= len(data))
+
+
 def _recover(folder: Path) -> Scan:
-    """Cut torn frames off the newest segments, back to the first that holds a whole one."""
+    """Cut torn frames off the newest segments, back to the first that holds a whole one; set aside what is damaged."""
     scan = Scan()
     for _, path in reversed(segments(folder)):
         data = path.read_bytes()
         own = Scan()
         whole = [end for _, _, end in _frames(data[:OPENING], data[OPENING:], own)]
+        if not whole and _set_aside(data):
+            path.rename(path.with_name(path.name + ".aside"))
+            fsync_folder(folder)
+            log.warning("%s: its opening is damaged, or of another version: set aside as it is", path)
+            scan.aside.append(path.name)
+            continue
         end = min(OPENING, len(data)) + (whole[-1] if whole else 0)
         scan.torn += own.torn
         scan.damaged += own.damaged

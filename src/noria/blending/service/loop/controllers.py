@@ -20,6 +20,7 @@ from noria.blending.service.loop.sums import Totals
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
+from noria.core.records import read_json
 
 STATE = ("integral", "error", "output")
 
@@ -85,13 +86,11 @@ class Controllers:
     def remembered(self) -> dict[str, dict[str, Any]]:
         """State by plan; of a file that is damaged, nothing: controllers start again from what serves."""
         try:
-            kept = json.loads(self.path.read_bytes())
+            kept = read_json(self.path) if self.path.exists() else {}
             for state in kept.values():
                 PidState.from_json({name: [state[name]] for name in STATE})
                 if not (state["moves"] in ("bias", "weight") and state["unit"] > 0):
                     raise ValueError("no controller's state")
-        except FileNotFoundError:
-            return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError):
             self._count("controller states lost")
             return {}

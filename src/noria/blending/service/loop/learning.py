@@ -340,4 +340,4 @@ def _joined(due: list[_List]) -> dict[str, Any]:
         columns[name] = np.array([math.nan if value is None else value for value in values])
     # An outcome that says nothing of the watch is none.
     columns["outcome_time"] = np.where(np.isnan(columns["watch"]), math.nan, columns["time"])
-    return columns | dict.fromkeys(("copy", "user_rows"), np.ones(len(rows)))
+    return columns | dict.fromkeys(("account", "copy", "user_rows"), np.ones(len(rows)))

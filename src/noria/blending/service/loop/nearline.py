@@ -42,7 +42,7 @@ from noria.blending.service.versions import KEPT, Versions
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import lock, write_atomic
-from noria.core.records import json_values
+from noria.core.records import json_values, read_json
 
 log = logging.getLogger("noria.serving")
 
@@ -291,8 +291,8 @@ class PricedVersions(Versions):
     def _digest(self, version: int) -> str:
         if version not in self._digests:
             try:
-                self._digests[version] = str(json.loads(self.file(version).read_bytes())["digest"])
-            except (OSError, ValueError, KeyError, TypeError):
+                self._digests[version] = str(read_json(self.file(version))["digest"])
+            except (DataError, KeyError, TypeError):
                 self._digests[version] = ""
         return self._digests[version]
 

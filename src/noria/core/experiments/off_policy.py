@@ -1,7 +1,7 @@
 """Estimates of what another policy would have earned, from the log of a randomised one: IPS, SNIPS and DR.
 
-Exposures, spend and value are replayed exactly from logged candidates; outcomes are not, and only a slice whose
-choices were drawn with known probabilities says anything about them. With w = π(a) / p(a) of each round:
+Only a log whose choices were drawn with known probabilities says anything about other choices. With w = π(a) / p(a) of
+each round:
 
     IPS    Σ w r / n            SNIPS   Σ w r / Σ w            DR    Σ [q̂_π + w (r − q̂)] / n
     ESS    (Σ w)² / Σ w²        effective number of rounds

@@ -88,7 +88,7 @@ def read_out(
         DataError: a column is absent, or there are not two variants.
         MissingExtra: there is no tea-tasting.
     """
-    tasting, arrow = require("tea_tasting", "blending"), require("pyarrow", "blending")
+    tasting, arrow = require("tea_tasting", "experiments"), require("pyarrow", "experiments")
     for name in (variant, *(one for m in measures.values() for one in _columns(m))):
         if name not in users:
             raise DataError(f"there is no column {name!r}", where="users")

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from noria.blending.accounting.estimators import off_policy
-from noria.blending.accounting.experiments import Measure, read_out
 from noria.core.errors import DataError
+from noria.core.experiments.off_policy import off_policy
+from noria.core.experiments.reading import Measure, read_out
 
 
 def logged(rounds: int, seed: int) -> tuple[np.ndarray, ...]:

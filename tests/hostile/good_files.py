@@ -1,0 +1,283 @@
+"""A good input of every verb: the files, made once, and the calls that read them.
+
+A call is the line that a user types. A field that takes a file stands in it as {field=name}, where `name` is below the
+folder of good files; `out` is a folder that is new for each call. What is hostile is derived from these files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+CALLS = {
+    "routing record": "{pool=pool.yaml} {questions=questions.jsonl} -o out/table.jsonl -q",
+    "routing train": "--table {table=table.jsonl} --policy knn -o out/router",
+    "routing evaluate": "{router=router} --table {table=table.jsonl} -o out/e",
+    "routing route": "{router=router} sums? --pool {pool=route-pool.yaml}",
+    "routing compare": "{sources=router} --table {table=table.jsonl} --test {test=table.jsonl} --routers "
+    "random -o out/c -q",
+    "routing train#csv": "--table {table=routerbench.csv} --policy random -o out/router",
+    "routing evaluate#run": "{router=routing-run} --table {table=table.jsonl} -o out/e",
+    "routing report": "{run=routing-run}",
+    "routing serve": "{router=router} --pool {pool=pool.yaml} --token-file {token_file=token.txt} --port 0",
+    "mtp sample": "small --prompts {prompts=prompts.jsonl} -o out/s.jsonl --max-new-tokens 2 -q",
+    "mtp train": "--model {model=model} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
+    "train_gamma=1 batch_size=1 -q",
+    "mtp evaluate": "{source=head} --data {data=samples.jsonl} -o out/e --length 64 --gamma 1 -q",
+    "mtp advise": "{source=head} --data {data=samples.jsonl} --length 64 --gammas 1 --rounds 2 --context 8 -q",
+    "mtp audit": "{source=head} --prompts {prompts=prompts.jsonl} --engine transformers --gamma 1 "
+    "--depth 1 --samples 50 -q",
+    "mtp train#gguf": "--model {model=tiny.gguf} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
+    "batch_size=1 -q",
+    "mtp rl-report": "{log=rl.jsonl} -o out/rl",
+    "mtp rl-report#trainer": "{log=trainer_state.json} -o out/rl",
+    "mtp export": "{source=head} -o out/model",
+    "mtp report": "{source=head}",
+    "grounding validate": "{data=annotations}",
+    "grounding build": "{clips=clips.jsonl} --videos {videos=videos} --url URL --model m -o out/b --frames "
+    "2 -q",
+    "grounding review agreement": "{sheets=sheet.csv} {sheets=sheet.csv}",
+    "grounding review apply": "{data=annotations} {sheet=sheet.csv} -o out/r",
+    "grounding review export": "{data=annotations} -o out/sheet.csv",
+    "grounding run": "--data {data=annotations} --videos {videos=videos} --url URL --model m -o out/run "
+    "--frames 2 -q",
+    "grounding judge": "{source=grounding-run} --data {data=annotations} --url URL --model m -q",
+    "grounding score": "{source=predictions.jsonl} --data {data=annotations} --subset {subset=clean.json} "
+    "-o out/s.json",
+    "grounding score#run": "{source=grounding-run} --data {data=annotations} -o out/s.json",
+    "grounding score#official": "{source=predictions.jsonl} --data {data=annotations} --compat official",
+    "grounding audit": "{data=annotations} --no-blind -o out/a -q",
+    "grounding compare": "{sources=predictions.jsonl} {sources=predictions.jsonl} --data {data=annotations}",
+    "grounding report": "{sources=predictions.jsonl} --data {data=annotations} -o out/page.html",
+    "grounding export": "{source=predictions.jsonl} --data {data=annotations} --to official -o "
+    "out/official.jsonl",
+    "grounding export#tasks": "{source=annotations} --videos {videos=videos} --to lmms-eval -o out/tasks",
+    "credit trace": "{model=model} --data {data=chains.jsonl} -o out/t --max-new-tokens 8 -n 1 -q",
+    "credit mask-test": "{model=model} --data {data=chains.jsonl} -o out/m --own --names attention -q",
+    "credit train": "--model {model=model} --data {data=chains.jsonl} -o out/run prompts=1 group=2 "
+    "max_new_tokens=8 steps=1 -q",
+    "credit compare": "{runs=credit-run} {runs=credit-run-2} -o out/c",
+    "distill train": "--model {model=teacher.safetensors} --prompts {prompts=prompts.txt} -o out/run "
+    "--preset cdm-small "
+    "iterations=1 batch_size=2 schedule.max_steps=2 -q",
+    "distill sample": "{source=distill-run} --prompts {prompts=prompts.txt} -o out/s -q",
+    "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} --features {features=vit} --samples 4 "
+    "-o out/e -q",
+    "distill export": "{source=distill-run} -o out/student",
+    "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
+    "distill presets": "--config {settings_file=presets.yaml}",
+    "distill report": "{source=distill-run}",
+    "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
+    "--plans {plans=plans.yaml} "
+    "--previous {previous=snapshot.json} --state {state=fit} -o out/f -q",
+    "blending replay": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --against "
+    "{against=snapshot.json} "
+    "--plans {plans=plans.yaml} -o out/r",
+    "blending attribute": "{snapshots=snapshot.json} --candidates {candidates=logs/candidates} --exposures "
+    "{exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} --users {users=users.parquet} -o out/a -q",
+    "blending solve": "{snapshot=snapshot.json} --candidates {candidates=logs/candidates} --plans "
+    "{plans=targets.yaml} -o out/s",
+    "blending import-legacy": "{source=legacy.yaml} --candidates {candidates=logs/candidates} "
+    "--snapshot {snapshot=snapshot.json} "
+    "-o out/i",
+    "blending import-legacy#json": "{source=legacy.json} --candidates {candidates=logs/candidates} "
+    "--snapshot {snapshot=snapshot.json} -o out/i",
+    "blending report": "{folders=fit} -o out/p",
+    "blending serve": "{snapshot=snapshot.json} --token-file {token_file=token.txt} --port 0",
+    "blending log": "{state=state} -o out/log",
+}
+"""The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
+
+READ_NOTHING = {"grounding synth", "blending simulate"}
+"""Verbs that read no file but their settings."""
+
+FILE = re.compile(r"\{(\w+)=([^}]+)\}")
+
+
+def make_good_files(home: Path, noria: Callable[..., None]) -> None:
+    """Make all good files.
+
+    Args:
+        home: empty folder.
+        noria: runs a command, which must succeed.
+    """
+    _small_files(home)
+    _routing(home, noria)
+    _models(home, noria)
+    _grounding(home, noria)
+    _blending(home, noria)
+
+
+def _small_files(home: Path) -> None:
+    (home / "presets.yaml").write_text("show: cdm\n")
+    (home / "token.txt").write_text("a-token-of-sixteen-letters\n")
+    questions = [{"id": f"q{n}", "query": f"{n} plus 1?", "answers": [str(n + 1)]} for n in range(3)]
+    _write_lines(home / "questions.jsonl", questions)
+    _write_lines(home / "prompts.jsonl", [{"prompt": f"Q: {n}+5*2\n"} for n in range(2)])
+    _write_lines(
+        home / "samples.jsonl",
+        [{"prompt": f"Q: {n}+5*2\n", "completion": "5*2=10 1+10=11 #### 11"} for n in range(8)],
+    )
+    log = [{"step": n, "entropy": 0.5 + 0.1 * n, "accept_length": 2 - 0.05 * n} for n in range(12)]
+    _write_lines(home / "rl.jsonl", log)
+    (home / "trainer_state.json").write_text(json.dumps({"log_history": log}))
+    chain = {"prompt": ": x3 y7; A x+4 B y-2; x?\n", "answer": "x7", "response": "A x+4 x3 = x7; #### x7"}
+    _write_lines(home / "chains.jsonl", [chain, chain])
+    (home / "prompts.txt").write_text("".join(f"{n}\n" for n in range(10)))
+    (home / "mnist").mkdir()
+    for digit in range(10):
+        grey = np.random.default_rng(digit).random(12 * 784).round(2).tolist()
+        (home / "mnist" / f"{digit}.json").write_text(json.dumps({"data": grey}))
+
+
+def _routing(home: Path, noria: Callable[..., None]) -> None:
+    from noria.routing.tables.table import write_table
+    from tests.routing.tables import small_table
+
+    table = home / "table.jsonl"
+    write_table(table, small_table(30))
+    noria("routing", "train", "--table", table, "--policy", "knn", "-o", home / "router")
+    noria("routing", "train", "--table", table, "--steps", 2, "-o", home / "routing-run", "-q")
+    model = {"name": "adder", "server": {"url": "URL", "model": "m", "attempts": 1}}
+    (home / "pool.yaml").write_text(json.dumps({"models": [model]}, indent=1))
+    names = ("adder", "atlas", "painter", "sage")
+    pool = [model | {"name": n, "strategies": ["step_by_step" if n == "sage" else "direct"]} for n in names]
+    (home / "route-pool.yaml").write_text(json.dumps({"models": pool}, indent=1))
+    (home / "routerbench.csv").write_text(
+        "sample_id,prompt,eval_name,a,a|total_cost,b,b|total_cost\n"
+        + "".join(f"{n},what is {n},sums,1.0,0.1,0.0,0.2\n" for n in range(12))
+    )
+
+
+def _models(home: Path, noria: Callable[..., None]) -> None:
+    from tests.core.gguf_files import write_tiny_llama
+
+    shutil.copytree(Path(str(files("noria.credit"))) / "assets" / "reasoner", home / "model")
+    write_tiny_llama(home / "tiny.gguf")
+    short = ("length=64", "train_gamma=1", "batch_size=1", "steps=1", "-q")
+    noria(
+        "mtp",
+        "train",
+        "--model",
+        home / "model",
+        "--data",
+        home / "samples.jsonl",
+        "-o",
+        home / "head",
+        *short,
+    )
+    small = ("prompts=1", "group=2", "max_new_tokens=8", "steps=1", "-q")
+    for name, credit in (("credit-run", "none"), ("credit-run-2", "uniform")):
+        options = ("--credit", credit, "-o", home / name)
+        noria("credit", "train", "--model", home / "model", "--data", home / "chains.jsonl", *options, *small)
+    shutil.copyfile(
+        Path(str(files("noria.distill"))) / "assets" / "digits_teacher.safetensors",
+        home / "teacher.safetensors",
+    )
+    _write_vision_model(home / "vit")
+    options = ("--preset", "cdm-small", "iterations=1", "batch_size=2", "schedule.max_steps=2", "-q")
+    inputs = ("--model", home / "teacher.safetensors", "--prompts", home / "prompts.txt")
+    noria("distill", "train", *inputs, "-o", home / "distill-run", *options)
+
+
+def _write_vision_model(folder: Path) -> None:
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        image_size=8,
+        patch_size=4,
+    )
+    transformers.ViTModel(config).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    )
+
+
+def _grounding(home: Path, noria: Callable[..., None]) -> None:
+    noria(
+        "grounding", "synth", "--samples", 2, "--width", 64, "--height", 48, "--fps", 4, "-o", home / "synth"
+    )
+    for name in ("annotations", "videos"):
+        (home / "synth" / name).rename(home / name)
+    data, lines, clips = home / "annotations", [], []
+    for path in sorted(data.glob("*.json")):
+        record = json.loads(path.read_text())
+        lines.append(
+            {
+                "video_id": record["video_id"],
+                "task1": {"openness": "High", "neuroticism": "Low"},
+                "task2": {"openness": "smiles at 1 s"},
+                "task3": [{"q_idx": n + 1, "answer": "C"} for n in range(len(record["mcq_questions"]))],
+                "task2_judged": {"openness": {"grounding": 5}},
+            }
+        )
+        kept = ("video_id", "video_path", "transcription", "original_scores")
+        clips.append({name: record[name] for name in kept} | {"consent": True})
+    _write_lines(home / "predictions.jsonl", lines)
+    _write_lines(home / "clips.jsonl", clips)
+    (home / "clean.json").write_text(json.dumps({line["video_id"]: [1, 2, 3] for line in lines}))
+    noria("grounding", "review", "export", data, "-o", home / "sheet.csv")
+    text = (home / "sheet.csv").read_text()
+    (home / "sheet.csv").write_text(text.replace(",,\n", ",correct,\n"))
+    options = (
+        "--data",
+        data,
+        "--videos",
+        home / "videos",
+        "--frames",
+        2,
+        "--url",
+        "URL",
+        "--model",
+        "m",
+        "-q",
+    )
+    noria("grounding", "run", *options, "-o", home / "grounding-run")
+
+
+def _blending(home: Path, noria: Callable[..., None]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    from noria.blending.service.journal.journal import Journal
+
+    noria("blending", "simulate", "--requests", 60, "--candidates", 20, "-o", home / "logs")
+    shutil.copyfile(home / "logs" / "plans.yaml", home / "plans.yaml")
+    shutil.copyfile(next((home / "logs" / "snapshots").glob("*.json")), home / "snapshot.json")
+    (home / "targets.yaml").write_text(
+        "plans:\n- {id: live, when: 'source == \"live\"', target: {exposure_share: 0.05}}\n"
+    )
+    logs = ("--exposures", home / "logs" / "exposures", "--outcomes", home / "logs" / "outcomes")
+    noria("blending", "fit", *logs, "--plans", home / "plans.yaml", "-o", home / "fit", "-q")
+    rng = np.random.default_rng(0)
+    users = {
+        "user": [f"u{n}" for n in range(40)],
+        "variant": ["control", "treatment"] * 20,
+        "watch": rng.random(40),
+        "watch_before": rng.random(40),
+    }
+    parquet.write_table(pyarrow.table(users), home / "users.parquet")
+    (home / "legacy.yaml").write_text("multipliers:\n- {id: a, when: 'source == \"live\"', boost: 1.2}\n")
+    query = {
+        "functions": [{"filter": {"term": {"source": "live"}}, "weight": 1.2, "_name": "live"}],
+        "max_boost": 3,
+    }
+    (home / "legacy.json").write_text(
+        json.dumps({"query": {"function_score": query | {"score_mode": "multiply"}}})
+    )
+    with Journal(home / "state" / "log"):
+        pass
+
+
+def _write_lines(path: Path, records: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
