@@ -43,7 +43,7 @@ def import_table(path: Path, *, prices: Mapping[str, Prices] | None = None) -> T
             return _filled(path, _llmrouter_folder(path))
         files = sorted(path.glob("*.csv"))
         if files:
-            return _filled(path, row for file in files for row in _routellm(file))
+            return _filled(path, (row for file in files for row in _routellm(file)))
         raise DataError(
             "a folder without a table that is known", where=str(path), mend="give a file, or see the docs"
         )
