@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,24 @@ def test_a_file_that_is_somewhere_else_too_keeps_its_mode(tmp_path: Path) -> Non
     with appearing(tmp_path / "copy") as partial:
         (partial / "weights").hardlink_to(source)
     assert source.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("length", [0, 3, 8, 24, 200, 5000, -100])
+def test_a_gguf_file_that_was_cut_is_one_line(llama: Path, length: int) -> None:
+    from noria.core.errors import NoriaError
+    from noria.core.models.loading import open_language_model
+
+    llama.write_bytes(llama.read_bytes()[:length])
+    with pytest.raises(NoriaError) as raised:
+        open_language_model(str(llama), device="cpu")
+    assert str(llama) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_pipe_in_a_model_folder_is_not_waited_for(tmp_path: Path) -> None:
+    from noria.core.errors import DataError
+    from noria.core.models.loading import open_language_model
+
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(DataError, match="a pipe or a device"):
+        open_language_model(str(tmp_path))

@@ -322,3 +322,19 @@ def test_settings_under_which_credit_of_tokens_does_nothing_are_refused_and_litt
         UserWarning, match=r"top_entropy_quantile=0\.2: the loss leaves out the other 80% of the tokens"
     ):
         trainer(tmp_path, token_credit=credit, settings={"top_entropy_quantile": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("reward_weights", [1.0, 0.0]),
+        ("scale_rewards", "batch"),
+        ("multi_objective_aggregation", "normalize_then_sum"),
+    ],
+)
+def test_settings_of_trls_advantages_are_refused_where_a_function_makes_them(
+    tmp_path: Path, setting: str, value: Any
+) -> None:
+    trainer(tmp_path, settings={setting: value})
+    with pytest.raises(ConfigError, match=f"{setting}: the advantage function makes the advantages"):
+        trainer(tmp_path, advantage_function=Remembers(), settings={setting: value})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noria.core.proofs.proof import Evidence
-from noria.credit.proof.arms import RL_ARMS, SCORES, run_separation
+from noria.credit.proof.arms import RL_ARMS, SCORES, judged_questions, run_separation
 from noria.credit.proof.claims import SCALES, SEEDS, checks, claims, paid_policies, rl_claims
 from noria.credit.proof.figures import figures, notes
 from noria.credit.proof.tuning import POLICY_SPACES, SCORE_SETTINGS, SCORE_SPACES, TUNING_SEEDS, tries_of
@@ -120,6 +120,13 @@ def test_every_arm_with_a_free_setting_tries_six_the_usual_one_first_on_seeds_th
     assert POLICY_SPACES.keys() == RL_ARMS.keys()
     assert SCORE_SETTINGS.keys() == SCORE_SPACES.keys() <= SCORES.keys()
     assert all(SCORE_SETTINGS[name] in tries_of(SCORE_SPACES, name) for name in SCORE_SPACES)
+
+
+@pytest.mark.parametrize("task", ["chains", "leg_counting"])
+def test_seeds_have_questions_of_their_own(task: str) -> None:
+    sets = [{str(q.prompt) for q in judged_questions(task, 40, seed)} for seed in SEEDS["full"][:3]]
+    assert all(len(own) > 30 for own in sets)
+    assert len(set.union(*sets)) > sum(map(len, sets)) - 10
 
 
 def test_the_table_of_settings_is_what_the_search_finds() -> None:

@@ -34,7 +34,16 @@ TINY = [
 
 def tiny_config(name: str = "cdm", *overrides: str) -> DistillConfig:
     """A preset at a size that trains in milliseconds."""
-    return load_config(DistillConfig, base=preset(name) | {"preset": name}, overrides=[*TINY, *overrides])
+    values = preset(name)
+    fixed = "schedule.kind=fixed" in overrides or values.get("schedule", {}).get("kind") == "fixed"
+    dynamic = any(o.startswith("schedule.kind=dynamic") for o in overrides)
+    unread = {
+        "schedule": fixed and not dynamic,
+        "lora": "train=lora" not in overrides,
+        "critic": bool(values.get("objective", {}).get("consistency_weight")),
+    }
+    tiny = [override for override in TINY if not unread.get(override.split(".")[0], False)]
+    return load_config(DistillConfig, base=values | {"preset": name}, overrides=[*tiny, *overrides])
 
 
 def tiny_network(seed: int = 0, *, width: int = 16, blocks: int = 1) -> SmallTransformer:

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from noria.cli import main
 from noria.core.config import load_config
@@ -26,7 +26,8 @@ from noria.core.models.flow import SmallTransformer, SmallTransformerConfig
 from noria.core.progress import Task
 from noria.core.runs.run import read_metrics
 from noria.distill.config import PRESET_NOTES, PRESETS, DistillConfig
-from noria.distill.proof.arms import DIGITS_TEACHER
+from noria.distill.evaluation import grids
+from noria.distill.proof.running import DIGITS_TEACHER
 from noria.distill.training.teacher import load_teacher, save_teacher
 from noria.distill.verbs.train import TrainJobConfig, settings_and_folder
 
@@ -211,6 +212,28 @@ def test_samples_are_pictures_that_depend_on_seed_and_number_alone(type_: Type, 
     assert Path("a/image-0000.png").read_bytes() != Path("c/image-0000.png").read_bytes()
 
 
+def test_the_memory_of_drawing_does_not_grow_with_the_number_of_images(
+    type_: Type, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is written before the next is drawn, and the grid holds the first pictures only."""
+    from noria.distill.verbs import sample
+
+    monkeypatch.setattr(sample, "MOST_PICTURES", 4)
+    drawn: list[int] = []
+    starting = grids.starting_noise
+
+    def watched(shape: tuple[int, ...], numbers: Sequence[int], seed: int) -> torch.Tensor:
+        drawn.append(len(list(Path("s").glob("image-*.png"))))
+        return starting(shape, numbers, seed)
+
+    monkeypatch.setattr(grids, "starting_noise", watched)
+    done = type_("sample", "run", "-p", "3", "--samples", "7", "--batch-size", "3", "-q", "-o", "s")
+    assert done.code == 0, done.err
+    assert drawn == [0, 3, 6]
+    assert len(list(Path("s").glob("image-*.png"))) == 7
+    assert Image.open("s/grid.png").width > 0
+
+
 def test_a_students_teacher_draws_too(type_: Type, trained: Path) -> None:
     arguments = ["sample", "run", "-p", "3", "--teacher", "--guidance", "2", "--steps", "5", "-q", "-o", "t"]
     assert type_(*arguments).code == 0
@@ -230,6 +253,10 @@ def test_an_evaluation_is_a_table_a_file_and_a_page(type_: Type, trained: Path) 
     # Barely trained, the student is its teacher without guidance: a longer ride ends nearer.
     distance = values(results, "teacher", "teacher_distance")
     assert distance["1"] > distance["2"] > distance["4"] > distance["8"] > distance["50"] == 0
+    plain = values(results, "teacher, unguided", "teacher_distance")
+    student = values(results, "student", "teacher_distance")
+    assert {grid: plain[grid] for grid in student} == pytest.approx(student, rel=0.05)
+    assert plain["50"] > 0
     assert "<h3>All figures</h3>" in Path("run/evaluation/evaluation.html").read_text()
     assert Image.open("run/evaluation/samples.png").width > 8 * 8
     assert (
@@ -255,6 +282,58 @@ def test_a_report_is_made_of_the_runs_files_alone(type_: Type, trained: Path) ->
     (trained / "report.html").unlink()
     assert type_("report", "run").out == "report  run/report.html\n"
     assert "Quality by number of steps" in (trained / "report.html").read_text()
+
+
+WRONG: list[Any] = [None, True, -1, 1.5, "x", "\ud800", [], [1], {}, {"a": [1]}]
+
+
+@pytest.mark.parametrize("name", ["config.json", "ladder.json"])
+def test_any_type_in_any_field_of_a_runs_files_is_a_page_or_one_line(
+    type_: Type, trained: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nothing is drawn here: what matters is that the fields are looked at before they are used."""
+    monkeypatch.setattr("noria.core.pages.report.write_html", lambda *_, **__: None)
+    content = json.loads((trained / name).read_text())
+    first = content["scores"][0] if name == "ladder.json" else content["schedule"]
+    for place in (content, first):
+        for field, value in list(place.items()):
+            for wrong in WRONG:
+                place[field] = wrong
+                (trained / name).write_text(json.dumps(content))
+                done = type_("report", "run")
+                assert done.code in (0, 2), (field, wrong, done.err)
+                assert done.err.count("\n") == (done.code == 2), (field, wrong, done.err)
+            place[field] = value
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"patch": 0},
+        {"heads": 0},
+        {"width": "64"},
+        {"blocks": -1},
+        {"blocks": 10**6},
+        {"width": 4096, "blocks": 4096},
+        {"image_size": None},
+        {"image_size": 9},
+        {"nothing": 1},
+        [],
+        "{",
+    ],
+    ids=str,
+)
+def test_a_small_model_with_a_strange_shape_is_one_line(type_: Type, shape: Any) -> None:
+    tensors = load_file(DIGITS_TEACHER)
+    known = vars(SmallTransformerConfig())
+    text = (
+        shape if isinstance(shape, str) else json.dumps(known | shape if isinstance(shape, dict) else shape)
+    )
+    save_file(tensors, "strange.safetensors", {"config": text})
+    done = type_("train", "--model", "strange.safetensors", *TRAIN[3:])
+    assert done.code == 2
+    assert done.err.startswith("noria: error: strange.safetensors: not a small flow-matching transformer")
+    assert done.err.count("\n") == 1
 
 
 # -- teacher, presets -------------------------------------------------------------------------------------------------
@@ -343,6 +422,18 @@ BAD: dict[str, tuple[list[str], str]] = {
     "wrong type": ([*TRAIN, "iterations=many"], "iterations: input should be a valid integer"),
     "not key=value": ([*TRAIN, "iterations"], "unexpected extra argument"),
     "config missing": ([*TRAIN, "--config", "x.yaml"], "x.yaml: cannot read it"),
+    "variant of a small model": ([*TRAIN, "--variant", "fp16"], "variant: variant fp16, but a small model"),
+    "variant that is a path": ([*TRAIN, "--variant", "../x"], "--variant: string should match pattern"),
+    "LoRA of a full training": ([*TRAIN, "lora.rank=4"], "lora.rank=4 is not read: it needs train=lora"),
+    "longest of a fixed schedule": (
+        [*TRAIN, "--preset", "dmd2", "schedule.max_steps=9"],
+        "schedule.max_steps=9 is not read",
+    ),
+    "scale of no CA": ([*TRAIN, "--preset", "cdm-no-ca", "objective.ca_scale=3"], "ca_scale=3.0 is not read"),
+    "critic of consistency": (
+        [*TRAIN, "--preset", "consistency", "critic.lr=1e-3"],
+        "critic.lr=0.001 is not read",
+    ),
     "wrong size": ([*TRAIN, "height=16"], "height: height 16, but the model draws 8 pixels"),
     "output climbs": ([*TRAIN, "-o", "../x"], "--output: the path '../x' leaves its folder"),
     "name climbs": ([*TRAIN, "name=../x"], "name: '../x' does not stay inside runs/distill"),

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from noria.core.errors import ConfigError, ModelError
 from noria.core.models.flow import SigmaContract, euler
 from noria.distill.adapters import FlowAdapter, concat, select
 from noria.distill.integrations.diffusers import PipelineAdapter, open_pipeline
 from noria.distill.integrations.diffusers.pipeline_adapter import EmbeddingCache
+from noria.distill.students.export import export_student
 from tests.distill.tiny_pipelines import BUILDERS, build_flux
 
 PRE_SHIFT = [1.0, 0.75, 0.5, 0.25]
@@ -368,6 +370,103 @@ def test_a_broken_folder_is_one_line(
     with pytest.raises(ModelError, match=message) as caught:
         open_pipeline(folder, height=32, width=32)
     assert "\n" not in str(caught.value)
+
+
+def test_sd3_without_its_third_text_encoder(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Its embeddings are zeros, in training as in the pipeline's own call, and an export has none either."""
+    import diffusers
+
+    whole = diffusers.StableDiffusion3Pipeline.from_pretrained(
+        folders["sd3"], text_encoder_3=None, tokenizer_3=None
+    )
+    whole.save_pretrained(tmp_path / "sd3")
+    adapter = open_pipeline(tmp_path / "sd3", height=32, width=32)
+    condition = adapter.encode(PROMPTS[:1])
+    assert not condition["embeds"][:, 77:].any()
+    assert condition["embeds"][:, :77].any()
+    assert any("no text_encoder_3" in note for note in adapter.notes)
+    x = noise(adapter, 1)
+    torch.testing.assert_close(
+        sample(adapter, x, PROMPTS[:1], guidance_scale=1.0),
+        integrate(adapter, x, PROMPTS[:1]),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    out = export_student(adapter, adapter.network, tmp_path / "out")
+    assert open_pipeline(out.folder).encode(PROMPTS[:1])["embeds"].equal(condition["embeds"])
+    assert "no text_encoder_3" in (out.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+@pytest.mark.parametrize("how", ["null", "no folder"])
+def test_a_text_encoder_that_is_needed_and_not_there(
+    folders: dict[str, Path], tmp_path: Path, family: str, how: str
+) -> None:
+    shutil.copytree(folders[family], tmp_path / "copy")
+    if how == "null":
+        spoil_index(tmp_path / "copy", text_encoder=[None, None])
+    else:
+        shutil.rmtree(tmp_path / "copy/text_encoder")
+    with pytest.raises(ModelError, match="text_encoder"):
+        open_pipeline(tmp_path / "copy")
+
+
+def test_an_encoder_that_could_be_absent_but_is_named_says_how(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["sd3"], tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy/text_encoder_3")
+    with pytest.raises(ModelError, match=r"text_encoder_3.*no folder.*\[null, null\]"):
+        open_pipeline(tmp_path / "copy")
+
+
+def spoil_index(folder: Path, **changes: Any) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_variant_is_read_and_exported_under_plain_names(folders: dict[str, Path], tmp_path: Path) -> None:
+    import diffusers
+
+    pipe = diffusers.StableDiffusion3Pipeline.from_pretrained(folders["sd3"])
+    pipe.save_pretrained(tmp_path / "half", variant="fp16", max_shard_size="9KB")
+    with pytest.raises(ModelError, match="--variant fp16"):
+        open_pipeline(tmp_path / "half")
+    with pytest.raises(ModelError, match="no weights of the variant 'bf16'; there are: fp16"):
+        open_pipeline(tmp_path / "half", variant="bf16")
+    with pytest.raises(ModelError, match="no weights of the variant 'fp16'; leave --variant out"):
+        open_pipeline(folders["sd3"], variant="fp16")
+    adapter = open_pipeline(tmp_path / "half", variant="fp16")
+    plain = open_pipeline(folders["sd3"])
+    for name, value in plain.network.state_dict().items():
+        assert adapter.network.state_dict()[name].equal(value)
+    shards = list((tmp_path / "half/text_encoder").glob("model*00001-of*"))
+    assert shards, "the variant's weights are in several files"
+    out = export_student(adapter, adapter.network, tmp_path / "out")
+    assert not list(out.folder.rglob("*fp16*"))
+    again = diffusers.DiffusionPipeline.from_pretrained(out.folder)
+    for name, value in plain.pipeline.text_encoder.state_dict().items():
+        assert again.text_encoder.state_dict()[name].equal(value)
+
+
+def test_of_two_sets_of_weights_the_named_one_is_read_and_copied(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folders["sd3"], tmp_path / "both")
+    for path in [*(tmp_path / "both").glob("*/*.safetensors")]:
+        half = {name: value * 0.5 for name, value in load_file(path).items()}
+        save_file(
+            half, path.with_name(path.name.replace(".safetensors", ".half.safetensors")), {"format": "pt"}
+        )
+    whole, half = open_pipeline(tmp_path / "both"), open_pipeline(tmp_path / "both", variant="half")
+    name = next(iter(whole.network.state_dict()))
+    assert half.network.state_dict()[name].equal(whole.network.state_dict()[name] * 0.5)
+    for adapter in (whole, half):
+        out = export_student(adapter, adapter.network, tmp_path / f"out-{adapter.variant}")
+        copied = load_file(out.folder / "text_encoder/model.safetensors")
+        read = adapter.pipeline.text_encoder.state_dict()
+        assert all(value.equal(read[name]) for name, value in copied.items())
+        assert not list(out.folder.rglob("*half*"))
 
 
 def test_pickled_weights_are_not_read(folders: dict[str, Path], tmp_path: Path) -> None:

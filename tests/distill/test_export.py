@@ -3,10 +3,12 @@ from __future__ import annotations
 import copy
 import errno
 import hashlib
+import importlib
 import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,11 +62,13 @@ def tiny(folders: dict[str, Path]) -> Open:
 def registered() -> Iterator[None]:
     import diffusers
 
-    stock = {name: getattr(diffusers, name) for name in few_step.FAMILIES}
+    places = [(getattr(diffusers, name), "__call__") for name in few_step.FAMILIES]
+    places.append((diffusers.FlowMatchEulerDiscreteScheduler, "set_timesteps"))
+    stock = [getattr(owner, name) for owner, name in places]
     few_step.register()
     yield
-    for name, pipeline in stock.items():
-        setattr(diffusers, name, pipeline)
+    for (owner, name), method in zip(places, stock, strict=True):
+        setattr(owner, name, method)
 
 
 def moved(network: torch.nn.Module, seed: int = 1, scale: float = 0.05) -> torch.nn.Module:
@@ -172,7 +176,13 @@ def test_the_call_on_the_card_is_right_for_stock_diffusers(tiny: Open, tmp_path:
     torch.testing.assert_close(
         scope["image"], integrate(adapter, student, noise(adapter), PRE_SHIFT), atol=1e-4, rtol=1e-4
     )
-    assert type(scope["pipe"]).__mro__[1] is not few_step.FewStep
+
+
+def test_the_cards_call_to_register_is_right(tiny: Open, tmp_path: Path) -> None:
+    export_student(tiny("sd3"), tiny("sd3").network, tmp_path / "out")
+    code = re.findall(r"```python\n(.*?)```", (tmp_path / "out/README.md").read_text(), re.DOTALL)[1]
+    module, name = re.search(r"from (noria\S+) import (\w+)", code).groups()  # type: ignore[union-attr]
+    assert getattr(importlib.import_module(module), name) is few_step.register
 
 
 def test_the_folders_own_pipeline_file_gives_the_defaults_without_noria(
@@ -214,13 +224,63 @@ def test_what_the_caller_gives_wins_over_the_defaults(tiny: Open, tmp_path: Path
     assert sizes == [2, 2, 2, 2]
 
 
+def test_registering_reaches_every_way_to_a_pipeline(
+    tiny: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    import diffusers
+    from diffusers.utils import dynamic_modules_utils
+
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    imported = diffusers.StableDiffusion3Pipeline
+    folder = tmp_path / "out"
+    export_student(tiny("sd3"), tiny("sd3").network, folder)
+    made = imported.from_pretrained(folder)
+    request.getfixturevalue("registered")
+
+    class Mine(imported):  # type: ignore[misc, valid-type]
+        pass
+
+    auto = diffusers.AutoPipelineForText2Image
+    ways = {
+        "made before": made,
+        "imported before": imported.from_pretrained(folder),
+        "automatic": auto.from_pretrained(folder),
+        "automatic, of a pipeline": auto.from_pipe(made),
+        "subclass": Mine.from_pretrained(folder),
+        "the folder's own": reopened(folder, custom_pipeline=str(folder), trust_remote_code=True),
+    }
+    for way, pipe in ways.items():
+        sizes = batches(pipe.transformer)
+        pipe(PROMPT, output_type="latent")
+        assert sizes == [1] * 4, way
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_pipeline_that_the_defaults_cannot_reach_warns(tiny: Open, tmp_path: Path) -> None:
+    import diffusers
+
+    export_student(tiny("sd3"), tiny("sd3").network, tmp_path / "out")
+    pipe = reopened(tmp_path / "out")
+    other = diffusers.StableDiffusion3Img2ImgPipeline(**pipe.components)
+    call = {"image": torch.zeros(1, 3, HEIGHT, WIDTH), "output_type": "latent", "strength": 1.0}
+    with pytest.warns(UserWarning, match="few-step student.*num_inference_steps=4"):
+        other(PROMPT, height=HEIGHT, width=WIDTH, **call)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        other(PROMPT, height=HEIGHT, width=WIDTH, num_inference_steps=4, guidance_scale=1.0, **call)
+        pipe(PROMPT, output_type="latent")
+        pipe(PROMPT, num_inference_steps=7, output_type="latent")
+    assert not [w for w in caught if "few-step" in str(w.message)]
+
+
 @pytest.mark.usefixtures("registered")
 def test_registering_leaves_other_models_alone(folders: dict[str, Path]) -> None:
     import diffusers
 
-    once = diffusers.StableDiffusion3Pipeline
+    once = diffusers.StableDiffusion3Pipeline.__call__
     few_step.register()
-    assert diffusers.StableDiffusion3Pipeline is once
+    assert diffusers.StableDiffusion3Pipeline.__call__ is once
     pipe = reopened(folders["sd3"])
     sizes = batches(pipe.transformer)
     pipe(PROMPT, height=16, width=16, output_type="latent")

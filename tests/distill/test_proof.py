@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,47 +12,100 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noria.core.proofs.arms import TRIES
 from noria.core.proofs.catalogue import registered_proofs
 from noria.core.proofs.proving import prove
+from noria.distill.config import DistillConfig
 from noria.distill.proof import bench, claims as proof
-from noria.distill.proof.arms import ARMS, FOREIGN, LADDER, ClassPrompts, sampling_grids
+from noria.distill.proof.arms import ARMS, CHOSEN, FOREIGN, LADDER, sampling_grids, settings_of
+from noria.distill.proof.running import ClassPrompts
+from noria.distill.proof.tuning import trials
 
 GRIDS = (*map(str, LADDER), FOREIGN)
 
 
 def made_up(distance: float, **at: float) -> dict[str, Any]:
     """A result whose Fréchet distance is `distance` on every grid but those named."""
-    return {"metrics": {grid: {"frechet": at.get(grid, distance)} for grid in GRIDS}}
+    return {"metrics": {grid: {"frechet": at.get(grid, distance)} for grid in GRIDS}, "spent": 1000.0}
+
+
+def settings(arms: Iterable[str]) -> dict[str, dict[str, Any]]:
+    return {arm: trials(arm)[0] for arm in arms}
 
 
 def test_the_ladders_distance_is_the_geometric_mean_over_all_grids() -> None:
     result = {"metrics": {grid: {"frechet": 2.0**n} for n, grid in enumerate(GRIDS)}}
-    assert proof.ladder_distance(result) == pytest.approx(2 ** ((len(GRIDS) - 1) / 2))
+    assert proof.ladder_distance(result["metrics"]) == pytest.approx(2 ** ((len(GRIDS) - 1) / 2))
 
 
 def test_claims_follow_the_figures_whichever_way_they_fall() -> None:
     noise = [1.0, 1.1, 0.9]
     table = {arm: [made_up(2.0 * n) for n in noise] for arm in ("Teacher", *ARMS)}
     table["CDM"] = [made_up(1.0 * n, **{"4": 8.0 * n}) for n in noise]
-    verdicts = {claim.id: claim.verdict for claim in proof.claims(table)}
-    assert verdicts["off-grid-dmd2"] == verdicts["velocity-renoise"] == verdicts["cdm-term"] == "supported"
-    assert verdicts["on-grid-dmd2"] == verdicts["four-euler"] == verdicts["four-consistency"] == "refuted"
+    verdicts = {claim.id: claim.verdict for claim in proof.claims(table, settings(ARMS))}
+    assert verdicts["ladder-dmd2"] == verdicts["velocity-renoise"] == verdicts["cdm-term"] == "supported"
+    assert verdicts["four-dmd2"] == verdicts["four-euler"] == "refuted"
     table["CDM"] = [made_up(2.0), made_up(1.0), made_up(4.0)]
-    assert {claim.verdict for claim in proof.claims(table)} == {"inconclusive"}
+    assert {claim.verdict for claim in proof.claims(table, settings(ARMS))} == {"inconclusive"}
 
 
 def test_claims_need_both_their_arms() -> None:
     table = {arm: [made_up(1.0)] * 2 for arm in ("Teacher", *proof.QUICK_ARMS)}
-    ids = {claim.id for claim in proof.claims(table)}
-    assert ids == {"off-grid-dmd2", "four-euler", "four-consistency", "velocity-renoise", "on-grid-dmd2"}
+    ids = {claim.id for claim in proof.claims(table, settings(proof.QUICK_ARMS))}
+    assert ids == proof.CLAIMS.keys() - {"velocity-renoise", "cdm-term", "schedule", "schedule-cdm"}
 
 
-def test_arms_differ_in_their_recipe_only() -> None:
-    """What every arm shares comes from the scale, so no recipe may set it."""
+def test_every_arm_is_paid_and_tuned_alike() -> None:
+    table = {arm: [made_up(1.0)] * 2 for arm in ("Teacher", *ARMS)}
+    judged = proof.SEEDS
+    for claim in proof.claims(table, settings(ARMS)):
+        assert claim.unfair(judged) == []
+    assert {len(trials(arm)) for arm in ARMS} == {TRIES}
+    table["DMD2"][0]["spent"] = 1500.0
+    unlike = {claim.id for claim in proof.claims(table, settings(ARMS)) if claim.unfair(judged)}
+    assert unlike == {"ladder-dmd2", "four-dmd2", "four-released"}, "a test that can fail"
+
+
+def test_a_quick_proof_knows_the_settings_of_its_arms() -> None:
+    for arm in proof.QUICK_ARMS:
+        assert CHOSEN[arm] in trials(arm), arm
+
+
+def test_arms_differ_in_their_recipe_and_their_free_settings_only() -> None:
     shared = {"seed", "batch_size", "iterations", "ema_decay", "student"}
     for name, recipe in ARMS.items():
         assert not shared & recipe.overrides.keys(), name
+        assert all(
+            section in ("student", "critic", "objective")
+            for section in (key.split(".")[0] for key in recipe.space)
+        ), name
     assert set(proof.QUICK_ARMS) <= ARMS.keys()
+
+
+def test_rivals_as_published_are_the_published_ones() -> None:
+    """DMD2's release but for its GAN; CDM's release: what each says of itself, value by value."""
+    scale = proof.SCALES["quick"]
+    dmd2 = DistillConfig(**settings_of("DMD2", scale, {}))
+    assert dmd2.update_ratio == 5
+    assert dmd2.schedule.stochastic, "it simulates by re-noising"
+    assert dmd2.schedule.kind == "fixed"
+    assert ARMS["DMD2"].renoises, "and it samples so"
+    assert (dmd2.critic.source, dmd2.critic.merge) == ("anchor_x0", 0.0)
+    assert (dmd2.objective.dm_guidance, dmd2.objective.min_norm) == (scale.guidance, 0.0)
+    released = DistillConfig(**settings_of("CDM, as released", scale, {}))
+    assert (released.schedule.low, released.schedule.high) == (0.25, 0.95)
+    assert (released.critic.source, released.critic.merge) == ("anchor_x0", 0.001)
+    assert (released.objective.ca_tau, released.update_ratio) == ("capped", 2)
+    ours, small = DistillConfig(**settings_of("CDM", scale, {})), DistillConfig(preset="cdm-small")
+    for section, key in (
+        ("objective", "ca_tau"),
+        ("critic", "source"),
+        ("schedule", "low"),
+        ("schedule", "high"),
+    ):
+        assert getattr(getattr(ours, section), key) == getattr(getattr(small, section), key), (
+            "the product's own"
+        )
 
 
 def test_the_foreign_grid_is_four_steps_shifted_by_three() -> None:
@@ -80,9 +134,10 @@ def test_a_small_proof_is_whole_and_drawn(
     """Every arm trains and is measured; evidence and page are written and the page draws itself."""
     from playwright.sync_api import sync_playwright
 
-    small = replace(proof.SCALES["quick"], student_steps=3, samples=60, batch_size=4, max_steps=3)
+    small = replace(proof.SCALES["quick"], budget=400, samples=60, batch_size=4, max_steps=3)
     monkeypatch.setitem(proof.SCALES, "quick", small)
     monkeypatch.setattr(proof, "QUICK_ARMS", tuple(ARMS))
+    monkeypatch.setattr(proof, "CHOSEN", settings(ARMS))
     prove(
         list(registered_proofs(["distill"]).values()),
         scale="quick",
@@ -94,18 +149,15 @@ def test_a_small_proof_is_whole_and_drawn(
     (system,) = json.loads((tmp_path / "out" / "evidence.json").read_text())
     assert system["system"] == "distill"
     claims = {claim["id"]: claim for claim in system["claims"]}
-    assert len(claims) == len(proof.claims({arm: [made_up(1.0)] for arm in ("Teacher", *ARMS)}))
+    assert claims.keys() == proof.CLAIMS.keys()
     for claim in claims.values():
         assert claim["verdict"] in ("supported", "refuted", "inconclusive")
         assert all(
             len(values) == 2 and all(math.isfinite(v) and v > 0 for v in values)
             for values in claim["arms"].values()
         )
-    told, ends = (
-        claims["off-grid-dmd2"]["arms"]["DMD2"],
-        claims["off-grid-dmd2"]["arms"]["DMD2, critic of ends"],
-    )
-    assert told != ends, "recipes are applied"
+    distances = [tuple(claim["arms"][claim["baseline"]]) for claim in claims.values()]
+    assert len(set(distances)) > 6, "recipes are applied"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()

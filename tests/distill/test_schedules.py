@@ -12,10 +12,12 @@ from hypothesis import given, strategies as st
 from scipy import stats
 
 from noria.core.errors import ConfigError
-from noria.core.models.flow import SigmaContract
+from noria.core.models.flow import SigmaContract, SmallTransformer
+from noria.distill.adapters import SmallAdapter
 from noria.distill.config import DistillConfig, ScheduleConfig, preset
 from noria.distill.matching.draws import draw
 from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW, sample_tau, schedule_lengths, schedule_sigmas
+from noria.distill.training.student_losses import StudentLosses
 
 PLAIN, SD3 = SigmaContract(), SigmaContract(3.0)
 NEARLY_ONE = float(np.nextafter(np.float32(1), np.float32(0)))
@@ -159,6 +161,35 @@ def test_the_read_level_has_the_law_it_is_named_for(sampler: Any, law: Any) -> N
 def test_logit_normal_levels_stay_finite_at_the_ends() -> None:
     tau = sample_tau("logit_normal", torch.tensor([0.0, NEARLY_ONE]), torch.ones(2))
     torch.testing.assert_close(tau, torch.tensor([TAU_LOW, TAU_HIGH]))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "capped", "above", "logit_normal"])
+def test_a_level_drawn_before_the_shift_is_that_draw_shifted(sampler: Any) -> None:
+    contract, u, anchor = SigmaContract(3.0), uniform(500) * 0.8 + 0.1, torch.full((500,), 0.75)
+    before = sample_tau(sampler, u, contract.unshifted(anchor))
+    tau = sample_tau(sampler, u, anchor, before=contract)
+    torch.testing.assert_close(tau, contract.shifted(before).clamp(TAU_LOW, TAU_HIGH))
+    assert not torch.allclose(tau, sample_tau(sampler, u, anchor))
+    if sampler == "above":
+        assert tau.min() > 0.75
+    torch.testing.assert_close(
+        sample_tau(sampler, u, anchor, before=SigmaContract(1.0)), sample_tau(sampler, u, anchor)
+    )
+
+
+def test_the_space_of_levels_reaches_the_reads_and_the_critic(
+    config: Callable[..., DistillConfig], network: Callable[..., SmallTransformer]
+) -> None:
+    adapter = SmallAdapter(network(), shift=3.0)
+    taus = {}
+    for space in ("pre_shift", "post_shift"):
+        settings = config("cdm", f"objective.tau_space={space}")
+        terms = StudentLosses(adapter, settings, lambda *_, **__: torch.zeros(()))
+        taus[space] = terms.critic_tau(torch.tensor([0.5]))
+    torch.testing.assert_close(taus["pre_shift"], torch.tensor([0.75]))
+    torch.testing.assert_close(taus["post_shift"], torch.tensor([0.5]))
+    assert DistillConfig(preset="decoupled-dmd").objective.tau_space == "pre_shift"
+    assert DistillConfig().objective.tau_space == "post_shift"
 
 
 # --- what is refused -----------------------------------------------------------------------------------------

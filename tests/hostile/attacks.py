@@ -27,34 +27,30 @@ class Attack:
 
     Attributes:
         verb: system and verb.
-        field: field of the verb's Config.
+        name: name of the good file.
         inner: path of the file inside the input, where that is a folder; "." for the input itself.
         version: name of the version, and what makes it.
     """
 
     verb: str
-    field: str
+    name: str
     inner: str
     version: Version
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.field}={self.inner} {self.version[0]}"
+        return f"{self.verb} {self.name} {self.inner} {self.version[0]}"
 
 
 def attacks(home: Path, verb: str) -> Iterator[Attack]:
     """Every attack on a verb."""
-    seen = set()
-    for field, name in FILE.findall(CALLS[verb]):
-        if (field, name) in seen:
-            continue
-        seen.add((field, name))
+    for name in sorted({name for _, name in FILE.findall(CALLS[verb])}):
         good = home / name
         for version in versions(good):
-            yield Attack(verb, field, ".", version)
+            yield Attack(verb, name, ".", version)
         if good.is_dir():
             for path in sorted(p for p in good.rglob("*") if p.is_file()):
                 for version in versions(path):
-                    yield Attack(verb, field, str(path.relative_to(good)), version)
+                    yield Attack(verb, name, str(path.relative_to(good)), version)
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,9 @@ class End:
 def call(
     verb: str, home: Path, here: Path, url: str, inputs: dict[str, Path] | None = None, *more: str
 ) -> End:
-    """Call a verb on good files, or on others by field, in the folder `here`."""
-    given = dict(inputs or {})
-    line = FILE.sub(lambda m: str(given.pop(m[1], home / m[2])), CALLS[verb]).replace("URL", url)
+    """Call a verb on good files, or on others in the place of some of them, in the folder `here`."""
+    given = inputs or {}
+    line = FILE.sub(lambda m: str(given.get(m[2], home / m[2])), CALLS[verb]).replace("URL", url)
     before = os.getcwd()
     os.chdir(here)
     out, err = io.StringIO(), io.StringIO()
@@ -124,14 +120,27 @@ def limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGUSR1, earlier)
 
 
+def copied(name: str, home: Path, here: Path) -> Path:
+    """Copy a good input into the folder `here`: some verbs write into what they read."""
+    copy = here / "in" / name.replace("/", "-")
+    copy.parent.mkdir(exist_ok=True)
+    if copy.exists():
+        return copy
+    if (home / name).is_dir():
+        shutil.copytree(home / name, copy)
+    else:
+        shutil.copyfile(home / name, copy)
+    return copy
+
+
+def call_good(verb: str, home: Path, here: Path, url: str) -> End:
+    """Call a verb on copies of its good files."""
+    inputs = {name: copied(name, home, here) for _, name in FILE.findall(CALLS[verb])}
+    return call(verb, home, here, url, inputs)
+
+
 def attack(one: Attack, home: Path, here: Path, url: str) -> End:
     """Attack in an empty folder `here`."""
-    name = next(n for f, n in FILE.findall(CALLS[one.verb]) if f == one.field)
-    copied = here / "in" / Path(name).name
-    copied.parent.mkdir(parents=True)
-    if (home / name).is_dir():
-        shutil.copytree(home / name, copied)
-    else:
-        shutil.copyfile(home / name, copied)
-    one.version[1](copied if one.inner == "." else copied / one.inner)
-    return call(one.verb, home, here, url, {one.field: copied})
+    copy = copied(one.name, home, here)
+    one.version[1](copy if one.inner == "." else copy / one.inner)
+    return call(one.verb, home, here, url, {one.name: copy})

@@ -51,8 +51,7 @@ CALLS = {
     "grounding score": "{source=predictions.jsonl} --data {data=annotations} --subset {subset=clean.json} "
     "-o out/s.json",
     "grounding score#run": "{source=grounding-run} --data {data=annotations} -o out/s.json",
-    "grounding score#official": "{source=predictions.jsonl} --data {data=annotations} --compat official -o "
-    "out/s.json",
+    "grounding score#official": "{source=predictions.jsonl} --data {data=annotations} --compat official",
     "grounding audit": "{data=annotations} --no-blind -o out/a -q",
     "grounding compare": "{sources=predictions.jsonl} {sources=predictions.jsonl} --data {data=annotations}",
     "grounding report": "{sources=predictions.jsonl} --data {data=annotations} -o out/page.html",
@@ -229,7 +228,7 @@ def _grounding(home: Path, noria: Callable[..., None]) -> None:
     (home / "clean.json").write_text(json.dumps({line["video_id"]: [1, 2, 3] for line in lines}))
     noria("grounding", "review", "export", data, "-o", home / "sheet.csv")
     text = (home / "sheet.csv").read_text()
-    (home / "sheet.csv").write_text(text.replace(",,\r\n", ",correct,\r\n"))
+    (home / "sheet.csv").write_text(text.replace(",,\n", ",correct,\n"))
     options = (
         "--data",
         data,

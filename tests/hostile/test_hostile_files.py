@@ -19,9 +19,10 @@ import pytest
 
 import noria.cli
 from noria.verbs.command import ConfigCommand
-from tests.chat_server import Reply, chat_server
+from tests.chat_server import chat_server
+from tests.grounding.test_runner import answer
 from tests.hostile import attacks
-from tests.hostile.attacks import Attack, attack, call
+from tests.hostile.attacks import Attack, attack, call, call_good
 from tests.hostile.good_files import CALLS, FILE, READ_NOTHING, make_good_files
 
 for _package in ("torch", "transformers", "gguf", "duckdb", "pyarrow", "openai", "av"):
@@ -51,7 +52,7 @@ WRITTEN = {"output", "cache"}
 
 @pytest.fixture(scope="session", name="url")
 def _url() -> Iterator[str]:
-    with chat_server(lambda body, number: Reply(text="hello 5")) as double:
+    with chat_server(lambda body, number: answer(body)) as double:
         yield double.url
 
 
@@ -129,7 +130,7 @@ def test_a_hostile_file_is_read_or_refused_in_one_line(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attacks, "LONGEST", 300)  # what the verb imports is imported now
-        good = call(verb, home, _folder(tmp_path / "good"), url)
+        good = call_good(verb, home, _folder(tmp_path / "good"), url)
     assert good.fault() is None
     faults = {}
     for number, one in enumerate(drawn(home, verb)):

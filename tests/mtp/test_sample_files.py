@@ -126,7 +126,7 @@ def test_prompts_in_every_form(model: tuple[Any, Any], tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "Q: 1+1\\n"}\n{"input_ids": [5, 6]}\n')
     found = read_prompts(path, words)
-    assert found == [Prompt(words("Q: 1+1\n")["input_ids"], "Q: 1+1\n"), Prompt([5, 6])]
+    assert found == [Prompt(words("Q: 1+1\n")["input_ids"], "Q: 1+1\n", plain=True), Prompt([5, 6])]
 
 
 @pytest.mark.parametrize(

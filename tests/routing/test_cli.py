@@ -93,6 +93,9 @@ def test_from_a_pool_to_live_traffic(tmp_path: Path, monkeypatch: pytest.MonkeyP
         code, text = noria("evaluate", str(run), "--table", "t.jsonl", "--trades", "0,1")
         assert code == 0, text
         assert "sums" in text
+        code, text = noria("route", str(run), "7+1?", "--dataset", "sums")
+        assert code == 2
+        assert "a policy router does not look at the data set" in text
         code, text = noria("train", "--table", "t.jsonl", "-q", "steps=2", "--trade", "2", "-o", "cheapest")
         assert code == 0, text
         code, text = noria("route", "cheapest", "7+1?", "--json")

@@ -134,6 +134,7 @@ def test_any_value_in_llmrouters_folder(tmp_path: Path) -> None:
         ("prompt,eval_name,a,a|total_cost\nq,e,0.5,inf\n", "inf is no number"),
         ("prompt,eval_name,a,a|total_cost\nq,e,2,0\n", "2 is not from 0 to 1"),
         ("prompt,a\n,True\n", "prompt: no text"),
+        ("prompt,a\n", "no rows"),
     ],
 )
 def test_csv_that_would_be_misread(text: str, told: str, tmp_path: Path) -> None:

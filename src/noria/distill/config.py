@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +32,11 @@ class ModelFormat(Config):
     )
     width: int | None = Field(None, ge=8, description="Width of the images in pixels (default: the model's).")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Number format of the frozen weights.")
+    variant: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+$",
+        description="Variant of a diffusers model's weight files, such as fp16 (default: the plain ones).",
+    )
 
 
 class LoadConfig(ModelFormat, DownloadOption):
@@ -94,6 +99,10 @@ class ObjectiveConfig(Config):
     )
     dm_tau: TauSampler = Field("uniform", description="Level of DM's reads.")
     cdm_tau: TauSampler = Field("uniform", description="Level of CDM's reads.")
+    tau_space: Literal["pre_shift", "post_shift"] = Field(
+        "post_shift",
+        description="Space that levels of reads and of the critic are drawn in: pre-shift, or true σ.",
+    )
     logit_mean: float = Field(0.0, description="Mean of the logit of a logit-normal read level.")
     logit_std: float = Field(
         1.0, gt=0, description="Standard deviation of the logit of a logit-normal read level."
@@ -222,6 +231,21 @@ class DistillConfig(ModelFormat):
             return values
         return merged(preset(str(values.get("preset", "cdm"))), values)
 
+    @model_validator(mode="after")
+    def _read(self) -> DistillConfig:
+        """Refuse a value over the preset's that nothing reads under the other settings."""
+        base = preset(self.preset)
+        for names, condition, needs in _READ_IF:
+            if condition(self):
+                continue
+            for name in names:
+                section, key = name.split(".")
+                inner = getattr(self, section)
+                usual = base.get(section, {}).get(key, type(inner).model_fields[key].default)
+                if getattr(inner, key) != usual:
+                    raise ValueError(f"{name}={getattr(inner, key)} is not read: it needs {needs}")
+        return self
+
     @field_validator("guidance")
     @classmethod
     def _unguided(cls, guidance: float) -> float:
@@ -231,6 +255,56 @@ class DistillConfig(ModelFormat):
                 "(objective.ca_scale sets how much guidance is distilled in)"
             )
         return guidance
+
+
+def _names(section: str, kind: type[Config], *keys: str) -> list[str]:
+    return [f"{section}.{key}" for key in keys or kind.model_fields]
+
+
+_READ_IF: list[tuple[list[str], Callable[[DistillConfig], bool], str]] = [
+    (_names("lora", LoraConfig), lambda c: c.train == "lora", "train=lora"),
+    (
+        _names("schedule", ScheduleConfig, "max_steps", "low", "high", "space"),
+        lambda c: c.schedule.kind != "fixed",
+        "another schedule.kind than fixed",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "ca_scale", "ca_convention", "ca_tau"),
+        lambda c: c.objective.ca_weight > 0,
+        "objective.ca_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "dm_guidance", "dm_tau"),
+        lambda c: c.objective.dm_weight > 0,
+        "objective.dm_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "cdm_tau", "off_point", "base", "read"),
+        lambda c: c.objective.cdm_weight > 0,
+        "objective.cdm_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "renoise_from"),
+        lambda c: c.objective.off_point == "renoise",
+        "objective.off_point=renoise",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "consistency_steps", "consistency_guidance"),
+        lambda c: c.objective.consistency_weight > 0,
+        "objective.consistency_weight above 0",
+    ),
+    (
+        _names("objective", ObjectiveConfig, "logit_mean", "logit_std"),
+        lambda c: "logit_normal" in (c.objective.ca_tau, c.objective.dm_tau, c.objective.cdm_tau),
+        "a level that is logit_normal",
+    ),
+    (
+        _names("critic", CriticConfig),
+        lambda c: c.objective.needs_critic,
+        "a loss that reads the critic: objective.dm_weight or cdm_weight above 0",
+    ),
+]
+"""Settings, the condition under which they are read, and what that is in words."""
 
 
 class TeacherConfig(Config):
@@ -278,12 +352,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "critic": {"lr": 2e-4, "warmup": 20, "source": "anchor_conditioned"},
     },
     "dmd2": {
-        **_FIXED,
+        "schedule": {"kind": "fixed", "stochastic": True},
         "update_ratio": 5,
         "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0, "min_norm": 0.0},
-        "critic": {"source": "final_x0", "merge": 0.0},
+        "critic": {"source": "anchor_x0", "merge": 0.0},
     },
-    "decoupled-dmd": {**_FIXED, "objective": {"cdm_weight": 0.0, "ca_tau": "above"}},
+    "decoupled-dmd": {
+        **_FIXED,
+        "objective": {"cdm_weight": 0.0, "ca_tau": "above", "tau_space": "pre_shift"},
+    },
     "tdm-like": {
         **_FIXED,
         "objective": {"ca_weight": 0.0, "cdm_weight": 0.0, "dm_guidance": 8.0},
@@ -307,8 +384,8 @@ PRESET_NOTES: dict[str, str] = {
     "cdm-sd3": "cdm at the published batch size and resolution for Stable Diffusion 3 Medium",
     "cdm-longcat": "the same for LongCat-Image",
     "cdm-small": "cdm for the small teachers of `noria distill teacher`; a minute on a CPU",
-    "dmd2": "fixed grid, guided DM only, critic on the end of the rollout",
-    "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor",
+    "dmd2": "fixed grid, guided DM only, steps by re-noising, critic of the sampled step (its GAN left out)",
+    "decoupled-dmd": "fixed grid, DM and CA with τ above the anchor, drawn before the shift",
     "tdm-like": "fixed grid, guided DM, critic told which anchor its sample came from (small models only)",
     "consistency": "discrete consistency distillation on the student's own samples",
     "cdm-no-schedule": "cdm on a fixed grid",

@@ -9,9 +9,11 @@ Read in this order; each room stands on those above it:
 
 | room | holds |
 | --- | --- |
-| `corpus` | `types` (traits, levels), `questions`, `cues` (what words hold), `records`, `files`, `checks`, `clips` |
+| `corpus` | `types` (traits, levels), `letters` (of answers), `questions`, `cues`, `records`, `files`, `checks`, |
+| | `clips` |
 | `scoring` | `rates` (Sec. 4.4: R1, R2, R3; PR, CR, IR, HR), `intervals`, `views` (chance, PR by trait, σ, RGM), |
-| | `predictions` (answers as arrays), `evaluation` (a model), `comparing`, `board` (several), `official`, `config` |
+| | `answers` (numbered), `predictions` (as arrays), `evaluation` (a model), `comparing`, `board` (several), |
+| | `official`, `config` |
 | `synth` | SynthOCEAN: `world` (people, questions, records), `drawing` (frames and sound), `config` (its knobs) |
 | `asking` | `types`, `config`, `protocols`, `prompts` (what is asked), `media`, `runner`, `parsing`, `store` |
 | `audit` | `adversary` (classifiers that do not see), `findings`, `readers` (the reference ladder) |

@@ -106,7 +106,9 @@ class NetworkTraining(TrainingConfig):
 
     section: ClassVar[str] = "Policy network"
 
-    width: int = Field(64, ge=1, description="Numbers that a question is known by.")
+    width: int = Field(
+        64, ge=1, description="Numbers that a question is known by; fewer where there are fewer questions."
+    )
     hidden: int = Field(64, ge=1, description="Width of the network's hidden layer.")
     eval_every: int = Field(20, ge=1, description="Steps from one evaluation to the next.")
     entropy: float = Field(0.1, ge=0, description="Reward of the policy for keeping its options open.")

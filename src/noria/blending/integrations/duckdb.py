@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.database import connected
 from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, joined_columns, partial
-from noria.blending.logs.reading import Renamed, check_renamed, check_times, log_files, log_query
-from noria.blending.logs.schema import ACCOUNTED, CANDIDATES, EXPOSURES, NEEDED, OUTCOMES, Kind
-from noria.core.errors import DataError, require
+from noria.blending.logs.reading import Renamed, check_renamed, check_times, log_query
+from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, NEEDED, OUTCOMES, Kind
 from noria.core.progress import Progress
 
 BATCH = 1 << 16
 """Number of rows of a batch."""
 TOGETHER = 16
 """Batches that are added up at once."""
-MEMORY = "256MB"
-"""Memory that DuckDB may take before it spills to disk."""
 
 
 def gather(
@@ -130,26 +127,6 @@ def sample(
 
 
 @contextlib.contextmanager
-def candidates(path: str, *, columns: Renamed | None = None) -> Iterator[Any]:
-    """A database with a view `candidates` of a log of whole requests.
-
-    Raises:
-        DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
-        MissingExtra: there is no duckdb or pyarrow.
-    """
-    with _connected(None, None) as (connection, scratch):
-        needed = ("request", "item", "source", "score")
-        query, used = log_query(
-            log_files(path), CANDIDATES, scratch=scratch, renamed=columns, needed=needed, more=True
-        )
-        check_renamed(columns or {}, used)
-        connection.sql(query).create_view("candidates")
-        if "time" in connection.sql("SELECT * FROM candidates LIMIT 0").columns:
-            check_times(connection, "candidates", path)
-        yield connection
-
-
-@contextlib.contextmanager
 def _joined(
     exposures: Sequence[str],
     outcomes: Sequence[str] | None,
@@ -164,7 +141,7 @@ def _joined(
     """A database with views of the files, and the query that joins them."""
     shown: dict[str, Kind] = EXPOSURES | {"user": "string"}
     logs = [("exposures", exposures, shown), ("outcomes", outcomes, OUTCOMES)]
-    with _connected(memory, spill) as (connection, scratch):
+    with connected(memory, spill) as (connection, scratch):
         used, there = set[str](), {}
         for name, files, kinds in logs:
             if files is None:
@@ -183,23 +160,3 @@ def _joined(
 def _batches(connection: Any, query: str) -> Iterator[dict[str, Any]]:
     for batch in connection.sql(query).to_arrow_reader(BATCH):
         yield joined_columns(batch)
-
-
-@contextlib.contextmanager
-def _connected(memory: str | None, spill: Path | None) -> Iterator[tuple[Any, Path]]:
-    """A database in memory, and a folder for what does not fit; errors of the database in one line."""
-    engine = require("duckdb", "blending")
-    require("pyarrow", "blending")
-    with tempfile.TemporaryDirectory(prefix="noria-", dir=spill) as scratch:
-        settings = {
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "memory_limit": memory or MEMORY,
-            "temp_directory": scratch,
-        }
-        try:
-            with engine.connect(":memory:", config=settings) as connection:
-                yield connection, Path(scratch)
-        except engine.Error as error:
-            first = str(error).strip().splitlines()[0]
-            raise DataError(f"DuckDB cannot read it ({first})", where="logs") from error

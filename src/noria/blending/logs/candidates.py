@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from noria.blending.columns import LARGEST_WHOLE, Candidates, Column, NameColumn, as_column, is_empty, rows_of
 from noria.blending.logs.arrow import arrow_column
+from noria.blending.logs.database import candidate_database
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
 
@@ -141,9 +142,7 @@ def read_candidates(
         DataError: no such file, no candidate log, or an empty one.
         MissingExtra: there is no duckdb or pyarrow.
     """
-    from noria.blending.integrations import duckdb
-
-    with duckdb.candidates(str(path), columns=columns) as connection:
+    with candidate_database(str(path), columns=columns) as connection:
         ((rows,),) = connection.sql("SELECT count(*) FROM candidates").fetchall()
         if not rows:
             raise DataError("it has no rows", where=str(path))

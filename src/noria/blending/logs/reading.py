@@ -120,28 +120,25 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
         raise DataError(
             f"{ahead:,} of {count:,} times are of the future", where=f"{where}, column {column!r}"
         )
-    if not count:
-        return
-    few = min(10_000, max(1, count // 100))
-    for order, word in (("DESC", "later"), ("ASC", "earlier")):
-        ends = connection.sql(
-            f"SELECT {column} FROM {view} WHERE NOT isnan({column}) ORDER BY 1 {order} LIMIT {few + 1}"
-        )
-        ends = [end for (end,) in ends.fetchall()]
-        gaps = [abs(a - b) for a, b in itertools.pairwise(ends)]
-        if gaps and max(gaps) > _GAP:
-            rows = gaps.index(max(gaps)) + 1
+    days = connection.sql(
+        f"SELECT floor({column} / 86400) AS day, count(*) FROM {view} WHERE NOT isnan({column}) "
+        "GROUP BY day ORDER BY day"
+    ).fetchall()
+    before = 0
+    for (day, rows), (after, _) in itertools.pairwise(days):
+        before += rows
+        strays = min(before, count - before)
+        if after - day > _GAP and strays <= max(1, _STRAYS * count):
+            word = "earlier" if strays == before else "later"
             raise DataError(
-                f"{rows:,} of {count:,} times are {max(gaps) / 86_400:,.0f} days {word} than all others",
+                f"{strays:,} of {count:,} times are {after - day:,.0f} days {word} than all others",
                 where=f"{where}, column {column!r}",
                 mend="correct those rows or leave them out",
             )
 
 
 _NO_SECONDS = f"{LATEST:g} or more: milliseconds or finer, and no seconds"
-_GAP = (
-    30 * 86_400.0
-)  # seconds between the last hundredth of a log and the rest that are no pause of a service
+_GAP, _STRAYS = 30, 0.05  # days between a small share of a log and the rest that are no pause of a service
 
 
 # -- Parquet ----------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from noria.core.errors import RunError
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Row
 
-REQUESTS, CANDIDATES = 4_000, 100
-"""Size of the smaller log, above what `simulate` holds at a time."""
+REQUESTS, CANDIDATES = 20_000, 20
+"""Size of the smaller log: more than `simulate` holds at a time, and enough exposures to fill DuckDB's memory."""
 MOST = REQUESTS * CANDIDATES // 2
 """Candidates that `attribute` and `replay` sample, so that both logs are larger."""
 GROWTH = 1.3

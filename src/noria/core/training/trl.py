@@ -119,7 +119,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             forward passes, such as those that read attention, are set there.
 
     Raises:
-        ConfigError: a setting under which TRL cannot use advantages by token.
+        ConfigError: a setting under which TRL cannot use advantages by token, or one of TRL's own advantages beside an
+            advantage function.
     """
 
     def __init__(
@@ -134,6 +135,8 @@ class ComponentGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         if token_credit is not None:
             _check_reaches_tokens(self.args)
+        if advantage_function is not None:
+            _check_makes_advantages(self.args)
         self.advantage_function, self.token_credit = advantage_function, token_credit
         self.dataset_column, self.around = dataset_column, around
         self._rewards: Tensor | None = None  # rewards of all ranks, of the batch that is being scored
@@ -273,6 +276,23 @@ def _check_reaches_tokens(args: Any) -> None:
             "credit they get",
             stacklevel=3,
         )
+
+
+def _check_makes_advantages(args: Any) -> None:
+    """Refuse settings of TRL's own advantages, which an advantage function replaces.
+
+    Raises:
+        ConfigError: there is such a setting.
+    """
+    usual = {"reward_weights": (None,), "scale_rewards": ("group", True)}
+    usual["multi_objective_aggregation"] = ("sum_then_normalize",)
+    for name, values in usual.items():
+        if getattr(args, name, values[0]) not in values:
+            raise ConfigError(
+                "the advantage function makes the advantages, so TRL would not use it",
+                where=name,
+                mend="leave it out, and set the function instead",
+            )
 
 
 def _stateful(function: object) -> Remembering | None:

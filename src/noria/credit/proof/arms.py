@@ -14,6 +14,7 @@ from noria.credit.proof.tuning import SCORE_SETTINGS
 if TYPE_CHECKING:
     from noria.credit.config import CreditConfig
     from noria.credit.inspection.masking import MaskTest
+    from noria.credit.tasks.questions import Question
 
 SCORES: dict[str, dict[str, Any]] = {
     "flow": {},
@@ -137,6 +138,16 @@ def run_separation(seed: int, questions: int, name: str, tried: list[dict[str, A
     return areas
 
 
+def judged_questions(task: str, number: int, seed: int) -> list[Question]:
+    """Questions of a seed, none of them a question of another seed or of the reasoner's training.
+
+    reasoning-gym draws question i of a set from seed + i, so sets of neighbouring seeds would be nearly one set.
+    """
+    from noria.credit.proof.reasoner import train_questions
+
+    return train_questions(task, number, seed=7_000 + seed * (1 if task == "chains" else 10_000))
+
+
 def _credit(name: str, more: Mapping[str, Any]) -> CreditConfig:
     """Settings of a score of :data:`SCORES`, with others over them."""
     from noria.credit.config import named_credit
@@ -145,17 +156,18 @@ def _credit(name: str, more: Mapping[str, Any]) -> CreditConfig:
     return named_credit(settings.pop("credit", "flow"), **settings)
 
 
-def _solutions(task: str, questions: int, seed: int) -> tuple[Any, Any, tuple[list[Any], ...]]:
+def _solutions(
+    task: str, questions: int, seed: int
+) -> tuple[Any, Any, tuple[list[Any], list[Any], list[Any]]]:
     """The reasoner that ships, its tokenizer, and questions, prompts and responses that it drew."""
     import torch
 
-    from noria.credit.proof.reasoner import train_questions
     from noria.credit.responses.rollout import end_and_pad, sample
     from noria.credit.tasks.questions import prompt_ids
     from noria.credit.tasks.small import small_model
 
     policy, tokenizer = small_model("reasoner")
-    entries = train_questions(task, questions, seed=7_000 + seed)
+    entries = judged_questions(task, questions, seed)
     prompts = [prompt_ids(question, tokenizer) for question in entries]
     eos, pad = end_and_pad(tokenizer)
     # Drawn, not greedy: the likeliest solution has no fillers.
@@ -167,7 +179,7 @@ def _solutions(task: str, questions: int, seed: int) -> tuple[Any, Any, tuple[li
 def _mask_test(
     model: Any,
     tokenizer: Any,
-    rows: tuple[list[Any], ...],
+    rows: tuple[list[Any], list[Any], list[Any]],
     names: list[str],
     config: MaskSettings,
     settings: Mapping[str, Mapping[str, Any]],

@@ -170,6 +170,7 @@ def _parquet(path: Path, max_bytes: int) -> Iterator[tuple[str, str]]:
                     f"no column {' or '.join(PROMPT_KEYS)} (there is {_listed(names)})", where=str(path)
                 )
             kind = file.schema_arrow.field(key).type
+            kind = kind.value_type if arrow.types.is_dictionary(kind) else kind  # a column of categories
             if not (arrow.types.is_string(kind) or arrow.types.is_large_string(kind)):
                 raise DataError(f"the column {key!r} is not text but {kind}", where=str(path))
             if _unpacked(file.metadata, key) > max_bytes:

@@ -5,7 +5,7 @@ A sample's noise is a pure function of (seed, its number), so figures depend on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +82,6 @@ def starting_noise(latent_shape: tuple[int, ...], numbers: Sequence[int], seed: 
     return torch.stack(rows)
 
 
-@torch.no_grad()
 def draw_samples(
     sampler: Sampler,
     prompts: Sequence[str],
@@ -92,7 +91,20 @@ def draw_samples(
     role: Role = "student",
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Latents [len(prompts), *latent] on the CPU; sample n starts from noise n.
+    """Latents [len(prompts), *latent] on the CPU, as :func:`sample_batches` draws them."""
+    return torch.cat(list(sample_batches(sampler, prompts, grid, config, role=role, on_batch=on_batch)))
+
+
+def sample_batches(
+    sampler: Sampler,
+    prompts: Sequence[str],
+    grid: Grid,
+    config: SamplingConfig,
+    *,
+    role: Role = "student",
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[Tensor]:
+    """Latents [≤ batch size, *latent] on the CPU, a batch at a time; sample n starts from noise n.
 
     Args:
         sampler: model that draws.
@@ -102,13 +114,13 @@ def draw_samples(
         role: "student" or "teacher"; guidance is a teacher's alone.
         on_batch: called after each batch with the number of network calls it took.
     """
-    sigmas, rows = torch.tensor(grid.sigmas), []
+    sigmas = torch.tensor(grid.sigmas)
     guidance = config.guidance if role == "teacher" else 1.0
     for start in range(0, len(prompts), config.batch_size):
         numbers = range(start, min(start + config.batch_size, len(prompts)))
         noise = starting_noise(sampler.adapter.latent_shape, numbers, config.seed)
         some = [prompts[n] for n in numbers]
-        rows.append(sampler.sample(some, noise, sigmas, role=role, guidance=guidance).float().cpu())
+        latents = sampler.sample(some, noise, sigmas, role=role, guidance=guidance).float().cpu()
         if on_batch:
             on_batch(grid.steps)
-    return torch.cat(rows)
+        yield latents

@@ -28,6 +28,9 @@ from noria.distill.evaluation.points import Undefined
 from noria.distill.evaluation.views import Views, batches, view
 from noria.distill.types import FIGURES, Role
 
+UNGUIDED = "teacher, unguided"
+"""Name of the arm of the teacher without guidance."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -115,14 +118,26 @@ class Judge:
         parts = [self.adapter.decode(some).float().cpu() for some in batches(latents, self.config.batch_size)]
         return view(parts, self.extractor)
 
-    def score(self, sampler: Sampler, grid: Grid, *, role: Role = "student", arm: str | None = None) -> Score:
+    def score(self, sampler: Sampler, grid: Grid, *, role: Role = "student") -> Score:
         """Draw on a grid and measure."""
-        return self.measure(arm or role, grid, self._draw(sampler, grid, role))
+        return self.measure(role, grid, self._draw(sampler, grid, role))
 
-    def long_run(self) -> Score:
-        """The teacher's long run, measured like any other arm."""
+    def teacher_scores(self, sampler: Sampler, grids: Sequence[Grid]) -> list[Score]:
+        """The teacher on the grids and on its long run: guided, and unguided where that is another one.
+
+        A student draws without guidance. What its matching aims at is the unguided teacher; what the guidance that
+        was distilled in adds, is the difference between the two.
+        """
         assert self.long is not None, "there is a teacher"
-        return self.measure("teacher", self.long_grid, self.long)
+        scores = [self.score(sampler, grid, role="teacher") for grid in grids]
+        scores.append(self.measure("teacher", self.long_grid, self.long))
+        if self.config.guidance != 1:
+            plain = self.config.model_copy(update={"guidance": 1.0})
+            scores += [
+                self.measure(UNGUIDED, grid, self._draw(sampler, grid, "teacher", plain))
+                for grid in (*grids, self.long_grid)
+            ]
+        return scores
 
     def measure(self, arm: str, grid: Grid, latents: Tensor) -> Score:
         """The figures of samples drawn from this judge's prompts and noise."""
@@ -163,8 +178,10 @@ class Judge:
             values["recall"] = near.recall if near else few
         return values
 
-    def _draw(self, sampler: Sampler, grid: Grid, role: Role) -> Tensor:
-        return draw_samples(sampler, self.prompts, grid, self.config, role=role, on_batch=self.on_batch)
+    def _draw(self, sampler: Sampler, grid: Grid, role: Role, config: SamplingConfig | None = None) -> Tensor:
+        return draw_samples(
+            sampler, self.prompts, grid, config or self.config, role=role, on_batch=self.on_batch
+        )
 
     @property
     def reference_name(self) -> str:

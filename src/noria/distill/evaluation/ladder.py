@@ -69,8 +69,7 @@ class TrainingLadder:
         began = time.perf_counter()
         scores = self._scores(distiller)
         assert self.judge is not None, "the ladder was climbed"
-        scores += [self.judge.score(distiller, grid, role="teacher") for grid in self.grids]
-        scores.append(self.judge.long_run())
+        scores += self.judge.teacher_scores(distiller, self.grids)
         if self.folder is None:
             return
         about = {

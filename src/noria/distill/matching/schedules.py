@@ -61,12 +61,28 @@ def schedule_sigmas(
 
 
 def sample_tau(
-    sampler: TauSampler, uniform: Tensor, anchor_sigma: Tensor, *, mean: float = 0.0, std: float = 1.0
+    sampler: TauSampler,
+    uniform: Tensor,
+    anchor_sigma: Tensor,
+    *,
+    mean: float = 0.0,
+    std: float = 1.0,
+    before: SigmaContract | None = None,
 ) -> Tensor:
-    """Read levels τ [batch] in [0.02, 0.98] from U(0, 1) `uniform` [batch].
+    """True read levels τ [batch] in [0.02, 0.98] from U(0, 1) `uniform` [batch].
 
     `uniform`: U(0, 1); `capped`: U(0, σ_anchor); `above`: U(σ_anchor, 1); `logit_normal`: sigmoid of N(mean, std²).
+
+    Args:
+        sampler: law of the level.
+        uniform: a U(0, 1) a sample, [batch].
+        anchor_sigma: true σ of the anchor, [batch].
+        mean: mean of the logit of `logit_normal`.
+        std: standard deviation of that logit.
+        before: contract whose shift is applied after the draw, to levels before it; None draws true levels.
     """
+    if before is not None:
+        anchor_sigma = before.unshifted(anchor_sigma)
     if sampler == "capped":
         tau = uniform * anchor_sigma
     elif sampler == "above":
@@ -75,4 +91,6 @@ def sample_tau(
         tau = torch.sigmoid(mean + std * torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6)))
     else:
         tau = uniform
+    if before is not None:
+        tau = before.shifted(tau)
     return tau.clamp(TAU_LOW, TAU_HIGH)

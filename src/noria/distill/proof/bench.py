@@ -31,7 +31,7 @@ def benchmarks(*, rounds: int = 8) -> Benchmark:
     from noria.core.proofs.bench import Benchmark, Row, alternate
     from noria.distill.adapters import SmallAdapter
     from noria.distill.config import DistillConfig, preset
-    from noria.distill.proof.arms import DIGITS_TEACHER, ClassPrompts
+    from noria.distill.proof.running import DIGITS_TEACHER, ClassPrompts
     from noria.distill.training.teacher import load_teacher
     from noria.distill.training.trainer import Distiller
 

@@ -77,7 +77,7 @@ def model_card(adapter: Any, exported: ExportResult, base: Path, settings: Mappi
         'pipe = DiffusionPipeline.from_pretrained("this-folder")\n'
         f'image = pipe(\n    "a prompt",\n{arguments}).images[0]\n```\n',
         "To have them as the defaults of a plain `pipe(prompt)`, either let Noria teach diffusers:\n",
-        "```python\nfrom noria.distill import few_step\n\nfew_step.register()\n"
+        "```python\nfrom noria.distill.students.few_step import register\n\nregister()\n"
         'pipe = DiffusionPipeline.from_pretrained("this-folder")\nimage = pipe("a prompt").images[0]\n```\n',
         "or trust the `pipeline.py` beside this card, once you have read it:\n",
         "```python\npipe = DiffusionPipeline.from_pretrained(\n"

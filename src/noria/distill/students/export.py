@@ -10,6 +10,7 @@ A folder appears whole or not at all: it is written beside its place and renamed
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -43,7 +44,6 @@ _PICKLES = {
     ".gguf",
     ".py",
 }
-_PLAIN_WEIGHTS = re.compile(r"(model|diffusion_pytorch_model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 _ANY_WEIGHTS = re.compile(r".*\.safetensors(\.index\b.*\.json)?")
 
 
@@ -130,7 +130,7 @@ def export_student(
             elif name == "scheduler":
                 _write_scheduler(adapter, result, partial / name)
             else:
-                _copy_component(base / name, partial / name)
+                _copy_component(base / name, partial / name, adapter.variant)
         shutil.copyfile(base / "model_index.json", partial / "model_index.json")
         for path in sorted(base.iterdir()):
             if path.is_file() and re.fullmatch(r"(LICEN[CS]E|NOTICE)[\w.-]*", path.name, re.IGNORECASE):
@@ -157,18 +157,48 @@ def _components(index: Mapping[str, Any], base: Path) -> list[str]:
     return names
 
 
-def _copy_component(source: Path, target: Path) -> None:
-    """Copy a component's files, links followed; no pickles, no code, no second set of weights in another precision."""
+def _copy_component(source: Path, target: Path, variant: str | None) -> None:
+    """Copy a component's files, links followed; no pickles, no code, and one set of weights, under its plain name.
+
+    The set is that of `variant`, or the plain one where the component has none of that variant.
+    """
+    from noria.distill.integrations.diffusers.variants import plain_name
+
     files = [path for path in source.rglob("*") if path.is_file() and path.suffix.lower() not in _PICKLES]
-    plain = any(_PLAIN_WEIGHTS.fullmatch(path.name) for path in files)
+    named = {path: plain_name(path.name) for path in files}
+    sets = {name[1] for name in named.values() if name is not None}
+    chosen = variant if variant in sets else None
     for path in sorted(files):
-        relative = path.relative_to(source)
+        relative, name = path.relative_to(source), named[path]
         if any(part.startswith(".") for part in relative.parts):
             continue
-        if plain and _ANY_WEIGHTS.fullmatch(path.name) and not _PLAIN_WEIGHTS.fullmatch(path.name):
+        if chosen in sets and _ANY_WEIGHTS.fullmatch(path.name) and (name is None or name[1] != chosen):
             continue
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / relative)
+        place = target / (relative if name is None else relative.with_name(name[0]))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name is not None and name[1] is not None and name[0].endswith(".json"):
+            place.write_text(_plain_index(path), encoding="utf-8")
+        else:
+            shutil.copyfile(path, place)
+
+
+def _plain_index(path: Path) -> str:
+    """An index of weight files, with the plain names of its files.
+
+    Raises:
+        ModelError: it is no such index.
+    """
+    from noria.distill.integrations.diffusers.variants import plain_name
+
+    try:
+        index = json.loads(path.read_bytes())
+        files = {tensor: plain_name(file) for tensor, file in index["weight_map"].items()}
+        index["weight_map"] = {tensor: name[0] for tensor, name in files.items() if name is not None}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"not an index of weights ({type(error).__name__})", where=str(path), mend="download it again"
+        ) from error
+    return json.dumps(index, indent=2) + "\n"
 
 
 def _write_transformer(weights: dict[str, Tensor], source: Path, target: Path) -> None:

@@ -52,6 +52,12 @@ def open_model(
     """
     config = config or LoadConfig()
     if model.endswith(".safetensors"):
+        if config.variant is not None:
+            raise ConfigError(
+                f"variant {config.variant}, but a small model is one file",
+                where="variant",
+                mend="leave it out",
+            )
         path = Path(model).expanduser()
         if not path.is_file():
             raise ModelError("no such model file", where=model, mend="`noria distill teacher` makes one")
@@ -73,6 +79,7 @@ def open_model(
         width=config.width,
         dtype=torch.bfloat16 if config.precision == "bf16" else torch.float32,
         device=device,
+        variant=config.variant,
         local_files_only=not config.allow_download,
     )
 
@@ -122,6 +129,7 @@ def open_student(
     source: Path,
     *,
     teacher: str | None = None,
+    variant: str | None = None,
     device: torch.device | str = "cpu",
     allow_download: bool = False,
 ) -> Student:
@@ -130,33 +138,40 @@ def open_student(
     Args:
         source: folder of the run or the export.
         teacher: model that an exported student is compared with; a run knows its own.
+        variant: variant of that model's weight files; a run knows its own.
         device: device of the weights.
         allow_download: whether hub ids may be fetched.
 
     Raises:
         RunError: the folder is neither.
+        ConfigError: a variant of no model is given.
         CheckpointError: the run has no whole checkpoint, its model is not the one it was trained on, or weights of the
             export are not those that were written.
         ModelError: the model does not open.
     """
     if (source / "model_index.json").is_file():
-        return _open_export(source, teacher, device, allow_download)
+        return _open_export(source, teacher, variant, device, allow_download)
     if not (source / "config.json").is_file():
         raise RunError(
             "neither a training run nor an exported student",
             where=str(source),
             mend="give the folder that `noria distill train` or `noria distill export` wrote",
         )
-    return _open_run(source, teacher, device, allow_download)
+    return _open_run(source, teacher, variant, device, allow_download)
 
 
-def _open_run(folder: Path, model: str | None, device: torch.device | str, allow_download: bool) -> Student:
+def _open_run(
+    folder: Path, model: str | None, variant: str | None, device: torch.device | str, allow_download: bool
+) -> Student:
     stored = read_config(folder)
     try:
         known = DistillConfig(**{name: value for name, value in stored.items() if name not in IDENTITY})
     except (TypeError, ValueError) as error:
         raise RunError("not the settings of a distillation run", where=str(folder / "config.json")) from error
-    load = LoadConfig(allow_download=allow_download, **known.part(ModelFormat).model_dump())
+    form = known.part(ModelFormat).model_dump()
+    load = LoadConfig(
+        allow_download=allow_download, **form | ({} if variant is None else {"variant": variant})
+    )
     adapter = open_model(model or known.model or "", load, device=device)
     if fingerprint(adapter.network) != stored.get("model_fingerprint"):
         raise CheckpointError(
@@ -191,15 +206,25 @@ def _averages(checkpoint: Path) -> dict[str, Tensor]:
 
 
 def _open_export(
-    folder: Path, teacher: str | None, device: torch.device | str, allow_download: bool
+    folder: Path,
+    teacher: str | None,
+    variant: str | None,
+    device: torch.device | str,
+    allow_download: bool,
 ) -> Student:
+    if variant is not None and teacher is None:
+        raise ConfigError(
+            "an exported student has plain weights only", where="--variant", mend="give --model with it"
+        )
     record = read_record(folder)
     check_digests(folder)
     size = {name: record["call"].get(name) for name in ("height", "width")}
     adapter = open_model(str(folder), LoadConfig(**size), device=device)
     pair: dict[Role, nn.Module] = {"student": adapter.network}
     if teacher is not None:
-        other = open_model(teacher, LoadConfig(allow_download=allow_download, **size), device=device)
+        other = open_model(
+            teacher, LoadConfig(allow_download=allow_download, variant=variant, **size), device=device
+        )
         if type(other) is not type(adapter) or other.latent_shape != adapter.latent_shape:
             raise ModelError(
                 f"the teacher is a {other.name}, the student a {adapter.name} of another family or size",

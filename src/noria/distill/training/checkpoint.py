@@ -25,12 +25,28 @@ TRAINED: tuple[Role, ...] = ("student", "critic")
 
 @dataclass
 class Work:
-    """Network evaluations, counted a sample, since the start."""
+    """Network evaluations, counted a sample, since the start; those of the monitors are left out.
+
+    Attributes:
+        rollout: evaluations of the student in its simulation.
+        student, critic, teacher: evaluations of each network elsewhere.
+        backward: evaluations, among those of student and critic, that were differentiated.
+    """
 
     rollout: int = 0
     student: int = 0
     critic: int = 0
     teacher: int = 0
+    backward: int = 0
+
+    @property
+    def price(self) -> int:
+        """Evaluations at one price: 1 a forward pass of whichever network, and 2 more a backward pass.
+
+        A backward pass multiplies each weight matrix twice, for the gradients of inputs and of weights, where a forward
+        pass does once.
+        """
+        return self.rollout + self.student + self.critic + self.teacher + 2 * self.backward
 
 
 def snapshot(distiller: Distiller) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -114,7 +114,7 @@ class StudentLosses:
         directions = {name: self._direction(name, clean) for name in places}
         losses = {
             name: weight
-            * objectives.push(estimates[name], directions[name], clean[f"{name}_real"], o.min_norm)
+            * objectives.push(estimates[name], directions[name], self._reference(name, clean), o.min_norm)
             for name, (weight, _) in places.items()
         }
         health = self._health(directions, clean, estimates, rollout.sigma) if watched else {}
@@ -183,9 +183,14 @@ class StudentLosses:
             ]
         return reads
 
+    def critic_tau(self, uniform: Tensor) -> Tensor:
+        """Level at which the critic learns: uniform, in the space of the reads."""
+        return self._tau("uniform", uniform, uniform)
+
     def _tau(self, sampler: TauSampler, uniform: Tensor, sigma: Tensor) -> Tensor:
         o = self.objective
-        return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std)
+        before = self.adapter.contract if o.tau_space == "pre_shift" else None
+        return sample_tau(sampler, uniform, sigma, mean=o.logit_mean, std=o.logit_std, before=before)
 
     @torch.no_grad()
     def _read(self, reads: list[Read], condition: Condition) -> dict[str, Tensor]:
@@ -211,12 +216,16 @@ class StudentLosses:
         real = clean[f"{name}_real"]
         if name == "ca":
             return objectives.ca_direction(real, clean["ca_null"], o.ca_scale, convention=o.ca_convention)
-        delta = objectives.dm_direction(real, clean[f"{name}_fake"])
+        return objectives.dm_direction(self._reference(name, clean), clean[f"{name}_fake"])
+
+    def _reference(self, name: str, clean: dict[str, Tensor]) -> Tensor:
+        """The teacher's read that a term is measured against: guided in DM where DM is (DMD2), else unguided."""
+        o = self.objective
+        real = clean[f"{name}_real"]
         if name == "dm" and o.dm_guidance != 1:
-            delta = delta + objectives.ca_direction(
-                real, clean["dm_null"], o.dm_guidance, convention="guidance"
-            )
-        return delta
+            extra = objectives.ca_direction(real, clean["dm_null"], o.dm_guidance, convention="guidance")
+            return real + extra
+        return real
 
     def consistency(self, draws: Draws, condition: Condition, clean: Tensor) -> Tensor:
         """Discrete consistency distillation: neighbours on one teacher ODE step agree."""

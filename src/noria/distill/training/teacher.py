@@ -11,12 +11,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from noria.core.errors import CheckpointError
+from noria.core.errors import CheckpointError, ConfigError
 from noria.core.files import check_input, decoding, write_atomic
 from noria.core.models.flow import Ema, SmallTransformer, SmallTransformerConfig, interpolate
 from noria.distill.config import TeacherConfig
 from noria.distill.data.images import ImageSet
 from noria.distill.matching.objectives import flow_matching_loss
+
+MAX_SIZE = 4096
+"""Largest size in the shape of a small transformer that a file is read of."""
 
 
 def train_teacher(
@@ -84,7 +87,9 @@ def load_teacher(path: Path) -> SmallTransformer:
     with decoding(path, "a small flow-matching transformer", mend=mend, error=CheckpointError):
         with safe_open(path, framework="pt") as file:
             note = file.metadata() or {}
-        network = SmallTransformer(SmallTransformerConfig(**json.loads(note["config"])))
+            config = SmallTransformerConfig(**json.loads(note["config"]))
+            _check_shape(config, {name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+        network = SmallTransformer(config)
         digest = _weights_digest(path.read_bytes())
         if note.get("sha256", digest) != digest:
             raise CheckpointError(
@@ -94,6 +99,23 @@ def load_teacher(path: Path) -> SmallTransformer:
             )
         network.load_state_dict(load_file(path))
     return network.eval()
+
+
+def _check_shape(config: SmallTransformerConfig, stored: dict[str, list[int]]) -> None:
+    """Compare a shape that a file names with the tensors that it holds, before memory is taken for it.
+
+    Raises:
+        ValueError: no small transformer has that shape, or the file holds another's tensors.
+    """
+    if any(type(size) is not int or not 1 <= size <= MAX_SIZE for size in vars(config).values()):
+        raise ValueError("a size that no small transformer has")
+    try:
+        with torch.device("meta"):
+            network = SmallTransformer(config)
+    except ConfigError as error:
+        raise ValueError(error.what) from error
+    if {name: list(tensor.shape) for name, tensor in network.state_dict().items()} != stored:
+        raise ValueError("its tensors are not of the shape that it names")
 
 
 def _weights_digest(file: bytes) -> str:

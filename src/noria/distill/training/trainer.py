@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -23,7 +24,6 @@ from noria.distill.config import DistillConfig, OptimizerConfig
 from noria.distill.matching import objectives
 from noria.distill.matching.draws import Draws, draw
 from noria.distill.matching.rollout import Rollout, simulate
-from noria.distill.matching.schedules import TAU_HIGH, TAU_LOW
 from noria.distill.training import monitors
 from noria.distill.training.checkpoint import Work, restore, snapshot
 from noria.distill.training.roles import FullRoles, LoraRoles, make_roles, whole
@@ -217,7 +217,7 @@ class Distiller(Sampler):
     ) -> Tensor:
         """Flow-matching loss of `role` on the student's own samples."""
         clean, noise = self.critic_sample(rollout), draws.noise[1]
-        tau = draws.uniform[0].clamp(TAU_LOW, TAU_HIGH)
+        tau = self.terms.critic_tau(draws.uniform[0])
         x = interpolate(clean, noise, tau)
         v = self._velocity(role, x, tau, condition, source=rollout.sigma)
         return objectives.flow_matching_loss(v, clean, noise)
@@ -250,7 +250,9 @@ class Distiller(Sampler):
     @torch.no_grad()
     def _critic_lag(self, loss: float, draws: Draws, condition: Condition, rollout: Rollout) -> float:
         """The critic's loss on fresh student samples over the frozen teacher's: above 1 it trails the student."""
+        work = replace(self.work)
         teacher = self.critic_loss(draws, condition, rollout, role="teacher")
+        self.work = work
         return loss / max(float(self.parallel.mean(teacher)), 1e-12)
 
     # -- updates ----------------------------------------------------------------------------------------------------
@@ -260,7 +262,8 @@ class Distiller(Sampler):
         parameters = list(self.roles.parameters(role).values())
         self.roles.network(role)
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
+            # As in the release, the first step of a warm-up has rate 0 and only fills AdamW's moments.
+            group["lr"] = config.lr * min(1.0, step / config.warmup if config.warmup else 1.0)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.parallel.average_gradients(parameters)
@@ -307,6 +310,13 @@ class Distiller(Sampler):
         count: str | None = None,
     ) -> Tensor:
         setattr(self.work, count or role, getattr(self.work, count or role) + x.shape[0])
+        if role != "teacher" and torch.is_grad_enabled():
+            self.work.backward += x.shape[0]
+        return self._call(role, x, sigma, condition, source=source)
+
+    def _call(
+        self, role: Role, x: Tensor, sigma: Tensor, condition: Condition, *, source: Tensor | None = None
+    ) -> Tensor:
         network = self.roles.network(role)
         source = source if role == "critic" and self.config.critic.source == "anchor_conditioned" else None
         with self._autocast():
@@ -331,9 +341,9 @@ class Distiller(Sampler):
 
     @contextlib.contextmanager
     def playing(self, role: Role) -> Iterator[Callable[[Tensor, Tensor, Condition], Tensor]]:
-        """The velocity of a role; the student plays with its EMA weights."""
+        """The velocity of a role, which counts as no work; the student plays with its EMA weights."""
         with self.averaged() if role == "student" else contextlib.nullcontext():
-            yield functools.partial(self._velocity, role)
+            yield functools.partial(self._call, role)
 
 
 def _adamw(parameters: dict[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:

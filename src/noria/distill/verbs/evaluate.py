@@ -11,7 +11,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Option
-from noria.core.errors import DataError
+from noria.core.errors import ConfigError, DataError
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
 from noria.distill.verbs.options import StudentOptions, silence_libraries
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from noria.distill.adapters import FlowAdapter
     from noria.distill.evaluation.features import FeatureExtractor
     from noria.distill.evaluation.judge import RealImages
-    from noria.distill.types import Role
 
 
 class EvaluateConfig(StudentOptions, SeedOption, OutputOption, JsonOption, QuietOption):
@@ -54,6 +53,8 @@ class EvaluateConfig(StudentOptions, SeedOption, OutputOption, JsonOption, Quiet
 @make_command(EvaluateConfig, extra="distill", needs=("torch",))
 def command(config: EvaluateConfig) -> None:
     """Judge a student at 1, 2, 3, 4, 6, 8 steps and under a foreign shift, beside its teacher.
+
+    The teacher draws with guidance and without.
 
     Results go to the folder `evaluation` of a run, or to runs/distill/evaluate-NAME for an exported student.
     """
@@ -90,7 +91,11 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     prompts = read_prompts(config.prompts) if config.prompts is not None else None
     device = default_device()
     student = open_student(
-        config.source, teacher=config.model, device=device, allow_download=config.allow_download
+        config.source,
+        teacher=config.model,
+        variant=config.variant,
+        device=device,
+        allow_download=config.allow_download,
     )
     adapter = student.adapter
     small = isinstance(adapter, SmallAdapter)
@@ -99,6 +104,12 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
     if prompts is None:
         raise DataError("no prompts", mend="give --prompts")
     check_prompts(adapter, prompts)
+    if config.guidance is not None and not student.has_teacher:
+        raise ConfigError(
+            f"guidance {config.guidance:g}, but there is no teacher",
+            where="--guidance",
+            mend="name it with --model",
+        )
     if folder is None and student.config is not None:
         folder = config.source / "evaluation"
     elif folder is None:
@@ -108,13 +119,14 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
         guidance = teacher_guidance(student.config) if student.config is not None else TEACHER_GUIDANCE
     batch_size = config.batch_size or (250 if small else 8)
     texts = cycled(prompts.texts, config.samples or (500 if small else 64))
-    roles: tuple[Role, ...] = ("student", "teacher") if student.has_teacher else ("student",)
     began = time.perf_counter()
     with progress:
         extractor, real = _compared_with(config, adapter, batch_size, device, progress)
         grids = ladder_grids(adapter.contract, student.sigmas)
-        calls = len(roles) * sum(g.steps for g in grids) + (REFERENCE_STEPS if student.has_teacher else 0)
-        task = progress.task("evaluate", calls * -(-len(texts) // batch_size))
+        draws = sum(grid.steps for grid in grids)
+        if student.has_teacher:  # its long run and its ladder, and both again without guidance
+            draws += (1 if guidance == 1 else 2) * (REFERENCE_STEPS + sum(grid.steps for grid in grids))
+        task = progress.task("evaluate", draws * -(-len(texts) // batch_size))
         judge = Judge(
             student,
             texts,
@@ -124,9 +136,9 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[dict[str, Any], Pat
             extractor=extractor,
             on_batch=task.advance,
         )
-        scores = [judge.score(student, grid, role=role) for role in roles for grid in grids]
+        scores = [judge.score(student, grid) for grid in grids]
         if student.has_teacher:
-            scores.append(judge.long_run())
+            scores += judge.teacher_scores(student, grids)
         task.done()
     about = {
         "name": student.name,
@@ -156,6 +168,12 @@ def _compared_with(
     if config.reference is None:
         return extractor, None
     if isinstance(adapter, SmallAdapter):
+        if config.features is not None:
+            raise ConfigError(
+                "a small model is compared with real images through a classifier of them",
+                where="--features",
+                mend="leave it out, or leave --reference out",
+            )
         data = image_set(config.reference)
         task = progress.task("train a classifier to look through")
         extractor = classifier_features(data, adapter)

@@ -9,7 +9,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument
-from noria.core.errors import RunError
+from noria.core.errors import ConfigError, RunError
 from noria.core.runs.outputs import results_folder
 from noria.distill.config import ExportConfig
 from noria.distill.verbs.options import StudentOptions, silence_libraries
@@ -53,8 +53,19 @@ def run(config: ExportJobConfig) -> ExportResult:
     from noria.distill.students.export import export_student
     from noria.distill.students.loading import open_student
 
-    student = open_student(config.source, teacher=config.model, allow_download=config.allow_download)
+    student = open_student(
+        config.source,
+        teacher=config.model,
+        variant=config.variant,
+        allow_download=config.allow_download,
+    )
     assert student.config is not None, "it is a run"
+    if "lora_rank" in config.model_fields_set and (not config.lora or student.config.train == "lora"):
+        raise ConfigError(
+            f"rank {config.lora_rank} of a LoRA file that is not made by this export",
+            where="--lora-rank",
+            mend="it goes with --lora and a fully trained student; a LoRA student's file has its own rank",
+        )
     options = config.part(ExportConfig)
     return export_student(
         student.adapter,

@@ -19,6 +19,9 @@ class StudentOptions(DownloadOption):
     model: Annotated[str | None, Option(metavar="MODEL")] = Field(
         None, description="Model of the run where it has moved, or teacher of an exported student."
     )
+    variant: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Variant of that model's weight files, such as fp16 (default: the run's)."
+    )
 
 
 def silence_libraries() -> None:

@@ -9,8 +9,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from pydantic import BaseModel, Field, ValidationError
+
+from noria.core.errors import DataError
 from noria.core.pages.charts import Figure, lines, series
 from noria.core.pages.report import RunPage, RunRecord, run_page, write_page
 from noria.distill.types import FIGURES, LADDER_KEY, SIGMA_BINS
@@ -29,15 +32,72 @@ _NORMS = {"grad_norm_student": "student", "grad_norm_critic": "critic"}
 _PUSHES = {f"push_bin{n}": f"{low:g} to {high:g}" for n, (low, high) in enumerate(pairwise(SIGMA_BINS))}
 
 
+class RunSettings(BaseModel):
+    """The settings of a run that its page names."""
+
+    model: str
+    preset: str
+    train: str
+    batch_size: int
+    update_ratio: int
+
+
+class LadderScore(BaseModel):
+    """One arm on one grid, as `ladder.json` and `evaluation.json` hold it."""
+
+    arm: str
+    grid: str
+    sigmas: list[float]
+    figures: dict[str, Annotated[float, Field(allow_inf_nan=False)] | None]
+    missing: dict[str, str] = {}
+
+
+class LadderFile(BaseModel):
+    """Content of `ladder.json` and `evaluation.json`, as far as a page shows it."""
+
+    name: str
+    step: int | None
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
+    samples: int
+    seed: int
+    reference: str
+    lens: str
+    shown: list[str]
+    scores: list[LadderScore]
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+def _content(kind: type[Content], values: Mapping[str, Any], path: Path, mend: str) -> Content:
+    """Values of a JSON file, checked.
+
+    Raises:
+        DataError: a field is missing, or of another type.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DataError(f"{field}: {first['msg'].lower()}", where=str(path), mend=mend) from None
+
+
 def _run_page(run: RunRecord) -> RunPage:
     """The page of a run: its ladder, pictures, losses and health, from the files in its folder alone."""
-    evaluation = run.file("ladder.json")
-    iterations = max(int(evaluation.get("step") or 0), run.steps)
-    config = run.config
+    config = _content(
+        RunSettings, run.config, run.folder / "config.json", "give the folder of a distillation run"
+    )
+    path = run.folder / "ladder.json"
+    stored = run.file("ladder.json")
+    evaluation = (
+        _content(LadderFile, stored, path, "remove it, and train on to make it again") if stored else None
+    )
+    iterations = max((evaluation.step if evaluation else None) or 0, run.steps)
     intro = (
-        f"{config.get('model')} distilled with the preset {config.get('preset')}, {config.get('train')} training, "
-        f"{iterations:,} iterations of {config.get('batch_size')} samples; the student moved on every "
-        f"{_ordinal(int(config.get('update_ratio') or 1))}."
+        f"{config.model} distilled with the preset {config.preset}, {config.train} training, "
+        f"{iterations:,} iterations of {config.batch_size} samples; the student moved on every "
+        f"{_ordinal(config.update_ratio)}."
     )
     sections: list[tuple[str, Sequence[Figure | str]]] = []
     if evaluation:
@@ -46,40 +106,41 @@ def _run_page(run: RunRecord) -> RunPage:
     if progress := [*_over_time(run.rows), *_pictures(run.folder)]:
         sections.append(("While training", progress))
     sections.append(("Losses and health", _health(run.rows) or ["Nothing was logged yet."]))
-    return RunPage(str(config.get("preset", "distillation")), intro, sections)
+    return RunPage(config.preset, intro, sections)
 
 
 write_run_page = run_page("distill", _run_page)
 
 
-def write_evaluation_page(path: Path, evaluation: Mapping[str, Any], picture: Path | None) -> None:
+def write_evaluation_page(path: Path, results: Mapping[str, Any], picture: Path | None) -> None:
     """Write the page of one evaluation.
 
     Raises:
         RunError: the disk refuses.
     """
+    evaluation = LadderFile.model_validate(results)
     intro = (
-        f"{evaluation['samples']} samples, seed {evaluation['seed']}; compared with {evaluation['reference']}, through "
-        f"{evaluation['lens']}."
+        f"{evaluation.samples} samples, seed {evaluation.seed}; compared with {evaluation.reference}, through "
+        f"{evaluation.lens}."
     )
     write_page(
         path,
-        f"Evaluation: {evaluation['name']}",
+        f"Evaluation: {evaluation.name}",
         [("Quality by number of steps", _ladder(evaluation, picture))],
         intro=intro,
-        footer=f"{evaluation['seconds']:.0f} s. Made by noria distill evaluate.",
+        footer=f"{evaluation.seconds:.0f} s. Made by noria distill evaluate.",
     )
 
 
-def _ladder(evaluation: Mapping[str, Any], picture: Path | None) -> list[Figure | str]:
+def _ladder(evaluation: LadderFile, picture: Path | None) -> list[Figure | str]:
     import altair as alt
 
-    scores: Rows = evaluation["scores"]
-    order = list(dict.fromkeys(s["grid"] for s in scores))
+    scores = evaluation.scores
+    order = list(dict.fromkeys(s.grid for s in scores))
     values = [
-        {"arm": s["arm"], "grid": s["grid"], "value": s["figures"].get("sliced_wasserstein")}
+        {"arm": s.arm, "grid": s.grid, "value": s.figures.get("sliced_wasserstein")}
         for s in scores
-        if len(s["sigmas"]) <= 20
+        if len(s.sigmas) <= 20
     ]
     chart = (
         alt.Chart(alt.Data(values=values))
@@ -92,19 +153,19 @@ def _ladder(evaluation: Mapping[str, Any], picture: Path | None) -> list[Figure 
         )
         .properties(width="container", height=300)
     )
-    names = [n for n in FIGURES if any(n in s["figures"] for s in scores)]
-    table = [[s["arm"], s["grid"], *(s["figures"].get(n) for n in names)] for s in scores]
+    names = [n for n in FIGURES if any(n in s.figures for s in scores)]
+    table = [[s.arm, s.grid, *(s.figures.get(n) for n in names)] for s in scores]
     meanings = " ".join(f"{n.replace('_', ' ').capitalize()}: {FIGURES[n]}." for n in names)
-    reasons = sorted({f"{name}: {why}" for s in scores for name, why in s.get("missing", {}).items()})
+    reasons = sorted({f"{name}: {why}" for s in scores for name, why in s.missing.items()})
     if reasons:
         meanings += " Missing: " + "; ".join(reasons) + "."
-    reference = f"Compared with {evaluation['reference']}, through {evaluation['lens']}."
+    reference = f"Compared with {evaluation.reference}, through {evaluation.lens}."
     shown: list[Figure | str] = [
         Figure.chart("Distance on every grid", chart, f"Lower is better. {reference}"),
         Figure.table("All figures", ["arm", "grid", *(n.replace("_", " ") for n in names)], table, meanings),
     ]
     if picture is not None and picture.is_file():
-        caption = "A column is one prompt and one noise: " + "; ".join(evaluation["shown"][:8]) + "."
+        caption = "A column is one prompt and one noise: " + "; ".join(evaluation.shown[:8]) + "."
         shown.append(Figure.picture("Samples on every grid", picture.read_bytes(), caption))
     return shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,10 @@ from noria.verbs.options import OutputOption, QuietOption, SeedOption
 if TYPE_CHECKING:
     from noria.distill.evaluation.grids import Grid
     from noria.distill.students.loading import Student
+
+
+MOST_PICTURES = 256
+"""Number of pictures of the grid."""
 
 
 class SampleConfig(StudentOptions, SeedOption, OutputOption, QuietOption):
@@ -58,7 +63,9 @@ def command(config: SampleConfig) -> None:
 
 
 def run(config: SampleConfig, progress: Progress) -> Path:
-    """Draw images, write each as a PNG file, and a grid of all of them; image n has the noise of (seed, n).
+    """Draw images, write each as a PNG file, and a grid of the first ones; image n has the noise of (seed, n).
+
+    A batch is drawn, written and forgotten before the next.
 
     Returns:
         The folder of the images.
@@ -78,7 +85,7 @@ def run(config: SampleConfig, progress: Progress) -> Path:
     silence_libraries()
 
     from noria.distill.data.prompts import read_prompts
-    from noria.distill.evaluation.grids import SamplingConfig, draw_samples
+    from noria.distill.evaluation.grids import SamplingConfig, sample_batches
     from noria.distill.evaluation.views import thumbnails
     from noria.distill.students.loading import default_device, open_student
 
@@ -86,9 +93,16 @@ def run(config: SampleConfig, progress: Progress) -> Path:
     student = open_student(
         config.source,
         teacher=config.model,
+        variant=config.variant,
         device=default_device(),
         allow_download=config.allow_download,
     )
+    if config.model is not None and student.config is None and not config.teacher:
+        raise ConfigError(
+            "an exported student draws without its teacher",
+            where="--model",
+            mend="leave it out, or give --teacher",
+        )
     if config.teacher and not student.has_teacher:
         raise ConfigError(
             "an exported student comes without its teacher", where="--teacher", mend="name it with --model"
@@ -102,7 +116,7 @@ def run(config: SampleConfig, progress: Progress) -> Path:
     sampling = SamplingConfig(seed=config.seed, guidance=config.guidance, batch_size=config.batch_size)
     with progress:
         task = progress.task("sample", grid.steps * -(-len(prompts) // config.batch_size))
-        latents = draw_samples(
+        batches = sample_batches(
             student,
             prompts,
             grid,
@@ -110,8 +124,8 @@ def run(config: SampleConfig, progress: Progress) -> Path:
             role="teacher" if config.teacher else "student",
             on_batch=task.advance,
         )
-        pictures = []
-        for number, latent in enumerate(latents):
+        pictures: list[Any] = []
+        for number, latent in enumerate(itertools.chain.from_iterable(batches)):
             if not bool(latent.isfinite().all()):
                 raise DivergenceError(
                     f"image {number} is not finite",
@@ -120,9 +134,10 @@ def run(config: SampleConfig, progress: Progress) -> Path:
                 )
             image = student.adapter.decode(latent[None])
             write_atomic(folder / _file(number), _png(thumbnails(image, max(image.shape))[0]))
-            pictures.append(thumbnails(image)[0])
+            if len(pictures) < MOST_PICTURES:
+                pictures.append(thumbnails(image)[0])
         task.done(f"{len(prompts)} images at {grid.steps} steps")
-    _write_grid(folder / "grid.png", pictures, texts, config.samples)
+    _write_grid(folder / "grid.png", pictures, texts, min(config.samples, len(pictures)))
     about = {
         "source": str(config.source),
         "step": student.step,
@@ -157,7 +172,7 @@ def _write_grid(path: Path, pictures: list[Any], texts: Sequence[str], samples: 
     columns = samples if samples > 1 else min(len(pictures), 8)
     pictures = [*pictures, *[np.zeros_like(pictures[0])] * (-len(pictures) % columns)]
     rows = [np.stack(pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
-    labels = [one_line(text) for text in texts] if samples > 1 else [""] * len(rows)
+    labels = [one_line(text) for text in texts[: len(rows)]] if samples > 1 else [""] * len(rows)
     write_atomic(path, picture_sheet(labels, rows))
 
 

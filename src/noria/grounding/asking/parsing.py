@@ -101,7 +101,7 @@ def read_reply(
             _add(reading, _prose_answers(bare, numbers, whole=False), 5)
     if traits and not reading.levels:
         _add(reading, Reading(levels=_prose_levels(bare)), 5)
-    reading.problems += [f"{name}: answered twice, differently" for name in sorted(reading.torn, key=str)]
+    reading.problems += [f"{name}: several answers" for name in sorted(reading.torn, key=str)]
     if not reading:
         reading.problems.append("nothing that was asked is in the reply")
     return reading
@@ -121,13 +121,19 @@ def _add(reading: Reading, later: Reading, rung: int, *, beside: bool = False) -
         rung: rung of the part.
         beside: no words stand between the two, so that what differs is no correction but a second answer.
     """
+    names: list[str | int] = [*later.levels, *later.answers]
+    same: set[str | int] = {n for n, level in later.levels.items() if reading.levels.get(n) == level}
+    same |= {n for n, letter in later.answers.items() if reading.answers.get(n) == letter}
     _lay(reading.levels, later.levels, reading.torn, beside)
     _lay(reading.answers, later.answers, reading.torn, beside)
     reading.torn |= later.torn
     for name in later.torn:
         reading.levels.pop(name, None)  # type: ignore[arg-type]
         reading.answers.pop(name, None)  # type: ignore[arg-type]
-    reading.rungs |= {name: max(rung, later.rungs.get(name, 0)) for name in (*later.levels, *later.answers)}
+    for name in names:
+        own = max(rung, later.rungs.get(name, 0))
+        # What was said strictly before, and is said again, was said strictly.
+        reading.rungs[name] = min(own, reading.rungs.get(name, own)) if name in same else own
     kept = {*reading.levels, *reading.answers}
     reading.rungs = {name: own for name, own in reading.rungs.items() if name in kept}
     reading.rationales |= later.rationales
@@ -346,7 +352,7 @@ def _by_trait(value: Any) -> dict[str, Any]:
         value = _mapping([(str(row["trait"]), row) for row in rows])
     if not isinstance(value, Mapping):
         return {}
-    values = {}
+    values: dict[str, Any] = {}
     for key, inner in value.items():
         name = str(key).strip().lower()
         if name in TRAITS:
@@ -366,6 +372,11 @@ def _answers(named: Mapping[str, Any], numbers: Sequence[int]) -> tuple[dict[int
     block = named.get("task3", named.get("answers"))
     if block is None:
         block = named["answer"] if "answer" in named and len(numbers) == 1 else named
+    while isinstance(block, Mapping) and len(block) == 1:  # `{"answers": […]}`
+        ((key, inner),) = block.items()
+        if number_of(key) is not None or not isinstance(inner, list):
+            break
+        block = inner
     if isinstance(block, str) and len(numbers) == 1:
         return {numbers[0]: block}, True
     if isinstance(block, str):

@@ -29,15 +29,18 @@ _IS = r"(?:is|would be|should be|must be|ist|lautet|est|es|é|è|это|是|为|
 _DRESS = r"[\s*_`\"'“”‘’(\[{<«「【$]"
 _PREFIX = (
     rf"(?:(?:the|la|el|a|die|le|l['’])?\s?(?:{_SUCH}\s?){{0,2}}{_NOUN}\s?"
-    rf"(?:{_IS}|{_SUCH}|{_DRESS}|{_NOUN}){{0,12}}|[选選])"
+    rf"(?:{_IS}|{_SUCH}|{_DRESS}|{_NOUN}){{0,12}}|[选選]|"
+    rf"(?:i(?:['’]d| would)?\s)?(?:choose|pick|select|go with)\s(?:{_NOUN}\s)?)"
 )
 _HEAD = re.compile(
-    rf"^{_DRESS}{{0,9}}({_PREFIX})?{_DRESS}{{0,9}}(?<![A-Za-zÀ-ÿ])([A-F])(?![A-Za-z0-9'’])", re.IGNORECASE
+    rf"^{_DRESS}{{0,9}}({_PREFIX})?{_DRESS}{{0,9}}(?<![A-Za-zÀ-ÿ])([A-F])(?![A-Za-z0-9]|['’][A-Za-z])",
+    re.IGNORECASE,
 )
 _CLOSE = re.compile(r"[*_`\"'“”‘’)\]}>»」】$.:,;!。．：，、\s-]*")
 _SUFFIX = re.compile(r"(?:选项|選項|项|項|です|だ|입니다|이다|번)?[\s。.!*]*$")
 _REASON = re.compile(
-    r"^[*\s]*[.,;。–—-]?\s*(?:(?:because|since|as|for|is (?:the )?(?:correct|right|best)|weil|car|porque)\b|因[为為])",
+    r"^[*\s]*[.,;。–—-]?\s*(?:(?:because|since|as|for|is (?:the )?(?:correct|right|best)|weil|car|porque)\b|因[为為]|"
+    r"(?:not|rather than|instead of|and not)\s(?:option\s)?[A-F]\b)",
     re.IGNORECASE,
 )
 _MARK = re.compile(r"^\s?[*_`\"'”’)\]}>.:,;(–—。．：，、-]")
@@ -48,11 +51,11 @@ _DENIED = re.compile(
 )
 _BESIDE = re.compile(
     r"^\W*(?:(?:or|oder|and/or|vs\.?|versus)(?![a-z])|或|또는|"
-    r"(?:(?:and|und|et|ou|y|o|e|или|и)(?![a-z])|[,/|&+;、，和与與及と])\W*[A-F](?![A-Za-z0-9'’]))",
+    r"(?:(?:and|und|et|ou|y|o|e|или|и)(?![a-z])|[,/|&+;、，和与與及と])\W*[A-F](?![A-Za-z0-9]|['’][A-Za-z]))",
     re.IGNORECASE,
 )
-_NEXT = re.compile(r"^\s+[*_(\[]*[A-F](?![A-Za-z0-9'’])")
-_LETTER = re.compile(r"(?<![A-Za-z0-9'’])[A-F](?![A-Za-z0-9'’])")
+_NEXT = re.compile(r"^\s+[*_(\[]*[A-F](?![A-Za-z0-9]|['’][A-Za-z])")
+_LETTER = re.compile(r"(?<![A-Za-z0-9'’])[A-F](?![A-Za-z0-9]|['’][A-Za-z])")
 _JOINED = re.compile(r"(?:\b(?:or|and)|[,/&+;|])\W*$")
 _LATEX = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathbf|mathrm|mathit|mathsf|bf|rm)\s?\{([^{}]*)\}")
 
@@ -87,13 +90,13 @@ def claim(text: str) -> str | None:
     if head is None:
         return None
     letter, rest = head[2].upper(), plain[head.end() :].split("\n", 1)[0]
-    if _DENIED.match(rest):
+    reason = _REASON.match(rest)
+    if _DENIED.match(rest) and not reason:
         return None
-    if _BESIDE.match(rest) or _NEXT.match(rest) or rest.lstrip("*_ ").startswith("?"):
+    if (_BESIDE.match(rest) and not reason) or _NEXT.match(rest) or rest.lstrip("*_ ").startswith("?"):
         return ""
     if _CLOSE.fullmatch(rest) or _SUFFIX.match(rest):
         return letter
-    reason = _REASON.match(rest)
     if not (reason or _MARK.match(rest)):  # a word that is one letter long, or an article
         return None
     return letter if reason or not _others(letter, rest) else ""
@@ -133,8 +136,9 @@ _BOXED = re.compile(
 )
 _LINK = rf"[*_\s]{{0,4}}{_IS}[*_\s]{{0,4}}"
 _ANSWER = re.compile(
-    rf"(?:{_SUCH}\s?){{0,2}}{_NOUN}(?:{_LINK}|\s(?=\(?[A-F]\b(?![ '’]*[a-z])))", re.IGNORECASE
+    rf"(?:{_SUCH}\s?){{0,2}}{_NOUN}{_LINK}|\banswer\s(?=\(?[A-F]\b(?![ '’]*[a-z]))", re.IGNORECASE
 )
+_LISTED = re.compile(r"^\W{0,4}\d{1,2}[.):]\s+")
 _FINAL = re.compile(rf"\b(?:final|最终|最終)\s?{_NOUN}(?:{_LINK})", re.IGNORECASE)
 
 
@@ -155,7 +159,7 @@ def letter_in(text: str) -> str | None:
     if any(letter is not None for letter in finals):
         return _agreed(finals)
     lines = [line for line in text.splitlines() if line.strip("*_`# \t-")]
-    ends = [claim(line) for line in (lines[:1] + lines[-1:])]
+    ends = [claim(_LISTED.sub("", line)) for line in (lines[:1] + lines[-1:])]
     return _agreed(ends + answers_in(text))
 
 

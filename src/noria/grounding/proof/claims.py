@@ -125,8 +125,14 @@ def _paid(scale: Scale, *names: str) -> dict[str, Arm]:
     for name in names:
         model = name.split(",")[0].split()[0]
         if model in TUNED:
-            spent = {"tries": len(tries(model)), "tuning_seeds": TUNING, "settings": TUNED[model]}
-            arms[name] = Arm(name, "clips", scale.train, **spent)
+            arms[name] = Arm(
+                name,
+                "clips",
+                scale.train,
+                tries=len(tries(model)),
+                tuning_seeds=TUNING,
+                settings=TUNED[model],
+            )
         else:
             arms[name] = Arm(name, "clips", 0)
     return arms

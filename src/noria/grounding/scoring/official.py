@@ -153,7 +153,7 @@ def _judged(line: Mapping[str, Any]) -> list[float]:
         scores = judged.get(trait, {})
         if not isinstance(scores, Mapping):
             raise _ends(line, f"task2_judged of {trait}", scores)
-        values = [scores.get(dimension) for dimension in JUDGED]
+        values: list[Any] = [scores.get(dimension) for dimension in JUDGED]
         if all(isinstance(value, int | float) for value in values):
             try:
                 means.append(sum(values) / len(values))

@@ -53,11 +53,15 @@ def most_positions(config: Any) -> int | None:
 
 
 def _first_positions(text: Any) -> int | None:
+    """The positions that growing rotary positions were first trained on; None where none grow."""
     rope = getattr(text, "rope_parameters", None) or {}
     parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]
-    growing = [part for part in parts if part.get("rope_type") in GROWING]
-    longest = text.max_position_embeddings if growing else None
-    return min((part.get("original_max_position_embeddings") or longest for part in growing), default=None)
+    first = [
+        int(part.get("original_max_position_embeddings") or text.max_position_embeddings)
+        for part in parts
+        if part.get("rope_type") in GROWING
+    ]
+    return min(first, default=None)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@ from noria.mtp.types import LossName, Rule, SmallHead
 
 __all__ = [
     "ARMS",
-    "CHOSEN",
     "DEPTH",
     "PACED",
     "REAL",
@@ -81,8 +80,6 @@ TUNING_SEEDS = (101,)
 """Seeds of the text and batches that learning rates are searched on."""
 RATES = (3.5e-5, 1e-5, 1e-4, 2e-4, 4e-4, 1e-3)
 """Learning rates that every loss tries, the paper's first."""
-CHOSEN: dict[LossName, float] = {"ce": 1e-4, "kl_div": 1e-4, "tv": 1e-4, "e2e_tv": 1e-4}
-"""What the search finds at quick scale, so that a quick proof need not repeat it; a full proof searches."""
 RULES: tuple[Rule, ...] = ("rejection", "target_only")
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from noria.mtp.proof.arms import (
     ARMS,
-    CHOSEN,
     RATES,
     REAL,
     RL_ARMS,
@@ -102,11 +101,7 @@ def _heads(
             label="warm head",
         )
     losses = [arm for arm in arms if ARMS[arm]]
-    rates = (
-        {arm: CHOSEN[loss] for arm in losses if (loss := ARMS[arm])}
-        if context.scale == "quick"
-        else tune(context, scale, losses, warm)
-    )
+    rates = tune(context, scale, losses, warm)
     jobs = [(arm, seed) for seed in seeds for arm in arms if ARMS[arm] or seed == seeds[0]]
     results = context.map(
         run_arm,

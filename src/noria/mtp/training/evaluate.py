@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +193,7 @@ def evaluate_head(
         batch = rows[slice(start, start + batch_size)].to(device)
         hidden = backbone_states(backbone, batch)
         drawn = _drawn(batch).nonzero(as_tuple=True)
-        for row, before in zip(*(part.split(max(1, most)) for part in drawn), strict=True):
+        for row, before in _blocks(drawn, most):
             own.add(law(hidden[row, before]), batch.tokens[row, before + 1])
         aligned = align(batch.tokens, gamma, segments=batch.segments, mask=batch.mask)
         states = head(
@@ -206,13 +206,19 @@ def evaluate_head(
         )
         row, root = chains.begin(batch, aligned.valid.all(-1), start)
         flat = hidden.flatten(0, 1)
-        for at, t in zip(*(part.split(max(1, most // gamma)) for part in (row, root)), strict=True):
+        for at, t in _blocks((row, root), most // gamma):
             chains.add(law(flat[aligned.teacher[at, t]]), law(states[at, t]), aligned.tokens[at, t])
         if on_rows is not None:
             on_rows(min(len(rows), start + batch_size))
     if not chains.clusters:
         raise DataError(f"no document holds a chain of {gamma} steps", where="data", mend="give longer text")
     return chains.score(own, [gamma] if served is None else served, seed)
+
+
+def _blocks(places: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Places [n] of several axes, some at a time."""
+    for start in range(0, len(places[0]), max(1, size)):
+        yield tuple(part[start : start + max(1, size)] for part in places)
 
 
 def _drawn(rows: Rows) -> Tensor:

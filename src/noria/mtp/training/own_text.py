@@ -33,7 +33,7 @@ class OwnText:
     Attributes:
         tokens: how many were read; those of probability 0 are not.
         excess: Σ (−log p(y) − H(p)), nats.
-        variance: its variance if the policy drew the text.
+        variance: variance of the excess if the policy drew the text.
         ratios: log of each temperature's likelihood ratio.
     """
 

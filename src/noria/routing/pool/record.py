@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,6 @@ from noria.routing.pool.pool import Asker, Reply
 from noria.routing.tables.answers import RULES, score
 from noria.routing.tables.fields import answers, name, shown, text
 from noria.routing.tables.table import Cell, Question, Route, Table, read_table, row_of, table_of, write_table
-
-WORKED = re.compile(r"(?:^|\n)#### *(\S[^\n]*?)\s*$")
-"""The last line of a worked answer, as GSM8K has it: what is behind the mark is the answer."""
 
 Row: TypeAlias = tuple[Question, Route, Cell]
 
@@ -48,13 +44,17 @@ class RecordResult:
 
     def failures(self) -> list[tuple[Route, int, int, str]]:
         """Routes that failed: the route, how many of its cells did, how many it has, and one of the reasons."""
-        rows = []
-        for column, route in enumerate(self.table.routes):
-            cells = [cell for (_, r), cell in self.table.cells.items() if r == column]
-            why = [str(cell.failure) for cell in cells if cell.failed]
-            if route in self.routes and why:
-                rows.append((route, len(why), len(cells), why[0]))
-        return rows
+        cells: dict[int, int] = {}
+        why: dict[int, list[str]] = {}
+        for (_, column), cell in self.table.cells.items():
+            cells[column] = cells.get(column, 0) + 1
+            if cell.failed:
+                why.setdefault(column, []).append(str(cell.failure))
+        return [
+            (route, len(why[column]), cells[column], why[column][0])
+            for column, route in enumerate(self.table.routes)
+            if column in why and route in self.routes
+        ]
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -76,8 +76,8 @@ def read_questions(path: Path) -> list[Question]:
         known = answers(given, where)
         if not known:
             raise DataError("answers: none", where=where, mend='write "answers": ["…"], one or more')
-        worked = [WORKED.search(answer) for answer in known]
-        known = tuple(match[1] if match else answer for match, answer in zip(worked, known, strict=True))
+        worked = [_worked(answer) for answer in known]
+        known = tuple(last or answer for last, answer in zip(worked, known, strict=True))
         rule = name(entry, "rule", where) or ("number" if any(worked) else "exact")
         if rule not in RULES:
             raise DataError(f"no rule {rule!r}", where=where, mend=f"choose from {', '.join(RULES)}")
@@ -89,6 +89,12 @@ def read_questions(path: Path) -> list[Question]:
     if not questions:
         raise DataError("no questions", where=str(path))
     return list(questions.values())
+
+
+def _worked(answer: str) -> str:
+    """The answer behind the mark in the last line of a worked one, as GSM8K has it; "" where there is no mark."""
+    last = answer.rstrip().rpartition("\n")[2]
+    return last.removeprefix("####").strip() if last.startswith("####") else ""
 
 
 async def record(

@@ -40,10 +40,10 @@ def import_table(path: Path, *, prices: Mapping[str, Prices] | None = None) -> T
     """
     if path.is_dir():
         if (path / "train.json").is_file() and (path / "default_query_train.jsonl").is_file():
-            return table_of(_llmrouter_folder(path))
+            return _filled(path, _llmrouter_folder(path))
         files = sorted(path.glob("*.csv"))
         if files:
-            return table_of(row for file in files for row in _routellm(file))
+            return _filled(path, (row for file in files for row in _routellm(file)))
         raise DataError(
             "a folder without a table that is known", where=str(path), mend="give a file, or see the docs"
         )
@@ -56,16 +56,23 @@ def import_table(path: Path, *, prices: Mapping[str, Prices] | None = None) -> T
     if path.suffix == ".csv":
         columns = next(iter(_csv(path)), ("", {}))[1]
         if "prompt" in columns and "eval_name" not in columns:
-            return table_of(_routellm(path))
-        return table_of(_routerbench(_csv(path), path))
+            return _filled(path, _routellm(path))
+        return _filled(path, _routerbench(_csv(path), path))
     if path.suffix not in READERS:
         raise DataError("not a table", where=str(path), mend=f"give one of .csv, {', '.join(READERS)}")
     first = next(iter(READERS[path.suffix](path)), ("", {}))[1]
     if "performance" in first and "model_name" in first:
-        return table_of(_llmrouter(path, prices or {}))
+        return _filled(path, _llmrouter(path, prices or {}))
     if "eval_name" in first and "prompt" in first:
-        return table_of(_routerbench(READERS[path.suffix](path), path))
+        return _filled(path, _routerbench(READERS[path.suffix](path), path))
     return read_table(path)
+
+
+def _filled(path: Path, rows: Iterable[tuple[Question, Route, Cell, str]]) -> Table:
+    table = table_of(rows)
+    if not table.cells:
+        raise DataError("no rows", where=str(path), mend="give a table with questions and scores")
+    return table
 
 
 # -- LLMRouter --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,9 @@ class RouteConfig(RouterArgument, TradeOption, DownloadOption, JsonOption):
     """Settings of `noria routing route`."""
 
     question: Annotated[str, Argument()] = Field(description="Question to decide about.")
-    dataset: str | None = Field(None, description="Data set of the question, where that is known.")
+    dataset: str | None = Field(
+        None, description="Data set of the question, for a router that was fitted by data sets."
+    )
     pool: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="YAML file of the models that can be asked."
     )
@@ -74,6 +76,10 @@ def run(config: RouteConfig) -> tuple[Decision, Reply | None]:
             mend="call it by noria routing serve",
         )
     router = open_router(config.router, trade=config.trade)
+    if config.dataset is not None and router.kind != "best_per_task":
+        raise ConfigError(
+            f"a {router.kind} router does not look at the data set", where="--dataset", mend="leave it out"
+        )
     if pool_config is None:
         return router.decide(config.question, config.dataset), None
     opened = pool_config

@@ -73,6 +73,7 @@ class PipelineAdapter(ABC):
         mu: the resolution-dependent μ of this image size, None where the family has none.
         folder: folder that the pipeline was read from.
         source: the model as the user named it.
+        variant: variant of the weight files that were read; None for the plain ones.
         size: image height and width in pixels.
         call: keyword arguments that make the pipeline's own call run a student: no guidance, no rewriting of prompts.
         notes: changes made on loading, for reports and model cards.
@@ -82,6 +83,8 @@ class PipelineAdapter(ABC):
     feed_forward: ClassVar[tuple[str, ...]]
     left_out: ClassVar[tuple[str, ...]] = ()
     """Components that only the pipeline's own call uses; not loaded."""
+    may_lack: ClassVar[tuple[str, ...]] = ()
+    """Components that the pipeline does without where `model_index.json` has none."""
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class PipelineAdapter(ABC):
         *,
         folder: Path,
         source: str,
+        variant: str | None = None,
         height: int | None = None,
         width: int | None = None,
         lora_feed_forward: bool = False,
@@ -96,7 +100,7 @@ class PipelineAdapter(ABC):
     ) -> None:
         self.name = self.pipeline_class.removesuffix("Pipeline")
         self.pipeline = pipeline
-        self.folder, self.source = folder, source
+        self.folder, self.source, self.variant = folder, source, variant
         self.network: nn.Module = pipeline.transformer.eval().requires_grad_(False)
         self.lora_targets: list[str] = [*ATTENTION, *(self.feed_forward if lora_feed_forward else [])]
         self.notes: list[str] = []
@@ -110,6 +114,11 @@ class PipelineAdapter(ABC):
         self.contract = SigmaContract.from_scheduler(self.scheduler.config, mu=self.mu)
         self.contract.check(self.scheduler, mu=self.mu)
         pipeline.scheduler = self.scheduler
+        self.notes += [
+            f"the pipeline has no {name}, and neither teacher nor student reads its text"
+            for name in self.may_lack
+            if name.startswith("text_encoder") and getattr(pipeline, name) is None
+        ]
         self.cache = EmbeddingCache(cache_bytes)
         self._null: Condition | None = None
 

@@ -17,6 +17,7 @@ class StableDiffusion3Adapter(PipelineAdapter):
     pipeline_class = "StableDiffusion3Pipeline"
     feed_forward = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2")
     left_out = ("image_encoder", "feature_extractor")
+    may_lack = ("text_encoder_3", "tokenizer_3")  # T5, whose embeddings are zeros then
 
     @property
     def pixel_step(self) -> int:
