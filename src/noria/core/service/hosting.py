@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, cast
 
 from noria.core.errors import ConfigError, DataError, RunError, needing
 from noria.core.files import read_text
@@ -286,6 +286,12 @@ class _Server(uvicorn.Server):
             gc.freeze()
         host, port = self.listening.getsockname()[:2]
         self.announce(f"{_ANNOUNCEMENT}http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if not counter % 10:  # once a second
+            for connection in list(self.server_state.connections):
+                cast(BoundedProtocol, connection).end_unread()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit

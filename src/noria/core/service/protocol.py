@@ -52,14 +52,13 @@ class BoundedProtocol(HttpToolsProtocol):
     _fault = (400, "bad_http", "this is no HTTP request")
     _running: RequestResponseCycle | None = None
     _timer: asyncio.TimerHandle | None = None
-    _unread = 0  # bytes of the answer that waited when the client was last looked at
-    _unread_timer: asyncio.TimerHandle | None = None
+    _unread = 0  # bytes that the client had yet to take when it last took some
+    _unread_since = 0.0
 
     # -- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of every byte not taken
         own = self._service.connections
         own[self._address] += 1
         if len(self.connections) > CONNECTIONS or own[self._address] > max(1, CONNECTIONS // 4):
@@ -69,7 +68,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._stop_unread_timer()
         own = self._service.connections
         own[self._address] -= 1
         if not own[self._address]:
@@ -159,28 +157,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # -- what the client does not take
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._look_again()
-
     def resume_writing(self) -> None:
-        self._stop_unread_timer()
+        self._unread = 0
         super().resume_writing()
 
-    def _look_again(self) -> None:
-        self._unread = self.transport.get_write_buffer_size()
-        self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self._end_unread)
-
-    def _end_unread(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread:
-            self._look_again()
-        else:
+    def end_unread(self) -> None:
+        """End the connection of a client that takes nothing; to be called again and again, also once it is closing."""
+        size, now = self.transport.get_write_buffer_size(), self.loop.time()
+        if not size or not self._unread or size < self._unread:
+            self._unread, self._unread_since = size, now
+        elif now - self._unread_since > UNREAD_SECONDS:
             self.transport.abort()
-
-    def _stop_unread_timer(self) -> None:
-        if self._unread_timer is not None:
-            self._unread_timer.cancel()
-            self._unread_timer = None
 
     # -- refusals
 
