@@ -41,7 +41,7 @@ def test_bad_input_exits_2_and_a_failed_check_1():
     kinds = {
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NoriaError)
     }
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     assert {kind for kind in kinds if kind.exit_code != 2} == {DivergenceError}
     assert DivergenceError.exit_code == 1
 
