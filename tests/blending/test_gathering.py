@@ -233,3 +233,15 @@ def test_spark_gives_the_same_integers(logs: SimulationResult) -> None:
             spark.gather(both[1], None, CONFIG, session=session)
     finally:
         session.stop()
+
+
+@pytest.mark.parametrize("part", [200, 1000])
+def test_requests_joined_part_by_part_give_the_same(
+    logs: SimulationResult, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = files(logs, "exposures", "outcomes")
+    for config in (CONFIG, GatherConfig(per_user=3.0)):
+        monkeypatch.undo()
+        whole = gather(*both, config)
+        monkeypatch.setattr("noria.blending.integrations.duckdb.PART", part)
+        same(gather(*both, config), whole)

@@ -17,7 +17,9 @@ from noria.core.progress import Progress
 
 BATCH = 1 << 16
 """Number of rows of a batch."""
-TOGETHER = 16
+PART, MOST_PARTS = 1 << 17, 64
+"""Exposures that are joined at a time, whole requests of them, and most times that files are read for it."""
+TOGETHER = 4
 """Batches that are added up at once."""
 
 
@@ -53,19 +55,21 @@ def gather(
         exposures, outcomes, config, memory=memory, spill=spill, columns=columns, accounts=accounts
     ) as (connection, query):
         if now is None:
-            ((last,),) = connection.sql("SELECT max(time) FROM exposures").fetchall()
+            ((last,),) = connection.sql(
+                "SELECT max(time) FROM all_exposures WHERE NOT isnan(time)"
+            ).fetchall()
             now = 0.0 if last is None else float(last)
         total = GatherResult(Tallies(), Books(), 0, {}, now)
         task = progress.task("exposures") if progress else None
         parts: list[GatherResult] = []
-        for result in _batches(connection, query):
+        for result in _batches(connection, query, config):
             parts.append(partial(result, config, now))
             if len(parts) == TOGETHER:
                 total, parts = total.merge(*parts), []
             if task:
                 task.advance(len(result["time"]))
         total = total.merge(*parts)
-        if outcomes is not None:
+        for _ in _parts(connection, config) if outcomes is not None else ():
             total = total.merge(GatherResult(Tallies(), Books(), 0, _unjoined(connection), now))
         if task:
             task.done()
@@ -102,7 +106,7 @@ def rows(
         connection,
         query,
     ):
-        yield from _batches(connection, query)
+        yield from _batches(connection, query, config)
 
 
 def sample(
@@ -120,10 +124,9 @@ def sample(
         DataError: the cases of `gather`.
     """
     with _joined(exposures, outcomes, config, memory=memory, columns=columns) as (connection, query):
-        ((count,),) = connection.sql("SELECT count(*) FROM exposures").fetchall()
-        part = max(1, -(-int(count) // most))
-        chosen = connection.sql(f"SELECT * FROM ({query}) WHERE hash(request) % {part} = 0").to_arrow_table()
-        return joined_columns(chosen)
+        ((count,),) = connection.sql("SELECT count(*) FROM all_exposures").fetchall()
+        _narrow(connection, 0, max(1, -(-int(count) // most)))
+        return joined_columns(connection.sql(query).to_arrow_table())
 
 
 @contextlib.contextmanager
@@ -149,14 +152,39 @@ def _joined(
             needed = (*NEEDED[name], *(ACCOUNTED if accounts and name == "exposures" else ()))
             query, known = log_query(files, kinds, scratch=scratch / name, renamed=columns, needed=needed)
             used |= known
-            connection.sql(query).create_view(name)
-            there[name] = connection.sql(f"SELECT * FROM {name} LIMIT 0").columns
+            connection.sql(query).create_view(f"all_{name}")
+            there[name] = connection.sql(f"SELECT * FROM all_{name} LIMIT 0").columns
             if "time" in there[name]:
-                check_times(connection, name, name)
+                check_times(connection, f"all_{name}", name)
+        _narrow(connection, 0, 1)
         check_renamed(columns or {}, used)
         yield connection, joined(there["exposures"], there.get("outcomes"), config, more=more)
 
 
-def _batches(connection: Any, query: str) -> Iterator[dict[str, Any]]:
-    for batch in connection.sql(query).to_arrow_reader(BATCH):
-        yield joined_columns(batch)
+def _narrow(connection: Any, part: int, parts: int) -> None:
+    """Let the views `exposures` and `outcomes` be one part of the requests."""
+    known = {name for (name,) in connection.sql("SELECT view_name FROM duckdb_views()").fetchall()}
+    for name in ("exposures", "outcomes"):
+        if f"all_{name}" in known:
+            connection.execute(
+                f"CREATE OR REPLACE VIEW {name} AS SELECT * FROM all_{name} "
+                + (f"WHERE coalesce(hash(request) % {parts}, 0) = {part}" if parts > 1 else "")
+            )
+
+
+def _parts(connection: Any, config: GatherConfig) -> Iterator[None]:
+    """Go through the requests part by part, so that what is joined at a time does not grow with the log.
+
+    Rows of one user are counted over all requests, which are then one part.
+    """
+    ((count,),) = connection.sql("SELECT count(*) FROM all_exposures").fetchall()
+    parts = 1 if config.per_user is not None else min(MOST_PARTS, max(1, -(-int(count) // PART)))
+    for part in range(parts):
+        _narrow(connection, part, parts)
+        yield
+
+
+def _batches(connection: Any, query: str, config: GatherConfig) -> Iterator[dict[str, Any]]:
+    for _ in _parts(connection, config):
+        for batch in connection.sql(query).to_arrow_reader(BATCH):
+            yield joined_columns(batch)
