@@ -167,7 +167,9 @@ async def test_the_same_feedback_a_hundred_times_at_once_counts_once(
     store.__post_init__()  # for the fixture to close
 
 
-@pytest.mark.parametrize("name", ["", "no-id", "0199d3b5-1c00-7abc-8def-0123456789ab", "0" * 36, "../x", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["", "no-id", "0199d3b5-1c00-7abc-8def-0123456789ab", "0" * 36, "../x", "\ud800"]
+)
 async def test_feedback_for_an_unknown_trace_is_refused(store: TraceStore, name: str) -> None:
     with pytest.raises(UnknownTrace, match="there is no trace"):
         await store.give_feedback(Feedback("i", name, "rating", "helpful", 1, 1.0))
