@@ -11,8 +11,7 @@ from typing import Any
 
 from noria.core.chat.outcomes import Answer, Outcome, Refusal, Usage
 from noria.core.errors import DataError, RunError
-from noria.core.files import write_atomic
-from noria.core.records import read_json
+from noria.core.files import read_bytes, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +37,14 @@ class ChatCache:
     def get(self, key: str) -> Answer | Refusal | None:
         """The outcome in the cache, or None."""
         try:
-            entry = read_json(self.path(key))
+            entry = json.loads(read_bytes(self.path(key)))  # models' words may hold half a character
             values = entry["outcome"]
             if entry["key"] != key or entry["sha256"] != _digest(values):
                 return None
             usage = Usage(**values.pop("usage"))
             kind: type[Answer | Refusal] = {"answer": Answer, "refusal": Refusal}[values.pop("kind")]
             return kind(**values, usage=usage, cost=0.0, attempts=0, cached=True)
-        except (DataError, ValueError, KeyError, TypeError, AttributeError):
+        except (DataError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def put(self, key: str, outcome: Outcome) -> None:
