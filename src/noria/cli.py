@@ -189,15 +189,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "noria"
         click.echo(f"noria: error: {' '.join(error.format_message().split())} (see: {path} --help)", err=True)
         sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):  # click's Abort is a RuntimeError
+        click.echo("noria: interrupted", err=True)
+        sys.exit(130)
     except (OSError, RuntimeError) as error:
         what = _file_trouble(error)
         if what is None:  # no file that a user named: a fault
             raise
         click.echo(f"noria: error: {' '.join(what.split())}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("noria: interrupted", err=True)
-        sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
