@@ -421,7 +421,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "unknown key in the file": ([*TRAIN, "--config", "key.yaml"], "key.yaml:2: unknown field 'bach_size'"),
     "wrong type": ([*TRAIN, "iterations=many"], "iterations: input should be a valid integer"),
     "not key=value": ([*TRAIN, "iterations"], "unexpected extra argument"),
-    "config missing": ([*TRAIN, "--config", "x.yaml"], "x.yaml: cannot read it"),
+    "config missing": ([*TRAIN, "--config", "x.yaml"], "x.yaml: cannot be read"),
     "variant of a small model": ([*TRAIN, "--variant", "fp16"], "variant: variant fp16, but a small model"),
     "variant that is a path": ([*TRAIN, "--variant", "../x"], "--variant: string should match pattern"),
     "LoRA of a full training": ([*TRAIN, "lora.rank=4"], "lora.rank=4 is not read: it needs train=lora"),

@@ -310,7 +310,7 @@ def test_the_export_is_stock_but_for_weights_scheduler_and_papers(
     assert tree(folders["qwen"]) == before, "the base was touched"
     after = tree(tmp_path / "out")
     changed = {"scheduler/scheduler_config.json", "transformer/diffusion_pytorch_model.safetensors"}
-    assert after.keys() - before.keys() == {"README.md", "pipeline.py"}
+    assert after.keys() - before.keys() == {"README.md", "pipeline.py", "digests.sha256"}
     assert {n for n in before if before[n] != after.get(n)} == changed
     config = json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())
     assert config["shift_terminal"] is None
@@ -365,7 +365,7 @@ def test_a_hub_cache_is_copied_as_files_without_pickles_code_or_second_precision
     export_student(tiny("sd3"), tiny("sd3").network, tmp_path / "out", base=base)
     out = tmp_path / "out"
     assert not any(p.is_symlink() for p in out.rglob("*"))
-    assert tree(out).keys() - tree(folders["sd3"]).keys() == {"README.md", "pipeline.py"}
+    assert tree(out).keys() - tree(folders["sd3"]).keys() == {"README.md", "pipeline.py", "digests.sha256"}
     (out / "vae/config.json").write_text("{}")  # not the cache's read-only mode
 
 
