@@ -90,6 +90,7 @@ CALLS = {
     "--snapshot {snapshot=snapshot.json} -o out/i",
     "blending report": "{folders=fit} -o out/p",
     "blending serve": "{snapshot=snapshot.json} --token-file {token_file=token.txt} --port 0",
+    "blending serve#state": "{snapshot=snapshot.json} --state {state=state} --port 0",
     "blending log": "{state=state} -o out/log",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""

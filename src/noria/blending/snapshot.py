@@ -164,5 +164,14 @@ def _version(value: Any) -> int:
 
 
 def _canonical(value: Any) -> str:
-    """JSON with sorted keys; floats in their shortest exact form."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """JSON with sorted keys; floats in their shortest exact form.
+
+    Raises:
+        DataError: a number is not finite, as scores of 1e308 make one.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        raise DataError(
+            "the snapshot holds a number that is not finite", mend="check the scores that it is made of"
+        ) from None

@@ -20,6 +20,10 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+LARGEST_NUMBER = 1e150
+"""Largest number of a column: squares and sums of larger ones leave the finite numbers."""
+
+
 @dataclass(frozen=True, eq=False)
 class CandidateLog:
     """Candidates of many requests, one request after the other.
@@ -197,4 +201,6 @@ def _numbers(columns: Mapping[str, Column], name: str, rows: int) -> Floats:
         return np.zeros(rows)
     if not isinstance(column, np.ndarray) or column.dtype != np.float64:
         raise DataError("not numbers", where=f"column {name!r}")
+    if (np.isfinite(column) & (np.abs(column) > LARGEST_NUMBER)).any():
+        raise DataError(f"a number beyond {LARGEST_NUMBER:g}", where=f"column {name!r}")
     return column.astype(np.float64, copy=False)

@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from noria.core.errors import DataError, ModelError, require
+from noria.core.errors import DataError, ModelError, NoriaError, require
+from noria.core.files import check_inputs
+from noria.core.models.loading import quiet_loading
 from noria.core.records import read_json
 from noria.distill.adapters import SmallAdapter
 from noria.distill.data.images import ImageSet
@@ -90,10 +92,14 @@ def vision_features(folder: Path, device: torch.device | str = "cpu") -> Feature
             "no vision model", where=str(folder), mend="give the folder of a transformers vision model"
         )
     try:
-        model = transformers.AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        check_inputs(folder)
+        with quiet_loading(transformers):
+            model = transformers.AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+    except (NoriaError, MemoryError):
+        raise
+    except Exception as error:  # readers of damaged files raise whatever they like
         raise ModelError(
             f"the vision model does not open ({type(error).__name__})",
             where=str(folder),

@@ -43,7 +43,7 @@ def train_teacher(
         torch.manual_seed(config.seed)
         network = SmallTransformer(shape)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=1e-4)
-    warm = max(0.05, min(0.5, 2 / config.steps))  # of one step or less, OneCycleLR divides by zero
+    warm = max(0.05, min(0.6, 2 / config.steps))  # of one step or less, OneCycleLR divides by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, total_steps=config.steps, pct_start=warm
     )

@@ -184,7 +184,11 @@ def refuse_unless(check: Callable[[], bool], model: Any, what: str, mend: str) -
 def close(found: Tensor, wanted: Tensor) -> bool:
     """Whether states [n, width] are the same but for round-off."""
     distance = (found.float() - wanted.float()).norm(dim=-1)
-    exact = wanted.dtype.itemsize >= 4 and torch.get_float32_matmul_precision() == "highest"
+    # Under autocast the last norm gives float32, while the products before it were rounded to 16 bits.
+    rounded = (
+        torch.is_autocast_enabled(wanted.device.type) or torch.get_float32_matmul_precision() != "highest"
+    )
+    exact = wanted.dtype.itemsize >= 4 and not rounded
     limit = ROUND_OFF if exact else COARSE
     return not bool((distance > limit * wanted.float().norm(dim=-1)).any())
 
