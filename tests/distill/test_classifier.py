@@ -191,7 +191,7 @@ def test_what_is_no_classifier_is_one_line(tmp_path: Path, classifier: Classifie
     path = tmp_path / "c.safetensors"
     classifier.save(path)
     damaged(path, how)
-    with pytest.raises((CheckpointError, DataError)) as error:
+    with pytest.raises(DataError if how == "absent" else CheckpointError) as error:
         Classifier.load(path)
     assert str(error.value).startswith(f"{path}: ")
 

@@ -122,7 +122,8 @@ class Classifier(nn.Module):
         """Read a file that `save` wrote.
 
         Raises:
-            CheckpointError: not there, damaged, or of something else.
+            DataError: not there, or no file that can be opened.
+            CheckpointError: damaged, or of something else.
         """
         check_input(path)
         try:

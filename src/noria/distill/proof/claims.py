@@ -49,7 +49,7 @@ CLAIMS = {
     "ladder-released": (
         "CDM",
         "CDM, as released",
-        "Telling the critic the anchor and reading CA above it improve on the release over the ladder",
+        "Over the ladder this project's recipe for small models improves on the release",
     ),
     "four-euler": ("CDM", EULER, "CDM at 4 steps beats the teacher's 4 Euler steps"),
     "ladder-consistency": (
@@ -382,11 +382,11 @@ def notes(name: str, scale: Scale) -> list[str]:
         f"{scale.samples} samples a figure.",
         f"Settings of each arm ({TRIES} tries, quick scale, seed 0, by the distance over the ladder): {search}.",
         "'CDM' is this project's recipe for small models (preset cdm-small): it tells the critic the anchor of its "
-        "sample and reads CA above the anchor. 'CDM, as released' does neither, and draws its inner levels from .25 to "
-        ".95. 'DMD2' follows its release: it simulates and samples by re-noising, its critic learns the image of the "
-        "sampled step, with five critic updates to one of the student; its GAN loss, which needs real images, is left "
-        "out. 'Consistency' re-noises the student's own rollouts; 'Consistency, real images' sees the data that every "
-        "arm is compared with, and the other arms see no image.",
+        "sample, reads CA above the anchor, and draws inner levels from .02 to .98. 'CDM, as released' does neither, "
+        "and draws them from .25 to .95. 'DMD2' follows its release: it simulates and samples by re-noising, its "
+        "critic learns the image of the sampled step, with five critic updates to one of the student; its GAN loss, "
+        "which needs real images, is left out. 'Consistency' re-noises the student's own rollouts; 'Consistency, real "
+        "images' sees the data that every arm is compared with, and the other arms see no image.",
         "Distances are measured in the penultimate features of a small classifier trained on the same data; "
         "they are comparable within this report only.",
         "These are small images and a small network: they test the method's mechanism, "
