@@ -148,12 +148,6 @@ def _prompt_of(entry: Mapping[str, Any], where: str) -> str:
     text = entry[key]
     if not isinstance(text, str):
         raise DataError(f"the field {key!r} is not text but {type(text).__name__}", where=where)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:  # "\ud800" is JSON, and no character
-        raise DataError(
-            f"the field {key!r} has half a surrogate pair at position {error.start + 1}", where=where
-        ) from error
     return text
 
 
