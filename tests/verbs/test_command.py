@@ -102,7 +102,7 @@ def test_text_stays_text() -> None:
         ((), "MODEL is missing"),
         (("m", "--sigmas", "1,{"), "--sigmas: not YAML"),
         (("m", "inner.rate=0"), "inner.rate"),
-        (("m", "--config", "none.yaml"), "none.yaml: cannot read it"),
+        (("m", "--config", "none.yaml"), "none.yaml: cannot be read"),
     ],
 )
 def test_an_error_names_what_the_user_wrote(words: tuple[str, ...], line: str) -> None:

@@ -102,6 +102,8 @@ def _mnist_digit(content: bytes, where: str) -> Images:
     """Images [n, 1, 28, 28] in [0, 1] of one digit's file."""
     try:
         values = np.asarray(json_value(content, where)["data"])
+    except DataError as error:
+        raise _unusable(error.what, error.where or where) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _unusable(f'not {{"data": [numbers]}} ({type(error).__name__})', where) from error
     if values.ndim != 1 or values.dtype.kind not in "fiu" or not values.size or values.size % 784:
