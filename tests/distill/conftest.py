@@ -35,6 +35,16 @@ TINY = [
 def tiny_config(name: str = "cdm", *overrides: str) -> DistillConfig:
     """A preset at a size that trains in milliseconds."""
     values = preset(name)
+    return load_config(
+        DistillConfig,
+        base=values | {"preset": name},
+        overrides=[*tiny_settings(name, *overrides), *overrides],
+    )
+
+
+def tiny_settings(name: str = "cdm", *overrides: str) -> list[str]:
+    """Those of TINY that a preset under these overrides reads: a value that nothing reads is refused."""
+    values = preset(name)
     fixed = "schedule.kind=fixed" in overrides or values.get("schedule", {}).get("kind") == "fixed"
     dynamic = any(o.startswith("schedule.kind=dynamic") for o in overrides)
     unread = {
@@ -42,8 +52,7 @@ def tiny_config(name: str = "cdm", *overrides: str) -> DistillConfig:
         "lora": "train=lora" not in overrides,
         "critic": bool(values.get("objective", {}).get("consistency_weight")),
     }
-    tiny = [override for override in TINY if not unread.get(override.split(".")[0], False)]
-    return load_config(DistillConfig, base=values | {"preset": name}, overrides=[*tiny, *overrides])
+    return [override for override in TINY if not unread.get(override.split(".")[0], False)]
 
 
 def tiny_network(seed: int = 0, *, width: int = 16, blocks: int = 1) -> SmallTransformer:

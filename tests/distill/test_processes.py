@@ -19,7 +19,7 @@ from noria.core.runs.run import read_metrics
 from noria.distill.config import preset
 from noria.distill.training.teacher import save_teacher
 from noria.distill.verbs.train import TrainJobConfig
-from tests.distill.conftest import TINY, tiny_network
+from tests.distill.conftest import tiny_network, tiny_settings
 from tests.processes import SHARDED, alone, free_port, together
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "distill"
@@ -34,7 +34,7 @@ def inputs(tmp_path: Path) -> list[str]:
 
 
 def command(inputs: list[str], folder: Path, *overrides: str) -> list[str]:
-    return ["distill", "train", *inputs, "-o", str(folder), *TINY, *overrides]
+    return ["distill", "train", *inputs, "-o", str(folder), *tiny_settings("cdm", *overrides), *overrides]
 
 
 def state(folder: Path, step: int) -> dict[str, torch.Tensor]:
