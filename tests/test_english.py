@@ -12,6 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "noria"
 FILES = sorted(SOURCE.rglob("*.py"))
 ODD_START = re.compile(r"(Of|As of|As|Likewise|The same|Its|Their)\b", re.IGNORECASE)
+QUESTION = re.compile(r"How\b")  # a docstring names a thing or says what is done
 SHORT = 3  # words
 
 
@@ -52,10 +53,10 @@ def test_what_is_read_alone_makes_sense_alone(file: Path) -> None:
     odd = []
     for line, text in docstrings(tree):
         start = first_sentence(text)
-        if ODD_START.match(start) or len(start.split()) < SHORT:
+        if ODD_START.match(start) or QUESTION.match(start) or len(start.split()) < SHORT:
             odd.append(f"{line}: {start}")
         odd += [f"{line}: Args: {entry}" for entry in entries(text) if ODD_START.match(entry)]
     for line, text in helps(tree):
-        if ODD_START.match(text) or len(text.split()) < SHORT:
+        if ODD_START.match(text) or QUESTION.match(text) or len(text.split()) < SHORT:
             odd.append(f"{line}: help {text}")
     assert odd == []

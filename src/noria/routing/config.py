@@ -20,7 +20,7 @@ class RouterArgument(Config):
 
 
 class TradeOption(Config):
-    """How much quality a dearer route must add."""
+    """Trade of quality for cost: the quality that a dearer route must add."""
 
     trade: float | None = Field(
         None,

@@ -23,7 +23,7 @@ NEAR = 10
 
 @dataclass(frozen=True)
 class HeadReach:
-    """How far every head of the layers read looks, [batch, heads, tokens] but for `distance`.
+    """Reach of every head of the layers that were read, [batch, heads, tokens] but for `distance`.
 
     Attributes:
         distance: [batch, heads] mean distance looked back.

@@ -1,1 +1,1 @@
-"""How far samples are from a reference, on the ladder of step numbers."""
+"""Distances of samples from a reference, on the ladder of step numbers."""

@@ -16,7 +16,7 @@ class PlanSettings(Config):
 
     section: ClassVar[str] = "Plan"
 
-    protocol: Protocol = Field("staged", description="How tasks are cut into requests.")
+    protocol: Protocol = Field("staged", description="Protocol by which tasks are cut into requests.")
     control: Control = Field("none", description="What is shown in the place of the clip.")
     orders: int = Field(6, ge=1, description="Number of orders of options, under permute.")
     conversation: bool = Field(
@@ -25,7 +25,7 @@ class PlanSettings(Config):
 
 
 class AskSettings(PlanSettings):
-    """How requests are made."""
+    """Settings of the requests to a model."""
 
     section: ClassVar[str] = "Requests"
 
@@ -44,7 +44,7 @@ class AskSettings(PlanSettings):
 
 
 class MediaSettings(Config):
-    """How a clip is sent."""
+    """Settings of how a clip is sent."""
 
     section: ClassVar[str] = "Clips"
 
@@ -58,7 +58,7 @@ class MediaSettings(Config):
 
 
 class LocalModelOptions(ModelOptions):
-    """How a model in this process is opened. Its weights keep their own number format by default."""
+    """Options that open a model in this process. Its weights keep their own number format by default."""
 
     section: ClassVar[str] = "Model"
 

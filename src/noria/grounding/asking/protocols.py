@@ -21,7 +21,7 @@ from noria.grounding.corpus.records import Corpus, Option, Question, Record
 from noria.grounding.corpus.types import LETTERS
 
 ORDER = "ask.order"
-"""How the parts of `permute` begin; the number of the order follows."""
+"""Beginning of the names of `permute`'s parts; the number of the order follows."""
 
 
 @dataclass(frozen=True)

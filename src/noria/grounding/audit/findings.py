@@ -77,7 +77,7 @@ def letter_balance(corpus: Corpus) -> dict[str, Any]:
 
 
 def lengths(corpus: Corpus) -> dict[str, Any]:
-    """How many questions have an option over 15 % off the mean length, and what `the longest option` answers."""
+    """Number of questions with an option over 15 % off the mean length, and what `the longest option` answers."""
     broken = total = 0
     longest: dict[str, list[bool]] = {}
     for question in _questions(corpus):
@@ -110,7 +110,7 @@ def leaked_levels(corpus: Corpus) -> dict[str, dict[str, int]]:
 
 
 def leaks(corpus: Corpus) -> dict[str, Any]:
-    """How often questions name a level, how often rightly, and what a reader of them alone would score on T1."""
+    """Shares of questions that name a level, and rightly, and what a reader of them alone would score on T1."""
     levels = corpus.levels("official")
     places = {record.video_id: n for n, record in enumerate(corpus)}
     stems = right_stems = 0

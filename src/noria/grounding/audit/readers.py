@@ -131,7 +131,7 @@ def _interval(record: Record, stem: str, spans: list[tuple[float, float]]) -> fl
 
 
 def _near(one: Observation, times: list[float], boxes: list[Place]) -> float:
-    """How much an observation is at a time and, where there is one, in a box."""
+    """Nearness of an observation to a time and, where there is one, to a box."""
     if not times:
         return 0.0
     if boxes:
@@ -140,7 +140,7 @@ def _near(one: Observation, times: list[float], boxes: list[Place]) -> float:
 
 
 def nearness(one: Observation, when: float, where: Place) -> float:
-    """How much an observation is at a time and in a box: best of IoU · exp(−|Δt|) over its boxes."""
+    """Nearness of an observation to a time and a box: best of IoU · exp(−|Δt|) over its boxes."""
     near = (overlap(b.place, where) * float(np.exp(-abs(b.frame_time - when))) for b in one.bboxes)
     return max(near, default=0.0)
 

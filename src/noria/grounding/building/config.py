@@ -11,7 +11,7 @@ from noria.grounding.corpus.types import CATEGORIES, SHORT
 
 
 class BuildSettings(Config):
-    """How a benchmark is built."""
+    """Settings of building a benchmark."""
 
     section: ClassVar[str] = "Building"
 

@@ -36,7 +36,7 @@ Bins: TypeAlias = Literal["paper", "official"]
 Polarity: TypeAlias = Literal["as_released", "flipped"]
 """Polarity of the neuroticism score: as released, or one minus it, as if it were emotional stability."""
 Rubric: TypeAlias = Literal["atomic", "graded", "rules"]
-"""How reasons are judged: yes/no items by models, the paper's four grades, or items answered by rules."""
+"""Ways to judge reasons: yes/no items by models, the paper's four grades, or items answered by rules."""
 
 _EDGES = np.array([0.2, 0.4, 0.6, 0.8])
 

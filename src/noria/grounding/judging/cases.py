@@ -1,4 +1,4 @@
-"""How good are the reasons? A case is one trait's rationale, with a checklist that chat models or rules answer.
+"""Cases of judging reasons. A case is one trait's rationale, with a checklist that chat models or rules answer.
 
 Four dimensions (paper, Sec. 4.3), each a path of a checklist about one trait's rationale:
 

@@ -29,7 +29,7 @@ SOURCE = "arXiv 2605.22109"
 BLACK, SHUFFLED, BLIND = "seer, black frames", "seer, another clip's frames", "blind classifier"
 RANDOM = "prejudiced, colours at random"
 NEAR = 0.05
-"""How much better than who sees nothing is still no better."""
+"""Largest lead over a reader that sees nothing which still counts as none."""
 
 Worlds = list[dict[str, Any]]
 """One result a seed."""
@@ -344,7 +344,7 @@ def _no_better(id_: str, statement: str, arms: Values, subject: str, baseline: s
 
 
 def _lead(world: dict[str, Any], figure: str) -> float | None:
-    """How far the model that sees is ahead of the prejudiced one."""
+    """Lead of the model that sees over the prejudiced one."""
     seer, prejudiced = value(world, "seer", figure), value(world, "prejudiced", figure)
     return None if seer is None or prejudiced is None else seer - prejudiced
 

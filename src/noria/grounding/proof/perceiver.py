@@ -165,7 +165,7 @@ class Seer:
         where: NDArray[np.float64],
         times: NDArray[np.float64],
     ) -> float:
-        """How well an option goes with what is seen."""
+        """Fit of an option to what is seen."""
         if option.startswith("first "):
             return _in_order(option, what, times)
         boxes, when = boxes_in(option), times_in(option)
@@ -226,7 +226,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def _in_order(option: str, what: NDArray[np.float64], times: NDArray[np.float64]) -> float:
-    """How many pairs of `first X, then Y, then Z` come in that order, by the first frame that shows each."""
+    """Number of pairs of `first X, then Y, then Z` that come in that order, by the first frame of each."""
     places = sorted((option.index(BEHAVIOURS[n].words), n) for n in _named(option))
     first = []
     for _, n in places:

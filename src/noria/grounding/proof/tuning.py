@@ -37,7 +37,7 @@ def tries(model: str) -> list[dict[str, Any]]:
 
 
 def run_try(model: str, number: int, seed: int, scale: dict[str, int]) -> float:
-    """How well a model does with one of its settings, on a world of its own.
+    """Score of a model with one of its settings, on a world of its own.
 
     Args:
         model: name of the model.

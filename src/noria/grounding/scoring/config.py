@@ -23,7 +23,7 @@ class LevelSettings(Config):
 
 
 class ScoreSettings(LevelSettings):
-    """How answers are scored."""
+    """Settings of scoring answers."""
 
     section: ClassVar[str] = "Scoring"
 

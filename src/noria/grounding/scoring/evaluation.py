@@ -166,7 +166,7 @@ def evaluate(one: ScoreArrays, settings: ScoreSettings, *, weights: Weights | No
 
 
 def counts(one: ScoreArrays) -> dict[str, int]:
-    """How much was asked, and how much of it was not answered, strictly and leniently read."""
+    """Counts of what was asked and of what was not answered, strictly and leniently read."""
     truth, marks, lenient = one.truth, one.marks[0], one.lenient[0]
     rated = truth.levels >= 0
     judged = marks.judged
@@ -187,7 +187,7 @@ def counts(one: ScoreArrays) -> dict[str, int]:
 
 
 def letters(one: ScoreArrays) -> dict[str, float | None]:
-    """How unevenly letters are chosen, as they were shown, over all orders of options."""
+    """Unevenness of the chosen letters, as they were shown, over all orders of options."""
 
     def shown(places: NDArray[np.int64], number: int) -> NDArray[np.int64]:
         if not one.stood:

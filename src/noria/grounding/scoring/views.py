@@ -133,7 +133,7 @@ def linked_prejudice(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> tupl
 
 
 def positional_bias(chosen: Ints, right: Ints, options: Ints) -> dict[str, float | None]:
-    """How unevenly letters are chosen: σ = 100 √(1/6 Σ (p − 1/6)²), in per cent, over six-option questions answered.
+    """Unevenness of the chosen letters: σ = 100 √(1/6 Σ (p − 1/6)²), in per cent, over six-option questions answered.
 
     The right answers are themselves uneven (1.96 in the release), so σ against uniform is no neutral reference:
     `against_truth` takes the right letters' shares in the place of 1/6. `of_truth` is σ of the right letters.
@@ -183,7 +183,7 @@ def rank_correlation(truth: Truth, marks: Marks) -> float | None:
 
 
 def association(passed: Sequence[Passes]) -> dict[str, float | None]:
-    """How far the three passes go together, over all orders of options.
+    """Association of the three passes, over all orders of options.
 
     `lift` = HR / (P1 P2 P3), 1 under independence; `phi` = the correlation of r1 and r3.
     """

@@ -58,7 +58,7 @@ def command(config: AuditConfig) -> None:
 
 
 def clean_words(result: Mapping[str, Any]) -> str:
-    """How many questions are clean, and what that was tested by."""
+    """Number of clean questions, and what they were tested by, in words."""
     clean = result["clean"]
     words = f"{clean['questions']:,} of {result['questions']:,} questions"
     if clean["untested"] is None:

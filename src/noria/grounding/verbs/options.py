@@ -37,7 +37,7 @@ def refuse_given(config: Config, *names: str, because: str, mend: str = "leave i
 
 
 class SourceOptions(Config):
-    """How runs and files of predictions are opened."""
+    """Options that open runs and files of predictions."""
 
     data: Annotated[Path | None, Option(metavar="DIR")] = Field(
         None, description="Folder of the annotations, one JSON file a video (a run knows its own)."

@@ -305,7 +305,7 @@ def _signed(row: Mapping[str, Any]) -> str | None:
 
 
 def _settings(scores: Scores) -> Figure:
-    """How each model was asked and read, and what it left open."""
+    """Table of how each model was asked and read, and what it left open."""
     rows = []
     for score in scores:
         run, counts, settings = score.get("run") or {}, score["counts"], score["settings"]

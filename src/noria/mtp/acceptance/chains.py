@@ -1,4 +1,4 @@
-"""How many drafts of a chain are accepted, exactly and as estimates from one teacher-forced pass.
+"""Number of drafts of a chain that are accepted, exactly and as estimates from one teacher-forced pass.
 
 A step's joint probability a(v) of drafting and keeping the token v is in :mod:`noria.mtp.acceptance.rates`.
 

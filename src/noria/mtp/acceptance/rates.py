@@ -1,4 +1,4 @@
-"""How probable it is that one draft is accepted, by every rule, and the law of the token after a rejection.
+"""Probability that one draft is accepted, by every rule, and the law of the token after a rejection.
 
 Every rule of verification but `block` accepts the drafted token v of a step with a joint probability a(v) ≤ p(v), the
 chance that v is drafted and kept; Σ a is the rate of the step (Bebop, sec. 3 and app. E):

@@ -19,7 +19,7 @@ from noria.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How a request wants its tokens drawn.
+    """Sampling settings of one request.
 
     Attributes:
         temperature: logits are divided by it; 0 is greedy (the first of the largest logits, no filter applies).

@@ -124,7 +124,7 @@ def verify(
 def _block(
     p: Tensor, q: Tensor, target: Tensor, draft: Tensor, present: Tensor, coins: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How many drafts of the chain are kept, and the weight of the target in the residual behind them.
+    """Number of drafts of the chain that are kept, and the weight of the target in the residual behind them.
 
     With w_0 = 1, w_i = min(1, w_{i−1} p_i/q_i) and R_i = Σ (w_i p_{i+1} − q_{i+1})₊, a prefix of i drafts is a
     candidate with probability h_i = R_i / (R_i + 1 − w_i), the whole chain with h = w; the longest candidate wins. As
@@ -175,7 +175,7 @@ def _padded(values: Tensor) -> Tensor:
 
 
 def _leading(flags: Tensor) -> Tensor:
-    """How many of the first flags hold, [batch]."""
+    """Number of leading flags that hold, [batch]."""
     return flags.cumprod(1).sum(1)
 
 

@@ -34,7 +34,7 @@ from noria.mtp.data import encode, token_ids
 from noria.mtp.decoding.decoder import Completion, Decoder, Request
 
 INVALID = b'"finish": "invalid"}'
-"""How such a line ends; within a text its quotes would be escaped."""
+"""End of such a line; within a text its quotes would be escaped."""
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def once(name: str, model: Any, check: Callable[[], None]) -> None:
 
 
 def most_positions(config: Any) -> int | None:
-    """How many positions a sequence may have, so that its law is the model's whatever else is in the batch.
+    """Largest number of positions of a sequence, such that its law is the model's whatever else is in the batch.
 
     With rotary positions that grow with the longest sequence, those that the model was first trained on.
     """

@@ -1,4 +1,4 @@
-"""How vendors lay out their multi-token-prediction heads: what is computed, and what its tensors are called.
+"""Vendors' layouts of multi-token-prediction heads: what is computed, and what its tensors are called.
 
 A head's step joins a token's embedding with a hidden state, runs one decoder layer over them, and hands its result to
 the model's own LM head and to the next step. Vendors agree on that and on little else. A head computed by another
@@ -159,7 +159,7 @@ def layout_of(config: Any, name: str | None = None) -> Layout:
 
 
 def layers_in(keys: Iterable[str], layout: Layout, depth: int) -> int:
-    """How many layers of a head these tensor names hold, 0 for none."""
+    """Number of a head's layers that these tensor names hold, 0 for none."""
     owned = [key for key in keys if layout.owns(key, depth)]
     count = 0
     while any(key.startswith(layout.prefix(count, depth)) for key in owned):

@@ -181,7 +181,7 @@ def pace_table(paced: list[dict[str, Any]]) -> Figure:
 
 
 def moved(trained: Table) -> list[str]:
-    """How far the policies' entropy moved, which says how much the claims about frozen heads are worth."""
+    """Changes of the policies' entropy, which say what the claims about frozen heads are worth."""
     changes = {
         arm: mean(part(log["entropy"], 3) - part(log["entropy"], 0) for log in logs)
         for arm, logs in trained.items()

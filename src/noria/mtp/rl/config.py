@@ -11,7 +11,7 @@ from noria.mtp.types import MAX_GAMMA, LossName, Rule
 
 
 class RLConfig(Config):
-    """How a policy is trained.
+    """Settings of the training of a policy.
 
     `prompts` × `group` completions make a step. `clip_low` and `clip_high` bound the ratio of new to old probability.
     `entropy_bonus` adds that many times the policy's mean entropy to the objective; a negative one lowers it.

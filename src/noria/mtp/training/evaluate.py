@@ -1,4 +1,4 @@
-"""How much of a head's drafts would be accepted, from one forced pass over the policy's own text, by every rule."""
+"""Acceptance of a head's drafts by every rule, from one forced pass over the policy's own text."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ class _Chains:
 
 
 def _weights(kept: Tensor, roots: Tensor) -> Tensor:
-    """How often a decoder's round begins at each chain [chains], of K [chains, γ] at the roots [rows, n]."""
+    """Frequency with which a decoder's round begins at each chain [chains], of K [chains, γ] at the roots [rows, n]."""
     whole = torch.zeros(*roots.shape, kept.shape[1], dtype=kept.dtype)
     whole[roots] = kept
     return round_starts(whole, roots)[roots]

@@ -137,7 +137,7 @@ class _ReadLogits(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class LMHead:
-    """How hidden states become logits: cap·tanh((W h + b)·scale / cap).
+    """Hidden states to logits: cap·tanh((W h + b)·scale / cap).
 
     Attributes:
         weight: W [vocab, hidden].
@@ -155,7 +155,7 @@ class LMHead:
 
     @property
     def vocab(self) -> int:
-        """How many tokens there are.
+        """Number of tokens that there are.
 
         Raises:
             DataError: `vocab_size` is not positive, or beyond the rows of the weight.

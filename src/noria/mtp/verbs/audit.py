@@ -48,7 +48,7 @@ class AuditConfig(SourceOptions, SeedOption, JsonOption, QuietOption):
         None, description="Prompts that sequences continue: .jsonl or .parquet."
     )
     gamma: int = Field(3, ge=1, le=MAX_GAMMA, description="Drafts of a round.")
-    rule: Rule = Field("rejection", description="How our decoder verifies drafts.")
+    rule: Rule = Field("rejection", description="Rule by which our decoder verifies drafts.")
     samples: int = Field(4000, ge=50, description="Sequences of a statistical check.")
     depth: int | None = Field(
         None, ge=1, description="Tokens whose joint law is tested (default: one more than the drafts)."

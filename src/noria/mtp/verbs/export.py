@@ -33,7 +33,7 @@ class ExportConfig(SourceOptions, OutputOption):
         le=MAX_GAMMA,
         description="Drafts of a round of the engines (default: 3, or fewer layers).",
     )
-    rule: Rule = Field("rejection", description="How the engines verify drafts.")
+    rule: Rule = Field("rejection", description="Rule by which the engines verify drafts.")
     overwrite: bool = Field(False, description="Replace an earlier export, or the model's own files.")
 
 

@@ -29,7 +29,7 @@ class SampleJobConfig(SampleConfig, SamplingOptions, SourceOptions, OutputOption
         description="Prompts or chats: .jsonl or .parquet."
     )
     gamma: int = Field(0, ge=0, le=MAX_GAMMA, description="Drafts of a round; 0 decodes without.")
-    rule: Rule = Field("rejection", description="How drafts are verified.")
+    rule: Rule = Field("rejection", description="Rule by which drafts are verified.")
     output: Annotated[str | None, Option("-o", metavar="FILE", was=("--out",))] = Field(
         None, description="The .jsonl file to write (default: runs/mtp/samples-MODEL.jsonl)."
     )
