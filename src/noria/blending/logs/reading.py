@@ -86,7 +86,7 @@ def log_query(
         read = _Parquet(file, kinds, renamed or {}, more)
         if read.textual:
             converted = scratch / f"{number:06d}.parquet"
-            used |= _convert(file, converted, kinds, renamed or {}, more)
+            used |= write_parquet(file, converted, kinds, renamed or {}, more)
             read = _Parquet(str(converted), kinds, {}, more)
         used |= read.used
         read.need(needed, file)
@@ -112,7 +112,7 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
     ).fetchall()
     if late:
         raise DataError(
-            f"{late:,} of {count:,} times are {_NO_SECONDS}",
+            f"{late:,} of {count:,} times are {NO_SECONDS}",
             where=f"{where}, column {column!r}",
             mend="give seconds since 1970, or timestamps",
         )
@@ -137,7 +137,7 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
             )
 
 
-_NO_SECONDS = f"{LATEST:g} or more: milliseconds or finer, and no seconds"
+NO_SECONDS = f"{LATEST:g} or more: milliseconds or finer, and no seconds"
 _GAP, _STRAYS = 30, 0.05  # days between a small share of a log and the rest that are no pause of a service
 
 
@@ -159,7 +159,7 @@ class _Parquet:
             raise DataError("cannot be read as Parquet", where=file) from error
         if len({name.casefold() for name in schema.names}) < len(schema.names):
             raise DataError("two columns whose names differ in upper case alone, or not at all", where=file)
-        ours = _ours(renamed, schema.names)
+        ours = our_names(renamed, schema.names)
         self.used = {name for name, theirs in renamed.items() if theirs in schema.names}
         for theirs, kind in zip(schema.names, schema.types, strict=True):
             name = ours.get(theirs, "")
@@ -189,7 +189,7 @@ class _Parquet:
                 )
 
 
-def _ours(renamed: Renamed, names: Sequence[str]) -> dict[str, str]:
+def our_names(renamed: Renamed, names: Sequence[str]) -> dict[str, str]:
     """Our name by the file's; a column of ours whose name is given to another is left out."""
     given = {theirs: ours for ours, theirs in renamed.items() if theirs in names}
     taken = set(given.values())
@@ -251,10 +251,10 @@ def _sql(name: str, kind: Any, wanted: Kind, where: str) -> str:
         return f"CAST({column} AS DOUBLE)"
     elif wanted == "time" and (types.is_timestamp(kind) or types.is_date(kind)):
         return f"epoch({column})" if getattr(kind, "tz", None) else f"epoch(CAST({column} AS TIMESTAMP))"
-    raise DataError(f"a column of {kind}", where=where, mend=f"give {_WORDS[wanted]}")
+    raise DataError(f"a column of {kind}", where=where, mend=f"give {KIND_WORDS[wanted]}")
 
 
-_WORDS: dict[str, str] = {
+KIND_WORDS: dict[str, str] = {
     "string": "names, as text or whole numbers",
     "float64": "numbers, not text",
     "time": "seconds since 1970, timestamps, or ISO text",
@@ -279,7 +279,7 @@ _LEADING_ZERO = re.compile(r"[-+]?0\d")
 _FLAGS = {"true": True, "false": False, "1": True, "0": False}
 
 
-def _convert(file: str, target: Path, kinds: Mapping[str, Kind], renamed: Renamed, more: bool) -> set[str]:
+def write_parquet(file: str, target: Path, kinds: Mapping[str, Kind], renamed: Renamed, more: bool) -> set[str]:
     """Write a log as Parquet, every value checked; which of the renamed columns it has."""
     arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
     as_text = Path(file).suffix.lower() == ".csv"
@@ -291,7 +291,7 @@ def _convert(file: str, target: Path, kinds: Mapping[str, Kind], renamed: Rename
         "lists": arrow.list_(arrow.string()),
     }
     names = _header(file, as_text)
-    given, present = _ours(renamed, names), dict[str, str]()
+    given, present = our_names(renamed, names), dict[str, str]()
     for ours in given.values():
         if ours in kinds or ours in extras:
             present[ours] = kinds.get(ours) or extras[ours]
@@ -371,7 +371,7 @@ def _extras(file: str, kinds: Mapping[str, Kind], renamed: Renamed, as_text: boo
     """Kinds of the further columns, by all of their values."""
     result: dict[str, str] = {}
     for where, record in _records(file):
-        ours = _ours(renamed, list(record))
+        ours = our_names(renamed, list(record))
         for theirs, value in record.items():
             name = ours.get(theirs)
             if name is None or name in kinds or value is None:
@@ -421,11 +421,11 @@ def _value(value: Any, kind: str, as_text: bool, where: str) -> Any:
         result = _CONVERTERS[kind](value, as_text)
         if kind == "time" and abs(result) >= LATEST:
             raise DataError(
-                f"{_short(value)} is {_NO_SECONDS}", where=where, mend="give seconds since 1970, or ISO text"
+                f"{_short(value)} is {NO_SECONDS}", where=where, mend="give seconds since 1970, or ISO text"
             )
         return result
     except (TypeError, ValueError, OverflowError):
-        mend = f"give {_WORDS.get(kind, 'numbers, flags, names or lists of names')}"
+        mend = f"give {KIND_WORDS.get(kind, 'numbers, flags, names or lists of names')}"
         raise DataError(f"{_short(value)} is of another kind", where=where, mend=mend) from None
 
 

@@ -231,7 +231,7 @@ def _langfuse(row: Mapping[str, Any]) -> FlatSpan:
     if not trace or not row.get("id"):
         raise ValueError("an observation without id or trace")
     usage = get("usageDetails", "usage") or {}
-    usage = _loaded(usage) if isinstance(usage, str) else usage
+    usage = loaded_json(usage) if isinstance(usage, str) else usage
     began = _nanoseconds(get("startTime"))
     end = get("endTime")
     return FlatSpan(
@@ -244,8 +244,8 @@ def _langfuse(row: Mapping[str, Any]) -> FlatSpan:
         {
             "langfuse.type": row.get("type"),
             telemetry.MODEL: get("model", "providedModelName", "provided_model_name"),
-            telemetry.INPUT: _loaded(row.get("input")),
-            telemetry.OUTPUT: _loaded(row.get("output")),
+            telemetry.INPUT: loaded_json(row.get("input")),
+            telemetry.OUTPUT: loaded_json(row.get("output")),
             telemetry.TOKENS_IN: usage.get("input") or usage.get("promptTokens"),
             telemetry.TOKENS_OUT: usage.get("output") or usage.get("completionTokens"),
             telemetry.CONVERSATION: get("sessionId"),
@@ -341,7 +341,7 @@ def _flattened(attributes: Mapping[str, Any], prefix: str = "") -> dict[str, Any
     return flat
 
 
-def _loaded(value: Any) -> Any:
+def loaded_json(value: Any) -> Any:
     """The JSON that a text holds; any other text, or value, as it is."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
@@ -398,7 +398,7 @@ def _ours(span: FlatSpan, ids: Mapping[str, str], clean: Any) -> Span:
     get = span.attributes.get
     given = get(telemetry.INPUT) if get(telemetry.INPUT) is not None else get("input.value")
     made = get(telemetry.OUTPUT) if get(telemetry.OUTPUT) is not None else get("output.value")
-    given, made = clean(_loaded(given)), clean(_loaded(made))
+    given, made = clean(loaded_json(given)), clean(loaded_json(made))
     name = (
         get(telemetry.MODEL) or get("llm.model_name") or get(telemetry.TOOL) or get("tool.name") or span.name
     )
