@@ -18,7 +18,7 @@ from noria.blending import Snapshot
 from noria.blending.service.config import NearlineConfig, ServeConfig
 from noria.blending.service.console import console
 from noria.blending.service.process import open_feed
-from noria.blending.service.wire import ARROW
+from noria.blending.service.wire.requests import ARROW
 from noria.blending.snapshot import _canonical
 from noria.core.errors import DataError
 from noria.core.service.hosting import running

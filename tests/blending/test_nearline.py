@@ -26,7 +26,7 @@ from noria.blending.service.journal.journal import Journal, segments
 from noria.blending.service.loop.controllers import day_share
 from noria.blending.service.loop.nearline import Loop, run
 from noria.blending.service.publishing import Publisher
-from noria.blending.service.streams import candidates_to_arrow
+from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import RunError
 from tests.blending.feeds import SCALES, columns, snapshot
 

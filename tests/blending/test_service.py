@@ -25,7 +25,7 @@ from noria.blending.service.process import open_feed
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.service import Feed
 from noria.blending.service.traffic import _share as lot_share
-from noria.blending.service.wire import ARROW
+from noria.blending.service.wire.requests import ARROW
 from noria.core.errors import install_command
 from noria.core.service.hosting import running
 from tests.blending.feeds import BEARER, PLANS, TOKEN, arrow, as_columns, ask, columns, rows, saved, snapshot

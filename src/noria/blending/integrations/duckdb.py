@@ -9,9 +9,10 @@ from typing import Any
 
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
+from noria.blending.logs.conversion import Renamed
 from noria.blending.logs.database import connected
 from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, joined_columns, partial
-from noria.blending.logs.reading import Renamed, check_renamed, check_times, log_query
+from noria.blending.logs.reading import check_renamed, check_times, log_query
 from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, NEEDED, OUTCOMES, Kind
 from noria.core.progress import Progress
 

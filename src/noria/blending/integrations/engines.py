@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from noria.blending.logs.conversion import Renamed
 from noria.blending.logs.gathering import GatherConfig, GatherResult
-from noria.blending.logs.reading import Renamed
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from noria.blending.logs.conversion import LATEST, Renamed
 from noria.blending.logs.gathering import (
     KEYS,
     NUMBERS,
@@ -22,7 +23,6 @@ from noria.blending.logs.gathering import (
     partial,
     to_rows,
 )
-from noria.blending.logs.reading import LATEST, Renamed
 from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind
 from noria.core.errors import ConfigError, DataError, RunError, require
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from noria.blending.logs.reading import Renamed, check_renamed, check_times, log_files, log_query
+from noria.blending.logs.conversion import Renamed
+from noria.blending.logs.reading import check_renamed, check_times, log_files, log_query
 from noria.blending.logs.schema import CANDIDATES
 from noria.core.errors import DataError, require
 

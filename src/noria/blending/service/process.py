@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from noria.blending.columns import Candidates
-from noria.blending.service.answers import answer
 from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.console import console
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.service import Feed
-from noria.blending.service.streams import candidates_to_arrow
-from noria.blending.service.wire import ARROW, read_request
+from noria.blending.service.wire.answers import answer
+from noria.blending.service.wire.requests import ARROW, read_request
+from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import MissingExtra, require
 from noria.core.service.hosting import read_token, serve
 

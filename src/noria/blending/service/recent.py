@@ -10,7 +10,7 @@ import numpy as np
 
 from noria.blending.blender import Blender, RankedList
 from noria.blending.columns import Candidates
-from noria.blending.service.answers import explanation
+from noria.blending.service.wire.answers import explanation
 
 MOST_ROWS = 1_000_000
 """Candidates kept in memory."""

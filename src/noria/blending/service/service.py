@@ -28,11 +28,11 @@ from noria.blending.service.companion import Companion
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
-from noria.blending.service.openapi import description
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
 from noria.blending.service.whatif import what_if, with_plans, with_setting
+from noria.blending.service.wire.openapi import description
 from noria.blending.snapshot import Snapshot
 from noria.core.config import parse_config
 from noria.core.errors import DataError, NoriaError, RunError, needing

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from noria.blending.blender import RankedList
-from noria.blending.service import intake, wire
-from noria.blending.service.answers import Answer, answer
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.events import Event, Impression, Outcome, Sample, decision_of, pack
 from noria.blending.service.journal.journal import Journal, JournalFull
 from noria.blending.service.metrics import Metrics
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import Recent, ServedRequest
-from noria.blending.service.streams import candidates_to_arrow
+from noria.blending.service.wire import intake, requests as wire
+from noria.blending.service.wire.answers import Answer, answer
+from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import DataError, RunError
 from noria.core.service.serving import HttpError, Request, Response, json_response
 

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from pydantic import Field
 
-from noria.blending.logs.reading import LATEST
+from noria.blending.logs.conversion import LATEST
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output

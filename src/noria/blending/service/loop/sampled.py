@@ -13,7 +13,7 @@ from noria.blending.accounting.attribution import Requests, displace, lift
 from noria.blending.accounting.returns import PlanReturn, plan_returns
 from noria.blending.blender import Blender
 from noria.blending.service.loop.learning import ClosedRequest
-from noria.blending.service.streams import candidates_of_arrow
+from noria.blending.service.wire.streams import candidates_of_arrow
 from noria.blending.snapshot import Snapshot
 
 

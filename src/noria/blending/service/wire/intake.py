@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noria.blending.service.journal.events import Impression, Outcome
-from noria.blending.service.wire import seconds, text_id
+from noria.blending.service.wire.requests import seconds, text_id
 from noria.core.errors import DataError, needing
 
 with needing("serve"):

@@ -12,7 +12,7 @@ import numpy as np
 from noria.blending.blender import Blender, RankedList
 from noria.blending.boosting.scoring import members
 from noria.blending.columns import Candidates, NameColumn
-from noria.blending.service.wire import ARROW, RankRequest
+from noria.blending.service.wire.requests import ARROW, RankRequest
 from noria.core.errors import needing, require
 
 with needing("serve"):

@@ -8,8 +8,8 @@ from typing import Any
 
 from noria import __version__
 from noria.blending.plans.plans import Plans
-from noria.blending.service.intake import Impressions, Outcomes
-from noria.blending.service.wire import ARROW, RankBody
+from noria.blending.service.wire.intake import Impressions, Outcomes
+from noria.blending.service.wire.requests import ARROW, RankBody
 from noria.core.errors import needing
 
 with needing("serve"):

@@ -29,7 +29,7 @@ from noria.blending.columns import (
     NameLists,
     as_column,
 )
-from noria.blending.service.streams import MAX_COLUMNS, read_stream
+from noria.blending.service.wire.streams import MAX_COLUMNS, read_stream
 from noria.core.errors import DataError, needing
 
 with needing("serve"):
