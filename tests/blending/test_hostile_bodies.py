@@ -90,7 +90,7 @@ def signed(body: bytes) -> bytes:
         values.pop("digest", None)
         values["digest"] = hashlib.sha256(_canonical(values).encode()).hexdigest()
         return json.dumps(values).encode()
-    except (ValueError, TypeError, AttributeError, RecursionError, KeyError):
+    except (DataError, ValueError, TypeError, AttributeError, RecursionError, KeyError):
         return body
 
 
