@@ -24,8 +24,6 @@ SETTINGS = [
     "student.lr=1e-3",
     "critic.lr=1e-3",
     "student.warmup=0",
-    "lora.rank=2",
-    "lora.alpha=4",
 ]
 
 
@@ -71,6 +69,8 @@ def test_train_kill_resume_export_reload_sample(tmp_path: Path, family: str, tra
     sizes = ["--preset", f"cdm-{family}", "height=32", "width=32", "precision=fp32"]
     arguments = ["train", "--model", "model", "--prompts", "prompts.txt", "-o", "run", *sizes, *SETTINGS]
     arguments.append(f"train={train}")
+    if train == "lora":
+        arguments += ["lora.rank=2", "lora.alpha=4"]
 
     killed_after_a_checkpoint([*arguments, "iterations=2000"], tmp_path)
     reached = max(int(p.name.removeprefix("step-")) for p in tmp_path.glob("run/checkpoints/step-*"))
