@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from noria.core.chat import Answer, ChatCache, ChatRequest, Image, Prices, Text, ToolCall, assistant, system, tool, user
+from noria.core.chat import (
+    Answer,
+    ChatCache,
+    ChatRequest,
+    Image,
+    Prices,
+    Text,
+    ToolCall,
+    assistant,
+    system,
+    tool,
+    user,
+)
 from noria.core.chat.budget import estimated_cost
 from noria.core.chat.faults import CutError, GarbageError
 from noria.core.chat.replies import StreamedReply, read_reply
@@ -56,8 +68,18 @@ def test_a_tools_message_with_an_image_keeps_its_call() -> None:
         [{"role": "user", "content": [{"type": "smell"}]}],
         [{"role": "user", "content": [{"type": ["text"]}]}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/x.png"}}]}],
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}]}],
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]}],
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,?"}}],
+            }
+        ],
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}],
+            }
+        ],
         [{"role": "tool", "content": "no call"}],
         [{"role": "user", "content": "x", "tool_call_id": "call_1"}],
         [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
@@ -99,8 +121,12 @@ def pieces(*deltas: dict[str, Any], finish: str | None = "tool_calls") -> Stream
 def test_a_streamed_call_is_the_whole_of_its_pieces() -> None:
     head = {"index": 0, "id": "call_1", "function": {"name": "search", "arguments": ""}}
     other = {"index": 1, "id": "call_2", "function": {"name": "draw", "arguments": "{}"}}
-    texts = [{"index": 0, "function": {"arguments": piece}} for piece in (CALL.arguments[:5], CALL.arguments[5:])]
-    stream = pieces({"tool_calls": [head]}, *({"tool_calls": [one]} for one in texts), {"tool_calls": [other]})
+    texts = [
+        {"index": 0, "function": {"arguments": piece}} for piece in (CALL.arguments[:5], CALL.arguments[5:])
+    ]
+    stream = pieces(
+        {"tool_calls": [head]}, *({"tool_calls": [one]} for one in texts), {"tool_calls": [other]}
+    )
     assert stream.outcome(Prices()) == Answer(
         "", "tool_calls", tool_calls=(CALL, ToolCall("call_2", "draw", "{}"))
     )

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from noria.core.chat.messages import Audio, Clip, Image, Message, Part, Role, Text, ToolCall
 from noria.core.errors import DataError
 
-ROLES = {"developer": "system"} | {role: role for role in get_args(Role)}
+ROLES: dict[str, Role] = {**{role: role for role in get_args(Role)}, "developer": "system"}
 """Roles of the protocol, and what they are here."""
 
 
@@ -37,7 +37,8 @@ def read_message(value: Any) -> Message:
     Raises:
         DataError: it is none of the protocol's.
     """
-    role = ROLES.get(value.get("role")) if isinstance(value, Mapping) else None
+    named = value.get("role") if isinstance(value, Mapping) else None
+    role = ROLES.get(named) if isinstance(named, str) else None
     if role is None:
         raise DataError(f"a message has one of the roles {', '.join(ROLES)}")
     content, call = value.get("content"), value.get("tool_call_id")
@@ -51,7 +52,7 @@ def read_message(value: Any) -> Message:
         raise DataError("content is a text or a list of parts")
     if (role == "tool") != isinstance(call, str):
         raise DataError("a message of a tool, and no other, has a tool_call_id")
-    return Message(role, parts, read_tool_calls(value.get("tool_calls")), call)  # type: ignore[arg-type]
+    return Message(role, parts, read_tool_calls(value.get("tool_calls")), call)
 
 
 def read_tool_calls(values: Any) -> tuple[ToolCall, ...]:
@@ -64,12 +65,10 @@ def read_tool_calls(values: Any) -> tuple[ToolCall, ...]:
         return ()
     calls = []
     for value in values if isinstance(values, list) else [None]:
-        function = value.get("function") if isinstance(value, Mapping) else None
-        fields = (
-            (value.get("id"), function.get("name"), function.get("arguments", ""))
-            if isinstance(function, Mapping)
-            else (None,)
-        )
+        call: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        function: Any = call.get("function")
+        function = function if isinstance(function, Mapping) else {}
+        fields: list[Any] = [call.get("id"), function.get("name"), function.get("arguments", "")]
         if not all(isinstance(field, str) for field in fields):
             raise DataError("tool_calls is a list of {id, type: function, function: {name, arguments}}")
         calls.append(ToolCall(*fields))
