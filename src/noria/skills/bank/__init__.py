@@ -1,0 +1,1 @@
+"""Skills as folders: reading, checking, editing, versions, the ledger."""

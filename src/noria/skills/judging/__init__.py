@@ -1,0 +1,1 @@
+"""How good an answer was: rules, judges, tiers, blame, and how good the judge is."""

@@ -1,0 +1,1 @@
+"""Who proposes a change, and what a proposal may not do."""

@@ -1,0 +1,1 @@
+"""Which skill a query triggers: routers, their calibration, and how well they do."""
