@@ -75,6 +75,16 @@ ASSETS = {
         "Apache-2.0",
         "EfficientNet-Lite0 trained on ImageNet, features of pictures (PyTorch)",
     ),
+    "wordllama": Asset(
+        "wordllama==0.4.0.post1",
+        "42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
+        "wordllama",
+        (".safetensors", "_tokenizer_config.json"),
+        19,
+        "MIT",
+        "WordLlama, static embeddings of words in 256 numbers (safetensors)",
+        "manylinux2014_x86_64",
+    ),
     "mediapipe": Asset(
         "mediapipe==0.10.21",
         "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",

@@ -1,0 +1,171 @@
+"""How good a judge is: agreement with people, test and retest, taste for length and place, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from noria.core.statistics.intervals import Interval
+from noria.skills.judging.judges import BodyJudge, Judged, judge_answers
+from noria.skills.judging.rubric import DIMENSIONS, Rubric
+from noria.skills.traffic.samples import Response, Sample
+
+
+@dataclass(frozen=True)
+class JudgeQuality:
+    """What is known of a judge.
+
+    Attributes:
+        spearman: rank correlation with people by dimension; None where too few or constant.
+        kappa: quadratically weighted kappa with people by dimension, over tiers' points.
+        retest: share of answers whose points are the same on a second draw.
+        length_bias: mean points (J_all) that a padding without content adds.
+        missing: share of answers without points.
+        labelled: answers with a person's points.
+    """
+
+    spearman: Mapping[str, float | None]
+    kappa: Mapping[str, float | None]
+    retest: float | None
+    length_bias: Interval | None
+    missing: float
+    labelled: int
+
+
+PADDING = "\n\nI hope that this is helpful. Please let me know if there is anything else. " * 3
+
+
+def spearman(one: ArrayLike, other: ArrayLike) -> float | None:
+    """Spearman's rank correlation with mean ranks of ties; None where it is undefined."""
+    a, b = np.asarray(one, float), np.asarray(other, float)
+    if len(a) < 3:
+        return None
+    ra, rb = (_ranks(v) for v in (a, b))
+    if ra.std() == 0 or rb.std() == 0:
+        return None
+    return float(np.corrcoef(ra, rb)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    means: np.ndarray = (ends - (counts - 1) / 2)[inverse]
+    return means
+
+
+def weighted_kappa(one: ArrayLike, other: ArrayLike, points: int) -> float | None:
+    """Cohen's kappa with quadratic weights for integer points from 0 to `points`; None where it is undefined."""
+    a, b = np.asarray(one, int), np.asarray(other, int)
+    if not len(a):
+        return None
+    table = np.zeros((points + 1, points + 1))
+    np.add.at(table, (a, b), 1)
+    table /= table.sum()
+    grid = np.arange(points + 1)
+    cost = (grid[:, None] - grid[None, :]) ** 2
+    expected = float((cost * np.outer(table.sum(1), table.sum(0))).sum())
+    return 1 - float((cost * table).sum()) / expected if expected > 0 else None
+
+
+def judge_quality(
+    cases: Sequence[tuple[Sample, Response]],
+    rubric: Rubric,
+    judge: BodyJudge,
+    *,
+    again: BodyJudge | None = None,
+    bodies: Mapping[str, str] | None = None,
+) -> JudgeQuality:
+    """Measure a judge on answers, some of which have a person's points (`Sample.human`).
+
+    Args:
+        cases: samples and answers.
+        rubric: the rubric.
+        judge: the judge.
+        again: the same judge with another draw, for test and retest.
+        bodies: bodies by skill.
+    """
+    first = judge_answers(cases, rubric, judge, bodies=bodies, use_rules=False)
+    padded = [(s, replace(r, text=r.text + PADDING)) for s, r in cases]
+    longer = judge_answers(padded, rubric, judge, bodies=bodies, use_rules=False)
+    pairs = [(a.score, b.score) for a, b in zip(first, longer, strict=True) if a.score is not None and b.score is not None]
+    retest = None
+    if again is not None:
+        second = judge_answers(cases, rubric, again, bodies=bodies, use_rules=False)
+        same = [a.points == b.points for a, b in zip(first, second, strict=True) if a.score is not None and b.score is not None]
+        retest = float(np.mean(same)) if same else None
+    rho, kappa = {}, {}
+    for name in DIMENSIONS:
+        own = [(j.points[name], j.sample.human[name]) for j in first if name in j.sample.human and j.points.get(name) is not None]
+        ours, theirs = [float(a) for a, _ in own if a is not None], [b for _, b in own]
+        rho[name] = spearman(ours, theirs)
+        kappa[name] = weighted_kappa(np.rint(ours), np.rint(theirs), rubric.dimensions[name].points)
+    return JudgeQuality(
+        rho, kappa, retest, _mean_interval([b - a for a, b in pairs]),
+        float(np.mean([j.score is None for j in first])) if first else math.nan,
+        sum(bool(s.human) for s, _ in cases),
+    )  # fmt: skip
+
+
+def position_bias(prefer: Callable[[Response, Response], int | None], pairs: Sequence[tuple[Response, Response]]) -> float | None:
+    """Share of pairs on which a comparing judge prefers the first place whichever answer stands there.
+
+    Args:
+        prefer: 0 or 1 for the answer that it prefers, None where it does not say.
+        pairs: pairs of answers.
+    """
+    kinds = []
+    for one, other in pairs:
+        ahead, behind = prefer(one, other), prefer(other, one)
+        if ahead is not None and behind is not None:
+            kinds.append((ahead, behind))
+    if not kinds:
+        return None
+    return float(np.mean([(a == b == 0) - (a == b == 1) for a, b in kinds]))
+
+
+def prediction_powered(judge_all: ArrayLike, judge_labelled: ArrayLike, human: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The mean that people would give, from many of a judge's scores and few of people's.
+
+    θ̂ = λ mean(f_all) + mean(Y − λ f_labelled), with the λ of least variance (PPI++, arXiv 2311.01453), whose interval
+    covers whatever the judge's bias is; with λ = 0 it is the mean of the people's alone.
+
+    Args:
+        judge_all: [N] the judge's scores of unlabelled answers.
+        judge_labelled: [n] its scores of the labelled ones.
+        human: [n] people's scores of these.
+        level: confidence.
+    """
+    from scipy.special import ndtri
+
+    many, few, truth = (np.asarray(v, float) for v in (judge_all, judge_labelled, human))
+    n, total = len(truth), len(many)
+    if n < 3 or total < 2:
+        return Interval(math.nan, math.nan, math.nan, n, level)
+    spread = float(np.var(np.concatenate([many, few]), ddof=1))
+    weight = 0.0 if spread == 0 else float(np.cov(truth, few)[0, 1]) / ((1 + n / total) * spread)
+    weight = min(1.0, max(0.0, weight))
+    rest = truth - weight * few
+    mean = weight * float(many.mean()) + float(rest.mean())
+    error = math.sqrt(weight**2 * float(many.var(ddof=1)) / total + float(rest.var(ddof=1)) / n)
+    half = float(ndtri((1 + level) / 2)) * error
+    return Interval(mean, mean - half, mean + half, n, level)
+
+
+def _mean_interval(values: Sequence[float]) -> Interval | None:
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        return None
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * error
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def score_of(judged: Sequence[Judged]) -> list[float]:
+    """[answers] J_all; NaN where missing."""
+    return [math.nan if one.score is None else one.score for one in judged]

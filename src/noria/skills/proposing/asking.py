@@ -1,0 +1,57 @@
+"""Asking a model many things at once, and reading a JSON object out of what it replies."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from noria.core.chat import Budget, ChatCache, ChatRequest, ChatServer, Outcome, ask_all
+
+Asker: TypeAlias = Callable[[Sequence[ChatRequest]], list[Outcome]]
+"""Sends requests and gives one outcome for each; it does not raise for a single request."""
+LONGEST_REPLY = 200_000
+_FENCE = re.compile(r"^\s*```[\w-]*\s*|\s*```\s*$")
+
+
+def server_asker(
+    server: ChatServer, *, cache: ChatCache | None = None, budget: Budget | None = None
+) -> Asker:
+    """An asker of a server, with a cache and a budget of money.
+
+    Asking the same again costs nothing: the cache's key is address, model, every setting and the whole message.
+    """
+
+    def ask(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        return ask_all(server, list(requests), cache=cache, budget=budget) if requests else []
+
+    return ask
+
+
+def read_object(reply: str) -> dict[str, Any] | None:
+    """The JSON object in a reply, after thinking and inside a code fence; None where there is none.
+
+    NaN and infinite numbers make it none: they are no JSON, and no score.
+    """
+    text = _FENCE.sub("", reply[:LONGEST_REPLY].rpartition("</think>")[2])
+    start = text.find("{")
+    if start < 0:
+        return None
+    try:
+        value, _ = json.JSONDecoder(parse_constant=_refuse).raw_decode(text[start:])
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _refuse(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+def whole_number(value: Any, low: int, high: int) -> int | None:
+    """An integer within bounds; None for everything else, booleans and out of range included."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) and low <= value <= high else None

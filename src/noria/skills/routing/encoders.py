@@ -1,0 +1,186 @@
+"""Texts as vectors: static word embeddings that a wheel ships, and hashed n-grams that need nothing and know any script.
+
+Both give unit vectors [texts, dimension] in float32, so that a dot product is the cosine.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.core.assets import require_asset
+from noria.core.errors import DataError, needing
+from noria.core.files import decoding
+from noria.skills.bank.text import words
+
+Vectors = NDArray[np.float32]
+EncoderName = Literal["ngrams", "static"]
+LONGEST = 4000
+"""Characters of a text that are encoded; a longer one is cut."""
+
+
+class Encoder(Protocol):
+    """Something that turns texts into unit vectors."""
+
+    name: str
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors [texts, dimension]; a text without anything known is all zeros."""
+        ...
+
+
+class NgramEncoder:
+    """Hashed words and character n-grams with sublinear counts: no model, no download, every language.
+
+    Args:
+        dimension: number of buckets.
+    """
+
+    name = "ngrams"
+
+    def __init__(self, dimension: int = 2048) -> None:
+        self.dimension = dimension
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors [texts, dimension]."""
+        out = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in zip(out, texts, strict=True):
+            for gram, weight in _grams(text[:LONGEST]):
+                code = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
+                row[code % self.dimension] += weight if code & 0x8000_0000 else -weight
+        np.multiply(np.sign(out), np.log1p(np.abs(out)), out=out)
+        return _unit(out)
+
+
+def _grams(text: str) -> list[tuple[str, float]]:
+    grams: list[tuple[str, float]] = []
+    found = words(text)
+    for word, after in zip(found, [*found[1:], ""], strict=True):
+        grams.append((word, 0.3 if word in _COMMON else 1.0))
+        if len(word) == 1 and ord(word) > 0x2E80:
+            grams.append((word + after, 1.0))
+        elif len(word) > 3 and word not in _COMMON:
+            padded = f"<{word}>"
+            grams += [(padded[n : n + 4], 0.3) for n in range(len(padded) - 3)]
+    return grams
+
+
+_COMMON = frozenset(
+    "a an and are as at be by can do does for from has have how i if in is it its me my not of on or our please so "
+    "that the their them there these this to use user users want wants was we what when where which who will with "
+    "would you your asks".split()
+)
+
+
+class StaticEncoder:
+    """WordLlama's static embeddings (MIT): the mean of a text's token vectors, 256 numbers, microseconds a query.
+
+    Its package looks for the tokenizer in a folder that its wheel does not have, so the files are read directly.
+
+    Raises:
+        ConfigError: the asset is not here; `noria assets wordllama` fetches it.
+    """
+
+    name = "static"
+
+    def __init__(self) -> None:
+        folder = require_asset("wordllama")
+        weights = folder / "weights" / "l2_supercat_256.safetensors"
+        tokens = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
+        with needing("skills"):
+            from safetensors.numpy import load_file
+            from tokenizers import Tokenizer
+        with decoding(weights, "word embeddings"):
+            (table,) = load_file(weights).values()
+        with decoding(tokens, "a tokenizer"):
+            self._tokenizer: Any = Tokenizer.from_file(str(tokens))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(512)
+        self._table = np.ascontiguousarray(table, np.float32)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors [texts, 256]."""
+        batch = self._tokenizer.encode_batch([t[:LONGEST] for t in texts], add_special_tokens=False)
+        ids = [encoding.ids for encoding in batch]
+        sizes = np.array([len(one) for one in ids])
+        out = np.zeros((len(ids), self._table.shape[1]), np.float32)
+        kept = np.flatnonzero(sizes)
+        if len(kept):
+            flat = np.fromiter((token for one in ids for token in one), np.int64, int(sizes.sum()))
+            starts = np.concatenate(([0], np.cumsum(sizes[kept])[:-1]))
+            out[kept] = np.add.reduceat(self._table[flat], starts, axis=0)
+        return _unit(out)
+
+
+class CachedEncoder:
+    """An encoder that keeps the vectors of the texts it has seen.
+
+    Args:
+        encoder: the encoder behind it.
+        most: most vectors kept.
+    """
+
+    def __init__(self, encoder: Encoder, most: int = 100_000) -> None:
+        self._encoder, self._most, self.name = encoder, most, encoder.name
+        self._known: dict[str, Vectors] = {}
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors [texts, dimension]."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            if len(self._known) + len(new) > self._most:
+                self._known.clear()
+                new = list(dict.fromkeys(texts))
+            self._known.update(zip(new, self._encoder.encode(new), strict=True))
+        return np.stack([self._known[text] for text in texts]) if texts else self._encoder.encode([])
+
+
+@lru_cache(maxsize=4)
+def make_encoder(name: EncoderName) -> Encoder:
+    """The encoder of a name.
+
+    Raises:
+        DataError: there is none of that name. ConfigError: its files are not here.
+    """
+    if name == "ngrams":
+        return NgramEncoder()
+    if name == "static":
+        return StaticEncoder()
+    raise DataError(f"there is no encoder {name!r}", mend="choose ngrams or static")
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    result: Vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return result
+
+
+_CLAUSE = re.compile(r"(?<=[.!?])\s+|[;\n。！？；]+")
+_NOT = re.compile(r"(?i)^(?:not for|do not use (?:it )?(?:for|when|if)|never for|不用于|不适用于)[:：]?\s*")
+_LEAD = re.compile(r"(?i)^(?:use (?:it |this )?(?:when|for)(?: the user (?:asks?|wants?|says?))?|适用于|用于)[:：]?\s*")
+
+
+def clauses(description: str) -> tuple[list[str], list[str]]:
+    """The clauses of a description: what it is for, and what it says it is not for ("Not for: …")."""
+    inside: list[str] = []
+    outside: list[str] = []
+    excluded = False
+    for sentence in re.split(r"(?<=[.!?])\s+|[\n。！？]+", description):
+        negative = _NOT.match(sentence.strip())
+        excluded = negative is not None
+        rest = _NOT.sub("", _LEAD.sub("", sentence.strip()))
+        parts = [part.strip(" .") for part in _CLAUSE.split(rest) if part and part.strip(" .")]
+        (outside if excluded else inside).extend(parts)
+    return inside, outside
+
+
+def encoder_digest(encoder: Encoder) -> str:
+    """Name of an encoder for a cache key."""
+    return json.dumps([encoder.name, type(encoder).__name__])
