@@ -135,7 +135,7 @@ def _take(case: _Case, outcome: Outcome, last: bool) -> None:
             outcome.text, tuple(case.calls), cards, "", case.skill, case.tokens, case.cost
         )
         return
-    case.messages.append(said_by_assistant(outcome.text, tool_calls=outcome.tool_calls))
+    case.messages.append(said_by_assistant(outcome.text, *outcome.tool_calls))
     by_name = {one.name: one for one in case.tools}
     for asked in outcome.tool_calls:
         call = _called(by_name.get(asked.name), asked.name, asked.arguments)
@@ -162,7 +162,9 @@ def _called(found: Tool | None, name: str, arguments: str) -> Call:
 def _cards(calls: Sequence[Call]) -> tuple[Mapping[str, Any], ...]:
     """Cards among the results of tools: objects in a list under `cards`."""
     found = [c.result["cards"] for c in calls if c.ok and isinstance(c.result, dict) and "cards" in c.result]
-    return tuple(card for cards in found if isinstance(cards, list) for card in cards if isinstance(card, dict))
+    return tuple(
+        card for cards in found if isinstance(cards, list) for card in cards if isinstance(card, dict)
+    )
 
 
 class RecordedAssistant:

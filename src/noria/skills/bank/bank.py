@@ -42,10 +42,14 @@ KIND = "skills"
 class BankSettings(Config):
     """The file `bank.json`: what is true of the bank as a whole."""
 
-    aliases: Mapping[str, str] = Field(default_factory=dict, description="Present name by the name before a merge.")
+    aliases: Mapping[str, str] = Field(
+        default_factory=dict, description="Present name by the name before a merge."
+    )
     manual: tuple[str, ...] = Field((), description="Skills that only a person calls; no router sees them.")
     sets: Mapping[str, tuple[str, ...]] = Field(default_factory=dict, description="Skills of each project.")
-    pins: Mapping[str, str] = Field(default_factory=dict, description="Digest of the upstream version of a skill.")
+    pins: Mapping[str, str] = Field(
+        default_factory=dict, description="Digest of the upstream version of a skill."
+    )
     namespaces: Mapping[str, str] = Field(
         default_factory=dict, description="Where a skill came from, by name; same names stay apart."
     )
@@ -127,7 +131,9 @@ def check_lock(stage: str, before: Bank, after: Bank) -> dict[str, set[Component
         if stage == "create" and parts:
             raise ComponentLockError("the stage create changed a skill that was there", where=name)
         if parts - allowed:
-            raise ComponentLockError(f"the stage {stage} changed {', '.join(sorted(parts - allowed))}", where=name)
+            raise ComponentLockError(
+                f"the stage {stage} changed {', '.join(sorted(parts - allowed))}", where=name
+            )
         if parts:
             changed[name] = parts
     return changed
@@ -148,13 +154,17 @@ class BankFolder:
     def verdicts(self) -> list[Verdict]:
         """Every skill in the folder with what is wrong with it."""
         if not self.folder.is_dir():
-            raise DataError("there is no bank", where=str(self.folder), mend="make one: noria skills init FOLDER")
+            raise DataError(
+                "there is no bank", where=str(self.folder), mend="make one: noria skills init FOLDER"
+            )
         return list(read_skills(self.folder))
 
     def settings(self) -> BankSettings:
         """Settings in bank.json; the defaults where there is none."""
         path = self.folder / "bank.json"
-        return parse_config(BankSettings, read_bytes(path), where=str(path)) if path.exists() else BankSettings()
+        return (
+            parse_config(BankSettings, read_bytes(path), where=str(path)) if path.exists() else BankSettings()
+        )
 
     def load(self) -> Bank:
         """Read the bank; a skill that cannot be used is an error here, and a verdict in `verdicts`.
@@ -178,7 +188,9 @@ class BankFolder:
         """
         artefact = self.versions.artefact(self.resolve(digest))
         self.versions.verify(artefact)
-        return read_bank(self.versions.path(artefact), modes={n: f.executable for n, f in artefact.files.items()})
+        return read_bank(
+            self.versions.path(artefact), modes={n: f.executable for n, f in artefact.files.items()}
+        )
 
     def resolve(self, prefix: str) -> str:
         """The whole digest of a version from its first characters, `head`, or `head~2`: two versions back.
@@ -195,7 +207,9 @@ class BankFolder:
             return history[-1 - steps]
         known = {one.digest for one in self.versions.artefacts(KIND) if one.digest.startswith(prefix)}
         if len(known) != 1 or len(prefix) < 4:
-            raise DataError(f"{len(known) or 'no'} version begins so", where=prefix, mend="see noria skills diff BANK")
+            raise DataError(
+                f"{len(known) or 'no'} version begins so", where=prefix, mend="see noria skills diff BANK"
+            )
         return known.pop()
 
     def history(self) -> list[str]:
@@ -241,7 +255,10 @@ class BankFolder:
         if not self._writable:
             raise ValueError("publish inside of `with folder.writing()`")
         digest = self.keep(bank, by=by, receipt=fields.get("receipt"))
-        write_atomic(self.home / "publish.json", json.dumps({"version": digest, "by": by, "event": event, "fields": fields}, default=str))
+        write_atomic(
+            self.home / "publish.json",
+            json.dumps({"version": digest, "by": by, "event": event, "fields": fields}, default=str),
+        )
         self._finish()
         return digest
 
@@ -257,7 +274,9 @@ class BankFolder:
                 with self.writing():
                     pass
             except RunError:
-                raise RunError("a version is being published", where=str(self.folder), mend="try again") from None
+                raise RunError(
+                    "a version is being published", where=str(self.folder), mend="try again"
+                ) from None
 
     def _finish(self) -> None:
         """Put in place what `publish.json` names; doing it again changes nothing."""
@@ -283,11 +302,15 @@ def read_bank(folder: Path, *, modes: Mapping[str, bool] | None = None) -> Bank:
             raise DataError(str(verdict.problems[0]))
         skill = verdict.skill
         if modes is not None:
-            files = tuple(replace(f, executable=modes.get(f"{skill.name}/{f.path}", False)) for f in skill.files)
+            files = tuple(
+                replace(f, executable=modes.get(f"{skill.name}/{f.path}", False)) for f in skill.files
+            )
             skill = replace(skill, files=files)
         skills[skill.name] = skill
     path = folder / "bank.json"
-    settings = parse_config(BankSettings, read_bytes(path), where=str(path)) if path.exists() else BankSettings()
+    settings = (
+        parse_config(BankSettings, read_bytes(path), where=str(path)) if path.exists() else BankSettings()
+    )
     return Bank(skills, settings)
 
 

@@ -58,4 +58,6 @@ def catalogue(skills: Sequence[Skill], *, budget: int | None = None, per_skill: 
         entries.append(entry)
         descriptions[skill.name] = text
     kept = tuple(name for name in cut if name in descriptions)
-    return Shown(f"<available_skills>\n{''.join(entries)}</available_skills>", descriptions, tuple(dropped), kept)
+    return Shown(
+        f"<available_skills>\n{''.join(entries)}</available_skills>", descriptions, tuple(dropped), kept
+    )

@@ -93,7 +93,9 @@ def skill_folders(root: Path) -> list[Path]:
         if not root.is_dir():
             raise DataError("no folder of skills", where=str(root), mend="give a folder with NAME/SKILL.md")
         home = root / "skills" if not any(root.glob("*/SKILL.md")) and (root / "skills").is_dir() else root
-        return sorted(p for p in home.iterdir() if not p.name.startswith(".") and os.path.lexists(p / "SKILL.md"))
+        return sorted(
+            p for p in home.iterdir() if not p.name.startswith(".") and os.path.lexists(p / "SKILL.md")
+        )
 
 
 def read_skills(root: Path, *, limits: Limits | None = None) -> Iterator[Verdict]:
@@ -116,11 +118,15 @@ def read_skill(folder: Path, *, limits: Limits | None = None) -> Verdict:
     return Verdict(name, skill, tuple(problems))
 
 
-def parse_skill(name: str, source: bytes, files: Iterable[SkillFile] = ()) -> tuple[Skill | None, list[Problem]]:
+def parse_skill(
+    name: str, source: bytes, files: Iterable[SkillFile] = ()
+) -> tuple[Skill | None, list[Problem]]:
     """A skill of its parts, and what is wrong with it."""
     problems: list[Problem] = []
 
-    def add(rule: str, what: str, line: int | None = None, severity: Severity = "error", mend: str = "") -> None:
+    def add(
+        rule: str, what: str, line: int | None = None, severity: Severity = "error", mend: str = ""
+    ) -> None:
         problems.append(Problem(name, line, rule, what, severity, mend))
 
     try:
@@ -218,12 +224,16 @@ def _check_header(skill: Skill, where: Mapping[str, int]) -> Iterator[Problem]:
     elif len(name) > 64 or not NAME.fullmatch(name):
         yield problem("name", f"the name {name[:70]!r} is not 1 to 64 of a-z, 0-9 and single hyphens", "name")
     elif name != skill.folder:
-        yield problem("folder", f"the name {name!r} is not the folder's", "name", mend="the repair takes the folder's")
+        yield problem(
+            "folder", f"the name {name!r} is not the folder's", "name", mend="the repair takes the folder's"
+        )
     description = header.get("description")
     if not isinstance(description, str) or not description.strip():
         yield problem("description", "there is no description", "description")
     elif len(description) > 1024:
-        yield problem("description", f"{len(description):,} characters of description, 1,024 allowed", "description")
+        yield problem(
+            "description", f"{len(description):,} characters of description, 1,024 allowed", "description"
+        )
     elif "<" in description or ">" in description:
         yield problem("markup", "the description holds < or >", "description", "warning")
     compatibility = header.get("compatibility")
@@ -233,7 +243,9 @@ def _check_header(skill: Skill, where: Mapping[str, int]) -> Iterator[Problem]:
     if metadata is not None and not (
         isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
     ):
-        yield problem("metadata", "metadata does not map texts to texts", "metadata", mend="the repair quotes them")
+        yield problem(
+            "metadata", "metadata does not map texts to texts", "metadata", mend="the repair quotes them"
+        )
     for key in ("allowed-tools", "license"):
         if header.get(key) is not None and not isinstance(header[key], str):
             mend = "the repair joins the list" if isinstance(header[key], list) else ""
@@ -260,8 +272,11 @@ def repaired(skill: Skill) -> Skill:
     from noria.skills.bank.skill import make_skill
 
     header = dict(skill.header)
-    metadata = {str(k): str(v) for k, v in (header.get("metadata") or {}).items()} if isinstance(
-        header.get("metadata"), dict) else {}
+    metadata = (
+        {str(k): str(v) for k, v in (header.get("metadata") or {}).items()}
+        if isinstance(header.get("metadata"), dict)
+        else {}
+    )
     metadata |= {key: str(header[key]) for key in header if key not in FIELDS}
     made = make_skill(
         skill.folder, skill.description, skill.body, tools=skill.tools, metadata=metadata, files=skill.files
@@ -296,6 +311,8 @@ def _files(folder: Path, limits: Limits) -> tuple[list[SkillFile], list[Problem]
                 continue
             size += path.lstat().st_size
             if len(files) >= limits.files or size > limits.skill:
-                raise DataError(f"more than {limits.files} files or {limits.skill:,} bytes", where=str(folder))
+                raise DataError(
+                    f"more than {limits.files} files or {limits.skill:,} bytes", where=str(folder)
+                )
             files.append(SkillFile(name, read_bytes(path, limit=limits.file), bool(mode & 0o100)))
     return files, problems

@@ -56,7 +56,9 @@ def addresses(text: str) -> set[str]:
     hosts = set()
     for match in _ADDRESS.finditer(text):
         rest = match[0].partition("://")[2] or match[0]
-        hosts.add(re.split(r"[/:?#]", rest.rpartition("@")[2] if "@" in rest.split("/")[0] else rest)[0].lower())
+        hosts.add(
+            re.split(r"[/:?#]", rest.rpartition("@")[2] if "@" in rest.split("/")[0] else rest)[0].lower()
+        )
     return hosts
 
 

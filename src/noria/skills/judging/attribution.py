@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,7 +96,18 @@ def poor_shares(judged: Sequence[Judged], rubric: Rubric) -> list[PoorShare]:
             low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
             threshold = rubric.dimensions[name].trigger
             made.append(
-                PoorShare(skill, name, len(answers), len(own), poor, lacking, threshold, low, high, rubric.least_answers)
+                PoorShare(
+                    skill,
+                    name,
+                    len(answers),
+                    len(own),
+                    poor,
+                    lacking,
+                    threshold,
+                    low,
+                    high,
+                    rubric.least_answers,
+                )
             )
     return made
 
@@ -126,7 +137,13 @@ class Note:
 
 
 def induce(
-    judged: Sequence[Judged], rubric: Rubric, skill: str, dimensions: Sequence[str], *, least_groups: int, most: int = 5
+    judged: Sequence[Judged],
+    rubric: Rubric,
+    skill: str,
+    dimensions: Sequence[str],
+    *,
+    least_groups: int,
+    most: int = 5,
 ) -> list[Note]:
     """What fails and keeps failing, as notes with support from several leakage groups.
 
@@ -167,10 +184,40 @@ def induce(
     return sorted(notes, key=lambda n: (-n.groups, n.key))[:most]
 
 
-_EMPTY = frozenset("a an the is are was of to in on for and or not no does do did it its be by with that this".split())
+_EMPTY = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "is",
+        "are",
+        "was",
+        "of",
+        "to",
+        "in",
+        "on",
+        "for",
+        "and",
+        "or",
+        "not",
+        "no",
+        "does",
+        "do",
+        "did",
+        "it",
+        "its",
+        "be",
+        "by",
+        "with",
+        "that",
+        "this",
+    ]
+)
 
 
 def gap_key(gap: str) -> str:
     """The content words of a gap, sorted: the same complaint in another order is the same one."""
-    kept = sorted({re.sub(r"(?:ing|ed|es|s)$", "", w) for w in words(gap) if w not in _EMPTY and not w.isdigit()})
+    kept = sorted(
+        {re.sub(r"(?:ing|ed|es|s)$", "", w) for w in words(gap) if w not in _EMPTY and not w.isdigit()}
+    )
     return " ".join(kept[:8])

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from noria.core.chat import Answer, ChatRequest, Image, Outcome, Refusal, system, user
+from noria.core.chat import Answer, ChatRequest, Outcome, Refusal, system, user
 from noria.core.judging import quoted
 from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric, Tier, all_score, paper_score
 from noria.skills.judging.rules import RuleResult, check_rules, soft_points
@@ -40,7 +40,9 @@ class BodyJudge(Protocol):
 
     name: str
 
-    def judge(self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None) -> list[Opinion]:
+    def judge(
+        self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
+    ) -> list[Opinion]:
         """One opinion a case; `bodies` by skill for a judge that gives feedback, None for a blind one."""
         ...
 
@@ -68,10 +70,14 @@ class ChatBodyJudge:
         draw: number of the draw, for test and retest.
     """
 
-    def __init__(self, ask: Asker, rubric: Rubric, *, name: str = "judge", blind: bool = False, draw: int = 0) -> None:
+    def __init__(
+        self, ask: Asker, rubric: Rubric, *, name: str = "judge", blind: bool = False, draw: int = 0
+    ) -> None:
         self.ask, self.rubric, self.name, self.blind, self.draw = ask, rubric, name, blind, draw
 
-    def judge(self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None) -> list[Opinion]:
+    def judge(
+        self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
+    ) -> list[Opinion]:
         """One opinion a case."""
         requests = [self._request(sample, response, bodies) for sample, response in cases]
         return [
@@ -82,12 +88,15 @@ class ChatBodyJudge:
     def _request(self, sample: Sample, response: Response, bodies: Mapping[str, str] | None) -> ChatRequest:
         names = [name for name in DIMENSIONS if sample.cards or name != CARDS]
         scale = "; ".join(
-            f"{name} 0 to {self.rubric.dimensions[name].points}: {self.rubric.dimensions[name].meaning}" for name in names
+            f"{name} 0 to {self.rubric.dimensions[name].points}: {self.rubric.dimensions[name].meaning}"
+            for name in names
         )
         fields = ", ".join(f'"{name}": integer' for name in names)
         form = f"{{{fields}}}"
         if not self.blind:
-            form = f'{{{fields}, "gaps": {{"{names[0]}": ["at most twelve words, no names of this request"]}}}}'
+            form = (
+                f'{{{fields}, "gaps": {{"{names[0]}": ["at most twelve words, no names of this request"]}}}}'
+            )
         intro = BLIND if self.blind else FEEDBACK
         calls = [{"name": c.name, "arguments": dict(c.arguments), "ok": c.ok} for c in response.calls]
         parts = [f"Request:\n{quoted(sample.query)}"]
@@ -95,10 +104,15 @@ class ChatBodyJudge:
             parts.append(f"Instructions:\n{quoted(bodies[response.skill])}")
         parts += [f"Tool calls:\n{quoted(json.dumps(calls, ensure_ascii=False, default=str)[:8000])}"]
         if response.cards:
-            parts.append(f"Cards:\n{quoted(json.dumps(list(response.cards), ensure_ascii=False, default=str)[:8000])}")
+            parts.append(
+                f"Cards:\n{quoted(json.dumps(list(response.cards), ensure_ascii=False, default=str)[:8000])}"
+            )
         parts.append(f"Answer:\n{quoted(response.text[:20_000])}")
         return ChatRequest(
-            (system(f"{intro}Reply with a JSON object and nothing else: {form}. {scale}."), user("\n\n".join(parts))),
+            (
+                system(f"{intro}Reply with a JSON object and nothing else: {form}. {scale}."),
+                user("\n\n".join(parts)),
+            ),
             temperature=0.0,
             max_tokens=600,
             sample=self.draw,
@@ -141,7 +155,9 @@ class RulesOnly:
     def __init__(self, rubric: Rubric) -> None:
         self.rubric = rubric
 
-    def judge(self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None) -> list[Opinion]:
+    def judge(
+        self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
+    ) -> list[Opinion]:
         """One opinion a case."""
         made = []
         for sample, response in cases:
@@ -220,7 +236,9 @@ def judge_answers(
     return made
 
 
-def _judged(sample: Sample, response: Response, opinion: Opinion, rules: RuleResult, rubric: Rubric) -> Judged:
+def _judged(
+    sample: Sample, response: Response, opinion: Opinion, rules: RuleResult, rubric: Rubric
+) -> Judged:
     points = dict(opinion.points)
     hard = {v.dimension for v in rules.violations if v.severity == "hard"}
     tiers: dict[str, Tier] = {}

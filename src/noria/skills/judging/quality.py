@@ -91,15 +91,27 @@ def judge_quality(
     first = judge_answers(cases, rubric, judge, bodies=bodies, use_rules=False)
     padded = [(s, replace(r, text=r.text + PADDING)) for s, r in cases]
     longer = judge_answers(padded, rubric, judge, bodies=bodies, use_rules=False)
-    pairs = [(a.score, b.score) for a, b in zip(first, longer, strict=True) if a.score is not None and b.score is not None]
+    pairs = [
+        (a.score, b.score)
+        for a, b in zip(first, longer, strict=True)
+        if a.score is not None and b.score is not None
+    ]
     retest = None
     if again is not None:
         second = judge_answers(cases, rubric, again, bodies=bodies, use_rules=False)
-        same = [a.points == b.points for a, b in zip(first, second, strict=True) if a.score is not None and b.score is not None]
+        same = [
+            a.points == b.points
+            for a, b in zip(first, second, strict=True)
+            if a.score is not None and b.score is not None
+        ]
         retest = float(np.mean(same)) if same else None
     rho, kappa = {}, {}
     for name in DIMENSIONS:
-        own = [(j.points[name], j.sample.human[name]) for j in first if name in j.sample.human and j.points.get(name) is not None]
+        own = [
+            (j.points[name], j.sample.human[name])
+            for j in first
+            if name in j.sample.human and j.points.get(name) is not None
+        ]
         ours, theirs = [float(a) for a, _ in own if a is not None], [b for _, b in own]
         rho[name] = spearman(ours, theirs)
         kappa[name] = weighted_kappa(np.rint(ours), np.rint(theirs), rubric.dimensions[name].points)
@@ -110,7 +122,9 @@ def judge_quality(
     )  # fmt: skip
 
 
-def position_bias(prefer: Callable[[Response, Response], int | None], pairs: Sequence[tuple[Response, Response]]) -> float | None:
+def position_bias(
+    prefer: Callable[[Response, Response], int | None], pairs: Sequence[tuple[Response, Response]]
+) -> float | None:
     """Share of pairs on which a comparing judge prefers the first place whichever answer stands there.
 
     Args:
@@ -127,7 +141,9 @@ def position_bias(prefer: Callable[[Response, Response], int | None], pairs: Seq
     return float(np.mean([(a == b == 0) - (a == b == 1) for a, b in kinds]))
 
 
-def prediction_powered(judge_all: ArrayLike, judge_labelled: ArrayLike, human: ArrayLike, *, level: float = 0.95) -> Interval:
+def prediction_powered(
+    judge_all: ArrayLike, judge_labelled: ArrayLike, human: ArrayLike, *, level: float = 0.95
+) -> Interval:
     """The mean that people would give, from many of a judge's scores and few of people's.
 
     θ̂ = λ mean(f_all) + mean(Y − λ f_labelled), with the λ of least variance (PPI++, arXiv 2311.01453), whose interval

@@ -53,9 +53,15 @@ class DimensionSettings(Config):
 
 def _dimensions() -> dict[str, DimensionSettings]:
     return {
-        "TCR": DimensionSettings(points=10, trigger=0.20, meaning="Are the tool calls the right ones, in order, and used?"),
-        "CCC": DimensionSettings(points=10, trigger=0.10, meaning="Are the product cards complete, correct and in the format?"),
-        "CQ": DimensionSettings(points=20, trigger=0.05, meaning="Does the answer meet the user's need, correctly?"),
+        "TCR": DimensionSettings(
+            points=10, trigger=0.20, meaning="Are the tool calls the right ones, in order, and used?"
+        ),
+        "CCC": DimensionSettings(
+            points=10, trigger=0.10, meaning="Are the product cards complete, correct and in the format?"
+        ),
+        "CQ": DimensionSettings(
+            points=20, trigger=0.05, meaning="Does the answer meet the user's need, correctly?"
+        ),
         "CA": DimensionSettings(points=10, trigger=0.10, meaning="Does the answer keep every constraint?"),
     }
 
@@ -67,7 +73,9 @@ class Rubric(Config):
         default_factory=_dimensions, description="Points, triggers and tiers of the four dimensions."
     )
     rules: tuple[Rule, ...] = Field((), description="Deterministic checks, each for a dimension.")
-    least_answers: int = Field(50, ge=1, description="Answers of a skill from which its body may be repaired.")
+    least_answers: int = Field(
+        50, ge=1, description="Answers of a skill from which its body may be repaired."
+    )
     least_support: int = Field(3, ge=1, description="Leakage groups that a repair note needs behind it.")
 
     @model_validator(mode="after")
@@ -87,7 +95,9 @@ def load_rubric(path: Path | None) -> Rubric:
     Raises:
         ConfigError: with file and line: a field is wrong.
     """
-    return Rubric() if path is None else parse_config(Rubric, read_bytes(path, limit=1_000_000), where=str(path))
+    return (
+        Rubric() if path is None else parse_config(Rubric, read_bytes(path, limit=1_000_000), where=str(path))
+    )
 
 
 def paper_score(points: Mapping[str, float | None]) -> float | None:

@@ -52,7 +52,9 @@ class Rule(Config):
     id: str = Field(pattern=r"^[\w.-]{1,60}$", description="Name of the rule.")
     dimension: Literal["TCR", "CCC", "CQ", "CA"] = Field(description="Dimension that the rule is about.")
     kind: Kind = Field(description="Kind of check.")
-    severity: Literal["hard", "soft"] = Field("soft", description="A hard violation makes the dimension Poor.")
+    severity: Literal["hard", "soft"] = Field(
+        "soft", description="A hard violation makes the dimension Poor."
+    )
     say: str = Field(min_length=3, max_length=400, description="Sentence that a body states to have it kept.")
     section: str = Field("Rules", description="Section of the body where the sentence belongs.")
     skills: tuple[str, ...] = Field((), description="Skills that the rule is for; all by default.")
@@ -105,7 +107,9 @@ class RuleResult:
     missing: Mapping[str, str]
 
 
-def check_rules(rules: Sequence[Rule], sample: Sample, response: Response, *, skill: str | None) -> RuleResult:
+def check_rules(
+    rules: Sequence[Rule], sample: Sample, response: Response, *, skill: str | None
+) -> RuleResult:
     """Try every rule that applies to an answer."""
     applied, broken, missing = [], [], {}
     for rule in rules:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from noria.core.chat import Budget, ChatCache, ChatRequest, ChatServer, Outcome, ask_all
+from noria.core.chat import Answer, Budget, ChatCache, ChatRequest, ChatServer, Failure, Outcome, ask_all
 
 Asker: TypeAlias = Callable[[Sequence[ChatRequest]], list[Outcome]]
 """Sends requests and gives one outcome for each; it does not raise for a single request."""
@@ -28,6 +28,41 @@ def server_asker(
         return ask_all(server, list(requests), cache=cache, budget=budget) if requests else []
 
     return ask
+
+
+def within_tokens(ask: Asker, limit: int | None) -> Asker:
+    """An asker that sends nothing more once its answers took `limit` tokens; what is not sent is a failure, `budget`.
+
+    Answers from the cache cost nothing. An answer whose tokens the server does not count is taken for a third of its
+    bytes.
+    """
+    if limit is None:
+        return ask
+    spent = 0
+
+    def asking(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        nonlocal spent
+        outcomes: list[Outcome] = []
+        for start in range(0, len(requests), TOGETHER):
+            part = requests[start : start + TOGETHER]
+            if spent >= limit:
+                outcomes += [Failure("budget", f"{spent:,} of {limit:,} tokens are spent", attempts=0)] * len(
+                    part
+                )
+                continue
+            for outcome in ask(part):
+                outcomes.append(outcome)
+                if isinstance(outcome, Answer) and not outcome.cached:
+                    counts = (outcome.usage.prompt_tokens, outcome.usage.completion_tokens)
+                    known = [count for count in counts if count is not None]
+                    spent += sum(known) if known else len(outcome.text.encode()) // 3 + 1
+        return outcomes
+
+    return asking
+
+
+TOGETHER = 32
+"""Requests between two looks at the tokens spent."""
 
 
 def read_object(reply: str) -> dict[str, Any] | None:

@@ -115,7 +115,12 @@ class ChatProposer:
         """Typed edits of a body."""
         titles = [s.title for s in sections(task.skill.body) if s.level]
         notes = [
-            {"say": n.say, "dimension": n.dimension, "answers": len(n.support), "support": list(n.support[:5])}
+            {
+                "say": n.say,
+                "dimension": n.dimension,
+                "answers": len(n.support),
+                "support": list(n.support[:5]),
+            }
             for n in task.notes
         ]
         evidence = "\n\n".join(
@@ -150,7 +155,11 @@ def _queries(samples: Sequence[Sample]) -> str:
 
 def _cases(cases: Sequence[tuple[Sample, Response | None]]) -> str:
     rows = [
-        {"request": s.query[:500], "answer": "" if r is None else r.text[:1500], "calls": [] if r is None else [c.name for c in r.calls]}
+        {
+            "request": s.query[:500],
+            "answer": "" if r is None else r.text[:1500],
+            "calls": [] if r is None else [c.name for c in r.calls],
+        }
         for s, r in cases[:SHOWN]
     ]
     return quoted("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))

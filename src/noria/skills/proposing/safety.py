@@ -26,7 +26,12 @@ _ID = re.compile(r"\b(?=\w*\d)(?=\w*[a-zA-Z])[\w-]{6,}\b|\b\d{5,}\b")
 
 
 def proposal_faults(
-    before: str, after: str, *, allowed_tools: Iterable[str], known_tools: Iterable[str], queries: Sequence[str]
+    before: str,
+    after: str,
+    *,
+    allowed_tools: Iterable[str],
+    known_tools: Iterable[str],
+    queries: Sequence[str],
 ) -> list[str]:
     """What a new text does that no proposal may do, against the text before it.
 
@@ -68,7 +73,9 @@ def description_faults(skill: Skill, text: str, **more: Iterable[str] | Sequence
     return faults
 
 
-def edit_faults(skill: Skill, edits: Sequence[Edit], body: str, **more: Iterable[str] | Sequence[str]) -> list[str]:
+def edit_faults(
+    skill: Skill, edits: Sequence[Edit], body: str, **more: Iterable[str] | Sequence[str]
+) -> list[str]:
     """Why edits may not be applied to a skill's body."""
     faults = proposal_faults(skill.body, body, allowed_tools=skill.tools, **more)  # type: ignore[arg-type]
     if any(len(edit.text) > LONGEST_EDIT for edit in edits):

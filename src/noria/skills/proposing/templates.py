@@ -73,7 +73,13 @@ class TemplateProposer:
         """Each note as a line of its section, unless the body says it."""
         present = " ".join(task.skill.body.casefold().split())
         return [
-            Edit("append", note.section, f"- {sentence}", support=note.support, why=f"{note.dimension}: {note.key}")
+            Edit(
+                "append",
+                note.section,
+                f"- {sentence}",
+                support=note.support,
+                why=f"{note.dimension}: {note.key}",
+            )
             for note in task.notes[: task.most]
             if (sentence := plain(note.say)) and " ".join(sentence.casefold().split()) not in present
         ]

@@ -16,9 +16,75 @@ from noria.skills.bank.text import words
 
 PRIOR = 50.0
 _STOP = frozenset(
-    "a an and are as at be by can do does for from has have how i if in is it its me my of on or our please so that the "
-    "their them there these this to us was we what when where which who will with would you your just like im i'm "
-    "could hi hey hello thanks thank any some get got want need".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "our",
+        "please",
+        "so",
+        "that",
+        "the",
+        "their",
+        "them",
+        "there",
+        "these",
+        "this",
+        "to",
+        "us",
+        "was",
+        "we",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+        "just",
+        "like",
+        "im",
+        "i'm",
+        "could",
+        "hi",
+        "hey",
+        "hello",
+        "thanks",
+        "thank",
+        "any",
+        "some",
+        "get",
+        "got",
+        "want",
+        "need",
+    ]
 )
 
 
@@ -28,7 +94,12 @@ def grams(text: str, longest: int = 3) -> set[str]:
     for n in range(len(own)):
         for size in range(1, longest + 1):
             run = own[n : n + size]
-            if len(run) == size and run[0] not in _STOP and run[-1] not in _STOP and not all(w.isdigit() for w in run):
+            if (
+                len(run) == size
+                and run[0] not in _STOP
+                and run[-1] not in _STOP
+                and not all(w.isdigit() for w in run)
+            ):
                 wide = all(len(w) == 1 and ord(w) > 0x2E80 for w in run)
                 if not (wide and size == 1):
                     found.add(("" if wide else " ").join(run))
@@ -68,7 +139,9 @@ def _without_parts(scored: Iterable[tuple[float, str, int]], most: int) -> list[
     kept: list[tuple[str, int]] = []
     for _, term, count in scored:
         inside = any(f" {term} " in f" {other} " and count <= 1.2 * c for other, c in kept)
-        wider = next((k for k, (other, c) in enumerate(kept) if f" {other} " in f" {term} " and count >= 0.8 * c), None)
+        wider = next(
+            (k for k, (other, c) in enumerate(kept) if f" {other} " in f" {term} " and count >= 0.8 * c), None
+        )
         if wider is not None:
             kept[wider] = (term, count)
         elif not inside:

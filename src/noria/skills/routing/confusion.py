@@ -54,7 +54,9 @@ def truth_of(sample: Sample, decision: str) -> str:
     return decision if decision in sample.expected else sample.expected[0]
 
 
-def score_routes(samples: Sequence[Sample], repeats: Sequence[Sequence[Routing]], names: Sequence[str]) -> RouteScores:
+def score_routes(
+    samples: Sequence[Sample], repeats: Sequence[Sequence[Routing]], names: Sequence[str]
+) -> RouteScores:
     """Score decisions; samples without a label are left out.
 
     Args:
@@ -107,7 +109,9 @@ def score_routes(samples: Sequence[Sample], repeats: Sequence[Sequence[Routing]]
     )
 
 
-def evaluate_routes(router: Router, samples: Sequence[Sample], names: Sequence[str], *, repeats: int = 1) -> RouteScores:
+def evaluate_routes(
+    router: Router, samples: Sequence[Sample], names: Sequence[str], *, repeats: int = 1
+) -> RouteScores:
     """Route labelled samples, `repeats` times each, and score the decisions."""
     known = [sample for sample in samples if sample.expected]
     draws = [router.route(known, draw=draw) for draw in range(repeats)]
@@ -131,7 +135,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 
 def symmetric_confusion(scores: RouteScores, one: str, other: str) -> float:
-    """c = (M_ij + M_ji) / (M_i· + M_j·), the share of both skills' samples that went to the other."""
+    """C = (M_ij + M_ji) / (M_i· + M_j·), the share of both skills' samples that went to the other."""
     place = {label: k for k, label in enumerate(scores.labels)}
     i, j = place[one], place[other]
     total = scores.matrix[i].sum() + scores.matrix[j].sum()

@@ -73,9 +73,65 @@ def _grams(text: str) -> list[tuple[str, float]]:
 
 
 _COMMON = frozenset(
-    "a an and are as at be by can do does for from has have how i if in is it its me my not of on or our please so "
-    "that the their them there these this to use user users want wants was we what when where which who will with "
-    "would you your asks".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "can",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "not",
+        "of",
+        "on",
+        "or",
+        "our",
+        "please",
+        "so",
+        "that",
+        "the",
+        "their",
+        "them",
+        "there",
+        "these",
+        "this",
+        "to",
+        "use",
+        "user",
+        "users",
+        "want",
+        "wants",
+        "was",
+        "we",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+        "asks",
+    ]
 )
 
 
@@ -164,7 +220,9 @@ def _unit(vectors: Vectors) -> Vectors:
 
 _CLAUSE = re.compile(r"(?<=[.!?])\s+|[;\n。！？；]+")
 _NOT = re.compile(r"(?i)^(?:not for|do not use (?:it )?(?:for|when|if)|never for|不用于|不适用于)[:：]?\s*")
-_LEAD = re.compile(r"(?i)^(?:use (?:it |this )?(?:when|for)(?: the user (?:asks?|wants?|says?))?|适用于|用于)[:：]?\s*")
+_LEAD = re.compile(
+    r"(?i)^(?:use (?:it |this )?(?:when|for)(?: the user (?:asks?|wants?|says?))?|适用于|用于)[:：]?\s*"
+)
 
 
 def clauses(description: str) -> tuple[list[str], list[str]]:

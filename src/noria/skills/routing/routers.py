@@ -138,7 +138,9 @@ class EmbeddingRouter:
             above = [int(c) for c in order if row[c] >= self._bars[c]]
             by_name = dict(zip(self.names, row.tolist(), strict=True))
             if row[top] < self._bars[top]:
-                made.append(Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold"))
+                made.append(
+                    Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
+                )
                 continue
             also = tuple(self.names[c] for c in above if c != top)
             made.append(Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also))
@@ -162,7 +164,9 @@ class EmbeddingRouter:
         temperature = fit_temperature(scores, labels, bars)
         made = EmbeddingRouter.__new__(EmbeddingRouter)
         made.__dict__.update(self.__dict__)
-        made.calibration = Calibration(dict(zip(self.names, bars.tolist(), strict=True)), temperature=temperature)
+        made.calibration = Calibration(
+            dict(zip(self.names, bars.tolist(), strict=True)), temperature=temperature
+        )
         made._bars = bars
         return made
 
@@ -208,7 +212,10 @@ class ChatRouter:
             (system(f"{INSTRUCTION}\n\n{text}"), user(*images, f"{before}Request:\n{quoted(sample.query)}")),
             temperature=0.0,
             max_tokens=200,
-            response_format={"type": "json_schema", "json_schema": {"name": "route", "strict": True, "schema": schema}},
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "route", "strict": True, "schema": schema},
+            },
             sample=draw,
         )
 
@@ -278,7 +285,10 @@ def shown_descriptions(skills: Sequence[Skill], *, budget: int | None = None) ->
 
 
 def _block(shown: Shown, names: Sequence[str]) -> str:
-    rows = [json.dumps({"name": name, "description": shown.descriptions[name]}, ensure_ascii=False) for name in names]
+    rows = [
+        json.dumps({"name": name, "description": shown.descriptions[name]}, ensure_ascii=False)
+        for name in names
+    ]
     return "\n".join(rows)
 
 

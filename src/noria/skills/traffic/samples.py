@@ -130,7 +130,9 @@ def checked(samples: Iterable[Sample], where: str) -> Iterator[Sample]:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
-            raise DataError(f"the id {sample.id[:60]!r} is there twice", where=where, mend="give each its own")
+            raise DataError(
+                f"the id {sample.id[:60]!r} is there twice", where=where, mend="give each its own"
+            )
         seen.add(sample.id)
         yield sample
 
@@ -167,7 +169,9 @@ def to_json(sample: Sample) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if value not in (None, "", [], {})}
     if answer is not None:
         kept |= {"response": answer["text"], "calls": answer["calls"], "shown_cards": answer["cards"]}
-        kept |= {key: answer[key] for key in ("error", "skill", "tokens", "cost") if answer[key] not in (None, "")}
+        kept |= {
+            key: answer[key] for key in ("error", "skill", "tokens", "cost") if answer[key] not in (None, "")
+        }
     return kept
 
 

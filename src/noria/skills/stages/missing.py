@@ -1,0 +1,68 @@
+"""The queue of missing skills: requests that no skill is for and that are about one thing.
+
+Out-of-domain requests are scattered; requests for a skill that is missing are close to each other. Those that the
+router sends to none, or barely to a skill, are clustered by average linkage of their cosines, and a cluster of enough
+leakage groups is queued with the terms that tell it from the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from noria.skills.proposing.terms import telling_terms
+from noria.skills.routing.encoders import Encoder
+from noria.skills.traffic.samples import Sample
+
+MOST = 3000
+"""Requests that are clustered at once; of more, evenly spaced ones are taken."""
+
+
+@dataclass(frozen=True)
+class MissingSkill:
+    """A skill that seems to be missing: its requests, their leakage groups, and the terms that tell them."""
+
+    samples: tuple[Sample, ...]
+    groups: int
+    terms: tuple[str, ...]
+    cohesion: float
+
+
+def missing_skills(
+    samples: Sequence[Sample], encoder: Encoder, *, least_groups: int = 8, near: float = 0.45
+) -> list[MissingSkill]:
+    """Cluster requests that found no skill.
+
+    Args:
+        samples: those requests.
+        encoder: turns texts into vectors.
+        least_groups: leakage groups that a cluster needs.
+        near: least mean cosine between two clusters that are joined.
+
+    Returns:
+        The queue, the largest cluster first.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(samples) > MOST:
+        samples = [samples[n] for n in np.linspace(0, len(samples) - 1, MOST).astype(int)]
+    if len(samples) < 2:
+        return []
+    vectors = encoder.encode([sample.text for sample in samples]).astype(float)
+    centred = vectors - vectors.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    vectors = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > 0)
+    labels = fcluster(linkage(vectors, "average", metric="sqeuclidean"), 2 * (1 - near), "distance")
+    found = []
+    for label in np.unique(labels):
+        own = [s for s, k in zip(samples, labels, strict=True) if k == label]
+        groups = len({s.group for s in own})
+        if groups < least_groups:
+            continue
+        rest = [s.query for s, k in zip(samples, labels, strict=True) if k != label]
+        centre = vectors[labels == label].mean(axis=0)
+        terms = tuple(telling_terms([s.query for s in own], rest, most=8))
+        found.append(MissingSkill(tuple(own), groups, terms, float(np.linalg.norm(centre))))
+    return sorted(found, key=lambda m: -len(m.samples))

@@ -1,0 +1,81 @@
+"""`noria skills drift`: has traffic moved since a time of reference?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+from pydantic import Field
+
+from noria.core.config import Argument
+from noria.core.errors import CheckError
+from noria.skills.verbs.options import BankArgument, RouterOptions, RubricOption, share
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption, SeedOption
+from noria.verbs.tables import table
+
+
+class DriftConfig(BankArgument, RubricOption, RouterOptions, SeedOption, JsonOption):
+    """Settings of `noria skills drift`."""
+
+    before: Annotated[Path, Argument()] = Field(description="Traffic of the time of reference.")
+    after: Annotated[Path, Argument()] = Field(description="Traffic of the time that is compared.")
+
+
+@make_command(DriftConfig)
+def command(config: DriftConfig) -> None:
+    """Compare shares of routes, embeddings, margins and Poor answers; exits with 1 on an alarm."""
+    found = run(config)
+    if config.as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        rows = [
+            ["route", "before", "after"],
+            *([n, share(a), share(b)] for n, (a, b) in found["shares"].items()),
+        ]
+        click.echo(table(rows))
+        click.echo(f"PSI {share(found['psi'])}, MMD² {found['mmd']:.4g} (p {share(found['p_value'])})")
+        for name in ("margin_alarm", "poor_alarm"):
+            if found[name] is not None:
+                click.echo(f"{name.replace('_', ' ')} at request {found[name] + 1}")
+    if found["alarm"]:
+        raise CheckError("traffic has moved", where=str(config.after), mend="run the chain again")
+
+
+def run(config: DriftConfig) -> dict[str, Any]:
+    """Compare two times.
+
+    Raises:
+        DataError: the traffic cannot be read.
+    """
+    import numpy as np
+
+    from noria.core.records import json_values
+    from noria.skills.judging.judges import judge_answers
+    from noria.skills.routing.encoders import make_encoder
+    from noria.skills.traffic.drift import MOST, find_drift
+    from noria.skills.traffic.sources import load_samples
+
+    bank, rubric, encoder = config.folder().load(), config.load(), make_encoder(config.encoder)
+    sides = [load_samples(path)[-MOST:] for path in (config.before, config.after)]
+    router = config.maker(sides[0], None)(bank)
+    routes = [router.route(side) for side in sides]
+    poor = []
+    for side in sides:
+        given = [(s, s.response) for s in side if s.response is not None]
+        judged = {j.sample.id: j for j in judge_answers(given, rubric, None)}
+        poor.append(
+            [float("Poor" in judged[s.id].tiers.values()) if s.id in judged else np.nan for s in side]
+        )
+    drift = find_drift(
+        ([r.label for r in routes[0]], [r.label for r in routes[1]]),
+        (encoder.encode([s.text for s in sides[0]]), encoder.encode([s.text for s in sides[1]])),
+        [s.group for side in sides for s in side],
+        ([r.margin for r in routes[0]], [r.margin for r in routes[1]]),
+        (poor[0], poor[1]),
+        generator=np.random.default_rng(config.seed),
+    )
+    values: dict[str, Any] = json_values(vars(drift) | {"alarm": drift.alarm})
+    return values

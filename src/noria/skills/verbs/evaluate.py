@@ -1,0 +1,157 @@
+"""`noria skills evaluate`: how well a bank routes and answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import Field
+
+from noria.core.files import write_atomic
+from noria.skills.verbs.options import (
+    BankArgument,
+    ModelOptions,
+    RouterOptions,
+    RubricOption,
+    TrafficOptions,
+    share,
+)
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption
+from noria.verbs.tables import table
+
+
+class EvaluateConfig(BankArgument, RubricOption, TrafficOptions, RouterOptions, ModelOptions, JsonOption):
+    """Settings of `noria skills evaluate`."""
+
+    pool: str = Field("test", description="Pool that is scored, or all.")
+    repeats: int = Field(1, ge=1, le=20, description="Decisions drawn for each request.")
+    scores: Path | None = Field(
+        None, description="File for a line a request, which `noria skills gate` reads."
+    )
+
+
+@make_command(EvaluateConfig)
+def command(config: EvaluateConfig) -> None:
+    """Score routes over the whole bank, with none and errors as what they are, and answers by rules and judges."""
+    result = run(config)
+    if config.as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    route = result["routes"]
+    rows = [["skill", "F1", "triggered", "not", "error"]]
+    for name, value in route["f1"].items():
+        rows.append([name, share(value), *(share(v) for v in route["trigger"].get(name, (None,) * 3))])
+    click.echo(table(rows))
+    click.echo(
+        f"macro F1 {share(route['macro_f1'])}, accuracy {share(route['accuracy'])}, errors {share(route['errors'])}, "
+        f"unstable {share(route['unstable'])}, calibration error {share(route['calibration'])}"
+    )
+    for name, missing in result["catalogue"].items():
+        if missing:
+            click.echo(f"{name} of the catalogue: {', '.join(missing)}")
+    rows = [["skill", "offered", "chosen", "used", "helped"]]
+    rows += [
+        [f["skill"], *(str(f[k]) if f[k] is not None else "-" for k in rows[0][1:])] for f in result["funnel"]
+    ]
+    click.echo(table(rows))
+    never = [f["skill"] for f in result["funnel"] if not f["chosen"]]
+    if never:
+        click.echo(f"never chosen: {', '.join(never)}")
+    if result["answers"]:
+        a = result["answers"]
+        click.echo(
+            f"answers: score {share(a['score'])} of 100 over {a['judged']} of {a['answers']}; {a['blame']}"
+        )
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluate: routes, the funnel, the catalogue and, where there are answers, their scores.
+
+    Raises:
+        ConfigError: there is no such pool. DataError: the traffic cannot be read.
+    """
+    from noria.core.errors import ConfigError
+    from noria.core.records import json_values
+    from noria.skills.bank.catalogue import catalogue
+    from noria.skills.routing.confusion import evaluate_routes, set_scores
+    from noria.skills.stages.chain import scores_json
+    from noria.skills.traffic.sources import funnel
+
+    bank, pools = config.folder().load(), config.pools()
+    if config.pool != "all" and config.pool not in pools:
+        raise ConfigError(
+            f"there is no pool {config.pool!r}", where="--pool", mend=f"pools: all, {', '.join(pools)}"
+        )
+    samples = [s for pool in pools.values() for s in pool] if config.pool == "all" else pools[config.pool]
+    offered = bank.routed(config.project)
+    shown = catalogue(offered, budget=config.catalogue_chars, per_skill=config.description_chars)
+    router = config.maker(pools["optimise"], config.asker(config.bank))(bank)
+    scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
+    decisions = {s.id: d[0] for s, d, _ in scores.rows}
+    known = [s for s in samples if s.id in decisions]
+    answers = _answers(config, bank, known, decisions)
+    if config.scores is not None:
+        _write(config.scores, scores, answers)
+    judged = [a for a in answers if a.score is not None]
+    blames: dict[str, int] = {}
+    for one in answers:
+        from noria.skills.judging.attribution import blame
+
+        blames[blame(one)] = blames.get(blame(one), 0) + 1
+    helped = {s.id: value >= 0.5 for s in samples for name, value in s.human.items() if name == "helpful"}
+    values: dict[str, Any] = json_values(
+        {
+            "routes": scores_json(scores) | {"trigger": dict(scores.trigger)},
+            "several": list(set_scores(known, [decisions[s.id] for s in known])),
+            "catalogue": {"dropped": list(shown.dropped), "cut": list(shown.cut)},
+            "funnel": [
+                vars(f) for f in funnel(samples, [s.name for s in offered], list(shown.descriptions), helped)
+            ],
+            "answers": {
+                "answers": len(answers),
+                "judged": len(judged),
+                "score": sum(a.score or 0 for a in judged) / len(judged) if judged else None,
+                "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
+            }
+            if answers
+            else {},
+        }
+    )
+    return values
+
+
+def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) -> Any:
+    """Answers judged; none where nothing was recorded and there is no server."""
+    from noria.skills.judging.judges import judge_answers
+
+    if config.url is None and not any(s.response for s in samples):
+        return []
+    rubric = config.load()
+    feedback, final = config.judges(config.bank, rubric)
+    skills = [
+        s.response.skill if config.url is None and s.response else decisions[s.id].skill for s in samples
+    ]
+    answers = config.assistant(config.bank).answer(samples, skills, bank)
+    return judge_answers(list(zip(samples, answers, strict=True)), rubric, final or feedback)
+
+
+def _write(path: Path, scores: Any, answers: Any) -> None:
+    """Write a line a request: its id, group, skill, whether it is routed right, and its score."""
+    judged = {a.sample.id: a for a in answers}
+    lines = []
+    for sample, decisions, hits in scores.rows:
+        errors = all(d.outcome == "error" for d in decisions)
+        one = judged.get(sample.id)
+        row = {
+            "id": sample.id,
+            "group": sample.group,
+            "slice": sample.expected[0],
+            "route": None if errors else sum(hits) / len(hits),
+            "score": None if one is None or one.score is None else one.score / 100,
+            "unsafe": False if one is None else one.unsafe,
+        }
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_atomic(path, "".join(lines))

@@ -1,0 +1,165 @@
+"""`noria skills refine`: stage 3, bodies repaired from judged answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import Field
+
+from noria.skills.stages.body_refiner import RefineConfig
+from noria.skills.stages.gates import GateSettings
+from noria.skills.verbs.options import (
+    BankArgument,
+    ByOption,
+    ModelOptions,
+    RouterOptions,
+    RubricOption,
+    TrafficOptions,
+    share,
+    tools_of,
+)
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption
+from noria.verbs.tables import table
+
+
+class RefineVerbConfig(
+    BankArgument,
+    ByOption,
+    RefineConfig,
+    GateSettings,
+    RubricOption,
+    TrafficOptions,
+    RouterOptions,
+    ModelOptions,
+    JsonOption,
+):
+    """Settings of `noria skills refine`."""
+
+    canaries: Path | None = Field(
+        None, description="Samples whose recorded answers are bad, for the judge to reject."
+    )
+
+
+@make_command(RefineVerbConfig)
+def command(config: RefineVerbConfig) -> None:
+    """Judge answers by rules and by a model, and repair bodies where enough of them are Poor.
+
+    Without a server the recorded answers are judged and nothing can be repaired: a repair has to be answered anew.
+    """
+    result = run(config)
+    if config.as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    click.echo(summary(result))
+
+
+def run(config: RefineVerbConfig) -> dict[str, Any]:
+    """Repair bodies: the summary of the stage.
+
+    Raises:
+        DataError: the traffic cannot be read. RunError: another process writes the bank.
+    """
+    from noria.skills.stages.chain import Chain, chain_key
+
+    folder, pools = config.folder(), config.pools()
+    with folder.writing():
+        bank = folder.load()
+        key = chain_key(
+            config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
+            sum(pools.values(), []),
+            bank,
+        )
+        chain = Chain(folder, f"refine-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)
+        _, result = chain.stage("refine", bank, lambda b: refine_stage(config, b, pools, chain))
+    return result
+
+
+def refine_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, dict[str, Any]]:
+    """Stage 3 on dealt pools: the bank after it, and its summary."""
+    from noria.skills.assistants.assistants import CachedAssistant
+    from noria.skills.stages.body_refiner import Surroundings, refine_bodies
+    from noria.skills.stages.chain import routed
+    from noria.skills.stages.gates import Canary
+    from noria.skills.traffic.sources import load_samples
+
+    rubric = config.load()
+    judge, final = config.judges(config.bank, rubric)
+    known = load_samples(config.canaries) if config.canaries is not None else []
+    router = config.maker(pools["optimise"], config.asker(config.bank))(bank)
+    around = Surroundings(
+        CachedAssistant(config.assistant(config.bank)),
+        rubric,
+        judge,
+        final,
+        config.proposing(config.bank),
+        config.part(GateSettings),
+        [Canary(s, s.response) for s in known if s.response is not None],
+        tools_of(bank),
+        listen=chain.listen,
+    )
+    sides = [_with_routes(pools[name], router, routed) for name in ("optimise", "body_gate")]
+    result = refine_bodies(bank, sides[0], sides[1], around, config.part(RefineConfig))
+    return result.bank, refine_summary(result)
+
+
+def _with_routes(samples: Any, router: Any, routed: Any) -> Any:
+    """Samples with the skill that answered them where that is recorded, else the one they are routed to."""
+    pairs, _ = routed(router, samples)
+    chosen = {sample.id: skill for sample, skill in pairs}
+    made = []
+    for sample in samples:
+        recorded = sample.response.skill if sample.response is not None else None
+        skill = recorded or (
+            sample.route if sample.route not in ("", "none", "error") else chosen.get(sample.id)
+        )
+        if skill is not None:
+            made.append((sample, skill))
+    return made
+
+
+def refine_summary(result: Any) -> dict[str, Any]:
+    """JSON values of stage 3, for the ledger and the page."""
+    from noria.core.records import json_values
+    from noria.skills.stages.body_refiner import event_of
+
+    def shares(rows: Any) -> list[dict[str, Any]]:
+        return [vars(row) | {"share": row.share, "triggered": row.triggered} for row in rows]
+
+    receipts = [one.receipt for one in result.rounds if one.receipt is not None]
+    values: dict[str, Any] = json_values(
+        {
+            "before": shares(result.before),
+            "after": shares(result.after),
+            "blame": dict(result.blame),
+            "score_before": result.score_before,
+            "score_after": result.score_after,
+            "rounds": [event_of(one) | {"round": one.number} for one in result.rounds],
+            "receipt": receipts[-1].to_json() if receipts else None,
+        }
+    )
+    return values
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The summary of stage 3 in words."""
+    after = {(row["skill"], row["dimension"]): row for row in result["after"]}
+    rows = [["skill", "dimension", "answers", "Poor before", "after", "allowed", "missing", ""]]
+    for row in result["before"]:
+        later = after.get((row["skill"], row["dimension"]), {})
+        due = "repair" if row["triggered"] else "too few" if row["answers"] < row["least"] else ""
+        rows.append(
+            [row["skill"], row["dimension"], str(row["applies"]), share(row["share"]), share(later.get("share")),
+             share(row["threshold"]), str(row["missing"]), due]
+        )  # fmt: skip
+    lines = [table(rows, names=2)]
+    lines.append("blame: " + ", ".join(f"{count} {name}" for name, count in result["blame"].items()))
+    for one in result["rounds"]:
+        said = "; ".join(e["text"] for e in one["edits"]) or "nothing proposed"
+        why = "; ".join(one["refused"]) or (one["receipt"] or {}).get("reason", "no note has enough support")
+        lines.append(f"round {one['round']} {one['skill']}: {one['decision']}: {said[:120]} ({why[:160]})")
+    lines.append(f"mean score {share(result['score_before'])} → {share(result['score_after'])}")
+    return "\n".join(lines)

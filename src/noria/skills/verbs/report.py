@@ -1,0 +1,157 @@
+"""`noria skills report`: the page of a bank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from noria.core.pages.charts import Figure
+from noria.skills.verbs.options import BankArgument
+from noria.verbs.command import command as make_command
+from noria.verbs.options import OutputOption
+
+
+class ReportConfig(BankArgument, OutputOption):
+    """Settings of `noria skills report`."""
+
+
+@make_command(ReportConfig)
+def command(config: ReportConfig) -> None:
+    """Write a page: skills, confusion before and after, Poor shares, every edit with its evidence and its gate."""
+    click.echo(f"report  {run(config)}")
+
+
+def run(config: ReportConfig) -> Path:
+    """Write the page: its path.
+
+    Raises:
+        DataError: there is no bank, or its ledger was changed.
+    """
+    from noria.core.files import output_path
+    from noria.core.pages.report import write_page
+    from noria.core.records import json_object
+
+    folder = config.folder()
+    bank, entries = folder.load(), folder.ledger.entries()
+    state = folder.home / "chain.json"
+    stages = json_object(state, "the state of a chain").get("stages", {}) if state.exists() else {}
+    sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
+    if "route" in stages:
+        sections.append(("Routes", _routes(stages["route"]["summary"])))
+    if "refine" in stages:
+        sections.append(("Answers", _answers(stages["refine"]["summary"])))
+    sections.append(("Proposals", _proposals(entries)))
+    sections.append(("Versions", [_versions(entries)]))
+    path = output_path(config.output) if config.output is not None else folder.home / "report.html"
+    path = path / "report.html" if path.is_dir() else path
+    published = sum("version" in entry for entry in entries)
+    intro = f"{len(bank.skills)} skills, {published} versions, {len(entries)} lines in the ledger."
+    write_page(
+        path,
+        f"Skills: {config.bank.resolve().name}",
+        sections,
+        intro=intro,
+        footer="Made by noria skills report.",
+    )
+    return path
+
+
+def _skills(bank: Any) -> Figure:
+    rows = [
+        [s.name, s.description, " ".join(s.tools), s.body.count("\n") + 1, len(s.files), s.digest[:12]]
+        for _, s in sorted(bank.skills.items())
+    ]
+    header = ["skill", "description", "tools", "lines of body", "files", "digest"]
+    return Figure.table("Skills", header, rows)
+
+
+def _routes(summary: Any) -> list[Any]:
+    before, after = summary["before"], summary["after"]
+    rows = [[name, before["f1"].get(name), value] for name, value in after["f1"].items()]
+    rows.append(["macro F1", before["macro_f1"], after["macro_f1"]])
+    blocks: list[Any] = [Figure.table("F1 on the gate's pool", ["skill", "before", "after"], rows)]
+    for title, side in (("Confusion before", before), ("Confusion after", after)):
+        blocks.append(_heat(title, side))
+    if summary.get("queue"):
+        rows = [[", ".join(q["terms"]), q["groups"], len(q["samples"])] for q in summary["queue"]]
+        blocks.append(Figure.table("Missing skills", ["terms", "groups", "requests"], rows))
+    return blocks
+
+
+def _heat(title: str, side: Any) -> Figure:
+    columns = [*side["labels"], "error"]
+    values = [
+        {"wanted": label, "chosen": column, "share": count / max(1, sum(row)), "requests": count}
+        for label, row in zip(side["labels"], side["matrix"], strict=True)
+        for column, count in zip(columns, row, strict=True)
+        if sum(row)
+    ]
+    spec = {
+        "data": {"values": values},
+        "mark": "rect",
+        "height": {"step": 24},
+        "encoding": {
+            "x": {"field": "chosen", "type": "nominal", "sort": columns, "title": "chosen"},
+            "y": {"field": "wanted", "type": "nominal", "sort": columns, "title": "wanted"},
+            "color": {
+                "field": "share",
+                "type": "quantitative",
+                "scale": {"domain": [0, 1]},
+                "title": "share of row",
+            },
+            "tooltip": [{"field": name} for name in ("wanted", "chosen", "requests", "share")],
+        },
+    }
+    return Figure.chart(
+        title, spec, "Share of each skill's requests by where they went; errors stand apart from none."
+    )
+
+
+def _answers(summary: Any) -> list[Any]:
+    after = {(row["skill"], row["dimension"]): row for row in summary["after"]}
+    rows = [
+        [row["skill"], row["dimension"], row["applies"], row["share"], after.get((row["skill"], row["dimension"]), {}).get("share"),
+         row["threshold"], row["missing"]]
+        for row in summary["before"]
+    ]  # fmt: skip
+    header = ["skill", "dimension", "answers", "Poor before", "after", "allowed", "without points"]
+    blame = [[name, count] for name, count in summary["blame"].items()]
+    return [Figure.table("Poor shares", header, rows), Figure.table("Blame", ["what", "answers"], blame)]
+
+
+def _proposals(entries: Any) -> list[Any]:
+    rows = []
+    for entry in entries:
+        if entry["event"] not in ("proposal", "created"):
+            continue
+        said = entry.get("description") or "; ".join(e["text"] for e in entry.get("edits", [])) or ""
+        reason = (
+            entry.get("reason")
+            or (entry.get("receipt") or {}).get("reason")
+            or "; ".join(entry.get("refused") or entry.get("faults") or [])
+        )
+        evidence = entry.get("evidence") or [i for n in entry.get("notes", []) for i in n["support"]]
+        human = (entry.get("human") or {}).get("by") or ""
+        rows.append([entry["number"], entry.get("stage"), entry.get("skill"), entry.get("operation") or "create",
+                     entry.get("decision"), said, reason, len(set(evidence)), human])  # fmt: skip
+    if not rows:
+        return ["Nothing was proposed yet."]
+    header = ["line", "stage", "skill", "operation", "decision", "text", "gate", "evidence", "approved by"]
+    return [Figure.table("Proposals", header, rows)]
+
+
+def _versions(entries: Any) -> Figure:
+    rows = [
+        [
+            e["number"],
+            e["version"][:12],
+            e["event"],
+            e.get("stage") or e.get("reason") or "",
+            e.get("by") or "",
+        ]
+        for e in entries
+        if "version" in e
+    ]
+    return Figure.table("Versions", ["line", "version", "event", "stage", "by"], rows)

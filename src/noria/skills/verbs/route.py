@@ -1,0 +1,151 @@
+"""`noria skills route`: where requests go, and stage 2, descriptions repaired from misroutes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import click
+from pydantic import Field
+
+from noria.core.config import Argument
+from noria.skills.stages.gates import GateSettings
+from noria.skills.stages.route_optimizer import RouteConfig
+from noria.skills.verbs.options import (
+    BankArgument,
+    ByOption,
+    ModelOptions,
+    RouterOptions,
+    TrafficOptions,
+    label_rows,
+    share,
+    tools_of,
+)
+from noria.verbs.command import command as make_command
+from noria.verbs.options import JsonOption
+from noria.verbs.tables import table
+
+
+class RouteVerbConfig(
+    BankArgument, ByOption, RouteConfig, GateSettings, TrafficOptions, RouterOptions, ModelOptions, JsonOption
+):
+    """Settings of `noria skills route`."""
+
+    query: Annotated[list[str] | None, Argument()] = Field(
+        None, description="Requests to route, instead of a repair."
+    )
+
+
+@make_command(RouteVerbConfig)
+def command(config: RouteVerbConfig) -> None:
+    """Route the requests that are given; without any, repair descriptions from the misroutes in --data."""
+    if config.query:
+        _route(config)
+        return
+    result = run(config)
+    if config.as_json:
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    click.echo(summary(result))
+
+
+def _route(config: RouteVerbConfig) -> None:
+    from noria.skills.bank.catalogue import catalogue
+    from noria.skills.traffic.samples import Sample
+
+    folder = config.folder()
+    bank = folder.load()
+    fit_on = config.pools()["optimise"] if config.data is not None else []
+    router = config.maker(fit_on, config.asker(config.bank))(bank)
+    samples = [Sample(str(n), text, str(n)) for n, text in enumerate(config.query or [])]
+    shown = catalogue(
+        bank.routed(config.project), budget=config.catalogue_chars, per_skill=config.description_chars
+    )
+    rows = [
+        [s.query[:50], r.label, share(r.confidence), share(r.margin), r.reason[:40]]
+        for s, r in zip(samples, router.route(samples), strict=True)
+    ]
+    click.echo(table([["request", "skill", "confidence", "margin", "reason"], *rows], names=2))
+    if shown.dropped:
+        click.echo(f"not in the catalogue of {config.catalogue_chars} characters: {', '.join(shown.dropped)}")
+
+
+def run(config: RouteVerbConfig) -> dict[str, Any]:
+    """Repair descriptions: the summary of the stage.
+
+    Raises:
+        DataError: the traffic cannot be read. RunError: another process writes the bank.
+    """
+    from noria.skills.stages.chain import Chain, chain_key
+
+    folder, pools = config.folder(), config.pools()
+    with folder.writing():
+        bank = folder.load()
+        key = chain_key(
+            config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
+            sum(pools.values(), []),
+            bank,
+        )
+        chain = Chain(folder, f"route-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)
+        _, result = chain.stage("route", bank, lambda b: route_stage(config, b, pools, chain))
+    return result
+
+
+def route_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, dict[str, Any]]:
+    """Stage 2 on dealt pools: the bank after it, and its summary."""
+    from noria.skills.routing.encoders import make_encoder
+    from noria.skills.stages.chain import route_summary
+    from noria.skills.stages.gates import needed_items
+    from noria.skills.stages.missing import missing_skills
+    from noria.skills.stages.route_optimizer import optimize_routes
+
+    ask = config.asker(config.bank)
+    maker = config.maker(pools["optimise"], ask)
+    result = optimize_routes(
+        bank,
+        pools["optimise"],
+        pools["route_gate"],
+        maker,
+        config.proposing(config.bank),
+        config.part(RouteConfig),
+        config.part(GateSettings),
+        known_tools=tools_of(bank),
+        listen=chain.listen,
+    )
+    router = maker(result.bank)
+    lost = [
+        s
+        for s, r in zip(pools["optimise"], router.route(pools["optimise"]), strict=True)
+        if r.outcome == "none"
+    ]
+    queue = missing_skills(lost, make_encoder(config.encoder))
+    summary = route_summary(result)
+    summary["needed"] = needed_items(0.05, 0.5, config.part(GateSettings))
+    summary["queue"] = [
+        {"samples": [s.id for s in one.samples[:50]], "groups": one.groups, "terms": list(one.terms)}
+        for one in queue
+    ]
+    return result.bank, summary
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The summary of stage 2 in words."""
+    before, after = result["before"], result["after"]
+    lines = [table([["F1 on the gate's pool", "before", "after"], *label_rows(before["f1"], after["f1"])])]
+    lines.append(
+        f"macro F1 {share(before['macro_f1'])} → {share(after['macro_f1'])} on {before['samples']} requests"
+    )
+    if before["errors"]:
+        lines.append(f"errors of the router {before['errors']:.1%}: counted as errors, not as none")
+    for one in result["rounds"]:
+        causes = ", ".join(f"{n} {c}" for c, n in one["causes"].items() if n) or "no misroutes"
+        done = ", ".join(f"{o['operation']} {o['skill']}" for o in one["accepted"]) or "nothing accepted"
+        lines.append(f"round {one['round']}: {causes}; {done}")
+        lines += [f"  refused {skill}: {why}" for skill, why in one["refused"]]
+        lines += [f"  gate: {receipt['reason']}" for receipt in one["receipts"][:1]]
+    for name, count in result["few"].items():
+        lines.append(f"{name}: {count} misroutes are too few for an update")
+    for one in result["queue"]:
+        lines.append(f"missing skill? {one['groups']} groups about {', '.join(one['terms'][:5])}")
+    lines.append(f"the gate finds a gain of .05 from about {result['needed']} requests on")
+    return "\n".join(lines)
