@@ -22,6 +22,7 @@ from noria.core.experiments.gates import PairedScores, Receipt
 from noria.skills.assistants.assistants import CachedAssistant
 from noria.skills.bank.bank import Bank, check_lock
 from noria.skills.bank.editing import Edit, apply_edits
+from noria.skills.bank.skill import Skill
 from noria.skills.judging.attribution import Note, PoorShare, blame, induce, poor_shares
 from noria.skills.judging.judges import BodyJudge, Judged, judge_answers
 from noria.skills.judging.rubric import DIMENSIONS, Rubric
@@ -199,29 +200,47 @@ def _repair(
     edits = (
         around.proposer.edits(EditTask(skill, notes, good[:12], config.edits, number - 1)) if notes else []
     )
-    refused: list[str] = []
+    queries = [j.sample.query for j in judged]
+    edits, refused = _safe_edits(skill, edits, around.known_tools, queries)
     try:
         body = apply_edits(skill.body, edits)
     except DataError as error:
-        body, refused = skill.body, [str(error)]
-    if edits and not refused:
-        queries = [j.sample.query for j in judged]
-        refused = edit_faults(skill, edits, body, known_tools=around.known_tools, queries=queries)
-        if memory.known(name, body):
-            refused.append("it was rejected before")
+        body, refused = skill.body, [*refused, str(error)]
+    if memory.known(name, body):
+        body, refused = skill.body, [*refused, "it was rejected before"]
 
     def record(receipt: Receipt | None, accepted: bool) -> BodyRound:
         return BodyRound(
             number, name, tuple(dimensions), tuple(notes), tuple(edits), tuple(refused), receipt, accepted
         )
 
-    if not edits or refused or body == skill.body:
+    if not edits or body == skill.body:
         return record(None, False), None
     candidate = bank.with_skill(skill.with_body(body))
     receipt = gate_bodies(bank, candidate, gate_set, around, number, changed=name)
     if not receipt.accepted:
         memory.reject(name, body)
     return record(receipt, receipt.accepted), candidate if receipt.accepted else None
+
+
+def _safe_edits(
+    skill: Skill, edits: Sequence[Edit], known_tools: Sequence[str], queries: Sequence[str]
+) -> tuple[list[Edit], list[str]]:
+    """Edits that nothing stands against by themselves or together with those before, and what stood against others."""
+    kept: list[Edit] = []
+    refused: list[str] = []
+    for edit in edits:
+        try:
+            body = apply_edits(skill.body, [*kept, edit])
+        except DataError as error:
+            refused.append(str(error))
+            continue
+        faults = edit_faults(skill, [*kept, edit], body, known_tools=known_tools, queries=queries)
+        if faults:
+            refused += faults
+        else:
+            kept.append(edit)
+    return kept, refused
 
 
 def gate_bodies(

@@ -1,8 +1,9 @@
 """The queue of missing skills: requests that no skill is for and that are about one thing.
 
-Out-of-domain requests are scattered; requests for a skill that is missing are close to each other. Those that the
-router sends to none, or barely to a skill, are clustered by average linkage of their cosines, and a cluster of enough
-leakage groups is queued with the terms that tell it from the rest.
+Out-of-domain requests are scattered; requests for a skill that is missing are close to each other, and unlike what was
+asked before. A request is novel where its nearest earlier request is further away than all but a few of the earlier
+ones are from theirs. Novel requests are clustered by average linkage of their cosines, and a cluster of enough leakage
+groups is queued with the terms that tell it from the rest.
 """
 
 from __future__ import annotations
@@ -28,6 +29,28 @@ class MissingSkill:
     groups: int
     terms: tuple[str, ...]
     cohesion: float
+
+
+def novel(
+    samples: Sequence[Sample], reference: Sequence[Sample], encoder: Encoder, *, rare: float = 0.02
+) -> list[Sample]:
+    """Requests unlike earlier ones.
+
+    Args:
+        samples: requests.
+        reference: earlier requests, labelled or not, out-of-domain ones included.
+        encoder: turns texts into vectors.
+        rare: share of the earlier requests that would count as novel among the others' groups.
+    """
+    if not samples or len(reference) < 20:
+        return list(samples)
+    known = encoder.encode([s.text for s in reference])
+    groups = np.array([s.group for s in reference])
+    own = known @ known.T
+    own[groups[:, None] == groups[None, :]] = -1.0
+    bar = float(np.quantile(own.max(axis=1), rare))
+    near = (encoder.encode([s.text for s in samples]) @ known.T).max(axis=1)
+    return [s for s, n in zip(samples, near.tolist(), strict=True) if n < bar]
 
 
 def missing_skills(
