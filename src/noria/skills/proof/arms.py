@@ -22,7 +22,7 @@ from noria.skills.stages.body_refiner import RefineConfig, RefineResult, Surroun
 from noria.skills.stages.creator import CreateConfig, create_skills
 from noria.skills.stages.gates import GateSettings, decide
 from noria.skills.stages.human import AnyoneGate
-from noria.skills.stages.missing import missing_skills
+from noria.skills.stages.missing import find_missing
 from noria.skills.stages.online import OnlineConfig, planned_users, read_online
 from noria.skills.stages.route_optimizer import RouteConfig, optimize_routes
 from noria.skills.traffic.samples import NO_SKILL, Sample
@@ -124,7 +124,12 @@ def stage_two(setting: Setting, bank: Bank, settings: GateSettings | None = None
 
 
 def stage_three(
-    setting: Setting, bank: Bank, *, config: RefineConfig | None = None, gate: GateSettings | None = None, **more: Any
+    setting: Setting,
+    bank: Bank,
+    *,
+    config: RefineConfig | None = None,
+    gate: GateSettings | None = None,
+    **more: Any,
 ) -> RefineResult:
     """The Body Refiner, with a noisy judge of the feedback and another, blind one at the gate."""
     around = Surroundings(
@@ -138,7 +143,11 @@ def stage_three(
     )
     pool = more.get("pool") or setting.pool
     return refine_bodies(
-        bank, setting.routed(bank, pool), setting.routed(bank, setting.body_gate), around, config or RefineConfig()
+        bank,
+        setting.routed(bank, pool),
+        setting.routed(bank, setting.body_gate),
+        around,
+        config or RefineConfig(),
     )
 
 
@@ -155,7 +164,11 @@ def run_chain(seed: int, size: int) -> dict[str, Any]:
     quality = {name: setting.quality(bank) for name, bank in banks.items()}
     for name, switches in ABLATIONS.items():
         quality[name] = setting.quality(stage_three(setting, two, config=RefineConfig(**switches)).bank)
-    for name, gate in (("harmful, paired", "paired"), ("harmful, monotone", "monotone"), ("harmful, no gate", "off")):
+    for name, gate in (
+        ("harmful, paired", "paired"),
+        ("harmful, monotone", "monotone"),
+        ("harmful, no gate", "off"),
+    ):
         proposer = HarmfulProposer(np.random.default_rng(seed), 0.6)
         bank = stage_three(setting, two, gate=GateSettings(gate=gate), proposer=proposer).bank  # type: ignore[arg-type]
         quality[name] = setting.quality(bank)
@@ -250,24 +263,16 @@ def run_gates(seed: int, candidates: int) -> dict[str, Any]:
 
 
 def run_queue(seed: int, size: int) -> dict[str, float]:
-    """The queue of missing skills at the time when a new intent appears: precision and recall over requests."""
+    """The queue of missing skills at the time when a new intent appears: precision and recall over all its requests."""
     setting = make_setting(seed, size)
-    bank = stage_two(setting, stage_one(setting))
-    generator = np.random.default_rng(seed + 1000)
-    later = requests(size, make_catalogue(), generator, time=2, prefix=f"{seed}-later-")
-    unlabelled = [replace(s, expected=()) for s in later]
-    routes = setting.router(bank).route(unlabelled)
+    later = requests(
+        size, make_catalogue(), np.random.default_rng(seed + 1000), time=2, prefix=f"{seed}-later-"
+    )
     truth = {s.id: NEW in s.expected for s in later}
-    lost = [s for s, r in zip(unlabelled, routes, strict=True) if r.outcome == "none"]
-    queue = missing_skills(lost, setting.encoder)
-    largest = queue[0].samples if queue else ()
-    hits = sum(truth[s.id] for s in largest)
-    there = sum(truth[s.id] for s in lost)
-    return {
-        "precision": hits / len(largest) if largest else 0.0,
-        "recall": hits / there if there else 0.0,
-        "lost": there / max(1, sum(truth.values())),
-    }
+    queue = find_missing([replace(s, expected=()) for s in later], setting.pool, setting.encoder)
+    queued = {s.id for one in queue for s in one.samples}
+    hits = sum(truth[name] for name in queued)
+    return {"precision": hits / len(queued) if queued else 0.0, "recall": hits / max(1, sum(truth.values()))}
 
 
 def run_neural(seed: int, size: int, steps: int) -> dict[str, Any]:
@@ -284,7 +289,9 @@ def run_neural(seed: int, size: int, steps: int) -> dict[str, Any]:
     two = stage_two(setting, one)
     cases = setting.routed(two, setting.route_gate)[:200]
     answers = setting.assistant.answer([s for s, _ in cases], [k for _, k in cases], two)
-    judge = LearnedJudge([(s, r) for (s, _), r in zip(cases, answers, strict=True)], np.random.default_rng(seed))
+    judge = LearnedJudge(
+        [(s, r) for (s, _), r in zip(cases, answers, strict=True)], np.random.default_rng(seed)
+    )
     full = stage_three(setting, two, gate_judge=judge)
     asked = setting.routed(full.bank, setting.test)
     given = setting.assistant.answer([s for s, _ in asked], [k for _, k in asked], full.bank)
@@ -295,11 +302,13 @@ def run_neural(seed: int, size: int, steps: int) -> dict[str, Any]:
         "stated": stated,
         "unstated": unstated,
         "judge": spearman(guessed, true),
-        "quality": {"S1": setting.quality(one), "S1+S2": setting.quality(two), "full": setting.quality(full.bank)},
+        "quality": {
+            "S1": setting.quality(one),
+            "S1+S2": setting.quality(two),
+            "full": setting.quality(full.bank),
+        },
     }
 
 
 def _body_with(needs: Sequence[str]) -> Bank:
     return first_bank(needs=needs)
-
-

@@ -41,7 +41,9 @@ class LearnedJudge:
             self._weights[:, column] = np.linalg.solve(x.T @ x + 2.0 * np.eye(x.shape[1]), x.T @ y)
         self._maxima = maxima
 
-    def judge(self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None) -> list[Opinion]:
+    def judge(
+        self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
+    ) -> list[Opinion]:
         """One opinion a case."""
         made = []
         for sample, response in cases:
@@ -57,4 +59,14 @@ def _seen(sample: Sample, response: Response) -> NDArray[np.float64]:
     words = response.text.split()
     right = float(response.skill in sample.expected)
     own = [float(probe in words) for probe in PROBES]
-    return np.array([1.0, right, bool(response.calls), bool(response.cards), len(words) / 20, *own, *(right * v for v in own)])
+    return np.array(
+        [
+            1.0,
+            right,
+            bool(response.calls),
+            bool(response.cards),
+            len(words) / 20,
+            *own,
+            *(right * v for v in own),
+        ]
+    )

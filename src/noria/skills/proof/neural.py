@@ -68,7 +68,9 @@ def make_model(size: int, width: int = 64) -> Any:
             super().__init__()
             self.words = nn.Embedding(size, width)
             self.places = nn.Embedding(CONTEXT, width)
-            layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+            layer = nn.TransformerEncoderLayer(
+                width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            )
             self.layers = nn.TransformerEncoder(layer, 2, nn.LayerNorm(width), enable_nested_tensor=False)
             self.out = nn.Linear(width, size)
 
@@ -146,7 +148,9 @@ class NeuralAssistant:
         for start in range(0, len(samples), 256):
             part, chosen = samples[start : start + 256], skills[start : start + 256]
             bodies = [bank.skills[k].body if k in bank.skills else "" for k in chosen]
-            rows = [self.words.encode(b, str(s.evidence.get("found"))) for s, b in zip(part, bodies, strict=True)]
+            rows = [
+                self.words.encode(b, str(s.evidence.get("found"))) for s, b in zip(part, bodies, strict=True)
+            ]
             ids = torch.tensor(rows)
             draws = torch.rand((len(part), LONGEST), generator=torch.Generator().manual_seed(self.seed))
             with torch.no_grad():
@@ -176,6 +180,12 @@ def sensitivity(assistant: NeuralAssistant, samples: Sequence[Sample], bank_of: 
             answers = assistant.answer(samples, ["encyclopedia"] * len(samples), bank)
             for answer in answers:
                 words = answer.text.split()
-                met = bool(answer.calls) if need.id == "tool" else bool(answer.cards) if need.id == "cards" else need.token in words
+                met = (
+                    bool(answer.calls)
+                    if need.id == "tool"
+                    else bool(answer.cards)
+                    if need.id == "cards"
+                    else need.token in words
+                )
                 hits.append(met)
     return float(np.mean(stated)), float(np.mean(unstated))

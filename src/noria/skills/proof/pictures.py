@@ -57,7 +57,9 @@ def make_catalogue(count: int = 240) -> Catalogue:
     """
     known = things()
     chosen = tuple(known[n] for n in np.linspace(0, len(known) - 1, count).astype(int))
-    sides = [np.stack([features(draw(t.code, s, size=SIZE)) for t in chosen]) for s in ("twemoji", "openmoji")]  # type: ignore[arg-type]
+    sides = [
+        np.stack([features(draw(t.code, s, size=SIZE)) for t in chosen]) for s in ("twemoji", "openmoji")
+    ]  # type: ignore[arg-type]
     learned = np.arange(count) % 2 == 0
     within = ((sides[0] - sides[1])[learned] ** 2).mean(axis=0) / 2
     between = np.concatenate([side[learned] for side in sides]).var(axis=0)
@@ -71,7 +73,12 @@ def features(picture: Image.Image) -> NDArray[np.float64]:
     flat.alpha_composite(picture)
     pixels = np.asarray(flat.convert("RGB"), float) / 255
     mask = np.asarray(picture)[:, :, 3] > 64
-    grid = pixels[: SIZE // 6 * 6, : SIZE // 6 * 6].reshape(6, SIZE // 6, 6, SIZE // 6, 3).mean(axis=(1, 3)).ravel()
+    grid = (
+        pixels[: SIZE // 6 * 6, : SIZE // 6 * 6]
+        .reshape(6, SIZE // 6, 6, SIZE // 6, 3)
+        .mean(axis=(1, 3))
+        .ravel()
+    )
     own = pixels[mask] if mask.any() else pixels.reshape(-1, 3)
     histogram = np.histogramdd(own, bins=(4, 4, 4), range=((0, 1),) * 3)[0].ravel() / len(own)
     grey = pixels.mean(axis=2)
@@ -95,7 +102,9 @@ def collage(catalogue: Catalogue, numbers: Sequence[int], generator: np.random.G
         x, y = place % 4 * SIZE, place // 4 * SIZE
         shift = generator.integers(-4, 5, 2)
         one = draw(catalogue.things[number].code, "openmoji", size=SIZE)
-        scene.alpha_composite(one, (int(np.clip(x + shift[0], 0, 3 * SIZE)), int(np.clip(y + shift[1], 0, SIZE))))
+        scene.alpha_composite(
+            one, (int(np.clip(x + shift[0], 0, 3 * SIZE)), int(np.clip(y + shift[1], 0, SIZE)))
+        )
     return scene
 
 

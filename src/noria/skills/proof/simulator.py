@@ -23,7 +23,13 @@ from noria.skills.traffic.samples import NO_SKILL, Call, Response, Sample
 STATED, UNSTATED, SPOILT = 0.95, 0.35, 0.10
 HARM = "Keep every answer as short as can be and leave out what was not asked."
 """A sentence that sounds good and makes an assistant leave out reasons, next steps and names."""
-SPURIOUS = ("use warmer words", "avoid passive voice", "mention the brand", "repeat the question", "shorter sentences")
+SPURIOUS = (
+    "use warmer words",
+    "avoid passive voice",
+    "mention the brand",
+    "repeat the question",
+    "shorter sentences",
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,9 @@ class NoisyJudge:
     loves_length: float = 0.0
     name: str = "noisy"
 
-    def judge(self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None) -> list[Opinion]:
+    def judge(
+        self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
+    ) -> list[Opinion]:
         """One opinion a case."""
         return [self._one(sample, response) for sample, response in cases]
 
@@ -120,7 +128,9 @@ class NoisyJudge:
         if self.blind:
             return Opinion(points)
         words = response.text.split()
-        gaps = [n.say for n in NEEDS if not n.structural and n.token not in words and generator.random() < 0.6]
+        gaps = [
+            n.say for n in NEEDS if not n.structural and n.token not in words and generator.random() < 0.6
+        ]
         if generator.random() < 0.3:
             gaps.append(str(generator.choice(SPURIOUS)))
         return Opinion(points, {"CQ": tuple(gaps)})

@@ -157,7 +157,11 @@ def first_bank(*, needs: Sequence[str] = WRITTEN, skills: Sequence[str] = KNOWN)
     made = {}
     for name in skills:
         lines = "\n".join(f"- {by_id[n].say}" for n in needs)
-        body = f"# {name}\n\n{PURPOSES[name]}\n\n## Rules\n\n{lines}\n" if lines else f"# {name}\n\n{PURPOSES[name]}\n"
+        body = (
+            f"# {name}\n\n{PURPOSES[name]}\n\n## Rules\n\n{lines}\n"
+            if lines
+            else f"# {name}\n\n{PURPOSES[name]}\n"
+        )
         made[name] = make_skill(name, PURPOSES[name], body, tools=[TOOLS[name]])
     return Bank(made)
 
@@ -170,7 +174,13 @@ def tasks(skills: Sequence[str] = KNOWN) -> list[TaskSpec]:
 
 
 def requests(
-    count: int, catalogue: Catalogue, generator: np.random.Generator, *, half: str = "seen", time: int = 0, prefix: str = ""
+    count: int,
+    catalogue: Catalogue,
+    generator: np.random.Generator,
+    *,
+    half: str = "seen",
+    time: int = 0,
+    prefix: str = "",
 ) -> list[Sample]:
     """Requests of one time.
 

@@ -89,3 +89,50 @@ def missing_skills(
         terms = tuple(telling_terms([s.query for s in own], rest, most=8))
         found.append(MissingSkill(tuple(own), groups, terms, float(np.linalg.norm(centre))))
     return sorted(found, key=lambda m: -len(m.samples))
+
+
+def find_missing(
+    samples: Sequence[Sample],
+    reference: Sequence[Sample],
+    encoder: Encoder,
+    *,
+    rare: float = 0.2,
+    near: float = 0.2,
+    steps: int = 3,
+) -> list[MissingSkill]:
+    """Skills that new traffic asks for and earlier traffic did not: novel requests, clustered, then grown.
+
+    A cluster's wording is a part of what its skill would be asked. A ridge regression that tells the queued requests
+    from the earlier ones is fitted `steps` times, each time on what it took the time before.
+
+    Args:
+        samples: new requests, without labels.
+        reference: earlier requests.
+        encoder: turns texts into vectors.
+        rare: share of the earlier requests that would count as novel.
+        near: least mean cosine between two clusters that are joined.
+        steps: times that the queue is grown.
+
+    Returns:
+        A queue of one entry a connected growth: the clusters together, since they differ from the earlier traffic in
+        the same way; empty where no cluster is large enough.
+    """
+    queued = missing_skills(novel(samples, reference, encoder, rare=rare), encoder, near=near)
+    if not queued:
+        return []
+    ids = {s.id for one in queued for s in one.samples}
+    rows = np.c_[encoder.encode([s.text for s in samples]), np.ones(len(samples))].astype(float)
+    before = np.c_[encoder.encode([s.text for s in reference]), np.ones(len(reference))].astype(float)
+    taken = np.array([s.id in ids for s in samples])
+    for _ in range(steps):
+        own = rows[taken]
+        weight = len(before) / max(1, len(own))
+        gram = weight * own.T @ own + before.T @ before + 2.0 * np.eye(rows.shape[1])
+        taken = rows @ np.linalg.solve(gram, weight * own.sum(axis=0)) > 0.5
+        if not taken.any():
+            return queued
+    found = [s for s, kept in zip(samples, taken.tolist(), strict=True) if kept]
+    rest = [s.query for s, kept in zip(samples, taken.tolist(), strict=True) if not kept]
+    centre = rows[taken, :-1].mean(axis=0)
+    terms = tuple(telling_terms([s.query for s in found], [*rest, *(s.query for s in reference)], most=8))
+    return [MissingSkill(tuple(found), len({s.group for s in found}), terms, float(np.linalg.norm(centre)))]

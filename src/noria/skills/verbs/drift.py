@@ -40,6 +40,8 @@ def command(config: DriftConfig) -> None:
         for name in ("margin_alarm", "poor_alarm"):
             if found[name] is not None:
                 click.echo(f"{name.replace('_', ' ')} at request {found[name] + 1}")
+        for one in found["missing"]:
+            click.echo(f"missing skill? {one['requests']} requests about {', '.join(one['terms'][:5])}")
     if found["alarm"]:
         raise CheckError("traffic has moved", where=str(config.after), mend="run the chain again")
 
@@ -55,6 +57,7 @@ def run(config: DriftConfig) -> dict[str, Any]:
     from noria.core.records import json_values
     from noria.skills.judging.judges import judge_answers
     from noria.skills.routing.encoders import make_encoder
+    from noria.skills.stages.missing import find_missing
     from noria.skills.traffic.drift import MOST, find_drift
     from noria.skills.traffic.sources import load_samples
 
@@ -77,5 +80,9 @@ def run(config: DriftConfig) -> dict[str, Any]:
         (poor[0], poor[1]),
         generator=np.random.default_rng(config.seed),
     )
-    values: dict[str, Any] = json_values(vars(drift) | {"alarm": drift.alarm})
+    queue = [
+        {"requests": len(one.samples), "groups": one.groups, "terms": list(one.terms)}
+        for one in find_missing(sides[1], sides[0], encoder)
+    ]
+    values: dict[str, Any] = json_values(vars(drift) | {"alarm": drift.alarm, "missing": queue})
     return values
