@@ -471,9 +471,10 @@ class Service:
             exchange.caller = caller
             return
         write = access == "write"
+        caller = self._caller(exchange) if b"authorization" in exchange.headers else None
         if not (write or self.private):
+            exchange.caller = caller or LOCAL
             return
-        caller = self._caller(exchange)
         if caller is None and self._digest is None:
             raise self._refusal(
                 403, "no_token_set", "the service was started without a token, so nothing can be changed"
