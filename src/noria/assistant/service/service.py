@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
@@ -28,6 +28,7 @@ from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
 from noria.core.storage.control import SQLiteControl
+from noria.core.traces.records import Status
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore
 from noria.core.versions.artefacts import ArtefactStore
@@ -189,11 +190,14 @@ def _count(service: Service, state: GatewayState) -> None:
         lambda: 0 if state.gateway.serving is None else state.gateway.serving.version
     )
 
+    by_status = {status: answers.labels(status) for status in get_args(Status)}
+    tokens_in, tokens_out = tokens.labels("in"), tokens.labels("out")
+
     def counted(status: str, elapsed: float, usage: Any) -> None:
-        answers.labels(status).inc()
+        by_status[status].inc()
         seconds.observe(elapsed)
-        tokens.labels("in").inc(usage.tokens_in)
-        tokens.labels("out").inc(usage.tokens_out)
+        tokens_in.inc(usage.tokens_in)
+        tokens_out.inc(usage.tokens_out)
         if usage.cost is not None:
             cost.inc(usage.cost)
 
