@@ -46,18 +46,18 @@ class Chat(BaseModel):
     stream: bool = False
 
 
-async def backend() -> None:
-    """Answer every request with the same completion, as fast as a socket can."""
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(ANSWER)
+async def backend(*, echo: bool = False) -> None:
+    """Answer every request as fast as a socket can: with the same completion, or with its system message."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
                 lengths = [int(line[15:]) for line in lines if line.startswith(b"content-length:")]
-                if lengths:
-                    await reader.readexactly(lengths[0])
-                writer.write(head + ANSWER)
+                body = await reader.readexactly(lengths[0]) if lengths else b""
+                answer = _echo(body) if echo else ANSWER
+                writer.write(head % len(answer) + answer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -67,6 +67,12 @@ async def backend() -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20)
     print(f"serving on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
+
+
+def _echo(body: bytes) -> bytes:
+    completion = json.loads(ANSWER)
+    completion["choices"][0]["message"]["content"] = json.loads(body)["messages"][0]["content"]
+    return json.dumps(completion).encode()
 
 
 def fastapi(url: str) -> None:
@@ -96,7 +102,7 @@ def fastapi(url: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "backend":
-        asyncio.run(backend())
+    if sys.argv[1] in ("backend", "echo"):
+        asyncio.run(backend(echo=sys.argv[1] == "echo"))
     else:
         fastapi(sys.argv[2])

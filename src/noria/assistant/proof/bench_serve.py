@@ -45,8 +45,8 @@ class Side:
 
     Attributes:
         name: name of the side.
-        url: its address.
-        pids: its processes.
+        url: address of the side.
+        pids: processes of the side.
     """
 
     name: str
