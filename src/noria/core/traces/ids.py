@@ -65,6 +65,11 @@ _RANDOM = _Random()
 os.register_at_fork(after_in_child=_RANDOM.forget)
 
 
+def id_at(now: int) -> str:
+    """The least id of a time: every id of then or later sorts after it."""
+    return str(uuid.UUID(int=(max(0, now) // 1_000_000 & (1 << 48) - 1) << 80))
+
+
 def is_id(text: str) -> bool:
     """Whether a text is an id as :func:`new_id` writes it."""
     return _ID.fullmatch(text) is not None
