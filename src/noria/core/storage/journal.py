@@ -128,10 +128,26 @@ class Journal:
         """
         self._put(_Change(*_frame(body, subject, blobs or {}, expires)))
 
-    async def remove(self, sequences: Sequence[int], *, blobs: Sequence[str] = ()) -> None:
-        """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log."""
+    async def remove(
+        self,
+        sequences: Sequence[int],
+        *,
+        blobs: Sequence[str] = (),
+        body: bytes | None = None,
+        subject: str | None = None,
+    ) -> None:
+        """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log.
+
+        Args:
+            sequences: numbers of the frames.
+            blobs: digests of the blobs.
+            body: content of a frame that says so, written in the same transaction; None writes none.
+            subject: key of that frame.
+        """
 
         def run(database: sqlite3.Connection) -> None:
+            if body is not None:
+                database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body)))
             database.executemany(
                 "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE sequence = ?",
                 [(sequence,) for sequence in sequences],

@@ -182,8 +182,10 @@ class TraceStore:
         blobs = [blob for blob in named if not self.index.named_by_others(blob, user)]
         now = self.clock()
         erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
-        await self.journal.append(encode(erasure), subject=f"user:{user}")
-        await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        # In one transaction: an erasure that was recorded and not carried out would never be found again.
+        await self.journal.remove(
+            [frame.sequence for frame in frames], blobs=blobs, body=encode(erasure), subject=f"user:{user}"
+        )
         await asyncio.to_thread(self.index.forget, user)
         return erasure
 
