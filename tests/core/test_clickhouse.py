@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import itertools
 import json
 import re
 import threading
@@ -92,7 +93,7 @@ async def test_the_consoles_queries_say_what_duckdb_says_of_the_same_segments(st
     await prepare(store)
     create_tables(chdb)
     create_tables(chdb)
-    assert ship(store.folder, chdb, source="one") == 3
+    assert ship(store.folder, chdb, service="one") == 3
     ours = {
         "bundles": "SELECT bundle, count(*), count(*) FILTER (status NOT IN ('ok', 'refused')), quantile_disc(seconds, .5),"
         " quantile_disc(seconds, .95), sum(cost) FROM traces GROUP BY 1 ORDER BY 1",
@@ -120,39 +121,46 @@ async def test_the_consoles_queries_say_what_duckdb_says_of_the_same_segments(st
 async def test_a_shipping_killed_at_any_statement_counts_nothing_twice(store: TraceStore, chdb: Execute) -> None:
     await prepare(store)
     create_tables(chdb)
-    count, before_failure = 0, 0
+    wanted = {
+        table: sum(one.rows[table] for one in read_manifest(store.folder).segments)
+        for table in ("traces", "spans", "feedback", "withdrawals", "judgements")
+    }
+    for failing in itertools.count():
+        service, left = f"service-{failing}", failing
 
-    def flaky(sql: str, data: bytes) -> bytes:
-        nonlocal count
-        count += 1
-        if count > before_failure:
-            raise Down("killed here", where="test")
-        return chdb(sql, data)
+        def flaky(sql: str, data: bytes) -> bytes:
+            nonlocal left
+            if left == 0:
+                if failing % 2:  # it arrives, and its answer does not
+                    chdb(sql, data)
+                left = -1
+                raise Down("killed here", where="test")
+            left -= 1
+            return chdb(sql, data)
 
-    while True:
         try:
-            count = 0
-            ship(store.folder, flaky, source="one")
-            break
+            ship(store.folder, flaky, service=service)
         except Down:
-            before_failure += 1
-    assert before_failure > 30
-    for table in ("traces", "spans", "feedback", "withdrawals", "judgements"):
-        wanted = sum(one.rows[table] for one in read_manifest(store.folder).segments)
-        assert rows(chdb, f"SELECT count(), uniqExact(sequence, id) FROM {table}") == [[wanted, wanted]]
-    assert ship(store.folder, chdb, source="one") == 0
-    assert ship(store.folder, chdb, source="another") == 3  # a second service, with the same numbers
-    assert rows(chdb, "SELECT source, count() FROM traces GROUP BY 1 ORDER BY 1")[1] == ["one", 42]
+            ship(store.folder, chdb, service=service)
+        for table, count in wanted.items():
+            counted = rows(chdb, f"SELECT count(), uniqExact(sequence, id) FROM {table} WHERE service = '{service}'")
+            assert counted == [[count, count]], (failing, table)
+        if left >= 0:
+            break
+    assert failing > 25
+    assert ship(store.folder, chdb, service="service-3") == 0
+    assert ship(store.folder, chdb, service="another") == 3  # a second service, with the same numbers
+    assert rows(chdb, "SELECT count() FROM traces") == [[wanted["traces"] * (failing + 2)]]
 
 
 @needs_chdb
 async def test_an_erased_user_is_erased_there_with_the_next_shipping(store: TraceStore, chdb: Execute) -> None:
     await prepare(store)
     create_tables(chdb)
-    ship(store.folder, chdb, source="one")
+    ship(store.folder, chdb, service="one")
     await store.erase("user 2")
     seal(store.folder, age=-60, frames=WIDTH)
-    assert ship(store.folder, chdb, source="one") == 3
+    assert ship(store.folder, chdb, service="one") == 3
     assert rows(chdb, "SELECT count() FROM traces WHERE user = 'user 2'") == [[0]]
     left = query(store.folder, "SELECT count(*) FROM spans WHERE sequence <= 48").rows[0][0]
     assert rows(chdb, "SELECT count() FROM spans") == [[left]]
@@ -258,7 +266,7 @@ def test_addresses_and_names_that_are_none_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="no address"):
             over_http(url)
     with pytest.raises(ConfigError, match="no name"):
-        ship(tmp_path, Scripted(), source="x' OR 1")
+        ship(tmp_path, Scripted(), service="x' OR 1")
     with pytest.raises(RunError, match="cannot be reached"):
         over_http("http://127.0.0.1:1", seconds=2)("SELECT 1", b"")
 

@@ -1,6 +1,6 @@
 """Traces in ClickHouse, for what is above one machine: the same tables, and segments that arrive in order and once.
 
-Each service ships its own segments under its name (`source`). The tables, the inserts and the queries are checked on chDB,
+Each service ships its own segments under its name (`service`). The tables, the inserts and the queries are checked on chDB,
 which is ClickHouse in a process; its wire (HTTP on port 8123) is written by the manual and checked against no server.
 """
 
@@ -23,7 +23,7 @@ from noria.core.traces.segments import Segment, read_manifest
 
 Execute = Callable[[str, bytes], bytes]
 """Runs a statement with the data that follows it, and returns its answer; raises `RunError` where the store refuses."""
-_SOURCE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_SERVICE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _TYPES = {
     "int": "Int64",
     "float": "Float64",
@@ -39,7 +39,7 @@ _TYPES = {
     "verdicts": "Array(Tuple(item String, value String, reason String))",
 }
 _KEYS = {"traces": "id", "spans": "trace", "feedback": "trace", "withdrawals": "feedback", "judgements": "trace"}
-STANDING = "feedback AS f LEFT ANTI JOIN withdrawals AS w ON w.source = f.source AND w.feedback = f.id"
+STANDING = "feedback AS f LEFT ANTI JOIN withdrawals AS w ON w.service = f.service AND w.feedback = f.id"
 """Feedback that was not withdrawn, as a FROM clause."""
 QUERIES = {
     "newest": (
@@ -57,7 +57,7 @@ QUERIES = {
     ),
     "ratings": (
         "SELECT t.bundle AS bundle, f.name AS name, count() AS ratings, avg(f.value) AS mean FROM (SELECT f.* FROM "
-        f"{STANDING}) AS f JOIN traces AS t ON t.id = f.trace AND t.source = f.source WHERE f.value IS NOT NULL"
+        f"{STANDING}) AS f JOIN traces AS t ON t.id = f.trace AND t.service = f.service WHERE f.value IS NOT NULL"
         " GROUP BY bundle, name ORDER BY bundle, name"
     ),
     "judgements": (
@@ -85,53 +85,53 @@ def create_tables(execute: Execute) -> None:
     for table in TABLES:
         key = _KEYS[table]
         execute(
-            f"CREATE TABLE IF NOT EXISTS {table} (source LowCardinality(String), {structure(table)},"
+            f"CREATE TABLE IF NOT EXISTS {table} (service LowCardinality(String), {structure(table)},"
             f" INDEX by_{key} {key} TYPE bloom_filter GRANULARITY 4)"
-            " ENGINE = MergeTree ORDER BY (source, sequence)",
+            " ENGINE = MergeTree ORDER BY (service, sequence)",
             b"",
         )
     execute(
-        "CREATE TABLE IF NOT EXISTS segments (source LowCardinality(String), first Int64, last Int64, digest String)"
-        " ENGINE = MergeTree ORDER BY (source, first)",
+        "CREATE TABLE IF NOT EXISTS segments (service LowCardinality(String), first Int64, last Int64, digest String)"
+        " ENGINE = MergeTree ORDER BY (service, first)",
         b"",
     )
 
 
-def ship(folder: Path, execute: Execute, *, source: str) -> int:
+def ship(folder: Path, execute: Execute, *, service: str) -> int:
     """Bring the store to what the sealed segments of a service are, and return the number of segments shipped.
 
     A segment counts once its digest is written, after its rows. What a killed shipping left of it is removed before it is
-    sent again, and so are the rows of a segment that was made anew. One process ships a source at a time.
+    sent again, and so are the rows of a segment that was made anew. One process ships a service's segments at a time.
 
     Args:
         folder: folder of the journal.
         execute: runs a statement.
-        source: name of the service, of letters, digits, `_`, `.` and `-`.
+        service: name of the service, of letters, digits, `_`, `.` and `-`.
 
     Raises:
         RunError: the store refuses or is not there; the segments before it have arrived.
         ConfigError: the name is no such name.
     """
-    if not _SOURCE.fullmatch(source):
+    if not _SERVICE.fullmatch(service):
         raise ConfigError(
-            f"{source[:70]!r} is no name of a service", where="source", mend="use letters, digits, _ . and -"
+            f"{service[:70]!r} is no name of a service", where="service", mend="use letters, digits, _ . and -"
         )
     there = _json(
-        execute(f"SELECT first, digest FROM segments WHERE source = '{source}' FORMAT JSONCompact", b"")
+        execute(f"SELECT first, digest FROM segments WHERE service = '{service}' FORMAT JSONCompact", b"")
     )
     arrived = {int(first): digest for first, digest in there}
     manifest = read_manifest(folder)
     shipped = 0
     for segment in manifest.segments:
         if arrived.get(segment.first) != segment.digest:
-            _ship(Path(folder), segment, execute, source)
+            _ship(Path(folder), segment, execute, service)
             shipped += 1
     return shipped
 
 
-def _ship(folder: Path, segment: Segment, execute: Execute, source: str) -> None:
-    execute(f"DELETE FROM segments WHERE source = '{source}' AND first = {segment.first}", b"")
-    rows = f"source = '{source}' AND sequence BETWEEN {segment.first} AND {segment.last}"
+def _ship(folder: Path, segment: Segment, execute: Execute, service: str) -> None:
+    execute(f"DELETE FROM segments WHERE service = '{service}' AND first = {segment.first}", b"")
+    rows = f"service = '{service}' AND sequence BETWEEN {segment.first} AND {segment.last}"
     for table in TABLES:
         if _json(execute(f"SELECT count() FROM {table} WHERE {rows} FORMAT JSONCompact", b"")) not in ([[0]], [["0"]]):
             execute(f"DELETE FROM {table} WHERE {rows}", b"")
@@ -141,12 +141,12 @@ def _ship(folder: Path, segment: Segment, execute: Execute, source: str) -> None
             except OSError as error:  # it was made anew meanwhile; the next attempt ships its successor
                 raise RunError("a segment is not there any more", where=segment.name) from error
             execute(
-                f"INSERT INTO {table} SELECT '{source}' AS source, * FROM input({_quoted(structure(table))})"
+                f"INSERT INTO {table} SELECT '{service}' AS service, * FROM input({_quoted(structure(table))})"
                 " FORMAT Parquet",
                 data,
             )
     execute(
-        f"INSERT INTO segments VALUES ('{source}', {segment.first}, {segment.last}, '{segment.digest}')", b""
+        f"INSERT INTO segments VALUES ('{service}', {segment.first}, {segment.last}, '{segment.digest}')", b""
     )
 
 
@@ -157,7 +157,7 @@ class Delivery:
     Args:
         folder: folder of the journal.
         execute: runs a statement.
-        source: name of the service.
+        service: name of the service.
         clock: function that returns seconds that only grow.
         longest: largest number of seconds between two attempts while the store is down.
 
@@ -170,7 +170,7 @@ class Delivery:
 
     folder: Path
     execute: Execute
-    source: str
+    service: str
     clock: Callable[[], float] = time.monotonic
     longest: float = 60.0
     shipped: int = field(default=0, init=False)
@@ -184,7 +184,7 @@ class Delivery:
             return 0
         try:
             create_tables(self.execute)
-            count = ship(self.folder, self.execute, source=self.source)
+            count = ship(self.folder, self.execute, service=self.service)
         except RunError as error:
             self.failures += 1
             self.error = error
