@@ -1,4 +1,4 @@
-"""A backup of a folder at work holds what was acknowledged, is verified, and becomes a service; older formats are mended."""
+"""A backup of a folder at work holds what was acknowledged, and becomes a service; older formats are migrated."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_damaged_backup_is_refused_and_nothing_is_made(tmp_path: Path) -> None
             weights.unlink()
         else:
             weights.write_bytes(content)
-        with pytest.raises(DataError, match="damaged|missing"):
+        with pytest.raises(DataError, match=r"damaged|missing"):
             restore(tmp_path / "backup", tmp_path / "again")
         assert not (tmp_path / "again").exists()
     weights.write_bytes(bytes(1000))
@@ -100,7 +100,11 @@ def test_a_damaged_backup_is_refused_and_nothing_is_made(tmp_path: Path) -> None
     (weights.parent / "foreign").unlink()
     manifest = tmp_path / "backup" / "backup.json"
     text = manifest.read_text()
-    for changed in (text.replace('"format": 1', '"format": 9'), "{", text.replace("versions/weights", "../../weights")):
+    for changed in (
+        text.replace('"format": 1', '"format": 9'),
+        "{",
+        text.replace("versions/weights", "../../weights"),
+    ):
         manifest.write_text(changed)
         with pytest.raises(DataError):
             restore(tmp_path / "backup", tmp_path / "again")
@@ -152,7 +156,9 @@ async def test_a_journal_of_version_one_is_read_as_it_is_and_migrated_by_its_wri
     database = sqlite3.connect(tmp_path / NAME, isolation_level=None)
     database.executescript(VERSION_1)
     for sequence, body in ((1, b"first"), (3, b"third")):
-        database.execute("UPDATE frames SET body = ?, digest = ? WHERE sequence = ?", (body, zlib.crc32(body), sequence))
+        database.execute(
+            "UPDATE frames SET body = ?, digest = ? WHERE sequence = ?", (body, zlib.crc32(body), sequence)
+        )
     with JournalReader(tmp_path) as reader:  # before any writer of this version
         assert [frame.body for frame in reader.frames()] == [b"first", b"third"]
         assert reader.removed(16) == {0: 1}
@@ -160,7 +166,9 @@ async def test_a_journal_of_version_one_is_read_as_it_is_and_migrated_by_its_wri
     database.close()
     with Journal(tmp_path) as journal, JournalReader(tmp_path) as reader:
         assert journal._database.execute("PRAGMA user_version").fetchone()[0] == FORMAT == 2
-        plan = journal._database.execute("EXPLAIN QUERY PLAN SELECT count(*) FROM frames WHERE body IS NULL").fetchall()
+        plan = journal._database.execute(
+            "EXPLAIN QUERY PLAN SELECT count(*) FROM frames WHERE body IS NULL"
+        ).fetchall()
         assert "frames_removed" in str(plan)
         assert await journal.append(b"fourth") == 4
         assert reader.removed(2) == {0: 1}

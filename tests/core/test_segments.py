@@ -1,4 +1,4 @@
-"""Segments: sealed whole or not at all, the same bytes again, without what was erased; SQL that only reads, in bounds."""
+"""Segments: sealed whole or not at all, the same bytes again, without what was erased; SQL that only reads."""
 
 from __future__ import annotations
 
@@ -105,7 +105,8 @@ async def test_columns_hold_what_the_records_say(store: TraceStore) -> None:
         store.folder,
         "SELECT t.sequence, epoch_ns(t.began), epoch_ns(t.ended), t.seconds, t.tokens_in, t.cost, t.labels['skill'],"
         " t.redactions['mail'], t.assignments[1].propensity, s.candidates[1].propensity, s.candidates[2].score,"
-        " s.propensity, s.chosen FROM traces AS t JOIN spans AS s ON s.trace = t.id WHERE t.id = ? AND s.kind = 'model'",
+        " s.propensity, s.chosen FROM traces AS t JOIN spans AS s ON s.trace = t.id"
+        " WHERE t.id = ? AND s.kind = 'model'",
         [traces[4].id],
     ).rows
     wanted = traces[4]
@@ -114,7 +115,8 @@ async def test_columns_hold_what_the_records_say(store: TraceStore) -> None:
     (said,) = query(store.folder, "SELECT invalid, score, verdicts[2].value, seconds FROM judgements").rows
     assert said == (1, None, "invalid", 0.5)
     (span,) = query(
-        store.folder, "SELECT input, attributes, error_kind, parent FROM spans WHERE error_kind IS NOT NULL LIMIT 1"
+        store.folder,
+        "SELECT input, attributes, error_kind, parent FROM spans WHERE error_kind IS NOT NULL LIMIT 1",
     ).rows
     assert json.loads(span[0]) == [{"role": "user", "content": "question 0"}]
     assert (json.loads(span[1]), *span[2:]) == ({"tokens_in": 0}, "timeout", "d")
@@ -153,7 +155,9 @@ async def test_sealing_again_gives_the_same_bytes(store: TraceStore) -> None:
     assert files(store.folder) == before
 
 
-async def test_an_erased_user_is_in_no_segment_and_the_other_segments_are_not_touched(store: TraceStore) -> None:
+async def test_an_erased_user_is_in_no_segment_and_the_other_segments_are_not_touched(
+    store: TraceStore,
+) -> None:
     traces = await fill(store, WIDTH)  # the first segment holds everyone
     await store.give_feedback(rating(store, traces[2], 1.0))  # by user 2, in the second
     others = [trace(store, 4 * n) for n in range(2 * WIDTH - 1)]  # user 0 alone
@@ -180,7 +184,9 @@ async def test_what_is_no_record_and_what_is_damaged_is_counted(store: TraceStor
     await fill(store, 4)
     await store.journal.append(b"no record")
     huge = trace(store, 1)
-    await store.journal.append(b'{"type":"trace","id":"x","began":1,"ended":99999999999999999999,"status":"ok"}')
+    await store.journal.append(
+        b'{"type":"trace","id":"x","began":1,"ended":99999999999999999999,"status":"ok"}'
+    )
     await store.write(huge)
     await fill(store, 9)
     store.journal._database.execute("UPDATE frames SET body = ? WHERE sequence = 3", (b"flipped",))

@@ -5,9 +5,10 @@
          files/…        the folder as it was: databases by SQLite's online copy, the other files beside
 ```
 
-Databases are copied before the other files: what a pointer or a trace names is written before it and is never removed, so
-that a copy of the pointers always finds its artefacts among the files. What is made again from the journal is left out. A
-backup holds users that were erased later: remove the backups that are older than the promise given to them.
+Databases are copied before the other files: what a pointer or a trace names is written before it and is never
+removed, so that a copy of the pointers always finds its artefacts among the files. What is made again from the
+journal is left out. A backup holds users that were erased later: remove the backups that are older than the promise
+given to them.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def back_up(folder: Path, target: Path, *, without: Sequence[str] = REMADE) -> B
     if not folder.is_dir():
         raise RunError("there is no such folder", where=str(folder), mend="name the folder of a service")
     if target.exists() or target.resolve().is_relative_to(folder.resolve()):
-        raise RunError("it is there already, or within the folder", where=str(target), mend="choose another folder")
+        raise RunError(
+            "it is there already, or within the folder", where=str(target), mend="choose another folder"
+        )
     at = time.time()
     with appearing(target) as partial:
         names = [name for name in _names(folder) if name.partition("/")[0] not in without]
@@ -120,7 +123,9 @@ def verify(source: Path) -> Backup:
             with _database(root / file.path) as database:
                 said = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if said != "ok":
-                raise DataError(f"it is damaged: {said}", where=str(root / file.path), mend="use another backup")
+                raise DataError(
+                    f"it is damaged: {said}", where=str(root / file.path), mend="use another backup"
+                )
     return backup
 
 

@@ -228,6 +228,7 @@ class SQLiteControl(SQLControl):
             self._database.execute("PRAGMA synchronous = FULL")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version > FORMAT:
+                self._database.close()
                 raise RunError(
                     f"it has format {version}, and this Noria reads up to {FORMAT}",
                     where=str(self.path),

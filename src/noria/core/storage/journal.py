@@ -227,7 +227,7 @@ class Journal:
                 self._database.execute("BEGIN IMMEDIATE")
                 results = [change.run(self._database) for change in batch]
                 self._database.execute("COMMIT")
-            except sqlite3.Error as cause:
+            except Exception as cause:  # whatever it is, the callers hear of it and the thread stays
                 error = self._failure(cause)
         if error is not None:
             self.failed += len(batch)
@@ -241,10 +241,13 @@ class Journal:
             busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._folding = bool(busy)
 
-    def _failure(self, cause: sqlite3.Error) -> RunError:
+    def _failure(self, cause: Exception) -> RunError:
         with contextlib.suppress(sqlite3.Error):
             self._database.execute("ROLLBACK")
-        if cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is None:  # a value that SQLite does not take: the disk has nothing to do with it
+            return RunError(f"cannot write: {cause}", where=str(self.folder))
+        if code & 0xFF == sqlite3.SQLITE_FULL:
             return JournalFull(
                 "cannot write: the disk is full", where=str(self.folder), mend="free some space"
             )

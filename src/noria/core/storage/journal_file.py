@@ -129,7 +129,7 @@ class JournalReader:
             return list(_good(self._database.execute(query, (subject,)), Scan()))
 
     def removed(self, width: int) -> dict[int, int]:
-        """Number of removed frames in each run of `width` numbers, by the place of the run; none where there is none."""
+        """Number of removed frames in each run of `width` numbers, by the place of the run, where there are any."""
         query = "SELECT (sequence - 1) / ?, count(*) FROM frames WHERE body IS NULL GROUP BY 1"
         with _reading(self.path):
             return dict(self._database.execute(query, (width,)).fetchall())

@@ -1,7 +1,8 @@
 """Traces in ClickHouse, for what is above one machine: the same tables, and segments that arrive in order and once.
 
-Each service ships its own segments under its name (`service`). The tables, the inserts and the queries are checked on chDB,
-which is ClickHouse in a process; its wire (HTTP on port 8123) is written by the manual and checked against no server.
+Each service ships its own segments under its name (`service`). The tables, the inserts and the queries are checked on
+chDB, which is ClickHouse in a process; its wire (HTTP on port 8123) is written by the manual and checked against no
+server.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ _TYPES = {
     "labels": "Map(String, String)",
     "counts": "Map(String, Int64)",
     "assignments": "Array(Tuple(experiment String, arm String, propensity Float64))",
-    "candidates": (
-        "Array(Tuple(name String, score Nullable(Float64), propensity Nullable(Float64)))"
-    ),
+    "candidates": ("Array(Tuple(name String, score Nullable(Float64), propensity Nullable(Float64)))"),
     "verdicts": "Array(Tuple(item String, value String, reason String))",
 }
-_KEYS = {"traces": "id", "spans": "trace", "feedback": "trace", "withdrawals": "feedback", "judgements": "trace"}
+_KEYS = {
+    "traces": "id",
+    "spans": "trace",
+    "feedback": "trace",
+    "withdrawals": "feedback",
+    "judgements": "trace",
+}
 STANDING = "feedback AS f LEFT ANTI JOIN withdrawals AS w ON w.service = f.service AND w.feedback = f.id"
 """Feedback that was not withdrawn, as a FROM clause."""
 QUERIES = {
@@ -100,8 +105,9 @@ def create_tables(execute: Execute) -> None:
 def ship(folder: Path, execute: Execute, *, service: str) -> int:
     """Bring the store to what the sealed segments of a service are, and return the number of segments shipped.
 
-    A segment counts once its digest is written, after its rows. What a killed shipping left of it is removed before it is
-    sent again, and so are the rows of a segment that was made anew. One process ships a service's segments at a time.
+    A segment counts once its digest is written, after its rows. What a killed shipping left of it is removed before
+    it is sent again, and so are the rows of a segment that was made anew. One process ships a service's segments at a
+    time.
 
     Args:
         folder: folder of the journal.
@@ -114,7 +120,9 @@ def ship(folder: Path, execute: Execute, *, service: str) -> int:
     """
     if not _SERVICE.fullmatch(service):
         raise ConfigError(
-            f"{service[:70]!r} is no name of a service", where="service", mend="use letters, digits, _ . and -"
+            f"{service[:70]!r} is no name of a service",
+            where="service",
+            mend="use letters, digits, _ . and -",
         )
     there = _json(
         execute(f"SELECT first, digest FROM segments WHERE service = '{service}' FORMAT JSONCompact", b"")
@@ -133,7 +141,10 @@ def _ship(folder: Path, segment: Segment, execute: Execute, service: str) -> Non
     execute(f"DELETE FROM segments WHERE service = '{service}' AND first = {segment.first}", b"")
     rows = f"service = '{service}' AND sequence BETWEEN {segment.first} AND {segment.last}"
     for table in TABLES:
-        if _json(execute(f"SELECT count() FROM {table} WHERE {rows} FORMAT JSONCompact", b"")) not in ([[0]], [["0"]]):
+        if _json(execute(f"SELECT count() FROM {table} WHERE {rows} FORMAT JSONCompact", b"")) not in (
+            [[0]],
+            [["0"]],
+        ):
             execute(f"DELETE FROM {table} WHERE {rows}", b"")
         if segment.rows[table]:
             try:

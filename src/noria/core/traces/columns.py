@@ -1,7 +1,7 @@
 """Traces as typed columns: the tables that analysis reads, one row a trace, span, feedback, withdrawal or judgement.
 
-Every table has `sequence`, the number of the frame in the journal. Times are UTC down to the nanosecond. Inputs, outputs
-and attributes are JSON text; candidates keep their scores and propensities.
+Every table has `sequence`, the number of the frame in the journal. Times are UTC down to the nanosecond. Inputs,
+outputs and attributes are JSON text; candidates keep their scores and propensities.
 """
 
 from __future__ import annotations

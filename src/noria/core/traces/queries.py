@@ -1,8 +1,8 @@
 """SQL over traces: sealed segments and the newest frames of the journal as tables of DuckDB, for reading only.
 
-The tables are `traces`, `spans`, `feedback` (without what was withdrawn), `withdrawals` and `judgements`; their columns are
-in :mod:`noria.core.traces.columns`. A query reads no other file, loads no extension, and ends at its bounds. It belongs into
-a console or a companion, never on the path of a request.
+The tables are `traces`, `spans`, `feedback` (without what was withdrawn), `withdrawals` and `judgements`; their
+columns are in :mod:`noria.core.traces.columns`. A query reads no other file, loads no extension, and ends at its
+bounds. It belongs into a console or a companion, never on the path of a request.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def chosen_views(
         folder, f"SELECT id FROM traces WHERE {where} ORDER BY id", values, rows=limit, seconds=600.0
     )
     if result.truncated:
-        raise DataError(f"more than {limit:,} traces", where="data set", mend="choose fewer, or raise the limit")
+        raise DataError(
+            f"more than {limit:,} traces", where="data set", mend="choose fewer, or raise the limit"
+        )
     with JournalReader(folder) as reader:
         for (name,) in result.rows:
             records = [record for _, record in records_of(iter(reader.about(name)), [])]
@@ -177,5 +179,3 @@ def _check(connection: Any, sql: str, select: Any) -> None:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-

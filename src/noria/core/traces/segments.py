@@ -5,9 +5,10 @@
                   000000000001-000000016384-<digest>/       frames 1 to 16384: traces.parquet, spans.parquet, …
 ```
 
-The journal stays the truth and keeps its frames: the whole folder can be removed and is made again, byte for byte by the
-same version of pyarrow. A segment that the manifest does not name does not exist, so that a process killed at any moment
-leaves a segment whole or not at all. A segment from which frames were removed (the erasure of a user) is made anew.
+The journal stays the truth and keeps its frames: the whole folder can be removed and is made again, byte for byte by
+the same version of pyarrow. A segment that the manifest does not name does not exist, so that a process killed at any
+moment leaves a segment whole or not at all. A segment from which frames were removed (the erasure of a user) is made
+anew.
 """
 
 from __future__ import annotations
@@ -227,9 +228,7 @@ def _write(folder: Path, reader: JournalReader, first: int, frames: int) -> Segm
         lines = "".join(f"{digest.hexdigest()}  {table}.parquet\n" for table, digest in digests.items())
         (partial / "digests.sha256").write_text(lines)
     digest = hashlib.sha256(lines.encode()).hexdigest()
-    segment = Segment(
-        first, first + frames - 1, digest, scan.removed, len(scan.damaged), len(unread), counts
-    )
+    segment = Segment(first, first + frames - 1, digest, scan.removed, len(scan.damaged), len(unread), counts)
     made = target / segment.name
     try:
         if made.exists():  # the same bytes, of a sealing that was killed or of an earlier manifest
