@@ -84,8 +84,8 @@ def chosen_views(
 ) -> Iterator[TraceView]:
     """Traces that a condition chooses, with what was said about them, oldest first: what a data set is made of.
 
-    Columns choose, and the journal gives the records: measured over 50,000 traces, 5 % of them chosen takes a sixth of
-    the time of reading the journal through.
+    Columns choose, and the journal gives the records. Of 50,000 sealed traces, 5 % took .4 s, and reading the journal
+    through took 2.0 s; all of them took 3.1 s this way, so that what needs every trace reads the journal through.
 
     Args:
         folder: folder of the journal.
