@@ -1,4 +1,4 @@
-"""The benches of storage measure what they name: both journals acknowledge, both are read along, and spans are grouped."""
+"""The benches of storage measure what they name: two journals that are read along, and spans that are grouped."""
 
 from __future__ import annotations
 

@@ -114,12 +114,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in folder.rglob("*.parquet"))
         spans = sum(segment.rows["spans"] for segment in manifest.segments)
         print(f"{spans:,} spans in {len(manifest.segments)} segments of {size / 1e6:,.0f} MB")
-        for threads in (1, 2):
-            times = [query(folder, GROUPED, threads=threads).seconds for _ in range(options.times)]
-            print(
-                f"{threads} threads: {statistics.median(times):.2f} s"
-                f" ({min(times):.2f}–{max(times):.2f}) over {len(times)} times"
-            )
+        times = [query(folder, GROUPED).seconds for _ in range(options.times)]
+        print(f"{statistics.median(times):.2f} s ({min(times):.2f}–{max(times):.2f}) over {len(times)} times")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from noria.core.traces.segments import Manifest, read_manifest, records_of, segm
 from noria.core.traces.store import TraceView, view
 
 _MEMORY = "1GB"
+_THREADS = 2
 _TRIES = 3
 
 
@@ -48,7 +49,6 @@ def query(
     *,
     rows: int = 10_000,
     seconds: float = 10.0,
-    threads: int = 2,
 ) -> QueryResult:
     """Run one SELECT over the traces of a service's folder, beside the service.
 
@@ -58,7 +58,6 @@ def query(
         values: values of the statement.
         rows: largest number of rows that are returned.
         seconds: time after which the query is stopped.
-        threads: largest number of threads.
 
     Raises:
         DataError: it is no single SELECT, DuckDB refuses it, or it takes longer.
@@ -69,7 +68,7 @@ def query(
     for attempt in range(_TRIES):
         manifest = read_manifest(folder)
         try:
-            columns, content = _run(folder, manifest, sql, values or [], (rows, seconds, threads))
+            columns, content = _run(folder, manifest, sql, values or [], rows, seconds)
         except DataError:
             # Segments that an erasure made anew are removed as soon as the manifest names their successors.
             if attempt + 1 == _TRIES or read_manifest(folder) == manifest:
@@ -111,12 +110,11 @@ def chosen_views(
 
 
 def _run(
-    folder: Path, manifest: Manifest, sql: str, values: list[Any], bounds: tuple[int, float, int]
+    folder: Path, manifest: Manifest, sql: str, values: list[Any], rows: int, seconds: float
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     with needing("traces"):
         import duckdb
-    rows, seconds, threads = bounds
-    connection = duckdb.connect(":memory:", config={"threads": threads, "memory_limit": _MEMORY})
+    connection = duckdb.connect(":memory:", config={"threads": _THREADS, "memory_limit": _MEMORY})
     late = threading.Event()
 
     def stop() -> None:
