@@ -215,7 +215,8 @@ class TraceStore:
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
 
-        Copies (backups, data sets that were taken out) are beyond its reach.
+        Sealed segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are beyond
+        its reach.
         """
         await asyncio.to_thread(self.index.follow, self.folder)
         traces = self.index.traces_of(user)
@@ -226,8 +227,10 @@ class TraceStore:
         erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
         for trace in traces:
             self._lately.pop(trace, None)
-        await self.journal.append(encode(erasure), subject=f"user:{user}")
-        await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        # In one transaction: an erasure that was recorded and not carried out would never be found again.
+        await self.journal.remove(
+            [frame.sequence for frame in frames], blobs=blobs, body=encode(erasure), subject=f"user:{user}"
+        )
         for trace in traces:  # a feedback that came meanwhile may have looked it up
             self._lately.pop(trace, None)
         await asyncio.to_thread(self.index.forget, user)
