@@ -1,0 +1,116 @@
+"""Chats inside of traces: the request and the answer that counts, its score, and the request as it can be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from noria.core.chat import Image, Message, Part, Text
+from noria.core.chat.messages import Role, ToolCall
+from noria.core.errors import DataError
+from noria.core.traces.blobs import PREFIX
+from noria.core.traces.records import Span
+from noria.core.traces.store import TraceView
+
+Blobs = Callable[[str], bytes | None]
+"""Content of a blob by its digest; None where it is gone."""
+
+
+def chat_span(view: TraceView) -> Span | None:
+    """The last chat of a trace that has messages and an answer: the one whose answer was given."""
+    chats = [span for span in view.trace.spans if span.kind == "chat" and span.error is None]
+    return next((span for span in reversed(chats) if chat_messages(span) and chat_answer(span)), None)
+
+
+def chat_messages(span: Span) -> list[dict[str, Any]]:
+    """Messages of a chat's request, as chat completions have them."""
+    value = span.input.get("messages") if isinstance(span.input, dict) else span.input
+    return (
+        [one for one in value if isinstance(one, dict) and "role" in one] if isinstance(value, list) else []
+    )
+
+
+def chat_answer(span: Span) -> str:
+    """Text of an answer: plain, a message, a list of them, or a whole completion."""
+    value = span.output
+    if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
+        value = value["choices"][0].get("message")
+    if isinstance(value, list) and value:
+        value = value[-1]
+    if isinstance(value, dict):
+        value = value.get("content")
+    if isinstance(value, list):
+        value = "".join(str(part.get("text", "")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def mean_score(view: TraceView) -> float | None:
+    """Mean over raters of each one's last rating and over judges of their scores; None where nobody said anything."""
+    ratings = {
+        (one.name, one.by or one.id): one.value
+        for one in view.feedback
+        if one.kind == "rating" and one.value is not None and one.item is None
+    }
+    scores = [*ratings.values(), *(one.score for one in view.judgements if one.score is not None)]
+    return sum(scores) / len(scores) if scores else None
+
+
+def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] | None:
+    """Messages of a chat's request as they can be sent again; None where a part is gone or of an unknown kind.
+
+    Args:
+        span: chat of a trace.
+        blob: contents of the pictures that the messages name.
+    """
+    messages = []
+    for one in chat_messages(span):
+        role = "system" if one["role"] == "developer" else one["role"]
+        parts = _parts(one.get("content"), blob)
+        calls = _calls(one.get("tool_calls"))
+        if role not in get_args(Role) or parts is None or calls is None:
+            return None
+        call_id = one.get("tool_call_id")
+        messages.append(Message(role, parts, calls, call_id if isinstance(call_id, str) else None))
+    return tuple(messages) or None
+
+
+def _parts(content: Any, blob: Blobs | None) -> tuple[Part, ...] | None:
+    if content is None:
+        return ()
+    if isinstance(content, str):
+        return (Text(content),)
+    parts: list[Part] = []
+    for one in content if isinstance(content, list) else [None]:
+        kind = one.get("type") if isinstance(one, dict) else None
+        if kind in ("text", "input_text") and isinstance(one.get("text"), str):
+            parts.append(Text(one["text"]))
+        elif kind == "image_url" and (image := _image(one.get("image_url"), blob)) is not None:
+            parts.append(image)
+        else:
+            return None
+    return tuple(parts)
+
+
+def _image(value: Any, blob: Blobs | None) -> Image | None:
+    name = value.get("url") if isinstance(value, Mapping) else value
+    if blob is None or not isinstance(name, str) or not name.startswith(PREFIX):
+        return None
+    content = blob(name.removeprefix(PREFIX).partition(";")[0])
+    try:
+        return None if content is None else Image(content)
+    except DataError:
+        return None
+
+
+def _calls(value: Any) -> tuple[ToolCall, ...] | None:
+    calls = []
+    for one in value or ():
+        function = one.get("function") if isinstance(one, dict) else None
+        if not isinstance(function, dict):
+            return None
+        calls.append(
+            ToolCall(
+                str(one.get("id", "")), str(function.get("name", "")), str(function.get("arguments", ""))
+            )
+        )
+    return tuple(calls)
