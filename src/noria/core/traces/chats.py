@@ -1,12 +1,12 @@
-"""Chats inside of traces: the request and the answer that counts, its score, and the request as it can be sent again."""
+"""Chats inside of traces: the request, the answer that counts, its score, and the request as it can be sent again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from noria.core.chat import Image, Message, Part, Text
-from noria.core.chat.messages import Role, ToolCall
+from noria.core.chat.messages import Role
 from noria.core.errors import DataError
 from noria.core.traces.blobs import PREFIX
 from noria.core.traces.records import Span
@@ -58,6 +58,8 @@ def mean_score(view: TraceView) -> float | None:
 def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] | None:
     """Messages of a chat's request as they can be sent again; None where a part is gone or of an unknown kind.
 
+    Calls of tools are of an unknown kind: asked again, a model could call others, whose results nobody has.
+
     Args:
         span: chat of a trace.
         blob: contents of the pictures that the messages name.
@@ -66,11 +68,9 @@ def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] |
     for one in chat_messages(span):
         role = "system" if one["role"] == "developer" else one["role"]
         parts = _parts(one.get("content"), blob)
-        calls = _calls(one.get("tool_calls"))
-        if role not in get_args(Role) or parts is None or calls is None:
+        if role not in get_args(Role) or role == "tool" or parts is None or one.get("tool_calls"):
             return None
-        call_id = one.get("tool_call_id")
-        messages.append(Message(role, parts, calls, call_id if isinstance(call_id, str) else None))
+        messages.append(Message(cast("Role", role), parts))
     return tuple(messages) or None
 
 
@@ -80,8 +80,9 @@ def _parts(content: Any, blob: Blobs | None) -> tuple[Part, ...] | None:
     if isinstance(content, str):
         return (Text(content),)
     parts: list[Part] = []
-    for one in content if isinstance(content, list) else [None]:
-        kind = one.get("type") if isinstance(one, dict) else None
+    for entry in content if isinstance(content, list) else [None]:
+        one = entry if isinstance(entry, dict) else {}
+        kind = one.get("type")
         if kind in ("text", "input_text") and isinstance(one.get("text"), str):
             parts.append(Text(one["text"]))
         elif kind == "image_url" and (image := _image(one.get("image_url"), blob)) is not None:
@@ -100,17 +101,3 @@ def _image(value: Any, blob: Blobs | None) -> Image | None:
         return None if content is None else Image(content)
     except DataError:
         return None
-
-
-def _calls(value: Any) -> tuple[ToolCall, ...] | None:
-    calls = []
-    for one in value or ():
-        function = one.get("function") if isinstance(one, dict) else None
-        if not isinstance(function, dict):
-            return None
-        calls.append(
-            ToolCall(
-                str(one.get("id", "")), str(function.get("name", "")), str(function.get("arguments", ""))
-            )
-        )
-    return tuple(calls)
