@@ -160,6 +160,7 @@ async def test_what_goes_wrong_is_a_result(result: Any, kind: str) -> None:
     calls = session(tool(result=result, seconds=0.05, largest_text=100, largest_blobs=100))
     outcome = await calls.call(Called("read"))
     assert outcome.error == kind
+    assert calls.outside == isinstance(result, DataError)  # its line may repeat what a file said
     assert "sk-1234" not in outcome.text
 
 

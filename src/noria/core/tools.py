@@ -96,7 +96,7 @@ class ToolResult:
     @property
     def fenced(self) -> str:
         """The text for a model: between markers that it cannot forge, unless it is our own."""
-        return self.text if self.trusted or self.error is not None else quoted(self.text)
+        return self.text if self.trusted else quoted(self.text)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class ToolSession:
         """Call a tool. Whatever goes wrong is a result with an error kind."""
         tool = self.toolbox.tools.get(call.name)
         if tool is None:
-            return ToolResult(f"there is no tool {call.name[:64]!r}", error="unknown")
+            return _refused("unknown", f"there is no tool {call.name[:64]!r}")
         spec = tool.spec
         try:
             arguments = self.toolbox.arguments(call)
@@ -244,9 +244,9 @@ class ToolSession:
         guarded = (spec.writes or spec.spends) and self.outside
         if guarded and self._allowed.pop(_call_key(call), None) != self._entered:
             why = "it writes or spends, and text from outside has entered: this call needs a decision"
-            return ToolResult(f"{spec.name}: {why}", error="not_allowed")
+            return _refused("not_allowed", f"{spec.name}: {why}")
         if not self._reserve(spec):
-            return ToolResult(f"{spec.name}: it could exceed the budget of tools", error="budget")
+            return _refused("budget", f"{spec.name}: it could exceed the budget of tools")
         result: ToolResult | None = None
         try:
             result = await _bounded(tool, arguments, replace(self.context, call=call.id))
@@ -255,7 +255,7 @@ class ToolSession:
             cost = None if result is None else result.cost
             self._aside = max(0.0, self._aside - reserved)
             self.spent += reserved if cost is None else cost
-        if not result.trusted and result.error is None:
+        if not result.trusted:
             self._entered += 1
         return result
 
@@ -275,20 +275,25 @@ async def _bounded(tool: Tool, arguments: Mapping[str, Any], context: ToolContex
         async with asyncio.timeout(spec.seconds):
             result: Any = await tool.call(arguments, context)
     except TimeoutError:
-        return ToolResult(f"{spec.name}: no result in {spec.seconds:g} s", cost=None, error="timeout")
+        return _refused("timeout", f"{spec.name}: no result in {spec.seconds:g} s", None)
     except NoriaError as error:
         return ToolResult(f"{spec.name}: {error}"[:400], cost=None, error="failed")
     except Exception as error:  # its message may hold what is not for a model
-        return ToolResult(f"{spec.name} failed: {type(error).__name__}", cost=None, error="failed")
+        return _refused("failed", f"{spec.name} failed: {type(error).__name__}", None)
     if not isinstance(result, ToolResult):
-        return ToolResult(f"{spec.name} failed: it gave no result", cost=None, error="failed")
+        return _refused("failed", f"{spec.name} failed: it gave no result", None)
     known = isinstance(result.cost, int | float) and 0 <= result.cost < math.inf
     cost = result.cost if known else None
     size = sum(len(content) for content in result.blobs.values())
     if len(result.text) > spec.largest_text or size > spec.largest_blobs:
         limits = f"{spec.largest_text:,} characters and {spec.largest_blobs:,} bytes of files are allowed"
-        return ToolResult(f"{spec.name}: the result is too large; {limits}", cost=cost, error="too_large")
+        return _refused("too_large", f"{spec.name}: the result is too large; {limits}", cost)
     return ToolResult(result.text, result.blobs, cost, result.error, spec.trusted)
+
+
+def _refused(kind: ToolErrorKind, why: str, cost: float | None = 0.0) -> ToolResult:
+    """An error in our own words."""
+    return ToolResult(why, cost=cost, error=kind, trusted=True)
 
 
 def _call_key(call: Call) -> str:

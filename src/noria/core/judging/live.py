@@ -56,12 +56,15 @@ class TraceRules:
         rule: answers an item with yes, no, or None where it cannot tell.
         name: name of the judge in its records.
         version: version of the rules; raise it when they change, and every trace is judged anew.
+        scored: whether the share of good items says how good an answer is. Rules that only say what is broken give no
+            score: else every trace would count as rated.
     """
 
     checklist: Checklist
     rule: Callable[[Item, TraceView], bool | None]
     name: str = "rules"
     version: str = "1"
+    scored: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class LiveJudging:
             0.0,
             0.0,
         )
-        return self._record(judgement, rules.checklist)
+        return self._record(judgement, rules.checklist, scored=rules.scored)
 
     async def _by_panel(self, panel: Panel, view: TraceView) -> list[JudgementRecord]:
         alone = len(panel.judges) == 1
@@ -219,7 +222,7 @@ class LiveJudging:
         asked = await asyncio.gather(
             *(self._ask(judge, panel.checklist, subject, view.trace.id, path) for judge in missing)
         )
-        made = [self._record(judgement, panel.checklist) for judgement in asked]
+        made = [self._record(judgement, panel.checklist, scored=alone) for judgement in asked]
         if alone:
             return made
         votes = [_verdicts(record) for record in (*(p for p in present if p is not None), *made)]
@@ -233,7 +236,7 @@ class LiveJudging:
             0.0,  # the votes' records hold the costs
             max((judgement.seconds for judgement in asked), default=0.0),
         )
-        return [*made, self._record(joint, panel.checklist)]
+        return [*made, self._record(joint, panel.checklist, scored=True)]
 
     async def _ask(
         self, judge: Judge, checklist: Checklist, subject: Sequence[Part], trace: str, path: str
@@ -259,9 +262,8 @@ class LiveJudging:
         self._aside += aside
         return True
 
-    def _record(self, judgement: Judgement, checklist: Checklist) -> JudgementRecord:
+    def _record(self, judgement: Judgement, checklist: Checklist, *, scored: bool) -> JudgementRecord:
         parts = (judgement.subject, judgement.judge, judgement.version, judgement.checklist, judgement.path)
-        vote = judgement.path == VOTE
         return JudgementRecord(
             content_id(*parts),
             judgement.subject,
@@ -271,7 +273,7 @@ class LiveJudging:
             judgement.checklist,
             judgement.path,
             tuple(VerdictRecord(one.item, one.value, one.reason) for one in judgement.verdicts),
-            None if vote else score(checklist, judgement.verdicts).value,
+            score(checklist, judgement.verdicts).value if scored else None,
             judgement.seconds,
             judgement.cost,
         )

@@ -187,8 +187,8 @@ class JudgementRecord(Struct, frozen=True, omit_defaults=True, tag="judgement", 
         checklist: digest of the checklist.
         path: path of the judging, such as `rule`, `judge` or `grounding`; `vote` for one judge of a panel.
         verdicts: one for each item, invalid ones included.
-        score: share of what was asked that is good; None where nothing valid was said, and for a vote, which
-            counts in its panel's judgement.
+        score: share of what was asked that is good; None where nothing valid was said, for a vote, which
+            counts in its panel's judgement, and for rules that only say what is broken.
         seconds: time that it took.
         cost: what it cost, in the budget's unit; None where it is not known.
         span: id of the span that it is about.
