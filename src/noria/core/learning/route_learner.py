@@ -20,6 +20,7 @@ from noria.core.chat import Answer, ChatRequest, system, user
 from noria.core.config import Config
 from noria.core.errors import ConfigError, DataError
 from noria.core.experiments.gates import grouped_gain
+from noria.core.files import appearing
 from noria.core.judging import quoted
 from noria.core.learning.dataset import Dataset
 from noria.core.learning.learner import Candidate, LearnerRun, Parent
@@ -102,7 +103,8 @@ class RouteLearner:
             return None
         best = min(known, key=lambda one: (-one["gain"], one["route"]))
         target = run.folder / "proposal"
-        write_route(target, candidates[best["route"]])
+        with appearing(target) as partial:  # else a killed write could leave a torn file in the artefact
+            write_route(partial, candidates[best["route"]])
         notes = {
             "parent": present.id,
             "candidate": best["route"],

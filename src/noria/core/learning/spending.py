@@ -31,7 +31,11 @@ _RESERVE = (
     "INSERT INTO work (key, reserved) VALUES (?, ?)"
     " ON CONFLICT (key) DO UPDATE SET lost = lost + reserved, reserved = excluded.reserved"
 )
-_SETTLE = "UPDATE work SET reserved = 0, charged = ?, known = ?, value = ? WHERE key = ?"
+_SETTLE = (
+    "INSERT INTO work (key, reserved, charged, known, value) VALUES (?, 0, ?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET reserved = 0, charged = excluded.charged, known = excluded.known,"
+    " value = excluded.value"
+)
 
 
 class TurnStopped(Exception):
@@ -67,6 +71,9 @@ class Spending:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, isolation_level=None, timeout=10)
+            self._database.execute(
+                "PRAGMA journal_mode = WAL"
+            )  # one sync a commit, where a journal needs three
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_TABLES)
         self._earlier = float(self._one("SELECT seconds FROM clock"))
@@ -74,8 +81,9 @@ class Spending:
 
     def close(self) -> None:
         """Note the time and let the file go."""
-        self._tick()
-        self._database.close()
+        with self._errors():
+            self._database.execute("UPDATE clock SET seconds = ?", (self.elapsed,))
+            self._database.close()
 
     @property
     def elapsed(self) -> float:
@@ -147,19 +155,18 @@ class Spending:
         reserved = most or 0.0
         if self.money is not None and self.committed + reserved > self.money + 1e-12:
             raise TurnStopped(f"its budget of {self.money:g} is spent")
-        with self._errors():
-            self._database.execute(_RESERVE, (key, reserved))
+        if reserved:
+            with self._errors():
+                self._database.execute(_RESERVE, (key, reserved))
         value, cost = await make()
         known = cost is not None and 0 <= cost < math.inf
         text = json.dumps(value, ensure_ascii=True, allow_nan=False)
         with self._errors():
-            self._database.execute(_SETTLE, (cost if known else reserved, known, text, key))
-        self._tick()
-        return json.loads(text)
-
-    def _tick(self) -> None:
-        with self._errors():
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(_SETTLE, (key, cost if known else reserved, known, text))
             self._database.execute("UPDATE clock SET seconds = ?", (self.elapsed,))
+            self._database.execute("COMMIT")
+        return json.loads(text)
 
     def _one(self, query: str) -> Any:
         with self._errors():

@@ -34,7 +34,7 @@ from noria.core.learning.receipt import write_receipt_page
 from noria.core.learning.schedule import switched_on
 from noria.core.learning.spending import Spending, TurnStopped
 from noria.core.records import json_object, json_values, read_json
-from noria.core.runs.run import Run, package_versions
+from noria.core.runs.run import Run
 from noria.core.storage.control import Control
 from noria.core.traces.store import TraceView
 from noria.core.versions.artefacts import ArtefactStore, Lineage
@@ -200,7 +200,7 @@ class Turn:
             dataset=self.data.digest,
             run=self.folder.name,
             seed=self.config.seed,
-            versions=package_versions(),
+            versions=read_json(self.folder / "versions.json")[-1],
             cost=_total(candidate.cost, spending),
             receipt=self._results["4-gate"]["receipt"],
             by=self.learner.name,
