@@ -61,7 +61,7 @@ async def test_a_better_route_is_kept_with_its_lineage_and_gets_an_experiment(tm
     assert receipt["gate"]["gain"]["effect"] == pytest.approx(
         0.15, abs=0.06
     )  # one item of two is better by .3
-    assert (one.folder / "report.html").read_text().count("handed over") >= 1
+    assert (one.folder / "report.html").read_text().count("Handed over") >= 1
 
 
 async def test_the_gate_sees_no_request_that_the_learner_saw_and_nobody_sees_the_final_ones(

@@ -22,12 +22,12 @@ class Parent:
     store: ArtefactStore
 
     def artefact(self, kind: str) -> Artefact | None:
-        """Its artefact of a kind; None where it has none."""
+        """The bundle's artefact of a kind; None where it has none."""
         digest = self.bundle.artefacts.get(kind)
         return None if digest is None else self.store.artefact(digest)
 
     def folder(self, kind: str) -> Path | None:
-        """Folder of its artefact of a kind, to be read only."""
+        """Folder of the bundle's artefact of a kind, to be read only."""
         artefact = self.artefact(kind)
         return None if artefact is None else self.store.path(artefact)
 
@@ -55,7 +55,7 @@ class Candidate:
 
     Attributes:
         kind: kind of the artefact.
-        folder: its files.
+        folder: folder of its files.
         requires: digest of the artefact of another kind that it only works with, by kind.
         cost: what making it cost beyond what its run paid; None where that is not known.
         notes: how it came about, as JSON values, for the receipt. The same run gives the same notes.

@@ -67,7 +67,7 @@ class TurnConfig(Config):
 
 @dataclass(frozen=True)
 class TurnPlan:
-    """One turn.
+    """A turn that is planned.
 
     Attributes:
         number: number of the turn, from 1.

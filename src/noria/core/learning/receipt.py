@@ -29,7 +29,7 @@ def write_receipt_page(folder: Path, receipt: Mapping[str, Any]) -> Path:
     """
     turn = receipt["turn"]
     intro = (
-        f"{_OUTCOMES[receipt['outcome']]}\n\n{receipt['outcome']}: {receipt['reason']}\n\n"
+        f"{_OUTCOMES[receipt['outcome']]}\n\n{receipt['outcome'].capitalize()}: {receipt['reason']}.\n\n"
         f"Turn {turn['number']} of the learner {turn['learner']}, due because of {turn['reason']}."
     )
     sections: list[tuple[str, list[Block]]] = []
@@ -44,7 +44,7 @@ def write_receipt_page(folder: Path, receipt: Mapping[str, Any]) -> Path:
         blocks = draw(receipt)
         if blocks:
             sections.append((heading, blocks))
-    return write_run_report(folder, "turn", "Turn", sections, intro=intro)
+    return write_run_report(folder, "serve", "Turn", sections, intro=intro)
 
 
 def _data(receipt: Mapping[str, Any]) -> list[Block]:

@@ -196,7 +196,7 @@ class Replay:
             "requests that cannot be sent again": lost,
             "mean cost of the parent": means[0],
             "mean cost of the candidate": means[1],
-            "without a score": [_why("parent", old), _why("candidate", new)],
+            "without a score": [*_why("parent", old), *_why("candidate", new)],
         }
         return Comparison(scores, self._cost_rule(paired), notes)
 
@@ -211,10 +211,10 @@ class Replay:
         return (Rule("cost", "passed" if after <= limit * before else "failed", words),)
 
 
-def _why(side: str, scored: Sequence[Scored]) -> dict[str, Any]:
-    """How many answers of a side have no score, by reason."""
+def _why(side: str, scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Numbers of a side's answers without a score, by reason."""
     reasons = sorted({one.why for one in scored if one.why})
-    return {"side": side} | {why: sum(one.why == why for one in scored) for why in reasons}
+    return [{"side": side, "why": why, "answers": sum(one.why == why for one in scored)} for why in reasons]
 
 
 def _as_verdicts(verdicts: dict[str, Value]) -> list[Verdict]:

@@ -50,7 +50,7 @@ MENDED = ("body", "model")
 
 
 class RouteLearnerConfig(Config):
-    """How candidates are estimated and how many prompts are written."""
+    """Bounds of the estimates, and of the prompts that are written."""
 
     prompts: int = Field(2, ge=0, description="Prompts that the writer writes.")
     shown: int = Field(8, ge=1, description="Failures that the writer sees.")

@@ -50,7 +50,7 @@ class Turn:
     Args:
         folder: folder of the turn; an interrupted one resumes there.
         plan: the turn, as :func:`noria.core.learning.plan.plan_turn` made it.
-        config: its settings.
+        config: settings of the turn.
         learner: makes the candidate.
         evaluator: compares it with its parent.
         store: artefacts and bundles.
