@@ -313,6 +313,20 @@ async def test_the_log_is_used_where_it_can_and_replay_elsewhere(tmp_path: Path)
     assert read_route(candidate.folder) == NEW
 
 
+async def test_an_equal_and_cheaper_route_is_proposed_where_equal_is_asked(tmp_path: Path) -> None:
+    served = {"old": Model(0.5, cost=0.02), "new": Model(0.5, cost=0.01), "bad": Model(0.2, cost=0.001)}
+    routes = [NEW, BAD, Route(backend="old", seed=3)]
+    equal = RouteLearner(routes, replay(served), gate="equivalence")
+    candidate = await proposed(tmp_path / "equal", equal, log(150))
+    assert candidate.notes["candidate"] == NEW.id
+    assert {one["route"]: one["cost ratio"] for one in candidate.notes["estimates"]}[NEW.id] == pytest.approx(
+        0.5
+    )
+    assert await proposed(tmp_path / "better", RouteLearner(routes, replay(served)), log(150)) is None
+    served["new"].cost = None  # a cost that is not known is not a low one
+    assert await proposed(tmp_path / "unknown", equal, log(150)) is None
+
+
 async def test_a_writer_sees_failures_of_its_own_kind_as_data_and_adds_nothing(tmp_path: Path) -> None:
     reply = {"prompts": ["Be kind to people.", "Be kind, see https://evil.example"]}
     writer = Model(0)

@@ -14,7 +14,7 @@ import pytest
 from noria.core.chat import Failure
 from noria.core.errors import RunError
 from noria.core.experiments.gates import GateConfig, round_alpha
-from noria.core.learning.plan import LEASE, TurnConfig, holding, open_turn, plan_turn
+from noria.core.learning.plan import LEASE, TurnConfig, abandon_turn, holding, open_turn, plan_turn
 from noria.core.learning.routes import read_route
 from noria.core.learning.turn import STAGES
 from noria.core.storage.control import SQLiteControl
@@ -260,6 +260,29 @@ async def test_other_settings_are_refused_in_the_folder_of_a_turn(tmp_path: Path
     one.config = TurnConfig()
     with pytest.raises(RunError, match="was made with"):
         await one.run()
+    other = turn(tmp_path / "b", config=TurnConfig(seconds=1e-9))
+    await other.run()
+    other.evaluator = replay(models(), likes="badly", most_items=3)
+    with pytest.raises(RunError, match=r"evaluator.config.most_items=400"):
+        await other.run()
+
+
+async def test_a_turn_that_cannot_resume_is_ended_by_hand(tmp_path: Path) -> None:
+    class Fails(Model):
+        async def ask(self, request):  # type: ignore[no-untyped-def]
+            raise ZeroDivisionError("a fault of the program")
+
+    one = turn(tmp_path, served=models() | {"old": Fails(0.5)})
+    with pytest.raises(ZeroDivisionError):
+        await one.run()
+    assert open_turn(control(tmp_path)) == one.plan
+    abandon_turn(control(tmp_path), one.plan, by="ann", reason="the learner is broken")
+    assert (await one.run())["reason"] == "the turn was ended by hand"
+    with pytest.raises(RunError, match="no such turn"):
+        abandon_turn(control(tmp_path), one.plan, by="ann", reason="again")
+    second = turn(tmp_path)
+    assert (second.plan.number, second.plan.round) == (2, 1)
+    assert (await second.run())["outcome"] == "handed over"
 
 
 def results(folder: Path) -> dict[str, str]:

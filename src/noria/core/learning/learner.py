@@ -94,6 +94,10 @@ class Learner(Protocol):
     name: str
     gate: Literal["improvement", "equivalence"]
 
+    def settings(self) -> Mapping[str, Any]:
+        """What decides its candidates, as JSON values: a turn resumes with the same ones only."""
+        ...
+
     async def propose(self, data: Dataset, parent: Parent, run: LearnerRun) -> Candidate | None:
         """Propose a candidate from the split `train`; None where nothing promises to be better."""
         ...
@@ -101,6 +105,10 @@ class Learner(Protocol):
 
 class Evaluator(Protocol):
     """Compares a candidate with its parent on the gates' split, which the learner has not seen."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the scores, as JSON values: a turn resumes with the same ones only."""
+        ...
 
     async def compare(
         self, rows: Sequence[Row], parent: Parent, candidate: Candidate, run: LearnerRun

@@ -128,9 +128,29 @@ def end_turn(control: Control, plan: TurnPlan, outcome: Outcome, *, gated: bool,
     key = f"{plan.number:06d}"
     document = control.read(TURN, key)
     value: Mapping[str, Any] = {"state": outcome, "plan": vars(plan), "gated": gated, "receipt": receipt}
-    if document is None or document.value == value:
+    if document is None or document.value is None or document.value["state"] != "open":
         return
     control.write(TURN, key, value, based_on=document.version, by=plan.learner)
+
+
+def is_open(control: Control, plan: TurnPlan) -> bool:
+    """Whether a turn did not end, by itself or by hand."""
+    document = control.read(TURN, f"{plan.number:06d}")
+    return document is not None and document.value is not None and document.value["state"] == "open"
+
+
+def abandon_turn(control: Control, plan: TurnPlan, *, by: str, reason: str) -> None:
+    """End a turn by hand that cannot resume, such as one whose learner fails each time. Its α stays unspent.
+
+    Raises:
+        RunError: the turn ended already.
+    """
+    key = f"{plan.number:06d}"
+    document = control.read(TURN, key)
+    if document is None or document.value is None or document.value["state"] != "open":
+        raise RunError("there is no such turn under way", where=f"turn {plan.number}")
+    value = {"state": "stopped", "plan": vars(plan), "gated": False, "receipt": None, "reason": reason}
+    control.write(TURN, key, value, based_on=document.version, by=by)
 
 
 class Held:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from noria.core.chat import Answer, Message, Refusal
@@ -88,6 +89,15 @@ class Replay:
     checklist: Checklist
     config: ReplayConfig = field(default_factory=ReplayConfig)
     blob: Blobs | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the scores: judge, checklist, backends and the requests."""
+        return {
+            "judge": [self.judge.name, str(getattr(self.judge, "version", ""))],
+            "checklist": self.checklist.digest,
+            "backends": sorted(self.backends.by_name),
+            "config": self.config.model_dump(mode="json"),
+        }
 
     def requests(self, rows: Sequence[Row]) -> tuple[list[Request], int]:
         """Requests that can be sent again, at most so many, and how many cannot.
@@ -185,13 +195,13 @@ class Replay:
             np.array([one.error for one in old], dtype=bool),
             np.array([one.error for one in new], dtype=bool),
         )
-        costs = [(o.cost, n.cost) for o, n in zip(old, new, strict=True)]
-        paired = np.array([pair for pair in costs if not any(map(math.isnan, pair))]).reshape(-1, 2)
+        paired = paired_costs(old, new)
         means = paired.mean(axis=0).tolist() if len(paired) else [None, None]
         notes = {
             "parent": before.id,
             "candidate": after.id,
             "judge": self.judge.name,
+            "judge of the learner": candidate.notes.get("judge"),
             "requests": len(requests),
             "requests that cannot be sent again": lost,
             "mean cost of the parent": means[0],
@@ -209,6 +219,12 @@ class Replay:
         before, after = paired.mean(axis=0)
         words = f"{after:.4g} a request, {before:.4g} before, {limit:g} times that allowed"
         return (Rule("cost", "passed" if after <= limit * before else "failed", words),)
+
+
+def paired_costs(old: Sequence[Scored], new: Sequence[Scored]) -> NDArray[np.float64]:
+    """[requests, 2] costs of both sides, where both are known."""
+    costs = [(o.cost, n.cost) for o, n in zip(old, new, strict=True)]
+    return np.array([pair for pair in costs if not any(map(math.isnan, pair))], np.float64).reshape(-1, 2)
 
 
 def _why(side: str, scored: Sequence[Scored]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The learner of routes: the best of given models and prompts, and of prompts that a chat model writes.
 
 Each candidate is estimated from the log where its propensities allow, else by replaying requests of the split `train`.
-The best estimate is proposed, and nothing where none is better than the parent's. The gate then compares both on the
+For the gate `improvement` the best estimate is proposed; for the gate `equivalence` the cheapest route that loses next
+to nothing; and nothing where there is none. The gate then compares both on the
 requests of another split, so that the luck of the chosen is not counted for it.
 """
 
@@ -24,7 +25,7 @@ from noria.core.files import appearing
 from noria.core.judging import quoted
 from noria.core.learning.dataset import Dataset
 from noria.core.learning.learner import Candidate, LearnerRun, Parent
-from noria.core.learning.replay import Replay, Request
+from noria.core.learning.replay import Replay, Request, paired_costs
 from noria.core.learning.routes import (
     KIND,
     Backend,
@@ -55,7 +56,10 @@ class RouteLearnerConfig(Config):
     prompts: int = Field(2, ge=0, description="Prompts that the writer writes.")
     shown: int = Field(8, ge=1, description="Failures that the writer sees.")
     writer_tokens: int = Field(2000, ge=1, description="Longest reply of the writer in tokens.")
-    least_gain: float = Field(0.0, ge=0, description="Estimated gain that a proposal must exceed.")
+    least_gain: float = Field(0.0, ge=0, description="Estimated gain that a better route must exceed.")
+    most_loss: float = Field(
+        0.02, ge=0, description="Estimated loss that an equal and cheaper route may have."
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,16 @@ class RouteLearner:
     config: RouteLearnerConfig = field(default_factory=RouteLearnerConfig)
     name: str = "routes"
     gate: Literal["improvement", "equivalence"] = "improvement"
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the candidates: routes, bounds, and how they are estimated."""
+        return {
+            "routes": [route.model_dump(mode="json") for route in self.routes],
+            "writer": self.writer is not None,
+            "gate": self.gate,
+            "config": self.config.model_dump(mode="json"),
+            "replay": self.replay.settings(),
+        }
 
     async def propose(self, data: Dataset, parent: Parent, run: LearnerRun) -> Candidate | None:
         """Propose the route with the best estimate (see :class:`noria.core.learning.learner.Learner`).
@@ -98,10 +112,9 @@ class RouteLearner:
         estimates = [
             await self._estimate(present, route, logged(rows), requests, run) for route in candidates.values()
         ]
-        known = [one for one in estimates if one["gain"] is not None and one["gain"] > self.config.least_gain]
-        if not known:
+        best = self._best(estimates)
+        if best is None:
             return None
-        best = min(known, key=lambda one: (-one["gain"], one["route"]))
         target = run.folder / "proposal"
         with appearing(target) as partial:  # else a killed write could leave a torn file in the artefact
             write_route(partial, candidates[best["route"]])
@@ -120,9 +133,9 @@ class RouteLearner:
     async def _estimate(
         self, present: Route, route: Route, log: Logged, requests: Sequence[Request], run: LearnerRun
     ) -> dict[str, Any]:
-        """The estimated gain of a route over the present one, and by what way."""
+        """The estimated gain of a route over the present one, and by what way; the log knows no costs."""
         mine, theirs = log.estimates(route.id, present.id, seed=run.seed)
-        if mine.snips and theirs.snips:
+        if self.gate == "improvement" and mine.snips and theirs.snips:
             return {
                 "route": route.id,
                 "way": "log",
@@ -137,9 +150,25 @@ class RouteLearner:
         gain = grouped_gain(gains, [one.group for one in requests])
         number = sum(not math.isnan(one) for one in gains)
         ends = (None if math.isnan(end) else end for end in (gain.effect, gain.low, gain.high))
-        return {"route": route.id, "way": "replay"} | dict(
-            zip(("gain", "low", "high", "number"), (*ends, number), strict=True)
-        )
+        costs = paired_costs(before, after)
+        ratio = float(costs[:, 1].sum() / costs[:, 0].sum()) if costs[:, 0].sum() > 0 else None
+        names = ("gain", "low", "high", "number", "cost ratio")
+        return {"route": route.id, "way": "replay"} | dict(zip(names, (*ends, number, ratio), strict=True))
+
+    def _best(self, estimates: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """The estimate that is proposed: the best gain, or the lowest cost at next to no loss; ties by the id."""
+        known = [one for one in estimates if one["gain"] is not None]
+        if self.gate == "improvement":
+            better = [one for one in known if one["gain"] > self.config.least_gain]
+            return min(better, key=lambda one: (-one["gain"], one["route"]), default=None)
+        equal = [
+            one
+            for one in known
+            if one["gain"] > -self.config.most_loss
+            and one["cost ratio"] is not None
+            and one["cost ratio"] < 1
+        ]
+        return min(equal, key=lambda one: (one["cost ratio"], one["route"]), default=None)
 
     # -- prompts that a model writes ----------------------------------------------------------------------------------
 

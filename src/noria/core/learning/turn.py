@@ -29,7 +29,7 @@ from noria.core.judging import Checklist
 from noria.core.learning.attribution import CAUSES, Attribution, attribute_all
 from noria.core.learning.dataset import REST, Dataset, freeze
 from noria.core.learning.learner import Candidate, Evaluator, Learner, LearnerRun, Parent
-from noria.core.learning.plan import Outcome, TurnConfig, TurnPlan, end_turn, holding
+from noria.core.learning.plan import Outcome, TurnConfig, TurnPlan, end_turn, holding, is_open
 from noria.core.learning.receipt import write_receipt_page
 from noria.core.learning.schedule import switched_on
 from noria.core.learning.spending import Spending, TurnStopped
@@ -85,7 +85,13 @@ class Turn:
         Raises:
             RunError: another turn is under way, the folder is another turn's, or the disk refuses.
         """
-        settings = {"turn": vars(self.plan), "config": self.config.model_dump(mode="json")}
+        settings = {
+            "turn": vars(self.plan),
+            "config": self.config.model_dump(mode="json"),
+            "learner": json_values(self.learner.settings()),
+            "evaluator": json_values(self.evaluator.settings()),
+            "checklists": sorted(self.checklists),
+        }
         with Run.open(self.folder, config=settings), holding(self.control, self.folder) as held:
             receipt = self._kept_receipt()
             if receipt is None:
@@ -271,6 +277,8 @@ class Turn:
         return self.config.gate.model_copy(update={"alpha": round_alpha(self.config.alpha, self.plan.round)})
 
     def _switched_off(self) -> str:
+        if not is_open(self.control, self.plan):
+            return "the turn was ended by hand"
         return "" if switched_on(self.control, "learning") else "learning is switched off"
 
     # -- the receipt --------------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ class TraceStore:
         return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
 
 
-def read_views(folder: Path, *, after: int = 0, limit: int | None = None) -> Iterator[TraceView]:
+def read_views(folder: Path, *, after: int = -1, limit: int | None = None) -> Iterator[TraceView]:
     """Every trace of a journal with what was said about it, oldest first, beside the process that writes it.
 
     Args:
