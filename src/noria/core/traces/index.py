@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noria.core.errors import DataError
 from noria.core.storage.journal_file import JournalReader
@@ -60,6 +61,72 @@ class TraceRow:
     redactions: int
     feedback: int
     score: float | None
+
+
+class UnitFigures(NamedTuple):
+    """What one unit of an experiment saw.
+
+    Attributes:
+        unit: user, conversation or request.
+        arm: arm of the unit.
+        requests: number of its requests.
+        success: share of them that were answered or refused.
+        seconds: mean time of an answer.
+        cost: mean cost of an answer; None where none is known.
+        score: mean score of its judgements; None without one.
+        ratings: mean of its ratings by their name.
+    """
+
+    unit: str
+    arm: str
+    requests: int
+    success: float
+    seconds: float
+    cost: float | None
+    score: float | None
+    ratings: dict[str, float]
+
+
+class ShadowPair(NamedTuple):
+    """An answer in the shadow and the one that was given to the same request: success, seconds, cost, score of each."""
+
+    hidden: str
+    shadow_success: float
+    shadow_seconds: float
+    shadow_cost: float | None
+    shadow_score: float | None
+    success: float
+    seconds: float
+    cost: float | None
+    score: float | None
+
+
+# Whom experiments deal: a user, else a conversation, else each request by itself.
+_UNIT = "coalesce(t.user, t.conversation, t.id)"
+_SCORE = "(SELECT avg(score) FROM judgements WHERE trace = t.id)"
+_UNITS = f"""
+SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, count(*), avg(t.status IN ('ok', 'refused')), avg(t.seconds),
+    avg(t.cost), avg({_SCORE})
+FROM traces AS t WHERE t.began >= ?2 AND arm IS NOT NULL AND json_extract(t.labels, '$.shadow') IS NULL
+    AND t.status != 'cancelled'
+GROUP BY 1, 2
+"""
+_RATINGS = f"""
+SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, avg(f.value)
+FROM feedback AS f JOIN traces AS t ON t.id = f.trace
+WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
+    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL
+    AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
+        AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
+        AND (later.at, later.id) > (f.at, f.id))
+GROUP BY 1, 2, 3
+"""
+_SHADOWS = f"""
+SELECT h.id, h.status IN ('ok', 'refused'), h.seconds, h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id),
+    t.status IN ('ok', 'refused'), t.seconds, t.cost, {_SCORE}
+FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
+WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
+"""
 
 
 class TraceIndex:
@@ -227,9 +294,42 @@ class TraceIndex:
         )
         return [_row(row) for row in self._all(query, (*values, limit))]
 
+    def spent_today(self, caller: str) -> float:
+        """Cost of a caller's traces of this day (UTC), where it is known."""
+        midnight = time.time() // 86400 * 86400
+        query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE caller = ? AND began >= ?"
+        return float(self._all(query, (caller, int(midnight * 1e9)))[0][0])
+
     def count(self) -> int:
         """Number of traces."""
         return self._number("SELECT count(*) FROM traces")
+
+    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigures]:
+        """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
+
+        A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
+        counts.
+
+        Args:
+            experiment: name of the experiment.
+            since: nanoseconds since 1970.
+            measures: names of the feedback to read.
+        """
+        units: dict[tuple[str, str], UnitFigures] = {}
+        for unit, arm, requests, success, seconds, cost, score in self._all(
+            _UNITS, (f'$."{experiment}"', since)
+        ):
+            units[unit, arm] = UnitFigures(unit, arm, requests, success, seconds, cost, score, {})
+        for unit, arm, name, rating in self._all(
+            _RATINGS.format(", ".join("?" * len(measures))), (f'$."{experiment}"', since, *measures)
+        ):
+            if (unit, arm) in units:
+                units[unit, arm].ratings[name] = rating
+        return list(units.values())
+
+    def shadow_pairs(self, experiment: str, since: int) -> list[ShadowPair]:
+        """Answers in the shadow beside the answers that were given, since a moment."""
+        return [ShadowPair(*row) for row in self._all(_SHADOWS, (experiment, since))]
 
     def traces_of(self, user: str) -> list[str]:
         """Ids of a user's traces, oldest first."""

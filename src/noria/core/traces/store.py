@@ -100,6 +100,14 @@ class TraceStore:
         """
         await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
 
+    def post(self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None) -> None:
+        """Keep a trace soon, as `write` does, for a request that nobody waits for any more.
+
+        Raises:
+            JournalFull: the queue takes no more. RunError: the disk fails.
+        """
+        self.journal.post(encode(trace), subject=trace.id, blobs=blobs)
+
     async def give_feedback(self, feedback: Feedback) -> Feedback:
         """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
 
