@@ -16,7 +16,7 @@ from noria.core.learning.learner import LearnerRun
 from noria.core.learning.plan import TurnConfig, plan_turn
 from noria.core.learning.replay import Replay, ReplayConfig
 from noria.core.learning.route_learner import RouteLearner
-from noria.core.learning.routes import Backend, Backends, Route, write_route
+from noria.core.learning.routes import Backend, Route, write_route
 from noria.core.learning.spending import Spending
 from noria.core.learning.turn import Turn
 from noria.core.storage.control import SQLiteControl
@@ -101,7 +101,7 @@ def judge(name: str = "rule", *, likes: str = "well") -> RuleJudge:
 
 def replay(models: dict[str, Model], name: str = "gate's", likes: str = "well", **config: object) -> Replay:
     prices = Prices(input=0.0, output=10.0)  # a reply of 1,024 tokens is reserved at .01
-    backends = Backends({key: Backend(model, prices) for key, model in models.items()})
+    backends = {key: Backend(model, prices) for key, model in models.items()}
     return Replay(backends, judge(name, likes=likes), CHECKLIST, ReplayConfig(judge_cost=0.0, **config))  # type: ignore[arg-type]
 
 

@@ -98,7 +98,7 @@ def test_splits_have_their_shares() -> None:
     texts = ["".join(chr(97 + int(digit)) for digit in str(n)) for n in range(5000)]
     made = examples([view(n, text) for n, text in enumerate(texts)], salt="s")
     for name, share in SPLITS.items():
-        assert sum(one.split == name for one in made) / 5000 == pytest.approx(share, abs=0.02)
+        assert sum(one.split == name for one in made) / 5000 == pytest.approx(share, abs=0.03)
     with pytest.raises(ValueError, match="sum to 1"):
         examples([], salt="s", splits={"train": 0.9})
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -19,12 +20,33 @@ from noria.core.learning.attribution import Attribution
 from noria.core.learning.dataset import Dataset, FreezeConfig, freeze
 from noria.core.learning.learner import LearnerRun, Parent
 from noria.core.learning.plan import TurnConfig
+from noria.core.learning.replay import Replay
 from noria.core.learning.route_learner import RouteLearner, RouteLearnerConfig
-from noria.core.learning.routes import Backend, Backends, Route, check_prompt, logged, read_route, write_route
+from noria.core.learning.routes import (
+    Backend,
+    Route,
+    backend_of,
+    check_prompt,
+    logged,
+    read_route,
+    write_route,
+)
 from noria.core.learning.spending import Spending, TurnStopped, all_of
-from noria.core.traces.records import Feedback
+from noria.core.traces.records import AssignmentRecord, Feedback
 from noria.core.traces.store import TraceView
-from tests.core.learning_world import BAD, NEW, OLD, Model, bundle, learner_run, log, logged_trace, replay
+from tests.core.learning_world import (
+    BAD,
+    CHECKLIST,
+    NEW,
+    OLD,
+    Model,
+    bundle,
+    judge,
+    learner_run,
+    log,
+    logged_trace,
+    replay,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -233,19 +255,31 @@ def test_a_file_that_is_no_purse_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_route_is_its_content_and_holds_neither_tools_nor_addresses(tmp_path: Path) -> None:
-    route = Route(backend="old", model="m", system="Be kind.", temperature=0.2)
+    route = Route(
+        backend="old", system="Be kind.", sampling={"temperature": 0.2, "max_tokens": 9, "top_k": 4}
+    )
     write_route(tmp_path, route)
     assert read_route(tmp_path) == route
     assert Route(**json.loads((tmp_path / "route.json").read_text())).id == route.id
     assert route.model_copy(update={"system": "Be kind!"}).id != route.id
     request = route.request([system("Speak French."), user("hello")])
     assert [m.text for m in request.messages] == ["Be kind.", "Speak French.", "hello"]
-    for more in ({"tools": []}, {"url": "http://x"}, {"backend": "http://x"}, {"backend": ""}):
+    assert (request.temperature, request.max_tokens, request.extra) == (0.2, 9, {"top_k": 4})
+    asked = route.request([user("hello")], {"temperature": 1.0, "max_completion_tokens": 7, "stop": "."})
+    assert (asked.temperature, asked.max_tokens, asked.stop) == (1.0, 9, (".",))  # as a gateway composes it
+    for more in (
+        {"tools": []},
+        {"url": "http://x"},
+        {"backend": "http://x"},
+        {"backend": ""},
+        {"sampling": {"tools": "x"}},
+        {"sampling": {"model": "x"}},
+    ):
         (tmp_path / "route.json").write_text(json.dumps({"backend": "old"} | more))
         with pytest.raises(DataError, match="no route"):
             read_route(tmp_path)
-    with pytest.raises(ConfigError, match="there are: new, old/a"):
-        Backends({"new": Backend(Model(1)), "old/a": Backend(Model(1))}).of(route)
+    with pytest.raises(ConfigError, match="there are: bad, new"):
+        backend_of(route, {"new": Backend(Model(1)), "bad": Backend(Model(1))})
 
 
 @pytest.mark.parametrize(
@@ -280,16 +314,70 @@ def randomised(
 def test_a_randomised_log_tells_what_routes_would_have_earned(tmp_path: Path) -> None:
     quality = {OLD.id: 0.5, NEW.id: 0.7}
     rows = frozen(tmp_path, randomised(3000, quality, {OLD.id: 0.8, NEW.id: 0.2})).rows("train")
-    mine, theirs = logged(rows).estimates(NEW.id, OLD.id, seed=0)
+    mine, theirs = logged(rows, lambda _: None).estimates(NEW.id, OLD.id, seed=0)
     assert mine.snips is not None
     assert theirs.snips is not None
     assert mine.snips.low < 0.7 < mine.snips.high
     assert theirs.snips.low < 0.5 < theirs.snips.high
-    refused, _ = logged(rows).estimates(BAD.id, OLD.id, seed=0)
+    refused, _ = logged(rows, lambda _: None).estimates(BAD.id, OLD.id, seed=0)
     assert refused.snips is None
     assert "0.0 rounds" in refused.refused
     unknown = randomised(300, quality, {OLD.id: None, NEW.id: None} | {OLD.id: 1.0})
-    assert logged(frozen(tmp_path / "b", unknown).rows("train")).chosen == ()
+    assert logged(frozen(tmp_path / "b", unknown).rows("train"), lambda _: None).chosen == ()
+
+
+def test_the_arms_of_an_experiment_are_a_randomised_log(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    views = []
+    for n in range(3000):
+        arm, share = ("champion", 0.95) if n % 20 else ("challenger", 0.05)
+        if n >= 1000:  # the canary became a test of halves
+            arm, share = ("champion", 0.5) if n % 2 else ("challenger", 0.5)
+        quality = {"champion": 0.5, "challenger": 0.7}[arm]
+        one = logged_trace(n, score=float(generator.random() < quality))
+        assigned = (AssignmentRecord("e", arm, share),)
+        trace = msgspec.structs.replace(one.trace, bundle=arm, assignments=assigned)
+        views.append(TraceView(trace, one.feedback, one.judgements))
+    rows = frozen(tmp_path, views).rows("train")
+    log = logged(rows, {"champion": OLD.id, "challenger": NEW.id}.get)
+    mine, theirs = log.estimates(NEW.id, OLD.id, seed=0)
+    assert mine.snips is not None
+    assert theirs.snips is not None
+    assert mine.rounds == theirs.rounds == len(rows)
+    assert mine.snips.low < 0.7 < mine.snips.high
+    assert theirs.snips.low < 0.5 < theirs.snips.high
+    assert logged(rows, {"champion": OLD.id}.get).chosen == ()  # the other arm's bundle is not known any more
+    assert logged([r for r in rows if r.view.trace.bundle == "champion"], lambda _: OLD.id).chosen == ()
+
+
+def test_requests_are_sent_again_as_they_were_asked_or_not_at_all(tmp_path: Path) -> None:
+    def asks(n: int, **more: Any) -> TraceView:
+        one = logged_trace(n)
+        span = one.trace.spans[0]
+        given = {"messages": span.input, **more}
+        spans = (msgspec.structs.replace(span, input=given),)
+        return TraceView(msgspec.structs.replace(one.trace, spans=spans), (), one.judgements)
+
+    picture = "blob:sha256:" + "a" * 64 + ";image/png"
+    shown = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}]}]
+    views = [asks(0, temperature=0.3, seed=None), asks(1, tools=["search"]), asks(2, messages=shown)]
+    data = frozen(tmp_path, views, train=0.99, gates=0.005)
+    rows = [*data.rows("train"), *data.rows("gates"), *data.final()]
+    requests, lost = replay({}).requests(rows)
+    assert [(one.messages[0].text, one.asked) for one in requests] == [("a", {"temperature": 0.3})]
+    assert lost == 2
+    png = b"\x89PNG\r\n\x1a\n"
+    with_picture = Replay({}, judge(), CHECKLIST, blob={"a" * 64: png}.get)
+    requests, lost = with_picture.requests(rows)
+    assert [len(one.messages[0].parts) for one in requests] == [1, 1]
+    assert lost == 1
+
+
+def test_answers_that_nobody_saw_are_left_out(tmp_path: Path) -> None:
+    views = log(20)
+    hidden = msgspec.structs.replace(views[3].trace, labels={"shadow": "e"})
+    views[3] = TraceView(hidden, (), views[3].judgements)
+    assert frozen(tmp_path, views).counts["traces"] == 19
 
 
 async def proposed(
@@ -315,7 +403,7 @@ async def test_the_log_is_used_where_it_can_and_replay_elsewhere(tmp_path: Path)
 
 async def test_an_equal_and_cheaper_route_is_proposed_where_equal_is_asked(tmp_path: Path) -> None:
     served = {"old": Model(0.5, cost=0.02), "new": Model(0.5, cost=0.01), "bad": Model(0.2, cost=0.001)}
-    routes = [NEW, BAD, Route(backend="old", seed=3)]
+    routes = [NEW, BAD, Route(backend="old", sampling={"seed": 3})]
     equal = RouteLearner(routes, replay(served), gate="equivalence")
     candidate = await proposed(tmp_path / "equal", equal, log(150))
     assert candidate.notes["candidate"] == NEW.id

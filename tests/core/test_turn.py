@@ -15,10 +15,11 @@ from noria.core.chat import Failure
 from noria.core.errors import RunError
 from noria.core.experiments.gates import GateConfig, round_alpha
 from noria.core.learning.plan import LEASE, TurnConfig, abandon_turn, holding, open_turn, plan_turn
-from noria.core.learning.routes import read_route
+from noria.core.learning.routes import read_route, write_route
 from noria.core.learning.turn import STAGES
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore
+from noria.core.versions.pointers import Pointers
 
 from .learning_world import BAD, NEW, Model, gate_texts, log, logged_trace, models, replay, turn
 
@@ -55,7 +56,7 @@ async def test_a_better_route_is_kept_with_its_lineage_and_gets_an_experiment(tm
     assert document is not None
     assert document.value is not None
     assert document.value["stage"] == "shadow"
-    assert document.value["promote"] == "ask"
+    assert document.value["reason"].startswith("turn 1 of routes: gain +")
     assert document.value["config"]["champion"] == one.plan.parent
     assert document.value["config"]["challenger"] == receipt["bundle"]
     assert receipt["gate"]["gain"]["effect"] == pytest.approx(
@@ -181,6 +182,24 @@ async def test_switches_are_honoured_and_a_malformed_one_counts_as_off(tmp_path:
         assert all(model.asked == [] for model in served.values())
 
 
+async def test_no_experiment_begins_beside_another_or_against_what_does_not_serve(tmp_path: Path) -> None:
+    control(tmp_path / "a").write("experiment", "mine", {"stage": "canary"}, based_on=0, by="ann")
+    receipt = await turn(tmp_path / "a").run()
+    assert (receipt["outcome"], receipt["reason"].partition(";")[0]) == (
+        "registered",
+        "the experiment mine is open",
+    )
+    one = turn(tmp_path / "b")
+    other = tmp_path / "other"
+    write_route(other, BAD)
+    moved = one.store.bundle([one.store.add("route", other).digest])
+    Pointers(one.control, one.store).promote("champion", moved.digest, based_on=0, by="ann")
+    receipt = await one.run()
+    assert receipt["reason"].startswith("another bundle serves by now")
+    assert receipt["bundle"]
+    assert control(tmp_path / "b").read_all("experiment") == []
+
+
 async def test_learning_that_is_switched_off_stops_a_turn_under_way(tmp_path: Path) -> None:
     served = models()
     one = turn(tmp_path, served=served)
@@ -192,7 +211,7 @@ async def test_learning_that_is_switched_off_stops_a_turn_under_way(tmp_path: Pa
             return await super().ask(request)
 
     off = Off(0.5)
-    backends = one.learner.replay.backends.by_name  # type: ignore[attr-defined]
+    backends = one.learner.replay.backends  # type: ignore[attr-defined]
     backends["old"] = type(backends["old"])(off, backends["old"].prices)
     assert (await one.run())["reason"] == "learning is switched off"
     assert len(off.asked) <= 6 + 8  # those that were under way
@@ -227,7 +246,7 @@ async def test_a_lost_lease_ends_a_turn_without_a_receipt(tmp_path: Path) -> Non
 
     import noria.core.learning.turn as module
 
-    backends = one.learner.replay.backends.by_name  # type: ignore[attr-defined]
+    backends = one.learner.replay.backends  # type: ignore[attr-defined]
     backends["old"] = type(backends["old"])(Taken(0.5), backends["old"].prices)
     real = module.holding
     module.holding = lambda control, folder: real(control, folder, seconds=0.04)  # type: ignore[assignment]

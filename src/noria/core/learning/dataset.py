@@ -34,6 +34,8 @@ from noria.core.traces.store import TraceView
 
 SPLITS = ("train", "gates", "final")
 REST = "rest"
+SHADOW = "shadow"
+"""Label of traces whose answers nobody saw; they are left out."""
 _COLUMNS = ("trace", "group", "split", "score", "record", "said")
 
 
@@ -142,7 +144,8 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     """
     if config.train + config.gates > 1 + 1e-9:
         raise DataError("the splits take more than all groups", where="freeze")
-    kept, dropped = _trusted(sorted(views, key=lambda view: (view.trace.began, view.trace.id)), config)
+    shown = (view for view in views if SHADOW not in view.trace.labels)
+    kept, dropped = _trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
     made = {one.trace: one for one in examples(kept, salt=config.salt, splits=config.splits)}
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SPLITS, REST)}
     for view in kept:

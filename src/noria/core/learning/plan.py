@@ -51,7 +51,6 @@ class TurnConfig(Config):
     money: float | None = Field(None, ge=0, description="Most that the turn may cost; any by default.")
     seconds: float | None = Field(None, gt=0, description="Longest time of the turn; any by default.")
     seed: int = Field(0, ge=0, description="Seed of the learner's random generators.")
-    promote: Literal["ask", "auto"] = Field("ask", description="Whether a person promotes the winner.")
     experiment: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the experiment that differ from their defaults."
     )

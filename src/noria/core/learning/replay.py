@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,12 +21,16 @@ from noria.core.judging import Checklist, Judge, Value, Verdict, judged, score
 from noria.core.judging.live import request_subject
 from noria.core.learning.dataset import Row
 from noria.core.learning.learner import Candidate, Comparison, LearnerRun, Parent
-from noria.core.learning.routes import KIND, Backends, Route, cost_of, read_route
+from noria.core.learning.routes import KIND, Backend, Route, backend_of, cost_of, read_route
 from noria.core.learning.spending import Spending, all_of
 from noria.core.traces.chats import Blobs, chat_span, conversation
 
 OUTAGES = ("timeout", "connection", "rate_limit", "server", "auth", "quota", "budget", "busy")
 """Failures that are no fault of a route: the score is missing. Another failure is a hard error of the route, too."""
+
+
+ASKED = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop")
+"""Settings of a logged request that go before the route's."""
 
 
 class ReplayConfig(Config):
@@ -47,12 +51,21 @@ class ReplayConfig(Config):
 
 @dataclass(frozen=True)
 class Request:
-    """A logged request that can be sent again."""
+    """A logged request that can be sent again.
+
+    Attributes:
+        trace: id of its trace.
+        group: leakage group that it is in.
+        slice: slice that it counts for.
+        messages: the conversation.
+        asked: sampling settings that the caller set.
+    """
 
     trace: str
     group: str
     slice: str
     messages: tuple[Message, ...]
+    asked: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,14 +90,14 @@ class Replay:
     """Answers logged requests by routes and judges the answers.
 
     Attributes:
-        backends: backends that routes may name.
+        backends: backends that routes may name, by name.
         judge: judge of the answers; it sees neither the route nor which side an answer is of.
         checklist: items to judge; a bad verdict on an item of the path `safety` is a hard error.
         config: the requests, and what the candidate may cost.
         blob: contents of the pictures in the requests.
     """
 
-    backends: Backends
+    backends: Mapping[str, Backend]
     judge: Judge
     checklist: Checklist
     config: ReplayConfig = field(default_factory=ReplayConfig)
@@ -95,7 +108,7 @@ class Replay:
         return {
             "judge": [self.judge.name, str(getattr(self.judge, "version", ""))],
             "checklist": self.checklist.digest,
-            "backends": sorted(self.backends.by_name),
+            "backends": sorted(self.backends),
             "config": self.config.model_dump(mode="json"),
         }
 
@@ -108,11 +121,13 @@ class Replay:
         for row in rows:
             span = chat_span(row.view)
             messages = None if span is None else conversation(span, self.blob)
-            if row.example is None or messages is None:
+            if row.example is None or span is None or messages is None:
                 lost += 1
                 continue
+            given = span.input if isinstance(span.input, dict) else {}
+            asked = {name: given[name] for name in ASKED if given.get(name) is not None}
             name = row.view.trace.labels.get(self.config.slice_label, "all")
-            found.append(Request(row.view.trace.id, row.example.group, name, messages))
+            found.append(Request(row.view.trace.id, row.example.group, name, messages, asked))
         drawn = sorted(found, key=lambda one: position(self.config.salt, one.trace))[: self.config.most_items]
         return sorted(drawn, key=lambda one: one.trace), lost
 
@@ -144,8 +159,8 @@ class Replay:
 
     async def _answer(self, route: Route, request: Request, spending: Spending) -> dict[str, Any]:
         """Text and cost of the answer, or the kind of the failure; asked once."""
-        backend = self.backends.of(route)
-        asked = route.request(request.messages)
+        backend = backend_of(route, self.backends)
+        asked = route.request(request.messages, request.asked)
 
         async def make() -> tuple[Any, float | None]:
             outcome = await backend.model.ask(asked)

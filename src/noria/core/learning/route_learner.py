@@ -31,6 +31,7 @@ from noria.core.learning.routes import (
     Backend,
     Logged,
     Route,
+    backend_of,
     check_prompt,
     cost_of,
     logged,
@@ -102,15 +103,16 @@ class RouteLearner:
             raise ConfigError("the bundle has no route to improve", where=parent.bundle.digest[:12])
         present = read_route(folder)
         for route in (present, *self.routes):
-            self.replay.backends.of(route)
+            backend_of(route, self.replay.backends)
         written, refused = await self._written(present, data, run)
         candidates = {r.id: r for r in (*self.routes, *written) if r.id != present.id}
         if not candidates:
             return None
         rows = data.rows("train")
         requests, _ = self.replay.requests(rows)
+        log = logged(rows, lambda bundle: _route_of(parent, bundle))
         estimates = [
-            await self._estimate(present, route, logged(rows), requests, run) for route in candidates.values()
+            await self._estimate(present, route, log, requests, run) for route in candidates.values()
         ]
         best = self._best(estimates)
         if best is None:
@@ -215,6 +217,15 @@ class RouteLearner:
         key = f"prompts {hashlib.sha256(request.encoded('')).hexdigest()}"
         text: str = await spending.once(key, writer.most_cost(request), make)
         return text
+
+
+def _route_of(parent: Parent, bundle: str) -> str | None:
+    """Id of the route of a bundle; None where it is not there or has none."""
+    try:
+        folder = Parent(parent.store.load_bundle(bundle), parent.store).folder(KIND)
+        return None if folder is None else read_route(folder).id
+    except DataError:
+        return None
 
 
 def _prompts(reply: str) -> list[str]:

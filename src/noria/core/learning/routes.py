@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from noria.core.chat import ChatModel, ChatRequest, Failure, Message, Outcome, Prices, system
 from noria.core.chat.budget import estimated_cost
@@ -28,34 +28,62 @@ from noria.core.records import json_object
 
 KIND = "route"
 LONGEST_PROMPT = 20_000
+"""Most characters of a prompt that a proposer writes."""
+
+
+_NOT_SAMPLING = frozenset(
+    {"function_call", "functions", "messages", "model", "stream", "tool_choice", "tools"}
+)
 
 
 class Route(Config):
-    """A model, its prompt and its sampling."""
+    """A backend, and what is said to it: the content of an artefact of the kind `route`."""
 
     backend: str = Field(pattern=r"^[\w.-]{1,80}$", description="Name of a backend of the operator's.")
-    model: str = Field("", max_length=200, description="Name of the model on the backend.")
-    system: str = Field("", max_length=LONGEST_PROMPT, description="System prompt above every conversation.")
-    temperature: float | None = Field(None, ge=0, le=2, description="Temperature; the server's by default.")
-    top_p: float | None = Field(None, gt=0, le=1, description="Nucleus of the sampling.")
-    max_tokens: int | None = Field(None, ge=1, description="Longest answer in tokens.")
-    seed: int | None = Field(None, description="Seed of the sampling, where the server honours one.")
+    system: str = Field(
+        "", max_length=100_000, description="System message before those of the conversation."
+    )
+    sampling: dict[str, float | int | str] = Field(
+        default_factory=dict, description="Sampling settings where the request has none, such as temperature."
+    )
+
+    @field_validator("sampling")
+    @classmethod
+    def _names(cls, sampling: dict[str, float | int | str]) -> dict[str, float | int | str]:
+        if more := _NOT_SAMPLING & sampling.keys():
+            raise ValueError(f"{min(more)} is no sampling setting")
+        return sampling
+
+    @property
+    def text(self) -> str:
+        """Content of its file; the same route has the same bytes, and so the same artefact."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
 
     @property
     def id(self) -> str:
-        """Backend, model, and 12 hex digits of the content: the name of the route in traces."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return f"{self.backend}/{self.model}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        """Backend, and 12 hex digits of the content: the name of the route in decisions."""
+        return f"{self.backend}@{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
 
-    def request(self, messages: Sequence[Message]) -> ChatRequest:
-        """The request that this route makes of a conversation."""
+    def request(self, messages: Sequence[Message], asked: Mapping[str, Any] | None = None) -> ChatRequest:
+        """The request that this route makes of a conversation.
+
+        Args:
+            messages: the conversation.
+            asked: sampling settings of the caller's, which go before the route's.
+        """
         above = (system(self.system),) if self.system else ()
+        sampling = {**self.sampling, **(asked or {})}
+        length = sampling.pop("max_completion_tokens", None)
+        length = sampling.pop("max_tokens", length)
+        stop = sampling.pop("stop", ())
         return ChatRequest(
             (*above, *messages),
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            seed=self.seed,
+            temperature=sampling.pop("temperature", None),
+            top_p=sampling.pop("top_p", None),
+            seed=sampling.pop("seed", None),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            max_tokens=length,
+            extra=sampling,
         )
 
 
@@ -71,23 +99,16 @@ class Backend:
         return estimated_cost(self.prices, request.wire("")) if self.prices.known else None
 
 
-@dataclass(frozen=True)
-class Backends:
-    """The backends that routes may name, by backend and model, or by backend where it serves any model."""
+def backend_of(route: Route, backends: Mapping[str, Backend]) -> Backend:
+    """The backend of a route.
 
-    by_name: Mapping[str, Backend]
-
-    def of(self, route: Route) -> Backend:
-        """The backend of a route.
-
-        Raises:
-            ConfigError: the operator has none of that name.
-        """
-        for name in (f"{route.backend}/{route.model}", route.backend):
-            if name in self.by_name:
-                return self.by_name[name]
-        known = ", ".join(sorted(self.by_name)) or "none"
+    Raises:
+        ConfigError: the operator has none of that name.
+    """
+    if route.backend not in backends:
+        known = ", ".join(sorted(backends)) or "none"
         raise ConfigError(f"no backend {route.backend!r}", where=route.id, mend=f"there are: {known}")
+    return backends[route.backend]
 
 
 def cost_of(outcome: Outcome) -> float | None:
@@ -99,7 +120,7 @@ def cost_of(outcome: Outcome) -> float | None:
 
 def write_route(folder: Path, route: Route) -> None:
     """Write a route as the files of an artefact."""
-    write_atomic(folder / "route.json", json.dumps(route.model_dump(mode="json"), indent=1) + "\n")
+    write_atomic(folder / "route.json", route.text)
 
 
 def read_route(folder: Path) -> Route:
@@ -180,19 +201,49 @@ class Logged:
         return first, second
 
 
-def logged(rows: Sequence[Row]) -> Logged:
-    """The rated decisions for a model whose options all have a known propensity."""
-    groups, chosen, reward, propensities = [], [], [], []
+def logged(rows: Sequence[Row], route_of: Callable[[str], str | None]) -> Logged:
+    """The rated decisions whose options all have a known propensity.
+
+    A decision is a span of the kind `model` with candidates, or else the arm of the one experiment that a trace was in:
+    the other arm of an experiment of two has the rest of the probability.
+
+    Args:
+        rows: rows of a data set.
+        route_of: id of the route of a bundle, by its content hash; None where it has none.
+    """
+    arms: dict[str, dict[str, str | None]] = {}
     for row in rows:
-        span = next((s for s in row.view.trace.spans if s.kind == "model" and s.chosen is not None), None)
-        if span is None or row.example is None or row.example.score is None:
-            continue
-        options: dict[str, Any] = {one.name: one.propensity for one in span.candidates}
-        known = all(p is not None and 0 <= p <= 1 for p in options.values())
-        assert span.chosen is not None
-        if known and options[span.chosen] > 0:
-            groups.append(row.example.group)
-            chosen.append(span.chosen)
-            reward.append(row.example.score)
-            propensities.append(options)
-    return Logged(tuple(groups), tuple(chosen), tuple(reward), tuple(propensities))
+        for one in row.view.trace.assignments:
+            arms.setdefault(one.experiment, {})[one.arm] = route_of(row.view.trace.bundle)
+    found = []
+    for row in rows:
+        options = _decided(row) or _assigned(row, arms)
+        if row.example is not None and row.example.score is not None and options is not None:
+            found.append((row.example.group, options[0], row.example.score, options[1]))
+    columns = zip(*found, strict=True) if found else ((), (), (), ())
+    return Logged(*(tuple(column) for column in columns))
+
+
+def _decided(row: Row) -> tuple[str, dict[str, float]] | None:
+    """The route that a router took, and the probability of each."""
+    span = next((s for s in row.view.trace.spans if s.kind == "model" and s.chosen is not None), None)
+    if span is None or span.chosen is None:
+        return None
+    options = {one.name: one.propensity for one in span.candidates}
+    known = {name: p for name, p in options.items() if p is not None and 0 <= p <= 1}
+    return (span.chosen, known) if len(known) == len(options) and known[span.chosen] > 0 else None
+
+
+def _assigned(row: Row, arms: Mapping[str, Mapping[str, str | None]]) -> tuple[str, dict[str, float]] | None:
+    """The route that an experiment dealt, and the probability of both; None beside other experiments."""
+    if len(row.view.trace.assignments) != 1:
+        return None
+    one = row.view.trace.assignments[0]
+    routes = arms[one.experiment]
+    mine = routes[one.arm]
+    others = [route for arm, route in routes.items() if arm != one.arm]
+    if mine is None or len(others) != 1 or others[0] is None or others[0] == mine:
+        return None
+    if not 0 < one.propensity < 1:
+        return None
+    return mine, {mine: one.propensity, others[0]: 1 - one.propensity}

@@ -23,7 +23,7 @@ from typing import Any
 
 from noria.core.errors import DataError, RunError
 from noria.core.experiments.gates import GateConfig, Receipt, equivalence_gate, improvement_gate, round_alpha
-from noria.core.experiments.lifecycle import ExperimentConfig
+from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import appearing, write_atomic
 from noria.core.judging import Checklist
 from noria.core.learning.attribution import CAUSES, Attribution, attribute_all
@@ -38,10 +38,13 @@ from noria.core.runs.run import Run
 from noria.core.storage.control import Control
 from noria.core.traces.store import TraceView
 from noria.core.versions.artefacts import ArtefactStore, Lineage
+from noria.core.versions.pointers import Pointers
 
 STAGES = ("1-freeze", "2-attribute", "3-propose", "4-gate", "5-register", "6-hand-over")
 EXPERIMENT = "experiment"
 """Kind of the control documents of experiments."""
+CHAMPION = "champion"
+"""Name of the pointer to the bundle that serves."""
 
 
 class Turn:
@@ -195,7 +198,7 @@ class Turn:
         receipt = Receipt(receipt.gate, accepted, rules, receipt.gain, receipt.data, receipt.config)
         missing = any(rule.outcome == "missing" for rule in rules)
         outcome: Outcome = "blocked" if missing else "rejected"
-        result = {"receipt": receipt.to_json(), "notes": dict(compared.notes)}
+        result = {"receipt": receipt.to_json(), "reason": receipt.reason, "notes": dict(compared.notes)}
         return result | ({} if accepted else _end(outcome, receipt.reason))
 
     async def _register(self, folder: Path, spending: Spending) -> dict[str, Any]:
@@ -234,18 +237,32 @@ class Turn:
         config = ExperimentConfig(
             name=name, champion=self.plan.parent, challenger=bundle, salt=salt, **self.config.experiment
         )
+        first = "shadow" if config.shadow_requests else "canary"
         value = {
             "config": config.model_dump(mode="json"),
-            "stage": "shadow",
-            "promote": self.config.promote,
+            "stage": first,
+            "reason": f"turn {self.plan.number} of {self.learner.name}: {self._results['4-gate']['reason']}",
             "turn": self.plan.number,
         }
         document = self.control.read(EXPERIMENT, name)
         if document is None:
+            against = self._against_experiment()
+            if against:
+                return _end("registered", f"{against}; the candidate's bundle is kept")
             self.control.write(EXPERIMENT, name, value, based_on=0, by=self.learner.name)
         elif document.value is None or document.value.get("config") != value["config"]:
             raise RunError(f"there is another experiment {name}", where=str(self.folder))
-        return {"experiment": name} | _end("handed over", f"the experiment {name} begins in the shadow")
+        return {"experiment": name} | _end("handed over", f"the experiment {name} begins in the {first}")
+
+    def _against_experiment(self) -> str:
+        """Why no experiment may begin, in words: it would compare with what does not serve, or disturb another."""
+        serving = Pointers(self.control, self.store).present(CHAMPION)
+        if serving is not None and serving.bundle != self.plan.parent:
+            return "another bundle serves by now"
+        for document in self.control.read_all(EXPERIMENT):
+            if (document.value or {}).get("stage") in OPEN:
+                return f"the experiment {document.key} is open"
+        return ""
 
     # -- what stages share --------------------------------------------------------------------------------------------
 

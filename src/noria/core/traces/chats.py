@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast, get_args
+from collections.abc import Callable
+from typing import Any
 
-from noria.core.chat import Image, Message, Part, Text
-from noria.core.chat.messages import Role
+from noria.core.chat import Message
+from noria.core.chat.wire import read_messages
 from noria.core.errors import DataError
-from noria.core.traces.blobs import PREFIX
+from noria.core.traces.blobs import blob_names, put_back_blobs
 from noria.core.traces.records import Span
 from noria.core.traces.store import TraceView
 
@@ -58,46 +58,19 @@ def mean_score(view: TraceView) -> float | None:
 def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] | None:
     """Messages of a chat's request as they can be sent again; None where a part is gone or of an unknown kind.
 
-    Calls of tools are of an unknown kind: asked again, a model could call others, whose results nobody has.
+    A request that offered tools cannot be: traces hold the tools' names only, and a model could call others, whose
+    results nobody has.
 
     Args:
         span: chat of a trace.
         blob: contents of the pictures that the messages name.
     """
-    messages = []
-    for one in chat_messages(span):
-        role = "system" if one["role"] == "developer" else one["role"]
-        parts = _parts(one.get("content"), blob)
-        if role not in get_args(Role) or role == "tool" or parts is None or one.get("tool_calls"):
-            return None
-        messages.append(Message(cast("Role", role), parts))
-    return tuple(messages) or None
-
-
-def _parts(content: Any, blob: Blobs | None) -> tuple[Part, ...] | None:
-    if content is None:
-        return ()
-    if isinstance(content, str):
-        return (Text(content),)
-    parts: list[Part] = []
-    for entry in content if isinstance(content, list) else [None]:
-        one = entry if isinstance(entry, dict) else {}
-        kind = one.get("type")
-        if kind in ("text", "input_text") and isinstance(one.get("text"), str):
-            parts.append(Text(one["text"]))
-        elif kind == "image_url" and (image := _image(one.get("image_url"), blob)) is not None:
-            parts.append(image)
-        else:
-            return None
-    return tuple(parts)
-
-
-def _image(value: Any, blob: Blobs | None) -> Image | None:
-    name = value.get("url") if isinstance(value, Mapping) else value
-    if blob is None or not isinstance(name, str) or not name.startswith(PREFIX):
+    messages = chat_messages(span)
+    if isinstance(span.input, dict) and span.input.get("tools"):
         return None
-    content = blob(name.removeprefix(PREFIX).partition(";")[0])
+    contents = {name: None if blob is None else blob(name) for name in blob_names(messages)}
+    present = {name: content for name, content in contents.items() if content is not None}
     try:
-        return None if content is None else Image(content)
+        return None if len(present) < len(contents) else read_messages(put_back_blobs(messages, present))
     except DataError:
         return None
