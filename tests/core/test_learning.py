@@ -240,7 +240,8 @@ async def test_the_first_error_ends_what_is_under_way() -> None:
         return make
 
     with pytest.raises(TurnStopped, match="enough"):
-        await all_of([piece(n) for n in range(20)], at_once=4)
+        async with asyncio.timeout(2):
+            await all_of([piece(n) for n in range(20)], at_once=4)
     assert running == [0]
     assert await all_of([work(n, None, []) for n in range(5)]) == [(n, None) for n in range(5)]
 

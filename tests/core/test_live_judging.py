@@ -212,6 +212,11 @@ async def test_a_new_version_of_a_judge_or_of_a_rule_judges_anew() -> None:
     live = LiveJudging(panel=Panel([changed], LIST), config=LiveConfig(share=1))
     (record,) = await collected(live, [known])
     assert record.version != known.judgements[0].version
+    pair = LiveJudging(panel=Panel([chat_judge("j"), chat_judge("k")], LIST), config=LiveConfig(share=1))
+    known = with_records(view, await collected(pair, [view]))
+    assert await collected(pair, [known]) == []
+    mixed = LiveJudging(panel=Panel([changed, chat_judge("k")], LIST), config=LiveConfig(share=1))
+    assert [r.judge for r in await collected(mixed, [known])] == ["j", "panel"]  # and the other vote stands
 
 
 async def test_the_budget_holds_for_judgements_at_once_and_after_a_restart() -> None:
@@ -277,14 +282,20 @@ async def test_a_judge_reads_request_and_answer_as_data() -> None:
 
 
 async def test_a_reader_that_stops_leaves_nothing_running() -> None:
-    model = Says(GOOD)
+    class Slow(Says):
+        async def ask(self, request: ChatRequest) -> Outcome:
+            self.begun = getattr(self, "begun", 0) + 1
+            await asyncio.sleep(0.01 if self.begun == 1 else 0.05)
+            return await super().ask(request)
+
+    model = Slow(GOOD)
     live = LiveJudging(panel=Panel([ChatJudge(model, "j")], LIST), config=LiveConfig(share=1, in_flight=4))
     records = live.records(logged_trace(n, score=None) for n in range(1000))
     await anext(records)
     await records.aclose()  # type: ignore[attr-defined]
     asked = model.asked
-    await asyncio.sleep(0.05)
-    assert model.asked == asked <= 8
+    await asyncio.sleep(0.15)
+    assert model.asked == asked
 
 
 def test_a_panel_has_judges_of_different_names() -> None:

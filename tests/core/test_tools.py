@@ -120,6 +120,12 @@ async def test_after_text_from_outside_nothing_is_written_or_spent_without_a_dec
     assert (await calls.call(Called("write", '{ "path":"a" }'))).error is None
     assert (await calls.call(Called("write"))).error == "not_allowed"  # once is once
     assert len(writer.seen) == 2
+    quiet = tool("write", trusted=True, **{what: True})
+    calls = session(quiet)
+    calls.enter()
+    calls.allow(Called("write"))
+    assert (await calls.call(Called("write"))).error is None
+    assert (await calls.call(Called("write"))).error == "not_allowed"
 
 
 async def test_a_decision_ends_where_more_text_enters() -> None:

@@ -286,6 +286,46 @@ async def test_other_settings_are_refused_in_the_folder_of_a_turn(tmp_path: Path
         await other.run()
 
 
+async def test_the_learner_sees_failures_of_its_own_split_only(tmp_path: Path) -> None:
+    one = turn(tmp_path)
+    seen: list[str] = []
+    propose = type(one.learner).propose
+
+    async def listening(self: Any, data: Any, parent: Any, run: Any) -> Any:
+        seen.extend(failure.trace for failure in run.failures)
+        return await propose(self, data, parent, run)
+
+    type(one.learner).propose = listening  # type: ignore[assignment, method-assign]
+    try:
+        await one.run()
+    finally:
+        type(one.learner).propose = propose  # type: ignore[method-assign]
+    learnt = {row.view.trace.id: row.example.score for row in one.data.rows("train") if row.example}
+    assert set(seen) == {trace for trace, score in learnt.items() if score == 0.0}
+
+
+async def test_a_stage_that_is_there_is_not_done_again(tmp_path: Path) -> None:
+    one = turn(tmp_path)
+    compare = one.evaluator.compare
+    one.evaluator.__dict__["compare"] = None
+    with pytest.raises(TypeError):
+        await one.run()
+    one.evaluator.__dict__["compare"] = compare
+    asked = [len(backend.model.asked) for backend in one.learner.replay.backends.values()]  # type: ignore[attr-defined]
+    one.views = lambda: pytest.fail("the data was frozen already")
+    one.learner.__dict__["propose"] = None
+    assert (await one.run())["outcome"] == "handed over"
+    assert sum(asked) > 0
+
+
+async def test_a_rule_of_the_evaluator_must_pass_too(tmp_path: Path) -> None:
+    one = turn(tmp_path)
+    one.evaluator = replay(models(), most_cost_ratio=0.5)
+    receipt = await one.run()
+    against = [rule["name"] for rule in receipt["gate"]["rules"] if rule["outcome"] != "passed"]
+    assert (receipt["outcome"], against) == ("rejected", ["cost"])
+
+
 async def test_a_turn_that_cannot_resume_is_ended_by_hand(tmp_path: Path) -> None:
     class Fails(Model):
         async def ask(self, request):  # type: ignore[no-untyped-def]
@@ -297,6 +337,10 @@ async def test_a_turn_that_cannot_resume_is_ended_by_hand(tmp_path: Path) -> Non
     assert open_turn(control(tmp_path)) == one.plan
     abandon_turn(control(tmp_path), one.plan, by="ann", reason="the learner is broken")
     assert (await one.run())["reason"] == "the turn was ended by hand"
+    document = control(tmp_path).read("turn", "000001")
+    assert document is not None
+    assert document.value is not None
+    assert document.value["reason"] == "the learner is broken"  # what was said by hand stays
     with pytest.raises(RunError, match="no such turn"):
         abandon_turn(control(tmp_path), one.plan, by="ann", reason="again")
     second = turn(tmp_path)
