@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.assistant.service.config import AssistantConfig
-from noria.assistant.service.service import gateway_service
+from noria.assistant.service.service import opened_gateway
 from noria.core.service.hosting import Launched, launched, running
 from tests.chat_server import Body, ChatServerDouble, Reply, chat_server
 
@@ -91,8 +91,8 @@ def gateway(
     """A gateway on a thread of this process."""
     with chat_server(respond) as backend:
         config = AssistantConfig.model_validate(settings(backend.url, **changes))
-        service = gateway_service(folder, config, token=TOKEN, companion=companion, access_log=False)
-        with running(service) as url:
+        opened = opened_gateway(folder, config, token=TOKEN, companion=companion, access_log=False)
+        with opened as service, running(service) as url:
             yield Gateway(url, folder, backend)
 
 

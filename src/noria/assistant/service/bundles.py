@@ -61,7 +61,7 @@ class OpenExperiment:
     """An experiment that takes traffic.
 
     Attributes:
-        config: its settings.
+        config: settings of the experiment.
         stage: where it stands.
         challenger: route of the bundle that may replace the champion.
         arms: shares of the units; None in the shadow.

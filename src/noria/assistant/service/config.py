@@ -25,7 +25,7 @@ from noria.verbs.options import ListenOptions
 
 
 class RouteConfig(Config):
-    """How requests are answered: a backend, and what is said to it. It is what an artefact of kind `route` holds."""
+    """A way to answer: a backend, and what is said to it. An artefact of kind `route` holds one."""
 
     backend: str = Field(min_length=1, description="Name of the backend.")
     system: str = Field("", max_length=100_000, description="System message before those of the request.")
@@ -44,7 +44,7 @@ class ChecklistItem(Config):
 
 
 class JudgingConfig(Config):
-    """How answers are judged: by rules all of them, by a panel of models a share of them."""
+    """Judging of answers: all of them by rules, a share of them by a panel of models."""
 
     checklist: tuple[ChecklistItem, ...] = Field((), description="Questions that the judges answer.")
     backends: tuple[str, ...] = Field((), description="Backends that judge, each a member of the panel.")
@@ -67,7 +67,7 @@ class AssistantConfig(Config):
     routes: dict[str, RouteConfig] = Field(min_length=1, description="Ways to answer, by name.")
     begin: str = Field(description="Route that serves until another one is promoted.")
     callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
-    judging: JudgingConfig = Field(JudgingConfig(), description="How answers are judged.")
+    judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
     keep_personal: tuple[str, ...] = Field(
         (), description="Kinds of personal data that are not redacted, such as ipv4."
     )

@@ -128,8 +128,11 @@ class Conversations:
         Raises:
             HttpError: 404, there is no such trace of this caller.
         """
-        view = self._view(trace)
-        if view.trace.caller != request.caller.name and "operate" not in request.caller.rights:
+        try:
+            caller = self.store.caller_of(trace)
+        except UnknownTrace:
+            raise _unknown() from None
+        if caller != request.caller.name and "operate" not in request.caller.rights:
             raise _unknown()
 
     async def list_feedback(self, request: Request) -> Response:

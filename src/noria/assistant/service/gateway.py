@@ -99,7 +99,7 @@ class Gateway:
     # -- one request --------------------------------------------------------------------------------------------------
 
     async def chat(self, request: Request) -> Response:
-        """Answer `/v1/chat/completions`."""
+        """Answer a request for a chat completion."""
         query = read_completion(await request.body())
         if self.store.journal.broken is not None:
             raise HttpError(503, "store_failed", "traces cannot be kept, so nothing is answered")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noria.assistant.service.config import AssistantConfig, ServeConfig
-from noria.assistant.service.service import gateway_service
+from noria.assistant.service.service import opened_gateway
 from noria.core.service.hosting import read_token, serve
 
 
@@ -14,11 +14,11 @@ def serve_gateway(config: ServeConfig) -> None:
         NoriaError: anything that a user can mend.
     """
     token = read_token(config.token_file)
-    service = gateway_service(
+    with opened_gateway(
         config.folder,
         config.part(AssistantConfig),
         token=token,
         companion=config.companion,
         access_log=config.access_log,
-    )
-    serve(service, host=config.host, port=config.port)
+    ) as service:
+        serve(service, host=config.host, port=config.port)

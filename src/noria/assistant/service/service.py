@@ -8,11 +8,11 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
@@ -28,6 +28,7 @@ from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
 from noria.core.storage.control import SQLiteControl
+from noria.core.traces.records import Status
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore
 from noria.core.versions.artefacts import ArtefactStore
@@ -90,19 +91,20 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         raise
 
 
-def gateway_service(
+@contextmanager
+def opened_gateway(
     folder: Path,
     config: AssistantConfig,
     *,
     token: str | None = None,
     companion: bool = True,
     access_log: bool = True,
-) -> Service:
-    """The service of a gateway.
+) -> Iterator[Service]:
+    """The service of a gateway; its folder is let go at the end of the block.
 
     Args:
-        folder: folder of its traces, versions and experiments.
-        config: its settings.
+        folder: folder of the traces, versions and experiments.
+        config: settings of the gateway.
         token: the operator's secret.
         companion: whether the process that indexes, judges and decides experiments runs beside it.
         access_log: whether to log one line for each request.
@@ -111,22 +113,36 @@ def gateway_service(
         NoriaError: what keeps it from starting, in a line.
     """
     callers = Callers.read(config.callers) if config.callers else None
-    for one in config.callers:
-        if one.budget_per_day is not None:
-            _check_prices(config.backends, one.name)
+    limited = [one for one in config.callers if one.budget_per_day is not None]
+    for one in limited:
+        _check_prices(config.backends, one.name)
     state = open_state(folder, config)
-    for one in config.callers:
-        if one.budget_per_day is not None:
+    try:
+        for one in limited:
             spent = state.store.index.spent_today(one.name)
-            state.gateway.allowances[one.name] = Allowance(one.budget_per_day, spent)
+            state.gateway.allowances[one.name] = Allowance(one.budget_per_day or 0.0, spent)
+        yield _service(state, config, token, callers, companion=companion, access_log=access_log)
+    finally:
+        state.store.close()
+        state.control.close()
 
+
+def _service(
+    state: GatewayState,
+    config: AssistantConfig,
+    token: str | None,
+    callers: Callers | None,
+    *,
+    companion: bool,
+    access_log: bool,
+) -> Service:
     @asynccontextmanager
     async def around(service: Service) -> AsyncIterator[None]:
         state.jobs.open()
         await state.gateway.open()
         tasks = [asyncio.create_task(_follow(state, index=not companion))]
         if companion:
-            tasks.append(asyncio.create_task(_accompany(folder, config)))
+            tasks.append(asyncio.create_task(_accompany(state.store.folder, config)))
         try:
             yield
         finally:
@@ -135,8 +151,6 @@ def gateway_service(
             await asyncio.gather(*tasks, return_exceptions=True)
             await state.jobs.close()
             await state.gateway.close()
-            state.store.close()
-            state.control.close()
 
     async def models(request: Request) -> Response:
         names = ["noria", *config.routes]
@@ -189,11 +203,14 @@ def _count(service: Service, state: GatewayState) -> None:
         lambda: 0 if state.gateway.serving is None else state.gateway.serving.version
     )
 
+    by_status = {status: answers.labels(status) for status in get_args(Status)}
+    tokens_in, tokens_out = tokens.labels("in"), tokens.labels("out")
+
     def counted(status: str, elapsed: float, usage: Any) -> None:
-        answers.labels(status).inc()
+        by_status[status].inc()
         seconds.observe(elapsed)
-        tokens.labels("in").inc(usage.tokens_in)
-        tokens.labels("out").inc(usage.tokens_out)
+        tokens_in.inc(usage.tokens_in)
+        tokens_out.inc(usage.tokens_out)
         if usage.cost is not None:
             cost.inc(usage.cost)
 

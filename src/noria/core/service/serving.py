@@ -159,6 +159,9 @@ class Request(StarletteRequest):
         Raises:
             ClientDisconnect: the client closed the connection.
         """
+        watched: set[Callable[[], object]] | None = self.scope.get("noria.leaving")
+        if watched is not None:  # the connection calls when its client leaves: no task has to wait for that
+            return await self._unless_called(work, watched)
         working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +172,27 @@ class Request(StarletteRequest):
             leaving.cancel()
             if working.cancel():
                 await asyncio.gather(working, return_exceptions=True)
+
+    @staticmethod
+    async def _unless_called(work: Coroutine[Any, Any, T], watched: set[Callable[[], object]]) -> T:
+        """Do work in this task, which is cancelled when the connection says that its client has left."""
+        task, left = asyncio.current_task(), False
+        assert task is not None
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        watched.add(leave)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if left and not task.uncancel():
+                raise ClientDisconnect from None
+            raise
+        finally:
+            watched.discard(leave)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
