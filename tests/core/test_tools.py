@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from noria.core.chat import Image, user
+from noria.core.chat import Image, ToolCall, assistant, user
+from noria.core.chat.messages import tool as tool_message
 from noria.core.errors import ConfigError, DataError
 from noria.core.tools import Toolbox, ToolContext, ToolResult, ToolSession, ToolSpec
 
@@ -183,6 +184,16 @@ async def test_the_budget_holds_for_calls_at_once_and_unknown_costs_count_as_the
         assert calls.spent == pytest.approx(0.4)
     unknown = tool("spend", spends=True)
     assert (await session(unknown, budget=100.0).call(Called("spend"))).error == "budget"
+
+
+async def test_a_call_of_a_chat_model_is_one_and_its_result_in_the_history_is_from_outside() -> None:
+    call = ToolCall("c3", "read", '{"path": "a"}')
+    reader, writer = tool(), tool("write", writes=True)
+    result = await session(reader).call(call)
+    messages = [user("hello"), assistant("", call), tool_message(call, result.fenced)]
+    later = Toolbox([reader, writer]).session(ToolContext(), messages)
+    assert later.outside  # a gateway without memory knows it from the conversation
+    assert (await later.call(ToolCall("c4", "write", '{"path": "a"}'))).error == "not_allowed"
 
 
 def test_the_wire_names_tools_as_chat_completions_do() -> None:
