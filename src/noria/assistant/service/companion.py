@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from noria.core.versions.artefacts import ArtefactStore
 
 TICK = 1.0
 """Seconds between two looks at the journal."""
+POINTS = 200
+"""Most points of an experiment's interval over time that are kept."""
 log = logging.getLogger("noria.companion")
 
 
@@ -78,6 +81,7 @@ class Companion:
         stage = value["stage"]
         reading, step = decide(self.index, config, stage, since)
         record = reading_record(reading, step)
+        value["points"] = with_point(value.get("points", []), record)
         if step.stage == stage:
             if record != value.get("reading"):
                 self._write(document, value | {"reading": record, "reason": step.reason, "since": since})
@@ -119,6 +123,16 @@ class Companion:
                 pass
         except (OSError, ValueError) as error:
             log.warning("the webhook was not reached: %s", error)
+
+
+def with_point(points: list[list[float]], record: Mapping[str, Any]) -> list[list[float]]:
+    """Points of the interval over time (units, effect, low, high) with the present one; at most `POINTS`, evenly."""
+    units = sum(record["units"].values())
+    interval = record["interval"]
+    if interval["low"] is None or (points and points[-1][0] == units):
+        return points
+    points = [*points, [units, interval["effect"], interval["low"], interval["high"]]]
+    return points if len(points) <= POINTS else points[::2]
 
 
 def main() -> None:

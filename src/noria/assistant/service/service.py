@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
+from noria.assistant.service.console import Console
 from noria.assistant.service.feedback import Conversations
 from noria.assistant.service.gateway import Allowance, Gateway
 from noria.assistant.service.operations import Operations
@@ -173,6 +174,7 @@ def _service(
             *state.conversations.routes(),
             *state.operations.routes(),
             *state.jobs.routes(),
+            *Console(state.store, state.bundles, state.operations).routes(),
         ],
         token=token,
         callers=callers,

@@ -367,6 +367,12 @@ class Service:
         elif scope["type"] == "lifespan":
             await self._hold_context(receive, send)
 
+    def caller_with(self, token: bytes) -> Caller | None:
+        """The caller who has this token: for a form that carries one, since browsers send a password by themselves."""
+        if self._digest is not None and hmac.compare_digest(_digest(token), self._digest):
+            return OPERATOR
+        return self.callers.of(token) if self.callers is not None else None
+
     def is_trusted(self, request: Request) -> bool:
         """Whether a request has the token, for an open route that does more for such callers."""
         exchange: _Exchange = request.scope["noria.exchange"]

@@ -71,6 +71,11 @@ def content_id(*parts: str) -> str:
     return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
 
 
+def id_at(now: int) -> str:
+    """The least id of a time: every id of then or later sorts after it."""
+    return str(uuid.UUID(int=(max(0, now) // 1_000_000 & (1 << 48) - 1) << 80))
+
+
 def is_id(text: str) -> bool:
     """Whether a text is an id as :func:`new_id` writes it."""
     return _ID.fullmatch(text) is not None

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 
 from noria.core.errors import DataError
 from noria.core.storage.journal_file import JournalReader
+from noria.core.traces.ids import id_at
 from noria.core.traces.records import Erasure, Feedback, JudgementRecord, Record, Trace, Withdrawal, decode
 
 FORMAT = 1
@@ -61,6 +63,46 @@ class TraceRow:
     redactions: int
     feedback: int
     score: float | None
+
+
+class Lately(NamedTuple):
+    """What the newest traces say together.
+
+    Attributes:
+        traces: number of traces.
+        capped: whether there are more in the time than were read.
+        since: nanoseconds since 1970 of the oldest of them; 0 without one.
+        statuses: number of traces by how they ended.
+        median: median seconds of an answer; None without one.
+        p95: seconds that one answer of twenty exceeds; None without one.
+        tokens: number of tokens.
+        cost: cost of those whose cost is known; None where none is.
+        costed: number of traces whose cost is known.
+        redactions: number of places that were redacted.
+        scores: mean score of each trace that was judged.
+        invalid: share of the verdicts that are invalid; None without one.
+    """
+
+    traces: int
+    capped: bool
+    since: int
+    statuses: dict[str, int]
+    median: float | None
+    p95: float | None
+    tokens: int
+    cost: float | None
+    costed: int
+    redactions: int
+    scores: list[float]
+    invalid: float | None
+
+
+_LATELY = """
+SELECT t.status, t.seconds, t.tokens, t.cost, t.redactions,
+    (SELECT avg(score) FROM judgements WHERE trace = t.id), (SELECT sum(verdicts) FROM judgements WHERE trace = t.id),
+    (SELECT sum(invalid) FROM judgements WHERE trace = t.id), t.began
+FROM traces AS t WHERE t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL ORDER BY t.id DESC LIMIT ?
+"""
 
 
 class UnitFigures(NamedTuple):
@@ -304,6 +346,47 @@ class TraceIndex:
         """Number of traces."""
         return self._number("SELECT count(*) FROM traces")
 
+    def lately(self, since: int, *, most: int = 10_000) -> Lately:
+        """What the newest traces say together, those of the shadow left out.
+
+        Args:
+            since: nanoseconds since 1970 of the oldest trace.
+            most: most traces that are read.
+        """
+        rows = self._all(_LATELY, (id_at(since), most))
+        statuses = Counter(status for status, *_ in rows)
+        seconds = sorted(row[1] for row in rows if row[0] in ("ok", "refused"))
+        costs = [row[3] for row in rows if row[3] is not None]
+        scores = [row[5] for row in rows if row[5] is not None]
+        verdicts, invalid = sum(row[6] or 0 for row in rows), sum(row[7] or 0 for row in rows)
+        return Lately(
+            traces=len(rows),
+            capped=len(rows) == most,
+            since=min((row[8] for row in rows), default=0),
+            statuses=dict(statuses),
+            median=_quantile(seconds, 0.5),
+            p95=_quantile(seconds, 0.95),
+            tokens=sum(row[2] for row in rows),
+            cost=sum(costs) if costs else None,
+            costed=len(costs),
+            redactions=sum(row[4] for row in rows),
+            scores=scores,
+            invalid=invalid / verdicts if verdicts else None,
+        )
+
+    def feedback_counts(self, *, most: int = 20_000) -> list[tuple[str, str, int, float | None]]:
+        """Number and mean of the feedback that stands, by kind and name, on the newest traces that have any.
+
+        Args:
+            most: most feedbacks that are read.
+        """
+        newest = "SELECT kind, name, value, withdrawn FROM feedback ORDER BY trace DESC LIMIT ?"
+        return self._all(
+            f"SELECT kind, name, count(*), avg(value) FROM ({newest}) WHERE NOT withdrawn GROUP BY 1, 2"
+            " ORDER BY 3 DESC LIMIT 50",
+            (most,),
+        )
+
     def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigures]:
         """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
 
@@ -368,6 +451,10 @@ class TraceIndex:
 
     def _number(self, query: str) -> int:
         return int(self._all(query)[0][0])
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[int(share * (len(ordered) - 1))] if ordered else None
 
 
 def _row(row: Sequence[Any]) -> TraceRow:
