@@ -157,13 +157,17 @@ class Spending:
             raise TurnStopped(f"its budget of {self.money:g} is spent")
         if reserved:
             with self._errors():
+                self._database.execute("PRAGMA synchronous = FULL")
                 self._database.execute(_RESERVE, (key, reserved))
         value, cost = await make()
         known = cost is not None and 0 <= cost < math.inf
         text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+        charged = cost if known else reserved
         with self._errors():
+            # A power cut may take what cost nothing: it is done again. A kill takes neither.
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if charged or reserved else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute(_SETTLE, (key, cost if known else reserved, known, text))
+            self._database.execute(_SETTLE, (key, charged, known, text))
             self._database.execute("UPDATE clock SET seconds = ?", (self.elapsed,))
             self._database.execute("COMMIT")
         return json.loads(text)
