@@ -10,6 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from noria.core.errors import DataError, RunError
+from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response, read_json
 from noria.core.service.serving import Request, Response, Route, route
 from noria.core.storage.journal import JournalFull
@@ -53,10 +54,17 @@ class Conversations:
 
     async def give(self, request: Request) -> Response:
         """Keep a feedback: 202 once it is on the disk."""
-        fields = _object(await request.body())
-        caller = request.caller.name
-        feedback = self._feedback(fields, caller)
-        self._own(feedback.trace, request)
+        kept = await self.keep(_object(await request.body()), request.caller)
+        return json_response({"id": kept.id, "trace": kept.trace, "at": kept.at}, status=202)
+
+    async def keep(self, fields: Mapping[str, Any], caller: Caller) -> Feedback:
+        """Keep the feedback of these fields.
+
+        Raises:
+            HttpError: it is none, its trace is another's, or the disk refuses.
+        """
+        feedback = self._feedback(fields, caller.name)
+        self._own(feedback.trace, caller)
         try:
             kept = await self.store.give_feedback(feedback)
         except UnknownTrace:
@@ -66,7 +74,7 @@ class Conversations:
         except RunError as error:
             raise _refused(error) from None
         self.counted(kept.kind)
-        return json_response({"id": kept.id, "trace": kept.trace, "at": kept.at}, status=202)
+        return kept
 
     def _feedback(self, fields: Mapping[str, Any], caller: str) -> Feedback:
         def check(right: bool, name: str, what: str) -> None:
@@ -122,30 +130,30 @@ class Conversations:
             whose, key,
         )  # fmt: skip
 
-    def _own(self, trace: str, request: Request) -> None:
+    def _own(self, trace: str, caller: Caller) -> None:
         """Let a caller speak of its own traces only.
 
         Raises:
             HttpError: 404, there is no such trace of this caller.
         """
         try:
-            caller = self.store.caller_of(trace)
+            owner = self.store.caller_of(trace)
         except UnknownTrace:
             raise _unknown() from None
-        if caller != request.caller.name and "operate" not in request.caller.rights:
+        if owner != caller.name and "operate" not in caller.rights:
             raise _unknown()
 
     async def list_feedback(self, request: Request) -> Response:
         """The feedback of a trace that stands."""
         trace = request.path_params["trace"]
-        self._own(trace, request)
+        self._own(trace, request.caller)
         view = self._view(trace)
         return json_response({"object": "list", "data": list(view.feedback), "withdrawn": view.withdrawn})
 
     async def withdraw(self, request: Request) -> Response:
         """Take a feedback back."""
         trace, feedback = request.path_params["trace"], request.path_params["feedback"]
-        self._own(trace, request)
+        self._own(trace, request.caller)
         try:
             await self.store.withdraw(trace, feedback, by=request.caller.name)
         except DataError as error:

@@ -23,6 +23,7 @@ from noria.core.completions.answers import DONE, completion, failure_error, head
 from noria.core.completions.requests import CompletionRequest, read_completion
 from noria.core.errors import NoriaError, RunError, needing
 from noria.core.experiments.assignment import position
+from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response
 from noria.core.traces.blobs import blob_names, put_back_blobs
@@ -101,25 +102,39 @@ class Gateway:
     async def chat(self, request: Request) -> Response:
         """Answer a request for a chat completion."""
         query = read_completion(await request.body())
-        if self.store.journal.broken is not None:
-            raise HttpError(503, "store_failed", "traces cannot be kept, so nothing is answered")
-        identity = self.identify(request, query)
-        choice = self._choose(query.model, identity)
-        recording = self.recorder.begin(query, identity, choice)
+        conversation = request.headers.get("x-noria-conversation")
+        recording = self._begin(query, request.caller, conversation)
         answer = self._stream if query.stream else self._whole
         return await request.unless_left(answer(recording))
 
-    def identify(self, request: Request, query: CompletionRequest) -> Identity:
+    async def answer(self, query: CompletionRequest, caller: Caller) -> tuple[str, str]:
+        """Answer a request of a caller that did not come as a completion; the text, and the id of its trace.
+
+        Raises:
+            HttpError: as `chat` does.
+        """
+        recording = self._begin(query, caller, None)
+        outcome, _ = await self._answered(recording)
+        if isinstance(outcome, Failure):
+            raise failure_error(outcome)
+        return outcome.text, recording.id
+
+    def _begin(self, query: CompletionRequest, caller: Caller, conversation: str | None) -> Recording:
+        if self.store.journal.broken is not None:
+            raise HttpError(503, "store_failed", "traces cannot be kept, so nothing is answered")
+        identity = self.identify(query, caller.name, conversation)
+        return self.recorder.begin(query, identity, self._choose(query.model, identity))
+
+    def identify(self, query: CompletionRequest, caller: str, conversation: str | None) -> Identity:
         """Whose request it is: the caller by its token, the user and conversation as the request names them."""
         content = query.content
         metadata = content.get("metadata")
         fields: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
         name = content.get("user") or content.get("safety_identifier") or fields.get("user")
-        conversation = fields.get("conversation") or request.headers.get("x-noria-conversation")
+        conversation = fields.get("conversation") or conversation
         for what, value in (("user", name), ("conversation", conversation)):
             if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 512):
                 raise HttpError(400, f"bad_{what}", f"{what} is a text of up to 512 characters", param=what)
-        caller = request.caller.name
         user = None if name is None else user_key(self.secret, f"{caller}\0{name}")
         if conversation is not None:
             conversation = user_key(self.secret, f"{caller}\0conversation\0{conversation}")
@@ -194,6 +209,14 @@ class Gateway:
     # -- whole answers ------------------------------------------------------------------------------------------------
 
     async def _whole(self, recording: Recording) -> Response:
+        outcome, reply = await self._answered(recording)
+        if isinstance(outcome, Failure):
+            raise failure_error(outcome)
+        content = reply if reply is not None else completion(recording.query.model or "noria", outcome)
+        return json_response(_encode(content | {"id": recording.id}), headers=self._headers(recording))
+
+    async def _answered(self, recording: Recording) -> tuple[Outcome, dict[str, Any] | None]:
+        """Ask, and keep the trace; the outcome, and the JSON of the backend's reply where there is one."""
         reserved = self._reserve(recording)
         outcome: Outcome | None = None
         try:
@@ -204,10 +227,7 @@ class Gateway:
                 self._post_cancelled(recording)
         await self._keep(recording, outcome)
         self._shadow(recording, outcome)
-        if isinstance(outcome, Failure):
-            raise failure_error(outcome)
-        content = reply if reply is not None else completion(recording.query.model or "noria", outcome)
-        return json_response(_encode(content | {"id": recording.id}), headers=self._headers(recording))
+        return outcome, reply
 
     async def _ask(
         self, route: RouteConfig, query: CompletionRequest

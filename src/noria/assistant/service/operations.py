@@ -164,6 +164,23 @@ class Operations:
         self.refresh()
         return json_response({"name": name, "stage": "stopped"})
 
+    def comparison(self) -> dict[str, Any]:
+        """What serves, and what experiments say of its challengers."""
+        move = self.bundles.pointers.present(CHAMPION)
+        names = {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+        experiments = [
+            {
+                "name": one.key,
+                **{k: v for k, v in (one.value or {}).items() if k not in ("points", "history")},
+            }
+            for one in self.bundles.control.read_all(EXPERIMENT)
+        ]
+        return {
+            "champion": None if move is None else asdict(move),
+            "names": names,
+            "experiments": experiments,
+        }
+
     # -- switches -----------------------------------------------------------------------------------------------------
 
     async def list_switches(self, request: Request) -> Response:

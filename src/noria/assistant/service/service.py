@@ -21,6 +21,7 @@ from noria.assistant.service.feedback import Conversations
 from noria.assistant.service.gateway import Allowance, Gateway
 from noria.assistant.service.operations import Operations
 from noria.assistant.service.recording import Recorder
+from noria.assistant.service.tools import gateway_tools
 from noria.core.chat.settings import ChatServer
 from noria.core.completions.jobs import Jobs
 from noria.core.errors import ConfigError, NoriaError, RunError, needing
@@ -174,6 +175,7 @@ def _service(
             *state.conversations.routes(),
             *state.operations.routes(),
             *state.jobs.routes(),
+            gateway_tools(state.gateway, state.conversations, state.operations),
             *Console(state.store, state.bundles, state.operations).routes(),
         ],
         token=token,

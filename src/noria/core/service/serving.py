@@ -367,6 +367,14 @@ class Service:
         elif scope["type"] == "lifespan":
             await self._hold_context(receive, send)
 
+    def identify(self, request: Request) -> Caller | None:
+        """Who sent a request, for an open route that asks for rights itself; None where it needs a token."""
+        exchange: _Exchange = request.scope["noria.exchange"]
+        caller = self._caller(exchange)
+        if caller is None and not self.private and self.callers is None:
+            return LOCAL
+        return caller
+
     def caller_with(self, token: bytes) -> Caller | None:
         """The caller who has this token: for a form that carries one, since browsers send a password by themselves."""
         if self._digest is not None and hmac.compare_digest(_digest(token), self._digest):
