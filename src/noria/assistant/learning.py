@@ -106,7 +106,7 @@ async def opened_turn(
 
 
 def told(receipt: dict[str, Any], folder: Path) -> str:
-    """How a turn ended, in lines for a terminal."""
+    """The end of a turn, in lines for a terminal."""
     lines = [f"{receipt['outcome']}: {receipt['reason']}"]
     gate = receipt.get("gate")
     if gate:
