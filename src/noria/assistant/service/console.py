@@ -69,7 +69,9 @@ class Console:
         }
         return [
             *(route(path, self._page(path, make)) for path, make in pages.items()),
-            route("/console/act", self.act, methods=("POST",), access="open", body_bytes=1 << 16, seconds=600.0),
+            route(
+                "/console/act", self.act, methods=("POST",), access="open", body_bytes=1 << 16, seconds=600.0
+            ),
             asset("/assets/console.css", style, "text/css"),
             asset("/assets/vega.js", shared["vega.js"], "text/javascript"),
             asset("/assets/page.js", shared["page.js"], "text/javascript"),

@@ -319,7 +319,7 @@ class TraceIndex:
             user: key of the user.
             label: name and value of a label.
         """
-        # Every index ends in the id, so a page is read in order. A user has few traces: "+" keeps the plan to its index.
+        # Every index ends in the id, so a page is read in order. Users have few traces: "+" keeps to that index.
         plain = "+" if user is not None else ""
         conditions, values = ["1"], []
         for column, value in ((f"{plain}status", status), (f"{plain}bundle", bundle), ("user", user)):
