@@ -53,10 +53,19 @@ class JudgingConfig(Config):
         None, ge=0, description="Most that judging may cost in a day (UTC), in the currency of the prices."
     )
 
+    most_cost: float = Field(
+        0.05, ge=0, description="Most that one judge's judgement may cost, set aside before it is asked."
+    )
+    slow: float = Field(60.0, gt=0, description="Seconds above which the rules call an answer slow.")
+
     @model_validator(mode="after")
     def _whole(self) -> JudgingConfig:
         if self.backends and not self.checklist:
             raise ValueError("judges need a checklist")
+        if len({one.id for one in self.checklist}) < len(self.checklist):
+            raise ValueError("two questions of the checklist have the same id")
+        if len(set(self.backends)) < len(self.backends):
+            raise ValueError("a backend judges twice")
         return self
 
 
