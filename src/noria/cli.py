@@ -22,6 +22,7 @@ SYSTEMS = {
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
     "distill": "CDM: distil a diffusion model to a few steps",
+    "reports": "TVIR: research reports of text, charts and images, every number traced",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
 """One line of help for each built system, in the order of the loop."""

@@ -85,10 +85,17 @@ def _section_for(demand: Demand, sections: list[SectionPlan], placed: list[list[
 
     def fit(number: int) -> tuple[int, int, int]:
         names = [*sections[number].measures, sections[number].title]
-        shared = max((sum(w in words for w in set(n.lower().replace(":", " ").split()) if len(w) > 3) for n in names), default=0)
+        shared = max((_shared(name.lower(), words) for name in names), default=0)
         return (-shared, len(placed[number]), number)
 
     return min(range(len(sections)), key=fit)
+
+
+def _shared(name: str, words: str) -> int:
+    """Number of a name's words that stand in a text; a Chinese name counts whole, or by its first two characters."""
+    if not name.isascii():
+        return 4 * (name in words) + (name[:2] in words)
+    return sum(len(word) > 2 and word in words for word in set(name.replace(":", " ").replace("(", " ").split()))
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------

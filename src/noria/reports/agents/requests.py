@@ -83,27 +83,36 @@ def demands_of(text: str) -> tuple[Demand, ...]:
 
 
 def _around(text: str, place: int) -> str:
-    """The sentence around a place."""
-    start = max((text.rfind(mark, 0, place) + 1 for mark in ".;。；\n"), default=0)
-    ends = [end for mark in ".;。；\n" if (end := text.find(mark, place)) >= 0]
-    return " ".join(text[start : min(ends, default=len(text))].split())[:200]
+    """The clause around a place, up to the next comma, "and" or full stop on either side."""
+    edges = [0, *(m.end() for m in re.finditer(r"[,;.，、。；：:\n]|\band\b|和|及|并", text)), len(text)]
+    start = max(edge for edge in edges if edge <= place)
+    ends = [edge for edge in edges if edge > place + 2]
+    return " ".join(text[start : min(ends, default=len(text))].split()).strip(" ,;.，、。；")[:200]
 
 
 def read_request(text: str, index: Index) -> Request:
     """Read a request in the words of a corpus."""
     length = _LENGTH.search(text)
     years = sorted({int(year) for year in _YEAR.findall(text)})
-    measures = tuple(_measures(text, index))
+    entities = _entities(text, index)
+    measures = tuple(_measures(_without(text, entities), index))
     return Request(
         text=text,
         language=language_of(text),
         words=int(length[1].replace(",", "")) if length else 0,
         years=tuple(years),
-        entities=tuple(_entities(text, index)),
+        entities=tuple(entities),
         measures=measures,
         tables=tuple(_tables(text, index)),
         demands=demands_of(text),
     )
+
+
+def _without(text: str, entities: Sequence[str]) -> str:
+    """A text without names of entities, which are parts of measures ("Exports - partners: Germany"), too."""
+    for name in entities:
+        text = text.replace(name, " ")
+    return text
 
 
 def _entities(text: str, index: Index) -> list[str]:

@@ -54,7 +54,7 @@ def write_section(section: SectionPlan, series: Sequence[Series], figures: Seque
 def write_edge(section: SectionPlan, plan: Plan, request: Request, series: Sequence[Series], book: Book) -> Section:
     """Write the introduction or the conclusion: what is treated, or what each section showed."""
     zh = request.language == "zh"
-    topics = [one.title for one in plan.sections[1:-1]]
+    topics = [one.title if zh else lowered(one.title) for one in plan.sections[1:-1]]
     if section.id == plan.sections[0].id:
         names = [chinese_name(name) if zh else name for name in request.entities]
         about = f"，涉及{'、'.join(names)}" if zh and names else f", for {', '.join(names)}" if names else ""
@@ -114,7 +114,7 @@ def _levels(series: Series, zh: bool) -> Sentence:
     if zh:
         return Sentence(f"{year + ' 年，' if year else ''}{name}：{'，'.join(parts)}。", _cites(*points))
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return Sentence(f"{'In ' + year + ', ' if year else ''}{name} was {listed}.", _cites(*points))
+    return Sentence(f"{'In ' + year + ', ' + lowered(name) if year else name} was {listed}.", _cites(*points))
 
 
 def _extremes(series: Series, zh: bool) -> Sentence | None:
@@ -159,6 +159,9 @@ def _introduced(figure: Figure, book: Book, zh: bool) -> Sentence:
     mention = f"[[fig:{figure.id}]]"
     if chart is None:
         return Sentence(f"{mention}为{figure.caption}。" if zh else f"{mention} shows {figure.caption}.", figure.cites)
+    if chart.kind in ("radar", "scatter", "diagram"):
+        text = f"{mention}比较{chart.title}。" if zh else f"{mention} compares {lowered(chart.title)}."
+        return Sentence(text, figure.cites[:12])
     values = [(abs(v.value), v, cell) for cell in chart.cells if cell.column == chart.y and (v := _value(cell.target, book)) is not None]
     if not values:
         return Sentence(f"{mention}显示{chart.title}。" if zh else f"{mention} shows {chart.title}.", figure.cites[:1])
@@ -168,7 +171,12 @@ def _introduced(figure: Figure, book: Book, zh: bool) -> Sentence:
     if zh:
         when = f"（{top.period} 年）" if when else ""
         return Sentence(f"{mention}显示{chart.title}，其中最大值为{chinese_name(name)}的 {top.raw}{when}。", (top.target,))
-    return Sentence(f"{mention} shows {chart.title}; its largest value is {top.raw}, of {name}{when}.", (top.target,))
+    return Sentence(f"{mention} shows {lowered(chart.title)}; its largest value is {top.raw}, of {name}{when}.", (top.target,))
+
+
+def lowered(name: str) -> str:
+    """A name inside of a sentence: its first letter small, unless it begins with an abbreviation."""
+    return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
 def _value(target: str, book: Book) -> Point | None:

@@ -113,5 +113,6 @@ def alt_text(chart: ChartData) -> str:
     span = f"最低 {lowest}，最高 {highest}。" if zh else f"Lowest {lowest}, highest {highest}."
     if len(known) > 12:
         return f"{head} {span}"
-    rows = "; ".join(f"{names[row]} {plain_number(value)}" for value, row in known)
+    groups = chart.column(chart.series) if chart.series in chart.columns else [""] * len(names)
+    rows = "; ".join(f"{groups[row]} {names[row]} {plain_number(value)}".strip() for value, row in known)
     return f"{head} {span} {rows}."

@@ -125,7 +125,7 @@ def _color(chart: ChartData) -> dict[str, Any]:
 
 def _line(chart: ChartData) -> dict[str, Any]:
     mark = {"type": "line", "point": {"size": 40} if len(chart.rows) < 120 else False, "strokeWidth": 2.5}
-    shape = {"strokeDash": _color(chart)["color"] | {"legend": None}} if chart.series and len(set(chart.column(chart.series))) > 3 else {}
+    shape = {"strokeDash": _color(chart)["color"]} if chart.series and len(set(chart.column(chart.series))) > 3 else {}
     return {"mark": mark, "encoding": {"x": _x(chart), "y": _y(chart, scale={"zero": False}), **_color(chart), **shape}}
 
 

@@ -47,7 +47,8 @@ def _sentence(sentence: Sentence, numbering: Numbering, book: Book, labels: dict
     if not markers:
         return text
     end = text[-1] if text[-1:] in ".。!?！？" else ""
-    return f"{text.removesuffix(end) if end else text} {markers}{end}"
+    gap = "" if end in "。！？" and end else " "
+    return f"{text.removesuffix(end) if end else text}{gap}{markers}{end}"
 
 
 def _mention(id: str, numbering: Numbering, labels: dict[str, str]) -> str:

@@ -20,6 +20,8 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 NULLS = frozenset({"", "-", "–", "—", "na", "n/a", "nan", "null", "none", "..", "..."})
 LARGEST = 200_000
 """Most rows that are read of one table."""
+TABLE_END = "\x0c\n"
+"""End of the table in the archived text of a source; the text beside the table follows."""
 _DATE = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?:[T ].*)?$")
 _DATE_US = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})$")
 _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?$")

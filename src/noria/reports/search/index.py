@@ -17,7 +17,7 @@ from noria.core.errors import DataError, RunError
 from noria.core.files import disk_errors, input_errors, open_input
 from noria.reports.evidence.facts import field_facts
 from noria.reports.evidence.records import Fact, Passage, Source, SourceKind, digest
-from noria.reports.evidence.tables import Table, cell_fact
+from noria.reports.evidence.tables import TABLE_END, Table, cell_fact
 from noria.reports.reading.documents import Document, parted
 from noria.reports.search.protocol import Hit, ImageHit
 from noria.reports.search.terms import MOST, indexed, query_terms
@@ -90,7 +90,7 @@ class _Writer:
         number = self.counts["sources"] = self.counts["sources"] + 1
         text = "\n".join(piece.text for piece in document.pieces)
         if document.table is not None:
-            text = f"{text}\n{document.table.csv()}" if text else document.table.csv()
+            text = document.table.csv() + TABLE_END + text
         kind: SourceKind = "table" if document.table is not None else "image" if document.pictures else "text"
         row = (number, kind, document.url, document.title, document.publisher, document.date, self.retrieved,
                document.licence, digest(text), digest(document.origin), zlib.compress(text.encode(), 6))  # fmt: skip
@@ -106,7 +106,8 @@ class _Writer:
             self._passage(number, 0, (0, 0), document.title, picture.caption, picture.caption)
 
     def _pieces(self, source: int, document: Document) -> None:
-        passages = facts = offset = 0
+        passages = facts = 0
+        offset = 0 if document.table is None else len(document.table.csv()) + len(TABLE_END)
         for piece in document.pieces:
             for start, end in parted(piece.text):
                 name = f"S{source}#p{passages}"
