@@ -18,6 +18,7 @@ VisualKind = Literal["chart", "image"]
 MOST_VISUALS = 3
 BODY = (2, 5)
 EDGE_WORDS = (100, 300)
+LEAST_WORDS = 50
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -136,12 +137,14 @@ def _trimmed(section: SectionPlan, dropped: list[Missing], zh: bool) -> SectionP
 
 
 def _scaled(body: list[SectionPlan], total: int) -> list[SectionPlan]:
-    """Scale word targets so that they add up to a total, to the word."""
-    have = sum(section.words for section in body)
-    if not body or total <= 0 or have <= 0:
+    """Scale word targets so that they add up to a total, to the word, with at least `LEAST_WORDS` a section."""
+    if not body or total <= 0:
         return body
-    sizes = [max(50, round(section.words * total / have)) for section in body]
-    sizes[-1] = max(50, sizes[-1] + total - sum(sizes))
+    spare = max(0, total - LEAST_WORDS * len(body))
+    weights = [max(0, section.words - LEAST_WORDS) for section in body]
+    weights = weights if sum(weights) else [1] * len(body)
+    ends = [spare * sum(weights[: n + 1]) // sum(weights) for n in range(len(body))]
+    sizes = [LEAST_WORDS + end - start for start, end in zip([0, *ends], ends, strict=False)]
     return [msgspec.structs.replace(s, words=size) for s, size in zip(body, sizes, strict=True)]
 
 

@@ -54,6 +54,7 @@ def png_of_spec(spec: dict[str, Any], where: str) -> bytes:
     """
     import vl_convert
 
+    _refuse_addresses(spec, where)
     try:
         if _is_vega(spec):
             return bytes(vl_convert.vega_to_png(spec, scale=SCALE, allowed_base_urls=[]))
@@ -66,12 +67,40 @@ def svg_of_spec(spec: dict[str, Any], where: str) -> str:
     """SVG of a specification, drawn as `png_of_spec` draws it."""
     import vl_convert
 
+    _refuse_addresses(spec, where)
     try:
         if _is_vega(spec):
-            return str(vl_convert.vega_to_svg(spec, allowed_base_urls=[]))
-        return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+            return _renumbered(str(vl_convert.vega_to_svg(spec, allowed_base_urls=[])), where)
+        return _renumbered(str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])), where)
     except ValueError as error:
         raise DataError(f"it cannot be drawn: {str(error)[:200]}", where=f"chart {where}") from None
+
+
+def _renumbered(svg: str, chart: str) -> str:
+    """An SVG whose ids count from 0 under its chart's name: Vega counts them over all charts of a process."""
+    names: dict[str, str] = {}
+    for name in re.findall(r' id="([A-Za-z_]+\d+)"', svg):
+        names.setdefault(name, f"{chart}-i{len(names)}")
+    return re.sub(r'( id="|url\(#|href="#)([A-Za-z_]+\d+)', lambda m: m[1] + names.get(m[2], m[2]), svg)
+
+
+def _refuse_addresses(value: Any, where: str) -> None:
+    """Refuse a specification that names an address or a file: charts hold their data.
+
+    Raises:
+        DataError: it does, or it is nested too deep.
+    """
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > 60:
+            raise DataError("nested too deep", where=f"chart {where}")
+        if isinstance(part, dict):
+            if part.keys() & {"url", "href"}:
+                raise DataError("it names an address or a file", where=f"chart {where}", mend="put the data into it")
+            waiting += [(inner, depth + 1) for inner in part.values() if isinstance(inner, dict | list)]
+        elif isinstance(part, list):
+            waiting += [(inner, depth + 1) for inner in part if isinstance(inner, dict | list)]
 
 
 def _is_vega(spec: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from noria.reports.evidence.records import Book
 
 Verdict = Literal["supported", "partial", "unsupported", "unknown"]
 _SKIP = re.compile(
-    r"\[\[.*?\]\]|<a\b.*?</a>|\[\d+\](?:\([^)]*\))?|(?:Figure|Table|Section|Fig\.)\s\d+|[图表]\s?\d+|^\s*\d+[.)、]\s",
+    r"\[\[.*?\]\]|<a\b.*?</a>|\[\d[\d,\s–-]*\](?:\([^)]*\))?|(?:Figure|Table|Section|Fig\.)\s\d+|[图表]\s?\d+|^\s*\d+[.)、]\s",
     re.IGNORECASE | re.MULTILINE,
 )
 
