@@ -38,9 +38,29 @@ def png(size: tuple[int, int] = (640, 480), seed: int = 0) -> bytes:
 def lands() -> list[Document]:
     documents = []
     for name, rates in LANDS.items():
-        pieces = [Piece(f"{rate}% ({2024 - n} est.)", f"Economy > Unemployment rate > {2024 - n}", name, f"Unemployment rate {2024 - n}") for n, rate in enumerate(rates)]
-        pieces.append(Piece(f"${30 + len(name)},500 (2024 est.)", "Economy > Median income", name, "Median income"))
-        documents.append(Document(f"lands/{name}.json", f"{name}. Fact book", "Office", "2025", "public domain", pieces, origin=name.encode()))
+        pieces = [
+            Piece(
+                f"{rate}% ({2024 - n} est.)",
+                f"Economy > Unemployment rate > {2024 - n}",
+                name,
+                f"Unemployment rate {2024 - n}",
+            )
+            for n, rate in enumerate(rates)
+        ]
+        pieces.append(
+            Piece(f"${30 + len(name)},500 (2024 est.)", "Economy > Median income", name, "Median income")
+        )
+        documents.append(
+            Document(
+                f"lands/{name}.json",
+                f"{name}. Fact book",
+                "Office",
+                "2025",
+                "public domain",
+                pieces,
+                origin=name.encode(),
+            )
+        )
     return documents
 
 
@@ -57,11 +77,25 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     home = tmp_path_factory.mktemp("corpus")
     folder = home / "files"
     folder.mkdir()
-    (folder / "notes.md").write_text("# Rivers\n\nThe Loire is 1,006 km long.\n\n| river | length (km) |\n|---|---|\n| Loire | 1,006 |\n| Rhine | 1,230 |\n")
-    (folder / "page.html").write_text("<html><head><title>Coal</title></head><body><script>evil()</script><h2>Use</h2><p>Coal use fell by 12% in 2023.</p></body></html>")
-    (folder / "sales.csv").write_text("month,sales [tn.],note\nMar,1,200\nJan,1,\nFeb,-,x\n".replace("1,200", '"1,200"'))
-    (folder / "blocked.html").write_text("<html><body><p>Please enable JavaScript to view this page.</p></body></html>")
-    (folder / "temps.json").write_text(json.dumps([{"year": 1990 + n, "city": c, "temp": 10 + n / 10} for n in range(6) for c in ("Oslo", "Rome")]))
+    (folder / "notes.md").write_text(
+        "# Rivers\n\nThe Loire is 1,006 km long.\n\n| river | length "
+        "(km) |\n|---|---|\n| Loire | 1,006 |\n| Rhine | 1,230 |\n"
+    )
+    (folder / "page.html").write_text(
+        "<html><head><title>Coal</title></head><body><script>evil()</script>"
+        "<h2>Use</h2><p>Coal use fell by 12% in 2023.</p></body></html>"
+    )
+    (folder / "sales.csv").write_text(
+        "month,sales [tn.],note\nMar,1,200\nJan,1,\nFeb,-,x\n".replace("1,200", '"1,200"')
+    )
+    (folder / "blocked.html").write_text(
+        "<html><body><p>Please enable JavaScript to view this page.</p></body></html>"
+    )
+    (folder / "temps.json").write_text(
+        json.dumps(
+            [{"year": 1990 + n, "city": c, "temp": 10 + n / 10} for n in range(6) for c in ("Oslo", "Rome")]
+        )
+    )
     (folder / "broken.pdf").write_bytes(b"%PDF-1.4 broken")
     (folder / "red-bridge.png").write_bytes(png())
     (folder / "tool.exe").write_bytes(b"MZ")
@@ -72,7 +106,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture
-def index(corpus: Corpus):  # noqa: ANN201
+def index(corpus: Corpus):
     with Index(corpus.index) as opened:
         yield opened
 

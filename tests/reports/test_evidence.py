@@ -19,11 +19,17 @@ from noria.reports.evidence.tables import Table, cell_fact, cell_number, column_
 @pytest.mark.parametrize(
     ("text", "value", "unit"),
     [
-        ("$3.732 trillion", "3732000000000", "$"), ("68,512,806 people", "68512806", ""), ("-36.3%", "-36.3", "%"),
-        ("3.5 万亿元", "3500000000000", "元"), ("1.2亿", "120000000", ""), ("１２３％", "123", "%"), ("151.463 million kW", "151463000", "kW"),
-        ("80,000 bbl/day", "80000", "bbl/day"), ("14.5 percentage points", "14.5", "percentage points"),
+        ("$3.732 trillion", "3732000000000", "$"),
+        ("68,512,806 people", "68512806", ""),
+        ("-36.3%", "-36.3", "%"),
+        ("3.5 万亿元", "3500000000000", "元"),
+        ("1.2亿", "120000000", ""),
+        ("１２３％", "123", "%"),
+        ("151.463 million kW", "151463000", "kW"),
+        ("80,000 bbl/day", "80000", "bbl/day"),
+        ("14.5 percentage points", "14.5", "percentage points"),
     ],
-)  # fmt: skip
+)
 def test_a_number_keeps_its_scale_and_unit(text: str, value: str, unit: str) -> None:
     first = next(quantities(text))
     assert (first.value, first.unit) == (Decimal(value), unit)
@@ -48,7 +54,9 @@ def test_units_convert_within_a_dimension_only() -> None:
 
 
 def test_about_is_wider_and_nothing_else_is() -> None:
-    assert agrees(next(quantities("about 100")) if False else list(quantities("about 100"))[0], Decimal("103"), "")
+    assert agrees(
+        next(quantities("about 100")) if False else next(iter(quantities("about 100"))), Decimal("103"), ""
+    )
     assert not agrees(next(quantities("100")), Decimal("103"), "")
 
 
@@ -70,7 +78,11 @@ def test_formulas_by_hand() -> None:
         compute("guess", [d(1)])
 
 
-@given(st.lists(st.decimals(min_value=1, max_value=1000, places=2), min_size=4, max_size=12).filter(lambda v: len(set(v)) > 3))
+@given(
+    st.lists(st.decimals(min_value=1, max_value=1000, places=2), min_size=4, max_size=12).filter(
+        lambda v: len(set(v)) > 3
+    )
+)
 def test_correlation_is_numpys(values: list[Decimal]) -> None:
     import numpy as np
 
@@ -80,16 +92,19 @@ def test_correlation_is_numpys(values: list[Decimal]) -> None:
         return
     ours = compute("correlation", [*a, *b])
     assert ours is not None
-    assert float(ours) == pytest.approx(float(np.corrcoef(np.array(a, float), np.array(b, float))[0, 1]), abs=1e-9)
+    assert float(ours) == pytest.approx(
+        float(np.corrcoef(np.array(a, float), np.array(b, float))[0, 1]), abs=1e-9
+    )
 
 
 def _book() -> Book:
     book = Book()
     book.add(
-        Source("S1", "text", "a", "A"), Passage("S1#p0", "S1", 0, 30, "Output was 1,234 MW in 2023.", "h"),
+        Source("S1", "text", "a", "A"),
+        Passage("S1#p0", "S1", 0, 30, "Output was 1,234 MW in 2023.", "h"),
         Fact("S1#f0", "A", "output", Decimal(1234), "MW", "2023", "1,234 MW", "S1#p0"),
         Fact("S1#f1", "A", "output", Decimal(1000), "MW", "2022", "1,000 MW", "S1#p0"),
-    )  # fmt: skip
+    )
     return book
 
 
@@ -120,10 +135,23 @@ def test_numbers_of_markers_and_figures_need_no_support() -> None:
 
 
 def test_a_field_gives_value_period_and_unit() -> None:
-    (fact,) = field_facts("France", "Unemployment rate 2023", "7.4% (2023 est.)", source="S1", passage="S1#p0", first=5)
-    assert (fact.id, fact.measure, fact.value, fact.period, fact.estimate) == ("S1#f5", "Unemployment rate", Decimal("7.4"), "2023", True)
-    parts = list(field_facts("X", "Religions", "Muslim 61.5%, Catholic 30% (2020)", source="S1", passage="p", first=0))
-    assert [(p.measure, p.value) for p in parts] == [("Religions: Muslim", Decimal("61.5")), ("Religions: Catholic", Decimal(30))]
+    (fact,) = field_facts(
+        "France", "Unemployment rate 2023", "7.4% (2023 est.)", source="S1", passage="S1#p0", first=5
+    )
+    assert (fact.id, fact.measure, fact.value, fact.period, fact.estimate) == (
+        "S1#f5",
+        "Unemployment rate",
+        Decimal("7.4"),
+        "2023",
+        True,
+    )
+    parts = list(
+        field_facts("X", "Religions", "Muslim 61.5%, Catholic 30% (2020)", source="S1", passage="p", first=0)
+    )
+    assert [(p.measure, p.value) for p in parts] == [
+        ("Religions: Muslim", Decimal("61.5")),
+        ("Religions: Catholic", Decimal(30)),
+    ]
 
 
 def test_columns_are_what_people_put_in_them() -> None:
@@ -142,7 +170,9 @@ def test_columns_of_one_name_are_told_apart() -> None:
     assert Table.of(["a", "a", ""], [[1, 2, 3]]).columns == ("a", "a (2)", "column 3")
 
 
-@given(st.lists(st.lists(st.text("abc ,\"'\n1.", max_size=8), min_size=2, max_size=2), min_size=1, max_size=6))
+@given(
+    st.lists(st.lists(st.text("abc ,\"'\n1.", max_size=8), min_size=2, max_size=2), min_size=1, max_size=6)
+)
 def test_a_table_survives_csv(rows: list[list[str]]) -> None:
     table = Table.of(["x", "y"], rows)
     kept = [row for row in table.rows if any(row)]

@@ -43,11 +43,21 @@ def test_the_best_hit_is_the_one_that_says_it(index: Index) -> None:
 
 
 def test_scripts_are_not_text() -> None:
-    (page,) = read_html(b"<title>T</title><script>alert(1)</script><p>One&nbsp;two <b>three</b></p><style>p{}</style>", "u")
+    (page,) = read_html(
+        b"<title>T</title><script>alert(1)</script><p>One&nbsp;two <b>three</b></p><style>p{}</style>", "u"
+    )
     assert [piece.text for piece in page.pieces] == ["One two three"]
 
 
-@pytest.mark.parametrize("raw", ["温度为 25".encode(), "温度为 25".encode("gb18030"), b'<meta charset="gb2312">' + "温度为 25".encode("gb2312")], ids=["utf8", "gb", "named"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "温度为 25".encode(),
+        "温度为 25".encode("gb18030"),
+        b'<meta charset="gb2312">' + "温度为 25".encode("gb2312"),
+    ],
+    ids=["utf8", "gb", "named"],
+)
 def test_chinese_pages_are_decoded(raw: bytes) -> None:
     assert "温度为 25" in decode_page(raw)
 
@@ -81,7 +91,11 @@ def test_office_files_are_read() -> None:
         read_pdf(b"%PDF-1.7\n garbage", "g.pdf")
 
 
-@pytest.mark.parametrize("data", [b"", b"<svg onload='x()'/>", png()[:200], b"GIF89a" + b"\xff" * 8], ids=["empty", "svg", "cut", "gif"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<svg onload='x()'/>", png()[:200], b"GIF89a" + b"\xff" * 8],
+    ids=["empty", "svg", "cut", "gif"],
+)
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     with pytest.raises(DataError):
         open_picture(data, "p")
@@ -97,11 +111,26 @@ def test_too_many_pixels_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/passwd", "http://127.0.0.1/", "http://169.254.169.254/x", "http://[::1]/", "http://10.0.0.1/", "ftp://a.org/", "http://u:p@a.org/", "http://a.org:22/", "http://[::ffff:127.0.0.1]/"],
-)  # fmt: skip
+    [
+        "file:///etc/passwd",
+        "http://127.0.0.1/",
+        "http://169.254.169.254/x",
+        "http://[::1]/",
+        "http://10.0.0.1/",
+        "ftp://a.org/",
+        "http://u:p@a.org/",
+        "http://a.org:22/",
+        "http://[::ffff:127.0.0.1]/",
+    ],
+)
 def test_addresses_that_are_not_the_public_web_are_refused(url: str) -> None:
     with pytest.raises(DataError):
-        check_address(url, resolver=lambda host, port: [host.strip("[]")] if host[0].isdigit() or ":" in host else ["93.184.216.34"])
+        check_address(
+            url,
+            resolver=lambda host, port: (
+                [host.strip("[]")] if host[0].isdigit() or ":" in host else ["93.184.216.34"]
+            ),
+        )
 
 
 def test_a_redirect_to_loopback_is_refused() -> None:
@@ -112,7 +141,11 @@ def test_a_redirect_to_loopback_is_refused() -> None:
 
     client = httpx2.Client(transport=httpx2.MockTransport(answer))
     with pytest.raises(DataError, match="not public"):
-        fetch("http://example.org/", client=client, resolver=lambda host, port: ["127.0.0.1" if host.startswith("127") else "93.184.216.34"])
+        fetch(
+            "http://example.org/",
+            client=client,
+            resolver=lambda host, port: ["127.0.0.1" if host.startswith("127") else "93.184.216.34"],
+        )
 
 
 def test_offline_forbids_sockets_and_gives_them_back() -> None:
@@ -130,7 +163,10 @@ def test_fusion_is_reciprocal_rank_with_rules() -> None:
     first = [hit("https://a.org/1"), hit("https://b.org/1"), hit("https://x.a.org/2")]
     second = [hit("https://b.org/1"), hit("https://c.org/1")]
     assert fuse([first, second], SourceRules(), 9)[0].url == "https://b.org/1"
-    assert [h.url for h in fuse([first, second], SourceRules(never=("a.org",), prefer=("c.org",)), 9)] == ["https://c.org/1", "https://b.org/1"]
+    assert [h.url for h in fuse([first, second], SourceRules(never=("a.org",), prefer=("c.org",)), 9)] == [
+        "https://c.org/1",
+        "https://b.org/1",
+    ]
     assert len(fuse([[hit(f"https://a.org/{n}") for n in range(9)]], SourceRules(per_domain=2), 9)) == 2
     assert not SourceRules(until="2020").allows("u", "2021-05-01")
 

@@ -38,10 +38,16 @@ def test_a_request_becomes_a_report_that_verifies(made: Made) -> None:
     assert result.unchecked == 0
     assert [c.kind for c in bundle.charts.values()] == ["line", "bar"]
     assert [f.path for f in figures(bundle.report)] == ["charts/C1.png", "images/I3.png", "charts/C2.png"]
-    assert all(s.cites for _, s in sentences(bundle.report) if re.search(r"\d", s.text.replace("[[fig:", "")) and "fig:" not in s.text)
+    assert all(
+        s.cites
+        for _, s in sentences(bundle.report)
+        if re.search(r"\d", s.text.replace("[[fig:", "")) and "fig:" not in s.text
+    )
 
 
-def test_killed_after_any_stage_it_resumes_with_the_same_bytes(made: Made, index: Index, tmp_path: Path) -> None:
+def test_killed_after_any_stage_it_resumes_with_the_same_bytes(
+    made: Made, index: Index, tmp_path: Path
+) -> None:
     folder, _ = made
     whole = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     for kept in sorted((folder / "stages").iterdir()):
@@ -100,10 +106,21 @@ def _broken(folder: Path, copy: Path, name: str, old: str, new: str) -> list[str
 
 def test_each_thing_that_was_tampered_with_is_found(made: Made, tmp_path: Path) -> None:
     folder, _ = made
-    assert any("archived text was changed" in w for w in _broken(folder, tmp_path / "a", "archive/*.txt", "7.4%", "9.9%"))
-    assert any("9.9%: not in what is cited" in w for w in _broken(folder, tmp_path / "b", "report.md", "7.4%", "9.9%"))
-    assert any("not what the source says" in w for w in _broken(folder, tmp_path / "c", "ledger.json", '"raw": "7.4%"', '"raw": "8.4%"'))
-    assert any("does not show" in w for w in _broken(folder, tmp_path / "d", "charts/C1.vl.json", "7.4", "8.4"))
+    assert any(
+        "archived text was changed" in w
+        for w in _broken(folder, tmp_path / "a", "archive/*.txt", "7.4%", "9.9%")
+    )
+    assert any(
+        "9.9%: not in what is cited" in w
+        for w in _broken(folder, tmp_path / "b", "report.md", "7.4%", "9.9%")
+    )
+    assert any(
+        "not what the source says" in w
+        for w in _broken(folder, tmp_path / "c", "ledger.json", '"raw": "7.4%"', '"raw": "8.4%"')
+    )
+    assert any(
+        "does not show" in w for w in _broken(folder, tmp_path / "d", "charts/C1.vl.json", "7.4", "8.4")
+    )
     copy = tmp_path / "e"
     shutil.copytree(folder, copy)
     shutil.copy(copy / "charts" / "C2.png", copy / "charts" / "C1.png")
@@ -111,7 +128,10 @@ def test_each_thing_that_was_tampered_with_is_found(made: Made, tmp_path: Path) 
 
 
 def test_nothing_outside_of_the_folder_is_opened(tmp_path: Path) -> None:
-    text = "# T\n\n## A\n\nIt was 5% [1].\n\n![x](../../../../etc/passwd)\n\n![y](file:///etc/passwd)\n\n## References\n\n[1] A. ../../../etc/passwd\n"
+    text = (
+        "# T\n\n## A\n\nIt was 5% [1].\n\n![x](../../../../etc/passwd)\n\n![y](file:///etc/passwd)\n\n## "
+        "References\n\n[1] A. ../../../etc/passwd\n"
+    )
     result = verify_markdown(text, folder=tmp_path)
     assert sum("outside" in f.what or "missing" in f.what for f in result.findings) == 2
     assert result.coverage["sources"].blocked == 1
@@ -120,17 +140,36 @@ def test_nothing_outside_of_the_folder_is_opened(tmp_path: Path) -> None:
 def test_another_systems_markdown(tmp_path: Path) -> None:
     (tmp_path / "facts.csv").write_text("land,share\nA,12.5\n")
     text = (
-        "# T\n\n## Part\n\nA has 12.5% [1]. B has 40% [1, 3].\n\nSee it below.\n\n![Shares](charts/a.png)\n\n*Figure 2: Shares. [1]*\n\n"
+        "# T\n\n## Part\n\nA has 12.5% [1]. B has 40% [1, 3].\n\nSee it "
+        "below.\n\n![Shares](charts/a.png)\n\n*Figure 2: Shares. [1]*\n\n"
         "## References\n\n[1] Facts. facts.csv\n\n[2] Other. https://example.com/x\n"
     )
     result = verify_markdown(text, folder=tmp_path)
     what = "\n".join(f.what for f in result.findings)
-    for part in ("[3] is not in the list", "[2] is never cited", "placeholder", "40%: not in", "file is missing", "figure 1 is numbered 2"):
+    for part in (
+        "[3] is not in the list",
+        "[2] is never cited",
+        "placeholder",
+        "40%: not in",
+        "file is missing",
+        "figure 1 is numbered 2",
+    ):
         assert part in what
     assert "12.5" not in what
 
 
-@pytest.mark.parametrize(("text", "numbers"), [("[1]", (1,)), ("[1, 3]", (1, 3)), ("[2-4]", (2, 3, 4)), ('<a href="#ref7">[7]</a>', (7,)), ("[[5]](#ref5)", (5,)), ("[^8]", (8,)), ("[a]", ())])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("[1]", (1,)),
+        ("[1, 3]", (1, 3)),
+        ("[2-4]", (2, 3, 4)),
+        ('<a href="#ref7">[7]</a>', (7,)),
+        ("[[5]](#ref5)", (5,)),
+        ("[^8]", (8,)),
+        ("[a]", ()),
+    ],
+)
 def test_markers_of_every_kind(text: str, numbers: tuple[int, ...]) -> None:
     assert markers_of(f"So it is {text}.") == numbers
 
@@ -141,7 +180,9 @@ def test_our_own_layout_is_parsed_whole(made: Made) -> None:
     assert [f.path for f in parsed.figures] == [f.path for f in figures(bundle.report)]
     assert [f.anchor for f in parsed.figures] == [1, 2, 3]
     assert len(parsed.references) == len(bundle.book.sources)
-    assert sum(bool(s.cites) for s in parsed.sentences) == sum(bool(s.cites) for _, s in sentences(bundle.report))
+    assert sum(bool(s.cites) for s in parsed.sentences) == sum(
+        bool(s.cites) for _, s in sentences(bundle.report)
+    )
 
 
 def test_code_is_no_citation() -> None:
@@ -153,7 +194,12 @@ def test_parsing_takes_time_in_proportion() -> None:
     import time
 
     def seconds(count: int) -> float:
-        text = "# T\n\n" + "\n\n".join(f"## S{n}\n\nValue is {n}% [{n}]." for n in range(1, count)) + "\n\n## References\n\n" + "\n".join(f"[{n}] R https://a.org/{n}" for n in range(1, count))
+        text = (
+            "# T\n\n"
+            + "\n\n".join(f"## S{n}\n\nValue is {n}% [{n}]." for n in range(1, count))
+            + "\n\n## References\n\n"
+            + "\n".join(f"[{n}] R https://a.org/{n}" for n in range(1, count))
+        )
         began = time.perf_counter()
         parse_report(text)
         return time.perf_counter() - began
@@ -199,19 +245,42 @@ def test_a_bundle_is_read_back_whole(made: Made) -> None:
 
 # -- contracts --------------------------------------------------------------------------------------------------------
 
-_visuals = st.lists(st.builds(Requirement, st.sampled_from(["C1", "C2"]), st.just("chart"), st.just("g"), st.sampled_from(["bar", "nonsense"])), max_size=6).map(tuple)
-_sections = st.lists(st.builds(SectionPlan, st.just("x"), st.text("ab", min_size=1, max_size=5), st.just(""), st.integers(0, 5000), _visuals), max_size=9).map(tuple)
+_visuals = st.lists(
+    st.builds(
+        Requirement,
+        st.sampled_from(["C1", "C2"]),
+        st.just("chart"),
+        st.just("g"),
+        st.sampled_from(["bar", "nonsense"]),
+    ),
+    max_size=6,
+).map(tuple)
+_sections = st.lists(
+    st.builds(
+        SectionPlan,
+        st.just("x"),
+        st.text("ab", min_size=1, max_size=5),
+        st.just(""),
+        st.integers(0, 5000),
+        _visuals,
+    ),
+    max_size=9,
+).map(tuple)
 
 
 @settings(max_examples=60)
 @given(_sections, st.integers(0, 6000))
-def test_every_plan_is_mended_to_the_contract_and_only_once(sections: tuple[SectionPlan, ...], words: int) -> None:
+def test_every_plan_is_mended_to_the_contract_and_only_once(
+    sections: tuple[SectionPlan, ...], words: int
+) -> None:
     plan, _ = repair_plan(Plan("t", "en", sections, words=words))
     assert repair_plan(plan) == (plan, [])
     assert len(plan.sections) <= 7
     assert plan.sections[0].visuals == plan.sections[-1].visuals == ()
     assert all(len(s.visuals) <= MOST_VISUALS for s in plan.sections)
-    assert len(plan.dropped) + sum(len(s.visuals) for s in plan.sections) == sum(len(s.visuals) for s in sections)
+    assert len(plan.dropped) + sum(len(s.visuals) for s in plan.sections) == sum(
+        len(s.visuals) for s in sections
+    )
     body = sum(s.words for s in plan.sections[1:-1])
     edges = plan.sections[0].words + plan.sections[-1].words
     if len(plan.sections) > 2 and words - edges >= 50 * (len(plan.sections) - 2):
@@ -228,7 +297,9 @@ def test_requests_are_read(index: Index) -> None:
 
 
 def test_the_benchmarks_requests_are_read() -> None:
-    path = Path("/work/shared/data/tvir/query.json".replace("/work/shared", str(Path.cwd().parent.parent / "shared")))
+    path = Path(
+        "/work/shared/data/tvir/query.json".replace("/work/shared", str(Path.cwd().parent.parent / "shared"))
+    )
     if not path.is_file():
         pytest.skip("TVIR-Bench's tasks are not here")
     tasks = json.loads(path.read_text())
@@ -247,7 +318,7 @@ def _chart(kind: str = "bar", names: tuple[str, str] = ("name", "value [tn.]")) 
 
 def test_names_with_dots_and_brackets_mean_nothing_to_vega() -> None:
     plain, odd = draw(_chart(names=("name", "value"))), draw(_chart(names=("a.b[0]", "x'y\"z")))
-    assert plain.svg.count("aria-roledescription=\"bar\"") == odd.svg.count("aria-roledescription=\"bar\"") == 2
+    assert plain.svg.count('aria-roledescription="bar"') == odd.svg.count('aria-roledescription="bar"') == 2
 
 
 def test_nulls_are_gaps_and_separators_are_read() -> None:
@@ -259,24 +330,45 @@ def test_the_picture_is_the_same_in_every_time_zone(monkeypatch: pytest.MonkeyPa
     import sys
 
     code = (
-        "import hashlib; from noria.reports.charts.drawing import draw; from noria.reports.charts.records import ChartData;"
+        "import hashlib; from noria.reports.charts.drawing import "
+        "draw; from noria.reports.charts.records import ChartData;"
         "c = ChartData('C1','line','T',('day','v'),(('2020-01-01','1'),('2020-07-01','2')),'day','v');"
         "print(hashlib.sha256(draw(c).png).hexdigest())"
     )
     import os
 
-    seen = {subprocess.run([sys.executable, "-c", code], env=os.environ | {"TZ": zone}, capture_output=True, text=True, check=True).stdout for zone in ("Asia/Shanghai", "America/Los_Angeles")}
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"TZ": zone},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for zone in ("Asia/Shanghai", "America/Los_Angeles")
+    }
     assert len(seen) == 1
 
 
 def test_months_keep_their_order() -> None:
-    chart = ChartData("C1", "bar", "T", ("month", "v"), (("Mar", "1"), ("Jan", "2"), ("Feb", "3")), "month", "v")
+    chart = ChartData(
+        "C1", "bar", "T", ("month", "v"), (("Mar", "1"), ("Jan", "2"), ("Feb", "3")), "month", "v"
+    )
     assert vega_lite(chart)["encoding"]["x"]["sort"] == ["Jan", "Feb", "Mar"]
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("map", "diagram", "radar")])
 def test_every_kind_is_drawn_and_repeats_its_bytes(kind: str) -> None:
-    chart = ChartData("C1", kind, "T", ("year", "who", "v"), (("2020", "a", "1"), ("2021", "a", "2"), ("2020", "b", "2")), "year", "v", "who")  # type: ignore[arg-type]
+    chart = ChartData(
+        "C1",
+        kind,
+        "T",
+        ("year", "who", "v"),
+        (("2020", "a", "1"), ("2021", "a", "2"), ("2020", "b", "2")),
+        "year",
+        "v",
+        "who",
+    )  # type: ignore[arg-type]
     drawing = draw(chart)
     assert drawing.png[:4] == b"\x89PNG"
     assert png_of_spec(drawing.spec, "C1") == drawing.png
@@ -293,6 +385,11 @@ def test_what_cannot_be_drawn_says_why() -> None:
 
 
 def test_no_specification_reads_a_file_or_an_address() -> None:
-    spec = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "data": {"url": "file:///etc/passwd", "format": {"type": "csv"}}, "mark": "point", "encoding": {"x": {"field": "root"}}}
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "data": {"url": "file:///etc/passwd", "format": {"type": "csv"}},
+        "mark": "point",
+        "encoding": {"x": {"field": "root"}},
+    }
     with pytest.raises(DataError, match="names an address"):
         png_of_spec(spec, "x")

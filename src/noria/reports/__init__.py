@@ -1,6 +1,7 @@
 """TVIR: research reports of text, charts and images whose every number can be traced (arXiv 2606.02320).
 
-The problem: reports with decorative visuals, charts whose numbers contradict or lack a source, figures inserted after the
+The problem: reports with decorative visuals, charts whose numbers contradict or lack a source, figures inserted
+after the
 writing. Rooms in the order of reading:
 
 - `evidence`: quantities in text, the ledger, derived numbers, support of sentences

@@ -95,10 +95,19 @@ def repair_plan(plan: Plan) -> tuple[Plan, list[str]]:
         notes.append(f"the body was merged into {BODY[1]} sections")
     dropped = list(plan.dropped)
     body = [_trimmed(section, dropped, zh) for section in body]
-    edges = [msgspec.structs.replace(s, visuals=(), words=min(max(s.words, EDGE_WORDS[0]), EDGE_WORDS[1])) for s in (sections[0], sections[-1])]
+    edges = [
+        msgspec.structs.replace(s, visuals=(), words=min(max(s.words, EDGE_WORDS[0]), EDGE_WORDS[1]))
+        for s in (sections[0], sections[-1])
+    ]
     for section in (sections[0], sections[-1]):
         for one in section.visuals:
-            dropped.append(Missing(one.id, one.goal, "引言和结论中不放图" if zh else "an introduction and a conclusion hold no visuals"))
+            dropped.append(
+                Missing(
+                    one.id,
+                    one.goal,
+                    "引言和结论中不放图" if zh else "an introduction and a conclusion hold no visuals",
+                )
+            )
     body = _scaled(body, plan.words - sum(s.words for s in edges)) if plan.words else body
     body = [msgspec.structs.replace(s, visuals=tuple(_known(v) for v in s.visuals)) for s in body]
     mended = [msgspec.structs.replace(s, id=f"s{n}") for n, s in enumerate([edges[0], *body, edges[1]])]
@@ -132,7 +141,13 @@ def _trimmed(section: SectionPlan, dropped: list[Missing], zh: bool) -> SectionP
     """Keep three visuals; those that the request demands come first."""
     ordered = sorted(section.visuals, key=lambda v: not v.demanded)
     for visual in ordered[MOST_VISUALS:]:
-        dropped.append(Missing(visual.id, visual.goal, "每节最多三图" if zh else f"a section holds at most {MOST_VISUALS} visuals"))
+        dropped.append(
+            Missing(
+                visual.id,
+                visual.goal,
+                "每节最多三图" if zh else f"a section holds at most {MOST_VISUALS} visuals",
+            )
+        )
     return msgspec.structs.replace(section, visuals=tuple(ordered[:MOST_VISUALS]))
 
 

@@ -14,10 +14,14 @@ from noria.reports.figures.quality import image_quality
 from noria.reports.search.index import Index
 
 DECORATION = re.compile(
-    r"(?<![a-z])(?:icons?|logos?|favicon|avatar|thumbnail|button|badge|banner|headshot|emoji|sticker|advertisement|sponsor|placeholder)(?![a-z])",
+    (
+        r"(?<![a-z])(?:icons?|logos?|favicon|avatar|thumbnail|button|badge|banner"
+        r"|headshot|emoji|sticker|advertisement|sponsor|placeholder)(?![a-z])"
+    ),
     re.IGNORECASE,
 )
-"""Words that mark decoration: whole words, so that `semiconductor` and `silicon` stay (the release looks for parts of words)."""
+"""Words that mark decoration: whole words, so that `semiconductor` and `silicon` stay (the release looks for
+parts of words)."""
 LEAST_QUALITY = 0.35
 
 
@@ -43,7 +47,11 @@ def find_image(need: Requirement, request: Request, index: Index, book: Book) ->
             reasons.append(f"{hit.url}: quality {quality:.2f}")
             continue
         passage = index.passage(f"{hit.id}#p0") or Passage(f"{hit.id}#p0", hit.id, 0, 0, hit.caption)
-        book.add(index.source(hit.id), Passage(passage.id, passage.source, 0, 0, hit.caption, passage.heading))
-        return Figure(need.id, hit.caption, hit.caption, f"images/{need.id}.png", (passage.id,)), png_of(image)
+        book.add(
+            index.source(hit.id), Passage(passage.id, passage.source, 0, 0, hit.caption, passage.heading)
+        )
+        return Figure(need.id, hit.caption, hit.caption, f"images/{need.id}.png", (passage.id,)), png_of(
+            image
+        )
     none = "没有相符的图片" if zh else "no picture of the corpus fits"
     return "; ".join([none, *reasons])

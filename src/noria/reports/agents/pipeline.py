@@ -1,13 +1,15 @@
-"""The four stages as one job over a folder: plan, visuals, sections, rendering. A killed job resumes with the same bytes.
+"""The four stages as one job over a folder: plan, visuals, sections, rendering. A killed job resumes with the same
+bytes.
 
-Each stage's result is a file of `stages/` under the digest of what it was made from. A stage whose inputs did not change
-is read and not made again, so that editing `plan.json`, a refresh of the index or another house template redo only what
+Each stage's result is a file of `stages/` under the digest of what it was made from. A stage whose inputs did not
+change is read and not made again, so that editing `plan.json`, a refresh of the index or another house template redo only what
 follows from them.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +44,9 @@ class Agents(Protocol):
         """Outline of a request."""
         ...
 
-    def write(self, section: SectionPlan, series: Sequence[Series], figures: Sequence[Figure], context: Context) -> Section:
+    def write(
+        self, section: SectionPlan, series: Sequence[Series], figures: Sequence[Figure], context: Context
+    ) -> Section:
         """A body section, whose numbers all follow from the ledger."""
         ...
 
@@ -73,7 +77,9 @@ class Extractive:
         """Outline by grammar and vocabulary."""
         return plan_request(request, index)
 
-    def write(self, section: SectionPlan, series: Sequence[Series], figures: Sequence[Figure], context: Context) -> Section:
+    def write(
+        self, section: SectionPlan, series: Sequence[Series], figures: Sequence[Figure], context: Context
+    ) -> Section:
         """Statements of the section's numbers."""
         return write_section(section, series, figures, context.request, context.index, context.book)
 
@@ -95,7 +101,9 @@ class Limits:
 
     def spent(self) -> bool:
         """Whether only the time reserved for rendering is left."""
-        return self.seconds is not None and time.monotonic() - self.began > max(0.0, self.seconds - self.reserve)
+        return self.seconds is not None and time.monotonic() - self.began > max(
+            0.0, self.seconds - self.reserve
+        )
 
 
 @dataclass
@@ -163,31 +171,62 @@ class Job:
         all_series: list[Series] = []
         for section in plan.sections[1:-1]:
             if self.limits.spent():
-                stopped = f"时间用尽，{section.title} 起未写" if plan.language == "zh" else f"the time limit ended the run before {section.title!r}"
-                missing += [Missing(s.id, s.title, stopped) for s in plan.sections[plan.sections.index(section) : -1]]
+                stopped = (
+                    f"时间用尽，{section.title} 起未写"
+                    if plan.language == "zh"
+                    else f"the time limit ended the run before {section.title!r}"
+                )
+                missing += [
+                    Missing(s.id, s.title, stopped) for s in plan.sections[plan.sections.index(section) : -1]
+                ]
                 break
-            series = [s for m in section.measures if (s := section_series(m, section, request, self.index, book))]
+            series = [
+                s for m in section.measures if (s := section_series(m, section, request, self.index, book))
+            ]
             all_series += series
             own = [figures[v.id] for v in section.visuals if v.id in figures]
-            made = self._stage(f"section-{section.id}", [encode(section), encode(context.before), *[f.id for f in own]], _Written,
-                               lambda s=section, x=series, o=own: _Written(self.agents.write(s, x, o, context), book))  # type: ignore[misc]
+            made = self._stage(
+                f"section-{section.id}",
+                [encode(section), encode(context.before), *[f.id for f in own]],
+                _Written,
+                functools.partial(self._written, section, series, own, context),
+            )
             for part in (made.book.sources, made.book.passages, made.book.facts, made.book.derived):
                 book.add(*part.values())
             sections.append(made.section)
-            context.before.append({"id": section.id, "title": section.title, "summary": section.summary, "headings": []})
+            context.before.append(
+                {"id": section.id, "title": section.title, "summary": section.summary, "headings": []}
+            )
         first = write_edge(plan.sections[0], plan, request, all_series, book)
         last = write_edge(plan.sections[-1], plan, request, all_series, book)
-        report = Report(plan.title, plan.language, (first, *sections, last), (*plan.dropped, *missing), stopped, self.until)
-        bundle = Bundle(report, book, charts, {id: f for id, f in self._drawn.items()}, house=self.house)
+        report = Report(
+            plan.title,
+            plan.language,
+            (first, *sections, last),
+            (*plan.dropped, *missing),
+            stopped,
+            self.until,
+        )
+        bundle = Bundle(report, book, charts, dict(self._drawn.items()), house=self.house)
         report = msgspec.structs.replace(report, stale=bundle.stale(self.since))
         bundle = Bundle(report, bundle.book, charts, self._drawn, house=self.house)
         bundle.write(self.folder, self.index)
         return bundle
 
+    def _written(
+        self, section: SectionPlan, series: Sequence[Series], figures: Sequence[Figure], context: Context
+    ) -> _Written:
+        """A section by the agents, with the ledger after it."""
+        return _Written(self.agents.write(section, series, figures, context), context.book)
+
     # -- visuals ------------------------------------------------------------------------------------------------------
 
-    def _visuals(self, plan: Plan, request: Request, book: Book) -> tuple[dict[str, ChartData], dict[str, Figure], list[Missing]]:
-        """Make every visual, several at once; each ends as a figure or as an entry of what is missing, with its reason."""
+    def _visuals(
+        self, plan: Plan, request: Request, book: Book
+    ) -> tuple[dict[str, ChartData], dict[str, Figure], list[Missing]]:
+        """Make every visual, several at once; each ends as a figure or as an entry of what is missing, with
+        its reason.
+        """
         self._drawn: dict[str, dict[str, bytes]] = {}
         charts: dict[str, ChartData] = {}
         figures: dict[str, Figure] = {}
@@ -203,7 +242,11 @@ class Job:
                     figures[need.id], png = found
                     self._drawn[need.id] = {"png": png}
                 continue
-            made: ChartData | str = make_chart(need, sections[need.id], request, self.index, book) if self.charts else _off(request)
+            made: ChartData | str = (
+                make_chart(need, sections[need.id], request, self.index, book)
+                if self.charts
+                else _off(request)
+            )
             if isinstance(made, str):
                 missing.append(Missing(need.id, need.goal, made))
             else:

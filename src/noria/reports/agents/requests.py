@@ -1,4 +1,6 @@
-"""Reading of a request: its language, length, years, entities, measures and demanded visuals, by grammar and vocabulary."""
+"""Reading of a request: its language, length, years, entities, measures and demanded visuals, by grammar and
+vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,57 @@ _LENGTH = re.compile(r"(\d[\d,]{2,6})\s*[- ]?(?:words?\b|字)")
 _CLAUSE = re.compile(r"[.;:!?。；：！？\n]|\(\d\)|（\d）|,(?=\s)|，|、|\band\b|以及|并")
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 _CJK = re.compile(r"[\u3400-\u9fff]")
-ALIASES = {"US": "United States", "USA": "United States", "U.S.": "United States", "UK": "United Kingdom", "UAE": "United Arab Emirates",
-           "South Korea": "Korea, South", "North Korea": "Korea, North", "Türkiye": "Turkey (Turkiye)", "Turkey": "Turkey (Turkiye)"}  # fmt: skip
+ALIASES = {
+    "US": "United States",
+    "USA": "United States",
+    "U.S.": "United States",
+    "UK": "United Kingdom",
+    "UAE": "United Arab Emirates",
+    "South Korea": "Korea, South",
+    "North Korea": "Korea, North",
+    "Türkiye": "Turkey (Turkiye)",
+    "Turkey": "Turkey (Turkiye)",
+}
 GLOSSARY = {
-    "人口": "Population: total", "人均国内生产总值": "Real GDP per capita", "人均GDP": "Real GDP per capita",
-    "国内生产总值": "Real GDP (purchasing power parity)", "经济增长": "Real GDP growth rate", "增长率": "Real GDP growth rate",
-    "通货膨胀": "Inflation rate (consumer prices)", "通胀": "Inflation rate (consumer prices)", "失业率": "Unemployment rate",
-    "青年失业": "Youth unemployment rate (ages 15-24): total", "公共债务": "Public debt", "出口": "Exports", "进口": "Imports",
-    "预期寿命": "Life expectancy at birth: total population", "生育率": "Total fertility rate", "出生率": "Birth rate",
-    "死亡率": "Death rate", "婴儿死亡率": "Infant mortality rate: total", "城市化": "Urbanization: urban population",
-    "识字率": "Literacy: total population", "用电量": "Electricity: consumption", "电力消费": "Electricity: consumption",
-    "发电": "Electricity generation sources", "核电": "Nuclear energy: Percent of total electricity production",
-    "煤炭": "Coal: consumption", "天然气": "Natural gas: consumption", "互联网": "Internet users: percent of population",
-    "移动电话": "Telephones - mobile cellular: total subscriptions", "面积": "Area: total", "军费": "Military expenditures",
-    "碳排放": "Carbon dioxide emissions: total emissions", "二氧化碳": "Carbon dioxide emissions: total emissions",
-    "医疗支出": "Health expenditure", "教育支出": "Education expenditure", "基尼": "Gini Index coefficient - distribution of family income",
-    "劳动力": "Labor force", "汇款": "Remittances", "肥胖": "Obesity - adult prevalence rate",
-}  # fmt: skip
+    "人口": "Population: total",
+    "人均国内生产总值": "Real GDP per capita",
+    "人均GDP": "Real GDP per capita",
+    "国内生产总值": "Real GDP (purchasing power parity)",
+    "经济增长": "Real GDP growth rate",
+    "增长率": "Real GDP growth rate",
+    "通货膨胀": "Inflation rate (consumer prices)",
+    "通胀": "Inflation rate (consumer prices)",
+    "失业率": "Unemployment rate",
+    "青年失业": "Youth unemployment rate (ages 15-24): total",
+    "公共债务": "Public debt",
+    "出口": "Exports",
+    "进口": "Imports",
+    "预期寿命": "Life expectancy at birth: total population",
+    "生育率": "Total fertility rate",
+    "出生率": "Birth rate",
+    "死亡率": "Death rate",
+    "婴儿死亡率": "Infant mortality rate: total",
+    "城市化": "Urbanization: urban population",
+    "识字率": "Literacy: total population",
+    "用电量": "Electricity: consumption",
+    "电力消费": "Electricity: consumption",
+    "发电": "Electricity generation sources",
+    "核电": "Nuclear energy: Percent of total electricity production",
+    "煤炭": "Coal: consumption",
+    "天然气": "Natural gas: consumption",
+    "互联网": "Internet users: percent of population",
+    "移动电话": "Telephones - mobile cellular: total subscriptions",
+    "面积": "Area: total",
+    "军费": "Military expenditures",
+    "碳排放": "Carbon dioxide emissions: total emissions",
+    "二氧化碳": "Carbon dioxide emissions: total emissions",
+    "医疗支出": "Health expenditure",
+    "教育支出": "Education expenditure",
+    "基尼": ("Gini Index coefficient - distribution of family income"),
+    "劳动力": "Labor force",
+    "汇款": "Remittances",
+    "肥胖": "Obesity - adult prevalence rate",
+}
 """Chinese names of measures of the World Factbook."""
 
 
@@ -140,7 +176,12 @@ def _chinese_names() -> dict[str, str]:
         return {}
     zh, en = Locale("zh").territories, Locale("en").territories
     names = {zh[code]: en[code] for code in zh if len(code) == 2 and code in en}
-    return names | {"韩国": "Korea, South", "朝鲜": "Korea, North", "土耳其": "Turkey (Turkiye)", "捷克": "Czechia"}
+    return names | {
+        "韩国": "Korea, South",
+        "朝鲜": "Korea, North",
+        "土耳其": "Turkey (Turkiye)",
+        "捷克": "Czechia",
+    }
 
 
 def chinese_name(name: str) -> str:
@@ -167,7 +208,11 @@ def _measures(text: str, index: Index, most: int = 6) -> list[str]:
                 taken.append(range(place, place - size))
                 if en in known:
                     found.append(en)
-        found.sort(key=lambda en: min((text.find(zh) for zh, name in GLOSSARY.items() if name == en and zh in text), default=0))
+        found.sort(
+            key=lambda en: min(
+                (text.find(zh) for zh, name in GLOSSARY.items() if name == en and zh in text), default=0
+            )
+        )
     scorer = _Scorer(known)
     for clause in _CLAUSE.split(text):
         best = scorer.best(clause)
@@ -209,7 +254,11 @@ class _Scorer:
 
 
 def _stems(text: str) -> frozenset[str]:
-    return frozenset(re.sub(r"(?:ies|s|ing|ed)$", "", word) if len(word) > 4 else word for word in query_terms(text) if not word.isdigit())
+    return frozenset(
+        re.sub(r"(?:ies|s|ing|ed)$", "", word) if len(word) > 4 else word
+        for word in query_terms(text)
+        if not word.isdigit()
+    )
 
 
 def _tables(text: str, index: Index, most: int = 3) -> list[str]:

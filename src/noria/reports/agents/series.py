@@ -52,10 +52,14 @@ class Series(msgspec.Struct, frozen=True):
 
     def of(self, entity: str) -> list[Point]:
         """Points of an entity by period."""
-        return sorted((point for point in self.points if point.entity == entity), key=lambda point: point.period)
+        return sorted(
+            (point for point in self.points if point.entity == entity), key=lambda point: point.period
+        )
 
 
-def fact_series(index: Index, book: Book, measure: str, entities: Sequence[str], *, most: int = 12) -> Series | None:
+def fact_series(
+    index: Index, book: Book, measure: str, entities: Sequence[str], *, most: int = 12
+) -> Series | None:
     """Points of a measure for entities, or for those with the largest values where none are named."""
     facts = index.facts(measure=measure)
     if entities:
@@ -87,7 +91,9 @@ def printed(raw: str, unit: str) -> str:
     return raw if not unit or unit in raw else f"{raw} {unit}"
 
 
-def table_series(index: Index, book: Book, source: str, column: str, *, years: tuple[int, int] | None = None) -> Series | None:
+def table_series(
+    index: Index, book: Book, source: str, column: str, *, years: tuple[int, int] | None = None
+) -> Series | None:
     """Points of a column by year and name; several rows of one year are their mean, a derived number."""
     table = index.table(source)
     if table is None or column not in table.columns:
@@ -95,21 +101,41 @@ def table_series(index: Index, book: Book, source: str, column: str, *, years: t
     kinds = table_kinds(table)
     place = table.columns.index(column)
     time = next((n for n, kind in enumerate(kinds) if kind in ("year", "date")), None)
-    names = [n for n, kind in enumerate(kinds) if kind == "name" and n != place and len(set(table.column(table.columns[n]))) <= max(300, len(table.rows))]
-    name = min(names, key=lambda n: len(set(table.column(table.columns[n]))), default=None) if time is not None else (names[0] if names else None)
+    names = [
+        n
+        for n, kind in enumerate(kinds)
+        if kind == "name"
+        and n != place
+        and len(set(table.column(table.columns[n]))) <= max(300, len(table.rows))
+    ]
+    name = (
+        min(names, key=lambda n: len(set(table.column(table.columns[n]))), default=None)
+        if time is not None
+        else (names[0] if names else None)
+    )
     groups: dict[tuple[str, str], list[int]] = {}
     for row, cells in enumerate(table.rows):
         period = "" if time is None else (date_key(cells[time]) or cells[time])[:4]
         if years and period.isdigit() and not years[0] <= int(period) <= years[1]:
             continue
-        groups.setdefault((cells[name] if name is not None else index.source(source).title, period), []).append(row)
+        groups.setdefault(
+            (cells[name] if name is not None else index.source(source).title, period), []
+        ).append(row)
     book.add(index.source(source))
-    points = [point for key, rows in groups.items() if (point := _point(book, source, table, place, key, rows)) is not None]
+    points = [
+        point
+        for key, rows in groups.items()
+        if (point := _point(book, source, table, place, key, rows)) is not None
+    ]
     return Series(column, unit_of(column), tuple(points)) if points else None
 
 
-def _point(book: Book, source: str, table: Table, place: int, key: tuple[str, str], rows: list[int]) -> Point | None:
-    facts = [fact for row in rows[:MOST_OPERANDS] if (fact := cell_fact(source, table, row, place)) is not None]
+def _point(
+    book: Book, source: str, table: Table, place: int, key: tuple[str, str], rows: list[int]
+) -> Point | None:
+    facts = [
+        fact for row in rows[:MOST_OPERANDS] if (fact := cell_fact(source, table, row, place)) is not None
+    ]
     if not facts or len(rows) > MOST_OPERANDS:
         return None
     book.add(*facts)
@@ -124,4 +150,9 @@ def _point(book: Book, source: str, table: Table, place: int, key: tuple[str, st
 
 def numeric_columns(table: Table) -> list[str]:
     """Columns that hold numbers and are no years and no ids."""
-    return [name for name, kind in zip(table.columns, table_kinds(table), strict=True) if kind == "number" and name.lower() not in ("id", "index", "cluster", "lat", "lon", "latitude", "longitude")]
+    return [
+        name
+        for name, kind in zip(table.columns, table_kinds(table), strict=True)
+        if kind == "number"
+        and name.lower() not in ("id", "index", "cluster", "lat", "lon", "latitude", "longitude")
+    ]

@@ -18,9 +18,16 @@ WORDS: tuple[tuple[ChartKind, str], ...] = (
     ("area", r"area charts?|面积图"),
     ("line", r"(?:line|trend)[ -](?:charts?|graphs?|plots?)|折线图|曲线图|趋势图"),
     ("bar", r"(?:bar|column)[ -](?:charts?|graphs?|plots?)|柱状图|条形图|柱形图"),
-    ("diagram", r"flow ?charts?|(?:flow|architecture|schematic|concept|structure) diagrams?|流程图|架构图|结构图|示意图|思维导图"),
-)  # fmt: skip
-_IMAGE = re.compile(r"\b(?:images?|photos?|photographs?|pictures?|illustrations?|screenshots?)\b|照片|图片|实景图|插图|截图", re.IGNORECASE)
+    (
+        "diagram",
+        r"flow ?charts?|(?:flow|architecture|schematic|concept|structure) diagrams?"
+        r"|流程图|架构图|结构图|示意图|思维导图",
+    ),
+)
+_IMAGE = re.compile(
+    r"\b(?:images?|photos?|photographs?|pictures?|illustrations?|screenshots?)\b|照片|图片|实景图|插图|截图",
+    re.IGNORECASE,
+)
 
 
 def demanded_kinds(text: str) -> list[tuple[ChartKind, int]]:

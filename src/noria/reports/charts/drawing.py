@@ -97,7 +97,9 @@ def _refuse_addresses(value: Any, where: str) -> None:
             raise DataError("nested too deep", where=f"chart {where}")
         if isinstance(part, dict):
             if part.keys() & {"url", "href"}:
-                raise DataError("it names an address or a file", where=f"chart {where}", mend="put the data into it")
+                raise DataError(
+                    "it names an address or a file", where=f"chart {where}", mend="put the data into it"
+                )
             waiting += [(inner, depth + 1) for inner in part.values() if isinstance(inner, dict | list)]
         elif isinstance(part, list):
             waiting += [(inner, depth + 1) for inner in part if isinstance(inner, dict | list)]
@@ -110,9 +112,32 @@ def _is_vega(spec: dict[str, Any]) -> bool:
 @functools.cache
 def fonts_for_chinese() -> tuple[str, ...]:
     """Names of installed fonts that have Chinese characters; empty where there is none."""
-    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path.home() / ".local/share/fonts", Path.home() / ".fonts", Path("/System/Library/Fonts"), Path("/Library/Fonts")]
-    known = re.compile(r"cjk|noto.*(?:sc|tc|jp|kr)|sourcehan|wqy|pingfang|heiti|simhei|simsun|msyh|droidsansfallback|unifont|stheiti|arphic|uming|ukai", re.IGNORECASE)
-    return tuple(sorted({p.stem for folder in folders if folder.is_dir() for p in folder.rglob("*.[to]t[fc]") if known.search(p.stem)}))
+    folders = [
+        Path("/usr/share/fonts"),
+        Path("/usr/local/share/fonts"),
+        Path.home() / ".local/share/fonts",
+        Path.home() / ".fonts",
+        Path("/System/Library/Fonts"),
+        Path("/Library/Fonts"),
+    ]
+    known = re.compile(
+        (
+            r"cjk|noto.*(?:sc|tc|jp|kr)|sourcehan|wqy|pingfang|heiti|simhei"
+            r"|simsun|msyh|droidsansfallback|unifont|stheiti|arphic|uming|ukai"
+        ),
+        re.IGNORECASE,
+    )
+    return tuple(
+        sorted(
+            {
+                p.stem
+                for folder in folders
+                if folder.is_dir()
+                for p in folder.rglob("*.[to]t[fc]")
+                if known.search(p.stem)
+            }
+        )
+    )
 
 
 def register_fonts(folder: Path) -> None:
@@ -134,4 +159,7 @@ def missing_font(texts: Sequence[str], *, fonts: Path | None = None) -> str | No
         return None
     if fonts is not None and any(fonts.rglob("*.[to]t[fc]")):
         return None
-    return "no font with Chinese characters is installed: charts would show boxes; install Noto Sans CJK or give --fonts"
+    return (
+        "no font with Chinese characters is installed: charts "
+        "would show boxes; install Noto Sans CJK or give --fonts"
+    )

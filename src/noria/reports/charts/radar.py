@@ -31,13 +31,20 @@ def radar(chart: ChartData) -> dict[str, Any]:
         if value is not None:
             numbers[name, chart.column(chart.series)[row] if chart.series else chart.title] = float(value)
     if any(value < 0 for value in numbers.values()):
-        raise DataError("a negative value has no place on a radar", where=f"chart {chart.id}", mend="ask for bars")
-    most = {name: max((v for (n, _), v in numbers.items() if n == name), default=0.0) or 1.0 for name in names}
+        raise DataError(
+            "a negative value has no place on a radar", where=f"chart {chart.id}", mend="ask for bars"
+        )
+    most = {
+        name: max((v for (n, _), v in numbers.items() if n == name), default=0.0) or 1.0 for name in names
+    }
     angles = {name: 2 * math.pi * place / len(names) - math.pi / 2 for place, name in enumerate(names)}
     center = (WIDTH / 2 - 60, HEIGHT / 2 + 10)
 
     def at(name: str, share: float) -> dict[str, float]:
-        return {"x": center[0] + RADIUS * share * math.cos(angles[name]), "y": center[1] + RADIUS * share * math.sin(angles[name])}
+        return {
+            "x": center[0] + RADIUS * share * math.cos(angles[name]),
+            "y": center[1] + RADIUS * share * math.sin(angles[name]),
+        }
 
     marks: list[dict[str, Any]] = []
     for share in (0.25, 0.5, 0.75, 1.0):
@@ -50,13 +57,51 @@ def radar(chart: ChartData) -> dict[str, Any]:
         points = [at(name, numbers[name, group] / most[name]) for name in names if (name, group) in numbers]
         color = PALETTE["light"][number % 12]
         marks.append(_path([*points, *points[:1]], stroke=color, width=2.5, fill=color))
-        marks.append({"type": "rect", "encode": {"enter": {k: {"value": v} for k, v in {"x": WIDTH - 110, "y": 20 + 22 * number, "width": 12, "height": 12, "fill": color}.items()}}})
-        marks.append({"type": "text", "encode": {"enter": {k: {"value": v} for k, v in {"x": WIDTH - 92, "y": 26 + 22 * number, "baseline": "middle", "text": group, "fontSize": 12, "fill": "#1c2128"}.items()}}})
+        marks.append(
+            {
+                "type": "rect",
+                "encode": {
+                    "enter": {
+                        k: {"value": v}
+                        for k, v in {
+                            "x": WIDTH - 110,
+                            "y": 20 + 22 * number,
+                            "width": 12,
+                            "height": 12,
+                            "fill": color,
+                        }.items()
+                    }
+                },
+            }
+        )
+        marks.append(
+            {
+                "type": "text",
+                "encode": {
+                    "enter": {
+                        k: {"value": v}
+                        for k, v in {
+                            "x": WIDTH - 92,
+                            "y": 26 + 22 * number,
+                            "baseline": "middle",
+                            "text": group,
+                            "fontSize": 12,
+                            "fill": "#1c2128",
+                        }.items()
+                    }
+                },
+            }
+        )
     return {
-        "$schema": SCHEMA, "width": WIDTH, "height": HEIGHT + 20, "background": "white", "padding": 10,
+        "$schema": SCHEMA,
+        "width": WIDTH,
+        "height": HEIGHT + 20,
+        "background": "white",
+        "padding": 10,
         "title": {"text": wrapped(chart.title), "anchor": "start", "fontSize": 15, "font": FONTS},
-        "config": {"text": {"font": FONTS}}, "marks": marks,
-    }  # fmt: skip
+        "config": {"text": {"font": FONTS}},
+        "marks": marks,
+    }
 
 
 def _path(points: list[dict[str, float]], *, stroke: str, width: float, fill: str) -> dict[str, Any]:
@@ -67,6 +112,13 @@ def _path(points: list[dict[str, float]], *, stroke: str, width: float, fill: st
 
 def _label(name: str, most: float, place: dict[str, float], side: float) -> dict[str, Any]:
     align = "center" if abs(side) < 0.2 else "left" if side > 0 else "right"
-    style = {"x": place["x"], "y": place["y"], "align": align, "baseline": "middle", "fontSize": 11, "fill": "#1c2128",
-             "text": [*wrapped(name, 26), f"0–{most:,.6g}"]}  # fmt: skip
+    style = {
+        "x": place["x"],
+        "y": place["y"],
+        "align": align,
+        "baseline": "middle",
+        "fontSize": 11,
+        "fill": "#1c2128",
+        "text": [*wrapped(name, 26), f"0–{most:,.6g}"],
+    }
     return {"type": "text", "encode": {"enter": {key: {"value": value} for key, value in style.items()}}}

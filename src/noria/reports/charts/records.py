@@ -13,9 +13,20 @@ from noria.reports.evidence.records import Book
 from noria.reports.evidence.tables import cell_number
 
 ChartKind = Literal[
-    "line", "bar", "grouped bar", "stacked bar", "pie", "scatter", "timeline", "heat map", "map", "radar", "area",
-    "histogram", "diagram",
-]  # fmt: skip
+    "line",
+    "bar",
+    "grouped bar",
+    "stacked bar",
+    "pie",
+    "scatter",
+    "timeline",
+    "heat map",
+    "map",
+    "radar",
+    "area",
+    "histogram",
+    "diagram",
+]
 KINDS: tuple[ChartKind, ...] = ChartKind.__args__  # type: ignore[attr-defined]
 
 
@@ -88,7 +99,9 @@ def check_cells(chart: ChartData, book: Book) -> tuple[list[CellFault], int]:
             expected = _expected(known[row, column], book)
             shown = cell_number(text)
             if expected is None or shown is None or abs(shown - expected) > abs(expected) * Decimal("1e-9"):
-                faults.append(CellFault(row, column, text, "no source" if expected is None else f"{expected:f}"))
+                faults.append(
+                    CellFault(row, column, text, "no source" if expected is None else f"{expected:f}")
+                )
     return faults, checked
 
 
@@ -100,7 +113,11 @@ def _expected(target: str, book: Book) -> Decimal | None:
 
 def alt_text(chart: ChartData) -> str:
     """Alternative text made of the table: kind, title, range, and every row of a small one."""
-    values = [(cell_number(text), row) for row, text in enumerate(chart.column(chart.y))] if chart.y in chart.columns else []
+    values = (
+        [(cell_number(text), row) for row, text in enumerate(chart.column(chart.y))]
+        if chart.y in chart.columns
+        else []
+    )
     known = [(value, row) for value, row in values if value is not None]
     names = chart.column(chart.x) if chart.x in chart.columns else []
     zh = chart.language == "zh"
@@ -109,7 +126,10 @@ def alt_text(chart: ChartData) -> str:
         return head
     (low, low_row), (high, high_row) = min(known), max(known)
     unit = f" {chart.unit}" if chart.unit else ""
-    lowest, highest = f"{plain_number(low)}{unit} ({names[low_row]})", f"{plain_number(high)}{unit} ({names[high_row]})"
+    lowest, highest = (
+        f"{plain_number(low)}{unit} ({names[low_row]})",
+        f"{plain_number(high)}{unit} ({names[high_row]})",
+    )
     span = f"最低 {lowest}，最高 {highest}。" if zh else f"Lowest {lowest}, highest {highest}."
     if len(known) > 12:
         return f"{head} {span}"

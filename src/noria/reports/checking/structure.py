@@ -16,7 +16,9 @@ from noria.reports.document.numbering import canonical
 from noria.reports.document.parsing import ParsedReport
 from noria.reports.evidence.quantities import quantities
 
-_PLACEHOLDER = re.compile(r"example\.(?:com|org)|\blorem ipsum\b|\[?(?:TODO|TBD|insert .{3,30} here)\]?", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"example\.(?:com|org)|\blorem ipsum\b|\[?(?:TODO|TBD|insert .{3,30} here)\]?", re.IGNORECASE
+)
 
 
 def check_structure(parsed: ParsedReport, result: Verification, *, folder: Path | None) -> None:
@@ -59,7 +61,11 @@ def _references(parsed: ParsedReport, result: Verification) -> None:
     seen: dict[str, int] = {}
     for one in parsed.references:
         if one.url and (key := canonical(one.url)) in seen and seen[key] != one.number:
-            result.find("consistency", f"references [{seen[key]}] and [{one.number}] are the same address", f"line {one.line}")
+            result.find(
+                "consistency",
+                f"references [{seen[key]}] and [{one.number}] are the same address",
+                f"line {one.line}",
+            )
         elif one.url:
             seen[key] = one.number
     if numbers and numbers != list(range(1, len(numbers) + 1)):

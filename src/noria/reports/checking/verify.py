@@ -1,4 +1,6 @@
-"""Verification of a report: a bundle of ours with its evidence, or any system's Markdown with whatever it cites locally."""
+"""Verification of a report: a bundle of ours with its evidence, or any system's Markdown with whatever it
+cites locally.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,11 @@ def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
             cover.unchecked += 1
             continue
         cover.checked += 1
-        missing = [q.raw for q in numbers if not any(agrees(q, c.value, c.unit) for text in known for c in passage_quantities(text))]
+        missing = [
+            q.raw
+            for q in numbers
+            if not any(agrees(q, c.value, c.unit) for text in known for c in passage_quantities(text))
+        ]
         if missing:
             result.find("support", f"{', '.join(missing[:5])}: not in what is cited", f"line {sentence.line}")
     return result
@@ -84,7 +90,8 @@ def _cited_texts(parsed: ParsedReport, result: Verification, folder: Path | None
             continue
         cover.checked += 1
         texts[one.number] = "\n".join(
-            [piece.text for d in documents for piece in d.pieces] + [d.table.csv() for d in documents if d.table is not None]
+            [piece.text for d in documents for piece in d.pieces]
+            + [d.table.csv() for d in documents if d.table is not None]
         )
     return texts
 
@@ -105,7 +112,9 @@ def verify_bundle(folder: Path) -> Verification:
     markdown = read_text(folder / "report.md", limit=LARGEST_REPORT)
     check_structure(parse_report(markdown), result, folder=folder)
     if markdown != write_markdown(bundle.report, bundle.book):
-        result.find("consistency", "the Markdown was edited: it is not what report.json renders to", "report.md")
+        result.find(
+            "consistency", "the Markdown was edited: it is not what report.json renders to", "report.md"
+        )
         _edited(markdown, bundle, result)
     return result
 
@@ -142,13 +151,21 @@ def _facts(book: Book, archive: dict[str, str], result: Verification) -> None:
     for fact in book.facts.values():
         source = fact.id.partition("#")[0]
         if fact.passage:
-            passage = book.passages.get(fact.passage)
-            found = passage is not None and fact.raw in passage.text and any(q.value == fact.value for q in quantities(fact.raw))
+            holder = book.passages.get(fact.passage)
+            found = (
+                holder is not None
+                and fact.raw in holder.text
+                and any(q.value == fact.value for q in quantities(fact.raw))
+            )
         elif source in archive:
             if source not in tables:
                 tables[source] = read_csv(archive[source].partition(TABLE_END)[0], source, delimiter=",")
             row, _, column = fact.id.partition("#r")[2].partition("c")
-            again = cell_fact(source, tables[source], int(row), int(column)) if row.isdigit() and column.isdigit() else None
+            again = (
+                cell_fact(source, tables[source], int(row), int(column))
+                if row.isdigit() and column.isdigit()
+                else None
+            )
             found = again is not None and again.value == fact.value
         else:
             cover.blocked += 1
@@ -175,7 +192,11 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
         cover.unchecked += support.verdict == "unknown"
         numbers.checked += len(support.links)
         for link in support.missing:
-            result.find("support", f"{sentence.text[link.start : link.end]}: not in what is cited", f"{section.title}: {sentence.text[:60]}")
+            result.find(
+                "support",
+                f"{sentence.text[link.start : link.end]}: not in what is cited",
+                f"{section.title}: {sentence.text[:60]}",
+            )
     for section in bundle.report.sections:
         for block in section.blocks:
             if isinstance(block, TableBlock):
@@ -194,7 +215,11 @@ def _charts(bundle: Bundle, folder: Path, result: Verification) -> None:
         faults, checked = check_cells(chart, bundle.book)
         cells.checked += checked
         for fault in faults:
-            result.find("chart", f"shows {fault.shown}, and its source gives {fault.expected}", f"{id}: row {fault.row}, {fault.column}")
+            result.find(
+                "chart",
+                f"shows {fault.shown}, and its source gives {fault.expected}",
+                f"{id}: row {fault.row}, {fault.column}",
+            )
         raw = bundle.drawn[id]["spec"]
         spec = spec_of(raw, f"charts/{id}.vl.json")
         if not _shows(chart, spec):
@@ -205,12 +230,16 @@ def _charts(bundle: Bundle, folder: Path, result: Verification) -> None:
 
 
 def _shows(chart: ChartData, spec: dict[str, Any]) -> bool:
-    """Whether a specification holds the values of a chart's table; one without them must be what is drawn of it today."""
+    """Whether a specification holds the values of a chart's table; one without them must be what is drawn of
+    it today.
+    """
     if chart.kind in ("radar", "diagram"):
         return encode(specification(chart)) == encode(spec)
     layers = [spec, *[layer for layer in spec.get("layer", []) if isinstance(layer, dict)]]
     held = [part["data"].get("values") for part in layers if isinstance(part.get("data"), dict)]
-    held += [t["from"]["data"]["values"] for layer in layers for t in layer.get("transform", []) if "lookup" in t]
+    held += [
+        t["from"]["data"]["values"] for layer in layers for t in layer.get("transform", []) if "lookup" in t
+    ]
     return values(chart) in held
 
 
@@ -221,8 +250,16 @@ def _contradictions(book: Book, result: Verification) -> None:
         key = (fact.entity, fact.measure, fact.period, fact.unit)
         if not fact.entity or not fact.period:
             continue
-        if key in seen and book.facts[seen[key]].value != fact.value and fact.id.partition("#")[0] != seen[key].partition("#")[0]:
-            result.find("contradiction", f"{fact.entity}, {fact.measure}, {fact.period}: {book.facts[seen[key]].raw} and {fact.raw}", f"{seen[key]}, {fact.id}")
+        if (
+            key in seen
+            and book.facts[seen[key]].value != fact.value
+            and fact.id.partition("#")[0] != seen[key].partition("#")[0]
+        ):
+            result.find(
+                "contradiction",
+                f"{fact.entity}, {fact.measure}, {fact.period}: {book.facts[seen[key]].raw} and {fact.raw}",
+                f"{seen[key]}, {fact.id}",
+            )
         seen.setdefault(key, fact.id)
 
 
@@ -238,4 +275,8 @@ def _edited(markdown: str, bundle: Bundle, result: Verification) -> None:
         if not ids:
             continue
         for link in check_sentence(sentence.text, ids, bundle.book).missing:
-            result.find("support", f"{sentence.text[link.start : link.end]}: not in what is cited", f"report.md, line {sentence.line}")
+            result.find(
+                "support",
+                f"{sentence.text[link.start : link.end]}: not in what is cited",
+                f"report.md, line {sentence.line}",
+            )

@@ -1,4 +1,5 @@
-"""Blocks of a report: sections of paragraphs of sentences, with figures where they are discussed. The files are renderings of it.
+"""Blocks of a report: sections of paragraphs of sentences, with figures where they are discussed. The files are
+renderings of it.
 
 In a sentence, `[[fig:C1]]` is a mention of a figure; evidence is not in the text but beside it, in `cites`.
 """
@@ -106,13 +107,37 @@ class Report(msgspec.Struct, frozen=True):
 
 
 LABELS: dict[Language, dict[str, str]] = {
-    "en": {"references": "References", "figure": "Figure", "table": "Table", "source": "Source", "contents": "Contents",
-           "missing": "Planned but not produced", "partial": "This report is partial", "introduction": "Introduction",
-           "conclusion": "Conclusion", "derived": "computed", "from": "from", "retrieved": "read on", "close": "Close"},
-    "zh": {"references": "参考文献", "figure": "图", "table": "表", "source": "来源", "contents": "目录",
-           "missing": "计划但未完成的内容", "partial": "本报告不完整", "introduction": "引言", "conclusion": "结论",
-           "derived": "计算", "from": "来自", "retrieved": "读取于", "close": "关闭"},
-}  # fmt: skip
+    "en": {
+        "references": "References",
+        "figure": "Figure",
+        "table": "Table",
+        "source": "Source",
+        "contents": "Contents",
+        "missing": "Planned but not produced",
+        "partial": "This report is partial",
+        "introduction": "Introduction",
+        "conclusion": "Conclusion",
+        "derived": "computed",
+        "from": "from",
+        "retrieved": "read on",
+        "close": "Close",
+    },
+    "zh": {
+        "references": "参考文献",
+        "figure": "图",
+        "table": "表",
+        "source": "来源",
+        "contents": "目录",
+        "missing": "计划但未完成的内容",
+        "partial": "本报告不完整",
+        "introduction": "引言",
+        "conclusion": "结论",
+        "derived": "计算",
+        "from": "来自",
+        "retrieved": "读取于",
+        "close": "关闭",
+    },
+}
 
 
 def sentences(report: Report) -> Iterator[tuple[Section, Sentence]]:
@@ -125,7 +150,9 @@ def sentences(report: Report) -> Iterator[tuple[Section, Sentence]]:
 
 def figures(report: Report) -> list[FigureBlock]:
     """Figures of a report in the order of their numbers."""
-    return [block for section in report.sections for block in section.blocks if isinstance(block, FigureBlock)]
+    return [
+        block for section in report.sections for block in section.blocks if isinstance(block, FigureBlock)
+    ]
 
 
 def cited_ids(report: Report) -> list[str]:

@@ -1,4 +1,6 @@
-"""The bundle of a report: its folder, which holds the report in every format, its evidence and the archive it is from."""
+"""The bundle of a report: its folder, which holds the report in every format, its evidence and the archive it
+is from.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Bundle:
             write_atomic(base.with_suffix(".vl.json"), self.drawn[id]["spec"], sync=False)
             write_atomic(base.with_suffix(".svg"), self.drawn[id]["svg"], sync=False)
         for id, files in self.drawn.items():
-            write_atomic(folder / ("charts" if id in self.charts else "images") / f"{id}.png", files["png"], sync=False)
+            write_atomic(
+                folder / ("charts" if id in self.charts else "images") / f"{id}.png", files["png"], sync=False
+            )
         write_atomic(folder / "ledger.json", encode(self.book))
         write_atomic(folder / "report.json", encode(self.report))
         write_atomic(folder / "report.md", write_markdown(self.report, self.book))
@@ -70,7 +74,9 @@ class Bundle:
         """HTML of the report."""
         pictures = {id: files["png"] for id, files in self.drawn.items()}
         svgs = {id: files["svg"].decode() for id, files in self.drawn.items() if "svg" in files}
-        return write_page(self.report, self.book, pictures=pictures, svgs=svgs, charts=self.charts, house=self.house)
+        return write_page(
+            self.report, self.book, pictures=pictures, svgs=svgs, charts=self.charts, house=self.house
+        )
 
 
 def used(book: Book, report: Report, charts: Mapping[str, ChartData]) -> Book:
@@ -119,8 +125,13 @@ def read_bundle(folder: Path) -> Bundle:
             drawn[id] = {"png": read_bytes(inside(folder, path), limit=LARGEST)}
             if path.startswith("charts/"):
                 base = folder / "charts" / id
-                charts[id] = decode(read_bytes(base.with_suffix(".json")), ChartData, str(base.with_suffix(".json")))
-                drawn[id] |= {"svg": read_bytes(base.with_suffix(".svg")), "spec": read_bytes(base.with_suffix(".vl.json"))}
+                charts[id] = decode(
+                    read_bytes(base.with_suffix(".json")), ChartData, str(base.with_suffix(".json"))
+                )
+                drawn[id] |= {
+                    "svg": read_bytes(base.with_suffix(".svg")),
+                    "spec": read_bytes(base.with_suffix(".vl.json")),
+                }
     return Bundle(report, book, charts, drawn)
 
 

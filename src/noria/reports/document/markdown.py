@@ -1,4 +1,6 @@
-"""The report as Markdown in the layout of TVIR-Bench, which its released scripts read: anchors of references and figures."""
+"""The report as Markdown in the layout of TVIR-Bench, which its released scripts read: anchors of references
+and figures.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,16 @@ import html
 import re
 from urllib.parse import quote
 
-from noria.reports.document.blocks import FIGURE_MENTION, LABELS, FigureBlock, Heading, Paragraph, Report, Sentence, TableBlock
+from noria.reports.document.blocks import (
+    FIGURE_MENTION,
+    LABELS,
+    FigureBlock,
+    Heading,
+    Paragraph,
+    Report,
+    Sentence,
+    TableBlock,
+)
 from noria.reports.document.numbering import Numbering, number, reference_text
 from noria.reports.evidence.records import Book
 

@@ -53,8 +53,13 @@ def canonical(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https"):
         return url.strip()
-    query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if not re.match(r"utm_|fbclid|gclid", k)]
-    return f"https://{(parts.hostname or '').removeprefix('www.')}{parts.path.rstrip('/')}{'?' + urlencode(query) if query else ''}"
+    query = [
+        (k, v)
+        for k, v in parse_qsl(parts.query, keep_blank_values=True)
+        if not re.match(r"utm_|fbclid|gclid", k)
+    ]
+    host = (parts.hostname or "").removeprefix("www.")
+    return f"https://{host}{parts.path.rstrip('/')}{'?' + urlencode(query) if query else ''}"
 
 
 def reference_text(source: Source) -> str:

@@ -1,6 +1,8 @@
-"""Reading of a report's Markdown, ours or another system's: sections, sentences, markers, references, figures. No model.
+"""Reading of a report's Markdown, ours or another system's: sections, sentences, markers, references, figures. No
+model.
 
-What the release asks a model for, three calls a report, is decided here by a grammar. Markers are `<a href="#refN">[N]</a>`,
+What the release asks a model for, three calls a report, is decided here by a grammar. Markers are
+`<a href="#refN">[N]</a>`,
 `[[N]](#refN)`, `[N](#refN)` or a plain `[N]`, also `[1, 3]` and `[2-4]`.
 """
 
@@ -12,20 +14,44 @@ from html import unescape
 
 import msgspec
 
-_REFERENCES = re.compile(r"^#{1,6}\s*(?:\d+[.、]?\s*)?(?:references|bibliography|sources|works cited|参考文献|参考资料|引用来源|来源)\s*:?\s*$", re.IGNORECASE)
+_REFERENCES = re.compile(
+    r"^#{1,6}\s*(?:\d+[.、]?\s*)?(?:references|bibliography|sources|works cited"
+    r"|参考文献|参考资料|引用来源|来源)\s*:?\s*$",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*$")
 _ANCHOR = re.compile(r'<a\s+(?:id|name)="ref(\d+)"\s*>\s*(?:</a>)?', re.IGNORECASE)
-_ENTRY = re.compile(r"^\s*(?:[-*]\s*)?(?:<a\s+(?:id|name)=\"ref\d+\"\s*>\s*(?:</a>)?)?\s*(?:\[(\d+)\]|\[\^(\d+)\]:|(\d+)[.)、])\s*:?\s*(.*)$", re.IGNORECASE)
+_ENTRY = re.compile(
+    (
+        r"^\s*(?:[-*]\s*)?(?:<a\s+(?:id|name)=\"ref\d+\"\s*>\s*(?:"
+        r"</a>)?)?\s*(?:\[(\d+)\]|\[\^(\d+)\]:|(\d+)[.)、])\s*:?\s*(.*)$"
+    ),
+    re.IGNORECASE,
+)
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】，。]+|(?<=\()[^\s()]+://[^\s()]+")
-_PATH = re.compile(r"(\S+\.(?:md|txt|html?|pdf|docx|xlsx|pptx|csv|tsv|jsonl?|ndjson|parquet|png|jpe?g)(?:#\S*)?)\s*$", re.IGNORECASE)
-MARKER = re.compile(r'<a\s+href="#ref([^"]*)"\s*>.*?</a>|\[\[([\d,\s–-]+)\]\]\([^)]*\)|\[([\d,\s–-]+)\](?:\(#?[^)]*\))?|\[\^(\d+)\]', re.IGNORECASE)
-_FIGURE = re.compile(r"<figure\b.*?</figure>|!\[(?P<alt>[^\]]*)\]\((?P<src>[^)\s]+)[^)]*\)|<img\b[^>]*>", re.IGNORECASE | re.DOTALL)
+_PATH = re.compile(
+    r"(\S+\.(?:md|txt|html?|pdf|docx|xlsx|pptx|csv|tsv|jsonl?|ndjson|parquet|png|jpe?g)(?:#\S*)?)\s*$",
+    re.IGNORECASE,
+)
+MARKER = re.compile(
+    r'<a\s+href="#ref([^"]*)"\s*>.*?</a>|\[\[([\d,\s–-]+)\]\]\([^)]*\)|\[([\d,\s–-]+)\](?:\(#?[^)]*\))?|\[\^(\d+)\]',
+    re.IGNORECASE,
+)
+_FIGURE = re.compile(
+    r"<figure\b.*?</figure>|!\[(?P<alt>[^\]]*)\]\((?P<src>[^)\s]+)[^)]*\)|<img\b[^>]*>",
+    re.IGNORECASE | re.DOTALL,
+)
 _SRC = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
 _ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
 _CAPTION = re.compile(r"<figcaption\b([^>]*)>(.*?)</figcaption>", re.IGNORECASE | re.DOTALL)
-_CAPTION_LINE = re.compile(r"^\s*[*_]*(?:figure|fig\.|图)\s*(\d+)\s*[:：.、]?\s*(.*?)[*_]*\s*$", re.IGNORECASE)
+_CAPTION_LINE = re.compile(
+    r"^\s*[*_]*(?:figure|fig\.|图)\s*(\d+)\s*[:：.、]?\s*(.*?)[*_]*\s*$", re.IGNORECASE
+)
 _FIGURE_LINK = re.compile(r'<a\s+href="#fig(\d+)"\s*>.*?</a>|\[[^\]]*\]\(#fig(\d+)\)', re.IGNORECASE)
-_SENTENCE_END = re.compile(r"(?<=[。！？])(?![」』”’）\s]*(?:<a\b|\[\d))|(?<=[.!?])(?=\s+(?!<a\s+href=\"#ref|\[)[A-Z\"'(\u4e00-\u9fff<*])|(?<=\])(?=\s+[A-Z])(?<=[.!?]\s\[\d\])")
+_SENTENCE_END = re.compile(
+    r"(?<=[。！？])(?![」』”’）\s]*(?:<a\b|\[\d))|(?<=[.!?])(?=\s+(?!<a\s+href=\"#ref"
+    r"|\[)[A-Z\"'(\u4e00-\u9fff<*])|(?<=\])(?=\s+[A-Z])(?<=[.!?]\s\[\d\])"
+)
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -48,7 +74,9 @@ class CitedSentence(msgspec.Struct, frozen=True):
 
 
 class ParsedFigure(msgspec.Struct, frozen=True):
-    """A figure: its path or address, caption, anchor number, references in the caption, place, and the text around it."""
+    """A figure: its path or address, caption, anchor number, references in the caption, place, and the text
+    around it.
+    """
 
     path: str
     caption: str
@@ -115,7 +143,9 @@ def _references(lines: list[str], first: int) -> Iterator[Reference]:
         path = None if url else _PATH.search(text)
         address = url[0].rstrip(".,;)") if url else path[1] if path else ""
         number = int((match[1] or match[2] or match[3])[:9])
-        yield Reference(number, text.replace(address, "").strip() if address else text, address, first + offset + 1)
+        yield Reference(
+            number, text.replace(address, "").strip() if address else text, address, first + offset + 1
+        )
 
 
 def _body(lines: list[str]) -> tuple[tuple[tuple[str, int, int], ...], list[CitedSentence]]:
@@ -186,10 +216,25 @@ def _figures(lines: list[str]) -> Iterator[ParsedFigure]:
             words = caption[2]
             named = re.search(r'id="fig(\d+)"', caption[1])
             anchor = int(named[1]) if named else None
-        elif below := _CAPTION_LINE.match(text[match.end() : match.end() + 600].lstrip("\n").partition("\n")[0]):
+        elif below := _CAPTION_LINE.match(
+            text[match.end() : match.end() + 600].lstrip("\n").partition("\n")[0]
+        ):
             words, anchor = below[0].strip(" *_"), int(below[1])
-        around = text[max(0, match.start() - 1200) : match.start()].rsplit("\n#", 1)[-1] + "\n" + text[match.end() : match.end() + 1200].split("\n#", 1)[0]
-        yield ParsedFigure(unescape(source), _strip(words), anchor, markers_of(words), line, section, _strip(around), unescape(alt or ""))
+        around = (
+            text[max(0, match.start() - 1200) : match.start()].rsplit("\n#", 1)[-1]
+            + "\n"
+            + text[match.end() : match.end() + 1200].split("\n#", 1)[0]
+        )
+        yield ParsedFigure(
+            unescape(source),
+            _strip(words),
+            anchor,
+            markers_of(words),
+            line,
+            section,
+            _strip(around),
+            unescape(alt or ""),
+        )
 
 
 def _strip(text: str) -> str:

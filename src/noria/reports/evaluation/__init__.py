@@ -1,1 +1,3 @@
-"""The dual-path evaluation: five textual and five visual metrics, their exact formulas, judges, and the released order."""
+"""The dual-path evaluation: five textual and five visual metrics, their exact formulas, judges, and the
+released order.
+"""

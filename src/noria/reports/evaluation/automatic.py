@@ -14,7 +14,12 @@ from noria.reports.checking.verify import verify, verify_markdown
 from noria.reports.document.blocks import figures as figure_blocks, sentences
 from noria.reports.document.bundle import read_bundle
 from noria.reports.document.parsing import ParsedFigure, ParsedReport, parse_report
-from noria.reports.evaluation.metrics import chart_source_consistency, citation_support, consistency, effective_citations
+from noria.reports.evaluation.metrics import (
+    chart_source_consistency,
+    citation_support,
+    consistency,
+    effective_citations,
+)
 from noria.reports.evidence.support import check_sentence
 from noria.reports.figures.pictures import open_picture
 from noria.reports.figures.quality import image_quality, perceptual_hash, report_quality
@@ -37,21 +42,32 @@ def evaluate_text(markdown: str, folder: Path | None, *, request: str = "") -> d
         "visuals": visual_alignment(parsed, request) if request else None,
         **measure_figures(parsed.figures, folder),
         "counts": {
-            "characters": parsed.length, "references": len(parsed.references), "figures": len(parsed.figures),
+            "characters": parsed.length,
+            "references": len(parsed.references),
+            "figures": len(parsed.figures),
             "cited_sentences": sum(bool(s.cites) for s in parsed.sentences),
         },
-    }  # fmt: skip
+    }
 
 
 def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
     """Figures of a bundle of ours: those of its Markdown, and what its evidence allows to check exactly."""
     bundle = read_bundle(folder)
-    labels = [check_sentence(s.text, s.cites, bundle.book).verdict for _, s in sentences(bundle.report) if s.cites]
+    labels = [
+        check_sentence(s.text, s.cites, bundle.book).verdict for _, s in sentences(bundle.report) if s.cites
+    ]
     result = verify(folder)
-    faults = {id: sum(f.kind == "chart" and f.where.startswith(f"{id}:") for f in result.findings) for id in bundle.charts}
+    faults = {
+        id: sum(f.kind == "chart" and f.where.startswith(f"{id}:") for f in result.findings)
+        for id in bundle.charts
+    }
     scores = evaluate_text(read_text(folder / "report.md"), folder, request=request)
     if request:
-        scores["visuals"] = _demands_met(request, [c.kind for c in bundle.charts.values()], len(figure_blocks(bundle.report)) - len(bundle.charts))
+        scores["visuals"] = _demands_met(
+            request,
+            [c.kind for c in bundle.charts.values()],
+            len(figure_blocks(bundle.report)) - len(bundle.charts),
+        )
     return scores | {
         "CS": citation_support(labels),
         "AEC": effective_citations(labels),
@@ -76,14 +92,19 @@ def integration(parsed: ParsedReport) -> float | None:
     near = 0
     for place, figure in enumerate(parsed.figures, 1):
         number = figure.anchor or place
-        near += any(section == figure.section and abs(line - figure.line) <= 6 for section, line in links.get(number, []))
+        near += any(
+            section == figure.section and abs(line - figure.line) <= 6
+            for section, line in links.get(number, [])
+        )
     return near / len(parsed.figures)
 
 
 def visual_alignment(parsed: ParsedReport, request: str) -> float | None:
     """Share of the demanded kinds of visuals that captions or alternative texts name; None where none is demanded."""
     text = " ; ".join(f"{figure.caption} {figure.alt}" for figure in parsed.figures)
-    kinds = [kind for kind, _ in demanded_kinds(text)] + [word.strip() for f in parsed.figures for word in [f.alt.partition(":")[0]]]
+    kinds = [kind for kind, _ in demanded_kinds(text)] + [
+        word.strip() for f in parsed.figures for word in [f.alt.partition(":")[0]]
+    ]
     return _demands_met(request, kinds, sum(f.kind == "image" for f in parsed.figures))
 
 
@@ -104,7 +125,9 @@ def _demands_met(request: str, kinds: Sequence[str], images: int) -> float | Non
 
 
 def measure_figures(figures: Sequence[ParsedFigure], folder: Path | None) -> dict[str, Any]:
-    """Quality of the pictures of kind image that lie below a folder; one that cannot be decoded counts 0, as published."""
+    """Quality of the pictures of kind image that lie below a folder; one that cannot be decoded counts 0, as
+    published.
+    """
     official: list[float] = []
     repaired: list[float] = []
     hashes: list[int] = []
@@ -124,8 +147,15 @@ def measure_figures(figures: Sequence[ParsedFigure], folder: Path | None) -> dic
         official.append(image_quality(image).total)
         repaired.append(image_quality(image, repaired=True).total)
         hashes.append(perceptual_hash(image))
-    return {"images": {"official": report_quality(official, hashes), "repaired": report_quality(repaired, hashes),
-                       "count": len(official), "not_read": unread, "charts": sum(f.kind == "chart" for f in figures)}}  # fmt: skip
+    return {
+        "images": {
+            "official": report_quality(official, hashes),
+            "repaired": report_quality(repaired, hashes),
+            "count": len(official),
+            "not_read": unread,
+            "charts": sum(f.kind == "chart" for f in figures),
+        }
+    }
 
 
 def read_tasks(path: Path) -> list[Mapping[str, Any]]:
@@ -142,9 +172,15 @@ def read_tasks(path: Path) -> list[Mapping[str, Any]]:
         raise DataError("not a list of tasks", where=str(path), mend="give TVIR-Bench's query.json")
     for number, entry in enumerate(value):
         where = f"{path}: task {number}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not isinstance(entry.get("query"), str):
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("id"), str)
+            or not isinstance(entry.get("query"), str)
+        ):
             raise DataError("a task has an id and a query", where=where)
         checklist = entry.get("checklist", {})
-        if not isinstance(checklist, dict) or not all(isinstance(v, list) and all(isinstance(q, str) for q in v) for v in checklist.values()):
+        if not isinstance(checklist, dict) or not all(
+            isinstance(v, list) and all(isinstance(q, str) for q in v) for v in checklist.values()
+        ):
             raise DataError("a checklist is lists of questions by section", where=where)
     return value

@@ -18,10 +18,13 @@ from noria.reports.evidence.records import digest
 from noria.reports.evidence.support import Verdict
 from noria.reports.figures.pictures import open_picture, png_of
 
-CONTRADICTIONS = "List every pair of statements in the report that contradict each other, in numbers, facts or logic."
+CONTRADICTIONS = (
+    "List every pair of statements in the report that contradict each other, in numbers, facts or logic."
+)
 CHART = "List every number or statement of the chart that contradicts its sources. Quote the caption or the sources."
 SUPPORT = (
-    'Is the fact stated by its source? Answer {"label": "supported"}, {"label": "partial"} or {"label": "unsupported"}, '
+    'Is the fact stated by its source? Answer {"label": '
+    '"supported"}, {"label": "partial"} or {"label": "unsupported"}, '
     'with "quote": the words of the source that decide it.'
 )
 
@@ -62,7 +65,9 @@ async def evaluate_judged(
     scores["FCI"], details["FCI"], _ = await _per_figure("FCI", parsed, judges, pictures, repeats)
     text = markdown
     if compat:
-        text = official.rewrite_captions(markdown, captions, [f.path for f in parsed.figures if f.path not in pictures])
+        text = official.rewrite_captions(
+            markdown, captions, [f.path for f in parsed.figures if f.path not in pictures]
+        )
     scores["MC"], details["MC"] = await _composition(parse_report(text), judges, text, repeats)
     for name in ("WQ", "ADB"):
         rated = await judged.score_rubrics(judges, name, [judged.cut(text)], repeats=repeats)
@@ -82,7 +87,9 @@ async def evaluate_judged(
     }
 
 
-async def _support(parsed: ParsedReport, judges: Sequence[ChatModel], sources: Mapping[int, str], compat: bool) -> tuple[float | None, Any]:
+async def _support(
+    parsed: ParsedReport, judges: Sequence[ChatModel], sources: Mapping[int, str], compat: bool
+) -> tuple[float | None, Any]:
     """CS: facts with their sources; a fact without a readable source is unknown, and no judge is asked."""
     facts = distinct_facts([s for s in parsed.sentences if s.cites])
     labels: list[Verdict] = []
@@ -98,17 +105,30 @@ async def _support(parsed: ParsedReport, judges: Sequence[ChatModel], sources: M
             label = reply.value.get("label") if isinstance(reply.value, dict) else None
             if label in ("supported", "partial", "unsupported"):
                 quote = judged._squeezed(str(reply.value.get("quote", "")))
-                if label != "unsupported" and not (quote and any(quote in judged._squeezed(t) for t in texts)):
+                if label != "unsupported" and not (
+                    quote and any(quote in judged._squeezed(t) for t in texts)
+                ):
                     unquoted += 1
                     continue
                 votes.append({"supported": 1.0, "partial": 0.5, "unsupported": 0.0}[label])
         middle = statistics.median_low(votes) if votes else None
-        labels.append("unknown" if middle is None else "supported" if middle == 1 else "partial" if middle else "unsupported")
+        labels.append(
+            "unknown"
+            if middle is None
+            else "supported"
+            if middle == 1
+            else "partial"
+            if middle
+            else "unsupported"
+        )
     score = metrics.citation_support(labels, unknown="zero" if compat else "excluded")
     return score, {
-        "facts": len(facts), "labels": {name: labels.count(name) for name in ("supported", "partial", "unsupported", "unknown")},
-        "unknown_as_zero": metrics.citation_support(labels, unknown="zero"), "AEC": metrics.effective_citations(labels), "quotes_dropped": unquoted,
-    }  # fmt: skip
+        "facts": len(facts),
+        "labels": {name: labels.count(name) for name in ("supported", "partial", "unsupported", "unknown")},
+        "unknown_as_zero": metrics.citation_support(labels, unknown="zero"),
+        "AEC": metrics.effective_citations(labels),
+        "quotes_dropped": unquoted,
+    }
 
 
 def distinct_facts(facts: Sequence[CitedSentence]) -> list[CitedSentence]:
@@ -135,23 +155,35 @@ def _pictures(figures: Sequence[ParsedFigure], folder: Path | None) -> dict[str,
         if folder is None or figure.path.startswith("http"):
             continue
         try:
-            found[figure.path] = png_of(open_picture(read_bytes(inside(folder, figure.path), limit=64_000_000), figure.path))
+            found[figure.path] = png_of(
+                open_picture(read_bytes(inside(folder, figure.path), limit=64_000_000), figure.path)
+            )
         except NoriaError:
             continue
     return found
 
 
-async def _figure_quality(parsed: ParsedReport, judges: Sequence[ChatModel], folder: Path | None, pictures: Mapping[str, bytes]) -> tuple[float | None, Any]:
+async def _figure_quality(
+    parsed: ParsedReport, judges: Sequence[ChatModel], folder: Path | None, pictures: Mapping[str, bytes]
+) -> tuple[float | None, Any]:
     measured = measure_figures(parsed.figures, folder)["images"]
     charts = [figure for figure in parsed.figures if figure.kind == "chart"]
-    rated = [await judged.score_checks(judges, pictures[f.path]) if f.path in pictures else 0.0 for f in charts]
+    rated = [
+        await judged.score_checks(judges, pictures[f.path]) if f.path in pictures else 0.0 for f in charts
+    ]
     known = [value for value in rated if value is not None]
     mean = sum(known) / len(known) if known else None
     score = metrics.figure_quality(measured["official"], measured["count"], mean, len(known))
     return score, {"images": measured, "charts": rated}
 
 
-async def _charts(parsed: ParsedReport, judges: Sequence[ChatModel], sources: Mapping[int, str], pictures: Mapping[str, bytes], compat: bool) -> tuple[float | None, Any]:
+async def _charts(
+    parsed: ParsedReport,
+    judges: Sequence[ChatModel],
+    sources: Mapping[int, str],
+    pictures: Mapping[str, bytes],
+    compat: bool,
+) -> tuple[float | None, Any]:
     entries: list[dict[str, Any]] = []
     counts: list[int | None] = []
     for figure in parsed.figures:
@@ -160,17 +192,34 @@ async def _charts(parsed: ParsedReport, judges: Sequence[ChatModel], sources: Ma
         texts = "\n\n".join(sources[n] for n in figure.cites if n in sources)
         issues = None
         if texts and figure.path in pictures:
-            found = [await judged.find_issues(j, CHART, [Image(pictures[figure.path]), figure.caption, judged.cut(texts)], figure.caption + texts) for j in judges]
+            found = [
+                await judged.find_issues(
+                    j,
+                    CHART,
+                    [Image(pictures[figure.path]), figure.caption, judged.cut(texts)],
+                    figure.caption + texts,
+                )
+                for j in judges
+            ]
             known = [len(one[0]) for one in found if one is not None]
             issues = statistics.median_low(known) if known else None
         counts.append(issues)
-        entries.append({"path": figure.path, "cited": bool(figure.cites), "contradictions": issues or 0, "judged": issues is not None})
+        entries.append(
+            {
+                "path": figure.path,
+                "cited": bool(figure.cites),
+                "contradictions": issues or 0,
+                "judged": issues is not None,
+            }
+        )
     if compat:
         return official.official_chart_consistency(entries), entries
     return metrics.chart_source_consistency(counts), entries
 
 
-async def _per_figure(name: str, parsed: ParsedReport, judges: Sequence[ChatModel], pictures: Mapping[str, bytes], repeats: int) -> tuple[float | None, Any, dict[int, tuple[int, str]]]:
+async def _per_figure(
+    name: str, parsed: ParsedReport, judges: Sequence[ChatModel], pictures: Mapping[str, bytes], repeats: int
+) -> tuple[float | None, Any, dict[int, tuple[int, str]]]:
     rated: list[dict[str, int | None] | None] = []
     lowest: dict[int, tuple[int, str]] = {}
     for place, figure in enumerate(parsed.figures, 1):
@@ -178,24 +227,41 @@ async def _per_figure(name: str, parsed: ParsedReport, judges: Sequence[ChatMode
         if not words:
             rated.append(None)
             continue
-        material: list[Any] = [f"Caption: {figure.caption}", *([f"Context: {judged.cut(figure.context)}"] if name == "FCI" else [])]
+        material: list[Any] = [
+            f"Caption: {figure.caption}",
+            *([f"Context: {judged.cut(figure.context)}"] if name == "FCI" else []),
+        ]
         if figure.path in pictures:
             material.append(Image(pictures[figure.path]))
         scores = judged.median_scores(await judged.score_rubrics(judges, name, material, repeats=repeats))
         rated.append(scores)
         known = [value for value in scores.values() if value is not None]
         if name == "FCQ" and known and min(known) <= official.LOW_CAPTION:
-            reply = await judged.ask_json(judges[0], 'Write a better caption. Answer as {"caption": "…"}.', material)
+            reply = await judged.ask_json(
+                judges[0], 'Write a better caption. Answer as {"caption": "…"}.', material
+            )
             better = reply.value.get("caption") if isinstance(reply.value, dict) else None
             lowest[figure.anchor or place] = (min(known), str(better or ""))
-    return metrics.per_figure(rated, list(judged.rubrics()[name])), {"figures": rated, "suggestions": lowest}, lowest
+    return (
+        metrics.per_figure(rated, list(judged.rubrics()[name])),
+        {"figures": rated, "suggestions": lowest},
+        lowest,
+    )
 
 
-async def _composition(parsed: ParsedReport, judges: Sequence[ChatModel], text: str, repeats: int) -> tuple[float | None, Any]:
+async def _composition(
+    parsed: ParsedReport, judges: Sequence[ChatModel], text: str, repeats: int
+) -> tuple[float | None, Any]:
     if not parsed.figures:
         return None, "no figures"
-    layout = judged.median_scores(await judged.score_rubrics(judges, "MC", [judged.cut(text)], repeats=repeats))["layout"]
-    named = [one for judge in judges if (one := await judged.describe_variety(judge, parsed.figures, text)) is not None]
+    layout = judged.median_scores(
+        await judged.score_rubrics(judges, "MC", [judged.cut(text)], repeats=repeats)
+    )["layout"]
+    named = [
+        one
+        for judge in judges
+        if (one := await judged.describe_variety(judge, parsed.figures, text)) is not None
+    ]
     if not named:
         return None, "no judge named the kinds"
     first = named[0]
@@ -203,14 +269,23 @@ async def _composition(parsed: ParsedReport, judges: Sequence[ChatModel], text: 
     band = metrics.variety_band(first["topic"], images, charts, valid=any(f.cites for f in parsed.figures))
     variety = first.get("variety")
     value = variety if isinstance(variety, int) and not isinstance(variety, bool) else None
-    return metrics.composition(layout, value, band), {"layout": layout, "topic": first["topic"], "images": images, "charts": charts, "band": band}
+    return metrics.composition(layout, value, band), {
+        "layout": layout,
+        "topic": first["topic"],
+        "images": images,
+        "charts": charts,
+        "band": band,
+    }
 
 
 async def _contradictions(judges: Sequence[ChatModel], text: str) -> tuple[float | None, Any]:
     found = [await judged.find_issues(judge, CONTRADICTIONS, [judged.cut(text)], text) for judge in judges]
     known = [one for one in found if one is not None]
     count = statistics.median_low([len(one[0]) for one in known]) if known else None
-    return metrics.consistency(count), {"contradictions": count, "dropped_quotes": sum(one[1] for one in known)}
+    return metrics.consistency(count), {
+        "contradictions": count,
+        "dropped_quotes": sum(one[1] for one in known),
+    }
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -218,12 +293,16 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median_low(known) if known else None
 
 
-def _agreement(items: Sequence[Sequence[float | None]], details: Mapping[str, Any]) -> dict[str, float | None]:
+def _agreement(
+    items: Sequence[Sequence[float | None]], details: Mapping[str, Any]
+) -> dict[str, float | None]:
     """Krippendorff's alpha of the judges over checklist items (ordinal would be tied; interval) and over rubrics."""
     import numpy as np
 
     def alpha(rows: Sequence[Sequence[float | None]]) -> float | None:
-        table = np.array([[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64)
+        table = np.array(
+            [[np.nan if value is None else value for value in row] for row in rows], dtype=np.float64
+        )
         return krippendorff_alpha(table.T, "interval") if table.size and len(rows) > 1 else None
 
     rated = [list(scores) for name in ("WQ", "ADB") for scores in details[name].values()]

@@ -58,5 +58,7 @@ def _signatures(sets: Sequence[frozenset[int]]) -> NDArray[np.uint64]:
     for place, one in enumerate(sets):
         if one:
             values = np.fromiter(one, dtype=np.uint64, count=len(one))
-            out[place] = ((values[:, None] * factors + shifts) % np.uint64(_PRIME) >> np.uint64(7)).min(axis=0)
+            out[place] = ((values[:, None] * factors + shifts) % np.uint64(_PRIME) >> np.uint64(7)).min(
+                axis=0
+            )
     return out

@@ -1,4 +1,5 @@
-"""The ten metrics of TVIR-Bench as pure functions, each in 0 … 1 (arXiv 2606.02320; exact bands read in the released code).
+"""The ten metrics of TVIR-Bench as pure functions, each in 0 … 1 (arXiv 2606.02320; exact bands read in the
+released code).
 
 A metric that could not be measured is None with its reason, never 0. What the release counts as 0 all the same is in
 `noria.reports.evaluation.official`.
@@ -16,14 +17,23 @@ TEXTUAL = ("CS", "IA", "WQ", "ADB", "FLC")
 VISUAL = ("FQ", "MC", "FCQ", "FCI", "CSC")
 METRICS = (*TEXTUAL, *VISUAL)
 NAMES = {
-    "CS": "citation support", "IA": "instruction alignment", "WQ": "writing quality", "ADB": "analytical depth and breadth",
-    "FLC": "factual and logical consistency", "FQ": "figure quality", "MC": "multimodal composition",
-    "FCQ": "figure caption quality", "FCI": "figure-context integration", "CSC": "chart-source consistency",
-}  # fmt: skip
+    "CS": "citation support",
+    "IA": "instruction alignment",
+    "WQ": "writing quality",
+    "ADB": "analytical depth and breadth",
+    "FLC": "factual and logical consistency",
+    "FQ": "figure quality",
+    "MC": "multimodal composition",
+    "FCQ": "figure caption quality",
+    "FCI": "figure-context integration",
+    "CSC": "chart-source consistency",
+}
 Topic = Literal["data_heavy", "technical_architectural", "balanced"]
 
 
-def citation_support(labels: Sequence[Verdict], *, unknown: Literal["zero", "excluded"] = "excluded") -> float | None:
+def citation_support(
+    labels: Sequence[Verdict], *, unknown: Literal["zero", "excluded"] = "excluded"
+) -> float | None:
     """CS = (supported + ½ partial) / facts; None where nothing is known.
 
     Args:
@@ -70,9 +80,15 @@ def chart_source_consistency(contradictions: Sequence[int | None]) -> float | No
     return math.fsum(known) / len(known) if known else None
 
 
-def figure_quality(images: float | None, image_count: int, charts: float | None, chart_count: int) -> float | None:
+def figure_quality(
+    images: float | None, image_count: int, charts: float | None, chart_count: int
+) -> float | None:
     """FQ: mean of the quality of images and of charts, weighted by their numbers; None without figures."""
-    parts = [(value, count) for value, count in ((images, image_count), (charts, chart_count)) if value is not None and count]
+    parts = [
+        (value, count)
+        for value, count in ((images, image_count), (charts, chart_count))
+        if value is not None and count
+    ]
     total = sum(count for _, count in parts)
     return math.fsum(value * count for value, count in parts) / total if total else None
 
@@ -100,7 +116,9 @@ def composition(layout: int | None, variety: int | None, band: tuple[int, int]) 
 
 
 def per_figure(scores: Sequence[Mapping[str, int | None] | None], rubrics: Sequence[str]) -> float | None:
-    """FCQ or FCI: mean over figures of three rubrics over 30; a figure with a missing caption or context (None) is 0."""
+    """FCQ or FCI: mean over figures of three rubrics over 30; a figure with a missing caption or context
+    (None) is 0.
+    """
     values = [0.0 if entry is None else rubric_score(entry, rubrics) for entry in scores]
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None

@@ -12,10 +12,16 @@ from typing import Any
 import msgspec
 
 DEFECTS = (
-    "FCQ replaces every caption that scored at most 6 by the judge's own, and MC, ADB, WQ, FLC and IA are judged on that text",
+    (
+        "FCQ replaces every caption that scored at most 6 by the judge's "
+        "own, and MC, ADB, WQ, FLC and IA are judged on that text"
+    ),
     "links of images that cannot be opened are deleted from the text that later metrics judge",
     "a citation whose page could not be read counts as unsupported",
-    "a chart whose source page is empty has no contradictions, hence CSC 1; one without a reference in its caption has CSC 0",
+    (
+        "a chart whose source page is empty has no contradictions, "
+        "hence CSC 1; one without a reference in its caption has CSC 0"
+    ),
     "a chart is what lies below charts/: systems that keep charts elsewhere have CSC near 0",
     "references are merged where their words agree without author and year, even where addresses differ",
     "a citation without an entry keeps its number, which later is another source's",
@@ -72,14 +78,8 @@ def released_polish(title: str, drafts: Sequence[Draft]) -> str:
                 seen_urls.setdefault(one.url, number)
             seen_texts.setdefault(text, number)
             numbers[one.number] = number
-        body = _MARK.sub(lambda m, known=numbers: _mark(known.get(int(m[1]), int(m[1]))), draft.body)  # type: ignore[misc]
-        body = re.sub(r"(?:<a href=\"#ref\d+\">\[\d+\]</a>\s*){2,}", lambda m: _once(m[0]), body)
-        local: dict[int, int] = {}
-        for match in _FIGURE.finditer(body):
-            figures += 1
-            local[int(match[2])] = figures
-        body = _FIGURE.sub(lambda m, known=local: f"{m[1]}fig{known[int(m[2])]}{m[3]}{m[4]}{m[5]}{known[int(m[2])]}", body)  # type: ignore[misc]
-        body = _LINK.sub(lambda m, known=local: f'<a href="#fig{known.get(int(m[1]), int(m[1]))}">{m[2]}{m[3]}{known.get(int(m[1]), int(m[1]))}</a>', body)  # type: ignore[misc]
+        body = _run_of_marks(_marked(draft.body, numbers, keep=True))
+        body, figures = _figures_renumbered(body, figures, keep=True)
         parts.append(body)
     lines = [f'<a id="ref{one.number}"></a> [{one.number}] {one.text} {one.url}'.rstrip() for one in listed]
     return "\n\n".join([*parts, "## References", "\n".join(lines)]) + "\n"
@@ -110,14 +110,8 @@ def mended_polish(title: str, drafts: Sequence[Draft]) -> str:
                 seen[key] = len(listed) + 1
                 listed.append(DraftReference(seen[key], one.text, one.url))
             numbers[one.number] = seen[key]
-        body = _MARK.sub(lambda m, known=numbers: _mark(known[int(m[1])]) if int(m[1]) in known else "", draft.body)  # type: ignore[misc]
-        body = re.sub(r"(?:<a href=\"#ref\d+\">\[\d+\]</a>\s*){2,}", lambda m: _once(m[0]), body)
-        local: dict[int, int] = {}
-        for match in _FIGURE.finditer(body):
-            figures += 1
-            local[int(match[2])] = figures
-        body = _FIGURE.sub(lambda m, known=local: f"{m[1]}fig{known[int(m[2])]}{m[3]}{m[4]}{m[5]}{known[int(m[2])]}", body)  # type: ignore[misc]
-        body = _LINK.sub(lambda m, known=local: f'<a href="#fig{known[int(m[1])]}">{m[2]}{m[3]}{known[int(m[1])]}</a>' if int(m[1]) in known else m[2], body)  # type: ignore[misc]
+        body = _run_of_marks(_marked(draft.body, numbers, keep=False))
+        body, figures = _figures_renumbered(body, figures, keep=False)
         parts.append(body)
     lines = [f'<a id="ref{one.number}"></a> [{one.number}] {one.text} {one.url}'.rstrip() for one in listed]
     return "\n\n".join([*parts, "## References", "\n".join(lines)]) + "\n"
@@ -125,6 +119,39 @@ def mended_polish(title: str, drafts: Sequence[Draft]) -> str:
 
 def _mark(number: int) -> str:
     return f'<a href="#ref{number}">[{number}]</a>'
+
+
+def _marked(body: str, numbers: Mapping[int, int], *, keep: bool) -> str:
+    """A section with global numbers in its citations; one without an entry is kept as it is, or taken out."""
+
+    def mark(match: re.Match[str]) -> str:
+        local = int(match[1])
+        return _mark(numbers[local]) if local in numbers else _mark(local) if keep else ""
+
+    return _MARK.sub(mark, body)
+
+
+def _run_of_marks(body: str) -> str:
+    """A section without repeats inside of a run of adjacent citations."""
+    return re.sub(r"(?:<a href=\"#ref\d+\">\[\d+\]</a>\s*){2,}", lambda match: _once(match[0]), body)
+
+
+def _figures_renumbered(body: str, before: int, *, keep: bool) -> tuple[str, int]:
+    """A section with global numbers of figures, and the number of figures so far.
+
+    A link to a figure of another section keeps its local number (as published), or loses its link.
+    """
+    local = {int(match[2]): before + n for n, match in enumerate(_FIGURE.finditer(body), 1)}
+
+    def caption(match: re.Match[str]) -> str:
+        number = local[int(match[2])]
+        return f"{match[1]}fig{number}{match[3]}{match[4]}{match[5]}{number}"
+
+    def link(match: re.Match[str]) -> str:
+        number = local.get(int(match[1]), int(match[1]) if keep else None)
+        return match[2] if number is None else f'<a href="#fig{number}">{match[2]}{match[3]}{number}</a>'
+
+    return _LINK.sub(link, _FIGURE.sub(caption, body)), before + len(local)
 
 
 def _once(run: str) -> str:
@@ -150,7 +177,11 @@ def rewrite_captions(markdown: str, scores: Mapping[int, tuple[int, str]], broke
     def caption(match: re.Match[str]) -> str:
         number = int(match[1])
         score, words = scores.get(number, (10, ""))
-        return f'<figcaption id="fig{number}">{words}</figcaption>' if score <= LOW_CAPTION and words else match[0]
+        return (
+            f'<figcaption id="fig{number}">{words}</figcaption>'
+            if score <= LOW_CAPTION and words
+            else match[0]
+        )
 
     text = re.sub(r'<figcaption id="fig(\d+)">.*?</figcaption>', caption, markdown, flags=re.DOTALL)
     for path in broken:

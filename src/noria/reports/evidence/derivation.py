@@ -20,9 +20,10 @@ def _correlation(values: _Values) -> Decimal:
     """Pearson's r of the first half of the values with the second."""
     half = len(values) // 2
     first, second = values[:half], values[half:]
-    mean_a, mean_b = sum(first) / half, sum(second) / half
-    covariance = sum((a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True))
-    spread = sum((a - mean_a) ** 2 for a in first) * sum((b - mean_b) ** 2 for b in second)
+    zero = Decimal(0)
+    mean_a, mean_b = sum(first, zero) / half, sum(second, zero) / half
+    covariance = sum(((a - mean_a) * (b - mean_b) for a, b in zip(first, second, strict=True)), zero)
+    spread = sum(((a - mean_a) ** 2 for a in first), zero) * sum(((b - mean_b) ** 2 for b in second), zero)
     return covariance / spread.sqrt()
 
 
@@ -49,7 +50,15 @@ FORMULAS: dict[str, Callable[[_Values], Decimal]] = {
 """Formula by name; `growth` and `share` are in per cent, `share` is that of the first in the sum of the others."""
 UNITLESS = {"ratio", "rank", "correlation", "count"}
 PERCENT = {"growth", "share"}
-_LEAST = {"difference": 2, "ratio": 2, "growth": 2, "share": 2, "gap to median": 2, "rank": 2, "correlation": 6}
+_LEAST = {
+    "difference": 2,
+    "ratio": 2,
+    "growth": 2,
+    "share": 2,
+    "gap to median": 2,
+    "rank": 2,
+    "correlation": 6,
+}
 
 
 def compute(operation: str, values: Sequence[Decimal]) -> Decimal | None:
@@ -59,7 +68,9 @@ def compute(operation: str, values: Sequence[Decimal]) -> Decimal | None:
         DataError: there is no such formula.
     """
     if operation not in FORMULAS:
-        raise DataError(f"no formula {operation!r}", where="derived number", mend=f"formulas: {', '.join(FORMULAS)}")
+        raise DataError(
+            f"no formula {operation!r}", where="derived number", mend=f"formulas: {', '.join(FORMULAS)}"
+        )
     if len(values) < _LEAST.get(operation, 1):
         return None
     with localcontext() as context:
@@ -72,7 +83,9 @@ def compute(operation: str, values: Sequence[Decimal]) -> Decimal | None:
         return (+result).normalize() + 0
 
 
-def derive(book: Book, operation: str, operands: Sequence[str], *, unit: str | None = None, label: str = "") -> Derived | None:
+def derive(
+    book: Book, operation: str, operands: Sequence[str], *, unit: str | None = None, label: str = ""
+) -> Derived | None:
     """Compute a number from facts of the ledger and enter it; None where it is undefined or units do not fit.
 
     Args:
@@ -87,7 +100,9 @@ def derive(book: Book, operation: str, operands: Sequence[str], *, unit: str | N
     if operation not in ("correlation", "count") and len(units) > 1:
         return None
     first = facts[0].unit
-    values = [in_unit(fact.value, fact.unit, first) if operation != "correlation" else fact.value for fact in facts]
+    values = [
+        in_unit(fact.value, fact.unit, first) if operation != "correlation" else fact.value for fact in facts
+    ]
     value = compute(operation, values)
     if value is None:
         return None
@@ -109,4 +124,6 @@ def recompute(book: Book, entry: Derived) -> Decimal | None:
     if len(known) < len(facts) or not known:
         return None
     scale = entry.operation != "correlation"
-    return compute(entry.operation, [in_unit(f.value, f.unit, known[0].unit) if scale else f.value for f in known])
+    return compute(
+        entry.operation, [in_unit(f.value, f.unit, known[0].unit) if scale else f.value for f in known]
+    )

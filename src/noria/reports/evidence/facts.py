@@ -14,7 +14,9 @@ _NOTE = re.compile(r"\b(note|see)\b", re.IGNORECASE)
 _LABELLED = re.compile(r"(?P<label>[A-Za-z][A-Za-z /()'-]{1,40}?)\s+(?=[$€£]?\d)")
 
 
-def field_facts(entity: str, measure: str, text: str, *, source: str, passage: str, first: int) -> Iterator[Fact]:
+def field_facts(
+    entity: str, measure: str, text: str, *, source: str, passage: str, first: int
+) -> Iterator[Fact]:
     """Yield the facts of a field such as `3.732 trillion (2024 est.)`, or of `urban 82%, rural 18% (2024)`.
 
     Args:
@@ -38,12 +40,34 @@ def field_facts(entity: str, measure: str, text: str, *, source: str, passage: s
         return
     if numbers[0].start <= 2:
         unit = numbers[0].unit or _unit_after(body, numbers[0])
-        yield Fact(f"{source}#f{first}", entity, name, numbers[0].value, unit, period, numbers[0].raw, passage, estimate)
+        yield Fact(
+            f"{source}#f{first}",
+            entity,
+            name,
+            numbers[0].value,
+            unit,
+            period,
+            numbers[0].raw,
+            passage,
+            estimate,
+        )
         return
     for number in numbers:
-        label = _LABELLED.search(body[: number.end].rsplit(",", 1)[-1] if "," in body[: number.start] else body[: number.end])
+        label = _LABELLED.search(
+            body[: number.end].rsplit(",", 1)[-1] if "," in body[: number.start] else body[: number.end]
+        )
         if label and number.unit == "%":
-            yield Fact(f"{source}#f{first}", entity, f"{name}: {label['label'].strip()}", number.value, number.unit, period, number.raw, passage, estimate)
+            yield Fact(
+                f"{source}#f{first}",
+                entity,
+                f"{name}: {label['label'].strip()}",
+                number.value,
+                number.unit,
+                period,
+                number.raw,
+                passage,
+                estimate,
+            )
             first += 1
 
 

@@ -15,17 +15,63 @@ from decimal import Decimal
 import msgspec
 
 SCALES = {
-    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
-    "千": 10**3, "万": 10**4, "百万": 10**6, "千万": 10**7, "亿": 10**8, "万亿": 10**12,
-}  # fmt: skip
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "千": 10**3,
+    "万": 10**4,
+    "百万": 10**6,
+    "千万": 10**7,
+    "亿": 10**8,
+    "万亿": 10**12,
+}
 UNITS: dict[str, tuple[str, Decimal]] = {
     name: (dimension, Decimal(factor))
     for dimension, names in {
-        "%": {"%": "1", "％": "1", "percent": "1", "per cent": "1", "个百分点": "1", "percentage points": "1"},
-        "power": {"kW": "1e3", "MW": "1e6", "GW": "1e9", "TW": "1e12", "千瓦": "1e3", "兆瓦": "1e6", "吉瓦": "1e9"},
-        "energy": {"kWh": "1e3", "MWh": "1e6", "GWh": "1e9", "TWh": "1e12", "千瓦时": "1e3", "Btu": "0.29307107"},
-        "area": {"sq km": "1e6", "km²": "1e6", "km2": "1e6", "平方公里": "1e6", "sq mi": "2589988.11", "ha": "1e4"},
-        "length": {"km": "1e3", "公里": "1e3", "mi": "1609.344", "m": "1", "米": "1", "mm": "1e-3", "cm": "1e-2"},
+        "%": {
+            "%": "1",
+            "％": "1",
+            "percent": "1",
+            "per cent": "1",
+            "个百分点": "1",
+            "percentage points": "1",
+        },
+        "power": {
+            "kW": "1e3",
+            "MW": "1e6",
+            "GW": "1e9",
+            "TW": "1e12",
+            "千瓦": "1e3",
+            "兆瓦": "1e6",
+            "吉瓦": "1e9",
+        },
+        "energy": {
+            "kWh": "1e3",
+            "MWh": "1e6",
+            "GWh": "1e9",
+            "TWh": "1e12",
+            "千瓦时": "1e3",
+            "Btu": "0.29307107",
+        },
+        "area": {
+            "sq km": "1e6",
+            "km²": "1e6",
+            "km2": "1e6",
+            "平方公里": "1e6",
+            "sq mi": "2589988.11",
+            "ha": "1e4",
+        },
+        "length": {
+            "km": "1e3",
+            "公里": "1e3",
+            "mi": "1609.344",
+            "m": "1",
+            "米": "1",
+            "mm": "1e-3",
+            "cm": "1e-2",
+        },
         "mass": {"metric tons": "1e3", "metric tonnes": "1e3", "tonnes": "1e3", "吨": "1e3", "kg": "1"},
         "volume": {"cubic meters": "1", "cubic metres": "1", "cu km": "1e9", "立方米": "1"},
         "oil": {"bbl/day": "1", "barrels": "1", "桶/日": "1", "桶": "1"},
@@ -38,13 +84,15 @@ UNITS: dict[str, tuple[str, Decimal]] = {
         "CNY": {"¥": "1", "CNY": "1", "元": "1", "人民币": "1"},
     }.items()
     for name, factor in names.items()
-}  # fmt: skip
+}
 """Dimension of each unit and its factor to the unit of that dimension."""
 LOOSE = Decimal("0.05")
 """Share by which a number after "about" may differ from its source."""
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x2212: ord("-")}
-_UNIT_NAMES = sorted((name for name in UNITS if name not in ("$", "US$", "€", "£", "¥")), key=len, reverse=True)
+_UNIT_NAMES = sorted(
+    (name for name in UNITS if name not in ("$", "US$", "€", "£", "¥")), key=len, reverse=True
+)
 _QUANTITY = re.compile(
     r"(?<![A-Za-z0-9_.#])"
     r"(?P<sign>(?<![\d年月)\]])[-–](?=[\d$€£¥]))?"
@@ -53,7 +101,10 @@ _QUANTITY = re.compile(
     r"(?P<scale>\s?(?:" + "|".join(sorted(SCALES, key=len, reverse=True)) + r")(?![a-z]))?"
     r"(?P<unit>[\s-]?(?:" + "|".join(map(re.escape, _UNIT_NAMES)) + r")(?![A-Za-z]))?"
 )
-_ABOUT = re.compile(r"(?:about|around|roughly|nearly|almost|approximately|some|over|~|约|大约|近|接近|左右)\s*$", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(?:about|around|roughly|nearly|almost|approximately|some|over|~|约|大约|近|接近|左右)\s*$",
+    re.IGNORECASE,
+)
 _YEARS = range(1400, 2201)
 
 
@@ -139,6 +190,10 @@ def parse_value(text: str) -> Quantity | None:
 def plain_number(value: Decimal, *, digits: int = 3) -> str:
     """A value in digits for a sentence: thousands separated, a scale word's precision kept by rounding to `digits`."""
     size = abs(value)
-    places = 0 if size >= 1000 or value == value.to_integral_value() else max(0, digits - max(1, value.adjusted() + 1))
+    places = (
+        0
+        if size >= 1000 or value == value.to_integral_value()
+        else max(0, digits - max(1, value.adjusted() + 1))
+    )
     rounded = round(value, places)
     return f"{rounded:,f}" if places == 0 else f"{rounded:,.{places}f}"

@@ -147,7 +147,9 @@ class Book(msgspec.Struct):
                 case Derived():
                     self.derived[record.id] = record
 
-    def derive(self, operation: str, operands: tuple[str, ...], value: Decimal, unit: str, label: str = "") -> Derived:
+    def derive(
+        self, operation: str, operands: tuple[str, ...], value: Decimal, unit: str, label: str = ""
+    ) -> Derived:
         """Enter a derived number; the same formula of the same facts has one id."""
         for known in self.derived.values():
             if (known.operation, known.operands) == (operation, operands):
@@ -164,7 +166,9 @@ def digest(data: bytes | str) -> str:
 
 def encode(value: Any, *, indent: int = 1) -> str:
     """JSON of a record or a collection of them, the same bytes for the same value."""
-    return msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=indent).decode() + "\n"
+    return (
+        msgspec.json.format(msgspec.json.encode(value, order="deterministic"), indent=indent).decode() + "\n"
+    )
 
 
 def decode(raw: bytes | str, kind: type[_T], where: str) -> _T:

@@ -17,13 +17,18 @@ from noria.reports.evidence.records import Book
 
 Verdict = Literal["supported", "partial", "unsupported", "unknown"]
 _SKIP = re.compile(
-    r"\[\[.*?\]\]|<a\b.*?</a>|\[\d[\d,\s–-]*\](?:\([^)]*\))?|(?:Figure|Table|Section|Fig\.)\s\d+|[图表]\s?\d+|^\s*\d+[.)、]\s",
+    (
+        r"\[\[.*?\]\]|<a\b.*?</a>|\[\d[\d,\s–-]*\](?:\([^)]*\))?"
+        r"|(?:Figure|Table|Section|Fig\.)\s\d+|[图表]\s?\d+|^\s*\d+[.)、]\s"
+    ),
     re.IGNORECASE | re.MULTILINE,
 )
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A number of a sentence, from character `start` to `end`, and the id it follows from; None where it follows from none."""
+    """A number of a sentence, from character `start` to `end`, and the id it follows from; None where it
+    follows from none.
+    """
 
     start: int
     end: int
@@ -75,6 +80,8 @@ def _target(number: Quantity, cites: Iterable[str], book: Book) -> str | None:
                 return fact.id
             if id not in book.derived and agrees(number, fact.value, fact.unit):
                 return fact.id
+            if f"/{number.raw}" in fact.unit:  # the thousand of "deaths/1,000 live births"
+                return fact.id
     for id in cites:
         if id not in book.passages:
             continue
@@ -96,7 +103,9 @@ def _words_shared(text: str, cites: Iterable[str], book: Book) -> bool:
     if not words:
         return True
     cited = " ".join(
-        book.passages[id].text if id in book.passages else " ".join(f"{f.entity} {f.measure}" for f in book.facts_of(id))
+        book.passages[id].text
+        if id in book.passages
+        else " ".join(f"{f.entity} {f.measure}" for f in book.facts_of(id))
         for id in cites
     ).lower()
     return sum(word in cited for word in words) * 3 >= len(words)

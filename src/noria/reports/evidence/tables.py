@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -48,7 +49,9 @@ class Table(msgspec.Struct, frozen=True):
         names: list[str] = []
         for number, name in enumerate(columns):
             text = cell_text(name) or f"column {number + 1}"
-            names.append(text if text not in names else f"{text} ({sum(n.startswith(text) for n in names) + 1})")
+            names.append(
+                text if text not in names else f"{text} ({sum(n.startswith(text) for n in names) + 1})"
+            )
         width = len(names)
         cells = tuple(tuple([cell_text(v) for v in row[:width]] + [""] * (width - len(row))) for row in rows)
         return cls(tuple(names), cells)
@@ -60,7 +63,9 @@ class Table(msgspec.Struct, frozen=True):
             DataError: there is no such column.
         """
         if name not in self.columns:
-            raise DataError(f"no column {name!r}", where="table", mend=f"columns: {', '.join(self.columns[:12])}")
+            raise DataError(
+                f"no column {name!r}", where="table", mend=f"columns: {', '.join(self.columns[:12])}"
+            )
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
@@ -94,7 +99,11 @@ def read_csv(text: str, where: str, *, delimiter: str | None = None) -> Table:
         delimiter = max(",\t;|", key=head.count)
     csv.field_size_limit(1 << 20)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in row)]
+        rows = [
+            row
+            for row in csv.reader(io.StringIO(text), delimiter=delimiter)
+            if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", where=where) from None
     if not rows:
@@ -113,14 +122,17 @@ def cell_quantity(text: str) -> Quantity | None:
     plain = text.strip()
     if _PLAIN.match(plain):
         value = Decimal(plain.replace(",", ""))
-        places = -value.as_tuple().exponent if isinstance(value.as_tuple().exponent, int) else 0
+        exponent = value.as_tuple().exponent
+        places = -exponent if isinstance(exponent, int) else 0
         return Quantity(value, "", plain, 0, len(plain), Decimal(1).scaleb(-places))
     found = parse_value(plain)
     return found if found is not None and found.start == 0 and found.end >= len(plain) - 1 else None
 
 
 def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
-    """Kind of a column by its cells: nine in ten of those that are there must fit; its name decides what digits mean."""
+    """Kind of a column by its cells: nine in ten of those that are there must fit; its name decides what
+    digits mean.
+    """
     present = [cell for cell in cells[:2000] if cell]
     if not present:
         return "empty"
@@ -130,7 +142,10 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
     if sum(date_key(cell) is not None for cell in present) >= needed:
         return "date"
     years = sum(cell.isdigit() and len(cell) == 4 and 1400 <= int(cell) <= 2200 for cell in present)
-    if years >= needed and (re.search(r"year|date|period|年", name, re.IGNORECASE) or len(set(present)) > 2 and years == len(present) and "id" not in name.lower() and _steps(present)):
+    if years >= needed and (
+        re.search(r"year|date|period|年", name, re.IGNORECASE)
+        or (len(set(present)) > 2 and years == len(present) and "id" not in name.lower() and _steps(present))
+    ):
         return "year"
     return "number" if sum(cell_number(cell) is not None for cell in present) >= needed else "name"
 
@@ -138,7 +153,7 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
 def _steps(cells: Sequence[str]) -> bool:
     """Whether years follow one another in small steps, as those of a series do."""
     years = sorted({int(cell) for cell in cells})
-    return all(after - before <= 10 for before, after in zip(years, years[1:], strict=False))
+    return all(after - before <= 10 for before, after in itertools.pairwise(years))
 
 
 def date_key(text: str) -> str | None:
@@ -147,9 +162,8 @@ def date_key(text: str) -> str | None:
         year, month, day = match[1], int(match[2]), int(match[3] or 1)
         if 1 <= month <= 12 and 1 <= day <= 31:
             return f"{year}-{month:02d}" + (f"-{day:02d}" if match[3] else "")
-    if match := _DATE_US.match(text):
-        if 1 <= int(match[1]) <= 12 and 1 <= int(match[2]) <= 31:
-            return f"{match[3]}-{int(match[1]):02d}-{int(match[2]):02d}"
+    if (match := _DATE_US.match(text)) and 1 <= int(match[1]) <= 12 and 1 <= int(match[2]) <= 31:
+        return f"{match[3]}-{int(match[1]):02d}-{int(match[2]):02d}"
     return None
 
 
@@ -168,7 +182,9 @@ def cell_fact(source: str, table: Table, row: int, column: int) -> Fact | None:
         return None
     kinds = table_kinds(table)
     cells = table.rows[row]
-    entity = ", ".join(cells[n] for n, kind in enumerate(kinds) if kind == "name" and cells[n] and n != column)
+    entity = ", ".join(
+        cells[n] for n, kind in enumerate(kinds) if kind == "name" and cells[n] and n != column
+    )
     period = next((cells[n] for n, kind in enumerate(kinds) if kind in ("year", "date", "month")), "")
     name = table.columns[column]
     unit = quantity.unit or unit_of(name)

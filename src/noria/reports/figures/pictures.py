@@ -29,7 +29,7 @@ def open_picture(data: bytes, where: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Any = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"a picture of {image.width} × {image.height} pixels", where=where)
             image.load()
@@ -38,7 +38,9 @@ def open_picture(data: bytes, where: str) -> Any:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"too many pixels: {error}", where=where) from None
     except Exception as error:  # Pillow's decoders raise what they like on damaged files
-        raise DataError(f"no picture of the kinds {', '.join(FORMATS)}: {type(error).__name__}", where=where) from None
+        raise DataError(
+            f"no picture of the kinds {', '.join(FORMATS)}: {type(error).__name__}", where=where
+        ) from None
     if image.mode in ("RGBA", "LA", "P"):
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

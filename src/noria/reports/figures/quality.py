@@ -1,4 +1,5 @@
-"""Image quality: the benchmark's formula exactly, and the same with a sharpness that blur lowers and noise does not pass.
+"""Image quality: the benchmark's formula exactly, and the same with a sharpness that blur lowers and noise does
+not pass.
 
 Source: the released evaluator of TVIR (arXiv 2606.02320), read in its code: Q = .25 R + .15 A + .35 S + .25 C. Its
 sharpness S is the variance of Laplacians and is saturated on real pictures: blur of five pixels keeps it at 1, and
@@ -33,7 +34,7 @@ class Quality(msgspec.Struct, frozen=True):
 def gray_of(image: Any) -> Gray:
     """Brightness of a picture [height, width], 0 … 255, by the weights .299, .587, .114, rounded as OpenCV rounds."""
     rgb = np.asarray(image.convert("RGB"), dtype=np.float64)
-    return np.floor(rgb @ np.array([0.299, 0.587, 0.114]) + 0.5)
+    return np.asarray(np.floor(rgb @ np.array([0.299, 0.587, 0.114]) + 0.5))
 
 
 def image_quality(image: Any, *, repaired: bool = False) -> Quality:
@@ -66,9 +67,9 @@ def laplacian(gray: Gray, size: int) -> Gray:
     from scipy.ndimage import correlate, correlate1d
 
     if size == 1:
-        return correlate(gray, np.array([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]), mode="mirror")
+        return np.asarray(correlate(gray, np.array([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]), mode="mirror"))
     if size == 3:
-        return correlate(gray, np.array([[2.0, 0, 2], [0, -8, 0], [2, 0, 2]]), mode="mirror")
+        return np.asarray(correlate(gray, np.array([[2.0, 0, 2], [0, -8, 0], [2, 0, 2]]), mode="mirror"))
     second, smooth = np.array([1.0, 0, -2, 0, 1]), np.array([1.0, 4, 6, 4, 1])
     across = correlate1d(correlate1d(gray, second, axis=1, mode="mirror"), smooth, axis=0, mode="mirror")
     down = correlate1d(correlate1d(gray, second, axis=0, mode="mirror"), smooth, axis=1, mode="mirror")
@@ -85,7 +86,8 @@ def official_sharpness(gray: Gray) -> float:
 def repaired_sharpness(gray: Gray) -> float:
     """Sharpness that falls with blur and that noise does not pass: width of edges, times coherence of what is fine.
 
-    The share of gradient energy that a blur of one pixel takes away is large for sharp edges and small for blurred ones.
+    The share of gradient energy that a blur of one pixel takes away is large for sharp edges and small for blurred
+    ones.
     Noise loses more than any edge does and has no direction, so both the loss above that of an ideal edge and the
     lack of coherence of gradients (eigenvalues of the structure tensor) count against it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from noria.reports.search.index import Index, build_index, corpus_documents
 
 def run_index(path: str, tables: str) -> dict[str, int]:
     """Index the Factbook, and vega-datasets where a folder is given."""
-    return build_index(Path(path), corpus_documents(["factbook", *([tables] if tables else [])], []), retrieved="2026-01-01")
+    return build_index(
+        Path(path), corpus_documents(["factbook", *([tables] if tables else [])], []), retrieved="2026-01-01"
+    )
 
 
 def run_reports(index: str, seed: int, count: int) -> dict[str, Any]:
@@ -37,7 +40,9 @@ def run_reports(index: str, seed: int, count: int) -> dict[str, Any]:
     with Index(Path(index)) as opened:
         for task in make_tasks(opened, seed, count):
             rows.append(_task(opened, task, np.random.default_rng([seed, len(rows)])))
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0] if not name.startswith("#")}
+    means = {
+        name: float(np.mean([row[name] for row in rows])) for name in rows[0] if not name.startswith("#")
+    }
     return means | {name: int(sum(row[name] for row in rows)) for name in rows[0] if name.startswith("#")}
 
 
@@ -52,13 +57,20 @@ def _task(index: Index, task: Task, rng: np.random.Generator) -> dict[str, Any]:
     planted, found = _corrupted(bundle, rng)
     kinds = [c.kind for c in bundle.charts.values()]
     return {
-        "integration, interleaved": _integration(bundle), "integration, appended": _integration(after),
-        "visual path, full": _visual(bundle, task), "visual path, no chart maker": _visual(bare, task),
-        "support, as written": labels, "support, shuffled": shuffled, "support, random passage": chance,
-        "gold facts": _gold(bundle, task), "gold kinds": sum(k in kinds for k in task.kinds) / len(task.kinds),
-        "#unsupported": sum(f.kind in ("support", "traceability") for f in findings), "#findings": len(findings),
-        "#planted": planted, "#found": found,
-    }  # fmt: skip
+        "integration, interleaved": _integration(bundle),
+        "integration, appended": _integration(after),
+        "visual path, full": _visual(bundle, task),
+        "visual path, no chart maker": _visual(bare, task),
+        "support, as written": labels,
+        "support, shuffled": shuffled,
+        "support, random passage": chance,
+        "gold facts": _gold(bundle, task),
+        "gold kinds": sum(k in kinds for k in task.kinds) / len(task.kinds),
+        "#unsupported": sum(f.kind in ("support", "traceability") for f in findings),
+        "#findings": len(findings),
+        "#planted": planted,
+        "#found": found,
+    }
 
 
 def _integration(bundle: Bundle) -> float:
@@ -75,7 +87,10 @@ def _visual(bundle: Bundle, task: Task) -> float:
 def _appended(report: Report) -> Report:
     """The same report with its figures moved to the end of the conclusion, and their sentences left where they were."""
     moved = [b for s in report.sections for b in s.blocks if isinstance(b, FigureBlock)]
-    kept = [msgspec.structs.replace(s, blocks=tuple(b for b in s.blocks if not isinstance(b, FigureBlock))) for s in report.sections]
+    kept = [
+        msgspec.structs.replace(s, blocks=tuple(b for b in s.blocks if not isinstance(b, FigureBlock)))
+        for s in report.sections
+    ]
     kept[-1] = msgspec.structs.replace(kept[-1], blocks=(*kept[-1].blocks, *moved))
     return msgspec.structs.replace(report, sections=tuple(kept))
 
@@ -86,7 +101,7 @@ def _support(bundle: Bundle, rng: np.random.Generator) -> tuple[float, float, fl
     order = rng.permutation(len(said))
     passages = list(bundle.book.passages)
 
-    def score(cites: list[tuple[str, ...]]) -> float:
+    def score(cites: Sequence[tuple[str, ...]]) -> float:
         labels = [check_sentence(s.text, c, bundle.book).verdict for s, c in zip(said, cites, strict=True)]
         return citation_support(labels) or 0.0
 
@@ -130,7 +145,10 @@ def run_polish(seed: int, count: int) -> dict[str, Any]:
                 key = sentence.text.split(" ", 1)[0]
                 if key in truth:
                     wrong[name] += any(urls.get(n) != truth[key] for n in sentence.cites)
-    return {name: value / total for name, value in wrong.items()} | {"#mended": wrong["mended"], "#citations": total}
+    return {name: value / total for name, value in wrong.items()} | {
+        "#mended": wrong["mended"],
+        "#citations": total,
+    }
 
 
 def _drafts(rng: np.random.Generator) -> tuple[list[Draft], dict[str, str | None]]:
@@ -139,7 +157,11 @@ def _drafts(rng: np.random.Generator) -> tuple[list[Draft], dict[str, str | None
     drafts = []
     for section in range(4):
         references = [
-            DraftReference(n, f"World Bank ({int(rng.integers(2019, 2026))}). {rng.choice(['WDI', 'GEP', 'Atlas'])}.", f"https://w.org/{section}-{n}-{int(rng.integers(3))}")
+            DraftReference(
+                n,
+                f"World Bank ({int(rng.integers(2019, 2026))}). {rng.choice(['WDI', 'GEP', 'Atlas'])}.",
+                f"https://w.org/{section}-{n}-{int(rng.integers(3))}",
+            )
             for n in range(1, 5)
         ]
         lines = []
@@ -166,7 +188,12 @@ def run_sharpness(seed: int, count: int) -> dict[str, float]:
         image = Image.new("RGB", (640, 480), "#e8e4da")
         image.paste(sprite, (110, 30), sprite if sprite.mode == "RGBA" else None)
         noise = Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8))
-        versions = {"sharp": image, "blur 2": image.filter(ImageFilter.GaussianBlur(2)), "blur 5": image.filter(ImageFilter.GaussianBlur(5)), "noise": noise}
+        versions = {
+            "sharp": image,
+            "blur 2": image.filter(ImageFilter.GaussianBlur(2)),
+            "blur 5": image.filter(ImageFilter.GaussianBlur(5)),
+            "noise": noise,
+        }
         for name, picture in versions.items():
             gray = gray_of(picture)
             sums.setdefault(f"published, {name}", []).append(official_sharpness(gray))
@@ -181,4 +208,13 @@ def run_verifier(index: str, seed: int, count: int) -> dict[str, float]:
     return judge(train, test)
 
 
-__all__ = ["Paragraph", "Section", "Sentence", "run_index", "run_polish", "run_reports", "run_sharpness", "run_verifier"]
+__all__ = [
+    "Paragraph",
+    "Section",
+    "Sentence",
+    "run_index",
+    "run_polish",
+    "run_reports",
+    "run_sharpness",
+    "run_verifier",
+]

@@ -10,7 +10,15 @@ from noria.reports.agents.requests import GLOSSARY, chinese_name
 from noria.reports.search.index import Index
 
 KINDS = {"line": ("line chart", "折线图"), "bar": ("bar chart", "柱状图"), "radar": ("radar chart", "雷达图")}
-LINES = {"Unemployment rate", "Real GDP per capita", "Real GDP growth rate", "Inflation rate (consumer prices)", "Remittances", "Exports", "Imports"}
+LINES = {
+    "Unemployment rate",
+    "Real GDP per capita",
+    "Real GDP growth rate",
+    "Inflation rate (consumer prices)",
+    "Remittances",
+    "Exports",
+    "Imports",
+}
 """Measures of which the Factbook has three years."""
 
 
@@ -35,7 +43,7 @@ def make_tasks(index: Index, seed: int, count: int) -> list[Task]:
         first = str(rng.choice(lines))
         others = [str(m) for m in rng.choice([m for m in common if m != first], 2, replace=False)]
         measures = (first, *others)
-        have = [set(f.entity for f in index.facts(measure=m)) for m in measures]
+        have = [{f.entity for f in index.facts(measure=m)} for m in measures]
         named = sorted(e for e in set.intersection(*have) if chinese_name(e) != e)
         entities = tuple(str(e) for e in rng.choice(named, int(rng.integers(3, 6)), replace=False))
         tasks.append(_task(measures, entities, zh=number % 2 == 1))
@@ -45,11 +53,13 @@ def make_tasks(index: Index, seed: int, count: int) -> list[Task]:
 def _task(measures: tuple[str, ...], entities: tuple[str, ...], *, zh: bool) -> Task:
     if zh:
         names = [next(zh for zh, en in GLOSSARY.items() if en == m) for m in measures]
-        text = f"请比较{'、'.join(map(chinese_name, entities))}的{'、'.join(names)}。绘制{names[0]}折线图，{names[1]}柱状图，以及一张雷达图。"
+        lands = "、".join(map(chinese_name, entities))
+        text = f"请比较{lands}的{'、'.join(names)}。绘制{names[0]}折线图，{names[1]}柱状图，以及一张雷达图。"
     else:
         names = [m[0].lower() + m[1:] if m[1].islower() else m for m in measures]
         text = (
-            f"Compare {', '.join(entities[:-1])} and {entities[-1]}: {', '.join(names)}. Draw a line chart of the {names[0]}, "
+            f"Compare {', '.join(entities[:-1])} and {entities[-1]}: "
+            f"{', '.join(names)}. Draw a line chart of the {names[0]}, "
             f"a bar chart of the {names[1]}, and a radar chart."
         )
     return Task(text, entities, measures, ("line", "bar", "radar"))

@@ -1,4 +1,5 @@
-"""A verifier of claims, trained on facts of some countries and judged on others: a logistic regression on nine features.
+"""A verifier of claims, trained on facts of some countries and judged on others: a logistic regression on nine
+features.
 
 It is compared with lexical overlap, whose threshold is tuned on the same training pairs. Negatives have another number,
 another country, or another measure; the claims it is judged on are worded by templates that training did not have.
@@ -37,7 +38,9 @@ def make_pairs(index: Index, seed: int, count: int) -> tuple[list[Pair], list[Pa
         pool = [f for f in facts if (f.entity in held) == wanted]
         for number in rng.choice(len(pool), count, replace=False):
             fact, other = pool[int(number)], pool[int(rng.integers(len(pool)))]
-            sides[side].extend(_pairs(fact, other, str(rng.choice(templates)), float(rng.uniform(1.1, 2.0)), index))
+            sides[side].extend(
+                _pairs(fact, other, str(rng.choice(templates)), float(rng.uniform(1.1, 2.0)), index)
+            )
     return sides
 
 
@@ -86,10 +89,16 @@ def features(claim: str, passage: str) -> list[float]:
     names = set(re.findall(r"\b[A-Z][a-z]+", claim))
     have = set(re.findall(r"\b[A-Z][a-z]+", passage))
     return [
-        overlap(claim, passage), len(names & have) / max(1, len(names)), float(all(agree)) if agree else 0.5,
-        sum(agree) / max(1, len(agree)), float(all(str(q.raw) in passage for q in years)), float(bool(agree)),
-        len(set(_WORD.findall(claim.lower())) & set(_WORD.findall(passage.lower()))) / 10, len(numbers) / 4, 1.0,
-    ]  # fmt: skip
+        overlap(claim, passage),
+        len(names & have) / max(1, len(names)),
+        float(all(agree)) if agree else 0.5,
+        sum(agree) / max(1, len(agree)),
+        float(all(str(q.raw) in passage for q in years)),
+        float(bool(agree)),
+        len(set(_WORD.findall(claim.lower())) & set(_WORD.findall(passage.lower()))) / 10,
+        len(numbers) / 4,
+        1.0,
+    ]
 
 
 def judge(train: Sequence[Pair], test: Sequence[Pair]) -> dict[str, float]:
@@ -106,6 +115,8 @@ def judge(train: Sequence[Pair], test: Sequence[Pair]) -> dict[str, float]:
     truth = np.array([pair[2] for pair in test])
     part = np.array([pair[3] in ("none", "number") for pair in test])
     return {
-        "learned": float((learned == truth).mean()), "overlap": float((lexical == truth).mean()),
-        "learned, numbers": float((learned == truth)[part].mean()), "overlap, numbers": float((lexical == truth)[part].mean()),
-    }  # fmt: skip
+        "learned": float((learned == truth).mean()),
+        "overlap": float((lexical == truth).mean()),
+        "learned, numbers": float((learned == truth)[part].mean()),
+        "overlap, numbers": float((lexical == truth)[part].mean()),
+    }

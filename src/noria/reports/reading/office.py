@@ -31,7 +31,9 @@ def check_zip(raw: bytes, where: str) -> None:
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError) as error:
         raise DataError(f"a damaged file: {error}", where=where) from None
     if size > LARGEST_UNPACKED or (size > 1_000_000 and size > LARGEST_RATIO * len(raw)):
-        raise DataError(f"it unpacks to {size:,} bytes", where=where, mend="give the file without its padding")
+        raise DataError(
+            f"it unpacks to {size:,} bytes", where=where, mend="give the file without its padding"
+        )
 
 
 def read_pdf(raw: bytes, url: str) -> list[Document]:
@@ -49,7 +51,9 @@ def read_pdf(raw: bytes, url: str) -> list[Document]:
         described = reader.metadata or {}
         document.title = str(described.get("/Title") or "").strip() or document.title
         made = str(described.get("/CreationDate") or "")
-        document.date = f"{made[2:6]}-{made[6:8]}-{made[8:10]}" if made.startswith("D:") and len(made) >= 10 else ""
+        document.date = (
+            f"{made[2:6]}-{made[6:8]}-{made[8:10]}" if made.startswith("D:") and len(made) >= 10 else ""
+        )
         size = 0
         for number, page in enumerate(reader.pages[:PAGES], 1):
             text = page.extract_text() or ""
@@ -100,7 +104,11 @@ def read_docx(raw: bytes, url: str) -> list[Document]:
             rows = [[cell.text for cell in row.cells] for row in table.rows]
             if len(rows) > 1:
                 made = Table.of(rows[0], rows[1:], url)
-                documents.append(Document(f"{url}#table-{number}", f"{document.title}, table {number}", table=made, origin=raw))
+                documents.append(
+                    Document(
+                        f"{url}#table-{number}", f"{document.title}, table {number}", table=made, origin=raw
+                    )
+                )
     return documents
 
 
@@ -120,7 +128,11 @@ def read_xlsx(raw: bytes, url: str) -> list[Document]:
                     raise DataError(f"more than {LARGEST:,} rows", where=f"{url}: {sheet.title}")
             if len(rows) > 1:
                 table = Table.of(rows[0], rows[1:], url)
-                documents.append(Document(f"{url}#{sheet.title}", f"{Path(url).stem}: {sheet.title}", table=table, origin=raw))
+                documents.append(
+                    Document(
+                        f"{url}#{sheet.title}", f"{Path(url).stem}: {sheet.title}", table=table, origin=raw
+                    )
+                )
     return documents
 
 

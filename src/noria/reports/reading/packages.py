@@ -86,7 +86,9 @@ def read_vega_datasets(root: Path) -> Iterator[Document]:
 
     described = json_object(root / "datapackage.json", "the description of vega-datasets").get("resources")
     if not isinstance(described, list):
-        raise DataError("no resources", where=str(root / "datapackage.json"), mend="unpack npm's vega-datasets")
+        raise DataError(
+            "no resources", where=str(root / "datapackage.json"), mend="unpack npm's vega-datasets"
+        )
     for entry in described:
         path = root / "data" / str(entry.get("path", ""))
         if entry.get("type") != "table" or path.suffix not in (".csv", ".json", ".tsv") or not path.is_file():
@@ -99,8 +101,12 @@ def read_vega_datasets(root: Path) -> Iterator[Document]:
                 continue
             description = " ".join(str(entry.get("description", "")).split())
             document.title = path.stem.replace("-", " ").replace("_", " ")
-            document.licence = "; ".join(str(one.get("title") or one.get("path")) for one in entry.get("licenses", []))
-            document.publisher = "; ".join(str(one.get("title", "")) for one in entry.get("sources", []))[:120]
+            document.licence = "; ".join(
+                str(one.get("title") or one.get("path")) for one in entry.get("licenses", [])
+            )
+            document.publisher = "; ".join(str(one.get("title", "")) for one in entry.get("sources", []))[
+                :120
+            ]
             columns = ", ".join(document.table.columns)
             document.pieces = [Piece(f"{document.title}: {description} Columns: {columns}.", "description")]
             yield document

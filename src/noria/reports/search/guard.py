@@ -18,7 +18,16 @@ from noria.core.errors import DataError, RunError
 LARGEST_PAGE = 16_000_000
 """Most bytes of a page."""
 REDIRECTS = 5
-TYPES = ("text/", "application/json", "application/pdf", "application/xhtml", "application/xml", "image/", "application/vnd", "application/octet-stream")
+TYPES = (
+    "text/",
+    "application/json",
+    "application/pdf",
+    "application/xhtml",
+    "application/xml",
+    "image/",
+    "application/vnd",
+    "application/octet-stream",
+)
 Resolve = Callable[[str, int], list[str]]
 
 
@@ -85,7 +94,9 @@ def fetch(url: str, *, client: Any, resolver: Resolve = resolve) -> tuple[str, s
         target = parts._replace(netloc=host + (f":{parts.port}" if parts.port else "")).geturl()
         headers = {"Host": parts.netloc, "User-Agent": "noria-reports"}
         try:
-            with client.stream("GET", target, headers=headers, extensions={"sni_hostname": parts.hostname}) as reply:
+            with client.stream(
+                "GET", target, headers=headers, extensions={"sni_hostname": parts.hostname}
+            ) as reply:
                 if reply.is_redirect:
                     url = urljoin(url, reply.headers.get("location", ""))
                     continue
@@ -122,15 +133,19 @@ def offline() -> Iterator[None]:
     def refuse(self: socket.socket, address: Any) -> Any:
         if self.family == socket.AF_UNIX:
             return connect(self, address)
-        raise RunError(f"a connection to {address[0]}", where="--offline", mend="leave --offline out to allow it")
+        raise RunError(
+            f"a connection to {address[0]}", where="--offline", mend="leave --offline out to allow it"
+        )
 
     def refuse_lookup(host: Any, *_: Any, **__: Any) -> Any:
         raise RunError(f"a look-up of {host}", where="--offline", mend="leave --offline out to allow it")
 
-    socket.socket.connect, socket.socket.connect_ex = refuse, refuse  # type: ignore[method-assign]
+    setattr(socket.socket, "connect", refuse)  # noqa: B010
+    setattr(socket.socket, "connect_ex", refuse)  # noqa: B010
     socket.getaddrinfo = refuse_lookup
     try:
         yield
     finally:
-        socket.socket.connect, socket.socket.connect_ex = connect, connect_ex  # type: ignore[method-assign]
+        setattr(socket.socket, "connect", connect)  # noqa: B010
+        setattr(socket.socket, "connect_ex", connect_ex)  # noqa: B010
         socket.getaddrinfo = lookup

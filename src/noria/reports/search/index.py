@@ -66,7 +66,9 @@ def build_index(path: Path, documents: Iterable[Document], *, retrieved: str) ->
                 for document in documents:
                     writer.add(document)
                 if not writer.counts["sources"]:
-                    raise DataError("nothing to index", where=str(path), mend="give a corpus with readable files")
+                    raise DataError(
+                        "nothing to index", where=str(path), mend="give a corpus with readable files"
+                    )
                 about = {"format": FORMAT, "retrieved": retrieved, "counts": json.dumps(writer.counts)}
                 base.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 base.execute("INSERT INTO words(words) VALUES ('optimize')")
@@ -92,14 +94,27 @@ class _Writer:
         if document.table is not None:
             text = document.table.csv() + TABLE_END + text
         kind: SourceKind = "table" if document.table is not None else "image" if document.pictures else "text"
-        row = (number, kind, document.url, document.title, document.publisher, document.date, self.retrieved,
-               document.licence, digest(text), digest(document.origin), zlib.compress(text.encode(), 6))  # fmt: skip
+        row = (
+            number,
+            kind,
+            document.url,
+            document.title,
+            document.publisher,
+            document.date,
+            self.retrieved,
+            document.licence,
+            digest(text),
+            digest(document.origin),
+            zlib.compress(text.encode(), 6),
+        )
         self.base.execute("INSERT INTO sources VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
         self._pieces(number, document)
         if document.table is not None:
             self.counts["tables"] += 1
             cells = zlib.compress(json.dumps(document.table.rows, ensure_ascii=False).encode(), 6)
-            self.base.execute("INSERT INTO tables VALUES (?,?,?)", (number, json.dumps(document.table.columns), cells))
+            self.base.execute(
+                "INSERT INTO tables VALUES (?,?,?)", (number, json.dumps(document.table.columns), cells)
+            )
         for picture in document.pictures[:1]:
             self.counts["pictures"] += 1
             self.base.execute("INSERT INTO pictures VALUES (?,?,?)", (number, picture.caption, picture.data))
@@ -112,19 +127,41 @@ class _Writer:
             for start, end in parted(piece.text):
                 name = f"S{source}#p{passages}"
                 text = piece.text[start:end]
-                self._passage(source, passages, (offset + start, offset + end), document.title, piece.heading, text)
+                self._passage(
+                    source, passages, (offset + start, offset + end), document.title, piece.heading, text
+                )
                 passages += 1
                 if piece.entity and start == 0:
-                    found = list(field_facts(piece.entity, piece.measure, text, source=f"S{source}", passage=name, first=facts))
-                    self.base.executemany("INSERT INTO facts VALUES (?,?,?,?,?,?,?,?,?,?)", [
-                        (source, facts + n, f.entity, f.measure, str(f.value), f.unit, f.period, f.raw, f.passage, f.estimate)
-                        for n, f in enumerate(found)
-                    ])  # fmt: skip
+                    found = list(
+                        field_facts(
+                            piece.entity, piece.measure, text, source=f"S{source}", passage=name, first=facts
+                        )
+                    )
+                    self.base.executemany(
+                        "INSERT INTO facts VALUES (?,?,?,?,?,?,?,?,?,?)",
+                        [
+                            (
+                                source,
+                                facts + n,
+                                f.entity,
+                                f.measure,
+                                str(f.value),
+                                f.unit,
+                                f.period,
+                                f.raw,
+                                f.passage,
+                                f.estimate,
+                            )
+                            for n, f in enumerate(found)
+                        ],
+                    )
                     facts += len(found)
             offset += len(piece.text) + 1
         self.counts["facts"] += facts
 
-    def _passage(self, source: int, number: int, span: tuple[int, int], title: str, heading: str, text: str) -> None:
+    def _passage(
+        self, source: int, number: int, span: tuple[int, int], title: str, heading: str, text: str
+    ) -> None:
         self.counts["passages"] += 1
         row = self.counts["passages"]
         self.base.execute("INSERT INTO passages VALUES (?,?,?,?,?,?)", (row, source, number, *span, heading))
@@ -137,11 +174,15 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise DataError("there is no index", where=str(path), mend="make one: noria reports index CORPUS -o FILE")
+            raise DataError(
+                "there is no index", where=str(path), mend="make one: noria reports index CORPUS -o FILE"
+            )
         with open_input(path) as file, input_errors(path):
             head = file.read(15)
         if head != b"SQLite format 3":
-            raise DataError("not an index", where=str(path), mend="make one: noria reports index CORPUS -o FILE")
+            raise DataError(
+                "not an index", where=str(path), mend="make one: noria reports index CORPUS -o FILE"
+            )
         self.path = path
         self.base = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
@@ -188,7 +229,9 @@ class Index:
             shared = wanted & set(query_terms(caption))
             if shared:
                 scored.append((-len(shared) / len(wanted), source, caption, url))
-        return [ImageHit(f"S{source}", url, caption, -score) for score, source, caption, url in sorted(scored)[:k]]
+        return [
+            ImageHit(f"S{source}", url, caption, -score) for score, source, caption, url in sorted(scored)[:k]
+        ]
 
     # -- evidence by id -----------------------------------------------------------------------------------------------
 
@@ -220,7 +263,8 @@ class Index:
         if not number.isdigit():
             return None
         rows = self._rows(
-            'SELECT start, "end", heading FROM passages WHERE source = ? AND number = ?', (_number(id), int(number))
+            'SELECT start, "end", heading FROM passages WHERE source = ? AND number = ?',
+            (_number(id), int(number)),
         )
         if not rows:
             return None
@@ -258,7 +302,9 @@ class Index:
 
     def facts(self, *, entity: str | None = None, measure: str | None = None) -> list[Fact]:
         """Facts of an entity, of a measure, or of both, by source and number."""
-        given = [(name, value) for name, value in (("entity", entity), ("measure", measure)) if value is not None]
+        given = [
+            (name, value) for name, value in (("entity", entity), ("measure", measure)) if value is not None
+        ]
         where = " AND ".join(f"{name} = ?" for name, _ in given) or "1"
         return self._facts(where, [value for _, value in given])
 
@@ -268,7 +314,11 @@ class Index:
 
     def measures(self) -> dict[str, int]:
         """Measures with the number of entities that each is known for."""
-        return dict(self._rows("SELECT measure, count(DISTINCT entity) FROM facts GROUP BY measure ORDER BY measure", ()))
+        return dict(
+            self._rows(
+                "SELECT measure, count(DISTINCT entity) FROM facts GROUP BY measure ORDER BY measure", ()
+            )
+        )
 
     def table_sources(self) -> list[str]:
         """Ids of the sources that are tables."""

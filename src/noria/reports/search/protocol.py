@@ -8,9 +8,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+from pydantic import Field
 
 from noria.core.config import Config
-from pydantic import Field
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -63,8 +63,12 @@ class SourceRules(Config):
     prefer: tuple[str, ...] = Field((), description="Domains or path prefixes that are ranked first.")
     never: tuple[str, ...] = Field((), description="Domains or path prefixes that no source may come from.")
     per_domain: int = Field(50, ge=1, description="Most results of one domain in one search.")
-    since: str = Field("", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Earliest publication date, YYYY-MM-DD.")
-    until: str = Field("", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Latest publication date, YYYY-MM-DD.")
+    since: str = Field(
+        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Earliest publication date, YYYY-MM-DD."
+    )
+    until: str = Field(
+        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Latest publication date, YYYY-MM-DD."
+    )
 
     def allows(self, url: str, date: str = "") -> bool:
         """Whether a source may be used. A source without a date is not refused by dates; it is marked as undated."""
@@ -72,7 +76,10 @@ class SourceRules(Config):
             return False
         if self.only and not any(_under(url, rule) for rule in self.only):
             return False
-        return not date or ((not self.since or date[: len(self.since)] >= self.since[: len(date)]) and (not self.until or date[: len(self.until)] <= self.until))
+        return not date or (
+            (not self.since or date[: len(self.since)] >= self.since[: len(date)])
+            and (not self.until or date[: len(self.until)] <= self.until)
+        )
 
 
 def domain_of(url: str) -> str:

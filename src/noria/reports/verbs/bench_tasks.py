@@ -26,7 +26,9 @@ class BenchTasksConfig(WritingOptions, ServerOptions, OutputOption, JsonOption, 
     """Settings of `noria reports bench-tasks`."""
 
     tasks: Annotated[Path, Argument()] = Field(description="Tasks in TVIR-Bench's form (query.json).")
-    index: Annotated[Path, Option("-i", metavar="FILE")] = Field(description="File of the index (noria reports index).")
+    index: Annotated[Path, Option("-i", metavar="FILE")] = Field(
+        description="File of the index (noria reports index)."
+    )
     limit: int | None = Field(None, ge=1, description="Number of tasks, from the first (default: all).")
 
 
@@ -54,7 +56,9 @@ def command(config: BenchTasksConfig) -> None:
     if config.as_json:
         click.echo(json.dumps(json_values(result), indent=2))
         return
-    click.echo(table([["figure", "mean"], *[[name, f"{value:.3f}"] for name, value in result["means"].items()]]))
+    click.echo(
+        table([["figure", "mean"], *[[name, f"{value:.3f}"] for name, value in result["means"].items()]])
+    )
     for task_id, why in failures.items():
         click.echo(f"failed: {task_id}: {why}")
     click.echo(f"scores  {folder / 'scores.json'}\nboard   {folder / 'board.html'}")
@@ -81,16 +85,33 @@ def _one(config: BenchTasksConfig, folder: Path, task: Mapping[str, Any]) -> dic
 
         agents = ModelAgents(config.server())
     with Index(config.index) as index:
-        job = Job(home, index, agents, Limits(config.seconds), config.charts, config.images, config.until, config.since, config.countries(), config.style())
+        job = Job(
+            home,
+            index,
+            agents,
+            Limits(config.seconds),
+            config.charts,
+            config.images,
+            config.until,
+            config.since,
+            config.countries(),
+            config.style(),
+        )
         bundle = job.write(task["query"])
         _, plan = job.plan(task["query"])
     measured = evaluate_bundle(home, request=task["query"])
     planned = len(requirements(plan))
     row = {
-        "CS": measured["CS"], "CSC": measured["CSC"], "FLC": measured["FLC"], "AEC": measured["AEC"], "visuals": measured["visuals"],
-        "integration": measured["integration"], "fulfilment": len(bundle.drawn) / planned if planned else None,
-        "findings": measured["findings"], **measured["structure"],
-    }  # fmt: skip
+        "CS": measured["CS"],
+        "CSC": measured["CSC"],
+        "FLC": measured["FLC"],
+        "AEC": measured["AEC"],
+        "visuals": measured["visuals"],
+        "integration": measured["integration"],
+        "fulfilment": len(bundle.drawn) / planned if planned else None,
+        "findings": measured["findings"],
+        **measured["structure"],
+    }
     write_atomic(kept, json.dumps(json_values(row), indent=1) + "\n")
     return row
 
@@ -108,6 +129,13 @@ def _board(path: Path, result: Mapping[str, Any]) -> None:
     means, tasks = result["means"], result["tasks"]
     names = list(means)
     rows = [[task, *(row.get(name) for name in names)] for task, row in tasks.items()]
-    blocks = [Figure.table("Means over tasks", ["figure", "mean"], [[name, means[name]] for name in names]),
-              Figure.table("Each task", ["task", *names], rows, f"{len(result['failures'])} tasks failed.")]  # fmt: skip
-    write_page(path, "Reports", [("Scores", blocks)], intro="Figures that need no judge. A dash means that it is undefined for the task.")
+    blocks = [
+        Figure.table("Means over tasks", ["figure", "mean"], [[name, means[name]] for name in names]),
+        Figure.table("Each task", ["task", *names], rows, f"{len(result['failures'])} tasks failed."),
+    ]
+    write_page(
+        path,
+        "Reports",
+        [("Scores", blocks)],
+        intro="Figures that need no judge. A dash means that it is undefined for the task.",
+    )

@@ -19,8 +19,12 @@ from noria.verbs.tables import table
 class CompareConfig(JsonOption):
     """Settings of `noria reports compare`."""
 
-    first: Annotated[Path, Argument()] = Field(description="Scores of one system (scores.json), or folder of a report.")
-    second: Annotated[Path, Argument()] = Field(description="Scores of another system, or folder of a later report.")
+    first: Annotated[Path, Argument()] = Field(
+        description="Scores of one system (scores.json), or folder of a report."
+    )
+    second: Annotated[Path, Argument()] = Field(
+        description="Scores of another system, or folder of a later report."
+    )
 
 
 @make_command(CompareConfig, extra="reports")
@@ -34,7 +38,9 @@ def command(config: CompareConfig) -> None:
         if config.as_json:
             click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
             return
-        lines = [[r["entity"], r["measure"][:40], r["period"], r["before"] or "-", r["after"] or "-"] for r in rows]
+        lines = [
+            [r["entity"], r["measure"][:40], r["period"], r["before"] or "-", r["after"] or "-"] for r in rows
+        ]
         click.echo(table([["entity", "measure", "period", "before", "after"], *lines], names=3))
         click.echo(f"{len(rows):,} numbers differ")
         return
@@ -47,7 +53,9 @@ def command(config: CompareConfig) -> None:
     rows_ = [["metric", "tasks", "first", "second", "difference", "95 % from", "to", "p (Holm)"]]
     for row in compared:
         shown = [row[key] for key in ("first", "second", "difference", "low", "high", "p_holm")]
-        rows_.append([row["metric"], str(row["tasks"]), *("-" if v is None or v != v else f"{v:.3f}" for v in shown)])
+        rows_.append(
+            [row["metric"], str(row["tasks"]), *("-" if v is None or v != v else f"{v:.3f}" for v in shown)]
+        )
     click.echo(table(rows_))
 
 
@@ -62,4 +70,7 @@ def _scores(path: Path) -> dict[str, dict[str, Any]]:
     value = json_object(path, "scores of tasks").get("tasks")
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         raise DataError("no scores of tasks", where=str(path), mend="give scores.json of bench-tasks")
-    return {task: {k: v for k, v in entry.items() if v is None or isinstance(v, int | float)} for task, entry in value.items()}
+    return {
+        task: {k: v for k, v in entry.items() if v is None or isinstance(v, int | float)}
+        for task, entry in value.items()
+    }

@@ -23,13 +23,23 @@ from noria.verbs.tables import table
 class EvaluateConfig(ServerOptions, JsonOption):
     """Settings of `noria reports evaluate`."""
 
-    report: Annotated[Path, Argument()] = Field(description="Folder of a report, or a Markdown file of any system.")
-    tasks: Annotated[Path | None, Option(metavar="FILE")] = Field(None, description="Tasks in TVIR-Bench's form (query.json).")
+    report: Annotated[Path, Argument()] = Field(
+        description="Folder of a report, or a Markdown file of any system."
+    )
+    tasks: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Tasks in TVIR-Bench's form (query.json)."
+    )
     task: str | None = Field(None, description="Id of the report's task.")
-    second_model: Annotated[str | None, Option(metavar="NAME")] = Field(None, description="Name of a second judge on the server.")
+    second_model: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Name of a second judge on the server."
+    )
     repeats: int = Field(1, ge=1, le=20, description="Times that each rubric is asked of each judge.")
-    compat: Literal["official"] | None = Field(None, description="Whose order and counting to follow: the released evaluator's.")
-    output: Annotated[Path | None, Option("-o", metavar="FILE")] = Field(None, description="File of the scores as JSON.")
+    compat: Literal["official"] | None = Field(
+        None, description="Whose order and counting to follow: the released evaluator's."
+    )
+    output: Annotated[Path | None, Option("-o", metavar="FILE")] = Field(
+        None, description="File of the scores as JSON."
+    )
 
 
 @make_command(EvaluateConfig, extra="reports")
@@ -43,11 +53,17 @@ def command(config: EvaluateConfig) -> None:
     markdown = read_text(file, limit=16_000_000)
     request = task.get("query", "") if task else ""
     bundle = config.report.is_dir() and (config.report / "report.json").is_file()
-    result: dict[str, Any] = {"automatic": evaluate_bundle(folder, request=request) if bundle else evaluate_text(markdown, folder, request=request)}
+    result: dict[str, Any] = {
+        "automatic": evaluate_bundle(folder, request=request)
+        if bundle
+        else evaluate_text(markdown, folder, request=request)
+    }
     if config.url or config.model:
         result["judged"] = asyncio.run(_judged(config, markdown, folder, task))
     elif config.compat:
-        raise ConfigError("the released evaluator needs a judge", where="--compat", mend="give --url and --model")
+        raise ConfigError(
+            "the released evaluator needs a judge", where="--compat", mend="give --url and --model"
+        )
     if config.output is not None:
         write_atomic(config.output, json.dumps(json_values(result), indent=1, ensure_ascii=False) + "\n")
     if config.as_json:
@@ -69,7 +85,9 @@ def _task(config: EvaluateConfig) -> Mapping[str, Any]:
     return found[0]
 
 
-async def _judged(config: EvaluateConfig, markdown: str, folder: Path, task: Mapping[str, Any]) -> dict[str, Any]:
+async def _judged(
+    config: EvaluateConfig, markdown: str, folder: Path, task: Mapping[str, Any]
+) -> dict[str, Any]:
     from noria.core.chat import ChatClient
     from noria.reports.checking.findings import Verification
     from noria.reports.checking.verify import _cited_texts
@@ -82,7 +100,10 @@ async def _judged(config: EvaluateConfig, markdown: str, folder: Path, task: Map
     if (folder / "report.json").is_file():
         bundle = read_bundle(folder)
         numbering = number(bundle.report, bundle.book)
-        sources = {n: read_text(folder / "archive" / f"{s.sha256}.txt", limit=64_000_000) for n, s in enumerate(numbering.order, 1)}
+        sources = {
+            n: read_text(folder / "archive" / f"{s.sha256}.txt", limit=64_000_000)
+            for n, s in enumerate(numbering.order, 1)
+        }
     else:
         sources = _cited_texts(parse_report(markdown), Verification(), folder)
     questions = [question for listed in task.get("checklist", {}).values() for question in listed]
@@ -91,7 +112,15 @@ async def _judged(config: EvaluateConfig, markdown: str, folder: Path, task: Map
         if config.second_model:
             judges.append(ChatClient(server.model_copy(update={"model": config.second_model})))
         try:
-            return await evaluate_judged(markdown, judges, folder=folder, sources=sources, checklist=questions, repeats=config.repeats, compat=config.compat is not None)
+            return await evaluate_judged(
+                markdown,
+                judges,
+                folder=folder,
+                sources=sources,
+                checklist=questions,
+                repeats=config.repeats,
+                compat=config.compat is not None,
+            )
         finally:
             for judge in judges[1:]:
                 await judge.aclose()
@@ -107,8 +136,22 @@ def _print(result: Mapping[str, Any]) -> None:
     click.echo(table(rows))
     if "judged" in result:
         scores = result["judged"]["scores"] | result["judged"]["totals"]
-        click.echo("\n" + table([["metric", "score"], *[[name, _word(None if v is None else 100 * v)] for name, v in scores.items()]]))
+        click.echo(
+            "\n"
+            + table(
+                [
+                    ["metric", "score"],
+                    *[[name, _word(None if v is None else 100 * v)] for name, v in scores.items()],
+                ]
+            )
+        )
 
 
 def _word(value: Any) -> str:
-    return "-" if value is None else f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    return (
+        "-"
+        if value is None
+        else f"{value:.3f}".rstrip("0").rstrip(".")
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -17,14 +17,24 @@ class WritingOptions(Config):
 
     charts: bool = Field(True, description="Make charts.")
     images: bool = Field(True, description="Look for pictures.")
-    since: str = Field("", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Date before which sources are marked as stale.")
-    until: str = Field("", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Date printed as the state of the sources.")
-    seconds: float | None = Field(None, gt=0, description="Most seconds of a report; it is partial where they end.")
+    since: str = Field(
+        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Date before which sources are marked as stale."
+    )
+    until: str = Field(
+        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Date printed as the state of the sources."
+    )
+    seconds: float | None = Field(
+        None, gt=0, description="Most seconds of a report; it is partial where they end."
+    )
     borders: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="TopoJSON of countries with names, for maps (npm world-atlas: countries-110m.json)."
     )
-    fonts: Annotated[Path | None, Option(metavar="DIR")] = Field(None, description="Folder of more fonts for charts.")
-    house: Annotated[Path | None, Option(metavar="FILE")] = Field(None, description="Style sheet of a house for the page.")
+    fonts: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None, description="Folder of more fonts for charts."
+    )
+    house: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Style sheet of a house for the page."
+    )
 
     def countries(self) -> Any:
         """Borders of countries; None where no file was given.

@@ -19,10 +19,18 @@ class RenderConfig(Config):
     """Settings of `noria reports render`."""
 
     report: Annotated[Path, Argument()] = Field(description="Folder of a report.")
-    to: tuple[Literal["html", "md", "pdf", "docx", "bib", "csl"], ...] = Field(("html",), description="Formats to write.")
-    output: Annotated[str | None, Option("-o", metavar="DIR")] = Field(None, description="Folder of the files (default: the report's).")
-    house: Annotated[Path | None, Option(metavar="FILE")] = Field(None, description="Style sheet of a house for the page.")
-    fonts: Annotated[Path | None, Option(metavar="DIR")] = Field(None, description="Folder of more fonts for the PDF.")
+    to: tuple[Literal["html", "md", "pdf", "docx", "bib", "csl"], ...] = Field(
+        ("html",), description="Formats to write."
+    )
+    output: Annotated[str | None, Option("-o", metavar="DIR")] = Field(
+        None, description="Folder of the files (default: the report's)."
+    )
+    house: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Style sheet of a house for the page."
+    )
+    fonts: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None, description="Folder of more fonts for the PDF."
+    )
 
 
 @make_command(RenderConfig, extra="reports")

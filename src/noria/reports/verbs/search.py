@@ -38,5 +38,7 @@ def command(config: SearchConfig) -> None:
         entries = [msgspec.to_builtins(hit) | {"text": text} for hit, text in zip(hits, texts, strict=True)]
         click.echo(json.dumps(entries, ensure_ascii=False, indent=2))
         return
-    rows = [[hit.id, hit.title[:40], hit.heading[-48:], text[:70]] for hit, text in zip(hits, texts, strict=True)]
+    rows = [
+        [hit.id, hit.title[:40], hit.heading[-48:], text[:70]] for hit, text in zip(hits, texts, strict=True)
+    ]
     click.echo(table([["id", "title", "heading", "text"], *rows], names=4))

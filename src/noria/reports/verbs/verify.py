@@ -19,7 +19,9 @@ from noria.verbs.tables import table
 class VerifyConfig(JsonOption):
     """Settings of `noria reports verify`."""
 
-    report: Annotated[Path, Argument()] = Field(description="Folder of a report, or a Markdown file of any system.")
+    report: Annotated[Path, Argument()] = Field(
+        description="Folder of a report, or a Markdown file of any system."
+    )
     strict: bool = Field(False, description="Count what could not be checked as wrong.")
 
 
@@ -35,9 +37,13 @@ def command(config: VerifyConfig) -> int:
         return code
     for finding in result.findings:
         click.echo(f"{finding.where}: {finding.what} ({finding.kind})")
-    rows = [[name, f"{c.checked:,}", f"{c.unchecked:,}", f"{c.blocked:,}"] for name, c in result.coverage.items()]
+    rows = [
+        [name, f"{c.checked:,}", f"{c.unchecked:,}", f"{c.blocked:,}"] for name, c in result.coverage.items()
+    ]
     click.echo(table([["", "checked", "unchecked", "blocked"], *rows]))
     if result.support:
-        click.echo("sentences: " + ", ".join(f"{count:,} {name}" for name, count in sorted(result.support.items())))
+        click.echo(
+            "sentences: " + ", ".join(f"{count:,} {name}" for name, count in sorted(result.support.items()))
+        )
     click.echo(f"{len(result.findings):,} findings")
     return code

@@ -24,8 +24,12 @@ class WriteConfig(WritingOptions, ServerOptions, OutputOption, JsonOption):
     """Settings of `noria reports write`."""
 
     request: Annotated[str, Argument()] = Field(description="The request in words, or @FILE.")
-    index: Annotated[Path, Option("-i", metavar="FILE")] = Field(description="File of the index (noria reports index).")
-    plan_only: bool = Field(False, description="Write plan.json and stop, to be edited before anything is spent.")
+    index: Annotated[Path, Option("-i", metavar="FILE")] = Field(
+        description="File of the index (noria reports index)."
+    )
+    plan_only: bool = Field(
+        False, description="Write plan.json and stop, to be edited before anything is spent."
+    )
     offline: bool = Field(False, description="Forbid every connection to the network.")
 
 
@@ -39,10 +43,16 @@ def command(config: WriteConfig) -> int:
     from noria.reports.search.guard import offline
     from noria.reports.search.index import Index
 
-    text = read_text(Path(config.request[1:]), limit=200_000) if config.request.startswith("@") else config.request
+    text = (
+        read_text(Path(config.request[1:]), limit=200_000)
+        if config.request.startswith("@")
+        else config.request
+    )
     folder = run_folder("reports", config.output, digest(text)[:12])
     if config.offline and config.url:
-        raise ConfigError("a server on the network is asked for", where="--offline, --url", mend="give one of them")
+        raise ConfigError(
+            "a server on the network is asked for", where="--offline, --url", mend="give one of them"
+        )
     if config.fonts is not None:
         register_fonts(config.fonts)
     if warning := missing_font([text], fonts=config.fonts):
@@ -57,12 +67,28 @@ def command(config: WriteConfig) -> int:
 
             agents = ModelAgents(config.server())  # type: ignore[assignment]
         version = f"{digest(index.path.read_bytes())}{config.model}{config.charts}{config.images}"
-        job = Job(folder, index, agents, Limits(config.seconds), config.charts, config.images, config.until, config.since, config.countries(), config.style(), version)
+        job = Job(
+            folder,
+            index,
+            agents,
+            Limits(config.seconds),
+            config.charts,
+            config.images,
+            config.until,
+            config.since,
+            config.countries(),
+            config.style(),
+            version,
+        )
         folder.mkdir(parents=True, exist_ok=True)
         _same_request(folder, text)
         if config.plan_only:
             _, plan = job.plan(text)
-            click.echo(json.dumps(msgspec.to_builtins(plan), ensure_ascii=False, indent=2) if config.as_json else f"plan  {folder / 'plan.json'}")
+            click.echo(
+                json.dumps(msgspec.to_builtins(plan), ensure_ascii=False, indent=2)
+                if config.as_json
+                else f"plan  {folder / 'plan.json'}"
+            )
             return 0
         bundle = job.write(text)
         result = verify_bundle(folder)
@@ -77,9 +103,13 @@ def _same_request(folder: Path, text: str) -> None:
 
     path = folder / "request.txt"
     if path.is_file() and read_text(path) != text:
-        raise RunError("the folder holds a report of another request", where=str(folder), mend="give another --output")
+        raise RunError(
+            "the folder holds a report of another request", where=str(folder), mend="give another --output"
+        )
     if not path.is_file() and any(p.name != "plan.json" for p in folder.iterdir()):
-        raise RunError("the folder holds something else than a report", where=str(folder), mend="give another --output")
+        raise RunError(
+            "the folder holds something else than a report", where=str(folder), mend="give another --output"
+        )
     write_atomic(path, text)
 
 
@@ -91,11 +121,21 @@ def _print(config: WriteConfig, folder: Path, bundle: object, result: object) ->
     assert isinstance(bundle, Bundle)
     assert isinstance(result, Verification)
     report = bundle.report
-    counts = {"sections": len(report.sections), "sentences": sum(1 for _ in sentences(report)), "figures": len(figures(report)),
-              "sources": len(bundle.book.sources), "findings": len(result.findings)}  # fmt: skip
+    counts = {
+        "sections": len(report.sections),
+        "sentences": sum(1 for _ in sentences(report)),
+        "figures": len(figures(report)),
+        "sources": len(bundle.book.sources),
+        "findings": len(result.findings),
+    }
     if config.as_json:
         missing = [msgspec.to_builtins(one) for one in report.missing]
-        click.echo(json.dumps({"folder": str(folder), "stopped": report.stopped, "missing": missing, **counts}, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {"folder": str(folder), "stopped": report.stopped, "missing": missing, **counts},
+                ensure_ascii=False,
+            )
+        )
         return
     click.echo(", ".join(f"{count:,} {name}" for name, count in counts.items()))
     for one in report.missing:
