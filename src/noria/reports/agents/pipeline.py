@@ -2,7 +2,7 @@
 bytes.
 
 Each stage's result is a file of `stages/` under the digest of what it was made from. A stage whose inputs did not
-change is read and not made again, so that editing `plan.json`, a refresh of the index or another house template redo only what
+change is read and not made again, so that an edited `plan.json`, a new index or another house template redo only what
 follows from them.
 """
 

@@ -85,7 +85,7 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A report.
+    """A report as its blocks, before it is rendered.
 
     Attributes:
         title: title of the report.

@@ -42,7 +42,7 @@ def write_page(
 
     Args:
         report: the report.
-        book: its evidence.
+        book: evidence of the report.
         pictures: PNG of each figure by id.
         svgs: SVG of each chart by id; a picture is used where there is none.
         charts: data of each chart by id, for the table below it.

@@ -32,7 +32,7 @@ class Source(msgspec.Struct, frozen=True):
         id: `S` and a number.
         kind: what it is.
         url: address, or a path in the corpus.
-        title, publisher: as the source says; empty where it does not.
+        title, publisher: words of the source itself; empty where it gives none.
         date: publication date, as much of `YYYY-MM-DD` as is known; empty where it is not.
         retrieved: day on which it was read.
         licence: licence of its content; empty where unknown.

@@ -85,7 +85,7 @@ def _visual(bundle: Bundle, task: Task) -> float:
 
 
 def _appended(report: Report) -> Report:
-    """The same report with its figures moved to the end of the conclusion, and their sentences left where they were."""
+    """A report with its figures moved to the end of the conclusion, and their sentences left where they were."""
     moved = [b for s in report.sections for b in s.blocks if isinstance(b, FigureBlock)]
     kept = [
         msgspec.structs.replace(s, blocks=tuple(b for b in s.blocks if not isinstance(b, FigureBlock)))

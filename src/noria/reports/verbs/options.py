@@ -15,8 +15,8 @@ class WritingOptions(Config):
 
     section: ClassVar[str] = "Report"
 
-    charts: bool = Field(True, description="Make charts.")
-    images: bool = Field(True, description="Look for pictures.")
+    charts: bool = Field(True, description="Make the charts of the plan.")
+    images: bool = Field(True, description="Look for the pictures of the plan.")
     since: str = Field(
         "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Date before which sources are marked as stale."
     )
