@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 BANDS, ROWS = 32, 3
 THRESHOLD = 0.6
 """Jaccard similarity of shingles from which two texts say the same."""
-_PRIME = (1 << 61) - 1
 
 
 def shingles(text: str) -> frozenset[int]:
@@ -52,13 +51,12 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
 def _signatures(sets: Sequence[frozenset[int]]) -> NDArray[np.uint64]:
     """MinHash of each set [texts, bands × rows], with multipliers of a fixed seed."""
     draw = np.random.default_rng(20260602)
-    factors = draw.integers(1, 1 << 31, BANDS * ROWS, dtype=np.uint64)
-    shifts = draw.integers(0, 1 << 31, BANDS * ROWS, dtype=np.uint64)
+    # Odd factors of 64 bits wrap around, which mixes the order; small ones would keep it, and all rows would agree.
+    factors = draw.integers(1 << 62, 1 << 63, BANDS * ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    shifts = draw.integers(0, 1 << 63, BANDS * ROWS, dtype=np.uint64)
     out = np.zeros((len(sets), BANDS * ROWS), dtype=np.uint64)
     for place, one in enumerate(sets):
         if one:
             values = np.fromiter(one, dtype=np.uint64, count=len(one))
-            out[place] = ((values[:, None] * factors + shifts) % np.uint64(_PRIME) >> np.uint64(7)).min(
-                axis=0
-            )
+            out[place] = (values[:, None] * factors + shifts >> np.uint64(17)).min(axis=0)
     return out

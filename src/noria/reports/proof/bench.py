@@ -60,22 +60,38 @@ def _parsing(rounds: int) -> Row:
                 for sentence in re.split(r"(?<=[.!?])\s+", token.content):
                     cited += bool(re.findall(r'<a href="#ref(\d+)">', sentence))
             elif token.type == "html_block":
-                figures += len(re.findall(r"<figure>.*?<figcaption[^>]*>(.*?)</figcaption>", token.content, re.DOTALL))
+                figures += len(
+                    re.findall(r"<figure>.*?<figcaption[^>]*>(.*?)</figcaption>", token.content, re.DOTALL)
+                )
         references = re.findall(r'<a id="ref(\d+)"></a> \[\d+\] (.*?) (\S+)$', listed, re.MULTILINE)
         return len(references), cited, figures
 
     timing = alternate(lambda: parse_report(text), theirs, rounds=rounds)
-    return Row.of("parse 100 sections", _peer("markdown-it-py"), "s", timing.ours, timing.theirs, better="lower", goal=1.0)
+    return Row.of(
+        "parse 100 sections",
+        _peer("markdown-it-py"),
+        "s",
+        timing.ours,
+        timing.theirs,
+        better="lower",
+        goal=1.0,
+    )
 
 
 def long_report(sections: int) -> str:
     """A report of sections with sentences, citations and a figure each, in our layout."""
     parts = ["# Report"]
     for n in range(1, sections + 1):
-        said = " ".join(f'The value of part {k} was {k * 1.5} percent in 2023 <a href="#ref{n}">[{n}]</a>.' for k in range(12))
+        said = " ".join(
+            f'The value of part {k} was {k * 1.5} percent in 2023 <a href="#ref{n}">[{n}]</a>.'
+            for k in range(12)
+        )
         figure = f'<figure><img src="charts/C{n}.png" alt="bar"><figcaption id="fig{n}">Figure {n}: Part. Source: <a href="#ref{n}">[{n}]</a>.</figcaption></figure>'
         parts += [f"## Section {n}", said, f'See <a href="#fig{n}">Figure {n}</a> for more.', figure]
-    listed = "\n\n".join(f'<a id="ref{n}"></a> [{n}] Office (2023). Title {n}. https://a.org/{n}' for n in range(1, sections + 1))
+    listed = "\n\n".join(
+        f'<a id="ref{n}"></a> [{n}] Office (2023). Title {n}. https://a.org/{n}'
+        for n in range(1, sections + 1)
+    )
     return "\n\n".join([*parts, "## References", listed]) + "\n"
 
 
@@ -101,13 +117,32 @@ def _search(rounds: int) -> list[Row]:
         build_index(path, [Document("a", "a", pieces=[Piece(text) for text in texts])], retrieved="")
         with Index(path) as index:
             few = queries[:3]
-            timing = alternate(lambda: [index.search(q, 10) for q in few], lambda: [okapi.get_top_n(query_terms(q), texts, 10) for q in few], rounds=rounds)
-            rows.append(Row.of("3 queries", _peer("rank-bm25"), "s", timing.ours, timing.theirs, better="lower", goal=20.0))
+            timing = alternate(
+                lambda: [index.search(q, 10) for q in few],
+                lambda: [okapi.get_top_n(query_terms(q), texts, 10) for q in few],
+                rounds=rounds,
+            )
+            rows.append(
+                Row.of(
+                    "3 queries",
+                    _peer("rank-bm25"),
+                    "s",
+                    timing.ours,
+                    timing.theirs,
+                    better="lower",
+                    goal=20.0,
+                )
+            )
             timing = alternate(
                 lambda: [index.search(q, 10) for q in queries],
-                lambda: [sparse.retrieve([query_terms(q)], k=10, show_progress=False) for q in queries], rounds=rounds,
+                lambda: [sparse.retrieve([query_terms(q)], k=10, show_progress=False) for q in queries],
+                rounds=rounds,
             )
-            rows.append(Row.of("20 queries", _peer("bm25s"), "s", timing.ours, timing.theirs, better="lower", goal=1.0))
+            rows.append(
+                Row.of(
+                    "20 queries", _peer("bm25s"), "s", timing.ours, timing.theirs, better="lower", goal=1.0
+                )
+            )
     return rows
 
 
@@ -121,14 +156,27 @@ def _duplicates(rounds: int) -> Row:
 
     def theirs() -> list[tuple[int, int]]:
         sets = [shingles(text) for text in texts]
-        return [(a, b) for a in range(len(sets)) for b in range(a + 1, len(sets)) if jaccard(sets[a], sets[b]) >= THRESHOLD]
+        return [
+            (a, b)
+            for a in range(len(sets))
+            for b in range(a + 1, len(sets))
+            if jaccard(sets[a], sets[b]) >= THRESHOLD
+        ]
 
     exact = theirs()
     recall = len(set(near_duplicates(texts)) & set(exact)) / len(exact)
     if recall < 0.98:
         raise AssertionError(f"a recall of {recall:.3f}")
     timing = alternate(lambda: near_duplicates(texts), theirs, rounds=max(2, rounds // 2), warmup=0)
-    return Row.of(f"duplicates of 1,500, recall {recall:.3f}", "all pairs", "s", timing.ours, timing.theirs, better="lower", goal=20.0)
+    return Row.of(
+        f"duplicates of 1,500, recall {recall:.3f}",
+        "all pairs",
+        "s",
+        timing.ours,
+        timing.theirs,
+        better="lower",
+        goal=20.0,
+    )
 
 
 def _charts(rounds: int) -> Row:
@@ -157,14 +205,18 @@ def _charts(rounds: int) -> Row:
         return out.getvalue()
 
     timing = alternate(lambda: png_of_spec(spec, "C1"), theirs, rounds=rounds)
-    return Row.of("chart to PNG", _peer("matplotlib"), "s", timing.ours, timing.theirs, better="lower", goal=3.0)
+    return Row.of(
+        "chart to PNG", _peer("matplotlib"), "s", timing.ours, timing.theirs, better="lower", goal=3.0
+    )
 
 
 def sample_chart(id: str, years: int) -> ChartData:
     """A line chart of three series, each cell with a fact `S1#f…`."""
     rows = tuple((str(1980 + n), who, str(n * 1.5 + k)) for k, who in enumerate("abc") for n in range(years))
     cells = tuple(Cell(n, "v", f"S1#f{n}") for n in range(len(rows)))
-    return ChartData(id, "line", "Values of a, b and c", ("year", "who", "v"), rows, "year", "v", "who", "", cells)
+    return ChartData(
+        id, "line", "Values of a, b and c", ("year", "who", "v"), rows, "year", "v", "who", "", cells
+    )
 
 
 def _growth() -> list[Row]:
@@ -188,7 +240,15 @@ def _growth() -> list[Row]:
     thrice = [3 * value for value in seconds[100]]
     return [
         Row.of("300 figures, time", "3 × 100 figures", "s", seconds[300], thrice, better="lower", goal=0.8),
-        Row.of("300 figures, memory", "3 × 100 figures", "bytes", [peaks[300]], [3 * peaks[100]], better="lower", goal=0.8),
+        Row.of(
+            "300 figures, memory",
+            "3 × 100 figures",
+            "bytes",
+            [peaks[300]],
+            [3 * peaks[100]],
+            better="lower",
+            goal=0.8,
+        ),
     ]
 
 
@@ -201,10 +261,14 @@ def _render(count: int) -> None:
 
     from noria.reports.evidence.records import digest
 
-    book.add(Source("S1", "text", "a.md", "A", sha256=digest(text)), Passage("S1#p0", "S1", 0, len(text), text))
+    book.add(
+        Source("S1", "text", "a.md", "A", sha256=digest(text)), Passage("S1#p0", "S1", 0, len(text), text)
+    )
     for n, row in enumerate(chart.rows):
         book.add(Fact(f"S1#f{n}", "a", f"v{n}", Decimal(row[2]), "", row[0], row[2], "S1#p0"))
-    charts = {f"C{n}": msgspec.structs.replace(chart, id=f"C{n}", title=f"Chart {n}") for n in range(1, count + 1)}
+    charts = {
+        f"C{n}": msgspec.structs.replace(chart, id=f"C{n}", title=f"Chart {n}") for n in range(1, count + 1)
+    }
     drawn: dict[str, dict[str, bytes]] = {}
     sections = []
     from noria.reports.evidence.records import encode
@@ -213,7 +277,11 @@ def _render(count: int) -> None:
         made = draw(one)
         drawn[id] = {"png": made.png, "svg": made.svg.encode(), "spec": encode(made.spec).encode()}
         said = Paragraph((Sentence(f"[[fig:{id}]] shows it, from {chart.rows[0][2]} on.", ("S1#f0",)),))
-        sections.append(Section(id, f"Part {id}", (said, FigureBlock(id, "Values", "line", f"charts/{id}.png", ("S1#f0",)))))
+        sections.append(
+            Section(
+                id, f"Part {id}", (said, FigureBlock(id, "Values", "line", f"charts/{id}.png", ("S1#f0",)))
+            )
+        )
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         Bundle(Report("T", "en", tuple(sections)), book, charts, drawn).write(home)
