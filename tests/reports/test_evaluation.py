@@ -179,8 +179,7 @@ def test_near_duplicates_are_found_as_by_all_pairs() -> None:
     assert len(found) >= 0.98 * len(exact)
 
 
-# -- the release
---------------------------------------------------------------------------------------------------------
+# -- the release ---
 
 
 def _draft(body: str, *references: tuple[int, str, str]) -> Draft:
@@ -227,8 +226,7 @@ def test_low_captions_are_replaced_in_the_released_order() -> None:
     assert rewrite_captions(text, {1: (6, "better"), 2: (7, "no")}) == text.replace("bad", "better")
 
 
-# -- reports of ours
-------------------------------------------------------------------------------------------------------
+# -- reports of ours ---
 
 
 def test_a_report_of_ours_is_scored(made: tuple[Path, Bundle]) -> None:
@@ -266,8 +264,7 @@ def test_numbers_that_changed_are_listed(made: tuple[Path, Bundle]) -> None:
     assert changed_numbers(bundle, bundle) == []
 
 
-# -- models
----------------------------------------------------------------------------------------------------------------
+# -- models ---
 
 
 def _judge(body: dict[str, Any], number: int) -> Reply:
@@ -326,7 +323,7 @@ def anyio_backend() -> str:
 async def test_all_ten_metrics_over_a_server(made: tuple[Path, Bundle]) -> None:
     folder, _ = made
     markdown = (folder / "report.md").read_text()
-    sources = {n: "7.4% (2024 est.)" for n in range(1, 9)}
+    sources = dict.fromkeys(range(1, 9), "7.4% (2024 est.)")
     with chat_server(_judge) as double:
         async with (
             ChatClient(ChatServer(url=double.url, model="m")) as one,

@@ -190,3 +190,58 @@ def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to index"):
         build_index(tmp_path / "k", [], retrieved="")
     assert not (tmp_path / "k").exists()
+
+
+def test_web_services_are_asked_by_their_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.core.errors import ConfigError
+    from noria.reports.search.web import WebSearch, gather
+
+    monkeypatch.setenv("TAVILY_API_KEY", "secret-key")
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        if request.url.host == "searx.example":
+            return httpx2.Response(
+                200, json={"results": [{"url": "https://a.org/1", "title": "A"}, {"url": "file:///x"}]}
+            )
+        return httpx2.Response(500)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    warnings: list[str] = []
+    services = [WebSearch("searxng", "https://searx.example", client), WebSearch("tavily", client=client)]
+    hits = gather(services, ["coal"], SourceRules(), 5, warnings)
+    assert [hit.url for hit in hits] == ["https://a.org/1"]
+    assert warnings == ["tavily: the service answers 500"]
+    assert seen[1].headers["authorization"] == "Bearer secret-key"
+    assert "authorization" not in seen[0].headers
+    monkeypatch.delenv("TAVILY_API_KEY")
+    with pytest.raises(ConfigError, match="no key"):
+        WebSearch("tavily")
+
+
+def test_fetched_pages_become_documents_or_warnings() -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.reports.search.web import read_pages
+
+    def answer(request):
+        if "js" in str(request.url):
+            return httpx2.Response(200, html="<p>Please enable JavaScript</p>")
+        if "big" in str(request.url):
+            return httpx2.Response(200, headers={"content-type": "video/mp4"}, content=b"x")
+        return httpx2.Response(200, html="<title>T</title><p>Coal fell by 12%.</p>")
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    warnings: list[str] = []
+    urls = ["https://a.org/ok", "https://a.org/js", "https://a.org/big", "http://localhost/x"]
+    pages = list(
+        read_pages(
+            urls,
+            warnings,
+            client=client,
+            resolver=lambda host, port: ["127.0.0.1" if host == "localhost" else "93.184.216.34"],
+        )
+    )
+    assert [page.title for page in pages] == ["T"]
+    assert len(warnings) == 3
