@@ -340,7 +340,7 @@ def test_waits_grow_and_are_spread() -> None:
         async with ChatClient(
             at("http://127.0.0.1:9/v1", attempts=9, backoff=1.0, longest_wait=8.0)
         ) as client:
-            return [[client._wait(Fault("server", ""), n) or 0.0 for _ in range(2000)] for n in range(1, 7)]
+            return [[client.wait(Fault("server", ""), n) or 0.0 for _ in range(2000)] for n in range(1, 7)]
 
     for n, drawn in enumerate(asyncio.run(waits())):
         top = min(8.0, 2.0**n)

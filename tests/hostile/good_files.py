@@ -102,6 +102,7 @@ CALLS = {
     "reports compare": "{first=report} {second=report}",
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports render": "{report=report} --to md,bib,csl -o out/x",
+    "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
 
@@ -142,6 +143,10 @@ def _reports(home: Path, noria: Callable[..., None]) -> None:
 
 def _small_files(home: Path) -> None:
     (home / "presets.yaml").write_text("show: cdm\n")
+    (home / "gateway.yaml").write_text(
+        "backends:\n  m: {url: 'http://127.0.0.1:9/v1', model: m}\n"
+        "routes:\n  brief: {backend: m, system: Be brief.}\nbegin: brief\n"
+    )
     (home / "token.txt").write_text("a-token-of-sixteen-letters\n")
     questions = [{"id": f"q{n}", "query": f"{n} plus 1?", "answers": [str(n + 1)]} for n in range(3)]
     _write_lines(home / "questions.jsonl", questions)

@@ -161,8 +161,6 @@ def decoding(
     except MemoryError:
         raise
     except NoriaError as known:
-        if isinstance(known, DataError) and not issubclass(error, DataError):  # one of our readers met the fault
-            raise error(known.what, where=known.where or str(path), mend=known.mend or mend) from known
         known.where = known.where or str(path)
         raise
     except Exception as fault:

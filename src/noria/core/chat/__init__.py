@@ -18,9 +18,11 @@ from noria.core.chat.messages import (
     Message,
     Part,
     Text,
+    ToolCall,
     Video,
     assistant,
     system,
+    tool,
     user,
 )
 from noria.core.chat.outcomes import Answer, Failure, FailureKind, Outcome, Refusal, Usage
@@ -47,10 +49,12 @@ __all__ = [
     "Refusal",
     "Stream",
     "Text",
+    "ToolCall",
     "Usage",
     "Video",
     "ask_all",
     "assistant",
     "system",
+    "tool",
     "user",
 ]

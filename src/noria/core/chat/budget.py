@@ -58,16 +58,18 @@ class Budget:
 def estimated_cost(prices: Prices, body: Mapping[str, Any]) -> float:
     """Estimate the cost of a request.
 
-    It counts a token for three bytes of text, `MEDIA_TOKENS` for each other part, and the longest answer allowed.
+    It counts a token for three bytes of text and of tools, `MEDIA_TOKENS` for each other part, and the longest answer
+    allowed.
 
     Raises:
         ConfigError: a price is missing.
     """
     if prices.input is None or prices.output is None:
         raise ConfigError("a budget needs prices", where="prices", mend="give those for input and output")
-    tokens = 0.0
+    tokens = len(encoded(str(body.get("tools") or ""))) / 3
     for message in body["messages"]:
         content = message.get("content") or ""
+        tokens += len(encoded(str(message.get("tool_calls") or ""))) / 3
         for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
             tokens += len(encoded(part["text"])) / 3 + 8 if part["type"] == "text" else MEDIA_TOKENS
     answer = float(body.get("max_tokens", body.get("max_completion_tokens", UNKNOWN_LENGTH)))

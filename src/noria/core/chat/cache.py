@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from noria.core.chat.messages import ToolCall
 from noria.core.chat.outcomes import Answer, Outcome, Refusal, Usage
+from noria.core.chat.wire import read_parts
 from noria.core.errors import DataError, RunError
 from noria.core.files import read_bytes, write_atomic
 
@@ -42,6 +44,9 @@ class ChatCache:
             if entry["key"] != key or entry["sha256"] != _digest(values):
                 return None
             usage = Usage(**values.pop("usage"))
+            if "tool_calls" in values:
+                values["tool_calls"] = tuple(ToolCall(**call) for call in values["tool_calls"])
+                values["parts"] = read_parts(values["parts"])
             kind: type[Answer | Refusal] = {"answer": Answer, "refusal": Refusal}[values.pop("kind")]
             return kind(**values, usage=usage, cost=0.0, attempts=0, cached=True)
         except (DataError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -54,6 +59,8 @@ class ChatCache:
         values: dict[str, Any] = asdict(outcome)
         for name in ("cost", "attempts", "cached", "seconds"):
             del values[name]
+        if isinstance(outcome, Answer):
+            values["parts"] = [piece for part in outcome.parts for piece in part.wire()]
         values["kind"] = type(outcome).__name__.lower()
         entry = {"key": key, "sha256": _digest(values), "outcome": values}
         try:

@@ -6,31 +6,25 @@ import asyncio
 import contextlib
 import copy
 import json
-import logging
-import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from noria.core.chat.budget import Budget
 from noria.core.chat.cache import ChatCache
-from noria.core.chat.faults import BusyError, CutError, Fault, GarbageError, fault_of
+from noria.core.chat.faults import BusyError, GarbageError, fault_of
 from noria.core.chat.messages import ChatRequest, request_key
-from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage
-from noria.core.chat.settings import ChatServer, Prices, redacted
-from noria.core.errors import ConfigError, ModelError, needing, ungrouped
+from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
+from noria.core.chat.replies import StreamedReply, read_reply
+from noria.core.chat.sending import Sender, logger
+from noria.core.chat.settings import ChatServer, redacted
+from noria.core.errors import ModelError, needing, ungrouped
 
-logger = logging.getLogger("noria.chat")
 
-
-class ChatClient:
+class ChatClient(Sender):
     """Client of one model on one server. Use it as an asynchronous context, from one event loop.
-
-    Attempts that fail for a reason that may pass are repeated with exponential backoff and full jitter, or when the
-    server says so (Retry-After). The log (`noria.chat`) has models, kinds of failures and times, but no text of
-    requests or answers and no key.
 
     Args:
         server: settings of the server.
@@ -45,23 +39,12 @@ class ChatClient:
     def __init__(
         self, server: ChatServer, *, cache: ChatCache | None = None, budget: Budget | None = None
     ) -> None:
-        if budget is not None and not server.prices.known:
-            raise ConfigError(
-                f"a budget needs the prices of {server.model}",
-                where="prices",
-                mend="give input and output prices per million tokens, 0 where it is free",
-            )
-        self.server, self.cache, self.budget = server, cache, budget
-        self._key = server.key()
-        self._slots = asyncio.Semaphore(server.in_flight)
-        self._logged: set[str] = set()  # kinds of failures that were logged as a warning
+        super().__init__(server, budget=budget)
+        self.cache = cache
         with needing("openai"):
             import openai
-            from aiolimiter import AsyncLimiter
 
             from noria.core.chat.transport import http_client
-        rate = server.requests_per_minute
-        self._rate = None if rate is None else AsyncLimiter(max(1.0, rate / 60), max(1.0, 60 / rate))
         self._openai = openai.AsyncOpenAI(
             base_url=server.url,
             api_key=self._key,
@@ -105,12 +88,12 @@ class ChatClient:
             return reserved
         outcome: Outcome | None = None
         try:
-            async with self._place(within):
+            async with self.place(within):
                 outcome = await self._attempts(body, within)
         except BusyError as error:
             outcome = Failure("busy", str(error), attempts=0)
         finally:
-            self._settle(reserved, outcome)
+            self.settle(reserved, outcome)
         if self.cache:
             self.cache.put(key, outcome)
         return outcome
@@ -176,77 +159,29 @@ class ChatClient:
         return key, self.cache.get(key)
 
     def _reserve(self, request: ChatRequest) -> float | Failure:
-        """Reserve the estimated cost of a request in the budget; a `Failure` where that is impossible."""
         if self.budget is None:
             return 0.0
-        body = request.wire(self.server.model, length_field=self.server.length_field)
-        reserved = self.budget.reserve(self.server.prices, body)
-        if reserved is None:
-            message = (
-                f"{self.budget.spent:.4g} of {self.budget.limit:.4g} is spent, and the rest is too little"
-            )
-            return Failure("budget", message, attempts=0)
-        return reserved
-
-    def _settle(self, reserved: float, outcome: Outcome | None) -> None:
-        if self.budget is None:
-            return
-        # After these four the server may have written an answer, and charged it.
-        if isinstance(outcome, Failure) and outcome.kind not in ("timeout", "cut", "too_large", "garbage"):
-            self.budget.settle(reserved, 0.0)
-        else:
-            self.budget.settle(reserved, outcome.cost if isinstance(outcome, Answer | Refusal) else None)
+        return self.reserve(request.wire(self.server.model, length_field=self.server.length_field))
 
     async def _attempts(self, body: bytes, within: float | None) -> Outcome:
         began = time.monotonic()
         for attempt in range(1, self.server.attempts + 1):
             try:
-                await self._turn(within)
+                await self.turn(within)
                 async with asyncio.timeout(self.server.timeout):
                     reply = await self._post(body)
-                outcome = _read_reply(reply, self.server.prices)
+                outcome = read_reply(reply, self.server.prices)
                 logger.info("%s: %s, attempt %d", self.server.model, type(outcome).__name__, attempt)
                 return replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
             except Exception as error:
                 fault = fault_of(error)
                 if fault is None:
                     raise
-            wait = self._wait(fault, attempt)
+            wait = self.wait(fault, attempt)
             if wait is None:
-                return self._failed(fault, attempt, time.monotonic() - began)
+                return self.failed(fault, attempt, time.monotonic() - began)
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt ends it")
-
-    @contextlib.asynccontextmanager
-    async def _place(self, within: float | None) -> AsyncGenerator[None]:
-        """Hold one of the places of requests under way.
-
-        Raises:
-            BusyError: none was free in time.
-        """
-        try:
-            async with asyncio.timeout(within):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise BusyError(f"{self.server.in_flight} requests are under way") from None
-        try:
-            yield
-        finally:
-            self._slots.release()
-
-    async def _turn(self, within: float | None) -> None:
-        """Wait until the rate allows another request.
-
-        Raises:
-            BusyError: it does not in time.
-        """
-        if self._rate is None:
-            return
-        try:
-            async with asyncio.timeout(within):
-                await self._rate.acquire()
-        except TimeoutError:
-            raise BusyError(f"{self.server.requests_per_minute:g} requests a minute are allowed") from None
 
     async def _post(self, body: bytes) -> Any:
         import httpx2
@@ -256,30 +191,6 @@ class ChatClient:
             return json.loads(response.content)
         except (ValueError, RecursionError):
             raise GarbageError("the reply is not JSON") from None
-
-    def _wait(self, fault: Fault, attempt: int) -> float | None:
-        """Seconds to wait before another attempt; None where the request is given up."""
-        if not fault.passing or attempt >= self.server.attempts:
-            return None
-        if not self.server.longest_wait and fault.kind in ("rate_limit", "connection"):
-            return None  # without a wait, the next attempt would fail alike
-        if fault.wait is not None:
-            return None if fault.wait > self.server.longest_wait else fault.wait
-        longest = min(self.server.longest_wait, self.server.backoff * 2 ** (attempt - 1))
-        return random.uniform(0, longest)
-
-    def _failed(self, fault: Fault, attempts: int, seconds: float, partial: str = "") -> Failure | Refusal:
-        """Log a fault after which there is no other attempt, and make an outcome of it."""
-        message = redacted(fault.message, self._key)
-        if fault.filtered:
-            logger.info("%s: %s", self.server.model, message)
-            return Refusal("a content filter declined the request", seconds=seconds, attempts=attempts)
-        # One warning for each kind: thousands of requests may fail alike, and each outcome has its own message.
-        level = logging.INFO if fault.kind in self._logged else logging.WARNING
-        self._logged.add(fault.kind)
-        status = fault.status or "no status"
-        logger.log(level, "%s: %s (%s), attempt %d", self.server.model, fault.kind, status, attempts)
-        return Failure(fault.kind, message, fault.status, seconds, attempts, partial, fault.wait)
 
 
 class Stream:
@@ -330,7 +241,7 @@ class Stream:
         try:
             body = client._body(request, stream=True, stream_options={"include_usage": True})
             async with (
-                client._place(self._within),
+                client.place(self._within),
                 contextlib.aclosing(self._attempts(client, body)) as pieces,
             ):
                 async for piece in pieces:
@@ -338,16 +249,16 @@ class Stream:
         except BusyError as error:
             self._outcome = Failure("busy", str(error), attempts=0)
         finally:
-            client._settle(reserved, self._outcome)
+            client.settle(reserved, self._outcome)
         if client.cache:
             client.cache.put(key, self.outcome)
 
     async def _attempts(self, client: ChatClient, body: bytes) -> AsyncGenerator[str]:
         began = time.monotonic()
         for attempt in range(1, client.server.attempts + 1):
-            reply = _StreamedReply()
+            reply = StreamedReply()
             try:
-                await client._turn(self._within)
+                await client.turn(self._within)
                 async with contextlib.aclosing(self._events(client, body)) as events:
                     async for event in events:
                         if piece := reply.add(event):
@@ -356,13 +267,13 @@ class Stream:
                 self._outcome = replace(outcome, seconds=time.monotonic() - began, attempts=attempt)
                 return
             except Exception as error:
-                fault = fault_of(error, began=bool(reply.text))
+                fault = fault_of(error, began=reply.began)
                 if fault is None:
                     raise
-            wait = None if reply.text else client._wait(fault, attempt)
+            wait = None if reply.began else client.wait(fault, attempt)
             if wait is None:
                 seconds = time.monotonic() - began
-                self._outcome = client._failed(fault, attempt, seconds, "".join(reply.text))
+                self._outcome = client.failed(fault, attempt, seconds, "".join(reply.text))
                 return
             await asyncio.sleep(wait)
 
@@ -388,110 +299,6 @@ class Stream:
                 yield event
         finally:
             await chunks.response.aclose()
-
-
-class _StreamedReply:
-    """The reply that the events of a stream add up to."""
-
-    def __init__(self) -> None:
-        self.text: list[str] = []
-        self.declined: list[str] = []
-        self.reasoning: list[str] = []
-        self.finish: Any = None
-        self.model: Any = None
-        self.usage = Usage()
-
-    def add(self, event: Any) -> str | None:
-        """Add an event, and return its piece of text, if it has one.
-
-        Raises:
-            GarbageError: the event does not follow the protocol.
-        """
-        try:
-            self.model = event.get("model") or self.model
-            if event.get("usage") is not None:
-                self.usage = _usage(event["usage"])
-            for choice in (event.get("choices") or [])[:1]:
-                self.finish = choice.get("finish_reason") or self.finish
-                delta = choice.get("delta") or {}
-                self.declined.append("" + (delta.get("refusal") or ""))  # raises where it is no text
-                self.reasoning.append(_reasoning(delta) or "")
-                piece = delta.get("content")
-                if piece:
-                    self.text.append("" + piece)
-                    return self.text[-1]
-        except (LookupError, TypeError, AttributeError):
-            raise GarbageError("an event of the stream holds no piece of a message") from None
-        return None
-
-    def outcome(self, prices: Prices) -> Answer | Refusal:
-        """The outcome, once the events have ended.
-
-        Raises:
-            GarbageError: the stream was empty.
-            CutError: the stream ended before the answer did.
-        """
-        if self.finish is None:
-            raise CutError("the stream ended before the answer") if self.text else GarbageError("no answer")
-        text, declined, reasoning = ("".join(part) for part in (self.text, self.declined, self.reasoning))
-        return _outcome(text, declined, self.finish, self.usage, self.model, reasoning or None, prices)
-
-
-# -- replies ----------------------------------------------------------------------------------------------------------
-
-
-def _read_reply(reply: Any, prices: Prices) -> Answer | Refusal:
-    """Read an answer or a refusal from the JSON of a reply.
-
-    Raises:
-        GarbageError: it holds neither.
-    """
-    try:
-        choice = reply["choices"][0]
-        message = choice["message"]
-        text, declined = message.get("content"), message.get("refusal")
-        finish, model = choice.get("finish_reason"), reply.get("model")
-        usage = _usage(reply.get("usage"))
-        reasoning = _reasoning(message)
-    except (LookupError, TypeError, AttributeError):
-        raise GarbageError("the reply holds no message") from None
-    return _outcome(text, declined, finish, usage, model, reasoning, prices)
-
-
-def _outcome(
-    text: Any, declined: Any, finish: Any, usage: Usage, model: Any, reasoning: Any, prices: Prices
-) -> Answer | Refusal:
-    """Make an answer or a refusal of the fields of a reply, which may be of any type."""
-    cost = prices.cost(usage)
-    name = model if isinstance(model, str) else None
-    if declined or finish == "content_filter":
-        return Refusal(str(declined or text or "stopped by a content filter"), usage, cost, model=name)
-    if text is None and finish == "length":
-        text = ""  # the reasoning used up the whole length
-    if not isinstance(text, str):
-        raise GarbageError("the reply's message holds no text")
-    return Answer(
-        text,
-        finish if isinstance(finish, str) else None,
-        usage,
-        cost,
-        model=name,
-        reasoning=reasoning,
-    )
-
-
-def _reasoning(message: Any) -> str | None:
-    """Reasoning in a message or its delta, by either of its names."""
-    reasoning = message.get("reasoning_content") or message.get("reasoning")
-    return reasoning if isinstance(reasoning, str) else None
-
-
-def _usage(values: Any) -> Usage:
-    """Token counts of a reply; None where a count is missing or impossible."""
-    if not isinstance(values, Mapping):
-        return Usage()
-    counts = [values.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(*(n if type(n) is int and 0 <= n < 2**53 else None for n in counts))
 
 
 def ask_all(

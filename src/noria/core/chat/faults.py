@@ -88,15 +88,25 @@ def fault_of(error: BaseException, *, began: bool = False) -> Fault | None:
 
 
 def _by_status(error: Any) -> Fault:
-    status = int(error.status_code)
-    body = error.body if isinstance(error.body, Mapping) else {}
+    return status_fault(int(error.status_code), error.body, error.response.headers, _words(error))
+
+
+def status_fault(status: int, body: Any, headers: Mapping[str, str], words: str) -> Fault:
+    """Sort a reply that is an error.
+
+    Args:
+        status: HTTP status.
+        body: the error's JSON values, without the `error` around them; anything where it is no JSON.
+        headers: headers of the reply; their names may be of any case.
+        words: description of the error.
+    """
+    body = body if isinstance(body, Mapping) else {}
     code = str(body.get("code") or body.get("type") or "")
-    words = _words(error)
     if status == 402 or "insufficient_quota" in code:
         return Fault("quota", words, status, passing=False)
     if code == "content_filter":
         return Fault("request", words, status, passing=False, filtered=True)
-    wait = retry_after(error.response.headers)
+    wait = retry_after(headers)
     if status == 429:
         return Fault("rate_limit", words, status, wait=wait)
     if status >= 500:
@@ -128,5 +138,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _words(error: BaseException) -> str:
-    text = str(getattr(error, "message", "") or error) or type(error).__name__
+    return one_line(str(getattr(error, "message", "") or error) or type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    """A server's words as one short line of characters that can be printed."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())[:300]

@@ -1,4 +1,4 @@
-"""Messages and requests: content of text, images, video frames with their times, clips and audio."""
+"""Messages and requests: content of text, images, video frames with their times, clips and audio; calls of tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from noria.core.errors import DataError
 if TYPE_CHECKING:
     from noria.core.chat.outcomes import Outcome
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -142,11 +142,43 @@ Part: TypeAlias = Text | Image | Video | Clip | Audio
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool that the model asks for.
+
+    Attributes:
+        id: id of the call, which the tool's message repeats.
+        name: name of the tool.
+        arguments: arguments as the model wrote them; a JSON object if it kept to the protocol.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    def wire(self) -> dict[str, Any]:
+        """The call as a JSON value of the protocol."""
+        return {
+            "id": self.id,
+            "type": "function",
+            "function": {"name": self.name, "arguments": self.arguments},
+        }
+
+
+@dataclass(frozen=True)
 class Message:
-    """A message: its role and its parts."""
+    """A message: its role and its parts.
+
+    Attributes:
+        role: who speaks.
+        parts: content of the message, in order.
+        tool_calls: calls that a message of the model asks for.
+        tool_call_id: id of the call that a message of a tool answers.
+    """
 
     role: Role
     parts: tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
 
     @property
     def text(self) -> str:
@@ -156,8 +188,20 @@ class Message:
     def wire(self) -> dict[str, Any]:
         """The message as a JSON value of the protocol; its content is a string where all parts are text."""
         if all(isinstance(part, Text) for part in self.parts):
-            return {"role": self.role, "content": self.text}
-        return {"role": self.role, "content": [piece for part in self.parts for piece in part.wire()]}
+            content: Any = self.text if self.parts or not self.tool_calls else None
+        else:
+            content = [piece for part in self.parts for piece in part.wire()]
+        return {"role": self.role, "content": content} | self._calls
+
+    @property
+    def _calls(self) -> dict[str, Any]:
+        """Fields of the message that concern tools."""
+        fields: dict[str, Any] = {}
+        if self.tool_calls:
+            fields["tool_calls"] = [call.wire() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            fields["tool_call_id"] = self.tool_call_id
+        return fields
 
     @property
     def encoded(self) -> bytes:
@@ -165,7 +209,8 @@ class Message:
         if all(isinstance(part, Text) for part in self.parts):
             return _json(self.wire())
         pieces = b",".join(part.encoded for part in self.parts)
-        return b'{"role":%b,"content":[%b]}' % (_json(self.role), pieces)
+        calls = _json(self._calls)[1:-1]
+        return b'{"role":%b,"content":[%b]%b}' % (_json(self.role), pieces, b"," + calls if calls else b"")
 
 
 def system(text: str) -> Message:
@@ -178,9 +223,15 @@ def user(*parts: str | Part) -> Message:
     return Message("user", tuple(Text(part) if isinstance(part, str) else part for part in parts))
 
 
-def assistant(text: str) -> Message:
-    """A message of the model, from an earlier turn."""
-    return Message("assistant", (Text(text),))
+def assistant(text: str, *tool_calls: ToolCall) -> Message:
+    """A message of the model, from an earlier turn; one that only calls tools has no text."""
+    return Message("assistant", (Text(text),) if text or not tool_calls else (), tool_calls)
+
+
+def tool(call: ToolCall | str, *parts: str | Part) -> Message:
+    """The result of a tool: an answer to a call, or to the call of that id."""
+    content = tuple(Text(part) if isinstance(part, str) else part for part in parts)
+    return Message("tool", content, tool_call_id=call if isinstance(call, str) else call.id)
 
 
 @dataclass(frozen=True)
@@ -191,6 +242,8 @@ class ChatRequest:
         messages: the conversation so far.
         temperature, top_p, seed, stop, max_tokens: sampling settings; the server chooses those that are None.
         response_format: format of the answer, such as `{"type": "json_schema", …}`.
+        tools: tools that the model may call, as `{"type": "function", "function": {"name", "parameters", …}}`.
+        tool_choice: "auto", "none", "required", or the tool that must be called; the server chooses where it is None.
         extra: more fields of the body, as the server documents them.
         sample: number of the draw, where one request is sent several times. It is not sent; it tells draws apart in the
             cache.
@@ -203,6 +256,8 @@ class ChatRequest:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     response_format: Mapping[str, Any] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
 
@@ -236,6 +291,8 @@ class ChatRequest:
             "stop": list(self.stop) or None,
             length_field: self.max_tokens,
             "response_format": None if self.response_format is None else dict(self.response_format),
+            "tools": [dict(one) for one in self.tools] or None,
+            "tool_choice": self.tool_choice,
         }
         return {name: value for name, value in options.items() if value is not None} | dict(self.extra)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from noria.core.chat.messages import Part, ToolCall
+
 FailureKind = Literal[
     "timeout",
     "connection",
@@ -59,6 +61,8 @@ class Answer:
         cached: whether the answer is from the cache.
         model: the server's name of the model; None where it does not say.
         reasoning: the model's reasoning, where the server returns that separately.
+        tool_calls: calls of tools that the model asks for.
+        parts: images and other content beside the text, where the model makes such.
     """
 
     text: str
@@ -70,6 +74,8 @@ class Answer:
     cached: bool = False
     model: str | None = None
     reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.request
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -104,6 +105,18 @@ class ChatServer(Config):
                 f"the variable {self.key_env} is not set", where=self.url, mend=f"export {self.key_env}=…"
             )
         return key
+
+
+def proxy_of(url: str) -> str | None:
+    """The environment's HTTP proxy for an address; None for this machine and for hosts in NO_PROXY."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
+    proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
+    return proxy if urlsplit(proxy).scheme in ("http", "https") else None
 
 
 _SECRETS = re.compile(r"(?i)\bbearer\s+\S+|\b(?:sk|pk|rk|hf|gsk|xai|key)[-_][\w*.-]{6,}|\bAIza[\w-]{20,}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Callable
-from urllib.parse import urlsplit
 
 import httpx2
 
 from noria.core.chat.faults import TooLargeError
+from noria.core.chat.settings import proxy_of
 
 
 def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient:
@@ -25,7 +24,7 @@ def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient
         largest: most bytes of a reply.
     """
     limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
-    trusted, proxy = _certificates(), _proxy(url)
+    trusted, proxy = _certificates(), proxy_of(url)
     return httpx2.AsyncClient(
         timeout=timeout,
         transport=_Spread(
@@ -34,18 +33,6 @@ def http_client(url: str, *, timeout: float, largest: int) -> httpx2.AsyncClient
         follow_redirects=False,
         headers={"Accept-Encoding": "identity"},
     )
-
-
-def _proxy(url: str) -> str | None:
-    """The environment's HTTP proxy for an address; None for this machine and for hosts in NO_PROXY."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-    proxy = proxy if "://" in proxy or not proxy else f"http://{proxy}"
-    return proxy if urlsplit(proxy).scheme in ("http", "https") else None
 
 
 @functools.cache

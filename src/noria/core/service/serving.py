@@ -1,11 +1,8 @@
 """HTTP services: routes behind one guard, responses, metrics.
 
-The guard checks the Host header (against DNS rebinding), the bearer token, the size of a body while it is read, the
-time of a request and the number under way. Every refusal is one JSON object of the shape that OpenAI's clients read:
-
-```
-{"error": {"message": "...", "type": "invalid_request_error", "code": "too_large", "param": null}, "request_id": "..."}
-```
+The guard checks the Host header (against DNS rebinding), the bearer token and the rights of its caller, the size of a
+body while it is read, the time of a request and the number under way. Every refusal is one JSON object
+(`noria.core.service.responses`).
 
 Every service has `/health`, `/ready` and `/metrics`. `noria.core.service.hosting` runs a service in a process.
 """
@@ -20,7 +17,6 @@ import hashlib
 import hmac
 import ipaddress
 import itertools
-import json
 import logging
 import re
 import secrets
@@ -32,10 +28,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from noria.core.errors import ConfigError, DataError, needing
-from noria.core.records import json_values
+from noria.core.service.callers import Caller, Callers
+from noria.core.service.responses import HttpError, html_response, json_fault, json_response, read_json
 
 with needing("serve"):
-    import msgspec
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.gc_collector import GCCollector
@@ -48,6 +44,8 @@ with needing("serve"):
 
 __all__ = [
     "Access",
+    "Caller",
+    "Callers",
     "Endpoint",
     "HttpError",
     "Limits",
@@ -57,6 +55,7 @@ __all__ = [
     "Service",
     "asset",
     "html_response",
+    "json_fault",
     "json_response",
     "read_json",
     "route",
@@ -64,10 +63,20 @@ __all__ = [
 
 T = TypeVar("T")
 
-Access = Literal["open", "read", "write"]
-"""Who may call a route: anyone; anyone on this machine, and callers with the token from elsewhere; only callers with
-the token.
+Access = Literal["open", "read", "write", "chat", "feedback"]
+"""Who may call a route.
+
+open        anyone
+read        anyone on this machine; from elsewhere, who has the service's token or a caller's with the right `operate`
+write       who has the service's token or a caller's with the right `operate`
+chat        where the service has callers, one with the right `chat`, within the caller's rate; else as `read`
+feedback    likewise with the right `feedback`
 """
+
+LOCAL = Caller("local", frozenset({"chat", "feedback"}))
+"""Whoever calls from this machine without a token."""
+OPERATOR = Caller("operator", frozenset({"chat", "feedback", "operate"}))
+"""Whoever has the service's own token."""
 
 log = logging.getLogger("noria.serving")
 
@@ -90,110 +99,7 @@ class Limits:
     in_flight: int = 256
 
 
-class HttpError(Exception):
-    """An error response: its status, a `code` for programs and a `message` of one line for people."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = " ".join(message.split())
-        self.param = param
-        self.headers = dict(headers or {})
-
-    def response(self, request_id: str) -> Response:
-        """The response, with the body that all errors share."""
-        kind = _KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        error = {"message": self.message, "type": kind, "code": self.code, "param": self.param}
-        return json_response(
-            {"error": error, "request_id": request_id}, status=self.status, headers=self.headers
-        )
-
-
-_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-# -- responses --------------------------------------------------------------------------------------------------------
-
-_encode = msgspec.json.Encoder().encode
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'{}; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
-
-
-def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON response; bytes count as JSON already. NaN and the infinities become null: they are missing, not zero."""
-    response = _Json(content if isinstance(content, bytes) else _as_json(content), status)
-    if headers:
-        response.headers.update(headers)
-    return response
-
-
-def _as_json(content: Any) -> bytes:
-    try:
-        return _encode(content)
-    except UnicodeEncodeError:  # half a character: UTF-8 cannot hold it, an escape can
-        return json.dumps(json_values(content)).encode()
-
-
-def read_json(body: bytes) -> Any:
-    """Read a body of JSON, strictly: UTF-8, no NaN, no halves of characters, no number beyond a double.
-
-    Raises:
-        HttpError: 400, it is none.
-    """
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HttpError(400, "bad_json", f"the body is not JSON: {json_fault(error)}") from None
-
-
-def json_fault(error: Exception) -> str:
-    """What is wrong with JSON that `msgspec` did not take, without its own words about Python."""
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-
-
-class _Json(Response):
-    """Starlette's response with fixed headers, which it would otherwise build and sort for each request."""
-
-    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), *_JSON]
-
-
-_JSON = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-
-
-def html_response(page: str, *, status: int = 200, inline_styles: bool = False) -> Response:
-    """An HTML response that runs only the service's own scripts, fetches nothing from elsewhere and forbids frames.
-
-    Args:
-        page: text of the page, in HTML.
-        status: HTTP status of the response.
-        inline_styles: whether scripts and markup may set styles, which charts need.
-    """
-    return Response(
-        page,
-        status,
-        {
-            "content-type": "text/html; charset=utf-8",
-            "content-security-policy": _POLICY.format(" 'unsafe-inline'" if inline_styles else ""),
-            "cache-control": "no-store",
-            "referrer-policy": "no-referrer",
-            "x-frame-options": "DENY",
-            "cross-origin-opener-policy": "same-origin",
-            "cross-origin-resource-policy": "same-origin",
-        },
-    )
+# -- static files ------------------------------------------------------------------------------------------------------
 
 
 def asset(path: str, content: bytes | str, media_type: str, *, access: Access = "read") -> Route:
@@ -221,6 +127,12 @@ def asset(path: str, content: bytes | str, media_type: str, *, access: Access = 
 class Request(StarletteRequest):
     """Starlette's request, with a faster way to read the body, and work that ends when the client leaves."""
 
+    @property
+    def caller(self) -> Caller:
+        """Who sent it: a caller of the service, `operator` with the service's own token, or `local` without any."""
+        exchange: _Exchange = self.scope["noria.exchange"]
+        return exchange.caller
+
     async def body(self) -> bytes:
         """Read the whole body.
 
@@ -247,6 +159,9 @@ class Request(StarletteRequest):
         Raises:
             ClientDisconnect: the client closed the connection.
         """
+        watched: set[Callable[[], object]] | None = self.scope.get("noria.leaving")
+        if watched is not None:  # the connection calls when its client leaves: no task has to wait for that
+            return await self._unless_called(work, watched)
         working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -257,6 +172,27 @@ class Request(StarletteRequest):
             leaving.cancel()
             if working.cancel():
                 await asyncio.gather(working, return_exceptions=True)
+
+    @staticmethod
+    async def _unless_called(work: Coroutine[Any, Any, T], watched: set[Callable[[], object]]) -> T:
+        """Do work in this task, which is cancelled when the connection says that its client has left."""
+        task, left = asyncio.current_task(), False
+        assert task is not None
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        watched.add(leave)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if left and not task.uncancel():
+                raise ClientDisconnect from None
+            raise
+        finally:
+            watched.discard(leave)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -307,7 +243,7 @@ class _Guarded:
         service = exchange.service
         exchange.path = self.path
         if self.access != "open":
-            service._authorise(exchange, write=self.access == "write")
+            service._authorise(exchange, self.access)
         limits = service.limits
         exchange.expect(limits.body_bytes if self.body_bytes is None else self.body_bytes)
         service.end_slow_bodies(exchange.address)
@@ -346,6 +282,7 @@ class Service:
         routes: routes made by `route` and `asset`.
         token: secret of its callers, in `Authorization: Bearer TOKEN`. For reading, a browser may send it as the
             password of its dialogue, with any user name. Without a token no route that changes state can be called.
+        callers: callers with tokens, rights and rates of their own, if any.
         limits: limits of requests to routes that have none of their own.
         hosts: host names by which the service may be called, beside `localhost` and numeric addresses.
         ready: returns why the service is not ready, or None when it is.
@@ -366,6 +303,7 @@ class Service:
         routes: Sequence[Route],
         *,
         token: str | None = None,
+        callers: Callers | None = None,
         limits: Limits | None = None,
         hosts: Collection[str] = (),
         ready: Callable[[], str | None] | None = None,
@@ -381,6 +319,7 @@ class Service:
         self.draining = False
         self.failure: Exception | None = None
         self.token = token
+        self.callers = callers
         self._digest = None if token is None else _digest(token.encode())
         self._hosts = {host.lower() for host in hosts}
         self._known_hosts: set[bytes] = set()
@@ -427,6 +366,20 @@ class Service:
             await _Exchange(self, scope, receive, send).run()
         elif scope["type"] == "lifespan":
             await self._hold_context(receive, send)
+
+    def identify(self, request: Request) -> Caller | None:
+        """Who sent a request, for an open route that asks for rights itself; None where it needs a token."""
+        exchange: _Exchange = request.scope["noria.exchange"]
+        caller = self._caller(exchange)
+        if caller is None and not self.private and self.callers is None:
+            return LOCAL
+        return caller
+
+    def caller_with(self, token: bytes) -> Caller | None:
+        """The caller who has this token: for a form that carries one, since browsers send a password by themselves."""
+        if self._digest is not None and hmac.compare_digest(_digest(token), self._digest):
+            return OPERATOR
+        return self.callers.of(token) if self.callers is not None else None
 
     def is_trusted(self, request: Request) -> bool:
         """Whether a request has the token, for an open route that does more for such callers."""
@@ -528,19 +481,43 @@ class Service:
             with contextlib.suppress(RuntimeError):  # it is ending by itself
                 arriving.pop(oldest).reschedule(0.0)
 
-    def _authorise(self, exchange: _Exchange, *, write: bool) -> None:
-        """Check the token where the route needs one.
+    def _authorise(self, exchange: _Exchange, access: Access) -> None:
+        """Find the caller, and check that it has the right that a route needs, and its rate.
 
         Raises:
-            HttpError: 401 without the right token, 403 where the service has none and the route needs it.
+            HttpError: 401 without the right token, 403 where there is none or it lacks the right, 429 above the rate.
         """
-        if not (write or self.private):
+        if access in ("chat", "feedback") and self.callers is not None:
+            caller = self._caller(exchange)
+            if caller is None:
+                raise self._refusal(
+                    401,
+                    "wrong_token",
+                    "this needs a caller's token as `Authorization: Bearer TOKEN`",
+                    headers={"www-authenticate": 'Bearer realm="noria"'},
+                )
+            if access not in caller.rights:
+                raise self._refusal(403, "no_right", f"{caller.name} has no right to {access}")
+            wait = caller.wait()
+            if wait:
+                raise self._refusal(
+                    429,
+                    "rate_limited",
+                    f"{caller.name} may send {caller.requests_per_minute} requests a minute",
+                    headers={"retry-after": str(wait)},
+                )
+            exchange.caller = caller
             return
-        if self._digest is None:
+        write = access == "write"
+        caller = self._caller(exchange) if b"authorization" in exchange.headers else None
+        if not (write or self.private):
+            exchange.caller = caller or LOCAL
+            return
+        if caller is None and self._digest is None:
             raise self._refusal(
                 403, "no_token_set", "the service was started without a token, so nothing can be changed"
             )
-        if not self._has_token(exchange):
+        if caller is None:
             ways = 'Bearer realm="noria"' if write else 'Basic realm="noria", Bearer realm="noria"'
             raise self._refusal(
                 401,
@@ -548,6 +525,22 @@ class Service:
                 "this needs the service's token as `Authorization: Bearer TOKEN`",
                 headers={"www-authenticate": ways},
             )
+        if "operate" not in caller.rights:
+            raise self._refusal(403, "no_right", f"{caller.name} has no right to operate the service")
+        exchange.caller = caller
+
+    def _caller(self, exchange: _Exchange) -> Caller | None:
+        """The caller whose token a request has."""
+        if self._has_token(exchange):
+            return OPERATOR
+        if self.callers is None:
+            return None
+        kind, _, token = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
+        if kind.lower() == b"bearer":
+            return self.callers.of(token.strip())
+        if kind.lower() == b"basic" and exchange.method in ("GET", "HEAD"):
+            return self.callers.of(_password(token))
+        return None
 
     def _has_token(self, exchange: _Exchange) -> bool:
         kind, _, credentials = exchange.headers.get(b"authorization", b"").strip().partition(b" ")
@@ -571,11 +564,12 @@ class _Exchange:
         bytes_read, bytes_sent: bytes of both bodies so far.
         status: status of the response; 0 before it has begun.
         body_complete: whether the whole body was read.
+        caller: who sent it, where the route asks for that.
     """
 
     __slots__ = (
-        "address", "began", "body_complete", "body_limit", "bytes_read", "bytes_sent", "headers", "id", "method",
-        "path", "receive_", "scope", "send_", "service", "status",
+        "address", "began", "body_complete", "body_limit", "bytes_read", "bytes_sent", "caller", "headers", "id",
+        "method", "path", "receive_", "scope", "send_", "service", "status",
     )  # fmt: skip
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
@@ -589,6 +583,7 @@ class _Exchange:
         self.path = "unmatched"
         self.body_limit = self.bytes_read = self.bytes_sent = self.status = 0
         self.body_complete = False
+        self.caller = LOCAL
         self.began = time.perf_counter()
 
     async def run(self) -> None:

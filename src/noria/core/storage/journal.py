@@ -72,6 +72,7 @@ class Journal:
         self._queue: list[_Change] = []
         self._bytes = self._awaited = 0
         self._closing = self._folding = False
+        self._grown = _LOG  # bytes written since the log's size was looked at; it may be large from before
         self._more = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
@@ -198,7 +199,9 @@ class Journal:
                 closing = self._closing
             if batch:
                 self._write(batch)
-            if self._folding or log_bytes(self.path) > _LOG:
+            self._grown += sum(change.size for change in batch)
+            if self._folding or (self._grown > _LOG // 8 and log_bytes(self.path) > _LOG):
+                self._grown = 0
                 self._fold()
             if closing:
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,19 @@ class TraceView:
     withdrawn: int = 0
 
 
+_LATELY = 10_000
+"""Traces of which is known in memory who may speak of them, and what was said."""
+
+
+@dataclass
+class _Known:
+    """What is known of a trace that was spoken of lately: its caller, its spans, and its repeatable feedback."""
+
+    caller: str
+    spans: frozenset[str]
+    feedback: dict[str, Feedback]
+
+
 @dataclass
 class TraceStore:
     """Traces, feedback and judgements of one service; used from one event loop.
@@ -77,6 +91,7 @@ class TraceStore:
             self.journal.close()
             raise
         self._writing: dict[str, asyncio.Future[Feedback]] = {}
+        self._lately: OrderedDict[str, _Known] = OrderedDict()
 
     def close(self) -> None:
         """Write what waits, and let the folder go."""
@@ -100,6 +115,14 @@ class TraceStore:
             JournalFull: the disk takes no more. RunError: it fails.
         """
         await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
+
+    def post(self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None) -> None:
+        """Keep a trace soon, as `write` does, for a request that nobody waits for any more.
+
+        Raises:
+            JournalFull: the queue takes no more. RunError: the disk fails.
+        """
+        self.journal.post(encode(trace), subject=trace.id, blobs=blobs)
 
     async def give_feedback(self, feedback: Feedback) -> Feedback:
         """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
@@ -128,15 +151,42 @@ class TraceStore:
             self._writing.pop(feedback.id, None)
 
     async def _give_feedback(self, feedback: Feedback) -> Feedback:
-        records = self._about(feedback.trace)
-        trace = _trace_of(records, feedback.trace)
-        earlier = [r for r in records if isinstance(r, Feedback) and r.id == feedback.id]
-        if earlier:
-            return earlier[0]
-        if feedback.span is not None and feedback.span not in {span.id for span in trace.spans}:
+        known = self._known(feedback.trace)
+        earlier = known.feedback.get(feedback.id)
+        if earlier is not None:
+            return earlier
+        if feedback.span is not None and feedback.span not in known.spans:
             raise DataError(f"the trace has no span {feedback.span}", where="feedback")
         await self.journal.append(encode(feedback), subject=feedback.trace)
+        if feedback.client_key is not None:
+            known.feedback[feedback.id] = feedback
         return feedback
+
+    def caller_of(self, trace: str) -> str:
+        """Name of the caller whose trace it is.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+        """
+        return self._known(trace).caller
+
+    def _known(self, trace: str) -> _Known:
+        """What decides whether a feedback is taken, kept for the traces that were spoken of last."""
+        known = self._lately.get(trace)
+        if known is None:
+            records = self._about(trace)
+            first = _trace_of(records, trace)
+            known = _Known(
+                first.caller,
+                frozenset(span.id for span in first.spans),
+                {r.id: r for r in records if isinstance(r, Feedback) and r.client_key is not None},
+            )
+            self._lately[trace] = known
+            if len(self._lately) > _LATELY:
+                self._lately.popitem(last=False)
+        else:
+            self._lately.move_to_end(trace)
+        return known
 
     async def withdraw(self, trace: str, feedback: str, *, by: str = "") -> None:
         """Take a feedback back; once more changes nothing.
@@ -174,8 +224,12 @@ class TraceStore:
         blobs = [blob for blob in named if not self.index.named_by_others(blob, user)]
         now = self.clock()
         erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
+        for trace in traces:
+            self._lately.pop(trace, None)
         await self.journal.append(encode(erasure), subject=f"user:{user}")
         await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        for trace in traces:  # a feedback that came meanwhile may have looked it up
+            self._lately.pop(trace, None)
         await asyncio.to_thread(self.index.forget, user)
         return erasure
 

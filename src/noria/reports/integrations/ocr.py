@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
-from noria.core.errors import require
+from noria.core.errors import ConfigError
 
 
 @functools.cache
 def _engine() -> Any:
-    return require("rapidocr", "ocr").RapidOCR()
+    try:
+        return importlib.import_module("rapidocr").RapidOCR()
+    except ImportError as error:
+        raise ConfigError(f"pages that are pictures need {error.name}", mend="pip install rapidocr onnxruntime") from None
 
 
 def read_picture(data: bytes, where: str) -> str:
     """Lines of text in a picture, from top to bottom.
 
     Raises:
-        MissingExtra: RapidOCR is not installed.
+        ConfigError: RapidOCR is not installed.
         DataError: the bytes are no picture.
     """
     from noria.reports.figures.pictures import open_picture

@@ -6,7 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from noria.core.errors import DataError, require
+from noria.core.errors import ConfigError, DataError, require
 from noria.core.files import decoding
 from noria.reports.evidence.tables import LARGEST, Table
 from noria.reports.reading.documents import LARGEST_TEXT, Document, Piece, paragraphs
@@ -37,7 +37,7 @@ def check_zip(raw: bytes, where: str) -> None:
 
 
 def read_pdf(raw: bytes, url: str) -> list[Document]:
-    """Read the text of a PDF, page by page; pages without text are read by OCR where the extra `ocr` is installed.
+    """Read the text of a PDF, page by page; pages without text are read by OCR where RapidOCR is installed.
 
     Raises:
         DataError: it is damaged or locked.
@@ -69,14 +69,13 @@ def read_pdf(raw: bytes, url: str) -> list[Document]:
 
 def _scanned(page: object, document: Document, number: int) -> str:
     """Text of a page that is a picture, where an OCR is installed; a warning where it is not."""
-    from noria.core.errors import MissingExtra
     from noria.reports.integrations.ocr import read_picture
 
     texts = []
     for image in getattr(page, "images", []):
         try:
             texts.append(read_picture(image.data, f"{document.url}, page {number}"))
-        except MissingExtra as error:
+        except ConfigError as error:
             document.warnings.append(f"page {number} is a picture, and is not read: {error}")
             return ""
     return "\n\n".join(texts)

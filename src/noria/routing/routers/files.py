@@ -88,6 +88,8 @@ def load_router(folder: Path) -> Router:
             raise CheckpointError(
                 f"{field}: {message}", where=str(folder / _ROUTER), mend="train it again"
             ) from error
+        except DataError as error:
+            raise CheckpointError(error.what, where=error.where, mend="train it again") from error
         tensors = {}
         if (folder / _TENSORS).exists():
             check_input(folder / _TENSORS)

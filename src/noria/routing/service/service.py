@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any
 
 from noria.core.chat import Answer, ChatClient, Failure, Outcome, Refusal
+from noria.core.completions.answers import DONE, ChunkWriter, completion, failure_error
 from noria.core.errors import DataError, needing
 from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
 from noria.routing.pool.pool import Pool
@@ -31,11 +32,8 @@ from noria.routing.service.health import Health
 from noria.routing.service.wire import (
     AUTO,
     SAMPLING,
-    ChunkWriter,
-    CompletionRequest,
-    completion,
+    RoutedRequest,
     decision_record,
-    failure_error,
     headers_of,
     in_strategy,
     not_taken,
@@ -141,7 +139,7 @@ class _Front:
         answer = self._stream if query.stream else self._whole
         return await request.unless_left(answer(query, ranking))
 
-    def _able(self, query: CompletionRequest, routes: Sequence[Route]) -> list[Route]:
+    def _able(self, query: RoutedRequest, routes: Sequence[Route]) -> list[Route]:
         """The routes that follow all that a caller has set.
 
         Raises:
@@ -165,18 +163,18 @@ class _Front:
             )
         return able
 
-    async def _whole(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
+    async def _whole(self, query: RoutedRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
             outcome = await self._ask(chosen, query, self._within(chosen, ranking))
             self._count(chosen, outcome)
             if not isinstance(outcome, Failure):
-                return json_response(completion(chosen, outcome), headers=headers_of(chosen, query))
+                return json_response(completion(chosen.label, outcome), headers=headers_of(chosen, query))
             failure = outcome
             query.tried.append(chosen.label)
         raise failure_error(failure)
 
-    def _decide(self, query: CompletionRequest) -> Decision:
+    def _decide(self, query: RoutedRequest) -> Decision:
         began = time.perf_counter()
         if query.model != AUTO:
             (chosen,) = self._able(query, [self.routes[query.model]])
@@ -204,7 +202,7 @@ class _Front:
         """Seconds that a request may wait for a place at a backend."""
         return self.limits.patience if chosen == ranking[-1] else self.limits.queue
 
-    async def _ask(self, chosen: Route, query: CompletionRequest, within: float) -> Outcome:
+    async def _ask(self, chosen: Route, query: RoutedRequest, within: float) -> Outcome:
         strategy = self.pool.strategies[chosen.strategy]
         model, request = self.pool.models[chosen.model], in_strategy(query.request, strategy)
         if isinstance(
@@ -223,7 +221,7 @@ class _Front:
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
+    async def _stream(self, query: RoutedRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
         for chosen in ranking:
             pieces = self._pieces(chosen, query, self._within(chosen, ranking))
@@ -238,7 +236,7 @@ class _Front:
         raise failure_error(failure)
 
     async def _pieces(
-        self, chosen: Route, query: CompletionRequest, within: float
+        self, chosen: Route, query: RoutedRequest, within: float
     ) -> AsyncGenerator[str | Outcome]:
         """Pieces of text, and then the outcome. The server's clock runs anew with every event, also of reasoning."""
         strategy, model = self.pool.strategies[chosen.strategy], self.pool.models[chosen.model]
@@ -259,11 +257,11 @@ class _Front:
     async def _events(
         self,
         chosen: Route,
-        query: CompletionRequest,
+        query: RoutedRequest,
         first: str | Outcome,
         pieces: AsyncGenerator[str | Outcome],
     ) -> AsyncIterator[bytes]:
-        writer = ChunkWriter(chosen)
+        writer = ChunkWriter(chosen.label)
         yield writer.chunk({"role": "assistant", "content": ""})
         piece: str | Outcome | None = first
         while isinstance(piece, str):
@@ -276,7 +274,7 @@ class _Front:
             yield writer.last(piece)
             if query.usage:
                 yield writer.usage(piece.usage)
-            yield b"data: [DONE]\n\n"
+            yield DONE
 
 
 def routing_service(

@@ -1,0 +1,1 @@
+"""The server's side of OpenAI's protocol: chat completions, images, and long work as jobs, once for every service."""
