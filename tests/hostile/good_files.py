@@ -101,6 +101,7 @@ CALLS = {
     "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} -o out/b -q",
     "reports compare": "{first=report} {second=report}",
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
+    "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
     "reports render": "{report=report} --to md,bib,csl -o out/x",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }

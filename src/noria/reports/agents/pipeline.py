@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,16 +92,20 @@ class Limits:
     Attributes:
         seconds: most seconds of the whole run; None for no limit.
         reserve: seconds of it that are kept for rendering.
-        visuals: processes that draw visuals at once.
+        visuals: threads that draw visuals at once.
+        stop: set by another thread to end the run as a limit does.
     """
 
     seconds: float | None = None
     reserve: float = 10.0
     visuals: int = 2
     began: float = field(default_factory=time.monotonic)
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def spent(self) -> bool:
         """Whether only the time reserved for rendering is left."""
+        if self.stop.is_set():
+            return True
         return self.seconds is not None and time.monotonic() - self.began > max(
             0.0, self.seconds - self.reserve
         )

@@ -14,7 +14,9 @@ def _engine() -> Any:
     try:
         return importlib.import_module("rapidocr").RapidOCR()
     except ImportError as error:
-        raise ConfigError(f"pages that are pictures need {error.name}", mend="pip install rapidocr onnxruntime") from None
+        raise ConfigError(
+            f"pages that are pictures need {error.name}", mend="pip install rapidocr onnxruntime"
+        ) from None
 
 
 def read_picture(data: bytes, where: str) -> str:

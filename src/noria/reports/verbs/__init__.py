@@ -22,5 +22,6 @@ group = verbs(
         "bench-tasks": "Write and score reports for many requests.",
         "compare": "Compare systems on the same tasks, or two states of a report.",
         "render": "Render a report again: page, PDF, Word, references.",
+        "serve": "Write reports as jobs over HTTP.",
     },
 )
