@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BANDS, ROWS = 32, 3
+BANDS, ROWS = 20, 3
 THRESHOLD = 0.6
 """Jaccard similarity of shingles from which two texts say the same."""
 
@@ -30,7 +30,7 @@ def jaccard(one: frozenset[int], other: frozenset[int]) -> float:
 def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     """Pairs (earlier, later) of texts whose similarity is at least `THRESHOLD`; the later one of each is the duplicate.
 
-    A pair at the threshold shares one of 32 bands of 3 rows with probability 1 − (1 − .6³)³² > .999.
+    A pair at the threshold shares one of 20 bands of 3 rows with probability 1 − (1 − .6³)²⁰ > .99.
     """
     sets = [shingles(text) for text in texts]
     signatures = _signatures(sets)

@@ -71,6 +71,7 @@ def build_index(path: Path, documents: Iterable[Document], *, retrieved: str) ->
                     )
                 about = {"format": FORMAT, "retrieved": retrieved, "counts": json.dumps(writer.counts)}
                 base.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                base.execute("INSERT INTO words(words, rank) VALUES ('rank', 'bm25(2.0, 3.0, 1.0)')")
                 base.execute("INSERT INTO words(words) VALUES ('optimize')")
                 base.execute("COMMIT")
                 base.executescript(_INDEXES)
@@ -210,7 +211,7 @@ class Index:
             return []
         rows = self._rows(
             "SELECT w.rowid, w.score, p.source, p.number, p.heading, s.title, s.url, s.date FROM (SELECT rowid,"
-            " bm25(words, 2.0, 3.0, 1.0) AS score FROM words WHERE words MATCH ? ORDER BY score LIMIT ?) AS w"
+            " rank AS score FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?) AS w"
             " JOIN passages p ON p.rowid = w.rowid JOIN sources s ON s.id = p.source ORDER BY w.score, w.rowid",
             (" OR ".join(f'"{term}"' for term in terms), k),
         )
