@@ -416,7 +416,7 @@ def stage(one: Gateway, name: str, *wanted: str, seconds: float = 20.0) -> dict[
         found = {e["name"]: e for e in one.call("/v1/experiments")[1]["data"]}[name]
         if found["stage"] in wanted or (found.get("won") and "won" in wanted):
             return dict(found)
-        assert time.monotonic() < deadline, found
+        assert time.monotonic() < deadline, str(found)
         time.sleep(0.2)
 
 

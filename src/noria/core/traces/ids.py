@@ -65,6 +65,12 @@ _RANDOM = _Random()
 os.register_at_fork(after_in_child=_RANDOM.forget)
 
 
+def content_id(*parts: str) -> str:
+    """A UUID of version 8 that follows from these texts: what has the same ones has the same id."""
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
+
+
 def id_at(now: int) -> str:
     """The least id of a time: every id of then or later sorts after it."""
     return str(uuid.UUID(int=(max(0, now) // 1_000_000 & (1 << 48) - 1) << 80))

@@ -7,9 +7,8 @@ index's business (:mod:`noria.core.traces.index`), which is made from the journa
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import msgspec
 from noria.core.errors import DataError
 from noria.core.storage.journal import Journal
 from noria.core.storage.journal_file import JournalReader
-from noria.core.traces.ids import Clock, is_id, new_id
+from noria.core.traces.ids import Clock, content_id, is_id, new_id
 from noria.core.traces.index import TraceIndex
 from noria.core.traces.records import (
     Erasure,
@@ -139,7 +138,8 @@ class TraceStore:
             DataError: the span that it names is not one of the trace's.
         """
         if feedback.client_key is not None:
-            feedback = _replace(feedback, id=_repeatable_id(feedback))
+            repeatable = (feedback.trace, feedback.source, feedback.by, feedback.client_key)
+            feedback = _replace(feedback, id=content_id(*repeatable))
         writing = self._writing.get(feedback.id)
         if writing is not None:
             return await asyncio.shield(writing)
@@ -215,7 +215,8 @@ class TraceStore:
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
 
-        Copies (backups, data sets that were taken out) are beyond its reach.
+        Sealed segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are beyond
+        its reach.
         """
         await asyncio.to_thread(self.index.follow, self.folder)
         traces = self.index.traces_of(user)
@@ -226,8 +227,10 @@ class TraceStore:
         erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
         for trace in traces:
             self._lately.pop(trace, None)
-        await self.journal.append(encode(erasure), subject=f"user:{user}")
-        await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        # In one transaction: an erasure that was recorded and not carried out would never be found again.
+        await self.journal.remove(
+            [frame.sequence for frame in frames], blobs=blobs, body=encode(erasure), subject=f"user:{user}"
+        )
         for trace in traces:  # a feedback that came meanwhile may have looked it up
             self._lately.pop(trace, None)
         await asyncio.to_thread(self.index.forget, user)
@@ -253,6 +256,33 @@ class TraceStore:
         return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
 
 
+def read_views(folder: Path, *, after: int = -1, limit: int | None = None) -> Iterator[TraceView]:
+    """Every trace of a journal with what was said about it, oldest first, beside the process that writes it.
+
+    Args:
+        folder: folder of the journal.
+        after: nanosecond since 1970; only traces that began later.
+        limit: largest number of traces; the newest ones are kept.
+
+    Raises:
+        RunError: there is no journal.
+    """
+    about: dict[str, list[Record]] = {}
+    began: dict[str, int] = {}
+    with JournalReader(folder) as reader:
+        for frame in reader.frames():
+            record = decode(frame.body, f"frame {frame.sequence}")
+            if isinstance(record, Trace):
+                if record.began > after:
+                    began[record.id] = record.began
+                    about.setdefault(record.id, []).append(record)
+            elif not isinstance(record, Erasure) and record.trace in began:
+                about[record.trace].append(record)
+    chosen = sorted(began, key=lambda name: (began[name], name))
+    for name in chosen if limit is None else chosen[max(0, len(chosen) - limit) :]:
+        yield view(about[name], name)
+
+
 def view(records: Sequence[Record], trace: str) -> TraceView:
     """The trace among its records, with the feedback that stands.
 
@@ -275,13 +305,6 @@ def _trace_of(records: Sequence[Record], name: str) -> Trace:
         if isinstance(record, Trace):
             return record
     raise UnknownTrace(f"there is no trace {name}", where="trace")
-
-
-def _repeatable_id(feedback: Feedback) -> str:
-    """Id of a feedback that follows from what makes it the same one: a UUID of version 8 over a digest."""
-    parts = "\0".join((feedback.trace, feedback.source, feedback.by, feedback.client_key or ""))
-    digest = hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
 
 
 def _replace(record: Feedback, **changes: Any) -> Feedback:

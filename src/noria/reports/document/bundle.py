@@ -18,7 +18,7 @@ from noria.reports.document.markdown import write_markdown
 from noria.reports.document.page import write_page
 from noria.reports.evidence.records import Book, decode, encode
 
-LARGEST = 128_000_000
+LARGEST = 32_000_000
 
 
 @dataclass
@@ -126,11 +126,13 @@ def read_bundle(folder: Path) -> Bundle:
             if path.startswith("charts/"):
                 base = folder / "charts" / id
                 charts[id] = decode(
-                    read_bytes(base.with_suffix(".json")), ChartData, str(base.with_suffix(".json"))
+                    read_bytes(base.with_suffix(".json"), limit=LARGEST),
+                    ChartData,
+                    str(base.with_suffix(".json")),
                 )
                 drawn[id] |= {
-                    "svg": read_bytes(base.with_suffix(".svg")),
-                    "spec": read_bytes(base.with_suffix(".vl.json")),
+                    "svg": read_bytes(base.with_suffix(".svg"), limit=LARGEST),
+                    "spec": read_bytes(base.with_suffix(".vl.json"), limit=LARGEST),
                 }
     return Bundle(report, book, charts, drawn)
 
