@@ -132,7 +132,9 @@ def _reports(home: Path, noria: Callable[..., None]) -> None:
     notes = home / "notes"
     notes.mkdir()
     (notes / "rivers.md").write_text("# Rivers\n\nThe Loire is 1,006 km long.\n")
-    (notes / "rivers.csv").write_text("year,river,length (km)\n2020,Loire,1006\n2021,Loire,1007\n2022,Loire,1008\n")
+    (notes / "rivers.csv").write_text(
+        "year,river,length (km)\n2020,Loire,1006\n2021,Loire,1007\n2022,Loire,1008\n"
+    )
     (home / "house.css").write_text("body { color: black; }\n")
     task = {"id": "t1", "query": "rivers: line chart of length", "checklist": {"a": ["Is there a chart?"]}}
     (home / "tasks.json").write_text(json.dumps([task]))

@@ -36,6 +36,7 @@ class WriteConfig(WritingOptions, ServerOptions, OutputOption, JsonOption):
 @make_command(WriteConfig, extra="reports")
 def command(config: WriteConfig) -> int:
     """Write a report; the same command resumes one that was killed, and keeps a plan that was edited."""
+    from noria.core.digests import digest_of
     from noria.reports.agents.pipeline import Extractive, Job, Limits
     from noria.reports.charts.drawing import missing_font, register_fonts
     from noria.reports.checking.verify import verify_bundle
@@ -66,7 +67,7 @@ def command(config: WriteConfig) -> int:
             from noria.reports.agents.models import ModelAgents
 
             agents = ModelAgents(config.server())  # type: ignore[assignment]
-        version = f"{digest(index.path.read_bytes())}{config.model}{config.charts}{config.images}"
+        version = f"{digest_of(index.path)}{config.model}{config.charts}{config.images}"
         job = Job(
             folder,
             index,
