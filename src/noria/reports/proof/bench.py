@@ -248,7 +248,7 @@ def _growth() -> list[Row]:
         tracemalloc.stop()
     return [
         Row.of(
-            "300 figures, time",
+            "300 figures, processor time",
             "3 × 100 figures",
             "s",
             [seconds[300]],
