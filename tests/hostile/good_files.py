@@ -103,6 +103,8 @@ CALLS = {
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
     "reports render": "{report=report} --to md,bib,csl -o out/x",
+    "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
+    "learning.gate_judge=m",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""

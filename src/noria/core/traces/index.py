@@ -342,6 +342,19 @@ class TraceIndex:
         query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE caller = ? AND began >= ?"
         return float(self._all(query, (caller, int(midnight * 1e9)))[0][0])
 
+    def judged_today(self) -> float:
+        """Cost of the judgements of this day (UTC), where it is known."""
+        midnight = int(time.time() // 86400 * 86400 * 1e9)
+        query = "SELECT coalesce(sum(cost), 0) FROM judgements WHERE at >= ?"
+        return float(self._all(query, (midnight,))[0][0])
+
+    def after(self, trace: str, *, limit: int) -> list[str]:
+        """Ids of the traces after one, oldest first."""
+        return [
+            row[0]
+            for row in self._all("SELECT id FROM traces WHERE id > ? ORDER BY id LIMIT ?", (trace, limit))
+        ]
+
     def count(self) -> int:
         """Number of traces."""
         return self._number("SELECT count(*) FROM traces")

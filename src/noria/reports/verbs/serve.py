@@ -23,12 +23,14 @@ class ServeConfig(ListenOptions, OutputOption):
 @make_command(ServeConfig, extra="serve")
 def command(config: ServeConfig) -> None:
     """Take requests, each with the token, and write their reports one after the other."""
-    from noria.core.service.hosting import read_token, serve
-    from noria.core.service.serving import Service
-    from noria.reports.service.service import ReportService
+    from noria.reports.service.process import serve_reports
 
     folder = output_path(config.output) if config.output else Path("runs/reports/serve")
-    token = read_token(config.token_file)
-    reports = ReportService(config.index, folder, seconds=config.seconds)
-    service = Service("reports", reports.routes(), token=token, around=reports.around)
-    serve(service, host=config.host, port=config.port)
+    serve_reports(
+        config.index,
+        folder,
+        seconds=config.seconds,
+        token_file=config.token_file,
+        host=config.host,
+        port=config.port,
+    )
