@@ -19,6 +19,7 @@ from noria.verbs.tables import table
 SYSTEMS = {
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
+    "reports": "TVIR: research reports of text, charts and images, every number traced",
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
     "distill": "CDM: distil a diffusion model to a few steps",

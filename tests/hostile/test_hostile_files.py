@@ -85,7 +85,7 @@ def _run(arguments: tuple[object, ...], url: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that would start is one that could read its files."""
-    for system in ("routing", "blending", "assistant"):
+    for system in ("routing", "blending", "reports", "assistant"):
         monkeypatch.setattr(f"noria.{system}.service.process.serve", lambda *args, **options: None)
 
 
