@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 
 from diffusers import WanVACETransformer3DModel  # noqa: E402
 
-from noria.core.errors import ConfigError  # noqa: E402
+from noria.core.errors import CheckpointError, ConfigError  # noqa: E402
 from noria.tryon.model.transformer import ITryOnTransformer3DModel  # noqa: E402
 
 TINY: dict[str, Any] = {
@@ -172,3 +172,24 @@ def test_peft_finds_the_attention_layers_by_diffusers_names(stock: Path, tmp_pat
 def test_settings_that_the_model_does_not_have_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         ITryOnTransformer3DModel(**TINY, **wrong)
+
+
+def test_a_checkpoint_without_a_base_weight_is_refused(stock: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "config.json").write_bytes((stock / "config.json").read_bytes())
+    weights = load_file(stock / "diffusion_pytorch_model.safetensors")
+    del weights["blocks.1.attn1.to_q.weight"]
+    save_file(weights, tmp_path / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"blocks\.1\.attn1\.to_q\.weight"):
+        load(tmp_path)
+
+
+def test_half_precision_keeps_the_identity(stock: Path) -> None:
+    model = load(stock, torch_dtype=torch.bfloat16)
+    assert model.guider.project[0].weight.dtype == torch.bfloat16
+    given = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs().items()}
+    timed = actions()
+    timed["action_hidden_states"] = timed["action_hidden_states"].bfloat16()
+    hands = model.encode_hands(torch.ones(2, 17, FRAMES, 4, 4, dtype=torch.bfloat16))
+    assert torch.equal(output(model, **given, **timed, hand_tokens=hands), output(model, **given))

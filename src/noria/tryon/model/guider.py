@@ -18,18 +18,18 @@ class HandAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
 
     def forward(self, tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        query, key, value = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).unbind(2)
+        query, key, value = self.qkv(self.attn_norm(tokens)).unflatten(2, (3, self.heads, -1)).unbind(2)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         mixed = nn.functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
         )
         tokens = tokens + self.out(mixed.transpose(1, 2).flatten(2))
-        return tokens + self.ffn(self.norm2(tokens))  # type: ignore[no-any-return]
+        return tokens + self.ffn(self.ffn_norm(tokens))  # type: ignore[no-any-return]
 
 
 class InteractionGuider(nn.Module):

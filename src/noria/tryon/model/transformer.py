@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_wan_vace import WanVACETransforme
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
-from noria.core.errors import ConfigError
+from noria.core.errors import CheckpointError, ConfigError
 from noria.tryon.attention.rotary import rotary_angles
 from noria.tryon.attention.segments import relay_penalty
 from noria.tryon.model.attention import ActionAttnProcessor, Captions
@@ -103,11 +103,14 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers' own. What a stock checkpoint lacks starts so that it changes nothing."""
+        """As diffusers' own. What a stock checkpoint lacks starts so that it changes nothing.
+
+        Raises:
+            CheckpointError: the checkpoint lacks weights of the stock model, or a part of the new ones.
+        """
         wants_info = kwargs.pop("output_loading_info", False)
-        # diffusers leaves missing weights on the meta device, or uninitialised, when it loads with little memory
-        kwargs.setdefault("low_cpu_mem_usage", False)
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        _start_missing(model, set(info["missing_keys"]), where=str(args[0]) if args else None)
         return (model, info) if wants_info else model
 
     def encode_hands(self, hands: Tensor, references: int = 0) -> list[Tensor]:
@@ -218,9 +221,10 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         """The hands' tokens by the layer before which they are added."""
         if isinstance(scale, Tensor):
             scale = scale.reshape(-1, 1, 1)
-        return {
-            layer: part * scale for layer, part in zip(self.config.guider_inject, hands or (), strict=hands is not None)
-        } if hands is not None else {}
+        if hands is None:
+            return {}
+        places = zip(self.config.guider_inject, hands, strict=True)
+        return {layer: part * scale for layer, part in places}
 
     def _blocks(
         self,
@@ -265,6 +269,29 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         tokens = self.proj_out((self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens))
         grid = tokens.reshape(shape[0], shape[2] // p_t, shape[3] // p_h, shape[4] // p_w, p_t, p_h, p_w, -1)
         return grid.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _start_missing(model: ITryOnTransformer3DModel, missing: set[str], where: str | None) -> None:
+    """Make the weights that a checkpoint lacks; diffusers leaves them on the meta device, without values."""
+    mend = "load the transformer of a Wan-VACE model, or one that this class saved whole"
+    like = model.patch_embedding.weight
+    for name, module in model.named_modules():
+        own = {f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)}
+        gone = own & missing
+        if not gone:
+            continue
+        if name.endswith(".attn2") and all(key.endswith((".action_gate", ".action_sink")) for key in gone):
+            for key in gone:
+                old = model.get_parameter(key)
+                fresh = nn.Parameter(torch.zeros(old.shape, dtype=like.dtype, device=like.device))
+                setattr(module, key.rpartition(".")[2], fresh)
+        elif name.startswith("guider.") and gone == own:
+            module.to_empty(device=like.device, recurse=False).to(like.dtype)
+            module.reset_parameters()
+        else:
+            raise CheckpointError(f"{min(gone)} is not in the checkpoint", where=where, mend=mend)
+    if any(key.startswith("guider.project.") for key in missing):
+        model.guider.silence()
 
 
 def _check(
