@@ -72,7 +72,9 @@ def opened(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("context", ["decoupled", "joint"])
-def test_a_stock_checkpoint_lacks_only_the_new_keys_and_gives_the_same_bits(stock: Path, context: str) -> None:
+def test_a_stock_checkpoint_lacks_only_the_new_keys_and_gives_the_same_bits(
+    stock: Path, context: str
+) -> None:
     model, info = load(stock, arope_context=context, output_loading_info=True)
     new = ("guider.", ".action_gate", ".action_sink")
     assert info["missing_keys"] and all(any(part in key for part in new) for key in info["missing_keys"])
@@ -132,6 +134,7 @@ def test_a_sample_without_actions_in_a_batch_is_the_base_model(stock: Path) -> N
 def test_checkpointing_gives_the_same_gradients(stock: Path) -> None:
     gradients = []
     for checkpointing in (False, True):
+        torch.manual_seed(3)  # of the new weights
         model = opened(load(stock)).train()
         if checkpointing:
             model.enable_gradient_checkpointing()
@@ -185,11 +188,15 @@ def test_a_checkpoint_without_a_base_weight_is_refused(stock: Path, tmp_path: Pa
         load(tmp_path)
 
 
-def test_half_precision_keeps_the_identity(stock: Path) -> None:
+def test_half_precision_equals_stock_and_closed_gates_change_only_rounding(stock: Path) -> None:
     model = load(stock, torch_dtype=torch.bfloat16)
     assert model.guider.project[0].weight.dtype == torch.bfloat16
-    given = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs().items()}
+    given = {
+        name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs().items()
+    }
     timed = actions()
     timed["action_hidden_states"] = timed["action_hidden_states"].bfloat16()
     hands = model.encode_hands(torch.ones(2, 17, FRAMES, 4, 4, dtype=torch.bfloat16))
-    assert torch.equal(output(model, **given, **timed, hand_tokens=hands), output(model, **given))
+    base = output(WanVACETransformer3DModel.from_pretrained(stock, torch_dtype=torch.bfloat16), **given)
+    assert torch.equal(output(model, **given), base)
+    assert torch.allclose(output(model, **given, **timed, hand_tokens=hands), base, atol=0.05)

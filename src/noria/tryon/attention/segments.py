@@ -66,7 +66,9 @@ def assign(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Ten
             free = (segments == 0) | (counts[segments] > 1)
             wanted = torch.where(free, shares[index], torch.zeros(()))
             if float(wanted.max()) <= 0:
-                raise ValueError(f"action {index + 1} shares each of its frames with another: nothing is left for it")
+                raise ValueError(
+                    f"action {index + 1} shares each of its frames with another: nothing is left for it"
+                )
             segments[int(wanted.argmax())] = index + 1
     return segments
 

@@ -93,7 +93,9 @@ class ActionAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
 def _project(attn: WanAttention, states: Tensor) -> tuple[Tensor, Tensor]:
     """Keys, normalised across heads, and values: `[batch, tokens, heads, head]`."""
     key, value = (
-        attn.to_kv(states).chunk(2, dim=-1) if attn.fused_projections else (attn.to_k(states), attn.to_v(states))
+        attn.to_kv(states).chunk(2, dim=-1)
+        if attn.fused_projections
+        else (attn.to_k(states), attn.to_v(states))
     )
     return attn.norm_k(key).unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
 

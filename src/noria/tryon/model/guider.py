@@ -20,7 +20,9 @@ class HandAttention(nn.Module):
         self.heads = heads
         self.attn_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.ffn = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim)
+        )
 
     def forward(self, tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         query, key, value = self.qkv(self.attn_norm(tokens)).unflatten(2, (3, self.heads, -1)).unbind(2)
@@ -39,7 +41,9 @@ class InteractionGuider(nn.Module):
     change nothing.
     """
 
-    def __init__(self, channels: int, dim: int, layers: int, inner_dim: int, patch: tuple[int, int, int], places: int):
+    def __init__(
+        self, channels: int, dim: int, layers: int, inner_dim: int, patch: tuple[int, int, int], places: int
+    ):
         super().__init__()
         heads = max(1, dim // 64)
         self.embed = nn.Sequential(

@@ -69,7 +69,9 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         guider_layers: int = 2,
         guider_inject: Sequence[int] = (0,),
     ) -> None:
-        _check(arope_index, arope_context, arope_mode, guider_dim, guider_inject, num_layers, added_kv_proj_dim)
+        _check(
+            arope_index, arope_context, arope_mode, guider_dim, guider_inject, num_layers, added_kv_proj_dim
+        )
         super().__init__(
             patch_size=patch_size,
             num_attention_heads=num_attention_heads,
@@ -170,9 +172,17 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         temb, steps, text, _ = self.condition_embedder(timestep, encoder_hidden_states, None)
         steps = steps.unflatten(1, (6, -1))
         if action_hidden_states is not None:
-            text = self._captions(text, action_hidden_states, action_positions, query_positions, action_mask, shape)
+            text = self._captions(
+                text, action_hidden_states, action_positions, query_positions, action_mask, shape
+            )
         tokens = self._blocks(
-            tokens, control, text, steps, rotary, control_hidden_states_scale, self._scaled(hand_tokens, hand_scale)
+            tokens,
+            control,
+            text,
+            steps,
+            rotary,
+            control_hidden_states_scale,
+            self._scaled(hand_tokens, hand_scale),
         )
         sample = self._unpatchify(tokens, temb, shape)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
@@ -310,10 +320,14 @@ def _check(
         if value not in allowed:
             raise ConfigError(f"{value!r} is none of {', '.join(allowed)}", where=name)
     if guider % max(1, guider // 64) or (guider // max(1, guider // 64)) % 2:
-        raise ConfigError(f"{guider} is not an even width times {max(1, guider // 64)} heads", where="guider_dim")
+        raise ConfigError(
+            f"{guider} is not an even width times {max(1, guider // 64)} heads", where="guider_dim"
+        )
     if len(set(inject)) != len(inject) or not inject or not all(0 <= layer < layers for layer in inject):
         raise ConfigError(f"{list(inject)} are not different layers below {layers}", where="guider_inject")
     if added is not None:
         raise ConfigError(
-            "image attention and timed actions do not go together", where="added_kv_proj_dim", mend="load a VACE model"
+            "image attention and timed actions do not go together",
+            where="added_kv_proj_dim",
+            mend="load a VACE model",
         )
