@@ -20,7 +20,14 @@ the zipper down
 01:01:01,500 --> 01:01:02,000
 他拉起下摆
 """
-VTT = "WEBVTT\n\n00:01.250 --> 00:02.500 align:start\nShe pulls the zipper down\n\n01:01:01.500 --> 01:01:02.000\n他拉起下摆\n"
+VTT = """WEBVTT
+
+00:01.250 --> 00:02.500 align:start
+She pulls the zipper down
+
+01:01:01.500 --> 01:01:02.000
+他拉起下摆
+"""
 
 
 @pytest.mark.parametrize("kind", ["json", "srt", "vtt"])

@@ -11,13 +11,7 @@ torch = pytest.importorskip("torch")
 
 from noria.tryon.attention.constraint import constrained_loss  # noqa: E402
 from noria.tryon.attention.rotary import alignment, rotary_angles, rotate  # noqa: E402
-from noria.tryon.attention.segments import (  # noqa: E402
-    assign,
-    coverage,
-    latent_frames,
-    positions,
-    relay_penalty,
-)
+from noria.tryon.attention.segments import assign, coverage, latent_frames, positions, relay_penalty  # noqa: E402
 
 spans = st.lists(
     st.tuples(st.floats(0, 4.5), st.floats(0.1, 3)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=5
@@ -79,14 +73,16 @@ def test_the_two_ways_of_counting() -> None:
     segments = torch.tensor([0, 1, 1, 0, 2, 1])
     assert positions(segments, "anchored")[1] == {1: 1, 2: 2}
     queries, keys = positions(segments, "paper")
-    assert queries.tolist() == [0, 1, 1, 2, 3, 4] and keys == {1: 1, 2: 3}
+    assert queries.tolist() == [0, 1, 1, 2, 3, 4]
+    assert keys == {1: 1, 2: 3}
     assert not positions(torch.zeros(5, dtype=torch.long), "anchored")[0].any()
 
 
 def test_the_penalty_is_nothing_at_the_middle_and_a_tenth_at_the_end() -> None:
     queries = torch.tensor([[0, 1, 1, 1, 1, 1, 0, 0]])
     penalty = relay_penalty(queries, torch.tensor([[1, 2]]))
-    assert penalty[0, 3, 0] == 0 and bool(penalty[0, :, 1].isinf().all())
+    assert penalty[0, 3, 0] == 0
+    assert bool(penalty[0, :, 1].isinf().all())
     half = 2.5
     expected = math.log(10) * ((3 - half / 2) / (half / 2)) ** 2
     assert penalty[0, 6, 0] == pytest.approx(expected)

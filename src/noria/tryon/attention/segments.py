@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ def assign(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Ten
     Raises:
         ValueError: the spans are not in order of start, or one does not touch the clip.
     """
-    if any(later[0] < earlier[0] for earlier, later in zip(spans, spans[1:], strict=False)):
+    if any(later[0] < earlier[0] for earlier, later in pairwise(spans)):
         raise ValueError("spans are given in order of start")
     segments = torch.zeros(latent_frames(frames), dtype=torch.long)
     if not spans:

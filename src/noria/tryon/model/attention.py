@@ -48,6 +48,7 @@ class ActionAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
         attention_mask: Tensor | None = None,
         rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
+        """Attend; the arguments are those of diffusers' processor, with `Captions` in place of a tensor of text."""
         if not isinstance(encoder_hidden_states, Captions):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)  # type: ignore[no-any-return]
         captions = encoder_hidden_states

@@ -25,6 +25,7 @@ class HandAttention(nn.Module):
         )
 
     def forward(self, tokens: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Tokens of the same shape; the angles are those of the places in the frame."""
         query, key, value = self.qkv(self.attn_norm(tokens)).unflatten(2, (3, self.heads, -1)).unbind(2)
         query, key = rotate(query, cosine, sine), rotate(key, cosine, sine)
         mixed = nn.functional.scaled_dot_product_attention(
@@ -35,7 +36,7 @@ class HandAttention(nn.Module):
 
 
 class InteractionGuider(nn.Module):
-    """Hand latents `[batch, channels, frames, height, width]` to one `[batch, tokens, inner_dim]` per place of injection.
+    """Hand latents `[batch, channels, frames, height, width]` to tokens for each place of injection.
 
     Does not depend on the time step, so a clip needs it once. The last layers start at zero: before training, hands
     change nothing.
