@@ -30,7 +30,7 @@ def rotary_angles(positions: Tensor, dim: int, theta: float = 1e4) -> tuple[Tens
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn the interleaved pairs (x_2m, x_2m+1) of `[batch, n, heads, dim]` by the angles, in float32."""
-    even, odd = heads.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = heads.float().reshape(*heads.shape[:-1], -1, 2).unbind(-1)
     turned = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
     return turned.flatten(-2).type_as(heads)
 

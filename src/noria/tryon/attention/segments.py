@@ -38,7 +38,7 @@ def coverage(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> T
         row[max(0, math.ceil(fps * start - 1e-6)) : max(0, math.ceil(fps * end - 1e-6))] = 1
     if number == 1:
         return inside[:, :1]
-    return torch.cat([inside[:, :1], inside[:, 1:].unflatten(1, (-1, STRIDE)).mean(-1)], dim=1)
+    return torch.cat([inside[:, :1], inside[:, 1:].reshape(len(inside), number - 1, STRIDE).mean(-1)], dim=1)
 
 
 def assign(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Tensor:
@@ -88,7 +88,7 @@ def positions(segments: Tensor, index: str) -> tuple[Tensor, dict[int, int]]:
         another has that of its longest run.
     """
     if index == "anchored":
-        return segments.clone(), {int(n): int(n) for n in segments.unique() if n > 0}
+        return segments.clone(), {int(n): int(n) for n in sorted(set(segments.tolist())) if n > 0}
     if index != "paper":
         raise ValueError(f"index is anchored or paper, not {index}")
     values, inverse, counts = torch.unique_consecutive(segments, return_inverse=True, return_counts=True)

@@ -19,7 +19,7 @@ class Captions(NamedTuple):
         whole: embedded global caption `[batch, tokens, width]`.
         actions: embedded captions of actions `[batch, action tokens, width]`.
         query_turn: cosine and sine for the queries `[batch, queries, 1, head / 2]`; None where nothing turns.
-        key_turn: the same for the action tokens.
+        key_turn: cosine and sine for the action tokens `[batch, action tokens, 1, head / 2]`, or None.
         bias: what is added to the logits of the action tokens `[batch, 1, queries or 1, action tokens]`, or None.
     """
 

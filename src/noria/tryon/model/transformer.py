@@ -38,7 +38,7 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         guider_inject: layers before which the hands' tokens are added; 0 is right after the patch embedding.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         patch_size: tuple[int, ...] = (1, 2, 2),
@@ -105,7 +105,7 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As diffusers' own. What a stock checkpoint lacks starts so that it changes nothing.
+        """Load a checkpoint of this class or of the stock model, whose outputs new weights leave as they are.
 
         Raises:
             CheckpointError: the checkpoint lacks weights of the stock model, or a part of the new ones.
