@@ -38,7 +38,7 @@ class _Group(click.Group):
     """Mounts `noria.<system>.verbs:group` when a user names the system, so that `--help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *MOUNTED, *SYSTEMS]
+        return [*super().list_commands(ctx), *MOUNTED, "assistant", *SYSTEMS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in MOUNTED:
@@ -46,7 +46,7 @@ class _Group(click.Group):
             assert isinstance(mounted, click.Command)
             mounted.name = cmd_name
             return mounted
-        if cmd_name not in SYSTEMS:
+        if cmd_name not in SYSTEMS and cmd_name != "assistant":
             return super().get_command(ctx, cmd_name)
         command = importlib.import_module(f"noria.{cmd_name}.verbs").group
         assert isinstance(command, click.Command)
@@ -55,6 +55,7 @@ class _Group(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [(name, self.commands[name].get_short_help_str(70)) for name in self.commands]
         own = sorted([*own, *((name, line) for name, (_, line) in MOUNTED.items())])
+        own.append(("assistant", "The loop: what a gateway learns from its own traffic"))
         for title, rows in (("Commands", own), ("Systems", list(SYSTEMS.items()))):
             with formatter.section(title):
                 formatter.write_dl(rows)

@@ -126,6 +126,24 @@ def test_a_user_is_erased_by_the_key_on_the_trace(one: Gateway) -> None:
     assert "1 traces of this user were erased" in submit(one, action="erase", key=key, token=TOKEN)[1]
 
 
+def test_a_trace_is_replayed_under_another_bundle_and_kept_nowhere(one: Gateway) -> None:
+    trace = one.ask(EVIL)["id"]
+    form = page(one, f"/traces/{trace}")
+    serves = one.trace(trace)["trace"]["bundle"]
+    other = next(b for b in re.findall(r'<option value="([0-9a-f]{64})">', form) if b != serves)
+    wish = {"action": "replay", "trace": trace, "bundle": other}
+    asked = len(one.backend.seen)
+    assert submit(one, **wish)[0] == 401
+    assert len(one.backend.seen) == asked, "no backend is asked without the token"
+    status, text = submit(one, **wish, token=TOKEN)
+    assert status == 200
+    assert "brief|&lt;script" in text
+    assert "kind|&lt;script" in text
+    assert "<script>alert" not in text
+    assert submit(one, **wish | {"bundle": "0" * 64}, token=TOKEN)[0] == 400
+    assert submit(one, **wish | {"trace": "../x"}, token=TOKEN)[0] == 404
+
+
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
@@ -136,12 +154,13 @@ def browser(chromium: str) -> Iterator[Any]:
         opened.close()
 
 
+@pytest.mark.parametrize("wide", [400, 1200], ids=["telephone", "desk"])
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-def test_no_page_is_wider_than_a_telephone_and_none_asks_elsewhere(
-    one: Gateway, browser: Any, scripts: bool
+def test_no_page_is_wider_than_its_screen_and_none_asks_elsewhere(
+    one: Gateway, browser: Any, scripts: bool, wide: int
 ) -> None:
     context = browser.new_context(
-        viewport={"width": 390, "height": 800}, color_scheme="dark", java_script_enabled=scripts
+        viewport={"width": wide, "height": 800}, color_scheme="dark", java_script_enabled=scripts
     )
     page_, asked, complaints = context.new_page(), [], []
     page_.on("request", lambda request: asked.append(request.url))
@@ -149,8 +168,8 @@ def test_no_page_is_wider_than_a_telephone_and_none_asks_elsewhere(
     trace = re.findall(r'href="(/traces/[0-9a-f-]{36})"', page(one, "/traces"))[0]
     for path in (*PAGES, trace):
         page_.goto(one.url + path)
-        width = page_.locator("html").evaluate("element => element.scrollWidth") if scripts else 390
-        assert width <= 390, path
+        width = page_.locator("html").evaluate("element => element.scrollWidth") if scripts else wide
+        assert width <= wide, path
         assert page_.locator("h1").inner_text()
     assert {url.split("/", 3)[2] for url in asked} == {one.url.split("/")[2]}
     assert complaints == []
@@ -195,6 +214,8 @@ def test_the_pages_queries_are_quick_at_many_traces(tmp_path: Path) -> None:
         lambda: index.newest(limit=50),
         lambda: index.newest(limit=50, user="user 7"),
         lambda: index.newest(limit=50, status="failed"),
+        lambda: index.newest(limit=50, bundle="b", status="failed"),
+        lambda: index.newest(limit=50, bundle="b", user="nobody"),
         lambda: index.lately(now - 86400 * 10**9),
         index.feedback_counts,
         index.count,

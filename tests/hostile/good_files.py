@@ -92,6 +92,8 @@ CALLS = {
     "blending serve": "{snapshot=snapshot.json} --token-file {token_file=token.txt} --port 0",
     "blending serve#state": "{snapshot=snapshot.json} --state {state=state} --port 0",
     "blending log": "{state=state} -o out/log",
+    "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
+    "learning.gate_judge=m",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""

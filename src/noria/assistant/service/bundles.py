@@ -186,7 +186,7 @@ class Bundles:
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""
         document = self.control.read(SWITCH, switch)
-        return document is None or document.value is None or bool(document.value.get("on", True))
+        return document is None or document.value is None or bool(document.value.get("on"))
 
     def serving(self) -> Serving:
         """What serves now.

@@ -21,12 +21,14 @@ from typing import Any
 
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.config import AssistantConfig
+from noria.assistant.service.judging import TraceJudging
 from noria.assistant.service.readings import decide, reading_record
-from noria.core.errors import DataError, NoriaError, RunError
+from noria.core.errors import NoriaError
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import lock
 from noria.core.storage.control import Document, SQLiteControl, StaleVersion
 from noria.core.traces.index import TraceIndex
+from noria.core.traces.records import JudgementRecord, encode
 from noria.core.versions.artefacts import ArtefactStore
 
 TICK = 1.0
@@ -137,7 +139,7 @@ def with_point(points: list[list[float]], record: Mapping[str, Any]) -> list[lis
 
 def main() -> None:
     """Run until stdin ends, which it does with the gateway. The first line of stdin is the settings as JSON."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s companion %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s companion %(levelname)s %(message)s")
     folder = Path(sys.argv[1])
     first = sys.stdin.readline()
     if not first:
@@ -154,17 +156,30 @@ async def _run(folder: Path, config: AssistantConfig) -> None:
     companion = Companion(folder, config)
     failing = ""
     try:
-        while not ended.done():
-            try:
-                await asyncio.to_thread(companion.look)
-                failing = ""
-            except (NoriaError, RunError, DataError) as error:
-                if str(error) != failing:
-                    companion.tell("failing", error=str(error))
-                failing = str(error)
-            await asyncio.wait([ended], timeout=TICK)
+        async with TraceJudging(folder, config, hand_over) as judging:
+            while not ended.done():
+                try:
+                    await asyncio.to_thread(companion.look)
+                    await judging.judge(companion.index, panel=companion.bundles.is_on("judging"))
+                    failing = ""
+                except NoriaError as error:
+                    if str(error) != failing:
+                        companion.tell("failing", error=str(error))
+                    failing = str(error)
+                await asyncio.wait([ended], timeout=TICK)
     finally:
         companion.close()
+
+
+async def hand_over(record: JudgementRecord) -> None:
+    """Give a judgement to the gateway, as a line on stdout."""
+    line = encode(record) + b"\n"
+    await asyncio.to_thread(_write_line, line)
+
+
+def _write_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

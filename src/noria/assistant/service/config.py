@@ -14,7 +14,7 @@ callers:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -53,11 +53,39 @@ class JudgingConfig(Config):
         None, ge=0, description="Most that judging may cost in a day (UTC), in the currency of the prices."
     )
 
+    most_cost: float = Field(
+        0.05, ge=0, description="Most that one judge's judgement may cost, set aside before it is asked."
+    )
+    slow: float = Field(60.0, gt=0, description="Seconds above which the rules call an answer slow.")
+
     @model_validator(mode="after")
     def _whole(self) -> JudgingConfig:
         if self.backends and not self.checklist:
             raise ValueError("judges need a checklist")
+        if len({one.id for one in self.checklist}) < len(self.checklist):
+            raise ValueError("two questions of the checklist have the same id")
+        if len(set(self.backends)) < len(self.backends):
+            raise ValueError("a backend judges twice")
         return self
+
+
+class LearningConfig(Config):
+    """Turns of learning: who judges, and what a turn may take."""
+
+    judge: str | None = Field(None, description="Backend that judges while a learner estimates.")
+    gate_judge: str | None = Field(
+        None, description="Backend that judges at the gate, another one than the learner's."
+    )
+    writer: str | None = Field(None, description="Backend that writes prompts; nobody by default.")
+    least_rated: int = Field(100, ge=0, description="Rated traces below which a turn is underpowered.")
+    most_items: int = Field(400, ge=1, description="Most requests that are replayed.")
+    money: float | None = Field(
+        None, ge=0, description="Most that a turn may cost, in the currency of the prices."
+    )
+    seconds: float | None = Field(None, gt=0, description="Longest time of a turn.")
+    experiment: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the experiment that follows, such as planned."
+    )
 
 
 class AssistantConfig(Config):
@@ -68,6 +96,7 @@ class AssistantConfig(Config):
     begin: str = Field(description="Route that serves until another one is promoted.")
     callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
     judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
+    learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")
     keep_personal: tuple[str, ...] = Field(
         (), description="Kinds of personal data that are not redacted, such as ipv4."
     )
@@ -99,6 +128,10 @@ class AssistantConfig(Config):
         for name in self.judging.backends:
             if name not in self.backends:
                 raise ValueError(f"judging.backends: there is no backend {name!r}")
+        for role in ("judge", "gate_judge", "writer"):
+            backend = getattr(self.learning, role)
+            if backend is not None and backend not in self.backends:
+                raise ValueError(f"learning.{role}: there is no backend {backend!r}")
         if len({caller.name for caller in self.callers} | {"local", "operator"}) < len(self.callers) + 2:
             raise ValueError("callers: names are unique, and neither local nor operator")
         return self

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCH, SWITCHES, Bundles
 from noria.assistant.service.operations import Operations, power_table
+from noria.core.chat.outcomes import Failure
 from noria.core.errors import DataError, NoriaError
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.pages.charts import COLORS, Figure, theme
@@ -68,7 +69,9 @@ class Console:
         }
         return [
             *(route(path, self._page(path, make)) for path, make in pages.items()),
-            route("/console/act", self.act, methods=("POST",), access="open", body_bytes=1 << 16),
+            route(
+                "/console/act", self.act, methods=("POST",), access="open", body_bytes=1 << 16, seconds=600.0
+            ),
             asset("/assets/console.css", style, "text/css"),
             asset("/assets/vega.js", shared["vega.js"], "text/javascript"),
             asset("/assets/page.js", shared["page.js"], "text/javascript"),
@@ -275,6 +278,8 @@ class Console:
         if caller is None or "operate" not in caller.rights:
             return self._told(back, "This needs the operator's token.", status=401)
         try:
+            if fields.get("action") == "replay":
+                return await self._replayed(fields)
             said = await asyncio.to_thread(self._act, fields, caller.name)
         except StaleVersion:
             return self._told(back, "Somebody changed it meanwhile: look again, and decide anew.", status=409)
@@ -284,6 +289,27 @@ class Console:
             erasure = await self.store.erase(fields.get("key", ""))
             said = f"{erasure.traces} traces of this user were erased, with {erasure.records} records."
         return self._told(back, said)
+
+    async def _replayed(self, fields: Mapping[str, str]) -> Response:
+        """The answer that another bundle gives to a trace's request, beside the one that was given; it is not kept."""
+        try:
+            trace = self.store.read(fields.get("trace", "")).trace
+        except UnknownTrace:
+            return self._render("missing.html", status=404, path="/traces")
+        bundle = fields.get("bundle", "")
+        one = await asyncio.to_thread(self.bundles.route_of, bundle)
+        outcome = await self.operations.gateway.replay(trace, one)
+        given = next((span.output for span in trace.spans if span.kind == "chat"), None)
+        return self._render(
+            "replayed.html",
+            path="/traces",
+            trace=trace,
+            bundle=bundle,
+            names=self._names(),
+            given=_message(given)["text"],
+            outcome=outcome,
+            failed=isinstance(outcome, Failure),
+        )
 
     def _told(self, back: str, said: str, *, status: int = 200) -> Response:
         return self._render("told.html", status=status, path=back, said=said, failed=status != 200)

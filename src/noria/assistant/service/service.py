@@ -30,9 +30,9 @@ from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
 from noria.core.storage.control import SQLiteControl
-from noria.core.traces.records import Status
+from noria.core.traces.records import JudgementRecord, Status, decode
 from noria.core.traces.redaction import Redactor
-from noria.core.traces.store import TraceStore
+from noria.core.traces.store import TraceStore, UnknownTrace
 from noria.core.versions.artefacts import ArtefactStore
 
 with needing("serve"):
@@ -144,7 +144,7 @@ def _service(
         await state.gateway.open()
         tasks = [asyncio.create_task(_follow(state, index=not companion))]
         if companion:
-            tasks.append(asyncio.create_task(_accompany(state.store.folder, config)))
+            tasks.append(asyncio.create_task(_accompany(state.store, config)))
         try:
             yield
         finally:
@@ -238,24 +238,22 @@ async def _follow(state: GatewayState, *, index: bool) -> None:
             log.warning("what serves stays as it was: %s", error)
 
 
-async def _accompany(folder: Path, config: AssistantConfig) -> None:
-    """Keep the companion running; one that ends is started again, each time a little later."""
+async def _accompany(store: TraceStore, config: AssistantConfig) -> None:
+    """Keep the companion running, and write what it judges; one that ends is started again, each time later."""
     wait = 1.0
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "noria.assistant.service.companion",
-            str(folder),
-            stdin=asyncio.subprocess.PIPE,
-        )
+            sys.executable, "-m", "noria.assistant.service.companion", str(store.folder),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
+        )  # fmt: skip
         assert process.stdin is not None
         try:
             with contextlib.suppress(ConnectionError):
                 process.stdin.write(config.model_dump_json().encode() + b"\n")
                 await process.stdin.drain()
+            await _take_judgements(process, store)
             code = await process.wait()
         except asyncio.CancelledError:
             process.stdin.close()  # the end of its stdin ends it
@@ -270,6 +268,20 @@ async def _accompany(folder: Path, config: AssistantConfig) -> None:
         log.warning("the companion ended with %d; it is started again in %.0f s", code, wait)
         await asyncio.sleep(wait)
         wait = min(60.0, 2 * wait)
+
+
+async def _take_judgements(process: asyncio.subprocess.Process, store: TraceStore) -> None:
+    """Write each judgement that the companion hands over, until it ends."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        try:
+            record = decode(line, "the companion")
+            if isinstance(record, JudgementRecord):
+                await store.judge(record)
+        except UnknownTrace:
+            continue  # its user was erased meanwhile
+        except NoriaError as error:
+            log.warning("a judgement was not kept: %s", error)
 
 
 def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:

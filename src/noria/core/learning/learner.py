@@ -84,15 +84,17 @@ class Comparison:
 
 
 class Learner(Protocol):
-    """Makes a candidate. Killed and called again with the same data it proposes the same, byte for byte.
+    """Makes a candidate. Killed and called again with the same data it proposes the same, byte for byte."""
 
-    Attributes:
-        name: name in lineages and receipts.
-        gate: whether the candidate must be better, or equal and cheaper.
-    """
+    @property
+    def name(self) -> str:
+        """Name in lineages and receipts."""
+        ...
 
-    name: str
-    gate: Literal["improvement", "equivalence"]
+    @property
+    def gate(self) -> Literal["improvement", "equivalence"]:
+        """Whether the candidate must be better, or equal and cheaper."""
+        ...
 
     def settings(self) -> Mapping[str, Any]:
         """What decides its candidates, as JSON values: a turn resumes with the same ones only."""

@@ -17,7 +17,7 @@ from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.ids import id_at
 from noria.core.traces.records import Erasure, Feedback, JudgementRecord, Record, Trace, Withdrawal, decode
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables; an index of another version is made anew."""
 _BATCH = 2000
 _TABLES = """
@@ -25,9 +25,10 @@ CREATE TABLE traces (
     id TEXT PRIMARY KEY, began INTEGER NOT NULL, seconds REAL NOT NULL, status TEXT NOT NULL, bundle TEXT NOT NULL,
     caller TEXT NOT NULL, user TEXT, conversation TEXT, tokens INTEGER NOT NULL, cost REAL, labels TEXT NOT NULL,
     assignments TEXT NOT NULL, redactions INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX traces_user ON traces (user, began) WHERE user IS NOT NULL;
-CREATE INDEX traces_status ON traces (status, began);
-CREATE INDEX traces_bundle ON traces (bundle, began);
+CREATE INDEX traces_user ON traces (user) WHERE user IS NOT NULL;
+CREATE INDEX traces_status ON traces (status);
+CREATE INDEX traces_bundle ON traces (bundle);
+CREATE INDEX traces_bundle_status ON traces (bundle, status);
 CREATE TABLE feedback (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, value REAL,
     source TEXT NOT NULL, author TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
@@ -318,8 +319,10 @@ class TraceIndex:
             user: key of the user.
             label: name and value of a label.
         """
+        # Every index ends in the id, so a page is read in order. Users have few traces: "+" keeps to that index.
+        plain = "+" if user is not None else ""
         conditions, values = ["1"], []
-        for column, value in (("status", status), ("bundle", bundle), ("user", user)):
+        for column, value in ((f"{plain}status", status), (f"{plain}bundle", bundle), ("user", user)):
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
@@ -341,6 +344,19 @@ class TraceIndex:
         midnight = time.time() // 86400 * 86400
         query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE caller = ? AND began >= ?"
         return float(self._all(query, (caller, int(midnight * 1e9)))[0][0])
+
+    def judged_today(self) -> float:
+        """Cost of the judgements of this day (UTC), where it is known."""
+        midnight = int(time.time() // 86400 * 86400 * 1e9)
+        query = "SELECT coalesce(sum(cost), 0) FROM judgements WHERE at >= ?"
+        return float(self._all(query, (midnight,))[0][0])
+
+    def after(self, trace: str, *, limit: int) -> list[str]:
+        """Ids of the traces after one, oldest first."""
+        return [
+            row[0]
+            for row in self._all("SELECT id FROM traces WHERE id > ? ORDER BY id LIMIT ?", (trace, limit))
+        ]
 
     def count(self) -> int:
         """Number of traces."""

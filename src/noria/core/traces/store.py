@@ -204,13 +204,15 @@ class TraceStore:
         await self.journal.append(encode(Withdrawal(new_id(now), trace, feedback, now, by)), subject=trace)
 
     async def judge(self, judgement: JudgementRecord) -> None:
-        """Keep a judgement, with its invalid verdicts.
+        """Keep a judgement, with its invalid verdicts; the same one again changes nothing.
 
         Raises:
             UnknownTrace: there is no such trace.
         """
-        _trace_of(self._about(judgement.trace), judgement.trace)
-        await self.journal.append(encode(judgement), subject=judgement.trace)
+        records = self._about(judgement.trace)
+        _trace_of(records, judgement.trace)
+        if not any(isinstance(r, JudgementRecord) and r.id == judgement.id for r in records):
+            await self.journal.append(encode(judgement), subject=judgement.trace)
 
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
