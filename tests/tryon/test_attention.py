@@ -101,3 +101,8 @@ def test_the_constraint_is_a_weight_on_the_acting_frames() -> None:
     assert torch.allclose(grown, base * (1 + 0.5 * acting[:, None, :, None, None]))
     none = constrained_loss(predicted, target, torch.zeros(2, 5), 0.5, "masked")
     assert torch.allclose(none, plain)
+
+
+def test_half_of_a_latent_frame_is_enough_and_a_quarter_is_not() -> None:
+    assert assign([(1 / 8, 7 / 8)], 8, 9).tolist() == [0, 1, 1]  # frames 1..6: all of one, half of the next
+    assert assign([(1 / 8, 6 / 8)], 8, 9).tolist() == [0, 1, 0]  # frames 1..5: a quarter of the next
