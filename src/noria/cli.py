@@ -20,29 +20,44 @@ SYSTEMS = {
     "skills": "SkillChain: skills that evolve from an assistant's own judged traffic",
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
+    "reports": "TVIR: research reports of text, charts and images, every number traced",
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
 """One line of help for each built system, in the order of the loop."""
+MOUNTED = {
+    "serve": (
+        "noria.assistant.verbs.serve",
+        "Serve chat over your backends: traced, judged, compared, rolled back",
+    )
+}
+"""Commands that are mounted by name: the module of each, and its line of help."""
 
 
 class _Group(click.Group):
     """Mounts `noria.<system>.verbs:group` when a user names the system, so that `--help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *SYSTEMS]
+        return [*super().list_commands(ctx), *MOUNTED, "assistant", *SYSTEMS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in SYSTEMS:
+        if cmd_name in MOUNTED:
+            mounted = importlib.import_module(MOUNTED[cmd_name][0]).command
+            assert isinstance(mounted, click.Command)
+            mounted.name = cmd_name
+            return mounted
+        if cmd_name not in SYSTEMS and cmd_name != "assistant":
             return super().get_command(ctx, cmd_name)
         command = importlib.import_module(f"noria.{cmd_name}.verbs").group
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, self.commands[name].get_short_help_str(70)) for name in sorted(self.commands)]
+        own = [(name, self.commands[name].get_short_help_str(70)) for name in self.commands]
+        own = sorted([*own, *((name, line) for name, (_, line) in MOUNTED.items())])
+        own.append(("assistant", "The loop: what a gateway learns from its own traffic"))
         for title, rows in (("Commands", own), ("Systems", list(SYSTEMS.items()))):
             with formatter.section(title):
                 formatter.write_dl(rows)

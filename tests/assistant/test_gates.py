@@ -16,6 +16,7 @@ from noria.assistant.proof.simulations import (
     run_tests,
     run_turns,
 )
+from noria.assistant.proof.through_service import run_through_service
 from noria.core.proofs.proof import Evidence
 
 
@@ -54,6 +55,7 @@ def results() -> dict[str, list[dict[str, float]]]:
         "even split": [run_splits(0.5, USERS, 60, seed) for seed in seeds],
         "uneven split": [run_splits(UNEVEN, USERS, 60, seed) for seed in seeds],
         "logs": [run_off_policy(20, seed) for seed in seeds],
+        "through the service": [run_through_service(3, 0)],
     }
 
 
@@ -71,4 +73,6 @@ def test_the_arms_are_paid_alike_and_a_gate_that_lets_all_pass_is_seen(
     assert broken["gate-keeps"] == "refuted"
     assert broken["gate-harmful"] == "refuted"
     alarmed = results | {"even split": [{"ever": 0.1, "last": 0.1}] * 4}
-    assert not checks(alarmed, 240)[0].holds
+    assert [check.id for check in checks(alarmed, 240) if not check.holds] == ["split-level"]
+    unequal = results | {"through the service": [results["through the service"][0] | {"equal": 3.0}]}
+    assert [check.id for check in checks(unequal, 240) if not check.holds] == ["service-equal"]

@@ -92,6 +92,20 @@ CALLS = {
     "blending serve": "{snapshot=snapshot.json} --token-file {token_file=token.txt} --port 0",
     "blending serve#state": "{snapshot=snapshot.json} --state {state=state} --port 0",
     "blending log": "{state=state} -o out/log",
+    "reports index": "{corpora=notes} -o out/i",
+    "reports search": "{index=notes.index} loire",
+    "reports write": "loire --index {index=notes.index} --house {house=house.css} --offline -o out/r",
+    "reports verify": "{report=report}",
+    "reports verify#markdown": "{report=report.md}",
+    "reports evaluate": "{report=report} --tasks {tasks=tasks.json} --task t1 -o out/s.json",
+    "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} -o out/b -q",
+    "reports compare": "{first=report} {second=report}",
+    "reports compare#scores": "{first=scores.json} {second=scores.json}",
+    "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
+    "reports render": "{report=report} --to md,bib,csl -o out/x",
+    "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
+    "learning.gate_judge=m",
+    "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
 
@@ -113,10 +127,31 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _models(home, noria)
     _grounding(home, noria)
     _blending(home, noria)
+    _reports(home, noria)
+
+
+def _reports(home: Path, noria: Callable[..., None]) -> None:
+    notes = home / "notes"
+    notes.mkdir()
+    (notes / "rivers.md").write_text("# Rivers\n\nThe Loire is 1,006 km long.\n")
+    (notes / "rivers.csv").write_text(
+        "year,river,length (km)\n2020,Loire,1006\n2021,Loire,1007\n2022,Loire,1008\n"
+    )
+    (home / "house.css").write_text("body { color: black; }\n")
+    task = {"id": "t1", "query": "rivers: line chart of length", "checklist": {"a": ["Is there a chart?"]}}
+    (home / "tasks.json").write_text(json.dumps([task]))
+    (home / "scores.json").write_text(json.dumps({"tasks": {"t1": {"CS": 0.5}, "t2": {"CS": 1.0}}}))
+    noria("reports", "index", str(notes), "-o", str(home / "notes.index"))
+    noria("reports", "write", task["query"], "-i", str(home / "notes.index"), "-o", str(home / "report"))
+    shutil.copy(home / "report" / "report.md", home / "report.md")
 
 
 def _small_files(home: Path) -> None:
     (home / "presets.yaml").write_text("show: cdm\n")
+    (home / "gateway.yaml").write_text(
+        "backends:\n  m: {url: 'http://127.0.0.1:9/v1', model: m}\n"
+        "routes:\n  brief: {backend: m, system: Be brief.}\nbegin: brief\n"
+    )
     (home / "token.txt").write_text("a-token-of-sixteen-letters\n")
     questions = [{"id": f"q{n}", "query": f"{n} plus 1?", "answers": [str(n + 1)]} for n in range(3)]
     _write_lines(home / "questions.jsonl", questions)

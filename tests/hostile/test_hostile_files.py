@@ -46,7 +46,7 @@ DRAWN = dict.fromkeys(
 )
 """Number of attacks by verb or system, where a call takes long; 40 of the others."""
 PROCESSES = 40
-WRITTEN = {"output", "cache"}
+WRITTEN = {"output", "cache", "folder"}
 """Fields of paths that are written, not read."""
 
 
@@ -85,7 +85,7 @@ def _run(arguments: tuple[object, ...], url: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that would start is one that could read its files."""
-    for system in ("routing", "blending"):
+    for system in ("routing", "blending", "reports", "assistant"):
         monkeypatch.setattr(f"noria.{system}.service.process.serve", lambda *args, **options: None)
 
 

@@ -23,7 +23,7 @@ Read in this order:
 | `pricing.solving`, `.control` | targets to prices, offline by the dual and online by feedback |
 | `migration.legacy`, `.migrate` | another system's boosts, and the plans that keep their shares |
 | `logs`, `integrations` | logs of any size on DuckDB or Spark; logged requests ranked again |
-| `service`, `.wire`, `.journal`, `.loop` | the service with its console; its formats; its log; the loop that learns from it |
+| `service`, `.wire`, `.journal`, `.loop` | the service with its console; its formats; its log; its learning |
 | `world` | a feed whose truth is known, its history, and logs to try things on |
 | `verbs`, `proof` | a file a verb of `noria blending`; the paper's claims, tested, and the benchmarks |
 

@@ -21,6 +21,7 @@ from noria.assistant.proof.simulations import (
     run_tests,
     run_turns,
 )
+from noria.assistant.proof.through_service import run_through_service
 from noria.core.experiments.sequential import SPLIT_ALPHA, split_evidence
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ HARMFUL = 0.54
 UNEVEN = 0.51
 """True share of the challenger where the check of the split is to find something."""
 USERS = 50_000
+THROUGH = {"quick": 6, "full": 40}
+"""Experiments that also run through the real gateway, journal, index and companion."""
 
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 """Results of each arm, one a seed."""
@@ -56,10 +59,12 @@ def prove(context: ProofContext) -> Evidence:
         "even split": (run_splits, (0.5, USERS, runs)),
         "uneven split": (run_splits, (UNEVEN, USERS, runs)),
         "logs": (run_off_policy, (runs,)),
+        "through the service": (run_through_service, (THROUGH[context.scale],)),
     }
     results: dict[str, list[dict[str, float]]] = {}
     for name, (function, settings) in arms.items():
-        jobs = {f"{name}, seed {seed}": (*settings, seed) for seed in seeds}
+        own = seeds[:1] if function is run_through_service else seeds
+        jobs = {f"{name}, seed {seed}": (*settings, seed) for seed in own}
         results[name] = context.map(function, jobs, label=name)
     return Evidence(
         system="gates",
@@ -144,7 +149,16 @@ def checks(results: Results, runs: int) -> list[Check]:
     power = power_of_split(UNEVEN, USERS)
     seen = round(sum(_column(results, "uneven split", "last")) * runs / len(results["uneven split"]))
     agrees = stats.binomtest(seen, runs, power).pvalue
+    (service,) = results["through the service"]
     return [
+        Check(
+            "service-equal",
+            "Through the real gateway, journal and companion every look decides as the same functions on arrays",
+            service["equal"] == service["looks"] > 0,
+            f"{service['equal']:.0f} of {service['looks']:.0f} looks; {service['promoted']:.0f} experiments promoted, "
+            f"{service['rolled back']:.0f} rolled back",
+            "one decision function for simulation and service",
+        ),
         Check(
             "split-level",
             f"The check of the split alarms falsely in at most {SPLIT_ALPHA} of experiments, over ten looks",

@@ -28,7 +28,7 @@ def completion(model: str, outcome: Answer | Refusal, *, number: str | None = No
 
     Args:
         model: name of the model that answered.
-        outcome: its answer.
+        outcome: answer of the model.
         number: id of the completion; a new one by default.
     """
     message: dict[str, Any] = {"role": "assistant"}

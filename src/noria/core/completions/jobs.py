@@ -138,7 +138,7 @@ class Jobs:
         return job
 
     def get(self, number: str, caller: str | None = None) -> Job:
-        """A job.
+        """The job with an id.
 
         Args:
             number: id of the job.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from noria.core.errors import needing
 from noria.core.service.serving import HttpError, Service
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 with needing("serve"):
+    from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 64 << 10
@@ -42,6 +43,35 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+class _Together:
+    """A transport that sends what is written in one turn of the loop at once: a head and its body are one packet."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._pieces:
+            self._loop.call_soon(self.flush)
+        self._pieces.append(data)
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        if self._pieces:
+            pieces, self._pieces = self._pieces, []
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size() + sum(map(len, self._pieces))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol, bounded. A connection that breaks a bound is refused, after the requests that it owes."""
 
@@ -59,6 +89,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, _Together(transport, self.loop))
+        self.flow = FlowControl(self.transport)
         own = self._service.connections
         own[self._address] += 1
         if len(self.connections) > CONNECTIONS or own[self._address] > max(1, CONNECTIONS // 4):
@@ -76,6 +108,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._running is not None:  # uvicorn tells the last request only, which may wait behind this one
             self._running.disconnected = True
             self._running.message_event.set()
+            for leave in list(self._running.scope["noria.leaving"]):  # type: ignore[typeddict-item]
+                leave()
 
     @property
     def _service(self) -> Service:
@@ -87,6 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        cycle.scope["noria.leaving"] = set()  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, app)
 
     # -- what comes

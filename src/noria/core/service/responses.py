@@ -115,7 +115,7 @@ def html_response(page: str, *, status: int = 200, inline_styles: bool = False) 
             "content-type": "text/html; charset=utf-8",
             "content-security-policy": _POLICY.format(" 'unsafe-inline'" if inline_styles else ""),
             "cache-control": "no-store",
-            "referrer-policy": "no-referrer",
+            "referrer-policy": "same-origin",  # with none, a form would be sent with the origin `null`
             "x-frame-options": "DENY",
             "cross-origin-opener-policy": "same-origin",
             "cross-origin-resource-policy": "same-origin",

@@ -159,6 +159,9 @@ class Request(StarletteRequest):
         Raises:
             ClientDisconnect: the client closed the connection.
         """
+        watched: set[Callable[[], object]] | None = self.scope.get("noria.leaving")
+        if watched is not None:  # the connection calls when its client leaves: no task has to wait for that
+            return await self._unless_called(work, watched)
         working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +172,27 @@ class Request(StarletteRequest):
             leaving.cancel()
             if working.cancel():
                 await asyncio.gather(working, return_exceptions=True)
+
+    @staticmethod
+    async def _unless_called(work: Coroutine[Any, Any, T], watched: set[Callable[[], object]]) -> T:
+        """Do work in this task, which is cancelled when the connection says that its client has left."""
+        task, left = asyncio.current_task(), False
+        assert task is not None
+
+        def leave() -> None:
+            nonlocal left
+            left = True
+            task.cancel()
+
+        watched.add(leave)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if left and not task.uncancel():
+                raise ClientDisconnect from None
+            raise
+        finally:
+            watched.discard(leave)
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -343,6 +367,20 @@ class Service:
         elif scope["type"] == "lifespan":
             await self._hold_context(receive, send)
 
+    def identify(self, request: Request) -> Caller | None:
+        """Who sent a request, for an open route that asks for rights itself; None where it needs a token."""
+        exchange: _Exchange = request.scope["noria.exchange"]
+        caller = self._caller(exchange)
+        if caller is None and not self.private and self.callers is None:
+            return LOCAL
+        return caller
+
+    def caller_with(self, token: bytes) -> Caller | None:
+        """The caller who has this token: for a form that carries one, since browsers send a password by themselves."""
+        if self._digest is not None and hmac.compare_digest(_digest(token), self._digest):
+            return OPERATOR
+        return self.callers.of(token) if self.callers is not None else None
+
     def is_trusted(self, request: Request) -> bool:
         """Whether a request has the token, for an open route that does more for such callers."""
         exchange: _Exchange = request.scope["noria.exchange"]
@@ -471,9 +509,10 @@ class Service:
             exchange.caller = caller
             return
         write = access == "write"
+        caller = self._caller(exchange) if b"authorization" in exchange.headers else None
         if not (write or self.private):
+            exchange.caller = caller or LOCAL
             return
-        caller = self._caller(exchange)
         if caller is None and self._digest is None:
             raise self._refusal(
                 403, "no_token_set", "the service was started without a token, so nothing can be changed"

@@ -22,6 +22,9 @@ from noria.core.errors import RunError
 MAX_VALUE = 1 << 20
 """Most bytes of a document's JSON."""
 
+FORMAT = 1
+"""Version of the tables, in SQLite's `user_version`; a file without a number is brought to it when it is opened."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -223,7 +226,16 @@ class SQLiteControl(SQLControl):
             )
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(TABLES)
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version > FORMAT:
+                self._database.close()
+                raise RunError(
+                    f"it has format {version}, and this Noria reads up to {FORMAT}",
+                    where=str(self.path),
+                    mend="use the version that wrote it, or a later one",
+                )
+            # Files of before there was a number have the tables of version 1.
+            self._database.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; COMMIT;")
 
     def execute(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Do what :meth:`SQLControl.execute` says."""

@@ -72,6 +72,7 @@ class Journal:
         self._queue: list[_Change] = []
         self._bytes = self._awaited = 0
         self._closing = self._folding = False
+        self._grown = _LOG  # bytes written since the log's size was looked at; it may be large from before
         self._more = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
@@ -128,10 +129,26 @@ class Journal:
         """
         self._put(_Change(*_frame(body, subject, blobs or {}, expires)))
 
-    async def remove(self, sequences: Sequence[int], *, blobs: Sequence[str] = ()) -> None:
-        """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log."""
+    async def remove(
+        self,
+        sequences: Sequence[int],
+        *,
+        blobs: Sequence[str] = (),
+        body: bytes | None = None,
+        subject: str | None = None,
+    ) -> None:
+        """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log.
+
+        Args:
+            sequences: numbers of the frames.
+            blobs: digests of the blobs.
+            body: content of a frame that says so, written in the same transaction; None writes none.
+            subject: key of that frame.
+        """
 
         def run(database: sqlite3.Connection) -> None:
+            if body is not None:
+                database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body)))
             database.executemany(
                 "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE sequence = ?",
                 [(sequence,) for sequence in sequences],
@@ -198,7 +215,9 @@ class Journal:
                 closing = self._closing
             if batch:
                 self._write(batch)
-            if self._folding or log_bytes(self.path) > _LOG:
+            self._grown += sum(change.size for change in batch)
+            if self._folding or (self._grown > _LOG // 8 and log_bytes(self.path) > _LOG):
+                self._grown = 0
                 self._fold()
             if closing:
                 return
@@ -211,7 +230,7 @@ class Journal:
                 self._database.execute("BEGIN IMMEDIATE")
                 results = [change.run(self._database) for change in batch]
                 self._database.execute("COMMIT")
-            except sqlite3.Error as cause:
+            except Exception as cause:  # whatever it is, the callers hear of it and the thread stays
                 error = self._failure(cause)
         if error is not None:
             self.failed += len(batch)
@@ -225,10 +244,13 @@ class Journal:
             busy = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             self._folding = bool(busy)
 
-    def _failure(self, cause: sqlite3.Error) -> RunError:
+    def _failure(self, cause: Exception) -> RunError:
         with contextlib.suppress(sqlite3.Error):
             self._database.execute("ROLLBACK")
-        if cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is None:  # a value that SQLite does not take: the disk has nothing to do with it
+            return RunError(f"cannot write: {cause}", where=str(self.folder))
+        if code & 0xFF == sqlite3.SQLITE_FULL:
             return JournalFull(
                 "cannot write: the disk is full", where=str(self.folder), mend="free some space"
             )

@@ -6,13 +6,18 @@ import base64
 import binascii
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from noria.core.storage.journal_file import blob_digest
 
 PREFIX = "blob:sha256:"
 """Beginning of the text that stands where a file was: `blob:sha256:<digest>;<media type>`."""
+_fast_decode: Callable[..., bytes]
+try:  # five to ten times as fast; the extra `serve` brings it
+    from pybase64 import b64decode as _fast_decode
+except ImportError:
+    _fast_decode = base64.b64decode
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,")
 
 
@@ -83,7 +88,7 @@ def blob_names(value: Any) -> Iterator[str]:
 
 def _decoded(text: str) -> bytes | None:
     try:
-        return base64.b64decode(text, validate=True)
+        return _fast_decode(text, validate=True)
     except (binascii.Error, ValueError):
         return None
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from noria.core.errors import DataError, needing
 from noria.core.experiments.assignment import position
 from noria.core.files import write_atomic
+from noria.core.traces.chats import chat_answer, chat_messages, chat_span, mean_score
 from noria.core.traces.records import Span
 from noria.core.traces.store import TraceView
 
@@ -67,15 +68,15 @@ def examples(
     splits = SPLITS if splits is None else splits
     if abs(sum(splits.values()) - 1) > 1e-9 or min(splits.values()) < 0:
         raise ValueError("shares of splits are not negative and sum to 1")
-    chats = [(view, span) for view in views if (span := _chat(view)) is not None]
+    chats = [(view, span) for view in views if (span := chat_span(view)) is not None]
     groups = _groups([(view.trace.id, list(_keys(view, span))) for view, span in chats])
     return [
         Example(
             view.trace.id,
-            tuple(_messages(span)),
-            _answer(span),
+            tuple(chat_messages(span)),
+            chat_answer(span),
             tuple(one.text for one in view.feedback if one.kind == "correction" and one.text),
-            _score(view),
+            mean_score(view),
             groups[view.trace.id],
             _split(groups[view.trace.id], salt, splits),
             view.trace.labels,
@@ -170,44 +171,7 @@ def _said(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-# -- from traces ------------------------------------------------------------------------------------------------------
-
-
-def _chat(view: TraceView) -> Span | None:
-    """The last chat of a trace that has messages and an answer: the one whose answer was given."""
-    chats = [span for span in view.trace.spans if span.kind == "chat" and span.error is None]
-    return next((span for span in reversed(chats) if _messages(span) and _answer(span)), None)
-
-
-def _messages(span: Span) -> list[dict[str, Any]]:
-    value = span.input.get("messages") if isinstance(span.input, dict) else span.input
-    return (
-        [one for one in value if isinstance(one, dict) and "role" in one] if isinstance(value, list) else []
-    )
-
-
-def _answer(span: Span) -> str:
-    """Text of an answer: plain, a message, a list of them, or a whole completion."""
-    value = span.output
-    if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
-        value = value["choices"][0].get("message")
-    if isinstance(value, list) and value:
-        value = value[-1]
-    if isinstance(value, dict):
-        value = value.get("content")
-    if isinstance(value, list):
-        value = "".join(str(part.get("text", "")) for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
-
-
-def _score(view: TraceView) -> float | None:
-    ratings = {
-        (one.name, one.by or one.id): one.value
-        for one in view.feedback
-        if one.kind == "rating" and one.value is not None and one.item is None
-    }
-    scores = [*ratings.values(), *(one.score for one in view.judgements if one.score is not None)]
-    return sum(scores) / len(scores) if scores else None
+# -- leakage groups ---------------------------------------------------------------------------------------------------
 
 
 def _keys(view: TraceView, span: Span) -> Iterator[str]:
@@ -218,7 +182,7 @@ def _keys(view: TraceView, span: Span) -> Iterator[str]:
         yield f"conversation {view.trace.conversation}"
     for blob in span.blobs:
         yield f"blob {blob}"
-    yield f"request {_request_key(_messages(span))}"
+    yield f"request {_request_key(chat_messages(span))}"
 
 
 def _request_key(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noria.core.errors import DataError
 from noria.core.storage.journal_file import JournalReader
+from noria.core.traces.ids import id_at
 from noria.core.traces.records import Erasure, Feedback, JudgementRecord, Record, Trace, Withdrawal, decode
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables; an index of another version is made anew."""
 _BATCH = 2000
 _TABLES = """
@@ -22,9 +25,10 @@ CREATE TABLE traces (
     id TEXT PRIMARY KEY, began INTEGER NOT NULL, seconds REAL NOT NULL, status TEXT NOT NULL, bundle TEXT NOT NULL,
     caller TEXT NOT NULL, user TEXT, conversation TEXT, tokens INTEGER NOT NULL, cost REAL, labels TEXT NOT NULL,
     assignments TEXT NOT NULL, redactions INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX traces_user ON traces (user, began) WHERE user IS NOT NULL;
-CREATE INDEX traces_status ON traces (status, began);
-CREATE INDEX traces_bundle ON traces (bundle, began);
+CREATE INDEX traces_user ON traces (user) WHERE user IS NOT NULL;
+CREATE INDEX traces_status ON traces (status);
+CREATE INDEX traces_bundle ON traces (bundle);
+CREATE INDEX traces_bundle_status ON traces (bundle, status);
 CREATE TABLE feedback (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, value REAL,
     source TEXT NOT NULL, author TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
@@ -60,6 +64,112 @@ class TraceRow:
     redactions: int
     feedback: int
     score: float | None
+
+
+class Lately(NamedTuple):
+    """What the newest traces say together.
+
+    Attributes:
+        traces: number of traces.
+        capped: whether there are more in the time than were read.
+        since: nanoseconds since 1970 of the oldest of them; 0 without one.
+        statuses: number of traces by how they ended.
+        median: median seconds of an answer; None without one.
+        p95: seconds that one answer of twenty exceeds; None without one.
+        tokens: number of tokens.
+        cost: cost of those whose cost is known; None where none is.
+        costed: number of traces whose cost is known.
+        redactions: number of places that were redacted.
+        scores: mean score of each trace that was judged.
+        invalid: share of the verdicts that are invalid; None without one.
+    """
+
+    traces: int
+    capped: bool
+    since: int
+    statuses: dict[str, int]
+    median: float | None
+    p95: float | None
+    tokens: int
+    cost: float | None
+    costed: int
+    redactions: int
+    scores: list[float]
+    invalid: float | None
+
+
+_LATELY = """
+SELECT t.status, t.seconds, t.tokens, t.cost, t.redactions,
+    (SELECT avg(score) FROM judgements WHERE trace = t.id), (SELECT sum(verdicts) FROM judgements WHERE trace = t.id),
+    (SELECT sum(invalid) FROM judgements WHERE trace = t.id), t.began
+FROM traces AS t WHERE t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL ORDER BY t.id DESC LIMIT ?
+"""
+
+
+class UnitFigures(NamedTuple):
+    """What one unit of an experiment saw.
+
+    Attributes:
+        unit: user, conversation or request.
+        arm: arm of the unit.
+        requests: number of its requests.
+        success: share of them that were answered or refused.
+        seconds: mean time of an answer.
+        cost: mean cost of an answer; None where none is known.
+        score: mean score of its judgements; None without one.
+        ratings: mean of its ratings by their name.
+    """
+
+    unit: str
+    arm: str
+    requests: int
+    success: float
+    seconds: float
+    cost: float | None
+    score: float | None
+    ratings: dict[str, float]
+
+
+class ShadowPair(NamedTuple):
+    """An answer in the shadow and the one that was given to the same request: success, seconds, cost, score of each."""
+
+    hidden: str
+    shadow_success: float
+    shadow_seconds: float
+    shadow_cost: float | None
+    shadow_score: float | None
+    success: float
+    seconds: float
+    cost: float | None
+    score: float | None
+
+
+# Whom experiments deal: a user, else a conversation, else each request by itself.
+_UNIT = "coalesce(t.user, t.conversation, t.id)"
+_SCORE = "(SELECT avg(score) FROM judgements WHERE trace = t.id)"
+_UNITS = f"""
+SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, count(*), avg(t.status IN ('ok', 'refused')), avg(t.seconds),
+    avg(t.cost), avg({_SCORE})
+FROM traces AS t WHERE t.began >= ?2 AND arm IS NOT NULL AND json_extract(t.labels, '$.shadow') IS NULL
+    AND t.status != 'cancelled'
+GROUP BY 1, 2
+"""
+_RATINGS = f"""
+SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, avg(f.value)
+FROM feedback AS f JOIN traces AS t ON t.id = f.trace
+WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
+    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL
+    AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
+        AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
+        AND (later.at, later.id) > (f.at, f.id))
+GROUP BY 1, 2, 3
+"""
+_SHADOWS = f"""
+SELECT h.id, h.status IN ('ok', 'refused'), h.seconds, h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id),
+    t.status IN ('ok', 'refused'), t.seconds, t.cost, {_SCORE}
+FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
+WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
+"""
 
 
 class TraceIndex:
@@ -209,8 +319,10 @@ class TraceIndex:
             user: key of the user.
             label: name and value of a label.
         """
+        # Every index ends in the id, so a page is read in order. Users have few traces: "+" keeps to that index.
+        plain = "+" if user is not None else ""
         conditions, values = ["1"], []
-        for column, value in (("status", status), ("bundle", bundle), ("user", user)):
+        for column, value in ((f"{plain}status", status), (f"{plain}bundle", bundle), ("user", user)):
             if value is not None:
                 conditions.append(f"{column} = ?")
                 values.append(value)
@@ -227,9 +339,96 @@ class TraceIndex:
         )
         return [_row(row) for row in self._all(query, (*values, limit))]
 
+    def spent_today(self, caller: str) -> float:
+        """Cost of a caller's traces of this day (UTC), where it is known."""
+        midnight = time.time() // 86400 * 86400
+        query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE caller = ? AND began >= ?"
+        return float(self._all(query, (caller, int(midnight * 1e9)))[0][0])
+
+    def judged_today(self) -> float:
+        """Cost of the judgements of this day (UTC), where it is known."""
+        midnight = int(time.time() // 86400 * 86400 * 1e9)
+        query = "SELECT coalesce(sum(cost), 0) FROM judgements WHERE at >= ?"
+        return float(self._all(query, (midnight,))[0][0])
+
+    def after(self, trace: str, *, limit: int) -> list[str]:
+        """Ids of the traces after one, oldest first."""
+        return [
+            row[0]
+            for row in self._all("SELECT id FROM traces WHERE id > ? ORDER BY id LIMIT ?", (trace, limit))
+        ]
+
     def count(self) -> int:
         """Number of traces."""
         return self._number("SELECT count(*) FROM traces")
+
+    def lately(self, since: int, *, most: int = 10_000) -> Lately:
+        """What the newest traces say together, those of the shadow left out.
+
+        Args:
+            since: nanoseconds since 1970 of the oldest trace.
+            most: most traces that are read.
+        """
+        rows = self._all(_LATELY, (id_at(since), most))
+        statuses = Counter(status for status, *_ in rows)
+        seconds = sorted(row[1] for row in rows if row[0] in ("ok", "refused"))
+        costs = [row[3] for row in rows if row[3] is not None]
+        scores = [row[5] for row in rows if row[5] is not None]
+        verdicts, invalid = sum(row[6] or 0 for row in rows), sum(row[7] or 0 for row in rows)
+        return Lately(
+            traces=len(rows),
+            capped=len(rows) == most,
+            since=min((row[8] for row in rows), default=0),
+            statuses=dict(statuses),
+            median=_quantile(seconds, 0.5),
+            p95=_quantile(seconds, 0.95),
+            tokens=sum(row[2] for row in rows),
+            cost=sum(costs) if costs else None,
+            costed=len(costs),
+            redactions=sum(row[4] for row in rows),
+            scores=scores,
+            invalid=invalid / verdicts if verdicts else None,
+        )
+
+    def feedback_counts(self, *, most: int = 20_000) -> list[tuple[str, str, int, float | None]]:
+        """Number and mean of the feedback that stands, by kind and name, on the newest traces that have any.
+
+        Args:
+            most: most feedbacks that are read.
+        """
+        newest = "SELECT kind, name, value, withdrawn FROM feedback ORDER BY trace DESC LIMIT ?"
+        return self._all(
+            f"SELECT kind, name, count(*), avg(value) FROM ({newest}) WHERE NOT withdrawn GROUP BY 1, 2"
+            " ORDER BY 3 DESC LIMIT 50",
+            (most,),
+        )
+
+    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigures]:
+        """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
+
+        A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
+        counts.
+
+        Args:
+            experiment: name of the experiment.
+            since: nanoseconds since 1970.
+            measures: names of the feedback to read.
+        """
+        units: dict[tuple[str, str], UnitFigures] = {}
+        for unit, arm, requests, success, seconds, cost, score in self._all(
+            _UNITS, (f'$."{experiment}"', since)
+        ):
+            units[unit, arm] = UnitFigures(unit, arm, requests, success, seconds, cost, score, {})
+        for unit, arm, name, rating in self._all(
+            _RATINGS.format(", ".join("?" * len(measures))), (f'$."{experiment}"', since, *measures)
+        ):
+            if (unit, arm) in units:
+                units[unit, arm].ratings[name] = rating
+        return list(units.values())
+
+    def shadow_pairs(self, experiment: str, since: int) -> list[ShadowPair]:
+        """Answers in the shadow beside the answers that were given, since a moment."""
+        return [ShadowPair(*row) for row in self._all(_SHADOWS, (experiment, since))]
 
     def traces_of(self, user: str) -> list[str]:
         """Ids of a user's traces, oldest first."""
@@ -268,6 +467,10 @@ class TraceIndex:
 
     def _number(self, query: str) -> int:
         return int(self._all(query)[0][0])
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[int(share * (len(ordered) - 1))] if ordered else None
 
 
 def _row(row: Sequence[Any]) -> TraceRow:

@@ -179,15 +179,16 @@ class JudgementRecord(Struct, frozen=True, omit_defaults=True, tag="judgement", 
     """What a judge made of a trace.
 
     Attributes:
-        id: UUID of version 7.
+        id: UUID of version 7, or of version 8 where it follows from trace, judge and checklist.
         trace: id of the trace.
         at: nanoseconds since 1970.
         judge: name of the judge.
         version: content hash or version of the judge.
         checklist: digest of the checklist.
-        path: path of the judging, such as `rule`, `judge` or `grounding`.
+        path: path of the judging, such as `rule`, `judge` or `grounding`; `vote` for one judge of a panel.
         verdicts: one for each item, invalid ones included.
-        score: share of what was asked that is good; None where nothing valid was said.
+        score: share of what was asked that is good; None where nothing valid was said, for a vote, which
+            counts in its panel's judgement, and for rules that only say what is broken.
         seconds: time that it took.
         cost: what it cost, in the budget's unit; None where it is not known.
         span: id of the span that it is about.

@@ -167,6 +167,9 @@ _KINDS = (
 )
 
 
+_WORD = re.compile(r"[a-z_]{0,16}")  # too short and too plain for any kind, as are most keys and roles
+
+
 class Redactor:
     """Takes personal data and secrets out of texts.
 
@@ -211,11 +214,11 @@ class Redactor:
 
         def walk(value: Any) -> Any:
             if isinstance(value, str):
-                return value if _BLOB.fullmatch(value) else one(value)
+                return value if _WORD.fullmatch(value) or _BLOB.fullmatch(value) else one(value)
             if isinstance(value, list):
                 return [walk(item) for item in value]
             if isinstance(value, dict):
-                return {one(key): walk(item) for key, item in value.items()}
+                return {walk(key): walk(item) for key, item in value.items()}
             return value
 
         return walk(value), counts
@@ -223,10 +226,12 @@ class Redactor:
     def _findings(self, text: str) -> Iterator[Finding]:
         lower = text.lower()
         for kind in self._kinds:
-            if any(hint in lower for hint in kind.hints):
-                for match in kind.pattern.finditer(text):
-                    if kind.holds(match[0]):
-                        yield Finding(kind.name, *match.span())
+            for hint in kind.hints:  # a plain loop: `any` over a generator takes three times as long
+                if hint in lower:
+                    for match in kind.pattern.finditer(text):
+                        if kind.holds(match[0]):
+                            yield Finding(kind.name, *match.span())
+                    break
         for recogniser in self._more:
             yield from recogniser(text)
 

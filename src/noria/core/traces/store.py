@@ -7,8 +7,8 @@ index's business (:mod:`noria.core.traces.index`), which is made from the journa
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import msgspec
 from noria.core.errors import DataError
 from noria.core.storage.journal import Journal
 from noria.core.storage.journal_file import JournalReader
-from noria.core.traces.ids import Clock, is_id, new_id
+from noria.core.traces.ids import Clock, content_id, is_id, new_id
 from noria.core.traces.index import TraceIndex
 from noria.core.traces.records import (
     Erasure,
@@ -53,6 +53,19 @@ class TraceView:
     withdrawn: int = 0
 
 
+_LATELY = 10_000
+"""Traces of which is known in memory who may speak of them, and what was said."""
+
+
+@dataclass
+class _Known:
+    """What is known of a trace that was spoken of lately: its caller, its spans, and its repeatable feedback."""
+
+    caller: str
+    spans: frozenset[str]
+    feedback: dict[str, Feedback]
+
+
 @dataclass
 class TraceStore:
     """Traces, feedback and judgements of one service; used from one event loop.
@@ -77,6 +90,7 @@ class TraceStore:
             self.journal.close()
             raise
         self._writing: dict[str, asyncio.Future[Feedback]] = {}
+        self._lately: OrderedDict[str, _Known] = OrderedDict()
 
     def close(self) -> None:
         """Write what waits, and let the folder go."""
@@ -101,6 +115,14 @@ class TraceStore:
         """
         await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
 
+    def post(self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None) -> None:
+        """Keep a trace soon, as `write` does, for a request that nobody waits for any more.
+
+        Raises:
+            JournalFull: the queue takes no more. RunError: the disk fails.
+        """
+        self.journal.post(encode(trace), subject=trace.id, blobs=blobs)
+
     async def give_feedback(self, feedback: Feedback) -> Feedback:
         """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
 
@@ -116,7 +138,8 @@ class TraceStore:
             DataError: the span that it names is not one of the trace's.
         """
         if feedback.client_key is not None:
-            feedback = _replace(feedback, id=_repeatable_id(feedback))
+            repeatable = (feedback.trace, feedback.source, feedback.by, feedback.client_key)
+            feedback = _replace(feedback, id=content_id(*repeatable))
         writing = self._writing.get(feedback.id)
         if writing is not None:
             return await asyncio.shield(writing)
@@ -128,15 +151,42 @@ class TraceStore:
             self._writing.pop(feedback.id, None)
 
     async def _give_feedback(self, feedback: Feedback) -> Feedback:
-        records = self._about(feedback.trace)
-        trace = _trace_of(records, feedback.trace)
-        earlier = [r for r in records if isinstance(r, Feedback) and r.id == feedback.id]
-        if earlier:
-            return earlier[0]
-        if feedback.span is not None and feedback.span not in {span.id for span in trace.spans}:
+        known = self._known(feedback.trace)
+        earlier = known.feedback.get(feedback.id)
+        if earlier is not None:
+            return earlier
+        if feedback.span is not None and feedback.span not in known.spans:
             raise DataError(f"the trace has no span {feedback.span}", where="feedback")
         await self.journal.append(encode(feedback), subject=feedback.trace)
+        if feedback.client_key is not None:
+            known.feedback[feedback.id] = feedback
         return feedback
+
+    def caller_of(self, trace: str) -> str:
+        """Name of the caller whose trace it is.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+        """
+        return self._known(trace).caller
+
+    def _known(self, trace: str) -> _Known:
+        """What decides whether a feedback is taken, kept for the traces that were spoken of last."""
+        known = self._lately.get(trace)
+        if known is None:
+            records = self._about(trace)
+            first = _trace_of(records, trace)
+            known = _Known(
+                first.caller,
+                frozenset(span.id for span in first.spans),
+                {r.id: r for r in records if isinstance(r, Feedback) and r.client_key is not None},
+            )
+            self._lately[trace] = known
+            if len(self._lately) > _LATELY:
+                self._lately.popitem(last=False)
+        else:
+            self._lately.move_to_end(trace)
+        return known
 
     async def withdraw(self, trace: str, feedback: str, *, by: str = "") -> None:
         """Take a feedback back; once more changes nothing.
@@ -154,18 +204,21 @@ class TraceStore:
         await self.journal.append(encode(Withdrawal(new_id(now), trace, feedback, now, by)), subject=trace)
 
     async def judge(self, judgement: JudgementRecord) -> None:
-        """Keep a judgement, with its invalid verdicts.
+        """Keep a judgement, with its invalid verdicts; the same one again changes nothing.
 
         Raises:
             UnknownTrace: there is no such trace.
         """
-        _trace_of(self._about(judgement.trace), judgement.trace)
-        await self.journal.append(encode(judgement), subject=judgement.trace)
+        records = self._about(judgement.trace)
+        _trace_of(records, judgement.trace)
+        if not any(isinstance(r, JudgementRecord) and r.id == judgement.id for r in records):
+            await self.journal.append(encode(judgement), subject=judgement.trace)
 
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
 
-        Copies (backups, data sets that were taken out) are beyond its reach.
+        Sealed segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are beyond
+        its reach.
         """
         await asyncio.to_thread(self.index.follow, self.folder)
         traces = self.index.traces_of(user)
@@ -174,8 +227,14 @@ class TraceStore:
         blobs = [blob for blob in named if not self.index.named_by_others(blob, user)]
         now = self.clock()
         erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
-        await self.journal.append(encode(erasure), subject=f"user:{user}")
-        await self.journal.remove([frame.sequence for frame in frames], blobs=blobs)
+        for trace in traces:
+            self._lately.pop(trace, None)
+        # In one transaction: an erasure that was recorded and not carried out would never be found again.
+        await self.journal.remove(
+            [frame.sequence for frame in frames], blobs=blobs, body=encode(erasure), subject=f"user:{user}"
+        )
+        for trace in traces:  # a feedback that came meanwhile may have looked it up
+            self._lately.pop(trace, None)
         await asyncio.to_thread(self.index.forget, user)
         return erasure
 
@@ -197,6 +256,33 @@ class TraceStore:
         if not is_id(trace):
             raise UnknownTrace(f"there is no trace {trace[:60]!r}", where="trace")
         return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
+
+
+def read_views(folder: Path, *, after: int = -1, limit: int | None = None) -> Iterator[TraceView]:
+    """Every trace of a journal with what was said about it, oldest first, beside the process that writes it.
+
+    Args:
+        folder: folder of the journal.
+        after: nanosecond since 1970; only traces that began later.
+        limit: largest number of traces; the newest ones are kept.
+
+    Raises:
+        RunError: there is no journal.
+    """
+    about: dict[str, list[Record]] = {}
+    began: dict[str, int] = {}
+    with JournalReader(folder) as reader:
+        for frame in reader.frames():
+            record = decode(frame.body, f"frame {frame.sequence}")
+            if isinstance(record, Trace):
+                if record.began > after:
+                    began[record.id] = record.began
+                    about.setdefault(record.id, []).append(record)
+            elif not isinstance(record, Erasure) and record.trace in began:
+                about[record.trace].append(record)
+    chosen = sorted(began, key=lambda name: (began[name], name))
+    for name in chosen if limit is None else chosen[max(0, len(chosen) - limit) :]:
+        yield view(about[name], name)
 
 
 def view(records: Sequence[Record], trace: str) -> TraceView:
@@ -221,13 +307,6 @@ def _trace_of(records: Sequence[Record], name: str) -> Trace:
         if isinstance(record, Trace):
             return record
     raise UnknownTrace(f"there is no trace {name}", where="trace")
-
-
-def _repeatable_id(feedback: Feedback) -> str:
-    """Id of a feedback that follows from what makes it the same one: a UUID of version 8 over a digest."""
-    parts = "\0".join((feedback.trace, feedback.source, feedback.by, feedback.client_key or ""))
-    digest = hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:32]}"
 
 
 def _replace(record: Feedback, **changes: Any) -> Feedback:

@@ -1,0 +1,115 @@
+"""Turns of the wheel on a gateway's own traffic: which learner, on what, judged by whom, with how much money."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from noria.assistant.service.bundles import CHAMPION, Bundles
+from noria.assistant.service.config import AssistantConfig
+from noria.assistant.service.judging import checklist_of
+from noria.core.chat import ChatClient
+from noria.core.errors import ConfigError, DataError
+from noria.core.judging.judges import ChatJudge
+from noria.core.learning.dataset import FreezeConfig
+from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn
+from noria.core.learning.replay import Replay, ReplayConfig
+from noria.core.learning.route_learner import RouteLearner
+from noria.core.learning.routes import Backend, Route
+from noria.core.learning.turn import Turn
+from noria.core.storage.control import SQLiteControl
+from noria.core.storage.journal_file import JournalReader
+from noria.core.traces.store import read_views
+from noria.core.versions.artefacts import ArtefactStore
+
+
+@asynccontextmanager
+async def opened_turn(
+    folder: Path, config: AssistantConfig, *, by: str, reason: str
+) -> AsyncIterator[tuple[Turn, TurnPlan]]:
+    """The next turn of a gateway, or the one that did not end, beside the gateway while it serves.
+
+    The learner chooses among the configured routes, and prompts that a writer writes. Its estimates and the gate have
+    judges of their own: a candidate that pleased the learner's judge has to please another one.
+
+    Args:
+        folder: folder of the gateway.
+        config: settings of the gateway.
+        by: who starts it.
+        reason: why it is due, in words.
+
+    Raises:
+        ConfigError: learning has no judge of the gate or no checklist, or the judges are one.
+        DataError: nothing serves yet.
+    """
+    learning = config.learning
+    if not config.judging.checklist or not learning.gate_judge:
+        raise ConfigError(
+            "a gate needs a judge and a checklist",
+            where="learning.gate_judge, judging.checklist",
+            mend="give both in the gateway's configuration",
+        )
+    checklist = checklist_of(config.judging)
+    control = SQLiteControl(folder / "control.sqlite")
+    store = ArtefactStore(folder / "versions")
+    bundles = Bundles(control, store, config)
+    async with AsyncExitStack() as stack:
+        stack.callback(control.close)
+        reader = stack.enter_context(JournalReader(folder))
+        backends: dict[str, Backend] = {}
+        for name, server in config.backends.items():
+            # Without a cache: an answer from there costs nothing, and the receipt would depend on what ran before.
+            client = await stack.enter_async_context(ChatClient(server))
+            backends[name] = Backend(client, server.prices)
+
+        def replay(judge: str) -> Replay:
+            settings = ReplayConfig(most_items=learning.most_items, judge_cost=config.judging.most_cost)
+            return Replay(backends, ChatJudge(backends[judge].model, judge), checklist, settings, reader.blob)
+
+        learner = RouteLearner(
+            [Route.model_validate(one.model_dump(mode="json")) for one in config.routes.values()],
+            replay(learning.judge or learning.gate_judge),
+            backends[learning.writer] if learning.writer else None,
+        )
+        plan = open_turn(control)
+        if plan is None:
+            move = bundles.pointers.present(CHAMPION)
+            if move is None:
+                raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
+            plan = plan_turn(
+                control, parent=move.bundle, learner=learner.name, reason=reason, now=time.time(), by=by
+            )
+        settings = TurnConfig(
+            freeze=FreezeConfig(salt=bundles.salt()),
+            least_rated=learning.least_rated,
+            money=learning.money,
+            seconds=learning.seconds,
+            experiment=dict(learning.experiment),
+        )
+        yield (
+            Turn(
+                folder / "turns" / f"{plan.number:06d}",
+                plan,
+                settings,
+                learner=learner,
+                evaluator=replay(learning.gate_judge),
+                store=store,
+                control=control,
+                views=lambda: read_views(folder),
+                checklists=[checklist],
+            ),
+            plan,
+        )
+
+
+def told(receipt: dict[str, Any], folder: Path) -> str:
+    """The end of a turn, in lines for a terminal."""
+    lines = [f"{receipt['outcome']}: {receipt['reason']}"]
+    gate = receipt.get("gate")
+    if gate:
+        lines.append(f"gate      {gate.get('reason', '')}")
+    lines += [f"receipt   {folder / 'receipt.json'}", f"page      {folder / 'report.html'}"]
+    return "\n".join(lines)

@@ -1,0 +1,276 @@
+"""What serves at a moment: the champion's route, the challengers of open experiments, and who gets which.
+
+A request takes one `Serving` when it begins and keeps it, so that no answer mixes two bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from noria.assistant.service.config import AssistantConfig, RouteConfig
+from noria.core.errors import ConfigError, DataError
+from noria.core.experiments.assignment import Arms, Assignment, assign
+from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
+from noria.core.records import read_json
+from noria.core.storage.control import Control, StaleVersion
+from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
+from noria.core.versions.pointers import Move, Pointers
+
+CHAMPION = "champion"
+"""Name of the pointer to the bundle that serves."""
+EXPERIMENT = "experiment"
+"""Kind of the documents that hold experiments."""
+SWITCH = "switch"
+"""Kind of the documents that hold switches."""
+SWITCHES = {
+    "experiments": "Experiments take traffic and are decided.",
+    "judging": "Answers are judged by models.",
+    "learning": "Turns of learning may start.",
+    "promotion": "The champion may be replaced.",
+}
+"""Switches that an operator can turn off, and what each lets happen."""
+ROUTE_FILE = "route.json"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What answers one request.
+
+    Attributes:
+        bundle: content hash of the bundle.
+        route: how the request is answered.
+        assignments: arms of experiments that the request's unit got.
+    """
+
+    bundle: str
+    route: RouteConfig
+    assignments: tuple[Assignment, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpenExperiment:
+    """An experiment that takes traffic.
+
+    Attributes:
+        config: settings of the experiment.
+        stage: where it stands.
+        challenger: route of the bundle that may replace the champion.
+        arms: shares of the units; None in the shadow.
+    """
+
+    config: ExperimentConfig
+    stage: Stage
+    challenger: RouteConfig
+    arms: Arms | None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """All that decides which bundle answers, at one moment.
+
+    Attributes:
+        bundle: content hash of the champion.
+        route: route of the champion.
+        version: number of the pointer's move.
+        experiments: experiments that take traffic.
+        named: bundle and route by the name under which a request may ask for it.
+    """
+
+    bundle: str
+    route: RouteConfig
+    version: int
+    experiments: tuple[OpenExperiment, ...] = ()
+    named: Mapping[str, tuple[str, RouteConfig]] = field(default_factory=dict)
+
+    def choose(self, unit: str) -> Choice:
+        """The bundle for a unit; the same one for all its requests while an experiment stays as it is."""
+        assignments = []
+        bundle, route = self.bundle, self.route
+        for experiment in self.experiments:
+            assignment = None if experiment.arms is None else assign(experiment.arms, unit)
+            if assignment is not None:
+                assignments.append(assignment)
+                if assignment.arm == TREATMENT:
+                    bundle, route = experiment.config.challenger, experiment.challenger
+        return Choice(bundle, route, tuple(assignments))
+
+
+class Bundles:
+    """Bundles, pointers and experiments of a gateway.
+
+    Args:
+        control: documents of the gateway.
+        artefacts: store of artefacts and bundles.
+        config: settings of the gateway.
+
+    Attributes:
+        named: bundle and route of each configured route, by its name.
+    """
+
+    def __init__(self, control: Control, artefacts: ArtefactStore, config: AssistantConfig) -> None:
+        self.control, self.artefacts, self.config = control, artefacts, config
+        self.pointers = Pointers(control, artefacts)
+        self._routes: dict[str, RouteConfig] = {}
+        self.named: dict[str, tuple[str, RouteConfig]] = {}
+
+    def begin(self) -> None:
+        """Keep the configured routes as bundles, and let the first one serve where nothing does yet.
+
+        Raises:
+            RunError: the disk refuses. DataError: what serves cannot be read.
+        """
+        self.named = {
+            name: (self.keep(one, by=f"routes.{name}").digest, one)
+            for name, one in self.config.routes.items()
+        }
+        if self.pointers.present(CHAMPION) is None:
+            bundle = self.named[self.config.begin][0]
+            self.pointers.promote(CHAMPION, bundle, based_on=0, by="configuration", reason="the first start")
+
+    def keep(self, one: RouteConfig, *, by: str, parents: tuple[str, ...] = ()) -> Bundle:
+        """Keep a route as an artefact, in a bundle of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / ROUTE_FILE
+            path.write_text(json.dumps(one.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+            artefact = self.artefacts.add("route", path, lineage=Lineage(parents=parents, by=by))
+        return self.artefacts.bundle([artefact.digest])
+
+    def route_of(self, digest: str) -> RouteConfig:
+        """The route of a bundle.
+
+        Raises:
+            DataError: the bundle is not there or damaged, has no route, or one whose backend is not configured.
+        """
+        if digest not in self._routes:
+            bundle = self.artefacts.load_bundle(digest)
+            if "route" not in bundle.artefacts:
+                raise DataError("the bundle has no route", where=f"bundle {digest[:12]}")
+            artefact = self.artefacts.artefact(bundle.artefacts["route"])
+            self.artefacts.verify(artefact)
+            path = self.artefacts.path(artefact, ROUTE_FILE)
+            try:
+                one = RouteConfig.model_validate(read_json(path))
+            except (ValidationError, ConfigError) as error:
+                raise DataError(f"it holds no route: {error}", where=str(path)) from error
+            if one.backend not in self.config.backends:
+                raise DataError(
+                    f"its backend {one.backend!r} is not configured",
+                    where=f"bundle {digest[:12]}",
+                    mend="add it to backends",
+                )
+            self._routes[digest] = one
+        return self._routes[digest]
+
+    def salt(self) -> str:
+        """Text that deals leakage groups to the splits of data sets; made once, and kept."""
+        document = self.control.read("salt", "datasets")
+        if document is None:
+            with contextlib.suppress(StaleVersion):  # another process made it at the same moment
+                self.control.write(
+                    "salt", "datasets", {"salt": secrets.token_hex(16)}, based_on=0, by="gateway"
+                )
+            document = self.control.read("salt", "datasets")
+        assert document is not None
+        assert document.value is not None
+        return str(document.value["salt"])
+
+    def is_on(self, switch: str) -> bool:
+        """Whether a switch is on, as each is until somebody turns it off."""
+        document = self.control.read(SWITCH, switch)
+        return document is None or document.value is None or bool(document.value.get("on"))
+
+    def serving(self) -> Serving:
+        """What serves now.
+
+        Raises:
+            DataError: the champion cannot be read.
+        """
+        move = self.pointers.present(CHAMPION)
+        if move is None:
+            raise DataError("nothing serves yet", where=CHAMPION, mend="promote a bundle")
+        experiments = []
+        if self.is_on("experiments"):
+            for document in self.control.read_all(EXPERIMENT):
+                value = document.value or {}
+                if value.get("stage") not in OPEN or value.get("paused"):
+                    continue
+                config = ExperimentConfig.model_validate(value["config"])
+                if config.champion != move.bundle:
+                    continue  # its champion was replaced: it compares nothing that serves
+                stage: Stage = value["stage"]
+                experiments.append(
+                    OpenExperiment(config, stage, self.route_of(config.challenger), config.arms(stage))
+                )
+        return Serving(
+            move.bundle, self.route_of(move.bundle), move.version, tuple(experiments), dict(self.named)
+        )
+
+    def move(
+        self,
+        bundle: str | None,
+        *,
+        based_on: int,
+        by: str,
+        reason: str,
+        receipt: Mapping[str, Any] | None = None,
+    ) -> Move:
+        """Let another bundle serve, or go back to the one before where `bundle` is None.
+
+        Raises:
+            StaleVersion: somebody moved it meanwhile.
+            DataError: the bundle is not there, damaged, has no route that can serve, or promotion is switched off.
+        """
+        if bundle is None:
+            return self.pointers.roll_back(CHAMPION, based_on=based_on, by=by, reason=reason)
+        if not self.is_on("promotion"):
+            raise DataError("promotion is switched off", where="switch promotion", mend="turn it on first")
+        self.route_of(bundle)
+        return self.pointers.promote(
+            CHAMPION, bundle, based_on=based_on, by=by, reason=reason, receipt=receipt
+        )
+
+    def start(self, values: Mapping[str, Any], *, by: str) -> ExperimentConfig:
+        """Start an experiment in its first stage.
+
+        Raises:
+            ConfigError: the settings are no experiment's, or another one is open.
+            DataError: a bundle cannot serve, or the champion does not serve now.
+        """
+        move = self.pointers.present(CHAMPION)
+        champion = "" if move is None else move.bundle
+        named = {name: bundle for name, (bundle, _) in self.named.items()}
+        values = {"champion": champion, "salt": secrets.token_hex(16), **values}
+        values["challenger"] = named.get(str(values.get("challenger")), values.get("challenger"))
+        try:
+            config = ExperimentConfig.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigError(
+                first["msg"].removeprefix("Value error, "), where=".".join(map(str, first["loc"]))
+            ) from None
+        if config.champion != champion:
+            raise DataError("its champion does not serve now", where="champion", mend=f"use {champion}")
+        if config.challenger == champion:
+            raise DataError("the challenger serves already", where="challenger")
+        self.route_of(config.challenger)
+        for document in self.control.read_all(EXPERIMENT):
+            if (document.value or {}).get("stage") in OPEN:
+                raise ConfigError(
+                    f"the experiment {document.key} is open", where="experiment", mend="stop it first"
+                )
+        earlier = self.control.read(EXPERIMENT, config.name)
+        if earlier is not None:
+            raise ConfigError("there was an experiment of this name", where="name", mend="choose another")
+        first_stage: Stage = "shadow" if config.shadow_requests else "canary"
+        value = {"config": config.model_dump(mode="json"), "stage": first_stage, "reason": "started"}
+        self.control.write(EXPERIMENT, config.name, value, based_on=0, by=by)
+        return config

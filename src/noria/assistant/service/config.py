@@ -1,0 +1,147 @@
+"""Configuration of the gateway: backends, routes over them, callers, judging, storage.
+
+```yaml
+backends:
+  small: {url: "http://127.0.0.1:8001/v1", model: qwen-small, prices: {input: 0.1, output: 0.4}}
+routes:
+  default: {backend: small, system: "Answer briefly."}
+begin: default
+callers:
+  - {name: shop, token_env: SHOP_TOKEN, requests_per_minute: 600, budget_per_day: 20}
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from noria.core.chat import ChatServer
+from noria.core.config import Config, Option
+from noria.core.service.callers import CallerConfig
+from noria.verbs.options import ListenOptions
+
+
+class RouteConfig(Config):
+    """A way to answer: a backend, and what is said to it. An artefact of kind `route` holds one."""
+
+    backend: str = Field(min_length=1, description="Name of the backend.")
+    system: str = Field("", max_length=100_000, description="System message before those of the request.")
+    sampling: dict[str, float | int | str] = Field(
+        default_factory=dict, description="Sampling settings where the request has none, such as temperature."
+    )
+
+
+class ChecklistItem(Config):
+    """A question of the judges' checklist."""
+
+    id: str = Field(pattern=r"^[\w.-]{1,80}$", description="Name of the question.")
+    question: str = Field(min_length=3, max_length=2000, description="Question with the answer yes or no.")
+    good: Literal["yes", "no"] = Field("yes", description="Answer that is good.")
+    weight: float = Field(1.0, gt=0, description="Weight of the question in the score.")
+
+
+class JudgingConfig(Config):
+    """Judging of answers: all of them by rules, a share of them by a panel of models."""
+
+    checklist: tuple[ChecklistItem, ...] = Field((), description="Questions that the judges answer.")
+    backends: tuple[str, ...] = Field((), description="Backends that judge, each a member of the panel.")
+    share: float = Field(0.05, ge=0, le=1, description="Share of the traces that the panel judges.")
+    budget_per_day: float | None = Field(
+        None, ge=0, description="Most that judging may cost in a day (UTC), in the currency of the prices."
+    )
+
+    most_cost: float = Field(
+        0.05, ge=0, description="Most that one judge's judgement may cost, set aside before it is asked."
+    )
+    slow: float = Field(60.0, gt=0, description="Seconds above which the rules call an answer slow.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> JudgingConfig:
+        if self.backends and not self.checklist:
+            raise ValueError("judges need a checklist")
+        if len({one.id for one in self.checklist}) < len(self.checklist):
+            raise ValueError("two questions of the checklist have the same id")
+        if len(set(self.backends)) < len(self.backends):
+            raise ValueError("a backend judges twice")
+        return self
+
+
+class LearningConfig(Config):
+    """Turns of learning: who judges, and what a turn may take."""
+
+    judge: str | None = Field(None, description="Backend that judges while a learner estimates.")
+    gate_judge: str | None = Field(
+        None, description="Backend that judges at the gate, another one than the learner's."
+    )
+    writer: str | None = Field(None, description="Backend that writes prompts; nobody by default.")
+    least_rated: int = Field(100, ge=0, description="Rated traces below which a turn is underpowered.")
+    most_items: int = Field(400, ge=1, description="Most requests that are replayed.")
+    money: float | None = Field(
+        None, ge=0, description="Most that a turn may cost, in the currency of the prices."
+    )
+    seconds: float | None = Field(None, gt=0, description="Longest time of a turn.")
+    experiment: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the experiment that follows, such as planned."
+    )
+
+
+class AssistantConfig(Config):
+    """Settings of a gateway, from its file."""
+
+    backends: dict[str, ChatServer] = Field(min_length=1, description="Servers that answer, by name.")
+    routes: dict[str, RouteConfig] = Field(min_length=1, description="Ways to answer, by name.")
+    begin: str = Field(description="Route that serves until another one is promoted.")
+    callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
+    judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
+    learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")
+    keep_personal: tuple[str, ...] = Field(
+        (), description="Kinds of personal data that are not redacted, such as ipv4."
+    )
+    keep_pictures_days: float | None = Field(
+        30.0,
+        gt=0,
+        description="Days for which pictures are kept; null keeps them until their user is erased.",
+    )
+    keep_texts: bool = Field(True, description="Whether traces hold the texts of requests and answers.")
+    shadow_share: float = Field(
+        0.1, ge=0, le=1, description="Share of the requests that a challenger in the shadow answers, too."
+    )
+    webhook: str | None = Field(
+        None, pattern=r"^https?://", description="Address that gets one line of JSON when something happens."
+    )
+    promote: Literal["auto", "ask"] = Field(
+        "ask", description="Whether a test that is won promotes by itself, or waits for an operator."
+    )
+    body_bytes: int = Field(32 << 20, ge=1 << 10, description="Largest body of a request.")
+    seconds: float = Field(300.0, gt=0, description="Seconds that an answer may take.")
+
+    @model_validator(mode="after")
+    def _names(self) -> AssistantConfig:
+        for name, one in self.routes.items():
+            if one.backend not in self.backends:
+                raise ValueError(f"routes.{name}.backend: there is no backend {one.backend!r}")
+        if self.begin not in self.routes:
+            raise ValueError(f"begin: there is no route {self.begin!r}")
+        for name in self.judging.backends:
+            if name not in self.backends:
+                raise ValueError(f"judging.backends: there is no backend {name!r}")
+        for role in ("judge", "gate_judge", "writer"):
+            backend = getattr(self.learning, role)
+            if backend is not None and backend not in self.backends:
+                raise ValueError(f"learning.{role}: there is no backend {backend!r}")
+        if len({caller.name for caller in self.callers} | {"local", "operator"}) < len(self.callers) + 2:
+            raise ValueError("callers: names are unique, and neither local nor operator")
+        return self
+
+
+class ServeConfig(AssistantConfig, ListenOptions):
+    """Settings of `noria serve`: those of the gateway, and where it listens."""
+
+    folder: Annotated[Path, Option("--folder", "-f", metavar="FOLDER")] = Field(
+        Path("noria-data"), description="Folder of the traces, versions and experiments."
+    )
+    companion: bool = Field(True, description="Run the process that judges, indexes and decides experiments.")
+    access_log: bool = Field(True, description="Write a line on stderr for each request.")

@@ -1,0 +1,126 @@
+"""Judging in the companion: rules on every trace, a panel of backends on a share, within the money of a day.
+
+Records go to the gateway, which alone writes traces. How far the judging has come is a file; what was judged is found
+on its trace, so that a restart pays nothing twice.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from noria.assistant.service.config import AssistantConfig, JudgingConfig
+from noria.core.chat import ChatClient
+from noria.core.errors import DataError
+from noria.core.files import write_atomic
+from noria.core.judging.items import Checklist, Item
+from noria.core.judging.judges import ChatJudge
+from noria.core.judging.live import LiveConfig, LiveJudging, Panel, chat_subject, standard_rules
+from noria.core.records import read_json
+from noria.core.storage.journal_file import JournalReader
+from noria.core.traces.index import TraceIndex
+from noria.core.traces.records import JudgementRecord, decode
+from noria.core.traces.store import TraceView, UnknownTrace, view
+
+AT_ONCE = 64
+"""Traces that are judged before how far it has come is written down."""
+
+
+class TraceJudging:
+    """Judges the traces of a gateway in their order; used from one event loop, as a context.
+
+    Args:
+        folder: folder of the gateway.
+        config: settings of the gateway.
+        send: hands a record to the gateway.
+    """
+
+    def __init__(
+        self, folder: Path, config: AssistantConfig, send: Callable[[JudgementRecord], Awaitable[None]]
+    ) -> None:
+        self.folder, self.config, self.send = Path(folder), config, send
+        self._place = self.folder / "judging.json"
+        self._stack = AsyncExitStack()
+        self._panel: Panel | None = None
+        self._live: LiveJudging | None = None
+        self._day: datetime.date | None = None
+        self.after = self._read_place()
+        self._ends = [
+            self.after
+        ] * 3  # the file holds the oldest: what was handed over last may not be written yet
+
+    async def __aenter__(self) -> TraceJudging:
+        judging = self.config.judging
+        self._reader = JournalReader(self.folder)
+        self._stack.callback(self._reader.close)
+        if judging.backends:
+            judges = []
+            for name in judging.backends:
+                client = await self._stack.enter_async_context(ChatClient(self.config.backends[name]))
+                judges.append(ChatJudge(client, name))
+            self._panel = Panel(
+                judges, checklist_of(judging), lambda one: chat_subject(one, self._reader.blob)
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def judge(self, index: TraceIndex, *, panel: bool = True) -> int:
+        """Judge the traces that came since the last time; the number of traces.
+
+        Args:
+            index: index of the traces.
+            panel: whether the panel judges, too; where it is switched off, what came meanwhile is left out by it.
+        """
+        seen = 0
+        while names := index.after(self.after, limit=AT_ONCE):
+            views = [one for name in names if (one := self._view(name)) is not None]
+            live = self._today(index, panel=panel)
+            async for record in live.records(views):
+                await self.send(record)
+            self.after = names[-1]
+            self._ends = [*self._ends[1:], self.after]
+            write_atomic(self._place, json.dumps({"after": self._ends[0]}))
+            seen += len(names)
+        return seen
+
+    def _today(self, index: TraceIndex, *, panel: bool) -> LiveJudging:
+        """The judging of this day (UTC), with what the day has cost so far."""
+        today = datetime.datetime.now(datetime.UTC).date()
+        judging = self.config.judging
+        if self._live is None or today != self._day:
+            self._day = today
+            limits = LiveConfig(
+                share=judging.share, budget=judging.budget_per_day, most_cost=judging.most_cost
+            )
+            self._live = LiveJudging(
+                [standard_rules(seconds=judging.slow)], self._panel, limits, spent=index.judged_today()
+            )
+        self._live.panel = self._panel if panel else None
+        return self._live
+
+    def _view(self, name: str) -> TraceView | None:
+        """A trace with what was said about it; None where it was erased."""
+        try:
+            records = [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(name)]
+            return view(records, name)
+        except (UnknownTrace, DataError):
+            return None
+
+    def _read_place(self) -> str:
+        try:
+            place = read_json(self._place)
+            return str(place["after"])
+        except (DataError, KeyError, TypeError):
+            return ""
+
+
+def checklist_of(judging: JudgingConfig) -> Checklist:
+    """The checklist of a configuration."""
+    return Checklist(
+        tuple(Item(one.id, one.question, weight=one.weight, good=one.good) for one in judging.checklist)
+    )

@@ -1,0 +1,24 @@
+"""Starting the gateway from its settings."""
+
+from __future__ import annotations
+
+from noria.assistant.service.config import AssistantConfig, ServeConfig
+from noria.assistant.service.service import opened_gateway
+from noria.core.service.hosting import read_token, serve
+
+
+def serve_gateway(config: ServeConfig) -> None:
+    """Serve until the process is told to stop.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    token = read_token(config.token_file)
+    with opened_gateway(
+        config.folder,
+        config.part(AssistantConfig),
+        token=token,
+        companion=config.companion,
+        access_log=config.access_log,
+    ) as service:
+        serve(service, host=config.host, port=config.port)

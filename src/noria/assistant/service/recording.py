@@ -1,0 +1,204 @@
+"""Traces of requests: what went in and came out, redacted, with pictures as blobs and the arms of experiments."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from noria.assistant.service.bundles import Choice
+from noria.core.chat.messages import Text
+from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
+from noria.core.completions.requests import CompletionRequest
+from noria.core.traces.blobs import blob_names, take_out_blobs
+from noria.core.traces.ids import Clock, new_id
+from noria.core.traces.records import AssignmentRecord, Span, SpanError, Status, Trace, Usage
+from noria.core.traces.redaction import Redactor
+
+_SETTINGS = ("temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "stop", "tool_choice")
+
+
+@dataclass
+class Identity:
+    """Whose request it is.
+
+    Attributes:
+        caller: name of the caller.
+        user: key of the user; None where the request names none.
+        conversation: id of the conversation; None where the request names none.
+        unit: text by which experiments deal the request.
+    """
+
+    caller: str
+    user: str | None
+    conversation: str | None
+    unit: str
+
+
+@dataclass
+class Recording:
+    """A request that is being answered.
+
+    Attributes:
+        query: the request.
+        identity: whose it is.
+        choice: what answers it.
+        id: id of the trace, which is that of the answer, too.
+        began: nanoseconds since 1970.
+        first: seconds until the first word of a stream; None before it and for whole answers.
+        labels: labels of the trace.
+    """
+
+    query: CompletionRequest
+    identity: Identity
+    choice: Choice
+    id: str
+    began: int
+    first: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    _clock0: float = field(default_factory=time.perf_counter)
+
+    def first_word(self) -> None:
+        """Note that the first word has arrived."""
+        if self.first is None:
+            self.first = time.perf_counter() - self._clock0
+
+
+class Recorder:
+    """Makes traces of requests and their outcomes.
+
+    Args:
+        clock: clock of the service.
+        redactor: takes personal data out of texts.
+        keep_texts: whether traces hold texts at all.
+    """
+
+    def __init__(self, clock: Clock, redactor: Redactor, *, keep_texts: bool = True) -> None:
+        self.clock, self.redactor, self.keep_texts = clock, redactor, keep_texts
+
+    def fresh_unit(self) -> str:
+        """A unit of its own, for a request that names neither user nor conversation."""
+        return new_id(self.clock())
+
+    def begin(self, query: CompletionRequest, identity: Identity, choice: Choice) -> Recording:
+        """Begin a recording."""
+        now = self.clock()
+        return Recording(query, identity, choice, new_id(now), now)
+
+    def trace(
+        self, recording: Recording, outcome: Outcome | None, model: str
+    ) -> tuple[Trace, dict[str, bytes]]:
+        """The trace of a request, and the pictures that it names.
+
+        Args:
+            recording: the request.
+            outcome: how it ended; None where its caller left.
+            model: name of the backend that was asked.
+        """
+        now = self.clock()
+        counts: Counter[str] = Counter()
+        blobs: dict[str, bytes] = {}
+        given = answer = None
+        if self.keep_texts:
+            given, blobs = self._clean(
+                {"messages": recording.query.messages} | self._asked(recording), counts
+            )
+            answer, more = self._clean(_said(outcome), counts)
+            blobs |= more
+        tokens = outcome.usage if isinstance(outcome, Answer | Refusal) else None
+        usage = (
+            Usage()
+            if tokens is None
+            else Usage(tokens.prompt_tokens or 0, tokens.completion_tokens or 0, _cost(outcome))
+        )
+        attributes: dict[str, Any] = {}
+        if isinstance(outcome, Answer):
+            attributes["finish"] = outcome.finish
+        if tokens is not None and (tokens.prompt_tokens is None or tokens.completion_tokens is None):
+            attributes["tokens_unknown"] = True
+        if recording.first is not None:
+            attributes["first_word_seconds"] = round(recording.first, 6)
+        if outcome is not None:
+            attributes["attempts"] = outcome.attempts
+        names = tuple(dict.fromkeys([*blob_names(given), *blob_names(answer)]))
+        span = Span(
+            new_id(now),
+            "chat",
+            model,
+            recording.began,
+            now,
+            artefact=recording.choice.bundle,
+            input=given,
+            output=answer,
+            blobs=names,
+            attributes=attributes,
+            error=SpanError(outcome.kind, outcome.message) if isinstance(outcome, Failure) else None,
+        )
+        identity = recording.identity
+        trace = Trace(
+            recording.id,
+            recording.began,
+            now,
+            _status(outcome),
+            bundle=recording.choice.bundle,
+            caller=identity.caller,
+            user=identity.user,
+            conversation=identity.conversation,
+            assignments=tuple(
+                AssignmentRecord(one.experiment, one.arm, one.propensity)
+                for one in recording.choice.assignments
+            ),
+            spans=(span,),
+            usage=usage,
+            redactions=dict(counts),
+            labels=recording.labels,
+        )
+        return trace, blobs
+
+    def _clean(self, value: Any, counts: Counter[str]) -> tuple[Any, dict[str, bytes]]:
+        value, blobs = take_out_blobs(value)
+        value, found = self.redactor.redact_json(value)
+        counts.update(found)
+        return value, blobs
+
+    @staticmethod
+    def _asked(recording: Recording) -> dict[str, Any]:
+        """What a request asks for beside its messages."""
+        content: Mapping[str, Any] = recording.query.content
+        asked = {name: content[name] for name in _SETTINGS if name in content}
+        if content.get("tools"):
+            asked["tools"] = [tool["function"]["name"] for tool in content["tools"]]
+        return asked
+
+
+def _said(outcome: Outcome | None) -> dict[str, Any] | None:
+    """The message of an outcome, as JSON values."""
+    if isinstance(outcome, Refusal):
+        return {"role": "assistant", "content": None, "refusal": outcome.text}
+    if isinstance(outcome, Failure):
+        return {"role": "assistant", "content": outcome.partial} if outcome.partial else None
+    if outcome is None:
+        return None
+    message: dict[str, Any] = {"role": "assistant", "content": outcome.text}
+    if outcome.tool_calls:
+        message["tool_calls"] = [call.wire() for call in outcome.tool_calls]
+    pictures = [piece for part in outcome.parts if not isinstance(part, Text) for piece in part.wire()]
+    if pictures:
+        message["images"] = pictures
+    if outcome.reasoning:
+        message["reasoning"] = outcome.reasoning
+    return message
+
+
+def _cost(outcome: Outcome | None) -> float | None:
+    return outcome.cost if isinstance(outcome, Answer | Refusal) else None
+
+
+def _status(outcome: Outcome | None) -> Status:
+    if outcome is None:
+        return "cancelled"
+    if isinstance(outcome, Failure):
+        return "failed"
+    return "refused" if isinstance(outcome, Refusal) else "ok"

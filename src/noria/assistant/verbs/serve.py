@@ -1,0 +1,17 @@
+"""`noria serve`: the gateway as an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+from noria.assistant.service.config import ServeConfig
+from noria.verbs.command import command as make_command
+
+
+@make_command(ServeConfig, extra="serve")
+def command(config: ServeConfig) -> None:
+    """Serve chat over your backends: every request traced, answers judged, versions compared and rolled back.
+
+    Start it with --config noria.yaml, which names the backends and the routes over them.
+    """
+    from noria.assistant.service.process import serve_gateway
+
+    serve_gateway(config)

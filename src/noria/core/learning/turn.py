@@ -1,0 +1,341 @@
+"""One turn of the loop: freeze, attribute, propose, gate, register, and hand over to an experiment.
+
+```
+<folder>/config.json versions.json     the run (:mod:`noria.core.runs`)
+         1-freeze/ … 6-hand-over/      a stage's result.json and files; a stage appears whole or not at all
+         work/                         what the learner keeps while it works
+         paid.sqlite                   what was paid, with its results
+         receipt.json report.html      how it ended
+```
+
+A stage that is there is not done again, and a stage reads only what stages before it wrote, so a turn that was killed
+anywhere and started again ends with the same bytes as one that was not. What the clock says is in no result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from noria.core.errors import DataError, RunError
+from noria.core.experiments.gates import GateConfig, Receipt, equivalence_gate, improvement_gate, round_alpha
+from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
+from noria.core.files import appearing, write_atomic
+from noria.core.judging import Checklist
+from noria.core.learning.attribution import CAUSES, Attribution, attribute_all
+from noria.core.learning.dataset import REST, Dataset, freeze
+from noria.core.learning.learner import Candidate, Evaluator, Learner, LearnerRun, Parent
+from noria.core.learning.plan import Outcome, TurnConfig, TurnPlan, end_turn, holding, is_open
+from noria.core.learning.receipt import write_receipt_page
+from noria.core.learning.schedule import switched_on
+from noria.core.learning.spending import Spending, TurnStopped
+from noria.core.records import json_object, json_values, read_json
+from noria.core.runs.run import Run
+from noria.core.storage.control import Control
+from noria.core.traces.store import TraceView
+from noria.core.versions.artefacts import ArtefactStore, Lineage
+from noria.core.versions.pointers import Pointers
+
+STAGES = ("1-freeze", "2-attribute", "3-propose", "4-gate", "5-register", "6-hand-over")
+EXPERIMENT = "experiment"
+"""Kind of the control documents of experiments."""
+CHAMPION = "champion"
+"""Name of the pointer to the bundle that serves."""
+
+
+class Turn:
+    """One turn in a folder.
+
+    Args:
+        folder: folder of the turn; an interrupted one resumes there.
+        plan: the turn, as :func:`noria.core.learning.plan.plan_turn` made it.
+        config: settings of the turn.
+        learner: makes the candidate.
+        evaluator: compares it with its parent.
+        store: artefacts and bundles.
+        control: turns, leases, switches and experiments.
+        views: traces to learn from, oldest first; called once, in the first stage.
+        checklists: checklists of the judgements, by which failures get their cause.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: TurnPlan,
+        config: TurnConfig,
+        *,
+        learner: Learner,
+        evaluator: Evaluator,
+        store: ArtefactStore,
+        control: Control,
+        views: Callable[[], Iterable[TraceView]],
+        checklists: Iterable[Checklist] = (),
+    ) -> None:
+        self.folder, self.plan, self.config = Path(folder), plan, config
+        self.learner, self.evaluator, self.store, self.control = learner, evaluator, store, control
+        self.views, self.checklists = views, {one.digest: one for one in checklists}
+        if plan.learner != learner.name:
+            raise RunError(f"the turn was planned for the learner {plan.learner}", where=str(folder))
+        self._results: dict[str, dict[str, Any]] = {}
+
+    async def run(self) -> dict[str, Any]:
+        """Run the turn, or what is left of it, and return its receipt.
+
+        Raises:
+            RunError: another turn is under way, the folder is another turn's, or the disk refuses.
+        """
+        settings = {
+            "turn": vars(self.plan),
+            "config": self.config.model_dump(mode="json"),
+            "learner": json_values(self.learner.settings()),
+            "evaluator": json_values(self.evaluator.settings()),
+            "checklists": sorted(self.checklists),
+        }
+        with Run.open(self.folder, config=settings), holding(self.control, self.folder) as held:
+            receipt = self._kept_receipt()
+            if receipt is None:
+                spending = Spending(
+                    self.folder / "paid.sqlite",
+                    money=self.config.money,
+                    seconds=self.config.seconds,
+                    stopped=lambda: held.lost or self._switched_off(),
+                )
+                try:
+                    outcome, reason = await self._stages(spending)
+                    if held.lost:  # the receipt is written by who holds the lease
+                        raise RunError(held.lost, where=str(self.folder))
+                    receipt = self._receipt(outcome, reason, spending)
+                finally:
+                    spending.close()
+            path = self.folder / "receipt.json"
+            if not (self.folder / "report.html").exists():
+                write_receipt_page(self.folder, receipt)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            gated = bool(receipt["gate"])
+            end_turn(self.control, self.plan, receipt["outcome"], gated=gated, receipt=digest)
+        return receipt
+
+    # -- stages -------------------------------------------------------------------------------------------------------
+
+    async def _stages(self, spending: Spending) -> tuple[Outcome, str]:
+        steps = (self._freeze, self._attribute, self._propose, self._gate, self._register, self._hand_over)
+        try:
+            for name, step in zip(STAGES, steps, strict=True):
+                result = await self._stage(name, step, spending)
+                if "end" in result:
+                    return result["end"]["outcome"], result["end"]["reason"]
+        except TurnStopped as stop:
+            return "stopped", str(stop)
+        raise AssertionError("the last stage ends a turn")
+
+    async def _stage(
+        self, name: str, step: Callable[[Path, Spending], Awaitable[dict[str, Any]]], spending: Spending
+    ) -> dict[str, Any]:
+        """The result of a stage: the one that is there, or a new one that appears with its files."""
+        folder = self.folder / name
+        if not folder.exists():
+            spending.check()
+            with appearing(folder) as partial:
+                result = json_values(await step(partial, spending))
+                (partial / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+        self._results[name] = json_object(folder / "result.json", "a stage's result")
+        return self._results[name]
+
+    async def _freeze(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        data = freeze(folder, self.views(), self.config.freeze)
+        return {"dataset": data.digest, "counts": data.counts, "files": data.about["files"]}
+
+    async def _attribute(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        rows = [row for split in ("train", "gates", REST) for row in self.data.rows(split)]
+        found, counts = attribute_all(
+            (row.view for row in rows), self.checklists, least_score=self.config.least_score
+        )
+        lines = "".join(json.dumps(vars(one)) + "\n" for one in found)
+        (folder / "failures.jsonl").write_text(lines)
+        causes = {cause: sum(one.cause == cause for one in found) for cause in CAUSES}
+        lacking = self._lacking()
+        return {"counts": counts, "causes": causes} | (_end("blocked", lacking) if lacking else {})
+
+    def _lacking(self) -> str:
+        """The evidence that is missing, in words; empty where there is enough."""
+        counts, config = self.data.counts, self.config
+        share = counts["invalid"] / counts["verdicts"] if counts["verdicts"] else 0.0
+        if share > config.most_invalid:
+            return (
+                f"{share:.1%} of {counts['verdicts']} verdicts are invalid, {config.most_invalid:.1%} allowed"
+            )
+        if counts["rated"] < config.least_rated:
+            return f"underpowered: {counts['rated']} rated traces, {config.least_rated} needed"
+        groups = counts["groups"]["gates"]
+        if groups < config.gate.least_groups:
+            return f"underpowered: {groups} leakage groups for the gate, {config.gate.least_groups} needed"
+        return ""
+
+    async def _propose(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        candidate = await self.learner.propose(self.data, self.parent, self._learner_run(spending))
+        if candidate is None:
+            return _end("nothing", "the learner found nothing that promises to be better")
+        shutil.copytree(candidate.folder, folder / "candidate", symlinks=True)
+        return {
+            "kind": candidate.kind,
+            "requires": dict(candidate.requires),
+            "cost": candidate.cost,
+            "notes": dict(candidate.notes),
+        }
+
+    async def _gate(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        candidate = self._candidate()
+        rows = self.data.rows("gates")
+        compared = await self.evaluator.compare(rows, self.parent, candidate, self._learner_run(spending))
+        gate = improvement_gate if self.learner.gate == "improvement" else equivalence_gate
+        receipt = gate(compared.scores, self._gate_config())
+        rules = (*receipt.rules, *compared.rules)
+        accepted = all(rule.outcome == "passed" for rule in rules)
+        receipt = Receipt(receipt.gate, accepted, rules, receipt.gain, receipt.data, receipt.config)
+        missing = any(rule.outcome == "missing" for rule in rules)
+        outcome: Outcome = "blocked" if missing else "rejected"
+        result = {"receipt": receipt.to_json(), "reason": receipt.reason, "notes": dict(compared.notes)}
+        return result | ({} if accepted else _end(outcome, receipt.reason))
+
+    async def _register(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        candidate = self._candidate()
+        before = self.parent.artefact(candidate.kind)
+        lineage = Lineage(
+            parents=() if before is None else (before.digest,),
+            dataset=self.data.digest,
+            run=self.folder.name,
+            seed=self.config.seed,
+            versions=read_json(self.folder / "versions.json")[-1],
+            cost=_total(candidate.cost, spending),
+            receipt=self._results["4-gate"]["receipt"],
+            by=self.learner.name,
+            at=self.plan.at,
+        )
+        artefact = self.store.add(
+            candidate.kind, candidate.folder, requires=candidate.requires, lineage=lineage
+        )
+        if before is not None and artefact.digest == before.digest:
+            return _end("nothing", "the candidate is what is there already")
+        try:
+            bundle = self.store.replace(self.parent.bundle, artefact.digest)
+        except DataError as error:
+            return {"artefact": artefact.digest} | _end(
+                "blocked", f"it does not fit the bundle: {error.what}"
+            )
+        return {"artefact": artefact.digest, "bundle": bundle.digest}
+
+    async def _hand_over(self, folder: Path, spending: Spending) -> dict[str, Any]:
+        bundle = self._results["5-register"]["bundle"]
+        if not switched_on(self.control, "experiments"):
+            return _end("registered", "experiments are switched off; the candidate's bundle is kept")
+        name = f"turn-{self.plan.number}"
+        salt = hashlib.sha256(f"{self.config.freeze.salt}:{name}".encode()).hexdigest()
+        config = ExperimentConfig(
+            name=name, champion=self.plan.parent, challenger=bundle, salt=salt, **self.config.experiment
+        )
+        first = "shadow" if config.shadow_requests else "canary"
+        value = {
+            "config": config.model_dump(mode="json"),
+            "stage": first,
+            "reason": f"turn {self.plan.number} of {self.learner.name}: {self._results['4-gate']['reason']}",
+            "turn": self.plan.number,
+        }
+        document = self.control.read(EXPERIMENT, name)
+        if document is None:
+            against = self._against_experiment()
+            if against:
+                return _end("registered", f"{against}; the candidate's bundle is kept")
+            self.control.write(EXPERIMENT, name, value, based_on=0, by=self.learner.name)
+        elif document.value is None or document.value.get("config") != value["config"]:
+            raise RunError(f"there is another experiment {name}", where=str(self.folder))
+        return {"experiment": name} | _end("handed over", f"the experiment {name} begins in the {first}")
+
+    def _against_experiment(self) -> str:
+        """Why no experiment may begin, in words: it would compare with what does not serve, or disturb another."""
+        serving = Pointers(self.control, self.store).present(CHAMPION)
+        if serving is not None and serving.bundle != self.plan.parent:
+            return "another bundle serves by now"
+        for document in self.control.read_all(EXPERIMENT):
+            if (document.value or {}).get("stage") in OPEN:
+                return f"the experiment {document.key} is open"
+        return ""
+
+    # -- what stages share --------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> Dataset:
+        """The frozen data."""
+        return Dataset(self.folder / "1-freeze")
+
+    @property
+    def parent(self) -> Parent:
+        """The bundle that a candidate would change."""
+        return Parent(self.store.load_bundle(self.plan.parent), self.store)
+
+    def _candidate(self) -> Candidate:
+        result = self._results["3-propose"]
+        folder = self.folder / "3-propose" / "candidate"
+        return Candidate(result["kind"], folder, result["requires"], result["cost"], result["notes"])
+
+    def _learner_run(self, spending: Spending) -> LearnerRun:
+        """The learner's run; it sees no failure of the gates' split."""
+        learnt = {row.view.trace.id for split in ("train", REST) for row in self.data.rows(split)}
+        lines = (self.folder / "2-attribute" / "failures.jsonl").read_text().splitlines()
+        failures = [Attribution(**json.loads(line)) for line in lines]
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        return LearnerRun(work, self.config.seed, spending, [one for one in failures if one.trace in learnt])
+
+    def _gate_config(self) -> GateConfig:
+        return self.config.gate.model_copy(update={"alpha": round_alpha(self.config.alpha, self.plan.round)})
+
+    def _switched_off(self) -> str:
+        if not is_open(self.control, self.plan):
+            return "the turn was ended by hand"
+        return "" if switched_on(self.control, "learning") else "learning is switched off"
+
+    # -- the receipt --------------------------------------------------------------------------------------------------
+
+    def _kept_receipt(self) -> dict[str, Any] | None:
+        path = self.folder / "receipt.json"
+        return json_object(path, "a receipt") if path.exists() else None
+
+    def _receipt(self, outcome: Outcome, reason: str, spending: Spending) -> dict[str, Any]:
+        """Write the receipt of what was done, all of it or what the turn got to.
+
+        It names what was paid for results. What a killed process paid in vain counts against the budget, and stands in
+        `paid.sqlite` alone.
+        """
+        done = {name: self._results.get(name) for name in STAGES}
+        freeze_, causes, proposal, gate, register, hand_over = (done[name] for name in STAGES)
+        receipt = {
+            "turn": vars(self.plan),
+            "outcome": outcome,
+            "reason": reason,
+            "data": freeze_ and {"digest": freeze_["dataset"], "counts": freeze_["counts"]},
+            "failures": causes and {"counts": causes["counts"], "causes": causes["causes"]},
+            "candidate": proposal if proposal and "kind" in proposal else None,
+            "gate": gate and gate["receipt"],
+            "gate notes": gate and gate["notes"],
+            "artefact": register and register.get("artefact"),
+            "bundle": register and register.get("bundle"),
+            "experiment": hand_over and hand_over.get("experiment"),
+            "spent": {"money": spending.cost, "of unknown cost": spending.unknown},
+            "stages": [name for name in STAGES if done[name] is not None],
+        }
+        write_atomic(self.folder / "receipt.json", json.dumps(json_values(receipt), indent=1) + "\n")
+        kept = read_json(self.folder / "receipt.json")
+        assert isinstance(kept, dict)
+        return kept
+
+
+def _total(cost: float | None, spending: Spending) -> float | None:
+    return None if cost is None else cost + spending.cost
+
+
+def _end(outcome: Outcome, reason: str) -> dict[str, Any]:
+    return {"end": {"outcome": outcome, "reason": reason}}

@@ -1,0 +1,76 @@
+"""Chats inside of traces: the request, the answer that counts, its score, and the request as it can be sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from noria.core.chat import Message
+from noria.core.chat.wire import read_messages
+from noria.core.errors import DataError
+from noria.core.traces.blobs import blob_names, put_back_blobs
+from noria.core.traces.records import Span
+from noria.core.traces.store import TraceView
+
+Blobs = Callable[[str], bytes | None]
+"""Content of a blob by its digest; None where it is gone."""
+
+
+def chat_span(view: TraceView) -> Span | None:
+    """The last chat of a trace that has messages and an answer: the one whose answer was given."""
+    chats = [span for span in view.trace.spans if span.kind == "chat" and span.error is None]
+    return next((span for span in reversed(chats) if chat_messages(span) and chat_answer(span)), None)
+
+
+def chat_messages(span: Span) -> list[dict[str, Any]]:
+    """Messages of a chat's request, as chat completions have them."""
+    value = span.input.get("messages") if isinstance(span.input, dict) else span.input
+    return (
+        [one for one in value if isinstance(one, dict) and "role" in one] if isinstance(value, list) else []
+    )
+
+
+def chat_answer(span: Span) -> str:
+    """Text of an answer: plain, a message, a list of them, or a whole completion."""
+    value = span.output
+    if isinstance(value, dict) and isinstance(value.get("choices"), list) and value["choices"]:
+        value = value["choices"][0].get("message")
+    if isinstance(value, list) and value:
+        value = value[-1]
+    if isinstance(value, dict):
+        value = value.get("content")
+    if isinstance(value, list):
+        value = "".join(str(part.get("text", "")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def mean_score(view: TraceView) -> float | None:
+    """Mean over raters of each one's last rating and over judges of their scores; None where nobody said anything."""
+    ratings = {
+        (one.name, one.by or one.id): one.value
+        for one in view.feedback
+        if one.kind == "rating" and one.value is not None and one.item is None
+    }
+    scores = [*ratings.values(), *(one.score for one in view.judgements if one.score is not None)]
+    return sum(scores) / len(scores) if scores else None
+
+
+def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] | None:
+    """Messages of a chat's request as they can be sent again; None where a part is gone or of an unknown kind.
+
+    A request that offered tools cannot be: traces hold the tools' names only, and a model could call others, whose
+    results nobody has.
+
+    Args:
+        span: chat of a trace.
+        blob: contents of the pictures that the messages name.
+    """
+    messages = chat_messages(span)
+    if isinstance(span.input, dict) and span.input.get("tools"):
+        return None
+    contents = {name: None if blob is None else blob(name) for name in blob_names(messages)}
+    present = {name: content for name, content in contents.items() if content is not None}
+    try:
+        return None if len(present) < len(contents) else read_messages(put_back_blobs(messages, present))
+    except DataError:
+        return None

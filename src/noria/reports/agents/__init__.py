@@ -1,0 +1,1 @@
+"""The agents: planner, chart maker, image searcher, writer, polisher, behind typed contracts."""

@@ -1,0 +1,1 @@
+"""The document: blocks of a report, and its renderings as Markdown, HTML, PDF and Word."""

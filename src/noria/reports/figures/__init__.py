@@ -1,0 +1,1 @@
+"""Pictures of a report: opened within bounds, measured, compared, chosen."""

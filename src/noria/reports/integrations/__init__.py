@@ -1,0 +1,1 @@
+"""Outside tools that reports can use: OCR, MCP servers, a sandbox."""

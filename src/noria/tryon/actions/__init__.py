@@ -1,0 +1,1 @@
+"""Timed actions: what a person does with the garment, and when."""

@@ -1,0 +1,1 @@
+"""The mathematics of timed actions: segments, rotary positions, the action-aware loss."""

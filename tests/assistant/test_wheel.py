@@ -1,0 +1,120 @@
+"""The wheel turns once: traffic is judged, a turn proposes and gates another route, an experiment promotes it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.core.storage.control import SQLiteControl
+from tests.assistant.gateways import Gateway, gateway_process, settings
+from tests.assistant.test_companion import judge_or_echo
+from tests.assistant.test_gateway import stage
+from tests.chat_server import chat_server
+
+WORDS = ["boats", "cats", "rain", "gold", "tea", "snow", "iron", "figs", "owls", "wool", "salt", "maps"]
+LOOP = {
+    "judging": {
+        "checklist": [
+            {"id": "clear", "question": "Is it clear?"},
+            {"id": "rude", "question": "Is it rude?", "good": "no"},
+        ],
+        "backends": ["m"],
+        "share": 1.0,
+    },
+    "learning": {
+        "judge": "m",
+        "gate_judge": "m",
+        "least_rated": 40,
+        "experiment": {
+            "shadow_requests": 0,
+            "canary_units": 0,
+            "planned": 400,
+            "least": 30,
+            "primary": "score",
+        },
+    },
+    "promote": "auto",
+}
+
+
+def learn(folder: Path, *more: str, code: int = 0) -> str:
+    command = [sys.executable, "-m", "noria.cli", "assistant", "learn"]
+    config = ["--config", str(folder.parent / "noria.yaml"), "--folder", str(folder)]
+    done = subprocess.run([*command, *config, *more], capture_output=True, text=True, timeout=170)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def traffic(one: Gateway, first: int, number: int) -> list[str]:
+    def ask(n: int) -> str:
+        words = f"{WORDS[n % 12]} {WORDS[n // 12 % 12]} {n} {n * 7919 % 10007}"
+        return str(one.ask(f"Tell me of {words}.", user=f"user {n}")["id"])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        return list(pool.map(ask, range(first, first + number)))
+
+
+@pytest.mark.slow
+def test_from_traffic_to_a_promotion(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with (
+        chat_server(judge_or_echo) as backend,
+        gateway_process(folder, backend.url, companion=True, **LOOP) as process,
+    ):
+        one = Gateway(process.url, folder, backend)
+        assert "underpowered" in learn(folder, "-m", "too early"), "without rated traces there is no evidence"
+        traces = traffic(one, 0, 240)
+        deadline = time.monotonic() + 60
+        while not all(len(one.trace(name)["judgements"]) == 2 for name in traces[-5:]):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        said = learn(folder, "-m", "the first real one")
+        assert "handed over" in said, said
+        receipt = json.loads((folder / "turns" / "000002" / "receipt.json").read_text())
+        assert receipt["gate"]["accepted"]
+        assert (folder / "turns" / "000002" / "report.html").read_text().startswith("<!doctype html>")
+        assert one.call("/v1/champion")[1]["present"]["version"] == 1, "a turn promotes nothing"
+        name = receipt["experiment"]
+        stage(one, name, "ab")
+        time.sleep(0.7)
+        for batch in range(4):
+            traffic(one, 1000 + 60 * batch, 60)
+        found = stage(one, name, "promoted", seconds=60)
+        assert found["reading"]["interval"]["low"] > 0
+        present = one.call("/v1/champion")[1]["present"]
+        assert present["bundle"] == receipt["bundle"]
+        assert one.ask("x")["choices"][0]["message"]["content"].startswith("kind|")
+
+
+def test_a_turn_needs_a_judge_and_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    write = (tmp_path / "noria.yaml").write_text
+    write(json.dumps(settings("http://127.0.0.1:9/v1")))
+    assert "a gate needs a judge and a checklist" in learn(folder, code=2)
+    write(json.dumps(settings("http://127.0.0.1:9/v1", learning={"gate_judge": "nobody"})))
+    assert "there is no backend 'nobody'" in learn(folder, code=2)
+    both: Any = {"judging": LOOP["judging"], "learning": {"gate_judge": "m"}}
+    write(json.dumps(settings("http://127.0.0.1:9/v1", **both)))
+    assert "there is no journal" in learn(folder, code=2)
+    assert not (folder / "turns").exists()
+
+
+def test_learning_that_is_switched_off_starts_nothing(tmp_path: Path) -> None:
+    from tests.assistant.gateways import gateway
+
+    folder = tmp_path / "data"
+    with gateway(folder, **LOOP) as one:
+        (tmp_path / "noria.yaml").write_text(json.dumps(settings(one.backend.url, **LOOP)))
+        one.ask("x")
+        one.call("/v1/switches/learning", {"on": False}, method="PUT")
+        assert "learning is switched off" in learn(folder)
+        control = SQLiteControl(folder / "control.sqlite")
+        assert [d.value["state"] for d in control.read_all("turn") if d.value] == ["stopped"]
+        control.close()

@@ -1,0 +1,247 @@
+"""Reading and the index: what is read, what is left out with its reason, and what hostile files do."""
+
+from __future__ import annotations
+
+import io
+import socket
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from noria.core.errors import DataError, NoriaError, RunError
+from noria.reports.figures.pictures import open_picture
+from noria.reports.reading.markup import decode_page, read_html, read_markdown
+from noria.reports.reading.office import check_zip, read_docx, read_pdf, read_xlsx
+from noria.reports.search.guard import check_address, fetch, offline
+from noria.reports.search.index import Index, build_index
+from noria.reports.search.protocol import Hit, SourceRules, fuse
+from tests.reports.conftest import Corpus, lands, png
+
+
+def test_what_is_left_out_is_named(corpus: Corpus) -> None:
+    text = "\n".join(corpus.warnings)
+    for word in ("broken.pdf", "JavaScript", "'.exe'"):
+        assert word in text
+    assert corpus.counts["pictures"] == 1
+    assert corpus.counts["facts"] == 12
+
+
+def test_a_passage_is_a_slice_of_its_archived_text(index: Index) -> None:
+    for query in ("Loire long", "unemployment France", "coal use"):
+        passage = index.passage(index.search(query, 1)[0].id)
+        assert passage is not None
+        assert index.text(passage.source)[passage.start : passage.end] == passage.text
+
+
+def test_the_best_hit_is_the_one_that_says_it(index: Index) -> None:
+    best = index.search("unemployment rate Germany 2023", 1)[0]
+    assert (best.title, best.heading) == ("Germany. Fact book", "Economy > Unemployment rate > 2023")
+    assert index.search("zzz qqq") == []
+
+
+def test_scripts_are_not_text() -> None:
+    (page,) = read_html(
+        b"<title>T</title><script>alert(1)</script><p>One&nbsp;two <b>three</b></p><style>p{}</style>", "u"
+    )
+    assert [piece.text for piece in page.pieces] == ["One two three"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "温度为 25".encode(),
+        "温度为 25".encode("gb18030"),
+        b'<meta charset="gb2312">' + "温度为 25".encode("gb2312"),
+    ],
+    ids=["utf8", "gb", "named"],
+)
+def test_chinese_pages_are_decoded(raw: bytes) -> None:
+    assert "温度为 25" in decode_page(raw)
+
+
+def test_deep_and_broken_markup_ends() -> None:
+    read_html(b"<a>" * 20_000 + b"<table><tr><td>x", "u")
+    read_markdown(b"[a](" * 50_000, "u")
+
+
+def test_a_packed_bomb_is_refused_before_it_is_unpacked() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b"0" * 30_000_000)
+    with pytest.raises(DataError, match="unpacks to"):
+        read_docx(out.getvalue(), "bomb.docx")
+    with pytest.raises(DataError, match="damaged"):
+        check_zip(b"PK\x03\x04", "x.xlsx")
+
+
+def test_office_files_are_read() -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["year", "n.m"])
+    book.active.append([2020, 3.5])
+    out = io.BytesIO()
+    book.save(out)
+    (document,) = read_xlsx(out.getvalue(), "b.xlsx")
+    assert document.table is not None
+    assert document.table.rows == (("2020", "3.5"),)
+    with pytest.raises(NoriaError):
+        read_pdf(b"%PDF-1.7\n garbage", "g.pdf")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<svg onload='x()'/>", png()[:200], b"GIF89a" + b"\xff" * 8],
+    ids=["empty", "svg", "cut", "gif"],
+)
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(DataError):
+        open_picture(data, "p")
+
+
+def test_too_many_pixels_are_refused() -> None:
+    out = io.BytesIO()
+    Image.new("1", (8000, 8000)).save(out, format="PNG")
+    assert len(out.getvalue()) < 50_000
+    with pytest.raises(DataError, match="pixels"):
+        open_picture(out.getvalue(), "bomb")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "http://127.0.0.1/",
+        "http://169.254.169.254/x",
+        "http://[::1]/",
+        "http://10.0.0.1/",
+        "ftp://a.org/",
+        "http://u:p@a.org/",
+        "http://a.org:22/",
+        "http://[::ffff:127.0.0.1]/",
+    ],
+)
+def test_addresses_that_are_not_the_public_web_are_refused(url: str) -> None:
+    with pytest.raises(DataError):
+        check_address(
+            url,
+            resolver=lambda host, port: (
+                [host.strip("[]")] if host[0].isdigit() or ":" in host else ["93.184.216.34"]
+            ),
+        )
+
+
+def test_a_redirect_to_loopback_is_refused() -> None:
+    httpx2 = pytest.importorskip("httpx2")
+
+    def answer(request: object) -> object:
+        return httpx2.Response(302, headers={"location": "http://127.0.0.1/secret"})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with pytest.raises(DataError, match="not public"):
+        fetch(
+            "http://example.org/",
+            client=client,
+            resolver=lambda host, port: ["127.0.0.1" if host.startswith("127") else "93.184.216.34"],
+        )
+
+
+def test_offline_forbids_sockets_and_gives_them_back() -> None:
+    with offline(), pytest.raises(RunError, match="--offline"):
+        socket.create_connection(("127.0.0.1", 9))
+    with offline(), pytest.raises(RunError, match="look-up"):
+        socket.getaddrinfo("example.org", 80)
+    assert socket.getaddrinfo("127.0.0.1", 80)
+
+
+def test_fusion_is_reciprocal_rank_with_rules() -> None:
+    def hit(url: str) -> Hit:
+        return Hit("", url, url, 1.0)
+
+    first = [hit("https://a.org/1"), hit("https://b.org/1"), hit("https://x.a.org/2")]
+    second = [hit("https://b.org/1"), hit("https://c.org/1")]
+    assert fuse([first, second], SourceRules(), 9)[0].url == "https://b.org/1"
+    assert [h.url for h in fuse([first, second], SourceRules(never=("a.org",), prefer=("c.org",)), 9)] == [
+        "https://c.org/1",
+        "https://b.org/1",
+    ]
+    assert len(fuse([[hit(f"https://a.org/{n}") for n in range(9)]], SourceRules(per_domain=2), 9)) == 2
+    assert not SourceRules(until="2020").allows("u", "2021-05-01")
+
+
+def test_the_same_corpus_gives_the_same_ids(corpus: Corpus, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        build_index(tmp_path / name, lands(), retrieved="2026-01-02")
+    with Index(tmp_path / "a") as one, Index(tmp_path / "b") as other:
+        assert one.facts() == other.facts()
+
+
+def test_a_damaged_index_is_one_line(tmp_path: Path) -> None:
+    for raw in (b"", b"SQLite format 3\0" + b"\0" * 200, b"text"):
+        (tmp_path / "i").write_bytes(raw)
+        with pytest.raises(DataError):
+            Index(tmp_path / "i")
+    with sqlite3.connect(tmp_path / "j") as base:
+        base.execute("CREATE TABLE about (name, value)")
+    with pytest.raises(DataError, match="version"):
+        Index(tmp_path / "j")
+    with pytest.raises(DataError, match="nothing to index"):
+        build_index(tmp_path / "k", [], retrieved="")
+    assert not (tmp_path / "k").exists()
+
+
+def test_web_services_are_asked_by_their_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.core.errors import ConfigError
+    from noria.reports.search.web import WebSearch, gather
+
+    monkeypatch.setenv("TAVILY_API_KEY", "secret-key")
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        if request.url.host == "searx.example":
+            return httpx2.Response(
+                200, json={"results": [{"url": "https://a.org/1", "title": "A"}, {"url": "file:///x"}]}
+            )
+        return httpx2.Response(500)
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    warnings: list[str] = []
+    services = [WebSearch("searxng", "https://searx.example", client), WebSearch("tavily", client=client)]
+    hits = gather(services, ["coal"], SourceRules(), 5, warnings)
+    assert [hit.url for hit in hits] == ["https://a.org/1"]
+    assert warnings == ["tavily: the service answers 500"]
+    assert seen[1].headers["authorization"] == "Bearer secret-key"
+    assert "authorization" not in seen[0].headers
+    monkeypatch.delenv("TAVILY_API_KEY")
+    with pytest.raises(ConfigError, match="no key"):
+        WebSearch("tavily")
+
+
+def test_fetched_pages_become_documents_or_warnings() -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.reports.search.web import read_pages
+
+    def answer(request):
+        if "js" in str(request.url):
+            return httpx2.Response(200, html="<p>Please enable JavaScript</p>")
+        if "big" in str(request.url):
+            return httpx2.Response(200, headers={"content-type": "video/mp4"}, content=b"x")
+        return httpx2.Response(200, html="<title>T</title><p>Coal fell by 12%.</p>")
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    warnings: list[str] = []
+    urls = ["https://a.org/ok", "https://a.org/js", "https://a.org/big", "http://localhost/x"]
+    pages = list(
+        read_pages(
+            urls,
+            warnings,
+            client=client,
+            resolver=lambda host, port: ["127.0.0.1" if host == "localhost" else "93.184.216.34"],
+        )
+    )
+    assert [page.title for page in pages] == ["T"]
+    assert len(warnings) == 3
