@@ -24,7 +24,10 @@ RULES = (
 class Assistant(Protocol):
     """Answers samples under the bodies of a bank."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name in reports."""
+        ...
 
     def answer(self, samples: Sequence[Sample], skills: Sequence[str | None], bank: Bank) -> list[Response]:
         """One response a sample; `skills` names the skill in force, None for none."""

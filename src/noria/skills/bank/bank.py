@@ -365,11 +365,13 @@ def diff_banks(before: Bank, after: Bank) -> str:
         else:
             lines.append(f"# {name}: {'added' if old is None else 'removed'}")
         texts = [[] if s is None else s.source.decode("utf-8", "replace").splitlines() for s in (old, new)]
-        lines += difflib.unified_diff(*texts, f"a/{name}/SKILL.md", f"b/{name}/SKILL.md", lineterm="")
+        lines += difflib.unified_diff(
+            texts[0], texts[1], f"a/{name}/SKILL.md", f"b/{name}/SKILL.md", lineterm=""
+        )
         lines += _file_lines(old, new)
     if before.settings != after.settings:
         texts = [_settings_json(b.settings).splitlines() for b in (before, after)]
-        lines += difflib.unified_diff(*texts, "a/bank.json", "b/bank.json", lineterm="")
+        lines += difflib.unified_diff(texts[0], texts[1], "a/bank.json", "b/bank.json", lineterm="")
     return "\n".join(lines)
 
 

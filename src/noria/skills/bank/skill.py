@@ -49,7 +49,7 @@ class SkillFile:
 
 @dataclass(frozen=True)
 class Skill:
-    """One skill.
+    """A skill of a bank.
 
     Attributes:
         folder: name of its folder, which is its name in the bank.

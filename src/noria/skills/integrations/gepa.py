@@ -44,7 +44,9 @@ class TextAdapter:
     def evaluate(self, batch: list[Any], candidate: dict[str, str], capture_traces: bool = False) -> Batch:
         """Evaluate a candidate on a batch."""
         scores, feedback = self._evaluate(candidate[self.name], batch)
-        rows = [{"example": e, "feedback": f, "score": s} for e, f, s in zip(batch, feedback, scores, strict=True)]
+        rows = [
+            {"example": e, "feedback": f, "score": s} for e, f, s in zip(batch, feedback, scores, strict=True)
+        ]
         return Batch(rows, list(scores), rows if capture_traces else None, None, len(batch))
 
     def make_reflective_dataset(

@@ -16,7 +16,9 @@ from noria.skills.routing.routers import INSTRUCTION, read_route
 from noria.skills.traffic.samples import Sample
 
 
-def route_task(skills: Sequence[Skill], samples: Sequence[Sample], *, name: str = "noria_skills_routes") -> Any:
+def route_task(
+    skills: Sequence[Skill], samples: Sequence[Sample], *, name: str = "noria_skills_routes"
+) -> Any:
     """A task for `inspect eval`.
 
     Args:
@@ -38,7 +40,7 @@ def route_task(skills: Sequence[Skill], samples: Sequence[Sample], *, name: str 
         if s.expected
     ]
 
-    @scoring.scorer(metrics=[scoring.accuracy(), scoring.stderr()])
+    @scoring.scorer(metrics=[scoring.accuracy(), scoring.stderr()])  # type: ignore[untyped-decorator]
     def routed() -> Any:
         async def score(state: Any, target: Any) -> Any:
             decision = read_route(Answer(state.output.completion), shown.descriptions)
@@ -50,5 +52,10 @@ def route_task(skills: Sequence[Skill], samples: Sequence[Sample], *, name: str 
 
         return score
 
-    solver = [solving.system_message(f"{INSTRUCTION}\n\n{shown.text}".replace("{", "{{").replace("}", "}}")), solving.generate()]
-    return inspect.Task(dataset=dataset.MemoryDataset(rows, name=name), solver=solver, scorer=routed(), name=name)
+    solver = [
+        solving.system_message(f"{INSTRUCTION}\n\n{shown.text}".replace("{", "{{").replace("}", "}}")),
+        solving.generate(),
+    ]
+    return inspect.Task(
+        dataset=dataset.MemoryDataset(rows, name=name), solver=solver, scorer=routed(), name=name
+    )

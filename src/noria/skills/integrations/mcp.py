@@ -48,7 +48,9 @@ class LiveBank:
     def list_skills(self) -> str:
         """Names and descriptions of the skills that a router may choose, as JSON."""
         bank, _ = self.present()
-        return json.dumps([{"name": s.name, "description": s.description} for s in bank.routed()], ensure_ascii=False)
+        return json.dumps(
+            [{"name": s.name, "description": s.description} for s in bank.routed()], ensure_ascii=False
+        )
 
     def read_skill(self, name: str) -> str:
         """Body of a skill, with the files that it brings along.
@@ -69,7 +71,9 @@ class LiveBank:
         _, router = self.present()
         (found,) = router.route([Sample("request", request[:LONGEST], "request")])
         sure = None if found.confidence != found.confidence else round(found.confidence, 4)
-        return json.dumps({"outcome": found.outcome, "skill": found.skill, "confidence": sure, "reason": found.reason})
+        return json.dumps(
+            {"outcome": found.outcome, "skill": found.skill, "confidence": sure, "reason": found.reason}
+        )
 
 
 def make_server(live: LiveBank) -> Any:

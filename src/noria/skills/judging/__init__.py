@@ -1,1 +1,1 @@
-"""How good an answer was: rules, judges, tiers, blame, and how good the judge is."""
+"""Judging of answers: rules, judges, tiers, blame, and the quality of the judge."""

@@ -48,7 +48,7 @@ class PoorShare:
     """The Poor share of a skill in one dimension.
 
     Attributes:
-        skill, dimension: of which.
+        skill, dimension: name of what is meant.
         answers: answers of the skill for whose body it is judged: all but those blamed on something else.
         applies: those to which the dimension applies.
         poor: those of them that are Poor.
@@ -117,7 +117,7 @@ class Note:
     """A repair note: an imperative sentence without anything of a single request, and what supports it.
 
     Attributes:
-        skill, dimension: of which.
+        skill, dimension: name of what is meant.
         say: what the body should state.
         section: section of the body where it belongs.
         support: ids of the answers behind it.
@@ -166,9 +166,9 @@ def induce(
                 support["rule", violation.dimension, violation.rule].append(one)
         for name in dimensions:
             for gap in one.gaps.get(name, ()) if one.tiers.get(name) == "Poor" else ():
-                key = ("judge", name, gap_key(gap))
-                support[key].append(one)
-                said[key][gap] += 1
+                place = ("judge", name, gap_key(gap))
+                support[place].append(one)
+                said[place][gap] += 1
     notes = []
     for (source, name, key), cases in support.items():
         groups = len({c.sample.group for c in cases})

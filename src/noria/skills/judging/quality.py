@@ -1,4 +1,4 @@
-"""How good a judge is: agreement with people, test and retest, taste for length and place, and what to do about it."""
+"""Quality of a judge: agreement with people, test and retest, taste for length and place, and what to do about it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def judge_quality(
         cases: samples and answers.
         rubric: the rubric.
         judge: the judge.
-        again: the same judge with another draw, for test and retest.
+        again: judge of the same settings with another draw, for test and retest.
         bodies: bodies by skill.
     """
     first = judge_answers(cases, rubric, judge, bodies=bodies, use_rules=False)
@@ -105,7 +105,8 @@ def judge_quality(
             if a.score is not None and b.score is not None
         ]
         retest = float(np.mean(same)) if same else None
-    rho, kappa = {}, {}
+    rho: dict[str, float | None] = {}
+    kappa: dict[str, float | None] = {}
     for name in DIMENSIONS:
         own = [
             (j.points[name], j.sample.human[name])

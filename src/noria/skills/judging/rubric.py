@@ -51,7 +51,7 @@ class DimensionSettings(Config):
         return "Good" if share >= self.good else "Average" if share >= self.poor else "Poor"
 
 
-def _dimensions() -> dict[str, DimensionSettings]:
+def _dimensions() -> Mapping[Dimension, DimensionSettings]:
     return {
         "TCR": DimensionSettings(
             points=10, trigger=0.20, meaning="Are the tool calls the right ones, in order, and used?"

@@ -1,9 +1,11 @@
-"""The rule path: deterministic checks of an answer, each for a dimension, hard or soft.
+r"""The rule path: deterministic checks of an answer, each for a dimension, hard or soft.
 
 ```yaml
 rules:
-  - {id: cites, dimension: CQ, severity: hard, kind: must_match, pattern: '\\[\\d+\\]', say: End each fact with its source as [n].}
-  - {id: searched, dimension: TCR, kind: tool_called, tool: image_search, skills: [exact-match], say: Call image_search first.}
+  - {id: cites, dimension: CQ, severity: hard, kind: must_match, pattern: '\[\d+\]',
+     say: End each fact with its source as [n].}
+  - {id: searched, dimension: TCR, kind: tool_called, tool: image_search,
+     skills: [exact-match], say: Call image_search first.}
 ```
 
 `say` is the sentence that a body would state; a repair by templates writes it, and the check never asks for words that
@@ -63,7 +65,7 @@ class Rule(Config):
     pattern: str = Field("", max_length=500, description="Regular expression, without nested repeats.")
     sections: tuple[str, ...] = Field((), description="Texts that must appear in this order.")
     most: int = Field(0, ge=0, description="Most characters, or most cards.")
-    least: int = Field(0, ge=0, description="Fewest cards.")
+    least: int = Field(0, ge=0, description="Fewest cards of an answer.")
     fields: tuple[str, ...] = Field((), description="Fields that every card must have.")
     tool: str = Field("", description="Name of a tool.")
     tools: tuple[str, ...] = Field((), description="Names of tools, in their order.")

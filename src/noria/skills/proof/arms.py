@@ -1,4 +1,4 @@
-"""The arms of the proof, one job a seed: the chain and its ablations, gates, the queue, the A/B test, a neural assistant."""
+"""The arms of the proof, one job a seed: chain and ablations, gates, queue, A/B test, a neural assistant."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def stage_one(setting: Setting) -> Bank:
 def stage_two(setting: Setting, bank: Bank, settings: GateSettings | None = None) -> Bank:
     """The Route Optimizer."""
     result = optimize_routes(
-        bank, setting.pool, setting.route_gate, setting.router, TemplateProposer(), RouteConfig(), settings or GateSettings()
+        bank, setting.pool, setting.route_gate, setting.router, TemplateProposer(), RouteConfig(),
+        settings or GateSettings(),
     )  # fmt: skip
     return result.bank
 
@@ -170,7 +171,7 @@ def run_chain(seed: int, size: int) -> dict[str, Any]:
         ("harmful, no gate", "off"),
     ):
         proposer = HarmfulProposer(np.random.default_rng(seed), 0.6)
-        bank = stage_three(setting, two, gate=GateSettings(gate=gate), proposer=proposer).bank  # type: ignore[arg-type]
+        bank = stage_three(setting, two, gate=GateSettings(gate=gate), proposer=proposer).bank
         quality[name] = setting.quality(bank)
     poisoned = stage_three(setting, two, pool=poison(setting.pool), judge=PoisonedJudge(seed)).bank
     quality["poisoned"] = setting.quality(poisoned)
@@ -246,7 +247,7 @@ def ab_test(setting: Setting, control: Bank, treatment: Bank, seed: int, tests: 
 
 
 def run_gates(seed: int, candidates: int) -> dict[str, Any]:
-    """Candidates of no effect and of harm before the gates: the share that each accepts, at 80 requests of spread 20."""
+    """Candidates of no effect and of harm before the gates: the share that each accepts, at 80 requests."""
     from noria.core.experiments.gates import PairedScores
 
     generator = np.random.default_rng(seed)
@@ -257,7 +258,7 @@ def run_gates(seed: int, candidates: int) -> dict[str, Any]:
             ids = [str(n) for n in range(80)]
             scores = PairedScores(ids, ids, np.zeros(80), noise + shift)
             for gate in ("paired", "monotone"):
-                receipt = decide(scores, GateSettings(gate=gate, floor=1.0), number=1)  # type: ignore[arg-type]
+                receipt = decide(scores, GateSettings(gate=gate, floor=1.0), number=1)
                 shares.setdefault(f"{name}, {gate}", []).append(receipt.accepted)
     return {name: float(np.mean(values)) for name, values in shares.items()}
 

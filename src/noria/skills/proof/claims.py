@@ -83,7 +83,8 @@ def claims(chains: Rows, gates: Rows, queues: Rows, neural: Rows, scale: Scale) 
         kind: [row["healed"][kind] for row in chains] for kind in ("structural", "content")
     }
     made.append(
-        _claim("structural-first", "Structural faults heal in fewer rounds than faults of content", "round of the repair",
+        _claim("structural-first", "Structural faults heal in fewer rounds than faults of content",
+               "round of the repair",
                "lower", "structural", "content", healed, scale.size, source=SOURCE)
     )  # fmt: skip
     for figure in ("precision", "recall"):

@@ -118,7 +118,7 @@ def train_assistant(things: Sequence[str], *, seed: int, steps: int, batch: int 
         wanted = tokens[:, BODY:]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=0)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -130,7 +130,7 @@ class NeuralAssistant:
 
     Args:
         model: the decoder.
-        words: its words.
+        words: words that the model knows.
         seed: seed of what it draws.
     """
 
@@ -147,7 +147,7 @@ class NeuralAssistant:
         names = {number: word for word, number in self.words.index.items()}
         for start in range(0, len(samples), 256):
             part, chosen = samples[start : start + 256], skills[start : start + 256]
-            bodies = [bank.skills[k].body if k in bank.skills else "" for k in chosen]
+            bodies = [bank.skills[k].body if k is not None and k in bank.skills else "" for k in chosen]
             rows = [
                 self.words.encode(b, str(s.evidence.get("found"))) for s, b in zip(part, bodies, strict=True)
             ]
@@ -173,7 +173,8 @@ def _response(sample: Sample, skill: str | None, words: Sequence[str]) -> Respon
 
 def sensitivity(assistant: NeuralAssistant, samples: Sequence[Sample], bank_of: Any) -> tuple[float, float]:
     """Share of needs met where a body states them, and where it does not: the causes that stage 3 can work with."""
-    stated, unstated = [], []
+    stated: list[bool] = []
+    unstated: list[bool] = []
     for need in NEEDS:
         for side, hits in ((True, stated), (False, unstated)):
             bank = bank_of([need.id] if side else [])

@@ -59,7 +59,7 @@ def make_catalogue(count: int = 240) -> Catalogue:
     chosen = tuple(known[n] for n in np.linspace(0, len(known) - 1, count).astype(int))
     sides = [
         np.stack([features(draw(t.code, s, size=SIZE)) for t in chosen]) for s in ("twemoji", "openmoji")
-    ]  # type: ignore[arg-type]
+    ]
     learned = np.arange(count) % 2 == 0
     within = ((sides[0] - sides[1])[learned] ** 2).mean(axis=0) / 2
     between = np.concatenate([side[learned] for side in sides]).var(axis=0)

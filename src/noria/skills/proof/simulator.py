@@ -48,7 +48,7 @@ class ObedientAssistant:
         return [self._one(s, k, bank) for s, k in zip(samples, skills, strict=True)]
 
     def _one(self, sample: Sample, skill: str | None, bank: Bank) -> Response:
-        body = bank.skills[skill].body if skill in bank.skills else ""
+        body = bank.skills[skill].body if skill is not None and skill in bank.skills else ""
         harmed = HARM in body
         met = {}
         for need in NEEDS:

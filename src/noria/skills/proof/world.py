@@ -32,8 +32,10 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
         "link me to a store page of this {x}",
     ),
     "multi-product": (
-        "what are all the things in this picture", "split this scene with the {x} into items", "list every product here",
-        "separate the items next to the {x}", "there are several objects, identify each", "break this photo down into products",
+        "what are all the things in this picture", "split this scene with the {x} into items",
+        "list every product here",
+        "separate the items next to the {x}", "there are several objects, identify each",
+        "break this photo down into products",
         "compare the items in the photo", "how many different things are there besides the {x}",
         "name each object lying around the {x}", "go through everything in the image one by one",
         "tag all items of this collage", "tell apart the pieces in this set with a {x}",
@@ -41,7 +43,8 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
         "count and label the objects",
     ),
     "style-ideas": (
-        "what goes well with this {x}", "give me decoration ideas around a {x}", "suggest a matching look for the {x}",
+        "what goes well with this {x}", "give me decoration ideas around a {x}",
+        "suggest a matching look for the {x}",
         "how do I style a {x} at home", "inspire me with a theme for this {x}", "which colours fit this {x}",
         "create a mood board from this {x}", "what would look nice beside the {x}", "ideas for a party themed {x}",
         "recommend something in the same spirit as this {x}", "make an outfit inspired by the {x}",
@@ -49,7 +52,8 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
         "what pairs nicely with a {x}", "dress up a table with this {x}", "artsy ways to present a {x}",
     ),
     "encyclopedia": (
-        "what is this {x} and where does it come from", "tell me facts about the {x}", "explain the history of the {x}",
+        "what is this {x} and where does it come from", "tell me facts about the {x}",
+        "explain the history of the {x}",
         "teach me something about this {x}", "who invented the {x}", "what does a {x} mean in culture",
         "describe how a {x} works", "give background knowledge on the {x}", "why is it called a {x}",
         "what is the origin of the {x}", "interesting trivia about a {x}", "educate me on the {x}",
@@ -58,14 +62,16 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
     ),
     "read-text": (
         "read the text on this label", "what does the receipt say", "transcribe the sign in the photo",
-        "extract the numbers from this ticket", "copy the writing next to the {x}", "translate the words on the package",
+        "extract the numbers from this ticket", "copy the writing next to the {x}",
+        "translate the words on the package",
         "type out the note in this picture", "what is the total on the bill", "scan this document for me",
         "give me the letters printed on the {x}", "convert this screenshot to text", "which date is printed here",
         "ocr this image please", "read aloud the caption under the {x}", "what is written here", "digitise this page",
     ),
     "recipe": (
         "how do I cook with this {x}", "give me a recipe using {x}", "what can I make for dinner from a {x}",
-        "steps to prepare a dish with {x}", "which ingredients go into a meal with {x}", "bake something with this {x}",
+        "steps to prepare a dish with {x}", "which ingredients go into a meal with {x}",
+        "bake something with this {x}",
         "a quick soup with {x}", "how long do I boil a {x}", "lunch ideas from leftovers and {x}",
         "turn this {x} into a dessert", "what spices suit a {x} stew", "a vegetarian dish that features {x}",
         "cooking instructions for {x}", "how to fry a {x}", "a healthy breakfast with {x}", "marinade for {x}",
@@ -81,7 +87,8 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
 KNOWN = tuple(PHRASES)[:6]
 NEW = "care-guide"
 OUT = (
-    "what is the weather tomorrow", "book a taxi to the airport", "set an alarm for seven", "who won the match last night",
+    "what is the weather tomorrow", "book a taxi to the airport", "set an alarm for seven",
+    "who won the match last night",
     "play some jazz", "call my mother", "how do I file my taxes", "tell me a joke", "solve this equation",
     "turn off the lights", "what time is it in Tokyo", "remind me about the meeting", "write a poem about rain",
     "open the garage door", "what is the exchange rate of the euro", "navigate home", "send an email to the team",
@@ -106,7 +113,8 @@ PURPOSES = {
 }
 """Descriptions as a first draft has them: vague, and alike."""
 TOOLS = {
-    "exact-match": "image_search", "multi-product": "detect", "style-ideas": "style_search", "encyclopedia": "kb_lookup",
+    "exact-match": "image_search", "multi-product": "detect", "style-ideas": "style_search",
+    "encyclopedia": "kb_lookup",
     "read-text": "ocr", "recipe": "recipe_lookup", "care-guide": "kb_lookup",
 }  # fmt: skip
 
@@ -202,7 +210,8 @@ def requests(
         draw, thing = generator.random(), int(generator.integers(len(catalogue.things)))
         seen = catalogue.search(thing, 1)[0]
         if draw < 0.12:
-            phrases, expected = _half(OUT, half), (NO_SKILL,)
+            phrases = _half(OUT, half)
+            expected: tuple[str, ...] = (NO_SKILL,)
             phrase = str(generator.choice(phrases))
         elif draw < 0.27 and half == "seen":
             labels, phrase = BOUNDARY[int(generator.integers(len(BOUNDARY)))]

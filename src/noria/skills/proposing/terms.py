@@ -3,7 +3,8 @@
 For a term w with counts y in the one corpus (n words) and y' in the other (n'), and a prior α_w proportional to its
 count in both (α₀ in sum), Monroe, Colaresi and Quinn (2008) give
 
-    δ_w = log (y + α_w)/(n + α₀ − y − α_w) − log (y' + α_w)/(n' + α₀ − y' − α_w)       z_w = δ_w / √(1/(y + α_w) + 1/(y' + α_w))
+    δ_w = log (y + α_w)/(n + α₀ − y − α_w) − log (y' + α_w)/(n' + α₀ − y' − α_w)
+    z_w = δ_w / √(1/(y + α_w) + 1/(y' + α_w))
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ _STOP = frozenset(
 
 
 def grams(text: str, longest: int = 3) -> set[str]:
-    """Runs of one to `longest` words that neither begin nor end with a filler; characters of CJK join without a blank."""
+    """Runs of one to `longest` words that neither begin nor end with a filler; CJK joins without a blank."""
     found, own = set(), words(text)
     for n in range(len(own)):
         for size in range(1, longest + 1):

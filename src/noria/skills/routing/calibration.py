@@ -20,7 +20,7 @@ NONE = -1
 
 @dataclass(frozen=True)
 class Calibration:
-    """How scores become decisions.
+    """Thresholds and temperature that turn scores into decisions.
 
     Attributes:
         thresholds: least score by route; a route that is not there has `default`.
@@ -33,7 +33,7 @@ class Calibration:
     temperature: float = 0.05
 
     def array(self, routes: Sequence[str]) -> NDArray[np.float64]:
-        """Thresholds [routes]."""
+        """Thresholds of the routes, [routes]."""
         return np.array([self.thresholds.get(route, self.default) for route in routes], float)
 
 

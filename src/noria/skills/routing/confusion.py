@@ -1,4 +1,4 @@
-"""How well queries are routed: N-way over the whole bank, with `none` and with errors as what they are."""
+"""Quality of the routing of queries: N-way over the whole bank, with `none` and with errors as what they are."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     if not n:
         return 1.0
     tail = sum(math.comb(n, i) for i in range(k)) + 0.5 * math.comb(n, k)
-    return min(1.0, 2 * tail / 2**n)
+    return float(min(1.0, 2 * tail / 2**n))
 
 
 def symmetric_confusion(scores: RouteScores, one: str, other: str) -> float:

@@ -1,10 +1,11 @@
-"""Texts as vectors: static word embeddings that a wheel ships, and hashed n-grams that need nothing and know any script.
+"""Texts as vectors: static word embeddings that a wheel ships, and hashed n-grams that know any script.
 
 Both give unit vectors [texts, dimension] in float32, so that a dot product is the cosine.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zlib
@@ -62,7 +63,7 @@ class NgramEncoder:
 def _grams(text: str) -> list[tuple[str, float]]:
     grams: list[tuple[str, float]] = []
     found = words(text)
-    for word, after in zip(found, [*found[1:], ""], strict=True):
+    for word, after in itertools.zip_longest(found, found[1:], fillvalue=""):
         grams.append((word, 0.3 if word in _COMMON else 1.0))
         if len(word) == 1 and ord(word) > 0x2E80:
             grams.append((word + after, 1.0))

@@ -46,7 +46,7 @@ from noria.skills.traffic.samples import Response, Sample
 class RefineConfig(Config):
     """Settings of stage 3; the four switches are the paper's ablations."""
 
-    rounds: int = Field(3, ge=1, le=20, description="Most rounds.")
+    rounds: int = Field(3, ge=1, le=20, description="Most rounds of repair.")
     edits: int = Field(5, ge=1, le=20, description="Most edits of a body in a round.")
     use_judge: bool = Field(True, description="Judge answers by the judge path.")
     use_rules: bool = Field(True, description="Judge answers by the rule path.")
@@ -141,12 +141,12 @@ def refine_bodies(
             _repair(bank, name, dimensions, judged, gate_set, around, config, memory, number)
             for name, dimensions in _triggered(judged, bank, around.rubric, config).items()
         ]
-        for one, candidate in made:
-            rounds.append(one)
-            around.listen(Event("refine", number, "proposal", event_of(one)))
+        for done, candidate in made:
+            rounds.append(done)
+            around.listen(Event("refine", number, "proposal", event_of(done)))
             if candidate is not None:
-                bank = bank.with_skill(candidate.skills[one.skill])
-        if not any(one.accepted for one, _ in made):
+                bank = bank.with_skill(candidate.skills[done.skill])
+        if not any(done.accepted for done, _ in made):
             break
         judged = _judge_pool(bank, pool, around, config)
     check_lock("refine", start, bank)
@@ -273,7 +273,7 @@ def gate_bodies(
         else 0.0
     )
     texts = [side.skills[changed].body for side in (bank, candidate)]
-    rules = [length_rule(*sides), growth_rule(*texts, gain, around.settings)]
+    rules = [length_rule(*sides), growth_rule(texts[0], texts[1], gain, around.settings)]
     if around.gate_judge is not None:
         canary = canary_rule(around.canaries, around.rubric, around.gate_judge, {})
         rules += [canary] if canary else []

@@ -95,7 +95,7 @@ def routed(
 def route_summary(result: RouteResult) -> dict[str, Any]:
     """JSON values of stage 2, for the ledger and the page."""
     receipts: list[Receipt] = [receipt for one in result.rounds for receipt in one.receipts]
-    return json_values(
+    return json_values(  # type: ignore[no-any-return]
         {
             "before": scores_json(result.before),
             "after": scores_json(result.after),

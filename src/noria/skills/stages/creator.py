@@ -1,6 +1,6 @@
 """Stage 1, the Skill Creator: skills from task specifications and trajectories (Algorithm 1).
 
-Known of the paper: the inputs, an Engineer Loop that validates and returns, and a Human Reflection Gate before the bank.
+Known of the paper: inputs, an Engineer Loop that validates and returns, and a Human Reflection Gate before the bank.
 Reconstructed: three rounds of the loop, five to ten trial queries, and examples picked for quality and variety.
 """
 

@@ -34,7 +34,7 @@ RouterMaker = Callable[[Bank], Router]
 class RouteConfig(Config):
     """Settings of stage 2."""
 
-    rounds: int = Field(4, ge=1, le=20, description="Most rounds.")
+    rounds: int = Field(4, ge=1, le=20, description="Most rounds of the optimizer.")
     least_failures: int = Field(
         30, ge=1, description="Misroutes of a skill from which its description is redrawn."
     )
@@ -348,7 +348,7 @@ def _compare(
     right = [_present(parent), _present(after, candidate)]
     rows = [sample for sample, _, _ in parent.rows]
     pairs = PairedScores(
-        [s.id for s in rows], [s.group for s in rows], *right, slices=[s.expected[0] for s in rows]
+        [s.id for s in rows], [s.group for s in rows], right[0], right[1], [s.expected[0] for s in rows]
     )
     outcome: Literal["passed", "failed"] = "passed" if after.macro_f1 >= parent.macro_f1 else "failed"
     p = mcnemar((right[0] > 0.5).tolist(), (right[1] > 0.5).tolist())

@@ -29,7 +29,7 @@ class Drift:
         psi: population stability index of the routes.
         shares: share of each route before and after.
         mmd: squared maximum mean discrepancy of the embeddings.
-        p_value: its permutation p value; NaN where too few groups.
+        p_value: p value of a permutation test; NaN where there are too few groups.
         margin_alarm, poor_alarm: place in the later time at which the CUSUM rang; None where it did not.
         alarm: whether anything calls for a new round of the chain.
     """

@@ -70,7 +70,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Sample:
-    """One request.
+    """A request to an assistant.
 
     Attributes:
         id: name of the request, unique.
@@ -149,7 +149,9 @@ def _sample(record: Record) -> Sample:
     fields["expected"] = [expected] if isinstance(expected, str) else expected or []
     fields.setdefault("id", hashlib.sha256(f"{where}{fields['query']}".encode()).hexdigest()[:16])
     fields.setdefault("group", group_of(fields["query"], fields.get("images") or ()))
-    answer = {key: fields.pop(key) for key in ("calls", "error", "skill", "tokens", "cost") if key in fields}
+    answer: dict[str, Any] = {
+        key: fields.pop(key) for key in ("calls", "error", "skill", "tokens", "cost") if key in fields
+    }
     if "shown_cards" in fields:
         answer["cards"] = fields.pop("shown_cards")
     if isinstance(fields.get("response"), str):

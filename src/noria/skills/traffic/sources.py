@@ -174,9 +174,10 @@ def _text(value: Any) -> str:
         return value
     if isinstance(value, list):
         return "\n".join(filter(None, map(_text, value)))
-    if isinstance(value, dict):
-        if value.get("type") in (None, "text", "input_text", "output_text") or "content" in value:
-            return _text(value.get("text") or value.get("content") or value.get("parts") or "")
+    if isinstance(value, dict) and (
+        value.get("type") in (None, "text", "input_text", "output_text") or "content" in value
+    ):
+        return _text(value.get("text") or value.get("content") or value.get("parts") or "")
     return ""
 
 
@@ -188,7 +189,9 @@ def transcript_samples(
 ) -> Iterator[Sample]:
     """Requests of a coding assistant's transcript, each with the skill that it loaded and the calls that it made."""
     redactor = redactor or Redactor()
-    query, calls, skill, words_ = "", [], None, ""
+    query, words_ = "", ""
+    calls: list[Call] = []
+    skill: str | None = None
     number = 0
 
     def made() -> Sample:
@@ -220,7 +223,8 @@ def transcript_samples(
             if not isinstance(part, dict):
                 continue
             if part.get("type") == "tool_use":
-                given = part.get("input") if isinstance(part.get("input"), dict) else {}
+                given: Any = part.get("input")
+                given = given if isinstance(given, dict) else {}
                 calls.append(Call(str(part.get("name")), given))
                 if part.get("name") == "Skill":
                     skill = str(given.get("skill") or given.get("command") or "") or None

@@ -72,12 +72,15 @@ def run(config: GateVerbConfig) -> tuple[Any, list[Any]]:
             mend="score both on the same",
         )
     ids = list(sides[0])
+    before, after = sides
     scores = PairedScores(
         ids,
-        [sides[0][i][0] for i in ids],
-        *(np.array([side[i][2] for i in ids], float) for side in sides),
-        [sides[0][i][1] for i in ids],
-        *(np.array([side[i][3] for i in ids], bool) for side in sides),
+        [before[i][0] for i in ids],
+        np.array([before[i][2] for i in ids], float),
+        np.array([after[i][2] for i in ids], float),
+        [before[i][1] for i in ids],
+        np.array([before[i][3] for i in ids], bool),
+        np.array([after[i][3] for i in ids], bool),
     )
     receipt = decide(scores, config.part(GateSettings), number=config.round)
     problems = (

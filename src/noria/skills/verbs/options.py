@@ -6,11 +6,11 @@ import getpass
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from noria.core.config import Argument, Config, Option
+from noria.core.config import Argument, Config
 from noria.core.errors import ConfigError
 from noria.verbs.options import ServerOptions
 
@@ -60,7 +60,7 @@ class TrafficOptions(Config):
     salt: str = Field("skills", min_length=1, description="Text that deals leakage groups to the pools.")
 
     def samples(self) -> list[Sample]:
-        """The samples.
+        """The samples of the files.
 
         Raises:
             ConfigError: no file is given. DataError: it is none of samples.
@@ -164,7 +164,7 @@ class ModelOptions(ServerOptions):
         return within_tokens(ask, self.budget_tokens)
 
     def proposing(self, folder: Path) -> Proposer:
-        """The proposer.
+        """The proposer of the options.
 
         Raises:
             ConfigError: the model's proposer without a server.
@@ -217,7 +217,7 @@ class ModelOptions(ServerOptions):
         return feedback, ChatBodyJudge(final, rubric, name=self.final_judge_model, blind=True)
 
 
-_BUDGETS: dict[int, object] = {}  # one budget for all models of a command
+_BUDGETS: dict[int, Any] = {}  # one budget for all models of a command
 
 
 class RubricOption(Config):
@@ -226,7 +226,7 @@ class RubricOption(Config):
     rubric: Path | None = Field(None, description="YAML file of the rubric and its rules.")
 
     def load(self) -> Rubric:
-        """The rubric.
+        """The rubric of the judging.
 
         Raises:
             ConfigError: the file is malformed.

@@ -70,7 +70,7 @@ def run(config: RefineVerbConfig) -> dict[str, Any]:
         bank = folder.load()
         key = chain_key(
             config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
-            sum(pools.values(), []),
+            [sample for pool in pools.values() for sample in pool],
             bank,
         )
         chain = Chain(folder, f"refine-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)

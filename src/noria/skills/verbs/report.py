@@ -112,7 +112,8 @@ def _heat(title: str, side: Any) -> Figure:
 def _answers(summary: Any) -> list[Any]:
     after = {(row["skill"], row["dimension"]): row for row in summary["after"]}
     rows = [
-        [row["skill"], row["dimension"], row["applies"], row["share"], after.get((row["skill"], row["dimension"]), {}).get("share"),
+        [row["skill"], row["dimension"], row["applies"], row["share"],
+         after.get((row["skill"], row["dimension"]), {}).get("share"),
          row["threshold"], row["missing"]]
         for row in summary["before"]
     ]  # fmt: skip

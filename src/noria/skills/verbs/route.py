@@ -83,7 +83,7 @@ def run(config: RouteVerbConfig) -> dict[str, Any]:
         bank = folder.load()
         key = chain_key(
             config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
-            sum(pools.values(), []),
+            [sample for pool in pools.values() for sample in pool],
             bank,
         )
         chain = Chain(folder, f"route-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)

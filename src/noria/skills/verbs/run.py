@@ -13,7 +13,7 @@ from noria.skills.verbs.route import RouteVerbConfig, route_stage, summary as ro
 from noria.verbs.command import command as make_command
 
 
-class RunConfig(CreateVerbConfig, RouteVerbConfig, RefineVerbConfig):
+class RunConfig(CreateVerbConfig, RouteVerbConfig, RefineVerbConfig):  # type: ignore[misc]
     """Settings of `noria skills run`."""
 
 
