@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from noria.cli import SYSTEMS
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,8 +31,7 @@ def noria(folder: Path, *words: str) -> str:
 
 
 def test_every_built_system_has_an_example_with_a_readme() -> None:
-    built = {path.parent.name for path in (EXAMPLES.parent / "src" / "noria").glob("*/verbs")}
-    assert {path.parent.name for path in EXAMPLES.glob("*/README.md")} == built
+    assert {path.parent.name for path in EXAMPLES.glob("*/README.md")} == {*SYSTEMS, "assistant"}
 
 
 def test_the_feed_prices_its_plans(tmp_path: Path) -> None:
@@ -38,6 +39,30 @@ def test_the_feed_prices_its_plans(tmp_path: Path) -> None:
     for line in printed.strip().splitlines()[-3:]:
         assert line in (EXAMPLES / "blending" / "README.md").read_text()
     assert (tmp_path / "runs" / "blending" / "attribute" / "report.html").exists()
+
+
+def test_a_week_of_a_shop_ends_with_the_better_prompt(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "assistant" / "shop_week.py"))
+    assert "promoted: helpful is better" in printed
+    assert printed.strip().endswith("the shop now answers by: thorough")
+
+
+def test_a_report_of_rivers_is_traced(tmp_path: Path) -> None:
+    folder = EXAMPLES / "reports"
+    noria(tmp_path, "reports", "index", str(folder / "notes"), "-o", "rivers.index")
+    noria(
+        tmp_path,
+        "reports",
+        "write",
+        "Loire: line chart of length",
+        "-i",
+        "rivers.index",
+        "-o",
+        "report",
+        "--offline",
+    )
+    assert "1,006" in (tmp_path / "report" / "report.md").read_text()
+    noria(tmp_path, "reports", "verify", "report")
 
 
 def test_hidden_tokens_tell_the_flow_from_chance(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_from_traffic_to_a_promotion(tmp_path: Path) -> None:
         assert found["reading"]["interval"]["low"] > 0
         present = one.call("/v1/champion")[1]["present"]
         assert present["bundle"] == receipt["bundle"]
+        time.sleep(0.7)  # the gateway takes it over at its next look
         assert one.ask("x")["choices"][0]["message"]["content"].startswith("kind|")
 
 

@@ -94,7 +94,8 @@ CALLS = {
     "blending log": "{state=state} -o out/log",
     "reports index": "{corpora=notes} -o out/i",
     "reports search": "{index=notes.index} loire",
-    "reports write": "loire --index {index=notes.index} --house {house=house.css} --offline -o out/r",
+    "reports write": "loire --index {index=notes.index} --house {house=house.css} "
+    "--borders {borders=borders.json} --fonts {fonts=fonts} --offline -o out/r",
     "reports verify": "{report=report}",
     "reports verify#markdown": "{report=report.md}",
     "reports evaluate": "{report=report} --tasks {tasks=tasks.json} --task t1 -o out/s.json",
@@ -137,6 +138,9 @@ def _reports(home: Path, noria: Callable[..., None]) -> None:
     (notes / "rivers.csv").write_text(
         "year,river,length (km)\n2020,Loire,1006\n2021,Loire,1007\n2022,Loire,1008\n"
     )
+    (home / "fonts").mkdir()
+    (home / "fonts" / "OFL.txt").write_text("no font is in this folder\n")
+    (home / "borders.json").write_text('{"type": "Topology", "objects": {"countries": {}}, "arcs": []}')
     (home / "house.css").write_text("body { color: black; }\n")
     task = {"id": "t1", "query": "rivers: line chart of length", "checklist": {"a": ["Is there a chart?"]}}
     (home / "tasks.json").write_text(json.dumps([task]))

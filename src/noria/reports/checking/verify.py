@@ -46,8 +46,10 @@ def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
     """
     result = Verification()
     parsed = parse_report(markdown)
-    if not parsed.sentences:
-        raise DataError("no sentence to verify", where="report", mend="give a report in Markdown")
+    if not parsed.sentences or not (parsed.title or parsed.sections):
+        raise DataError(
+            "no report: it has no heading, or no sentence", where="report", mend="give a report in Markdown"
+        )
     check_structure(parsed, result, folder=folder)
     texts = _cited_texts(parsed, result, folder)
     cover = result.cover("sentences")

@@ -55,6 +55,7 @@ def build_index(path: Path, documents: Iterable[Document], *, retrieved: str) ->
         Numbers of sources, passages, facts, tables and pictures.
     """
     partial = path.with_name(f".{path.name}.partial")
+    made = [folder for folder in path.parents if not folder.exists()]
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
@@ -80,6 +81,9 @@ def build_index(path: Path, documents: Iterable[Document], *, retrieved: str) ->
             raise RunError(f"cannot write the index: {error}", where=str(path)) from error
         finally:
             partial.unlink(missing_ok=True)
+            for folder in [] if path.exists() else made:  # nothing was written: leave no folder behind
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
     return writer.counts
 
 

@@ -1,6 +1,5 @@
-"""The proof in the picture world, and the bench."""
+"""The proof in the picture world."""
 
-from noria.core.proofs.catalogue import BenchEntry, ProofEntry
+from noria.core.proofs.catalogue import ProofEntry
 
 PROOFS = (ProofEntry("skills", "noria.skills.proof.claims"),)
-BENCHES = (BenchEntry("skills", "noria.skills.proof.bench"),)
