@@ -99,11 +99,12 @@ CALLS = {
     "reports verify": "{report=report}",
     "reports verify#markdown": "{report=report.md}",
     "reports evaluate": "{report=report} --tasks {tasks=tasks.json} --task t1 -o out/s.json",
-    "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} -o out/b -q",
+    "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} --house {house=house.css} "
+    "--borders {borders=borders.json} --fonts {fonts=fonts} -o out/b -q",
     "reports compare": "{first=report} {second=report}",
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
-    "reports render": "{report=report} --to md,bib,csl -o out/x",
+    "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",

@@ -46,6 +46,8 @@ DRAWN = dict.fromkeys(
 )
 """Number of attacks by verb or system, where a call takes long; 40 of the others."""
 PROCESSES = 40
+FREE = {"house", "fonts", "report"}
+"""Fields that take any text: a style sheet, a folder of fonts, Markdown of any system."""
 WRITTEN = {"output", "cache", "folder"}
 """Fields of paths that are written, not read."""
 
@@ -169,7 +171,10 @@ def test_a_hostile_file_is_refused_by_a_real_process(home: Path, tmp_path: Path)
     generator = random.Random(SEED)
     for number in range(PROCESSES):
         verb = verbs[number % len(verbs)]
-        field, name = generator.choice(FILE.findall(CALLS[verb]))
+        parsed = [pair for pair in FILE.findall(CALLS[verb]) if pair[0] not in FREE]
+        if not parsed:
+            continue
+        field, name = generator.choice(parsed)
         here = _folder(tmp_path / str(number))
         bad = here / Path(name).name
         which, make = generator.choice([v for v in attacks.versions(home / "token.txt") if v[0] not in LEGAL])

@@ -11,7 +11,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
-from noria.core.errors import NoriaError
+from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
 from noria.core.progress import Progress
 from noria.core.records import json_values
@@ -36,8 +36,12 @@ class BenchTasksConfig(WritingOptions, ServerOptions, OutputOption, JsonOption, 
 def command(config: BenchTasksConfig) -> None:
     """Write and score a report for each task; finished tasks are kept, and the same command resumes."""
     from noria.reports.evaluation.automatic import read_tasks
+    from noria.reports.search.index import Index
 
     tasks = read_tasks(config.tasks)[: config.limit]
+    with Index(config.index):  # what is wrong for every task is said once, before anything is written
+        config.countries()
+        config.style()
     folder = results_folder("reports", config.output, config.tasks.stem)
     scores: dict[str, Any] = {}
     failures: dict[str, str] = {}
@@ -50,6 +54,11 @@ def command(config: BenchTasksConfig) -> None:
                 failures[task["id"]] = str(error)
             job.advance()
         job.done()
+    if failures and not scores:
+        task_id, why = next(iter(failures.items()))
+        raise DataError(
+            f"none of {len(failures)} tasks was written; {task_id}: {why}", where=str(config.tasks)
+        )
     result = {"tasks": scores, "failures": failures, "means": _means(scores)}
     write_atomic(folder / "scores.json", json.dumps(json_values(result), indent=1) + "\n")
     _board(folder / "board.html", result)
@@ -65,7 +74,6 @@ def command(config: BenchTasksConfig) -> None:
 
 
 def _one(config: BenchTasksConfig, folder: Path, task: Mapping[str, Any]) -> dict[str, Any]:
-    from noria.core.errors import DataError
     from noria.reports.agents.contracts import requirements
     from noria.reports.agents.pipeline import Extractive, Job, Limits
     from noria.reports.evaluation.automatic import evaluate_bundle
