@@ -74,8 +74,9 @@ def read_bytes(path: Path, *, limit: int = LARGEST) -> bytes:
         DataError: `open_input` would refuse the file, or it has more than `limit` bytes.
     """
     with open_input(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        # `read(limit + 1)` would reserve the whole limit at once, for a file of a few bytes, too.
+        content = file.read() if os.fstat(file.fileno()).st_size <= limit else None
+    if content is None or len(content) > limit:
         raise DataError(f"more than {limit:,} bytes", where=str(path))
     return content
 

@@ -341,9 +341,9 @@ class TraceIndex:
 
     def spent_today(self, caller: str) -> float:
         """Cost of a caller's traces of this day (UTC), where it is known."""
-        midnight = time.time() // 86400 * 86400
-        query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE caller = ? AND began >= ?"
-        return float(self._all(query, (caller, int(midnight * 1e9)))[0][0])
+        midnight = id_at(int(time.time() // 86400 * 86400 * 1e9))  # ids sort by time: the key finds where to begin
+        query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE id >= ? AND caller = ?"
+        return float(self._all(query, (midnight, caller))[0][0])
 
     def judged_today(self) -> float:
         """Cost of the judgements of this day (UTC), where it is known."""
