@@ -29,8 +29,8 @@ def coverage(spans: Sequence[tuple[float, float]], times: Sequence[float]) -> Te
 
     Args:
         spans: starts and ends in seconds.
-        times: presentation time of each of the clip's 4m + 1 pixel frames, in seconds. At a constant rate a frame f lies
-            in a span when ceil(fps * start) <= f < ceil(fps * end).
+        times: presentation time of each of the clip's 4m + 1 pixel frames, in seconds. At a constant rate a frame f
+            lies in a span when ceil(fps * start) <= f < ceil(fps * end).
 
     Returns:
         Shares `[spans, latent frames]`.

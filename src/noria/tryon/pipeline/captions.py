@@ -81,12 +81,12 @@ def pack_actions(
         places.append([key for state, key in parts for _ in range(len(state))])
     like = next(row for row in rows if row is not None)
     longest = max(len(place) for place in places)
-    states = like.new_zeros(len(rows), longest, like.shape[1])
+    packed = like.new_zeros(len(rows), longest, like.shape[1])
     keys = torch.zeros(len(rows), longest, dtype=torch.long, device=like.device)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool, device=like.device)
     for number, (row, place) in enumerate(zip(rows, places, strict=True)):
         if row is not None:
-            states[number, : len(row)], mask[number, : len(row)] = row, True
+            packed[number, : len(row)], mask[number, : len(row)] = row, True
             keys[number, : len(row)] = torch.tensor(place, device=like.device)
     queries = torch.stack([clip.queries for clip in segments]).to(like.device)
-    return ActionTokens(states, keys, torch.nn.functional.pad(queries, (references, 0)), mask)
+    return ActionTokens(packed, keys, torch.nn.functional.pad(queries, (references, 0)), mask)

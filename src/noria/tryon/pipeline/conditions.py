@@ -124,7 +124,7 @@ def on_canvas(picture: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def hand_latents(vae: Any, hands: Tensor, where: Tensor, block: int = 8) -> Tensor:
-    """Latents of drawn hands and a channel that says where they are: `[batch, 17, latent frames, height/8, width/8]`."""
+    """Latents of drawn hands, and where they are as a last channel `[batch, 17, latents, height/8, width/8]`."""
     latents = encode(vae, hands)
     seen = where.float()[:, None]
     first = torch.nn.functional.max_pool3d(seen[:, :, :1], (1, block, block))

@@ -34,7 +34,11 @@ def open_pipeline(
         CheckpointError: the transformer lacks weights.
     """
     if model == TINY:
-        return tiny_pipeline(**settings).to(device, dtype)
+        tiny = tiny_pipeline(**settings).to(device)
+        if dtype != torch.float32:
+            tiny.transformer.to(dtype)
+            tiny.text_encoder.to(dtype)
+        return tiny  # type: ignore[no-any-return]
     folder = Path(model)
     if not folder.is_dir():
         raise ModelError("no such folder", where=model, mend="give a diffusers folder of Wan-VACE, or tiny")
@@ -42,7 +46,7 @@ def open_pipeline(
     with decoding(folder, "a Wan-VACE pipeline", error=ModelError):
         parts = _parts(folder, index, dtype, settings)
     pipeline = ITryOnPipeline(**parts, boundary_ratio=index.get("boundary_ratio"))
-    return pipeline.to(device)
+    return pipeline.to(device)  # type: ignore[no-any-return]
 
 
 def _parts(

@@ -64,7 +64,7 @@ class ITryOnPipeline(WanVACEPipeline):  # type: ignore[misc]
     def _texts(
         self, given: Conditions, sampling: SamplingConfig, device: torch.device, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor | None]:
-        """Encoded captions, and the encoded negative one where there is guidance, padded with zeros as Wan pads them."""
+        """Encoded captions, and the negative one where there is guidance, padded with zeros as Wan pads them."""
 
         def encoded(texts: Sequence[str]) -> Tensor:
             states = encode_texts(self.tokenizer, self.text_encoder, texts, WHOLE)
@@ -126,9 +126,9 @@ class ITryOnPipeline(WanVACEPipeline):  # type: ignore[misc]
         """The model of a time step: Wan2.2 has one for high noise and one for low."""
         boundary = self.config.boundary_ratio
         if boundary is None:
-            return self.transformer or self.transformer_2
+            return self.transformer or self.transformer_2  # type: ignore[no-any-return]
         high = bool(t >= boundary * self.scheduler.config.num_train_timesteps)
-        return self.transformer if high else self.transformer_2
+        return self.transformer if high else self.transformer_2  # type: ignore[no-any-return]
 
 
 def _guided(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import DataError, require
-from noria.core.files import check_input, write_atomic
+from noria.core.files import check_input
 from noria.core.video import LIMITS, Limits, decoded, extent, opened, upright, video_stream
 
 MOST_BYTES = 2**32
@@ -95,7 +95,12 @@ def _check_frame(frames: Sequence[NDArray[np.uint8]], held: int, path: Path) -> 
 
 
 def encode_clip(
-    frames: NDArray[np.uint8], seconds: Sequence[float], *, crf: int = 16, sound: Path | None = None
+    frames: NDArray[np.uint8],
+    seconds: Sequence[float],
+    *,
+    crf: int = 16,
+    sound: Path | None = None,
+    comment: str = "",
 ) -> bytes:
     """Encode frames as an mp4 file of H.264 with their own times; sound is copied where mp4 takes it, else AAC.
 
@@ -104,6 +109,7 @@ def encode_clip(
         seconds: rising times of the frames.
         crf: quality of H.264; lower is better and larger.
         sound: file whose first sound goes along, if it has any.
+        comment: text in the file's metadata.
 
     Raises:
         MissingExtra: there is no PyAV.
@@ -114,9 +120,10 @@ def encode_clip(
     ticks = [round(TICKS * at) for at in seconds]
     rate = Fraction(TICKS * max(1, len(ticks) - 1), max(1, ticks[-1] - ticks[0])).limit_denominator(1001)
     with (
-        av.open(file, "w", format="mp4", options={"movflags": "faststart"}) as container,
+        av.open(file, "w", format="mp4") as container,
         contextlib.ExitStack() as stack,
     ):
+        container.metadata["comment"] = comment
         options = {"crf": str(crf), "preset": "veryfast"}
         video = container.add_stream("libx264", rate=rate if len(ticks) > 1 else 25, options=options)
         video.width, video.height = width, height
@@ -133,23 +140,6 @@ def encode_clip(
         if copy is not None:
             copy()
     return file.getvalue()
-
-
-def write_clip(
-    path: Path,
-    frames: NDArray[np.uint8],
-    seconds: Sequence[float],
-    *,
-    crf: int = 16,
-    sound: Path | None = None,
-) -> None:
-    """Write what `encode_clip` encodes, whole or not at all.
-
-    Raises:
-        RunError: the disk refuses.
-        MissingExtra: there is no PyAV.
-    """
-    write_atomic(path, encode_clip(frames, seconds, crf=crf, sound=sound))
 
 
 @contextlib.contextmanager

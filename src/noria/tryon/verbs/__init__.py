@@ -1,0 +1,19 @@
+"""The verbs of `noria tryon`, one module each."""
+
+from __future__ import annotations
+
+from noria.verbs.command import verbs
+
+__all__ = ["group"]
+
+group = verbs(
+    __name__,
+    """Dress the person of a video in another garment, also while hands unzip, lift or adjust it (iTryOn).
+
+    Use it on videos of people who agreed to it. Results carry a note that they were generated.
+    """,
+    {
+        "inspect": "Look at a clip, its mask, hands and actions, before anything is generated.",
+        "generate": "Generate a clip in another garment.",
+    },
+)
