@@ -51,7 +51,7 @@ def _unswapped(
     joints, valid, swapped = joints.copy(), valid.copy(), 0
     last: list[NDArray[np.float32] | None] = [None, None]
     for frame in range(len(joints)):
-        here = [joints[frame, side, 0] if valid[frame, side] else None for side in (0, 1)]
+        here = [joints[frame, side, 0].copy() if valid[frame, side] else None for side in (0, 1)]
         stay, cross = _travel(last, here), _travel(last, here[::-1])
         if cross is not None and stay is not None and cross < 0.5 * stay:
             joints[frame], valid[frame] = joints[frame, ::-1].copy(), valid[frame, ::-1].copy()

@@ -110,8 +110,8 @@ def pad_frames(video: Tensor, number: int) -> Tensor:
 def chunk_starts(frames: int, size: int, overlap: int) -> list[int]:
     """First frames of chunks of `size` frames that cover 4m + 1 frames, each sharing `overlap` with the one before.
 
-    Starts are multiples of 4, so that the latent frames of a chunk are those of the whole clip. The last chunk is moved
-    back to end with the clip, so that its overlap may be longer.
+    Starts are multiples of 4, so that the latent frames of a chunk are those of the whole clip. They are spread evenly,
+    the last chunk ends with the clip, and overlaps may be longer.
 
     Raises:
         ValueError: a number is not 4m + 1, or the overlap leaves no new frame.
@@ -122,6 +122,6 @@ def chunk_starts(frames: int, size: int, overlap: int) -> list[int]:
         )
     if frames <= size:
         return [0]
-    step = size - overlap
-    starts = list(range(0, frames - size, step))
-    return [*starts, frames - size]
+    last = (frames - size) // STRIDE
+    chunks = -(-(frames - size) // (size - overlap))
+    return [STRIDE * round(number * last / chunks) for number in range(chunks + 1)]
