@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,6 @@ from hypothesis import given, settings, strategies as st
 
 torch = pytest.importorskip("torch")
 av = pytest.importorskip("av")
-
-import itertools
 
 from noria.core.assets import find_asset  # noqa: E402
 from noria.core.errors import DataError  # noqa: E402
