@@ -255,13 +255,13 @@ def test_hands_are_drawn_where_the_crop_sees_them(pipeline: Any) -> None:
     camera = np.array([[60.0, 0, 28], [0, 60, 20], [0, 0, 1]])
     track = HandTrack(joints, np.ones((30, 2), np.bool_), camera)
     from noria.tryon.hands.rendering import render
-    from noria.tryon.pipeline.long import _drawn_hands, plan
+    from noria.tryon.pipeline.long import drawn_hands, plan
 
     given = order(hands=track)
     way = plan(given, FAST)[0]
     top, left, height, width = way.box
     whole = render(track, given.clip.size)[1][0, top : top + height, left : left + width]
-    cropped = _drawn_hands(given, way)[1][0].numpy()[: way.inner[0], : way.inner[1]]
+    cropped = drawn_hands(given, way)[1][0].numpy()[: way.inner[0], : way.inner[1]]
     assert cropped.shape == whole.shape  # a small clip is not scaled
     assert np.array_equal(cropped, whole)
 

@@ -141,7 +141,7 @@ def dress(
         DivergenceError: the model gave values that are not finite; nothing of that chunk is kept.
     """
     way, starts, size, book = plan(order, sampling)
-    drawn = None if order.hands is None or not sampling.hand_scale else _drawn_hands(order, way)
+    drawn = None if order.hands is None or not sampling.hand_scale else drawn_hands(order, way)
     frames = whole_frames(len(order.clip.frames))
     result = torch.zeros(3, frames, *way.canvas)
     drift, resumed, previous, before = [], 0, "", 0
@@ -198,7 +198,7 @@ def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
 
 
-def _drawn_hands(order: Order, way: Fit) -> tuple[Tensor, Tensor]:
+def drawn_hands(order: Order, way: Fit) -> tuple[Tensor, Tensor]:
     """Hands drawn on the canvas: `[3, frames, height, width]`, and where they are `[frames, height, width]`.
 
     They are drawn at the canvas' size, through a camera that sees just the part of the frame that is generated.

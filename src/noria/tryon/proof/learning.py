@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -120,7 +121,7 @@ def run_arm(
 def new_model(arm: Arm, seed: int) -> ITryOnTransformer3DModel:
     """The real transformer class at the pilot's size, 0.4 million parameters, from random weights."""
     torch.manual_seed(seed)
-    return ITryOnTransformer3DModel(
+    return ITryOnTransformer3DModel(  # type: ignore[no-any-return]
         num_attention_heads=2,
         attention_head_dim=32,
         in_channels=CODED,
@@ -165,7 +166,7 @@ def train(
             model, batch, draw_sigmas(scale.batch, generator, "logit_normal"), noise, weight=arm.constraint
         )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if on_step is not None and step % 20 == 0:
@@ -276,7 +277,7 @@ def sample(model: ITryOnTransformer3DModel, batch: Batch, steps: int, seed: int)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch.clean.shape, generator=generator)
     grid = torch.linspace(1, 0, steps + 1)
-    for now, then in zip(grid[:-1], grid[1:], strict=True):
+    for now, then in itertools.pairwise(grid):
         x = x + (then - now) * velocity(model, batch, x, now.expand(len(x)))
     return unfold(x[:, :, batch.references :]).clamp(-1, 1)
 
@@ -287,14 +288,14 @@ def judge(
     """Sample the judged clips, and name each segment by the nearest of what it could be.
 
     Returns:
-        `segment_accuracy` over all segments, `action_accuracy` over those with an action, `idle_accuracy`,
-        `swapped` over those with an action (that of the clip's other caption), mean squares on frames with an action and
-        without; and pictures of the first clips, truth above the sample.
+        `segment_accuracy` over all segments, `action_accuracy` over those with an action, `idle_accuracy` over the
+        others, `swapped` over those with an action (named as the clip's other action), and mean squares on frames with
+        an action and without; then pictures of the first clips, truth above the sample.
     """
     made = torch.cat(
         [
             sample(model, micro_batch(clips, rows, arm), steps, 9000 + seed * 100 + rows[0])
-            for rows in np.array_split(np.arange(len(clips.videos)), -(-len(clips.videos) // 16))
+            for rows in _parts(len(clips.videos), 16)
         ]
     ).numpy()
     truth, named = clips.actions, nearest(made, clips)
@@ -316,11 +317,12 @@ def judge(
 
 
 def nearest(made: Any, clips: MicroClips) -> Any:
-    """Number of the action that each segment looks most like `[clips, segments]`, 0 for the idle garment.
-
-    Where the hand's path is known (E2), only its action and none are possible.
-    """
+    """Number of the action that each segment looks most like `[clips, segments]`, 0 for the idle garment."""
     could = hypotheses(clips)
     parts = made.reshape(len(made), 3, SEGMENTS, FRAMES, SIZE, SIZE).transpose(0, 2, 3, 1, 4, 5)
     distance = np.square(parts[:, :, None] - could[:, None]).mean(axis=(3, 4, 5, 6))
     return distance.argmin(-1)
+
+
+def _parts(number: int, size: int) -> list[list[int]]:
+    return [list(range(start, min(number, start + size))) for start in range(0, number, size)]

@@ -25,6 +25,7 @@ class Batch:
         references: number of reference frames.
         actions: encoded captions of actions, or None.
         hands: hand latents `[batch, channels, frames, height, width]`, or None.
+        hand_scale: strength of each clip's hands `[batch]`: 0 for one without; None is 1 for all.
     """
 
     clean: Tensor
@@ -34,6 +35,7 @@ class Batch:
     references: int = 0
     actions: ActionTokens | None = None
     hands: Tensor | None = None
+    hand_scale: Tensor | None = None
 
 
 def draw_sigmas(
@@ -47,21 +49,27 @@ def draw_sigmas(
     return shift * sigmas / (1 + (shift - 1) * sigmas)
 
 
-def drop(batch: Batch, generator: torch.Generator, text: float, hands: float) -> Batch:
+def drop(batch: Batch, generator: torch.Generator, empty: Tensor, *, text: float, hands: float) -> Batch:
     """Leave out the captions of a share of the clips, and the hands of another, so that both can be guided.
 
-    A clip without captions has none of its actions either; a clip without hands has the map of an empty frame, which
-    is what the first place of the hand latents holds where there is no hand.
+    Args:
+        batch: the clips.
+        generator: draws which clips lose what.
+        empty: encoded empty caption `[tokens, width]`, which takes the place of a caption; its actions go with it.
+        text: share of clips that lose their captions.
+        hands: share of clips that lose their hands.
     """
     number = len(batch.clean)
     keep_text = torch.rand(number, generator=generator) >= text
     keep_hands = torch.rand(number, generator=generator) >= hands
-    changed: dict[str, Any] = {"text": batch.text * keep_text.view(-1, 1, 1).to(batch.text)}
+    kept = keep_text.view(-1, 1, 1).to(batch.text.device)
+    changed: dict[str, Any] = {"text": torch.where(kept, batch.text, empty.to(batch.text))}
     if batch.actions is not None:
         mask = batch.actions.mask & keep_text.view(-1, 1).to(batch.actions.mask.device)
         changed["actions"] = batch.actions._replace(mask=mask)
     if batch.hands is not None:
-        changed["hands"] = batch.hands * keep_hands.view(-1, 1, 1, 1, 1).to(batch.hands)
+        scale = torch.ones(number) if batch.hand_scale is None else batch.hand_scale.cpu()
+        changed["hand_scale"] = (scale * keep_hands).to(batch.hands)
     return replace(batch, **changed)
 
 
@@ -75,6 +83,7 @@ def velocity(model: Any, batch: Batch, noisy: Tensor, sigmas: Tensor) -> Tensor:
         encoder_hidden_states=batch.text,
         control_hidden_states=batch.control,
         hand_tokens=tokens,
+        hand_scale=1.0 if batch.hand_scale is None else batch.hand_scale,
         return_dict=False,
         **extra,
     )[0]

@@ -15,5 +15,7 @@ group = verbs(
     {
         "inspect": "Look at a clip, its mask, hands and actions, before anything is generated.",
         "generate": "Generate a clip in another garment.",
+        "prepare": "Encode the clips of a manifest once, and name those that cannot be used.",
+        "train": "Train a model on clips with hands and timed actions.",
     },
 )

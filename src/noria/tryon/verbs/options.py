@@ -21,7 +21,7 @@ class ModelChoice(Config):
 
     model: Annotated[str, Option(metavar="DIR")] = Field(
         "tiny",
-        description="diffusers folder of Wan-VACE or iTryOn; tiny has random weights, to try the path.",
+        description="diffusers folder of Wan-VACE or iTryOn, or a run; tiny has random weights, to try the path.",
     )
     lora: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="LoRA weights to load on it (.safetensors)."
@@ -45,12 +45,12 @@ def open_model(choice: ModelChoice, progress: Progress) -> Any:
     """
     import torch
 
-    from noria.tryon.pipeline.loading import open_pipeline
     from noria.tryon.pipeline.lora import load_lora
+    from noria.tryon.training.loading import open_any
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if choice.precision == "bf16" else torch.float32
-    pipeline = open_pipeline(choice.model, dtype=dtype, device="cpu" if choice.offload else device)
+    pipeline = open_any(choice.model, dtype=dtype, device="cpu" if choice.offload else device)
     if choice.lora is not None:
         loaded = load_lora(pipeline, choice.lora)
         progress.say(

@@ -1,4 +1,4 @@
-"""Clips of the world at the micro size: four segments of two frames, garments of any colour, captions of known words."""
+"""Clips of the world at the micro size: four segments of two frames, garments of any colour, captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import colorsys
 import itertools
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,12 +114,15 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
     ]
     colours = np.stack([_colours(generator, held_out) for _ in range(number)])
     points = np.stack([np.concatenate([m.points[v] for m, v in row]) for row in chosen])
-    joints = np.stack([np.concatenate([m.joints[v] for m, v in row]) for row in chosen])
     frames = SEGMENTS * FRAMES
     pictures = draw(points.reshape(-1, *points.shape[2:]), np.repeat(colours, frames, axis=0), SIZE)
     pictures = pictures.reshape(number, frames, SIZE, SIZE, 3)
     captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
-    maps = [_hand_maps(row) for row in joints]
+    keys = [
+        [((IDLE, *ACTIONS)[paths[r, s]], bool(actions[r, s]) or not paths[r, s]) for s in range(SEGMENTS)]
+        for r in range(number)
+    ]
+    maps = [_along([hand_maps(*key) for key in row], picks) for row, picks in zip(keys, which, strict=True)]
     pixels = np.stack([m[2] for m in maps])
     return MicroClips(
         (pictures * 2 - 1).transpose(0, 4, 1, 2, 3).copy(),
@@ -128,7 +131,7 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
         captions,
         pixels[:, :, 0],
         pixels,
-        np.stack([m[0] for m in maps]),
+        np.stack([m[0] for m in maps]).transpose(0, 2, 1, 3, 4),
         np.stack([m[1] for m in maps]),
         colours,
     )
@@ -157,9 +160,9 @@ def hypotheses(clips: MicroClips) -> NDArray[np.float32]:
 def garment_picture(colours: NDArray[np.float32]) -> NDArray[np.float32]:
     """A garment laid flat on white `[3, size, size]` in -1 .. 1."""
     rows, columns = colours.shape[:2]
-    at = lambda n: (np.arange(12) + 0.5) / 12 * n  # noqa: E731 - the 12 x 12 pixels that it fills
+    down, right = (((np.arange(12) + 0.5) / 12 * n).astype(int) for n in (rows, columns))
     picture = np.ones((SIZE, SIZE, 3), np.float32)
-    picture[2:14, 2:14] = colours[at(rows).astype(int)[:, None], at(columns).astype(int)]
+    picture[2:14, 2:14] = colours[down[:, None], right]
     return (picture * 2 - 1).transpose(2, 0, 1).copy()
 
 
@@ -183,12 +186,36 @@ def _caption(generator: np.random.Generator, action: int, held_out: bool) -> tup
     return (SUBJECTS[subject], MANNERS[manner], WORDS[ACTIONS[action - 1]][word])
 
 
-def _hand_maps(joints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[Any]]:
-    """Depth and normals, where they are, and joints in pixels of a right hand `[frames, 21, 3]`."""
-    both = np.zeros((len(joints), 2, 21, 3), np.float32)
-    both[:, 1] = joints
-    valid = np.zeros((len(joints), 2), np.bool_)
-    valid[:, 1] = joints[:, 0, 1] < 1.2  # lower than that is out of the picture
+Maps = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]
+
+
+@cache
+def hand_maps(name: str, contact: bool) -> Maps:
+    """Drawn hands of all variations of a motion, which are the same in every clip that has it.
+
+    Returns:
+        Depth and normals `[variations, frames, 3, size, size]`, where they are, and joints in pixels.
+    """
+    joints = motions()[name, contact].joints
+    both = np.zeros((len(joints) * FRAMES, 2, *joints.shape[2:]), np.float32)
+    both[:, 1] = joints.reshape(-1, *joints.shape[2:])
+    valid = np.zeros((len(both), 2), np.bool_)
+    valid[:, 1] = both[:, 1, 0, 1] < 1.2  # lower than that is out of the picture
     track = HandTrack(both, valid, camera(SIZE))
     video, where = render(track, (SIZE, SIZE), (1.1, 1.6))
-    return video.transpose(1, 0, 2, 3), where, track.projected()[:, 1]
+    shape = (len(joints), FRAMES)
+    pixels = track.projected()[:, 1]
+    return (
+        video.reshape(*shape, *video.shape[1:]),
+        where.reshape(*shape, SIZE, SIZE),
+        pixels.reshape(*shape, -1, 2),
+    )
+
+
+def _along(maps: list[Maps], picks: NDArray[np.int64]) -> Maps:
+    """Maps of a clip's segments one after the other, along its frames."""
+    video, where, pixels = (
+        np.concatenate([part[kind][pick] for part, pick in zip(maps, picks, strict=True)])
+        for kind in range(3)
+    )
+    return video, where, pixels

@@ -33,7 +33,8 @@ def rest_shape() -> Points:
 
 def torso(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Depth of the torso's surface, an elliptic cylinder: 0 at the middle, behind that at the sides."""
-    return 0.3 * np.sqrt(np.clip(1 - (x / 0.62) ** 2, 0, None)) - 0.3
+    depth: NDArray[np.float64] = 0.3 * np.sqrt(np.clip(1 - (x / 0.62) ** 2, 0, None)) - 0.3
+    return depth
 
 
 @dataclass

@@ -81,7 +81,8 @@ def draw(points: Points, colours: NDArray[np.float32], size: int) -> NDArray[np.
         )  # the nearest is drawn last
         index = (place[inside, 1] * side + place[inside, 0])[order]
         flat[number, index] = coloured[number][inside][order]
-    return pictures.reshape(len(points), size, OVER, size, OVER, 3).mean(axis=(2, 4)).astype(np.float32)
+    mean: NDArray[np.float32] = pictures.reshape(len(points), size, OVER, size, OVER, 3).mean(axis=(2, 4))
+    return mean.astype(np.float32)
 
 
 def _shading(fine: Points) -> NDArray[np.float32]:
@@ -90,4 +91,5 @@ def _shading(fine: Points) -> NDArray[np.float32]:
     normal = np.cross(across, down)
     normal = normal / (np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9)
     light = np.abs(normal @ np.array([-0.4, -0.5, 0.77], np.float32))
-    return (0.55 + 0.45 * light).astype(np.float32)
+    shade: NDArray[np.float32] = (0.55 + 0.45 * light).astype(np.float32)
+    return shade
