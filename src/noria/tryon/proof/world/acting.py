@@ -88,7 +88,7 @@ def simulate(names: list[str], contact: NDArray[np.bool_], generator: np.random.
     )
     size = generator.uniform(0.85, 1.15, (number, 1))
     total = np.array([s.move for s in scripts]) * size
-    tips = [*rest[rows, columns].astype(np.float64), 0, 0, 0.02]
+    tips = rest[rows, columns].astype(np.float64) + np.array([0, 0, 0.02])
     offset = np.where(contact[:, None], 0, [0, 0, HOVER])
     pinches = np.array([s.pinches for s in scripts]) & acts
     reach = np.linalg.norm(cloth.points - (tips + offset)[:, None, None], axis=-1)

@@ -105,23 +105,21 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
             actions[row] = np.where(generator.random(SEGMENTS) < 0.5, paths[row], 0)
     low, high = (VARIATIONS - HELD_OUT, VARIATIONS) if held_out else (0, VARIATIONS - HELD_OUT)
     which = generator.integers(low, high, (number, SEGMENTS))
-    chosen = [
-        [
-            (library[(IDLE, *ACTIONS)[paths[r, s]], bool(actions[r, s]) or not paths[r, s]], which[r, s])
-            for s in range(SEGMENTS)
-        ]
-        for r in range(number)
-    ]
-    colours = np.stack([_colours(generator, held_out) for _ in range(number)])
-    points = np.stack([np.concatenate([m.points[v] for m, v in row]) for row in chosen])
-    frames = SEGMENTS * FRAMES
-    pictures = draw(points.reshape(-1, *points.shape[2:]), np.repeat(colours, frames, axis=0), SIZE)
-    pictures = pictures.reshape(number, frames, SIZE, SIZE, 3)
-    captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
     keys = [
         [((IDLE, *ACTIONS)[paths[r, s]], bool(actions[r, s]) or not paths[r, s]) for s in range(SEGMENTS)]
         for r in range(number)
     ]
+    colours = np.stack([_colours(generator, held_out) for _ in range(number)])
+    points = np.stack(
+        [
+            np.concatenate([library[key].points[pick] for key, pick in zip(row, picks, strict=True)])
+            for row, picks in zip(keys, which, strict=True)
+        ]
+    )
+    frames = SEGMENTS * FRAMES
+    pictures = draw(points.reshape(-1, *points.shape[2:]), np.repeat(colours, frames, axis=0), SIZE)
+    pictures = pictures.reshape(number, frames, SIZE, SIZE, 3)
+    captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
     maps = [_along([hand_maps(*key) for key in row], picks) for row, picks in zip(keys, which, strict=True)]
     pixels = np.stack([m[2] for m in maps])
     return MicroClips(
