@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,14 @@ from noria.tryon.evaluation.interaction import (  # noqa: E402
     penetration,
 )
 from noria.tryon.evaluation.pictures import Lpips, open_lpips, ssim  # noqa: E402
-from noria.tryon.evaluation.videos import PixelFeatures, ScriptFeatures, frechet, moments, windows  # noqa: E402
+from noria.tryon.evaluation.videos import (  # noqa: E402
+    PixelFeatures,
+    ScriptFeatures,
+    catv2ton_windows,
+    frechet,
+    moments,
+    windows,
+)
 
 
 def test_ssim_of_equal_frames_is_one_and_of_constants_has_its_closed_form() -> None:
@@ -85,15 +94,29 @@ def video(frames: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (frames, 8, 8, 3), dtype=np.uint8)
 
 
-def test_every_frame_is_in_a_window_and_the_published_script_loses_the_rest() -> None:
+def test_every_frame_is_in_a_window() -> None:
     clip = video(23)
-    ours, theirs = list(windows(clip, 10)), list(windows(clip, 10, compat="catv2ton"))
-    assert (len(ours), len(theirs)) == (3, 2)
-    assert torch.equal(ours[-1], (torch.tensor(clip[13:]).permute(3, 0, 1, 2) / 127.5 - 1))
-    assert torch.equal(theirs[0], ours[0].flip(0))  # BGR
-    assert not list(windows(video(7), 10, compat="catv2ton"))
+    parts = list(windows(clip, 10))
+    assert len(parts) == 3
+    assert torch.equal(parts[-1], (torch.tensor(clip[13:]).permute(3, 0, 1, 2) / 127.5 - 1))
     (short,) = windows(video(7), 10)
     assert torch.equal(short[:, 7], short[:, 6])
+
+
+@given(st.lists(st.integers(10, 60), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=40)
+def test_the_published_script_sees_the_first_frames_again_and_again(counts: list[int]) -> None:
+    length, accumulated = 10, list(itertools.accumulate(counts))
+    ends = [total // length for total in accumulated]
+    expected = []
+    for index in range(ends[-1]):  # its arithmetic, step by step
+        which = bisect.bisect_left(ends, index)
+        assert (index - ends[which]) * length <= 0  # the frame that it asks OpenCV for
+        expected.append(which)
+    clips = [np.full((count, 4, 4, 3), [number, 100, 200], np.uint8) for number, count in enumerate(counts)]
+    parts = list(catv2ton_windows(clips, length))
+    assert [round(float((part[2, 0, 0, 0] + 1) * 127.5)) for part in parts] == expected
+    assert all(round(float((part[0, 0, 0, 0] + 1) * 127.5)) == 200 for part in parts)  # blue first
 
 
 def test_moments_are_those_of_numpy_and_a_window_is_seen_once() -> None:

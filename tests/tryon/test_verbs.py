@@ -137,6 +137,117 @@ def test_prepare_names_every_clip_that_cannot_be_used(
     assert "clips.jsonl:2" in about["refused"][0]
 
 
+def test_evaluate_measures_pairs_and_refuses_what_does_not_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("made", "real"):
+        (tmp_path / side).mkdir()
+        for number in range(3):
+            files = write_clip_files(tmp_path / "files", frames=33 + number)
+            (tmp_path / side / f"{number}.mp4").write_bytes(files["video"].read_bytes())
+    call = (
+        "evaluate",
+        tmp_path / "made",
+        "--reference",
+        tmp_path / "real",
+        "-o",
+        tmp_path / "e",
+        "-q",
+        "--json",
+    )
+    assert noria_tryon(*call) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert scores["ssim"] == pytest.approx(1)
+    assert scores["frechet"] == pytest.approx(0, abs=1e-4)
+    assert scores["psnr"] is None  # of equal frames it is infinite
+    assert scores["lpips"] is None  # without weights
+    assert noria_tryon(*call, "--compat", "catv2ton") == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["windows"] == (33 + 34 + 35) // 10
+    short = write_clip_files(tmp_path / "files", frames=9)["video"]
+    (tmp_path / "made" / "0.mp4").write_bytes(short.read_bytes())
+    assert noria_tryon(*call) == 2
+    assert "9 frames" in capsys.readouterr().err
+    (tmp_path / "made" / "x.mp4").write_bytes(short.read_bytes())
+    assert noria_tryon(*call) == 2
+    assert "without a reference" in capsys.readouterr().err
+
+
+def test_annotate_finds_contact_and_its_file_is_read_again(files: dict[str, Path], tmp_path: Path) -> None:
+    from noria.tryon.actions.reading import read_actions
+
+    call = (
+        "annotate",
+        files["video"],
+        "--mask",
+        files["mask"],
+        "--hands",
+        files["hands"],
+        "-o",
+        tmp_path / "a.json",
+    )
+    assert noria_tryon(*call, "-q") == 0
+    (action,) = read_actions(tmp_path / "a.json")
+    assert action.start == 0
+    assert action.end == pytest.approx(9 / 16, abs=0.01)
+
+
+def test_annotate_asks_a_model_and_cuts_what_it_says_to_the_clip(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("openai")
+    from noria.tryon.actions.reading import read_actions
+    from tests.chat_server import Reply, chat_server
+
+    said = [
+        {"start": 0.1, "end": 99, "caption": "He lifts the hem"},
+        {"start": 5, "end": 6, "caption": "late"},
+    ]
+    bodies: list[dict[str, object]] = []
+
+    def reply(body: dict[str, object], number: int) -> Reply:
+        bodies.append(body)
+        return Reply(f"```json\n{json.dumps(said)}\n```")
+
+    with chat_server(reply) as double:
+        call = (
+            "annotate",
+            files["video"],
+            "--url",
+            double.url,
+            "--model",
+            "m",
+            "-o",
+            tmp_path / "a.json",
+            "-q",
+        )
+        with pytest.warns(UserWarning, match="left out"):
+            assert noria_tryon(*call, "--frames", 4) == 0
+    (action,) = read_actions(tmp_path / "a.json")
+    assert action.end == pytest.approx(9 / 16, abs=0.01)
+    assert json.dumps(bodies[0]).count("image_url") >= 4
+
+
+def test_an_action_that_the_garment_has_no_part_for_is_refused(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actions = tmp_path / "a.json"
+    actions.write_text(json.dumps([{"start": 0.1, "end": 0.4, "caption": "She unzips it"}]))
+    call = (
+        "generate",
+        files["video"],
+        "--mask",
+        files["mask"],
+        "-g",
+        files["garment"],
+        "-o",
+        tmp_path / "g",
+        *FAST,
+    )
+    assert noria_tryon(*call, "--actions", actions, "--garment-is", "a plain t-shirt") == 2
+    assert "needs zipper" in capsys.readouterr().err
+    assert noria_tryon(*call, "--actions", actions, "--garment-is", "a hoodie with a zipper") == 0
+
+
 @pytest.mark.slow
 def test_a_killed_generation_goes_on_where_it_was(tmp_path: Path) -> None:
     files = write_clip_files(tmp_path / "clip", frames=129)

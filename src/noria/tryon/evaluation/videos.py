@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +17,62 @@ from torch import Tensor
 from noria.core.errors import DataError
 from noria.core.files import check_input, decoding
 
-Compat = Literal["none", "catv2ton"]
 Features = Callable[[Tensor], Tensor]
 """Windows `[windows, 3, frames, height, width]` in -1 .. 1 to features `[windows, width]`."""
 
 
-def windows(
-    frames: NDArray[np.uint8], length: int, stride: int | None = None, compat: Compat = "none"
-) -> Iterator[Tensor]:
-    """Windows of a video `[3, length, height, width]` in -1 .. 1.
+def windows(frames: NDArray[np.uint8], length: int, stride: int | None = None) -> Iterator[Tensor]:
+    """Windows of a video `[3, length, height, width]` in -1 .. 1; every frame is in one of them.
 
     Args:
         frames: pixels `[frames, height, width, 3]`, RGB.
         length: frames of a window; a shorter video repeats its last frame.
         stride: frames between the starts of windows; `length` by default.
-        compat: `none`: every frame is in a window, the last one ends with the video. `catv2ton`: channels in the order
-            BGR, and without the frames after the last whole window, as that project's script has it.
     """
-    stride = stride or length
     video = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-    if compat == "catv2ton":
-        video = video.flip(0)
-        starts = list(range(0, video.shape[1] - length + 1, stride))
-    else:
-        if missing := max(0, length - video.shape[1]):
-            video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
-        last = video.shape[1] - length
-        starts = sorted({*range(0, last + 1, stride), last})
-    for start in starts:
+    if missing := max(0, length - video.shape[1]):
+        video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+    last = video.shape[1] - length
+    for start in sorted({*range(0, last + 1, stride or length), last}):
         yield video[:, start : start + length]
+
+
+def catv2ton_windows(videos: Iterable[NDArray[np.uint8]], length: int = 10) -> Iterator[Tensor]:
+    """The windows that CatV2TON's `eval_video_metrics.py` measures VFID on, whose figures others compare with.
+
+    It counts the windows of all videos together, finds a window's video by bisection, and subtracts the number of
+    windows up to and with that video instead of before it. Each start is so 0 or negative, which OpenCV reads as 0: a
+    video gives its first frames again and again. Channels are in the order BGR.
+
+    Args:
+        videos: pixels `[frames, height, width, 3]` in RGB, in the script's order of files.
+        length: frames of a window.
+
+    Raises:
+        DataError: a video that gives a window is shorter than that, where the script stops, too.
+    """
+    total, given = 0, 0
+    waiting: tuple[Tensor, int] | None = None
+    for frames in videos:
+        if waiting is not None:
+            yield from _repeated(*waiting, length)
+        total += len(frames)
+        # The first video has the windows 0 .. its accumulated number, each next one those up to its own.
+        upto = total // length + 1
+        first = torch.tensor(frames[:length, :, :, ::-1].copy()).permute(3, 0, 1, 2).float() / 127.5 - 1
+        waiting = first, max(0, upto - given)
+        given = max(given, upto)
+    if waiting is not None:
+        yield from _repeated(waiting[0], waiting[1] - 1, length)  # the number of windows ends before the last
+
+
+def _repeated(window: Tensor, times: int, length: int) -> Iterator[Tensor]:
+    if times > 0 and window.shape[1] < length:
+        raise DataError(
+            f"a video of {window.shape[1]} frames, and a window has {length}", where="compat catv2ton"
+        )
+    for _ in range(times):
+        yield window
 
 
 def moments(

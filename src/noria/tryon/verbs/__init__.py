@@ -14,8 +14,10 @@ group = verbs(
     """,
     {
         "inspect": "Look at a clip, its mask, hands and actions, before anything is generated.",
+        "annotate": "Find the timed actions of a clip, by contact or with a vision-language model.",
         "generate": "Generate a clip in another garment.",
         "prepare": "Encode the clips of a manifest once, and name those that cannot be used.",
         "train": "Train a model on clips with hands and timed actions.",
+        "evaluate": "Measure generated clips against their references.",
     },
 )

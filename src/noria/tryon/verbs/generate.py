@@ -39,6 +39,11 @@ class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, Outpu
     prompt: Annotated[str, Option("-p", metavar="TEXT")] = Field(
         "", max_length=4000, description="Caption of the whole clip."
     )
+    garment_is: Annotated[str, Option(metavar="TEXT")] = Field(
+        "",
+        max_length=400,
+        description="Description of the garment; actions that it has no part for are refused.",
+    )
     preview: bool = Field(
         False, description="Draw a small version first: a quarter of the pixels, at most 8 steps."
     )
@@ -87,12 +92,17 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
     silence_libraries()
 
     from noria.core.files import write_atomic
+    from noria.tryon.actions.fitting import misfits
     from noria.tryon.pipeline.chunks import ChunkStore
     from noria.tryon.pipeline.long import dress, order_key
     from noria.tryon.verbs.options import open_model, weights_digest
     from noria.tryon.video.clips import encode_clip
 
     order, inputs = _order(config)
+    if lines := misfits(inputs.actions, config.garment_is):
+        raise ConfigError(
+            "; ".join(lines), where="--garment-is", mend="leave the action out, or describe the garment"
+        )
     pipeline = open_model(config, progress)
     sampling, cost = _settled(config, order, pipeline)
     if config.estimate:
