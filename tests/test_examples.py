@@ -97,3 +97,23 @@ def test_a_student_of_digits_is_distilled(tmp_path: Path) -> None:
     config = str(EXAMPLES / "distill" / "digits.yaml")
     noria(tmp_path, "distill", "train", "--config", config, "-o", "digits", "iterations=4", "-q")
     assert (tmp_path / "digits" / "report.html").exists()
+
+
+def test_a_clip_of_the_world_goes_the_whole_way(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "tryon" / "world_clip.py"), "clip")
+    parts = ("--mask", "clip/mask.npz", "--hands", "clip/hands.npz", "--actions", "clip/actions.json")
+    noria(tmp_path, "tryon", "inspect", "clip/video.mp4", *parts)
+    noria(
+        tmp_path,
+        "tryon",
+        "generate",
+        "clip/video.mp4",
+        *parts,
+        "-g",
+        "clip/garment.png",
+        "--steps",
+        "2",
+        "-q",
+    )
+    assert (tmp_path / "runs" / "tryon" / "video-garment" / "result.mp4").exists()
+    assert (tmp_path / "runs" / "tryon" / "inspect-video" / "report.html").exists()

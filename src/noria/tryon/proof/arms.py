@@ -14,17 +14,20 @@ RATES = (2e-3, 1e-3, 4e-3)
 """Learning rates that each arm tries; the first is the pilot's."""
 UNIT = "training steps"
 
+ONE: dict[str, Any] = {"context": "joint", "index": "paper"}
+"""The paper's form: one attention over all captions, segments numbered along the clip."""
 ARMS: dict[str, dict[str, Any]] = {
-    "A-RoPE": {},
-    "A-RoPE, paper's form": {"context": "joint", "index": "paper"},
-    "Bag of captions": {"mode": "none"},
-    "Time stamps in text": {"mode": "none", "stamped": True},
-    "Hard mask": {"mode": "mask"},
-    "Relay penalty": {"mode": "relay"},
-    "A-RoPE, k = 1": {"scale": 1.0},
-    "A-RoPE, k = 16": {"scale": 16.0},
-    "A-RoPE, no constraint": {"constraint": 0.0},
-    "A-RoPE, constraint 2": {"constraint": 2.0},
+    "A-RoPE": ONE,
+    "A-RoPE, product's default": {},
+    "Bag of captions": ONE | {"mode": "none"},
+    "Time stamps in text": ONE | {"mode": "none", "stamped": True},
+    "Hard mask": ONE | {"mode": "mask"},
+    "Relay penalty": ONE | {"mode": "relay"},
+    "A-RoPE, k = 1": ONE | {"scale": 1.0},
+    "A-RoPE, k = 16": ONE | {"scale": 16.0},
+    "A-RoPE, anchored": ONE | {"index": "anchored"},
+    "A-RoPE, no constraint": ONE | {"constraint": 0.0},
+    "A-RoPE, constraint 2": ONE | {"constraint": 2.0},
     "Wrist path": {"task": "hands", "sees": "wrist"},
     "2-D keypoints": {"task": "hands", "sees": "keypoints"},
     "3-D hand map": {"task": "hands", "sees": "map"},

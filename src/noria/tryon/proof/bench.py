@@ -5,6 +5,7 @@ Weights are random: these are figures of speed and of memory, and say nothing of
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -86,7 +87,8 @@ def step_rows(rounds: int) -> Iterator[Row]:
     hands = torch.randn(1, 17, frames, side, side, generator=draw)
     for name, context, goal in (("A-RoPE, joint", "joint", 1.03), ("A-RoPE, decoupled", "decoupled", 1.06)):
         model = ITryOnTransformer3DModel(**SIZES, arope_context=context).eval()
-        ours, theirs = alternating(lambda m=model: m(**given, **actions), lambda: stock(**given), rounds)
+        step = functools.partial(model, **given, **actions)
+        ours, theirs = alternating(step, lambda: stock(**given), rounds)
         yield Row.of(f"step with {name}", STOCK, "CPU s", ours, theirs, better="lower", goal=1 / goal)
     model = ITryOnTransformer3DModel(**SIZES).eval()
     tokens = model.encode_hands(hands)  # once a clip, as the pipeline does
