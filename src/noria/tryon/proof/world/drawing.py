@@ -28,16 +28,16 @@ def garment_colours(
     return np.where(line[..., None], stripe, base).astype(np.float32)
 
 
-def refined(points: Points) -> Points:
+def refined(points: Points, fine: int) -> Points:
     """Bilinear interpolation of particles `[..., rows, columns, 3]` to fine points; nothing spans the zipper."""
-    rows = np.linspace(0, ROWS - 1, ROWS * FINE)
+    rows = np.linspace(0, ROWS - 1, ROWS * fine)
     low = np.minimum(rows.astype(int), ROWS - 2)
     share = (rows - low)[:, None, None]
     tall = points[..., low, :, :] * (1 - share) + points[..., low + 1, :, :] * share
     halves = []
     for part in (tall[..., :SEAM, :], tall[..., SEAM:, :]):
         # each half reaches half a spacing towards the seam, so that a closed zipper shows no gap
-        columns = np.linspace(-0.5, SEAM - 0.5, SEAM * FINE)
+        columns = np.linspace(-0.5, SEAM - 0.5, SEAM * fine)
         left = np.clip(np.floor(columns).astype(int), 0, SEAM - 2)
         part_share = (columns - left)[:, None]
         halves.append(part[..., left, :] * (1 - part_share) + part[..., left + 1, :] * part_share)
@@ -65,7 +65,9 @@ def draw(points: Points, colours: NDArray[np.float32], size: int) -> NDArray[np.
     Returns:
         Pictures `[pictures, size, size, 3]` in 0 .. 1.
     """
-    fine, side = refined(points), size * OVER
+    more = -(-size // 20)  # so that a larger picture has no holes
+    colours = colours.repeat(more, axis=1).repeat(more, axis=2)
+    fine, side = refined(points, FINE * more), size * OVER
     shade = _shading(fine)
     share = CAMERA_AT / (CAMERA_AT - fine[..., 2])
     at = np.floor((fine[..., :2] * share[..., None] + 1) / 2 * side).astype(int)
