@@ -96,7 +96,7 @@ class DressResult:
 
 
 def plan(order: Order, sampling: SamplingConfig) -> tuple[Fit, list[int], int, SegmentBook]:
-    """How a clip will be cut: the part of the frame, the chunks' first frames, a chunk's length, the segment book.
+    """Plan the generation of a clip: the part of the frame, first frames of chunks, their length, the segment book.
 
     Raises:
         DataError: the actions do not fit the clip.

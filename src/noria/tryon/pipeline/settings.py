@@ -18,7 +18,7 @@ NEGATIVE = (
 
 
 class SamplingConfig(Config):
-    """How a clip is generated."""
+    """Settings of the generation of a clip."""
 
     section: ClassVar[str] = "Sampling"
 

@@ -20,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ClipFormat(Config):
-    """How clips are read for training; caches depend on it."""
+    """Settings that clips are read with for a training; caches depend on them."""
 
     section: ClassVar[str] = "Data"
 

@@ -37,7 +37,7 @@ class ClipRecord:
 
     Attributes:
         id: name of the clip, unique in its manifest.
-        video, garments, mask, pose, hands: its files.
+        video, garments, mask, pose, hands: files of the clip; pose and hands may be None.
         caption: caption of the whole clip.
         actions: timed actions.
         span: first frame and the one after the last, where only a part is used.

@@ -47,7 +47,7 @@ SCRIPTS = {
 
 @dataclass(frozen=True)
 class Motions:
-    """Simulated actions.
+    """Variations of actions, simulated.
 
     Attributes:
         names: action of each `[motions]`.

@@ -81,7 +81,7 @@ def motions(seed: int = 0) -> dict[tuple[str, bool], Motions]:
 
 
 def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroClips:
-    """Draw clips.
+    """Make clips of the world at the micro size.
 
     In `captions`, two segments have different actions and no picture tells which; in `hands`, every segment has a hand
     on an action's path, which touches the cloth in half of them and hovers before it in the others.
