@@ -249,6 +249,20 @@ def test_a_stopped_clip_goes_on_at_its_chunk_and_ends_with_the_same_bytes(
     assert other != key
 
 
+def test_the_way_of_counting_is_the_models(pipeline: Any) -> None:
+    from noria.tryon.pipeline.long import _conditions, plan
+
+    given = order(actions=[Action(0.3, 0.8, "lifts"), Action(1.0, 1.5, "zips")])
+    way, _, size, book = plan(given, FAST)
+    queries = {}
+    for index in ("anchored", "paper"):
+        model = tiny_pipeline(arope_index=index)
+        made = _conditions(model, given, way, book, (0, size), None, torch.zeros(3, 0, *way.canvas))
+        assert made.segments is not None
+        queries[index] = made.segments[0].queries.tolist()
+    assert queries == {"anchored": [0, 0, 1, 1, 0], "paper": [0, 0, 1, 1, 2]}
+
+
 def test_hands_are_drawn_where_the_crop_sees_them(pipeline: Any) -> None:
     joints = np.zeros((30, 2, 21, 3), np.float32)
     joints[:] = hand(np.array([0.0, 0.05, 0.5]))
