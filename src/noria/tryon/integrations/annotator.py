@@ -45,7 +45,7 @@ def ask_for_actions(clip: Clip, server: ChatServer, frames: int) -> list[Action]
         DataError: the answer is no list of actions.
     """
     rows = np.unique(np.linspace(0, len(clip.frames) - 1, frames).round().astype(int))
-    shown = Video(tuple(Frame(Image(_jpeg(clip, row)), float(clip.seconds[row])) for row in rows))
+    shown = Video(tuple(Frame(Image(jpeg(clip, row)), float(clip.seconds[row])) for row in rows))
     (outcome,) = ask_all(server, [ChatRequest.of(user(PROMPT, shown), temperature=0.0)])
     if not isinstance(outcome, Answer):
         raise RunError(f"the model gave no answer ({outcome})", where=server.model)
@@ -77,7 +77,8 @@ def parse_actions(text: str, duration: float) -> list[Action]:
     return sorted(actions, key=lambda action: (action.start, action.end))
 
 
-def _jpeg(clip: Clip, row: int) -> bytes:
+def jpeg(clip: Clip, row: int) -> bytes:
+    """A frame of a clip as a JPEG file, at most 512 pixels a side."""
     from PIL import Image as Picture
 
     picture = Picture.fromarray(clip.frames[row])

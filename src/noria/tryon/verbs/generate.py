@@ -25,6 +25,7 @@ from noria.verbs.options import OutputOption, QuietOption, SeedOption
 if TYPE_CHECKING:
     from noria.tryon.pipeline.estimate import Estimate
     from noria.tryon.pipeline.long import DressResult, Order
+    from noria.tryon.video.clips import Clip
 
 GENERATED = "Generated with noria tryon: the garment in this video is synthetic."
 PREVIEW_STEPS, PREVIEW_SHARE = 8, 0.25
@@ -43,6 +44,12 @@ class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, Outpu
         "",
         max_length=400,
         description="Description of the garment; actions that it has no part for are refused.",
+    )
+    screen_url: str | None = Field(
+        None, description="API of a model that must clear the clip first: no minors, no nudity."
+    )
+    screen_model: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Name of that model; no answer is a refusal."
     )
     preview: bool = Field(
         False, description="Draw a small version first: a quarter of the pixels, at most 8 steps."
@@ -103,6 +110,7 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
         raise ConfigError(
             "; ".join(lines), where="--garment-is", mend="leave the action out, or describe the garment"
         )
+    _screen(config, inputs.clip)
     pipeline = open_model(config, progress)
     sampling, cost = _settled(config, order, pipeline)
     if config.estimate:
@@ -127,6 +135,22 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
     write_atomic(folder / "result.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     _write_page(folder, inputs, result, about)
     return folder, cost
+
+
+def _screen(config: GenerateConfig, clip: Clip) -> None:
+    """Ask the operator's model whether the clip may be generated.
+
+    Raises:
+        DataError: it is not cleared.
+    """
+    if config.screen_url is None and config.screen_model is None:
+        return
+    if config.screen_url is None or config.screen_model is None:
+        raise ConfigError("half a model to ask", where="--screen-url, --screen-model", mend="give both")
+    from noria.core.chat import ChatServer
+    from noria.tryon.integrations.judge import screen
+
+    screen(clip, ChatServer(url=config.screen_url, model=config.screen_model))
 
 
 def _order(config: GenerateConfig) -> tuple[Order, Any]:
