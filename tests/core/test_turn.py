@@ -364,7 +364,9 @@ SLOW = (pytest.mark.slow, pytest.mark.timeout(600))
 @pytest.mark.parametrize("kills", [pytest.param(9, id="few"), pytest.param(80, id="many", marks=SLOW)])
 def test_a_turn_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-m", "tests.core.killed_turn", tmp_path, str(kills)]
-    root = Path(__file__).parents[2]  # in which `-m` finds `tests`; installed packages bring a folder of that name
+    root = Path(__file__).parents[
+        2
+    ]  # in which `-m` finds `tests`; installed packages bring a folder of that name
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(done.stdout)

@@ -17,7 +17,7 @@ from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.ids import id_at
 from noria.core.traces.records import Erasure, Feedback, JudgementRecord, Record, Trace, Withdrawal, decode
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables; an index of another version is made anew."""
 _BATCH = 2000
 _TABLES = """
@@ -33,6 +33,7 @@ CREATE TABLE feedback (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, value REAL,
     source TEXT NOT NULL, author TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX feedback_trace ON feedback (trace);
+CREATE INDEX feedback_author ON feedback (author);
 CREATE TABLE judgements (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, at INTEGER NOT NULL, judge TEXT NOT NULL, path TEXT NOT NULL, score REAL,
     invalid INTEGER NOT NULL, verdicts INTEGER NOT NULL, cost REAL) WITHOUT ROWID;
@@ -222,16 +223,21 @@ class TraceIndex:
                     return read
                 with self._one_at_a_time:
                     self._database.execute("BEGIN IMMEDIATE")
-                    unread = 0
+                    unread, erased = 0, False
                     for frame in frames:
                         try:
-                            self._add(decode(frame.body))
+                            record = decode(frame.body)
                         except DataError:
                             unread += 1
+                        else:
+                            self._add(record)
+                            erased |= isinstance(record, Erasure)
                     self._database.execute(
                         "UPDATE place SET last = ?, unread = unread + ?", (frames[-1].sequence, unread)
                     )
                     self._database.execute("COMMIT")
+                    if erased:  # the log holds the rows as they were
+                        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 read += len(frames)
 
     @property
@@ -341,7 +347,9 @@ class TraceIndex:
 
     def spent_today(self, caller: str) -> float:
         """Cost of a caller's traces of this day (UTC), where it is known."""
-        midnight = id_at(int(time.time() // 86400 * 86400 * 1e9))  # ids sort by time: the key finds where to begin
+        midnight = id_at(
+            int(time.time() // 86400 * 86400 * 1e9)
+        )  # ids sort by time: the key finds where to begin
         query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE id >= ? AND caller = ?"
         return float(self._all(query, (midnight, caller))[0][0])
 
@@ -434,6 +442,10 @@ class TraceIndex:
         """Ids of a user's traces, oldest first."""
         return [row[0] for row in self._all("SELECT id FROM traces WHERE user = ? ORDER BY id", (user,))]
 
+    def said_by(self, user: str) -> list[tuple[str, str]]:
+        """Trace and id of every feedback that a user gave, also on traces of others."""
+        return self._all("SELECT trace, id FROM feedback WHERE author = ?", (user,))
+
     def blobs_of(self, trace: str) -> list[str]:
         """Digests of the blobs that a trace names."""
         return [row[0] for row in self._all("SELECT digest FROM blobs WHERE trace = ?", (trace,))]
@@ -459,6 +471,7 @@ class TraceIndex:
             self._database.execute(
                 f"DELETE FROM {table} WHERE trace IN (SELECT id FROM traces WHERE user = ?)", (user,)
             )
+        self._database.execute("DELETE FROM feedback WHERE author = ?", (user,))
         self._database.execute("DELETE FROM traces WHERE user = ?", (user,))
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
