@@ -18,7 +18,7 @@ from noria.core.learning.dataset import FreezeConfig
 from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn
 from noria.core.learning.replay import Replay, ReplayConfig
 from noria.core.learning.route_learner import RouteLearner
-from noria.core.learning.routes import Backend, Route
+from noria.core.learning.routes import Backend
 from noria.core.learning.turn import Turn
 from noria.core.storage.control import SQLiteControl
 from noria.core.storage.journal_file import JournalReader
@@ -70,7 +70,7 @@ async def opened_turn(
             return Replay(backends, ChatJudge(backends[judge].model, judge), checklist, settings, reader.blob)
 
         learner = RouteLearner(
-            [Route.model_validate(one.model_dump(mode="json")) for one in config.routes.values()],
+            list(config.routes.values()),
             replay(learning.judge or learning.gate_judge),
             backends[learning.writer] if learning.writer else None,
         )

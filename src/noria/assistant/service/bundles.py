@@ -6,7 +6,6 @@ A request takes one `Serving` when it begins and keeps it, so that no answer mix
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -16,10 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from noria.assistant.service.config import AssistantConfig, RouteConfig
+from noria.assistant.service.config import AssistantConfig
 from noria.core.errors import ConfigError, DataError
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
+from noria.core.learning.route import FILE, KIND, Route
+from noria.core.learning.schedule import switched_on
 from noria.core.records import read_json
 from noria.core.storage.control import Control, StaleVersion
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
@@ -29,8 +30,6 @@ CHAMPION = "champion"
 """Name of the pointer to the bundle that serves."""
 EXPERIMENT = "experiment"
 """Kind of the documents that hold experiments."""
-SWITCH = "switch"
-"""Kind of the documents that hold switches."""
 SWITCHES = {
     "experiments": "Experiments take traffic and are decided.",
     "judging": "Answers are judged by models.",
@@ -38,7 +37,6 @@ SWITCHES = {
     "promotion": "The champion may be replaced.",
 }
 """Switches that an operator can turn off, and what each lets happen."""
-ROUTE_FILE = "route.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Choice:
     """
 
     bundle: str
-    route: RouteConfig
+    route: Route
     assignments: tuple[Assignment, ...] = ()
 
 
@@ -69,7 +67,7 @@ class OpenExperiment:
 
     config: ExperimentConfig
     stage: Stage
-    challenger: RouteConfig
+    challenger: Route
     arms: Arms | None
 
 
@@ -86,10 +84,10 @@ class Serving:
     """
 
     bundle: str
-    route: RouteConfig
+    route: Route
     version: int
     experiments: tuple[OpenExperiment, ...] = ()
-    named: Mapping[str, tuple[str, RouteConfig]] = field(default_factory=dict)
+    named: Mapping[str, tuple[str, Route]] = field(default_factory=dict)
 
     def choose(self, unit: str) -> Choice:
         """The bundle for a unit; the same one for all its requests while an experiment stays as it is."""
@@ -119,8 +117,8 @@ class Bundles:
     def __init__(self, control: Control, artefacts: ArtefactStore, config: AssistantConfig) -> None:
         self.control, self.artefacts, self.config = control, artefacts, config
         self.pointers = Pointers(control, artefacts)
-        self._routes: dict[str, RouteConfig] = {}
-        self.named: dict[str, tuple[str, RouteConfig]] = {}
+        self._routes: dict[str, Route] = {}
+        self.named: dict[str, tuple[str, Route]] = {}
 
     def begin(self) -> None:
         """Keep the configured routes as bundles, and let the first one serve where nothing does yet.
@@ -136,15 +134,15 @@ class Bundles:
             bundle = self.named[self.config.begin][0]
             self.pointers.promote(CHAMPION, bundle, based_on=0, by="configuration", reason="the first start")
 
-    def keep(self, one: RouteConfig, *, by: str, parents: tuple[str, ...] = ()) -> Bundle:
+    def keep(self, one: Route, *, by: str, parents: tuple[str, ...] = ()) -> Bundle:
         """Keep a route as an artefact, in a bundle of its own."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / ROUTE_FILE
-            path.write_text(json.dumps(one.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
-            artefact = self.artefacts.add("route", path, lineage=Lineage(parents=parents, by=by))
+            path = Path(folder) / FILE
+            path.write_text(one.text)
+            artefact = self.artefacts.add(KIND, path, lineage=Lineage(parents=parents, by=by))
         return self.artefacts.bundle([artefact.digest])
 
-    def route_of(self, digest: str) -> RouteConfig:
+    def route_of(self, digest: str) -> Route:
         """The route of a bundle.
 
         Raises:
@@ -152,13 +150,13 @@ class Bundles:
         """
         if digest not in self._routes:
             bundle = self.artefacts.load_bundle(digest)
-            if "route" not in bundle.artefacts:
+            if KIND not in bundle.artefacts:
                 raise DataError("the bundle has no route", where=f"bundle {digest[:12]}")
-            artefact = self.artefacts.artefact(bundle.artefacts["route"])
+            artefact = self.artefacts.artefact(bundle.artefacts[KIND])
             self.artefacts.verify(artefact)
-            path = self.artefacts.path(artefact, ROUTE_FILE)
+            path = self.artefacts.path(artefact, FILE)
             try:
-                one = RouteConfig.model_validate(read_json(path))
+                one = Route.model_validate(read_json(path))
             except (ValidationError, ConfigError) as error:
                 raise DataError(f"it holds no route: {error}", where=str(path)) from error
             if one.backend not in self.config.backends:
@@ -185,8 +183,7 @@ class Bundles:
 
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""
-        document = self.control.read(SWITCH, switch)
-        return document is None or document.value is None or bool(document.value.get("on"))
+        return switched_on(self.control, switch)
 
     def serving(self) -> Serving:
         """What serves now.

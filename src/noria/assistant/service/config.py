@@ -20,18 +20,9 @@ from pydantic import Field, model_validator
 
 from noria.core.chat import ChatServer
 from noria.core.config import Config, Option
+from noria.core.learning.route import Route
 from noria.core.service.callers import CallerConfig
 from noria.verbs.options import ListenOptions
-
-
-class RouteConfig(Config):
-    """A way to answer: a backend, and what is said to it. An artefact of kind `route` holds one."""
-
-    backend: str = Field(min_length=1, description="Name of the backend.")
-    system: str = Field("", max_length=100_000, description="System message before those of the request.")
-    sampling: dict[str, float | int | str] = Field(
-        default_factory=dict, description="Sampling settings where the request has none, such as temperature."
-    )
 
 
 class ChecklistItem(Config):
@@ -92,7 +83,7 @@ class AssistantConfig(Config):
     """Settings of a gateway, from its file."""
 
     backends: dict[str, ChatServer] = Field(min_length=1, description="Servers that answer, by name.")
-    routes: dict[str, RouteConfig] = Field(min_length=1, description="Ways to answer, by name.")
+    routes: dict[str, Route] = Field(min_length=1, description="Ways to answer, by name.")
     begin: str = Field(description="Route that serves until another one is promoted.")
     callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
     judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")

@@ -16,11 +16,12 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
-from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCH, SWITCHES, Bundles
+from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
 from noria.assistant.service.operations import Operations, power_table
 from noria.core.chat.outcomes import Failure
 from noria.core.errors import DataError, NoriaError
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
+from noria.core.learning.schedule import SWITCH
 from noria.core.pages.charts import COLORS, Figure, theme
 from noria.core.pages.report import environment, page_assets
 from noria.core.service.responses import HttpError, html_response

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from noria.assistant.service.bundles import Choice, Serving
-from noria.assistant.service.config import AssistantConfig, RouteConfig
+from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.recording import Identity, Recorder, Recording
 from noria.core.chat.budget import Budget
 from noria.core.chat.faults import CutError, GarbageError
@@ -23,6 +23,7 @@ from noria.core.completions.answers import DONE, completion, failure_error, head
 from noria.core.completions.requests import CompletionRequest, read_completion
 from noria.core.errors import NoriaError, RunError, needing
 from noria.core.experiments.assignment import position
+from noria.core.learning.route import Route
 from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response
@@ -229,9 +230,7 @@ class Gateway:
         self._shadow(recording, outcome)
         return outcome, reply
 
-    async def _ask(
-        self, route: RouteConfig, query: CompletionRequest
-    ) -> tuple[Outcome, dict[str, Any] | None]:
+    async def _ask(self, route: Route, query: CompletionRequest) -> tuple[Outcome, dict[str, Any] | None]:
         """Ask a route's backend; the outcome, and the JSON of the reply where there is one."""
         forwarder = self.forwarders[route.backend]
         reply = await forwarder.forward(composed(query, route, forwarder), within=self.config.seconds)
@@ -342,7 +341,7 @@ class Gateway:
         except NoriaError as error:
             log.warning("an answer in the shadow was not kept: %s", error)
 
-    async def replay(self, trace: Trace, route: RouteConfig) -> Outcome:
+    async def replay(self, trace: Trace, route: Route) -> Outcome:
         """Answer a trace's request by a route, without a trace of it.
 
         Raises:
@@ -360,9 +359,7 @@ class Gateway:
         return (await self._ask(route, query))[0]
 
 
-def composed(
-    query: CompletionRequest, route: RouteConfig, forwarder: Forwarder, *, stream: bool = False
-) -> bytes:
+def composed(query: CompletionRequest, route: Route, forwarder: Forwarder, *, stream: bool = False) -> bytes:
     """Body of the request to a route's backend: the caller's, with the route's model, system message and sampling."""
     server = forwarder.server
     content = {

@@ -9,19 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCH, SWITCHES, Bundles
-from noria.assistant.service.config import RouteConfig
+from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
 from noria.assistant.service.gateway import Gateway
 from noria.core.config import load_config
 from noria.core.errors import DataError
 from noria.core.experiments.lifecycle import OPEN
+from noria.core.learning.route import Route
+from noria.core.learning.schedule import SWITCH
 from noria.core.service.responses import HttpError, json_response, read_json
-from noria.core.service.serving import Request, Response, Route, route
+from noria.core.service.serving import Request, Response, Route as HttpRoute, route
 from noria.core.storage.control import StaleVersion
 from noria.core.traces.datasets import SPLITS, Layout, examples, rows, write_dataset
-from noria.core.traces.store import UnknownTrace, view
+from noria.core.traces.store import UnknownTrace, read_views
 
-_MOST_ROWS = 1_000_000
+_MOST_TRACES = 1_000_000
 
 
 class Operations:
@@ -35,7 +36,7 @@ class Operations:
     def __init__(self, bundles: Bundles, gateway: Gateway) -> None:
         self.bundles, self.gateway = bundles, gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[HttpRoute]:
         """The routes of the endpoints."""
         return [
             route("/v1/bundles", self.list_bundles),
@@ -78,7 +79,7 @@ class Operations:
 
     async def add_bundle(self, request: Request) -> Response:
         """Keep a route as a bundle, without serving it."""
-        one = load_config(RouteConfig, options={n: (n, v) for n, v in (await _fields(request)).items()})
+        one = load_config(Route, options={n: (n, v) for n, v in (await _fields(request)).items()})
         if one.backend not in self.bundles.config.backends:
             raise HttpError(400, "no_backend", f"there is no backend {one.backend!r}", param="backend")
         bundle = await asyncio.to_thread(self.bundles.keep, one, by=request.caller.name)
@@ -230,7 +231,9 @@ class Operations:
             )
 
         def make() -> tuple[bytes, str]:
-            chosen = [one for one in examples(self._views(), salt=self.bundles.salt()) if one.split == split]
+            views = read_views(self.gateway.store.folder, limit=_MOST_TRACES)
+            seen = (one for one in views if "shadow" not in one.trace.labels)
+            chosen = [one for one in examples(seen, salt=self.bundles.salt()) if one.split == split]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{stem}.{ending}"
                 digest = write_dataset(path, rows(chosen, stem))
@@ -244,28 +247,6 @@ class Operations:
         return Response(
             content, 200, {"content-type": kind, "x-noria-sha256": digest, "cache-control": "no-store"}
         )
-
-    def _views(self) -> Any:
-        from noria.core.storage.journal_file import JournalReader
-        from noria.core.traces.records import Trace, decode
-
-        found: dict[str, list[Any]] = {}
-        with JournalReader(self.gateway.store.folder) as reader:
-            for frame in reader.frames(limit=_MOST_ROWS):
-                try:
-                    record = decode(frame.body)
-                except DataError:
-                    continue
-                trace = record.id if isinstance(record, Trace) else getattr(record, "trace", None)
-                if trace is not None:
-                    found.setdefault(trace, []).append(record)
-        for name, records in found.items():
-            try:
-                one = view(records, name)
-            except UnknownTrace:
-                continue
-            if "shadow" not in one.trace.labels:
-                yield one
 
 
 def power_table(config: Any) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from noria.core.judging import Checklist, Judge, Value, Verdict, judged, score
 from noria.core.judging.live import request_subject
 from noria.core.learning.dataset import Row
 from noria.core.learning.learner import Candidate, Comparison, LearnerRun, Parent
-from noria.core.learning.routes import KIND, Backend, Route, backend_of, cost_of, read_route
+from noria.core.learning.route import KIND, Route
+from noria.core.learning.routes import Backend, backend_of, cost_of, read_route
 from noria.core.learning.spending import Spending, all_of
 from noria.core.traces.chats import Blobs, chat_span, conversation
 
