@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +16,7 @@ from noria.assistant.service.bundles import CHAMPION, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import checklist_of
 from noria.core.chat import ChatClient
-from noria.core.errors import ConfigError, DataError
+from noria.core.errors import ConfigError, DataError, NoriaError
 from noria.core.judging.judges import ChatJudge
 from noria.core.learning.dataset import FreezeConfig
 from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn
@@ -113,3 +117,31 @@ def told(receipt: dict[str, Any], folder: Path) -> str:
         lines.append(f"gate      {gate.get('reason', '')}")
     lines += [f"receipt   {folder / 'receipt.json'}", f"page      {folder / 'report.html'}"]
     return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the turn that is due for a companion, whose settings are the first line of stdin.
+
+    It ends with its stdin, so with the companion; the turn resumes when it is started again.
+    """
+    folder, reason = Path(sys.argv[1]), sys.argv[2]
+    config = AssistantConfig.model_validate_json(sys.stdin.readline())
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+
+    async def run() -> None:
+        async with opened_turn(folder, config, by="schedule", reason=reason) as (turn, _):
+            print(told(await turn.run(), turn.folder), flush=True)
+
+    try:
+        asyncio.run(run())
+    except NoriaError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(3)  # killed at any moment, a turn resumes to the byte
+
+
+if __name__ == "__main__":
+    main()

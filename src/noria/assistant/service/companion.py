@@ -23,6 +23,8 @@ from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import TraceJudging
 from noria.assistant.service.readings import decide, reading_record
+from noria.assistant.service.turns import Turns
+from noria.assistant.service.upkeep import Upkeep
 from noria.core.errors import NoriaError
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import lock
@@ -51,6 +53,8 @@ class Companion:
         self.control = SQLiteControl(self.folder / "control.sqlite")
         self.bundles = Bundles(self.control, ArtefactStore(self.folder / "versions"), config)
         self.index = TraceIndex(self.folder / "index.sqlite")
+        self.upkeep = Upkeep(self.folder, config.clickhouse, self.tell)
+        self.turns = Turns(self.folder, config, self.control, self.tell)
 
     def close(self) -> None:
         """Let the files go."""
@@ -58,7 +62,7 @@ class Companion:
         self.control.close()
 
     def look(self) -> int:
-        """Take in what is new, and decide every open experiment; the number of new records."""
+        """Take in and seal what is new, and decide every open experiment; the number of new records."""
         new = self.index.follow(self.folder)
         if self.bundles.is_on("experiments"):
             for document in self.control.read_all(EXPERIMENT):
@@ -68,6 +72,7 @@ class Companion:
                         StaleVersion
                     ):  # an operator was faster: read anew at the next look
                         self._decide(document)
+        self.upkeep.step()
         return new
 
     def _decide(self, document: Document) -> None:
@@ -161,6 +166,7 @@ async def _run(folder: Path, config: AssistantConfig) -> None:
                 try:
                     await asyncio.to_thread(companion.look)
                     await judging.judge(companion.index, panel=companion.bundles.is_on("judging"))
+                    await companion.turns.step(companion.index)
                     failing = ""
                 except NoriaError as error:
                     if str(error) != failing:
@@ -168,6 +174,7 @@ async def _run(folder: Path, config: AssistantConfig) -> None:
                     failing = str(error)
                 await asyncio.wait([ended], timeout=TICK)
     finally:
+        await companion.turns.close()
         companion.close()
 
 

@@ -21,8 +21,12 @@ from pydantic import Field, model_validator
 from noria.core.chat import ChatServer
 from noria.core.config import Config, Option
 from noria.core.learning.route import Route
+from noria.core.learning.schedule import ScheduleConfig
 from noria.core.service.callers import CallerConfig
 from noria.verbs.options import ListenOptions
+
+ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+"""Names of environment variables."""
 
 
 class ChecklistItem(Config):
@@ -60,6 +64,21 @@ class JudgingConfig(Config):
         return self
 
 
+class ClickHouseConfig(Config):
+    """A ClickHouse to which sealed traces are shipped, for what is above one machine."""
+
+    url: str = Field(
+        pattern=r"^https?://",
+        description="Address of its HTTP interface, as in https://user@host:8443/database.",
+    )
+    password_env: str | None = Field(
+        None, pattern=ENVIRONMENT, description="Environment variable that holds the password."
+    )
+    service: str | None = Field(
+        None, pattern=r"^[\w.-]{1,64}$", description="Name of this gateway there; the machine's by default."
+    )
+
+
 class LearningConfig(Config):
     """Turns of learning: who judges, and what a turn may take."""
 
@@ -77,6 +96,15 @@ class LearningConfig(Config):
     experiment: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the experiment that follows, such as planned."
     )
+    schedule: ScheduleConfig | None = Field(
+        None, description="What starts a turn without anybody's word: volume, or a drift. Nothing by default."
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> LearningConfig:
+        if self.schedule is not None and self.gate_judge is None:
+            raise ValueError("a schedule needs a gate_judge: a turn without one could not gate")
+        return self
 
 
 class AssistantConfig(Config):
@@ -99,6 +127,20 @@ class AssistantConfig(Config):
     keep_texts: bool = Field(True, description="Whether traces hold the texts of requests and answers.")
     shadow_share: float = Field(
         0.1, ge=0, le=1, description="Share of the requests that a challenger in the shadow answers, too."
+    )
+    control_env: str | None = Field(
+        None,
+        pattern=ENVIRONMENT,
+        description="Environment variable with the address of a PostgreSQL that several gateways share.",
+    )
+    versions: Path | None = Field(
+        None, description="Folder of the versions, on a disk that several gateways share; its own by default."
+    )
+    peers: tuple[str, ...] = Field(
+        (), description="Addresses of the other gateways, which are asked for traces that are not here."
+    )
+    clickhouse: ClickHouseConfig | None = Field(
+        None, description="ClickHouse to which sealed traces are shipped; none by default."
     )
     webhook: str | None = Field(
         None, pattern=r"^https?://", description="Address that gets one line of JSON when something happens."

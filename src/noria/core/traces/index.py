@@ -359,6 +359,40 @@ class TraceIndex:
         query = "SELECT coalesce(sum(cost), 0) FROM judgements WHERE at >= ?"
         return float(self._all(query, (midnight,))[0][0])
 
+    def scores(self, since: int, *, before: int | None = None, most: int) -> list[float]:
+        """Mean scores of the judged traces of a time, in its order; those of the shadow are left out.
+
+        Args:
+            since: nanoseconds since 1970 from which traces count.
+            before: nanoseconds since 1970 before which they count; any by default.
+            most: most traces that are read; the newest are kept.
+        """
+        where, values = _between(since, before)
+        rows = self._all(
+            "SELECT t.id, avg(j.score) FROM traces AS t JOIN judgements AS j ON j.trace = t.id"
+            f" WHERE {where} AND j.score IS NOT NULL GROUP BY t.id ORDER BY t.id DESC LIMIT ?",
+            (*values, most),
+        )
+        return [score for _, score in reversed(rows)]
+
+    def label_counts(self, since: int, *, before: int | None = None, most: int) -> dict[str, dict[str, int]]:
+        """Number of traces of a time by each label and its value; those of the shadow are left out.
+
+        Args:
+            since: nanoseconds since 1970 from which traces count.
+            before: nanoseconds since 1970 before which they count; any by default.
+            most: most traces that are read; the newest are kept.
+        """
+        where, values = _between(since, before)
+        counts: dict[str, dict[str, int]] = {}
+        for name, value, count in self._all(
+            f"SELECT l.key, l.value, count(*) FROM (SELECT t.labels FROM traces AS t WHERE {where}"
+            " ORDER BY t.id DESC LIMIT ?) AS t, json_each(t.labels) AS l GROUP BY 1, 2",
+            (*values, most),
+        ):
+            counts.setdefault(name, {})[value] = count
+        return counts
+
     def after(self, trace: str, *, limit: int) -> list[str]:
         """Ids of the traces after one, oldest first."""
         return [
@@ -480,6 +514,12 @@ class TraceIndex:
 
     def _number(self, query: str) -> int:
         return int(self._all(query)[0][0])
+
+
+def _between(since: int, before: int | None) -> tuple[str, list[str]]:
+    """Condition on traces of a time, by their ids, which sort by time; those of the shadow are left out."""
+    where, values = "t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL", [id_at(since)]
+    return (where, values) if before is None else (f"{where} AND t.id < ?", [*values, id_at(before)])
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:
