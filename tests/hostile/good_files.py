@@ -107,6 +107,11 @@ CALLS = {
     "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
+    "assistant import": "{logs=spans.jsonl} --folder out/data",
+    "assistant export": "sft --folder {folder=gateway} -o out/sft.jsonl",
+    "assistant query": "SELECT(count(*))FROM(traces) --folder {folder=gateway}",
+    "assistant backup": "out/backup --folder {folder=gateway}",
+    "assistant restore": "{backup=backup} --folder out/data",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
@@ -130,6 +135,21 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _grounding(home, noria)
     _blending(home, noria)
     _reports(home, noria)
+    _assistant(home, noria)
+
+
+def _assistant(home: Path, noria: Callable[..., None]) -> None:
+    span = {
+        "name": "chat",
+        "context": {"trace_id": f"{31:#034x}", "span_id": f"{47:#018x}"},
+        "parent_id": None,
+        "start_time": "2026-11-01T10:00:00.000000Z",
+        "end_time": "2026-11-01T10:00:02.000000Z",
+        "attributes": {"gen_ai.operation.name": "chat", "user.id": "ann"},
+    }
+    _write_lines(home / "spans.jsonl", [span])
+    noria("assistant", "import", home / "spans.jsonl", "--folder", home / "gateway")
+    noria("assistant", "backup", home / "backup", "--folder", home / "gateway")
 
 
 def _reports(home: Path, noria: Callable[..., None]) -> None:

@@ -48,7 +48,7 @@ DRAWN = dict.fromkeys(
 PROCESSES = 40
 FREE = {"house", "fonts", "report"}
 """Fields that take any text: a style sheet, a folder of fonts, Markdown of any system."""
-WRITTEN = {"output", "cache", "folder"}
+WRITTEN = {"output", "cache", "folder", "versions"}
 """Fields of paths that are written, not read."""
 
 

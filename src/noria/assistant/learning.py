@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import data_salt
 from noria.assistant.service.bundles import CHAMPION, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import checklist_of
@@ -87,7 +88,7 @@ async def opened_turn(
                 control, parent=move.bundle, learner=learner.name, reason=reason, now=time.time(), by=by
             )
         settings = TurnConfig(
-            freeze=FreezeConfig(salt=bundles.salt()),
+            freeze=FreezeConfig(salt=data_salt(control)),
             least_rated=learning.least_rated,
             money=learning.money,
             seconds=learning.seconds,

@@ -5,7 +5,6 @@ A request takes one `Serving` when it begins and keeps it, so that no answer mix
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, 
 from noria.core.learning.route import FILE, KIND, Route
 from noria.core.learning.schedule import switched_on
 from noria.core.records import read_json
-from noria.core.storage.control import Control, StaleVersion
+from noria.core.storage.control import Control
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Move, Pointers
 
@@ -167,19 +166,6 @@ class Bundles:
                 )
             self._routes[digest] = one
         return self._routes[digest]
-
-    def salt(self) -> str:
-        """Text that deals leakage groups to the splits of data sets; made once, and kept."""
-        document = self.control.read("salt", "datasets")
-        if document is None:
-            with contextlib.suppress(StaleVersion):  # another process made it at the same moment
-                self.control.write(
-                    "salt", "datasets", {"salt": secrets.token_hex(16)}, based_on=0, by="gateway"
-                )
-            document = self.control.read("salt", "datasets")
-        assert document is not None
-        assert document.value is not None
-        return str(document.value["salt"])
 
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""

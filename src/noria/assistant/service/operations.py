@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from noria.assistant.folder import data_salt, dataset_rows
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
 from noria.assistant.service.gateway import Gateway
 from noria.core.config import load_config
@@ -19,10 +20,8 @@ from noria.core.learning.schedule import SWITCH
 from noria.core.service.responses import HttpError, json_response, read_json
 from noria.core.service.serving import Request, Response, Route as HttpRoute, route
 from noria.core.storage.control import StaleVersion
-from noria.core.traces.datasets import SPLITS, Layout, examples, rows, write_dataset
-from noria.core.traces.store import UnknownTrace, read_views
-
-_MOST_TRACES = 1_000_000
+from noria.core.traces.datasets import SPLITS, Layout, write_dataset
+from noria.core.traces.store import UnknownTrace
 
 
 class Operations:
@@ -231,12 +230,11 @@ class Operations:
             )
 
         def make() -> tuple[bytes, str]:
-            views = read_views(self.gateway.store.folder, limit=_MOST_TRACES)
-            seen = (one for one in views if "shadow" not in one.trace.labels)
-            chosen = [one for one in examples(seen, salt=self.bundles.salt()) if one.split == split]
+            salt = data_salt(self.bundles.control)
+            chosen = dataset_rows(self.gateway.store.folder, salt, stem, split)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{stem}.{ending}"
-                digest = write_dataset(path, rows(chosen, stem))
+                digest = write_dataset(path, chosen)
                 return path.read_bytes(), digest
 
         try:

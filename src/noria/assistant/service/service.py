@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from noria.assistant.folder import read_secret
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.console import Console
@@ -24,8 +23,7 @@ from noria.assistant.service.recording import Recorder
 from noria.assistant.service.tools import gateway_tools
 from noria.core.chat.settings import ChatServer
 from noria.core.completions.jobs import Jobs
-from noria.core.errors import ConfigError, NoriaError, RunError, needing
-from noria.core.files import read_text
+from noria.core.errors import ConfigError, NoriaError, needing
 from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
@@ -65,7 +63,7 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    secret = _secret(folder / "secret")
+    secret = read_secret(folder)
     try:
         redactor = Redactor(keep=config.keep_personal)
     except ValueError as error:
@@ -292,26 +290,3 @@ def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:
                 where=f"callers.{caller}.budget_per_day",
                 mend="give input and output prices per million tokens, 0 where it is free",
             )
-
-
-def _secret(path: Path) -> bytes:
-    """The secret that turns users' names into keys, made at the first start.
-
-    Raises:
-        RunError: it cannot be read or written.
-    """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = read_text(path, limit=4096).strip()
-        if len(text) < 32:
-            raise RunError("it holds no secret", where=str(path), mend="restore it from a backup") from None
-        return text.encode()
-    except OSError as error:
-        raise RunError(f"cannot write: {error.strerror}", where=str(path)) from None
-    text = secrets.token_hex(32)
-    with os.fdopen(handle, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return text.encode()
