@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import secrets
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +15,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.service.config import AssistantConfig
 from noria.core.errors import ConfigError, RunError
 from noria.core.files import read_text
-from noria.core.storage.control import Control, SQLiteControl, StaleVersion
+from noria.core.storage.control import Control, SQLControl, SQLiteControl, StaleVersion
 from noria.core.storage.journal_file import NAME as JOURNAL
+from noria.core.storage.postgres import PostgresControl
 from noria.core.traces.datasets import Layout, examples, rows
 from noria.core.traces.ids import user_key
 from noria.core.traces.imports import ImportCounts, Imported, import_traces
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore, UnknownTrace, read_views
+from noria.core.versions.artefacts import ArtefactStore
 
 MOST_TRACES = 1_000_000
 """Newest traces out of which a data set is made."""
@@ -55,6 +60,54 @@ def read_secret(folder: Path, *, new: str | None = None) -> bytes:
         file.flush()
         os.fsync(file.fileno())
     return text.encode()
+
+
+def open_control(folder: Path, config: AssistantConfig) -> SQLControl:
+    """The control documents of a gateway: its own file, or the database that it shares with others.
+
+    Raises:
+        ConfigError: the environment variable of the database is not set.
+        RunError: the database refuses.
+    """
+    if config.control_env is None:
+        return SQLiteControl(Path(folder) / "control.sqlite")
+    url = os.environ.get(config.control_env)
+    if not url:
+        raise ConfigError(
+            f"the environment variable {config.control_env} is not set",
+            where="control_env",
+            mend="set it to an address such as postgresql://user:password@host:5432/database",
+        )
+    return PostgresControl(url)
+
+
+def open_versions(folder: Path, config: AssistantConfig) -> ArtefactStore:
+    """The versions of a gateway: in its folder, or in the one that it shares with others."""
+    return ArtefactStore(config.versions or Path(folder) / "versions")
+
+
+def check_secret(control: Control, secret: bytes, folder: Path) -> None:
+    """Check that all gateways on one control have one secret: a user has the same key, and so the same arm, everywhere.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    digest = hashlib.sha256(b"noria gateways share " + secret).hexdigest()
+    with contextlib.suppress(StaleVersion):  # another gateway noted it first
+        if control.read("secret", "digest") is None:
+            control.write("secret", "digest", {"sha256": digest}, based_on=0, by="gateway")
+    kept = control.read("secret", "digest")
+    if kept is None or kept.value is None or kept.value["sha256"] != digest:
+        raise ConfigError(
+            "the secret is another one than that of the gateways on this control",
+            where=str(folder / "secret"),
+            mend="copy the file from the first gateway's folder before the first start",
+        )
+
+
+def service_name(folder: Path) -> str:
+    """Name of a gateway among those that share a control: its machine and folder."""
+    return f"{socket.gethostname()}:{Path(folder).resolve()}"
 
 
 def data_salt(control: Control) -> str:

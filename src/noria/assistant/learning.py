@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from noria.assistant.folder import data_salt
+from noria.assistant.folder import data_salt, open_control, open_versions
 from noria.assistant.service.bundles import CHAMPION, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import checklist_of
@@ -25,10 +25,8 @@ from noria.core.learning.replay import Replay, ReplayConfig
 from noria.core.learning.route_learner import RouteLearner
 from noria.core.learning.routes import Backend
 from noria.core.learning.turn import Turn
-from noria.core.storage.control import SQLiteControl
 from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.store import read_views
-from noria.core.versions.artefacts import ArtefactStore
 
 
 @asynccontextmanager
@@ -58,8 +56,8 @@ async def opened_turn(
             mend="give both in the gateway's configuration",
         )
     checklist = checklist_of(config.judging)
-    control = SQLiteControl(folder / "control.sqlite")
-    store = ArtefactStore(folder / "versions")
+    control = open_control(folder, config)
+    store = open_versions(folder, config)
     bundles = Bundles(control, store, config)
     async with AsyncExitStack() as stack:
         stack.callback(control.close)

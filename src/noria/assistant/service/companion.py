@@ -19,19 +19,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import open_control, open_versions, service_name
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import TraceJudging
-from noria.assistant.service.readings import decide, reading_record
+from noria.assistant.service.readings import decide, read_experiment, reading_record
 from noria.assistant.service.turns import Turns
 from noria.assistant.service.upkeep import Upkeep
 from noria.core.errors import NoriaError
+from noria.core.experiments.figures import SharedFigures
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import lock
-from noria.core.storage.control import Document, SQLiteControl, StaleVersion
+from noria.core.storage.control import Document, StaleVersion
 from noria.core.traces.index import TraceIndex
 from noria.core.traces.records import JudgementRecord, encode
-from noria.core.versions.artefacts import ArtefactStore
 
 TICK = 1.0
 """Seconds between two looks at the journal."""
@@ -50,10 +51,12 @@ class Companion:
 
     def __init__(self, folder: Path, config: AssistantConfig) -> None:
         self.folder, self.config = Path(folder), config
-        self.control = SQLiteControl(self.folder / "control.sqlite")
-        self.bundles = Bundles(self.control, ArtefactStore(self.folder / "versions"), config)
+        self.control = open_control(self.folder, config)
+        self.bundles = Bundles(self.control, open_versions(self.folder, config), config)
         self.index = TraceIndex(self.folder / "index.sqlite")
         self.upkeep = Upkeep(self.folder, config.clickhouse, self.tell)
+        self.name = service_name(self.folder)
+        self.shared = None if config.control_env is None else SharedFigures(self.control, self.name)
         self.turns = Turns(self.folder, config, self.control, self.tell)
 
     def close(self) -> None:
@@ -65,9 +68,13 @@ class Companion:
         """Take in and seal what is new, and decide every open experiment; the number of new records."""
         new = self.index.follow(self.folder)
         if self.bundles.is_on("experiments"):
+            decides = self.shared is None or self.control.acquire(EXPERIMENT, self.name, seconds=10 * TICK)
             for document in self.control.read_all(EXPERIMENT):
                 value = document.value or {}
                 if value.get("stage") in OPEN and not value.get("paused"):
+                    if not decides:  # another gateway decides; it needs what was seen here
+                        self._publish(document)
+                        continue
                     with contextlib.suppress(
                         StaleVersion
                     ):  # an operator was faster: read anew at the next look
@@ -86,7 +93,7 @@ class Companion:
             return
         since = int(value.get("since") or document.at * 1e9)
         stage = value["stage"]
-        reading, step = decide(self.index, config, stage, since)
+        reading, step = decide(self.index, config, stage, since, shared=self.shared)
         record = reading_record(reading, step)
         value["points"] = with_point(value.get("points", []), record)
         if step.stage == stage:
@@ -108,6 +115,13 @@ class Companion:
             value["move"] = move.version
         self._write(document, value | {"stage": step.stage, "since": time.time_ns()})
         self.tell(step.stage, experiment=document.key, reason=step.reason)
+
+    def _publish(self, document: Document) -> None:
+        """Give the other gateways what this one has seen of an experiment."""
+        value = document.value or {}
+        since = int(value.get("since") or document.at * 1e9)
+        config = ExperimentConfig.model_validate(value["config"])
+        read_experiment(self.index, config, value["stage"], since, shared=self.shared)
 
     def _end(self, document: Document, stage: str, reason: str) -> None:
         self._write(document, dict(document.value or {}) | {"stage": stage, "reason": reason})

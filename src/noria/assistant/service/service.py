@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from noria.assistant.folder import read_secret
+from noria.assistant.folder import check_secret, open_control, open_versions, read_secret
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.console import Console
 from noria.assistant.service.feedback import Conversations
 from noria.assistant.service.gateway import Allowance, Gateway
 from noria.assistant.service.operations import Operations
+from noria.assistant.service.peers import Peers
 from noria.assistant.service.recording import Recorder
 from noria.assistant.service.tools import gateway_tools
 from noria.core.chat.settings import ChatServer
@@ -27,11 +28,10 @@ from noria.core.errors import ConfigError, NoriaError, needing
 from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
-from noria.core.storage.control import SQLiteControl
+from noria.core.storage.control import SQLControl
 from noria.core.traces.records import JudgementRecord, Status, decode
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore, UnknownTrace
-from noria.core.versions.artefacts import ArtefactStore
 
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
@@ -46,7 +46,7 @@ class GatewayState:
     """What a gateway holds while it runs."""
 
     store: TraceStore
-    control: SQLiteControl
+    control: SQLControl
     bundles: Bundles
     gateway: Gateway
     conversations: Conversations
@@ -70,13 +70,14 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         raise ConfigError(str(error), where="keep_personal") from None
     store = TraceStore(folder)
     try:
-        control = SQLiteControl(folder / "control.sqlite")
-        bundles = Bundles(control, ArtefactStore(folder / "versions"), config)
+        control = open_control(folder, config)
+        check_secret(control, secret, folder)
+        bundles = Bundles(control, open_versions(folder, config), config)
         bundles.begin()
         recorder = Recorder(store.clock, redactor, keep_texts=config.keep_texts)
         gateway = Gateway(config, store, secret, recorder)
         gateway.serving = bundles.serving()
-        conversations = Conversations(store, store.clock, redactor, secret)
+        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers))
         return GatewayState(
             store,
             control,
@@ -151,6 +152,7 @@ def _service(
             await asyncio.gather(*tasks, return_exceptions=True)
             await state.jobs.close()
             await state.gateway.close()
+            await state.conversations.peers.close()
 
     async def models(request: Request) -> Response:
         names = ["noria", *config.routes]

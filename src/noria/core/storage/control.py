@@ -162,6 +162,10 @@ class SQLControl:
         """Second since 1970, by the one clock of the store."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Let the store go."""
+        raise NotImplementedError
+
     def read(self, kind: str, key: str) -> Document | None:
         """Do what :meth:`Control.read` says."""
         rows = self.execute(_COLUMNS + " AND key = ?" + _PRESENT, (kind, key))

@@ -107,70 +107,53 @@ FROM traces AS t WHERE t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL 
 """
 
 
-class UnitFigures(NamedTuple):
-    """What one unit of an experiment saw.
+class UnitFigure(NamedTuple):
+    """What one unit of an experiment saw of one figure.
 
     Attributes:
         unit: user, conversation or request.
         arm: arm of the unit.
-        requests: number of its requests.
-        success: share of them that were answered or refused.
-        seconds: mean time of an answer.
-        cost: mean cost of an answer; None where none is known.
-        score: mean score of its judgements; None without one.
-        ratings: mean of its ratings by their name.
+        name: `success` (answered or refused), `speed` (seconds, negative), `thrift` (cost, negative), `score`, or the
+            name of a rating; higher is better. Those of the shadow are differences to the answer that was given.
+        total: sum of its values.
+        number: number of its values; 0 where none is known.
     """
 
     unit: str
     arm: str
-    requests: int
-    success: float
-    seconds: float
-    cost: float | None
-    score: float | None
-    ratings: dict[str, float]
-
-
-class ShadowPair(NamedTuple):
-    """An answer in the shadow and the one that was given to the same request: success, seconds, cost, score of each."""
-
-    hidden: str
-    shadow_success: float
-    shadow_seconds: float
-    shadow_cost: float | None
-    shadow_score: float | None
-    success: float
-    seconds: float
-    cost: float | None
-    score: float | None
+    name: str
+    total: float
+    number: int
 
 
 # Whom experiments deal: a user, else a conversation, else each request by itself.
 _UNIT = "coalesce(t.user, t.conversation, t.id)"
 _SCORE = "(SELECT avg(score) FROM judgements WHERE trace = t.id)"
 _UNITS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, count(*), avg(t.status IN ('ok', 'refused')), avg(t.seconds),
-    avg(t.cost), avg({_SCORE})
-FROM traces AS t WHERE t.began >= ?2 AND arm IS NOT NULL AND json_extract(t.labels, '$.shadow') IS NULL
-    AND t.status != 'cancelled'
-GROUP BY 1, 2
+SELECT unit, arm, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score)
+FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.status IN ('ok', 'refused') AS success,
+        t.seconds, t.cost, {_SCORE} AS score
+    FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
+WHERE arm IS NOT NULL GROUP BY 1, 2
 """
 _RATINGS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, avg(f.value)
+SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, sum(f.value), count(*)
 FROM feedback AS f JOIN traces AS t ON t.id = f.trace
 WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
-    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL
+    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
     AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
         AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
         AND (later.at, later.id) > (f.at, f.id))
 GROUP BY 1, 2, 3
 """
 _SHADOWS = f"""
-SELECT h.id, h.status IN ('ok', 'refused'), h.seconds, h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id),
-    t.status IN ('ok', 'refused'), t.seconds, t.cost, {_SCORE}
+SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), t.seconds - h.seconds,
+    t.cost - h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id) - {_SCORE}
 FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
 WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
 """
+FIGURES = ("success", "speed", "thrift", "score")
+"""Figures of every trace; any other name is that of a rating."""
 
 
 class TraceIndex:
@@ -445,7 +428,7 @@ class TraceIndex:
             (most,),
         )
 
-    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigures]:
+    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigure]:
         """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
 
         A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
@@ -454,23 +437,27 @@ class TraceIndex:
         Args:
             experiment: name of the experiment.
             since: nanoseconds since 1970.
-            measures: names of the feedback to read.
+            measures: names of the ratings to read.
         """
-        units: dict[tuple[str, str], UnitFigures] = {}
-        for unit, arm, requests, success, seconds, cost, score in self._all(
-            _UNITS, (f'$."{experiment}"', since)
-        ):
-            units[unit, arm] = UnitFigures(unit, arm, requests, success, seconds, cost, score, {})
-        for unit, arm, name, rating in self._all(
-            _RATINGS.format(", ".join("?" * len(measures))), (f'$."{experiment}"', since, *measures)
-        ):
-            if (unit, arm) in units:
-                units[unit, arm].ratings[name] = rating
-        return list(units.values())
+        figures = []
+        where = (f'$."{experiment}"', since)
+        for unit, arm, requests, success, speed, thrift, costed, score, scored in self._all(_UNITS, where):
+            columns = ((success, requests), (speed, requests), (thrift, costed), (score, scored))
+            figures += [
+                UnitFigure(unit, arm, name, total or 0.0, count)
+                for name, (total, count) in zip(FIGURES, columns, strict=True)
+            ]
+        ratings = _RATINGS.format(", ".join("?" * len(measures)))
+        figures += [UnitFigure(*row) for row in self._all(ratings, (*where, *measures))]
+        return figures
 
-    def shadow_pairs(self, experiment: str, since: int) -> list[ShadowPair]:
-        """Answers in the shadow beside the answers that were given, since a moment."""
-        return [ShadowPair(*row) for row in self._all(_SHADOWS, (experiment, since))]
+    def shadow_figures(self, experiment: str, since: int) -> list[UnitFigure]:
+        """Answers in the shadow less those that were given to the same requests, since a moment; higher is better."""
+        return [
+            UnitFigure(hidden, "shadow", name, gain or 0.0, int(gain is not None))
+            for hidden, *gains in self._all(_SHADOWS, (experiment, since))
+            for name, gain in zip(FIGURES, gains, strict=True)
+        ]
 
     def traces_of(self, user: str) -> list[str]:
         """Ids of a user's traces, oldest first."""
