@@ -17,6 +17,7 @@ from noria.core.experiments.lifecycle import (
     Step,
     next_step,
 )
+from noria.core.statistics.intervals import Interval
 from noria.core.traces.index import TraceIndex
 
 
@@ -92,5 +93,15 @@ def reading_record(reading: Reading, step: Step) -> dict[str, Any]:
         return value
 
     values = dataclasses.asdict(reading)
-    interval = {"effect": step.interval.effect, "low": step.interval.low, "high": step.interval.high}
-    return clean(values | {"interval": interval, "reason": step.reason, "comparable": step.comparable})  # type: ignore[no-any-return]
+    said = {
+        "interval": _ends(step.interval),
+        "guarded": {name: _ends(one) for name, one in step.guarded.items()},
+        "split": step.split,
+        "reason": step.reason,
+        "comparable": step.comparable,
+    }
+    return clean(values | said)  # type: ignore[no-any-return]
+
+
+def _ends(interval: Interval) -> dict[str, float]:
+    return {"effect": interval.effect, "low": interval.low, "high": interval.high}
