@@ -98,6 +98,18 @@ def test_of_writers_at_once_one_wins_each_version(opened: Callable[[], SQLContro
     assert [d.version for d in history] == list(range(1, len(history) + 1))
 
 
+def test_a_thinned_history_keeps_its_ends_and_its_writers(opened: Callable[[], SQLControl]) -> None:
+    store = opened()
+    for version in range(30):
+        store.write("experiment", "thin", {"n": version}, based_on=version, by="ann")
+        store.write("experiment", "other", {"n": version}, based_on=version, by="ann")
+    assert store.thin("experiment", "thin", keep=5) == 24
+    assert [one.version for one in store.history("experiment", "thin")] == [1, 26, 27, 28, 29, 30]
+    assert store.thin("experiment", "thin", keep=5) == 0
+    assert len(store.history("experiment", "other")) == 30
+    assert store.write("experiment", "thin", {}, based_on=30, by="ann").version == 31
+
+
 def test_a_lease_has_one_holder_and_a_token_that_grows(opened: Callable[[], SQLControl]) -> None:
     one, other = opened(), opened()
     first = one.acquire("turn", "one", seconds=60)

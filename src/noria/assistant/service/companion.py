@@ -38,6 +38,8 @@ TICK = 1.0
 """Seconds between two looks at the journal."""
 POINTS = 200
 """Most points of an experiment's interval over time that are kept."""
+KEPT = 200
+"""Versions of an experiment's document that are kept beside its first one, at least."""
 log = logging.getLogger("noria.companion")
 
 
@@ -128,7 +130,11 @@ class Companion:
         self.tell(stage, experiment=document.key, reason=reason)
 
     def _write(self, document: Document, value: dict[str, Any]) -> None:
-        self.control.write(EXPERIMENT, document.key, value, based_on=document.version, by="companion")
+        written = self.control.write(
+            EXPERIMENT, document.key, value, based_on=document.version, by="companion"
+        )
+        if written.version % KEPT == 0:  # a reading changes with every user: its past is in its points
+            self.control.thin(EXPERIMENT, document.key, keep=KEPT)
 
     def tell(self, what: str, **fields: Any) -> None:
         """Log that something happened, and send it to the webhook where there is one."""

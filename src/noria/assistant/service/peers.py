@@ -27,7 +27,7 @@ class Peers:
     """The other gateways.
 
     Args:
-        urls: their addresses, such as `http://10.0.0.2:8000`.
+        urls: addresses of the gateways, such as `http://10.0.0.2:8000`.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
