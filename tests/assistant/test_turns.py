@@ -49,7 +49,7 @@ def test_the_gateway_deals_users_to_the_bundle_of_a_turn(tmp_path: Path) -> None
     serving = bundles.serving()
     (experiment,) = serving.experiments
     assert experiment.stage == "shadow"
-    assert experiment.challenger.backend == "new"
+    assert experiment.challenger.route.backend == "new"
     document = bundles.control.read("experiment", receipt["experiment"])
     assert document is not None
     assert document.value is not None

@@ -79,6 +79,32 @@ class ClickHouseConfig(Config):
     )
 
 
+class SkillsConfig(Config):
+    """Skills of the assistant: a bank, and how a request finds its skill."""
+
+    bank: Path = Field(description="Folder of the bank.")
+    data: Path | None = Field(
+        None,
+        description="Labelled samples, from which the thresholds come; without them every request has a skill.",
+    )
+    encoder: Literal["ngrams", "static"] = Field(
+        "ngrams", description="Vectors: hashed n-grams, or static word embeddings (noria assets wordllama)."
+    )
+    project: str | None = Field(None, description="Set of skills in bank.json that is offered.")
+
+
+class PartsConfig(Config):
+    """Parts of the pipeline before the answer; one that is left out does nothing."""
+
+    skills: SkillsConfig | None = Field(
+        None, description="Skills whose bodies go before the requests that they fit."
+    )
+    router: Path | None = Field(
+        None,
+        description="Folder of a router by noria routing train, whose models are backends of the same names.",
+    )
+
+
 class LearningConfig(Config):
     """Turns of learning: who judges, and what a turn may take."""
 
@@ -113,6 +139,7 @@ class AssistantConfig(Config):
     backends: dict[str, ChatServer] = Field(min_length=1, description="Servers that answer, by name.")
     routes: dict[str, Route] = Field(min_length=1, description="Ways to answer, by name.")
     begin: str = Field(description="Route that serves until another one is promoted.")
+    parts: PartsConfig = Field(PartsConfig(), description="Parts of the pipeline: skills, a model router.")
     callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
     judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
     learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")

@@ -221,7 +221,7 @@ class Console:
         }
 
     def _names(self) -> dict[str, str]:
-        return {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+        return {bundle: name for name, bundle in self.bundles.named.items()}
 
     def _switch(self, name: str) -> dict[str, Any]:
         document = self.bundles.control.read(SWITCH, name)
@@ -309,7 +309,7 @@ class Console:
         except UnknownTrace:
             return self._render("missing.html", status=404, path="/traces")
         bundle = fields.get("bundle", "")
-        one = await asyncio.to_thread(self.bundles.route_of, bundle)
+        one = await asyncio.to_thread(self.bundles.choice_of, bundle)
         outcome = await self.operations.gateway.replay(trace, one)
         given = next((span.output for span in trace.spans if span.kind == "chat"), None)
         return self._render(

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
+from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import Choice, Serving
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.recording import Identity, Recorder, Recording
@@ -149,7 +150,7 @@ class Gateway:
             return serving.choose(identity.unit)
         if model not in serving.named:
             raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
-        return Choice(*serving.named[model])
+        return serving.named[model]
 
     def _reserve(self, recording: Recording) -> float:
         """Reserve the estimated cost in the caller's money.
@@ -160,7 +161,7 @@ class Gateway:
         allowance = self.allowances.get(recording.identity.caller)
         if allowance is None:
             return 0.0
-        prices = self.config.backends[recording.choice.route.backend].prices
+        prices = self.config.backends[recording.route.backend].prices
         reserved = allowance.present().reserve(prices, recording.query.content)
         if reserved is None:
             raise HttpError(429, "budget_spent", "the budget of this caller for today is spent")
@@ -185,7 +186,7 @@ class Gateway:
         Raises:
             HttpError: 503, the disk refuses.
         """
-        route = recording.choice.route
+        route = recording.route
         trace, blobs = self.recorder.trace(recording, outcome, self.config.backends[route.backend].model)
         days = self.config.keep_pictures_days
         expires = None if days is None or not blobs else int(time.time() + 86400 * days)
@@ -204,6 +205,8 @@ class Gateway:
             "x-noria-trace": recording.id,
             "x-noria-bundle": recording.choice.bundle[:16],
             "x-noria-arms": arms,
+            "x-noria-skill": recording.labels.get("skill", ""),
+            "x-noria-model": recording.route.backend if recording.steps else "",
         }
         return {name: header_text(value) for name, value in named.items() if value}
 
@@ -221,7 +224,7 @@ class Gateway:
         reserved = self._reserve(recording)
         outcome: Outcome | None = None
         try:
-            outcome, reply = await self._ask(recording.choice.route, recording.query)
+            outcome, reply = await self._ask(recording.route, recording.query)
         finally:
             self._settle(recording, reserved, outcome)
             if outcome is None:  # the caller left, or the service is stopping
@@ -244,7 +247,7 @@ class Gateway:
         return _timed(outcome, reply.seconds, reply.attempts), content
 
     def _post_cancelled(self, recording: Recording) -> None:
-        route = recording.choice.route
+        route = recording.route
         trace, blobs = self.recorder.trace(recording, None, self.config.backends[route.backend].model)
         try:
             self.store.post(trace, blobs=blobs)
@@ -264,7 +267,7 @@ class Gateway:
 
     async def _pieces(self, recording: Recording, reserved: float) -> AsyncGenerator[bytes | HttpError]:
         """Events of the answer. The trace is on the disk before the last one; an error before the first is given."""
-        route, query = recording.choice.route, recording.query
+        route, query = recording.route, recording.query
         forwarder, reply = self.forwarders[route.backend], StreamedReply()
         outcome: Outcome | None = None
         began = time.monotonic()
@@ -324,7 +327,7 @@ class Gateway:
             if experiment.stage != "shadow" or len(self._shadows) >= 16:
                 continue
             if position(experiment.config.salt, recording.id) < self.config.shadow_share:
-                choice = Choice(experiment.config.challenger, experiment.challenger)
+                choice = experiment.challenger
                 task = asyncio.create_task(self._answer_in_shadow(recording, choice, experiment.config.name))
                 self._shadows.add(task)
                 task.add_done_callback(self._shadows.discard)
@@ -333,16 +336,16 @@ class Gateway:
         hidden = self.recorder.begin(recording.query, recording.identity, choice)
         hidden.labels |= {"shadow": experiment, "of": recording.id}
         try:
-            outcome, _ = await self._ask(choice.route, recording.query)
+            outcome, _ = await self._ask(hidden.route, recording.query)
             trace, blobs = self.recorder.trace(
-                hidden, outcome, self.config.backends[choice.route.backend].model
+                hidden, outcome, self.config.backends[hidden.route.backend].model
             )
             self.store.post(trace, blobs=blobs)
         except NoriaError as error:
             log.warning("an answer in the shadow was not kept: %s", error)
 
-    async def replay(self, trace: Trace, route: Route) -> Outcome:
-        """Answer a trace's request by a route, without a trace of it.
+    async def replay(self, trace: Trace, choice: Choice) -> Outcome:
+        """Answer a trace's request by a bundle, without a trace of it.
 
         Raises:
             HttpError: 409, the trace does not hold its request, or a picture of it is gone.
@@ -356,7 +359,8 @@ class Gateway:
             raise HttpError(409, "no_picture", "a picture of the request is gone")
         content = {"messages": put_back_blobs(messages, {n: b for n, b in names.items() if b is not None})}
         query = read_completion(_encode(content))
-        return (await self._ask(route, query))[0]
+        prepared = prepare(query, choice.route, choice.parts, self.recorder.clock)
+        return (await self._ask(prepared.route, query))[0]
 
 
 def composed(query: CompletionRequest, route: Route, forwarder: Forwarder, *, stream: bool = False) -> bytes:

@@ -59,7 +59,7 @@ class Operations:
 
         def read() -> list[dict[str, Any]]:
             store = self.bundles.artefacts
-            names = {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+            names = {bundle: name for name, bundle in self.bundles.named.items()}
             found = []
             for artefact in store.artefacts("route"):
                 bundle = store.bundle([artefact.digest])
@@ -95,7 +95,7 @@ class Operations:
         bundle, reason = fields.get("bundle"), fields.get("reason", "")
         if not isinstance(bundle, str) or not isinstance(reason, str):
             raise HttpError(400, "bad_bundle", "bundle is a content hash, and reason a text", param="bundle")
-        bundle = self.bundles.named.get(bundle, (bundle,))[0]
+        bundle = self.bundles.named.get(bundle, bundle)
         return await self._move(bundle, fields, reason, request.caller.name)
 
     async def roll_back(self, request: Request) -> Response:
@@ -167,7 +167,7 @@ class Operations:
     def comparison(self) -> dict[str, Any]:
         """What serves, and what experiments say of its challengers."""
         move = self.bundles.pointers.present(CHAMPION)
-        names = {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+        names = {bundle: name for name, bundle in self.bundles.named.items()}
         experiments = [
             {
                 "name": one.key,
@@ -208,8 +208,8 @@ class Operations:
     async def replay(self, request: Request) -> Response:
         """Answer a trace's request by another bundle; nobody but the caller sees the answer, and nothing is kept."""
         bundle = request.query_params.get("bundle", "")
-        bundle = self.bundles.named.get(bundle, (bundle,))[0]
-        one = await asyncio.to_thread(self.bundles.route_of, bundle)
+        bundle = self.bundles.named.get(bundle, bundle)
+        one = await asyncio.to_thread(self.bundles.choice_of, bundle)
         try:
             trace = self.gateway.store.read(request.path_params["trace"]).trace
         except UnknownTrace:

@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import Choice
 from noria.core.chat.messages import Text
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.completions.requests import CompletionRequest
+from noria.core.learning.route import Route
 from noria.core.traces.blobs import blob_names, take_out_blobs
 from noria.core.traces.ids import Clock, new_id
 from noria.core.traces.records import AssignmentRecord, Span, SpanError, Status, Trace, Usage
@@ -49,6 +53,8 @@ class Recording:
         began: nanoseconds since 1970.
         first: seconds until the first word of a stream; None before it and for whole answers.
         labels: labels of the trace.
+        route: how it is answered, after the parts of the pipeline.
+        steps: what the parts did.
     """
 
     query: CompletionRequest
@@ -56,6 +62,8 @@ class Recording:
     choice: Choice
     id: str
     began: int
+    route: Route
+    steps: tuple[Span, ...] = ()
     first: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
     _clock0: float = field(default_factory=time.perf_counter)
@@ -83,9 +91,15 @@ class Recorder:
         return new_id(self.clock())
 
     def begin(self, query: CompletionRequest, identity: Identity, choice: Choice) -> Recording:
-        """Begin a recording."""
+        """Begin a recording, and let the parts of the bundle act on the request."""
         now = self.clock()
-        return Recording(query, identity, choice, new_id(now), now)
+        prepared = prepare(query, choice.route, choice.parts, self.clock)
+        labels = dict(prepared.labels)
+        if choice.off:
+            labels["off"] = ", ".join(choice.off)
+        return Recording(
+            query, identity, choice, new_id(now), now, prepared.route, prepared.steps, labels=labels
+        )
 
     def trace(
         self, recording: Recording, outcome: Outcome | None, model: str
@@ -150,12 +164,18 @@ class Recorder:
                 AssignmentRecord(one.experiment, one.arm, one.propensity)
                 for one in recording.choice.assignments
             ),
-            spans=(span,),
+            spans=(*self._kept(recording.steps), span),
             usage=usage,
             redactions=dict(counts),
             labels=recording.labels,
         )
         return trace, blobs
+
+    def _kept(self, steps: tuple[Span, ...]) -> tuple[Span, ...]:
+        """Steps of the parts; without their words where no text is kept."""
+        if self.keep_texts:
+            return steps
+        return tuple(msgspec.structs.replace(step, attributes={}) for step in steps)
 
     def _clean(self, value: Any, counts: Counter[str]) -> tuple[Any, dict[str, bytes]]:
         value, blobs = take_out_blobs(value)
