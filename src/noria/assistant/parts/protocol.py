@@ -33,6 +33,7 @@ class Step:
         chosen: name of the option that was taken.
         labels: labels of the trace.
         attributes: further JSON values of the span.
+        tools: tools that may be called from now on; None changes nothing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Step:
     chosen: str
     labels: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    tools: frozenset[str] | None = None
 
 
 class Part(Protocol):
@@ -66,11 +68,13 @@ class Prepared:
         route: how it is answered.
         steps: what each part did, as spans of the trace.
         labels: labels of the trace, such as the skill.
+        tools: tools that may be called; None for all.
     """
 
     route: Route
     steps: tuple[Span, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    tools: frozenset[str] | None = None
 
 
 def prepare(query: CompletionRequest, route: Route, parts: Sequence[Part], clock: Clock) -> Prepared:
@@ -93,6 +97,7 @@ def prepare(query: CompletionRequest, route: Route, parts: Sequence[Part], clock
                 step.route,
                 (*prepared.steps, _span(part, step, began, clock())),
                 {**prepared.labels, **step.labels},
+                prepared.tools if step.tools is None else step.tools,
             )
     return prepared
 

@@ -39,7 +39,7 @@ RULES = (
 
 
 class SkillSettings(Config):
-    """How a bank is routed: what belongs to the artefact beside the skills."""
+    """Settings of a bank's routing, which belong to the artefact beside the skills."""
 
     encoder: Literal["ngrams", "static"] = Field(
         "ngrams", description="Vectors: hashed n-grams, or static word embeddings (noria assets wordllama)."
@@ -72,7 +72,10 @@ class SkillsPart:
         )
 
     def apply(self, query: CompletionRequest, route: Route) -> Step | None:
-        """Do what :meth:`Part.apply` says; a request without words has no skill."""
+        """Do what :meth:`Part.apply` says; a request without words has no skill.
+
+        A skill that names tools restricts the request to them; one that names none leaves all on offer.
+        """
         if not query.question.strip() or not self.router.names:
             return None
         scores = self.router.scores([query.question])[0]
@@ -87,7 +90,8 @@ class SkillsPart:
             above = [route.system, RULES, body] if route.system else [RULES, body]
             route = route.model_copy(update={"system": "\n\n".join(above)})
         label = chosen or NONE
-        return Step("descriptions", route, by_name, label, {"skill": label})
+        tools = frozenset(self.bank.skills[chosen].tools) if chosen is not None else frozenset()
+        return Step("descriptions", route, by_name, label, {"skill": label}, tools=tools or None)
 
 
 def open_part(folder: Path, digest: str, backends: Sequence[str]) -> SkillsPart:

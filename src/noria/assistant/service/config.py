@@ -13,6 +13,7 @@ callers:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import Field, model_validator
 
 from noria.core.chat import ChatServer
 from noria.core.config import Config, Option
+from noria.core.errors import ConfigError
 from noria.core.learning.route import Route
 from noria.core.learning.schedule import ScheduleConfig
 from noria.core.service.callers import CallerConfig
@@ -93,11 +95,52 @@ class SkillsConfig(Config):
     project: str | None = Field(None, description="Set of skills in bank.json that is offered.")
 
 
+class ToolConfig(Config):
+    """A tool: a server that edits or makes pictures, or an MCP server."""
+
+    kind: Literal["edit", "generate", "mcp"] = Field(
+        description="What it is: an OpenAI-compatible server of pictures, or an MCP server over HTTP."
+    )
+    url: str = Field(
+        pattern=r"^https?://",
+        description="Address: http://host:8000/v1 of a picture server, or an MCP endpoint.",
+    )
+    model: str | None = Field(None, description="Name of the model on a picture server.")
+    tools: tuple[str, ...] = Field((), description="Tools of an MCP server that are offered; all by default.")
+    description: str = Field(
+        "", max_length=2000, description="Words by which the model knows a picture tool."
+    )
+    cost: float = Field(0.0, ge=0, description="Cost of a call, in the currency of the prices.")
+    seconds: float = Field(60.0, gt=0, le=3600, description="Longest time of a call.")
+    key_env: str | None = Field(
+        None, pattern=ENVIRONMENT, description="Environment variable with the server's key."
+    )
+
+    def headers(self) -> dict[str, str]:
+        """Headers of a call.
+
+        Raises:
+            ConfigError: the environment variable is not set.
+        """
+        if self.key_env is None:
+            return {}
+        if self.key_env not in os.environ:
+            raise ConfigError(f"the environment variable {self.key_env} is not set", where="tools.key_env")
+        return {"authorization": f"Bearer {os.environ[self.key_env]}"}
+
+
 class PartsConfig(Config):
     """Parts of the pipeline before the answer; one that is left out does nothing."""
 
     skills: SkillsConfig | None = Field(
         None, description="Skills whose bodies go before the requests that they fit."
+    )
+    tools: dict[str, ToolConfig] = Field(
+        default_factory=dict, description="Tools by the name that a model calls."
+    )
+    tool_rounds: int = Field(4, ge=1, le=16, description="Most rounds of calls before the answer.")
+    tool_money: float | None = Field(
+        None, ge=0, description="Most that the tools of one request may cost; any by default."
     )
     router: Path | None = Field(
         None,

@@ -54,7 +54,8 @@ class Recording:
         first: seconds until the first word of a stream; None before it and for whole answers.
         labels: labels of the trace.
         route: how it is answered, after the parts of the pipeline.
-        steps: what the parts did.
+        steps: what the parts and the tools did.
+        tools: tools that may be called; None for all.
     """
 
     query: CompletionRequest
@@ -64,6 +65,7 @@ class Recording:
     began: int
     route: Route
     steps: tuple[Span, ...] = ()
+    tools: frozenset[str] | None = None
     first: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
     _clock0: float = field(default_factory=time.perf_counter)
@@ -98,7 +100,15 @@ class Recorder:
         if choice.off:
             labels["off"] = ", ".join(choice.off)
         return Recording(
-            query, identity, choice, new_id(now), now, prepared.route, prepared.steps, labels=labels
+            query,
+            identity,
+            choice,
+            new_id(now),
+            now,
+            prepared.route,
+            prepared.steps,
+            prepared.tools,
+            labels=labels,
         )
 
     def trace(
@@ -164,18 +174,20 @@ class Recorder:
                 AssignmentRecord(one.experiment, one.arm, one.propensity)
                 for one in recording.choice.assignments
             ),
-            spans=(*self._kept(recording.steps), span),
+            spans=(*(self._kept(step, counts) for step in recording.steps), span),
             usage=usage,
             redactions=dict(counts),
             labels=recording.labels,
         )
         return trace, blobs
 
-    def _kept(self, steps: tuple[Span, ...]) -> tuple[Span, ...]:
-        """Steps of the parts; without their words where no text is kept."""
-        if self.keep_texts:
-            return steps
-        return tuple(msgspec.structs.replace(step, attributes={}) for step in steps)
+    def _kept(self, step: Span, counts: Counter[str]) -> Span:
+        """A step as it is written: redacted, and without words where no text is kept."""
+        if not self.keep_texts:
+            return msgspec.structs.replace(step, input=None, output=None, attributes={}, blobs=())
+        given, _ = self._clean(step.input, counts)
+        made, _ = self._clean(step.output, counts)
+        return msgspec.structs.replace(step, input=given, output=made)
 
     def _clean(self, value: Any, counts: Counter[str]) -> tuple[Any, dict[str, bytes]]:
         value, blobs = take_out_blobs(value)
