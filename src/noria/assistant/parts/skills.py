@@ -50,6 +50,13 @@ class SkillSettings(Config):
     )
     temperature: float = Field(0.05, gt=0, description="Temperature of the confidences.")
 
+    def fitted(self, router: EmbeddingRouter) -> SkillSettings:
+        """The settings with a router's thresholds."""
+        calibration = router.calibration
+        # Scores lie between −2 and 2; JSON has no infinity for always and never.
+        thresholds = {name: min(2.0, max(-2.0, float(bar))) for name, bar in calibration.thresholds.items()}
+        return self.model_copy(update={"thresholds": thresholds, "temperature": calibration.temperature})
+
 
 class SkillsPart:
     """Chooses a skill by its description, and puts its body before the request.
@@ -124,12 +131,12 @@ def write_part(bank: Path, folder: Path, settings: SkillSettings, data: Path | N
     if not present.skills:
         raise DataError("the bank holds no skill", where=str(bank), mend="see noria skills init")
     if data is not None:
-        router = SkillsPart(present, settings).router.fitted(load_samples(data))
-        calibration = router.calibration
-        # Scores lie between −2 and 2; JSON has no infinity for always and never.
-        thresholds = {name: min(2.0, max(-2.0, bar)) for name, bar in calibration.thresholds.items()}
-        update = {"thresholds": thresholds, "temperature": calibration.temperature}
-        settings = settings.model_copy(update=update)
-    write_bank(present, folder)
-    write_atomic(folder / "bank.json", present.settings.model_dump_json(indent=1) + "\n")
+        settings = settings.fitted(SkillsPart(present, settings).router.fitted(load_samples(data)))
+    write_artefact(present, folder, settings)
+
+
+def write_artefact(bank: Bank, folder: Path, settings: SkillSettings) -> None:
+    """Write a bank's skills and how they are routed into a folder that is there and empty."""
+    write_bank(bank, folder)
+    write_atomic(folder / "bank.json", bank.settings.model_dump_json(indent=1) + "\n")
     write_atomic(folder / SETTINGS, settings.model_dump_json(indent=1) + "\n")

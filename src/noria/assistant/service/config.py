@@ -155,8 +155,15 @@ class LearningConfig(Config):
     gate_judge: str | None = Field(
         None, description="Backend that judges at the gate, another one than the learner's."
     )
+    learner: Literal["routes", "descriptions"] = Field(
+        "routes",
+        description="What learns: the choice of route and prompt, or the descriptions of the skills from corrections "
+        "named skill.",
+    )
     writer: str | None = Field(None, description="Backend that writes prompts; nobody by default.")
-    least_rated: int = Field(100, ge=0, description="Rated traces below which a turn is underpowered.")
+    least_rated: int = Field(
+        100, ge=0, description="Rated traces below which a turn of routes is underpowered."
+    )
     most_items: int = Field(400, ge=1, description="Most requests that are replayed.")
     money: float | None = Field(
         None, ge=0, description="Most that a turn may cost, in the currency of the prices."
@@ -171,7 +178,7 @@ class LearningConfig(Config):
 
     @model_validator(mode="after")
     def _judged(self) -> LearningConfig:
-        if self.schedule is not None and self.gate_judge is None:
+        if self.schedule is not None and self.learner == "routes" and self.gate_judge is None:
             raise ValueError("a schedule needs a gate_judge: a turn without one could not gate")
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,7 @@ class Replay:
         checklist: items to judge; a bad verdict on an item of the path `safety` is a hard error.
         config: the requests, and what the candidate may cost.
         blob: contents of the pictures in the requests.
+        through: what a pipeline makes of a route for a conversation, such as a skill's body behind its system message.
     """
 
     backends: Mapping[str, Backend]
@@ -103,6 +104,7 @@ class Replay:
     checklist: Checklist
     config: ReplayConfig = field(default_factory=ReplayConfig)
     blob: Blobs | None = None
+    through: Callable[[Route, Sequence[Message]], Route] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides the scores: judge, checklist, backends and the requests."""
@@ -160,6 +162,8 @@ class Replay:
 
     async def _answer(self, route: Route, request: Request, spending: Spending) -> dict[str, Any]:
         """Text and cost of the answer, or the kind of the failure; asked once."""
+        if self.through is not None:
+            route = self.through(route, request.messages)
         backend = backend_of(route, self.backends)
         asked = route.request(request.messages, request.asked)
 
