@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -203,7 +202,11 @@ class BankFolder:
         if name == "head":
             steps = int(back) if back.isdecimal() else 0
             if not 0 <= steps < len(history):
-                raise DataError(f"there are {len(history)} versions", where=prefix)
+                raise DataError(
+                    f"the bank has {len(history)} version{'s' * (len(history) != 1)}",
+                    where=prefix,
+                    mend="see noria skills diff BANK",
+                )
             return history[-1 - steps]
         known = {one.digest for one in self.versions.artefacts(KIND) if one.digest.startswith(prefix)}
         if len(known) != 1 or len(prefix) < 4:
@@ -254,13 +257,20 @@ class BankFolder:
         """
         if not self._writable:
             raise ValueError("publish inside of `with folder.writing()`")
-        digest = self.keep(bank, by=by, receipt=fields.get("receipt"))
+        digest = self.keep(bank, by=by, receipt=(fields.get("summary") or {}).get("receipt"))
         write_atomic(
             self.home / "publish.json",
             json.dumps({"version": digest, "by": by, "event": event, "fields": fields}, default=str),
         )
         self._finish()
         return digest
+
+    def record(self, before: Bank, after: Bank, **fields: Any) -> None:
+        """Publish a bank that a stage changed; of one that it left as it was, say in the ledger what was tried."""
+        if after != before:
+            self.publish(after, **fields)
+        else:
+            self.ledger.add("stage", **fields)
 
     def roll_back(self, to: str, *, by: str, reason: str = "") -> str:
         """Put an earlier version in place, byte for byte; its digest."""
@@ -381,8 +391,3 @@ def _file_lines(old: Skill | None, new: Skill | None) -> Iterable[str]:
         one, other = (side.get(path) for side in sides)
         if one != other:
             yield f"# file {path}: {'added' if one is None else 'removed' if other is None else 'changed'}"
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy a skill's folder as it is, modes included."""
-    shutil.copytree(source, target, symlinks=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,3 @@ class Ledger:
                 raise DataError("the ledger was changed before this line", where=where, mend="restore it")
             before = hashlib.sha256(line).hexdigest()
             yield entry
-
-
-def evidence_of(entry: Mapping[str, Any]) -> str:
-    """A line of the ledger in words, for a table."""
-    parts = [str(entry.get(name)) for name in ("stage", "skill", "operation", "decision") if entry.get(name)]
-    return " ".join(parts) or str(entry.get("event"))

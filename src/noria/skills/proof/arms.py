@@ -190,7 +190,7 @@ def run_chain(seed: int, size: int) -> dict[str, Any]:
 
 def healing(setting: Setting, bank: Bank) -> dict[str, float]:
     """Mean round in which a body first states a need that it lacked, by kind; one more than the rounds if never."""
-    result = stage_three(setting, bank, config=RefineConfig(edits=1, rounds=5))
+    result = stage_three(setting, bank, config=RefineConfig(edits=1, body_rounds=5))
     found: dict[str, list[float]] = {"structural": [], "content": []}
     for need in NEEDS:
         if need.id in WRITTEN or need.id == "cards":

@@ -10,15 +10,14 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.chat import Answer, ChatRequest, Image, Outcome, Refusal, system, user
 from noria.core.judging import quoted
-from noria.skills.bank.catalogue import Shown, catalogue
-from noria.skills.bank.skill import Skill
+from noria.skills.bank.catalogue import Shown
 from noria.skills.proposing.asking import Asker, read_object
 from noria.skills.routing.calibration import Calibration, confidences, fit_temperature, fit_thresholds
 from noria.skills.routing.encoders import Encoder, clauses
@@ -72,7 +71,8 @@ class EmbeddingRouter:
     Args:
         descriptions: description by name, as the client shows it.
         encoder: turns texts into vectors.
-        calibration: thresholds and temperature; without thresholds nothing is routed to none.
+        calibration: thresholds and temperature; without them only a query that shares nothing with any description
+            goes to none.
     """
 
     def __init__(
@@ -279,19 +279,9 @@ def keep_in_force(routing: Routing, in_force: str | None, *, margin: float = 0.0
     return replace(routing, outcome="skill", skill=in_force, reason="it stays in force")
 
 
-def shown_descriptions(skills: Sequence[Skill], *, budget: int | None = None) -> Shown:
-    """The catalogue that a client with this budget shows."""
-    return catalogue(skills, budget=budget)
-
-
 def _block(shown: Shown, names: Sequence[str]) -> str:
     rows = [
         json.dumps({"name": name, "description": shown.descriptions[name]}, ensure_ascii=False)
         for name in names
     ]
     return "\n".join(rows)
-
-
-def descriptions_of(skills: Sequence[Skill], extra: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Description by name."""
-    return {skill.name: skill.description for skill in skills} | dict(extra or {})

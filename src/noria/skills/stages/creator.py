@@ -30,7 +30,7 @@ from noria.skills.traffic.samples import Sample
 class CreateConfig(Config):
     """Settings of stage 1."""
 
-    rounds: int = Field(3, ge=1, le=10, description="Rounds of the Engineer Loop.")
+    drafts: int = Field(3, ge=1, le=10, description="Rounds of the Engineer Loop.")
     examples: int = Field(8, ge=0, le=50, description="Good and bad examples that an author sees.")
     trials: int = Field(6, ge=0, le=50, description="Requests of the trial run.")
     good: float = Field(80.0, ge=0, le=100, description="Score from which an answer is a good example.")
@@ -117,9 +117,9 @@ def engineer_loop(
     assistant: Assistant | None,
     bank: Bank,
 ) -> tuple[Skill | None, int, list[str]]:
-    """Write, check and return with the faults, at most `config.rounds` times: the draft, the rounds, what stayed."""
+    """Write, check and return with the faults, at most `config.drafts` times: the draft, the rounds, what stayed."""
     skill, faults = None, ["nothing was proposed"]
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.drafts + 1):
         draft = proposer.author(brief)
         if draft is None:
             return skill, number, faults
@@ -130,7 +130,7 @@ def engineer_loop(
         if not faults:
             return skill, number, []
         brief = replace(brief, faults=faults, draft=skill)
-    return skill, config.rounds, faults
+    return skill, config.drafts, faults
 
 
 def draft_faults(

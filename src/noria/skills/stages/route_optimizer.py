@@ -24,7 +24,7 @@ from noria.skills.proposing.protocols import DescribeTask, Misroute, Proposer
 from noria.skills.proposing.safety import description_faults
 from noria.skills.routing.confusion import RouteScores, evaluate_routes, mcnemar, symmetric_confusion
 from noria.skills.routing.routers import Router
-from noria.skills.stages.gates import Event, GateSettings, Listener, Memory, decide, unheard
+from noria.skills.stages.gates import GateSettings, Memory, decide
 from noria.skills.traffic.samples import NO_SKILL, Sample
 
 RouterMaker = Callable[[Bank], Router]
@@ -34,7 +34,7 @@ RouterMaker = Callable[[Bank], Router]
 class RouteConfig(Config):
     """Settings of stage 2."""
 
-    rounds: int = Field(4, ge=1, le=20, description="Most rounds of the optimizer.")
+    route_rounds: int = Field(4, ge=1, le=20, description="Most rounds of the optimizer.")
     least_failures: int = Field(
         30, ge=1, description="Misroutes of a skill from which its description is redrawn."
     )
@@ -128,7 +128,6 @@ def optimize_routes(
     *,
     memory: Memory | None = None,
     known_tools: Sequence[str] = (),
-    listen: Listener = unheard,
 ) -> RouteResult:
     """Repair the descriptions of a bank.
 
@@ -142,7 +141,6 @@ def optimize_routes(
         settings: settings of the gate.
         memory: rejected proposals, which are not tried again.
         known_tools: names of every tool, which a description may not bring in.
-        listen: called with what happens.
 
     Returns:
         The result, whose bank differs from `bank` in descriptions, merged and discarded skills alone.
@@ -150,16 +148,11 @@ def optimize_routes(
     state, memory = _State(bank), memory or Memory()
     first = evaluate_routes(make_router(bank), gate_set, _names(bank), repeats=config.repeats)
     rounds = []
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.route_rounds + 1):
         made = _round(
             state, pool, gate_set, make_router, proposer, config, settings, memory, known_tools, number
         )
         rounds.append(made)
-        for operation in made.proposed:
-            done = operation in made.accepted
-            reason = made.receipts[-1].reason if made.receipts else ""
-            values = operation.to_json() | {"decision": "accepted" if done else "rejected", "reason": reason}
-            listen(Event("route", number, "proposal", values))
         if not made.accepted:
             break
     check_lock("route", bank, state.bank)
@@ -308,7 +301,10 @@ def _gate(
     settings: GateSettings,
     number: int,
 ) -> tuple[tuple[Operation, ...], tuple[Receipt, ...]]:
-    """All operations together; if they fail, the best of those that pass alone."""
+    """All operations together; if they fail, the best of those that pass alone.
+
+    Together they have half of the round's α; one by one they share the other half.
+    """
     if not operations:
         return (), ()
     parent = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
@@ -321,8 +317,9 @@ def _gate(
     receipts: list[Receipt] = []
     best: tuple[float, tuple[Operation, ...], Bank] | None = None
     for place, (chosen, candidate) in enumerate(tries):
+        parts = 1 if len(tries) == 1 else 2 if place == 0 else 2 * (len(tries) - 1)
         receipt = _compare(
-            parent, make_router(candidate), candidate, gate_set, config, settings, number * len(tries)
+            parent, make_router(candidate), candidate, gate_set, config, settings, number, parts
         )
         receipts.append(receipt)
         if receipt.accepted and (best is None or receipt.gain.effect > best[0]):
@@ -343,6 +340,7 @@ def _compare(
     config: RouteConfig,
     settings: GateSettings,
     number: int,
+    parts: int,
 ) -> Receipt:
     after = evaluate_routes(router, gate_set, _names(candidate), repeats=config.repeats)
     right = [_present(parent), _present(after, candidate)]
@@ -355,7 +353,7 @@ def _compare(
     rule = Rule(
         "macro F1", outcome, f"{parent.macro_f1:.3f} before, {after.macro_f1:.3f} after, McNemar p {p:.2g}"
     )
-    return decide(pairs, settings, number=number, rules=[rule])
+    return decide(pairs, settings, number=number, parts=parts, rules=[rule])
 
 
 def _present(scores: RouteScores, bank: Bank | None = None) -> np.ndarray:

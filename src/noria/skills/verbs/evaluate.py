@@ -127,7 +127,9 @@ def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) ->
     """Answers judged; none where nothing was recorded and there is no server."""
     from noria.skills.judging.judges import judge_answers
 
-    if config.url is None and not any(s.response for s in samples):
+    if config.url is None:
+        samples = [s for s in samples if s.response is not None]
+    if not samples:
         return []
     rubric = config.load()
     feedback, final = config.judges(config.bank, rubric)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from noria.skills.proposing.asking import Asker
     from noria.skills.proposing.protocols import Proposer
     from noria.skills.routing.routers import Router
+    from noria.skills.stages.chain import Chain
     from noria.skills.stages.route_optimizer import RouterMaker
     from noria.skills.traffic.samples import Sample
 
@@ -234,6 +235,15 @@ class RubricOption(Config):
         from noria.skills.judging.rubric import load_rubric
 
         return load_rubric(self.rubric)
+
+
+def chain_of(config: Any, folder: BankFolder, bank: Bank, pools: Mapping[str, Sequence[Sample]]) -> Chain:
+    """The chain of a verb's settings on its bank, whose lock is held."""
+    from noria.skills.stages.chain import Chain
+
+    settings = config.model_dump(exclude={"bank", "by", "dry_run", "as_json"})
+    samples = [sample for pool in pools.values() for sample in pool]
+    return Chain(folder, bank, settings, samples, by=config.name(), dry=config.dry_run)
 
 
 def tools_of(bank: Bank, more: Sequence[str] = ()) -> list[str]:
