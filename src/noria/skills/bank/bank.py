@@ -152,11 +152,14 @@ class BankFolder:
 
     def verdicts(self) -> list[Verdict]:
         """Every skill in the folder with what is wrong with it."""
+        self._exists()
+        return list(read_skills(self.folder))
+
+    def _exists(self) -> None:
         if not self.folder.is_dir():
             raise DataError(
                 "there is no bank", where=str(self.folder), mend="make one: noria skills init FOLDER"
             )
-        return list(read_skills(self.folder))
 
     def settings(self) -> BankSettings:
         """Settings in bank.json; the defaults where there is none."""
@@ -226,8 +229,9 @@ class BankFolder:
         """Hold the bank's lock, and finish what a killed process began.
 
         Raises:
-            RunError: another process writes the bank.
+            DataError: there is no bank. RunError: another process writes it.
         """
+        self._exists()
         with lock(self.home):
             self._writable = True
             try:

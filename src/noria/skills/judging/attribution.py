@@ -2,7 +2,8 @@
 
 Blame goes to the first that explains a failure: routing (another skill was right), a tool (a call failed), the
 infrastructure (no answer), safety (an injection or a broken safety rule), and only then the body; a Poor answer without
-a skill is unserved. An outage therefore never edits prose. Nothing is edited for one answer: a dimension is repaired where
+a skill is unserved. An outage therefore never edits prose. Nothing is edited for one answer: a dimension is repaired
+where
 
     n_s ≥ 50   and   p_{s,d} = #Poor / #answers to which d applies  > θ_d
 
@@ -24,7 +25,16 @@ from noria.skills.judging.judges import Judged
 from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric
 
 Blame = Literal["none", "routing", "tool", "infrastructure", "safety", "body", "unserved", "unjudged"]
-BLAMES: tuple[Blame, ...] = ("routing", "tool", "infrastructure", "safety", "body", "unserved", "unjudged", "none")
+BLAMES: tuple[Blame, ...] = (
+    "routing",
+    "tool",
+    "infrastructure",
+    "safety",
+    "body",
+    "unserved",
+    "unjudged",
+    "none",
+)
 
 
 def blame(judged: Judged) -> Blame:

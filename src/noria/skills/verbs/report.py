@@ -40,7 +40,8 @@ def run(config: ReportConfig) -> Path:
 
     folder = config.folder()
     bank, entries = folder.load(), folder.ledger.entries()
-    last = {entry["stage"]: entry["summary"] for entry in entries if "summary" in entry}
+    told = sorted((entry for entry in entries if "summary" in entry), key=lambda entry: "version" in entry)
+    last = {entry["stage"]: entry["summary"] for entry in told}  # the last that changed something, if any did
     sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
     if "route" in last:
         sections.append(("Routes", _routes(last["route"])))
