@@ -100,5 +100,16 @@ def make_server(live: LiveBank) -> Any:
 
 
 def serve(folder: BankFolder, maker: RouterMaker) -> None:
-    """Serve a bank until the client closes standard input."""
-    make_server(LiveBank(folder, maker)).run("stdio")
+    """Serve a bank until the client closes standard input.
+
+    Raises:
+        DataError: there is no bank, or it cannot be read.
+    """
+    live = LiveBank(folder, maker)
+    live.present()
+    run_server(make_server(live))
+
+
+def run_server(server: Any) -> None:
+    """Speak with one client on standard input and output."""
+    server.run("stdio")

@@ -170,7 +170,7 @@ def to_json(sample: Sample) -> dict[str, Any]:
     answer = values.pop("response", None)
     kept = {key: value for key, value in values.items() if value not in (None, "", [], {})}
     if answer is not None:
-        kept["response"] = answer.pop("text")
+        kept["response"] = answer.pop("text", "")
         kept |= {
             "shown_cards" if key == "cards" else key: value
             for key, value in answer.items()

@@ -35,20 +35,13 @@ def run(config: ReportConfig) -> Path:
     Raises:
         DataError: there is no bank, or its ledger was changed.
     """
-    from noria.core.files import output_path
+    from noria.core.files import decoding, output_path
     from noria.core.pages.report import write_page
 
     folder = config.folder()
     bank, entries = folder.load(), folder.ledger.entries()
-    told = sorted((entry for entry in entries if "summary" in entry), key=lambda entry: "version" in entry)
-    last = {entry["stage"]: entry["summary"] for entry in told}  # the last that changed something, if any did
-    sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
-    if "route" in last:
-        sections.append(("Routes", _routes(last["route"])))
-    if "refine" in last:
-        sections.append(("Answers", _answers(last["refine"])))
-    sections.append(("Proposals", _proposals(entries)))
-    sections.append(("Versions", [_versions(entries)]))
+    with decoding(folder.ledger.path, "a ledger of this version", mend="restore it"):
+        sections = _sections(bank, entries)
     path = output_path(config.output) if config.output is not None else folder.home / "report.html"
     path = path if path.suffix == ".html" else path / "report.html"
     published = sum("version" in entry for entry in entries)
@@ -61,6 +54,19 @@ def run(config: ReportConfig) -> Path:
         footer="Made by noria skills report.",
     )
     return path
+
+
+def _sections(bank: Any, entries: Any) -> list[tuple[str, Any]]:
+    told = sorted((entry for entry in entries if "summary" in entry), key=lambda entry: "version" in entry)
+    last = {entry["stage"]: entry["summary"] for entry in told}  # the last that changed something, if any did
+    sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
+    if "route" in last:
+        sections.append(("Routes", _routes(last["route"])))
+    if "refine" in last:
+        sections.append(("Answers", _answers(last["refine"])))
+    sections.append(("Proposals", _proposals(entries)))
+    sections.append(("Versions", [_versions(entries)]))
+    return sections
 
 
 def _skills(bank: Any) -> Figure:

@@ -14,7 +14,7 @@ from noria.skills.verbs.route import RouteStageConfig, route_stage, summary as r
 from noria.verbs.command import command as make_command
 
 
-class RunConfig(CreateVerbConfig, RouteStageConfig, RefineVerbConfig):
+class RunConfig(CreateVerbConfig, RouteStageConfig, RefineVerbConfig):  # type: ignore[misc]
     """Settings of `noria skills run`."""
 
 
