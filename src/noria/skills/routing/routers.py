@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from noria.core.chat import Answer, ChatRequest, Image, Outcome, Refusal, system, user
 from noria.core.judging import quoted
+from noria.skills.asking import Asker, read_object
 from noria.skills.bank.catalogue import Shown
-from noria.skills.proposing.asking import Asker, read_object
 from noria.skills.routing.calibration import Calibration, confidences, fit_temperature, fit_thresholds
 from noria.skills.routing.encoders import Encoder, clauses
 from noria.skills.traffic.samples import Sample

@@ -2,8 +2,8 @@
 
 Known of the paper: three operations, at least 30 failures for an update, at most four rounds, F1 that may not drop, and
 evidence of both cases, misrouted samples (A) and rightly routed ones (B). Reconstructed: the causes are classified
-before, the gate compares pairs on a pool that nothing is optimised on, and candidates that fail together are tried one
-by one. A merge is made only where body, files and tools are equal, so that nothing is lost.
+before, what is better together is found on the pool, and the gate compares one candidate in pairs on requests that
+nothing is optimised on. A merge is made only where body, files and tools are equal, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -195,7 +195,8 @@ def _round(
         operations += [found] if found else []
     operations += _merges(bank, scores, config)
     operations += _discards(bank, pool, config) if config.discard else []
-    accepted, receipts = _gate(state, operations, gate_set, make_router, config, settings, number)
+    chosen = _combined(state, operations, scores, make_router, config, settings)
+    accepted, receipts = _gate(state, chosen, gate_set, make_router, config, settings, number)
     for operation in operations:
         if operation not in accepted and operation.kind == "update":
             memory.reject(operation.skill, operation.description)
@@ -292,6 +293,47 @@ def _discards(bank: Bank, pool: Sequence[Sample], config: RouteConfig) -> list[O
     ]
 
 
+def _combined(
+    state: _State,
+    operations: Sequence[Operation],
+    parent: RouteScores,
+    make_router: RouterMaker,
+    config: RouteConfig,
+    settings: GateSettings,
+) -> tuple[Operation, ...]:
+    """The operations that are better together, found on the pool alone: the gate sees one candidate and spends once.
+
+    All of them where they gain and no skill falls below its floor, else one after the other, the best alone first, each
+    kept where it adds to what is kept.
+    """
+    samples = [sample for sample, _, _ in parent.rows]
+
+    def gain(chosen: Sequence[Operation]) -> float:
+        candidate = state.bank
+        for operation in chosen:
+            candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+        after = evaluate_routes(make_router(candidate), samples, _names(candidate), repeats=config.repeats)
+        change = np.nan_to_num(_present(after, candidate) - _present(parent))
+        for label in {s.expected[0] for s in samples}:
+            own = np.array([s.expected[0] == label for s in samples])
+            if own.sum() >= settings.slice_items and change[own].mean() < -settings.floor:
+                return -np.inf
+        return float(change.mean())
+
+    if len(operations) < 2 or gain(operations) > 0:
+        return tuple(operations)
+    alone = sorted(
+        ((gain([one]), n) for n, one in enumerate(operations)), key=lambda pair: (-pair[0], pair[1])
+    )
+    kept: list[Operation] = []
+    best = 0.0
+    for _, number in alone:
+        value = gain([*kept, operations[number]])
+        if value > best:
+            kept, best = [*kept, operations[number]], value
+    return tuple(kept)
+
+
 def _gate(
     state: _State,
     operations: Sequence[Operation],
@@ -301,35 +343,18 @@ def _gate(
     settings: GateSettings,
     number: int,
 ) -> tuple[tuple[Operation, ...], tuple[Receipt, ...]]:
-    """All operations together; if they fail, the best of those that pass alone.
-
-    Together they have half of the round's α; one by one they share the other half.
-    """
+    """The operations where the gate accepts them together, and its receipt."""
     if not operations:
         return (), ()
     parent = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
-    together = state.bank
+    candidate = state.bank
     for operation in operations:
-        together = operation.apply(together) if operation.skill in together.skills else together
-    tries: list[tuple[tuple[Operation, ...], Bank]] = [(tuple(operations), together)]
-    if len(operations) > 1:
-        tries += [((operation,), operation.apply(state.bank)) for operation in operations]
-    receipts: list[Receipt] = []
-    best: tuple[float, tuple[Operation, ...], Bank] | None = None
-    for place, (chosen, candidate) in enumerate(tries):
-        parts = 1 if len(tries) == 1 else 2 if place == 0 else 2 * (len(tries) - 1)
-        receipt = _compare(
-            parent, make_router(candidate), candidate, gate_set, config, settings, number, parts
-        )
-        receipts.append(receipt)
-        if receipt.accepted and (best is None or receipt.gain.effect > best[0]):
-            best = (receipt.gain.effect, chosen, candidate)
-        if place == 0 and receipt.accepted:
-            break
-    if best is None:
-        return (), tuple(receipts)
-    state.bank = best[2]
-    return best[1], tuple(receipts)
+        candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+    receipt = _compare(parent, make_router(candidate), candidate, gate_set, config, settings, number)
+    if not receipt.accepted:
+        return (), (receipt,)
+    state.bank = candidate
+    return tuple(operations), (receipt,)
 
 
 def _compare(
@@ -340,7 +365,6 @@ def _compare(
     config: RouteConfig,
     settings: GateSettings,
     number: int,
-    parts: int,
 ) -> Receipt:
     after = evaluate_routes(router, gate_set, _names(candidate), repeats=config.repeats)
     right = [_present(parent), _present(after, candidate)]
@@ -353,7 +377,7 @@ def _compare(
     rule = Rule(
         "macro F1", outcome, f"{parent.macro_f1:.3f} before, {after.macro_f1:.3f} after, McNemar p {p:.2g}"
     )
-    return decide(pairs, settings, number=number, parts=parts, rules=[rule])
+    return decide(pairs, settings, number=number, rules=[rule])
 
 
 def _present(scores: RouteScores, bank: Bank | None = None) -> np.ndarray:

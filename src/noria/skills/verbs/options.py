@@ -15,11 +15,11 @@ from noria.core.errors import ConfigError
 from noria.verbs.options import ServerOptions
 
 if TYPE_CHECKING:
+    from noria.skills.asking import Asker
     from noria.skills.assistants.assistants import Assistant
     from noria.skills.bank.bank import Bank, BankFolder
     from noria.skills.judging.judges import BodyJudge
     from noria.skills.judging.rubric import Rubric
-    from noria.skills.proposing.asking import Asker
     from noria.skills.proposing.protocols import Proposer
     from noria.skills.routing.routers import Router
     from noria.skills.stages.chain import Chain
@@ -153,7 +153,7 @@ class ModelOptions(ServerOptions):
             ConfigError: the settings of the server are malformed.
         """
         from noria.core.chat import Budget, ChatCache
-        from noria.skills.proposing.asking import server_asker, within_tokens
+        from noria.skills.asking import server_asker, within_tokens
 
         if self.url is None and self.model is None:
             return None
