@@ -153,8 +153,8 @@ def optimize_routes(
             state, pool, gate_set, make_router, proposer, config, settings, memory, known_tools, number
         )
         rounds.append(made)
-        if not made.accepted:
-            break
+        if not made.proposed:
+            break  # what a gate rejected is not proposed again, so the next round tries another text
     check_lock("route", bank, state.bank)
     last = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
     missing = {label: tuple(found.values()) for label, found in state.missing.items()}
