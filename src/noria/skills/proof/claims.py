@@ -274,8 +274,8 @@ def notes(chains: Rows, neural: Rows) -> list[str]:
         f"Image search finds the right one of {len(catalogue.things)} things first for "
         f"{catalogue.recall(~catalogue.learned):.0%} of those that its weights were not learned on.",
         "The simulated assistant meets a need with .95 where the body says its sentence, .75 where it names the fault "
-        "and .35 else: settings, not findings. How much stage 3 gains follows from them; that it finds the faults among "
-        "spurious ones does not. No judge quotes the sentence that a body lacks.",
+        "and .35 else: settings, not findings. How much stage 3 gains follows from them; that it finds the faults "
+        "among spurious ones does not. No judge quotes the sentence that a body lacks.",
         f"Under a proposer that harms, mean true scores are {mean('harmful, paired'):.1f} with the paired gate, "
         f"{mean('harmful, monotone'):.1f} with the monotone one and {mean('harmful, no gate'):.1f} with none.",
         f"Tests without an effect found one in {np.mean(false):.1%} of the runs."

@@ -1,7 +1,8 @@
 """A small neural assistant that is trained here: what its body states causes what it does, as far as it has learned.
 
 A decoder-only transformer of some hundred thousand weights reads the words of a body, the thing that a tool found, and
-writes an answer word by word. It is trained on random bodies, obeying what they state as the simulation does; that it carries over to bodies that the chain writes has to be measured (treatment sensitivity), and is.
+writes an answer word by word. It is trained on random bodies, obeying what they state as the simulation does; that this
+carries over to bodies that the chain writes has to be measured (treatment sensitivity), and is.
 """
 
 from __future__ import annotations
