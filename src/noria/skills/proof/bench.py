@@ -45,9 +45,7 @@ def benchmarks(*, rounds: int = 5) -> Benchmark:
     rows = [*_thresholds(rounds), _cached(rounds)]
     with tempfile.TemporaryDirectory() as temporary, _peer() as ask:
         if ask is None:
-            Progress("bench skills").say(
-                f"the peers are left out: there is no {_python()}, made as this module says"
-            )
+            Progress().say(f"the peers are left out: there is no {_python()}, made as this module says")
         else:
             rows += _routing(ask, rounds)
             rows.append(_validation(ask, Path(temporary), rounds))

@@ -130,21 +130,20 @@ class EmbeddingRouter:
         if not self.names:
             return [Routing("none", reason="the bank is empty") for _ in samples]
         chances = confidences(scores, self._bars, self.calibration.temperature)
-        made = []
-        for row, chance in zip(scores, chances, strict=True):
-            order = np.argsort(-row, kind="stable")
-            top = int(order[0])
-            margin = float(row[top] - row[order[1]]) if len(order) > 1 else math.inf
-            above = [int(c) for c in order if row[c] >= self._bars[c]]
-            by_name = dict(zip(self.names, row.tolist(), strict=True))
-            if row[top] < self._bars[top]:
-                made.append(
-                    Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
-                )
-                continue
-            also = tuple(self.names[c] for c in above if c != top)
-            made.append(Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also))
-        return made
+        return [
+            keep_in_force(self._decision(row, chance), sample.in_force)
+            for sample, row, chance in zip(samples, scores, chances, strict=True)
+        ]
+
+    def _decision(self, row: NDArray[np.float64], chance: NDArray[np.float64]) -> Routing:
+        order = np.argsort(-row, kind="stable")
+        top = int(order[0])
+        margin = float(row[top] - row[order[1]]) if len(order) > 1 else math.inf
+        by_name = dict(zip(self.names, row.tolist(), strict=True))
+        if row[top] < self._bars[top]:
+            return Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
+        also = tuple(self.names[int(c)] for c in order[1:] if row[c] >= self._bars[c])
+        return Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also)
 
     def fitted(self, samples: Sequence[Sample]) -> EmbeddingRouter:
         """The router with thresholds and temperature of these labelled samples."""

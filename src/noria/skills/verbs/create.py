@@ -45,7 +45,13 @@ class CreateVerbConfig(
 
 @make_command(CreateVerbConfig)
 def command(config: CreateVerbConfig) -> None:
-    """Write the skills that a specification asks for: drafts are checked, tried, and approved by a person."""
+    """Write the skills that a specification asks for: drafts are checked, tried, and approved by a person.
+
+    With --data and without SPEC it prints a specification of what the traffic asks for and no skill is for.
+    """
+    if config.spec is None and config.data is not None:
+        click.echo(_drafted(config), nl=False)
+        return
     made = run(config)["created"]
     rows = [[o["skill"], o["decision"], str(o["rounds"]), "; ".join(o["faults"])[:70]] for o in made]
     nothing = "the bank has every task's skill"
@@ -69,14 +75,30 @@ def run(config: CreateVerbConfig) -> dict[str, Any]:
     return result
 
 
+def _drafted(config: CreateVerbConfig) -> str:
+    """A specification of what traffic asks for, as YAML to complete."""
+    from noria.core.yaml_values import yaml_text
+    from noria.skills.routing.encoders import make_encoder
+    from noria.skills.stages.creator import wanted_tasks
+
+    tasks = wanted_tasks(config.samples(), config.folder().load(), make_encoder(config.encoder))
+    head = "# Drafted from traffic: mend names and purposes, add tools, format and rules.\n"
+    return head + yaml_text({"tasks": [{"name": one.name, "purpose": one.purpose} for one in tasks]})
+
+
 def create_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:
     """Stage 1: the bank after it, and its summary."""
+    from noria.skills.judging.judges import judge_answers
     from noria.skills.proposing.protocols import Specification
     from noria.skills.routing.encoders import make_encoder
     from noria.skills.stages.creator import create_skills
 
     if config.spec is None:
         raise ConfigError("no specification given", where="SPEC", mend="give a YAML file of tasks")
+    rubric = config.load()
+    feedback, _ = config.judges(config.bank, rubric)
+    given = [(s, s.response) for s in pools["optimise"] if s.response is not None]
+    judged = judge_answers(given, rubric, feedback)
     spec = parse_config(Specification, read_bytes(config.spec, limit=1_000_000), where=str(config.spec))
     after, made = create_skills(
         spec.tasks,
@@ -87,8 +109,9 @@ def create_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any
         config.part(CreateConfig),
         encoder=make_encoder(config.encoder),
         tools=[*spec.tools] or tools_of(bank, [t for task in spec.tasks for t in task.tools]),
-        rubric=config.load(),
+        rubric=rubric,
         assistant=config.assistant(config.bank) if config.url is not None else None,
+        scores={j.sample.id: j.score for j in judged if j.score is not None},
     )
     created = [
         {

@@ -134,8 +134,8 @@ _ENCODERS: dict[str, CachedEncoder] = {}  # type: ignore[name-defined]  # noqa: 
 class ModelOptions(ServerOptions):
     """The models behind proposals, answers and judgements; all by default are --model on --url."""
 
-    proposer: Literal["templates", "chat"] = Field(
-        "templates", description="Who proposes: counting, or the model."
+    proposer: Literal["templates", "chat", "gepa"] = Field(
+        "templates", description="Who proposes: counting, the model, or GEPA with the model (descriptions)."
     )
     judge_model: str | None = Field(None, description="Name of the model that judges and gives feedback.")
     final_judge_model: str | None = Field(
@@ -164,8 +164,8 @@ class ModelOptions(ServerOptions):
         ask = server_asker(server, cache=ChatCache(folder / ".noria" / "cache"), budget=budget)
         return within_tokens(ask, self.budget_tokens)
 
-    def proposing(self, folder: Path) -> Proposer:
-        """The proposer of the options.
+    def proposing(self, folder: Path, make_router: RouterMaker | None = None) -> Proposer:
+        """The proposer of the options; GEPA only where there is a router that scores its descriptions.
 
         Raises:
             ConfigError: the model's proposer without a server.
@@ -178,8 +178,14 @@ class ModelOptions(ServerOptions):
         ask = self.asker(folder)
         if ask is None:
             raise ConfigError(
-                "the chat proposer asks a model", where="--proposer", mend="give --url and --model"
+                f"the {self.proposer} proposer asks a model",
+                where="--proposer",
+                mend="give --url and --model",
             )
+        if self.proposer == "gepa" and make_router is not None:
+            from noria.skills.integrations.gepa import GepaProposer
+
+            return GepaProposer(ask, make_router)
         return ChatProposer(ask)
 
     def assistant(self, folder: Path) -> Assistant:

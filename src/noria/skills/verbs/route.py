@@ -114,7 +114,7 @@ def route_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]
         pools["optimise"],
         pools["route_gate"],
         maker,
-        config.proposing(config.bank),
+        config.proposing(config.bank, maker),
         config.part(RouteConfig),
         config.part(GateSettings),
         known_tools=tools_of(bank),
