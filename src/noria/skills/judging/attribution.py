@@ -195,33 +195,7 @@ def induce(
 
 
 _EMPTY = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "is",
-        "are",
-        "was",
-        "of",
-        "to",
-        "in",
-        "on",
-        "for",
-        "and",
-        "or",
-        "not",
-        "no",
-        "does",
-        "do",
-        "did",
-        "it",
-        "its",
-        "be",
-        "by",
-        "with",
-        "that",
-        "this",
-    ]
+    words("a an the is are was of to in on for and or not no does do did it its be by with that this")
 )
 
 

@@ -143,7 +143,7 @@ class Need:
     faults: tuple[str, ...] = ()
 
     def stated(self, body: str) -> str:
-        """How a body states the need: `said` in its own sentence, `named` by a fault that judges find, else empty."""
+        """Way in which a body states the need: `said` in its own sentence, `named` by a fault, or empty."""
         return "said" if self.say in body else "named" if any(f in body for f in self.faults) else ""
 
 

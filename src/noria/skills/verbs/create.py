@@ -20,7 +20,7 @@ from noria.skills.verbs.options import (
     RouterOptions,
     RubricOption,
     TrafficOptions,
-    chain_of,
+    run_stage,
     tools_of,
 )
 from noria.verbs.command import command as make_command
@@ -52,27 +52,12 @@ def command(config: CreateVerbConfig) -> None:
     if config.spec is None and config.data is not None:
         click.echo(_drafted(config), nl=False)
         return
-    made = run(config)["created"]
+    made = run_stage(config, "create", create_stage)["created"]
     rows = [[o["skill"], o["decision"], str(o["rounds"]), "; ".join(o["faults"])[:70]] for o in made]
     nothing = "the bank has every task's skill"
     click.echo(table([["task", "state", "rounds", "why"], *rows], names=4) if rows else nothing)
     if any(row[1] == "waiting" for row in rows):
         click.echo(f"decide in {config.bank / '.noria' / 'review'}, then run the same command again")
-
-
-def run(config: CreateVerbConfig) -> dict[str, Any]:
-    """Create skills: the summary of the stage.
-
-    Raises:
-        ConfigError: the specification is malformed. DataError: the traffic cannot be read.
-    """
-    folder = config.folder()
-    pools = config.pools() if config.data is not None else {"optimise": []}
-    with folder.writing():
-        bank = folder.load()
-        chain = chain_of(config, folder, bank, pools)
-        _, result = chain.stage("create", bank, lambda b: create_stage(config, b, pools))
-    return result
 
 
 def _drafted(config: CreateVerbConfig) -> str:

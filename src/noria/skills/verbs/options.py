@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -241,6 +241,21 @@ class RubricOption(Config):
         from noria.skills.judging.rubric import load_rubric
 
         return load_rubric(self.rubric)
+
+
+def run_stage(config: Any, name: str, stage: Callable[[Any, Bank, Any], Any]) -> dict[str, Any]:
+    """Run one stage on the bank of a verb's settings: its summary.
+
+    Raises:
+        DataError: the traffic cannot be read. RunError: another process writes the bank.
+    """
+    folder = config.folder()
+    pools = config.pools() if config.data is not None or name != "create" else {"optimise": []}
+    with folder.writing():
+        bank = folder.load()
+        chain = chain_of(config, folder, bank, pools)
+        _, result = chain.stage(name, bank, lambda b: stage(config, b, pools))
+    return result
 
 
 def chain_of(config: Any, folder: BankFolder, bank: Bank, pools: Mapping[str, Sequence[Sample]]) -> Chain:

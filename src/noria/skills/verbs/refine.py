@@ -18,7 +18,7 @@ from noria.skills.verbs.options import (
     RouterOptions,
     RubricOption,
     TrafficOptions,
-    chain_of,
+    run_stage,
     share,
     tools_of,
 )
@@ -51,25 +51,11 @@ def command(config: RefineVerbConfig) -> None:
 
     Without a server the recorded answers are judged and nothing can be repaired: a repair has to be answered anew.
     """
-    result = run(config)
+    result = run_stage(config, "refine", refine_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     click.echo(summary(result))
-
-
-def run(config: RefineVerbConfig) -> dict[str, Any]:
-    """Repair bodies: the summary of the stage.
-
-    Raises:
-        DataError: the traffic cannot be read. RunError: another process writes the bank.
-    """
-    folder, pools = config.folder(), config.pools()
-    with folder.writing():
-        bank = folder.load()
-        chain = chain_of(config, folder, bank, pools)
-        _, result = chain.stage("refine", bank, lambda b: refine_stage(config, b, pools))
-    return result
 
 
 def refine_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:

@@ -18,8 +18,8 @@ from noria.skills.verbs.options import (
     ModelOptions,
     RouterOptions,
     TrafficOptions,
-    chain_of,
     label_rows,
+    run_stage,
     share,
     tools_of,
 )
@@ -48,7 +48,7 @@ def command(config: RouteVerbConfig) -> None:
     if config.query:
         _route(config)
         return
-    result = run(config)
+    result = run_stage(config, "route", route_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -82,20 +82,6 @@ def _route(config: RouteVerbConfig) -> None:
         raise CheckError(
             f"{len(errors)} of {len(routes)} requests have no decision", where="--router", mend=errors[0][:80]
         )
-
-
-def run(config: RouteVerbConfig) -> dict[str, Any]:
-    """Repair descriptions: the summary of the stage.
-
-    Raises:
-        DataError: the traffic cannot be read. RunError: another process writes the bank.
-    """
-    folder, pools = config.folder(), config.pools()
-    with folder.writing():
-        bank = folder.load()
-        chain = chain_of(config, folder, bank, pools)
-        _, result = chain.stage("route", bank, lambda b: route_stage(config, b, pools))
-    return result
 
 
 def route_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:
