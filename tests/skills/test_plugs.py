@@ -138,3 +138,24 @@ def test_gepas_descriptions_go_through_the_gate(tmp_path: Path) -> None:
         data = ("--data", tmp_path / "traffic.jsonl", "--url", server.url, "--model", "m")
         run_well("route", bank, *data, "--proposer", "gepa")
     assert [e.get("stage") for e in BankFolder(bank).ledger.entries() if "version" in e] == ["init", "route"]
+
+
+def test_a_dspy_program_describes_and_its_failure_proposes_nothing() -> None:
+    """The program is a function with DSPy's calling form; the real one was tried in an environment of its own."""
+    from noria.skills.integrations.dspy import with_program
+    from noria.skills.proposing.protocols import DescribeTask
+    from noria.skills.proposing.templates import TemplateProposer
+
+    skill = make_skill("returns", "Handles orders.", "# R\n")
+    task = DescribeTask(skill, {"sizes": "Sizes."}, [Sample("1", "refund please", "1")], [], [])
+
+    def program(**fields: object) -> object:
+        assert fields["missed"] == ["refund please"]
+        return type("Prediction", (), {"new_description": "Returns: refunds and exchanges."})()
+
+    def broken(**fields: object) -> object:
+        raise RuntimeError("no server")
+
+    assert with_program(TemplateProposer(), program).describe(task) == "Returns: refunds and exchanges."
+    assert with_program(TemplateProposer(), broken).describe(task) is None
+    assert with_program(TemplateProposer(terms=3), broken).name == "dspy"

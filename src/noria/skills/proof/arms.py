@@ -287,7 +287,8 @@ def run_queue(seed: int, size: int) -> dict[str, float]:
         size, make_catalogue(), np.random.default_rng(seed + 1000), time=2, prefix=f"{seed}-later-"
     )
     truth = {s.id: NEW in s.expected for s in later}
-    queue = find_missing([replace(s, expected=()) for s in later], setting.pool, setting.encoder)
+    earlier = [*setting.pool, *setting.route_gate, *setting.body_gate]
+    queue = find_missing([replace(s, expected=()) for s in later], earlier, setting.encoder)
     queued = {s.id for one in queue for s in one.samples}
     hits = sum(truth[name] for name in queued)
     return {"precision": hits / len(queued) if queued else 0.0, "recall": hits / max(1, sum(truth.values()))}
