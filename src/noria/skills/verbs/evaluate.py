@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -105,33 +106,35 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     answers, judge = _answers(config, bank, known, decisions)
     if config.scores is not None:
         _write(config.scores, scores, answers)
-    judged = [a for a in answers if a.score is not None]
-    blames: dict[str, int] = {}
-    for one in answers:
-        from noria.skills.judging.attribution import blame
-
-        blames[blame(one)] = blames.get(blame(one), 0) + 1
     helped = {s.id: value >= 0.5 for s in samples for name, value in s.human.items() if name == "helpful"}
+    names = [s.name for s in offered]
     values: dict[str, Any] = json_values(
         {
             "routes": scores_json(scores) | {"trigger": dict(scores.trigger)},
             "several": list(set_scores(known, [decisions[s.id] for s in known])),
             "catalogue": {"dropped": list(shown.dropped), "cut": list(shown.cut)},
-            "funnel": [
-                vars(f) for f in funnel(samples, [s.name for s in offered], list(shown.descriptions), helped)
-            ],
-            "answers": {
-                "answers": len(answers),
-                "judged": len(judged),
-                "score": sum(a.score or 0 for a in judged) / len(judged) if judged else None,
-                "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
-            }
-            if answers
-            else {},
+            "funnel": [vars(f) for f in funnel(samples, names, list(shown.descriptions), helped)],
+            "answers": _answers_json(answers),
             "judge": _judge_json(config, answers, judge),
         }
     )
     return values
+
+
+def _answers_json(answers: Any) -> dict[str, Any]:
+    """Mean score of the answers that have one, and what is to blame for the others."""
+    from noria.skills.judging.attribution import blame
+
+    if not answers:
+        return {}
+    scores = [a.score for a in answers if a.score is not None]
+    blames = Counter(blame(one) for one in answers)
+    return {
+        "answers": len(answers),
+        "judged": len(scores),
+        "score": sum(scores) / len(scores) if scores else None,
+        "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
+    }
 
 
 def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) -> Any:
