@@ -17,6 +17,7 @@ from noria.core.proofs.catalogue import registered_benches, registered_proofs
 from noria.verbs.tables import table
 
 SYSTEMS = {
+    "skills": "SkillChain: an assistant's skills that evolve from its judged traffic",
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "reports": "TVIR: research reports of text, charts and images, every number traced",

@@ -105,6 +105,26 @@ CALLS = {
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
     "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
+    "skills init": "{bank=skills-bank} --dry-run",
+    "skills init#source": "out/bank --source {source=skills-bank}",
+    "skills import": "{bank=skills-bank} {source=skills-source} --base {base=skills-source} --repair --dry-run",
+    "skills create": "{bank=skills-bank} {spec=skills-tasks.yaml} --data {data=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml} --dry-run",
+    "skills route": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --dry-run",
+    "skills refine": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --rubric {rubric=skills-rubric.yaml} "
+    "--canaries {canaries=skills-traffic.jsonl} --dry-run",
+    "skills run": "{bank=skills-bank} {spec=skills-tasks.yaml} --data {data=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml} --canaries {canaries=skills-traffic.jsonl} --dry-run",
+    "skills evaluate": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --rubric {rubric=skills-rubric.yaml} "
+    "--pool all",
+    "skills gate": "{parent=skills-scores.jsonl} {candidate=skills-scores.jsonl} --skills {skills=skills-source}",
+    "skills diff": "{bank=skills-bank} head",
+    "skills rollback": "{bank=skills-bank} head --dry-run",
+    "skills drift": "{bank=skills-bank} {before=skills-traffic.jsonl} {after=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml}",
+    "skills ab": "{users=skills-users.jsonl}",
+    "skills serve-mcp": "{bank=skills-bank}",
+    "skills report": "{bank=skills-bank} -o out/p",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
     "assistant import": "{logs=spans.jsonl} --folder out/data",
@@ -136,6 +156,7 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _blending(home, noria)
     _reports(home, noria)
     _assistant(home, noria)
+    _skills(home, noria)
 
 
 def _assistant(home: Path, noria: Callable[..., None]) -> None:
@@ -150,6 +171,24 @@ def _assistant(home: Path, noria: Callable[..., None]) -> None:
     _write_lines(home / "spans.jsonl", [span])
     noria("assistant", "import", home / "spans.jsonl", "--folder", home / "gateway")
     noria("assistant", "backup", home / "backup", "--folder", home / "gateway")
+
+
+def _skills(home: Path, noria: Callable[..., None]) -> None:
+    from tests.skills.shop import EXAMPLE, week, write_lines
+
+    for name in ("rubric.yaml", "tasks.yaml"):
+        shutil.copy(EXAMPLE / name, home / f"skills-{name}")
+    for name in ("skills-bank", "skills-source"):
+        shutil.copytree(EXAMPLE / "shop", home / name)
+    noria("skills", "init", home / "skills-bank")
+    week(home / "skills-traffic.jsonl", 60)
+    scores = [
+        {"id": f"r{n}", "group": f"g{n}", "slice": "all", "route": 1.0, "score": 0.5 + n % 2 / 4}
+        for n in range(40)
+    ]
+    write_lines(home / "skills-scores.jsonl", scores)
+    users = [{"arm": ("control", "treatment")[n % 2], "value": n % 3} for n in range(40)]
+    write_lines(home / "skills-users.jsonl", users)
 
 
 def _reports(home: Path, noria: Callable[..., None]) -> None:
