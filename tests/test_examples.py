@@ -118,3 +118,23 @@ def test_a_shops_week_repairs_its_descriptions(tmp_path: Path) -> None:
     assert (tmp_path / "shop/sizes/SKILL.md").read_bytes() == (folder / "shop/sizes/SKILL.md").read_bytes()
     noria(tmp_path, "skills", "report", "shop")
     assert (tmp_path / "shop" / ".noria" / "report.html").exists()
+
+
+def test_a_clip_of_the_world_goes_the_whole_way(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "tryon" / "world_clip.py"), "clip")
+    parts = ("--mask", "clip/mask.npz", "--hands", "clip/hands.npz", "--actions", "clip/actions.json")
+    noria(tmp_path, "tryon", "inspect", "clip/video.mp4", *parts)
+    noria(
+        tmp_path,
+        "tryon",
+        "generate",
+        "clip/video.mp4",
+        *parts,
+        "-g",
+        "clip/garment.png",
+        "--steps",
+        "2",
+        "-q",
+    )
+    assert (tmp_path / "runs" / "tryon" / "video-garment" / "result.mp4").exists()
+    assert (tmp_path / "runs" / "tryon" / "inspect-video" / "report.html").exists()

@@ -24,6 +24,7 @@ SYSTEMS = {
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
     "distill": "CDM: distil a diffusion model to a few steps",
+    "tryon": "iTryOn: dress the person of a video in another garment, hands and all",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }
 """One line of help for each built system, in the order of the loop."""

@@ -73,6 +73,19 @@ CALLS = {
     "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
     "distill presets": "--config {settings_file=presets.yaml}",
     "distill report": "{source=distill-run}",
+    "tryon inspect": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
+    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} -o out/i",
+    "tryon annotate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
+    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} -o out/a.json -q",
+    "tryon generate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
+    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} --garment "
+    "{garment=tryon/c0/garment.png} --lora {lora=tryon/lora.safetensors} -o out/g --steps 1 --guidance 1 -q",
+    "tryon prepare": "{data=tryon/clips.jsonl} --frames 9 --most-pixels 1536 --cache out/cache -q",
+    "tryon train": "--data {data=tryon/clips.jsonl} --frames 9 --most-pixels 1536 --cache out/cache -o out/run "
+    "--steps 1 -q",
+    "tryon evaluate": "{generated=tryon/videos} --reference {reference=tryon/videos} --backbone "
+    "{backbone=tryon/alexnet.safetensors} --heads {heads=tryon/heads.safetensors} --features "
+    "{features=tryon/features.pt} --features-side 8 --window 4 -o out/e -q",
     "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
     "--plans {plans=plans.yaml} "
     "--previous {previous=snapshot.json} --state {state=fit} -o out/f -q",
@@ -157,6 +170,7 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _reports(home, noria)
     _assistant(home, noria)
     _skills(home, noria)
+    _tryon(home / "tryon")
 
 
 def _assistant(home: Path, noria: Callable[..., None]) -> None:
@@ -189,6 +203,33 @@ def _skills(home: Path, noria: Callable[..., None]) -> None:
     write_lines(home / "skills-scores.jsonl", scores)
     users = [{"arm": ("control", "treatment")[n % 2], "value": n % 3} for n in range(40)]
     write_lines(home / "skills-users.jsonl", users)
+
+
+def _tryon(home: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from tests.tryon.world_files import write_manifest
+
+    write_manifest(home)
+    (home / "videos").mkdir()
+    for number in range(2):
+        shutil.copy(home / f"c{number}" / "clip.mp4", home / "videos" / f"{number}.mp4")
+    rank = {"lora_A": (2, 24), "lora_B": (24, 2)}
+    layer = "transformer.blocks.0.attn1.to_q"
+    save_file(
+        {f"{layer}.{part}.weight": torch.zeros(shape) for part, shape in rank.items()},
+        home / "lora.safetensors",
+    )
+    shapes = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
+    backbone, heads = {}, {}
+    for number, (place, (out, into, side)) in enumerate(shapes.items()):
+        backbone[f"features.{place}.weight"] = torch.zeros(out, into, side, side)
+        backbone[f"features.{place}.bias"] = torch.zeros(out)
+        heads[f"lin{number}.model.1.weight"] = torch.zeros(1, out, 1, 1)
+    save_file(backbone, home / "alexnet.safetensors")
+    save_file(heads, home / "heads.safetensors")
+    torch.jit.script(torch.nn.AdaptiveAvgPool3d(1)).save(str(home / "features.pt"))
 
 
 def _reports(home: Path, noria: Callable[..., None]) -> None:

@@ -36,6 +36,7 @@ DRAWN = dict.fromkeys(
         "mtp",
         "credit",
         "distill",
+        "tryon",
         "blending fit",
         "blending attribute",
         "blending report",

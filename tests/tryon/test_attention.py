@@ -18,6 +18,10 @@ spans = st.lists(
 ).map(sorted)
 
 
+def at(fps: float, frames: int) -> list[float]:
+    return [frame / fps for frame in range(frames)]
+
+
 def test_the_kernel_has_the_values_of_its_closed_form() -> None:
     distances = torch.tensor([0.0, 4, 8, 12, 16, 20, 24, 32, 64])
     expected = torch.tensor([1, 0.759, 0.714, 0.662, 0.620, 0.608, 0.589, 0.557, 0.477])
@@ -42,30 +46,30 @@ def test_a_logit_depends_on_the_difference_of_positions_only(query: int, key: in
 
 def test_coverage_follows_the_causal_autoencoder() -> None:
     # 9 frames at 8 a second: latents cover {0}, {1..4}, {5..8}; the span [1/8, 6/8) holds frames 1..5
-    assert coverage([(1 / 8, 6 / 8)], 8, 9).tolist() == [[0, 1, 0.25]]
+    assert coverage([(1 / 8, 6 / 8)], at(8, 9)).tolist() == [[0, 1, 0.25]]
     assert latent_frames(81) == 21
     with pytest.raises(ValueError, match="4m"):
         latent_frames(64)
 
 
 def test_every_action_gets_a_frame_and_ties_go_to_the_earlier() -> None:
-    assert assign([(1 / 8, 2 / 8)], 8, 9).tolist() == [0, 1, 0]
+    assert assign([(1 / 8, 2 / 8)], at(8, 9)).tolist() == [0, 1, 0]
     with pytest.raises(ValueError, match="action 2"):
-        assign([(1 / 8, 3 / 8), (3 / 8, 5 / 8)], 8, 9)
-    assert assign([(1 / 8, 5 / 8), (1 / 8, 9 / 8)], 8, 9).tolist() == [0, 1, 2]
+        assign([(1 / 8, 3 / 8), (3 / 8, 5 / 8)], at(8, 9))
+    assert assign([(1 / 8, 5 / 8), (1 / 8, 9 / 8)], at(8, 9)).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="no frame"):
-        assign([(5.0, 6.0)], 8, 9)
+        assign([(5.0, 6.0)], at(8, 9))
 
 
 @given(spans)
 @settings(deadline=None, max_examples=60)
 def test_segments_hold_each_action_or_say_that_they_cannot(actions: list[tuple[float, float]]) -> None:
     try:
-        segments = assign(actions, 16, 81)
+        segments = assign(actions, at(16, 81))
     except ValueError:
         return
     assert set(range(1, len(actions) + 1)) <= set(segments.tolist()) <= set(range(len(actions) + 1))
-    shares = coverage(actions, 16, 81)
+    shares = coverage(actions, at(16, 81))
     assert all(shares[n - 1, at] > 0 for at, n in enumerate(segments.tolist()) if n)
 
 
@@ -104,5 +108,9 @@ def test_the_constraint_is_a_weight_on_the_acting_frames() -> None:
 
 
 def test_half_of_a_latent_frame_is_enough_and_a_quarter_is_not() -> None:
-    assert assign([(1 / 8, 7 / 8)], 8, 9).tolist() == [0, 1, 1]  # frames 1..6: all of one, half of the next
-    assert assign([(1 / 8, 6 / 8)], 8, 9).tolist() == [0, 1, 0]  # frames 1..5: a quarter of the next
+    assert assign([(1 / 8, 7 / 8)], at(8, 9)).tolist() == [
+        0,
+        1,
+        1,
+    ]  # frames 1..6: all of one, half of the next
+    assert assign([(1 / 8, 6 / 8)], at(8, 9)).tolist() == [0, 1, 0]  # frames 1..5: a quarter of the next

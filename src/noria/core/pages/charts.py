@@ -66,13 +66,13 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, 
 
 @dataclass(frozen=True)
 class Figure:
-    """A title, a caption, and what is shown: make one with `chart`, `table`, `picture` or `shaded`.
+    """A title, a caption, and what is shown: make one with `chart`, `table`, `picture`, `video` or `shaded`.
 
     `data` holds JSON values only: a chart's `{"spec", "missing", "empty", "pick"}`, a table's `{"header", "rows",
-    "numeric"}`, a picture's `{"png"}` (base64), a shaded text's `{"pieces"}`.
+    "numeric"}`, a picture's `{"png"}` and a video's `{"mp4"}` (base64), a shaded text's `{"pieces"}`.
     """
 
-    kind: Literal["chart", "table", "picture", "shaded"]
+    kind: Literal["chart", "table", "picture", "video", "shaded"]
     title: str
     caption: str
     data: dict[str, Any]
@@ -126,6 +126,17 @@ class Figure:
         if not png.startswith(b"\x89PNG\r\n\x1a\n"):
             raise ValueError("not a PNG")
         return cls("picture", title, caption, {"png": base64.b64encode(png).decode()})
+
+    @classmethod
+    def video(cls, title: str, mp4: bytes, caption: str = "") -> Figure:
+        """Make a video that a browser plays.
+
+        Args:
+            title: title above the video.
+            mp4: content of an mp4 file.
+            caption: text under the title.
+        """
+        return cls("video", title, caption, {"mp4": base64.b64encode(mp4).decode("ascii")})
 
     @classmethod
     def shaded(cls, title: str, pieces: Sequence[Piece], caption: str = "") -> Figure:

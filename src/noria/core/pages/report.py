@@ -181,7 +181,7 @@ def write_html(path: Path | str, template: str, figures: Sequence[Figure], **con
         .render(
             **content,
             policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-            "img-src data:; base-uri 'none'; form-action 'none'",
+            "img-src data:; media-src data:; base-uri 'none'; form-action 'none'",
             scripts=[Markup(script) for script in scripts],
             style=Markup(_style()),
             themes={mode: theme(mode) for mode in COLORS},

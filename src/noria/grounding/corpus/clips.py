@@ -18,21 +18,9 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError, require
 from noria.core.files import inside, read_bytes, write_atomic
+from noria.core.video import LIMITS, SPARE, Limits, decoded, extent, opened, upright, video_stream
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost: bytes, those of one sent whole, pixels a frame, seconds, frames, seconds of decoding."""
-
-    file_bytes: int = 512 * 2**20
-    sent_bytes: int = 64 * 2**20
-    pixels: int = 4096 * 4096
-    video_seconds: float = 600.0
-    frames: int = 100_000
-    decode_seconds: float = 60.0
-
-
-LIMITS = Limits()
 SOUND_RATE = 16_000
 """Samples a second of the sound that is sent."""
 
@@ -98,7 +86,7 @@ def sample_frames(
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    start, duration = _extent(path, limits)
+    start, duration = extent(path, limits)
     wanted = (
         [start + (k + 0.5) * duration / count for k in range(count)]
         if at is None
@@ -118,7 +106,7 @@ def clip_length(path: Path) -> float:
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    return _extent(path, LIMITS)[1]
+    return extent(path, LIMITS)[1]
 
 
 def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
@@ -128,7 +116,7 @@ def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:
         DataError: the file cannot be read, passes a limit, or is larger than a request should be.
         MissingExtra: there is no PyAV.
     """
-    _extent(path, limits)
+    extent(path, limits)
     size = path.stat().st_size
     if size > limits.sent_bytes:
         raise DataError(
@@ -160,9 +148,9 @@ def _on_screen(
 
     began = time.monotonic()
     damage: list[str] = []
-    with _opened(path) as container:
-        base = float(_video(container, path).time_base)
-        for frame in _decoded(container, path, damage):
+    with opened(path) as container:
+        base = float(video_stream(container, path).time_base)
+        for frame in decoded(container, path, damage):
             if time.monotonic() - began > limits.decode_seconds:
                 raise DataError(f"decoding took over {limits.decode_seconds:g} s", where=str(path))
             if frame.pts is None:
@@ -183,138 +171,12 @@ def _on_screen(
     return shown
 
 
-SPARE = 0.25
-"""Seconds, and `SPARE_SHARE` of the length, by which a file may end earlier than its head says."""
-SPARE_SHARE = 0.02
-
-
-def _extent(path: Path, limits: Limits) -> tuple[float, float]:
-    """Presentation time of the first frame, and the length; from packets, without decoding.
-
-    A file that was cut, by a copy that broke off, still has a head that says how long it should be.
-    """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    if size > limits.file_bytes:
-        raise DataError(f"{size:,} bytes, more than {limits.file_bytes:,}", where=str(path))
-    starts: list[float] = []
-    lengths: list[float] = []
-    packets, reached = 0, 0.0
-    with _opened(path) as container:
-        stream = _video(container, path)
-        if stream.width * stream.height > limits.pixels or not stream.width:
-            raise DataError(f"frames of {stream.width}×{stream.height}", where=str(path))
-        for packet in container.demux():
-            if packet.pts is None or not packet.size:
-                continue
-            start, length = (float(t * packet.time_base) for t in (packet.pts, packet.duration or 0))
-            reached = max(reached, start + length)
-            if packet.stream.index != stream.index:
-                continue
-            packets += 1
-            if packet.is_discard:  # what an edit list cuts off is in the file, and is never shown
-                continue
-            starts.append(start)
-            lengths.append(length)
-            if len(starts) > limits.frames:
-                raise DataError(f"more than {limits.frames:,} frames", where=str(path))
-        _check_whole(container, stream, packets, reached, path)
-    if not starts:
-        raise DataError("it holds no frame", where=str(path))
-    first, last = min(starts), max(starts)
-    length = lengths[starts.index(last)]
-    if length <= 0:
-        length = (last - first) / max(1, len(starts) - 1) or 0.04
-    duration = last - first + length
-    if duration > limits.video_seconds:
-        raise DataError(f"{duration:.0f} s long, more than {limits.video_seconds:g}", where=str(path))
-    return first, duration
-
-
-def _check_whole(container: Any, stream: Any, packets: int, reached: float, path: Path) -> None:
-    """Refuse a file that ends before its head says; streams without a head (MPEG-TS) can be cut anywhere.
-
-    Args:
-        container, stream: the opened file and its video.
-        packets: number of the video's packets in it.
-        reached: latest end of any packet, in seconds.
-        path: the file, for the error.
-    """
-    promised = (container.duration or 0) / 1e6
-    if (
-        "avi" in container.format.name and stream.frames
-    ):  # its length is guessed from its size, its frames are counted
-        promised, reached = float(stream.frames / stream.average_rate), float(packets / stream.average_rate)
-    if promised - reached > max(SPARE, SPARE_SHARE * promised):
-        raise DataError(
-            f"cut off: {reached:.2f} s of {promised:.2f} s are there",
-            where=str(path),
-            mend="copy the clip anew",
-        )
-
-
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf"
-"""FFmpeg's names of formats that hold their own frames. It goes by contents, and a playlist names other files."""
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A container, with FFmpeg's complaints as one line."""
-    av = require("av", "grounding")
-    try:
-        # `file:` keeps a name such as `-x.mp4` or `http:…` from being read as anything but a file's.
-        container = av.open(
-            f"file:{path}", metadata_errors="ignore", options={"format_whitelist": CONTAINERS}
-        )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"not a video ({_words(error)})", where=str(path)) from None
-    try:
-        with container:
-            yield container
-    except av.error.FFmpegError as error:
-        raise DataError(f"damaged ({_words(error)})", where=str(path)) from None
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())[:120]
-
-
-def _video(container: Any, path: Path) -> Any:
-    if not container.streams.video:
-        raise DataError("no video stream in it", where=str(path))
-    return container.streams.video[0]
-
-
-def _decoded(container: Any, path: Path, damage: list[str]) -> Iterator[Any]:
-    """Frames in presentation order; damage ends them, and is noted."""
-    av = require("av", "grounding")
-    packets = container.demux(_video(container, path))
-    any_yet = False
-    while True:
-        try:
-            packet = next(packets, None)
-            frames = [] if packet is None else packet.decode()
-        except av.error.FFmpegError as error:
-            if not any_yet:
-                raise
-            damage.append(_words(error))
-            return
-        if packet is None:
-            return
-        any_yet = any_yet or bool(frames)
-        yield from frames
-
-
 def _pixels(frame: Any, side: int | None) -> NDArray[np.uint8]:
     width, height = frame.width, frame.height
     if side is not None and max(width, height) > side:
         share = side / max(width, height)
         width, height = max(2, round(width * share)), max(2, round(height * share))
-    array: NDArray[np.uint8] = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(array, turns))
+    return upright(frame, width, height)
 
 
 def sound_of(path: Path) -> bytes | None:
@@ -324,9 +186,9 @@ def sound_of(path: Path) -> bytes | None:
         DataError: the file cannot be read.
         MissingExtra: there is no PyAV.
     """
-    av = require("av", "grounding")
+    av = require("av", "video")
     pieces: list[NDArray[np.int16]] = []
-    with _opened(path) as container:
+    with opened(path) as container:
         if not container.streams.audio:
             return None
         resampler = av.AudioResampler(format="s16", layout="mono", rate=SOUND_RATE)
@@ -372,7 +234,7 @@ def write_clip(
         RunError: the disk refuses.
         MissingExtra: there is no PyAV.
     """
-    av = require("av", "grounding")
+    av = require("av", "video")
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         video = container.add_stream(

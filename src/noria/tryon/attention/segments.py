@@ -24,24 +24,27 @@ def latent_frames(frames: int) -> int:
     return (frames - 1) // STRIDE + 1
 
 
-def coverage(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Tensor:
+def coverage(spans: Sequence[tuple[float, float]], times: Sequence[float]) -> Tensor:
     """Share of each latent frame's pixel frames that lie in each span of seconds `[start, end)`.
 
-    A pixel frame f lies in a span when ceil(fps * start) <= f < ceil(fps * end).
+    Args:
+        spans: starts and ends in seconds.
+        times: presentation time of each of the clip's 4m + 1 pixel frames, in seconds. At a constant rate a frame f
+            lies in a span when ceil(fps * start) <= f < ceil(fps * end).
 
     Returns:
         Shares `[spans, latent frames]`.
     """
-    number = latent_frames(frames)
-    inside = torch.zeros(len(spans), frames)
-    for row, (start, end) in zip(inside, spans, strict=True):
-        row[max(0, math.ceil(fps * start - 1e-6)) : max(0, math.ceil(fps * end - 1e-6))] = 1
+    number = latent_frames(len(times))
+    at = torch.as_tensor(times, dtype=torch.float64) + 1e-6  # so that 3/fps is in a span that starts at 3/fps
+    edges = torch.tensor(spans, dtype=torch.float64).reshape(-1, 2, 1)
+    inside = ((edges[:, 0] <= at) & (at < edges[:, 1])).float()
     if number == 1:
         return inside[:, :1]
     return torch.cat([inside[:, :1], inside[:, 1:].reshape(len(inside), number - 1, STRIDE).mean(-1)], dim=1)
 
 
-def assign(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Tensor:
+def assign(spans: Sequence[tuple[float, float]], times: Sequence[float]) -> Tensor:
     """The action of each latent frame: n for the n-th span in order of start, counted from 1, and 0 where none.
 
     A frame belongs to the span that covers most of it, if that is at least half; of equal ones, to the earlier. A
@@ -53,10 +56,10 @@ def assign(spans: Sequence[tuple[float, float]], fps: float, frames: int) -> Ten
     """
     if any(later[0] < earlier[0] for earlier, later in pairwise(spans)):
         raise ValueError("spans are given in order of start")
-    segments = torch.zeros(latent_frames(frames), dtype=torch.long)
+    segments = torch.zeros(latent_frames(len(times)), dtype=torch.long)
     if not spans:
         return segments
-    shares = coverage(spans, fps, frames)
+    shares = coverage(spans, times)
     if not bool((shares.amax(1) > 0).all()):
         raise ValueError("an action covers no frame of the clip")
     most, winner = shares.max(dim=0)  # the first of equal ones

@@ -169,6 +169,8 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         rotary = self.rope(hidden_states)
         tokens = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)
         control = self.vace_patch_embedding(control_hidden_states).flatten(2).transpose(1, 2)
+        # As in the stock model, which pads it: another layout in memory would round otherwise in half precision.
+        control = control.contiguous()
         temb, steps, text, _ = self.condition_embedder(timestep, encoder_hidden_states, None)
         steps = steps.unflatten(1, (6, -1))
         if action_hidden_states is not None:

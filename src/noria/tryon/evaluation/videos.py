@@ -1,0 +1,168 @@
+"""Fréchet distances of videos (FVD, VFID): windows of frames, features of a network, two Gaussians.
+
+The network is the user's; `PixelFeatures` is a small exact one, for tests and relative comparison of one set-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from noria.core.errors import DataError
+from noria.core.files import check_input, decoding
+
+Features = Callable[[Tensor], Tensor]
+"""Windows `[windows, 3, frames, height, width]` in -1 .. 1 to features `[windows, width]`."""
+
+
+def windows(frames: NDArray[np.uint8], length: int, stride: int | None = None) -> Iterator[Tensor]:
+    """Windows of a video `[3, length, height, width]` in -1 .. 1; every frame is in one of them.
+
+    Args:
+        frames: pixels `[frames, height, width, 3]`, RGB.
+        length: frames of a window; a shorter video repeats its last frame.
+        stride: frames between the starts of windows; `length` by default.
+    """
+    video = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+    if missing := max(0, length - video.shape[1]):
+        video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+    last = video.shape[1] - length
+    for start in sorted({*range(0, last + 1, stride or length), last}):
+        yield video[:, start : start + length]
+
+
+def catv2ton_windows(videos: Iterable[NDArray[np.uint8]], length: int = 10) -> Iterator[Tensor]:
+    """The windows that CatV2TON's `eval_video_metrics.py` measures VFID on, whose figures others compare with.
+
+    It counts the windows of all videos together, finds a window's video by bisection, and subtracts the number of
+    windows up to and with that video instead of before it. Each start is so 0 or negative, which OpenCV reads as 0: a
+    video gives its first frames again and again. Channels are in the order BGR.
+
+    Args:
+        videos: pixels `[frames, height, width, 3]` in RGB, in the script's order of files.
+        length: frames of a window.
+
+    Raises:
+        DataError: a video that gives a window is shorter than that, where the script stops, too.
+    """
+    total, given = 0, 0
+    waiting: tuple[Tensor, int] | None = None
+    for frames in videos:
+        if waiting is not None:
+            yield from _repeated(*waiting, length)
+        total += len(frames)
+        # The first video has the windows 0 .. its accumulated number, each next one those up to its own.
+        upto = total // length + 1
+        first = torch.tensor(frames[:length, :, :, ::-1].copy()).permute(3, 0, 1, 2).float() / 127.5 - 1
+        waiting = first, max(0, upto - given)
+        given = max(given, upto)
+    if waiting is not None:
+        yield from _repeated(waiting[0], waiting[1] - 1, length)  # the number of windows ends before the last
+
+
+def _repeated(window: Tensor, times: int, length: int) -> Iterator[Tensor]:
+    if times > 0 and window.shape[1] < length:
+        raise DataError(
+            f"a video of {window.shape[1]} frames, and a window has {length}", where="compat catv2ton"
+        )
+    for _ in range(times):
+        yield window
+
+
+def moments(
+    parts: Iterable[Tensor], features: Features, batch: int = 8
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """Mean, covariance and number of the features of windows, each looked at once.
+
+    Raises:
+        DataError: there are fewer than two windows.
+    """
+    number, total, products = 0, None, None
+    for group in _batches(parts, batch):
+        with torch.no_grad():
+            values = features(torch.stack(group)).double().numpy()
+        number += len(values)
+        total = values.sum(0) if total is None else total + values.sum(0)
+        products = values.T @ values if products is None else products + values.T @ values
+    if number < 2 or total is None or products is None:
+        raise DataError(f"{number} windows; a covariance needs two", mend="give longer or more videos")
+    mean = total / number
+    return mean, (products - number * np.outer(mean, mean)) / (number - 1), number
+
+
+def frechet(
+    one: tuple[NDArray[np.float64], NDArray[np.float64]],
+    other: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> float:
+    """`|m - m'|^2 + tr(S + S' - 2 (S S')^(1/2))` of two Gaussians (Dowson and Landau 1982).
+
+    The trace of the root is the sum of the square roots of the eigenvalues of `S^(1/2) S' S^(1/2)`, which is symmetric.
+    """
+    (m1, s1), (m2, s2) = one, other
+    values, vectors = np.linalg.eigh(s1)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    between = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
+    return float(np.square(m1 - m2).sum() + np.trace(s1) + np.trace(s2) - 2 * between)
+
+
+class PixelFeatures:
+    """Means of blocks in space and of thirds in time, and how they change: the same for everybody, and no network.
+
+    Args:
+        grid: blocks each way.
+    """
+
+    def __init__(self, grid: int = 4) -> None:
+        self.grid = grid
+
+    def __call__(self, parts: Tensor) -> Tensor:
+        """Features `[windows, 2 * 3 * 3 * grid * grid]`."""
+        pooled = torch.nn.functional.adaptive_avg_pool3d(parts, (3, self.grid, self.grid))
+        moves = torch.nn.functional.adaptive_avg_pool3d(parts.diff(dim=2).abs(), (3, self.grid, self.grid))
+        return torch.cat([pooled.flatten(1), moves.flatten(1)], dim=1)
+
+
+class ScriptFeatures:
+    """A network that a user supplies as a TorchScript file, such as the I3D of FVD.
+
+    TorchScript runs in PyTorch's interpreter, not in Python; the file is the user's own choice all the same.
+
+    Args:
+        path: the file.
+        side: pixels that windows are scaled to, each way.
+    """
+
+    def __init__(self, path: Path, side: int = 224) -> None:
+        check_input(path)
+        with decoding(path, "a TorchScript network"):
+            self.network: Any = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        self.path, self.side = path, side
+
+    def __call__(self, parts: Tensor) -> Tensor:
+        """Features `[windows, width]` of the network.
+
+        Raises:
+            DataError: it takes no such windows.
+        """
+        size = (parts.shape[2], self.side, self.side)
+        with decoding(self.path, "a network of video windows"):
+            values = self.network(torch.nn.functional.interpolate(parts, size=size, mode="trilinear"))
+            return values.reshape(len(parts), -1)  # type: ignore[no-any-return]
+
+
+def _batches(parts: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
+    """Groups of windows of one shape."""
+    group: list[Tensor] = []
+    for part in parts:
+        if group and (len(group) == size or part.shape != group[0].shape):
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group

@@ -1,0 +1,1 @@
+"""Outside tools, imported when they are asked for."""

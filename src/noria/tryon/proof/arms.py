@@ -1,0 +1,39 @@
+"""Arms of the proof: who sees what, and how captions are bound to their time. All train the same number of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noria.tryon.proof.learning import Scale
+
+SCALES = {"quick": Scale(steps=700, judged=48), "full": Scale(steps=2000)}
+SEEDS = {"quick": [1], "full": [1, 2, 3]}
+"""Seed 0 is for tuning and for looking; it is not judged."""
+TUNED_ON = (0,)
+RATES = (2e-3, 1e-3, 4e-3)
+"""Learning rates that each arm tries; the first is the pilot's."""
+UNIT = "training steps"
+
+ONE: dict[str, Any] = {"context": "joint", "index": "paper"}
+"""The paper's form: one attention over all captions, segments numbered along the clip."""
+ARMS: dict[str, dict[str, Any]] = {
+    "A-RoPE": ONE,
+    "A-RoPE, product's default": {},
+    "Bag of captions": ONE | {"mode": "none"},
+    "Time stamps in text": ONE | {"mode": "none", "stamped": True},
+    "Hard mask": ONE | {"mode": "mask"},
+    "Relay penalty": ONE | {"mode": "relay"},
+    "A-RoPE, k = 1": ONE | {"scale": 1.0},
+    "A-RoPE, k = 16": ONE | {"scale": 16.0},
+    "A-RoPE, anchored": ONE | {"index": "anchored"},
+    "A-RoPE, no constraint": ONE | {"constraint": 0.0},
+    "A-RoPE, constraint 2": ONE | {"constraint": 2.0},
+    "Wrist path": {"task": "hands", "sees": "wrist"},
+    "2-D keypoints": {"task": "hands", "sees": "keypoints"},
+    "3-D hand map": {"task": "hands", "sees": "map"},
+}
+"""Settings of each arm, fields of `noria.tryon.proof.learning.Arm`. The constraint is .5 where nothing else is said."""
+QUICK = ("A-RoPE", "Bag of captions", "Wrist path", "3-D hand map")
+
+CHOSEN: dict[str, float] = dict.fromkeys(ARMS, RATES[0])
+"""Learning rate of each arm in a quick proof: the pilot's for all. A full proof searches."""

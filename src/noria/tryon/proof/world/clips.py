@@ -1,0 +1,219 @@
+"""Clips of the world at the micro size: four segments of two frames, garments of any colour, captions."""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noria.tryon.hands.rendering import render
+from noria.tryon.hands.track import HandTrack
+from noria.tryon.proof.world.acting import FRAMES, IDLE, Motions, camera, simulate
+from noria.tryon.proof.world.drawing import draw, garment_colours
+
+SIZE = 16
+SEGMENTS = 4
+ACTIONS = ("unzip", "hem", "stretch")
+"""Actions of the micro size, as many as the pilot had; the other three are too small for its pixels, or like these."""
+VARIATIONS = 48
+HELD_OUT = 12
+"""Variations of each motion that are for judging only."""
+WORDS = {
+    "unzip": ("unzips", "zipper", "undoes"),
+    "hem": ("lifts", "hem", "raises"),
+    "stretch": ("stretches", "pulls", "widens"),
+}
+SUBJECTS, MANNERS = ("she", "he", "someone"), ("slowly", "quickly", "gently")
+TIMES = tuple(f"segment{n}" for n in range(SEGMENTS))
+VOCABULARY = (
+    "a",
+    "video",
+    "of",
+    "clothes",
+    *SUBJECTS,
+    *MANNERS,
+    *itertools.chain(*WORDS.values()),
+    *TIMES,
+)
+Task = Literal["captions", "hands"]
+
+
+@dataclass(frozen=True)
+class MicroClips:
+    """Clips, and all that is known of them.
+
+    Attributes:
+        videos: pixels in -1 .. 1 `[clips, 3, frames, size, size]`.
+        garments: the garment at rest, flat on white `[clips, 3, size, size]`.
+        actions: number of each segment's action, 0 for none `[clips, segments]`.
+        captions: words of each segment's caption; empty where it has none.
+        wrists: the wrist in pixels, NaN where no hand is `[clips, frames, 2]`.
+        keypoints: all joints in pixels `[clips, frames, 21, 2]`.
+        hands: depth and normals `[clips, 3, frames, size, size]` in -1 .. 1.
+        where: where a hand is `[clips, frames, size, size]`.
+        colours: colours of the garment's points.
+    """
+
+    videos: NDArray[np.float32]
+    garments: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    captions: list[list[tuple[str, ...]]]
+    wrists: NDArray[np.float64]
+    keypoints: NDArray[np.float64]
+    hands: NDArray[np.float32]
+    where: NDArray[np.bool_]
+    colours: NDArray[np.float32]
+
+
+@cache
+def motions(seed: int = 0) -> dict[tuple[str, bool], Motions]:
+    """Variations of each action with contact and without, and of the idle garment; simulated once a process."""
+    generator, library = np.random.default_rng(seed), {}
+    for name in (IDLE, *ACTIONS):
+        for contact in (True, False):
+            library[name, contact] = simulate([name] * VARIATIONS, np.full(VARIATIONS, contact), generator)
+    return library
+
+
+def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroClips:
+    """Make clips of the world at the micro size.
+
+    In `captions`, two segments have different actions and no picture tells which; in `hands`, every segment has a hand
+    on an action's path, which touches the cloth in half of them and hovers before it in the others.
+
+    Args:
+        number: number of clips.
+        task: what has to be understood.
+        seed: seed of the draws.
+        held_out: whether variations, colours and wordings are those that no training clip has.
+    """
+    generator, library = np.random.default_rng([seed, held_out]), motions()
+    actions = np.zeros((number, SEGMENTS), np.int64)
+    paths = np.zeros((number, SEGMENTS), np.int64)
+    for row in range(number):
+        if task == "captions":
+            places = generator.choice(SEGMENTS, 2, replace=False)
+            actions[row, places] = generator.choice(len(ACTIONS), 2, replace=False) + 1
+            paths[row] = actions[row]
+        else:
+            paths[row] = generator.integers(1, len(ACTIONS) + 1, SEGMENTS)
+            actions[row] = np.where(generator.random(SEGMENTS) < 0.5, paths[row], 0)
+    low, high = (VARIATIONS - HELD_OUT, VARIATIONS) if held_out else (0, VARIATIONS - HELD_OUT)
+    which = generator.integers(low, high, (number, SEGMENTS))
+    keys = [
+        [((IDLE, *ACTIONS)[paths[r, s]], bool(actions[r, s]) or not paths[r, s]) for s in range(SEGMENTS)]
+        for r in range(number)
+    ]
+    colours = np.stack([_colours(generator, held_out) for _ in range(number)])
+    points = np.stack(
+        [
+            np.concatenate([library[key].points[pick] for key, pick in zip(row, picks, strict=True)])
+            for row, picks in zip(keys, which, strict=True)
+        ]
+    )
+    frames = SEGMENTS * FRAMES
+    pictures = draw(points.reshape(-1, *points.shape[2:]), np.repeat(colours, frames, axis=0), SIZE)
+    pictures = pictures.reshape(number, frames, SIZE, SIZE, 3)
+    captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
+    maps = [_along([hand_maps(*key) for key in row], picks) for row, picks in zip(keys, which, strict=True)]
+    pixels = np.stack([m[2] for m in maps])
+    return MicroClips(
+        (pictures * 2 - 1).transpose(0, 4, 1, 2, 3).copy(),
+        np.stack([garment_picture(c) for c in colours]),
+        actions,
+        captions,
+        pixels[:, :, 0],
+        pixels,
+        np.stack([m[0] for m in maps]).transpose(0, 2, 1, 3, 4),
+        np.stack([m[1] for m in maps]),
+        colours,
+    )
+
+
+def hypotheses(clips: MicroClips) -> NDArray[np.float32]:
+    """What each clip's garment looks like in a segment of each action, the idle one first.
+
+    They are drawn of the motions that are nearest to the mean of all variations, not of a clip's own.
+
+    Returns:
+        `[clips, actions + 1, frames of a segment, 3, size, size]` in -1 .. 1.
+    """
+    library, drawn = motions(), []
+    for name in (IDLE, *ACTIONS):
+        points = library[name, True].points
+        spread = np.square(points - points.mean(0)).reshape(len(points), -1).sum(1)
+        middle = points[spread.argmin()]
+        for frame in middle:
+            drawn.append(draw(np.repeat(frame[None], len(clips.colours), 0), clips.colours, SIZE))
+    stacked = np.stack(drawn, 1) * 2 - 1
+    stacked = stacked.reshape(len(clips.colours), len(ACTIONS) + 1, FRAMES, SIZE, SIZE, 3)
+    return np.ascontiguousarray(stacked.transpose(0, 1, 2, 5, 3, 4)).astype(np.float32)
+
+
+def garment_picture(colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A garment laid flat on white `[3, size, size]` in -1 .. 1."""
+    rows, columns = colours.shape[:2]
+    down, right = (((np.arange(12) + 0.5) / 12 * n).astype(int) for n in (rows, columns))
+    picture = np.ones((SIZE, SIZE, 3), np.float32)
+    picture[2:14, 2:14] = colours[down[:, None], right]
+    return (picture * 2 - 1).transpose(2, 0, 1).copy()
+
+
+def _colours(generator: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
+    """A base and a stripe; hues of the judged clips lie between those of the training."""
+
+    def colour() -> NDArray[np.float64]:
+        hue = (generator.integers(6) + generator.uniform(0.0, 0.5) + (0.5 if held_out else 0.0)) / 6
+        return np.array(colorsys.hsv_to_rgb(hue, generator.uniform(0.6, 0.95), generator.uniform(0.6, 0.95)))
+
+    return garment_colours(colour(), colour(), bool(generator.integers(2)))
+
+
+def _caption(generator: np.random.Generator, action: int, held_out: bool) -> tuple[str, ...]:
+    """A caption of known words; one in four combinations of words is for judging only."""
+    if action == 0:
+        return ()
+    every = itertools.product(range(len(SUBJECTS)), range(len(MANNERS)), range(3))
+    allowed = [c for c in every if ((c[0] + 2 * c[1] + c[2]) % 4 == 0) == held_out]
+    subject, manner, word = allowed[generator.integers(len(allowed))]
+    return (SUBJECTS[subject], MANNERS[manner], WORDS[ACTIONS[action - 1]][word])
+
+
+Maps = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]
+
+
+@cache
+def hand_maps(name: str, contact: bool) -> Maps:
+    """Drawn hands of all variations of a motion, which are the same in every clip that has it.
+
+    Returns:
+        Depth and normals `[variations, frames, 3, size, size]`, where they are, and joints in pixels.
+    """
+    joints = motions()[name, contact].joints
+    both = np.zeros((len(joints) * FRAMES, 2, *joints.shape[2:]), np.float32)
+    both[:, 1] = joints.reshape(-1, *joints.shape[2:])
+    valid = np.zeros((len(both), 2), np.bool_)
+    valid[:, 1] = both[:, 1, 0, 1] < 1.2  # lower than that is out of the picture
+    track = HandTrack(both, valid, camera(SIZE))
+    video, where = render(track, (SIZE, SIZE), (1.1, 1.6))
+    shape = (len(joints), FRAMES)
+    pixels = track.projected()[:, 1]
+    return (
+        video.reshape(*shape, *video.shape[1:]),
+        where.reshape(*shape, SIZE, SIZE),
+        pixels.reshape(*shape, -1, 2),
+    )
+
+
+def _along(maps: list[Maps], picks: NDArray[np.int64]) -> Maps:
+    """Maps of a clip's segments one after the other, along its frames."""
+    video, where, pixels = (
+        np.concatenate([part[kind][pick] for part, pick in zip(maps, picks, strict=True)])
+        for kind in range(3)
+    )
+    return video, where, pixels

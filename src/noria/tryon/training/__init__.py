@@ -1,0 +1,1 @@
+"""Training: the objective, manifests of clips, caches by content, and the loop that resumes."""

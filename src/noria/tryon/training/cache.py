@@ -1,0 +1,204 @@
+"""Encoded clips and captions on disk, by the content of all that they are made of. What is damaged counts as absent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from noria.core.errors import DataError
+from noria.core.files import read_bytes, write_atomic
+from noria.core.runs.checkpoints import fingerprint
+from noria.tryon.pipeline.book import make_book
+from noria.tryon.pipeline.captions import encode_texts
+from noria.tryon.pipeline.chunks import digest_of
+from noria.tryon.pipeline.conditions import Conditions, control_latents, encode, hand_latents
+from noria.tryon.pipeline.long import Order, drawn_hands, padded_times, to_tensor
+from noria.tryon.training.config import ClipFormat
+from noria.tryon.training.manifest import ClipRecord
+from noria.tryon.video.clips import Clip
+from noria.tryon.video.framing import fit, pad_frames
+from noria.tryon.video.masks import grown
+from noria.tryon.video.reading import read_garment, read_mask, read_pose, read_source
+
+VERSION = "1"
+WHOLE = 512
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """A clip as the trainer takes it.
+
+    Attributes:
+        id: name of the clip.
+        clean: latents with the garments' before them `[channels, references + frames, height, width]`.
+        control: VACE's control of the same frames `[96, ...]`.
+        hands: hand latents `[17, frames, height, width]`, or None.
+        table: action of each latent frame, counted from 1 `[frames]`.
+        references: number of garment pictures.
+        caption: caption of the clip.
+        actions: captions of its actions.
+    """
+
+    id: str
+    clean: Tensor
+    control: Tensor
+    hands: Tensor | None
+    table: Tensor
+    references: int
+    caption: str
+    actions: tuple[str, ...]
+
+
+class ClipCache:
+    """Clips encoded by a pipeline's autoencoder, captions by its text encoder; each is made once."""
+
+    def __init__(self, folder: Path, pipeline: Any, form: ClipFormat) -> None:
+        self.folder, self.pipeline, self.form = folder, pipeline, form
+        self._vae, self._text = fingerprint(pipeline.vae), fingerprint(pipeline.text_encoder)
+        self.made = 0
+
+    def clip(self, record: ClipRecord) -> EncodedClip:
+        """The encoded clip of a record; it is read and encoded where the cache lacks it.
+
+        Raises:
+            DataError: one of its files cannot be used, or they do not belong together.
+        """
+        try:
+            return self._clip(record)
+        except DataError as error:
+            raise DataError(str(error), where=record.where) from None
+
+    def _clip(self, record: ClipRecord) -> EncodedClip:
+        files = [record.video, *record.garments, record.mask, record.pose, record.hands]
+        contents = [b"" if file is None else hashlib.sha256(read_bytes(file)).digest() for file in files]
+        form = self.form.model_dump(mode="json", include=set(ClipFormat.model_fields))
+        actions = [vars(action) for action in record.actions]
+        key = digest_of(*contents, [VERSION, self._vae, form, actions, record.span])
+        stored = self._load("clips", key)
+        if stored is None:
+            stored = self._encode(record)
+            self._save("clips", key, stored)
+        captions = tuple(action.caption for action in record.actions)
+        references = int(stored["references"])
+        hands = stored.get("hands")
+        return EncodedClip(
+            record.id,
+            stored["clean"],
+            stored["control"],
+            hands,
+            stored["table"],
+            references,
+            record.caption,
+            captions,
+        )
+
+    def text(self, caption: str, longest: int = WHOLE) -> Tensor:
+        """Encoded tokens of a caption `[tokens, width]`, without padding."""
+        key = digest_of([VERSION, self._text, caption, longest])
+        stored = self._load("captions", key)
+        if stored is None:
+            with torch.no_grad():
+                parts = (self.pipeline.tokenizer, self.pipeline.text_encoder)
+                stored = {"states": encode_texts(*parts, [caption], longest)[0].cpu()}
+            self._save("captions", key, stored)
+        return stored["states"]
+
+    @torch.no_grad()
+    def _encode(self, record: ClipRecord) -> dict[str, Tensor]:
+        order = _order(record, self.form)
+        frames = self.form.frames
+        way = fit((0, 0, *order.clip.size), self.form.most_pixels)
+        video = pad_frames(way.forward(to_tensor(order.clip.frames)), frames)[None].clamp(-1, 1)
+        mask = pad_frames((way.forward(order.mask.float()[None]) > 0.5).float(), frames)[None]
+        painted = torch.zeros_like(video)
+        if order.pose is not None:
+            painted = pad_frames(way.forward(to_tensor(order.pose)), frames)[None].clamp(-1, 1)
+        views = [to_tensor(picture[None])[:, 0] for picture in order.garments]
+        vae = self.pipeline.vae
+        control = control_latents(vae, Conditions(torch.where(mask > 0, painted, video), mask, [views], [""]))
+        channels = vae.config.z_dim
+        lead = control[:, :channels, : len(views)]
+        encoded = {
+            "clean": torch.cat([lead, encode(vae, video)], dim=2)[0].cpu(),
+            "control": control[0].cpu(),
+            "table": make_book(order.actions, padded_times(order.clip, frames), order.clip.duration).table,
+            "references": torch.tensor(len(views)),
+        }
+        if order.hands is not None:
+            drawn, where = drawn_hands(order, way)
+            padded = pad_frames(drawn, frames)[None], pad_frames(where[None], frames)
+            encoded["hands"] = hand_latents(vae, *padded)[0].cpu()
+        return encoded
+
+    def _load(self, kind: str, key: str) -> dict[str, Tensor] | None:
+        from safetensors.torch import load
+
+        path = self.folder / kind / f"{key[:40]}.safetensors"
+        try:
+            raw = read_bytes(path)
+            digest, _, content = raw.partition(b"\n")
+            if hashlib.sha256(content).hexdigest().encode() != digest:
+                return None
+            return dict(load(content))
+        except Exception:  # a cache: whatever is wrong with an entry, it is made anew
+            return None
+
+    def _save(self, kind: str, key: str, tensors: dict[str, Tensor]) -> None:
+        from safetensors.torch import save
+
+        content = save({name: value.contiguous() for name, value in tensors.items()})
+        digest = hashlib.sha256(content).hexdigest().encode()
+        write_atomic(self.folder / kind / f"{key[:40]}.safetensors", digest + b"\n" + content, sync=False)
+        self.made += 1
+
+
+def _order(record: ClipRecord, form: ClipFormat) -> Order:
+    """The files of a record, read at the rate of the training and cut to its number of frames."""
+    from noria.tryon.hands.repair import repair
+    from noria.tryon.hands.track import HandTrack, read_hands
+
+    clip = read_source(record.video)
+    mask = grown(read_mask(record.mask, clip), form.mask_grow)
+    hands = None
+    if record.hands is not None:
+        hands = repair(read_hands(record.hands, len(clip.frames), clip.size), clip.seconds).track
+    pose = None if record.pose is None else read_pose(record.pose, clip)
+    rows = _rows(clip, record, form)
+    start = float(clip.seconds[rows[0]])
+    step = 1 / (form.fps or clip.fps)
+    even = np.arange(len(rows), dtype=np.float64) * step
+    seconds = even if form.fps else clip.seconds[rows] - start
+    part = Clip(clip.frames[rows], seconds, float(seconds[-1]) + step, clip.path)
+    shifted = [
+        type(action)(max(0.0, action.start - start), action.end - start, action.caption)
+        for action in record.actions
+        if action.end > start and action.start - start < part.duration - 1e-6
+    ]
+    if hands is not None:
+        hands = HandTrack(hands.joints[rows], hands.valid[rows], hands.camera)
+    garments = [read_garment(path) for path in record.garments]
+    pose = None if pose is None else pose[rows]
+    return Order(part, mask[torch.from_numpy(rows)], garments, record.caption, tuple(shifted), hands, pose)
+
+
+def _rows(clip: Clip, record: ClipRecord, form: ClipFormat) -> NDArray[np.int64]:
+    """Numbers of the frames that a training clip has: at its rate, the one that is on screen at each time."""
+    first, last = record.span or (0, len(clip.frames))
+    if first >= len(clip.frames):
+        raise DataError(f"it begins at frame {first}, and the clip has {len(clip.frames)}", where=record.id)
+    times = clip.seconds[first : min(last, len(clip.frames))]
+    if form.fps is None:
+        return np.arange(first, first + min(len(times), form.frames))
+    wanted = times[0] + np.arange(form.frames) / form.fps
+    wanted = wanted[wanted <= times[-1] + 0.5 / form.fps]
+    rows: NDArray[np.int64] = first + np.clip(
+        np.searchsorted(times, wanted + 1e-6, side="right") - 1, 0, len(times) - 1
+    )
+    return rows

@@ -1,0 +1,23 @@
+"""The verbs of `noria tryon`, one module each."""
+
+from __future__ import annotations
+
+from noria.verbs.command import verbs
+
+__all__ = ["group"]
+
+group = verbs(
+    __name__,
+    """Dress the person of a video in another garment, also while hands unzip, lift or adjust it (iTryOn).
+
+    Use it on videos of people who agreed to it. Results carry a note that they were generated.
+    """,
+    {
+        "inspect": "Look at a clip, its mask, hands and actions, before anything is generated.",
+        "annotate": "Find the timed actions of a clip, by contact or with a vision-language model.",
+        "generate": "Generate a clip in another garment.",
+        "prepare": "Encode the clips of a manifest once, and name those that cannot be used.",
+        "train": "Train a model on clips with hands and timed actions.",
+        "evaluate": "Measure generated clips against their references.",
+    },
+)

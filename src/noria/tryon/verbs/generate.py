@@ -1,0 +1,249 @@
+"""`noria tryon generate`: a clip in another garment."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+from pydantic import Field
+
+from noria import __version__
+from noria.core.config import Option
+from noria.core.errors import ConfigError
+from noria.core.progress import Progress
+from noria.core.runs.outputs import results_folder
+from noria.tryon.pipeline.settings import SamplingConfig
+from noria.tryon.verbs.inputs import ClipOptions, read_inputs
+from noria.tryon.verbs.options import ModelChoice, silence_libraries
+from noria.verbs.command import command as make_command
+from noria.verbs.options import OutputOption, QuietOption, SeedOption
+
+if TYPE_CHECKING:
+    from noria.tryon.pipeline.estimate import Estimate
+    from noria.tryon.pipeline.long import DressResult, Order
+    from noria.tryon.video.clips import Clip
+
+GENERATED = "Generated with noria tryon: the garment in this video is synthetic."
+PREVIEW_STEPS, PREVIEW_SHARE = 8, 0.25
+
+
+class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, OutputOption, QuietOption):
+    """Settings of `noria tryon generate`."""
+
+    garment: Annotated[tuple[Path, ...], Option("-g", metavar="FILE", split=False)] = Field(
+        (), description="Picture of the garment on white; give several for more views, or a top and a bottom."
+    )
+    prompt: Annotated[str, Option("-p", metavar="TEXT")] = Field(
+        "", max_length=4000, description="Caption of the whole clip."
+    )
+    garment_is: Annotated[str, Option(metavar="TEXT")] = Field(
+        "",
+        max_length=400,
+        description="Description of the garment; actions that it has no part for are refused.",
+    )
+    screen_url: str | None = Field(
+        None, description="API of a model that must clear the clip first: no minors, no nudity."
+    )
+    screen_model: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Name of that model; no answer is a refusal."
+    )
+    preview: bool = Field(
+        False, description="Draw a small version first: a quarter of the pixels, at most 8 steps."
+    )
+    estimate: bool = Field(False, description="Say what it would cost, and generate nothing.")
+    memory: float | None = Field(
+        None, gt=0, description="GiB of memory that must do; size and chunks are lowered to fit."
+    )
+    teraflops: float | None = Field(
+        None, gt=0, description="Operations in 10^12 a second that the machine reaches, to estimate the time."
+    )
+
+
+@make_command(GenerateConfig, extra="tryon", needs=("torch", "diffusers", "av"))
+def command(config: GenerateConfig) -> None:
+    """Generate a clip in another garment; the same command goes on where it was stopped.
+
+    Number of frames, size, times and sound are those of the source, and so is every pixel outside of the mask.
+    """
+    progress = Progress(quiet=config.quiet)
+    folder, cost = run(config, progress)
+    hours = "" if cost.seconds is None else f", about {cost.seconds:,.0f} s"
+    click.echo(
+        f"cost    {cost.petaflop:,.3g} petaflop in {cost.passes} passes of {cost.chunks} chunks, "
+        f"{cost.peak_gib:.2g} GiB{hours}"
+    )
+    if folder is not None:
+        click.echo(f"video   {folder / 'result.mp4'}\npage    {folder / 'report.html'}")
+
+
+def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estimate]:
+    """Generate a clip and write the video, its page and where it comes from.
+
+    Returns:
+        The folder, None where only an estimate was wanted, and the estimate.
+
+    Raises:
+        NoriaError: anything that a user can mend; finished chunks are kept for the next try.
+    """
+    if config.mask is None:
+        raise ConfigError(
+            "no mask of the garment", where="--mask", mend="give one; noria tryon inspect shows it"
+        )
+    if not config.garment:
+        raise ConfigError("no picture of a garment", where="--garment", mend="give one, on white if possible")
+    folder = results_folder("tryon", config.output, f"{config.video.resolve().stem}-{config.garment[0].stem}")
+    silence_libraries()
+
+    from noria.core.files import write_atomic
+    from noria.tryon.actions.fitting import misfits
+    from noria.tryon.pipeline.chunks import ChunkStore
+    from noria.tryon.pipeline.long import dress, order_key
+    from noria.tryon.verbs.options import open_model, weights_digest
+    from noria.tryon.video.clips import encode_clip
+
+    order, inputs = _order(config)
+    if lines := misfits(inputs.actions, config.garment_is):
+        raise ConfigError(
+            "; ".join(lines), where="--garment-is", mend="leave the action out, or describe the garment"
+        )
+    _screen(config, inputs.clip)
+    pipeline = open_model(config, progress)
+    sampling, cost = _settled(config, order, pipeline)
+    if config.estimate:
+        return None, cost
+    key = order_key(order, sampling, config.seed, weights_digest(pipeline))
+    began = time.perf_counter()
+    with progress:
+        task = progress.task("generate", cost.chunks * sampling.steps)
+        result = dress(
+            pipeline,
+            order,
+            sampling,
+            seed=config.seed,
+            store=ChunkStore(folder / "chunks", key),
+            on_step=lambda step, of: task.at(step),
+        )
+        task.done()
+    sound = config.video if len(order.clip.frames) > 1 else None
+    mp4 = encode_clip(result.frames, order.clip.seconds.tolist(), sound=sound, comment=GENERATED)
+    write_atomic(folder / "result.mp4", mp4)
+    about = _about(config, sampling, result, cost, time.perf_counter() - began)
+    write_atomic(folder / "result.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    _write_page(folder, inputs, result, about)
+    return folder, cost
+
+
+def _screen(config: GenerateConfig, clip: Clip) -> None:
+    """Ask the operator's model whether the clip may be generated.
+
+    Raises:
+        DataError: it is not cleared.
+    """
+    if config.screen_url is None and config.screen_model is None:
+        return
+    if config.screen_url is None or config.screen_model is None:
+        raise ConfigError("half a model to ask", where="--screen-url, --screen-model", mend="give both")
+    from noria.core.chat import ChatServer
+    from noria.tryon.integrations.judge import screen
+
+    screen(clip, ChatServer(url=config.screen_url, model=config.screen_model))
+
+
+def _order(config: GenerateConfig) -> tuple[Order, Any]:
+    from noria.tryon.pipeline.long import Order
+    from noria.tryon.video.reading import read_garment
+
+    inputs = read_inputs(config)
+    assert inputs.mask is not None
+    order = Order(
+        inputs.clip,
+        inputs.mask,
+        [read_garment(path) for path in config.garment],
+        config.prompt,
+        tuple(inputs.actions),
+        None if inputs.hands is None else inputs.hands.track,
+        inputs.pose,
+    )
+    return order, inputs
+
+
+def _settled(config: GenerateConfig, order: Order, pipeline: Any) -> tuple[SamplingConfig, Estimate]:
+    """The settings of the run, lowered for a preview and for the memory, and what they cost."""
+    from noria.tryon.pipeline.estimate import estimate, fitting
+    from noria.tryon.pipeline.long import plan
+
+    sampling = config.part(SamplingConfig)
+    if config.preview:
+        small = max(256, int(sampling.most_pixels * PREVIEW_SHARE))
+        sampling = sampling.model_copy(
+            update={"most_pixels": small, "steps": min(sampling.steps, PREVIEW_STEPS)}
+        )
+    flops = None if config.teraflops is None else config.teraflops * 1e12
+
+    def cost(tried: SamplingConfig) -> Estimate:
+        way, starts, size, book = plan(order, tried)
+        return estimate(
+            pipeline,
+            way.canvas,
+            size,
+            len(starts),
+            len(order.garments),
+            tried,
+            actions=bool(book.actions),
+            flops=flops,
+        )
+
+    if config.memory is not None:
+        sampling = fitting(cost, sampling, config.memory)
+    return sampling, cost(sampling)
+
+
+def _about(
+    config: GenerateConfig, sampling: SamplingConfig, result: DressResult, cost: Estimate, seconds: float
+) -> dict[str, Any]:
+    """Where the video comes from: names of files, settings, figures. No frame and no face is in it."""
+    return {
+        "note": GENERATED,
+        "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia",
+        "generator": f"noria {__version__}",
+        "model": config.model,
+        "video": config.video.name,
+        "garments": [path.name for path in config.garment],
+        "seed": config.seed,
+        "sampling": sampling.model_dump(mode="json"),
+        "canvas": list(result.fit.canvas),
+        "box": list(result.fit.box),
+        "chunks": len(result.starts),
+        "chunks_resumed": result.resumed,
+        "colour_drift": result.drift,
+        "segments": result.book.table.tolist(),
+        "cost": asdict(cost),
+        "seconds": seconds,
+    }
+
+
+def _write_page(folder: Path, inputs: Any, result: DressResult, about: dict[str, Any]) -> None:
+    from noria.core.pages.charts import Figure
+    from noria.tryon.verbs.page import write_clip_page
+
+    rows = [
+        ["model", about["model"]],
+        ["part that was generated", f"{about['box'][3]} × {about['box'][2]}"],
+        ["size that the model saw", f"{about['canvas'][1]} × {about['canvas'][0]}"],
+        ["chunks", about["chunks"]],
+        ["largest colour shift between chunks (levels of 255)", max(result.drift, default=0.0)],
+        ["operations (10^15)", about["cost"]["petaflop"]],
+        ["seconds", about["seconds"]],
+    ]
+    write_clip_page(
+        folder / "report.html",
+        inputs,
+        title=f"Try-on: {inputs.clip.path.name}",
+        intro=GENERATED,
+        result=result.frames,
+        more=[("Generation", [Figure.table("How it was generated", ["what", "value"], rows)])],
+    )

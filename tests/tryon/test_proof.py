@@ -1,0 +1,147 @@
+"""The proof's world: cloth that follows the hand that holds it, clips that leak nothing, claims paid alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from noria.core.proofs.arms import unfair  # noqa: E402
+from noria.tryon.proof.arms import ARMS, QUICK, SCALES, SEEDS, TUNED_ON  # noqa: E402
+from noria.tryon.proof.checks import identities, ruler  # noqa: E402
+from noria.tryon.proof.claims import CLAIMS, claims  # noqa: E402
+from noria.tryon.proof.learning import Arm, Scale, fold, micro_batch, new_model, train, unfold  # noqa: E402
+from noria.tryon.proof.world.acting import HOVER, IDLE, REACH, SCRIPTS, simulate  # noqa: E402
+from noria.tryon.proof.world.clips import hand_maps, make_clips  # noqa: E402
+from noria.tryon.proof.world.cloth import GAP, Cloth, rest_shape, torso  # noqa: E402
+
+
+def lengths(points: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.diff(points, axis=-2), axis=-1)
+
+
+def test_a_garment_that_nobody_touches_hangs_still() -> None:
+    cloth = Cloth.at_rest(1)
+    for _ in range(20):
+        cloth.step(np.zeros((1, 3), np.float32))
+    assert np.abs(cloth.points - rest_shape()).max() < 0.05
+
+
+def test_held_particles_move_with_the_hand_and_threads_keep_their_length() -> None:
+    cloth = Cloth.at_rest(1)
+    cloth.held[0, 5, 11] = True
+    start = cloth.points[0, 5, 11].copy()
+    for _ in range(20):
+        cloth.step(np.array([[0.01, 0, 0.005]], np.float32))
+    assert np.allclose(cloth.points[0, 5, 11], start + np.array([0.2, 0, 0.1]), atol=1e-5)
+    stretch = lengths(cloth.points[0]) / lengths(rest_shape())
+    assert np.median(stretch) == pytest.approx(1, abs=0.05)
+    assert cloth.points[0, 5, 9, 0] > rest_shape()[5, 9, 0] + 0.03  # the neighbours follow
+
+
+def test_cloth_does_not_enter_the_torso() -> None:
+    result = simulate([*SCRIPTS], np.ones(6, np.bool_), np.random.default_rng(0))
+    depth = result.points[..., 2] - torso(result.points[..., 0])
+    assert depth.min() > GAP - 0.02
+
+
+def test_an_action_needs_contact_and_a_hover_has_the_same_path() -> None:
+    names = ["unzip", "hem", "stretch", "collar", "roll"]
+    held = simulate(names, np.ones(5, np.bool_), np.random.default_rng(3))
+    hover = simulate(names, np.zeros(5, np.bool_), np.random.default_rng(3))
+    idle = simulate([IDLE], np.ones(1, np.bool_), np.random.default_rng(3)).points
+    moved = np.abs(held.points - idle).max(axis=(1, 2, 3, 4))
+    assert moved.min() > 0.2
+    assert np.allclose(hover.points, idle, atol=1e-5)
+    assert held.touched.max() < REACH
+    assert hover.touched.min() > HOVER / 2
+    # the same place across and down, in the camera's metres; only the depth differs
+    assert np.allclose(held.joints[..., :2].mean(2), hover.joints[..., :2].mean(2), atol=0.01)
+    assert (held.joints[..., 2] - hover.joints[..., 2]).min() > 0.1
+
+
+def test_an_open_zipper_parts_and_a_closed_one_does_not() -> None:
+    points = simulate(["unzip", "hem"], np.ones(2, np.bool_), np.random.default_rng(0)).points[:, -1]
+    gaps = points[:, :, 6, 0] - points[:, :, 5, 0]
+    assert gaps[0, 2] > 2 * gaps[1, 2]
+
+
+def test_no_picture_tells_the_order_of_captions() -> None:
+    """In E1 everything but the captions is the same for all clips of a garment."""
+    clips = make_clips(6, "captions", 0, held_out=False)
+    arm = Arm()
+    batches = [micro_batch(clips, rows, arm) for rows in ([0, 1, 2], [3, 4, 5])]
+    for batch in batches:
+        assert batch.hands is None
+        frames = batch.control[:, 12:, 1:]  # what is to be generated, and the mask
+        assert torch.equal(frames, frames[:1].expand_as(frames))
+
+
+def test_hover_and_contact_share_their_wrist_path_and_half_the_segments() -> None:
+    clips = make_clips(40, "hands", 0, held_out=True)
+    assert (clips.actions > 0).mean() == pytest.approx(0.5, abs=0.12)
+    for name in ("hem", "stretch"):
+        touch, hover = (hand_maps(name, contact) for contact in (True, False))
+        assert np.nanmax(np.abs(touch[2][:, :, 0].mean(0) - hover[2][:, :, 0].mean(0))) < 1.5  # pixels
+        assert hover[0][:, :, 0][hover[1]].mean() > touch[0][:, :, 0][touch[1]].mean() + 0.2  # nearer
+
+
+def test_judged_clips_have_colours_and_captions_that_no_training_clip_has() -> None:
+    sides = [make_clips(80, "captions", 0, held_out=held) for held in (False, True)]
+    texts = [{text for row in side.captions for text in row if text} for side in sides]
+    assert not texts[0] & texts[1]
+    hues = [{tuple(np.round(c[0, 0], 3)) for c in side.colours} for side in sides]
+    assert not hues[0] & hues[1]
+
+
+def test_folding_loses_nothing() -> None:
+    video = torch.randn(2, 3, 4, 6, 8)
+    assert torch.equal(unfold(fold(video)), video)
+
+
+def test_the_checks_hold() -> None:
+    assert all(check.holds for check in [*identities(), ruler()])
+
+
+@pytest.mark.parametrize("name", ["A-RoPE", "3-D hand map"], ids=["captions", "hands"])
+def test_an_arm_learns_something_in_a_few_steps(name: str) -> None:
+    from noria.tryon.training.objective import flow_loss
+
+    arm = Arm(**ARMS[name])
+    clips = make_clips(8, arm.task, 0, held_out=False)  # type: ignore[arg-type]
+    model, losses = new_model(arm, 0), []
+    for steps in (0, 25):
+        train(model, arm, clips, Scale(steps=steps), 0, 2e-3)
+        batch = micro_batch(clips, range(8), arm)
+        noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            losses.append(float(flow_loss(model, batch, torch.full((8,), 0.5), noise)[0]))
+    assert losses[1] < 0.8 * losses[0]
+
+
+def table(seeds: int) -> dict[str, list[dict[str, Any]]]:
+    draw = np.random.default_rng(0)
+    metrics = ("segment_accuracy", "action_accuracy", "action_error")
+    return {arm: [{m: float(draw.uniform(0.2, 0.9)) for m in metrics} for _ in range(seeds)] for arm in ARMS}
+
+
+def test_claims_compare_arms_that_were_paid_alike() -> None:
+    made = claims(table(3), dict.fromkeys(ARMS, 1e-3), SCALES["full"], tuned=True)
+    assert [claim.id for claim in made] == list(CLAIMS)
+    for claim in made:
+        assert claim.unfair(SEEDS["full"]) == []
+        assert unfair(list(claim.paid.values()), SEEDS["full"]) == []
+    assert not set(TUNED_ON) & set(SEEDS["full"])
+
+
+def test_a_quick_proof_has_both_sides_of_its_claims() -> None:
+    named = {arm for subject, baseline, *_ in CLAIMS.values() for arm in (subject, baseline)}
+    assert set(QUICK) <= set(ARMS)
+    assert named <= set(ARMS)
+    some = {name: rows for name, rows in table(1).items() if name in QUICK}
+    made = claims(some, dict.fromkeys(ARMS, 1e-3), SCALES["quick"], tuned=False)
+    assert {claim.id for claim in made} == {"arope-bag", "arope-error", "hands-wrist"}

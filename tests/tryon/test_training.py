@@ -1,0 +1,227 @@
+"""Training: the objective's identities, manifests, caches that are never stale, and runs that resume to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("av")
+
+from noria.core.errors import ConfigError, DataError, RunError  # noqa: E402
+from noria.core.progress import Progress  # noqa: E402
+from noria.core.runs.run import latest_checkpoint, read_metrics  # noqa: E402
+from noria.tryon.pipeline.loading import tiny_pipeline  # noqa: E402
+from noria.tryon.training.cache import ClipCache  # noqa: E402
+from noria.tryon.training.config import ClipFormat, TrainConfig  # noqa: E402
+from noria.tryon.training.loading import open_any  # noqa: E402
+from noria.tryon.training.manifest import read_manifest  # noqa: E402
+from noria.tryon.training.objective import draw_sigmas, drop, flow_loss  # noqa: E402
+from noria.tryon.training.trainer import Trainer, trainable  # noqa: E402
+from noria.tryon.verbs.train import TrainJobConfig, run as train  # noqa: E402
+from tests.tryon.world_files import write_manifest  # noqa: E402
+
+FORM: dict[str, Any] = {"frames": 9, "most_pixels": 32 * 48}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("clips"))
+
+
+@pytest.fixture(scope="module")
+def trainer(manifest: Path) -> Trainer:
+    config = TrainConfig(data=manifest, batch_size=2, **FORM)
+    pipeline = tiny_pipeline()
+    cache = ClipCache(manifest.parent / "cache", pipeline, ClipFormat(**FORM))
+    return Trainer(pipeline, config, [cache.clip(record) for record in read_manifest(manifest)], cache)
+
+
+def job(manifest: Path, folder: Path, **more: Any) -> TrainJobConfig:
+    values = {
+        "steps": 4,
+        "batch_size": 2,
+        "save_every": 2,
+        "log_every": 1,
+        "strip_every": 2,
+        "warmup": 2,
+        "lr": 1e-3,
+    }
+    return TrainJobConfig(data=manifest, output=str(folder), quiet=True, **FORM | values | more)
+
+
+def test_a_batch_has_the_garments_as_its_leading_frames(trainer: Trainer) -> None:
+    batch = trainer.batch(trainer.clips)
+    assert batch.clean.shape == (2, 16, 4, 4, 6)
+    assert torch.equal(batch.clean[:, :, 0], batch.control[:, :16, 0])
+    assert not batch.control[:, 16:, 0].any()
+    assert batch.acting.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0]]
+    assert batch.hand_scale is not None
+    assert batch.hand_scale.tolist() == [1, 0]
+    assert batch.actions is not None
+    assert batch.actions.mask.any(1).tolist() == [True, False]
+
+
+def test_the_loss_is_flow_matching_and_lambda_weighs_the_acting_frames(trainer: Trainer) -> None:
+    batch = trainer.batch(trainer.clips)
+    noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        plain, figures = flow_loss(trainer.model, batch, sigmas, noise, weight=0.0)
+        weighed, _ = flow_loss(trainer.model, batch, sigmas, noise, weight=2.0)
+    # 2 of 8 frames act: their mean is a quarter of the term
+    assert float(weighed - plain) == pytest.approx(2.0 * figures["acting"] / 4, rel=1e-5)
+
+
+def test_dropped_captions_take_their_actions_along_and_dropped_hands_are_silent(trainer: Trainer) -> None:
+    batch = trainer.batch(trainer.clips)
+    empty = trainer._padded("")
+    draw = torch.Generator().manual_seed(0)
+    none = drop(batch, draw, empty, text=1.0, hands=1.0)
+    assert none.actions is not None
+    assert not none.actions.mask.any()
+    assert torch.equal(none.text[0], empty)
+    assert none.hand_scale is not None
+    assert not none.hand_scale.any()
+    same = drop(batch, draw, empty, text=0.0, hands=0.0)
+    assert torch.equal(same.text, batch.text)
+    assert torch.equal(same.hand_scale, batch.hand_scale)
+
+
+def test_noise_levels_have_their_law() -> None:
+    draw = torch.Generator().manual_seed(0)
+    uniform = draw_sigmas(4000, draw, "uniform")
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.02)
+    shifted = draw_sigmas(4000, draw, "uniform", shift=5.0)
+    assert float((shifted < 5 * 0.5 / 3).float().mean()) == pytest.approx(
+        0.5, abs=0.03
+    )  # the median is shifted
+    assert float(draw_sigmas(4000, draw, "logit_normal").median()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("kind", "base"), [("full", True), ("lora", False), ("guider", False)])
+def test_each_kind_trains_what_it_says(kind: Any, base: bool) -> None:
+    if kind == "lora":
+        pytest.importorskip("peft")
+    model = tiny_pipeline().transformer
+    names = trainable(model, TrainConfig(train=kind, rank=2)).keys()
+    assert any(name.startswith("guider.") for name in names)
+    assert any(name.endswith("action_gate") for name in names)
+    assert ("patch_embedding.weight" in names) == base
+    assert any("lora_A" in name for name in names) == (kind == "lora")
+
+
+def test_presets_lie_under_what_is_given() -> None:
+    assert not TrainConfig(preset="stage1").use_actions
+    assert TrainConfig(preset="stage2").ac_weight == 0.5
+    assert TrainConfig(preset="stage1", ac_weight=0.2).ac_weight == 0.2
+    with pytest.raises(ConfigError, match="stage1"):
+        TrainConfig(preset="stage3")
+
+
+def test_the_cache_is_used_and_is_never_stale(manifest: Path, tmp_path: Path) -> None:
+    pipeline, record = tiny_pipeline(), read_manifest(manifest)[0]
+
+    def encode(**form: Any) -> tuple[int, Any]:
+        cache = ClipCache(tmp_path, pipeline, ClipFormat(**FORM | form))
+        clip = cache.clip(record)
+        return cache.made, clip.clean
+
+    first, again = encode(), encode()
+    assert (first[0], again[0]) == (1, 0)
+    assert torch.equal(first[1], again[1])
+    assert encode(mask_grow=0)[0] == 1
+    (entry, *_) = sorted((tmp_path / "clips").iterdir())
+    raw = bytearray(entry.read_bytes())
+    raw[200] ^= 1
+    entry.write_bytes(raw)
+    assert encode()[0] + encode(mask_grow=0)[0] == 1  # the damaged one is made anew
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:
+    whole = train(job(manifest, tmp_path / "whole"), Progress(quiet=True)).folder
+    train(job(manifest, tmp_path / "parts", steps=2), Progress(quiet=True))
+    parts = train(job(manifest, tmp_path / "parts"), Progress(quiet=True)).folder
+    one, other = latest_checkpoint(whole), latest_checkpoint(parts)
+    assert one is not None
+    assert other is not None
+    assert one.step == other.step == 4
+    assert one.tensors.keys() == other.tensors.keys()
+    assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
+    assert read_metrics(whole) == read_metrics(parts)
+    assert len(list((whole / "strips").iterdir())) == 2
+    assert "Mean square" in (whole / "report.html").read_text()
+    with pytest.raises(RunError, match="lr"):
+        train(job(manifest, tmp_path / "parts", lr=1e-4), Progress(quiet=True))
+
+
+def test_training_lowers_the_loss_and_its_run_is_a_model(manifest: Path, tmp_path: Path) -> None:
+    folder = train(
+        job(manifest, tmp_path / "run", steps=60, save_every=60, lr=5e-3), Progress(quiet=True)
+    ).folder
+    losses = [row["loss"] for row in read_metrics(folder)]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    model = open_any(str(folder)).transformer
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint is not None
+    assert torch.equal(model.guider.project[0].weight, checkpoint.tensors["tryon.guider.project.0.weight"])
+    assert float(model.guider.project[0].weight.abs().max()) > 0
+
+
+def test_lora_keeps_the_base_weights(manifest: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    folder = train(job(manifest, tmp_path / "run", preset="lora", rank=2), Progress(quiet=True)).folder
+    model, base = open_any(str(folder)).transformer, tiny_pipeline().transformer
+    weights = dict(base.named_parameters())
+    assert torch.equal(model.blocks[0].attn1.to_q.base_layer.weight, weights["blocks.0.attn1.to_q.weight"])
+    assert float(model.blocks[0].attn1.to_q.lora_B["default"].weight.abs().max()) > 0
+
+
+def test_magictryons_and_diffsynths_manifests_are_read(tmp_path: Path) -> None:
+    line = {
+        "video": "12_detail.mp4",
+        "image": "12_in_xl.jpg",
+        "type": "video",
+        "front_seqs": [0, 64],
+        "subdir": "dresses",
+    }
+    (tmp_path / "vivid.jsonl").write_text(json.dumps(line) + "\n")
+    (record,) = read_manifest(tmp_path / "vivid.jsonl")
+    assert record.video == tmp_path / "dresses" / "videos" / "12_detail.mp4"
+    assert record.mask == tmp_path / "dresses" / "agnostic_mask" / "12_detail.mp4"
+    assert record.span == (0, 64)
+    (tmp_path / "metadata.csv").write_text(
+        "video,vace_video,vace_video_mask,vace_reference_image,prompt\nv.mp4,a.mp4,m.mp4,g.png,a person\n"
+    )
+    (record,) = read_manifest(tmp_path / "metadata.csv")
+    assert (record.mask, record.garments, record.caption) == (
+        tmp_path / "m.mp4",
+        (tmp_path / "g.png",),
+        "a person",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"video": "../v.mp4"}, "does not stay inside"),
+        ({"garment": "/etc/passwd"}, "does not stay inside"),
+        ({"video": None}, "no video"),
+        ({"actions": [{"start": 2, "end": 1, "caption": "x"}]}, "action 1"),
+        ({"actions": [{"start": 0, "end": 1}]}, "action 1"),
+        ({"other": 1}, "unknown field"),
+    ],
+    ids=["above", "absolute", "none", "backwards", "caption", "field"],
+)
+def test_records_that_are_none_are_refused_with_their_line(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    good = {"id": "a", "video": "v.mp4", "garment": "g.png", "mask": "m.npz"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(good | {"id": "b"} | row) + "\n")
+    with pytest.raises(DataError, match=f"m.jsonl:2.*{message}"):
+        read_manifest(tmp_path / "m.jsonl")

@@ -1,0 +1,277 @@
+"""The verbs as a user calls them, on files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+pytest.importorskip("av")
+
+import noria.cli
+from noria.tryon.video.clips import read_clip
+from tests.tryon.world_files import write_clip_files, write_manifest
+
+FAST = ("--steps", "1", "--guidance", "1", "-q")
+
+
+@pytest.fixture(scope="module", name="files")
+def _files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_clip_files(tmp_path_factory.mktemp("clip"))
+
+
+def noria_tryon(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        noria.cli.main(["tryon", *map(str, arguments)])
+    return int(ended.value.code or 0)
+
+
+def all_of(files: dict[str, Path]) -> list[object]:
+    names = ("mask", "hands", "pose", "actions")
+    return [files["video"], *(word for name in names for word in (f"--{name}", files[name]))]
+
+
+def test_inspect_writes_the_page_and_the_mask_that_will_be_used(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert noria_tryon("inspect", *all_of(files), "-o", tmp_path / "i", "--json") == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["frames"], about["width"], about["actions"]) == (9, 48, 1)
+    page = (tmp_path / "i" / "report.html").read_text()
+    assert "data:video/mp4;base64," in page
+    assert "media-src data:" in page
+    assert "She lifts the hem" in page
+    mask = read_clip(tmp_path / "i" / "mask.mp4").frames.mean(-1) > 127
+    assert abs(mask.mean() - about["masked"]) < 0.02
+
+
+def test_generate_gives_back_the_clip_with_other_pixels_in_the_mask_only(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    options = ("-g", files["garment"], "-o", tmp_path / "g", *FAST, "--keep-hands")
+    assert noria_tryon("generate", *all_of(files), *options) == 0
+    source, made = (read_clip(path) for path in (files["video"], tmp_path / "g" / "result.mp4"))
+    assert made.frames.shape == source.frames.shape
+    assert made.seconds == pytest.approx(source.seconds, abs=1e-4)
+    difference = np.abs(made.frames.astype(int) - source.frames).mean(-1)
+    assert difference[:, :3].mean() < 6  # encoding alone
+    assert difference[:, 12:20, 16:32].mean() > 15
+    about = json.loads((tmp_path / "g" / "result.json").read_text())
+    assert "compositeWithTrainedAlgorithmicMedia" in about["digitalSourceType"]
+    assert about["chunks_resumed"] == 0
+    assert noria_tryon("generate", *all_of(files), *options) == 0
+    assert json.loads((tmp_path / "g" / "result.json").read_text())["chunks_resumed"] == 1
+
+
+def test_an_estimate_writes_nothing_and_a_photo_is_a_clip(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    photo, mask = tmp_path / "p.png", tmp_path / "m.png"
+    Image.fromarray(read_clip(files["video"]).frames[0]).save(photo)
+    Image.fromarray((np.mgrid[:32, :48][0] > 12).astype(np.uint8) * 255).save(mask)
+    call = (photo, "--mask", mask, "-g", files["garment"], "-o", tmp_path / "g", *FAST)
+    assert noria_tryon("generate", *call, "--estimate", "--teraflops", 1) == 0
+    assert "petaflop" in capsys.readouterr().out
+    assert not (tmp_path / "g").exists()
+    assert noria_tryon("generate", *call) == 0
+    assert len(read_clip(tmp_path / "g" / "result.mp4").frames) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--mask", "absent.npz"), "absent.npz"),
+        (("--actions", "absent.srt"), "absent.srt"),
+        (("--chunk-frames", "20"), "4m + 1"),
+        (("--chunk-overlap", "81"), "chunk_overlap"),
+        (("--model", "absent"), "no such folder"),
+        (("--memory", "0.000001"), "fit"),
+    ],
+    ids=["mask", "actions", "frames", "overlap", "model", "memory"],
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: tuple[str, ...],
+    message: str,
+) -> None:
+    call = (
+        "generate",
+        files["video"],
+        "--mask",
+        files["mask"],
+        "-g",
+        files["garment"],
+        "-o",
+        tmp_path / "g",
+        *FAST,
+    )
+    assert noria_tryon(*call, *change) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "g" / "result.mp4").exists()
+
+
+def test_prepare_names_every_clip_that_cannot_be_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_manifest(tmp_path)
+    (tmp_path / "c1" / "clip.mp4").write_bytes(b"no video")
+    options = ("--frames", 9, "--most-pixels", 1536, "-q", "--json")
+    assert noria_tryon("prepare", manifest, *options) == 1
+    about = json.loads(capsys.readouterr().out)
+    assert about["clips"] == 1
+    assert len(about["refused"]) == 1
+    assert "clips.jsonl:2" in about["refused"][0]
+
+
+def test_evaluate_measures_pairs_and_refuses_what_does_not_pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("made", "real"):
+        (tmp_path / side).mkdir()
+        for number in range(3):
+            files = write_clip_files(tmp_path / "files", frames=33 + number)
+            (tmp_path / side / f"{number}.mp4").write_bytes(files["video"].read_bytes())
+    call = (
+        "evaluate",
+        tmp_path / "made",
+        "--reference",
+        tmp_path / "real",
+        "-o",
+        tmp_path / "e",
+        "-q",
+        "--json",
+    )
+    assert noria_tryon(*call) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    assert scores["ssim"] == pytest.approx(1)
+    assert scores["frechet"] == pytest.approx(0, abs=1e-4)
+    assert scores["psnr"] is None  # of equal frames it is infinite
+    assert scores["lpips"] is None  # without weights
+    assert noria_tryon(*call, "--compat", "catv2ton") == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["windows"] == (33 + 34 + 35) // 10
+    short = write_clip_files(tmp_path / "files", frames=9)["video"]
+    (tmp_path / "made" / "0.mp4").write_bytes(short.read_bytes())
+    assert noria_tryon(*call) == 2
+    assert "9 frames" in capsys.readouterr().err
+    (tmp_path / "made" / "x.mp4").write_bytes(short.read_bytes())
+    assert noria_tryon(*call) == 2
+    assert "without a reference" in capsys.readouterr().err
+
+
+def test_annotate_finds_contact_and_its_file_is_read_again(files: dict[str, Path], tmp_path: Path) -> None:
+    from noria.tryon.actions.reading import read_actions
+
+    call = (
+        "annotate",
+        files["video"],
+        "--mask",
+        files["mask"],
+        "--hands",
+        files["hands"],
+        "-o",
+        tmp_path / "a.json",
+    )
+    assert noria_tryon(*call, "-q") == 0
+    (action,) = read_actions(tmp_path / "a.json")
+    assert action.start == 0
+    assert action.end == pytest.approx(9 / 16, abs=0.01)
+
+
+def test_annotate_asks_a_model_and_cuts_what_it_says_to_the_clip(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openai")
+    from noria.tryon.actions.reading import read_actions
+    from tests.chat_server import Reply, chat_server
+
+    said = [
+        {"start": 0.1, "end": 99, "caption": "He lifts the hem"},
+        {"start": 5, "end": 6, "caption": "late"},
+    ]
+    bodies: list[dict[str, object]] = []
+
+    def reply(body: dict[str, object], number: int) -> Reply:
+        bodies.append(body)
+        return Reply(f"```json\n{json.dumps(said)}\n```")
+
+    with chat_server(reply) as double:
+        call = (
+            "annotate",
+            files["video"],
+            "--url",
+            double.url,
+            "--model",
+            "m",
+            "-o",
+            tmp_path / "a.json",
+            "-q",
+        )
+        assert noria_tryon(*call, "--frames", 4) == 0
+    assert "action 2 of the model is left out" in capsys.readouterr().err
+    (action,) = read_actions(tmp_path / "a.json")
+    assert action.end == pytest.approx(9 / 16, abs=0.01)
+    assert json.dumps(bodies[0]).count("image_url") >= 4
+
+
+def test_an_action_that_the_garment_has_no_part_for_is_refused(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    actions = tmp_path / "a.json"
+    actions.write_text(json.dumps([{"start": 0.1, "end": 0.4, "caption": "She unzips it"}]))
+    call = (
+        "generate",
+        files["video"],
+        "--mask",
+        files["mask"],
+        "-g",
+        files["garment"],
+        "-o",
+        tmp_path / "g",
+        *FAST,
+    )
+    assert noria_tryon(*call, "--actions", actions, "--garment-is", "a plain t-shirt") == 2
+    assert "needs zipper" in capsys.readouterr().err
+    assert noria_tryon(*call, "--actions", actions, "--garment-is", "a hoodie with a zipper") == 0
+
+
+@pytest.mark.slow
+def test_a_killed_generation_goes_on_where_it_was(tmp_path: Path) -> None:
+    files = write_clip_files(tmp_path / "clip", frames=129)
+    command = [
+        sys.executable,
+        "-m",
+        "noria.cli",
+        "tryon",
+        "generate",
+        files["video"],
+        "--mask",
+        files["mask"],
+    ]
+    command += ["-g", files["garment"], "-o", tmp_path / "g", "--steps", 12, "--chunk-frames", 17, "-q"]
+    process = subprocess.Popen([str(word) for word in command])
+    chunks = tmp_path / "g" / "chunks"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(list(chunks.glob("*.chunk"))) < 2:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(chunks.glob("*.chunk")))
+    assert kept >= 2
+    assert not (tmp_path / "g" / "result.mp4").exists()
+    subprocess.run([str(word) for word in command], check=True)
+    about = json.loads((tmp_path / "g" / "result.json").read_text())
+    assert 0 < kept <= about["chunks_resumed"] < about["chunks"] or kept == about["chunks"]
