@@ -158,7 +158,9 @@ def gives_away(proposal: Proposal) -> str:
 
 
 def _telling(text: str) -> set[str]:
-    return {word[:6] for word in re.findall(r"\w+", text.lower()) if word not in _STOP}
+    """Stems of a text's words, without the stop words."""
+    stems = (re.sub(r"(?<=\w{3})(?:ing|ed|es|s)$", "", word) for word in re.findall(r"\w+", text.lower()))
+    return {stem[:6] for stem in stems if stem not in _STOP}
 
 
 async def consistent(

@@ -64,7 +64,7 @@ def run(config: ChecklistConfig, progress: Progress) -> ChecklistResult:
     """
     from noria.core.chat import ChatClient
     from noria.editing.checklists.writing import write_all, write_report
-    from noria.editing.data.tasks import read_tasks, write_tasks
+    from noria.editing.data.tasks import read_tasks, with_pictures, write_tasks
 
     tasks = read_tasks(config.tasks)
     if config.validate_items and judge_server(config) is None:
@@ -98,9 +98,7 @@ def run(config: ChecklistConfig, progress: Progress) -> ChecklistResult:
         if why:
             dropped[task.id] = why
         else:
-            moved = replace(
-                task, images=tuple(_relative(config.tasks.parent, n, folder) for n in task.images)
-            )
+            moved = with_pictures(task, config.tasks.parent, folder)
             kept.append(replace(moved, reference=one.reference, checklist=one.checklist))
     write_tasks(folder / "tasks.jsonl", kept)
     write_report(folder / "report.html", written, dropped)
