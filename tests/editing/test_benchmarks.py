@@ -29,8 +29,8 @@ from noria.editing.benchmarks.scoring import (
 )
 from noria.editing.curation.difficulty import DifficultySettings, bucket, unfit
 from noria.editing.curation.duplicates import Benchmark, bits_apart, near_duplicates, picture_hash, similarity
-from noria.editing.curation.proposing import Proposal, gives_away
 from noria.editing.data.tasks import Difficulty, Reference
+from noria.editing.synthesis.proposing import Proposal, gives_away
 from noria.editing.use.attribution import Matrix, advice, matrices
 from tests.editing.doubles import square
 from tests.editing.test_pictures import textured

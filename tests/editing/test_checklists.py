@@ -12,14 +12,14 @@ from noria.core.errors import DataError
 from noria.core.judging import RuleJudge
 from noria.core.judging.items import Checklist, Item
 from noria.editing.checklists.items import EditItem, items_of
-from noria.editing.checklists.mutation import mutant_pictures, mutant_plans, swapped
-from noria.editing.checklists.replies import reply_json
-from noria.editing.checklists.synthesis import cites, fault, read_synthesis
-from noria.editing.checklists.validation import ValidationResult, check_judge, validate
 from noria.editing.data.pictures import Scene, open_picture
 from noria.editing.data.tasks import Reference, Task
 from noria.editing.environment.judges import AtomicJudges, JudgeSettings
 from noria.editing.safety import alternated, harmless, negated, with_canaries
+from noria.editing.synthesis.checklists import cites, fault, read_synthesis
+from noria.editing.synthesis.replies import reply_json
+from noria.editing.validation.mutation import mutant_pictures, mutant_plans, swapped
+from noria.editing.validation.validation import ValidationResult, check_judge, validate
 from tests.editing.doubles import ITEMS, REFERENCE, colour_of, square
 
 RHO = Reference(

@@ -138,8 +138,14 @@ def test_trl_trains_on_both_streams_and_renders_one(tmp_path: Path) -> None:
     assert len(painter.calls) == 8  # two steps of four
 
 
-@pytest.mark.parametrize("completion", ["a b", [{"role": "assistant", "content": "a b"}],
-                                        [{"content": [{"type": "text", "text": "a "}, {"text": "b"}]}]], ids=str)  # fmt: skip
+COMPLETIONS: list[Any] = [
+    "a b",
+    [{"role": "assistant", "content": "a b"}],
+    [{"content": [{"type": "text", "text": "a "}, {"text": "b"}]}],
+]
+
+
+@pytest.mark.parametrize("completion", COMPLETIONS, ids=["text", "message", "parts"])
 def test_the_text_of_a_completion(completion: Any) -> None:
     assert text_of(completion) == "a b"
 

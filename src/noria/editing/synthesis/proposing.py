@@ -10,9 +10,9 @@ from typing import Any
 
 from noria.core.chat import ChatModel, Image as ImagePart, Message, system, user
 from noria.core.errors import DataError, NoriaError
-from noria.editing.checklists.replies import ask_for
-from noria.editing.checklists.synthesis import read_reference
 from noria.editing.data.tasks import Reference
+from noria.editing.synthesis.checklists import read_reference
+from noria.editing.synthesis.replies import ask_for
 
 PROPOSAL_INSTRUCTION = """\
 You invent tasks for image editors that must reason. A task names an event, a cause, a change of place or a rule, and \
