@@ -34,7 +34,7 @@ class WorldEditor:
         most_steps: largest number of steps that it takes.
     """
 
-    unknown: tuple[str, ...] = ("orange", "puddle", "wilted", "blast")
+    unknown: tuple[str, ...] = ("puddle", "wilted", "blast", "fire", "orange", "green")
     repairs: bool = True
     disturbs: float = 0.05
     most_steps: int = 6

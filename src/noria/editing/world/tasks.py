@@ -68,10 +68,9 @@ HELD_OUT = {
     ("alien", "butterfly"),
 }
 """Event and a word of a thing that it changes: never trained together."""
+_HELD = {kind for kind, _ in HELD_OUT}
 EXECUTABLE = {usual: second for second, usual in SYNONYMS.items()}
 """Second words for the usual ones, which every editor of this world knows."""
-CONSTRAINED: dict[str, str] = {"release": "9", "slide": "z"}
-SINGLE = {name for names in BECOMES.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -163,6 +162,8 @@ def tasks(split: Split, seed: int, *, events: tuple[str, ...] = tuple(EVENTS)) -
         kind = event_names[int(chance.integers(len(event_names)))]
         kinds = (kind,)
         if split == "combined":
+            if not _leads(kind):
+                continue
             later = [k for k in ("mirror", "release", "slide") if k != kind]
             kinds = (kind, later[int(chance.integers(len(later)))])
         task = _drawn(kinds, chance, split)
@@ -174,8 +175,9 @@ def take(split: Split, seed: int, count: int, *, balanced: bool = True) -> list[
     """Different tasks of a split, equally many of each event where `balanced`."""
     found: dict[tuple[Scene, str], WorldTask] = {}
     streams = [tasks(split, 1000 * seed + n, events=(kind,)) for n, kind in enumerate(EVENTS)]
-    if split == "combined":
-        streams = [s for s, (kind, family) in zip(streams, EVENTS.items(), strict=True) if _leads(kind, family)]
+    if split in ("combined", "composition"):
+        chosen = [split == "composition" and kind in _HELD or split == "combined" and _leads(kind) for kind in EVENTS]
+        streams = [stream for stream, fits in zip(streams, chosen, strict=True) if fits]
     while len(found) < count:
         for stream in streams if balanced else [tasks(split, seed)]:
             task = next(stream)
@@ -183,8 +185,9 @@ def take(split: Split, seed: int, count: int, *, balanced: bool = True) -> list[
     return list(found.values())[:count]
 
 
-def _leads(kind: str, family: str) -> bool:
-    return family in ("temporal", "causal") and kind != "release"
+def _leads(kind: str) -> bool:
+    """Whether a combined task starts with this event, which a movement follows."""
+    return EVENTS[kind] in ("temporal", "causal") and kind != "release"
 
 
 def held_out(event: Event, fates: tuple[Fate, ...]) -> bool:
@@ -277,7 +280,7 @@ def _things(kind: str, chance: np.random.Generator, count: int) -> dict[str, str
     if kind == "odd":
         colours = chance.permutation(list(COLOURS))[:2]
         shapes = [SHAPES[int(n)] for n in chance.integers(3, size=3)]
-        names = [f"{colours[n == 2]} {shape}" for n, shape in enumerate(shapes)]
+        names = [f"{colours[int(n == 2)]} {shape}" for n, shape in enumerate(shapes)]
         names += _others(chance, max(0, count - 3), INERT)
     elif kind == "alien":
         same, alone = _others(chance, 2, tuple(SPRITES))

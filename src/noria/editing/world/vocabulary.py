@@ -56,7 +56,14 @@ NAMES = (*SPRITES, *DRAWN)
 INERT = ("apple", "turtle", "mushroom", "fish", "cookie", "balloon")
 """Sprites that no event of time, heat or fire changes."""
 
-SYNONYMS = {"water": "puddle", "amber": "orange", "withered": "wilted", "explosion": "blast"}
+SYNONYMS = {
+    "water": "puddle",
+    "withered": "wilted",
+    "explosion": "blast",
+    "flames": "fire",
+    "amber": "orange",
+    "emerald": "green",
+}
 """Second words, by which the same thing may be called: the word, and the usual one."""
 
 
