@@ -22,6 +22,7 @@ SYSTEMS = {
     "reports": "TVIR: research reports of text, charts and images, every number traced",
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
+    "editing": "DDA-Thinker: a planner over a frozen image editor, rewarded by checklists",
     "distill": "CDM: distil a diffusion model to a few steps",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",
 }

@@ -1,0 +1,163 @@
+"""Editors on a server that has OpenAI's `/v1/images/edits`: vLLM-Omni, SGLang, this project's own, or an API."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+from PIL.Image import Image as Picture
+
+from noria.core.chat.faults import Fault, fault_of
+from noria.core.chat.outcomes import Failure as ChatFailure
+from noria.core.chat.sending import Sender
+from noria.core.chat.settings import ChatServer
+from noria.core.errors import DataError, needing
+from noria.editing.data.pictures import open_picture, png
+from noria.editing.types import EditorError, Failure
+
+_KINDS: dict[str, tuple[Failure, bool]] = {
+    "timeout": ("timeout", True),
+    "connection": ("unreachable", True),
+    "cut": ("unreachable", True),
+    "rate_limit": ("unreachable", True),
+    "server": ("unreachable", True),
+    "busy": ("unreachable", True),
+}
+"""Failures that may pass by the kind of the fault, and whether another try is worth it; all others are `broken`."""
+
+
+class ServerEditor(Sender):
+    """An editor on a server. Use it as an asynchronous context, from one event loop.
+
+    The form has the fields prompt, model, image (or image[] for several), mask and seed. A field that the settings name
+    in `refuses` is not sent; where the request needs it (a mask), that is an error.
+
+    Args:
+        server: settings of the server; its `attempts` and waits are those of every client of the core.
+
+    Raises:
+        ConfigError: the key's variable is not set.
+        MissingExtra: the `openai` package is absent.
+    """
+
+    def __init__(self, server: ChatServer) -> None:
+        super().__init__(server)
+        with needing("openai"):
+            import openai
+
+            from noria.core.chat.transport import http_client
+        self._openai = openai.AsyncOpenAI(
+            base_url=server.url,
+            api_key=self._key,
+            timeout=server.timeout,
+            max_retries=0,
+            http_client=http_client(server.url, timeout=server.timeout, largest=server.largest_reply),
+        )
+        self.name = f"{server.model} at {server.url}"
+        if "seed" in server.refuses:
+            self.name += ", unseeded"
+
+    async def __aenter__(self) -> ServerEditor:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._openai.close()
+
+    async def edit(
+        self, images: Sequence[Picture], plan: str, seed: int, *, mask: Picture | None = None
+    ) -> Picture:
+        """Send the pictures and the plan.
+
+        Raises:
+            EditorError: the server refused, failed, or answered with something else than one picture.
+        """
+        if mask is not None and "mask" in self.server.refuses:
+            raise EditorError("the server takes no mask", kind="unsupported", where=self.server.url)
+        if len(images) > 1 and "images" in self.server.refuses:
+            raise EditorError("the server takes one picture", kind="unsupported", where=self.server.url)
+        fields: dict[str, Any] = {"prompt": plan, "model": self.server.model, "seed": str(seed), "n": "1"}
+        fields = {name: value for name, value in fields.items() if name not in self.server.refuses}
+        name = "image" if len(images) == 1 else "image[]"
+        files = [(name, (f"{n}.png", png(image), "image/png")) for n, image in enumerate(images)]
+        if mask is not None:
+            files.append(("mask", ("mask.png", png(_clear_where(images[0], mask)), "image/png")))
+        async with self.place(None):
+            return await asyncio.to_thread(_picture, await self._attempts(fields, files), self.server.url)
+
+    async def _attempts(self, fields: dict[str, Any], files: list[Any]) -> Any:
+        """The JSON of the reply, after as many attempts as it takes."""
+        began = time.monotonic()
+        for attempt in range(1, self.server.attempts + 1):
+            try:
+                await self.turn(None)
+                async with asyncio.timeout(self.server.timeout):
+                    return await self._openai.post(
+                        "/images/edits",
+                        body=fields,
+                        files=files,
+                        options={"headers": {"Content-Type": "multipart/form-data"}},
+                        cast_to=object,
+                    )
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+            wait = self.wait(fault, attempt)
+            if wait is None:
+                raise self._error(fault, attempt, time.monotonic() - began)
+            await asyncio.sleep(wait)
+        raise AssertionError("the last attempt ends it")
+
+    def _error(self, fault: Fault, attempts: int, seconds: float) -> EditorError:
+        outcome = self.failed(fault, attempts, seconds)
+        if not isinstance(outcome, ChatFailure) or _moderated(fault):
+            return EditorError("the editor declined the request", kind="refused", where=self.server.url)
+        kind, retry = _KINDS.get(outcome.kind, ("broken", False))
+        return EditorError(
+            f"{outcome.kind}: {outcome.message}", kind=kind, retry=retry, where=self.server.url
+        )
+
+
+def _moderated(fault: Fault) -> bool:
+    """Whether a refusal is about the content: OpenAI's edits say `moderation_blocked`, others `safety` or `nsfw`."""
+    words = fault.message.lower()
+    return fault.status in (400, 403, 422) and any(
+        word in words for word in ("moderation", "safety system", "content policy", "nsfw")
+    )
+
+
+def _clear_where(image: Picture, mask: Picture) -> Picture:
+    """The mask as the protocol has it: the picture, transparent where it may change."""
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.eval(mask, lambda value: 255 - value))
+    return clear
+
+
+def _picture(reply: Any, url: str) -> Picture:
+    """The one picture of a reply.
+
+    Raises:
+        EditorError: there is none that can be read. A link is not followed: it may lead anywhere.
+    """
+    data = reply.get("data") if isinstance(reply, dict) else None
+    first = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else {}
+    encoded = first.get("b64_json")
+    if not isinstance(encoded, str):
+        link = isinstance(first.get("url"), str)
+        what = "a link in the place of a picture" if link else "a reply without a picture"
+        mend = "set the server to answer in base64" if link else None
+        raise EditorError(what, where=url, mend=mend)
+    try:
+        return open_picture(base64.b64decode(encoded, validate=True), where=f"the reply of {url}")
+    except binascii.Error:
+        raise EditorError("a picture that is no base64", where=url) from None
+    except DataError as error:
+        raise EditorError(error.what, where=url) from None

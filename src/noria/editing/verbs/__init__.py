@@ -1,0 +1,19 @@
+"""The verbs of `noria editing`, one module each."""
+
+from __future__ import annotations
+
+from noria.verbs.command import verbs
+
+__all__ = ["group"]
+
+group = verbs(
+    __name__,
+    """A planner over a frozen image editor, rewarded by atomic checklists (DDA-Thinker).
+
+    The planner is any vision-language model on a chat server; the editor a server with images/edits or a diffusers
+    pipeline.
+    """,
+    {
+        "edit": "Plan an edit, render it, check it, and write a page.",
+    },
+)
