@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from noria.editing.world.rules import Event
+from noria.editing.world.vocabulary import CELLS, NAMES, OUTSIDE, SYNONYMS
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "hour": (
@@ -87,3 +88,11 @@ def instruct(event: Event, chance: np.random.Generator, *, held_out: bool = Fals
         chosen = words[-1] if held_out else words[int(chance.integers(len(words) - 1))]
         parts.append(chosen.format(*event.names))
     return JOIN.join(parts)
+
+
+def world_words() -> list[str]:
+    """Every word of instructions, thoughts and plans of this world, for a tokenizer."""
+    spoken = " ".join(words.format("", "") for wordings in WORDINGS.values() for words in wordings)
+    grammar = "turn paint move remove add keep at into to a an the then Request: , ; ."
+    named = " ".join((*NAMES, *SYNONYMS, *CELLS, *OUTSIDE))
+    return list(dict.fromkeys(f"{grammar} {spoken} {named}".split()))
