@@ -39,8 +39,8 @@ alone under visual. It speaks of an outcome, never of a method or a tool, and ne
 - dim: intent, logic or executability under cognitive; instruction, consistency or realism under visual.
 - polarity: the answer that is right for the reference. Make it "no" for about half of the items, by asking for what \
 must not be there.
-- role: "change" for what the edit must bring about and the picture before it does not show, "keep" for what must stay, \
-"quality" for the rest.
+- role: "change" for what the edit must bring about and the picture before it does not show, "keep" for what must \
+stay, "quality" for the rest.
 - evidence: the words of the reference that the item comes from, copied exactly.
 - required: true where an edit that fails this item is not worth looking at.
 Have at least one item of role change and one of role keep on each side."""

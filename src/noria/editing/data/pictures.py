@@ -91,6 +91,9 @@ def _decoded(source: Path | bytes, where: str) -> tuple[Picture, str]:
         return ImageOps.exif_transpose(image), name
     except DataError:
         raise
+    except Image.DecompressionBombError:
+        what = f"its pixels are more than {MOST_PIXELS:,}"
+        raise DataError(what, where=name, mend="scale it down first") from None
     except Exception as error:  # decoders raise whatever they like
         raise DataError(f"no picture that can be read ({type(error).__name__})", where=name) from error
 

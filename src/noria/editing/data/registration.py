@@ -18,8 +18,10 @@ from noria.editing.types import EditorError
 
 LONGEST_SIDE = 256
 """Longest side of the pictures that are correlated, in pixels."""
-SCALES = tuple(round(1 + step / 200, 3) for step in range(-8, 9))
-"""Zooms that are tried: 0.96 to 1.04 in steps of half a percent."""
+COARSE, FINE = (0.96, 0.98, 1.0, 1.02, 1.04), (-0.01, -0.005, 0.005, 0.01)
+"""Zooms that are tried first, and those that are tried about the best of them."""
+IN_PLACE = 0.6
+"""Peak of the correlation from which an unmoved picture is taken to be in its place."""
 MOST_SHIFT = 0.06
 """Largest shift that is believed, as a share of the side."""
 MOST_STRETCH = 0.1
@@ -60,7 +62,7 @@ class Registration:
 def register(source: Picture, edited: Picture, *, move: bool = True) -> Registration:
     """Bring an edited picture to the size of its source, and take back a small shift and zoom.
 
-    The zoom is the one of `SCALES` whose phase correlation with the source has the highest peak; the peak's place is
+    The zoom is the one of those tried whose phase correlation with the source has the highest peak; the peak's place is
     the shift. The picture is moved where that makes the mean difference of the pixels smaller by `LEAST_GAIN`.
 
     Args:
@@ -84,12 +86,7 @@ def register(source: Picture, edited: Picture, *, move: bool = True) -> Registra
     target, other_small = (
         image.convert("L").resize(small, Image.Resampling.BOX) for image in (source, edited)
     )
-    best: tuple[float, float, float, float] = (-1.0, 0.0, 0.0, 1.0)
-    edges = _edges(target)
-    for scale in SCALES:
-        peak, dx, dy = _shift(edges, _edges(_warped(other_small, 0.0, 0.0, scale)))
-        best = max(best, (peak, dx, dy, scale))
-    _, dx, dy, scale = best
+    dx, dy, scale = _place(target, other_small)
     if (abs(dx) < 0.5 and abs(dy) < 0.5 and scale == 1.0) or max(
         abs(dx) / small[0], abs(dy) / small[1]
     ) > MOST_SHIFT:
@@ -99,6 +96,20 @@ def register(source: Picture, edited: Picture, *, move: bool = True) -> Registra
         return Registration(edited, resized)
     dx, dy = dx / factor, dy / factor
     return Registration(_warped(edited, dx, dy, scale, ground=source), resized, dx, dy, scale)
+
+
+def _place(target: Picture, other: Picture) -> tuple[float, float, float]:
+    """Shift and zoom that bring `other` onto `target`: (dx, dy, scale)."""
+    spectrum = np.fft.rfft2(_edges(target))
+
+    def tried(scale: float) -> tuple[float, float, float, float]:
+        return (*_shift(spectrum, _edges(_warped(other, 0.0, 0.0, scale))), scale)
+
+    best = tried(1.0)
+    if best[0] < IN_PLACE or max(abs(best[1]), abs(best[2])) >= 0.5:
+        best = max(best, *(tried(scale) for scale in COARSE if scale != 1.0))
+        best = max(best, *(tried(round(best[3] + step, 3)) for step in FINE))
+    return best[1:]
 
 
 def _warped(image: Picture, dx: float, dy: float, scale: float, *, ground: Picture | None = None) -> Picture:
@@ -125,11 +136,11 @@ def _edges(image: Picture) -> NDArray[np.float64]:
     return edges
 
 
-def _shift(target: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Peak of the phase correlation, and the shift (dx, dy) that brings `other` onto `target`."""
-    cross: Any = np.fft.rfft2(target) * np.conj(np.fft.rfft2(other))
+def _shift(spectrum: NDArray[np.complex128], other: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Peak of the phase correlation, and the shift (dx, dy) that brings `other` onto the spectrum's picture."""
+    cross: Any = spectrum * np.conj(np.fft.rfft2(other))
     size = np.abs(cross)
-    plane = np.fft.irfft2(cross / np.maximum(size, 1e-9 * max(float(size.max()), 1e-12)), s=target.shape)
+    plane = np.fft.irfft2(cross / np.maximum(size, 1e-9 * max(float(size.max()), 1e-12)), s=other.shape)
     row, column = np.unravel_index(int(plane.argmax()), plane.shape)
     peak = float(plane[row, column])
     dy, dx = (_signed(plane, int(row), int(column), axis) for axis in (0, 1))

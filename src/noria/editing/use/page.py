@@ -18,7 +18,7 @@ from noria.editing.checklists.items import checklist_to_json, items_of
 from noria.editing.data.pictures import Scene, png
 from noria.editing.use.session import EditResult
 
-LONGEST_SIDE = 560
+LONGEST_SIDE = 460
 """Longest side of a picture on a page, in pixels."""
 
 
