@@ -8,7 +8,7 @@ import binascii
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 from PIL.Image import Image as Picture
@@ -32,14 +32,12 @@ _KINDS: dict[str, tuple[Failure, bool]] = {
 """Failures that may pass by the kind of the fault, and whether another try is worth it; all others are `broken`."""
 
 
-class ServerEditor(Sender):
-    """An editor on a server. Use it as an asynchronous context, from one event loop.
-
-    The form has the fields prompt, model, image (or image[] for several), mask and seed. A field that the settings name
-    in `refuses` is not sent; where the request needs it (a mask), that is an error.
+class ImagesServer(Sender):
+    """A server of OpenAI's image routes. Use it as an asynchronous context, from one event loop.
 
     Args:
-        server: settings of the server; its `attempts` and waits are those of every client of the core.
+        server: settings of the server; its `attempts` and waits are those of every client of the core. A field that it
+            names in `refuses` is not sent.
 
     Raises:
         ConfigError: the key's variable is not set.
@@ -63,7 +61,7 @@ class ServerEditor(Sender):
         if "seed" in server.refuses:
             self.name += ", unseeded"
 
-    async def __aenter__(self) -> ServerEditor:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -71,40 +69,20 @@ class ServerEditor(Sender):
     ) -> None:
         await self._openai.close()
 
-    async def edit(
-        self, images: Sequence[Picture], plan: str, seed: int, *, mask: Picture | None = None
-    ) -> Picture:
-        """Send the pictures and the plan.
-
-        Raises:
-            EditorError: the server refused, failed, or answered with something else than one picture.
-        """
-        if mask is not None and "mask" in self.server.refuses:
-            raise EditorError("the server takes no mask", kind="unsupported", where=self.server.url)
-        if len(images) > 1 and "images" in self.server.refuses:
-            raise EditorError("the server takes one picture", kind="unsupported", where=self.server.url)
-        fields: dict[str, Any] = {"prompt": plan, "model": self.server.model, "seed": str(seed), "n": "1"}
+    async def _attempts(self, path: str, fields: dict[str, Any], files: list[Any] | None = None) -> Any:
+        """The JSON of the reply, after as many attempts as it takes; a form where files are sent."""
         fields = {name: value for name, value in fields.items() if name not in self.server.refuses}
-        name = "image" if len(images) == 1 else "image[]"
-        files = [(name, (f"{n}.png", png(image), "image/png")) for n, image in enumerate(images)]
-        if mask is not None:
-            files.append(("mask", ("mask.png", png(_clear_where(images[0], mask)), "image/png")))
-        async with self.place(None):
-            return await asyncio.to_thread(_picture, await self._attempts(fields, files), self.server.url)
-
-    async def _attempts(self, fields: dict[str, Any], files: list[Any]) -> Any:
-        """The JSON of the reply, after as many attempts as it takes."""
+        form: dict[str, Any] = {
+            "files": files,
+            "options": {"headers": {"Content-Type": "multipart/form-data"}},
+        }
         began = time.monotonic()
         for attempt in range(1, self.server.attempts + 1):
             try:
                 await self.turn(None)
                 async with asyncio.timeout(self.server.timeout):
                     return await self._openai.post(
-                        "/images/edits",
-                        body=fields,
-                        files=files,
-                        options={"headers": {"Content-Type": "multipart/form-data"}},
-                        cast_to=object,
+                        path, body=fields, cast_to=object, **(form if files else {})
                     )
             except Exception as error:
                 fault = fault_of(error)
@@ -124,6 +102,52 @@ class ServerEditor(Sender):
         return EditorError(
             f"{outcome.kind}: {outcome.message}", kind=kind, retry=retry, where=self.server.url
         )
+
+
+class ServerEditor(ImagesServer):
+    """An editor on a server that has `/v1/images/edits`.
+
+    The form has the fields prompt, model, image (or image[] for several), mask and seed. A field that the settings name
+    in `refuses` is not sent; where the request needs it (a mask, several images), that is an error.
+    """
+
+    async def edit(
+        self, images: Sequence[Picture], plan: str, seed: int, *, mask: Picture | None = None
+    ) -> Picture:
+        """Send the pictures and the plan.
+
+        Raises:
+            EditorError: the server refused, failed, or answered with something else than one picture.
+        """
+        if mask is not None and "mask" in self.server.refuses:
+            raise EditorError("the server takes no mask", kind="unsupported", where=self.server.url)
+        if len(images) > 1 and "images" in self.server.refuses:
+            raise EditorError("the server takes one picture", kind="unsupported", where=self.server.url)
+        fields = {"prompt": plan, "model": self.server.model, "seed": str(seed), "n": "1"}
+        name = "image" if len(images) == 1 else "image[]"
+        files = [(name, (f"{n}.png", png(image), "image/png")) for n, image in enumerate(images)]
+        if mask is not None:
+            files.append(("mask", ("mask.png", png(_clear_where(images[0], mask)), "image/png")))
+        async with self.place(None):
+            reply = await self._attempts("/images/edits", fields, files)
+            return await asyncio.to_thread(_picture, reply, self.server.url)
+
+
+class ServerGenerator(ImagesServer):
+    """A text-to-image model on a server that has `/v1/images/generations`."""
+
+    async def generate(self, prompt: str, seed: int, *, size: tuple[int, int] | None = None) -> Picture:
+        """Make a picture of a description.
+
+        Raises:
+            EditorError: there is none.
+        """
+        fields: dict[str, Any] = {"prompt": prompt, "model": self.server.model, "seed": seed, "n": 1}
+        if size is not None:
+            fields["size"] = f"{size[0]}x{size[1]}"
+        async with self.place(None):
+            reply = await self._attempts("/images/generations", fields)
+            return await asyncio.to_thread(_picture, reply, self.server.url)
 
 
 def _moderated(fault: Fault) -> bool:

@@ -1,0 +1,1 @@
+"""Curation of tasks: taxonomy, synthesis, duplicates, decontamination, difficulty, and the report of it all."""
