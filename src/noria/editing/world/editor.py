@@ -13,11 +13,14 @@ The quirks are planted: what follows from them by construction is a check of the
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from PIL import Image
 
+from noria.core.errors import DataError
+from noria.editing.types import EditorError
 from noria.editing.world.plans import Plan, Step, parse
 from noria.editing.world.scenes import Scene, read, render
 from noria.editing.world.vocabulary import CELLS, DRAWN, place, usual
@@ -154,3 +157,35 @@ def _nearest_free(target: str, taken: dict[str, str]) -> str | None:
         return aside, across  # in its own column or row first
 
     return min(free, key=distance, default=None)
+
+
+class AsyncWorldEditor:
+    """The world's editor behind the protocol of every editor.
+
+    Args:
+        editor: its quirks.
+    """
+
+    def __init__(self, editor: WorldEditor | None = None) -> None:
+        self.editor = editor or WorldEditor()
+        self.name = self.editor.name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides an edit."""
+        return self.editor.digest
+
+    async def edit(
+        self, images: Sequence[Image.Image], plan: str, seed: int, *, mask: Image.Image | None = None
+    ) -> Image.Image:
+        """Draw the plan.
+
+        Raises:
+            EditorError: several pictures, a mask, or a picture that is not 96 × 96.
+        """
+        if len(images) != 1 or mask is not None:
+            raise EditorError("the world's editor takes one picture and no mask", kind="unsupported")
+        try:
+            return self.editor.edit(images[0], plan, seed)
+        except DataError as error:
+            raise EditorError(str(error), kind="unsupported") from None
