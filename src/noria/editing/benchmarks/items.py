@@ -146,9 +146,11 @@ def _kris(folder: Path) -> Iterator[BenchItem]:
             if not isinstance(entry, dict):
                 raise DataError("not an annotation", where=where)
             given = entry.get("ori_img")
-            pictures = given if isinstance(given, list) else [given]
+            pictures = [
+                one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)
+            ]
             words = entry.get("ins_en", entry.get("instruction"))
-            if not isinstance(words, str) or not pictures or not all(isinstance(p, str) for p in pictures):
+            if not isinstance(words, str) or not pictures:
                 raise DataError("an item has ori_img and ins_en", where=where)
             right = entry.get("gt_img")
             yield BenchItem(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from PIL import Image
 from PIL.Image import Image as Picture
 
-from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, Text, user
+from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, user
 from noria.core.judging.judges import quoted
 from noria.editing.benchmarks.items import BenchItem
 from noria.editing.benchmarks.scoring import CONCEPTUAL
@@ -21,8 +21,8 @@ _FORM = ' Reply with a JSON object and nothing else: {"score": an integer, "reas
 _SCALE = " 5: nothing to object to; 4: a detail is off; 3: clear faults; 2: mostly wrong; 1: wrong or absent."
 
 PROMPTS: dict[str, str] = {
-    "rise.consistency": "The first picture was edited on request; the second is the result. Judge only what the request "
-    "does not ask to change: is everything else as it was (things, places, background, style, view)?"
+    "rise.consistency": "The first picture was edited on request; the second is the result. Judge only what the "
+    "request does not ask to change: is everything else as it was (things, places, background, style, view)?"
     + _SCALE,
     "rise.reasoning": "A picture was edited on request. Judge only whether the result shows the outcome that the "
     "request implies and the reference describes; leave quality and everything else aside." + _SCALE,
@@ -32,14 +32,14 @@ PROMPTS: dict[str, str] = {
     "apart from its answer, unchanged? 1: yes; 0: no.",
     "rise.logical.reasoning": "An edited picture answers a puzzle. Does it show the answer of the reference, complete "
     "and in its right place? 1: yes; 0: no.",
-    "kris.consistency": "The first pictures were edited on request; the last is the result. Judge only what the request "
-    "does not ask to change: is everything else as it was?" + _SCALE,
+    "kris.consistency": "The first pictures were edited on request; the last is the result. Judge only what the "
+    "request does not ask to change: is everything else as it was?" + _SCALE,
     "kris.quality": "Judge only how well the picture is made: sharp, whole, natural, without artefacts."
     + _SCALE,
     "kris.instruction": "The first pictures were edited on request; the last is the result. Judge only whether the "
     "request is carried out, all of it." + _SCALE,
-    "kris.knowledge": "The first pictures were edited on request; the last is the result. Judge only whether the result "
-    "agrees with what is known of the world and with the explanation." + _SCALE,
+    "kris.knowledge": "The first pictures were edited on request; the last is the result. Judge only whether the "
+    "result agrees with what is known of the world and with the explanation." + _SCALE,
 }
 """Prompts by benchmark and dimension, before the form of the reply."""
 
@@ -87,8 +87,8 @@ def request_for(item: BenchItem, dimension: str, edited: Picture) -> ChatRequest
             words.append(f"Reference:\n{quoted(item.reference)}")
         if pictures and dimension == "reasoning":
             words.append("The first picture is the reference, the second the result.")
-    parts = [Text("\n\n".join(words)), *(ImagePart(small(one)) for one in (*pictures, edited))]
-    return ChatRequest((user(*parts),), temperature=0.0, max_tokens=1024)
+    shown = [ImagePart(small(one)) for one in (*pictures, edited)]
+    return ChatRequest((user("\n\n".join(words), *shown),), temperature=0.0, max_tokens=1024)
 
 
 def small(picture: Picture) -> bytes:

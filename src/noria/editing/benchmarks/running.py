@@ -155,8 +155,8 @@ def mcnemar(gained: int, lost: int) -> float | None:
     n = gained + lost
     if not n:
         return None
-    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, float(2 * tail / 2**n))
 
 
 def read_recorded(path: Path) -> dict[str, dict[str, Any]]:
@@ -169,8 +169,9 @@ def read_recorded(path: Path) -> dict[str, dict[str, Any]]:
     """
     from noria.core.records import json_object, read_records
 
+    entries: dict[str, dict[str, Any]]
     if path.suffix == ".jsonl":
-        entries = {str(entry.get("id")): entry for _, entry in read_records(path, "judgements")}
+        entries = {str(entry.get("id")): dict(entry) for _, entry in read_records(path, "judgements")}
     else:
         entries = {name: {"replies": value} for name, value in json_object(path, "judgements").items()}
     names = {"judge1": "consistency", "judge2": "reasoning", "judge3": "plausibility"}

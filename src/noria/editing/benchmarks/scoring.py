@@ -24,15 +24,15 @@ compat       the released scorers as they are; RISEBench's since April 2026
 compat-2025  the same before it: an item without a consistency judgement is never accurate
 """
 KNOWN_BUGS = {
-    "rise.free": "An item whose consistency_free is empty is scored as consistency-free wherever the column exists, since "
-    "an empty cell is NaN, which is true.",
+    "rise.free": "An item whose consistency_free is empty is scored as consistency-free wherever the column exists, "
+    "since an empty cell is NaN, which is true.",
     "rise.all": "Where one of an item's three replies has no score, its other scores are dropped, too.",
-    "rise.numbers": "All numbers behind the words Final Score count, so that a reply with two shifts the dimensions.",
+    "rise.numbers": "All numbers behind the words Final Score count: a reply with two shifts the dimensions.",
     "rise.free-accuracy": "Until April 2026, an item without a consistency judgement is never accurate (compat-2025).",
     "kris.digit": "A reply without its JSON has the first digit from 1 to 5 that stands anywhere in it as its score.",
     "kris.zero": "A JSON score outside of 1 to 5 counts as it is.",
-    "kris.keys": "The scorers read the fields instruction and explain, while the annotations have ins_en and explain_en: "
-    "the judge saw an empty instruction. Recorded judgements cannot be mended; judge again.",
+    "kris.keys": "The scorers read the fields instruction and explain, while the annotations have ins_en and "
+    "explain_en: the judge saw an empty instruction. Recorded judgements cannot be mended; judge again.",
 }
 """Bugs of the released scorers by name."""
 RISE_DIMENSIONS = ("consistency", "reasoning", "plausibility")

@@ -18,10 +18,10 @@ from PIL.Image import Image as Picture
 from noria.core.chat import Image as ImagePart
 from noria.core.errors import DataError
 from noria.core.files import read_bytes
+from noria.editing.data.tasks import MOST_BYTES
 
 MOST_PIXELS = 50_000_000
 """Most pixels of a picture: its header says how many, so that none is decoded beyond."""
-MOST_BYTES = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 
 

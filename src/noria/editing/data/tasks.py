@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
-from noria.core.files import inside, write_atomic
+from noria.core.files import inside, read_bytes, write_atomic
 from noria.core.judging.items import Checklist
 from noria.core.records import read_records
 from noria.editing.checklists.items import checklist_from_json, checklist_to_json
+
+MOST_BYTES = 100_000_000
+"""Most bytes of a picture's file."""
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,31 @@ def image_paths(task: Task, folder: Path) -> list[Path]:
         DataError: a name leaves the folder.
     """
     return [inside(folder, name) for name in task.images]
+
+
+def with_pictures(task: Task, root: Path, folder: Path) -> Task:
+    """Copy a task's pictures beside another file of tasks; the task as that file names them.
+
+    A copy has its content's digest as its name: equal pictures are there once, and a call that is repeated writes none.
+
+    Args:
+        task: task whose pictures are named from `root`.
+        root: folder of its file.
+        folder: folder of the other file.
+
+    Raises:
+        DataError: a picture cannot be read, or its name leaves `root`.
+        RunError: the disk refuses.
+    """
+    names = []
+    for path in image_paths(task, root):
+        content = read_bytes(path, limit=MOST_BYTES)
+        suffix = path.suffix.lower() if path.suffix.lower() in _SUFFIXES else ".png"
+        name = f"pictures/{hashlib.sha256(content).hexdigest()[:24]}{suffix}"
+        if not (folder / name).exists():
+            write_atomic(folder / name, content)
+        names.append(name)
+    return replace(task, images=tuple(names))
 
 
 def _object(entry: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

@@ -14,6 +14,12 @@ group = verbs(
     pipeline.
     """,
     {
+        "synthesize": "Invent tasks of reasoning edits, with pictures and references.",
+        "checklist": "Write checklists for tasks, and validate every item.",
+        "curate": "Drop doubled, contaminated, too easy and infeasible tasks.",
         "edit": "Plan an edit, render it, check it, and write a page.",
+        "evaluate": "Score RISEBench or KRIS-Bench, with and without the planner.",
+        "attribute": "Say whether plans or renderings are to blame.",
+        "serve": "Serve planner and editor as one images/edits API.",
     },
 )

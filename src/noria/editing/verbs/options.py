@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from noria.core.judging.items import Judge
     from noria.editing.environment.judges import AtomicJudges
     from noria.editing.environment.rendering import Renderer
+    from noria.editing.environment.rewarding import RewardEnvironment
     from noria.editing.types import Editor, Planner
 
 
@@ -99,12 +100,19 @@ def judge_server(config: JudgeOptions) -> ChatServer | None:
     Raises:
         ConfigError: its address or its model is missing or malformed.
     """
-    return _server("judge", config.judge_url, config.judge_model, config.judge_key_env, config.judgements)
+    return named_server(
+        "judge", config.judge_url, config.judge_model, config.judge_key_env, config.judgements
+    )
 
 
-def _server(
+def named_server(
     name: str, url: str | None, model: str | None, key_env: str | None, in_flight: int, **more: object
 ) -> ChatServer | None:
+    """Settings of a server that options of one prefix name; None where they do not.
+
+    Raises:
+        ConfigError: the address or the model's name is missing or malformed.
+    """
     if url is None and model is None:
         return None
     if url is None or model is None:
@@ -163,7 +171,7 @@ async def opened_editor(config: EditorOptions) -> AsyncIterator[Editor]:
         raise ConfigError("a server sets these itself", where="--steps, --guidance", mend="leave them out")
     from noria.editing.editors.server import ServerEditor
 
-    server = _server(
+    server = named_server(
         "editor",
         config.editor_url,
         config.editor_model,
@@ -203,7 +211,9 @@ async def opened_judges(config: JudgeOptions) -> AsyncIterator[AtomicJudges | No
     from noria.editing.environment.judges import AtomicJudges, JudgeSettings
 
     server = judge_server(config)
-    other = _server("cross", config.cross_url, config.cross_model, config.judge_key_env, config.judgements)
+    other = named_server(
+        "cross", config.cross_url, config.cross_model, config.judge_key_env, config.judgements
+    )
     if server is None:
         if other is not None:
             raise ConfigError(
@@ -223,3 +233,37 @@ async def opened_judges(config: JudgeOptions) -> AsyncIterator[AtomicJudges | No
         if other is not None:
             cross = ChatJudge(await stack.enter_async_context(ChatClient(other)), other.model)
         yield AtomicJudges(judge, judge, settings, cross)
+
+
+class EnvironmentConfig(PlannerOptions, EditorOptions, JudgeOptions):
+    """What an environment of rewards is made of: planner, editor and judge."""
+
+
+@contextlib.asynccontextmanager
+async def opened_environment(
+    config: EnvironmentConfig, **settings: bool
+) -> AsyncIterator[tuple[Planner, RewardEnvironment]]:
+    """Open the planner, and an environment of the editor and the judges.
+
+    Args:
+        config: who plans, edits and judges.
+        settings: fields of `EnvironmentSettings`.
+
+    Raises:
+        ConfigError: a part is not named.
+    """
+    from noria.editing.environment.rewarding import EnvironmentSettings, RewardEnvironment
+
+    async with (
+        opened_planner(config) as planner,
+        opened_renderer(config) as renderer,
+        opened_judges(config) as judges,
+    ):
+        if judges is None:
+            raise ConfigError("no judge", where="--judge-url", mend="give --judge-url and --judge-model")
+        chosen = EnvironmentSettings(
+            in_flight=config.renders + config.judgements,
+            need_thinking=config.thinking and not config.direct,
+            **settings,
+        )
+        yield planner, RewardEnvironment(renderer, judges, chosen)
