@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
@@ -24,12 +25,12 @@ from noria.editing.proof.measuring import judged, request_of, shares, written_pl
 from noria.editing.proof.rewarding import Answerer, JudgeErrors, WorldRewarder
 from noria.editing.world.editor import WorldEditor
 from noria.editing.world.instructions import world_words
-from noria.editing.world.tasks import SPLITS, Split, WorldTask, demonstration, take
+from noria.editing.world.tasks import SPLITS, Split, WorldTask, demonstration, take, tasks
 
 SHIPPED = Path(str(files("noria.editing"))) / "assets" / "planner"
 """Folder of the supervised planner that ships: where the arms of a quick proof start."""
-POOL_SEED, TEST_SEED = 100, 900_000
-"""First seeds of the tasks that are trained on, and of those that are measured on."""
+POOL_SEED, TEST_SEED, DEMONSTRATION_SEED = 100, 900_000, 50
+"""First seeds of the tasks that are trained on, of those that are measured on, and of the demonstrations."""
 
 
 def run_sft(seed: int, steps: int, folder: str) -> dict[str, Any]:
@@ -48,29 +49,30 @@ def run_sft(seed: int, steps: int, folder: str) -> dict[str, Any]:
 
 
 class Demonstrations:
-    """Endless noisy demonstrations, the same for the same step."""
+    """Endless noisy demonstrations, the same for the same step; every step has tasks of its own, so none is learnt by
+    heart."""
 
-    def __init__(self, seed: int, pool: int = 6000) -> None:
-        self.seed, self.tasks = seed, take("train", POOL_SEED + seed, pool)
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
     def __call__(self, step: int, count: int) -> list[Example]:
         """Examples of a step."""
         import numpy as np
 
         chance = np.random.default_rng([self.seed, 21, step])
-        chosen = [self.tasks[int(n)] for n in chance.integers(len(self.tasks), size=count)]
-        return [Example(request_of(task), demonstration(task, chance)) for task in chosen]
+        fresh = itertools.islice(tasks("train", (DEMONSTRATION_SEED + self.seed) * 100_000 + step), count)
+        return [Example(request_of(task), demonstration(task, chance)) for task in fresh]
 
 
 def run_filter(seed: int, scale: dict[str, Any], start: str) -> dict[str, Any]:
     """Judge the difficulty of the tasks by rollouts of the start; numbers of those that teach something."""
     size = Scale(**scale)
-    tasks = pool(seed, size)
+    drawn_tasks = pool(seed, size)
     policy = open_policy(start)
-    rewarder = WorldRewarder(tasks, WorldEditor())
+    rewarder = WorldRewarder(drawn_tasks, WorldEditor())
     kept, strict = [], []
-    for first in range(0, len(tasks), 32):
-        part = tasks[first : first + 32]
+    for first in range(0, len(drawn_tasks), 32):
+        part = drawn_tasks[first : first + 32]
         generator = torch.Generator().manual_seed(seed * 1000 + first)
         prompts = policy.encode([request_of(task) for task in part])
         drawn = policy.sample(prompts, each=size.probes, longest=64, generator=generator)
@@ -83,8 +85,8 @@ def run_filter(seed: int, scale: dict[str, Any], start: str) -> dict[str, Any]:
             strict.append(share)
             if len(set(rows)) > 1 and share < 1:  # neither solved already nor without any difference to learn from
                 kept.append(first + place)
-        report(first + len(part), len(tasks))
-    return {"kept": kept, "strict": strict, "rollouts": len(tasks) * size.probes}
+        report(first + len(part), len(drawn_tasks))
+    return {"kept": kept, "strict": strict, "rollouts": len(drawn_tasks) * size.probes}
 
 
 def run_arm(
@@ -111,14 +113,14 @@ def run_arm(
     policy = open_policy(start)
     if recipe.rule is None:
         return {"end": measure(policy, size.tests, splits), "curve": [], "renders": 0, "rollouts": 0}
-    tasks = pool(seed, size)
+    trained = pool(seed, size)
     if recipe.filtered:
-        tasks = [tasks[n] for n in kept]
+        trained = [trained[n] for n in kept]
     errors = JudgeErrors(**{"seed": seed, **recipe.errors})
-    rewarder = WorldRewarder(tasks, editor, errors, shipped_answerer() if recipe.answerer else None)
+    rewarder = WorldRewarder(trained, editor, errors, shipped_answerer() if recipe.answerer else None)
     settings = GrpoSettings(**settings_of(arm, size, seed, chosen))
     frozen = editor.digest
-    trainer = PlannerTrainer(policy, [request_of(task) for task in tasks], rewarder, settings)
+    trainer = PlannerTrainer(policy, [request_of(task) for task in trained], rewarder, settings)
     curve = [{"step": 0, "renders": 0, **measure(policy, size.tests, ("train",))["train"]}]
     while trainer.state.step < size.steps:
         values = trainer.step()
@@ -149,18 +151,18 @@ def test_tasks(split: Split, count: int) -> list[WorldTask]:
 def measure(policy: Policy, tests: int, splits: Sequence[Split]) -> dict[str, Any]:
     """Shares of a planner on tasks of each split, by the likeliest plans."""
     return {
-        split: shares(judged(tasks, written_plans(policy, tasks), WorldEditor()))
+        split: shares(judged(shown, written_plans(policy, shown), WorldEditor()))
         for split in splits
-        for tasks in [test_tasks(split, tests)]
+        for shown in [test_tasks(split, tests)]
     }
 
 
 def no_planner(tests: int, splits: Sequence[Split]) -> dict[str, Any]:
     """Shares where the instruction itself goes to the editor."""
     return {
-        split: shares(judged(tasks, [format_output("", task.instruction) for task in tasks], WorldEditor()))
+        split: shares(judged(shown, [format_output("", task.instruction) for task in shown], WorldEditor()))
         for split in splits
-        for tasks in [test_tasks(split, tests)]
+        for shown in [test_tasks(split, tests)]
     }
 
 
