@@ -106,11 +106,8 @@ ARMS: dict[str, Recipe] = {
     **_levels(),
 }
 QUICK = ("no planner", "SFT", "visual only", "cognitive only", "sum", "split")
-RATES: Sequence[float] = (3e-4, 1e-4, 1e-3)
-"""Learning rates that each tuned arm tries."""
-PASSES: Sequence[int] = (1, 2)
-"""Passes over the same rollouts that each tuned arm tries."""
-SPACE: Mapping[str, Sequence[Any]] = {"lr": RATES, "passes": PASSES}
+SPACE: Mapping[str, Sequence[Any]] = {"lr": (3e-4, 1e-4, 1e-3)}
+"""Free setting of every trained arm, and the values that each tries."""
 TUNED = [name for name, recipe in ARMS.items() if recipe.rule and not recipe.tuned_as]
 CHOSEN: dict[str, dict[str, Any]] = {}
 """Settings of each arm that the search found best at the quick scale, on a seed that is not judged."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from noria.core.proofs.proof import Claim, Evidence, ProofContext
 
 SCALES = {
-    "quick": Scale(steps=40, pool=240, tests=96),
+    "quick": Scale(steps=24, pool=120, tests=72, every=8),
     "full": Scale(steps=150, pool=960, tests=240, every=15, sft_steps=3000),
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}

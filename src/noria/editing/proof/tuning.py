@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TUNING_SEEDS = (0,)
 """Seeds of the search; those that are judged start at 1."""
-TRIES = 4
+TRIES = 3
 """Settings that each arm tries."""
 
 
