@@ -18,8 +18,6 @@ pytestmark = pytest.mark.anyio
 CALM = WorldEditor(disturbs=0.0)
 
 
-
-
 def edited(things: dict[str, str], plan: str, editor: WorldEditor = CALM) -> dict[str, str]:
     return read(editor.edit(render(Scene.of(things)), plan)).by_cell
 
@@ -69,7 +67,11 @@ def test_an_unknown_word_does_nothing_and_its_synonym_does() -> None:
 def test_steps_beyond_the_most_are_left_out() -> None:
     before = dict.fromkeys(("a1", "b1", "c1"), "ice")
     plan = "; ".join(f"turn ice at {cell} into water" for cell in before)
-    assert edited(before, plan, WorldEditor(disturbs=0.0, most_steps=2)) == {"a1": "puddle", "b1": "puddle", "c1": "ice"}
+    assert edited(before, plan, WorldEditor(disturbs=0.0, most_steps=2)) == {
+        "a1": "puddle",
+        "b1": "puddle",
+        "c1": "ice",
+    }
 
 
 def test_it_disturbs_as_often_as_it_says_and_the_same_seed_always_alike() -> None:

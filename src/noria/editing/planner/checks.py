@@ -24,7 +24,9 @@ def check_sees(policy: Policy, request: Request) -> float:
     Raises:
         ModelError: there is none.
     """
-    negative = tuple(Pictures.eval(image.convert("RGB"), lambda level: 255 - level) for image in request.images)
+    negative = tuple(
+        Pictures.eval(image.convert("RGB"), lambda level: 255 - level) for image in request.images
+    )
     prompts = policy.encode([request, Request(negative, request.instruction)])
     ids, mask = policy.target(["<think> what is here </think> <answer> a plan </answer>"] * 2)
     with torch.no_grad():

@@ -115,14 +115,18 @@ class Policy:
         self.model, self.tokenizer, self.processor = model, tokenizer, processor
         self.system_text = system_text
         self.image_token = int(model.config.image_token_id)
-        self.pad = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+        self.pad = int(
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
         ends = getattr(model.generation_config, "eos_token_id", None)
         named = ends if isinstance(ends, list) else [ends]
         self.ends = sorted({int(end) for end in (tokenizer.eos_token_id, *named) if end is not None})
         # A picture's token inside of a completion would ask for a picture that is not there.
         names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
         self.never = [n for name in names if (n := getattr(model.config, name, None)) is not None]
-        self._read: OrderedDict[tuple[bytes, str], tuple[list[int], list[tuple[Tensor, Tensor]]]] = OrderedDict()
+        self._read: OrderedDict[tuple[bytes, str], tuple[list[int], list[tuple[Tensor, Tensor]]]] = (
+            OrderedDict()
+        )
 
     @property
     def device(self) -> torch.device:
@@ -179,7 +183,10 @@ class Policy:
         content = [{"type": "image"} for _ in request.images]
         messages = [
             {"role": "system", "content": [{"type": "text", "text": self.system_text}]},
-            {"role": "user", "content": [*content, {"type": "text", "text": f"Request: {request.instruction}"}]},
+            {
+                "role": "user",
+                "content": [*content, {"type": "text", "text": f"Request: {request.instruction}"}],
+            },
         ]
         text: str = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return text
@@ -341,7 +348,9 @@ def open_policy(
         check_digests(source)
     elif source.exists() or not allow_download:
         raise ModelError(
-            f"no model {str(name)!r}", where="planner", mend="give a model folder, or a hub id with allow_download"
+            f"no model {str(name)!r}",
+            where="planner",
+            mend="give a model folder, or a hub id with allow_download",
         )
     where = str(source) if local else str(name)
     options: dict[str, Any] = {"local_files_only": not allow_download}
@@ -349,7 +358,9 @@ def open_policy(
         config = transformers.AutoConfig.from_pretrained(where, **options)
         if config.model_type not in FAMILIES:
             raise ModelError(
-                f"a model of the type {config.model_type}", where=where, mend=f"use one of {', '.join(FAMILIES)}"
+                f"a model of the type {config.model_type}",
+                where=where,
+                mend=f"use one of {', '.join(FAMILIES)}",
             )
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         model = transformers.AutoModelForImageTextToText.from_pretrained(

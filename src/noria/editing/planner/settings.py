@@ -15,14 +15,18 @@ class TunedWeights(Config):
 
     section: ClassVar[str] = "Training"
 
-    lr: float | None = Field(None, gt=0, le=1, description="Learning rate (default: 1e-6 in full, 1e-5 with LoRA).")
+    lr: float | None = Field(
+        None, gt=0, le=1, description="Learning rate (default: 1e-6 in full, 1e-5 with LoRA)."
+    )
     warmup: int = Field(0, ge=0, description="Steps over which the learning rate rises.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of the gradients.")
     lora: int = Field(0, ge=0, le=1024, description="Rank of LoRA adapters; 0 trains all weights.")
     train_vision: bool = Field(False, description="Train the vision tower, too, which is frozen otherwise.")
     micro_batch: int = Field(16, ge=1, description="Rows of one pass through the model.")
-    gradient_checkpointing: bool = Field(False, description="Compute activations again instead of keeping them.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again instead of keeping them."
+    )
     seed: int = Field(0, ge=0, description="Seed of the random generators.")
     save_every: int = Field(20, ge=1, description="Steps between checkpoints.")
 
@@ -56,7 +60,9 @@ class GrpoSettings(TunedWeights):
     clip_low: float = Field(0.2, gt=0, lt=1, description="Clip of the ratio below.")
     clip_high: float = Field(0.28, gt=0, description="Clip of the ratio above.")
     beta: float = Field(0.0, ge=0, description="Weight of the divergence from the start (k3).")
-    aggregation: Literal["grpo", "dapo"] = Field("dapo", description="Average over sequences, or over tokens.")
+    aggregation: Literal["grpo", "dapo"] = Field(
+        "dapo", description="Average over sequences, or over tokens."
+    )
 
     @model_validator(mode="after")
     def _groups(self) -> GrpoSettings:

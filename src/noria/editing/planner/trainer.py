@@ -73,7 +73,11 @@ class PlannerTrainer:
         advantages = stream_advantages(rewards, rollouts.group, stream_settings(self.settings))
         values = self._update(rollouts, advantages.to(self.policy.device))
         self.state.step += 1
-        seconds = {"draw": drawn - began, "reward": rewarded - drawn, "update": time.perf_counter() - rewarded}
+        seconds = {
+            "draw": drawn - began,
+            "reward": rewarded - drawn,
+            "update": time.perf_counter() - rewarded,
+        }
         return self._figures(rollouts, rewards, advantages) | values | {"seconds": list(seconds.values())}
 
     def _rewards(self, rollouts: Rollouts) -> Tensor:
@@ -85,7 +89,9 @@ class PlannerTrainer:
     def _update(self, rollouts: Rollouts, advantages: Tensor) -> dict[str, float]:
         """Gradient steps on the union of all groups, each with its own advantages."""
         sampled = rollouts.sampled
-        useful = (advantages != 0).nonzero()[:, 0].tolist()  # a row without advantage has no gradient when β = 0
+        useful = (
+            (advantages != 0).nonzero()[:, 0].tolist()
+        )  # a row without advantage has no gradient when β = 0
         rows = list(range(len(advantages))) if self.settings.beta else useful
         figures = {"loss": 0.0, "clipped": 0.0, "entropy": 0.0, "norm": 0.0, "kl": 0.0}
         for _ in range(self.settings.passes if rows else 0):
@@ -105,7 +111,8 @@ class PlannerTrainer:
         self, rollouts: Rollouts, advantages: Tensor, part: list[int], total: float
     ) -> dict[str, float]:
         ids, mask, old = (
-            tensor[part] for tensor in (rollouts.sampled.ids, rollouts.sampled.mask, rollouts.sampled.logprobs)
+            tensor[part]
+            for tensor in (rollouts.sampled.ids, rollouts.sampled.mask, rollouts.sampled.logprobs)
         )
         width = int(mask.sum(1).max())
         ids, mask, old = ids[:, :width], mask[:, :width], old[:, :width]
@@ -140,7 +147,11 @@ class PlannerTrainer:
     @torch.no_grad()
     def _reference(self, prompts: Any, ids: Tensor, mask: Tensor) -> Tensor:
         policy = self.policy
-        with _without_adapters(policy.model) if self.reference is None else _other_model(policy, self.reference):
+        with (
+            _without_adapters(policy.model)
+            if self.reference is None
+            else _other_model(policy, self.reference)
+        ):
             return policy.logprobs(prompts, ids, mask, temperature=self.settings.temperature)[0]
 
     def _figures(self, rollouts: Rollouts, rewards: Tensor, advantages: Tensor) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def prepare_weights(policy: Policy, settings: TunedWeights) -> dict[str, nn.Para
     """
     if settings.lora:
         if settings.train_vision:
-            raise ConfigError("adapters leave the vision tower alone", where="lora, train_vision", mend="choose one")
+            raise ConfigError(
+                "adapters leave the vision tower alone", where="lora, train_vision", mend="choose one"
+            )
         peft = require("peft", "editing")
         import torch
 

@@ -70,7 +70,9 @@ class Recipe:
 
 
 def _noisy(arm: str, rule: Rule) -> Recipe:
-    return Recipe(f"{arm}, and a visual judge that errs in {NOISY:.0%}", rule, errors={"visual": NOISY}, tuned_as=arm)
+    return Recipe(
+        f"{arm}, and a visual judge that errs in {NOISY:.0%}", rule, errors={"visual": NOISY}, tuned_as=arm
+    )
 
 
 def _levels() -> dict[str, Recipe]:
@@ -101,7 +103,9 @@ ARMS: dict[str, Recipe] = {
     "gdpo, noisy visual": _noisy("gdpo", "gdpo"),
     "split, noisy visual": _noisy("split", "split"),
     "split, ungrounded": Recipe("checklists without the reference", errors={"grounded": False}),
-    "split, no filter": Recipe("all tasks, also those too easy or too hard", filtered=False, tuned_as="split"),
+    "split, no filter": Recipe(
+        "all tasks, also those too easy or too hard", filtered=False, tuned_as="split"
+    ),
     "split, trained judge": Recipe("a trained answerer judges pictures", answerer=True, tuned_as="split"),
     **_levels(),
 }
@@ -109,7 +113,12 @@ QUICK = ("no planner", "SFT", "visual only", "cognitive only", "sum", "split")
 SPACE: Mapping[str, Sequence[Any]] = {"lr": (3e-4, 1e-4, 1e-3)}
 """Free setting of every trained arm, and the values that each tries."""
 TUNED = [name for name, recipe in ARMS.items() if recipe.rule and not recipe.tuned_as]
-CHOSEN: dict[str, dict[str, Any]] = {}
+CHOSEN: dict[str, dict[str, Any]] = {
+    "visual only": {"lr": 1e-4},
+    "cognitive only": {"lr": 3e-4},
+    "sum": {"lr": 3e-4},
+    "split": {"lr": 3e-4},
+}
 """Settings of each arm that the search found best at the quick scale, on a seed that is not judged."""
 
 

@@ -65,13 +65,17 @@ def _sloppy(tasks: Sequence[WorldTask]) -> Check:
     editor, hits, count = WorldEditor(disturbs=0.0), 0, 0
     for task in (t for t in tasks if t.event.kinds == ("release",)):
         steps = [
-            Step("move", s.name, s.cell, s.cell[0] + ("0" if s.name == "balloon" else "9")) for s in task.plan.steps
+            Step("move", s.name, s.cell, s.cell[0] + ("0" if s.name == "balloon" else "9"))
+            for s in task.plan.steps
         ]
         judged = right(task, str(Plan(tuple(steps))), editor)
         count += 1
         hits += judged["visual"] and not judged["cognitive"]
     return Check(
-        "repairs", "The editor repairs sloppy plans: right image, wrong plan", hits == count > 0, f"{hits} of {count}"
+        "repairs",
+        "The editor repairs sloppy plans: right image, wrong plan",
+        hits == count > 0,
+        f"{hits} of {count}",
     )
 
 
@@ -80,12 +84,20 @@ def _unknown(tasks: Sequence[WorldTask]) -> Check:
     editor, hits, count = WorldEditor(disturbs=0.0), 0, 0
     for task in tasks:
         plan = written(task.fates)
-        if any(word in editor.unknown for s in plan.steps for word in s.value.split() if s.action in ("turn", "paint")):
+        if any(
+            word in editor.unknown
+            for s in plan.steps
+            for word in s.value.split()
+            if s.action in ("turn", "paint")
+        ):
             judged = right(task, str(plan), editor)
             count += 1
             hits += judged["cognitive"] and not judged["visual"]
     return Check(
-        "unknown", "The editor does not know some words: right plan, wrong image", hits == count > 0, f"{hits} of {count}"
+        "unknown",
+        "The editor does not know some words: right plan, wrong image",
+        hits == count > 0,
+        f"{hits} of {count}",
     )
 
 
@@ -95,7 +107,9 @@ def _null(tasks: Sequence[WorldTask]) -> Check:
     for task in tasks:
         verdicts = judge(task, "visual", "", task.image)
         items = items_of(task.checklist(), "visual")
-        clean += all((v.value == i.good) == (i.role != "change") for v, i in zip(verdicts, items, strict=True))
+        clean += all(
+            (v.value == i.good) == (i.role != "change") for v, i in zip(verdicts, items, strict=True)
+        )
         cell, name = task.scene.things[0]
         bad = EditItem(
             "bad", f"Is there {name} at {cell}?", "visual", 1.0, "yes", "instruction", "change", "", False,

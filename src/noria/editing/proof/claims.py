@@ -43,8 +43,18 @@ CLAIMS: dict[str, tuple[str, str, str, str]] = {
         "gap",
         "Both rewards leave fewer wrong images of right plans than the plan's reward alone (executability gap)",
     ),
-    "both-visual": ("split", "visual only", "strict", "Both rewards reach more than the picture's reward alone"),
-    "both-cognitive": ("split", "cognitive only", "strict", "Both rewards reach more than the plan's reward alone"),
+    "both-visual": (
+        "split",
+        "visual only",
+        "strict",
+        "Both rewards reach more than the picture's reward alone",
+    ),
+    "both-cognitive": (
+        "split",
+        "cognitive only",
+        "strict",
+        "Both rewards reach more than the plan's reward alone",
+    ),
     "trained": ("split", "SFT", "strict", "Training over the frozen editor improves on its start"),
     "renders": ("split", "sum", "renders", "Split groups reach what the sum reaches with fewer renders"),
     "split-sum": ("split", "sum", "strict", "At equal rollouts split groups reach more than the sum"),
@@ -60,7 +70,12 @@ CLAIMS: dict[str, tuple[str, str, str, str]] = {
         "strict",
         "With a noisy visual judge GDPO reaches more than the sum",
     ),
-    "grounded": ("split", "split, ungrounded", "strict", "Checklists from the reference beat those without it"),
+    "grounded": (
+        "split",
+        "split, ungrounded",
+        "strict",
+        "Checklists from the reference beat those without it",
+    ),
     "scalar": (
         "checklist",
         "scalar judge",
@@ -198,5 +213,3 @@ def notes(table: Results, kept: Mapping[int, dict[str, Any]]) -> list[str]:
         split, whole = (statistics.fmean(r["renders"] for r in table[arm]) for arm in ("split", "sum"))
         found.append(f"Renders of a training: split {split:,.0f}, sum {whole:,.0f}.")
     return found
-
-

@@ -24,7 +24,9 @@ def figures(table: Results, searched: Sequence[Sequence[Any]]) -> list[Figure]:
         drawn.append(_splits(table))
     if searched:
         header = ["arm", "settings", "strict accuracy", ""]
-        drawn.append(Figure.table("Search of settings", header, [list(r) for r in searched], "One seed, not judged."))
+        drawn.append(
+            Figure.table("Search of settings", header, [list(r) for r in searched], "One seed, not judged.")
+        )
     return drawn
 
 
@@ -91,4 +93,6 @@ def _curves(table: Results) -> Figure:
         )
         .properties(width="container", height=360)
     )
-    return Figure.chart("Strict accuracy over renders", chart, "A line a seed; the plan's reward alone renders nothing.")
+    return Figure.chart(
+        "Strict accuracy over renders", chart, "A line a seed; the plan's reward alone renders nothing."
+    )

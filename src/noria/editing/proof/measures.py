@@ -101,6 +101,8 @@ MEASURES: dict[str, Measure] = {
         "renders until 80 % of the sum's gain in strict accuracy", "lower", _renders, "log_ratio"
     ),
     "loss": Measure("strict accuracy lost to noise of .3, share of tasks", "lower", _lost),
-    "collapsed": Measure("strict accuracy of the two families least solved at the start", "higher", _collapsed),
+    "collapsed": Measure(
+        "strict accuracy of the two families least solved at the start", "higher", _collapsed
+    ),
 }
 """Measures by name."""

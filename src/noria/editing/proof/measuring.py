@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from noria.editing.plans import parse_plan
 from noria.editing.planner.policy import Policy, Request
+from noria.editing.plans import parse_plan
 from noria.editing.proof.rewarding import judge
 from noria.editing.rewards.atomic import atomic_reward
 from noria.editing.types import PATHS

@@ -17,8 +17,8 @@ from PIL.Image import Image
 from noria.core.judging.items import Verdict
 from noria.editing.checklists.items import EditItem, items_of
 from noria.editing.checklists.verifiers import Evidence, verified
-from noria.editing.plans import parse_plan
 from noria.editing.planner.rollouts import Attempt
+from noria.editing.plans import parse_plan
 from noria.editing.rewards.atomic import atomic_reward
 from noria.editing.types import PATHS, Path
 from noria.editing.world.editor import WorldEditor

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from noria.core.runs.workers import report
-from noria.editing.plans import format_output
 from noria.editing.planner.policy import Policy, open_policy, save_policy
 from noria.editing.planner.rollouts import Attempt
 from noria.editing.planner.settings import GrpoSettings, SftSettings
 from noria.editing.planner.sft import Example, SftTrainer
 from noria.editing.planner.small import SmallPlannerConfig, new_planner
 from noria.editing.planner.trainer import PlannerTrainer
+from noria.editing.plans import format_output
 from noria.editing.proof.arms import ARMS, Scale, settings_of
 from noria.editing.proof.measuring import judged, request_of, shares, written_plans
 from noria.editing.proof.rewarding import Answerer, JudgeErrors, WorldRewarder
@@ -40,7 +40,14 @@ def run_sft(seed: int, steps: int, folder: str) -> dict[str, Any]:
         start = new_planner(Path(scratch) / "start", world_words(), SmallPlannerConfig(seed=seed))
         policy = open_policy(start)
     settings = SftSettings(
-        steps=steps, batch_size=48, micro_batch=48, lr=2e-3, warmup=50, weight_decay=0.01, train_vision=True, seed=seed
+        steps=steps,
+        batch_size=48,
+        micro_batch=48,
+        lr=2e-3,
+        warmup=50,
+        weight_decay=0.01,
+        train_vision=True,
+        seed=seed,
     )
     trainer = SftTrainer(policy, Demonstrations(seed), settings)
     trainer.train(on_step=lambda step, values: report(step, steps, f"loss {values['loss']:.3f}"))
@@ -50,7 +57,8 @@ def run_sft(seed: int, steps: int, folder: str) -> dict[str, Any]:
 
 class Demonstrations:
     """Endless noisy demonstrations, the same for the same step; every step has tasks of its own, so none is learnt by
-    heart."""
+    heart.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -83,14 +91,22 @@ def run_filter(seed: int, scale: dict[str, Any], start: str) -> dict[str, Any]:
             rows = rewards[place * size.probes : (place + 1) * size.probes]
             share = sum(row == (1.0, 1.0) for row in rows) / len(rows)
             strict.append(share)
-            if len(set(rows)) > 1 and share < 1:  # neither solved already nor without any difference to learn from
+            if (
+                len(set(rows)) > 1 and share < 1
+            ):  # neither solved already nor without any difference to learn from
                 kept.append(first + place)
         report(first + len(part), len(drawn_tasks))
     return {"kept": kept, "strict": strict, "rollouts": len(drawn_tasks) * size.probes}
 
 
 def run_arm(
-    arm: str, seed: int, chosen: dict[str, Any], scale: dict[str, Any], start: str, kept: list[int], whole: bool
+    arm: str,
+    seed: int,
+    chosen: dict[str, Any],
+    scale: dict[str, Any],
+    start: str,
+    kept: list[int],
+    whole: bool,
 ) -> dict[str, Any]:
     """Train an arm and measure it.
 
@@ -127,7 +143,9 @@ def run_arm(
         step = trainer.state.step
         report(step, size.steps, f"r_cog {values['r_cog'] or 0:.2f}  r_vis {values['r_vis'] or 0:.2f}")
         if step % size.every == 0:
-            curve.append({"step": step, "renders": trainer.renders, **measure(policy, size.tests, ("train",))["train"]})
+            curve.append(
+                {"step": step, "renders": trainer.renders, **measure(policy, size.tests, ("train",))["train"]}
+            )
     return {
         "end": measure(policy, size.tests, splits),
         "curve": curve,

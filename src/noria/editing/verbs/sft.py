@@ -169,8 +169,12 @@ def _count(weights: Mapping[str, Any]) -> str:
 
 
 def _page(run: RunRecord) -> RunPage:
-    intro = f"A planner from {run.config.get('model')}, taught by {run.config.get('data')}: {run.steps:,} steps."
-    return RunPage("supervised planner", intro, [("While training", training_curves(run, {"Loss": {"loss": "loss"}}))])
+    intro = (
+        f"A planner from {run.config.get('model')}, taught by {run.config.get('data')}: {run.steps:,} steps."
+    )
+    return RunPage(
+        "supervised planner", intro, [("While training", training_curves(run, {"Loss": {"loss": "loss"}}))]
+    )
 
 
 def training_curves(run: RunRecord, groups: Mapping[str, Mapping[str, str]]) -> Sequence[Figure | str]:

@@ -146,11 +146,15 @@ def _train(
         with training(record, progress, job.steps, page=write_run_page) as task:
             trainer.train(record, on_step=watching(task, "r_cog", "r_vis"))
         after = editor_digest(editor)
-        write_atomic(folder / EDITOR, json.dumps({"before": before, "after": after, "name": editor.name}) + "\n")
+        write_atomic(
+            folder / EDITOR, json.dumps({"before": before, "after": after, "name": editor.name}) + "\n"
+        )
         check_frozen(before, after)
         planner = save_policy(policy, folder / PLANNER, merged(policy))
         frozen = None if before is None else before == after
-        return TrainResult(folder, planner, write_run_page(folder), trainer.state.step, trainer.renders, frozen)
+        return TrainResult(
+            folder, planner, write_run_page(folder), trainer.state.step, trainer.renders, frozen
+        )
 
 
 def _step_of(record: object) -> int:
@@ -234,7 +238,9 @@ def _page(run: RunRecord) -> RunPage:
         "Groups without a difference": {"flat": "share"},
         "Entropy of a token": {"entropy": "nats"},
     }
-    return RunPage(f"planner by {config.get('rule')}", intro, [("While training", training_curves(run, groups))])
+    return RunPage(
+        f"planner by {config.get('rule')}", intro, [("While training", training_curves(run, groups))]
+    )
 
 
 write_run_page = run_page("editing", _page)

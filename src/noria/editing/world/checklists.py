@@ -53,7 +53,14 @@ def _cognitive(fates: Sequence[Fate]) -> list[EditItem]:
         )
     )  # fmt: skip
     items.append(
-        _item("cognitive", "Does the plan say two things about one thing?", "logic", "quality", "ambiguous", good="no")
+        _item(
+            "cognitive",
+            "Does the plan say two things about one thing?",
+            "logic",
+            "quality",
+            "ambiguous",
+            good="no",
+        )
     )
     items.append(
         _item(
@@ -74,7 +81,14 @@ def _visual(scene: Scene, fates: Sequence[Fate]) -> list[EditItem]:
     for cell in scene.by_cell:
         if cell not in target:
             items.append(
-                _item("visual", f"Is {cell} empty?", "instruction", "change", "shows", {"cell": cell, "name": ""})
+                _item(
+                    "visual",
+                    f"Is {cell} empty?",
+                    "instruction",
+                    "change",
+                    "shows",
+                    {"cell": cell, "name": ""},
+                )
             )
     empty = [cell for cell in CELLS if cell not in target and cell not in scene.by_cell]
     items.append(
@@ -131,7 +145,17 @@ def _item(
     arguments: dict[str, object] | None = None, *, good: str = "yes",
 ) -> EditItem:  # fmt: skip
     return EditItem(
-        "x", question, path, 1.0, good, dimension, role, "", False, f"world.{program}", arguments or {}  # type: ignore[arg-type]
+        "x",
+        question,
+        path,
+        1.0,
+        good,
+        dimension,
+        role,
+        "",
+        False,
+        f"world.{program}",
+        arguments or {},  # type: ignore[arg-type]
     )
 
 

@@ -97,7 +97,9 @@ class WorldEditor:
         return self._placed(things, moves, added, scene.tint)
 
     def _unknown(self, step: Step) -> bool:
-        return any(word in self.unknown for word in (step.name if step.action == "add" else step.value).split())
+        return any(
+            word in self.unknown for word in (step.name if step.action == "add" else step.value).split()
+        )
 
     def _found(self, before: dict[str, str], step: Step) -> str | None:
         """The cell of the thing that a step speaks of; a repairing editor also finds it elsewhere by its name."""

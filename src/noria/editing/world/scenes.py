@@ -91,7 +91,9 @@ def read(image: Image.Image) -> Scene:
         DataError: the image is not 96 × 96 pixels.
     """
     if image.size != (SIDE, SIDE):
-        raise DataError(f"an image of {image.size[0]} × {image.size[1]} pixels", where="world", mend="96 × 96")
+        raise DataError(
+            f"an image of {image.size[0]} × {image.size[1]} pixels", where="world", mend="96 × 96"
+        )
     pixels = np.asarray(image.convert("RGB"), np.float32)
     cells = pixels.reshape(4, CELL, 4, CELL, 3).swapaxes(1, 2).reshape(16, CELL, CELL, 3)
     ground = np.median(cells[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1, 3), axis=0)

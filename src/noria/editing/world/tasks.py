@@ -131,7 +131,10 @@ class WorldTask:
             image: path of its picture, from the file's folder.
         """
         category = {"bench_like": f"rise.{self.family}", "leaf": "+".join(self.event.kinds)}
-        provenance = {"source": "world", "licence": "Graphics: Twemoji, © Twitter and contributors, CC BY 4.0"}
+        provenance = {
+            "source": "world",
+            "licence": "Graphics: Twemoji, © Twitter and contributors, CC BY 4.0",
+        }
         return Task(
             identity, (image,), self.instruction, category, self.reference, self.checklist(),
             provenance=provenance,
@@ -176,7 +179,10 @@ def take(split: Split, seed: int, count: int, *, balanced: bool = True) -> list[
     found: dict[tuple[Scene, str], WorldTask] = {}
     streams = [tasks(split, 1000 * seed + n, events=(kind,)) for n, kind in enumerate(EVENTS)]
     if split in ("combined", "composition"):
-        chosen = [split == "composition" and kind in _HELD or split == "combined" and _leads(kind) for kind in EVENTS]
+        chosen = [
+            (split == "composition" and kind in _HELD) or (split == "combined" and _leads(kind))
+            for kind in EVENTS
+        ]
         streams = [stream for stream, fits in zip(streams, chosen, strict=True) if fits]
     while len(found) < count:
         for stream in streams if balanced else [tasks(split, seed)]:
@@ -262,9 +268,7 @@ def _tells(scene: Scene, fates: tuple[Fate, ...]) -> bool:
     placed = [fate.cell_after for fate in fates if fate.cell_after]
     if target.things == scene.things or len(set(placed)) < len(placed):
         return False
-    return all(
-        scene.by_cell.get(f.cell_after) != f.name_after for f in fates if f.changed and f.cell_after
-    )
+    return all(scene.by_cell.get(f.cell_after) != f.name_after for f in fates if f.changed and f.cell_after)
 
 
 def _things(kind: str, chance: np.random.Generator, count: int) -> dict[str, str] | None:
