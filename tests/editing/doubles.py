@@ -121,7 +121,15 @@ def edits_server(answer: Callable[[int, Image.Image], Response] | None = None) -
     async def edit(request: Request) -> Response:
         return await edits(request)
 
-    with serving(Starlette(routes=[Route("/v1/images/edits", edit, methods=["POST"])])) as url:
+    async def generate(request: Request) -> Response:
+        edits.seen.append(await request.json())
+        return picture_answer(square("red", (96, 64)))
+
+    routes = [
+        Route("/v1/images/edits", edit, methods=["POST"]),
+        Route("/v1/images/generations", generate, methods=["POST"]),
+    ]
+    with serving(Starlette(routes=routes)) as url:
         edits.url = f"{url}/v1"
         yield edits
 
@@ -162,7 +170,7 @@ REFERENCE = {
     "why": "the paint turns with time",
     "forbidden": ["a blue square"],
 }
-ITEMS = {
+ITEMS: dict[str, list[dict[str, Any]]] = {
     "cognitive": [
         {
             "dim": "intent",
@@ -204,6 +212,17 @@ def everyone(body: Body, number: int = 0) -> Reply:
         return Reply(output("paint the square green"))
     if "what a picture must look like" in text:
         return Reply(json.dumps(REFERENCE))
+    if "You invent tasks" in text:
+        entry = {"scene": "a red square on grey", "instruction": f"What is left after the rain? ({number})"}
+        given_away = entry | {"instruction": "Show how the square becomes green in the rain"}
+        return Reply(json.dumps({"tasks": [entry | REFERENCE, given_away | REFERENCE, "nothing"]}))
+    if "are described to you" in text or "is described to you" in text or "request to edit it are" in text:
+        return Reply(json.dumps(REFERENCE))
+    if "Two people worked out" in text:
+        return Reply('{"same": true}')
+    if '"score": an integer' in text:
+        green, best = colour_of(pictures_of(body)[-1]) == "green", 1 if "1: yes; 0: no" in text else 5
+        return Reply(json.dumps({"score": best if green else best // 5, "reason": "seen"}))
     if "You write a checklist" in text:
         return Reply(json.dumps(ITEMS))
     return Reply(json.dumps({"answers": honest(body)}))

@@ -226,3 +226,15 @@ def test_each_stream_sees_its_own_reward() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError):
         expand([{}], StreamSettings(cognitive_group=4, visual_group=8))
+
+
+def test_columns_give_the_rewards_of_the_loop() -> None:
+    from noria.editing.proof.bench import judgements
+    from noria.editing.rewards.columns import rewards_of
+
+    columns, lists = judgements(400)
+    ours = rewards_of(columns, 400)
+    loop = [visual_reward(checklist, verdicts).value for checklist, verdicts in lists]
+    theirs = torch.tensor([math.nan if value is None else value for value in loop], dtype=torch.float64)
+    torch.testing.assert_close(torch.from_numpy(ours), theirs, equal_nan=True)
+    assert theirs.isnan().any()

@@ -105,6 +105,17 @@ CALLS = {
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
     "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
+    "editing synthesize": "--pictures {pictures=pictures} --url URL --model m --families rise.logical -n 1 -o out/s -q",
+    "editing checklist": "{tasks=edits.jsonl} --url URL --model m --judge-url URL --judge-model m -o out/c -q",
+    "editing curate": "{tasks=edits.jsonl} --against {against=rise.json} --rollouts 0 -o out/k -q",
+    "editing edit": "{source=picture.png} rain --also {also=picture.png} --mask {mask=mask.png} --checklist "
+    "{checklist=checklist.json} --direct --editor-url URL --judge-url URL --judge-model m -o out/e",
+    "editing edit#tasks": "{source=edits.jsonl} --direct --editor-url URL -o out/e -q",
+    "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
+    "editing evaluate": "{data=rise.json} --recorded {recorded=judged.json} -o out/b",
+    "editing evaluate#kris": "{data=kris} --recorded {recorded=judged.jsonl} -o out/b",
+    "editing attribute": "{tasks=edits.jsonl} --direct --editor-url URL --judge-url URL --judge-model m -o out/a -q",
+    "editing serve": "--direct --editor-url URL --token-file {token_file=token.txt} --port 0",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
@@ -130,6 +141,31 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _grounding(home, noria)
     _blending(home, noria)
     _reports(home, noria)
+    _editing(home)
+
+
+def _editing(home: Path) -> None:
+    from PIL import Image
+
+    picture = Image.new("RGB", (24, 16), (200, 40, 40))
+    (home / "pictures").mkdir()
+    for path in (home / "picture.png", home / "pictures" / "one.png"):
+        picture.save(path)
+    Image.new("L", (24, 16), 255).save(home / "mask.png")
+    item = {"id": "a", "dim": "intent", "question": "Does the plan say green?"}
+    checklist = {"version": 1, "cognitive": [item], "visual": [{"id": "b", "question": "Is it green?"}]}
+    (home / "checklist.json").write_text(json.dumps(checklist))
+    edits = {"id": "t", "image": "picture.png", "instruction": "after the rain", "reference": {"outcome": "green"}}
+    _write_lines(home / "edits.jsonl", [edits | {"checklist": checklist}])
+    rise = {"index": "r1", "category": "causal_reasoning", "instruction": "let go", "image": "picture.png"}
+    (home / "rise.json").write_text(json.dumps([rise | {"reference": "it fell"}]))
+    (home / "judged.json").write_text(json.dumps({"r1": {"judge1": "Final Score: 5", "judge2": "Final Score: 4"}}))
+    (home / "kris" / "biology").mkdir(parents=True)
+    kris = {"1": {"ori_img": "1.png", "gt_img": "1.png", "ins_en": "what will it be?", "explain_en": "a frog"}}
+    (home / "kris" / "biology" / "annotation.json").write_text(json.dumps(kris))
+    _write_lines(home / "judged.jsonl", [{"id": "biology/1", "replies": {"quality": "5"}}])
+    (home / "pipeline").mkdir()
+    (home / "pipeline" / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
 
 
 def _reports(home: Path, noria: Callable[..., None]) -> None:

@@ -21,8 +21,8 @@ from noria.editing.benchmarks.items import BenchItem
 from noria.editing.benchmarks.judging import judge_item, prompts_digest
 from noria.editing.benchmarks.scoring import ItemScore, Mode, score_kris, score_rise
 from noria.editing.data.lines import Lines
+from noria.editing.data.names import file_name, task_seed
 from noria.editing.data.pictures import open_scene, png
-from noria.editing.use.batch import file_name, task_seed
 from noria.editing.use.session import ThinkThenEdit
 
 RESAMPLES = 10_000

@@ -75,7 +75,7 @@ def rise_numbers(reply: str) -> list[int]:
 
 def strict_score(reply: str, *, low: int = 1, high: int = 5) -> int | None:
     """The one score of a reply: that of its JSON, or the one number behind its last `Final Score`; None otherwise."""
-    from noria.editing.checklists.replies import reply_json
+    from noria.editing.synthesis.replies import reply_json
 
     try:
         value = reply_json(reply)

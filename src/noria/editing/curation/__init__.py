@@ -1,1 +1,1 @@
-"""Curation of tasks: taxonomy, synthesis, duplicates, decontamination, difficulty, and the report of it all."""
+"""Curation of tasks: duplicates, decontamination, difficulty, and the report of it all."""

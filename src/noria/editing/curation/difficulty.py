@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from noria.editing.data.names import task_seed
 from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Difficulty, Task
 from noria.editing.environment.rewarding import RewardEnvironment, Rollout, ScoredRollout
 from noria.editing.plans import format_output
 from noria.editing.types import Planner
-from noria.editing.use.batch import task_seed
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def register(source: Picture, edited: Picture, *, move: bool = True) -> Registra
     target, other_small = (
         image.convert("L").resize(small, Image.Resampling.BOX) for image in (source, edited)
     )
+    if _in_place(target, other_small):
+        return Registration(edited, resized)
     dx, dy, scale = _place(target, other_small)
     if (abs(dx) < 0.5 and abs(dy) < 0.5 and scale == 1.0) or max(
         abs(dx) / small[0], abs(dy) / small[1]
@@ -96,6 +98,21 @@ def register(source: Picture, edited: Picture, *, move: bool = True) -> Registra
         return Registration(edited, resized)
     dx, dy = dx / factor, dy / factor
     return Registration(_warped(edited, dx, dy, scale, ground=source), resized, dx, dy, scale)
+
+
+def _in_place(target: Picture, other: Picture) -> bool:
+    """Whether edges lie where they lay: at most strong edges, the pictures differ by less than a quarter pixel's step.
+
+    It takes a tenth of the time of a search, and most pictures are in their place.
+    """
+    one, two = (np.asarray(image, dtype=np.float32) for image in (target, other))
+    dy, dx = np.gradient(one)
+    steps = np.hypot(dx, dy)
+    strong = steps > max(6.0, float(np.quantile(steps, 0.9)))
+    if strong.sum() < 20:  # nothing that a place could be told by
+        return True
+    gaps = np.abs(one - two)[strong]
+    return float(np.median(gaps)) <= 0.25 * float(np.median(steps[strong]))
 
 
 def _place(target: Picture, other: Picture) -> tuple[float, float, float]:

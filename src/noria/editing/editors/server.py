@@ -21,6 +21,8 @@ from noria.core.errors import DataError, needing
 from noria.editing.data.pictures import open_picture, png
 from noria.editing.types import EditorError, Failure
 
+MOST_RECENT = 32
+"""Most pictures that are kept encoded."""
 _KINDS: dict[str, tuple[Failure, bool]] = {
     "timeout": ("timeout", True),
     "connection": ("unreachable", True),
@@ -57,6 +59,7 @@ class ImagesServer(Sender):
             max_retries=0,
             http_client=http_client(server.url, timeout=server.timeout, largest=server.largest_reply),
         )
+        self._recent: dict[int, tuple[Picture, bytes]] = {}
         self.name = f"{server.model} at {server.url}"
         if "seed" in server.refuses:
             self.name += ", unseeded"
@@ -125,12 +128,20 @@ class ServerEditor(ImagesServer):
             raise EditorError("the server takes one picture", kind="unsupported", where=self.server.url)
         fields = {"prompt": plan, "model": self.server.model, "seed": str(seed), "n": "1"}
         name = "image" if len(images) == 1 else "image[]"
-        files = [(name, (f"{n}.png", png(image), "image/png")) for n, image in enumerate(images)]
+        files = [(name, (f"{n}.png", self._encoded(image), "image/png")) for n, image in enumerate(images)]
         if mask is not None:
             files.append(("mask", ("mask.png", png(_clear_where(images[0], mask)), "image/png")))
         async with self.place(None):
             reply = await self._attempts("/images/edits", fields, files)
             return await asyncio.to_thread(_picture, reply, self.server.url)
+
+    def _encoded(self, image: Picture) -> bytes:
+        """A picture as a PNG; rollouts of a group send the same one, which is encoded once."""
+        if id(image) not in self._recent:
+            self._recent[id(image)] = (image, png(image))  # holding the picture keeps its id its own
+            if len(self._recent) > MOST_RECENT:
+                del self._recent[next(iter(self._recent))]
+        return self._recent[id(image)][1]
 
 
 class ServerGenerator(ImagesServer):

@@ -13,9 +13,9 @@ from noria.core.chat import Part
 from noria.core.judging.items import Checklist, Judge, Verdict
 from noria.core.judging.judges import judged
 from noria.editing.checklists.items import EditItem, items_of, part
-from noria.editing.checklists.subjects import cognitive_subject, visual_subject
 from noria.editing.checklists.verifiers import Evidence, verified
 from noria.editing.data.pictures import Scene
+from noria.editing.environment.subjects import cognitive_subject, visual_subject
 from noria.editing.safety import with_canaries
 from noria.editing.types import Path
 

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noria.core.errors import DataError
+from noria.editing.data.names import task_seed
 from noria.editing.data.pictures import Scene, open_scene
 from noria.editing.data.tasks import Task, image_paths
 from noria.editing.environment.rewarding import RewardEnvironment, Rollout, ScoredRollout
 from noria.editing.rewards.streams import Stream, StreamSettings, mask_for, stream_advantages
-from noria.editing.use.batch import task_seed
 
 if TYPE_CHECKING:
     from noria.core.training.trl import Advantages, RewardBatch

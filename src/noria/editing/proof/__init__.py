@@ -1,5 +1,9 @@
-"""The claims of DDA-Thinker, tested in a world of pictures with exact answers, and the speed of its parts."""
+"""The paper's claims, tested in a world of pictures with exact answers; the speed of the reward path; calls spared."""
 
-from noria.core.proofs.catalogue import ProofEntry
+from noria.core.proofs.catalogue import BenchEntry, ProofEntry
 
 PROOFS = (ProofEntry("editing", "noria.editing.proof.claims"),)
+BENCHES = (
+    BenchEntry("editing", "noria.editing.proof.bench"),
+    BenchEntry("editing-calls", "noria.editing.proof.bench_calls"),
+)

@@ -19,12 +19,12 @@ from noria.core.pages.report import Block, write_page
 from noria.core.progress import Progress
 from noria.core.statistics.intervals import proportion_interval
 from noria.editing.data.lines import Lines
+from noria.editing.data.names import task_seed
 from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Task
 from noria.editing.environment.rewarding import RewardEnvironment, Rollout
 from noria.editing.plans import format_output
 from noria.editing.types import Planner
-from noria.editing.use.batch import task_seed
 
 
 @dataclass(frozen=True)

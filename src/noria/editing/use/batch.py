@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from noria.core.pages.charts import Figure
 from noria.core.pages.report import Block, write_page
 from noria.core.progress import Progress
 from noria.editing.data.lines import Lines
+from noria.editing.data.names import file_name, task_seed
 from noria.editing.data.pictures import open_picture, open_scene, png
 from noria.editing.data.tasks import Task, image_paths
 from noria.editing.use.page import on_page, result_json
@@ -121,19 +120,6 @@ async def _edited(
         name = f"pictures/{file_name(task.id)}.png"
         write_atomic(folder / name, png(best.image))
     return record | {"picture": name, "tries": len(results)} | result_json(best)
-
-
-def task_seed(identity: str, seed: int) -> int:
-    """Seed of a task's renders: the same for all rollouts of it, and another for every task."""
-    text = f"{seed} {identity}".encode("utf-8", "replace")
-    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big") >> 1
-
-
-def file_name(identity: str) -> str:
-    """Name of a file for an id that may hold any character, a path's too; different ids have different names."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", identity)[:40].strip("-")
-    mark = hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()[:10]
-    return f"{plain}-{mark}" if plain else mark
 
 
 def _write_page(folder: Path, root: Path, tasks: Sequence[Task], records: dict[str, dict[str, Any]]) -> Path:

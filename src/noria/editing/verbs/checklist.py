@@ -19,8 +19,8 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, ServerOptions
 
 if TYPE_CHECKING:
-    from noria.editing.checklists.writing import Written
     from noria.editing.data.tasks import Task
+    from noria.editing.validation.writing import Written
 
 
 class ChecklistConfig(ServerOptions, JudgeOptions, OutputOption, QuietOption):
@@ -63,8 +63,8 @@ def run(config: ChecklistConfig, progress: Progress) -> ChecklistResult:
         NoriaError: anything that a user can mend.
     """
     from noria.core.chat import ChatClient
-    from noria.editing.checklists.writing import write_all, write_report
-    from noria.editing.data.tasks import read_tasks, write_tasks
+    from noria.editing.data.tasks import read_tasks, with_pictures, write_tasks
+    from noria.editing.validation.writing import write_all, write_report
 
     tasks = read_tasks(config.tasks)
     if config.validate_items and judge_server(config) is None:
@@ -98,9 +98,7 @@ def run(config: ChecklistConfig, progress: Progress) -> ChecklistResult:
         if why:
             dropped[task.id] = why
         else:
-            moved = replace(
-                task, images=tuple(_relative(config.tasks.parent, n, folder) for n in task.images)
-            )
+            moved = with_pictures(task, config.tasks.parent, folder)
             kept.append(replace(moved, reference=one.reference, checklist=one.checklist))
     write_tasks(folder / "tasks.jsonl", kept)
     write_report(folder / "report.html", written, dropped)

@@ -197,7 +197,7 @@ async def written_checklist(config: JudgeOptions, scene: Scene, instruction: str
         NoriaError: it does not.
     """
     from noria.core.chat import ChatClient
-    from noria.editing.checklists.synthesis import write_checklist, write_reference
+    from noria.editing.synthesis.checklists import write_checklist, write_reference
 
     server = judge_server(config)
     assert server is not None

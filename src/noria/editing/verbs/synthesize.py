@@ -66,10 +66,10 @@ def run(config: SynthesizeConfig, progress: Progress) -> tuple[list[Task], Count
         NoriaError: anything that a user can mend.
     """
     from noria.core.chat import ChatClient
-    from noria.editing.curation.synthesizing import SynthesisSettings, jobs, synthesize
-    from noria.editing.curation.taxonomy import leaves
     from noria.editing.data.tasks import write_tasks
     from noria.editing.editors.server import ServerGenerator
+    from noria.editing.synthesis.tasks import SynthesisSettings, jobs, synthesize
+    from noria.editing.synthesis.taxonomy import leaves
     from noria.editing.verbs.options import named_server
 
     if (config.pictures is None) == (config.images_url is None):

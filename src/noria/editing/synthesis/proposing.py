@@ -10,9 +10,9 @@ from typing import Any
 
 from noria.core.chat import ChatModel, Image as ImagePart, Message, system, user
 from noria.core.errors import DataError, NoriaError
-from noria.editing.checklists.replies import ask_for
-from noria.editing.checklists.synthesis import read_reference
 from noria.editing.data.tasks import Reference
+from noria.editing.synthesis.checklists import read_reference
+from noria.editing.synthesis.replies import ask_for
 
 PROPOSAL_INSTRUCTION = """\
 You invent tasks for image editors that must reason. A task names an event, a cause, a change of place or a rule, and \
@@ -158,7 +158,9 @@ def gives_away(proposal: Proposal) -> str:
 
 
 def _telling(text: str) -> set[str]:
-    return {word[:6] for word in re.findall(r"\w+", text.lower()) if word not in _STOP}
+    """Stems of a text's words, without the stop words."""
+    stems = (re.sub(r"(?<=\w{3})(?:ing|ed|es|s)$", "", word) for word in re.findall(r"\w+", text.lower()))
+    return {stem[:6] for stem in stems if stem not in _STOP}
 
 
 async def consistent(

@@ -16,12 +16,12 @@ from PIL.Image import Image as Picture
 
 from noria.core.judging.items import Checklist, Verdict
 from noria.editing.checklists.items import EditItem, items_of
-from noria.editing.checklists.mutation import mutant_pictures, mutant_plans
-from noria.editing.checklists.synthesis import fault
 from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Task
 from noria.editing.environment.judges import AtomicJudges, PathJudgement
 from noria.editing.safety import negated
+from noria.editing.synthesis.checklists import fault
+from noria.editing.validation.mutation import mutant_pictures, mutant_plans
 
 NOTHING = "Change nothing. Leave every part of the picture exactly as it is."
 """Plan of the null test."""

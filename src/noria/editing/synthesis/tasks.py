@@ -16,10 +16,10 @@ from noria.core.chat import ChatModel, Image as ImagePart
 from noria.core.errors import NoriaError, ungrouped
 from noria.core.files import write_atomic
 from noria.core.progress import Progress
-from noria.editing.curation.proposing import Proposal, consistent, propose, propose_for
 from noria.editing.data.lines import Lines
 from noria.editing.data.pictures import open_picture, png
 from noria.editing.data.tasks import Task
+from noria.editing.synthesis.proposing import Proposal, consistent, propose, propose_for
 
 
 class Generator(Protocol):

@@ -16,13 +16,13 @@ from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
 from noria.core.progress import Progress
 from noria.editing.checklists.items import checklist_from_json, checklist_to_json, items_of
-from noria.editing.checklists.synthesis import write_checklist, write_reference
-from noria.editing.checklists.validation import validate
 from noria.editing.data.lines import Lines
 from noria.editing.data.pictures import open_scene
 from noria.editing.data.tasks import Reference, Task, image_paths
 from noria.editing.environment.judges import AtomicJudges
+from noria.editing.synthesis.checklists import write_checklist, write_reference
 from noria.editing.types import PATHS
+from noria.editing.validation.validation import validate
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from noria.core.chat import ChatModel, Image as ImagePart, system, user
 from noria.core.errors import DataError
 from noria.core.judging.items import Checklist
 from noria.editing.checklists.items import DIMENSIONS, EditItem, read_item
-from noria.editing.checklists.replies import ask_for
 from noria.editing.data.tasks import Reference
 from noria.editing.safety import alternated
+from noria.editing.synthesis.replies import ask_for
 from noria.editing.types import PATHS, Path
 
 MOST_ITEMS = 6
