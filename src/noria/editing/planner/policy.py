@@ -58,8 +58,8 @@ class Encoded:
 
     def to(self, device: torch.device) -> Encoded:
         """The same on a device."""
-        moved = (self.ids, self.mask, self.pixels, self.grids)
-        return Encoded(*(tensor.to(device) for tensor in moved), self.pictures)
+        ids, mask, pixels, grids = (t.to(device) for t in (self.ids, self.mask, self.pixels, self.grids))
+        return Encoded(ids, mask, pixels, grids, self.pictures)
 
     def repeated(self, times: int) -> Encoded:
         """Each row, with its pictures, `times` in sequence."""
@@ -71,7 +71,7 @@ class Encoded:
         firsts = [sum(self.pictures[:row]) for row in range(len(self.pictures))]
         chosen = [firsts[row] + n for row in rows for n in range(self.pictures[row])]
         sizes = self.grids.prod(1).tolist()
-        patches = self.pixels.split(sizes)
+        patches = torch.split(self.pixels, sizes)
         index = torch.tensor(list(rows), device=self.ids.device)
         return Encoded(
             self.ids[index],
@@ -363,6 +363,7 @@ def open_policy(
                 mend=f"use one of {', '.join(FAMILIES)}",
             )
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        transformers.utils.logging.disable_progress_bar()
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             where, dtype=dtype, use_safetensors=True, **options
         )

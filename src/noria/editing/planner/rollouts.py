@@ -36,7 +36,10 @@ class Attempt:
 class Rewarder(Protocol):
     """Rewards attempts. Renders are counted by who makes them."""
 
-    renders: int
+    @property
+    def renders(self) -> int:
+        """Calls of the editor so far."""
+        ...
 
     def __call__(self, attempts: Sequence[Attempt]) -> Sequence[tuple[float | None, float | None]]:
         """r_cog and r_vis of each attempt; None where a reward is missing or its stream does not ask for it."""

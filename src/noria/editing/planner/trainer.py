@@ -159,7 +159,7 @@ class PlannerTrainer:
             kept = column[column.isfinite()]
             return float(kept.mean()) if len(kept) else None
 
-        groups = rollouts.group.unique()
+        groups = torch.unique(rollouts.group)
         flat = sum(bool((advantages[rollouts.group == g] == 0).all()) for g in groups)
         lengths = rollouts.sampled.mask.sum(1).tolist()
         return {

@@ -102,7 +102,8 @@ def prove(context: ProofContext) -> Evidence:
     scale = SCALES[context.scale]
     seeds = [1 + s for s in context.seeds] if context.seeds else SEEDS[context.scale]
     arms = list(ARMS) if context.scale == "full" else list(QUICK)
-    chosen, searched = CHOSEN, []
+    chosen: Mapping[str, Mapping[str, Any]] = CHOSEN
+    searched: list[list[Any]] = []
     if context.scale == "full":
         chosen, searched = tune(context, SCALES["quick"])
     starts = _starts(context, scale, seeds)

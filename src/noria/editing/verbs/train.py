@@ -27,6 +27,8 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption
 
 if TYPE_CHECKING:
+    from noria.core.chat import Part
+    from noria.core.judging.items import Checklist, Verdict
     from noria.editing.data.pictures import Scene
     from noria.editing.data.tasks import Task
     from noria.editing.environment.rewarding import RewardEnvironment
@@ -222,7 +224,12 @@ class _NoJudge:
 
     name = "no judge"
 
-    async def verdicts(self, checklist: object, subject: object) -> list[object]:
+    async def verdicts(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
+        """Refuse to judge.
+
+        Raises:
+            ConfigError: always.
+        """
         raise ConfigError("items without a verifier need a judge", where="--judge-url", mend="give one")
 
 

@@ -45,7 +45,8 @@ class AnswererNetwork(nn.Module):
         """Logits [batch]."""
         features = self.look(pictures).flatten(2)  # [batch, width, 16 cells]
         chosen = features.gather(2, cells[:, None, None].expand(-1, WIDTH, 1))[..., 0]
-        return (self.read(chosen) * self.names(names)).sum(-1) + self.bias
+        logits: Tensor = (self.read(chosen) * self.names(names)).sum(-1) + self.bias
+        return logits
 
 
 def train_answerer(steps: int = 260, *, batch: int = 64, seed: int = 0) -> AnswererNetwork:

@@ -1,23 +1,26 @@
 """Exact checklists of the world: items that its rule engine writes, and the programs that answer them.
 
-Cognitive items are about the plan's text, visual items about the picture's pixels, which :func:`scenes.read` reads. Both
-words of a synonym count in a plan. A checklist without its reference (`grounded=False`) is scripted: it holds what one
+Cognitive items are about the plan's text, visual items about the picture's pixels, which :func:`scenes.read` reads.
+Both words of a synonym count in a plan. A checklist without its reference (`grounded=False`) is scripted: it holds what one
 can ask who knows the instruction and not its outcome.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
-from PIL.Image import Image
+from PIL.Image import Image, frombytes
 
 from noria.core.judging.items import Checklist
-from noria.editing.checklists.items import EditItem
+from noria.editing.checklists.items import EditItem, Role
 from noria.editing.checklists.verifiers import Evidence, register_verifier
+from noria.editing.types import Path
 from noria.editing.world.plans import Plan, parse
 from noria.editing.world.rules import Fate, after
-from noria.editing.world.scenes import Scene, read
+from noria.editing.world.scenes import UNKNOWN, Scene, read
 from noria.editing.world.vocabulary import CELLS
 
 MOST_STEPS = 6
@@ -75,7 +78,8 @@ def _visual(scene: Scene, fates: Sequence[Fate]) -> list[EditItem]:
     items, target = [], after(fates, scene.tint).by_cell
     for cell, name in target.items():
         stays = scene.by_cell.get(cell) == name
-        role, dimension = ("keep", "consistency") if stays else ("change", "instruction")
+        role: Role = "keep" if stays else "change"
+        dimension = "consistency" if stays else "instruction"
         question = f"Is there {name} at {cell}?"
         items.append(_item("visual", question, dimension, role, "shows", {"cell": cell, "name": name}))
     for cell in scene.by_cell:
@@ -141,8 +145,8 @@ def _blind_visual(scene: Scene) -> list[EditItem]:
 
 
 def _item(
-    path: str, question: str, dimension: str, role: str, program: str,
-    arguments: dict[str, object] | None = None, *, good: str = "yes",
+    path: Path, question: str, dimension: str, role: Role, program: str,
+    arguments: Mapping[str, object] | None = None, *, good: Literal["yes", "no"] = "yes",
 ) -> EditItem:  # fmt: skip
     return EditItem(
         "x",
@@ -155,13 +159,11 @@ def _item(
         "",
         False,
         f"world.{program}",
-        arguments or {},  # type: ignore[arg-type]
+        arguments or {},
     )
 
 
 def _numbered(items: list[EditItem]) -> list[EditItem]:
-    from dataclasses import replace
-
     return [replace(item, id=f"{item.path[:3]}-{n}") for n, item in enumerate(items, 1)]
 
 
@@ -178,22 +180,28 @@ def _pixels(image: Image) -> Scene:
 
 @functools.lru_cache(1024)
 def _read_bytes(data: bytes, size: tuple[int, int]) -> Scene:
-    from PIL import Image as Pictures
-
-    return read(Pictures.frombytes("RGB", size, data))
+    return read(frombytes("RGB", size, data))
 
 
 @register_verifier("world.states")
 def _states(item: EditItem, evidence: Evidence) -> bool | None:
     plan = _plan(evidence)
     wanted = (item.arguments["attribute"], item.arguments["value"])
-    return plan and any(s.cell == item.arguments["cell"] and s.effect == wanted for s in plan.steps)
+    return (
+        None
+        if plan is None
+        else any(s.cell == item.arguments["cell"] and s.effect == wanted for s in plan.steps)
+    )
 
 
 @register_verifier("world.touches")
 def _touches(item: EditItem, evidence: Evidence) -> bool | None:
     plan = _plan(evidence)
-    return plan and any(s.action != "keep" and s.cell not in item.arguments["cells"] for s in plan.steps)
+    return (
+        None
+        if plan is None
+        else any(s.action != "keep" and s.cell not in item.arguments["cells"] for s in plan.steps)
+    )
 
 
 @register_verifier("world.ambiguous")
@@ -226,14 +234,14 @@ def _executable(item: EditItem, evidence: Evidence) -> bool | None:
 @register_verifier("world.acts")
 def _acts(item: EditItem, evidence: Evidence) -> bool | None:
     plan = _plan(evidence)
-    return plan and any(step.action != "keep" for step in plan.steps)
+    return None if plan is None else any(step.action != "keep" for step in plan.steps)
 
 
 @register_verifier("world.shows")
 def _shows(item: EditItem, evidence: Evidence) -> bool | None:
     if evidence.edited is None:
         return None
-    return _pixels(evidence.edited).by_cell.get(item.arguments["cell"], "") == item.arguments["name"]
+    return bool(_pixels(evidence.edited).by_cell.get(item.arguments["cell"], "") == item.arguments["name"])
 
 
 @register_verifier("world.crowded")
@@ -252,11 +260,11 @@ def _differs(item: EditItem, evidence: Evidence) -> bool | None:
 
 @register_verifier("world.counts")
 def _counts(item: EditItem, evidence: Evidence) -> bool | None:
-    return None if evidence.edited is None else len(_pixels(evidence.edited).things) == item.arguments["n"]
+    if evidence.edited is None:
+        return None
+    return bool(len(_pixels(evidence.edited).things) == item.arguments["n"])
 
 
 @register_verifier("world.recognised")
 def _recognised(item: EditItem, evidence: Evidence) -> bool | None:
-    from noria.editing.world.scenes import UNKNOWN
-
     return None if evidence.edited is None else UNKNOWN not in _pixels(evidence.edited).by_cell.values()

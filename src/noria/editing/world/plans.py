@@ -7,8 +7,9 @@ step  = "turn" thing "into" name | "paint" thing [colour] | "move" thing "to" ce
 thing = name "at" cell
 ```
 
-Articles may stand before a name, upper case is lower case. All steps speak of the scene as it is before the edit, so
-their order does not matter, and a step that is said twice counts once. A cell may lie outside of the grid (`b9`): the grammar takes it, a checklist does not.
+Articles may stand before a name, upper case is lower case. All steps speak of the scene as it is before the
+edit, so their order does not matter, and a step that is said twice counts once. A cell may lie outside of the grid
+(`b9`): the grammar takes it, a checklist does not.
 """
 
 from __future__ import annotations

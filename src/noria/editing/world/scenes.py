@@ -116,7 +116,7 @@ def _stamp(name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return smear, np.ones((CELL, CELL, 1), np.float32)
     stamp = draw(SPRITES[name], size=CELL) if name in SPRITES else _shape(*name.split())
     values = np.asarray(stamp, np.float32)
-    return values[..., :3], values[..., 3:] / 255
+    return values[..., :3], values[..., 3:] / np.float32(255)
 
 
 def _shape(colour: str, shape: str) -> Image.Image:

@@ -27,18 +27,7 @@ from noria.editing.plans import format_output
 from noria.editing.world.checklists import checklist_of
 from noria.editing.world.instructions import instruct
 from noria.editing.world.plans import Plan, Step, reworded, written
-from noria.editing.world.rules import (
-    BECOMES,
-    EVENTS,
-    FAMILIES,
-    LIGHT,
-    WHY,
-    Event,
-    Family,
-    Fate,
-    after,
-    outcome,
-)
+from noria.editing.world.rules import BECOMES, EVENTS, LIGHT, WHY, Event, Family, Fate, after, outcome
 from noria.editing.world.scenes import Scene, render
 from noria.editing.world.vocabulary import (
     CELLS,
@@ -163,7 +152,7 @@ def tasks(split: Split, seed: int, *, events: tuple[str, ...] = tuple(EVENTS)) -
     while True:
         event_names = tuple(events)
         kind = event_names[int(chance.integers(len(event_names)))]
-        kinds = (kind,)
+        kinds: tuple[str, ...] = (kind,)
         if split == "combined":
             if not _leads(kind):
                 continue
@@ -302,6 +291,3 @@ def _others(chance: np.random.Generator, count: int, pool: tuple[str, ...]) -> l
     """Different names of a pool."""
     different = list(dict.fromkeys(pool[int(n)] for n in chance.permutation(len(pool))))
     return different[:count]
-
-
-__all__ = ["FAMILIES", "SPLITS", "WorldTask", "demonstration", "take", "tasks"]
