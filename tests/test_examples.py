@@ -47,6 +47,12 @@ def test_a_week_of_a_shop_ends_with_the_better_prompt(tmp_path: Path) -> None:
     assert printed.strip().endswith("the shop now answers by: thorough")
 
 
+def test_a_forgotten_hinge_is_found_and_mended(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "editing" / "rain.py"))
+    assert printed in (EXAMPLES / "editing" / "README.md").read_text()
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 def test_a_report_of_rivers_is_traced(tmp_path: Path) -> None:
     folder = EXAMPLES / "reports"
     noria(tmp_path, "reports", "index", str(folder / "notes"), "-o", "rivers.index")

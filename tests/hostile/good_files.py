@@ -111,6 +111,13 @@ CALLS = {
     "editing edit": "{source=picture.png} rain --also {also=picture.png} --mask {mask=mask.png} --checklist "
     "{checklist=checklist.json} --direct --editor-url URL --judge-url URL --judge-model m -o out/e",
     "editing edit#tasks": "{source=edits.jsonl} --direct --editor-url URL -o out/e -q",
+    "editing curate#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m --rollouts 1 -o out/k -q",
+    "editing evaluate#pipeline": "{data=rise.json} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m -o out/b -q",
+    "editing attribute#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m -o out/a -q",
+    "editing serve#pipeline": "--direct --pipeline {pipeline=pipeline} --port 0",
     "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
     "editing evaluate": "{data=rise.json} --recorded {recorded=judged.json} -o out/b",
     "editing evaluate#kris": "{data=kris} --recorded {recorded=judged.jsonl} -o out/b",

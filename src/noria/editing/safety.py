@@ -68,7 +68,7 @@ def with_canaries(checklist: Checklist, path: Path, number: int, *, salt: str) -
 
 
 def negated(item: EditItem) -> EditItem:
-    """The same fact asked the other way round: the question denied, the good answer turned, the id marked."""
+    """Ask for the same fact the other way round: the question denied, the good answer turned, the id marked."""
     turned: Literal["yes", "no"] = "no" if item.good == "yes" else "yes"
     question = f'Is "no" the right answer to the question "{item.question.strip()}"?'
     return replace(item, id=f"{item.id}~not", question=question, good=turned)

@@ -41,12 +41,12 @@ class BenchItem:
 
     @property
     def texts(self) -> list[str]:
-        """Its words: what a training must not have seen."""
+        """Words of the item: what a training must not have seen."""
         return [text for text in (self.instruction, self.reference) if text]
 
     @property
     def pictures(self) -> list[Path]:
-        """Its pictures, that of the right result among them."""
+        """Pictures of the item, that of the right result among them."""
         return [*self.sources, *([self.reference_image] if self.reference_image else [])]
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from noria.core.errors import DataError
-from noria.core.statistics.intervals import mean_known
+from noria.core.statistics.intervals import mean_known, proportion_interval
 from noria.editing.benchmarks.items import KNOWLEDGE, KRIS_DIMENSIONS, BenchItem
 
 Mode: TypeAlias = Literal["strict", "compat", "compat-2025"]
@@ -235,6 +235,7 @@ class Row:
         scored: items with a score.
         score: mean score in percent; NaN where there is none.
         accuracy: share of accurate items, those without a score counted as not.
+        low, high: 95 % interval of the accuracy.
     """
 
     name: str
@@ -242,6 +243,8 @@ class Row:
     scored: int
     score: float
     accuracy: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 def summary(scores: Sequence[ItemScore], kind: str) -> list[Row]:
@@ -256,6 +259,6 @@ def summary(scores: Sequence[ItemScore], kind: str) -> list[Row]:
     for name, group in groups.items():
         known = [one.score for one in group if one.score is not None]
         mean = kris_average(group) if kind == "kris" else percent(mean_known(one.score for one in group))
-        accuracy = sum(one.accurate for one in group) / len(group) if group else math.nan
-        rows.append(Row(name, len(group), len(known), mean, accuracy))
+        share = proportion_interval(sum(one.accurate for one in group), len(group))
+        rows.append(Row(name, len(group), len(known), mean, share.effect, share.low, share.high))
     return rows

@@ -44,7 +44,7 @@ class Breaker:
         return self.all_valid / total if total else None
 
     def add(self, valid: int, invalid: int) -> None:
-        """Count events.
+        """Count valid and invalid events.
 
         Raises:
             CoverageError: too large a share of the newest is invalid.

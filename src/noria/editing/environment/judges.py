@@ -22,7 +22,7 @@ from noria.editing.types import Path
 
 @dataclass(frozen=True)
 class JudgeSettings:
-    """How judges are asked.
+    """Settings by which judges are asked.
 
     Attributes:
         in_flight: judgements under way at once.

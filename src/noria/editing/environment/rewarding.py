@@ -79,7 +79,7 @@ class ScoredRollout:
 
     Attributes:
         rollout: the rollout.
-        plan: its output, parsed.
+        plan: output, parsed.
         cognitive, visual: rewards.
         rendering: render, or why there is none; None where none was asked for.
         verdicts: verdicts of both paths, canaries among them.

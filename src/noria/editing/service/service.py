@@ -81,7 +81,7 @@ class EditService:
             yield
 
     def routes(self) -> list[Route]:
-        """The routes."""
+        """The routes of the service."""
         return [
             route("/v1/images/edits", self._edits, methods=("POST",), body_bytes=BODY, seconds=self.seconds),
             route("/v1/models", self._models),

@@ -171,7 +171,7 @@ async def consistent(
     Args:
         model: chat model.
         proposal: task to test.
-        pictures: its pictures; without them the scene is described in words.
+        pictures: pictures of the task; without them the scene is described in words.
         draws: references that are written; with the first one they are three.
 
     Returns:

@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class SynthesisSettings:
-    """How tasks are made.
+    """Settings by which tasks are made.
 
     Attributes:
         draws: references written anew that must agree with the first; 0 leaves that out.

@@ -62,7 +62,7 @@ async def edit_tasks(
         tasks: tasks.
         folder: folder of `results.jsonl`, `pictures/` and `report.html`.
         root: folder that the tasks' pictures are named from.
-        tries, samples, seed: as in `ThinkThenEdit.edit`; the seed of a task follows from its id.
+        tries, samples, seed: those of `ThinkThenEdit.edit`; the seed of a task follows from its id.
         in_flight: tasks under way at once.
         progress: shows the finished tasks, if given.
 

@@ -9,6 +9,7 @@ from PIL.Image import Image as Picture
 from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, Message, Refusal, system, user
 from noria.core.errors import ModelError
 from noria.editing.data.pictures import png
+from noria.editing.plans import format_output
 
 PLANNER_INSTRUCTION = """\
 You plan edits for an image editor that renders exactly what it is told and works nothing out by itself. You see the \
@@ -90,6 +91,43 @@ class ChatPlanner:
         if outcome.reasoning and "</think>" not in outcome.text:
             return f"<think>{outcome.reasoning}</think>{outcome.text}"
         return outcome.text
+
+
+REWRITER_INSTRUCTION = """\
+Rewrite the request for an image editor so that it is clear, complete and easy to follow. Do not see a picture into \
+it that you were not shown. Reply with the rewritten request and nothing else."""
+
+
+class Rewriter:
+    """A prompt rewriter: the model rewrites the request without seeing the picture and without a reasoning contract.
+
+    It is the rival that asks what of a planner's gain is mere wording.
+
+    Args:
+        model: chat model.
+        name: name of the model.
+        max_tokens: most tokens of the rewritten request.
+    """
+
+    def __init__(self, model: ChatModel, name: str, *, max_tokens: int = 512) -> None:
+        self.model, self.name, self.max_tokens = model, f"rewriter {name}", max_tokens
+
+    async def write(
+        self, images: Sequence[Picture], instruction: str, *, sample: int = 0, notes: str = ""
+    ) -> str:
+        """Ask the model once; its text is the plan.
+
+        Raises:
+            ModelError: the model refused, or did not answer.
+        """
+        messages = (system(REWRITER_INSTRUCTION), user(f"Request: {instruction}"))
+        outcome = await self.model.ask(
+            ChatRequest(messages, temperature=0.0, max_tokens=self.max_tokens, seed=sample, sample=sample)
+        )
+        if not isinstance(outcome, Answer):
+            what = "refused" if isinstance(outcome, Refusal) else f"{outcome.kind}: {outcome.message}"
+            raise ModelError(what, where=self.name)
+        return format_output("", outcome.text.rpartition("</think>")[2])
 
 
 class DirectPlanner:

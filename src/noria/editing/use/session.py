@@ -108,11 +108,14 @@ class ThinkThenEdit:
     ) -> None:
         self.planner, self.judges, self.need_thinking = planner, judges, need_thinking
         self.renderer = editor if isinstance(editor, Renderer) else Renderer(editor)
+        self._runner: asyncio.Runner | None = None
 
     def __call__(self, image: Picture | Sequence[Picture], instruction: str, **choices: object) -> EditResult:
-        """Edit in a program that is not asynchronous; the arguments are those of `edit`."""
+        """Edit in a program that is not asynchronous; the arguments are those of `edit`, the result the best try."""
         images = (image,) if isinstance(image, Picture) else tuple(image)
-        return asyncio.run(self.edit(Scene(images), instruction, **choices))[0]  # type: ignore[arg-type]
+        if self._runner is None:  # one loop for all calls: connections and places belong to it
+            self._runner = asyncio.Runner()
+        return self._runner.run(self.edit(Scene(images), instruction, **choices))[0]  # type: ignore[arg-type]
 
     async def edit(
         self,

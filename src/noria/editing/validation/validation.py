@@ -96,7 +96,7 @@ async def validate(
 
     Args:
         task: task with its checklist; without a reference there is neither positive control nor mutant plan.
-        scene: its pictures.
+        scene: pictures of the task.
         judges: judges that will reward the planner, so that an item is tested with the judge that answers it.
         right: a right result, such as a render of the reference that was looked at; without one, the mutants of the
             picture are the source's, and only keep items can see them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class EvaluateConfig(
         None, description="Score these recorded judgements, and ask nobody."
     )
     mode: Mode = Field("strict", description="Scores without the released scorers' known bugs, or with them.")
+    rival: Annotated[str | None, Option(metavar="NAME")] = Field(
+        None, description="Another model on the planner's server, such as the untrained one, as an arm."
+    )
+    rewriter: bool = Field(
+        False, description="Add an arm in which the planner's model rewrites the request unseen."
+    )
     limit: int | None = Field(None, ge=1, description="Most items, the first ones (a trial).")
 
 
@@ -75,11 +82,12 @@ def command(config: EvaluateConfig) -> None:
             content["comparison"] = _comparison_json(result.comparison)
         click.echo(json.dumps(json_values(content), indent=2))
         return
-    lines = [["arm", "family", "items", "scored", "score %", "accuracy %"]]
+    lines = [["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]]
     for arm, rows in result.rows.items():
         for row in rows:
             score = "-" if row.score != row.score else f"{row.score:.1f}"
-            lines.append([arm, row.name, str(row.items), str(row.scored), score, f"{100 * row.accuracy:.1f}"])
+            shares = [f"{100 * share:.1f}" for share in (row.accuracy, row.low, row.high)]
+            lines.append([arm, row.name, str(row.items), str(row.scored), score, *shares])
     click.echo(table(lines, names=2))
     if result.comparison is not None:
         click.echo(f"\n{sentence(result.comparison)}")
@@ -123,8 +131,9 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluateResult:
             arms = asyncio.run(_run_arms(config, server, items, folder, progress))
     scores = {arm: score_items(items, records, config.mode) for arm, records in arms.items()}
     rows = {arm: summary(one, items[0].kind) for arm, one in scores.items()}
-    both = len(scores) == 2
-    comparison = compare(scores["planner"], scores["no planner"], seed=config.seed) if both else None
+    comparison = None
+    if "planner" in scores:
+        comparison = compare(scores["planner"], scores["no planner"], seed=config.seed)
     return EvaluateResult(scores, rows, comparison, _write(folder, config, scores, rows, comparison))
 
 
@@ -134,7 +143,7 @@ async def _run_arms(
     from noria.core.chat import ChatClient
     from noria.editing.benchmarks.running import run_arm
     from noria.editing.types import Planner
-    from noria.editing.use.planners import DirectPlanner
+    from noria.editing.use.planners import ChatPlanner, DirectPlanner, Rewriter
     from noria.editing.use.session import ThinkThenEdit
 
     arms: dict[str, dict[str, dict[str, Any]]] = {}
@@ -142,12 +151,24 @@ async def _run_arms(
         opened_planner(config) as planner,
         opened_renderer(config) as renderer,
         ChatClient(server) as judge,
+        contextlib.AsyncExitStack() as stack,
     ):
         planners: dict[str, Planner] = {"no planner": DirectPlanner()}
         if not config.direct:
             planners = {"planner": planner} | planners
+        if config.rival is not None:
+            rival = ChatClient(config.server().model_copy(update={"model": config.rival}))
+            planners["rival"] = ChatPlanner(
+                await stack.enter_async_context(rival),
+                config.rival,
+                temperature=config.temperature,
+                max_tokens=config.max_new_tokens,
+            )
+        if config.rewriter:
+            client = await stack.enter_async_context(ChatClient(config.server()))
+            planners["rewriter"] = Rewriter(client, str(config.model))
         for arm, one in planners.items():
-            thinking = config.thinking and arm == "planner"
+            thinking = config.thinking and arm in ("planner", "rival")
             arms[arm] = await run_arm(
                 arm,
                 ThinkThenEdit(one, renderer, need_thinking=thinking),
@@ -190,9 +211,11 @@ def _write(
     }
     write_atomic(folder / "scores.json", json.dumps(json_values(content), indent=1) + "\n")
     lines: list[list[str | int | float | None]] = [
-        [arm, r.name, r.items, r.scored, r.score, 100 * r.accuracy] for arm, one in rows.items() for r in one
+        [arm, r.name, r.items, r.scored, r.score, 100 * r.accuracy, 100 * r.low, 100 * r.high]
+        for arm, one in rows.items()
+        for r in one
     ]
-    header = ["arm", "family", "items", "scored", "score %", "accuracy %"]
+    header = ["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]
     blocks: list[Figure | str] = [Figure.table("Scores", header, lines)]
     if comparison is not None:
         blocks.insert(0, sentence(comparison))
