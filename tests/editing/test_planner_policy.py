@@ -31,7 +31,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
 
 
 def requests() -> list[Request]:
-    pictures = [Image.effect_noise((96, 96), 90).convert("RGB"), Image.new("RGB", (96, 96), (200, 30, 60))]
+    pictures = [Image.linear_gradient("L").resize((96, 96)).convert("RGB"), Image.new("RGB", (96, 96), (200, 30, 60))]
     return [Request((pictures[0],), "heat"), Request((pictures[1],), "turn ice into water at a1")]
 
 
@@ -108,7 +108,7 @@ def test_a_saved_policy_is_the_same_and_a_flipped_bit_is_found(policy: Policy, t
 
 
 def test_models_of_other_families_are_refused(tmp_path: Path) -> None:
-    transformers.LlamaConfig(hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path)
+    transformers.LlamaConfig().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="llama"):
         open_policy(tmp_path)
 

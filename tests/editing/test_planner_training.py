@@ -48,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Lengths:
-    """Rewards a plan for the word `ice`, an image for the word `fish`."""
+    """Rewards a plan for words with an a, an image for words with an e."""
 
     renders = 0
 
@@ -56,7 +56,7 @@ class Lengths:
         rewards = []
         for one in attempts:
             words = one.output.split()
-            pair = (float(words.count("ice")), float(words.count("fish")))
+            pair = [sum(letter in word for word in words) / 8 for letter in "ae"]
             self.renders += one.stream != "cognitive"
             rewards.append(
                 (pair[0] if one.stream != "visual" else None, pair[1] if one.stream != "cognitive" else None)
@@ -71,10 +71,10 @@ def test_both_streams_are_learnt_and_only_one_is_rendered(home: Path) -> None:
     requests = [request_of(task) for task in take("train", 3, 4)]
     policy = open_policy(home / "tiny")
     trainer = PlannerTrainer(policy, requests, Lengths(), GrpoSettings(**SMALL))
-    values = [trainer.step() for _ in range(12)]
-    assert trainer.renders == 12 * 2 * 6
+    values = [trainer.step() for _ in range(16)]
+    assert trainer.renders == 16 * 2 * 6
     for name in ("r_cog", "r_vis"):
-        assert sum(v[name] for v in values[-3:]) > sum(v[name] for v in values[:3]), name
+        assert sum(v[name] for v in values[-4:]) > 1.2 * sum(v[name] for v in values[:4]), name
 
 
 def test_groups_are_drawn_a_stream_with_one_seed_a_prompt(home: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from noria.core.digests import check_digests, weight_files, write_digests
 from noria.core.errors import ModelError, require
-from noria.core.files import appearing, check_inputs
+from noria.core.files import appearing, check_inputs, decoding
 from noria.editing.use.planners import PLANNER_INSTRUCTION
 
 if TYPE_CHECKING:
@@ -354,7 +354,8 @@ def open_policy(
         )
     where = str(source) if local else str(name)
     options: dict[str, Any] = {"local_files_only": not allow_download}
-    try:
+    transformers.utils.logging.disable_progress_bar()
+    with decoding(source, "a vision-language model", error=ModelError):
         config = transformers.AutoConfig.from_pretrained(where, **options)
         if config.model_type not in FAMILIES:
             raise ModelError(
@@ -363,15 +364,11 @@ def open_policy(
                 mend=f"use one of {', '.join(FAMILIES)}",
             )
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        transformers.utils.logging.disable_progress_bar()
         model = transformers.AutoModelForImageTextToText.from_pretrained(
             where, dtype=dtype, use_safetensors=True, **options
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
         processor = transformers.Qwen2VLImageProcessorPil.from_pretrained(where, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"it does not load: {line[:200]}", where=where) from error
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Policy(model.to(device).eval(), tokenizer, processor, system_text=system_text)
