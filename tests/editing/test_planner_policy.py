@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -11,27 +11,47 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from noria.core.errors import CheckpointError, ModelError  # noqa: E402
+from noria.core.errors import CheckError, CheckpointError, ModelError  # noqa: E402
 from noria.editing.planner.checks import check_frozen, check_sees, editor_digest  # noqa: E402
 from noria.editing.planner.policy import Policy, Request, open_policy, save_policy  # noqa: E402
 from noria.editing.planner.settings import GrpoSettings  # noqa: E402
 from noria.editing.planner.small import SmallPlannerConfig, new_planner  # noqa: E402
 from noria.editing.planner.weights import merged, prepare_weights  # noqa: E402
 
-WORDS = "Request: heat turn ice at a1 b2 into water a plan what is here".split()
+WORDS = [
+    "Request:",
+    "heat",
+    "turn",
+    "ice",
+    "at",
+    "a1",
+    "b2",
+    "into",
+    "water",
+    "a",
+    "plan",
+    "what",
+    "is",
+    "here",
+]
 
 
 def small(folder: Path) -> Path:
-    return new_planner(folder, WORDS, SmallPlannerConfig(width=32, layers=2, vision_width=32, vision_layers=1))
+    return new_planner(
+        folder, WORDS, SmallPlannerConfig(width=32, layers=2, vision_width=32, vision_layers=1)
+    )
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
-    yield open_policy(small(tmp_path_factory.mktemp("planner") / "small"))
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    return open_policy(small(tmp_path_factory.mktemp("planner") / "small"))
 
 
 def requests() -> list[Request]:
-    pictures = [Image.linear_gradient("L").resize((96, 96)).convert("RGB"), Image.new("RGB", (96, 96), (200, 30, 60))]
+    pictures = [
+        Image.linear_gradient("L").resize((96, 96)).convert("RGB"),
+        Image.new("RGB", (96, 96), (200, 30, 60)),
+    ]
     return [Request((pictures[0],), "heat"), Request((pictures[1],), "turn ice into water at a1")]
 
 
@@ -56,7 +76,11 @@ def test_padding_changes_no_probability(policy: Policy) -> None:
 
 def test_a_policy_never_writes_a_token_of_a_picture(policy: Policy) -> None:
     drawn = policy.sample(
-        policy.encode(requests()), each=40, longest=30, generator=torch.Generator().manual_seed(2), temperature=2.0
+        policy.encode(requests()),
+        each=40,
+        longest=30,
+        generator=torch.Generator().manual_seed(2),
+        temperature=2.0,
     )
     assert not torch.isin(drawn.ids, torch.tensor(policy.never)).any()
 
@@ -64,7 +88,8 @@ def test_a_policy_never_writes_a_token_of_a_picture(policy: Policy) -> None:
 def test_the_same_generator_draws_the_same_and_nothing_follows_the_end(policy: Policy) -> None:
     prompts = policy.encode(requests())
     one, two = (
-        policy.sample(prompts, each=8, longest=20, generator=torch.Generator().manual_seed(3)) for _ in range(2)
+        policy.sample(prompts, each=8, longest=20, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
     )
     assert torch.equal(one.ids, two.ids)
     ended = torch.isin(one.ids, torch.tensor(policy.ends)) & one.mask.bool()
@@ -116,7 +141,8 @@ def test_models_of_other_families_are_refused(tmp_path: Path) -> None:
 def qwen_2_5(folder: Path, small_folder: Path) -> Path:
     """A tiny random Qwen2.5-VL with the tokenizer of the small planner."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(small_folder)
-    ids = {n: tokenizer.convert_tokens_to_ids(f"<|{n}|>") for n in ("image_pad", "video_pad", "vision_start", "vision_end")}
+    names = ("image_pad", "video_pad", "vision_start", "vision_end")
+    ids = {n: tokenizer.convert_tokens_to_ids(f"<|{n}|>") for n in names}
     config = transformers.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -174,16 +200,12 @@ def test_the_vision_tower_is_frozen_unless_asked_and_lora_trains_adapters_alone(
 
 
 def test_an_editor_that_changed_is_found() -> None:
-    class Pipe:
-        components = {"unet": torch.nn.Linear(2, 2)}
-
-    class Editor:
-        pipeline = Pipe()
-
-    before = editor_digest(Editor())
-    assert before == editor_digest(Editor())
+    network = torch.nn.Linear(2, 2)
+    editor = SimpleNamespace(pipeline=SimpleNamespace(components={"unet": network}))
+    before = editor_digest(editor)
+    assert before == editor_digest(editor)
     with torch.no_grad():
-        Pipe.components["unet"].weight[0, 0] += 1e-3
-    with pytest.raises(Exception, match="the editor changed"):
-        check_frozen(before, editor_digest(Editor()))
+        network.weight[0, 0] += 1e-3
+    with pytest.raises(CheckError, match="the editor changed"):
+        check_frozen(before, editor_digest(editor))
     assert editor_digest(object()) is None

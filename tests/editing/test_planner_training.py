@@ -106,7 +106,9 @@ def test_a_step_without_any_difference_changes_no_weight(home: Path) -> None:
 
     policy = open_policy(home / "tiny")
     before = {name: p.clone() for name, p in policy.model.named_parameters()}
-    values = PlannerTrainer(policy, [request_of(take("train", 3, 1)[0])], Same(), GrpoSettings(**SMALL)).step()
+    values = PlannerTrainer(
+        policy, [request_of(take("train", 3, 1)[0])], Same(), GrpoSettings(**SMALL)
+    ).step()
     assert values["flat"] == 1.0
     assert values["r_vis"] is None
     assert all(torch.equal(before[name], p) for name, p in policy.model.named_parameters())

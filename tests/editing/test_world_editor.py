@@ -103,7 +103,8 @@ def test_any_text_is_read_as_steps_or_as_malformed(text: str) -> None:
 
 def test_a_plan_of_twenty_thousand_tokens_is_malformed() -> None:
     plan = parse("turn ice at a1 into water ; " * (LONGEST // 10))
-    assert not plan.steps and plan.malformed
+    assert not plan.steps
+    assert plan.malformed
 
 
 def test_a_plan_that_names_every_place_earns_less_than_the_right_one() -> None:

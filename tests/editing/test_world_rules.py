@@ -84,3 +84,11 @@ def test_every_event_is_drawn_and_the_same_seed_draws_the_same() -> None:
     assert {task.event.kinds[0] for task in tasks} == set(EVENTS)
     assert tasks == take("train", 4, 48)
     assert tasks != take("train", 5, 48)
+
+
+def test_items_cite_the_reference() -> None:
+    for split in SPLITS:
+        for task in take(split, 12, 24):
+            items = items_of(task.checklist())
+            assert all(item.evidence in task.reference.text for item in items)
+            assert all(item.evidence for item in items if item.role == "change"), (task, items)

@@ -1,7 +1,7 @@
 """A vision-language model as a policy: requests of pictures and text in, log-probabilities and samples out.
 
-It holds Qwen3-VL and Qwen2.5-VL models alike, from a plain Hugging Face folder. Axes: P prompt tokens, left-padded; T tokens
-of a completion, right-padded; the picture's tokens are among P.
+It holds Qwen3-VL and Qwen2.5-VL models alike, from a plain Hugging Face folder. Axes: P prompt tokens, left-padded; T
+tokens of a completion, right-padded; the picture's tokens are among P.
 """
 
 from __future__ import annotations

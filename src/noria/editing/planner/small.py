@@ -1,7 +1,7 @@
 """The small planner of the proofs: a Qwen3-VL model of half a million weights, in a plain Hugging Face folder.
 
-Everything about it is standard (`Qwen3VLForConditionalGeneration`, a fast tokenizer, `Qwen2VLImageProcessor`), so the code
-that trains it trains the published models. One merged patch of its vision tower covers 24 × 24 pixels.
+Everything about it is standard (`Qwen3VLForConditionalGeneration`, a fast tokenizer, `Qwen2VLImageProcessor`), so the
+code that trains it trains the published models. One merged patch of its vision tower covers 24 × 24 pixels.
 """
 
 from __future__ import annotations

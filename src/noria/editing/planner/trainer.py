@@ -1,4 +1,4 @@
-"""GRPO of a planner: rollouts in streams, advantages per prompt and stream, one clipped policy gradient (eq. 3 to 5)."""
+"""GRPO of a planner: rollouts in streams, advantages per prompt and stream, one clipped gradient (eq. 3 to 5)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The arms of the proof: what rewards each, and what it is paid.
 
-Every trained arm starts from the same supervised planner and draws the same number of rollouts from the same prompts; it
-differs in its reward, and in its own best learning rate.
+Every trained arm starts from the same supervised planner and draws the same number of rollouts from the same prompts;
+it differs in its reward, and in its own best learning rate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Calls of the editor until a planner reaches a strict accuracy, against one group a prompt.
 
-Both sides draw the same prompts and equally many rollouts, each at its own best learning rate; the peer rewards every rollout
-by both paths (the sum), so it renders all of them. What is counted does not depend on the machine.
+Both sides draw the same prompts and equally many rollouts, each at its own best learning rate; the peer rewards every
+rollout by both paths (the sum), so it renders all of them. What is counted does not depend on the machine.
 """
 
 from __future__ import annotations

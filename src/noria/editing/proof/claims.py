@@ -1,7 +1,7 @@
 """The claims of DDA-Thinker (arXiv 2604.25477) in a world of pictures with exact answers.
 
-A planner that sees pixels starts from noisy demonstrations and is trained by GRPO over a frozen editor with planted quirks;
-arms differ in the reward. Settings are searched on seed 0; the seeds that are judged start at 1.
+A planner that sees pixels starts from noisy demonstrations and is trained by GRPO over a frozen editor with planted
+quirks; arms differ in the reward. Settings are searched on seed 0; the seeds that are judged start at 1.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def notes(table: Results, kept: Mapping[int, dict[str, Any]]) -> list[str]:
     """What a reader should know beside the claims."""
     shares = [len(one["kept"]) / len(one["strict"]) for one in kept.values()]
     found = [
-        "The editor's quirks are planted, and demonstrations fall for them on purpose: that a quirk can do what it is made "
-        "for is a check. The claims are about what training makes of it.",
+        "The editor's quirks are planted, and demonstrations fall for them on purpose: that a quirk can do what it is "
+        "made for is a check. The claims are about what training makes of it.",
         "The scalar judge and the checklist without a reference are scripted.",
         f"The filter kept {statistics.fmean(shares):.0%} of the tasks; its own rollouts "
         f"({next(iter(kept.values()))['rollouts']:,} a seed) are paid once for all arms.",

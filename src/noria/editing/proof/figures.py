@@ -65,8 +65,8 @@ def _splits(table: Results) -> Figure:
 
     rows = [[arm, *(f"{_mean(results, s, 'strict'):.3f}" for s in SPLITS)] for arm, results in table.items()]
     caption = (
-        "Strict accuracy, means over seeds: compositions, wordings and sizes that were not trained on, and the held-out "
-        "family of two events in sequence."
+        "Strict accuracy, means over seeds: compositions, wordings and sizes that were not trained on, and the "
+        "held-out family of two events in sequence."
     )
     return Figure.table("Held-out tasks", ["arm", *SPLITS], rows, caption)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,7 +35,7 @@ def renders_to(curve: Sequence[Mapping[str, Any]], target: float) -> float | Non
 
     None where it never does.
     """
-    for before, now in zip(curve, curve[1:], strict=False):
+    for before, now in itertools.pairwise(curve):
         if now["strict"] >= target:
             gain = now["strict"] - before["strict"]
             share = 1.0 if gain <= 0 else max(0.0, (target - before["strict"]) / gain)

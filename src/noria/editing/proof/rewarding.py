@@ -1,8 +1,8 @@
 """Rewards of the world: its editor, its exact verifiers, and judges that err on purpose.
 
-The errors of a judge follow from the rollout and a seed, so that a resumed run sees the same ones. A checklist with noise η
-gives the wrong answer to each item with probability η. The scalar judge, which is scripted, knows the share of good items
-and says it as a number of 1 to 10; with probability η its number is drawn at random.
+The errors of a judge follow from the rollout and a seed, so that a resumed run sees the same ones. A checklist with
+noise η gives the wrong answer to each item with probability η. The scalar judge, which is scripted, knows the share of
+good items and says it as a number of 1 to 10; with probability η its number is drawn at random.
 """
 
 from __future__ import annotations

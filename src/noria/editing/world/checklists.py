@@ -1,8 +1,8 @@
 """Exact checklists of the world: items that its rule engine writes, and the programs that answer them.
 
 Cognitive items are about the plan's text, visual items about the picture's pixels, which :func:`scenes.read` reads.
-Both words of a synonym count in a plan. A checklist without its reference (`grounded=False`) is scripted: it holds what one
-can ask who knows the instruction and not its outcome.
+Both words of a synonym count in a plan. Items of what changes and stays cite the step of the reference that they come
+from. A checklist without its reference (`grounded=False`) is scripted: what one can ask who knows the instruction only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from noria.core.judging.items import Checklist
 from noria.editing.checklists.items import EditItem, Role
 from noria.editing.checklists.verifiers import Evidence, register_verifier
 from noria.editing.types import Path
-from noria.editing.world.plans import Plan, parse
+from noria.editing.world.plans import Plan, parse, reworded, written
 from noria.editing.world.rules import Fate, after
 from noria.editing.world.scenes import UNKNOWN, Scene, read
-from noria.editing.world.vocabulary import CELLS
+from noria.editing.world.vocabulary import CELLS, EXECUTABLE
 
 MOST_STEPS = 6
 """Steps of a plan that the editor takes, which a judge of executability knows."""
@@ -37,7 +37,8 @@ def checklist_of(scene: Scene, fates: Sequence[Fate], *, grounded: bool = True) 
     """
     if not grounded:
         return Checklist((*_blind_cognitive(), *_blind_visual(scene)))
-    return Checklist((*_cognitive(fates), *_visual(scene, fates)))
+    items = [*_cognitive(fates), *_visual(scene, fates)]
+    return Checklist(tuple(_cited(items, _spans(fates))))
 
 
 def _cognitive(fates: Sequence[Fate]) -> list[EditItem]:
@@ -125,7 +126,9 @@ def _blind_cognitive() -> list[EditItem]:
     return _numbered(
         [
             _item("cognitive", "Does the plan change anything?", "intent", "change", "acts"),
-            _item("cognitive", "Does the plan say two things about one thing?", "logic", "quality", "ambiguous", good="no"),
+            _item(
+                "cognitive", "Does the plan say two things about one thing?", "logic", "quality", "ambiguous", good="no"
+            ),
             _item(
                 "cognitive", "Is each step about a thing in the picture, within its bounds?", "executability",
                 "quality", "executable",
@@ -138,7 +141,10 @@ def _blind_visual(scene: Scene) -> list[EditItem]:
     return _numbered(
         [
             _item("visual", "Is the picture another one than before?", "instruction", "change", "differs"),
-            _item("visual", "Are there as many things as before?", "consistency", "keep", "counts", {"n": len(scene.things)}),
+            _item(
+                "visual", "Are there as many things as before?", "consistency", "keep", "counts",
+                {"n": len(scene.things)},
+            ),
             _item("visual", "Can every thing be recognised?", "realism", "quality", "recognised"),
         ]
     )  # fmt: skip
@@ -165,6 +171,29 @@ def _item(
 
 def _numbered(items: list[EditItem]) -> list[EditItem]:
     return [replace(item, id=f"{item.path[:3]}-{n}") for n, item in enumerate(items, 1)]
+
+
+def _spans(fates: Sequence[Fate]) -> dict[tuple[str, str], str]:
+    """The reference's steps by the cell that they speak of, before the edit and after it."""
+    spans = {}
+    for fate in fates:
+        steps = [str(step) for step in reworded(written([fate]), EXECUTABLE).steps]
+        steps = steps if fate.changed else [f"keep {fate.name} at {fate.cell}"]
+        attributes = [attribute for attribute, _, _ in _statements(fate)]
+        spans |= {(fate.cell or fate.cell_after, a): step for a, step in zip(attributes, steps, strict=False)}
+        spans |= {("after", fate.cell_after): steps[-1], ("left", fate.cell): steps[-1]}
+    return spans
+
+
+def _cited(items: list[EditItem], spans: Mapping[tuple[str, str], str]) -> list[EditItem]:
+    """Items with the words of the reference that they come from."""
+    cited = []
+    for item in items:
+        cell, attribute = str(item.arguments.get("cell", "")), str(item.arguments.get("attribute", ""))
+        side = "after" if item.arguments.get("name") else "left"
+        key = (cell, attribute) if item.path == "cognitive" else (side, cell)
+        cited.append(replace(item, evidence=spans.get(key, "")))
+    return cited
 
 
 # --- programs that answer -------------------------------------------------------------------------------------

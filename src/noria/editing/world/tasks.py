@@ -33,11 +33,11 @@ from noria.editing.world.vocabulary import (
     CELLS,
     COLOURS,
     DRAWN,
+    EXECUTABLE,
     INERT,
     NAMES,
     SHAPES,
     SPRITES,
-    SYNONYMS,
     cell_at,
 )
 
@@ -58,8 +58,6 @@ HELD_OUT = {
 }
 """Event and a word of a thing that it changes: never trained together."""
 _HELD = {kind for kind, _ in HELD_OUT}
-EXECUTABLE = {usual: second for second, usual in SYNONYMS.items()}
-"""Second words for the usual ones, which every editor of this world knows."""
 
 
 @dataclass(frozen=True)

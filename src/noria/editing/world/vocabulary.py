@@ -66,6 +66,9 @@ SYNONYMS = {
 }
 """Second words, by which the same thing may be called: the word, and the usual one."""
 
+EXECUTABLE = {usual: second for second, usual in SYNONYMS.items()}
+"""Second words for the usual ones, which every editor of this world knows."""
+
 
 def usual(words: str) -> str:
     """The usual name behind a name with second words: `amber circle` is `orange circle`."""
