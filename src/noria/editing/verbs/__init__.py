@@ -17,6 +17,8 @@ group = verbs(
         "synthesize": "Invent tasks of reasoning edits, with pictures and references.",
         "checklist": "Write checklists for tasks, and validate every item.",
         "curate": "Drop doubled, contaminated, too easy and infeasible tasks.",
+        "sft": "Teach a planner the think/answer form from examples.",
+        "train": "Train a planner over a frozen editor by checklist rewards.",
         "edit": "Plan an edit, render it, check it, and write a page.",
         "evaluate": "Score RISEBench or KRIS-Bench, with and without the planner.",
         "attribute": "Say whether plans or renderings are to blame.",
