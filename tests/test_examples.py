@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,12 @@ def test_a_week_of_a_shop_ends_with_the_better_prompt(tmp_path: Path) -> None:
     printed = run(tmp_path, str(EXAMPLES / "assistant" / "shop_week.py"))
     assert "promoted: helpful is better" in printed
     assert printed.strip().endswith("the shop now answers by: thorough")
+
+
+def test_a_forgotten_hinge_is_found_and_mended(tmp_path: Path) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "editing" / "rain.py"))
+    assert printed in (EXAMPLES / "editing" / "README.md").read_text()
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_report_of_rivers_is_traced(tmp_path: Path) -> None:
@@ -97,6 +104,26 @@ def test_a_student_of_digits_is_distilled(tmp_path: Path) -> None:
     config = str(EXAMPLES / "distill" / "digits.yaml")
     noria(tmp_path, "distill", "train", "--config", config, "-o", "digits", "iterations=4", "-q")
     assert (tmp_path / "digits" / "report.html").exists()
+
+
+def test_a_shops_week_repairs_its_descriptions(tmp_path: Path) -> None:
+    folder = EXAMPLES / "skills"
+    for name in ("rubric.yaml", "tasks.yaml"):
+        shutil.copy(folder / name, tmp_path)
+    shutil.copytree(folder / "shop", tmp_path / "shop")
+    run(tmp_path, str(folder / "shop_week.py"), "traffic.jsonl")
+    data = ("--data", "traffic.jsonl")
+    noria(tmp_path, "skills", "init", "shop")
+    printed = noria(tmp_path, "skills", "route", "shop", *data)
+    before, after = re.search(r"macro F1 (\S+) → (\S+)", printed).groups()  # type: ignore[union-attr]
+    assert f"from {before} to {after}" in (folder / "README.md").read_text()
+    assert "# sizes: description" in noria(tmp_path, "skills", "diff", "shop", "head~1")
+    assert "repair" in noria(tmp_path, "skills", "refine", "shop", *data, "--rubric", "rubric.yaml")
+    assert "waiting" in noria(tmp_path, "skills", "create", "shop", "tasks.yaml")
+    noria(tmp_path, "skills", "rollback", "shop", "--reason", "we liked it as it was")
+    assert (tmp_path / "shop/sizes/SKILL.md").read_bytes() == (folder / "shop/sizes/SKILL.md").read_bytes()
+    noria(tmp_path, "skills", "report", "shop")
+    assert (tmp_path / "shop" / ".noria" / "report.html").exists()
 
 
 def test_a_clip_of_the_world_goes_the_whole_way(tmp_path: Path) -> None:

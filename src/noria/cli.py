@@ -17,11 +17,13 @@ from noria.core.proofs.catalogue import registered_benches, registered_proofs
 from noria.verbs.tables import table
 
 SYSTEMS = {
+    "skills": "SkillChain: an assistant's skills that evolve from its judged traffic",
     "routing": "ReCal: train a router with calibrated rewards, and serve it",
     "mtp": "Bebop: multi-token prediction that keeps RL rollouts fast",
     "reports": "TVIR: research reports of text, charts and images, every number traced",
     "grounding": "MM-OCEAN: is a right rating grounded in what the model saw?",
     "credit": "FlowTracer: credit for the tokens that carry a question to its answer",
+    "editing": "DDA-Thinker: a planner over a frozen image editor, rewarded by checklists",
     "distill": "CDM: distil a diffusion model to a few steps",
     "tryon": "iTryOn: dress the person of a video in another garment, hands and all",
     "blending": "Uniboost: feed traffic between goals, every boost accounted for",

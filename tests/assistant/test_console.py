@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from noria.assistant.service.console import descent
 from noria.core.traces.ids import new_id
 from noria.core.traces.index import TraceIndex
+from noria.core.versions.artefacts import Artefact, Lineage
 from tests.assistant.gateways import TOKEN, Gateway, gateway
 from tests.assistant.test_gateway import WISH, picture, stage, users
 
@@ -110,6 +112,39 @@ def test_a_form_needs_the_token_and_the_version_that_was_seen(one: Gateway) -> N
     )
     assert (status, "kindness is stopped." in text) == (200, True)
     assert "enough" in page(one, "/experiments")
+
+
+def test_what_has_won_is_promoted_from_its_page_on_the_version_that_was_seen(tmp_path: Path) -> None:
+    with gateway(tmp_path / "data", companion=True) as one:
+        guarded = {"guardrails": [{"name": "speed", "tolerance": 2}]}
+        one.call("/v1/experiments", WISH | guarded)
+        stage(one, "kindness", "ab")
+        time.sleep(0.7)
+        users(one, 120, rate=lambda route, name: float(name % 10 < (9 if route == "kind" else 2)))
+        assert stage(one, "kindness", "won")["stage"] == "ab", "it waits for an operator"
+        text = page(one, "/experiments")
+        assert "It has won and waits for an operator" in text
+        assert "a probability of 97.5 %" in text, "the α is shared with the guardrail"
+        assert "it rolls back below −2" in text
+        form = text.partition("<summary>promote")[2].partition("</form>")[0]
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form)) | {"token": TOKEN}
+        assert (fields["action"], fields.pop("based_on")) == ("promote", "1")
+        assert submit(one, **fields, based_on="0")[0] == 409
+        status, said = submit(one, **fields, based_on="1", reason="it was won")
+        assert (status, "Promoted: move 2" in said) == (200, True)
+        assert stage(one, "kindness", "promoted")["stage"] == "promoted"
+
+
+def test_descent_stands_below_what_it_came_from() -> None:
+    def made(name: str, *parents: str) -> Artefact:
+        return Artefact(name, "route", {}, lineage=Lineage(parents=parents))
+
+    placed = descent(
+        [made("a"), made("b"), made("c", "a"), made("d", "c"), made("e", "gone"), made("f", "a")]
+    )
+    assert [(one.digest, depth) for one, depth in placed] == [
+        ("e", 0), ("b", 0), ("a", 0), ("f", 1), ("c", 1), ("d", 2)
+    ]  # fmt: skip
 
 
 def test_another_sites_page_cannot_send_a_form(one: Gateway) -> None:

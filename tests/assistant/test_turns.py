@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 from noria.assistant.service.bundles import Bundles
-from noria.assistant.service.config import AssistantConfig, RouteConfig
+from noria.assistant.service.config import AssistantConfig
 from noria.core.experiments.lifecycle import OPEN, TREATMENT
-from noria.core.learning.routes import Route, write_route
+from noria.core.learning.route import Route
+from noria.core.learning.routes import write_route
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore
 from tests.core.learning_world import turn
@@ -32,7 +33,7 @@ def gateway(folder: Path) -> Bundles:
 def test_a_route_of_a_learner_is_the_artefact_that_the_gateway_keeps(tmp_path: Path) -> None:
     values = {"backend": "old", "system": "Be kind.", "sampling": {"temperature": 0.5, "max_tokens": 9}}
     bundles = gateway(tmp_path)
-    kept = bundles.keep(RouteConfig.model_validate(values), by="ann")
+    kept = bundles.keep(Route.model_validate(values), by="ann")
     write_route(tmp_path / "made", Route.model_validate(values))
     made = bundles.artefacts.add("route", tmp_path / "made")
     assert kept.artefacts["route"] == made.digest
@@ -48,7 +49,7 @@ def test_the_gateway_deals_users_to_the_bundle_of_a_turn(tmp_path: Path) -> None
     serving = bundles.serving()
     (experiment,) = serving.experiments
     assert experiment.stage == "shadow"
-    assert experiment.challenger.backend == "new"
+    assert experiment.challenger.route.backend == "new"
     document = bundles.control.read("experiment", receipt["experiment"])
     assert document is not None
     assert document.value is not None

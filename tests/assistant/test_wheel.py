@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
+from noria.assistant.service.config import AssistantConfig
+from noria.assistant.service.turns import Turns
+from noria.core.learning.plan import open_turn
+from noria.core.learning.schedule import Due
 from noria.core.storage.control import SQLiteControl
+from noria.core.traces.index import TraceIndex
 from tests.assistant.gateways import Gateway, gateway_process, settings
 from tests.assistant.test_companion import judge_or_echo
 from tests.assistant.test_gateway import stage
@@ -92,6 +97,53 @@ def test_from_traffic_to_a_promotion(tmp_path: Path) -> None:
         assert present["bundle"] == receipt["bundle"]
         time.sleep(0.7)  # the gateway takes it over at its next look
         assert one.ask("x")["choices"][0]["message"]["content"].startswith("kind|")
+
+
+@pytest.mark.slow
+def test_a_turn_starts_by_itself_when_enough_was_judged(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    schedule = {"judged": 100, "pause": 0}
+    loop: Any = LOOP | {"learning": LOOP["learning"] | {"schedule": schedule}, "promote": "ask"}
+    with (
+        chat_server(judge_or_echo) as backend,
+        gateway_process(folder, backend.url, companion=True, **loop) as process,
+    ):
+        one = Gateway(process.url, folder, backend)
+        traffic(one, 0, 240)
+        receipt = folder / "turns" / "000001" / "receipt.json"
+        deadline = time.monotonic() + 90
+        while not receipt.exists():
+            assert time.monotonic() < deadline, (folder / "turns" / "log.txt").read_text()
+            time.sleep(0.5)
+        control = SQLiteControl(folder / "control.sqlite")
+        while open_turn(control) is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        values = json.loads(receipt.read_text())
+        assert values["outcome"] == "handed over", values
+        (document,) = control.read_all("turn")
+        assert document.value is not None
+        plan = document.value["plan"]
+        assert plan["by"] == "schedule"
+        assert plan["reason"].startswith("volume: ")
+        stage(one, values["experiment"], "ab")
+        config = AssistantConfig.model_validate(settings(backend.url, **loop))
+        turns, index = Turns(folder, config, control, print), TraceIndex(folder / "index.sqlite")
+        assert turns.due(index).reason == "0 of 100 judged traces"
+        for name in traffic(one, 1000, 120):
+            last = name
+        while not one.trace(last)["judgements"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(1.5)  # the companion indexes it at its next look
+        assert turns.due(index) == Due("wait", f"the experiment {values['experiment']} is open")
+        one.call(f"/v1/experiments/{values['experiment']}/stop", {"reason": "enough"})
+        assert turns.due(index).action == "start"
+        one.call("/v1/switches/learning", {"on": False}, method="PUT")
+        assert turns.due(index) == Due("wait", "learning is switched off")
+        index.close()
+        control.close()
+        assert process.stop() == 0
 
 
 def test_a_turn_needs_a_judge_and_a_folder(tmp_path: Path) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,45 +11,13 @@ import pytest
 from noria.core.errors import ConfigError, RunError
 from noria.core.storage.control import SQLControl, SQLiteControl, StaleVersion
 from noria.core.storage.postgres import PostgresControl, _settings
-
-SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-
-
-def as_user(*command: object) -> list[str]:
-    """The command as an ordinary user: PostgreSQL refuses to run as root."""
-    start = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
-    return [*start, *map(str, command)]
+from tests.postgres import postgres_server
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    if not SERVERS:
-        pytest.skip("PostgreSQL's server is not installed")
-    home = Path(tempfile.mkdtemp(prefix="noria-pg-", dir="/tmp"))  # sockets need a short path
-    if os.geteuid() == 0:
-        shutil.chown(home, "nobody")
-    binaries = SERVERS[-1].parent
-    log = home / "log"
-    run = {"check": True, "capture_output": True, "cwd": home}
-    try:
-        subprocess.run(
-            as_user(binaries / "initdb", "-D", home / "data", "-U", "noria", "-A", "trust"),
-            **run,  # type: ignore[call-overload]
-        )
-        options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
-        subprocess.run(
-            as_user(binaries / "pg_ctl", "-D", home / "data", "-l", log, "-w", "-o", options, "start"),
-            **run,  # type: ignore[call-overload]
-        )
-        yield f"postgresql://noria@/postgres?host={home}"
-    finally:
-        subprocess.run(
-            as_user(binaries / "pg_ctl", "-D", home / "data", "-m", "immediate", "stop"),
-            check=False,
-            capture_output=True,
-            cwd="/",
-        )
-        shutil.rmtree(home, ignore_errors=True)
+    with postgres_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -132,6 +96,18 @@ def test_of_writers_at_once_one_wins_each_version(opened: Callable[[], SQLContro
     history = stores[0].history("experiment", "e")
     assert sorted(wins) == [(d.version, int(d.by)) for d in history]
     assert [d.version for d in history] == list(range(1, len(history) + 1))
+
+
+def test_a_thinned_history_keeps_its_ends_and_its_writers(opened: Callable[[], SQLControl]) -> None:
+    store = opened()
+    for version in range(30):
+        store.write("experiment", "thin", {"n": version}, based_on=version, by="ann")
+        store.write("experiment", "other", {"n": version}, based_on=version, by="ann")
+    assert store.thin("experiment", "thin", keep=5) == 24
+    assert [one.version for one in store.history("experiment", "thin")] == [1, 26, 27, 28, 29, 30]
+    assert store.thin("experiment", "thin", keep=5) == 0
+    assert len(store.history("experiment", "other")) == 30
+    assert store.write("experiment", "thin", {}, based_on=30, by="ann").version == 31
 
 
 def test_a_lease_has_one_holder_and_a_token_that_grows(opened: Callable[[], SQLControl]) -> None:

@@ -133,10 +133,10 @@ async def test_a_removal_and_the_frame_that_records_it_are_one_change(tmp_path: 
             "\ud800",
         ):  # no frame can have such a subject: the whole change is taken back
             with pytest.raises(RunError, match="cannot write"):
-                await journal.remove(numbers[:3], body=b"gone", subject=subject)  # type: ignore[arg-type]
+                await journal.remove(numbers[:3], body=lambda count: b"gone", subject=subject)  # type: ignore[arg-type]
         assert reader.removed(16) == {}
         assert journal.broken is None
-        await journal.remove([*numbers[:3], numbers[20]], body=b"gone", subject="erasure")
+        await journal.remove([*numbers[:3], numbers[20]], body=lambda count: b"gone", subject="erasure")
         assert [frame.body for frame in reader.about("erasure")] == [b"gone"]
         assert reader.removed(16) == {0: 3, 1: 1}
         assert [frame.sequence for frame in reader.frames(15, through=18)] == [16, 17, 18]

@@ -21,16 +21,9 @@ from noria.core.learning.dataset import Dataset, FreezeConfig, freeze
 from noria.core.learning.learner import LearnerRun, Parent
 from noria.core.learning.plan import TurnConfig
 from noria.core.learning.replay import Replay
+from noria.core.learning.route import Route
 from noria.core.learning.route_learner import RouteLearner, RouteLearnerConfig
-from noria.core.learning.routes import (
-    Backend,
-    Route,
-    backend_of,
-    check_prompt,
-    logged,
-    read_route,
-    write_route,
-)
+from noria.core.learning.routes import Backend, backend_of, check_prompt, logged, read_route, write_route
 from noria.core.learning.spending import Spending, TurnStopped, all_of
 from noria.core.traces.records import AssignmentRecord, Feedback
 from noria.core.traces.store import TraceView

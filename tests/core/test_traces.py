@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from noria.core.errors import DataError
-from noria.core.storage.journal_file import blob_digest
+from noria.core.storage.journal_file import JournalReader, blob_digest
 from noria.core.traces.ids import Clock, is_id, new_id, user_key
 from noria.core.traces.index import TraceIndex
 from noria.core.traces.records import (
@@ -209,6 +213,109 @@ async def test_an_erased_user_is_in_no_byte_and_others_stay(store: TraceStore) -
         data = path.read_bytes()
         for gone in (b"secret text", b"her comment", b"a face of", mine.id.encode()):
             assert gone not in data, (path.name, gone)
+
+
+async def test_what_a_user_said_of_others_goes_and_what_others_said_of_them_stays(store: TraceStore) -> None:
+    ann, bob = user_key(b"s" * 16, "ann"), user_key(b"s" * 16, "bob")
+    theirs = made(store.clock, user=bob)
+    await store.write(theirs)
+    await store.give_feedback(Feedback("a", theirs.id, "comment", "words", 1, text="of ann", by=ann))
+    await store.give_feedback(Feedback("b", theirs.id, "comment", "words", 2, text="of bob", by=bob))
+    assert (await store.erase(ann)).records == 1
+    assert [one.id for one in store.read(theirs.id).feedback] == ["b"]
+    store.index.follow(store.folder)
+    assert [row.feedback for row in store.index.newest()] == [1]
+    assert all(b"of ann" not in path.read_bytes() for path in store.folder.iterdir() if path.is_file())
+
+
+async def test_what_comes_while_a_user_is_erased_is_erased_or_refused(store: TraceStore) -> None:
+    ann, bob = user_key(b"s" * 16, "ann"), user_key(b"s" * 16, "bob")
+    shared = b"a picture of both" * 900
+    name = blob_digest(shared)
+    early = made(store.clock, user=ann, text="early words", blobs=(name,))
+    await store.write(early, blobs={name: shared})
+    await store.give_feedback(Feedback("known", early.id, "rating", "helpful", 1, 1.0))
+    late, theirs = made(store.clock, user=ann, text="late words"), made(store.clock, user=bob, blobs=(name,))
+    follow = store.index.follow
+
+    def followed_too_early(folder: Path) -> int:
+        count = follow(folder)
+        store.index.follow = follow  # type: ignore[method-assign]
+        loop.call_soon_threadsafe(meanwhile)
+        came.result(10)
+        return count
+
+    def meanwhile() -> None:
+        store.post(late)
+        store.post(theirs, blobs={name: shared})
+        came.set_result(None)
+
+    loop, came = asyncio.get_running_loop(), concurrent.futures.Future[None]()
+    store.index.follow = followed_too_early  # type: ignore[method-assign]
+    erasing = asyncio.create_task(store.erase(ann))
+    await asyncio.wrap_future(came)
+    with pytest.raises(UnknownTrace, match="being erased"):
+        await store.give_feedback(Feedback("f", early.id, "comment", "words", 1, text="words too late"))
+    with pytest.raises(UnknownTrace, match="being erased"):
+        await store.withdraw(early.id, "known")
+    assert (await erasing).traces == 2
+    store.index.follow(store.folder)
+    assert [row.id for row in store.index.newest()] == [theirs.id]
+    assert store.blob(name) == shared
+    for path in store.folder.iterdir():
+        data = path.read_bytes()
+        assert not [gone for gone in (b"early words", b"late words", b"too late") if gone in data], path.name
+
+
+ERASING = """
+import asyncio, sys
+from pathlib import Path
+from noria.core.traces.store import TraceStore
+
+async def main():
+    store = TraceStore(Path(sys.argv[1]))
+    print("erasing", flush=True)
+    await store.erase("ann")
+    print("erased", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_an_erasure_killed_at_any_moment_happened_or_did_not(tmp_path: Path) -> None:
+    done = 0
+    for kill in range(12):
+        folder = tmp_path / str(kill)
+        store = TraceStore(folder)
+        for n in range(60):
+            await store.write(
+                made(store.clock, user="ann" if n % 2 else "bob", text=f"secret {n % 2} " * 200)
+            )
+        store.index.follow(folder)
+        store.close()
+        with subprocess.Popen(
+            [sys.executable, "-c", ERASING, folder], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "erasing\n"
+            time.sleep(0.0015 * kill)
+            child.kill()
+            told = child.stdout.read()
+        store = TraceStore(folder)
+        store.index.follow(folder)
+        left = {row.user for row in store.index.newest(limit=100)}
+        with JournalReader(folder) as reader:
+            bodies = [frame.body for frame in reader.frames()]
+        kept = sum(b"secret 1" in body for body in bodies)
+        assert (kept, left) in ((0, {"bob"}), (30, {"ann", "bob"}))
+        assert sum(b"secret 0" in body for body in bodies) == 30
+        assert kept == 0 or told == ""
+        done += kept == 0
+        await store.erase("ann")
+        store.close()
+        assert all(b"secret 1" not in path.read_bytes() for path in folder.iterdir() if path.is_file())
+    assert done > 0  # of the last ones at least
 
 
 # -- the index --------------------------------------------------------------------------------------------------------

@@ -118,8 +118,51 @@ CALLS = {
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
     "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
     "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
+    "skills init": "{bank=skills-bank} --dry-run",
+    "skills init#source": "out/bank --source {source=skills-bank}",
+    "skills import": "{bank=skills-bank} {source=skills-source} --base {base=skills-source} --repair --dry-run",
+    "skills create": "{bank=skills-bank} {spec=skills-tasks.yaml} --data {data=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml} --dry-run",
+    "skills route": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --dry-run",
+    "skills refine": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --rubric {rubric=skills-rubric.yaml} "
+    "--canaries {canaries=skills-traffic.jsonl} --dry-run",
+    "skills run": "{bank=skills-bank} {spec=skills-tasks.yaml} --data {data=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml} --canaries {canaries=skills-traffic.jsonl} --dry-run",
+    "skills evaluate": "{bank=skills-bank} --data {data=skills-traffic.jsonl} --rubric {rubric=skills-rubric.yaml} "
+    "--pool all",
+    "skills gate": "{parent=skills-scores.jsonl} {candidate=skills-scores.jsonl} --skills {skills=skills-source}",
+    "skills diff": "{bank=skills-bank} head",
+    "skills rollback": "{bank=skills-bank} head --dry-run",
+    "skills drift": "{bank=skills-bank} {before=skills-traffic.jsonl} {after=skills-traffic.jsonl} "
+    "--rubric {rubric=skills-rubric.yaml}",
+    "skills ab": "{users=skills-users.jsonl}",
+    "skills serve-mcp": "{bank=skills-bank}",
+    "skills report": "{bank=skills-bank} -o out/p",
+    "editing synthesize": "--pictures {pictures=pictures} --url URL --model m --families rise.logical -n 1 -o out/s -q",
+    "editing checklist": "{tasks=edits.jsonl} --url URL --model m --judge-url URL --judge-model m -o out/c -q",
+    "editing curate": "{tasks=edits.jsonl} --against {against=rise.json} --rollouts 0 -o out/k -q",
+    "editing edit": "{source=picture.png} rain --also {also=picture.png} --mask {mask=mask.png} --checklist "
+    "{checklist=checklist.json} --direct --editor-url URL --judge-url URL --judge-model m -o out/e",
+    "editing edit#tasks": "{source=edits.jsonl} --direct --editor-url URL -o out/e -q",
+    "editing curate#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m --rollouts 1 -o out/k -q",
+    "editing evaluate#pipeline": "{data=rise.json} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m -o out/b -q",
+    "editing attribute#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "--judge-model m -o out/a -q",
+    "editing serve#pipeline": "--direct --pipeline {pipeline=pipeline} --port 0",
+    "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
+    "editing evaluate": "{data=rise.json} --recorded {recorded=judged.json} -o out/b",
+    "editing evaluate#kris": "{data=kris} --recorded {recorded=judged.jsonl} -o out/b",
+    "editing attribute": "{tasks=edits.jsonl} --direct --editor-url URL --judge-url URL --judge-model m -o out/a -q",
+    "editing serve": "--direct --editor-url URL --token-file {token_file=token.txt} --port 0",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
+    "assistant import": "{logs=spans.jsonl} --folder out/data",
+    "assistant export": "sft --folder {folder=gateway} -o out/sft.jsonl",
+    "assistant query": "SELECT(count(*))FROM(traces) --folder {folder=gateway}",
+    "assistant backup": "out/backup --folder {folder=gateway}",
+    "assistant restore": "{backup=backup} --folder out/data",
     "serve": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data --port 0",
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
@@ -143,7 +186,42 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _grounding(home, noria)
     _blending(home, noria)
     _reports(home, noria)
+    _assistant(home, noria)
+    _skills(home, noria)
     _tryon(home / "tryon")
+    _editing(home)
+
+
+def _assistant(home: Path, noria: Callable[..., None]) -> None:
+    span = {
+        "name": "chat",
+        "context": {"trace_id": f"{31:#034x}", "span_id": f"{47:#018x}"},
+        "parent_id": None,
+        "start_time": "2026-11-01T10:00:00.000000Z",
+        "end_time": "2026-11-01T10:00:02.000000Z",
+        "attributes": {"gen_ai.operation.name": "chat", "user.id": "ann"},
+    }
+    _write_lines(home / "spans.jsonl", [span])
+    noria("assistant", "import", home / "spans.jsonl", "--folder", home / "gateway")
+    noria("assistant", "backup", home / "backup", "--folder", home / "gateway")
+
+
+def _skills(home: Path, noria: Callable[..., None]) -> None:
+    from tests.skills.shop import EXAMPLE, week, write_lines
+
+    for name in ("rubric.yaml", "tasks.yaml"):
+        shutil.copy(EXAMPLE / name, home / f"skills-{name}")
+    for name in ("skills-bank", "skills-source"):
+        shutil.copytree(EXAMPLE / "shop", home / name)
+    noria("skills", "init", home / "skills-bank")
+    week(home / "skills-traffic.jsonl", 60)
+    scores = [
+        {"id": f"r{n}", "group": f"g{n}", "slice": "all", "route": 1.0, "score": 0.5 + n % 2 / 4}
+        for n in range(40)
+    ]
+    write_lines(home / "skills-scores.jsonl", scores)
+    users = [{"arm": ("control", "treatment")[n % 2], "value": n % 3} for n in range(40)]
+    write_lines(home / "skills-users.jsonl", users)
 
 
 def _tryon(home: Path) -> None:
@@ -171,6 +249,39 @@ def _tryon(home: Path) -> None:
     save_file(backbone, home / "alexnet.safetensors")
     save_file(heads, home / "heads.safetensors")
     torch.jit.script(torch.nn.AdaptiveAvgPool3d(1)).save(str(home / "features.pt"))
+
+
+def _editing(home: Path) -> None:
+    from PIL import Image
+
+    picture = Image.new("RGB", (24, 16), (200, 40, 40))
+    (home / "pictures").mkdir()
+    for path in (home / "picture.png", home / "pictures" / "one.png"):
+        picture.save(path)
+    Image.new("L", (24, 16), 255).save(home / "mask.png")
+    item = {"id": "a", "dim": "intent", "question": "Does the plan say green?"}
+    checklist = {"version": 1, "cognitive": [item], "visual": [{"id": "b", "question": "Is it green?"}]}
+    (home / "checklist.json").write_text(json.dumps(checklist))
+    edits = {
+        "id": "t",
+        "image": "picture.png",
+        "instruction": "after the rain",
+        "reference": {"outcome": "green"},
+    }
+    _write_lines(home / "edits.jsonl", [edits | {"checklist": checklist}])
+    rise = {"index": "r1", "category": "causal_reasoning", "instruction": "let go", "image": "picture.png"}
+    (home / "rise.json").write_text(json.dumps([rise | {"reference": "it fell"}]))
+    (home / "judged.json").write_text(
+        json.dumps({"r1": {"judge1": "Final Score: 5", "judge2": "Final Score: 4"}})
+    )
+    (home / "kris" / "biology").mkdir(parents=True)
+    kris = {
+        "1": {"ori_img": "1.png", "gt_img": "1.png", "ins_en": "what will it be?", "explain_en": "a frog"}
+    }
+    (home / "kris" / "biology" / "annotation.json").write_text(json.dumps(kris))
+    _write_lines(home / "judged.jsonl", [{"id": "biology/1", "replies": {"quality": "5"}}])
+    (home / "pipeline").mkdir()
+    (home / "pipeline" / "model_index.json").write_text(json.dumps({"_class_name": "NoSuchPipeline"}))
 
 
 def _reports(home: Path, noria: Callable[..., None]) -> None:

@@ -49,7 +49,7 @@ DRAWN = dict.fromkeys(
 PROCESSES = 40
 FREE = {"house", "fonts", "report"}
 """Fields that take any text: a style sheet, a folder of fonts, Markdown of any system."""
-WRITTEN = {"output", "cache", "folder"}
+WRITTEN = {"output", "cache", "folder", "versions", "scores", "junit", "sarif", "renders_cache"}
 """Fields of paths that are written, not read."""
 
 
@@ -88,8 +88,9 @@ def _run(arguments: tuple[object, ...], url: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that would start is one that could read its files."""
-    for system in ("routing", "blending", "reports", "assistant"):
+    for system in ("routing", "blending", "editing", "reports", "assistant"):
         monkeypatch.setattr(f"noria.{system}.service.process.serve", lambda *args, **options: None)
+    monkeypatch.setattr("noria.skills.integrations.mcp.run_server", lambda server: None)
 
 
 def commands(command: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -13,7 +13,7 @@ from noria.core.errors import DataError, NoriaError
 from noria.skills.bank.bank import Bank, BankFolder, ComponentLockError, check_lock, read_bank, write_bank
 from noria.skills.bank.editing import merge
 from noria.skills.bank.reading import check_skill, read_skill, repaired
-from noria.skills.bank.skill import changed_components, make_skill
+from noria.skills.bank.skill import Skill, changed_components, make_skill
 
 ODD = (
     b"---\r\n# a comment\r\nname: odd\r\ndescription: >-\r\n  Folds lines\r\n  as YAML does.\r\nlicense: MIT\r\n"
@@ -26,7 +26,7 @@ def skill(
     name: str = "search",
     description: str = "Finds pictures. Use it for pictures.",
     body: str = "# S\n\nLook.\n",
-):  # type: ignore[no-untyped-def]
+) -> Skill:
     return make_skill(name, description, body, tools=["image_search"])
 
 
@@ -98,7 +98,7 @@ def test_every_version_can_be_put_back(tmp_path: Path) -> None:
 
 def _hold(
     path: str, held: multiprocessing.synchronize.Event, done: multiprocessing.synchronize.Event
-) -> None:  # type: ignore[name-defined]
+) -> None:
     with BankFolder(Path(path)).writing():
         held.set()
         done.wait(20)

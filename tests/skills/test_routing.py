@@ -100,7 +100,7 @@ def test_the_paired_gate_refuses_noise_that_the_monotone_one_takes_half_of() -> 
     for _ in range(300):
         scores = PairedScores(names, names, np.zeros(80), rng.normal(0, 0.2, 80))
         for gate in taken:
-            taken[gate] += decide(scores, GateSettings(gate=gate, floor=1.0), number=1).accepted  # type: ignore[arg-type]
+            taken[gate] += decide(scores, GateSettings(gate=gate, floor=1.0), number=1).accepted
     assert taken["paired"] <= 0.05 * 300 + 2 * (300 * 0.05 * 0.95) ** 0.5
     assert 120 <= taken["monotone"] <= 180
     assert taken["off"] == 300

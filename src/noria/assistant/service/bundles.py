@@ -5,32 +5,33 @@ A request takes one `Serving` when it begins and keeps it, so that no answer mix
 
 from __future__ import annotations
 
-import contextlib
-import json
+import logging
 import secrets
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from noria.assistant.service.config import AssistantConfig, RouteConfig
-from noria.core.errors import ConfigError, DataError
+from noria.assistant.parts.protocol import MODULES, Part, open_part
+from noria.assistant.service.config import AssistantConfig
+from noria.core.errors import ConfigError, DataError, MissingExtra
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
+from noria.core.learning.route import FILE, KIND, Route
+from noria.core.learning.schedule import switched_on
 from noria.core.records import read_json
-from noria.core.storage.control import Control, StaleVersion
+from noria.core.storage.control import Control
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Move, Pointers
 
+log = logging.getLogger("noria.serving")
 CHAMPION = "champion"
 """Name of the pointer to the bundle that serves."""
 EXPERIMENT = "experiment"
 """Kind of the documents that hold experiments."""
-SWITCH = "switch"
-"""Kind of the documents that hold switches."""
 SWITCHES = {
     "experiments": "Experiments take traffic and are decided.",
     "judging": "Answers are judged by models.",
@@ -38,7 +39,6 @@ SWITCHES = {
     "promotion": "The champion may be replaced.",
 }
 """Switches that an operator can turn off, and what each lets happen."""
-ROUTE_FILE = "route.json"
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,16 @@ class Choice:
 
     Attributes:
         bundle: content hash of the bundle.
-        route: how the request is answered.
+        route: how the request is answered, before the parts have acted.
+        parts: parts of the pipeline, in their order.
+        off: parts of the bundle that cannot act here, and why.
         assignments: arms of experiments that the request's unit got.
     """
 
     bundle: str
-    route: RouteConfig
+    route: Route
+    parts: tuple[Part, ...] = ()
+    off: Mapping[str, str] = field(default_factory=dict)
     assignments: tuple[Assignment, ...] = ()
 
 
@@ -63,13 +67,13 @@ class OpenExperiment:
     Attributes:
         config: settings of the experiment.
         stage: where it stands.
-        challenger: route of the bundle that may replace the champion.
+        challenger: the bundle that may replace the champion.
         arms: shares of the units; None in the shadow.
     """
 
     config: ExperimentConfig
     stage: Stage
-    challenger: RouteConfig
+    challenger: Choice
     arms: Arms | None
 
 
@@ -78,30 +82,33 @@ class Serving:
     """All that decides which bundle answers, at one moment.
 
     Attributes:
-        bundle: content hash of the champion.
-        route: route of the champion.
+        champion: the bundle that answers where no experiment says otherwise.
         version: number of the pointer's move.
         experiments: experiments that take traffic.
-        named: bundle and route by the name under which a request may ask for it.
+        named: bundles by the name under which a request may ask for them.
     """
 
-    bundle: str
-    route: RouteConfig
+    champion: Choice
     version: int
     experiments: tuple[OpenExperiment, ...] = ()
-    named: Mapping[str, tuple[str, RouteConfig]] = field(default_factory=dict)
+    named: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def bundle(self) -> str:
+        """Content hash of the champion."""
+        return self.champion.bundle
 
     def choose(self, unit: str) -> Choice:
         """The bundle for a unit; the same one for all its requests while an experiment stays as it is."""
         assignments = []
-        bundle, route = self.bundle, self.route
+        choice = self.champion
         for experiment in self.experiments:
             assignment = None if experiment.arms is None else assign(experiment.arms, unit)
             if assignment is not None:
                 assignments.append(assignment)
                 if assignment.arm == TREATMENT:
-                    bundle, route = experiment.config.challenger, experiment.challenger
-        return Choice(bundle, route, tuple(assignments))
+                    choice = experiment.challenger
+        return replace(choice, assignments=tuple(assignments))
 
 
 class Bundles:
@@ -113,14 +120,15 @@ class Bundles:
         config: settings of the gateway.
 
     Attributes:
-        named: bundle and route of each configured route, by its name.
+        named: bundle of each configured route, by its name.
     """
 
     def __init__(self, control: Control, artefacts: ArtefactStore, config: AssistantConfig) -> None:
         self.control, self.artefacts, self.config = control, artefacts, config
         self.pointers = Pointers(control, artefacts)
-        self._routes: dict[str, RouteConfig] = {}
-        self.named: dict[str, tuple[str, RouteConfig]] = {}
+        self._routes: dict[str, Route] = {}
+        self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str]]] = {}
+        self.named: dict[str, str] = {}
 
     def begin(self) -> None:
         """Keep the configured routes as bundles, and let the first one serve where nothing does yet.
@@ -128,23 +136,49 @@ class Bundles:
         Raises:
             RunError: the disk refuses. DataError: what serves cannot be read.
         """
+        parts = self._keep_parts()
         self.named = {
-            name: (self.keep(one, by=f"routes.{name}").digest, one)
+            name: self.keep(one, by=f"routes.{name}", beside=parts).digest
             for name, one in self.config.routes.items()
         }
         if self.pointers.present(CHAMPION) is None:
-            bundle = self.named[self.config.begin][0]
+            bundle = self.named[self.config.begin]
             self.pointers.promote(CHAMPION, bundle, based_on=0, by="configuration", reason="the first start")
 
-    def keep(self, one: RouteConfig, *, by: str, parents: tuple[str, ...] = ()) -> Bundle:
-        """Keep a route as an artefact, in a bundle of its own."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / ROUTE_FILE
-            path.write_text(json.dumps(one.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
-            artefact = self.artefacts.add("route", path, lineage=Lineage(parents=parents, by=by))
-        return self.artefacts.bundle([artefact.digest])
+    def _keep_parts(self) -> list[str]:
+        """Keep the configured parts as artefacts; their digests.
 
-    def route_of(self, digest: str) -> RouteConfig:
+        Raises:
+            NoriaError: a part cannot be read. MissingExtra: it needs what is not installed.
+        """
+        config = self.config.parts
+        digests = []
+        if config.skills is not None:
+            from noria.assistant.parts.skills import SkillSettings, write_part
+
+            settings = SkillSettings(encoder=config.skills.encoder, project=config.skills.project)
+            with tempfile.TemporaryDirectory() as folder:
+                write_part(config.skills.bank, Path(folder), settings, config.skills.data)
+                kept = self.artefacts.add("skills", Path(folder), lineage=Lineage(by="parts.skills"))
+            digests.append(kept.digest)
+        if config.router is not None:
+            inner = config.router / "router"
+            source = inner if inner.is_dir() else config.router
+            kept = self.artefacts.add("model-router", source, lineage=Lineage(by="parts.router"))
+            digests.append(kept.digest)
+        return digests
+
+    def keep(
+        self, one: Route, *, by: str, parents: tuple[str, ...] = (), beside: Sequence[str] = ()
+    ) -> Bundle:
+        """Keep a route as an artefact, in a bundle with the artefacts beside it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / FILE
+            path.write_text(one.text)
+            artefact = self.artefacts.add(KIND, path, lineage=Lineage(parents=parents, by=by))
+        return self.artefacts.bundle([artefact.digest, *beside])
+
+    def route_of(self, digest: str) -> Route:
         """The route of a bundle.
 
         Raises:
@@ -152,13 +186,13 @@ class Bundles:
         """
         if digest not in self._routes:
             bundle = self.artefacts.load_bundle(digest)
-            if "route" not in bundle.artefacts:
+            if KIND not in bundle.artefacts:
                 raise DataError("the bundle has no route", where=f"bundle {digest[:12]}")
-            artefact = self.artefacts.artefact(bundle.artefacts["route"])
+            artefact = self.artefacts.artefact(bundle.artefacts[KIND])
             self.artefacts.verify(artefact)
-            path = self.artefacts.path(artefact, ROUTE_FILE)
+            path = self.artefacts.path(artefact, FILE)
             try:
-                one = RouteConfig.model_validate(read_json(path))
+                one = Route.model_validate(read_json(path))
             except (ValidationError, ConfigError) as error:
                 raise DataError(f"it holds no route: {error}", where=str(path)) from error
             if one.backend not in self.config.backends:
@@ -170,23 +204,40 @@ class Bundles:
             self._routes[digest] = one
         return self._routes[digest]
 
-    def salt(self) -> str:
-        """Text that deals leakage groups to the splits of data sets; made once, and kept."""
-        document = self.control.read("salt", "datasets")
-        if document is None:
-            with contextlib.suppress(StaleVersion):  # another process made it at the same moment
-                self.control.write(
-                    "salt", "datasets", {"salt": secrets.token_hex(16)}, based_on=0, by="gateway"
-                )
-            document = self.control.read("salt", "datasets")
-        assert document is not None
-        assert document.value is not None
-        return str(document.value["salt"])
+    def parts_of(self, digest: str) -> tuple[tuple[Part, ...], dict[str, str]]:
+        """Parts of a bundle in their order, and those that cannot act here with the reason.
+
+        Raises:
+            DataError: the bundle is not there or damaged, or a part cannot be used with this configuration.
+        """
+        if digest not in self._parts:
+            artefacts = self.artefacts.load_bundle(digest).artefacts
+            parts, off = [], {}
+            for kind in MODULES:
+                if kind not in artefacts:
+                    continue
+                artefact = self.artefacts.artefact(artefacts[kind])
+                self.artefacts.verify(artefact)
+                try:
+                    folder = self.artefacts.path(artefact)
+                    parts.append(open_part(kind, folder, artefact.digest, list(self.config.backends)))
+                except MissingExtra as error:
+                    off[kind] = str(error)
+                    log.warning("the part %s is off: %s", kind, error)
+            self._parts[digest] = tuple(parts), off
+        return self._parts[digest]
+
+    def choice_of(self, digest: str) -> Choice:
+        """What answers by a bundle.
+
+        Raises:
+            NoriaError: it cannot serve, see :meth:`route_of` and :meth:`parts_of`.
+        """
+        return Choice(digest, self.route_of(digest), *self.parts_of(digest))
 
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""
-        document = self.control.read(SWITCH, switch)
-        return document is None or document.value is None or bool(document.value.get("on"))
+        return switched_on(self.control, switch)
 
     def serving(self) -> Serving:
         """What serves now.
@@ -208,11 +259,10 @@ class Bundles:
                     continue  # its champion was replaced: it compares nothing that serves
                 stage: Stage = value["stage"]
                 experiments.append(
-                    OpenExperiment(config, stage, self.route_of(config.challenger), config.arms(stage))
+                    OpenExperiment(config, stage, self.choice_of(config.challenger), config.arms(stage))
                 )
-        return Serving(
-            move.bundle, self.route_of(move.bundle), move.version, tuple(experiments), dict(self.named)
-        )
+        named = {name: self.choice_of(bundle) for name, bundle in self.named.items()}
+        return Serving(self.choice_of(move.bundle), move.version, tuple(experiments), named)
 
     def move(
         self,
@@ -233,7 +283,7 @@ class Bundles:
             return self.pointers.roll_back(CHAMPION, based_on=based_on, by=by, reason=reason)
         if not self.is_on("promotion"):
             raise DataError("promotion is switched off", where="switch promotion", mend="turn it on first")
-        self.route_of(bundle)
+        self.choice_of(bundle)
         return self.pointers.promote(
             CHAMPION, bundle, based_on=based_on, by=by, reason=reason, receipt=receipt
         )
@@ -247,9 +297,8 @@ class Bundles:
         """
         move = self.pointers.present(CHAMPION)
         champion = "" if move is None else move.bundle
-        named = {name: bundle for name, (bundle, _) in self.named.items()}
         values = {"champion": champion, "salt": secrets.token_hex(16), **values}
-        values["challenger"] = named.get(str(values.get("challenger")), values.get("challenger"))
+        values["challenger"] = self.named.get(str(values.get("challenger")), values.get("challenger"))
         try:
             config = ExperimentConfig.model_validate(values)
         except ValidationError as error:
@@ -261,7 +310,7 @@ class Bundles:
             raise DataError("its champion does not serve now", where="champion", mend=f"use {champion}")
         if config.challenger == champion:
             raise DataError("the challenger serves already", where="challenger")
-        self.route_of(config.challenger)
+        self.choice_of(config.challenger)
         for document in self.control.read_all(EXPERIMENT):
             if (document.value or {}).get("stage") in OPEN:
                 raise ConfigError(

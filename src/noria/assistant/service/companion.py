@@ -19,22 +19,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import open_control, open_versions, service_name
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.judging import TraceJudging
-from noria.assistant.service.readings import decide, reading_record
+from noria.assistant.service.readings import decide, read_experiment, reading_record
+from noria.assistant.service.turns import Turns
+from noria.assistant.service.upkeep import Upkeep
 from noria.core.errors import NoriaError
+from noria.core.experiments.figures import SharedFigures
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import lock
-from noria.core.storage.control import Document, SQLiteControl, StaleVersion
+from noria.core.storage.control import Document, StaleVersion
 from noria.core.traces.index import TraceIndex
 from noria.core.traces.records import JudgementRecord, encode
-from noria.core.versions.artefacts import ArtefactStore
 
 TICK = 1.0
 """Seconds between two looks at the journal."""
 POINTS = 200
 """Most points of an experiment's interval over time that are kept."""
+KEPT = 200
+"""Versions of an experiment's document that are kept beside its first one, at least."""
 log = logging.getLogger("noria.companion")
 
 
@@ -48,9 +53,13 @@ class Companion:
 
     def __init__(self, folder: Path, config: AssistantConfig) -> None:
         self.folder, self.config = Path(folder), config
-        self.control = SQLiteControl(self.folder / "control.sqlite")
-        self.bundles = Bundles(self.control, ArtefactStore(self.folder / "versions"), config)
+        self.control = open_control(self.folder, config)
+        self.bundles = Bundles(self.control, open_versions(self.folder, config), config)
         self.index = TraceIndex(self.folder / "index.sqlite")
+        self.upkeep = Upkeep(self.folder, config.clickhouse, self.tell)
+        self.name = service_name(self.folder)
+        self.shared = None if config.control_env is None else SharedFigures(self.control, self.name)
+        self.turns = Turns(self.folder, config, self.control, self.tell)
 
     def close(self) -> None:
         """Let the files go."""
@@ -58,16 +67,21 @@ class Companion:
         self.control.close()
 
     def look(self) -> int:
-        """Take in what is new, and decide every open experiment; the number of new records."""
+        """Take in and seal what is new, and decide every open experiment; the number of new records."""
         new = self.index.follow(self.folder)
         if self.bundles.is_on("experiments"):
+            decides = self.shared is None or self.control.acquire(EXPERIMENT, self.name, seconds=10 * TICK)
             for document in self.control.read_all(EXPERIMENT):
                 value = document.value or {}
                 if value.get("stage") in OPEN and not value.get("paused"):
+                    if not decides:  # another gateway decides; it needs what was seen here
+                        self._publish(document)
+                        continue
                     with contextlib.suppress(
                         StaleVersion
                     ):  # an operator was faster: read anew at the next look
                         self._decide(document)
+        self.upkeep.step()
         return new
 
     def _decide(self, document: Document) -> None:
@@ -81,7 +95,7 @@ class Companion:
             return
         since = int(value.get("since") or document.at * 1e9)
         stage = value["stage"]
-        reading, step = decide(self.index, config, stage, since)
+        reading, step = decide(self.index, config, stage, since, shared=self.shared)
         record = reading_record(reading, step)
         value["points"] = with_point(value.get("points", []), record)
         if step.stage == stage:
@@ -104,12 +118,23 @@ class Companion:
         self._write(document, value | {"stage": step.stage, "since": time.time_ns()})
         self.tell(step.stage, experiment=document.key, reason=step.reason)
 
+    def _publish(self, document: Document) -> None:
+        """Give the other gateways what this one has seen of an experiment."""
+        value = document.value or {}
+        since = int(value.get("since") or document.at * 1e9)
+        config = ExperimentConfig.model_validate(value["config"])
+        read_experiment(self.index, config, value["stage"], since, shared=self.shared)
+
     def _end(self, document: Document, stage: str, reason: str) -> None:
         self._write(document, dict(document.value or {}) | {"stage": stage, "reason": reason})
         self.tell(stage, experiment=document.key, reason=reason)
 
     def _write(self, document: Document, value: dict[str, Any]) -> None:
-        self.control.write(EXPERIMENT, document.key, value, based_on=document.version, by="companion")
+        written = self.control.write(
+            EXPERIMENT, document.key, value, based_on=document.version, by="companion"
+        )
+        if written.version % KEPT == 0:  # a reading changes with every user: its past is in its points
+            self.control.thin(EXPERIMENT, document.key, keep=KEPT)
 
     def tell(self, what: str, **fields: Any) -> None:
         """Log that something happened, and send it to the webhook where there is one."""
@@ -161,6 +186,7 @@ async def _run(folder: Path, config: AssistantConfig) -> None:
                 try:
                     await asyncio.to_thread(companion.look)
                     await judging.judge(companion.index, panel=companion.bundles.is_on("judging"))
+                    await companion.turns.step(companion.index)
                     failing = ""
                 except NoriaError as error:
                     if str(error) != failing:
@@ -168,6 +194,7 @@ async def _run(folder: Path, config: AssistantConfig) -> None:
                     failing = str(error)
                 await asyncio.wait([ended], timeout=TICK)
     finally:
+        await companion.turns.close()
         companion.close()
 
 

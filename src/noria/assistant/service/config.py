@@ -13,6 +13,7 @@ callers:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,18 +21,14 @@ from pydantic import Field, model_validator
 
 from noria.core.chat import ChatServer
 from noria.core.config import Config, Option
+from noria.core.errors import ConfigError
+from noria.core.learning.route import Route
+from noria.core.learning.schedule import ScheduleConfig
 from noria.core.service.callers import CallerConfig
 from noria.verbs.options import ListenOptions
 
-
-class RouteConfig(Config):
-    """A way to answer: a backend, and what is said to it. An artefact of kind `route` holds one."""
-
-    backend: str = Field(min_length=1, description="Name of the backend.")
-    system: str = Field("", max_length=100_000, description="System message before those of the request.")
-    sampling: dict[str, float | int | str] = Field(
-        default_factory=dict, description="Sampling settings where the request has none, such as temperature."
-    )
+ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+"""Names of environment variables."""
 
 
 class ChecklistItem(Config):
@@ -69,6 +66,88 @@ class JudgingConfig(Config):
         return self
 
 
+class ClickHouseConfig(Config):
+    """A ClickHouse to which sealed traces are shipped, for what is above one machine."""
+
+    url: str = Field(
+        pattern=r"^https?://",
+        description="Address of its HTTP interface, as in https://user@host:8443/database.",
+    )
+    password_env: str | None = Field(
+        None, pattern=ENVIRONMENT, description="Environment variable that holds the password."
+    )
+    service: str | None = Field(
+        None, pattern=r"^[\w.-]{1,64}$", description="Name of this gateway there; the machine's by default."
+    )
+
+
+class SkillsConfig(Config):
+    """Skills of the assistant: a bank, and how a request finds its skill."""
+
+    bank: Path = Field(description="Folder of the bank.")
+    data: Path | None = Field(
+        None,
+        description="Labelled samples, from which the thresholds come; without them every request has a skill.",
+    )
+    encoder: Literal["ngrams", "static"] = Field(
+        "ngrams", description="Vectors: hashed n-grams, or static word embeddings (noria assets wordllama)."
+    )
+    project: str | None = Field(None, description="Set of skills in bank.json that is offered.")
+
+
+class ToolConfig(Config):
+    """A tool: a server that edits or makes pictures, or an MCP server."""
+
+    kind: Literal["edit", "generate", "mcp"] = Field(
+        description="What it is: an OpenAI-compatible server of pictures, or an MCP server over HTTP."
+    )
+    url: str = Field(
+        pattern=r"^https?://",
+        description="Address: http://host:8000/v1 of a picture server, or an MCP endpoint.",
+    )
+    model: str | None = Field(None, description="Name of the model on a picture server.")
+    tools: tuple[str, ...] = Field((), description="Tools of an MCP server that are offered; all by default.")
+    description: str = Field(
+        "", max_length=2000, description="Words by which the model knows a picture tool."
+    )
+    cost: float = Field(0.0, ge=0, description="Cost of a call, in the currency of the prices.")
+    seconds: float = Field(60.0, gt=0, le=3600, description="Longest time of a call.")
+    key_env: str | None = Field(
+        None, pattern=ENVIRONMENT, description="Environment variable with the server's key."
+    )
+
+    def headers(self) -> dict[str, str]:
+        """Headers of a call.
+
+        Raises:
+            ConfigError: the environment variable is not set.
+        """
+        if self.key_env is None:
+            return {}
+        if self.key_env not in os.environ:
+            raise ConfigError(f"the environment variable {self.key_env} is not set", where="tools.key_env")
+        return {"authorization": f"Bearer {os.environ[self.key_env]}"}
+
+
+class PartsConfig(Config):
+    """Parts of the pipeline before the answer; one that is left out does nothing."""
+
+    skills: SkillsConfig | None = Field(
+        None, description="Skills whose bodies go before the requests that they fit."
+    )
+    tools: dict[str, ToolConfig] = Field(
+        default_factory=dict, description="Tools by the name that a model calls."
+    )
+    tool_rounds: int = Field(4, ge=1, le=16, description="Most rounds of calls before the answer.")
+    tool_money: float | None = Field(
+        None, ge=0, description="Most that the tools of one request may cost; any by default."
+    )
+    router: Path | None = Field(
+        None,
+        description="Folder of a router by noria routing train, whose models are backends of the same names.",
+    )
+
+
 class LearningConfig(Config):
     """Turns of learning: who judges, and what a turn may take."""
 
@@ -76,8 +155,15 @@ class LearningConfig(Config):
     gate_judge: str | None = Field(
         None, description="Backend that judges at the gate, another one than the learner's."
     )
+    learner: Literal["routes", "descriptions"] = Field(
+        "routes",
+        description="What learns: the choice of route and prompt, or the descriptions of the skills from corrections "
+        "named skill.",
+    )
     writer: str | None = Field(None, description="Backend that writes prompts; nobody by default.")
-    least_rated: int = Field(100, ge=0, description="Rated traces below which a turn is underpowered.")
+    least_rated: int = Field(
+        100, ge=0, description="Rated traces below which a turn of routes is underpowered."
+    )
     most_items: int = Field(400, ge=1, description="Most requests that are replayed.")
     money: float | None = Field(
         None, ge=0, description="Most that a turn may cost, in the currency of the prices."
@@ -86,14 +172,24 @@ class LearningConfig(Config):
     experiment: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the experiment that follows, such as planned."
     )
+    schedule: ScheduleConfig | None = Field(
+        None, description="What starts a turn without anybody's word: volume, or a drift. Nothing by default."
+    )
+
+    @model_validator(mode="after")
+    def _judged(self) -> LearningConfig:
+        if self.schedule is not None and self.learner == "routes" and self.gate_judge is None:
+            raise ValueError("a schedule needs a gate_judge: a turn without one could not gate")
+        return self
 
 
 class AssistantConfig(Config):
     """Settings of a gateway, from its file."""
 
     backends: dict[str, ChatServer] = Field(min_length=1, description="Servers that answer, by name.")
-    routes: dict[str, RouteConfig] = Field(min_length=1, description="Ways to answer, by name.")
+    routes: dict[str, Route] = Field(min_length=1, description="Ways to answer, by name.")
     begin: str = Field(description="Route that serves until another one is promoted.")
+    parts: PartsConfig = Field(PartsConfig(), description="Parts of the pipeline: skills, a model router.")
     callers: tuple[CallerConfig, ...] = Field((), description="Callers with tokens of their own.")
     judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
     learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")
@@ -108,6 +204,20 @@ class AssistantConfig(Config):
     keep_texts: bool = Field(True, description="Whether traces hold the texts of requests and answers.")
     shadow_share: float = Field(
         0.1, ge=0, le=1, description="Share of the requests that a challenger in the shadow answers, too."
+    )
+    control_env: str | None = Field(
+        None,
+        pattern=ENVIRONMENT,
+        description="Environment variable with the address of a PostgreSQL that several gateways share.",
+    )
+    versions: Path | None = Field(
+        None, description="Folder of the versions, on a disk that several gateways share; its own by default."
+    )
+    peers: tuple[str, ...] = Field(
+        (), description="Addresses of the other gateways, which are asked for traces that are not here."
+    )
+    clickhouse: ClickHouseConfig | None = Field(
+        None, description="ClickHouse to which sealed traces are shipped; none by default."
     )
     webhook: str | None = Field(
         None, pattern=r"^https?://", description="Address that gets one line of JSON when something happens."

@@ -11,16 +11,18 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl
 
-from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCH, SWITCHES, Bundles
+from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
 from noria.assistant.service.operations import Operations, power_table
 from noria.core.chat.outcomes import Failure
 from noria.core.errors import DataError, NoriaError
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
+from noria.core.experiments.sequential import SPLIT_ALPHA
+from noria.core.learning.schedule import SWITCH
 from noria.core.pages.charts import COLORS, Figure, theme
 from noria.core.pages.report import environment, page_assets
 from noria.core.service.responses import HttpError, html_response
@@ -28,6 +30,7 @@ from noria.core.service.serving import Request, Response, Route, asset, route
 from noria.core.storage.control import StaleVersion
 from noria.core.traces.datasets import SPLITS
 from noria.core.traces.store import TraceStore, UnknownTrace
+from noria.core.versions.artefacts import Artefact
 
 PAGES = {
     "/": "Now",
@@ -183,18 +186,26 @@ class Console:
         """Every experiment, with its interval over time."""
         found = self._experiments()
         figures = [self._over_time(one) for one in found if one.get("points")]
-        return {"experiments": found, "figures": figures[:3], "names": self._names()}
+        move = self.bundles.pointers.present(CHAMPION)
+        return {
+            "experiments": found,
+            "figures": figures[:3],
+            "names": self._names(),
+            "version": move.version if move else 0,
+            "split_alpha": SPLIT_ALPHA,
+        }
 
     def lineage(self, request: Request) -> Mapping[str, Any]:
         """Versions, where each is from, and every move of the champion."""
         moves = self.bundles.pointers.history(CHAMPION)[::-1]
-        artefacts = self.bundles.artefacts.artefacts()[::-1]
+        tree = descent(self.bundles.artefacts.artefacts())[:100]
         return {
             "moves": [
                 {"move": one, "receipt": json.dumps(one.receipt, indent=1) if one.receipt else ""}
                 for one in moves[:100]
             ],
-            "artefacts": artefacts[:100],
+            "artefacts": [one for one, _ in tree],
+            "depths": {one.digest: depth for one, depth in tree},
             "names": self._names(),
             "version": moves[0].version if moves else 0,
         }
@@ -210,7 +221,7 @@ class Console:
         }
 
     def _names(self) -> dict[str, str]:
-        return {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+        return {bundle: name for name, bundle in self.bundles.named.items()}
 
     def _switch(self, name: str) -> dict[str, Any]:
         document = self.bundles.control.read(SWITCH, name)
@@ -259,11 +270,12 @@ class Console:
             ],
         }  # fmt: skip
         primary = one["settings"].primary
+        level = 100 * (1 - one["settings"].alpha / (1 + len(one["settings"].guardrails)))
         return Figure.chart(
             f"{one['name']}: {primary} over time",
             spec,
-            "The band is a confidence sequence: with a probability of 95 % it holds the true difference at all looks "
-            "together. The test ends when it leaves 0, or at its planned number of users.",
+            f"The band is a confidence sequence: with a probability of {level:g} % it holds the true difference at all "
+            "looks together. The test ends when it leaves 0, or at its planned number of users.",
         )
 
     # -- forms --------------------------------------------------------------------------------------------------------
@@ -297,7 +309,7 @@ class Console:
         except UnknownTrace:
             return self._render("missing.html", status=404, path="/traces")
         bundle = fields.get("bundle", "")
-        one = await asyncio.to_thread(self.bundles.route_of, bundle)
+        one = await asyncio.to_thread(self.bundles.choice_of, bundle)
         outcome = await self.operations.gateway.replay(trace, one)
         given = next((span.output for span in trace.spans if span.kind == "chat"), None)
         return self._render(
@@ -346,6 +358,23 @@ class Console:
             raise DataError("no such action", where="form")
         self.operations.refresh()
         return said
+
+
+def descent(artefacts: Sequence[Artefact]) -> list[tuple[Artefact, int]]:
+    """Artefacts below what they were made from, the newest family first, each with its depth."""
+    by_digest = {one.digest: one for one in artefacts}
+    below: dict[str, list[Artefact]] = {}
+    first: list[Artefact] = []
+    for one in artefacts:
+        parents = [parent for parent in one.lineage.parents if parent in by_digest and parent != one.digest]
+        (below.setdefault(parents[0], []) if parents else first).append(one)
+    placed: list[tuple[Artefact, int]] = []
+    waiting = [(one, 0) for one in first]  # the newest last, which is taken first
+    while waiting:
+        one, depth = waiting.pop()
+        placed.append((one, depth))
+        waiting += [(child, depth + 1) for child in below.get(one.digest, [])]
+    return placed
 
 
 def _number(fields: Mapping[str, str]) -> int:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import msgspec
 
+from noria.assistant.service.peers import Peers
 from noria.core.errors import DataError, RunError
 from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response, read_json
@@ -31,21 +32,28 @@ class Conversations:
         clock: clock of the service.
         redactor: takes personal data out of comments and corrections.
         secret: secret that turns users' names into keys.
+        peers: the other gateways, which may hold a trace.
     """
 
-    def __init__(self, store: TraceStore, clock: Clock, redactor: Redactor, secret: bytes) -> None:
+    def __init__(
+        self, store: TraceStore, clock: Clock, redactor: Redactor, secret: bytes, peers: Peers
+    ) -> None:
         self.store, self.clock, self.redactor, self.secret = store, clock, redactor, secret
+        self.peers = peers
         self.counted: Any = lambda kind: None
 
     def routes(self) -> list[Route]:
         """The routes of the endpoints."""
+        find = self.peers.finding
         return [
-            route("/v1/feedback", self.give, methods=("POST",), access="feedback", body_bytes=1 << 18),
-            route("/v1/feedback/{trace}", self.list_feedback, access="feedback"),
-            route("/v1/feedback/{trace}/{feedback}", self.withdraw, methods=("DELETE",), access="feedback"),
+            route("/v1/feedback", find(self.give), methods=("POST",), access="feedback", body_bytes=1 << 18),
+            route("/v1/feedback/{trace}", find(self.list_feedback), access="feedback"),
+            route(
+                "/v1/feedback/{trace}/{feedback}", find(self.withdraw), methods=("DELETE",), access="feedback"
+            ),
             route("/v1/traces", self.list_traces),
-            route("/v1/traces/{trace}", self.read),
-            route("/v1/blobs/{digest}", self.blob),
+            route("/v1/traces/{trace}", find(self.read)),
+            route("/v1/blobs/{digest}", find(self.blob)),
             route("/v1/judgements", self.judge, methods=("POST",), access="write"),
             route("/v1/users/erase", self.erase, methods=("POST",), access="write"),
         ]
@@ -240,7 +248,13 @@ class Conversations:
             erasure = await self.store.erase(key)
         except RunError as error:
             raise _refused(error) from None
-        return json_response({"key": key, "traces": erasure.traces, "records": erasure.records})
+        done = [
+            {"traces": erasure.traces, "records": erasure.records},
+            *await self.peers.everywhere(request),
+        ]
+        return json_response(
+            {"key": key} | {name: sum(one[name] for one in done) for name in ("traces", "records")}
+        )
 
 
 def media_type(content: bytes) -> str:

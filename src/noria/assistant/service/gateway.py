@@ -9,29 +9,36 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from noria.assistant.parts.loop import ToolRounds
+from noria.assistant.parts.protocol import prepare
+from noria.assistant.parts.tools import Tools
 from noria.assistant.service.bundles import Choice, Serving
-from noria.assistant.service.config import AssistantConfig, RouteConfig
+from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.recording import Identity, Recorder, Recording
-from noria.core.chat.budget import Budget
+from noria.core.chat.budget import Budget, estimated_cost
 from noria.core.chat.faults import CutError, GarbageError
 from noria.core.chat.forwarding import Forwarder
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.chat.replies import StreamedReply, read_reply
-from noria.core.completions.answers import DONE, completion, failure_error, header_text
+from noria.core.completions.answers import DONE, ChunkWriter, completion, failure_error, header_text
 from noria.core.completions.requests import CompletionRequest, read_completion
 from noria.core.errors import NoriaError, RunError, needing
 from noria.core.experiments.assignment import position
+from noria.core.learning.route import Route
 from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response
+from noria.core.tools import ToolContext
 from noria.core.traces.blobs import blob_names, put_back_blobs
 from noria.core.traces.ids import user_key
 from noria.core.traces.records import Trace
 from noria.core.traces.store import TraceStore
 
 with needing("serve"):
+    import aiohttp
     import msgspec
     from starlette.responses import StreamingResponse
     from starlette.types import Receive, Scope, Send
@@ -86,9 +93,17 @@ class Gateway:
         self.counted: Any = lambda status, seconds, usage: None
         self._shadows: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
+        self.tools: Tools | None = None
 
     async def open(self) -> None:
-        """Open the connections to the backends."""
+        """Open the connections to the backends, and to the tools.
+
+        Raises:
+            RunError: an MCP server cannot be reached.
+        """
+        if self.config.parts.tools:
+            session = await self._stack.enter_async_context(aiohttp.ClientSession())
+            self.tools = await Tools.open(self.config.parts.tools, session)
         for name, server in self.config.backends.items():
             self.forwarders[name] = await self._stack.enter_async_context(Forwarder(server))
 
@@ -105,6 +120,8 @@ class Gateway:
         conversation = request.headers.get("x-noria-conversation")
         recording = self._begin(query, request.caller, conversation)
         answer = self._stream if query.stream else self._whole
+        if query.stream and self._has_tools(query):
+            answer = self._whole_as_stream
         return await request.unless_left(answer(recording))
 
     async def answer(self, query: CompletionRequest, caller: Caller) -> tuple[str, str]:
@@ -148,7 +165,7 @@ class Gateway:
             return serving.choose(identity.unit)
         if model not in serving.named:
             raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
-        return Choice(*serving.named[model])
+        return serving.named[model]
 
     def _reserve(self, recording: Recording) -> float:
         """Reserve the estimated cost in the caller's money.
@@ -159,11 +176,17 @@ class Gateway:
         allowance = self.allowances.get(recording.identity.caller)
         if allowance is None:
             return 0.0
-        prices = self.config.backends[recording.choice.route.backend].prices
-        reserved = allowance.present().reserve(prices, recording.query.content)
-        if reserved is None:
+        prices = self.config.backends[recording.route.backend].prices
+        budget = allowance.present()
+        amounts = [estimated_cost(prices, recording.query.content)]
+        if self._has_tools(recording.query):
+            parts = self.config.parts
+            dearest = max(tool.cost for tool in parts.tools.values())
+            amounts *= 1 + parts.tool_rounds
+            amounts.append(parts.tool_rounds * dearest if parts.tool_money is None else parts.tool_money)
+        if not budget.set_aside(sum(amounts)):
             raise HttpError(429, "budget_spent", "the budget of this caller for today is spent")
-        return reserved
+        return sum(amounts)
 
     def _settle(self, recording: Recording, reserved: float, outcome: Outcome | None) -> None:
         allowance = self.allowances.get(recording.identity.caller)
@@ -184,7 +207,7 @@ class Gateway:
         Raises:
             HttpError: 503, the disk refuses.
         """
-        route = recording.choice.route
+        route = recording.route
         trace, blobs = self.recorder.trace(recording, outcome, self.config.backends[route.backend].model)
         days = self.config.keep_pictures_days
         expires = None if days is None or not blobs else int(time.time() + 86400 * days)
@@ -203,6 +226,8 @@ class Gateway:
             "x-noria-trace": recording.id,
             "x-noria-bundle": recording.choice.bundle[:16],
             "x-noria-arms": arms,
+            "x-noria-skill": recording.labels.get("skill", ""),
+            "x-noria-model": recording.route.backend if recording.steps else "",
         }
         return {name: header_text(value) for name, value in named.items() if value}
 
@@ -220,7 +245,10 @@ class Gateway:
         reserved = self._reserve(recording)
         outcome: Outcome | None = None
         try:
-            outcome, reply = await self._ask(recording.choice.route, recording.query)
+            if self._has_tools(recording.query):
+                outcome, reply = await self._with_tools(recording), None
+            else:
+                outcome, reply = await self._ask(recording.route, recording.query)
         finally:
             self._settle(recording, reserved, outcome)
             if outcome is None:  # the caller left, or the service is stopping
@@ -229,9 +257,41 @@ class Gateway:
         self._shadow(recording, outcome)
         return outcome, reply
 
-    async def _ask(
-        self, route: RouteConfig, query: CompletionRequest
-    ) -> tuple[Outcome, dict[str, Any] | None]:
+    def _has_tools(self, query: CompletionRequest) -> bool:
+        """Whether the gateway's tools are on offer: a caller with tools of its own runs its own rounds."""
+        return self.tools is not None and not query.content.get("tools")
+
+    async def _with_tools(self, recording: Recording) -> Outcome:
+        """The answer after rounds of tools, which are steps of the trace also where they came to nothing."""
+        assert self.tools is not None
+        identity, parts = recording.identity, self.config.parts
+        rounds = ToolRounds(
+            self.tools.toolbox(recording.query),
+            ToolContext(recording.id, identity.caller, identity.user),
+            recording.tools,
+            parts.tool_rounds,
+            parts.tool_money,
+            self.recorder.clock,
+        )
+        try:
+            return await rounds.answer(recording.query, partial(self._ask, recording.route))
+        finally:
+            recording.steps += tuple(rounds.steps)
+
+    async def _whole_as_stream(self, recording: Recording) -> Response:
+        """Answer with tools: events, once the rounds have ended and the trace is on the disk."""
+        outcome, _ = await self._answered(recording)
+        if isinstance(outcome, Failure):
+            raise failure_error(outcome)
+        writer = ChunkWriter(recording.query.model or "noria", recording.id)
+        text = outcome.text if isinstance(outcome, Answer) else ""
+        events = [writer.chunk({"role": "assistant", "content": text}), writer.last(outcome)]
+        if recording.query.include_usage:
+            events.append(writer.usage(outcome.usage))
+        body = b"".join([*events, DONE])
+        return Response(body, 200, {"content-type": "text/event-stream", **self._headers(recording)})
+
+    async def _ask(self, route: Route, query: CompletionRequest) -> tuple[Outcome, dict[str, Any] | None]:
         """Ask a route's backend; the outcome, and the JSON of the reply where there is one."""
         forwarder = self.forwarders[route.backend]
         reply = await forwarder.forward(composed(query, route, forwarder), within=self.config.seconds)
@@ -245,7 +305,7 @@ class Gateway:
         return _timed(outcome, reply.seconds, reply.attempts), content
 
     def _post_cancelled(self, recording: Recording) -> None:
-        route = recording.choice.route
+        route = recording.route
         trace, blobs = self.recorder.trace(recording, None, self.config.backends[route.backend].model)
         try:
             self.store.post(trace, blobs=blobs)
@@ -265,7 +325,7 @@ class Gateway:
 
     async def _pieces(self, recording: Recording, reserved: float) -> AsyncGenerator[bytes | HttpError]:
         """Events of the answer. The trace is on the disk before the last one; an error before the first is given."""
-        route, query = recording.choice.route, recording.query
+        route, query = recording.route, recording.query
         forwarder, reply = self.forwarders[route.backend], StreamedReply()
         outcome: Outcome | None = None
         began = time.monotonic()
@@ -319,13 +379,14 @@ class Gateway:
             serving is None
             or recording.choice.bundle != serving.bundle
             or recording.query.content.get("tools")
+            or any(step.kind == "tool" for step in recording.steps)
         ):
             return  # an answer with tools is one of several, and the tools may act
         for experiment in serving.experiments:
             if experiment.stage != "shadow" or len(self._shadows) >= 16:
                 continue
             if position(experiment.config.salt, recording.id) < self.config.shadow_share:
-                choice = Choice(experiment.config.challenger, experiment.challenger)
+                choice = experiment.challenger
                 task = asyncio.create_task(self._answer_in_shadow(recording, choice, experiment.config.name))
                 self._shadows.add(task)
                 task.add_done_callback(self._shadows.discard)
@@ -334,16 +395,16 @@ class Gateway:
         hidden = self.recorder.begin(recording.query, recording.identity, choice)
         hidden.labels |= {"shadow": experiment, "of": recording.id}
         try:
-            outcome, _ = await self._ask(choice.route, recording.query)
+            outcome, _ = await self._ask(hidden.route, recording.query)
             trace, blobs = self.recorder.trace(
-                hidden, outcome, self.config.backends[choice.route.backend].model
+                hidden, outcome, self.config.backends[hidden.route.backend].model
             )
             self.store.post(trace, blobs=blobs)
         except NoriaError as error:
             log.warning("an answer in the shadow was not kept: %s", error)
 
-    async def replay(self, trace: Trace, route: RouteConfig) -> Outcome:
-        """Answer a trace's request by a route, without a trace of it.
+    async def replay(self, trace: Trace, choice: Choice) -> Outcome:
+        """Answer a trace's request by a bundle, without a trace of it.
 
         Raises:
             HttpError: 409, the trace does not hold its request, or a picture of it is gone.
@@ -357,12 +418,11 @@ class Gateway:
             raise HttpError(409, "no_picture", "a picture of the request is gone")
         content = {"messages": put_back_blobs(messages, {n: b for n, b in names.items() if b is not None})}
         query = read_completion(_encode(content))
-        return (await self._ask(route, query))[0]
+        prepared = prepare(query, choice.route, choice.parts, self.recorder.clock)
+        return (await self._ask(prepared.route, query))[0]
 
 
-def composed(
-    query: CompletionRequest, route: RouteConfig, forwarder: Forwarder, *, stream: bool = False
-) -> bytes:
+def composed(query: CompletionRequest, route: Route, forwarder: Forwarder, *, stream: bool = False) -> bytes:
     """Body of the request to a route's backend: the caller's, with the route's model, system message and sampling."""
     server = forwarder.server
     content = {

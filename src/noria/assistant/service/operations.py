@@ -9,19 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCH, SWITCHES, Bundles
-from noria.assistant.service.config import RouteConfig
+from noria.assistant.folder import data_salt, dataset_rows
+from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
 from noria.assistant.service.gateway import Gateway
 from noria.core.config import load_config
 from noria.core.errors import DataError
 from noria.core.experiments.lifecycle import OPEN
+from noria.core.learning.route import Route
+from noria.core.learning.schedule import SWITCH
 from noria.core.service.responses import HttpError, json_response, read_json
-from noria.core.service.serving import Request, Response, Route, route
+from noria.core.service.serving import Request, Response, Route as HttpRoute, route
 from noria.core.storage.control import StaleVersion
-from noria.core.traces.datasets import SPLITS, Layout, examples, rows, write_dataset
-from noria.core.traces.store import UnknownTrace, view
-
-_MOST_ROWS = 1_000_000
+from noria.core.traces.datasets import SPLITS, Layout, write_dataset
+from noria.core.traces.store import UnknownTrace
 
 
 class Operations:
@@ -35,7 +35,7 @@ class Operations:
     def __init__(self, bundles: Bundles, gateway: Gateway) -> None:
         self.bundles, self.gateway = bundles, gateway
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[HttpRoute]:
         """The routes of the endpoints."""
         return [
             route("/v1/bundles", self.list_bundles),
@@ -59,7 +59,7 @@ class Operations:
 
         def read() -> list[dict[str, Any]]:
             store = self.bundles.artefacts
-            names = {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+            names = {bundle: name for name, bundle in self.bundles.named.items()}
             found = []
             for artefact in store.artefacts("route"):
                 bundle = store.bundle([artefact.digest])
@@ -78,7 +78,7 @@ class Operations:
 
     async def add_bundle(self, request: Request) -> Response:
         """Keep a route as a bundle, without serving it."""
-        one = load_config(RouteConfig, options={n: (n, v) for n, v in (await _fields(request)).items()})
+        one = load_config(Route, options={n: (n, v) for n, v in (await _fields(request)).items()})
         if one.backend not in self.bundles.config.backends:
             raise HttpError(400, "no_backend", f"there is no backend {one.backend!r}", param="backend")
         bundle = await asyncio.to_thread(self.bundles.keep, one, by=request.caller.name)
@@ -95,7 +95,7 @@ class Operations:
         bundle, reason = fields.get("bundle"), fields.get("reason", "")
         if not isinstance(bundle, str) or not isinstance(reason, str):
             raise HttpError(400, "bad_bundle", "bundle is a content hash, and reason a text", param="bundle")
-        bundle = self.bundles.named.get(bundle, (bundle,))[0]
+        bundle = self.bundles.named.get(bundle, bundle)
         return await self._move(bundle, fields, reason, request.caller.name)
 
     async def roll_back(self, request: Request) -> Response:
@@ -167,7 +167,7 @@ class Operations:
     def comparison(self) -> dict[str, Any]:
         """What serves, and what experiments say of its challengers."""
         move = self.bundles.pointers.present(CHAMPION)
-        names = {bundle: name for name, (bundle, _) in self.bundles.named.items()}
+        names = {bundle: name for name, bundle in self.bundles.named.items()}
         experiments = [
             {
                 "name": one.key,
@@ -208,8 +208,8 @@ class Operations:
     async def replay(self, request: Request) -> Response:
         """Answer a trace's request by another bundle; nobody but the caller sees the answer, and nothing is kept."""
         bundle = request.query_params.get("bundle", "")
-        bundle = self.bundles.named.get(bundle, (bundle,))[0]
-        one = await asyncio.to_thread(self.bundles.route_of, bundle)
+        bundle = self.bundles.named.get(bundle, bundle)
+        one = await asyncio.to_thread(self.bundles.choice_of, bundle)
         try:
             trace = self.gateway.store.read(request.path_params["trace"]).trace
         except UnknownTrace:
@@ -230,10 +230,11 @@ class Operations:
             )
 
         def make() -> tuple[bytes, str]:
-            chosen = [one for one in examples(self._views(), salt=self.bundles.salt()) if one.split == split]
+            salt = data_salt(self.bundles.control)
+            chosen = dataset_rows(self.gateway.store.folder, salt, stem, split)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{stem}.{ending}"
-                digest = write_dataset(path, rows(chosen, stem))
+                digest = write_dataset(path, chosen)
                 return path.read_bytes(), digest
 
         try:
@@ -244,28 +245,6 @@ class Operations:
         return Response(
             content, 200, {"content-type": kind, "x-noria-sha256": digest, "cache-control": "no-store"}
         )
-
-    def _views(self) -> Any:
-        from noria.core.storage.journal_file import JournalReader
-        from noria.core.traces.records import Trace, decode
-
-        found: dict[str, list[Any]] = {}
-        with JournalReader(self.gateway.store.folder) as reader:
-            for frame in reader.frames(limit=_MOST_ROWS):
-                try:
-                    record = decode(frame.body)
-                except DataError:
-                    continue
-                trace = record.id if isinstance(record, Trace) else getattr(record, "trace", None)
-                if trace is not None:
-                    found.setdefault(trace, []).append(record)
-        for name, records in found.items():
-            try:
-                one = view(records, name)
-            except UnknownTrace:
-                continue
-            if "shadow" not in one.trace.labels:
-                yield one
 
 
 def power_table(config: Any) -> list[dict[str, Any]]:

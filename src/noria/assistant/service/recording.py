@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import Choice
 from noria.core.chat.messages import Text
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.completions.requests import CompletionRequest
+from noria.core.learning.route import Route
 from noria.core.traces.blobs import blob_names, take_out_blobs
 from noria.core.traces.ids import Clock, new_id
 from noria.core.traces.records import AssignmentRecord, Span, SpanError, Status, Trace, Usage
@@ -49,6 +53,9 @@ class Recording:
         began: nanoseconds since 1970.
         first: seconds until the first word of a stream; None before it and for whole answers.
         labels: labels of the trace.
+        route: how it is answered, after the parts of the pipeline.
+        steps: what the parts and the tools did.
+        tools: tools that may be called; None for all.
     """
 
     query: CompletionRequest
@@ -56,6 +63,9 @@ class Recording:
     choice: Choice
     id: str
     began: int
+    route: Route
+    steps: tuple[Span, ...] = ()
+    tools: frozenset[str] | None = None
     first: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
     _clock0: float = field(default_factory=time.perf_counter)
@@ -83,9 +93,23 @@ class Recorder:
         return new_id(self.clock())
 
     def begin(self, query: CompletionRequest, identity: Identity, choice: Choice) -> Recording:
-        """Begin a recording."""
+        """Begin a recording, and let the parts of the bundle act on the request."""
         now = self.clock()
-        return Recording(query, identity, choice, new_id(now), now)
+        prepared = prepare(query, choice.route, choice.parts, self.clock)
+        labels = dict(prepared.labels)
+        if choice.off:
+            labels["off"] = ", ".join(choice.off)
+        return Recording(
+            query,
+            identity,
+            choice,
+            new_id(now),
+            now,
+            prepared.route,
+            prepared.steps,
+            prepared.tools,
+            labels=labels,
+        )
 
     def trace(
         self, recording: Recording, outcome: Outcome | None, model: str
@@ -150,12 +174,20 @@ class Recorder:
                 AssignmentRecord(one.experiment, one.arm, one.propensity)
                 for one in recording.choice.assignments
             ),
-            spans=(span,),
+            spans=(*(self._kept(step, counts) for step in recording.steps), span),
             usage=usage,
             redactions=dict(counts),
             labels=recording.labels,
         )
         return trace, blobs
+
+    def _kept(self, step: Span, counts: Counter[str]) -> Span:
+        """A step as it is written: redacted, and without words where no text is kept."""
+        if not self.keep_texts:
+            return msgspec.structs.replace(step, input=None, output=None, attributes={}, blobs=())
+        given, _ = self._clean(step.input, counts)
+        made, _ = self._clean(step.output, counts)
+        return msgspec.structs.replace(step, input=given, output=made)
 
     def _clean(self, value: Any, counts: Counter[str]) -> tuple[Any, dict[str, bytes]]:
         value, blobs = take_out_blobs(value)

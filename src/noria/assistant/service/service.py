@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from noria.assistant.folder import check_secret, open_control, open_versions, read_secret
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.console import Console
 from noria.assistant.service.feedback import Conversations
 from noria.assistant.service.gateway import Allowance, Gateway
 from noria.assistant.service.operations import Operations
+from noria.assistant.service.peers import Peers
 from noria.assistant.service.recording import Recorder
 from noria.assistant.service.tools import gateway_tools
 from noria.core.chat.settings import ChatServer
 from noria.core.completions.jobs import Jobs
-from noria.core.errors import ConfigError, NoriaError, RunError, needing
-from noria.core.files import read_text
+from noria.core.errors import ConfigError, NoriaError, needing
 from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
 from noria.core.service.serving import Limits, Request, Response, Service, route
-from noria.core.storage.control import SQLiteControl
+from noria.core.storage.control import SQLControl
 from noria.core.traces.records import JudgementRecord, Status, decode
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore, UnknownTrace
-from noria.core.versions.artefacts import ArtefactStore
 
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
@@ -48,7 +46,7 @@ class GatewayState:
     """What a gateway holds while it runs."""
 
     store: TraceStore
-    control: SQLiteControl
+    control: SQLControl
     bundles: Bundles
     gateway: Gateway
     conversations: Conversations
@@ -65,20 +63,21 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    secret = _secret(folder / "secret")
+    secret = read_secret(folder)
     try:
         redactor = Redactor(keep=config.keep_personal)
     except ValueError as error:
         raise ConfigError(str(error), where="keep_personal") from None
     store = TraceStore(folder)
     try:
-        control = SQLiteControl(folder / "control.sqlite")
-        bundles = Bundles(control, ArtefactStore(folder / "versions"), config)
+        control = open_control(folder, config)
+        check_secret(control, secret, folder)
+        bundles = Bundles(control, open_versions(folder, config), config)
         bundles.begin()
         recorder = Recorder(store.clock, redactor, keep_texts=config.keep_texts)
         gateway = Gateway(config, store, secret, recorder)
         gateway.serving = bundles.serving()
-        conversations = Conversations(store, store.clock, redactor, secret)
+        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers))
         return GatewayState(
             store,
             control,
@@ -153,6 +152,7 @@ def _service(
             await asyncio.gather(*tasks, return_exceptions=True)
             await state.jobs.close()
             await state.gateway.close()
+            await state.conversations.peers.close()
 
     async def models(request: Request) -> Response:
         names = ["noria", *config.routes]
@@ -292,26 +292,3 @@ def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:
                 where=f"callers.{caller}.budget_per_day",
                 mend="give input and output prices per million tokens, 0 where it is free",
             )
-
-
-def _secret(path: Path) -> bytes:
-    """The secret that turns users' names into keys, made at the first start.
-
-    Raises:
-        RunError: it cannot be read or written.
-    """
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = read_text(path, limit=4096).strip()
-        if len(text) < 32:
-            raise RunError("it holds no secret", where=str(path), mend="restore it from a backup") from None
-        return text.encode()
-    except OSError as error:
-        raise RunError(f"cannot write: {error.strerror}", where=str(path)) from None
-    text = secrets.token_hex(32)
-    with os.fdopen(handle, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return text.encode()

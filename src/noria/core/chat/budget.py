@@ -43,11 +43,15 @@ class Budget:
     def reserve(self, prices: Prices, body: Mapping[str, Any]) -> float | None:
         """Reserve the estimated cost of a request and return it; None where that would exceed the limit."""
         estimate = estimated_cost(prices, body)
+        return estimate if self.set_aside(estimate) else None
+
+    def set_aside(self, amount: float) -> bool:
+        """Reserve an amount; False where it would exceed the limit."""
         # The slack forgives rounding: sums of many costs need not meet the limit to the last bit.
-        if estimate > self.left + 1e-12 or (self.left <= 0 and estimate > 0):
-            return None
-        self.aside += estimate
-        return estimate
+        if amount > self.left + 1e-12 or (self.left <= 0 and amount > 0):
+            return False
+        self.aside += amount
+        return True
 
     def settle(self, estimate: float, cost: float | None) -> None:
         """Replace a reserved estimate by the true cost, or keep it where the cost is None."""

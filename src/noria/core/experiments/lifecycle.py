@@ -7,7 +7,7 @@ test decide alike. Readings hold at every look (:mod:`noria.core.experiments.seq
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -97,12 +97,16 @@ class Step:
         reason: why, in a line that can be read alone.
         comparable: whether the arms may be compared; where not, nothing is decided and a person must look.
         interval: confidence sequence of the primary figure.
+        guarded: confidence sequence of each guardrail.
+        split: P value of the split of the users, valid at every look; NaN in the shadow.
     """
 
     stage: Stage
     reason: str
     comparable: bool
     interval: Interval
+    guarded: Mapping[str, Interval] = field(default_factory=dict)
+    split: float = math.nan
 
 
 def next_step(config: ExperimentConfig, stage: Stage, reading: Reading) -> Step:
@@ -113,7 +117,6 @@ def next_step(config: ExperimentConfig, stage: Stage, reading: Reading) -> Step:
     """
     alpha = config.alpha / (1 + len(config.guardrails))
     total = sum(reading.units.values())
-    smaller = min(reading.units.get(CONTROL, 0), reading.units.get(TREATMENT, 0))
 
     def sequence(estimate: Estimate) -> Interval:
         return confidence_sequence(
@@ -121,52 +124,62 @@ def next_step(config: ExperimentConfig, stage: Stage, reading: Reading) -> Step:
         )
 
     interval = sequence(reading.primary)
+    guarded = {name: sequence(estimate) for name, estimate in reading.guardrails.items()}
+    arms = config.arms(stage) if stage in OPEN else None
+    split = math.nan
+    if arms is not None:
+        counts = {arm: reading.assigned.get(arm, 0) for arm in arms.shares}
+        split = math.exp(-max(0.0, split_evidence(counts, arms.shares)))
+    if split < SPLIT_ALPHA:
+        dealt = " and ".join(f"{count} {arm}" for arm, count in counts.items())
+        to, reason = stage, f"not comparable: {dealt} were dealt, which the shares do not explain"
+    else:
+        to, reason = _next(config, stage, reading, interval, guarded)
+    return Step(to, reason, not split < SPLIT_ALPHA, interval, guarded, split)
+
+
+def _next(
+    config: ExperimentConfig,
+    stage: Stage,
+    reading: Reading,
+    interval: Interval,
+    guarded: Mapping[str, Interval],
+) -> tuple[Stage, str]:
+    """The stage after one whose arms may be compared, and why."""
     if stage not in OPEN:
-        return Step(stage, f"it is {stage}", True, interval)
+        return stage, f"it is {stage}"
+    worse = _worse(config, guarded)
     if stage == "shadow":
         if reading.shadowed < config.shadow_requests:
-            return Step(stage, f"{reading.shadowed} of {config.shadow_requests} requests", True, interval)
-        worse = _worse(config, reading, sequence)
+            return stage, f"{reading.shadowed} of {config.shadow_requests} requests"
         if worse:
-            return Step("stopped", f"in the shadow {worse}", True, interval)
-        return Step("canary", f"{reading.shadowed} requests in the shadow broke no guardrail", True, interval)
-    arms = config.arms(stage)
-    assert arms is not None
-    counts = {arm: reading.assigned.get(arm, 0) for arm in arms.shares}
-    if split_evidence(counts, arms.shares) > -math.log(SPLIT_ALPHA):
-        dealt = " and ".join(f"{count} {arm}" for arm, count in counts.items())
-        return Step(
-            stage, f"not comparable: {dealt} were dealt, which the shares do not explain", False, interval
-        )
+            return "stopped", f"in the shadow {worse}"
+        return "canary", f"{reading.shadowed} requests in the shadow broke no guardrail"
+    total = sum(reading.units.values())
+    smaller = min(reading.units.get(CONTROL, 0), reading.units.get(TREATMENT, 0))
     if smaller >= config.least:
-        worse = _worse(config, reading, sequence)
         if interval.high < 0:
             worse = f"{config.primary} is worse, {_words(interval)}"
         if worse:
-            return Step("rolled back", worse, True, interval)
+            return "rolled back", worse
     if stage == "canary":
-        if reading.units.get(TREATMENT, 0) < config.canary_units:
-            return Step(
-                stage, f"{reading.units.get(TREATMENT, 0)} of {config.canary_units} users", True, interval
-            )
-        return Step("ab", f"{config.canary_units} users of the canary broke no guardrail", True, interval)
+        seen = reading.units.get(TREATMENT, 0)
+        if seen < config.canary_units:
+            return stage, f"{seen} of {config.canary_units} users"
+        return "ab", f"{config.canary_units} users of the canary broke no guardrail"
     if smaller >= config.least and interval.low > 0:
-        return Step("promoted", f"{config.primary} is better, {_words(interval)}", True, interval)
+        return "promoted", f"{config.primary} is better, {_words(interval)}"
     if total >= config.planned:
-        return Step(
-            "futile", f"underpowered or equal after {total} users, {_words(interval)}", True, interval
-        )
-    return Step(stage, f"{total} of {config.planned} users, {_words(interval)}", True, interval)
+        return "futile", f"underpowered or equal after {total} users, {_words(interval)}"
+    return stage, f"{total} of {config.planned} users, {_words(interval)}"
 
 
-def _worse(config: ExperimentConfig, reading: Reading, sequence: Callable[[Estimate], Interval]) -> str:
+def _worse(config: ExperimentConfig, guarded: Mapping[str, Interval]) -> str:
     """The first guardrail that is broken, in words; empty where none is known to be."""
     for guardrail in config.guardrails:
-        estimate = reading.guardrails.get(guardrail.name)
-        if estimate is not None:
-            interval = sequence(estimate)
-            if interval.high < -guardrail.tolerance:
-                return f"{guardrail.name} is worse, {_words(interval)}"
+        interval = guarded.get(guardrail.name)
+        if interval is not None and interval.high < -guardrail.tolerance:
+            return f"{guardrail.name} is worse, {_words(interval)}"
     return ""
 
 

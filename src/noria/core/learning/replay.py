@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ from noria.core.judging import Checklist, Judge, Value, Verdict, judged, score
 from noria.core.judging.live import request_subject
 from noria.core.learning.dataset import Row
 from noria.core.learning.learner import Candidate, Comparison, LearnerRun, Parent
-from noria.core.learning.routes import KIND, Backend, Route, backend_of, cost_of, read_route
+from noria.core.learning.route import KIND, Route
+from noria.core.learning.routes import Backend, backend_of, cost_of, read_route
 from noria.core.learning.spending import Spending, all_of
 from noria.core.traces.chats import Blobs, chat_span, conversation
 
@@ -95,6 +96,7 @@ class Replay:
         checklist: items to judge; a bad verdict on an item of the path `safety` is a hard error.
         config: the requests, and what the candidate may cost.
         blob: contents of the pictures in the requests.
+        through: what a pipeline makes of a route for a conversation, such as a skill's body behind its system message.
     """
 
     backends: Mapping[str, Backend]
@@ -102,6 +104,7 @@ class Replay:
     checklist: Checklist
     config: ReplayConfig = field(default_factory=ReplayConfig)
     blob: Blobs | None = None
+    through: Callable[[Route, Sequence[Message]], Route] | None = None
 
     def settings(self) -> dict[str, Any]:
         """What decides the scores: judge, checklist, backends and the requests."""
@@ -159,6 +162,8 @@ class Replay:
 
     async def _answer(self, route: Route, request: Request, spending: Spending) -> dict[str, Any]:
         """Text and cost of the answer, or the kind of the failure; asked once."""
+        if self.through is not None:
+            route = self.through(route, request.messages)
         backend = backend_of(route, self.backends)
         asked = route.request(request.messages, request.asked)
 

@@ -26,11 +26,10 @@ from noria.core.judging import quoted
 from noria.core.learning.dataset import Dataset
 from noria.core.learning.learner import Candidate, LearnerRun, Parent
 from noria.core.learning.replay import Replay, Request, paired_costs
+from noria.core.learning.route import KIND, Route
 from noria.core.learning.routes import (
-    KIND,
     Backend,
     Logged,
-    Route,
     backend_of,
     check_prompt,
     cost_of,

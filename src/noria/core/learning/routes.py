@@ -6,85 +6,25 @@ addresses. Its id follows from its content, and is the name by which decisions i
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from noria.core.chat import ChatModel, ChatRequest, Failure, Message, Outcome, Prices, system
+from noria.core.chat import ChatModel, ChatRequest, Failure, Outcome, Prices
 from noria.core.chat.budget import estimated_cost
-from noria.core.config import Config
 from noria.core.errors import ConfigError, DataError
 from noria.core.experiments.off_policy import OffPolicy, off_policy
 from noria.core.files import write_atomic
 from noria.core.learning.dataset import Row
+from noria.core.learning.route import FILE, Route
 from noria.core.records import json_object
 
-KIND = "route"
 LONGEST_PROMPT = 20_000
 """Most characters of a prompt that a proposer writes."""
-
-
-_NOT_SAMPLING = frozenset(
-    {"function_call", "functions", "messages", "model", "stream", "tool_choice", "tools"}
-)
-
-
-class Route(Config):
-    """A backend, and what is said to it: the content of an artefact of the kind `route`."""
-
-    backend: str = Field(pattern=r"^[\w.-]{1,80}$", description="Name of a backend of the operator's.")
-    system: str = Field(
-        "", max_length=100_000, description="System message before those of the conversation."
-    )
-    sampling: dict[str, float | int | str] = Field(
-        default_factory=dict, description="Sampling settings where the request has none, such as temperature."
-    )
-
-    @field_validator("sampling")
-    @classmethod
-    def _names(cls, sampling: dict[str, float | int | str]) -> dict[str, float | int | str]:
-        if more := _NOT_SAMPLING & sampling.keys():
-            raise ValueError(f"{min(more)} is no sampling setting")
-        return sampling
-
-    @property
-    def text(self) -> str:
-        """Content of its file; the same route has the same bytes, and so the same artefact."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
-
-    @property
-    def id(self) -> str:
-        """Backend, and 12 hex digits of the content: the name of the route in decisions."""
-        return f"{self.backend}@{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
-
-    def request(self, messages: Sequence[Message], asked: Mapping[str, Any] | None = None) -> ChatRequest:
-        """The request that this route makes of a conversation.
-
-        Args:
-            messages: the conversation.
-            asked: sampling settings of the caller's, which go before the route's.
-        """
-        above = (system(self.system),) if self.system else ()
-        sampling = {**self.sampling, **(asked or {})}
-        length = sampling.pop("max_completion_tokens", None)
-        length = sampling.pop("max_tokens", length)
-        stop = sampling.pop("stop", ())
-        return ChatRequest(
-            (*above, *messages),
-            temperature=sampling.pop("temperature", None),
-            top_p=sampling.pop("top_p", None),
-            seed=sampling.pop("seed", None),
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            max_tokens=length,
-            extra=sampling,
-        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +60,7 @@ def cost_of(outcome: Outcome) -> float | None:
 
 def write_route(folder: Path, route: Route) -> None:
     """Write a route as the files of an artefact."""
-    write_atomic(folder / "route.json", route.text)
+    write_atomic(folder / FILE, route.text)
 
 
 def read_route(folder: Path) -> Route:
@@ -129,7 +69,7 @@ def read_route(folder: Path) -> Route:
     Raises:
         DataError: there is none, or it is none.
     """
-    path = folder / "route.json"
+    path = folder / FILE
     try:
         return Route.model_validate(json_object(path, "a route"))
     except ValidationError as error:

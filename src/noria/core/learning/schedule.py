@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from noria.core.config import Config
-from noria.core.learning.drift import Stability
 from noria.core.storage.control import Control
+
+if TYPE_CHECKING:
+    from noria.core.learning.drift import Stability
 
 SWITCH = "switch"
 """Kind of the control documents of switches, such as `switch/learning`, whose value is `{"on": false}`."""

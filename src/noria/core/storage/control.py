@@ -138,6 +138,10 @@ _WRITE = (
     " WHERE (SELECT coalesce(max(version), 0) FROM documents WHERE kind = ? AND key = ?) = ?"
     " ON CONFLICT DO NOTHING RETURNING version"
 )
+_THIN = (
+    "DELETE FROM documents WHERE kind = ? AND key = ? AND version > 1"
+    " AND version <= (SELECT max(version) FROM documents WHERE kind = ? AND key = ?) - ? RETURNING version"
+)
 _ACQUIRE = (
     "INSERT INTO leases (name, holder, token, until) VALUES (?, ?, 1, ?) ON CONFLICT (name) DO UPDATE SET"
     " token = leases.token + CASE WHEN leases.holder = excluded.holder THEN 0 ELSE 1 END,"
@@ -160,6 +164,10 @@ class SQLControl:
 
     def now(self) -> float:
         """Second since 1970, by the one clock of the store."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let the store go."""
         raise NotImplementedError
 
     def read(self, kind: str, key: str) -> Document | None:
@@ -191,6 +199,17 @@ class SQLControl:
                 mend="read it again and decide anew",
             )
         return _document(row)
+
+    def thin(self, kind: str, key: str, *, keep: int) -> int:
+        """Remove the middle of a document's history: its first and its last `keep` versions stay.
+
+        For documents that hold a state which is written again and again, such as the reading of an experiment.
+
+        Returns:
+            Number of versions removed.
+        """
+        values = (kind, key, kind, key, keep)
+        return len(self.execute(_THIN, values))
 
     def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
         """Do what :meth:`Control.acquire` says."""

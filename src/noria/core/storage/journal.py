@@ -30,6 +30,10 @@ _PAUSE = 0.05  # seconds after which frames that nobody waits for are written
 _RETRY = 1.0  # seconds after which a log that a reader held is folded again
 
 
+Review = tuple[int, Callable[[Sequence[bytes]], tuple[Sequence[str], frozenset[str]]]]
+"""A number of a frame, and what the bodies of the frames after it change about a removal."""
+
+
 class JournalFull(RunError):
     """The disk, or the queue before it, takes no more. Nothing of the frame is acknowledged."""
 
@@ -131,31 +135,50 @@ class Journal:
 
     async def remove(
         self,
-        sequences: Sequence[int],
+        sequences: Sequence[int] = (),
         *,
+        subjects: Sequence[str] = (),
         blobs: Sequence[str] = (),
-        body: bytes | None = None,
+        review: Review | None = None,
+        body: Callable[[int], bytes] | None = None,
         subject: str | None = None,
-    ) -> None:
+    ) -> int:
         """Remove bodies and blobs for good: their bytes are overwritten, in the file and in its log.
+
+        All of it is one transaction, in its place among the frames that others write: of a subject, every frame that
+        was accepted before is removed.
 
         Args:
             sequences: numbers of the frames.
+            subjects: keys whose frames are removed, all of them.
             blobs: digests of the blobs.
-            body: content of a frame that says so, written in the same transaction; None writes none.
+            review: number of a frame, and a function of the bodies of the frames after it, those that are written just
+                now included; it returns further subjects to remove, and the digests among `blobs` that stay.
+            body: content of a frame that says so, by the number of frames removed; None writes none.
             subject: key of that frame.
+
+        Returns:
+            Number of frames that were removed.
         """
 
-        def run(database: sqlite3.Connection) -> None:
+        def run(database: sqlite3.Connection) -> int:
+            chosen, kept = list(subjects), frozenset[str]()
+            if review is not None:
+                later = database.execute("SELECT body FROM frames WHERE sequence > ?", (review[0],))
+                more, kept = review[1]([one for (one,) in later if one is not None])
+                chosen += more
+            count = 0
+            for column, keys in (("sequence", sequences), ("subject", chosen)):
+                for key in keys:
+                    count += database.execute(_REMOVE.format(column), (key,)).rowcount
+            gone = [(digest,) for digest in blobs if digest not in kept]
+            database.executemany("DELETE FROM blobs WHERE digest = ?", gone)
             if body is not None:
-                database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body)))
-            database.executemany(
-                "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE sequence = ?",
-                [(sequence,) for sequence in sequences],
-            )
-            database.executemany("DELETE FROM blobs WHERE digest = ?", [(digest,) for digest in blobs])
+                said = body(count)
+                database.execute(_WRITE_FRAME, (subject, said, zlib.crc32(said)))
+            return count
 
-        await self._do(run, fold=True)
+        return int(await self._do(run, fold=True))
 
     async def expire_blobs(self, now: float | None = None) -> int:
         """Remove the blobs whose time is over.
@@ -275,6 +298,7 @@ def _frame(
 
 
 _WRITE_FRAME = "INSERT INTO frames (subject, body, digest) VALUES (?, ?, ?)"
+_REMOVE = "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE {} = ? AND body IS NOT NULL"
 _WRITE_BLOB = (
     "INSERT INTO blobs (digest, body, expires) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET expires = "
     "CASE WHEN expires IS NULL OR excluded.expires IS NULL THEN NULL ELSE max(expires, excluded.expires) END"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,12 @@ class ImportCounts:
 
 
 def import_traces(
-    path: Path, *, redactor: Redactor | None = None, counts: ImportCounts | None = None
+    path: Path,
+    *,
+    redactor: Redactor | None = None,
+    counts: ImportCounts | None = None,
+    user: Callable[[str], str] | None = None,
+    caller: str = "",
 ) -> Iterator[Imported]:
     """Read the traces of a log; spans are held in memory until the file is read.
 
@@ -98,6 +103,8 @@ def import_traces(
         path: file of JSON, JSON lines, or what the console exporter printed.
         redactor: takes out what is personal; the usual one by default.
         counts: counts to add to.
+        user: gives the key of a user's name; a plain hash by default, which whoever knows the names can try out.
+        caller: name of the caller that the traces bear.
 
     Raises:
         DataError: the file holds no span of a known format.
@@ -118,7 +125,7 @@ def import_traces(
             mend="give OTLP JSON, the console exporter's output, or an export of Langfuse or Phoenix",
         )
     for name, spans in groups.items():
-        imported = _assemble(name, spans, redactor)
+        imported = _assemble(name, spans, redactor, user or _plain_key, caller)
         counts.traces += 1
         counts.spans += len(imported.trace.spans)
         yield imported
@@ -152,7 +159,13 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
 # -- ours -------------------------------------------------------------------------------------------------------------
 
 
-def _assemble(name: str, spans: Iterable[FlatSpan], redactor: Redactor) -> Imported:
+def _plain_key(user: str) -> str:
+    return hashlib.sha256(f"imported/{user}".encode()).hexdigest()[:32]
+
+
+def _assemble(
+    name: str, spans: Iterable[FlatSpan], redactor: Redactor, key: Callable[[str], str], caller: str
+) -> Imported:
     ordered = sorted(spans, key=lambda span: (span.began, span.id))
     ids = {span.id: _id(f"{name}/{span.id}", span.began) for span in ordered}
     blobs: dict[str, bytes] = {}
@@ -182,7 +195,8 @@ def _assemble(name: str, spans: Iterable[FlatSpan], redactor: Redactor) -> Impor
         ordered[0].began,
         max(span.ended for span in ours),
         "failed" if any(span.failed and span.parent not in ids for span in ordered) else "ok",
-        user=None if user is None else hashlib.sha256(f"imported/{user}".encode()).hexdigest()[:32],
+        caller=caller,
+        user=None if user is None else key(str(user)),
         conversation=_text(first.get(telemetry.CONVERSATION) or first.get("session.id")),
         spans=ours,
         usage=Usage(_tokens(leaves, "in"), _tokens(leaves, "out"), sum(known) if known else None),

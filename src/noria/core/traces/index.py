@@ -17,7 +17,7 @@ from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.ids import id_at
 from noria.core.traces.records import Erasure, Feedback, JudgementRecord, Record, Trace, Withdrawal, decode
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables; an index of another version is made anew."""
 _BATCH = 2000
 _TABLES = """
@@ -33,6 +33,7 @@ CREATE TABLE feedback (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, value REAL,
     source TEXT NOT NULL, author TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX feedback_trace ON feedback (trace);
+CREATE INDEX feedback_author ON feedback (author);
 CREATE TABLE judgements (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, at INTEGER NOT NULL, judge TEXT NOT NULL, path TEXT NOT NULL, score REAL,
     invalid INTEGER NOT NULL, verdicts INTEGER NOT NULL, cost REAL) WITHOUT ROWID;
@@ -106,70 +107,53 @@ FROM traces AS t WHERE t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL 
 """
 
 
-class UnitFigures(NamedTuple):
-    """What one unit of an experiment saw.
+class UnitFigure(NamedTuple):
+    """What one unit of an experiment saw of one figure.
 
     Attributes:
         unit: user, conversation or request.
         arm: arm of the unit.
-        requests: number of its requests.
-        success: share of them that were answered or refused.
-        seconds: mean time of an answer.
-        cost: mean cost of an answer; None where none is known.
-        score: mean score of its judgements; None without one.
-        ratings: mean of its ratings by their name.
+        name: `success` (answered or refused), `speed` (seconds, negative), `thrift` (cost, negative), `score`, or the
+            name of a rating; higher is better. Those of the shadow are differences to the answer that was given.
+        total: sum of its values.
+        number: number of its values; 0 where none is known.
     """
 
     unit: str
     arm: str
-    requests: int
-    success: float
-    seconds: float
-    cost: float | None
-    score: float | None
-    ratings: dict[str, float]
-
-
-class ShadowPair(NamedTuple):
-    """An answer in the shadow and the one that was given to the same request: success, seconds, cost, score of each."""
-
-    hidden: str
-    shadow_success: float
-    shadow_seconds: float
-    shadow_cost: float | None
-    shadow_score: float | None
-    success: float
-    seconds: float
-    cost: float | None
-    score: float | None
+    name: str
+    total: float
+    number: int
 
 
 # Whom experiments deal: a user, else a conversation, else each request by itself.
 _UNIT = "coalesce(t.user, t.conversation, t.id)"
 _SCORE = "(SELECT avg(score) FROM judgements WHERE trace = t.id)"
 _UNITS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, count(*), avg(t.status IN ('ok', 'refused')), avg(t.seconds),
-    avg(t.cost), avg({_SCORE})
-FROM traces AS t WHERE t.began >= ?2 AND arm IS NOT NULL AND json_extract(t.labels, '$.shadow') IS NULL
-    AND t.status != 'cancelled'
-GROUP BY 1, 2
+SELECT unit, arm, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score)
+FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.status IN ('ok', 'refused') AS success,
+        t.seconds, t.cost, {_SCORE} AS score
+    FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
+WHERE arm IS NOT NULL GROUP BY 1, 2
 """
 _RATINGS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, avg(f.value)
+SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, sum(f.value), count(*)
 FROM feedback AS f JOIN traces AS t ON t.id = f.trace
 WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
-    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL
+    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
     AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
         AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
         AND (later.at, later.id) > (f.at, f.id))
 GROUP BY 1, 2, 3
 """
 _SHADOWS = f"""
-SELECT h.id, h.status IN ('ok', 'refused'), h.seconds, h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id),
-    t.status IN ('ok', 'refused'), t.seconds, t.cost, {_SCORE}
+SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), t.seconds - h.seconds,
+    t.cost - h.cost, (SELECT avg(score) FROM judgements WHERE trace = h.id) - {_SCORE}
 FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
 WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
 """
+FIGURES = ("success", "speed", "thrift", "score")
+"""Figures of every trace; any other name is that of a rating."""
 
 
 class TraceIndex:
@@ -222,16 +206,21 @@ class TraceIndex:
                     return read
                 with self._one_at_a_time:
                     self._database.execute("BEGIN IMMEDIATE")
-                    unread = 0
+                    unread, erased = 0, False
                     for frame in frames:
                         try:
-                            self._add(decode(frame.body))
+                            record = decode(frame.body)
                         except DataError:
                             unread += 1
+                        else:
+                            self._add(record)
+                            erased |= isinstance(record, Erasure)
                     self._database.execute(
                         "UPDATE place SET last = ?, unread = unread + ?", (frames[-1].sequence, unread)
                     )
                     self._database.execute("COMMIT")
+                    if erased:  # the log holds the rows as they were
+                        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 read += len(frames)
 
     @property
@@ -341,7 +330,9 @@ class TraceIndex:
 
     def spent_today(self, caller: str) -> float:
         """Cost of a caller's traces of this day (UTC), where it is known."""
-        midnight = id_at(int(time.time() // 86400 * 86400 * 1e9))  # ids sort by time: the key finds where to begin
+        midnight = id_at(
+            int(time.time() // 86400 * 86400 * 1e9)
+        )  # ids sort by time: the key finds where to begin
         query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE id >= ? AND caller = ?"
         return float(self._all(query, (midnight, caller))[0][0])
 
@@ -350,6 +341,40 @@ class TraceIndex:
         midnight = int(time.time() // 86400 * 86400 * 1e9)
         query = "SELECT coalesce(sum(cost), 0) FROM judgements WHERE at >= ?"
         return float(self._all(query, (midnight,))[0][0])
+
+    def scores(self, since: int, *, before: int | None = None, most: int) -> list[float]:
+        """Mean scores of the judged traces of a time, in its order; those of the shadow are left out.
+
+        Args:
+            since: nanoseconds since 1970 from which traces count.
+            before: nanoseconds since 1970 before which they count; any by default.
+            most: most traces that are read; the newest are kept.
+        """
+        where, values = _between(since, before)
+        rows = self._all(
+            "SELECT t.id, avg(j.score) FROM traces AS t JOIN judgements AS j ON j.trace = t.id"
+            f" WHERE {where} AND j.score IS NOT NULL GROUP BY t.id ORDER BY t.id DESC LIMIT ?",
+            (*values, most),
+        )
+        return [score for _, score in reversed(rows)]
+
+    def label_counts(self, since: int, *, before: int | None = None, most: int) -> dict[str, dict[str, int]]:
+        """Number of traces of a time by each label and its value; those of the shadow are left out.
+
+        Args:
+            since: nanoseconds since 1970 from which traces count.
+            before: nanoseconds since 1970 before which they count; any by default.
+            most: most traces that are read; the newest are kept.
+        """
+        where, values = _between(since, before)
+        counts: dict[str, dict[str, int]] = {}
+        for name, value, count in self._all(
+            f"SELECT l.key, l.value, count(*) FROM (SELECT t.labels FROM traces AS t WHERE {where}"
+            " ORDER BY t.id DESC LIMIT ?) AS t, json_each(t.labels) AS l GROUP BY 1, 2",
+            (*values, most),
+        ):
+            counts.setdefault(name, {})[value] = count
+        return counts
 
     def after(self, trace: str, *, limit: int) -> list[str]:
         """Ids of the traces after one, oldest first."""
@@ -403,7 +428,7 @@ class TraceIndex:
             (most,),
         )
 
-    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigures]:
+    def unit_figures(self, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigure]:
         """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
 
         A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
@@ -412,27 +437,35 @@ class TraceIndex:
         Args:
             experiment: name of the experiment.
             since: nanoseconds since 1970.
-            measures: names of the feedback to read.
+            measures: names of the ratings to read.
         """
-        units: dict[tuple[str, str], UnitFigures] = {}
-        for unit, arm, requests, success, seconds, cost, score in self._all(
-            _UNITS, (f'$."{experiment}"', since)
-        ):
-            units[unit, arm] = UnitFigures(unit, arm, requests, success, seconds, cost, score, {})
-        for unit, arm, name, rating in self._all(
-            _RATINGS.format(", ".join("?" * len(measures))), (f'$."{experiment}"', since, *measures)
-        ):
-            if (unit, arm) in units:
-                units[unit, arm].ratings[name] = rating
-        return list(units.values())
+        figures = []
+        where = (f'$."{experiment}"', since)
+        for unit, arm, requests, success, speed, thrift, costed, score, scored in self._all(_UNITS, where):
+            columns = ((success, requests), (speed, requests), (thrift, costed), (score, scored))
+            figures += [
+                UnitFigure(unit, arm, name, total or 0.0, count)
+                for name, (total, count) in zip(FIGURES, columns, strict=True)
+            ]
+        ratings = _RATINGS.format(", ".join("?" * len(measures)))
+        figures += [UnitFigure(*row) for row in self._all(ratings, (*where, *measures))]
+        return figures
 
-    def shadow_pairs(self, experiment: str, since: int) -> list[ShadowPair]:
-        """Answers in the shadow beside the answers that were given, since a moment."""
-        return [ShadowPair(*row) for row in self._all(_SHADOWS, (experiment, since))]
+    def shadow_figures(self, experiment: str, since: int) -> list[UnitFigure]:
+        """Answers in the shadow less those that were given to the same requests, since a moment; higher is better."""
+        return [
+            UnitFigure(hidden, "shadow", name, gain or 0.0, int(gain is not None))
+            for hidden, *gains in self._all(_SHADOWS, (experiment, since))
+            for name, gain in zip(FIGURES, gains, strict=True)
+        ]
 
     def traces_of(self, user: str) -> list[str]:
         """Ids of a user's traces, oldest first."""
         return [row[0] for row in self._all("SELECT id FROM traces WHERE user = ? ORDER BY id", (user,))]
+
+    def said_by(self, user: str) -> list[tuple[str, str]]:
+        """Trace and id of every feedback that a user gave, also on traces of others."""
+        return self._all("SELECT trace, id FROM feedback WHERE author = ?", (user,))
 
     def blobs_of(self, trace: str) -> list[str]:
         """Digests of the blobs that a trace names."""
@@ -459,6 +492,7 @@ class TraceIndex:
             self._database.execute(
                 f"DELETE FROM {table} WHERE trace IN (SELECT id FROM traces WHERE user = ?)", (user,)
             )
+        self._database.execute("DELETE FROM feedback WHERE author = ?", (user,))
         self._database.execute("DELETE FROM traces WHERE user = ?", (user,))
 
     def _all(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -467,6 +501,12 @@ class TraceIndex:
 
     def _number(self, query: str) -> int:
         return int(self._all(query)[0][0])
+
+
+def _between(since: int, before: int | None) -> tuple[str, list[str]]:
+    """Condition on traces of a time, by their ids, which sort by time; those of the shadow are left out."""
+    where, values = "t.id >= ? AND json_extract(t.labels, '$.shadow') IS NULL", [id_at(since)]
+    return (where, values) if before is None else (f"{where} AND t.id < ?", [*values, id_at(before)])
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:

@@ -59,9 +59,10 @@ _LATELY = 10_000
 
 @dataclass
 class _Known:
-    """What is known of a trace that was spoken of lately: its caller, its spans, and its repeatable feedback."""
+    """What is known of a trace that was spoken of lately: whose it is, its spans, and its repeatable feedback."""
 
     caller: str
+    user: str | None
     spans: frozenset[str]
     feedback: dict[str, Feedback]
 
@@ -91,6 +92,7 @@ class TraceStore:
             raise
         self._writing: dict[str, asyncio.Future[Feedback]] = {}
         self._lately: OrderedDict[str, _Known] = OrderedDict()
+        self._erasing: set[str] = set()
 
     def close(self) -> None:
         """Write what waits, and let the folder go."""
@@ -178,6 +180,7 @@ class TraceStore:
             first = _trace_of(records, trace)
             known = _Known(
                 first.caller,
+                first.user,
                 frozenset(span.id for span in first.spans),
                 {r.id: r for r in records if isinstance(r, Feedback) and r.client_key is not None},
             )
@@ -186,7 +189,12 @@ class TraceStore:
                 self._lately.popitem(last=False)
         else:
             self._lately.move_to_end(trace)
+        self._check_stays(trace, known.user)
         return known
+
+    def _check_stays(self, trace: str, user: str | None) -> None:
+        if user in self._erasing:
+            raise UnknownTrace(f"the user of the trace {trace} is being erased", where="trace")
 
     async def withdraw(self, trace: str, feedback: str, *, by: str = "") -> None:
         """Take a feedback back; once more changes nothing.
@@ -195,7 +203,7 @@ class TraceStore:
             UnknownTrace: there is no such trace. DataError: it has no such feedback.
         """
         records = self._about(trace)
-        _trace_of(records, trace)
+        self._check_stays(trace, _trace_of(records, trace).user)
         if not any(isinstance(r, Feedback) and r.id == feedback for r in records):
             raise DataError(f"the trace has no feedback {feedback}", where="feedback")
         if any(isinstance(r, Withdrawal) and r.feedback == feedback for r in records):
@@ -210,33 +218,65 @@ class TraceStore:
             UnknownTrace: there is no such trace.
         """
         records = self._about(judgement.trace)
-        _trace_of(records, judgement.trace)
+        self._check_stays(judgement.trace, _trace_of(records, judgement.trace).user)
         if not any(isinstance(r, JudgementRecord) and r.id == judgement.id for r in records):
             await self.journal.append(encode(judgement), subject=judgement.trace)
 
     async def erase(self, user: str) -> Erasure:
-        """Remove every trace of a user with its feedback, judgements and pictures, for good, also from the index.
+        """Remove every trace of a user with its feedback, judgements and pictures, and what the user said of others'.
 
-        Sealed segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are beyond
-        its reach.
+        All of it is gone from the journal in one transaction, also what was accepted while the erasure ran: an erasure
+        that was recorded and not carried out would never be found again. Feedback and judgements for these traces are
+        refused meanwhile. The index forgets, too; sealed segments are made anew by the next sealing. Copies (backups,
+        data sets that were taken out) are beyond its reach.
         """
-        await asyncio.to_thread(self.index.follow, self.folder)
-        traces = self.index.traces_of(user)
-        frames = [frame for trace in traces for frame in self._reader.about(trace)]
-        named = {blob for trace in traces for blob in self.index.blobs_of(trace)}
-        blobs = [blob for blob in named if not self.index.named_by_others(blob, user)]
+        self._erasing.add(user)
+        try:
+            return await self._erase(user)
+        finally:
+            self._erasing.discard(user)
+
+    async def _erase(self, user: str) -> Erasure:
+        seen, traces, said, blobs = await asyncio.to_thread(self._of_user, user)
         now = self.clock()
-        erasure = Erasure(new_id(now), user, now, len(traces), len(frames))
-        for trace in traces:
-            self._lately.pop(trace, None)
-        # In one transaction: an erasure that was recorded and not carried out would never be found again.
+        erasure = Erasure(new_id(now), user, now, len(traces), 0)
+
+        def review(bodies: Sequence[bytes]) -> tuple[list[str], frozenset[str]]:
+            nonlocal erasure
+            later = [record for body in bodies if (record := _trace(body)) is not None]
+            own = [record.id for record in later if record.user == user]
+            erasure = msgspec.structs.replace(erasure, traces=len(traces) + len(own))
+            return own, frozenset(
+                b for one in later if one.user != user for span in one.spans for b in span.blobs
+            )
+
+        def record(count: int) -> bytes:
+            nonlocal erasure
+            erasure = msgspec.structs.replace(erasure, records=count)
+            return encode(erasure)
+
         await self.journal.remove(
-            [frame.sequence for frame in frames], blobs=blobs, body=encode(erasure), subject=f"user:{user}"
+            said, subjects=traces, blobs=blobs, review=(seen, review), body=record, subject=f"user:{user}"
         )
-        for trace in traces:  # a feedback that came meanwhile may have looked it up
-            self._lately.pop(trace, None)
+        for trace in [name for name, known in self._lately.items() if known.user == user]:
+            del self._lately[trace]
         await asyncio.to_thread(self.index.forget, user)
         return erasure
+
+    def _of_user(self, user: str) -> tuple[int, list[str], list[int], list[str]]:
+        """What the index knows of a user: up to which frame, its traces, frames on others' traces, blobs of its own."""
+        self.index.follow(self.folder)
+        seen, traces = self.index.last, self.index.traces_of(user)
+        mine = set(traces)
+        said = [
+            frame.sequence
+            for trace, feedback in self.index.said_by(user)
+            if trace not in mine
+            for frame in self._reader.about(trace)
+            if isinstance(one := decode(frame.body), Feedback) and one.id == feedback
+        ]
+        named = {blob for trace in traces for blob in self.index.blobs_of(trace)}
+        return seen, traces, said, [blob for blob in named if not self.index.named_by_others(blob, user)]
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -300,6 +340,15 @@ def view(records: Sequence[Record], trace: str) -> TraceView:
         tuple(record for record in records if isinstance(record, JudgementRecord)),
         len(feedback) - len(standing),
     )
+
+
+def _trace(body: bytes) -> Trace | None:
+    """The trace that a frame holds; None where it holds something else, or is no record."""
+    try:
+        record = decode(body)
+    except DataError:
+        return None
+    return record if isinstance(record, Trace) else None
 
 
 def _trace_of(records: Sequence[Record], name: str) -> Trace:

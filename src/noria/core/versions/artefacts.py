@@ -322,8 +322,8 @@ def _artefact(values: dict[str, Any]) -> Artefact:
         values["digest"],
         values["kind"],
         {name: StoredFile(**file) for name, file in values["files"].items()},
-        values["requires"],
-        Lineage(**{**lineage, "parents": tuple(lineage["parents"])}),
+        dict(values["requires"]),
+        Lineage(**{**lineage, "parents": tuple(lineage["parents"]), "at": float(lineage["at"])}),
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from noria.core.errors import DataError, require
 from noria.core.files import inside, read_bytes, write_atomic
 from noria.core.video import LIMITS, SPARE, Limits, decoded, extent, opened, upright, video_stream
-
 
 SOUND_RATE = 16_000
 """Samples a second of the sound that is sent."""

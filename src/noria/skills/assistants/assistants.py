@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from noria.core.chat import Answer, ChatRequest, Image, Message, Outcome, Refusal, system, tool, user
 from noria.core.chat.messages import assistant as said_by_assistant
+from noria.skills.asking import Asker
 from noria.skills.bank.bank import Bank
-from noria.skills.proposing.asking import Asker
 from noria.skills.traffic.samples import Call, Response, Sample
 
 PLAIN = "You are a helpful assistant."

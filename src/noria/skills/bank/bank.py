@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -153,11 +152,14 @@ class BankFolder:
 
     def verdicts(self) -> list[Verdict]:
         """Every skill in the folder with what is wrong with it."""
+        self._exists()
+        return list(read_skills(self.folder))
+
+    def _exists(self) -> None:
         if not self.folder.is_dir():
             raise DataError(
                 "there is no bank", where=str(self.folder), mend="make one: noria skills init FOLDER"
             )
-        return list(read_skills(self.folder))
 
     def settings(self) -> BankSettings:
         """Settings in bank.json; the defaults where there is none."""
@@ -203,7 +205,11 @@ class BankFolder:
         if name == "head":
             steps = int(back) if back.isdecimal() else 0
             if not 0 <= steps < len(history):
-                raise DataError(f"there are {len(history)} versions", where=prefix)
+                raise DataError(
+                    f"the bank has {len(history)} version{'s' * (len(history) != 1)}",
+                    where=prefix,
+                    mend="see noria skills diff BANK",
+                )
             return history[-1 - steps]
         known = {one.digest for one in self.versions.artefacts(KIND) if one.digest.startswith(prefix)}
         if len(known) != 1 or len(prefix) < 4:
@@ -223,8 +229,9 @@ class BankFolder:
         """Hold the bank's lock, and finish what a killed process began.
 
         Raises:
-            RunError: another process writes the bank.
+            DataError: there is no bank. RunError: another process writes it.
         """
+        self._exists()
         with lock(self.home):
             self._writable = True
             try:
@@ -254,13 +261,20 @@ class BankFolder:
         """
         if not self._writable:
             raise ValueError("publish inside of `with folder.writing()`")
-        digest = self.keep(bank, by=by, receipt=fields.get("receipt"))
+        digest = self.keep(bank, by=by, receipt=(fields.get("summary") or {}).get("receipt"))
         write_atomic(
             self.home / "publish.json",
             json.dumps({"version": digest, "by": by, "event": event, "fields": fields}, default=str),
         )
         self._finish()
         return digest
+
+    def record(self, before: Bank, after: Bank, **fields: Any) -> None:
+        """Publish a bank that a stage changed; of one that it left as it was, say in the ledger what was tried."""
+        if after != before:
+            self.publish(after, **fields)
+        else:
+            self.ledger.add("stage", **fields)
 
     def roll_back(self, to: str, *, by: str, reason: str = "") -> str:
         """Put an earlier version in place, byte for byte; its digest."""
@@ -381,8 +395,3 @@ def _file_lines(old: Skill | None, new: Skill | None) -> Iterable[str]:
         one, other = (side.get(path) for side in sides)
         if one != other:
             yield f"# file {path}: {'added' if one is None else 'removed' if other is None else 'changed'}"
-
-
-def copy_folder(source: Path, target: Path) -> None:
-    """Copy a skill's folder as it is, modes included."""
-    shutil.copytree(source, target, symlinks=True)

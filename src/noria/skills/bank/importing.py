@@ -10,7 +10,7 @@ from typing import Literal
 from noria.skills.bank.bank import Bank, BankSettings
 from noria.skills.bank.editing import merge
 from noria.skills.bank.reading import Problem, Verdict, parse_skill, repaired
-from noria.skills.bank.skill import Skill, SkillFile, changed_components
+from noria.skills.bank.skill import Skill, SkillFile
 
 State = Literal["added", "same", "updated", "merged", "renamed", "refused", "pinned"]
 
@@ -143,12 +143,3 @@ def merge_skills(base: Skill, ours: Skill, theirs: Skill) -> tuple[Skill | None,
     skill, problems = parse_skill(ours.folder, merged.text.encode(), files)
     broken = skill is None or any(p.severity == "error" for p in problems)
     return (None, 1) if broken else (skill, 0)
-
-
-def improved_here(base: Bank, bank: Bank) -> dict[str, set[str]]:
-    """Components of each skill that differ from its upstream version."""
-    return {
-        name: set(map(str, parts))
-        for name, skill in bank.skills.items()
-        if name in base.skills and (parts := changed_components(base.skills[name], skill))
-    }

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from noria.core.files import disk_errors, fsync_folder, read_bytes, write_all
 from noria.core.records import json_record, json_values
 
 FIRST = "0" * 64
+_KINDS = {
+    "event": str,
+    "version": str,
+    "stage": str,
+    "by": str,
+    "reason": str,
+    "run": str,
+    "at": float,
+    "summary": dict,
+}
 
 
 class Ledger:
@@ -69,10 +79,7 @@ class Ledger:
             if entry.get("before") != before or entry.get("number") != number:
                 raise DataError("the ledger was changed before this line", where=where, mend="restore it")
             before = hashlib.sha256(line).hexdigest()
+            for name, kind in _KINDS.items():
+                if not isinstance(entry.get(name, kind()), kind):
+                    raise DataError(f"{name} is no {kind.__name__}", where=where, mend="restore it")
             yield entry
-
-
-def evidence_of(entry: Mapping[str, Any]) -> str:
-    """A line of the ledger in words, for a table."""
-    parts = [str(entry.get(name)) for name in ("stage", "skill", "operation", "decision") if entry.get(name)]
-    return " ".join(parts) or str(entry.get("event"))

@@ -68,3 +68,13 @@ _WORD = re.compile(r"[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af]|[^\W_]+(?:['’][
 def words(text: str) -> list[str]:
     """Words of a text in lower case; a character of Chinese, Japanese or Korean is a word."""
     return _WORD.findall(text.lower())
+
+
+FILLERS = frozenset(
+    words(
+        "a an and are as at be by can do does for from has have how i if in is it its me my of on or our please "
+        "so that the their them there these this to want was we what when where which who will with would you "
+        "your"
+    )
+)
+"""Words of English that tell no request from another."""

@@ -6,10 +6,12 @@ named and can be read; nothing executes them.
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from noria.core.errors import DataError, require
+from noria.core.errors import DataError, NoriaError, require
 from noria.skills.bank.bank import Bank, BankFolder
 from noria.skills.traffic.samples import Sample
 
@@ -53,11 +55,7 @@ class LiveBank:
         )
 
     def read_skill(self, name: str) -> str:
-        """Body of a skill, with the files that it brings along.
-
-        Raises:
-            DataError: there is no such skill.
-        """
+        """Body of a skill, with the names of the files that it brings along."""
         bank, _ = self.present()
         present = bank.present_name(name)
         if present is None:
@@ -82,12 +80,36 @@ def make_server(live: LiveBank) -> Any:
     Raises:
         MissingExtra: the package `mcp` is not installed.
     """
-    server: Any = require("mcp.server.mcpserver", "mcp").MCPServer("noria-skills")
+    module: Any = require("mcp.server.mcpserver", "mcp")
+    errors: Any = require("mcp.server.mcpserver.exceptions", "mcp")
+    server = module.MCPServer("noria-skills")
+
+    def told(tool: Callable[..., str]) -> Callable[..., str]:
+        @functools.wraps(tool)
+        def call(*args: Any, **fields: Any) -> str:
+            try:
+                return tool(*args, **fields)
+            except NoriaError as error:
+                raise errors.ToolError(str(error)) from None
+
+        return call
+
     for name in ("list_skills", "read_skill", "choose_skill"):
-        server.tool(name=name)(getattr(live, name))
+        server.tool(name=name)(told(getattr(live, name)))
     return server
 
 
 def serve(folder: BankFolder, maker: RouterMaker) -> None:
-    """Serve a bank until the client closes standard input."""
-    make_server(LiveBank(folder, maker)).run("stdio")
+    """Serve a bank until the client closes standard input.
+
+    Raises:
+        DataError: there is no bank, or it cannot be read.
+    """
+    live = LiveBank(folder, maker)
+    live.present()
+    run_server(make_server(live))
+
+
+def run_server(server: Any) -> None:
+    """Speak with one client on standard input and output."""
+    server.run("stdio")

@@ -1,8 +1,9 @@
 """From judged answers to what a body is to blame for: blame in order, Poor shares, and repair notes with support.
 
 Blame goes to the first that explains a failure: routing (another skill was right), a tool (a call failed), the
-infrastructure (no answer), safety (an injection or a broken safety rule), and only then the body. An outage therefore
-never edits prose. Nothing is edited for one answer: a dimension is repaired where
+infrastructure (no answer), safety (an injection or a broken safety rule), and only then the body; a Poor answer without
+a skill is unserved. An outage therefore never edits prose. Nothing is edited for one answer: a dimension is repaired
+where
 
     n_s ≥ 50   and   p_{s,d} = #Poor / #answers to which d applies  > θ_d
 
@@ -23,8 +24,17 @@ from noria.skills.bank.text import commands, words
 from noria.skills.judging.judges import Judged
 from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric
 
-Blame = Literal["none", "routing", "tool", "infrastructure", "safety", "body", "unjudged"]
-BLAMES: tuple[Blame, ...] = ("routing", "tool", "infrastructure", "safety", "body", "unjudged", "none")
+Blame = Literal["none", "routing", "tool", "infrastructure", "safety", "body", "unserved", "unjudged"]
+BLAMES: tuple[Blame, ...] = (
+    "routing",
+    "tool",
+    "infrastructure",
+    "safety",
+    "body",
+    "unserved",
+    "unjudged",
+    "none",
+)
 
 
 def blame(judged: Judged) -> Blame:
@@ -39,7 +49,7 @@ def blame(judged: Judged) -> Blame:
     if judged.unsafe or (commands(sample.query) and "Poor" in judged.tiers.values()):
         return "safety"
     if "Poor" in judged.tiers.values():
-        return "body"
+        return "body" if response.skill is not None else "unserved"
     return "unjudged" if judged.score is None else "none"
 
 
@@ -185,33 +195,7 @@ def induce(
 
 
 _EMPTY = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "is",
-        "are",
-        "was",
-        "of",
-        "to",
-        "in",
-        "on",
-        "for",
-        "and",
-        "or",
-        "not",
-        "no",
-        "does",
-        "do",
-        "did",
-        "it",
-        "its",
-        "be",
-        "by",
-        "with",
-        "that",
-        "this",
-    ]
+    words("a an the is are was of to in on for and or not no does do did it its be by with that this")
 )
 
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from noria.core.chat import Answer, ChatRequest, Outcome, Refusal, system, user
 from noria.core.judging import quoted
+from noria.skills.asking import Asker, read_object, whole_number
 from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric, Tier, all_score, paper_score
 from noria.skills.judging.rules import RuleResult, check_rules, soft_points
-from noria.skills.proposing.asking import Asker, read_object, whole_number
 from noria.skills.traffic.samples import Response, Sample
 
 

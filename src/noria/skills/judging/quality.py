@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from noria.core.statistics.intervals import Interval
-from noria.skills.judging.judges import BodyJudge, Judged, judge_answers
+from noria.skills.judging.judges import BodyJudge, judge_answers
 from noria.skills.judging.rubric import DIMENSIONS, Rubric
 from noria.skills.traffic.samples import Response, Sample
 
@@ -123,25 +123,6 @@ def judge_quality(
     )  # fmt: skip
 
 
-def position_bias(
-    prefer: Callable[[Response, Response], int | None], pairs: Sequence[tuple[Response, Response]]
-) -> float | None:
-    """Share of pairs on which a comparing judge prefers the first place whichever answer stands there.
-
-    Args:
-        prefer: 0 or 1 for the answer that it prefers, None where it does not say.
-        pairs: pairs of answers.
-    """
-    kinds = []
-    for one, other in pairs:
-        ahead, behind = prefer(one, other), prefer(other, one)
-        if ahead is not None and behind is not None:
-            kinds.append((ahead, behind))
-    if not kinds:
-        return None
-    return float(np.mean([(a == b == 0) - (a == b == 1) for a, b in kinds]))
-
-
 def prediction_powered(
     judge_all: ArrayLike, judge_labelled: ArrayLike, human: ArrayLike, *, level: float = 0.95
 ) -> Interval:
@@ -181,8 +162,3 @@ def _mean_interval(values: Sequence[float]) -> Interval | None:
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
     half = float(stdtrit(n - 1, 0.975)) * error
     return Interval(mean, mean - half, mean + half, n)
-
-
-def score_of(judged: Sequence[Judged]) -> list[float]:
-    """[answers] J_all; NaN where missing."""
-    return [math.nan if one.score is None else one.score for one in judged]

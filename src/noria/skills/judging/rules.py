@@ -171,7 +171,7 @@ def _cites(rule: Rule, sample: Sample, response: Response) -> bool | str:
 
 def _fits(schema: Mapping[str, Any], text: str) -> bool | str:
     from noria.core.errors import require
-    from noria.skills.proposing.asking import read_object
+    from noria.skills.asking import read_object
 
     value = read_object(text)
     if value is None:

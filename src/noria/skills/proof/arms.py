@@ -48,15 +48,24 @@ FEW = 12
 
 @dataclass(frozen=True)
 class Setting:
-    """A world of one seed: its requests, its router, its assistant."""
+    """A world of one seed: its requests, its router, its assistant.
+
+    The test is about things of no pool; half of it has the pools' wordings (`known`), half has others (`new`).
+    """
 
     pool: list[Sample]
     route_gate: list[Sample]
     body_gate: list[Sample]
-    test: list[Sample]
+    known: list[Sample]
+    new: list[Sample]
     encoder: Any
     assistant: CachedAssistant
     seed: int
+
+    @property
+    def test(self) -> list[Sample]:
+        """Requests of both wordings."""
+        return [*self.known, *self.new]
 
     def router(self, bank: Bank) -> EmbeddingRouter:
         """The embedding router of a bank, fitted on the pool."""
@@ -68,30 +77,35 @@ class Setting:
         return [(s, r.skill) for s, r in found if r.outcome == "skill"]
 
     def quality(self, bank: Bank) -> float:
-        """Mean true score on the test's requests for which a skill is there; unseen wording."""
+        """Mean true score on the test's requests for which a skill is there."""
         asked = [s for s in self.test if NO_SKILL not in s.expected]
         chosen = [r.skill for r in self.router(bank).route(asked)] if bank.skills else [None] * len(asked)
         answers = self.assistant.answer(asked, chosen, bank)
         return float(np.mean([true_score(s, r) for s, r in zip(asked, answers, strict=True)]))
 
-    def f1(self, bank: Bank) -> float:
-        """Macro F1 on the test's unseen wording."""
-        return evaluate_routes(self.router(bank), self.test, sorted(bank.skills)).macro_f1
+    def f1(self, bank: Bank, samples: Sequence[Sample]) -> float:
+        """Macro F1 on requests."""
+        return evaluate_routes(self.router(bank), samples, sorted(bank.skills)).macro_f1
 
 
 def make_setting(seed: int, size: int, assistant: Assistant | None = None) -> Setting:
     """A world; its pools share no thing, so no leakage group."""
     generator = np.random.default_rng(seed)
-    catalogue = make_catalogue()
-    encoder = _encoder()
-    drawn = requests(2 * size, catalogue, generator, prefix=f"{seed}-")
-    sides: dict[str, list[Sample]] = {"pool": [], "route": [], "body": []}
-    for sample in drawn:
-        place = int(sample.group.rpartition("-")[2]) % 4
-        sides["pool" if place < 2 else "route" if place == 2 else "body"].append(sample)
-    test = requests(size // 2, catalogue, generator, half="unseen", prefix=f"{seed}-")
+    catalogue, encoder = make_catalogue(), _encoder()
+    sides = {
+        name: requests(count, catalogue, generator, prefix=f"{seed}-{name}-", places=places)
+        for name, count, places in (
+            ("pool", size, (0, 1)),
+            ("route", size // 2, (2,)),
+            ("body", size // 2, (3,)),
+            ("known", size // 4, (4,)),
+        )
+    }
+    new = requests(size // 4, catalogue, generator, half="unseen", prefix=f"{seed}-new-", places=(4,))
     answering = CachedAssistant(assistant or ObedientAssistant(seed))
-    return Setting(sides["pool"], sides["route"], sides["body"], test, encoder, answering, seed)
+    return Setting(
+        sides["pool"], sides["route"], sides["body"], sides["known"], new, encoder, answering, seed
+    )
 
 
 _KEPT: dict[str, Any] = {}
@@ -178,7 +192,10 @@ def run_chain(seed: int, size: int) -> dict[str, Any]:
     texts = " ".join(s.source.decode() for s in poisoned.skills.values())
     return {
         "quality": quality,
-        "f1": {name: setting.f1(bank) for name, bank in banks.items() if bank.skills},
+        "f1": {
+            half: {name: setting.f1(bank, side) for name, bank in banks.items() if bank.skills}
+            for half, side in (("known", setting.known), ("new", setting.new))
+        },
         "healed": healing(setting, two),
         "poison": {
             "reached": any(word in texts for word in ("shell_exec", "evil.example", "ignore all")),
@@ -190,7 +207,7 @@ def run_chain(seed: int, size: int) -> dict[str, Any]:
 
 def healing(setting: Setting, bank: Bank) -> dict[str, float]:
     """Mean round in which a body first states a need that it lacked, by kind; one more than the rounds if never."""
-    result = stage_three(setting, bank, config=RefineConfig(edits=1, rounds=5))
+    result = stage_three(setting, bank, config=RefineConfig(edits=1, body_rounds=5))
     found: dict[str, list[float]] = {"structural": [], "content": []}
     for need in NEEDS:
         if need.id in WRITTEN or need.id == "cards":
@@ -198,7 +215,7 @@ def healing(setting: Setting, bank: Bank) -> dict[str, float]:
         for name in bank.skills:
             rounds = [
                 r.number for r in result.rounds
-                if r.accepted and r.skill == name and any(need.say in e.text for e in r.edits)
+                if r.accepted and r.skill == name and any(need.stated(e.text) for e in r.edits)
             ]  # fmt: skip
             found["structural" if need.structural else "content"].append(min(rounds, default=6))
     return {kind: float(np.mean(values)) for kind, values in found.items()}
@@ -270,7 +287,8 @@ def run_queue(seed: int, size: int) -> dict[str, float]:
         size, make_catalogue(), np.random.default_rng(seed + 1000), time=2, prefix=f"{seed}-later-"
     )
     truth = {s.id: NEW in s.expected for s in later}
-    queue = find_missing([replace(s, expected=()) for s in later], setting.pool, setting.encoder)
+    earlier = [*setting.pool, *setting.route_gate, *setting.body_gate]
+    queue = find_missing([replace(s, expected=()) for s in later], earlier, setting.encoder)
     queued = {s.id for one in queue for s in one.samples}
     hits = sum(truth[name] for name in queued)
     return {"precision": hits / len(queued) if queued else 0.0, "recall": hits / max(1, sum(truth.values()))}

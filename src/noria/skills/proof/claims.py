@@ -40,8 +40,13 @@ class Scale:
     neural: int
 
 
-SCALES = {"quick": Scale(1200, 50, 300, 1), "full": Scale(3000, 200, 1500, 5)}
-SEEDS = {"quick": [1, 2, 3, 4, 5, 6], "full": list(range(1, 21))}
+SCALES = {"quick": Scale(1000, 50, 300, 1), "full": Scale(3000, 200, 1500, 5)}
+SEEDS = {"quick": list(range(1, 11)), "full": list(range(1, 21))}
+JUDGED = 300
+"""Number that is added to a seed. This package's settings saw seeds 101 to 106; a first proof of six seeds,
+from 201 on, showed that six are few; nothing was looked at on these."""
+SEARCHED = {"tries": 60, "tuning_seeds": (101, 102, 103, 104)}
+"""How the queue of missing skills got its three numbers; nothing else was searched for."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -51,13 +56,13 @@ def prove(context: ProofContext) -> Evidence:
 
     began = time.perf_counter()
     scale = SCALES[context.scale]
-    seeds = [10 + s for s in (context.seeds or SEEDS[context.scale])]
+    seeds = [JUDGED + s for s in (context.seeds or SEEDS[context.scale])]
     chains = context.map(run_chain, {f"chain, seed {s}": (s, scale.size) for s in seeds}, label="chains")
     gates = context.map(run_gates, {f"gates, seed {s}": (s, scale.candidates) for s in seeds}, label="gates")
     queues = context.map(run_queue, {f"queue, seed {s}": (s, scale.size) for s in seeds}, label="queues")
     neural = context.map(
         run_neural,
-        {f"neural, seed {s}": (s, scale.size, scale.steps) for s in seeds[: scale.neural]},
+        {f"neural, seed {s}": (s, scale.size // 2, scale.steps) for s in seeds[: scale.neural]},
         label="neural assistants",
     )
     return Evidence(
@@ -91,7 +96,7 @@ def claims(chains: Rows, gates: Rows, queues: Rows, neural: Rows, scale: Scale) 
         values = {"queue": [float(row[figure]) for row in queues], "a bar of .8": [0.8] * len(queues)}
         made.append(
             _claim(f"queue-{figure}", f"The queue of missing skills has a {figure} of at least .8", figure, "higher",
-                   "queue", "a bar of .8", values, scale.size)
+                   "queue", "a bar of .8", values, scale.size, tuned=SEARCHED)
         )  # fmt: skip
     found = {"planned test": [float(r["ab"]["found"]) for r in chains], "planned power": [0.8] * len(chains)}
     made.append(
@@ -119,11 +124,13 @@ def _claim(
     *,
     margin: float = 0.0,
     source: str = "",
+    tuned: Mapping[str, Any] | None = None,
 ) -> Claim:
     from noria.core.proofs.arms import Arm
     from noria.core.proofs.proof import Claim
 
     paid = {name: Arm(name, "labelled requests", spent) for name in (subject, baseline)}
+    paid[subject] = Arm(subject, "labelled requests", spent, **(tuned or {}))
     return Claim(
         id, statement, metric, better, subject, baseline, values, margin=margin, source=source, paid=paid
     )
@@ -132,7 +139,10 @@ def _claim(
 def _stages(chains: Rows, scale: Scale) -> list[Claim]:
     names = ("no skill", "manual", "S1", "S1+S2", "full")
     quality = {name: [float(row["quality"][name]) for row in chains] for name in names}
-    f1 = {name: [float(row["f1"][name]) for row in chains] for name in names[1:]}
+    f1 = {
+        half: {name: [float(row["f1"][half][name]) for row in chains] for name in names[1:]}
+        for half in ("known", "new")
+    }
 
     def raises(id: str, statement: str, subject: str, baseline: str) -> Claim:
         return _claim(
@@ -145,8 +155,12 @@ def _stages(chains: Rows, scale: Scale) -> list[Claim]:
         raises("stage-3", "Stage 3 raises the true quality of stage 2", "full", "S1+S2"),
         raises("manual", "The full chain is better than skills that a person wrote without traffic", "full", "manual"),
         _claim(
-            "routing", "Stage 2 lifts routing on wording that it never saw", "macro F1", "higher", "S1+S2", "S1", f1,
-            scale.size, source=SOURCE,
+            "routing-known", "Stage 2 lifts routing in known wording on things that it never saw", "macro F1", "higher",
+            "S1+S2", "S1", f1["known"], scale.size,
+        ),
+        _claim(
+            "routing-new", "Stage 2 lifts routing on wording that it never saw", "macro F1", "higher", "S1+S2", "S1",
+            f1["new"], scale.size, source=SOURCE,
         ),
     ]  # fmt: skip
 
@@ -227,20 +241,27 @@ def figures(chains: Rows, neural: Rows) -> list[Figure]:
 
     names = list(chains[0]["quality"])
     rows = [
-        _mean_row(name, [row["quality"][name] for row in chains], [row["f1"].get(name) for row in chains])
+        _mean_row(
+            name,
+            [row["quality"][name] for row in chains],
+            *([row["f1"][half].get(name) for row in chains] for half in ("known", "new")),
+        )
         for name in names
     ]
-    shown = [Figure.table("Configurations", ["configuration", "true score", "sd over seeds", "macro F1"], rows,
-                          "Mean over seeds, on wording that was never seen; the score counts misroutes.")]  # fmt: skip
+    heads = ["configuration", "true score", "sd over seeds", "macro F1, known wording", "new wording"]
+    shown = [Figure.table("Configurations", heads, rows,
+                          "Mean over seeds, on things of no pool; half of the requests have wordings of the pools. The "
+                          "score counts misroutes.")]  # fmt: skip
     learned = [[n, row["quality"]["S1"], row["quality"]["S1+S2"], row["quality"]["full"], row["judge"], row["stated"],
                 row["unstated"]] for n, row in enumerate(neural, start=1)]  # fmt: skip
     header = ["seed", "S1", "S1+S2", "full", "judge's rank correlation", "met if stated", "met if not"]
     return [*shown, Figure.table("Neural assistant and learned judge", header, learned)]
 
 
-def _mean_row(name: str, quality: Sequence[float], f1: Sequence[float | None]) -> list[Any]:
-    known = [v for v in f1 if v is not None]
-    return [name, float(np.mean(quality)), float(np.std(quality)), float(np.mean(known)) if known else None]
+def _mean_row(name: str, quality: Sequence[float], *sides: Sequence[float | None]) -> list[Any]:
+    known = [[v for v in side if v is not None] for side in sides]
+    means = [float(np.mean(side)) if side else None for side in known]
+    return [name, float(np.mean(quality)), float(np.std(quality)), *means]
 
 
 def notes(chains: Rows, neural: Rows) -> list[str]:
@@ -253,7 +274,9 @@ def notes(chains: Rows, neural: Rows) -> list[str]:
     return [
         f"Image search finds the right one of {len(catalogue.things)} things first for "
         f"{catalogue.recall(~catalogue.learned):.0%} of those that its weights were not learned on.",
-        "The simulated assistant obeys a stated sentence with .95 and another with .35: a setting, not a finding.",
+        "The simulated assistant meets a need with .95 where the body says its sentence, .75 where it names the fault "
+        "and .35 else: settings, not findings. How much stage 3 gains follows from them; that it finds the faults "
+        "among spurious ones does not. No judge quotes the sentence that a body lacks.",
         f"Under a proposer that harms, mean true scores are {mean('harmful, paired'):.1f} with the paired gate, "
         f"{mean('harmful, monotone'):.1f} with the monotone one and {mean('harmful, no gate'):.1f} with none.",
         f"Tests without an effect found one in {np.mean(false):.1%} of the runs."

@@ -1,8 +1,8 @@
 """A small neural assistant that is trained here: what its body states causes what it does, as far as it has learned.
 
 A decoder-only transformer of some hundred thousand weights reads the words of a body, the thing that a tool found, and
-writes an answer word by word. It is trained on random bodies, obeying stated needs with probability .95 and others with
-.35; that it carries over to bodies that the chain writes has to be measured (treatment sensitivity), and is.
+writes an answer word by word. It is trained on random bodies, obeying what they state as the simulation does; that this
+carries over to bodies that the chain writes has to be measured (treatment sensitivity), and is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from noria.skills.bank.bank import Bank
-from noria.skills.proof.simulator import STATED, UNSTATED
-from noria.skills.proof.world import KNOWN, NEEDS, PURPOSES, TOOLS
+from noria.skills.proof.simulator import RATES
+from noria.skills.proof.world import KNOWN, NEEDS, PURPOSES, TOOLS, Need
 from noria.skills.traffic.samples import Call, Response, Sample
 
 BODY, LONGEST, CONTEXT = 96, 12, 110
+FAULT = "Avoid this fault:"
 SPECIAL = ("<pad>", "<unk>", "<answer>", "<end>", "<call>", "<card>")
 
 
@@ -31,7 +32,7 @@ class Words:
     @classmethod
     def of(cls, things: Sequence[str]) -> Words:
         """Words of the needs, the purposes and the things (one each)."""
-        texts = [need.say for need in NEEDS] + list(PURPOSES.values())
+        texts = [t for need in NEEDS for t in (need.say, *need.faults)] + [*PURPOSES.values(), FAULT]
         found = {w for text in texts for w in _split(text)} | {n.token for n in NEEDS if n.token}
         names = [*SPECIAL, *sorted(found), *sorted(f"thing:{t}" for t in set(things))]
         return cls({name: number for number, name in enumerate(names)})
@@ -44,7 +45,11 @@ class Words:
 
 
 def _split(text: str) -> list[str]:
-    return [w for w in text.lower().replace("#", " ").replace("-", " ").replace(".", " ").split() if w]
+    return [
+        w
+        for w in text.lower().replace("#", " ").replace("-", " ").replace(".", " ").replace(":", " ").split()
+        if w
+    ]
 
 
 def target(met: Sequence[bool], thing: str) -> list[str]:
@@ -56,6 +61,12 @@ def target(met: Sequence[bool], thing: str) -> list[str]:
     words += [n.token for n in NEEDS if n.token and by_id[n.id] and n.id != "source"]
     words += ["[source]"] if by_id["source"] else []
     return [*words, "<end>"]
+
+
+def _line(need: Need, generator: np.random.Generator) -> str:
+    if need.faults and generator.random() < 0.5:
+        return f"{FAULT} {generator.choice(need.faults)}."
+    return need.say
 
 
 def make_model(size: int, width: int = 64) -> Any:
@@ -107,9 +118,10 @@ def train_assistant(things: Sequence[str], *, seed: int, steps: int, batch: int 
             stated = generator.random(len(NEEDS)) < generator.random()
             order = generator.permutation(np.flatnonzero(stated))
             name = str(generator.choice(KNOWN))
-            body = f"# {name}\n{PURPOSES[name]}\n## Rules\n" + "\n".join(f"- {NEEDS[k].say}" for k in order)
+            lines = [_line(NEEDS[k], generator) for k in order]
+            body = f"# {name}\n{PURPOSES[name]}\n## Rules\n" + "\n".join(f"- {line}" for line in lines)
             thing = str(generator.choice(list(things)))
-            met = generator.random(len(NEEDS)) < np.where(stated, STATED, UNSTATED)
+            met = generator.random(len(NEEDS)) < [RATES[need.stated(body)] for need in NEEDS]
             answer = [words.index[w] for w in target(met.tolist(), thing)]
             row[:BODY] = words.encode(body, thing)
             row[BODY : BODY + len(answer)] = answer

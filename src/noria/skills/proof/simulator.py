@@ -1,7 +1,8 @@
 """A causal simulation: an assistant that obeys what its body states, a judge with bias and noise, proposers that harm.
 
-By construction a need is met with probability .95 where the body states it and .35 where not; that is a setting of the
-world and no claim. Answers are real texts with calls and cards, so that the whole product runs on them.
+By construction a need is met with probability .95 where the body says its sentence, .75 where the body names the fault,
+and .35 else; these are settings of the world and no claim. Judges name faults in three wordings each and never the
+sentence. Answers are real texts with calls and cards, so that the whole product runs on them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from noria.skills.proposing.protocols import EditTask
 from noria.skills.proposing.templates import TemplateProposer
 from noria.skills.traffic.samples import NO_SKILL, Call, Response, Sample
 
-STATED, UNSTATED, SPOILT = 0.95, 0.35, 0.10
+RATES = {"said": 0.95, "named": 0.75, "": 0.35}
+"""Chance that a need is met by how the body states it: in its own sentence, as a named fault, or not at all."""
+SPOILT = 0.10
 HARM = "Keep every answer as short as can be and leave out what was not asked."
 """A sentence that sounds good and makes an assistant leave out reasons, next steps and names."""
 SPURIOUS = (
@@ -52,9 +55,9 @@ class ObedientAssistant:
         harmed = HARM in body
         met = {}
         for need in NEEDS:
-            rate = STATED if need.say in body else UNSTATED
-            rate = SPOILT if harmed and not need.structural else rate
-            met[need.id] = chance(self.seed, sample.id, skill, need.id, need.say in body, harmed) < rate
+            how = need.stated(body)
+            rate = SPOILT if harmed and not need.structural else RATES[how]
+            met[need.id] = chance(self.seed, sample.id, skill, need.id, how, harmed) < rate
         words = [f"here is what was found about the {sample.evidence.get('found')}"]
         words += [need.token for need in NEEDS if need.token and met[need.id] and need.id != "source"]
         if met["source"]:
@@ -129,7 +132,9 @@ class NoisyJudge:
             return Opinion(points)
         words = response.text.split()
         gaps = [
-            n.say for n in NEEDS if not n.structural and n.token not in words and generator.random() < 0.6
+            str(generator.choice(n.faults))
+            for n in NEEDS
+            if not n.structural and n.token not in words and generator.random() < 0.6
         ]
         if generator.random() < 0.3:
             gaps.append(str(generator.choice(SPURIOUS)))

@@ -93,7 +93,16 @@ OUT = (
     "turn off the lights", "what time is it in Tokyo", "remind me about the meeting", "write a poem about rain",
     "open the garage door", "what is the exchange rate of the euro", "navigate home", "send an email to the team",
     "how far is the moon", "stop the music", "draft my resignation letter", "is my flight delayed", "spell necessary",
-    "convert ten miles to kilometres", "who is the president of Peru",
+    "convert ten miles to kilometres", "who is the president of Peru", "mute the television", "how tall is Everest",
+    "order me a pizza", "what is on at the cinema", "book a table for two", "translate good night into Dutch",
+    "when is the next full moon", "start the dishwasher", "how many days until Easter", "recommend a novel",
+    "what is my account balance", "turn the volume down", "block this caller", "when does the bank open",
+    "show me the news", "find a plumber near me", "how old is the universe", "cancel my subscription",
+    "rename this file", "what does the traffic look like", "reserve a hotel in Rome", "read my messages",
+    "how do I tie a tie", "plan a trip to Norway", "what is the capital of Chad", "dim the bedroom lamp",
+    "track my parcel", "flip a coin", "how do vaccines protect people", "play the next episode", "check my spelling",
+    "how far can a whale swim", "schedule a haircut", "lock the front door", "who painted the ceiling in Rome",
+    "is the pharmacy open on Sunday", "sum up my week", "what rhymes with orange", "log my run", "renew my passport",
 )  # fmt: skip
 BOUNDARY = (
     (("exact-match", "style-ideas"), "find something like this {x} I could buy"),
@@ -121,13 +130,21 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Need:
-    """What a good answer does: by rule where a pattern sees it, by content where only a judge does."""
+    """What a good answer does: by rule where a pattern sees it, by content where only a judge does.
+
+    `faults` are what judges say of an answer without it: none of them holds the sentence that a body should have.
+    """
 
     id: str
     dimension: str
     say: str
     token: str
     structural: bool
+    faults: tuple[str, ...] = ()
+
+    def stated(self, body: str) -> str:
+        """Way in which a body states the need: `said` in its own sentence, `named` by a fault, or empty."""
+        return "said" if self.say in body else "named" if any(f in body for f in self.faults) else ""
 
 
 NEEDS: tuple[Need, ...] = (
@@ -135,10 +152,13 @@ NEEDS: tuple[Need, ...] = (
     Need("cards", "CCC", "Show the products as cards with a title and a price.", "", True),
     Need("source", "CA", "End the answer with its source in brackets.", "[source]", True),
     Need("caution", "CA", "Say how sure the answer is.", "sure", True),
-    Need("reason", "CQ", "Give the reason for the answer.", "because", False),
-    Need("next", "CQ", "Offer a next step to the user.", "next", False),
-    Need("named", "CQ", "Name the thing in the picture.", "named", False),
-)
+    Need("reason", "CQ", "Give the reason for the answer.", "because", False,
+         ("nothing backs the claim", "it is left open why", "no grounds are given")),
+    Need("next", "CQ", "Offer a next step to the user.", "next", False,
+         ("the user is left without a way on", "it stops short", "no follow-up is offered")),
+    Need("named", "CQ", "Name the thing in the picture.", "named", False,
+         ("it stays unclear what is meant", "the object has no name", "it speaks of an object only")),
+)  # fmt: skip
 WRITTEN = ("source", "named")
 """Needs that the first bodies state; stage 3 has to find the others."""
 CARDED = ("exact-match", "multi-product", "style-ideas")
@@ -189,6 +209,7 @@ def requests(
     half: str = "seen",
     time: int = 0,
     prefix: str = "",
+    places: Sequence[int] = (0, 1, 2, 3, 4),
 ) -> list[Sample]:
     """Requests of one time.
 
@@ -199,7 +220,9 @@ def requests(
         half: phrasings that are used, `seen` or `unseen`.
         time: 0 as at the beginning, 1 with another mix of intents, 2 with the new intent as well.
         prefix: beginning of the ids.
+        places: residues of five of the things and out-of-domain sentences that are drawn, so that pools share none.
     """
+    of_places = [n for n in range(len(catalogue.things)) if n % 5 in places]
     intents = [*KNOWN, NEW] if time == 2 else list(KNOWN)
     weights = np.ones(len(intents))
     if time:
@@ -207,10 +230,10 @@ def requests(
     weights = weights / weights.sum()
     made = []
     for number in range(count):
-        draw, thing = generator.random(), int(generator.integers(len(catalogue.things)))
+        draw, thing = generator.random(), int(generator.choice(of_places))
         seen = catalogue.search(thing, 1)[0]
         if draw < 0.12:
-            phrases = _half(OUT, half)
+            phrases = [p for p in _half(OUT, half) if OUT.index(p) // 2 % 5 in places]
             expected: tuple[str, ...] = (NO_SKILL,)
             phrase = str(generator.choice(phrases))
         elif draw < 0.27 and half == "seen":

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from noria.core.chat import Answer, ChatRequest, system, user
 from noria.core.errors import DataError
 from noria.core.judging import quoted
+from noria.skills.asking import Asker, read_object
 from noria.skills.bank.editing import OPERATIONS, Edit, sections
-from noria.skills.proposing.asking import Asker, read_object
 from noria.skills.proposing.protocols import Brief, Cause, DescribeTask, Draft, EditTask, Misroute
 from noria.skills.traffic.samples import Response, Sample
 

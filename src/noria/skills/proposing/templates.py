@@ -70,13 +70,13 @@ class TemplateProposer:
         return None if text == task.skill.description else text
 
     def edits(self, task: EditTask) -> list[Edit]:
-        """Each note as a line of its section, unless the body says it."""
+        """Each note as a line of its section, unless the body says it; a judge's complaint as a fault to avoid."""
         present = " ".join(task.skill.body.casefold().split())
         return [
             Edit(
                 "append",
                 note.section,
-                f"- {sentence}",
+                f"- {sentence}" if note.source == "rule" else f"- Avoid this fault: {sentence}.",
                 support=note.support,
                 why=f"{note.dimension}: {note.key}",
             )

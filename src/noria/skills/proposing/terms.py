@@ -13,79 +13,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from noria.skills.bank.text import words
+from noria.skills.bank.text import FILLERS, words
 
 PRIOR = 50.0
-_STOP = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "our",
-        "please",
-        "so",
-        "that",
-        "the",
-        "their",
-        "them",
-        "there",
-        "these",
-        "this",
-        "to",
-        "us",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "just",
-        "like",
-        "im",
-        "i'm",
-        "could",
-        "hi",
-        "hey",
-        "hello",
-        "thanks",
-        "thank",
-        "any",
-        "some",
-        "get",
-        "got",
-        "want",
-        "need",
-    ]
+_STOP = FILLERS | frozenset(
+    words("any could get got hello hey hi i'm im just like need some thank thanks us")
 )
 
 

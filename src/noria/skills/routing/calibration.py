@@ -24,12 +24,12 @@ class Calibration:
 
     Attributes:
         thresholds: least score by route; a route that is not there has `default`.
-        default: threshold of the others.
+        default: threshold of the others; above 0, so that a query that shares nothing with any route goes to none.
         temperature: divisor of scores before the softmax that gives a confidence.
     """
 
     thresholds: Mapping[str, float]
-    default: float = -np.inf
+    default: float = 1e-6
     temperature: float = 0.05
 
     def array(self, routes: Sequence[str]) -> NDArray[np.float64]:

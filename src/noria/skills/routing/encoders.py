@@ -6,7 +6,6 @@ Both give unit vectors [texts, dimension] in float32, so that a dot product is t
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import zlib
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from noria.core.assets import require_asset
 from noria.core.errors import DataError, needing
 from noria.core.files import decoding
-from noria.skills.bank.text import words
+from noria.skills.bank.text import FILLERS, words
 
 Vectors = NDArray[np.float32]
 EncoderName = Literal["ngrams", "static"]
@@ -73,67 +72,7 @@ def _grams(text: str) -> list[tuple[str, float]]:
     return grams
 
 
-_COMMON = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "can",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "not",
-        "of",
-        "on",
-        "or",
-        "our",
-        "please",
-        "so",
-        "that",
-        "the",
-        "their",
-        "them",
-        "there",
-        "these",
-        "this",
-        "to",
-        "use",
-        "user",
-        "users",
-        "want",
-        "wants",
-        "was",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-        "asks",
-    ]
-)
+_COMMON = FILLERS | frozenset(words("asks not use user users wants"))
 
 
 class StaticEncoder:
@@ -238,8 +177,3 @@ def clauses(description: str) -> tuple[list[str], list[str]]:
         parts = [part.strip(" .") for part in _CLAUSE.split(rest) if part and part.strip(" .")]
         (outside if excluded else inside).extend(parts)
     return inside, outside
-
-
-def encoder_digest(encoder: Encoder) -> str:
-    """Name of an encoder for a cache key."""
-    return json.dumps([encoder.name, type(encoder).__name__])

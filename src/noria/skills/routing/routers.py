@@ -10,16 +10,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.chat import Answer, ChatRequest, Image, Outcome, Refusal, system, user
 from noria.core.judging import quoted
-from noria.skills.bank.catalogue import Shown, catalogue
-from noria.skills.bank.skill import Skill
-from noria.skills.proposing.asking import Asker, read_object
+from noria.skills.asking import Asker, read_object
+from noria.skills.bank.catalogue import Shown
 from noria.skills.routing.calibration import Calibration, confidences, fit_temperature, fit_thresholds
 from noria.skills.routing.encoders import Encoder, clauses
 from noria.skills.traffic.samples import Sample
@@ -72,7 +71,8 @@ class EmbeddingRouter:
     Args:
         descriptions: description by name, as the client shows it.
         encoder: turns texts into vectors.
-        calibration: thresholds and temperature; without thresholds nothing is routed to none.
+        calibration: thresholds and temperature; without them only a query that shares nothing with any description
+            goes to none.
     """
 
     def __init__(
@@ -130,21 +130,20 @@ class EmbeddingRouter:
         if not self.names:
             return [Routing("none", reason="the bank is empty") for _ in samples]
         chances = confidences(scores, self._bars, self.calibration.temperature)
-        made = []
-        for row, chance in zip(scores, chances, strict=True):
-            order = np.argsort(-row, kind="stable")
-            top = int(order[0])
-            margin = float(row[top] - row[order[1]]) if len(order) > 1 else math.inf
-            above = [int(c) for c in order if row[c] >= self._bars[c]]
-            by_name = dict(zip(self.names, row.tolist(), strict=True))
-            if row[top] < self._bars[top]:
-                made.append(
-                    Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
-                )
-                continue
-            also = tuple(self.names[c] for c in above if c != top)
-            made.append(Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also))
-        return made
+        return [
+            keep_in_force(self._decision(row, chance), sample.in_force)
+            for sample, row, chance in zip(samples, scores, chances, strict=True)
+        ]
+
+    def _decision(self, row: NDArray[np.float64], chance: NDArray[np.float64]) -> Routing:
+        order = np.argsort(-row, kind="stable")
+        top = int(order[0])
+        margin = float(row[top] - row[order[1]]) if len(order) > 1 else math.inf
+        by_name = dict(zip(self.names, row.tolist(), strict=True))
+        if row[top] < self._bars[top]:
+            return Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
+        also = tuple(self.names[int(c)] for c in order[1:] if row[c] >= self._bars[c])
+        return Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also)
 
     def fitted(self, samples: Sequence[Sample]) -> EmbeddingRouter:
         """The router with thresholds and temperature of these labelled samples."""
@@ -279,19 +278,9 @@ def keep_in_force(routing: Routing, in_force: str | None, *, margin: float = 0.0
     return replace(routing, outcome="skill", skill=in_force, reason="it stays in force")
 
 
-def shown_descriptions(skills: Sequence[Skill], *, budget: int | None = None) -> Shown:
-    """The catalogue that a client with this budget shows."""
-    return catalogue(skills, budget=budget)
-
-
 def _block(shown: Shown, names: Sequence[str]) -> str:
     rows = [
         json.dumps({"name": name, "description": shown.descriptions[name]}, ensure_ascii=False)
         for name in names
     ]
     return "\n".join(rows)
-
-
-def descriptions_of(skills: Sequence[Skill], extra: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Description by name."""
-    return {skill.name: skill.description for skill in skills} | dict(extra or {})

@@ -25,20 +25,17 @@ from noria.skills.bank.editing import Edit, apply_edits
 from noria.skills.bank.skill import Skill
 from noria.skills.judging.attribution import Note, PoorShare, blame, induce, poor_shares
 from noria.skills.judging.judges import BodyJudge, Judged, judge_answers
-from noria.skills.judging.rubric import DIMENSIONS, Rubric
+from noria.skills.judging.rubric import Rubric
 from noria.skills.proposing.protocols import EditTask, Proposer
 from noria.skills.proposing.safety import edit_faults
 from noria.skills.stages.gates import (
     Canary,
-    Event,
     GateSettings,
-    Listener,
     Memory,
     canary_rule,
     decide,
     growth_rule,
     length_rule,
-    unheard,
 )
 from noria.skills.traffic.samples import Response, Sample
 
@@ -46,7 +43,7 @@ from noria.skills.traffic.samples import Response, Sample
 class RefineConfig(Config):
     """Settings of stage 3; the four switches are the paper's ablations."""
 
-    rounds: int = Field(3, ge=1, le=20, description="Most rounds of repair.")
+    body_rounds: int = Field(3, ge=1, le=20, description="Most rounds of repair.")
     edits: int = Field(5, ge=1, le=20, description="Most edits of a body in a round.")
     use_judge: bool = Field(True, description="Judge answers by the judge path.")
     use_rules: bool = Field(True, description="Judge answers by the rule path.")
@@ -95,7 +92,6 @@ class Surroundings:
         canaries: bad answers that a judge must not like.
         known_tools: every tool that there is.
         memory: rejected proposals.
-        listen: called with what happens.
     """
 
     assistant: CachedAssistant
@@ -107,7 +103,6 @@ class Surroundings:
     canaries: Sequence[Canary] = ()
     known_tools: Sequence[str] = ()
     memory: Memory | None = None
-    listen: Listener = unheard
 
 
 def refine_bodies(
@@ -136,14 +131,14 @@ def refine_bodies(
     for one in judged:
         counts[blame(one)] = counts.get(blame(one), 0) + 1
     rounds: list[BodyRound] = []
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.body_rounds + 1):
+        due = _triggered(judged, bank, around.rubric, config)
         made = [
-            _repair(bank, name, dimensions, judged, gate_set, around, config, memory, number)
-            for name, dimensions in _triggered(judged, bank, around.rubric, config).items()
+            _repair(bank, name, dimensions, judged, gate_set, around, config, memory, number, len(due))
+            for name, dimensions in due.items()
         ]
         for done, candidate in made:
             rounds.append(done)
-            around.listen(Event("refine", number, "proposal", event_of(done)))
             if candidate is not None:
                 bank = bank.with_skill(candidate.skills[done.skill])
         if not any(done.accepted for done, _ in made):
@@ -186,6 +181,7 @@ def _repair(
     config: RefineConfig,
     memory: Memory,
     number: int,
+    parts: int,
 ) -> tuple[BodyRound, Bank | None]:
     """One skill's repair in one round, and the bank with it where the gate accepts."""
     skill = bank.skills[name]
@@ -217,7 +213,7 @@ def _repair(
     if not edits or body == skill.body:
         return record(None, False), None
     candidate = bank.with_skill(skill.with_body(body))
-    receipt = gate_bodies(bank, candidate, gate_set, around, number, changed=name)
+    receipt = gate_bodies(bank, candidate, gate_set, around, number, parts, changed=name)
     if not receipt.accepted:
         memory.reject(name, body)
     return record(receipt, receipt.accepted), candidate if receipt.accepted else None
@@ -249,10 +245,14 @@ def gate_bodies(
     gate_set: Sequence[tuple[Sample, str | None]],
     around: Surroundings,
     number: int,
+    parts: int = 1,
     *,
     changed: str,
 ) -> Receipt:
-    """Compare a candidate with its parent on the samples that its change reaches; the others have a gain of zero."""
+    """Compare a candidate with its parent on the samples that its change reaches; the others have a gain of zero.
+
+    `parts` skills are tried in this round and share its α.
+    """
     reached = [(sample, skill) for sample, skill in gate_set if skill == changed]
     sides: list[list[Judged]] = []
     for side in (bank, candidate):
@@ -277,7 +277,7 @@ def gate_bodies(
     if around.gate_judge is not None:
         canary = canary_rule(around.canaries, around.rubric, around.gate_judge, {})
         rules += [canary] if canary else []
-    return decide(pairs_of, around.settings, number=number, rules=rules)
+    return decide(pairs_of, around.settings, number=number, parts=parts, rules=rules)
 
 
 def _mean(judged: Sequence[Judged]) -> float:
@@ -285,9 +285,10 @@ def _mean(judged: Sequence[Judged]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def event_of(one: BodyRound) -> dict[str, Any]:
-    """JSON values of a round, for the ledger."""
+def round_json(one: BodyRound) -> dict[str, Any]:
+    """JSON values of a round."""
     return {
+        "round": one.number,
         "skill": one.skill,
         "operation": "edit",
         "dimensions": list(one.dimensions),
@@ -300,6 +301,3 @@ def event_of(one: BodyRound) -> dict[str, Any]:
         "receipt": None if one.receipt is None else one.receipt.to_json(),
         "decision": "accepted" if one.accepted else "rejected",
     }
-
-
-ALL_DIMENSIONS = DIMENSIONS

@@ -1,7 +1,8 @@
 """The chain as a whole on a bank's folder: create, then route, then refine, each published by itself when accepted.
 
 Corrections never flow back: descriptions are repaired before bodies, because a body that is never triggered helps
-nobody. A chain that is killed finds its finished stages in `chain.json` when the same command runs again.
+nobody. What a stage did is one line of the ledger, written in one step with its version. So a chain that is killed
+finds its finished stages there when the same command runs again, and neither pays nor publishes twice.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from noria.core.experiments.gates import Receipt
-from noria.core.files import write_atomic
-from noria.core.records import json_object, json_values
+from noria.core.files import read_bytes
+from noria.core.records import json_values
 from noria.skills.bank.bank import Bank, BankFolder
 from noria.skills.routing.routers import Router, Routing
-from noria.skills.stages.gates import Event
 from noria.skills.stages.route_optimizer import RouteResult
 from noria.skills.traffic.samples import Sample, to_json
 
@@ -27,25 +27,42 @@ Change = tuple[Bank, dict[str, Any]]
 
 
 class Chain:
-    """Runs stages on a folder under one lock, and remembers which are finished.
+    """Runs stages on a folder whose lock is held, and takes up those that are finished.
+
+    A stage is finished where the ledger says so for the same settings, files and samples, and nothing happened to the
+    bank since: no roll-back, no import, no edit by hand.
 
     Args:
         folder: the bank's folder.
-        key: digest of everything that decides the chain: settings and data.
+        bank: the bank as it is in the folder.
+        settings: settings of the command; files that they name count by their content.
+        samples: the traffic.
         by: who runs it.
         dry: whether nothing is published.
     """
 
-    def __init__(self, folder: BankFolder, key: str, *, by: str, dry: bool = False) -> None:
-        self.folder, self.key, self.by, self.dry = folder, key, by, dry
-        self.path = folder.home / "chain.json"
-        self.events: list[Event] = []
-        known = json_object(self.path, "the state of a chain") if self.path.exists() else {}
-        self.done: dict[str, Any] = dict(known.get("stages", {})) if known.get("key") == key else {}
-
-    def listen(self, event: Event) -> None:
-        """Keep an event until its stage is published."""
-        self.events.append(event)
+    def __init__(
+        self,
+        folder: BankFolder,
+        bank: Bank,
+        settings: Mapping[str, Any],
+        samples: Sequence[Sample],
+        *,
+        by: str,
+        dry: bool = False,
+    ) -> None:
+        self.folder, self.by, self.dry = folder, by, dry
+        entries = folder.ledger.entries()
+        key = _key(settings, samples)
+        mine = [entry for entry in entries if str(entry.get("run", "")).startswith(key)]
+        run = mine[-1]["run"] if mine else ""
+        versions = [entry for entry in entries if "version" in entry]
+        moved = [entry for entry in versions if mine and entry["number"] > mine[-1]["number"]]
+        fresh = (
+            not mine or bool(moved) or (bool(versions) and folder.version(versions[-1]["version"]) != bank)
+        )
+        self.run = f"{key}-{len(entries)}" if fresh else run
+        self.done = {} if fresh else {entry["stage"]: entry for entry in mine if entry["run"] == run}
 
     def stage(self, name: str, bank: Bank, run: Callable[[Bank], Change]) -> Change:
         """Run a stage unless it is finished, publish its bank, and write what happened to the ledger.
@@ -53,34 +70,31 @@ class Chain:
         Args:
             name: name of the stage.
             bank: the bank before it.
-            run: makes the bank after it, and a summary of JSON values.
+            run: makes the bank after it, and a summary of JSON values; `waiting` in it means that the stage is not
+                finished: it waits for a person.
         """
-        if name in self.done:
-            version = self.done[name]["version"]
-            return (self.folder.version(version) if version else bank), dict(self.done[name]["summary"])
-        self.events.clear()
+        entry = self.done.get(name)
+        if entry is not None and not entry["summary"].get("waiting"):
+            version = entry.get("version")
+            return (self.folder.version(version) if version else bank), dict(entry["summary"])
         after, summary = run(bank)
-        if self.dry:
-            return after, summary
-        for event in self.events:
-            self.folder.ledger.add(
-                "proposal", by=self.by, stage=event.stage, round=event.round, **dict(event.fields)
+        self.done.clear()  # a later stage of the run before began from another bank
+        if not self.dry:
+            self.folder.record(
+                bank, after, by=self.by, stage=name, run=self.run, summary=json_values(summary)
             )
-        version = None
-        if after != bank:
-            version = self.folder.publish(after, by=self.by, stage=name, receipt=summary.get("receipt"))
-        self.done[name] = {"version": version, "summary": json_values(summary)}
-        write_atomic(self.path, json.dumps({"key": self.key, "stages": self.done}, ensure_ascii=False) + "\n")
         return after, summary
 
 
-def chain_key(settings: Mapping[str, Any], samples: Sequence[Sample], bank: Bank) -> str:
-    """Digest of settings, samples, and the bank that a chain starts from."""
-    digest = hashlib.sha256(json.dumps(json_values(dict(settings)), sort_keys=True).encode())
+def _key(settings: Mapping[str, Any], samples: Sequence[Sample]) -> str:
+    """Digest of settings, the files that they name, and samples."""
+    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode())
+    for value in settings.values():
+        if isinstance(value, Path) and value.is_file():
+            digest.update(read_bytes(value))
     for sample in samples:
         digest.update(json.dumps(to_json(sample), sort_keys=True, default=str).encode())
-    digest.update("".join(sorted(bank.skills)).encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def routed(
@@ -132,8 +146,3 @@ def scores_json(scores: Any) -> dict[str, Any]:
         "f1": dict(scores.f1),
         "samples": len(scores.rows),
     }
-
-
-def ledger_folder(folder: Path) -> BankFolder:
-    """The bank in a folder."""
-    return BankFolder(folder)

@@ -6,6 +6,7 @@ Reconstructed: three rounds of the loop, five to ten trial queries, and examples
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,15 +23,17 @@ from noria.skills.judging.rubric import Rubric
 from noria.skills.judging.rules import check_rules
 from noria.skills.proposing.protocols import Brief, Proposer, TaskSpec
 from noria.skills.proposing.safety import description_faults, edit_faults
+from noria.skills.proposing.terms import telling_terms
 from noria.skills.routing.encoders import Encoder
 from noria.skills.stages.human import Decision, HumanGate
-from noria.skills.traffic.samples import Sample
+from noria.skills.stages.missing import missing_skills
+from noria.skills.traffic.samples import NO_SKILL, Sample
 
 
 class CreateConfig(Config):
     """Settings of stage 1."""
 
-    rounds: int = Field(3, ge=1, le=10, description="Rounds of the Engineer Loop.")
+    drafts: int = Field(3, ge=1, le=10, description="Rounds of the Engineer Loop.")
     examples: int = Field(8, ge=0, le=50, description="Good and bad examples that an author sees.")
     trials: int = Field(6, ge=0, le=50, description="Requests of the trial run.")
     good: float = Field(80.0, ge=0, le=100, description="Score from which an answer is a good example.")
@@ -117,9 +120,9 @@ def engineer_loop(
     assistant: Assistant | None,
     bank: Bank,
 ) -> tuple[Skill | None, int, list[str]]:
-    """Write, check and return with the faults, at most `config.rounds` times: the draft, the rounds, what stayed."""
+    """Write, check and return with the faults, at most `config.drafts` times: the draft, the rounds, what stayed."""
     skill, faults = None, ["nothing was proposed"]
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.drafts + 1):
         draft = proposer.author(brief)
         if draft is None:
             return skill, number, faults
@@ -130,7 +133,7 @@ def engineer_loop(
         if not faults:
             return skill, number, []
         brief = replace(brief, faults=faults, draft=skill)
-    return skill, config.rounds, faults
+    return skill, config.drafts, faults
 
 
 def draft_faults(
@@ -219,15 +222,19 @@ def varied(samples: Sequence[Sample], encoder: Encoder, most: int) -> list[Sampl
     return [samples[n] for n in sorted(chosen)]
 
 
-def intents(samples: Sequence[Sample], encoder: Encoder, *, least_groups: int = 8) -> dict[str, list[Sample]]:
-    """Trajectories by intent: their label where they have one, else the cluster that they are in."""
-    from noria.skills.stages.missing import missing_skills
-
+def wanted_tasks(samples: Sequence[Sample], bank: Bank, encoder: Encoder) -> list[TaskSpec]:
+    """Tasks that traffic asks for and no skill is for, as drafts that a person completes: by label, else by cluster."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
-        if sample.expected:
+        if sample.expected and not {*sample.expected} & {*bank.skills, NO_SKILL}:
             found.setdefault(sample.expected[0], []).append(sample)
-    unlabelled = [s for s in samples if not s.expected]
-    for number, cluster in enumerate(missing_skills(unlabelled, encoder, least_groups=least_groups), start=1):
-        found[f"cluster-{number}"] = list(cluster.samples)
-    return found
+    lost = [s for s in samples if not s.expected and s.route in ("", NO_SKILL)]
+    for number, cluster in enumerate(missing_skills(lost, encoder), start=1):
+        found[f"new-{number}"] = list(cluster.samples)
+    rest = [s.query for s in samples]
+    made: list[TaskSpec] = []
+    for name, own in found.items():
+        terms = telling_terms([s.query for s in own], rest, most=6) or [own[0].query[:60]]
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64] or f"task-{len(made) + 1}"
+        made.append(TaskSpec(name=slug, purpose=f"{len(own)} requests about {', '.join(terms)}."[:500]))
+    return made

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -47,10 +47,10 @@ class GateSettings(Config):
     most_missing: float = Field(0.1, ge=0, le=1, description="Largest share of items without a score.")
     longest: float = Field(1.25, ge=1, description="Growth of a body's length that needs no gain.")
 
-    def core(self, number: int) -> GateConfig:
-        """Settings of the core's gate in a round, from 1."""
+    def core(self, number: int, parts: int = 1) -> GateConfig:
+        """Settings of the core's gate in a round, from 1, for one of `parts` equal parts of the round's α."""
         return GateConfig(
-            alpha=round_alpha(self.alpha, number),
+            alpha=round_alpha(self.alpha, number) / parts,
             tolerance=self.tolerance,
             least_groups=self.least_groups,
             floor=self.floor,
@@ -60,7 +60,7 @@ class GateSettings(Config):
 
 
 def decide(
-    scores: PairedScores, settings: GateSettings, *, number: int, rules: Sequence[Rule] = ()
+    scores: PairedScores, settings: GateSettings, *, number: int, parts: int = 1, rules: Sequence[Rule] = ()
 ) -> Receipt:
     """Decide about a candidate.
 
@@ -68,13 +68,14 @@ def decide(
         scores: scores of parent and candidate on the same items.
         settings: the gate.
         number: number of the round, from 1; later rounds have less of α.
+        parts: this comparison has one of so many equal parts of the round's α.
         rules: further rules, which a monotone gate heeds as little as its publication does.
     """
     if settings.gate == "paired":
-        receipt = improvement_gate(scores, settings.core(number))
+        receipt = improvement_gate(scores, settings.core(number, parts))
         listed = (*receipt.rules, *rules)
         return replace(receipt, rules=listed, accepted=all(rule.outcome == "passed" for rule in listed))
-    receipt = monotone_gate(scores, settings.core(number))
+    receipt = monotone_gate(scores, settings.core(number, parts))
     if settings.gate == "off":
         rule = Rule("off", "passed", "no gate decides")
         return replace(receipt, gate="off", rules=(rule,), accepted=True)
@@ -169,20 +170,3 @@ class Memory:
     def key(skill: str, text: str) -> str:
         """Digest of a proposal, up to case and blanks."""
         return hashlib.sha256(json.dumps([skill, " ".join(text.casefold().split())]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened in a stage, for the ledger: what, in which round, and everything that it rests on."""
-
-    stage: str
-    round: int
-    event: str
-    fields: Mapping[str, Any]
-
-
-Listener = Callable[[Event], None]
-
-
-def unheard(event: Event) -> None:
-    """Listen to nothing."""

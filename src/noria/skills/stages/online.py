@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import Field
 
 from noria.core.config import Config
-from noria.core.experiments.assignment import Arms
 from noria.core.experiments.power import sequential_units
 from noria.core.experiments.sequential import SPLIT_ALPHA, confidence_sequence, split_evidence
 from noria.core.statistics.intervals import Interval
@@ -58,11 +57,6 @@ class Online:
     planned: int
     users: Mapping[str, int]
     finished: Mapping[str, float]
-
-
-def arms_of(name: str, salt: str, config: OnlineConfig) -> Arms:
-    """Sticky arms of users; the salt deals them."""
-    return Arms(name, salt, {"treatment": config.share, "control": 1 - config.share})
 
 
 def planned_users(config: OnlineConfig, variances: tuple[float, float]) -> int:

@@ -2,8 +2,8 @@
 
 Known of the paper: three operations, at least 30 failures for an update, at most four rounds, F1 that may not drop, and
 evidence of both cases, misrouted samples (A) and rightly routed ones (B). Reconstructed: the causes are classified
-before, the gate compares pairs on a pool that nothing is optimised on, and candidates that fail together are tried one
-by one. A merge is made only where body, files and tools are equal, so that nothing is lost.
+before, what is better together is found on the pool, and the gate compares one candidate in pairs on requests that
+nothing is optimised on. A merge is made only where body, files and tools are equal, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from noria.skills.proposing.protocols import DescribeTask, Misroute, Proposer
 from noria.skills.proposing.safety import description_faults
 from noria.skills.routing.confusion import RouteScores, evaluate_routes, mcnemar, symmetric_confusion
 from noria.skills.routing.routers import Router
-from noria.skills.stages.gates import Event, GateSettings, Listener, Memory, decide, unheard
+from noria.skills.stages.gates import GateSettings, Memory, decide
 from noria.skills.traffic.samples import NO_SKILL, Sample
 
 RouterMaker = Callable[[Bank], Router]
@@ -34,7 +34,7 @@ RouterMaker = Callable[[Bank], Router]
 class RouteConfig(Config):
     """Settings of stage 2."""
 
-    rounds: int = Field(4, ge=1, le=20, description="Most rounds of the optimizer.")
+    route_rounds: int = Field(4, ge=1, le=20, description="Most rounds of the optimizer.")
     least_failures: int = Field(
         30, ge=1, description="Misroutes of a skill from which its description is redrawn."
     )
@@ -128,7 +128,6 @@ def optimize_routes(
     *,
     memory: Memory | None = None,
     known_tools: Sequence[str] = (),
-    listen: Listener = unheard,
 ) -> RouteResult:
     """Repair the descriptions of a bank.
 
@@ -142,7 +141,6 @@ def optimize_routes(
         settings: settings of the gate.
         memory: rejected proposals, which are not tried again.
         known_tools: names of every tool, which a description may not bring in.
-        listen: called with what happens.
 
     Returns:
         The result, whose bank differs from `bank` in descriptions, merged and discarded skills alone.
@@ -150,18 +148,13 @@ def optimize_routes(
     state, memory = _State(bank), memory or Memory()
     first = evaluate_routes(make_router(bank), gate_set, _names(bank), repeats=config.repeats)
     rounds = []
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.route_rounds + 1):
         made = _round(
             state, pool, gate_set, make_router, proposer, config, settings, memory, known_tools, number
         )
         rounds.append(made)
-        for operation in made.proposed:
-            done = operation in made.accepted
-            reason = made.receipts[-1].reason if made.receipts else ""
-            values = operation.to_json() | {"decision": "accepted" if done else "rejected", "reason": reason}
-            listen(Event("route", number, "proposal", values))
-        if not made.accepted:
-            break
+        if not made.proposed:
+            break  # what a gate rejected is not proposed again, so the next round tries another text
     check_lock("route", bank, state.bank)
     last = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
     missing = {label: tuple(found.values()) for label, found in state.missing.items()}
@@ -202,7 +195,8 @@ def _round(
         operations += [found] if found else []
     operations += _merges(bank, scores, config)
     operations += _discards(bank, pool, config) if config.discard else []
-    accepted, receipts = _gate(state, operations, gate_set, make_router, config, settings, number)
+    chosen = _combined(state, operations, scores, make_router, config, settings)
+    accepted, receipts = _gate(state, chosen, gate_set, make_router, config, settings, number)
     for operation in operations:
         if operation not in accepted and operation.kind == "update":
             memory.reject(operation.skill, operation.description)
@@ -299,6 +293,47 @@ def _discards(bank: Bank, pool: Sequence[Sample], config: RouteConfig) -> list[O
     ]
 
 
+def _combined(
+    state: _State,
+    operations: Sequence[Operation],
+    parent: RouteScores,
+    make_router: RouterMaker,
+    config: RouteConfig,
+    settings: GateSettings,
+) -> tuple[Operation, ...]:
+    """The operations that are better together, found on the pool alone: the gate sees one candidate and spends once.
+
+    All of them where they gain and no skill falls below its floor, else one after the other, the best alone first, each
+    kept where it adds to what is kept.
+    """
+    samples = [sample for sample, _, _ in parent.rows]
+
+    def gain(chosen: Sequence[Operation]) -> float:
+        candidate = state.bank
+        for operation in chosen:
+            candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+        after = evaluate_routes(make_router(candidate), samples, _names(candidate), repeats=config.repeats)
+        change = np.nan_to_num(_present(after, candidate) - _present(parent))
+        for label in {s.expected[0] for s in samples}:
+            own = np.array([s.expected[0] == label for s in samples])
+            if own.sum() >= settings.slice_items and change[own].mean() < -settings.floor:
+                return -np.inf
+        return float(change.mean())
+
+    if len(operations) < 2 or gain(operations) > 0:
+        return tuple(operations)
+    alone = sorted(
+        ((gain([one]), n) for n, one in enumerate(operations)), key=lambda pair: (-pair[0], pair[1])
+    )
+    kept: list[Operation] = []
+    best = 0.0
+    for _, number in alone:
+        value = gain([*kept, operations[number]])
+        if value > best:
+            kept, best = [*kept, operations[number]], value
+    return tuple(kept)
+
+
 def _gate(
     state: _State,
     operations: Sequence[Operation],
@@ -308,31 +343,18 @@ def _gate(
     settings: GateSettings,
     number: int,
 ) -> tuple[tuple[Operation, ...], tuple[Receipt, ...]]:
-    """All operations together; if they fail, the best of those that pass alone."""
+    """The operations where the gate accepts them together, and its receipt."""
     if not operations:
         return (), ()
     parent = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
-    together = state.bank
+    candidate = state.bank
     for operation in operations:
-        together = operation.apply(together) if operation.skill in together.skills else together
-    tries: list[tuple[tuple[Operation, ...], Bank]] = [(tuple(operations), together)]
-    if len(operations) > 1:
-        tries += [((operation,), operation.apply(state.bank)) for operation in operations]
-    receipts: list[Receipt] = []
-    best: tuple[float, tuple[Operation, ...], Bank] | None = None
-    for place, (chosen, candidate) in enumerate(tries):
-        receipt = _compare(
-            parent, make_router(candidate), candidate, gate_set, config, settings, number * len(tries)
-        )
-        receipts.append(receipt)
-        if receipt.accepted and (best is None or receipt.gain.effect > best[0]):
-            best = (receipt.gain.effect, chosen, candidate)
-        if place == 0 and receipt.accepted:
-            break
-    if best is None:
-        return (), tuple(receipts)
-    state.bank = best[2]
-    return best[1], tuple(receipts)
+        candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+    receipt = _compare(parent, make_router(candidate), candidate, gate_set, config, settings, number)
+    if not receipt.accepted:
+        return (), (receipt,)
+    state.bank = candidate
+    return tuple(operations), (receipt,)
 
 
 def _compare(

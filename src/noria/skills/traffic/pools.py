@@ -11,10 +11,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from noria.core.errors import DataError
 from noria.core.experiments.assignment import position
 from noria.skills.traffic.samples import Sample
 
@@ -63,20 +61,3 @@ def leakage_groups(samples: Sequence[Sample]) -> list[str]:
             one, other = find(f"group:{sample.group}"), find(key)
             parent[max(one, other)] = min(one, other)
     return [find(f"group:{sample.group}") for sample in samples]
-
-
-def check_disjoint(pools: Pools) -> None:
-    """Refuse pools that share a leakage group.
-
-    Raises:
-        DataError: a group lies in two pools.
-    """
-    listed = [(name, sample) for name, samples in pools.items() for sample in samples]
-    seen: dict[str, str] = defaultdict(str)
-    for (name, sample), group in zip(listed, leakage_groups([s for _, s in listed]), strict=True):
-        if seen.setdefault(group, name) != name:
-            raise DataError(
-                f"its group lies in {seen[group]} and in {name}",
-                where=f"sample {sample.id[:60]}",
-                mend="deal the pools anew",
-            )

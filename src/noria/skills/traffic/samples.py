@@ -170,9 +170,11 @@ def to_json(sample: Sample) -> dict[str, Any]:
     answer = values.pop("response", None)
     kept = {key: value for key, value in values.items() if value not in (None, "", [], {})}
     if answer is not None:
-        kept |= {"response": answer["text"], "calls": answer["calls"], "shown_cards": answer["cards"]}
+        kept["response"] = answer.pop("text", "")
         kept |= {
-            key: answer[key] for key in ("error", "skill", "tokens", "cost") if answer[key] not in (None, "")
+            "shown_cards" if key == "cards" else key: value
+            for key, value in answer.items()
+            if value not in (None, "", [], ())
         }
     return kept
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,7 +42,8 @@ def command(config: AbConfig) -> None:
         return
     click.echo(f"{result['reading']}: {result['why']}")
     for arm, count in result["users"].items():
-        click.echo(f"{arm:10}{count:>9,} users, {result['finished'][arm]:.1%} finished")
+        done = result["finished"][arm]
+        click.echo(f"{arm:10}{count:>9,} users{'' if done is None else f', {done:.1%} finished'}")
 
 
 def run(config: AbConfig) -> dict[str, Any]:
@@ -63,7 +65,8 @@ def run(config: AbConfig) -> dict[str, Any]:
     sides: dict[str, list[float]] = {"control": [], "treatment": []}
     for where, row in read_records(config.users, "users"):
         arm, value = row.get("arm"), row.get("value")
-        if arm not in sides or isinstance(value, bool | str | list | dict):
+        known = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        if arm not in [*sides] or not known or (value is not None and not math.isfinite(value)):
             raise DataError(
                 "a user has an arm (control, treatment) and a number or null as value", where=where
             )

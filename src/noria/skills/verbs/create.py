@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 from pydantic import Field
@@ -20,10 +20,14 @@ from noria.skills.verbs.options import (
     RouterOptions,
     RubricOption,
     TrafficOptions,
+    run_stage,
     tools_of,
 )
 from noria.verbs.command import command as make_command
 from noria.verbs.tables import table
+
+if TYPE_CHECKING:
+    from noria.skills.stages.human import HumanGate
 
 
 class CreateVerbConfig(
@@ -41,71 +45,79 @@ class CreateVerbConfig(
 
 @make_command(CreateVerbConfig)
 def command(config: CreateVerbConfig) -> None:
-    """Write the skills that a specification asks for: drafts are checked, tried, and approved by a person."""
-    rows = run(config)
-    click.echo(
-        table([["task", "state", "rounds", "why"], *rows], names=4)
-        if rows
-        else "the bank has every task's skill"
-    )
+    """Write the skills that a specification asks for: drafts are checked, tried, and approved by a person.
+
+    With --data and without SPEC it prints a specification of what the traffic asks for and no skill is for.
+    """
+    if config.spec is None and config.data is not None:
+        click.echo(_drafted(config), nl=False)
+        return
+    made = run_stage(config, "create", create_stage)["created"]
+    rows = [[o["skill"], o["decision"], str(o["rounds"]), "; ".join(o["faults"])[:70]] for o in made]
+    nothing = "the bank has every task's skill"
+    click.echo(table([["task", "state", "rounds", "why"], *rows], names=4) if rows else nothing)
     if any(row[1] == "waiting" for row in rows):
         click.echo(f"decide in {config.bank / '.noria' / 'review'}, then run the same command again")
 
 
-def run(config: CreateVerbConfig) -> list[list[str]]:
-    """Create: a row a task.
+def _drafted(config: CreateVerbConfig) -> str:
+    """A specification of what traffic asks for, as YAML to complete."""
+    from noria.core.yaml_values import yaml_text
+    from noria.skills.routing.encoders import make_encoder
+    from noria.skills.stages.creator import wanted_tasks
 
-    Raises:
-        ConfigError: the specification is malformed. DataError: the traffic cannot be read.
-    """
-    folder = config.folder()
-    with folder.writing():
-        bank = folder.load()
-        after, made = create(config, bank)
-        if not config.dry_run:
-            for one in made:
-                folder.ledger.add(
-                    "created",
-                    by=config.name(),
-                    stage="create",
-                    skill=one.task,
-                    decision=one.state,
-                    faults=list(one.faults),
-                    human=None if one.decision is None else one.decision.to_json(),
-                )
-            if after != bank:
-                folder.publish(after, by=config.name(), stage="create")
-    return [[one.task, one.state, str(one.rounds), "; ".join(one.faults)[:70]] for one in made]
+    tasks = wanted_tasks(config.samples(), config.folder().load(), make_encoder(config.encoder))
+    head = "# Drafted from traffic: mend names and purposes, add tools, format and rules.\n"
+    return head + yaml_text({"tasks": [{"name": one.name, "purpose": one.purpose} for one in tasks]})
 
 
-def create(config: CreateVerbConfig, bank: Any) -> tuple[Any, list[Any]]:
-    """Make the drafts of a specification and ask for approval: the bank after it, and what became of each task."""
+def create_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:
+    """Stage 1: the bank after it, and its summary."""
+    from noria.skills.judging.judges import judge_answers
     from noria.skills.proposing.protocols import Specification
     from noria.skills.routing.encoders import make_encoder
     from noria.skills.stages.creator import create_skills
-    from noria.skills.stages.human import AnyoneGate, FileGate, HumanGate, TerminalGate
 
     if config.spec is None:
         raise ConfigError("no specification given", where="SPEC", mend="give a YAML file of tasks")
+    rubric = config.load()
+    feedback, _ = config.judges(config.bank, rubric)
+    given = [(s, s.response) for s in pools["optimise"] if s.response is not None]
+    judged = judge_answers(given, rubric, feedback)
     spec = parse_config(Specification, read_bytes(config.spec, limit=1_000_000), where=str(config.spec))
-    gate: HumanGate = FileGate(config.bank / ".noria" / "review")
-    if config.human == "ask":
-        if not sys.stdin.isatty():
-            raise ConfigError("there is no terminal to ask at", where="--human ask", mend="use --human files")
-        gate = TerminalGate(click.echo, click.prompt, config.name())
-    elif config.human == "none":
-        gate = AnyoneGate(config.name())
-    pool = config.pools()["optimise"] if config.data is not None else []
-    assistant = config.assistant(config.bank) if config.url is not None else None
-    return create_skills(
+    after, made = create_skills(
         spec.tasks,
-        pool,
+        pools["optimise"],
         bank,
         config.proposing(config.bank),
-        gate,
+        _gate(config),
         config.part(CreateConfig),
         encoder=make_encoder(config.encoder),
         tools=[*spec.tools] or tools_of(bank, [t for task in spec.tasks for t in task.tools]),
-        rubric=config.load(),
-        assistant=assistant,
+        rubric=rubric,
+        assistant=config.assistant(config.bank) if config.url is not None else None,
+        scores={j.sample.id: j.score for j in judged if j.score is not None},
     )
+    created = [
+        {
+            "skill": one.task,
+            "decision": one.state,
+            "rounds": one.rounds,
+            "faults": list(one.faults),
+            "human": None if one.decision is None else one.decision.to_json(),
+        }
+        for one in made
+    ]
+    return after, {"created": created, "waiting": sum(one.state == "waiting" for one in made)}
+
+
+def _gate(config: Any) -> HumanGate:
+    from noria.skills.stages.human import AnyoneGate, FileGate, TerminalGate
+
+    if config.human == "none":
+        return AnyoneGate(config.name())
+    if config.human == "files":
+        return FileGate(config.bank / ".noria" / "review")
+    if not sys.stdin.isatty():
+        raise ConfigError("there is no terminal to ask at", where="--human ask", mend="use --human files")
+    return TerminalGate(click.echo, click.prompt, config.name())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def command(config: EvaluateConfig) -> None:
     never = [f["skill"] for f in result["funnel"] if not f["chosen"]]
     if never:
         click.echo(f"never chosen: {', '.join(never)}")
+    if result["judge"]:
+        j = result["judge"]
+        rho = ", ".join(f"{name} {share(value)}" for name, value in j["spearman"].items())
+        mean, bias = j["people_would_say"], j["length_bias"]
+        click.echo(f"judge against {j['labelled']} answers of people: rank correlation {rho}")
+        click.echo(f"people would say {share(mean['effect'])} [{share(mean['low'])}, {share(mean['high'])}]")
+        if bias is not None:
+            click.echo(
+                f"padding adds {share(bias['effect'])} points [{share(bias['low'])}, {share(bias['high'])}]"
+            )
     if result["answers"]:
         a = result["answers"]
         click.echo(
@@ -92,50 +103,81 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
     decisions = {s.id: d[0] for s, d, _ in scores.rows}
     known = [s for s in samples if s.id in decisions]
-    answers = _answers(config, bank, known, decisions)
+    answers, judge = _answers(config, bank, known, decisions)
     if config.scores is not None:
         _write(config.scores, scores, answers)
-    judged = [a for a in answers if a.score is not None]
-    blames: dict[str, int] = {}
-    for one in answers:
-        from noria.skills.judging.attribution import blame
-
-        blames[blame(one)] = blames.get(blame(one), 0) + 1
     helped = {s.id: value >= 0.5 for s in samples for name, value in s.human.items() if name == "helpful"}
+    names = [s.name for s in offered]
     values: dict[str, Any] = json_values(
         {
             "routes": scores_json(scores) | {"trigger": dict(scores.trigger)},
             "several": list(set_scores(known, [decisions[s.id] for s in known])),
             "catalogue": {"dropped": list(shown.dropped), "cut": list(shown.cut)},
-            "funnel": [
-                vars(f) for f in funnel(samples, [s.name for s in offered], list(shown.descriptions), helped)
-            ],
-            "answers": {
-                "answers": len(answers),
-                "judged": len(judged),
-                "score": sum(a.score or 0 for a in judged) / len(judged) if judged else None,
-                "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
-            }
-            if answers
-            else {},
+            "funnel": [vars(f) for f in funnel(samples, names, list(shown.descriptions), helped)],
+            "answers": _answers_json(answers),
+            "judge": _judge_json(config, answers, judge),
         }
     )
     return values
+
+
+def _answers_json(answers: Any) -> dict[str, Any]:
+    """Mean score of the answers that have one, and what is to blame for the others."""
+    from noria.skills.judging.attribution import blame
+
+    if not answers:
+        return {}
+    scores = [a.score for a in answers if a.score is not None]
+    blames = Counter(blame(one) for one in answers)
+    return {
+        "answers": len(answers),
+        "judged": len(scores),
+        "score": sum(scores) / len(scores) if scores else None,
+        "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
+    }
 
 
 def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) -> Any:
     """Answers judged; none where nothing was recorded and there is no server."""
     from noria.skills.judging.judges import judge_answers
 
-    if config.url is None and not any(s.response for s in samples):
-        return []
+    if config.url is None:
+        samples = [s for s in samples if s.response is not None]
+    if not samples:
+        return [], None
     rubric = config.load()
     feedback, final = config.judges(config.bank, rubric)
     skills = [
         s.response.skill if config.url is None and s.response else decisions[s.id].skill for s in samples
     ]
     answers = config.assistant(config.bank).answer(samples, skills, bank)
-    return judge_answers(list(zip(samples, answers, strict=True)), rubric, final or feedback)
+    judge = final or feedback
+    return judge_answers(list(zip(samples, answers, strict=True)), rubric, judge), judge
+
+
+def _judge_json(config: EvaluateConfig, answers: Any, judge: Any) -> dict[str, Any]:
+    """Agreement of the judge with people, its taste for length, and the mean that people would give."""
+    from noria.skills.judging.quality import judge_quality, prediction_powered
+    from noria.skills.judging.rubric import DIMENSIONS, all_score
+
+    rubric = config.load()
+    scored = [a for a in answers if a.score is not None]
+    people: dict[str, float] = {}
+    for one in scored:
+        points: dict[str, float | None] = {name: one.sample.human.get(name) for name in DIMENSIONS}
+        score = all_score(points, rubric, cards=bool(one.sample.cards))
+        if score is not None:
+            people[one.sample.id] = score
+    labelled = [a for a in scored if a.sample.id in people]
+    if judge is None or not labelled:
+        return {}
+    quality = judge_quality([(a.sample, a.response) for a in labelled], rubric, judge)
+    rest = [a.score for a in scored if a not in labelled]
+    mean = prediction_powered(rest, [a.score for a in labelled], [people[a.sample.id] for a in labelled])
+    return vars(quality) | {
+        "length_bias": None if quality.length_bias is None else vars(quality.length_bias),
+        "people_would_say": vars(mean),
+    }
 
 
 def _write(path: Path, scores: Any, answers: Any) -> None:

@@ -51,7 +51,7 @@ def command(config: ImportConfig) -> None:
             for problem in row["problems"]:
                 click.echo(f"{problem['severity']}  {problem['text']}")
     if refused:
-        raise CheckError(f"{refused} skills were refused", where=str(config.source or config.bank))
+        raise CheckError(f"refused {refused} of {len(rows)} skills", where=str(config.source or config.bank))
 
 
 def run(config: ImportConfig) -> tuple[list[dict[str, Any]], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -15,13 +15,14 @@ from noria.core.errors import ConfigError
 from noria.verbs.options import ServerOptions
 
 if TYPE_CHECKING:
+    from noria.skills.asking import Asker
     from noria.skills.assistants.assistants import Assistant
     from noria.skills.bank.bank import Bank, BankFolder
     from noria.skills.judging.judges import BodyJudge
     from noria.skills.judging.rubric import Rubric
-    from noria.skills.proposing.asking import Asker
     from noria.skills.proposing.protocols import Proposer
     from noria.skills.routing.routers import Router
+    from noria.skills.stages.chain import Chain
     from noria.skills.stages.route_optimizer import RouterMaker
     from noria.skills.traffic.samples import Sample
 
@@ -133,8 +134,8 @@ _ENCODERS: dict[str, CachedEncoder] = {}  # type: ignore[name-defined]  # noqa: 
 class ModelOptions(ServerOptions):
     """The models behind proposals, answers and judgements; all by default are --model on --url."""
 
-    proposer: Literal["templates", "chat"] = Field(
-        "templates", description="Who proposes: counting, or the model."
+    proposer: Literal["templates", "chat", "gepa"] = Field(
+        "templates", description="Who proposes: counting, the model, or GEPA with the model (descriptions)."
     )
     judge_model: str | None = Field(None, description="Name of the model that judges and gives feedback.")
     final_judge_model: str | None = Field(
@@ -152,7 +153,7 @@ class ModelOptions(ServerOptions):
             ConfigError: the settings of the server are malformed.
         """
         from noria.core.chat import Budget, ChatCache
-        from noria.skills.proposing.asking import server_asker, within_tokens
+        from noria.skills.asking import server_asker, within_tokens
 
         if self.url is None and self.model is None:
             return None
@@ -163,8 +164,8 @@ class ModelOptions(ServerOptions):
         ask = server_asker(server, cache=ChatCache(folder / ".noria" / "cache"), budget=budget)
         return within_tokens(ask, self.budget_tokens)
 
-    def proposing(self, folder: Path) -> Proposer:
-        """The proposer of the options.
+    def proposing(self, folder: Path, make_router: RouterMaker | None = None) -> Proposer:
+        """The proposer of the options; GEPA only where there is a router that scores its descriptions.
 
         Raises:
             ConfigError: the model's proposer without a server.
@@ -177,8 +178,14 @@ class ModelOptions(ServerOptions):
         ask = self.asker(folder)
         if ask is None:
             raise ConfigError(
-                "the chat proposer asks a model", where="--proposer", mend="give --url and --model"
+                f"the {self.proposer} proposer asks a model",
+                where="--proposer",
+                mend="give --url and --model",
             )
+        if self.proposer == "gepa" and make_router is not None:
+            from noria.skills.integrations.gepa import GepaProposer
+
+            return GepaProposer(ask, make_router)
         return ChatProposer(ask)
 
     def assistant(self, folder: Path) -> Assistant:
@@ -234,6 +241,30 @@ class RubricOption(Config):
         from noria.skills.judging.rubric import load_rubric
 
         return load_rubric(self.rubric)
+
+
+def run_stage(config: Any, name: str, stage: Callable[[Any, Bank, Any], Any]) -> dict[str, Any]:
+    """Run one stage on the bank of a verb's settings: its summary.
+
+    Raises:
+        DataError: the traffic cannot be read. RunError: another process writes the bank.
+    """
+    folder = config.folder()
+    pools = config.pools() if config.data is not None or name != "create" else {"optimise": []}
+    with folder.writing():
+        bank = folder.load()
+        chain = chain_of(config, folder, bank, pools)
+        _, result = chain.stage(name, bank, lambda b: stage(config, b, pools))
+    return result
+
+
+def chain_of(config: Any, folder: BankFolder, bank: Bank, pools: Mapping[str, Sequence[Sample]]) -> Chain:
+    """The chain of a verb's settings on its bank, whose lock is held."""
+    from noria.skills.stages.chain import Chain
+
+    settings = config.model_dump(exclude={"bank", "by", "dry_run", "as_json"})
+    samples = [sample for pool in pools.values() for sample in pool]
+    return Chain(folder, bank, settings, samples, by=config.name(), dry=config.dry_run)
 
 
 def tools_of(bank: Bank, more: Sequence[str] = ()) -> list[str]:

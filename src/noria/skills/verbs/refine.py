@@ -18,6 +18,7 @@ from noria.skills.verbs.options import (
     RouterOptions,
     RubricOption,
     TrafficOptions,
+    run_stage,
     share,
     tools_of,
 )
@@ -50,35 +51,14 @@ def command(config: RefineVerbConfig) -> None:
 
     Without a server the recorded answers are judged and nothing can be repaired: a repair has to be answered anew.
     """
-    result = run(config)
+    result = run_stage(config, "refine", refine_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
     click.echo(summary(result))
 
 
-def run(config: RefineVerbConfig) -> dict[str, Any]:
-    """Repair bodies: the summary of the stage.
-
-    Raises:
-        DataError: the traffic cannot be read. RunError: another process writes the bank.
-    """
-    from noria.skills.stages.chain import Chain, chain_key
-
-    folder, pools = config.folder(), config.pools()
-    with folder.writing():
-        bank = folder.load()
-        key = chain_key(
-            config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
-            [sample for pool in pools.values() for sample in pool],
-            bank,
-        )
-        chain = Chain(folder, f"refine-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)
-        _, result = chain.stage("refine", bank, lambda b: refine_stage(config, b, pools, chain))
-    return result
-
-
-def refine_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, dict[str, Any]]:
+def refine_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:
     """Stage 3 on dealt pools: the bank after it, and its summary."""
     from noria.skills.assistants.assistants import CachedAssistant
     from noria.skills.stages.body_refiner import Surroundings, refine_bodies
@@ -99,7 +79,6 @@ def refine_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, d
         config.part(GateSettings),
         [Canary(s, s.response) for s in known if s.response is not None],
         tools_of(bank),
-        listen=chain.listen,
     )
     sides = [_with_routes(pools[name], router, routed) for name in ("optimise", "body_gate")]
     result = refine_bodies(bank, sides[0], sides[1], around, config.part(RefineConfig))
@@ -124,7 +103,7 @@ def _with_routes(samples: Any, router: Any, routed: Any) -> Any:
 def refine_summary(result: Any) -> dict[str, Any]:
     """JSON values of stage 3, for the ledger and the page."""
     from noria.core.records import json_values
-    from noria.skills.stages.body_refiner import event_of
+    from noria.skills.stages.body_refiner import round_json
 
     def shares(rows: Any) -> list[dict[str, Any]]:
         return [vars(row) | {"share": row.share, "triggered": row.triggered} for row in rows]
@@ -137,7 +116,7 @@ def refine_summary(result: Any) -> dict[str, Any]:
             "blame": dict(result.blame),
             "score_before": result.score_before,
             "score_after": result.score_after,
-            "rounds": [event_of(one) | {"round": one.number} for one in result.rounds],
+            "rounds": [round_json(one) for one in result.rounds],
             "receipt": receipts[-1].to_json() if receipts else None,
         }
     )

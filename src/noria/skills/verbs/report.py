@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
+from pydantic import Field
 
+from noria.core.config import Option
 from noria.core.pages.charts import Figure
 from noria.skills.verbs.options import BankArgument
 from noria.verbs.command import command as make_command
-from noria.verbs.options import OutputOption
 
 
-class ReportConfig(BankArgument, OutputOption):
+class ReportConfig(BankArgument):
     """Settings of `noria skills report`."""
+
+    output: Annotated[str | None, Option("-o", metavar="PATH")] = Field(
+        None, description="Page, or folder of it (default: BANK/.noria/report.html)."
+    )
 
 
 @make_command(ReportConfig)
@@ -29,23 +35,15 @@ def run(config: ReportConfig) -> Path:
     Raises:
         DataError: there is no bank, or its ledger was changed.
     """
-    from noria.core.files import output_path
+    from noria.core.files import decoding, output_path
     from noria.core.pages.report import write_page
-    from noria.core.records import json_object
 
     folder = config.folder()
     bank, entries = folder.load(), folder.ledger.entries()
-    state = folder.home / "chain.json"
-    stages = json_object(state, "the state of a chain").get("stages", {}) if state.exists() else {}
-    sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
-    if "route" in stages:
-        sections.append(("Routes", _routes(stages["route"]["summary"])))
-    if "refine" in stages:
-        sections.append(("Answers", _answers(stages["refine"]["summary"])))
-    sections.append(("Proposals", _proposals(entries)))
-    sections.append(("Versions", [_versions(entries)]))
+    with decoding(folder.ledger.path, "a ledger of this version", mend="restore it"):
+        sections = _sections(bank, entries)
     path = output_path(config.output) if config.output is not None else folder.home / "report.html"
-    path = path / "report.html" if path.is_dir() else path
+    path = path if path.suffix == ".html" else path / "report.html"
     published = sum("version" in entry for entry in entries)
     intro = f"{len(bank.skills)} skills, {published} versions, {len(entries)} lines in the ledger."
     write_page(
@@ -56,6 +54,19 @@ def run(config: ReportConfig) -> Path:
         footer="Made by noria skills report.",
     )
     return path
+
+
+def _sections(bank: Any, entries: Any) -> list[tuple[str, Any]]:
+    told = sorted((entry for entry in entries if "summary" in entry), key=lambda entry: "version" in entry)
+    last = {entry["stage"]: entry["summary"] for entry in told}  # the last that changed something, if any did
+    sections: list[tuple[str, Any]] = [("Skills", [_skills(bank)])]
+    if "route" in last:
+        sections.append(("Routes", _routes(last["route"])))
+    if "refine" in last:
+        sections.append(("Answers", _answers(last["refine"])))
+    sections.append(("Proposals", _proposals(entries)))
+    sections.append(("Versions", [_versions(entries)]))
+    return sections
 
 
 def _skills(bank: Any) -> Figure:
@@ -125,22 +136,47 @@ def _answers(summary: Any) -> list[Any]:
 def _proposals(entries: Any) -> list[Any]:
     rows = []
     for entry in entries:
-        if entry["event"] not in ("proposal", "created"):
-            continue
-        said = entry.get("description") or "; ".join(e["text"] for e in entry.get("edits", [])) or ""
-        reason = (
-            entry.get("reason")
-            or (entry.get("receipt") or {}).get("reason")
-            or "; ".join(entry.get("refused") or entry.get("faults") or [])
-        )
-        evidence = entry.get("evidence") or [i for n in entry.get("notes", []) for i in n["support"]]
-        human = (entry.get("human") or {}).get("by") or ""
-        rows.append([entry["number"], entry.get("stage"), entry.get("skill"), entry.get("operation") or "create",
-                     entry.get("decision"), said, reason, len(set(evidence)), human])  # fmt: skip
+        for one in _tried(entry):
+            number = [entry["number"], entry.get("stage"), one.get("round")]
+            what = [one["skill"], one.get("operation", "edit"), one["decision"], one.get("text", "")]
+            rows.append([*number, *what, one.get("reason", ""), one.get("evidence"), one.get("human", "")])
     if not rows:
         return ["Nothing was proposed yet."]
-    header = ["line", "stage", "skill", "operation", "decision", "text", "gate", "evidence", "approved by"]
+    header = [
+        "line",
+        "stage",
+        "round",
+        "skill",
+        "operation",
+        "decision",
+        "text",
+        "gate",
+        "evidence",
+        "approved by",
+    ]
     return [Figure.table("Proposals", header, rows)]
+
+
+def _tried(entry: Any) -> Iterator[dict[str, Any]]:
+    """Every proposal of a line of the ledger: skill, operation, decision, text, reason, pieces of evidence."""
+    summary = entry.get("summary", {})
+    for one in summary.get("created", []):
+        human = one["human"] or {}
+        yield one | {"operation": "create", "reason": "; ".join(one["faults"]) or human.get("reason", ""),
+                     "human": human.get("by", "")}  # fmt: skip
+    for made in summary.get("rounds", []):
+        receipts = made.get("receipts") or [made.get("receipt") or {}]
+        reason = receipts[-1].get("reason", "")
+        for operation in made.get("proposed", []):
+            done = "accepted" if operation in made["accepted"] else "rejected"
+            yield operation | {"round": made["round"], "decision": done, "text": operation["description"],
+                               "reason": reason, "evidence": len(operation["evidence"])}  # fmt: skip
+        for skill, why in made["refused"] if "proposed" in made else []:
+            yield {"round": made["round"], "skill": skill, "decision": "refused", "reason": why}
+        if "edits" in made:
+            evidence = {name for note in made["notes"] for name in note["support"]}
+            yield made | {"text": "; ".join(edit["text"] for edit in made["edits"]), "evidence": len(evidence),
+                          "reason": "; ".join(made["refused"]) or reason or "no note has enough support"}  # fmt: skip
 
 
 def _versions(entries: Any) -> Figure:

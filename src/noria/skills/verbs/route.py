@@ -9,6 +9,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument
+from noria.core.errors import CheckError
 from noria.skills.stages.gates import GateSettings
 from noria.skills.stages.route_optimizer import RouteConfig
 from noria.skills.verbs.options import (
@@ -18,6 +19,7 @@ from noria.skills.verbs.options import (
     RouterOptions,
     TrafficOptions,
     label_rows,
+    run_stage,
     share,
     tools_of,
 )
@@ -26,9 +28,13 @@ from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
 
 
-class RouteVerbConfig(
+class RouteStageConfig(
     BankArgument, ByOption, RouteConfig, GateSettings, TrafficOptions, RouterOptions, ModelOptions, JsonOption
 ):
+    """Settings of stage 2 as a verb runs it."""
+
+
+class RouteVerbConfig(RouteStageConfig):
     """Settings of `noria skills route`."""
 
     query: Annotated[list[str] | None, Argument()] = Field(
@@ -42,7 +48,7 @@ def command(config: RouteVerbConfig) -> None:
     if config.query:
         _route(config)
         return
-    result = run(config)
+    result = run_stage(config, "route", route_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -61,43 +67,31 @@ def _route(config: RouteVerbConfig) -> None:
     shown = catalogue(
         bank.routed(config.project), budget=config.catalogue_chars, per_skill=config.description_chars
     )
+    routes = router.route(samples)
     rows = [
-        [s.query[:50], r.label, share(r.confidence), share(r.margin), r.reason[:40]]
-        for s, r in zip(samples, router.route(samples), strict=True)
+        [s.query[:50], r.label, share(r.confidence), share(r.margin), r.reason[:60]]
+        for s, r in zip(samples, routes, strict=True)
     ]
     click.echo(table([["request", "skill", "confidence", "margin", "reason"], *rows], names=2))
     if shown.dropped:
         click.echo(f"not in the catalogue of {config.catalogue_chars} characters: {', '.join(shown.dropped)}")
-
-
-def run(config: RouteVerbConfig) -> dict[str, Any]:
-    """Repair descriptions: the summary of the stage.
-
-    Raises:
-        DataError: the traffic cannot be read. RunError: another process writes the bank.
-    """
-    from noria.skills.stages.chain import Chain, chain_key
-
-    folder, pools = config.folder(), config.pools()
-    with folder.writing():
-        bank = folder.load()
-        key = chain_key(
-            config.model_dump(mode="json", exclude={"bank", "by", "dry_run", "as_json"}),
-            [sample for pool in pools.values() for sample in pool],
-            bank,
+    if config.router == "embedding" and not fit_on:
+        click.echo("thresholds and confidences are not fitted: give labelled traffic with --data")
+    errors = [r.reason for r in routes if r.outcome == "error"]
+    if errors:
+        raise CheckError(
+            f"{len(errors)} of {len(routes)} requests have no decision", where="--router", mend=errors[0][:80]
         )
-        chain = Chain(folder, f"route-{folder.history()[-1:]}-{key}", by=config.name(), dry=config.dry_run)
-        _, result = chain.stage("route", bank, lambda b: route_stage(config, b, pools, chain))
-    return result
 
 
-def route_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, dict[str, Any]]:
+def route_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any]]:
     """Stage 2 on dealt pools: the bank after it, and its summary."""
     from noria.skills.routing.encoders import make_encoder
     from noria.skills.stages.chain import route_summary
     from noria.skills.stages.gates import needed_items
     from noria.skills.stages.missing import missing_skills
     from noria.skills.stages.route_optimizer import optimize_routes
+    from noria.skills.traffic.samples import NO_SKILL
 
     ask = config.asker(config.bank)
     maker = config.maker(pools["optimise"], ask)
@@ -106,17 +100,16 @@ def route_stage(config: Any, bank: Any, pools: Any, chain: Any) -> tuple[Any, di
         pools["optimise"],
         pools["route_gate"],
         maker,
-        config.proposing(config.bank),
+        config.proposing(config.bank, maker),
         config.part(RouteConfig),
         config.part(GateSettings),
         known_tools=tools_of(bank),
-        listen=chain.listen,
     )
     router = maker(result.bank)
     lost = [
         s
         for s, r in zip(pools["optimise"], router.route(pools["optimise"]), strict=True)
-        if r.outcome == "none"
+        if r.outcome == "none" and not {*s.expected} & {*result.bank.skills, NO_SKILL}
     ]
     queue = missing_skills(lost, make_encoder(config.encoder))
     summary = route_summary(result)

@@ -1,0 +1,1 @@
+"""Parts of the pipeline: one module a system, imported when the configuration or a bundle names it."""

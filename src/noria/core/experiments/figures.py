@@ -1,0 +1,142 @@
+"""Figures of the units of an experiment, and their moments by arm: of one service, or of several that share a database.
+
+A unit (a user, say) may be seen by several services. Each publishes its sums and counts of a unit; the value of a unit
+is the sum over services by the sum of counts, so that no unit counts twice and no router has to be sticky.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from noria.core.experiments.lifecycle import Estimate
+from noria.core.storage.control import SQLControl
+
+_AT_ONCE = 500
+
+
+Figure = tuple[str, str, str, float, int]
+"""A figure of a unit: the unit, its arm, the name of the figure, the sum and the number of its values."""
+
+
+class Moments(NamedTuple):
+    """Number, mean and variance (by n − 1) of the values of units; NaN where there are too few."""
+
+    number: int = 0
+    mean: float = math.nan
+    variance: float = math.nan
+
+
+ByArm = Mapping[tuple[str, str], Moments]
+"""Moments by arm and name of the figure."""
+
+
+def moments(figures: Iterable[Figure]) -> dict[tuple[str, str], Moments]:
+    """Moments of the units' values by arm and name."""
+    sums: dict[tuple[str, str, str], tuple[float, int]] = {}
+    for unit, arm, name, total, number in figures:
+        before, count = sums.get((arm, name, unit), (0.0, 0))
+        sums[arm, name, unit] = before + total, count + number
+    values: dict[tuple[str, str], list[float]] = {}
+    for (arm, name, _), (total, count) in sums.items():
+        if count:
+            values.setdefault((arm, name), []).append(total / count)
+    return {key: _moments(column) for key, column in values.items()}
+
+
+def difference(by_arm: ByArm, name: str, control: str, treatment: str) -> Estimate:
+    """Difference of the means, treatment less control, with Welch's standard error; NaN below two units an arm."""
+    one, two = by_arm.get((control, name), Moments()), by_arm.get((treatment, name), Moments())
+    if min(one.number, two.number) < 2:
+        return Estimate(math.nan, math.nan)
+    error = math.sqrt(one.variance / one.number + two.variance / two.number)
+    return Estimate(two.mean - one.mean, error)
+
+
+def mean_of(by_arm: ByArm, name: str, arm: str) -> Estimate:
+    """Mean of a figure in one arm with its standard error, as of paired differences; not known below two units."""
+    one = by_arm.get((arm, name), Moments())
+    if one.number < 2:
+        return Estimate(math.nan, math.nan)
+    return Estimate(one.mean, math.sqrt(one.variance / one.number))
+
+
+def _moments(values: list[float]) -> Moments:
+    count = len(values)
+    mean = math.fsum(values) / count
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return Moments(count, mean, squares / (count - 1) if count > 1 else math.nan)
+
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS figures (
+    experiment TEXT NOT NULL, since BIGINT NOT NULL, service TEXT NOT NULL, unit TEXT NOT NULL, arm TEXT NOT NULL,
+    name TEXT NOT NULL, total DOUBLE PRECISION NOT NULL, count BIGINT NOT NULL,
+    PRIMARY KEY (experiment, service, unit, arm, name))
+"""
+_WRITE = (
+    "INSERT INTO figures (experiment, since, service, unit, arm, name, total, count) VALUES {}"
+    " ON CONFLICT (experiment, service, unit, arm, name) DO UPDATE SET since = excluded.since,"
+    " total = excluded.total, count = excluded.count"
+)
+_READ = """
+WITH units AS (
+    SELECT arm, name, sum(total) / sum(count) AS value FROM figures WHERE experiment = ? AND since = ?
+    GROUP BY arm, name, unit HAVING sum(count) > 0),
+means AS (SELECT arm, name, count(*) AS number, avg(value) AS mean FROM units GROUP BY arm, name)
+SELECT m.arm, m.name, m.number, m.mean, sum((u.value - m.mean) * (u.value - m.mean))
+FROM means AS m JOIN units AS u ON u.arm = m.arm AND u.name = m.name GROUP BY m.arm, m.name, m.number, m.mean
+"""
+
+
+class SharedFigures:
+    """Figures of several services in the database of their control state.
+
+    Args:
+        control: control state that the services share.
+        service: name of this service among them.
+    """
+
+    def __init__(self, control: SQLControl, service: str) -> None:
+        self.control, self.service = control, service
+        control.execute(_TABLE, ())
+        self._published: dict[str, tuple[int, dict[tuple[str, str, str], tuple[float, int]]]] = {}
+
+    def publish(self, experiment: str, since: int, figures: Iterable[Figure]) -> int:
+        """Make this service's figures of an experiment these; the number of rows that changed.
+
+        Args:
+            experiment: name of the experiment.
+            since: nanoseconds since 1970 at which its stage began; figures of an earlier stage are replaced.
+            figures: figures of the units that this service has seen since then.
+        """
+        present = {(unit, arm, name): (float(total), count) for unit, arm, name, total, count in figures}
+        stage, before = self._published.get(experiment, (0, {}))
+        if stage != since:  # the first time, or another stage: nothing of ours stays
+            self._delete("experiment = ? AND service = ?", (experiment, self.service))
+            before = {}
+        changed = [(key, value) for key, value in present.items() if before.get(key) != value]
+        for first in range(0, len(changed), _AT_ONCE):
+            chunk = changed[first : first + _AT_ONCE]
+            rows = [(experiment, since, self.service, *key, *value) for key, value in chunk]
+            places = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rows))
+            self.control.execute(_WRITE.format(places), [cell for row in rows for cell in row])
+        gone = before.keys() - present.keys()
+        for key in gone:  # of users that were erased, and ratings that were withdrawn
+            where = "experiment = ? AND service = ? AND unit = ? AND arm = ? AND name = ?"
+            self._delete(where, (experiment, self.service, *key))
+        self._published[experiment] = since, present
+        return len(changed) + len(gone)
+
+    def moments(self, experiment: str, since: int) -> dict[tuple[str, str], Moments]:
+        """Moments of the units' values by arm and name, over all services."""
+        return {
+            (arm, name): Moments(
+                number, float(mean), float(squares) / (number - 1) if number > 1 else math.nan
+            )
+            for arm, name, number, mean, squares in self.control.execute(_READ, (experiment, since))
+        }
+
+    def _delete(self, where: str, values: tuple[str, ...]) -> None:
+        self.control.execute(f"DELETE FROM figures WHERE {where}", values)

@@ -1,0 +1,1 @@
+"""Curation of tasks: duplicates, decontamination, difficulty, and the report of it all."""

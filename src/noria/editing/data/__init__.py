@@ -1,0 +1,1 @@
+"""Tasks of reasoning edits, their files and their pictures."""

@@ -1,0 +1,1 @@
+"""The environment of a planner: rendering and judging overlapped, within deadlines, each failure counted."""

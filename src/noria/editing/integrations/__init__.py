@@ -1,0 +1,1 @@
+"""Outside tools, one module each, imported when asked for: TRL, verl, EditScore."""

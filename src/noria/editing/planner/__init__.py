@@ -1,0 +1,1 @@
+"""The planner: a vision-language model that writes plans; supervised fine-tuning, GRPO with streams, exact resume."""

@@ -1,0 +1,1 @@
+"""Rewards of plans and pictures, the streams that combine them, and what they cost in renders."""

@@ -1,0 +1,1 @@
+"""What a chat model writes: references, checklists, tasks of a taxonomy."""

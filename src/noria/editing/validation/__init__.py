@@ -1,0 +1,1 @@
+"""Validation of checklists before anything trains on them."""

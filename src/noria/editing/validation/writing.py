@@ -1,0 +1,189 @@
+"""Checklists of a file of tasks: written, validated, and reported with a kill rate for each; it resumes by line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from noria.core.chat import ChatModel
+from noria.core.errors import NoriaError, ungrouped
+from noria.core.judging.items import Checklist
+from noria.core.pages.charts import Figure
+from noria.core.pages.report import write_page
+from noria.core.progress import Progress
+from noria.editing.checklists.items import checklist_from_json, checklist_to_json, items_of
+from noria.editing.data.lines import Lines
+from noria.editing.data.pictures import open_scene
+from noria.editing.data.tasks import Reference, Task, image_paths
+from noria.editing.environment.judges import AtomicJudges
+from noria.editing.synthesis.checklists import write_checklist, write_reference
+from noria.editing.types import PATHS
+from noria.editing.validation.validation import validate
+
+
+@dataclass(frozen=True)
+class Written:
+    """A task's checklist, and how it came about.
+
+    Attributes:
+        reference: reference that it was written from.
+        checklist: items that are kept.
+        dropped: reason by the id of a dropped item.
+        kill_rate: share of the mutants that it sees, by path; None where there are none.
+        why: why there is no checklist; empty where there is one.
+    """
+
+    reference: Reference | None = None
+    checklist: Checklist = field(default_factory=lambda: Checklist(()))
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    kill_rate: Mapping[str, float | None] = field(default_factory=dict)
+    why: str = ""
+
+    def too_few(self, least: int) -> str:
+        """Why the checklist is too short, in a phrase; empty where it is not."""
+        for path in PATHS:
+            if len(items_of(self.checklist, path, canaries=False)) < least:
+                return f"fewer than {least} {path} items are left"
+        return ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The values of a line, which `from_json` reads."""
+        reference = None if self.reference is None else vars(self.reference)
+        values = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
+        return values | {"dropped": dict(self.dropped), "kill_rate": dict(self.kill_rate), "why": self.why}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Written:
+        """Read a line.
+
+        Raises:
+            DataError: its checklist is malformed.
+        """
+        given = entry["reference"]
+        reference = None
+        if given is not None:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+            reference = Reference(**fields)
+        items = checklist_from_json(entry["checklist"])
+        return cls(reference, items, entry["dropped"], entry["kill_rate"], entry["why"])
+
+
+async def write_all(
+    tasks: Sequence[Task],
+    root: Path,
+    writer: ChatModel,
+    judges: AtomicJudges | None,
+    log: Path,
+    *,
+    rewrite: bool = False,
+    mutate: bool = True,
+    in_flight: int = 8,
+    progress: Progress | None = None,
+) -> dict[str, Written]:
+    """Write and validate the checklist of every task that has no line yet.
+
+    Args:
+        tasks: tasks; one with a checklist keeps it, unless `rewrite`.
+        root: folder that their pictures are named from.
+        writer: model that writes references and checklists.
+        judges: judges that test the items; None tests their form alone.
+        log: file of the lines.
+        rewrite: whether checklists that are there are written anew.
+        mutate: whether mutants are judged.
+        in_flight: tasks under way at once.
+        progress: shows the finished tasks, if given.
+
+    Raises:
+        RunError: another process writes there, or the disk refuses.
+    """
+    with Lines(log) as lines:
+        written = {n: Written.from_json(one) for n, one in lines.records.items() if not one["why"]}
+        waiting: Iterator[Task] = iter([task for task in tasks if task.id not in written])
+        bar = progress.task("checklists", len(tasks), start=len(written)) if progress else None
+
+        async def work() -> None:
+            for task in waiting:
+                one = await write_one(task, root, writer, judges, rewrite=rewrite, mutate=mutate)
+                lines.add({"id": task.id} | one.to_json())
+                written[task.id] = one
+                if bar:
+                    bar.advance()
+
+        with ungrouped():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(in_flight):
+                    group.create_task(work())
+        if bar:
+            bar.done()
+    return written
+
+
+async def write_one(
+    task: Task,
+    root: Path,
+    writer: ChatModel,
+    judges: AtomicJudges | None,
+    *,
+    rewrite: bool = False,
+    mutate: bool = True,
+) -> Written:
+    """Write and validate one checklist; what goes wrong is in `why`. The arguments are those of `write_all`."""
+    try:
+        scene = await asyncio.to_thread(open_scene, image_paths(task, root))
+        reference = task.reference or await write_reference(writer, scene.parts, task.instruction)
+        items, dropped = task.checklist, dict[str, str]()
+        if rewrite or not len(items):
+            items, dropped = await write_checklist(writer, scene.parts, task.instruction, reference)
+        if judges is None:
+            return Written(reference, items, dropped)
+        whole = replace(task, reference=reference, checklist=items)
+        result = await validate(whole, scene, judges, mutate=mutate)
+    except NoriaError as error:
+        return Written(task.reference, why=str(error))
+    dropped |= {one.id: one.why for one in result.items if one.why}
+    rates = {path: result.kill_rate(path) for path in result.mutants}
+    return Written(reference, result.checklist, dropped, rates)
+
+
+def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[str, str]) -> None:
+    """Write the page: items kept and dropped by reason, kill rates, every task without a checklist.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    reasons = Counter(why for one in written.values() for why in one.dropped.values())
+    kept = sum(len(one.checklist) for one in written.values())
+    counts: list[list[str | int | float | None]] = [["kept", kept]]
+    counts += [[why, n] for why, n in reasons.most_common()]
+    rates: list[list[str | int | float | None]] = []
+    for name, one in written.items():
+        sizes = [len(items_of(one.checklist, path, canaries=False)) for path in PATHS]
+        rates.append(
+            [name, *sizes, *(one.kill_rate.get(path) for path in PATHS), one.why or dropped.get(name) or "-"]
+        )
+    header = [
+        "task",
+        "items of the plan",
+        "of the picture",
+        "kill rate of the plan",
+        "of the picture",
+        "why dropped",
+    ]
+    write_page(
+        path,
+        "Checklists",
+        [
+            (
+                "Items",
+                [Figure.table("Kept, and dropped by their first reason", ["outcome", "items"], counts)],
+            ),
+            ("Tasks", [Figure.table("Every task", header, rates)]),
+        ],
+        intro=f"{len(written) - len(dropped):,} of {len(written):,} tasks have a checklist. A kill rate is the share "
+        "of mutants, plans and pictures that are wrong in one known way, on which an item turns.",
+        footer="Made by noria editing checklist.",
+    )

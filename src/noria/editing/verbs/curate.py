@@ -1,0 +1,105 @@
+"""`noria editing curate`: drop what is doubled, contaminated, too easy, too hard, or beyond the editor."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+from pydantic import Field
+
+from noria.core.config import Argument, Option
+from noria.core.errors import ConfigError
+from noria.core.progress import Progress
+from noria.core.runs.outputs import results_folder
+from noria.editing.verbs.options import EnvironmentConfig, judge_server, opened_environment
+from noria.verbs.command import command as make_command
+from noria.verbs.options import OutputOption, QuietOption, SeedOption
+from noria.verbs.tables import table
+
+if TYPE_CHECKING:
+    from noria.editing.curation.curating import CurationResult
+    from noria.editing.data.pictures import Scene
+    from noria.editing.data.tasks import Task
+
+
+class CurateConfig(EnvironmentConfig, SeedOption, OutputOption, QuietOption):
+    """Settings of `noria editing curate`."""
+
+    tasks: Annotated[Path, Argument()] = Field(description="Tasks: a .jsonl or .parquet file.")
+    against: Annotated[tuple[Path, ...], Option(metavar="PATH", split=False)] = Field(
+        (), description="Benchmarks that no task may come from: RISEBench's file, KRIS-Bench's folder, tasks."
+    )
+    rollouts: int = Field(8, ge=0, le=128, description="Rollouts of each task; 0 leaves difficulty out.")
+    low: float = Field(0.1, ge=0, le=1, description="Least mean reward.")
+    high: float = Field(0.9, ge=0, le=1, description="Largest mean reward.")
+    spread: float = Field(0.05, ge=0, le=1, description="Least deviation of a reward over the rollouts.")
+    oracle: float = Field(0.5, ge=0, le=1, description="Least reward of the reference's own render.")
+
+
+@make_command(CurateConfig, extra="editing")
+def command(config: CurateConfig) -> int:
+    """Sift tasks, measure their difficulty, order them from easy to hard, and report every reason."""
+    result, folder = run(config, Progress(quiet=config.quiet))
+    rows = [["kept", f"{len(result.kept):,}"], *([why, f"{n:,}"] for why, n in result.counts.most_common())]
+    click.echo(table([["outcome", "tasks"], *rows]))
+    click.echo(f"\ntasks   {folder / 'tasks.jsonl'}\nreport  {folder / 'report.html'}")
+    return 0 if result.kept else 1
+
+
+def run(config: CurateConfig, progress: Progress) -> tuple[CurationResult, Path]:
+    """Curate, and write `tasks.jsonl` with its pictures and `report.html`. It resumes.
+
+    Raises:
+        NoriaError: anything that a user can mend.
+    """
+    from noria.editing.curation.curating import CurationResult, in_order, read_benchmark, sift, write_report
+    from noria.editing.data.tasks import read_tasks, with_pictures, write_tasks
+
+    if config.rollouts and judge_server(config) is None:
+        raise ConfigError("no judge", where="--judge-url", mend="give it and --judge-model, or --rollouts 0")
+    if config.low > config.high:
+        raise ConfigError("low is above high", where="--low, --high")
+    tasks = read_tasks(config.tasks)
+    benchmarks = [read_benchmark(path) for path in config.against]
+    folder = results_folder("editing", config.output, f"curate-{config.tasks.stem}")
+    with progress:
+        left, reasons = sift(tasks, config.tasks.parent, benchmarks, progress=progress)
+        kept = [task for task, _ in left]
+        if config.rollouts and left:
+            kept, more = asyncio.run(_weighed(config, left, folder, progress))
+            reasons |= more
+    moved = [with_pictures(task, config.tasks.parent, folder) for task in in_order(kept)]
+    result = CurationResult(tuple(moved), reasons, len(tasks))
+    write_tasks(folder / "tasks.jsonl", moved)
+    names = ", ".join(one.name for one in benchmarks)
+    note = f"Kept away from: {names}." if names else "Not compared with any benchmark."
+    write_report(folder / "report.html", result, note=note)
+    return result, folder
+
+
+async def _weighed(
+    config: CurateConfig, left: list[tuple[Task, Scene]], folder: Path, progress: Progress
+) -> tuple[list[Task], dict[str, str]]:
+    from noria.editing.curation.curating import weigh
+    from noria.editing.curation.difficulty import DifficultySettings
+
+    settings = DifficultySettings(
+        k=config.rollouts,
+        low=config.low,
+        high=config.high,
+        spread=config.spread,
+        oracle=config.oracle,
+        seed=config.seed,
+    )
+    async with opened_environment(config) as (planner, environment):
+        return await weigh(
+            left,
+            planner,
+            environment,
+            settings,
+            folder / "difficulty.jsonl",
+            in_flight=config.in_flight,
+            progress=progress,
+        )

@@ -1,0 +1,148 @@
+"""Skills learn from corrections: a turn redraws descriptions behind a paired gate, and the better bank is tested."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noria.assistant.learning import opened_turn
+from noria.assistant.parts.skills import SkillsPart, open_part
+from noria.assistant.service.bundles import EXPERIMENT
+from noria.assistant.service.config import AssistantConfig
+from noria.core.errors import ConfigError
+from noria.core.storage.control import SQLiteControl
+from noria.core.versions.artefacts import ArtefactStore
+from tests.assistant.gateways import Gateway, gateway, settings
+
+WORDS = {
+    "cut-out": ("background", "mask", "silhouette", "transparent", "outline", "isolate", "contour", "crop"),
+    "recipes": ("eggs", "flour", "oven", "boil", "pasta", "simmer", "broth", "knead"),
+    "style-search": ("jacket", "denim", "floral", "sneakers", "blouse", "vintage", "stripes", "linen"),
+}
+VAGUE = {
+    "cut-out": "Helps with pictures.",
+    "recipes": "Helps with food.",
+    "style-search": "Helps with fashion.",
+}
+
+
+def vague_bank(folder: Path) -> Path:
+    for name, description in VAGUE.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "SKILL.md").write_text(
+            f"---\nname: {name}\ndescription: {description}\n---\nDo {name}.\n"
+        )
+    return folder
+
+
+def corrected(one: Gateway, number: int, *, wrong: float = 0.0) -> None:
+    """Requests whose right skill people name; with probability `wrong` they name another one."""
+    rng = random.Random(5)
+    asked = []
+    for n in range(number):
+        skill = list(WORDS)[n % 3]
+        text = " ".join(rng.sample(WORDS[skill], 4))
+        said = rng.choice(list(WORDS)) if rng.random() < wrong else skill
+        asked.append((n, f"please {text}", said))
+
+    def ask(item: tuple[int, str, str]) -> None:
+        n, text, said = item
+        trace = one.ask(text, user=f"user {n}")["id"]
+        fields = {"target": trace, "kind": "correction", "name": "skill", "text": said, "user": f"user {n}"}
+        assert one.call("/v1/feedback", fields)[0] == 202
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, asked))
+
+
+def turned(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        config = AssistantConfig.model_validate(values)
+        async with opened_turn(folder, config, by="ann", reason="test") as (turn, _):
+            return await turn.run()
+
+    return asyncio.run(run())
+
+
+def test_corrections_redraw_the_descriptions_and_the_better_bank_goes_into_a_test(tmp_path: Path) -> None:
+    parts = {"skills": {"bank": str(vague_bank(tmp_path / "bank"))}}
+    learning = {"learner": "descriptions", "experiment": {"planned": 200}}
+    folder = tmp_path / "data"
+    with gateway(folder, parts=parts, learning=learning) as one:
+        corrected(one, 900)
+        receipt = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
+        assert receipt["outcome"] == "handed over", receipt["reason"]
+        assert receipt["gate"]["accepted"]
+        store = ArtefactStore(folder / "versions")
+        bundle = store.load_bundle(receipt["bundle"])
+        assert bundle.artefacts.keys() == {"route", "skills"}
+        part = open_part(store.path(store.artefact(bundle.artefacts["skills"])), "", ["m"])
+        rng = random.Random(6)
+        fresh = {
+            f"please {' '.join(rng.sample(words, 4))}": name
+            for name, words in WORDS.items()
+            for _ in range(40)
+        }
+
+        def share(one: SkillsPart) -> float:
+            chosen = one.router.choose(list(fresh))
+            return sum(a == b for a, b in zip(chosen, fresh.values(), strict=True)) / len(fresh)
+
+        before = open_part(
+            store.path(
+                store.artefact(
+                    store.load_bundle(one.call("/v1/champion")[1]["present"]["bundle"]).artefacts["skills"]
+                )
+            ),
+            "",
+            [],
+        )
+        print(
+            share(before),
+            share(part),
+            receipt["gate"]["reason"],
+            [part.bank.skills[n].description for n in WORDS],
+        )
+        assert share(part) > share(before) + 0.3
+        assert {name: part.bank.skills[name].body for name in WORDS} == {
+            name: f"Do {name}.\n" for name in WORDS
+        }
+        control = SQLiteControl(folder / "control.sqlite")
+        (document,) = control.read_all(EXPERIMENT)
+        assert document.value is not None
+        assert document.value["config"]["challenger"] == receipt["bundle"]
+        again = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
+        assert again["outcome"] in ("nothing", "rejected", "registered", "handed over")
+        control.close()
+
+
+def test_corrections_that_are_noise_change_nothing(tmp_path: Path) -> None:
+    parts = {"skills": {"bank": str(vague_bank(tmp_path / "bank"))}}
+    learning = {"learner": "descriptions"}
+    folder = tmp_path / "data"
+    with gateway(folder, parts=parts, learning=learning) as one:
+        corrected(one, 300, wrong=1.0)
+        receipt = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
+        assert receipt["outcome"] in ("nothing", "rejected"), receipt["reason"]
+
+
+def test_without_corrections_or_skills_it_says_so(tmp_path: Path) -> None:
+    parts = {"skills": {"bank": str(vague_bank(tmp_path / "bank"))}}
+    learning: dict[str, Any] = {"learner": "descriptions"}
+    folder = tmp_path / "data"
+    with gateway(folder, parts=parts, learning=learning) as one:
+        one.ask("please jacket denim")
+        receipt = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
+        assert receipt["outcome"] in ("nothing", "blocked")
+        with pytest.raises(ConfigError, match="no skills to learn"):
+            turned(folder, settings(one.backend.url, learning=learning))
+    assert (
+        json.loads((folder / "turns" / "000001" / "receipt.json").read_text())["outcome"]
+        == receipt["outcome"]
+    )

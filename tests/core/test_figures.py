@@ -1,0 +1,90 @@
+"""Figures of several services: a unit counts once, and the moments are those of all values together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noria.core.experiments.figures import Figure, SharedFigures, difference, mean_of, moments
+from noria.core.storage.control import SQLControl, SQLiteControl
+from noria.core.storage.postgres import PostgresControl
+from tests.postgres import postgres_server
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    pytest.importorskip("pg8000")
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def control(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLControl]:
+    if request.param == "sqlite":
+        made: SQLControl = SQLiteControl(tmp_path / "control.sqlite")
+    else:
+        made = PostgresControl(request.getfixturevalue("postgres"))
+        made.execute("DROP TABLE IF EXISTS figures", ())
+    yield made
+    made.close()
+
+
+def drawn(seed: int, units: int = 300) -> list[Figure]:
+    rng = np.random.default_rng(seed)
+    return [
+        (f"u{n}", "treatment" if n % 2 else "control", name, float(rng.normal(1e6, 1.0) * count), count)
+        for n in range(units)
+        for name in ("success", "kind")
+        for count in [int(rng.integers(0, 4))]
+    ]
+
+
+def test_moments_are_those_of_the_units_means() -> None:
+    by_arm = moments(
+        [("a", "x", "f", 3.0, 2), ("a", "x", "f", 1.0, 2), ("b", "x", "f", 4.0, 2), ("c", "x", "f", 0.0, 0)]
+    )
+    assert by_arm == {("x", "f"): (2, 1.5, 0.5)}
+    assert mean_of(by_arm, "f", "x").standard_error == pytest.approx(0.5)
+    assert np.isnan(mean_of(by_arm, "f", "y").effect)
+    assert np.isnan(difference(by_arm, "f", "x", "y").effect)
+
+
+def test_two_services_read_what_one_with_all_of_it_would(control: SQLControl) -> None:
+    one, two = SharedFigures(control, "one"), SharedFigures(control, "two")
+    mine, theirs = drawn(0), drawn(1)
+    one.publish("test", 7, mine)
+    two.publish("test", 7, theirs)
+    together = moments([*mine, *theirs])
+    shared = two.moments("test", 7)
+    assert shared.keys() == together.keys()
+    for key, here in together.items():
+        assert shared[key].number == here.number
+        assert shared[key].mean == pytest.approx(here.mean, rel=1e-12)
+        assert shared[key].variance == pytest.approx(here.variance, rel=1e-6)  # around a mean of 10⁶
+    assert one.moments("other", 7) == one.moments("test", 8) == {}
+
+
+def test_only_what_changed_is_written_and_what_is_gone_goes(control: SQLControl) -> None:
+    one = SharedFigures(control, "one")
+    figures = drawn(3, units=1200)  # more than one statement takes
+    assert one.publish("test", 7, figures) == 2400
+    assert one.publish("test", 7, figures) == 0
+    unit, arm, name, total, count = figures[0]
+    figures[0] = (unit, arm, name, total + 1, count + 1)
+    assert one.publish("test", 7, figures) == 1
+    assert one.publish("test", 7, [one for one in figures if one[0] != unit]) == 2
+    left, expected = one.moments("test", 7), moments(figures[2:])
+    assert {key: found.number for key, found in left.items()} == {
+        k: found.number for k, found in expected.items()
+    }
+    assert all(left[key].mean == pytest.approx(found.mean, rel=1e-12) for key, found in expected.items())
+    again = SharedFigures(control, "one")  # after a restart it knows nothing, and takes its own place
+    again.publish("test", 7, figures[:2])
+    assert sum(found.number for found in again.moments("test", 7).values()) == sum(
+        f[4] > 0 for f in figures[:2]
+    )
+    again.publish("test", 8, figures)
+    assert again.moments("test", 7) == {}
