@@ -119,6 +119,11 @@ CALLS = {
     "--judge-model m -o out/a -q",
     "editing serve#pipeline": "--direct --pipeline {pipeline=pipeline} --port 0",
     "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
+    "editing sft": "--model {model=planner} --data {data=edits.jsonl} -o out/p --steps 1 --batch-size 1 -q",
+    "editing train": "--model {model=planner} --data {data=edits.jsonl} --editor-url URL --judge-url URL "
+    "--judge-model m -o out/p --steps 1 --prompts 1 --cognitive-group 2 --visual-group 2 --longest 8 -q",
+    "editing train#pipeline": "--model {model=planner} --data {data=edits.jsonl} --pipeline {pipeline=pipeline} "
+    "--judge-url URL --judge-model m -o out/p --steps 1 --prompts 1 --longest 8 -q",
     "editing evaluate": "{data=rise.json} --recorded {recorded=judged.json} -o out/b",
     "editing evaluate#kris": "{data=kris} --recorded {recorded=judged.jsonl} -o out/b",
     "editing attribute": "{tasks=edits.jsonl} --direct --editor-url URL --judge-url URL --judge-model m -o out/a -q",
@@ -154,6 +159,13 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
 def _editing(home: Path) -> None:
     from PIL import Image
 
+    from noria.editing.planner.small import SmallPlannerConfig, new_planner
+
+    new_planner(
+        home / "planner",
+        ["rain", "green"],
+        SmallPlannerConfig(width=32, layers=1, vision_width=32, vision_layers=1),
+    )
     picture = Image.new("RGB", (24, 16), (200, 40, 40))
     (home / "pictures").mkdir()
     for path in (home / "picture.png", home / "pictures" / "one.png"):
@@ -162,13 +174,22 @@ def _editing(home: Path) -> None:
     item = {"id": "a", "dim": "intent", "question": "Does the plan say green?"}
     checklist = {"version": 1, "cognitive": [item], "visual": [{"id": "b", "question": "Is it green?"}]}
     (home / "checklist.json").write_text(json.dumps(checklist))
-    edits = {"id": "t", "image": "picture.png", "instruction": "after the rain", "reference": {"outcome": "green"}}
+    edits = {
+        "id": "t",
+        "image": "picture.png",
+        "instruction": "after the rain",
+        "reference": {"outcome": "green"},
+    }
     _write_lines(home / "edits.jsonl", [edits | {"checklist": checklist}])
     rise = {"index": "r1", "category": "causal_reasoning", "instruction": "let go", "image": "picture.png"}
     (home / "rise.json").write_text(json.dumps([rise | {"reference": "it fell"}]))
-    (home / "judged.json").write_text(json.dumps({"r1": {"judge1": "Final Score: 5", "judge2": "Final Score: 4"}}))
+    (home / "judged.json").write_text(
+        json.dumps({"r1": {"judge1": "Final Score: 5", "judge2": "Final Score: 4"}})
+    )
     (home / "kris" / "biology").mkdir(parents=True)
-    kris = {"1": {"ori_img": "1.png", "gt_img": "1.png", "ins_en": "what will it be?", "explain_en": "a frog"}}
+    kris = {
+        "1": {"ori_img": "1.png", "gt_img": "1.png", "ins_en": "what will it be?", "explain_en": "a frog"}
+    }
     (home / "kris" / "biology" / "annotation.json").write_text(json.dumps(kris))
     _write_lines(home / "judged.jsonl", [{"id": "biology/1", "replies": {"quality": "5"}}])
     (home / "pipeline").mkdir()
