@@ -142,7 +142,7 @@ def test_help_names_the_verbs_and_the_built_systems(command):
     assert done.returncode == 0
     for name in ("prove", "bench", "distill", "toy"):
         assert re.search(rf"^  {name} ", done.stdout, re.MULTILINE)
-    assert "editing" not in done.stdout  # what is not built has no verb
+    assert "toys" not in done.stdout  # what is not built has no verb
     assert done.stderr == ""
 
 
@@ -224,7 +224,7 @@ def test_full_and_quick_go_to_folders_of_their_own(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prove", "editing"], "no proof 'editing'; choose from "),
+        (["prove", "weaving"], "no proof 'weaving'; choose from "),
         (["prove", "--seeds", "0"], "Invalid value for '--seeds'"),
         (["prove", "--workers", "many"], "'many' is not a valid integer"),
         (["prove", "--slow"], "No such option"),

@@ -10,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_wan_vace import WanVACETransformer3DModel
 from diffusers.utils import apply_lora_scale
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from noria.core.errors import CheckpointError, ConfigError
@@ -115,6 +116,7 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
         _start_missing(model, set(info["missing_keys"]), where=str(args[0]) if args else None)
         return (model, info) if wants_info else model
 
+    @apply_forward_hook  # type: ignore[untyped-decorator]
     def encode_hands(self, hands: Tensor, references: int = 0) -> list[Tensor]:
         """Tokens of the hands, once a clip: they do not depend on the time step.
 

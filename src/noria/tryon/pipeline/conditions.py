@@ -62,39 +62,48 @@ class Conditions:
         return len(self.garments[0])
 
 
-def encode(vae: Any, video: Tensor) -> Tensor:
-    """Normalised latents `[batch, channels, latent frames, height/8, width/8]` of a video in -1 .. 1, in float32."""
-    posterior = vae.encode(video.to(vae.device, vae.dtype)).latent_dist
-    mean, deviation = statistics(vae)
+Device = torch.device | str | None
+
+
+def encode(vae: Any, video: Tensor, device: Device = None) -> Tensor:
+    """Normalised latents `[batch, channels, latent frames, height/8, width/8]` of a video in -1 .. 1, in float32.
+
+    Args:
+        vae: the autoencoder.
+        video: the video.
+        device: where the autoencoder computes; its own by default. An offloaded one is elsewhere until it is called.
+    """
+    posterior = vae.encode(video.to(device or vae.device, vae.dtype)).latent_dist
+    mean, deviation = statistics(vae, posterior.mean.device)
     return (posterior.mode().float() - mean) / deviation  # type: ignore[no-any-return]
 
 
 def decode(vae: Any, latents: Tensor) -> Tensor:
     """The video in -1 .. 1 of normalised latents, in float32."""
-    mean, deviation = statistics(vae)
+    mean, deviation = statistics(vae, latents.device)
     video = vae.decode((latents.float() * deviation + mean).to(vae.dtype), return_dict=False)[0]
     return video.float().clamp(-1, 1)  # type: ignore[no-any-return]
 
 
-def statistics(vae: Any) -> tuple[Tensor, Tensor]:
+def statistics(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the latents' channels, which broadcast over `[batch, channels, frames, height, width]`."""
     both = (vae.config.latents_mean, vae.config.latents_std)
-    mean, deviation = (torch.tensor(v, device=vae.device).view(1, -1, 1, 1, 1) for v in both)
+    mean, deviation = (torch.tensor(v, device=device).view(1, -1, 1, 1, 1) for v in both)
     return mean, deviation
 
 
-def control_latents(vae: Any, given: Conditions) -> Tensor:
+def control_latents(vae: Any, given: Conditions, device: Device = None) -> Tensor:
     """VACE's 96 channels: what stays, what is to be generated, and the mask, with the garments as leading frames.
 
     Returns:
         `[batch, 96, references + latent frames, height/8, width/8]` in float32.
     """
     mask = (given.mask > 0.5).to(given.video)
-    kept, open_ = encode(vae, given.video * (1 - mask)), encode(vae, given.video * mask)
+    kept, open_ = encode(vae, given.video * (1 - mask), device), encode(vae, given.video * mask, device)
     latents = torch.cat([kept, open_, mask_latents(mask).to(kept)], dim=1)
     for place in range(given.references):
         views = torch.stack([on_canvas(views[place], given.video.shape[-2:]) for views in given.garments])
-        picture = encode(vae, views[:, :, None].to(given.video))
+        picture = encode(vae, views[:, :, None].to(given.video), device)
         padding = picture.new_zeros(len(picture), latents.shape[1] - picture.shape[1], *picture.shape[2:])
         latents = torch.cat([torch.cat([picture, padding], dim=1), latents], dim=2)
     return latents
@@ -123,9 +132,9 @@ def on_canvas(picture: Tensor, size: Sequence[int]) -> Tensor:
     return canvas
 
 
-def hand_latents(vae: Any, hands: Tensor, where: Tensor, block: int = 8) -> Tensor:
+def hand_latents(vae: Any, hands: Tensor, where: Tensor, device: Device = None) -> Tensor:
     """Latents of drawn hands, and where they are as a last channel `[batch, 17, latents, height/8, width/8]`."""
-    latents = encode(vae, hands)
+    latents, block = encode(vae, hands, device), 8
     seen = where.float()[:, None]
     first = torch.nn.functional.max_pool3d(seen[:, :, :1], (1, block, block))
     rest = (

@@ -29,6 +29,8 @@ from noria.tryon.video.masks import blended
 
 MOST_SHIFT = 0.1
 """Most that a colour is moved back between chunks, of the range -1 .. 1."""
+PUT_BACK = 32
+"""Frames that are put into the source at a time."""
 
 
 @dataclass(frozen=True)
@@ -143,32 +145,26 @@ def dress(
     way, starts, size, book = plan(order, sampling)
     drawn = None if order.hands is None or not sampling.hand_scale else drawn_hands(order, way)
     frames = whole_frames(len(order.clip.frames))
-    result = torch.zeros(3, frames, *way.canvas)
+    result = torch.zeros(3, frames, *way.canvas, dtype=torch.float16)  # a long clip fills the memory
     drift, resumed, previous, before = [], 0, "", 0
     for number, start in enumerate(starts):
-        overlap = before - start if number else 0
+        known = result[:, start : max(start, before)].float()
         stored = store.load(start, previous) if store else None
         if stored is None:
-            given = _conditions(
-                pipeline, order, way, book, (start, size), drawn, result[:, start : start + overlap]
-            )
+            given = _conditions(pipeline, order, way, book, (start, size), drawn, known)
             generator = torch.Generator().manual_seed(int(digest_of([seed, number])[:12], 16))
             done = number * sampling.steps
             step = None if on_step is None else (lambda n, of, done=done: on_step(done + n, of * len(starts)))
             video = pipeline(given, sampling, generator=generator, on_step=step)[0].cpu()
             if not bool(video.isfinite().all()):
                 raise DivergenceError(f"chunk {number} is not finite", mend="try --precision fp32")
-            video, shift = _anchored(video, result[:, start : start + overlap])
+            video, shift = _anchored(video, known)
             if store:
                 store.save(start, previous, video, {"shift": shift})
         else:
             video, shift, resumed = stored[0], float(stored[1]["shift"]), resumed + 1
         drift += [shift] if number else []
-        weight = (
-            torch.linspace(0, 1, overlap + 2)[1:-1].view(1, -1, 1, 1) if overlap else torch.zeros(1, 0, 1, 1)
-        )
-        mixed = result[:, start : start + overlap] * (1 - weight) + video[:, :overlap] * weight
-        result[:, start : start + size] = torch.cat([mixed, video[:, overlap:]], dim=1)
+        result[:, start : start + size] = _joined(known, video)
         previous, before = digest_of(previous, video), start + size
     return DressResult(_put_back(order, way, result, sampling.feather), book, way, starts, drift, resumed)
 
@@ -257,13 +253,21 @@ def _anchored(video: Tensor, known: Tensor) -> tuple[Tensor, float]:
     return moved.clamp(-1, 1), float(shift.abs().mean()) * 127.5
 
 
+def _joined(known: Tensor, video: Tensor) -> Tensor:
+    """A chunk whose first frames fade from the known ones to its own."""
+    overlap = known.shape[1]
+    weight = torch.linspace(0, 1, overlap + 2)[1:-1].view(1, -1, 1, 1)
+    return torch.cat([known * (1 - weight) + video[:, :overlap] * weight, video[:, overlap:]], dim=1)
+
+
 def _put_back(order: Order, way: Fit, video: Tensor, feather: int) -> NDArray[np.uint8]:
-    """The generated part in its place, and the source's own bytes outside of the mask."""
-    number = len(order.clip.frames)
+    """The generated part in its place, and the source's own bytes outside of the mask; some frames at a time."""
     top, left, height, width = way.box
     frames = order.clip.frames.copy()
-    box = np.s_[:, top : top + height, left : left + width]
-    generated = (way.back(video[:, :number]).permute(1, 2, 3, 0) + 1) * 127.5
-    mask = order.mask[box]
-    frames[box] = blended(torch.from_numpy(order.clip.frames[box].copy()), generated, mask, feather).numpy()
+    for start in range(0, len(frames), PUT_BACK):
+        span = slice(start, min(start + PUT_BACK, len(frames)))
+        box = np.s_[span, top : top + height, left : left + width]
+        generated = (way.back(video[:, span].float()).permute(1, 2, 3, 0) + 1) * 127.5
+        source = torch.from_numpy(frames[box].copy())
+        frames[box] = blended(source, generated, order.mask[box], feather).numpy()
     return frames

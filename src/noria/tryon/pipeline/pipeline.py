@@ -47,12 +47,12 @@ class ITryOnPipeline(WanVACEPipeline):  # type: ignore[misc]
         """
         sampling = sampling or SamplingConfig()
         device, model = self._execution_device, self.transformer or self.transformer_2
-        control = control_latents(self.vae, given).to(device, model.dtype)
+        control = control_latents(self.vae, given, device).to(device, model.dtype)
         texts = self._texts(given, sampling, device, model.dtype)
         actions = self._actions(given, model)
         hands = None
         if given.hands is not None and given.hands_where is not None and sampling.hand_scale:
-            hands = hand_latents(self.vae, given.hands, given.hands_where).to(device, model.dtype)
+            hands = hand_latents(self.vae, given.hands, given.hands_where, device).to(device, model.dtype)
         if latents is None:
             shape = (len(control), model.config.in_channels, *control.shape[2:])
             latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)

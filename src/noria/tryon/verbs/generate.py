@@ -72,9 +72,11 @@ def command(config: GenerateConfig) -> None:
     progress = Progress(quiet=config.quiet)
     folder, cost = run(config, progress)
     hours = "" if cost.seconds is None else f", about {cost.seconds:,.0f} s"
+    work = (
+        f"{cost.petaflop:,.3g} petaflop" if cost.petaflop >= 0.1 else f"{1e6 * cost.petaflop:,.3g} gigaflop"
+    )
     click.echo(
-        f"cost    {cost.petaflop:,.3g} petaflop in {cost.passes} passes of {cost.chunks} chunks, "
-        f"{cost.peak_gib:.2g} GiB{hours}"
+        f"cost    {work} in {cost.passes} passes of {cost.chunks} chunks, {cost.peak_gib:.2g} GiB{hours}"
     )
     if folder is not None:
         click.echo(f"video   {folder / 'result.mp4'}\npage    {folder / 'report.html'}")
