@@ -141,7 +141,7 @@ def test_blame_goes_to_the_first_that_explains() -> None:
                     "severity": "hard",
                     "kind": "must_match",
                     "pattern": "X",
-                    "say": "X.",
+                    "say": "Say X.",
                 }
             ]
         }
