@@ -95,6 +95,9 @@ def test_nothing_is_missing_where_two_times_are_alike() -> None:
         for side in "ab"
     ]
     assert find_missing(sides[0], sides[1], NgramEncoder()) == []
+    assert (
+        find_missing(sides[0], sides[1], NgramEncoder(), rare=0.3) == []
+    )  # many seeds, and as many mirrored ones
     new = [Sample(f"n{n}", f"voucher gift {rng.choice(words)}", f"n{n}") for n in range(60)]
     (queue,) = find_missing([*sides[0], *new], sides[1], NgramEncoder())
     assert {s.id for s in new} <= {s.id for s in queue.samples}
