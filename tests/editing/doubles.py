@@ -22,7 +22,13 @@ from noria.editing.data.pictures import open_picture, png
 from noria.editing.types import EditorError
 from tests.chat_server import Body, Reply, serving
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "grey": (128, 128, 128)}
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 160, 60),
+    "blue": (40, 60, 200),
+    "grey": (128, 128, 128),
+    "black": (0, 0, 0),
+}
 _PAINT = re.compile(r"paint the square (\w+)", re.IGNORECASE)
 
 
@@ -235,10 +241,12 @@ def honest(body: Body) -> list[dict[str, Any]]:
     after = "After the edit:" in text
     plan = text.partition("Plan:")[2].partition("material>>>")[0].lower()
     green = colour_of(pictures_of(body)[-1]) == "green" if after else "green" in plan
+    corner: Any = pictures_of(body)[-1].getpixel((4, 4))
+    gone = after and not corner[2] > 150 > corner[0]
     answers = []
     for number, question in questions:
         turned = question.startswith('Is "no" the right answer')
-        answer = "green" in question and green
+        answer = gone if "dot" in question else "green" in question and green
         answers.append(
             {"number": int(number), "answer": "yes" if answer != turned else "no", "reason": "seen"}
         )

@@ -65,6 +65,7 @@ async def test_both_functions_share_one_scoring(tmp_path: Path) -> None:
     )
     assert both == [[1.0, 0.0], [1.0, 0.5]]
     assert len(painter.calls) == 2
+    assert made.environment.judges.counts.requests == 4  # a plan and a picture of each rollout, once
     assert not made._under_way
     with pytest.raises(DataError, match="no task"):
         await made.reward_cog([""], [GREEN], task=["other"])

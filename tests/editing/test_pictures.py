@@ -187,7 +187,8 @@ def test_a_torn_line_is_cut_and_the_rest_stays(tmp_path: Path) -> None:
     with Lines(path) as lines:
         assert lines.records == {"a": {"id": "a", "value": 1}, "b": {"id": "b", "value": None}}
         lines.add({"id": "c", "value": 2})
-    assert len(path.read_text().splitlines()) == 3
+    with Lines(path) as lines:
+        assert lines.records["c"] == {"id": "c", "value": 2}
 
 
 def test_png_keeps_every_bit() -> None:

@@ -213,11 +213,11 @@ def test_synthesize_then_checklist_then_curate(
     checked = read_tasks(Path("c/tasks.jsonl"))
     assert len(checked) == 4
     validation = [json.loads(line) for line in Path("c/validation.jsonl").read_text().splitlines()]
-    # This world's judge never flips on the keep items: they tell nothing, and are dropped.
-    assert validation[0]["dropped"] == dict.fromkeys(("c2", "v2"), "never flips, whatever is wrong")
+    # This world's judge never flips on the keep item of the plan: it tells nothing, and is dropped.
+    assert validation[0]["dropped"] == {"c2": "never flips, whatever is wrong"}
     assert validation[0]["kill_rate"]["cognitive"] > 0.5
     kept = noria("curate", "c/tasks.jsonl", *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
-                 "-o", "k", "-q")  # fmt: skip
+                 "--oracle", "0.6", "-o", "k", "-q")  # fmt: skip
     # The painter knows `paint the square`, and not `The square is green`.
     assert (kept.code, "the editor cannot do it" in kept.out) == (1, True), kept.err
     assert "near-duplicate" in kept.out
@@ -242,6 +242,23 @@ def test_curate_keeps_away_from_a_benchmark(noria: Call, here: Path) -> None:
     (here / "bench.jsonl").write_text(json.dumps(bench | {"instruction": "other words"}) + "\n")
     none = noria("curate", file, "--against", "bench.jsonl", "--rollouts", "0", "-o", "k", "-q")
     assert (none.code, "a picture of bench" in none.out) == (1, True)
+
+
+def test_a_judge_that_says_yes_to_everything_is_found_before_any_rollout(
+    noria: Call, here: Path, edits: Edits
+) -> None:
+    def respond(body: Any, number: int) -> Reply:
+        if "You plan edits" in words_of(body):
+            return everyone(body)
+        count = words_of(body).partition("Questions:")[2].count("\n")
+        return Reply(json.dumps({"answers": [{"number": n, "answer": "yes"} for n in range(1, count + 1)]}))
+
+    file = write(here, task("a", "after the rain"), task("b", "after the snow, and the wind"))
+    with chat_server(respond) as chat:
+        result = noria("curate", file, *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
+                       "--canaries", "0", "-o", "k", "-q")  # fmt: skip
+        assert (result.code, "no wrong picture below a right one" in result.err) == (1, True)
+        assert not any("You plan edits" in words_of(body) for body in chat.seen)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -152,6 +152,11 @@ CALLS = {
     "--judge-model m -o out/a -q",
     "editing serve#pipeline": "--direct --pipeline {pipeline=pipeline} --port 0",
     "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
+    "editing sft": "--model {model=planner} --data {data=edits.jsonl} -o out/p --steps 1 --batch-size 1 -q",
+    "editing train": "--model {model=planner} --data {data=edits.jsonl} --editor-url URL --judge-url URL "
+    "--judge-model m -o out/p --steps 1 --prompts 1 --cognitive-group 2 --visual-group 2 --longest 8 -q",
+    "editing train#pipeline": "--model {model=planner} --data {data=edits.jsonl} --pipeline {pipeline=pipeline} "
+    "--judge-url URL --judge-model m -o out/p --steps 1 --prompts 1 --longest 8 -q",
     "editing evaluate": "{data=rise.json} --recorded {recorded=judged.json} -o out/b",
     "editing evaluate#kris": "{data=kris} --recorded {recorded=judged.jsonl} -o out/b",
     "editing attribute": "{tasks=edits.jsonl} --direct --editor-url URL --judge-url URL --judge-model m -o out/a -q",
@@ -254,6 +259,13 @@ def _tryon(home: Path) -> None:
 def _editing(home: Path) -> None:
     from PIL import Image
 
+    from noria.editing.planner.small import SmallPlannerConfig, new_planner
+
+    new_planner(
+        home / "planner",
+        ["rain", "green"],
+        SmallPlannerConfig(width=32, layers=1, vision_width=32, vision_layers=1),
+    )
     picture = Image.new("RGB", (24, 16), (200, 40, 40))
     (home / "pictures").mkdir()
     for path in (home / "picture.png", home / "pictures" / "one.png"):

@@ -1,5 +1,7 @@
 """The loop: the one package that knows several systems, and holds no mathematics.
 
-Its first room is the proof of the gates: the statistics that decide what may serve, tried on simulated turns by the
-same pure functions that a service calls (`noria.core.experiments`).
+`service` is the gateway: requests, traces, feedback, experiments, the console. `parts` are the systems as parts of its
+pipeline, and learners of what they hold. `learning` runs a turn of the wheel, `folder` works on a gateway's data as a
+whole, `verbs` are the commands, and `proof` tries the statistics that decide what may serve
+(`noria.core.experiments`), on arrays and through the real service.
 """

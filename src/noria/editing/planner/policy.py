@@ -57,7 +57,7 @@ class Encoded:
     pictures: tuple[int, ...]
 
     def to(self, device: torch.device) -> Encoded:
-        """The same on a device."""
+        """Copy the batch to a device."""
         ids, mask, pixels, grids = (t.to(device) for t in (self.ids, self.mask, self.pixels, self.grids))
         return Encoded(ids, mask, pixels, grids, self.pictures)
 
@@ -103,9 +103,9 @@ class Policy:
     """A model, its tokenizer and its way to read pictures.
 
     Args:
-        model: a conditional-generation model of one of the `FAMILIES`.
-        tokenizer: its tokenizer, with a chat template.
-        processor: its image processor.
+        model: conditional-generation model of one of the `FAMILIES`.
+        tokenizer: tokenizer of the model, with a chat template.
+        processor: image processor of the model.
         system_text: system message of every request.
     """
 

@@ -43,8 +43,8 @@ class SmallPlannerConfig:
 
     Attributes:
         width: width of the language model.
-        layers: its number of layers.
-        heads: its number of attention heads; their width is a multiple of 8.
+        layers: number of layers of the language model.
+        heads: number of attention heads; the width of one is a multiple of 8.
         vision_width, vision_layers: width and number of layers of the vision tower.
         patch: width of a patch in pixels; 2 × 2 of them are one token.
         side: width of the pictures in pixels.
@@ -66,8 +66,8 @@ def new_planner(folder: Path, words: Iterable[str], config: SmallPlannerConfig |
 
     Args:
         folder: where it is written; must not exist.
-        words: words of its language; others are read as unknown.
-        config: its sizes.
+        words: words of the language; others are read as unknown.
+        config: sizes of the model; the usual ones by default.
 
     Raises:
         MissingExtra: transformers is not installed.

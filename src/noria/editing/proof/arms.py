@@ -47,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An arm.
+    """One side of the proof: its reward, and what is changed of it.
 
     Attributes:
         note: the arm in words.

@@ -16,7 +16,7 @@ Results = Mapping[str, list[dict[str, Any]]]
 
 
 def figures(table: Results, searched: Sequence[Sequence[Any]]) -> list[Figure]:
-    """All figures."""
+    """Tables and charts of the page, in order."""
     from noria.core.pages.charts import Figure
 
     drawn = [_cells(table), _curves(table), _families(table)]

@@ -15,7 +15,7 @@ TARGET = 0.8
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure.
+    """One figure that arms are compared by.
 
     Attributes:
         words: name with its unit.

@@ -30,7 +30,7 @@ Answerer = Callable[[Image, str, str], bool]
 
 @dataclass(frozen=True)
 class JudgeErrors:
-    """How the judges of an arm err.
+    """Errors that the judges of an arm make.
 
     Attributes:
         cognitive, visual: probability of a wrong verdict on each path.
@@ -52,7 +52,7 @@ class WorldRewarder:
     Args:
         tasks: tasks, by the numbers of the prompts.
         editor: frozen editor.
-        errors: how the judges err.
+        errors: errors of the judges; none by default.
         answerer: answers the visual items about cells in place of the exact reader.
     """
 

@@ -113,7 +113,7 @@ def run_arm(
     Args:
         arm: name of the arm.
         seed: seed of its prompts, draws and judges.
-        chosen: its free settings.
+        chosen: values of the free settings.
         scale: size of the proof.
         start: folder of the supervised planner.
         kept: numbers of the tasks that the filter kept.

@@ -19,9 +19,15 @@ from noria.verbs.options import OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
     from noria.editing.curation.curating import CurationResult
     from noria.editing.data.pictures import Scene
     from noria.editing.data.tasks import Task
+    from noria.editing.environment.rewarding import RewardEnvironment
+
+CHECKED = 8
+"""Most tasks whose judge is tested before the rollouts."""
 
 
 class CurateConfig(EnvironmentConfig, SeedOption, OutputOption, QuietOption):
@@ -94,6 +100,7 @@ async def _weighed(
         seed=config.seed,
     )
     async with opened_environment(config) as (planner, environment):
+        await _check(left, environment)
         return await weigh(
             left,
             planner,
@@ -102,4 +109,30 @@ async def _weighed(
             folder / "difficulty.jsonl",
             in_flight=config.in_flight,
             progress=progress,
+        )
+
+
+async def _check(left: list[tuple[Task, Scene]], environment: RewardEnvironment) -> None:
+    """Test the judge on renders of references that it calls right: wrong pictures must score below them.
+
+    Raises:
+        CheckError: they do not, so that its rewards would teach nothing.
+    """
+    from noria.core.errors import CheckError
+    from noria.editing.data.names import task_seed
+    from noria.editing.validation.validation import check_judge
+
+    right: list[tuple[Task, Scene, Picture]] = []
+    for task, scene in left[:CHECKED]:
+        if task.reference is not None and len(task.checklist):
+            made = await environment.renderer.render(scene, task.reference.text, task_seed(task.id, 0))
+            if made.image is not None:
+                right.append((task, scene, made.image))
+    found = await check_judge(environment.judges, right)
+    if found.tried and not any(found.below.values()):
+        kinds = ", ".join(f"{name} {found.below[name]} of {n}" for name, n in found.tried.items())
+        raise CheckError(
+            f"the judge scores no wrong picture below a right one ({kinds})",
+            where="--judge-model",
+            mend="use another judge, or look at the checklists",
         )

@@ -46,7 +46,7 @@ class EditConfig(
     source: Annotated[Path, Argument("PICTURE")] = Field(
         description="Picture to edit, or a .jsonl or .parquet file of tasks."
     )
-    instruction: Annotated[str, Argument("[REQUEST]")] = Field(
+    instruction: Annotated[str, Argument("REQUEST")] = Field(
         "", description="Request in words, in any language."
     )
     also: Annotated[tuple[Path, ...], Option(metavar="FILE", split=False)] = Field(

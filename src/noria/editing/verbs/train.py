@@ -38,7 +38,7 @@ EDITOR = "editor.json"
 
 
 class RewardOptions(Config):
-    """How rollouts are rewarded."""
+    """Bounds and shortcuts of the rewards."""
 
     section: ClassVar[str] = "Rewards"
 

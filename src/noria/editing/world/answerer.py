@@ -42,7 +42,7 @@ class AnswererNetwork(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, pictures: Tensor, cells: Tensor, names: Tensor) -> Tensor:
-        """Logits [batch]."""
+        """Answer questions: logits of yes, [batch]."""
         features = self.look(pictures).flatten(2)  # [batch, width, 16 cells]
         chosen = features.gather(2, cells[:, None, None].expand(-1, WIDTH, 1))[..., 0]
         logits: Tensor = (self.read(chosen) * self.names(names)).sum(-1) + self.bias

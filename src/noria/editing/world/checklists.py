@@ -175,7 +175,7 @@ def _numbered(items: list[EditItem]) -> list[EditItem]:
 
 def _spans(fates: Sequence[Fate]) -> dict[tuple[str, str], str]:
     """The reference's steps by the cell that they speak of, before the edit and after it."""
-    spans = {}
+    spans: dict[tuple[str, str], str] = {}
     for fate in fates:
         steps = [str(step) for step in reworded(written([fate]), EXECUTABLE).steps]
         steps = steps if fate.changed else [f"keep {fate.name} at {fate.cell}"]

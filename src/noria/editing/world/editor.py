@@ -139,7 +139,7 @@ class WorldEditor:
 
 
 def _depth(target: str, source: str) -> int:
-    """How far a thing is from the edge beyond which it is sent."""
+    """Distance of a thing from the edge beyond which it is sent."""
     if not source:
         return 9
     column, row = place(source)
@@ -165,7 +165,7 @@ class AsyncWorldEditor:
     """The world's editor behind the protocol of every editor.
 
     Args:
-        editor: its quirks.
+        editor: editor with its quirks; the usual ones by default.
     """
 
     def __init__(self, editor: WorldEditor | None = None) -> None:

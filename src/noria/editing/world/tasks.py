@@ -114,8 +114,8 @@ class WorldTask:
         """The task as files of tasks hold it.
 
         Args:
-            identity: its id.
-            image: path of its picture, from the file's folder.
+            identity: id of the task in its file.
+            image: path of the picture, from the file's folder.
         """
         category = {"bench_like": f"rise.{self.family}", "leaf": "+".join(self.event.kinds)}
         provenance = {

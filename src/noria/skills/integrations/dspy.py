@@ -7,10 +7,11 @@ this package.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
-from noria.core.errors import require
+from noria.core.errors import ConfigError
 from noria.skills.proposing.protocols import DescribeTask, Proposer
 
 FIELDS = "name: str, description: str, others: dict[str, str], missed: list[str], taken: list[str], kept: list[str]"
@@ -27,9 +28,12 @@ def signature() -> Any:
     """A signature for `dspy.Predict` and its like: a skill and its requests in, a description out.
 
     Raises:
-        MissingExtra: DSPy is not installed.
+        ConfigError: DSPy is not installed.
     """
-    dspy: Any = require("dspy", "dspy")
+    try:
+        dspy: Any = importlib.import_module("dspy")
+    except ImportError:
+        raise ConfigError("DSPy is not installed", where="dspy", mend="pip install dspy") from None
     return dspy.Signature(f"{FIELDS} -> new_description: str", INSTRUCTIONS)
 
 

@@ -6,12 +6,13 @@ is routing by the caller's own router, and what comes out passes the same checks
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from noria.core.chat import Answer, ChatRequest, system, user
-from noria.core.errors import require
+from noria.core.errors import ConfigError
 from noria.skills.asking import Asker
 from noria.skills.bank.bank import Bank
 from noria.skills.bank.skill import Skill, make_skill
@@ -66,6 +67,18 @@ class TextAdapter:
         return dict.fromkeys(components_to_update, rows)
 
 
+def package() -> Any:
+    """The package GEPA, which no extra of this project brings.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module("gepa")
+    except ImportError:
+        raise ConfigError("GEPA is not installed", where="--proposer gepa", mend="pip install gepa") from None
+
+
 def _words(example: Any) -> str:
     sample = example[0] if isinstance(example, tuple) else example
     return str(getattr(sample, "query", sample))[:1000]
@@ -94,13 +107,12 @@ def improve_text(
         seed: seed of the search.
 
     Raises:
-        MissingExtra: GEPA is not installed.
+        ConfigError: GEPA is not installed.
     """
     if component not in ("description", "body"):
         raise ValueError("GEPA may propose a description or a body")
-    gepa = require("gepa", "gepa")
     start = skill.description if component == "description" else skill.body
-    result = gepa.optimize(
+    result = package().optimize(
         seed_candidate={component: start},
         trainset=list(train),
         valset=list(valid),
@@ -122,14 +134,14 @@ class GepaProposer(ChatProposer):
         calls: evaluations of single requests for one description.
 
     Raises:
-        MissingExtra: GEPA is not installed.
+        ConfigError: GEPA is not installed.
     """
 
     name = "gepa"
 
     def __init__(self, ask: Asker, make_router: RouterMaker, *, calls: int = 300) -> None:
         super().__init__(ask)
-        require("gepa", "gepa")
+        package()
         self.make_router, self.calls = make_router, calls
 
     def describe(self, task: DescribeTask) -> str | None:

@@ -293,6 +293,12 @@ def _discards(bank: Bank, pool: Sequence[Sample], config: RouteConfig) -> list[O
     ]
 
 
+def _applied(bank: Bank, operations: Sequence[Operation]) -> Bank:
+    for operation in operations:
+        bank = operation.apply(bank) if operation.skill in bank.skills else bank
+    return bank
+
+
 def _combined(
     state: _State,
     operations: Sequence[Operation],
@@ -309,9 +315,7 @@ def _combined(
     samples = [sample for sample, _, _ in parent.rows]
 
     def gain(chosen: Sequence[Operation]) -> float:
-        candidate = state.bank
-        for operation in chosen:
-            candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+        candidate = _applied(state.bank, chosen)
         after = evaluate_routes(make_router(candidate), samples, _names(candidate), repeats=config.repeats)
         change = np.nan_to_num(_present(after, candidate) - _present(parent))
         for label in {s.expected[0] for s in samples}:
@@ -347,9 +351,7 @@ def _gate(
     if not operations:
         return (), ()
     parent = evaluate_routes(make_router(state.bank), gate_set, _names(state.bank), repeats=config.repeats)
-    candidate = state.bank
-    for operation in operations:
-        candidate = operation.apply(candidate) if operation.skill in candidate.skills else candidate
+    candidate = _applied(state.bank, operations)
     receipt = _compare(parent, make_router(candidate), candidate, gate_set, config, settings, number)
     if not receipt.accepted:
         return (), (receipt,)
