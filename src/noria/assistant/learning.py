@@ -53,6 +53,8 @@ async def opened_turn(
         ConfigError: learning has no judge of the gate or no checklist, or the judges are one.
         DataError: nothing serves yet.
     """
+    _check(config)
+    JournalReader(folder).close()  # nothing is made where there is no gateway's folder
     control = open_control(folder, config)
     store = open_versions(folder, config)
     bundles = Bundles(control, store, config)
@@ -91,6 +93,24 @@ async def opened_turn(
         )
 
 
+def _check(config: AssistantConfig) -> None:
+    """Check that a turn has what it needs, before anything is opened.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    learning = config.learning
+    if learning.learner == "descriptions":
+        if config.parts.skills is None:
+            raise ConfigError("there are no skills to learn", where="parts.skills", mend="name a bank")
+    elif not config.judging.checklist or not learning.gate_judge:
+        raise ConfigError(
+            "a gate needs a judge and a checklist",
+            where="learning.gate_judge, judging.checklist",
+            mend="give both in the gateway's configuration",
+        )
+
+
 async def _routes(
     stack: AsyncExitStack, folder: Path, config: AssistantConfig, bundles: Bundles
 ) -> tuple[Learner, Evaluator]:
@@ -99,12 +119,7 @@ async def _routes(
     Both answer through the parts of the bundle that serves; tools do not act.
     """
     learning = config.learning
-    if not config.judging.checklist or not learning.gate_judge:
-        raise ConfigError(
-            "a gate needs a judge and a checklist",
-            where="learning.gate_judge, judging.checklist",
-            mend="give both in the gateway's configuration",
-        )
+    assert learning.gate_judge is not None
     checklist = checklist_of(config.judging)
     reader = stack.enter_context(JournalReader(folder))
     backends: dict[str, Backend] = {}
@@ -138,9 +153,6 @@ async def _descriptions(
     """The learner of skill descriptions, and the accuracy on labelled requests that compares its candidates."""
     from noria.assistant.parts.descriptions import DescriptionLearner, RouteAccuracy
 
-    if config.parts.skills is None:
-        raise ConfigError("there are no skills to learn", where="parts.skills", mend="name a bank")
-    stack.enter_context(JournalReader(folder))  # says so where there is none
     return DescriptionLearner(), RouteAccuracy()
 
 
