@@ -1,7 +1,7 @@
 """A gate after a year of rain: a scripted planner and a scripted editor, judged by programs, with a page at the end.
 
-Both are stand-ins for models that are not here: the planner forgets the hinge at first, and mends its plan when it reads
-what the checklist found; the editor knows one sentence.
+Both are stand-ins for models that are not here: the planner forgets the hinge at first, and mends its plan when it
+reads what the checklist found; the editor knows one sentence.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Planner:
     async def write(
         self, images: Sequence[Image.Image], instruction: str, *, sample: int = 0, notes: str = ""
     ) -> str:
+        """Write a plan; the second one, with the notes of the first, is whole."""
         plan = "Paint the gate rust."
         if "hinge" in notes:
             plan += " Paint the hinge rust."
@@ -40,13 +41,14 @@ class Planner:
 
 
 class Painter:
-    """An editor that knows one sentence: `Paint the PART COLOUR.`"""
+    """An editor that knows one sentence, `Paint the PART COLOUR`, and does what it says."""
 
     name = "painter"
 
     async def edit(
         self, images: Sequence[Image.Image], plan: str, seed: int, *, mask: Image.Image | None = None
     ) -> Image.Image:
+        """Paint each part that the plan names."""
         picture = images[0].copy()
         for part, colour in re.findall(r"Paint the (\w+) (\w+)", plan):
             ImageDraw.Draw(picture).rectangle(PARTS[part], fill=COLOURS[colour])
@@ -71,7 +73,9 @@ def checklist() -> Checklist:
     for part, colour in wanted.items():
         where: dict[str, Any] = {"verifier": "example.part", "arguments": {"part": part, "colour": colour}}
         role: Any = "keep" if part == "leaf" else "change"
-        items.append(EditItem(f"plan-{part}", f"Does the plan make the {part} {colour}?", "cognitive", **where))
+        items.append(
+            EditItem(f"plan-{part}", f"Does the plan make the {part} {colour}?", "cognitive", **where)
+        )
         items.append(EditItem(part, f"Is the {part} {colour}?", "visual", role=role, **where))
     return Checklist(tuple(items))
 
@@ -87,7 +91,9 @@ def main() -> None:
     scene = Scene((picture,))
     results = asyncio.run(edit.edit(scene, request, checklist=checklist(), tries=3))
     for number, result in enumerate(reversed(results), start=1):
-        print(f"try {number}: plan {result.cognitive.value:.2f}, picture {result.visual.value:.2f}: {result.plan.text}")
+        print(
+            f"try {number}: plan {result.cognitive.value:.2f}, picture {result.visual.value:.2f}: {result.plan.text}"
+        )
     print(write_edit(Path("out"), scene, request, results))
 
 

@@ -297,9 +297,7 @@ def test_requests_are_read(index: Index) -> None:
 
 
 def test_the_benchmarks_requests_are_read() -> None:
-    path = Path(
-        "/work/shared/data/tvir/query.json".replace("/work/shared", str(Path.cwd().parent.parent / "shared"))
-    )
+    path = Path(__file__).parents[3] / "shared" / "data" / "tvir" / "query.json"
     if not path.is_file():
         pytest.skip("TVIR-Bench's tasks are not here")
     tasks = json.loads(path.read_text())
