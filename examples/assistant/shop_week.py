@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from noria.assistant.service.config import AssistantConfig
+from noria.assistant.config import AssistantConfig
 from noria.assistant.service.service import opened_gateway
 from noria.core.service.hosting import running
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.assistant.service.config import AssistantConfig
+from noria.assistant.config import AssistantConfig
 from noria.assistant.service.service import opened_gateway
 from noria.core.service.hosting import Launched, launched, running
 from tests.chat_server import Body, ChatServerDouble, Reply, chat_server

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.service.companion import POINTS, Companion, with_point
-from noria.assistant.service.config import AssistantConfig
-from noria.assistant.service.readings import read_experiment
+from noria.assistant.companion.companion import POINTS, Companion, with_point
+from noria.assistant.companion.readings import read_experiment
+from noria.assistant.config import AssistantConfig
 from noria.core.experiments.lifecycle import ExperimentConfig
 from noria.core.storage.control import SQLiteControl
 from noria.core.traces.index import TraceIndex
@@ -30,7 +30,7 @@ def companions(folder: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"noria.assistant.service.companion" in words and str(folder).encode() in words:
+        if b"noria.assistant.companion.companion" in words and str(folder).encode() in words:
             found.append(int(path.parent.name))
     return found
 

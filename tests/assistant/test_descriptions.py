@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.learning import opened_turn
 from noria.assistant.parts.skills import SkillsPart, open_part
 from noria.assistant.service.bundles import EXPERIMENT
-from noria.assistant.service.config import AssistantConfig
 from noria.core.errors import ConfigError
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore

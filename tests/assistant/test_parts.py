@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.parts import protocol
 from noria.assistant.parts.protocol import Step, prepare
 from noria.assistant.service.bundles import Bundles
-from noria.assistant.service.config import AssistantConfig
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
 from noria.core.learning.route import Route

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.service.config import AssistantConfig
+from noria.assistant.config import AssistantConfig
 from noria.assistant.service.service import opened_gateway
 from noria.core.errors import ConfigError
 from noria.core.service.hosting import running

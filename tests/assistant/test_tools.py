@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.service.config import AssistantConfig, ToolConfig
+from noria.assistant.config import AssistantConfig, ToolConfig
 from noria.core.errors import ConfigError
 from tests.assistant.gateways import PRICES, gateway
 from tests.assistant.test_gateway import PNG, picture

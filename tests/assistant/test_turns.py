@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.service.bundles import Bundles
-from noria.assistant.service.config import AssistantConfig
 from noria.core.experiments.lifecycle import OPEN, TREATMENT
 from noria.core.learning.route import Route
 from noria.core.learning.routes import write_route

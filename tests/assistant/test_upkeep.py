@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from noria.assistant.service import upkeep
-from noria.assistant.service.config import ClickHouseConfig
-from noria.assistant.service.upkeep import Upkeep
+from noria.assistant.companion import upkeep
+from noria.assistant.companion.upkeep import Upkeep
+from noria.assistant.config import ClickHouseConfig
 from noria.core.errors import ConfigError
 from noria.core.traces.segments import read_manifest
 from noria.core.traces.store import TraceStore

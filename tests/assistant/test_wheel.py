@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.service.config import AssistantConfig
-from noria.assistant.service.turns import Turns
+from noria.assistant.companion.turns import Turns
+from noria.assistant.config import AssistantConfig
 from noria.core.learning.plan import open_turn
 from noria.core.learning.schedule import Due
 from noria.core.storage.control import SQLiteControl

@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from noria.assistant.service.config import AssistantConfig
+from noria.assistant.config import AssistantConfig
 from noria.core.errors import ConfigError, RunError
 from noria.core.files import read_text
 from noria.core.storage.control import Control, SQLControl, SQLiteControl, StaleVersion

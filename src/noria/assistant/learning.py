@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.companion.judging import checklist_of
+from noria.assistant.config import AssistantConfig
 from noria.assistant.folder import data_salt, open_control, open_versions
 from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import CHAMPION, Bundles
-from noria.assistant.service.config import AssistantConfig
-from noria.assistant.service.judging import checklist_of
 from noria.core.chat import ChatClient, Message
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import ConfigError, DataError, NoriaError

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from noria.assistant.service.config import ToolConfig
+from noria.assistant.config import ToolConfig
 from noria.core.chat.messages import Image
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import DataError, RunError, needing

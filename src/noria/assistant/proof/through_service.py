@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from noria.assistant.companion.companion import Companion
+from noria.assistant.config import AssistantConfig
 from noria.assistant.proof.bench_serve import PEER_TOKEN
 from noria.assistant.service.bundles import EXPERIMENT
-from noria.assistant.service.companion import Companion
-from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.service import POLL, opened_gateway
 from noria.core.experiments.lifecycle import (
     CONTROL,

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.parts.protocol import MODULES, Part, open_part
-from noria.assistant.service.config import AssistantConfig
 from noria.core.errors import ConfigError, DataError, MissingExtra
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage

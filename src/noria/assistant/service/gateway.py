@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.parts.loop import ToolRounds
 from noria.assistant.parts.protocol import prepare
 from noria.assistant.parts.tools import Tools
 from noria.assistant.service.bundles import Choice, Serving
-from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.recording import Identity, Recorder, Recording
 from noria.core.chat.budget import Budget, estimated_cost
 from noria.core.chat.faults import CutError, GarbageError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.assistant.service.config import AssistantConfig, ServeConfig
+from noria.assistant.config import AssistantConfig, ServeConfig
 from noria.assistant.service.service import opened_gateway
 from noria.core.service.hosting import read_token, serve
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.folder import check_secret, open_control, open_versions, read_secret
 from noria.assistant.service.bundles import Bundles
-from noria.assistant.service.config import AssistantConfig
 from noria.assistant.service.console import Console
 from noria.assistant.service.feedback import Conversations
 from noria.assistant.service.gateway import Allowance, Gateway
@@ -245,7 +245,7 @@ async def _accompany(store: TraceStore, config: AssistantConfig) -> None:
     while True:
         began = clock()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "noria.assistant.service.companion", str(store.folder),
+            sys.executable, "-m", "noria.assistant.companion.companion", str(store.folder),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
         )  # fmt: skip
         assert process.stdin is not None

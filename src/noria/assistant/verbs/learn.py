@@ -8,7 +8,7 @@ from typing import Annotated
 import click
 from pydantic import Field
 
-from noria.assistant.service.config import ServeConfig
+from noria.assistant.config import ServeConfig
 from noria.core.config import Option
 from noria.verbs.command import command as make_command
 
@@ -27,8 +27,8 @@ def command(config: LearnConfig) -> None:
 
     The gateway may serve meanwhile. What passes the gate begins an experiment in the shadow; nothing is promoted here.
     """
+    from noria.assistant.config import AssistantConfig
     from noria.assistant.learning import opened_turn, told
-    from noria.assistant.service.config import AssistantConfig
 
     async def run() -> str:
         async with opened_turn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noria.assistant.service.config import ServeConfig
+from noria.assistant.config import ServeConfig
 from noria.verbs.command import command as make_command
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from noria.core.chat import ChatModel
-from noria.core.errors import DataError, NoriaError, ungrouped
+from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
 from noria.core.progress import Progress
 from noria.core.statistics.bootstrap import bootstrap_mean
@@ -23,6 +23,7 @@ from noria.editing.benchmarks.scoring import ItemScore, Mode, score_kris, score_
 from noria.editing.data.lines import Lines
 from noria.editing.data.names import file_name, task_seed
 from noria.editing.data.pictures import open_scene, png
+from noria.editing.data.working import work_through
 from noria.editing.use.session import ThinkThenEdit
 
 RESAMPLES = 10_000
@@ -81,22 +82,15 @@ async def run_arm(
             and one.get("picture")
             and None not in one.get("replies", {}).values()
         }
-        waiting: Iterator[BenchItem] = iter([item for item in items if item.id not in done])
-        bar = progress.task(arm, len(items), start=len(done)) if progress else None
+        left = [item for item in items if item.id not in done]
 
-        async def work() -> None:
-            for item in waiting:
-                record = await _record(arm, edit, judge, item, folder, seed)
-                lines.add(record | {"stamp": stamp})
-                if bar:
-                    bar.advance()
+        async def work(item: BenchItem) -> None:
+            record = await _record(arm, edit, judge, item, folder, seed)
+            lines.add(record | {"stamp": stamp})
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(
+            left, work, in_flight=in_flight, progress=progress, label=arm, done=len(items) - len(left)
+        )
         return dict(lines.records)
 
 

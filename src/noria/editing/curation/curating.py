@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import DataError, ungrouped
+from noria.core.errors import DataError
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
 from noria.core.progress import Progress
@@ -18,6 +17,7 @@ from noria.editing.curation.duplicates import Benchmark, near_duplicates, pictur
 from noria.editing.data.lines import Lines
 from noria.editing.data.pictures import Scene, open_picture, open_scene
 from noria.editing.data.tasks import Difficulty, Task, image_paths
+from noria.editing.data.working import work_through
 from noria.editing.environment.rewarding import RewardEnvironment
 from noria.editing.types import Planner
 
@@ -138,35 +138,26 @@ async def weigh(
     kept: dict[str, Task] = {}
     reasons: dict[str, str] = {}
     with Lines(log) as lines:
-        waiting: Iterator[tuple[Task, Scene]] = iter(tasks)
-        bar = progress.task("rollouts", len(tasks)) if progress else None
 
-        async def work() -> None:
-            for task, scene in waiting:
-                record = lines.records.get(task.id)
-                if record is None or record.get("settings") != vars(settings):
-                    try:
-                        found, _ = await measure(task, scene, planner, environment, settings)
-                    except DataError as error:
-                        reasons[task.id] = f"planner: {error.what}"
-                        continue
-                    record = {"id": task.id, "difficulty": vars(found), "settings": vars(settings)}
-                    lines.add(record)
-                difficulty = Difficulty(**record["difficulty"])
-                why = unfit(difficulty, settings)
-                if why:
-                    reasons[task.id] = why
-                else:
-                    kept[task.id] = replace(task, difficulty=difficulty)
-                if bar:
-                    bar.advance()
+        async def work(pair: tuple[Task, Scene]) -> None:
+            task, scene = pair
+            record = lines.records.get(task.id)
+            if record is None or record.get("settings") != vars(settings):
+                try:
+                    found, _ = await measure(task, scene, planner, environment, settings)
+                except DataError as error:
+                    reasons[task.id] = f"planner: {error.what}"
+                    return
+                record = {"id": task.id, "difficulty": vars(found), "settings": vars(settings)}
+                lines.add(record)
+            difficulty = Difficulty(**record["difficulty"])
+            why = unfit(difficulty, settings)
+            if why:
+                reasons[task.id] = why
+            else:
+                kept[task.id] = replace(task, difficulty=difficulty)
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(tasks, work, in_flight=in_flight, progress=progress, label="rollouts")
     return [kept[task.id] for task, _ in tasks if task.id in kept], reasons
 
 

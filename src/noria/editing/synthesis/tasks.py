@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,12 +13,13 @@ from typing import Any, Protocol
 from PIL.Image import Image as Picture
 
 from noria.core.chat import ChatModel, Image as ImagePart
-from noria.core.errors import NoriaError, ungrouped
+from noria.core.errors import NoriaError
 from noria.core.files import write_atomic
 from noria.core.progress import Progress
 from noria.editing.data.lines import Lines
 from noria.editing.data.pictures import open_picture, png
 from noria.editing.data.tasks import Task
+from noria.editing.data.working import work_through
 from noria.editing.synthesis.proposing import Proposal, consistent, propose, propose_for
 
 
@@ -110,21 +111,19 @@ async def synthesize(
     """
     with Lines(folder / "proposals.jsonl") as lines:
         done = {name for name, one in lines.records.items() if not one.get("failed")}
-        waiting: Iterator[Job] = iter([job for job in work_ if job.id not in done])
-        bar = progress.task("synthesize", len(work_), start=len(done)) if progress else None
+        left = [job for job in work_ if job.id not in done]
 
-        async def work() -> None:
-            for job in waiting:
-                lines.add({"id": job.id} | await _made(model, generator, job, folder, settings))
-                if bar:
-                    bar.advance()
+        async def work(job: Job) -> None:
+            lines.add({"id": job.id} | await _made(model, generator, job, folder, settings))
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(
+            left,
+            work,
+            in_flight=in_flight,
+            progress=progress,
+            label="synthesize",
+            done=len(work_) - len(left),
+        )
         records = [lines.records[job.id] for job in work_ if job.id in lines.records]
     from noria.editing.data.tasks import task_from_json
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import NoriaError, ungrouped
+from noria.core.errors import NoriaError
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import Block, write_page
 from noria.core.progress import Progress
@@ -22,6 +22,7 @@ from noria.editing.data.lines import Lines
 from noria.editing.data.names import task_seed
 from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Task
+from noria.editing.data.working import work_through
 from noria.editing.environment.rewarding import RewardEnvironment, Rollout
 from noria.editing.plans import format_output
 from noria.editing.types import Planner
@@ -161,21 +162,14 @@ async def attribute(
     with Lines(log) as lines:
         stamp = {"planner": planner.name, "samples": samples, "seed": seed}
         done = {name for name, one in lines.records.items() if one.get("stamp") == stamp}
-        waiting: Iterator[tuple[Task, Scene]] = iter([pair for pair in tasks if pair[0].id not in done])
-        bar = progress.task("attribute", len(tasks), start=len(done)) if progress else None
+        left = [pair for pair in tasks if pair[0].id not in done]
 
-        async def work() -> None:
-            for task, scene in waiting:
-                lines.add(await _record(task, scene, planner, environment, samples, seed) | {"stamp": stamp})
-                if bar:
-                    bar.advance()
+        async def work(pair: tuple[Task, Scene]) -> None:
+            lines.add(await _record(*pair, planner, environment, samples, seed) | {"stamp": stamp})
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(
+            left, work, in_flight=in_flight, progress=progress, label="attribute", done=len(tasks) - len(left)
+        )
         return [lines.records[task.id] for task, _ in tasks if task.id in lines.records]
 
 

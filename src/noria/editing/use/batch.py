@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import DataError, NoriaError, ungrouped
+from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import Block, write_page
@@ -17,6 +17,7 @@ from noria.editing.data.lines import Lines
 from noria.editing.data.names import file_name, task_seed
 from noria.editing.data.pictures import open_picture, open_scene, png
 from noria.editing.data.tasks import Task, image_paths
+from noria.editing.data.working import work_through
 from noria.editing.use.page import on_page, result_json
 from noria.editing.use.session import ThinkThenEdit
 
@@ -75,24 +76,15 @@ async def edit_tasks(
     counts = {"edited": 0, "failed": 0}
     with Lines(folder / "results.jsonl") as lines:
         done = {name for name, record in lines.records.items() if record.get("picture")}
-        waiting: Iterator[Task] = iter([task for task in tasks if task.id not in done])
-        skipped = sum(task.id in done for task in tasks)
-        bar = progress.task("edit", len(tasks), start=skipped) if progress else None
+        left = [task for task in tasks if task.id not in done]
+        skipped = len(tasks) - len(left)
 
-        async def work() -> None:
-            for task in waiting:
-                record = await _edited(edit, task, folder, root, tries=tries, samples=samples, seed=seed)
-                lines.add(record)
-                counts["edited" if record["picture"] else "failed"] += 1
-                if bar:
-                    bar.advance()
+        async def work(task: Task) -> None:
+            record = await _edited(edit, task, folder, root, tries=tries, samples=samples, seed=seed)
+            lines.add(record)
+            counts["edited" if record["picture"] else "failed"] += 1
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(left, work, in_flight=in_flight, progress=progress, label="edit", done=skipped)
         page = _write_page(folder, root, tasks, lines.records)
     return BatchResult(counts["edited"], counts["failed"], skipped, lines.path, page)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from noria.core.chat import ChatModel
-from noria.core.errors import NoriaError, ungrouped
+from noria.core.errors import NoriaError
 from noria.core.judging.items import Checklist
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
@@ -19,6 +19,7 @@ from noria.editing.checklists.items import checklist_from_json, checklist_to_jso
 from noria.editing.data.lines import Lines
 from noria.editing.data.pictures import open_scene
 from noria.editing.data.tasks import Reference, Task, image_paths
+from noria.editing.data.working import work_through
 from noria.editing.environment.judges import AtomicJudges
 from noria.editing.synthesis.checklists import write_checklist, write_reference
 from noria.editing.types import PATHS
@@ -102,23 +103,21 @@ async def write_all(
     """
     with Lines(log) as lines:
         written = {n: Written.from_json(one) for n, one in lines.records.items() if not one["why"]}
-        waiting: Iterator[Task] = iter([task for task in tasks if task.id not in written])
-        bar = progress.task("checklists", len(tasks), start=len(written)) if progress else None
+        left = [task for task in tasks if task.id not in written]
 
-        async def work() -> None:
-            for task in waiting:
-                one = await write_one(task, root, writer, judges, rewrite=rewrite, mutate=mutate)
-                lines.add({"id": task.id} | one.to_json())
-                written[task.id] = one
-                if bar:
-                    bar.advance()
+        async def work(task: Task) -> None:
+            one = await write_one(task, root, writer, judges, rewrite=rewrite, mutate=mutate)
+            lines.add({"id": task.id} | one.to_json())
+            written[task.id] = one
 
-        with ungrouped():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(in_flight):
-                    group.create_task(work())
-        if bar:
-            bar.done()
+        await work_through(
+            left,
+            work,
+            in_flight=in_flight,
+            progress=progress,
+            label="checklists",
+            done=len(tasks) - len(left),
+        )
     return written
 
 

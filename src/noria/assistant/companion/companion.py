@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.companion.judging import TraceJudging
+from noria.assistant.companion.readings import decide, read_experiment, reading_record
+from noria.assistant.companion.turns import Turns
+from noria.assistant.companion.upkeep import Upkeep
+from noria.assistant.config import AssistantConfig
 from noria.assistant.folder import open_control, open_versions, service_name
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
-from noria.assistant.service.config import AssistantConfig
-from noria.assistant.service.judging import TraceJudging
-from noria.assistant.service.readings import decide, read_experiment, reading_record
-from noria.assistant.service.turns import Turns
-from noria.assistant.service.upkeep import Upkeep
 from noria.core.errors import NoriaError
 from noria.core.experiments.figures import SharedFigures
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from noria.assistant.service.config import AssistantConfig, JudgingConfig
+from noria.assistant.config import AssistantConfig, JudgingConfig
 from noria.core.chat import ChatClient
 from noria.core.errors import DataError
 from noria.core.files import write_atomic

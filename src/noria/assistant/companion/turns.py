@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from noria.assistant.config import AssistantConfig
 from noria.assistant.service.bundles import EXPERIMENT
-from noria.assistant.service.config import AssistantConfig
 from noria.core.errors import RunError
 from noria.core.experiments.lifecycle import OPEN
 from noria.core.files import disk_errors, lock
