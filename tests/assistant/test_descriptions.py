@@ -110,6 +110,9 @@ def test_corrections_redraw_the_descriptions_and_the_better_bank_goes_into_a_tes
             [part.bank.skills[n].description for n in WORDS],
         )
         assert share(part) > share(before) + 0.3
+        assert part.router.calibration.thresholds.keys() == WORDS.keys(), (
+            "the thresholds are those of the new bank"
+        )
         assert {name: part.bank.skills[name].body for name in WORDS} == {
             name: f"Do {name}.\n" for name in WORDS
         }

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from noria.assistant.config import AssistantConfig, ToolConfig
+from noria.core.chat import Prices
+from noria.core.chat.budget import estimated_cost
 from noria.core.errors import ConfigError
 from tests.assistant.gateways import PRICES, gateway
 from tests.assistant.test_gateway import PNG, picture
@@ -216,7 +218,21 @@ def test_a_callers_money_covers_the_rounds_and_their_tools(
             ]
             assert statuses == [200, 200, 429, 429, 429]
             assert len(asked) == 2
-    assert PRICES["input"] > 0
+
+
+def test_money_for_one_answer_is_too_little_where_tools_may_take_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", "a-token-of-the-shop-0123")
+    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 10}
+    answer = estimated_cost(Prices(**PRICES), body)
+    callers = [{"name": "shop", "token_env": "SHOP_TOKEN", "budget_per_day": 1.5 * answer}]
+    with server(pictures_server) as (url, _):
+        tools = {"edit": {"kind": "generate", "url": f"{url}/v1"}}
+        for number, (parts, status) in enumerate([({}, 200), ({"tools": tools, "tool_rounds": 1}, 429)]):
+            with gateway(tmp_path / str(number), one_call, parts=parts, callers=callers) as one:
+                given = one.call("/v1/chat/completions", body, token="a-token-of-the-shop-0123")
+                assert given[0] == status
 
 
 def test_a_key_that_is_not_there_is_said_before_anything_is_sent(tmp_path: Path) -> None:

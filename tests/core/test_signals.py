@@ -71,7 +71,8 @@ async def test_a_new_kind_of_request_and_a_falling_score_are_drifts(store: Trace
         await judged(store, BEGIN + n, 0.8 + 0.1 * (-1) ** n, skill="search" if n % 2 else "edit", id=str(n))
     turn_at(control, BEGIN + 400)
     for n in range(150):
-        await judged(store, BEGIN + 500 + n, 0.8 + 0.1 * (-1) ** n, skill="search" if n % 2 else "edit")
+        skill = "search" if n % 2 else "edit"
+        await judged(store, BEGIN + 500 + n, 0.8 + 0.1 * (-1) ** n, skill=skill, id=f"new {n}")
     store.index.follow(store.folder)
     schedule = ScheduleConfig(judged=1000, least=100, pause=0)
     calm = read_signals(store.index, control, BEGIN + DAY)
