@@ -13,7 +13,8 @@ transformers = pytest.importorskip("transformers")
 
 from noria.core.errors import CheckError, CheckpointError, ModelError  # noqa: E402
 from noria.editing.planner.checks import check_frozen, check_sees, editor_digest  # noqa: E402
-from noria.editing.planner.policy import Policy, Request, open_policy, save_policy  # noqa: E402
+from noria.editing.planner.loading import open_policy, save_policy  # noqa: E402
+from noria.editing.planner.policy import Policy, Request  # noqa: E402
 from noria.editing.planner.settings import GrpoSettings  # noqa: E402
 from noria.editing.planner.small import SmallPlannerConfig, new_planner  # noqa: E402
 from noria.editing.planner.weights import merged, prepare_weights  # noqa: E402

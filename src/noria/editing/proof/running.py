@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from noria.core.runs.workers import report
-from noria.editing.planner.policy import Policy, open_policy, save_policy
+from noria.editing.planner.loading import open_policy, save_policy
+from noria.editing.planner.policy import Policy
 from noria.editing.planner.rollouts import Attempt
 from noria.editing.planner.settings import GrpoSettings, SftSettings
 from noria.editing.planner.sft import Example, SftTrainer

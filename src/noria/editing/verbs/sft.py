@@ -83,7 +83,7 @@ def run(job: SftJobConfig, progress: Progress) -> SftResult:
     from noria.core.runs.run import Run, save_settings, settled
     from noria.core.training.loop import training
     from noria.editing.planner.checks import check_sees
-    from noria.editing.planner.policy import open_policy, save_policy
+    from noria.editing.planner.loading import open_policy, save_policy
     from noria.editing.planner.sft import SftTrainer, shuffled
     from noria.editing.planner.weights import merged
 

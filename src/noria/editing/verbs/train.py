@@ -126,7 +126,8 @@ def _train(
     from noria.core.runs.run import Run, save_settings, settled
     from noria.core.training.loop import training
     from noria.editing.planner.checks import check_frozen, check_sees, editor_digest
-    from noria.editing.planner.policy import Request, open_policy, save_policy
+    from noria.editing.planner.loading import open_policy, save_policy
+    from noria.editing.planner.policy import Request
     from noria.editing.planner.rewarding import EnvironmentRewarder, RolloutLog
     from noria.editing.planner.trainer import PlannerTrainer
     from noria.editing.planner.weights import merged
