@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +50,56 @@ def test_a_week_of_a_shop_ends_with_the_better_prompt(tmp_path: Path) -> None:
     printed = run(tmp_path, str(EXAMPLES / "assistant" / "shop_week.py"))
     assert "promoted: helpful is better" in printed
     assert printed.strip().endswith("the shop now answers by: thorough")
+
+
+def test_the_walk_from_nothing_to_a_promotion(tmp_path: Path) -> None:
+    """The commands of docs/assistant-start.md, with a shorter experiment."""
+    from noria.core.service.hosting import launched
+
+    folder = EXAMPLES / "assistant"
+    token = {"NORIA_TOKEN": "t" * 24}
+    places = [
+        "--config",
+        str(tmp_path / "noria.yaml"),
+        "--folder",
+        str(tmp_path / "noria-data"),
+        "--port",
+        "0",
+    ]
+    command = [sys.executable, "-m", "noria.cli", "serve", "--no-access-log", *places]
+    with launched([sys.executable, str(folder / "stub_server.py"), "0"], tmp_path, env={}) as stub:
+        words = ("--url", f"{stub.url}/v1", "--model", "talker", "--judge", "judge")
+        noria(tmp_path, "assistant", "init", "noria.yaml", *words)
+        experiment = "  experiment: {shadow_requests: 20, canary_units: 0, planned: 300, least: 20}\n"
+        file = tmp_path / "noria.yaml"
+        file.write_text(file.read_text().replace("learning:\n", "learning:\n" + experiment))
+        with launched(command, tmp_path, env=token) as gateway:
+            customers = (str(folder / "customers.py"), gateway.url, "--number")
+            run(tmp_path, *customers, "700")
+            time.sleep(4)  # the judges are at it
+            said = noria(tmp_path, "assistant", "learn", "--config", "noria.yaml", "-m", "walk")
+            assert "handed over" in said, said
+            for _ in range(12):
+                run(tmp_path, *customers, "250")
+                time.sleep(1.5)
+                found = called(gateway.url, "experiments", token)["data"][0]
+                if found.get("won"):
+                    break
+            assert found.get("won"), found
+            wish = {"bundle": found["config"]["challenger"], "based_on": 1, "reason": "won"}
+            moved = called(gateway.url, "promote", token, wish)
+            assert moved["bundle"] == wish["bundle"]
+            time.sleep(1)
+            assert run(tmp_path, *customers, "50").startswith("50 of 50")
+
+
+def called(url: str, path: str, token: dict[str, str], content: dict[str, Any] | None = None) -> Any:
+    """What a call of a gateway by its operator is answered with."""
+    headers = {"authorization": f"Bearer {token['NORIA_TOKEN']}", "content-type": "application/json"}
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(f"{url}/v1/{path}", data, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
 
 
 def test_a_forgotten_hinge_is_found_and_mended(tmp_path: Path) -> None:

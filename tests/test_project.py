@@ -176,8 +176,8 @@ def test_every_package_has_an_api_page() -> None:
 
 def test_the_core_page_lists_the_modules_of_the_core() -> None:
     core = ROOT / "src" / "noria" / "core"
-    modules = {path.stem for path in core.glob("*.py")} - {"__init__"}
-    modules |= {f"{path.parent.name}.{path.stem}" for path in core.glob("*/*.py") if path.stem != "__init__"}
+    paths = (path.relative_to(core).with_suffix("") for path in core.rglob("*.py"))
+    modules = {".".join(path.parts) for path in paths if path.name != "__init__"}
     modules = {name for name in modules if not name.startswith("chat.")} | {"chat"}
     page = (ROOT / "docs" / "core.md").read_text().partition("## ")[0]
     assert set(re.findall(r"^\| `([\w.]+)` \|", page, flags=re.M)) == modules
@@ -263,3 +263,9 @@ for system in sys.argv[1:]:
     built = sorted(path.parent.name for path in (ROOT / "src" / "noria").glob("*/verbs"))
     done = subprocess.run([sys.executable, "-c", code, *built], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+def test_the_site_lists_every_extra() -> None:
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*) \|", page[page.index("| extra |") :], flags=re.MULTILINE)
+    assert sorted(re.findall(r"`([a-z]+)`", " ".join(rows))) == sorted(EXTRAS)

@@ -93,7 +93,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     "--quick/--full",
     default=True,
     show_default=True,
-    help="Run quick proofs of about a minute each, or full ones.",
+    help="Run quick proofs, of half a minute to six minutes each, or full ones.",
 )
 @click.option("--seeds", type=click.IntRange(1), help="Number of seeds; each proof has its own default.")
 @click.option("--output", "--out", "-o", type=FOLDER, help="Folder of the report and the evidence.")

@@ -16,7 +16,7 @@ from noria.assistant.companion.readings import read_experiment
 from noria.assistant.config import AssistantConfig
 from noria.core.experiments.lifecycle import ExperimentConfig
 from noria.core.storage.control import SQLiteControl
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
 from tests.assistant.gateways import Gateway, echo, gateway, gateway_process, settings
 from tests.assistant.test_gateway import WISH, stage, users
 from tests.chat_server import Body, Reply, chat_server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import sqlite3
 import time
@@ -15,14 +16,16 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.service.console import descent
+from noria.assistant.service.console.pages import descent
 from noria.core.traces.ids import new_id
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
+from noria.core.traces.index.listing import feedback_counts, newest_traces, seen_lately
+from noria.core.traces.index.scores import scores_by_label
 from noria.core.versions.artefacts import Artefact, Lineage
 from tests.assistant.gateways import TOKEN, Gateway, gateway
 from tests.assistant.test_gateway import WISH, picture, stage, users
 
-PAGES = ("/", "/traces", "/experiments", "/lineage", "/data")
+PAGES = ("/", "/traces", "/skills", "/parts", "/experiments", "/lineage", "/data")
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
@@ -135,6 +138,26 @@ def test_what_has_won_is_promoted_from_its_page_on_the_version_that_was_seen(tmp
         assert stage(one, "kindness", "promoted")["stage"] == "promoted"
 
 
+def test_the_data_of_turns_stand_by_split(tmp_path: Path) -> None:
+    with gateway(tmp_path / "data") as one:
+        assert "No turn has been run yet" in page(one, "/data")
+        counts = {"traces": 700, "rated": 146, "groups": {"train": 86, "gates": 42, "final": 15}}
+        data = {"digest": "x", "counts": counts | {"chats in no split": 31, "feedback left out": 7}}
+        receipts: list[Any] = [{"outcome": "handed over", "turn": {"learner": "routes"}, "data": data}]
+        receipts += [{"outcome": "stopped", "turn": {"learner": "bodies"}, "data": None}, ["damaged"]]
+        for number, receipt in enumerate(receipts, 1):
+            folder = one.folder / "turns" / f"{number:06d}"
+            folder.mkdir(parents=True)
+            (folder / "receipt.json").write_text(json.dumps(receipt))
+        table = page(one, "/data").partition("What turns learned from")[2].partition("</section>")[0]
+        rows = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+        assert rows == [
+            ["3", "", "its receipt cannot be read", ""],
+            ["2", "bodies", "stopped", ""],
+            ["1", "routes", "handed over", "700", "146", "86", "42", "15", "31", "7"],
+        ]
+
+
 def test_descent_stands_below_what_it_came_from() -> None:
     def made(name: str, *parents: str) -> Artefact:
         return Artefact(name, "route", {}, lineage=Lineage(parents=parents))
@@ -177,16 +200,6 @@ def test_a_trace_is_replayed_under_another_bundle_and_kept_nowhere(one: Gateway)
     assert "<script>alert" not in text
     assert submit(one, **wish | {"bundle": "0" * 64}, token=TOKEN)[0] == 400
     assert submit(one, **wish | {"trace": "../x"}, token=TOKEN)[0] == 404
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("wide", [400, 1200], ids=["telephone", "desk"])
@@ -233,7 +246,8 @@ def test_the_pages_queries_are_quick_at_many_traces(tmp_path: Path) -> None:
     database.execute("PRAGMA synchronous = OFF")
     ids = [new_id(now - (200_000 - n) * 10**9) for n in range(200_000)]
     database.executemany(
-        "INSERT INTO traces VALUES (?, ?, .5, 'ok', 'b', 'shop', ?, NULL, 30, .001, '{}', '{}', 1)",
+        "INSERT INTO traces VALUES (?, ?, .5, 'ok', 'b', 'shop', ?, NULL, 30, .001, "
+        "'{\"skill\": \"tea\"}', '{}', 1)",
         ((one, now - (200_000 - n) * 10**9, f"user {n % 5000}") for n, one in enumerate(ids)),
     )
     database.executemany(
@@ -241,18 +255,19 @@ def test_the_pages_queries_are_quick_at_many_traces(tmp_path: Path) -> None:
         ((f"f{n}", one) for n, one in enumerate(ids)),
     )
     database.executemany(
-        "INSERT INTO judgements VALUES (?, ?, 0, 'j', 'rule', .5, 0, 3, NULL)",
+        "INSERT INTO judgements VALUES (?, ?, 0, 'j', 'rule', .5, 0, 3, NULL, NULL)",
         ((f"j{n}", one) for n, one in enumerate(ids)),
     )
     database.commit()
     for read in (
-        lambda: index.newest(limit=50),
-        lambda: index.newest(limit=50, user="user 7"),
-        lambda: index.newest(limit=50, status="failed"),
-        lambda: index.newest(limit=50, bundle="b", status="failed"),
-        lambda: index.newest(limit=50, bundle="b", user="nobody"),
-        lambda: index.lately(now - 86400 * 10**9),
-        index.feedback_counts,
+        lambda: newest_traces(index, limit=50),
+        lambda: newest_traces(index, limit=50, user="user 7"),
+        lambda: newest_traces(index, limit=50, status="failed"),
+        lambda: newest_traces(index, limit=50, bundle="b", status="failed"),
+        lambda: newest_traces(index, limit=50, bundle="b", user="nobody"),
+        lambda: seen_lately(index, now - 86400 * 10**9),
+        lambda: scores_by_label(index, "skill", "b", 0, most=20_000),
+        lambda: feedback_counts(index),
         index.count,
     ):
         seconds = []

@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from noria.assistant.proof.gates import UNEVEN, USERS, checks, claims, power_of_split
+from noria.assistant.proof.kills import run_service_kills
 from noria.assistant.proof.simulations import (
     EFFECTS,
     ITEMS,
@@ -56,6 +57,8 @@ def results() -> dict[str, list[dict[str, float]]]:
         "uneven split": [run_splits(UNEVEN, USERS, 60, seed) for seed in seeds],
         "logs": [run_off_policy(20, seed) for seed in seeds],
         "through the service": [run_through_service(3, 0)],
+        "killed services": [run_service_kills(2, 0)],
+        "killed turns": [{"kills": 2.0, "same": 2.0, "handed over": 1.0}],
     }
 
 
@@ -76,3 +79,7 @@ def test_the_arms_are_paid_alike_and_a_gate_that_lets_all_pass_is_seen(
     assert [check.id for check in checks(alarmed, 240) if not check.holds] == ["split-level"]
     unequal = results | {"through the service": [results["through the service"][0] | {"equal": 3.0}]}
     assert [check.id for check in checks(unequal, 240) if not check.holds] == ["service-equal"]
+    lost = results | {"killed services": [results["killed services"][0] | {"lost": 1.0}]}
+    assert [check.id for check in checks(lost, 240) if not check.holds] == ["kills"]
+    other = results | {"killed turns": [{"kills": 2.0, "same": 1.0, "handed over": 1.0}]}
+    assert [check.id for check in checks(other, 240) if not check.holds] == ["killed-turns"]

@@ -24,6 +24,7 @@ from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.records import Trace, decode
 from tests.assistant.gateways import TOKEN, Gateway, echo, gateway, gateway_process
 from tests.chat_server import Body, Reply, chat_server
+from tests.waiting import until
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -225,6 +226,16 @@ def test_a_budget_needs_prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 # -- feedback ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_asked_is_who_rates_where_nothing_else_is_said(running_gateway: Gateway) -> None:
+    traces = [str(running_gateway.ask("hi", user=name)["id"]) for name in ("ann", "bob")]
+    for trace, more in ((traces[0], {}), (traces[1], {}), (traces[1], {"user": "ann", "name": "other"})):
+        assert running_gateway.call("/v1/feedback", {"target": trace, "value": 1} | more)[0] == 202
+    views = [running_gateway.trace(trace) for trace in traces]
+    (ann,), (bob, ann_of_bob) = [[one["by"] for one in view["feedback"]] for view in views]
+    assert ann == views[0]["trace"]["user"] == ann_of_bob
+    assert bob == views[1]["trace"]["user"] != ann
 
 
 def test_feedback_counts_once_also_a_hundred_times_at_once(running_gateway: Gateway) -> None:
@@ -473,6 +484,19 @@ def test_a_harmful_challenger_is_rolled_back_at_once(tmp_path: Path) -> None:
         }
 
 
+def test_the_readings_over_time_are_those_of_one_stage(tmp_path: Path) -> None:
+    with gateway(tmp_path / "data", companion=True) as one:
+        one.call("/v1/experiments", WISH | {"canary_units": 20, "canary_share": 0.4, "least": 5})
+        stage(one, "kindness", "canary")
+        time.sleep(0.7)
+        users(one, 100, rate=lambda route, name: float(name % 2))
+        found = stage(one, "kindness", "ab")
+        assert found["history"][-1]["stage"] == "canary"
+        assert not [point for point in found["points"] if point[0] > 60], (
+            "users of the canary are of another reading"
+        )
+
+
 def test_a_user_stays_in_an_arm_and_the_arm_is_in_the_trace(running_gateway: Gateway) -> None:
     config = running_gateway.call("/v1/experiments", WISH | {"share": 0.5})[1]["experiment"]
     document_arms = Arms("kindness", config["salt"], {"challenger": 0.05, "champion": 0.95})
@@ -523,7 +547,7 @@ def test_a_journal_that_fails_refuses_and_acknowledges_nothing(running_gateway: 
     (journal,) = [
         one for one in gc.get_objects() if isinstance(one, Journal) and one.folder == running_gateway.folder
     ]
-    journal.broken = broken
+    journal._queue.broken = broken
     try:
         status, answer = running_gateway.call(
             "/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}
@@ -533,7 +557,7 @@ def test_a_journal_that_fails_refuses_and_acknowledges_nothing(running_gateway: 
         assert running_gateway.call("/v1/feedback", {"target": kept, "value": 1})[0] == 503
         assert running_gateway.call("/ready")[0] == 503
     finally:
-        journal.broken = None
+        journal._queue.broken = None
 
 
 @pytest.mark.slow
@@ -578,3 +602,21 @@ def test_nothing_acknowledged_is_lost_on_kill_9(tmp_path: Path) -> None:
             assert len(kept) == len(set(kept))
             assert process.stop() == 0
     assert len(acknowledged) > 40
+
+
+def test_old_versions_are_removed_and_what_serves_or_is_configured_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with gateway(folder) as one:
+        made = [one.call("/v1/bundles", {"backend": "m", "system": f"s{n}"})[1]["bundle"] for n in range(4)]
+        for number, bundle in enumerate(made[:3], 1):
+            assert one.call("/v1/promote", {"bundle": bundle, "based_on": number})[0] == 200
+        one.call("/v1/experiments", WISH | {"challenger": made[3]})
+    for path in (folder / "versions").glob("*/*"):
+        os.utime(path, (1e9, 1e9))  # long ago
+    with gateway(folder, keep_versions=2) as one:
+        until(lambda: len(list((folder / "versions" / "bundles").iterdir())) == 5)
+        kept = {bundle["bundle"] for bundle in one.call("/v1/bundles")[1]["data"]}
+        assert made[0] not in kept, "neither served lately, nor tested, nor configured"
+        assert {*made[1:]} <= kept
+        assert one.call("/v1/rollback", {"based_on": 4})[0] == 200
+        assert one.ask("x")["choices"][0]["message"]["content"] == "s1|x"

@@ -16,7 +16,7 @@ from noria.assistant.parts.protocol import Step, prepare
 from noria.assistant.service.bundles import Bundles
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
-from noria.core.learning.route import Route
+from noria.core.learning.routes.route import Route
 from noria.core.storage.control import SQLiteControl
 from noria.core.traces.ids import Clock
 from noria.core.traces.records import SpanKind

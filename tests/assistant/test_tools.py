@@ -13,22 +13,25 @@ from typing import Any
 
 import pytest
 
-from noria.assistant.config import AssistantConfig, ToolConfig
+from noria.assistant.config import AssistantConfig
+from noria.assistant.config.parts import ToolConfig
 from noria.core.chat import Prices
 from noria.core.chat.budget import estimated_cost
 from noria.core.errors import ConfigError
 from tests.assistant.gateways import PRICES, gateway
 from tests.assistant.test_gateway import PNG, picture
 from tests.chat_server import Body, Reply
+from tests.processes import free_port
+from tests.waiting import until
 
-EDITED = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
+EDITED = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///ywAAAAAAQABAAACAUwAOw==")
 
 
 @contextmanager
 def server(
     answer: Callable[[str, dict[str, Any]], Any],
+    *,
+    port: int = 0,
 ) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
     """A server that answers JSON by a function of path and body; its address, and what it was asked."""
     asked: list[tuple[str, dict[str, Any]]] = []
@@ -48,7 +51,7 @@ def server(
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -75,7 +78,7 @@ def calls(*names: str, **arguments: Any) -> Reply:
 
 
 def pictures_server(path: str, body: dict[str, Any]) -> Any:
-    return {"data": [{"b64_json": base64.b64encode(EDITED).decode()}]}
+    return {"data": [{"b64_json": base64.b64encode(EDITED).decode(), "revised_prompt": "paint it red"}]}
 
 
 def one_call(body: Body, number: int) -> Reply:
@@ -99,6 +102,11 @@ def test_a_picture_is_edited_and_comes_with_the_answer(tmp_path: Path) -> None:
             assert message["content"] == "Here it is: done: the picture is shown to the user"
             assert base64.b64decode(message["images"][0]["image_url"]["url"].partition(",")[2]) == EDITED
             assert answer["usage"]["total_tokens"] == 30, "both rounds count"
+            (shown,) = message["shown"]
+            before, after = [base64.b64decode(shown[side].partition(",")[2]) for side in ("before", "after")]
+            assert (before, after) == (PNG, EDITED)
+            told = {name: shown[name] for name in ("kind", "prompt", "plan")}
+            assert told == {"kind": "edit", "prompt": "make it red", "plan": "paint it red"}
             ((path, sent),) = asked
             assert path == "/v1/images/edits"
             assert base64.b64decode(sent["image"].partition(",")[2]) == PNG
@@ -106,8 +114,9 @@ def test_a_picture_is_edited_and_comes_with_the_answer(tmp_path: Path) -> None:
             plan, tool, chat = view["trace"]["spans"]
             assert (plan["kind"], tool["kind"], chat["kind"]) == ("plan", "tool", "chat")
             assert view["trace"]["usage"]["cost"] == pytest.approx(0.02 + 2 * (10 + 2 * 5) / 1e6)
-            (blob,) = tool["blobs"]
-            assert one.raw(f"/v1/blobs/{blob}")[1] == EDITED
+            kept = [one.raw(f"/v1/blobs/{blob}")[1] for blob in tool["blobs"]]
+            assert kept == [EDITED, PNG]
+            assert chat["output"]["shown"][0]["after"] == tool["output"]["files"][0]
             assert chat["input"]["messages"][-1]["content"][0]["text"] == "make it red, [mail]"
 
             streamed = one.raw("/v1/chat/completions", content | {"stream": True})
@@ -188,6 +197,48 @@ def test_text_from_a_tool_commands_no_tool_that_writes(tmp_path: Path) -> None:
             assert called == ["search", "order"], "the user's own words may"
             offered = {tool["function"]["name"] for tool in one.backend.seen[0]["tools"]}
             assert offered == {"search", "order"}
+
+
+def test_ten_megabytes_of_a_tool_are_a_step_that_failed_and_no_models_reading(tmp_path: Path) -> None:
+    def flood(path: str, body: dict[str, Any]) -> Any:
+        if body["method"] == "tools/list":
+            return mcp(path, body)
+        result = {"content": [{"type": "text", "text": "x" * 10_000_000}]}
+        return {"jsonrpc": "2.0", "id": body["id"], "result": result}
+
+    def searching(body: Body, number: int) -> Reply:
+        last = body["messages"][-1]
+        return Reply("sorry") if last["role"] == "tool" else calls("search", query="x")
+
+    with server(flood) as (url, _):
+        tools = {"shop": {"kind": "mcp", "url": url, "tools": ["search"]}}
+        with gateway(tmp_path / "data", searching, parts={"tools": tools}) as one:
+            answer = one.ask("find a lamp")
+            assert one.trace(answer["id"])["trace"]["spans"][1]["error"]["kind"] == "too_large"
+            assert max(len(json.dumps(body)) for body in one.backend.seen) < 10_000
+
+
+def test_an_mcp_server_that_comes_late_is_off_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.assistant.parts.tools.RETRY", 0.05)
+    port = free_port()
+    tools = {"shop": {"kind": "mcp", "url": f"http://127.0.0.1:{port}", "tools": ["search"]}}
+    with gateway(tmp_path / "data", one_call, parts={"tools": tools}) as one:
+        answer = one.ask("x")
+        assert answer["choices"][0]["message"]["content"] == "no tools"
+        assert one.trace(answer["id"])["trace"]["labels"] == {"off": "shop"}
+        assert "cannot be reached" in one.call("/v1/tools")[1]["data"][0]["off"]
+        with server(mcp, port=port):
+            until(lambda: one.call("/v1/tools")[1]["data"][0]["off"] is None)
+            assert one.ask("x")["choices"][0]["message"]["content"].startswith("Here it is")
+
+
+def test_a_tool_that_its_server_has_not_is_said_at_the_start(tmp_path: Path) -> None:
+    with server(mcp) as (url, _):
+        tools = {"shop": {"kind": "mcp", "url": url, "tools": ["fly"]}}
+        with pytest.raises(ConfigError, match="fly"), gateway(tmp_path / "data", parts={"tools": tools}):
+            pass
 
 
 def test_rounds_end_and_a_tool_that_is_not_there_is_said(tmp_path: Path) -> None:

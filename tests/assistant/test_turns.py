@@ -8,8 +8,8 @@ from pathlib import Path
 from noria.assistant.config import AssistantConfig
 from noria.assistant.service.bundles import Bundles
 from noria.core.experiments.lifecycle import OPEN, TREATMENT
-from noria.core.learning.route import Route
-from noria.core.learning.routes import write_route
+from noria.core.learning.routes.backends import write_route
+from noria.core.learning.routes.route import Route
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore
 from tests.core.learning_world import turn

@@ -15,8 +15,9 @@ import pytest
 
 from noria.assistant.companion import upkeep
 from noria.assistant.companion.upkeep import Upkeep
-from noria.assistant.config import ClickHouseConfig
+from noria.assistant.config.clickhouse import ClickHouseConfig
 from noria.core.errors import ConfigError
+from noria.core.traces.index.listing import newest_traces
 from noria.core.traces.segments import read_manifest
 from noria.core.traces.store import TraceStore
 from tests.core.test_segments import WIDTH, fill
@@ -98,7 +99,7 @@ async def test_sealed_traces_arrive_once_also_after_an_outage_and_an_erasure(
     assert script.arrived == {s.first: s.digest for s in read_manifest(tmp_path).segments}
     before = dict(script.arrived)
     store.index.follow(tmp_path)
-    user = next(row.user for row in store.index.newest(limit=100) if row.user)
+    user = next(row.user for row in newest_traces(store.index, limit=100) if row.user)
     await store.erase(user)
     one.step()
     after = {s.first: s.digest for s in read_manifest(tmp_path).segments}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,9 +16,9 @@ import pytest
 from noria.assistant.companion.turns import Turns
 from noria.assistant.config import AssistantConfig
 from noria.core.learning.plan import open_turn
-from noria.core.learning.schedule import Due
+from noria.core.learning.scheduling.schedule import Due
 from noria.core.storage.control import SQLiteControl
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
 from tests.assistant.gateways import Gateway, gateway_process, settings
 from tests.assistant.test_companion import judge_or_echo
 from tests.assistant.test_gateway import stage
@@ -59,7 +60,8 @@ def learn(folder: Path, *more: str, code: int = 0) -> str:
 
 def traffic(one: Gateway, first: int, number: int) -> list[str]:
     def ask(n: int) -> str:
-        words = f"{WORDS[n % 12]} {WORDS[n // 12 % 12]} {n} {n * 7919 % 10007}"
+        unlike = hashlib.sha256(str(n).encode()).hexdigest()  # near duplicates would be one leakage group
+        words = f"{WORDS[n % 12]} {WORDS[n // 12 % 12]} {unlike[:8]} {unlike[8:16]} {unlike[16:24]}"
         return str(one.ask(f"Tell me of {words}.", user=f"user {n}")["id"])
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -120,7 +122,7 @@ def test_a_turn_starts_by_itself_when_enough_was_judged(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.2)
         values = json.loads(receipt.read_text())
-        assert values["outcome"] == "handed over", values
+        assert values["outcome"] == "handed over", values["reason"]
         (document,) = control.read_all("turn")
         assert document.value is not None
         plan = document.value["plan"]
@@ -171,3 +173,11 @@ def test_learning_that_is_switched_off_starts_nothing(tmp_path: Path) -> None:
         control = SQLiteControl(folder / "control.sqlite")
         assert [d.value["state"] for d in control.read_all("turn") if d.value] == ["stopped"]
         control.close()
+
+
+def test_the_level_of_a_gate_cannot_be_set_beside_the_turns_own() -> None:
+    values = settings("http://127.0.0.1:9")
+    gate = AssistantConfig.model_validate(values | {"learning": {"gate": {"tolerance": 0.1}}}).learning.gate
+    assert gate.tolerance == 0.1
+    with pytest.raises(ValueError, match=r"leave gate\.alpha out"):
+        AssistantConfig.model_validate(values | {"learning": {"gate": {"alpha": 0.2}}})

@@ -16,16 +16,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from noria.blending.service.journal import journal
-from noria.blending.service.journal.journal import (
-    OPENING,
-    Journal,
-    JournalFull,
-    Position,
-    Scan,
-    read_journal,
-    segments,
-)
+from noria.blending.service.journal.journal import OPENING, Journal, Position, Scan, read_journal, segments
 from noria.core.errors import RunError
+from noria.core.storage import write_queue
+from noria.core.storage.write_queue import JournalFull
 
 
 def write(folder: Path, payloads: list[bytes], **options: int) -> Scan:
@@ -157,11 +151,11 @@ def test_pruning_keeps_what_is_still_to_be_read(tmp_path: Path) -> None:
 
 
 def test_frames_and_queues_have_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "MAX_FRAME", 10)
+    monkeypatch.setattr(write_queue, "MAX_FRAME", 10)
     with Journal(tmp_path) as log:
         with pytest.raises(JournalFull, match="a frame of 11 bytes"):
             log.post(b"x" * 11)
-        monkeypatch.setattr(journal, "MAX_WAITING", 15)
+        monkeypatch.setattr(write_queue, "MAX_WAITING", 15)
         log.post(b"x" * 10)
         with pytest.raises(JournalFull, match="too slow"):
             log.post(b"x" * 10)
@@ -256,7 +250,8 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 FULL = """
 import asyncio, resource, sys
 from pathlib import Path
-from noria.blending.service.journal.journal import Journal, JournalFull, Scan, read_journal
+from noria.blending.service.journal.journal import Journal, Scan, read_journal
+from noria.core.storage.write_queue import JournalFull
 
 async def main():
     told = []

@@ -26,6 +26,7 @@ from noria.blending.service.journal.journal import Journal, segments
 from noria.blending.service.loop.controllers import day_share
 from noria.blending.service.loop.nearline import Loop, run
 from noria.blending.service.publishing import Publisher
+from noria.blending.service.versions import Versions
 from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import RunError
 from tests.blending.feeds import SCALES, columns, snapshot
@@ -153,8 +154,8 @@ def test_the_mean_value_moves_step_by_step(tmp_path: Path) -> None:
     for _ in range(6):
         world.serve(40)
         world.tick(61.0)
-    files = sorted((world.state / "snapshots").glob("*.json"))
-    means = [Snapshot.load(path).alignment.mean_value for path in files]
+    versions = Versions(world.state)
+    means = [versions.load(number).alignment.mean_value for number in sorted(versions.numbers())]
     steps = [abs(math.log(b / a)) for a, b in itertools.pairwise(means)]
     assert max(steps) == pytest.approx(0.1)
     assert means[-1] > 0.5
@@ -435,7 +436,7 @@ def test_rank_after_rank_is_the_same_with_what_the_loop_set(world: World) -> Non
         world.serve(30)
         world.tick()
     now = world.publisher.snapshot
-    kept = Snapshot.load(world.state / "snapshots" / f"{now.version:08d}.json")
+    kept = Versions(world.state).load(now.version)
     given = columns(100)
     one, two = (Blender(found).rank(given, 20, at=0.0) for found in (now, kept))
     assert one.score.tolist() == two.score.tolist()

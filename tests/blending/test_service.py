@@ -25,6 +25,7 @@ from noria.blending.service.process import open_feed
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.service import Feed
 from noria.blending.service.traffic import _share as lot_share
+from noria.blending.service.versions import Versions
 from noria.blending.service.wire.requests import ARROW
 from noria.core.errors import install_command
 from noria.core.service.hosting import running
@@ -640,7 +641,7 @@ def test_a_damaged_version_is_not_started_with(tmp_path: Path) -> None:
     with open_feed(tmp_path / "snapshot.json", state, CONFIG) as feed:
         feed.publisher.switch("cold", False)
         feed.publisher.switch("old", False)
-    newest = state / "snapshots" / "00000003.json"
+    newest = Versions(state).file(3)
     newest.write_bytes(newest.read_bytes()[:-50])
     with open_feed(tmp_path / "snapshot.json", state, CONFIG) as feed:
         assert feed.publisher.snapshot.version == 2

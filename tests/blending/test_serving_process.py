@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
-import json
 import os
 import resource
 import signal
@@ -20,11 +19,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from noria.blending import Snapshot
 from noria.blending.logs.candidates import read_candidates
 from noria.blending.logs.replay import replay
 from noria.blending.service.journal.events import Decision, Impression, Outcome, unpack
 from noria.blending.service.journal.journal import read_journal, segments
+from noria.blending.service.versions import Versions
 from noria.blending.verbs.log import command as log
 from noria.blending.verbs.serve import command as serve
 from noria.core.errors import NoriaError, RunError
@@ -257,7 +256,7 @@ def test_what_was_served_is_replayed_to_the_bit(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         assert started.stop() == 0
     found = read_candidates(tmp_path / "out" / "candidates.parquet")
-    kept = Snapshot.load(tmp_path / "state" / "snapshots" / "00000001.json")
+    kept = Versions(tmp_path / "state").load(1)
     again = replay(found, kept, 10)
     for number, request in enumerate(found.request):
         rows = again.rows[again.lists[number]]
@@ -337,4 +336,5 @@ def test_a_new_snapshot_beside_the_loop(tmp_path: Path) -> None:
             total[boost["places"]] += boost["amounts"]
         total += np.array(told.get("guard", [0.0] * len(total)))
         np.testing.assert_allclose(total, told["score"], rtol=0, atol=1e-12)
-        assert json.loads((tmp_path / "state" / "base.json").read_text())["source"] == given.digest
+        versions = Versions(tmp_path / "state")
+        assert versions.base(versions.numbers()[0])[1] == given.digest

@@ -14,10 +14,10 @@ from noria.core.judging import Checklist, Item, RuleJudge
 from noria.core.learning.dataset import FreezeConfig
 from noria.core.learning.learner import LearnerRun
 from noria.core.learning.plan import TurnConfig, plan_turn
-from noria.core.learning.replay import Replay, ReplayConfig
-from noria.core.learning.route import Route
-from noria.core.learning.route_learner import RouteLearner
-from noria.core.learning.routes import Backend, write_route
+from noria.core.learning.routes.backends import Backend, write_route
+from noria.core.learning.routes.learner import RouteLearner
+from noria.core.learning.routes.replay import Replay, ReplayConfig
+from noria.core.learning.routes.route import Route
 from noria.core.learning.spending import Spending
 from noria.core.learning.turn import Turn
 from noria.core.storage.control import SQLiteControl

@@ -83,7 +83,7 @@ def test_every_asset_says_what_it_is() -> None:
     for asset in ASSETS.values():
         assert "==" in asset.requirement
         assert len(asset.digest) == 64
-        assert asset.licence in ("Apache-2.0", "MIT", "BSD (package)")
+        assert asset.licence in ("Apache-2.0", "MIT", "BSD (package)", "CC0 and public domain")
     assert assets.cache_folder().name == "assets"
 
 

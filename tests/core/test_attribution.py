@@ -149,3 +149,35 @@ def test_every_trace_is_counted_once() -> None:
     assert counts == {"failed": 2, "stood": 1, "not known": 1}
     assert [one.cause for one in found] == ["model", "infrastructure"]
     assert msgspec.json.encode(vars(found[0]))
+
+
+def test_a_request_without_a_skill_failed_by_the_model_and_not_by_a_body_of_that_name() -> None:
+    nothing = Span("s", "skill", "r", 1, 1, candidates=(Candidate("none"),), chosen="none")
+    one = attribute(view(nothing, said=(rating(0.0),), skill="none"), LISTS)
+    assert one is not None
+    assert (one.cause, one.evidence) == ("model", "a bad score")
+
+
+def test_a_correction_is_a_failure_whose_name_says_of_what() -> None:
+    wish = Feedback("f", NAME, "correction", "answer", 4, text="better", by="ann")
+    one = attribute(view(said=(wish,), skill="tea"), LISTS)
+    assert one is not None
+    assert one.cause == "body"
+    for name in ("skill", "routing"):
+        one = attribute(view(said=(msgspec.structs.replace(wish, name=name),), skill="tea"), LISTS)
+        assert one is not None
+        assert one.cause == "routing", name
+    of_a_card = msgspec.structs.replace(wish, item="card 7")
+    assert failed(view(said=(of_a_card,)), LISTS) is None, (
+        "what is wrong with one card is not the whole answer"
+    )
+
+
+def test_a_judgement_by_the_path_of_grounding_speaks_for_it_whatever_its_items_say() -> None:
+    plain = Checklist((Item("rests", "Would the answer change without the picture?"),))
+    record = JudgementRecord(
+        "j", NAME, 3, "judge", "1", plain.digest, "grounding", (VerdictRecord("rests", "no"),), 0.0
+    )
+    one = attribute(view(said=(record, rating(0.0)), skill="tea"), {plain.digest: plain})
+    assert one is not None
+    assert one.cause == "grounding"

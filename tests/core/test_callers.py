@@ -67,7 +67,12 @@ def test_rights(url: str) -> None:
     for path in ("/ask", "/rate", "/change"):
         assert call(url, path)[0] == 401
         assert call(url, path, "wrong-token-0123456789")[0] == 401
-    assert call(url, "/look", method="GET")[:2] == (200, {"caller": "local"})
+    # who has no token reads nothing, on this machine either: each caller has one
+    assert call(url, "/look", method="GET")[0] == 401
+    assert call(url, "/metrics", method="GET")[0] == 401
+    assert call(url, "/look", SHOP, method="GET")[0] == 403
+    assert call(url, "/look", CHIEF, method="GET")[:2] == (200, {"caller": "chief"})
+    assert call(url, "/health", method="GET")[0] == 200
 
 
 def test_a_rate_is_refused_with_the_time_to_wait(url: str) -> None:
@@ -100,6 +105,7 @@ def test_without_callers_this_machine_may_ask() -> None:
     with running(Service("s", ROUTES, access_log=False)) as url:
         assert call(url, "/ask")[:2] == (200, {"caller": "local"})
         assert call(url, "/change")[0] == 403
+        assert call(url, "/look", method="GET")[:2] == (200, {"caller": "local"})
 
 
 def test_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from noria.core.chat import (
 )
 from noria.core.chat.budget import estimated_cost
 from noria.core.chat.faults import CutError, GarbageError
+from noria.core.chat.json_replies import json_in, object_in
 from noria.core.chat.replies import StreamedReply, read_reply
 from noria.core.chat.wire import read_messages
 from noria.core.errors import DataError
@@ -160,3 +161,32 @@ def test_tools_count_in_the_estimate_of_a_cost() -> None:
     bare = ChatRequest.of("hello").wire("m")
     with_tools = ChatRequest.of("hello", tools=(spec,)).wire("m")
     assert estimated_cost(prices, with_tools) - estimated_cost(prices, bare) > 1000e-6
+
+
+# -- JSON in a reply --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('<think>{"a": 2}</think> Here: ```json\n{"a": 1}\n``` {"a": 3}', {"a": 1}),
+        ("I say [1, 2] and more", [1, 2]),
+        ("set {x} then [3]", [3]),
+        ("{}", {}),
+        ("", None),
+        ("no", None),
+        ("{" * 5000, None),
+        ('{"a": ' * 5000, None),
+        ('{"a": {"b": 1}, "c', None),
+        ('{"a": {"b": 1} "c": 2}', None),
+        ('{"a": NaN, "b": {"c": -Infinity}}', {"a": None, "b": {"c": None}}),
+        ('{"a": "\\ud800"}', None),
+        (f'{{"a": {"9" * 5000}}}', None),
+    ],
+    ids=["bare", "fenced", "list", "prose", "empty", "nothing", "words", "braces", "deep", "cut", "broken", "nan",
+         "surrogate", "digits"],
+)  # fmt: skip
+def test_json_is_found_in_a_reply_whole_or_not_at_all(reply: str, value: Any) -> None:
+    assert json_in(reply) == value
+    assert object_in(reply) == (value if isinstance(value, dict) else None)

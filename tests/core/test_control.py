@@ -107,6 +107,9 @@ def test_a_thinned_history_keeps_its_ends_and_its_writers(opened: Callable[[], S
     assert [one.version for one in store.history("experiment", "thin")] == [1, 26, 27, 28, 29, 30]
     assert store.thin("experiment", "thin", keep=5) == 0
     assert len(store.history("experiment", "other")) == 30
+    store.write("experiment", "other", {}, based_on=30, by="bob")
+    assert store.thin("experiment", "other", keep=0, by="bob") == 1, "what ann wrote stays"
+    assert len(store.history("experiment", "other")) == 30
     assert store.write("experiment", "thin", {}, based_on=30, by="ann").version == 31
 
 

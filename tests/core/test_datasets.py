@@ -1,9 +1,10 @@
-"""Data sets: no leakage group lies in two splits, no unjudged answer is learnt from, files are what TRL reads."""
+"""Data sets: no person and no content lies in two splits, no unjudged answer is learnt from, files are TRL's."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from noria.core.errors import DataError
+from noria.core.experiments.splits import LEFT_OUT
+from noria.core.traces.blobs import PREFIX
 from noria.core.traces.datasets import SPLITS, examples, rows, write_dataset
 from noria.core.traces.ids import new_id
 from noria.core.traces.records import Feedback, JudgementRecord, Span, SpanError, Trace
@@ -41,37 +44,89 @@ def view(n: int, text: str, answer: str = "fine", *, user: str | None = None, bl
     return TraceView(Trace(name, n, n + 1, "ok", user=user, spans=(span,)), tuple(feedback), judgements)
 
 
+def talk(n: int, *said: str, user: str | None = None, conversation: str | None = None) -> TraceView:
+    """A trace of a conversation of so many requests, the last of which is answered."""
+    messages = [{"role": "user", "content": said[0]}]
+    for text in said[1:]:
+        messages += [{"role": "assistant", "content": "fine"}, {"role": "user", "content": text}]
+    span = Span("s", "chat", "m", n, n + 1, input=messages, output="fine")
+    trace = Trace(
+        new_id(DAY + n * 10_000_000), n, n + 1, "ok", user=user, conversation=conversation, spans=(span,)
+    )
+    return TraceView(trace)
+
+
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("abcdefgh"),
-            st.sampled_from([None, "u", "v", "w"]),
-            st.sampled_from([(), ("p",), ("q",)]),
+            st.lists(st.sampled_from("abcd"), min_size=1, max_size=3),
+            st.sampled_from([None, "u", "v", "w", "x"]),
+            st.sampled_from([None, "c", "d"]),
         ),
         min_size=1,
         max_size=30,
-    )
+    ),
+    st.text(max_size=2),
 )
-def test_what_shares_user_picture_or_request_shares_the_split(drawn) -> None:  # type: ignore[no-untyped-def]
-    views = [view(n, text, user=user, blobs=blobs) for n, (text, user, blobs) in enumerate(drawn)]
+def test_no_user_conversation_or_request_lies_in_two_splits(drawn, salt) -> None:  # type: ignore[no-untyped-def]
+    made = examples(
+        [talk(n, *said, user=user, conversation=talked) for n, (said, user, talked) in enumerate(drawn)],
+        salt=salt,
+    )
+    used = [(one.split, *drawn[n]) for n, one in enumerate(made) if one.split != LEFT_OUT]
+    for split, said, user, talked in used:
+        for other, words, whom, where in used:
+            same = (user and user == whom) or (talked and talked == where)
+            asked_in_history = words[: len(said)] == said  # the answer to it stands in the other's messages
+            assert split == other or not (same or asked_in_history)
+
+
+def pictured(n: int) -> TraceView:
+    """One of 200 pictures, asked about in one of two ways."""
+    content = [
+        {"type": "text", "text": "what is this" if n % 3 else "who made it"},
+        {
+            "type": "image_url",
+            "image_url": {"url": f"{PREFIX}{hashlib.sha256(str(n % 200).encode()).hexdigest()}"},
+        },
+    ]
+    span = Span("s", "chat", "m", n, n + 1, input=[{"role": "user", "content": content}], output="fine")
+    return TraceView(Trace(new_id(DAY + n * 10_000_000), n, n + 1, "ok", user=f"u{n}", spans=(span,)))
+
+
+def test_a_picture_lies_in_one_split_and_a_trace_without_a_user_in_that_of_its_request() -> None:
+    views = [view(n, f"what is {'x' * n}", user=f"u{n}", blobs=("shop's",)) for n in range(200)]
     made = examples(views, salt="s")
-    for n, one in enumerate(made):
-        for m, other in enumerate(made):
-            same = drawn[n][0] == drawn[m][0] or (drawn[n][1] and drawn[n][1] == drawn[m][1])
-            if same or set(drawn[n][2]) & set(drawn[m][2]):
-                assert one.group == other.group
-                assert one.split == other.split
-    assert [one.split for one in examples(views, salt="s")] == [one.split for one in made]
+    assert len({one.split for one in made} - {LEFT_OUT}) == 1
+    assert {one.split for one in made} > {LEFT_OUT}
+    asked = Counter(one.split for one in examples([pictured(n) for n in range(2000)], salt="s"))
+    assert asked[LEFT_OUT] / 2000 < 0.7, (
+        "a request with a picture costs what the picture costs: 1 - .36 - 4 · .01 = .6"
+    )
+    nobody = examples([view(n, "what is this") for n in range(9)], salt="s")
+    assert len({one.group for one in nobody}) == 1
+    assert LEFT_OUT not in {one.split for one in nobody}
 
 
-def test_a_template_is_one_request_and_a_group_keeps_its_split_as_it_grows() -> None:
+def test_a_template_is_one_request_and_a_person_keeps_the_split_whatever_comes_and_goes() -> None:
     few = [view(0, "Order 12 of  Tea"), view(1, "order 7 of tea"), view(2, "coffee")]
     made = examples(few, salt="s")
-    assert made[0].group == made[1].group == made[0].trace
+    assert made[0].group == made[1].group
     assert made[2].group != made[0].group
-    more = examples([*few, view(3, "ORDER 99 of tea"), view(4, "cake")], salt="s")
-    assert [one.split for one in more[:3]] == [one.split for one in made]
-    assert more[3].split == made[0].split
+    people = [view(n, "order" + "x" * n, user=f"u{n % 40}") for n in range(200)]
+    whole = {one.trace: (one.group, one.split) for one in examples(people, salt="s")}
+    later = examples(people[120:], salt="s")  # the oldest are out of the window, or erased
+    assert {one.trace: (one.group, one.split) for one in later}.items() <= whole.items()
+
+
+def test_a_thread_of_many_users_joins_no_company() -> None:
+    """Everybody writes in three threads of twelve; joined by users and threads all would be one group."""
+    views = [
+        talk(n, "word" + "x" * n, user=f"u{n % 60}", conversation=f"t{(n + n // 60) % 12}")
+        for n in range(1800)
+    ]
+    found = Counter(one.split for one in examples(views, salt="s", splits={"train": 0.5, "gates": 0.5}))
+    assert min(found["train"], found["gates"]) > 200
 
 
 @pytest.mark.anyio

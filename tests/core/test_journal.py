@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from noria.core.errors import RunError
-from noria.core.storage.journal import Journal, JournalFull
+from noria.core.storage.journal import Journal
 from noria.core.storage.journal_file import NAME, JournalReader, Scan, blob_digest, copy_journal
+from noria.core.storage.write_queue import JournalFull
 
 pytestmark = pytest.mark.anyio
 
@@ -222,12 +223,12 @@ def test_an_error_of_the_disk_is_never_acknowledged(tmp_path: Path) -> None:
 
 
 async def test_too_much_is_refused_before_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noria.core.storage.journal.MAX_FRAME", 1000)
-    monkeypatch.setattr("noria.core.storage.journal.MAX_WAITING", 1500)
+    monkeypatch.setattr("noria.core.storage.write_queue.MAX_FRAME", 1000)
+    monkeypatch.setattr("noria.core.storage.write_queue.MAX_WAITING", 1500)
     with Journal(tmp_path) as journal:
         with pytest.raises(JournalFull, match="1,001 bytes"):
             await journal.append(bytes(1001))
-        with journal._more:  # the disk does not answer
+        with journal._queue._more:  # the disk does not answer
             journal.post(bytes(1000))
             with pytest.raises(JournalFull, match="too slow"):
                 journal.post(bytes(501))

@@ -16,14 +16,22 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from noria.core.chat import Answer, Prices, Refusal, system, user
 from noria.core.errors import ConfigError, DataError, RunError
+from noria.core.experiments.splits import LEFT_OUT
 from noria.core.learning.attribution import Attribution
 from noria.core.learning.dataset import Dataset, FreezeConfig, freeze
 from noria.core.learning.learner import LearnerRun, Parent
 from noria.core.learning.plan import TurnConfig
-from noria.core.learning.replay import Replay
-from noria.core.learning.route import Route
-from noria.core.learning.route_learner import RouteLearner, RouteLearnerConfig
-from noria.core.learning.routes import Backend, backend_of, check_prompt, logged, read_route, write_route
+from noria.core.learning.routes.backends import (
+    Backend,
+    backend_of,
+    check_prompt,
+    logged,
+    read_route,
+    write_route,
+)
+from noria.core.learning.routes.learner import RouteLearner, RouteLearnerConfig
+from noria.core.learning.routes.replay import Replay
+from noria.core.learning.routes.route import Route
 from noria.core.learning.spending import Spending, TurnStopped, all_of
 from noria.core.traces.records import AssignmentRecord, Feedback
 from noria.core.traces.store import TraceView
@@ -82,6 +90,19 @@ def test_rows_come_back_as_they_were_and_each_group_lies_in_one_split(tmp_path: 
     }
     assert {e.split for e in data.examples("gates")} == {"gates"}
     assert data.counts["rated"] == 200
+
+
+def test_a_chat_that_lies_in_no_split_is_counted_and_kept_apart(tmp_path: Path) -> None:
+    """Everybody says hello once: those whose split is not that of hello lie in none, and their other chats are used."""
+    views = [*log(200), *(logged_trace(n, text="hello") for n in range(300, 500))]
+    data = frozen(tmp_path, views)
+    parts = [data.rows("train"), data.rows("gates"), data.final(), data.rows(LEFT_OUT)]
+    assert sum(map(len, parts)) == len(views)
+    said = [{r.example.messages[0]["content"] for r in part if r.example} for part in parts]
+    assert sum("hello" in texts for texts in said[:3]) == 1
+    assert said[3] == {"hello"}
+    assert data.counts["chats in no split"] == len(parts[3]) > 50
+    assert {r.example.split for r in parts[3] if r.example} == {LEFT_OUT}
 
 
 def test_the_final_split_is_a_proofs_and_a_changed_file_is_refused(tmp_path: Path) -> None:
@@ -491,3 +512,18 @@ def test_an_experiment_of_a_turn_cannot_name_its_own_bundles() -> None:
     for bad in ({"champion": "x"}, {"planed": 4}, {"share": 2}):
         with pytest.raises(ValueError, match=r"champion|planed|share"):
             TurnConfig(experiment=bad)
+
+
+def test_requests_that_go_first_are_drawn_first_and_the_others_as_ever(tmp_path: Path) -> None:
+    data = frozen(tmp_path, log(200))
+    every, _ = replay({}, most_items=1000).requests(data.rows("train"))
+    some = replay({}, most_items=40)
+    few = {one.trace for one in every[:10]}
+    many = {one.trace for one in every[:80]}
+    plain = some.drawn(every)
+    assert plain == some.requests(data.rows("train"))[0]
+    with_few = some.drawn(every, lambda one: one.trace in few)
+    assert len(with_few) == 40
+    assert few <= {one.trace for one in with_few}
+    assert {one.trace for one in with_few} - few <= {one.trace for one in plain}
+    assert {one.trace for one in some.drawn(every, lambda one: one.trace in many)} <= many

@@ -15,6 +15,7 @@ from noria.core.experiments.lifecycle import (
     ExperimentConfig,
     Guardrail,
     Reading,
+    Step,
     next_step,
 )
 
@@ -106,3 +107,22 @@ def test_equal_ones_are_seldom_promoted_and_harmful_ones_rolled_back() -> None:
     worse = [outcome(0.5, rng) for _ in range(150)]
     assert worse.count("promoted") == 0
     assert worse.count("rolled back") / 150 > 0.85
+
+
+def test_a_winner_waits_until_the_other_figure_agrees_and_is_futile_where_it_never_does() -> None:
+    config = ExperimentConfig(
+        name="n", champion="a", challenger="b", salt="saltsalt", least=10, planned=1000, agrees=("score",)
+    )
+    units = {CONTROL: 200, TREATMENT: 200}
+
+    def step(effect: float, number: int = 200) -> Step:
+        both = dict.fromkeys(units, number)
+        reading = Reading(both, both, Estimate(0.5, 0.01), agrees={"score": Estimate(effect, 0.01)})
+        return next_step(config, "ab", reading)
+
+    assert step(0.1).stage == "promoted"
+    assert step(-0.1).stage == "ab"
+    assert "score does not agree (-0.1)" in step(-0.1).reason
+    assert step(0.0).stage == "ab", "a tie is no agreement"
+    assert "nobody knows score" in step(float("nan")).reason, "what nobody knows does not agree"
+    assert step(-0.1, 500).stage == "futile"

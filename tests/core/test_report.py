@@ -56,16 +56,6 @@ def lines(rows: list[dict[str, Any]]) -> alt.Chart:
 ROWS = [{"x": x, "y": 10.0**x, "arm": arm} for x in range(4) for arm in ("one", "two")]
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 Open = Callable[..., tuple[Any, list[str], list[str]]]
 
 

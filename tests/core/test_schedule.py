@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scipy import stats
 
-from noria.core.learning.drift import (
+from noria.core.learning.scheduling.drift import (
     Stability,
     cusum,
     cusum_run_length,
@@ -18,7 +18,7 @@ from noria.core.learning.drift import (
     share_stability,
     stability,
 )
-from noria.core.learning.schedule import ScheduleConfig, Signals, next_turn, switched_on
+from noria.core.learning.scheduling.schedule import ScheduleConfig, Signals, next_turn, switched_on
 from noria.core.storage.control import SQLiteControl
 
 CONFIG = ScheduleConfig()

@@ -296,7 +296,7 @@ def test_a_chunked_body_is_counted_while_it_is_read(url: str) -> None:
 
 
 def test_an_endless_body_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noria.core.service.serving._LINGER_SECONDS", 0.1)
+    monkeypatch.setattr("noria.core.service.exchange._LINGER_SECONDS", 0.1)
     with running(service()) as address, pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(address, "POST", "/small", itertools.repeat(b"x" * 65536))
 
@@ -759,7 +759,7 @@ def test_other_headers_may_stand_there_twice(url: str) -> None:
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
 def test_slow_bodies_of_one_address_leave_room(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may fill a quarter of the places for long; the oldest end for the newest, so that quick ones pass."""
-    monkeypatch.setattr("noria.core.service.serving._SLOW_SECONDS", 0.5)
+    monkeypatch.setattr("noria.core.service.guard._SLOW_SECONDS", 0.5)
     with running(service(limits=Limits(in_flight=8, seconds=30))) as address, contextlib.ExitStack() as held:
         slow = [held.enter_context(dial(address)) for _ in range(40)]
         for line in slow:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from noria.core.learning.plan import end_turn, plan_turn
-from noria.core.learning.schedule import ScheduleConfig, next_turn
-from noria.core.learning.signals import read_signals
+from noria.core.learning.scheduling.schedule import ScheduleConfig, next_turn
+from noria.core.learning.scheduling.signals import read_signals
 from noria.core.storage.control import SQLiteControl
 from noria.core.traces.ids import content_id, new_id
 from noria.core.traces.records import JudgementRecord, Trace

@@ -7,7 +7,7 @@ from scipy import stats as reference
 
 from noria.core.statistics.bootstrap import bootstrap_mean, bootstrap_ratios, cluster_bootstrap_mean
 from noria.core.statistics.corrections import holm
-from noria.core.statistics.intervals import mean_known, paired_difference, proportion_interval
+from noria.core.statistics.intervals import mcnemar, mean_known, paired_difference, proportion_interval
 
 NUMBERS = st.floats(-1e6, 1e6)
 PAIRS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=20)
@@ -247,3 +247,14 @@ def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     assert holm([None]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost"), [(5, 1), (1, 5), (3, 3), (10, 0), (1, 0), (0, 7), (10, 10), (23, 11)]
+)
+def test_mcnemars_test_is_the_binomials(gained: int, lost: int) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(reference.binomtest(gained, gained + lost).pvalue)
+    law, k = reference.binom(gained + lost, 0.5), min(gained, lost)
+    assert mcnemar(gained, lost, mid=True) == pytest.approx(min(1.0, 2 * (law.cdf(k) - 0.5 * law.pmf(k))))
+    assert mcnemar(0, 0) is None
+    assert mcnemar(1500 + gained, 1500) == pytest.approx(reference.binomtest(1500, 3000 + gained).pvalue)

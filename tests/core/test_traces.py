@@ -15,7 +15,8 @@ import pytest
 from noria.core.errors import DataError
 from noria.core.storage.journal_file import JournalReader, blob_digest
 from noria.core.traces.ids import Clock, is_id, new_id, user_key
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
+from noria.core.traces.index.listing import newest_traces
 from noria.core.traces.records import (
     AssignmentRecord,
     Candidate,
@@ -224,7 +225,7 @@ async def test_what_a_user_said_of_others_goes_and_what_others_said_of_them_stay
     assert (await store.erase(ann)).records == 1
     assert [one.id for one in store.read(theirs.id).feedback] == ["b"]
     store.index.follow(store.folder)
-    assert [row.feedback for row in store.index.newest()] == [1]
+    assert [row.feedback for row in newest_traces(store.index)] == [1]
     assert all(b"of ann" not in path.read_bytes() for path in store.folder.iterdir() if path.is_file())
 
 
@@ -260,7 +261,7 @@ async def test_what_comes_while_a_user_is_erased_is_erased_or_refused(store: Tra
         await store.withdraw(early.id, "known")
     assert (await erasing).traces == 2
     store.index.follow(store.folder)
-    assert [row.id for row in store.index.newest()] == [theirs.id]
+    assert [row.id for row in newest_traces(store.index)] == [theirs.id]
     assert store.blob(name) == shared
     for path in store.folder.iterdir():
         data = path.read_bytes()
@@ -304,7 +305,7 @@ async def test_an_erasure_killed_at_any_moment_happened_or_did_not(tmp_path: Pat
             told = child.stdout.read()
         store = TraceStore(folder)
         store.index.follow(folder)
-        left = {row.user for row in store.index.newest(limit=100)}
+        left = {row.user for row in newest_traces(store.index, limit=100)}
         with JournalReader(folder) as reader:
             bodies = [frame.body for frame in reader.frames()]
         kept = sum(b"secret 1" in body for body in bodies)
@@ -332,21 +333,21 @@ async def test_the_index_lists_newest_first_and_can_be_lost(store: TraceStore) -
     await store.give_feedback(Feedback("g", traces[5].id, "rating", "helpful", 1, 1.0))
     await store.withdraw(traces[5].id, "g")
     assert store.index.follow(store.folder) == 33
-    rows = store.index.newest(limit=10)
+    rows = newest_traces(store.index, limit=10)
     assert [row.id for row in rows] == [trace.id for trace in reversed(traces)][:10]
-    assert [row.id for row in store.index.newest(limit=10, before=rows[-1].id)] == [
+    assert [row.id for row in newest_traces(store.index, limit=10, before=rows[-1].id)] == [
         t.id for t in traces[19:9:-1]
     ]
-    assert {row.user for row in store.index.newest(user="ann")} == {"ann"}
-    assert len(store.index.newest(label=("skill", "edit"))) == 10
-    assert next(row for row in store.index.newest() if row.id == traces[5].id).feedback == 1
-    before = store.index.newest()
+    assert {row.user for row in newest_traces(store.index, user="ann")} == {"ann"}
+    assert len(newest_traces(store.index, label=("skill", "edit"))) == 10
+    assert next(row for row in newest_traces(store.index) if row.id == traces[5].id).feedback == 1
+    before = newest_traces(store.index)
     store.index.close()
     for path in store.folder.glob("index.sqlite*"):
         path.write_bytes(b"not an index" * 500)
     store.index = TraceIndex(store.folder / "index.sqlite")
     assert store.index.follow(store.folder) == 33
-    assert store.index.newest() == before
+    assert newest_traces(store.index) == before
     assert store.index.follow(store.folder) == 0
 
 

@@ -15,7 +15,7 @@ from noria.core.chat import Failure
 from noria.core.errors import RunError
 from noria.core.experiments.gates import GateConfig, round_alpha
 from noria.core.learning.plan import LEASE, TurnConfig, abandon_turn, holding, open_turn, plan_turn
-from noria.core.learning.routes import read_route, write_route
+from noria.core.learning.routes.backends import read_route, write_route
 from noria.core.learning.turn import STAGES
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore

@@ -12,9 +12,9 @@ from noria.core.chat import ChatClient, ChatServer, Prices
 from noria.core.experiments.assignment import position
 from noria.core.judging import ChatJudge
 from noria.core.learning.plan import TurnConfig, plan_turn
-from noria.core.learning.replay import Replay, ReplayConfig
-from noria.core.learning.route_learner import RouteLearner, RouteLearnerConfig
-from noria.core.learning.routes import Backend, read_route
+from noria.core.learning.routes.backends import Backend, read_route
+from noria.core.learning.routes.learner import RouteLearner, RouteLearnerConfig
+from noria.core.learning.routes.replay import Replay, ReplayConfig
 from noria.core.learning.turn import Turn
 from noria.core.storage.control import SQLiteControl
 from tests.chat_server import Body, Reply, chat_server

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -13,6 +16,7 @@ from noria.core.errors import DataError, RunError
 from noria.core.storage.control import SQLiteControl, StaleVersion
 from noria.core.versions.artefacts import ArtefactStore, Lineage
 from noria.core.versions.pointers import Pointers
+from noria.core.versions.retention import prune
 
 NAMES = st.text("abc.äß 名", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
 
@@ -172,3 +176,89 @@ def test_a_damaged_bundle_is_not_promoted(pointers: tuple[Pointers, list[str]], 
     with pytest.raises(DataError, match="damaged"):
         moving.promote("champion", b, based_on=1, by="ann")
     assert moving.serving("champion").digest == a
+
+
+# -- removal ----------------------------------------------------------------------------------------------------------
+
+
+def kept(store: ArtefactStore, root: Path, name: str, *, beside: str | None = None) -> str:
+    """A bundle of an artefact of its own, and of one that others have, too."""
+    digests = [store.add("router", folder(root / name, {"a": name.encode()})).digest]
+    if beside is not None:
+        digests.append(store.add("skills", folder(root / beside, {"b": beside.encode()})).digest)
+    return store.bundle(digests).digest
+
+
+def test_what_nothing_names_is_removed_and_all_else_stays(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    pointers = Pointers(control := SQLiteControl(tmp_path / "control.sqlite"), store)
+    bundles = [kept(store, tmp_path, f"v{n}", beside="shared") for n in range(6)]
+    for number, bundle in enumerate(bundles):
+        by = "ann" if number == 1 else "machine"
+        pointers.promote("champion", bundle, based_on=number, by=by)
+    assert control.thin("pointer", "champion", keep=2, by="machine") == 2
+    named = [move.bundle for move in pointers.history("champion")]
+    assert named == [bundles[0], bundles[1], *bundles[4:]], "the first, the last ones, and what ann did"
+    assert prune(store, named).artefacts == 0, "all of it was touched just now"
+    loose = store.add("heads", folder(tmp_path / "loose", {"c": b"123"})).digest
+    removal = prune(store, named, artefacts=[loose], grace=-1.0)
+    assert (removal.bundles, removal.artefacts) == (2, 2)
+    assert removal.bytes > 0
+    for bundle in named:
+        for digest in store.load_bundle(bundle).artefacts.values():
+            store.verify(store.artefact(digest))
+    store.artefact(loose)
+    for bundle in bundles[2:4]:
+        with pytest.raises(DataError, match="not there"):
+            store.load_bundle(bundle)
+    assert prune(store, named, grace=-1.0).artefacts == 1, "the loose one"
+    assert kept(store, tmp_path, "v2", beside="shared") == bundles[2], (
+        "the same content has the same name again"
+    )
+
+
+@pytest.mark.parametrize("point", range(9))
+def test_a_removal_that_is_killed_leaves_each_version_whole_or_gone(
+    tmp_path: Path, point: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    bundles = [kept(store, tmp_path, f"v{n}", beside="shared") for n in range(4)]
+    steps = 0
+
+    def counting(real: Any) -> Any:
+        def step(*args: Any, **more: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps > point:
+                raise KeyboardInterrupt
+            return real(*args, **more)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((Path, "rename"), (Path, "unlink"), (shutil, "rmtree")):
+            patch.setattr(owner, name, counting(getattr(owner, name)))
+        with contextlib.suppress(KeyboardInterrupt):
+            prune(store, bundles[:1], grace=-1.0)
+    for artefact in store.artefacts():
+        store.verify(artefact)
+    for path in (tmp_path / "store" / "bundles").glob("[!.]*"):
+        for digest in store.load_bundle(path.stem).artefacts.values():
+            store.verify(store.artefact(digest))
+    prune(store, bundles[:1], grace=-1.0)
+    assert len(store.artefacts()) == 2
+    assert sorted(path.name for path in (tmp_path / "store").rglob("*") if path.name[0] == ".") == []
+
+
+def test_a_version_that_is_touched_at_the_last_moment_stays(tmp_path: Path) -> None:
+    store = ArtefactStore(tmp_path / "store")
+    pointers = Pointers(SQLiteControl(tmp_path / "control.sqlite"), store)
+    bundle, other = kept(store, tmp_path, "old"), kept(store, tmp_path, "older")
+    for path in (tmp_path / "store").glob("*/*"):
+        os.utime(path, (1e9, 1e9))
+    pointers.promote("champion", bundle, based_on=0, by="ann")  # a prune has read the pointers before
+    removal = prune(store, [])
+    assert (removal.bundles, removal.artefacts) == (1, 1)
+    store.verify(store.artefact(store.load_bundle(bundle).artefacts["router"]))
+    with pytest.raises(DataError):
+        store.load_bundle(other)

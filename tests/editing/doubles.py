@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from noria.editing.data.pictures import open_picture, png
+from noria.core.picture_files import open_picture, png
 from noria.editing.types import EditorError
 from tests.chat_server import Body, Reply, serving
 

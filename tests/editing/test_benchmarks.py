@@ -15,7 +15,7 @@ from noria.core.errors import DataError
 from noria.core.records import read_json
 from noria.editing.benchmarks.items import BenchItem, read_items
 from noria.editing.benchmarks.judging import dimensions, prompt_of, prompts_digest
-from noria.editing.benchmarks.running import compare, mcnemar, score_items
+from noria.editing.benchmarks.running import compare, score_items
 from noria.editing.benchmarks.scoring import (
     KNOWN_BUGS,
     kris_average,
@@ -192,14 +192,6 @@ def test_prompts_have_a_digest_and_logical_items_their_own() -> None:
     assert "0: no" not in prompt_of(item(), "reasoning")
     assert dimensions(item(consistency_free=True)) == ["reasoning", "plausibility"]
     assert len(prompts_digest()) == 16
-
-
-def test_mcnemar_is_the_exact_binomial_test() -> None:
-    from scipy.stats import binomtest
-
-    for gained, lost in ((5, 1), (3, 3), (10, 0), (1, 0)):
-        assert mcnemar(gained, lost) == pytest.approx(binomtest(gained, gained + lost).pvalue)
-    assert mcnemar(0, 0) is None
 
 
 def test_arms_are_compared_item_by_item() -> None:

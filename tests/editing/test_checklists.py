@@ -11,13 +11,13 @@ from noria.core.chat import Part, Text
 from noria.core.errors import DataError
 from noria.core.judging import RuleJudge
 from noria.core.judging.items import Checklist, Item
+from noria.core.picture_files import open_picture
 from noria.editing.checklists.items import EditItem, items_of
-from noria.editing.data.pictures import Scene, open_picture
+from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Reference, Task
 from noria.editing.environment.judges import AtomicJudges, JudgeSettings
 from noria.editing.safety import alternated, harmless, negated, with_canaries
 from noria.editing.synthesis.checklists import cites, fault, read_synthesis
-from noria.editing.synthesis.replies import reply_json
 from noria.editing.validation.mutation import mutant_pictures, mutant_plans, swapped
 from noria.editing.validation.validation import ValidationResult, check_judge, validate
 from tests.editing.doubles import ITEMS, REFERENCE, colour_of, square
@@ -176,26 +176,6 @@ def test_evidence_is_a_span_of_the_reference() -> None:
     assert not cites("is red", RHO)
     assert not cites("", RHO)
     assert fault(ITEM["c1"], RHO) == ""
-
-
-@pytest.mark.parametrize(
-    ("reply", "value"),
-    [
-        ('{"a": 1}', {"a": 1}),
-        ('<think>{"a": 2}</think> Here: ```json\n{"a": 1}\n```', {"a": 1}),
-        ("I say [1, 2] and more", [1, 2]),
-        ("set {x} then [3]", [3]),
-    ],
-    ids=["bare", "fenced", "list", "braces"],
-)
-def test_json_is_found_in_a_reply(reply: str, value: Any) -> None:
-    assert reply_json(reply) == value
-
-
-def test_a_reply_without_json_is_an_error() -> None:
-    for reply in ("", "no", "{" * 5000, '{"a": '):
-        with pytest.raises(DataError):
-            reply_json(reply)
 
 
 # -- safety -----------------------------------------------------------------------------------------------------------

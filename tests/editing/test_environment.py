@@ -14,9 +14,10 @@ from PIL import Image
 from noria.core.chat import Part, Text
 from noria.core.judging import RuleJudge
 from noria.core.judging.items import Checklist, Item, Verdict
+from noria.core.picture_files import open_picture
 from noria.editing.checklists.items import EditItem
 from noria.editing.checklists.verifiers import Evidence, register_verifier
-from noria.editing.data.pictures import Scene, open_picture
+from noria.editing.data.pictures import Scene
 from noria.editing.data.tasks import Task
 from noria.editing.environment.breaker import Breaker, CoverageError
 from noria.editing.environment.cache import RenderCache

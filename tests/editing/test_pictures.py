@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from noria.core import picture_files
 from noria.core.errors import DataError
-from noria.editing.data import pictures
+from noria.core.picture_files import open_picture, png
 from noria.editing.data.lines import Lines
-from noria.editing.data.pictures import Scene, changed_share, open_mask, open_picture, png
+from noria.editing.data.pictures import Scene, changed_share, open_mask
 from noria.editing.data.registration import register
 from noria.editing.data.tasks import read_tasks, task_from_json, write_tasks
 from noria.editing.types import EditorError
@@ -80,7 +81,7 @@ def test_what_is_no_picture_is_one_line(content: bytes, what: str) -> None:
 
 
 def test_the_bound_on_pixels_holds_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
+    monkeypatch.setattr(picture_files, "MOST_PIXELS", 100)
     with pytest.raises(DataError, match="scale it down"):
         open_picture(encoded(Image.new("RGB", (11, 10))))
     assert open_picture(encoded(Image.new("RGB", (10, 10)))).size == (10, 10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch")
@@ -16,6 +18,7 @@ from noria.editing.proof.claims import CLAIMS, SCALES, claims
 from noria.editing.proof.measures import renders_to
 from noria.editing.proof.measuring import Judged, judged, shares
 from noria.editing.proof.rewarding import JudgeErrors, WorldRewarder
+from noria.editing.proof.starting import Demonstrations, train_start
 from noria.editing.proof.tuning import TUNING_SEEDS
 from noria.editing.world.editor import WorldEditor
 from noria.editing.world.tasks import take
@@ -135,3 +138,13 @@ def test_arms_of_a_claim_were_treated_alike() -> None:
 
 def test_the_arms_of_a_quick_proof_were_searched() -> None:
     assert {arm for arm in QUICK if ARMS[arm].rule} == set(CHOSEN)
+
+
+def test_the_planner_that_ships_can_be_trained_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    shares = train_start(tmp_path / "planner", steps=2, say=said.append)
+    assert set(shares) == {"strict", "plan", "image", "blind", "gap"}
+    assert (tmp_path / "planner" / "model.safetensors").exists()
+    first = Demonstrations(0)(1, 3)
+    assert [one.output for one in first] == [one.output for one in Demonstrations(0)(1, 3)]
+    assert [one.output for one in first] != [one.output for one in Demonstrations(0)(2, 3)]

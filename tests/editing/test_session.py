@@ -19,9 +19,9 @@ from noria.core.chat import Image as ImagePart, Part, Text
 from noria.core.errors import DataError, ModelError
 from noria.core.judging import RuleJudge
 from noria.core.judging.items import Checklist
+from noria.core.picture_files import png
 from noria.editing import AtomicJudges, EditSession, Scene, ThinkThenEdit
 from noria.editing.checklists.items import EditItem
-from noria.editing.data.pictures import png
 from noria.editing.environment.judges import JudgeSettings
 from noria.editing.integrations.editscore import EditScoreJudge
 from tests.chat_server import Reply, chat_server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,6 +94,17 @@ def test_edit_from_a_picture_to_a_page(noria: Call, here: Path, chat: ChatServer
     assert (sent["prompt"], sent["n"], len(sent["image"])) == ("paint the square green", "1", 1)
 
 
+def test_edit_with_a_trained_planner_in_this_process(noria: Call, here: Path, edits: Edits) -> None:
+    Image.new("RGB", (96, 96), "white").save("in.png")
+    packaged = files("noria.editing") / "assets" / "planner"
+    words = ["edit", "in.png", "mirror everything left to right", "--planner", str(packaged)]
+    result = noria(*words, "--max-new-tokens", "80", "--temperature", "0", *editor(edits), "-o", "out")
+    assert result.code == 0, result.err
+    content = read_json(Path("out/result.json"))
+    assert content["tries"][0]["plan"], "the likeliest plan of the weights that ship"
+    assert edits.seen[0]["prompt"] == content["tries"][0]["plan"]
+
+
 def test_edit_with_a_mask_and_several_pictures(
     noria: Call, here: Path, chat: ChatServerDouble, edits: Edits
 ) -> None:
@@ -175,15 +187,49 @@ def test_a_batch_resumes_and_asks_failed_tasks_again(noria: Call, here: Path, ch
     [
         (["in.png", "x", "--direct"], "no editor"),
         (["in.png", "x", "--editor-url", "URL"], "no planner"),
+        (["in.png", "x", "--editor-url", "URL", "--direct", "--planner", "."], "two planners"),
         (["in.png", "--editor-url", "URL", "--direct"], "no request"),
         (["no.png", "x", "--editor-url", "URL", "--direct"], "no.png"),
         (["in.png", "x", "--editor-url", "URL", "--direct", "--steps", "3"], "--steps"),
         (["in.png", "x", "--editor-url", "URL", "--direct", "--judge-url", "URL"], "half a judge"),
+        (
+            ["in.png", "x", "--editor-url", "URL", "--direct", "--editscore", "qwen3vl"],
+            "nobody judges the plans",
+        ),
+        (
+            [
+                "in.png",
+                "x",
+                "--editor-url",
+                "URL",
+                "--direct",
+                "--editscore",
+                "b",
+                "--judge-url",
+                "URL",
+                "--judge-model",
+                "j",
+            ],
+            "[editscore]",
+        ),
         (["in.png", "x", "--pipeline", ".", "--direct"], "model_index.json"),
         (["in.png", "x", "--editor-url", "URL", "--direct", "--mask", "small.png"], "same size"),
         (["in.png", "x", "--editor-url", "URL", "--direct", "--checklist", "c.json"], "without a judge"),
     ],
-    ids=["editor", "planner", "request", "picture", "steps", "judge", "pipeline", "mask", "checklist"],
+    ids=[
+        "editor",
+        "planner",
+        "two",
+        "request",
+        "picture",
+        "steps",
+        "judge",
+        "plans",
+        "editscore",
+        "pipeline",
+        "mask",
+        "checklist",
+    ],
 )
 def test_what_is_missing_is_one_line(
     noria: Call, here: Path, edits: Edits, arguments: list[str], what: str
@@ -327,9 +373,9 @@ def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDoub
     import httpx
 
     from noria.core.chat import ChatClient, ChatServer
+    from noria.core.picture_files import open_picture, png
     from noria.core.service.hosting import running
     from noria.core.service.serving import Limits, Service
-    from noria.editing.data.pictures import open_picture, png
     from noria.editing.editors.server import ServerEditor
     from noria.editing.service.service import BODY, EditService
     from noria.editing.use.planners import ChatPlanner

@@ -17,7 +17,7 @@ from noria.grounding.scoring.comparing import (
     fair_prejudice,
     least_detectable,
     max_t,
-    mcnemar,
+    mcnemar_of,
     rank_intervals,
 )
 from noria.grounding.scoring.intervals import bootstrap, cluster_weights, estimates
@@ -464,8 +464,8 @@ def test_mcnemar_by_hand() -> None:
         has_reasoning=np.ones(21, bool),
         reasoning=np.array([0] * 9 + [1] * 3 + [1] * 5 + [1] * 4, bool),
     )
-    assert mcnemar(first, second, "reasoning") == (9, 3, pytest.approx(2 * sum([1, 12, 66, 220]) / 2**12))
-    assert mcnemar(first, first, "reasoning") == (0, 0, None)
+    assert mcnemar_of(first, second, "reasoning") == (9, 3, pytest.approx(2 * sum([1, 12, 66, 220]) / 2**12))
+    assert mcnemar_of(first, first, "reasoning") == (0, 0, None)
 
 
 def test_max_t_holds_the_family_wise_error_and_finds_a_true_difference() -> None:

@@ -35,6 +35,7 @@ CALLS = {
     "--depth 1 --samples 50 -q",
     "mtp train#gguf": "--model {model=tiny.gguf} --data {data=samples.jsonl} -o out/run steps=1 length=64 "
     "batch_size=1 -q",
+    "mtp serve": "{source=head} --gamma 1 --token-file {token_file=token.txt} --port 0",
     "mtp rl-report": "{log=rl.jsonl} -o out/rl",
     "mtp rl-report#trainer": "{log=trainer_state.json} -o out/rl",
     "mtp export": "{source=head} -o out/model",
@@ -70,22 +71,30 @@ CALLS = {
     "distill evaluate": "{source=distill-run} --prompts {prompts=prompts.txt} --features {features=vit} --samples 4 "
     "-o out/e -q",
     "distill export": "{source=distill-run} -o out/student",
+    "distill serve": "{source=distill-run} --token-file {token_file=token.txt} --port 0",
+    "distill serve#small": "{source=teacher.safetensors} --port 0",
     "distill teacher": "--data {data=mnist} -o out/teacher.safetensors steps=2 -q",
     "distill presets": "--config {settings_file=presets.yaml}",
     "distill report": "{source=distill-run}",
     "tryon inspect": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
     "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} -o out/i",
+    "tryon track": "{video=tryon/c0/clip.mp4} -o out/t -q",
     "tryon annotate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
-    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} -o out/a.json -q",
+    "-o out/a.json -q",
     "tryon generate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
     "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} --garment "
     "{garment=tryon/c0/garment.png} --lora {lora=tryon/lora.safetensors} -o out/g --steps 1 --guidance 1 -q",
+    "tryon serve": "{clips=tryon/clips.jsonl} --lora {lora=tryon/lora.safetensors} --token-file "
+    "{token_file=token.txt} -o out/serve --port 0",
     "tryon prepare": "{data=tryon/clips.jsonl} --frames 9 --most-pixels 1536 --cache out/cache -q",
     "tryon train": "--data {data=tryon/clips.jsonl} --frames 9 --most-pixels 1536 --cache out/cache -o out/run "
     "--steps 1 -q",
     "tryon evaluate": "{generated=tryon/videos} --reference {reference=tryon/videos} --backbone "
     "{backbone=tryon/alexnet.safetensors} --heads {heads=tryon/heads.safetensors} --features "
-    "{features=tryon/features.pt} --features-side 8 --window 4 -o out/e -q",
+    "{features=tryon/features.pt} --features-side 8 --window 4 --masks {masks=tryon/masks} --faces "
+    "{faces=tryon/masks} --identity {identity=tryon/faces.pt} -o out/e -q",
+    "tryon judge": "{generated=tryon/videos} --reference {reference=tryon/videos} --actions "
+    "{actions=tryon/actions} --url URL --model m --votes 1 -o out/j -q",
     "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
     "--plans {plans=plans.yaml} "
     "--previous {previous=snapshot.json} --state {state=fit} -o out/f -q",
@@ -107,17 +116,21 @@ CALLS = {
     "blending log": "{state=state} -o out/log",
     "reports index": "{corpora=notes} -o out/i",
     "reports search": "{index=notes.index} loire",
-    "reports write": "loire --index {index=notes.index} --house {house=house.css} "
+    "reports write": "loire --index {index=notes.index} --css {css=house.css} "
     "--borders {borders=borders.json} --fonts {fonts=fonts} --offline -o out/r",
+    "reports refresh": "{report=report} --index {index=notes.index} --css {css=house.css} "
+    "--borders {borders=borders.json} --fonts {fonts=fonts} --offline -o out/f",
+    "reports ask": "{report=report} loire",
     "reports verify": "{report=report}",
     "reports verify#markdown": "{report=report.md}",
     "reports evaluate": "{report=report} --tasks {tasks=tasks.json} --task t1 -o out/s.json",
-    "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} --house {house=house.css} "
+    "reports bench-tasks": "{tasks=tasks.json} --index {index=notes.index} --css {css=house.css} "
     "--borders {borders=borders.json} --fonts {fonts=fonts} -o out/b -q",
     "reports compare": "{first=report} {second=report}",
     "reports compare#scores": "{first=scores.json} {second=scores.json}",
-    "reports serve": "{index=notes.index} --token-file {token_file=token.txt} -o out/serve --port 0",
-    "reports render": "{report=report} --house {house=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
+    "reports serve": "{index=notes.index} --css {css=house.css} --borders {borders=borders.json} "
+    "--fonts {fonts=fonts} --token-file {token_file=token.txt} -o out/serve --port 0",
+    "reports render": "{report=report} --css {css=house.css} --fonts {fonts=fonts} --to md,bib,csl -o out/x",
     "skills init": "{bank=skills-bank} --dry-run",
     "skills init#source": "out/bank --source {source=skills-bank}",
     "skills import": "{bank=skills-bank} {source=skills-source} --base {base=skills-source} --repair --dry-run",
@@ -144,14 +157,19 @@ CALLS = {
     "editing edit": "{source=picture.png} rain --also {also=picture.png} --mask {mask=mask.png} --checklist "
     "{checklist=checklist.json} --direct --editor-url URL --judge-url URL --judge-model m -o out/e",
     "editing edit#tasks": "{source=edits.jsonl} --direct --editor-url URL -o out/e -q",
-    "editing curate#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "editing curate#pipeline": "{tasks=edits.jsonl} --planner {planner=planner} --max-new-tokens 16 "
+    "--pipeline {pipeline=pipeline} --judge-url URL "
     "--judge-model m --rollouts 1 -o out/k -q",
-    "editing evaluate#pipeline": "{data=rise.json} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "editing evaluate#pipeline": "{data=rise.json} --planner {planner=planner} --max-new-tokens 16 "
+    "--pipeline {pipeline=pipeline} --judge-url URL "
     "--judge-model m -o out/b -q",
-    "editing attribute#pipeline": "{tasks=edits.jsonl} --direct --pipeline {pipeline=pipeline} --judge-url URL "
+    "editing attribute#pipeline": "{tasks=edits.jsonl} --planner {planner=planner} --max-new-tokens 16 "
+    "--pipeline {pipeline=pipeline} --judge-url URL "
     "--judge-model m -o out/a -q",
-    "editing serve#pipeline": "--direct --pipeline {pipeline=pipeline} --port 0",
-    "editing edit#pipeline": "{source=picture.png} rain --direct --pipeline {pipeline=pipeline} -o out/e",
+    "editing serve#pipeline": "--planner {planner=planner} --max-new-tokens 16 "
+    "--pipeline {pipeline=pipeline} --port 0",
+    "editing edit#pipeline": "{source=picture.png} rain --planner {planner=planner} --max-new-tokens 16 "
+    "--pipeline {pipeline=pipeline} -o out/e",
     "editing sft": "--model {model=planner} --data {data=edits.jsonl} -o out/p --steps 1 --batch-size 1 -q",
     "editing train": "--model {model=planner} --data {data=edits.jsonl} --editor-url URL --judge-url URL "
     "--judge-model m -o out/p --steps 1 --prompts 1 --cognitive-group 2 --visual-group 2 --longest 8 -q",
@@ -163,6 +181,11 @@ CALLS = {
     "editing serve": "--direct --editor-url URL --token-file {token_file=token.txt} --port 0",
     "assistant learn": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
     "learning.gate_judge=m",
+    "assistant ablate": "--config {settings_file=gateway.yaml} --token-file {token_file=token.txt} --folder out/data "
+    "learning.gate_judge=m",
+    "assistant init": "out/noria.yaml --url URL --model m --feed {feed=products.csv} "
+    "--skills {skills=skills-bank} --no-ask",
+    "assistant products": "{feeds=products.csv} --folder out/data",
     "assistant import": "{logs=spans.jsonl} --folder out/data",
     "assistant export": "sft --folder {folder=gateway} -o out/sft.jsonl",
     "assistant query": "SELECT(count(*))FROM(traces) --folder {folder=gateway}",
@@ -172,7 +195,7 @@ CALLS = {
 }
 """The call of each verb that reads a file; what follows # tells several calls of one verb apart."""
 
-READ_NOTHING = {"grounding synth", "blending simulate"}
+READ_NOTHING = {"grounding synth", "blending simulate", "assistant shop"}
 """Verbs that read no file but their settings."""
 
 FILE = re.compile(r"\{(\w+)=([^}]+)\}")
@@ -207,6 +230,7 @@ def _assistant(home: Path, noria: Callable[..., None]) -> None:
         "attributes": {"gen_ai.operation.name": "chat", "user.id": "ann"},
     }
     _write_lines(home / "spans.jsonl", [span])
+    (home / "products.csv").write_text("id,title,price\n1,Mug,9 EUR\n2,Bowl,12 EUR\n")
     noria("assistant", "import", home / "spans.jsonl", "--folder", home / "gateway")
     noria("assistant", "backup", home / "backup", "--folder", home / "gateway")
 
@@ -239,6 +263,9 @@ def _tryon(home: Path) -> None:
     (home / "videos").mkdir()
     for number in range(2):
         shutil.copy(home / f"c{number}" / "clip.mp4", home / "videos" / f"{number}.mp4")
+        for folder, name in (("masks", "mask.npz"), ("actions", "actions.json")):
+            (home / folder).mkdir(exist_ok=True)
+            shutil.copy(home / f"c{number}" / name, home / folder / f"{number}{Path(name).suffix}")
     rank = {"lora_A": (2, 24), "lora_B": (24, 2)}
     layer = "transformer.blocks.0.attn1.to_q"
     save_file(
@@ -254,6 +281,7 @@ def _tryon(home: Path) -> None:
     save_file(backbone, home / "alexnet.safetensors")
     save_file(heads, home / "heads.safetensors")
     torch.jit.script(torch.nn.AdaptiveAvgPool3d(1)).save(str(home / "features.pt"))
+    torch.jit.script(torch.nn.AdaptiveAvgPool2d(4)).save(str(home / "faces.pt"))
 
 
 def _editing(home: Path) -> None:

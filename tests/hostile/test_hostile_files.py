@@ -46,7 +46,7 @@ DRAWN = dict.fromkeys(
     8,
 )
 """Number of attacks by verb or system, where a call takes long; 40 of the others."""
-PROCESSES = 40
+PROCESSES = 24
 FREE = {"house", "fonts", "report"}
 """Fields that take any text: a style sheet, a folder of fonts, Markdown of any system."""
 WRITTEN = {"output", "cache", "folder", "versions", "scores", "junit", "sarif", "renders_cache"}
@@ -88,7 +88,8 @@ def _run(arguments: tuple[object, ...], url: str) -> None:
 @pytest.fixture(autouse=True)
 def _no_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that would start is one that could read its files."""
-    for system in ("routing", "blending", "editing", "reports", "assistant"):
+    monkeypatch.setattr("noria.core.service.hosting.serve", lambda *args, **options: None)
+    for system in ("routing", "blending", "assistant"):
         monkeypatch.setattr(f"noria.{system}.service.process.serve", lambda *args, **options: None)
     monkeypatch.setattr("noria.skills.integrations.mcp.run_server", lambda server: None)
 

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 from PIL import Image, ImageFilter
 
 from noria.core.chat import ChatClient, ChatServer
+from noria.reports.agents.asking import Asker
 from noria.reports.agents.models import ModelAgents
 from noria.reports.agents.pipeline import Job
 from noria.reports.checking.verify import verify_bundle
@@ -390,7 +391,7 @@ def _writer(body: dict[str, Any], number: int) -> Reply:
 
 def test_a_model_that_invents_writes_nothing_unsupported(index: Index, tmp_path: Path) -> None:
     with chat_server(_writer) as double:
-        agents = ModelAgents(ChatServer(url=double.url, model="m"))
+        agents = ModelAgents(Asker(ChatServer(url=double.url, model="m")))
         bundle = Job(tmp_path, index, agents=agents).write(REQUEST)
     body = [s.text for section, s in sentences(bundle.report) if section.title == "Work"]
     assert body[0] == "In 2024 the rate of France was 7.4%."
@@ -409,7 +410,7 @@ def test_a_model_that_invents_writes_nothing_unsupported(index: Index, tmp_path:
 )
 def test_a_model_that_fails_leaves_the_engines_report(index: Index, tmp_path: Path, reply: Reply) -> None:
     with chat_server(lambda body, number: reply) as double:
-        agents = ModelAgents(ChatServer(url=double.url, model="m", attempts=1))
+        agents = ModelAgents(Asker(ChatServer(url=double.url, model="m", attempts=1)))
         bundle = Job(tmp_path, index, agents=agents).write(REQUEST)
     assert agents.tally.lost >= 2
     assert verify_bundle(tmp_path).findings == []

@@ -39,6 +39,26 @@ def test_digits_inside_of_words_are_no_numbers() -> None:
     assert [q.raw for q in quantities("CO2 from S12#p3, ISO9001 and 2020–2025 with v1.2")] == ["2020", "2025"]
 
 
+@pytest.mark.parametrize(
+    ("printed", "value", "unit", "right"),
+    [
+        ("149 million t", "149", "million t", True),
+        ("149", "149", "million t", True),
+        ("149 billion t", "149", "million t", False),
+        ("$1.5 trillion", "1500", "billion USD", True),
+        ("$1500", "1500", "billion USD", False),
+        ("3.2亿", "32000", "万人", True),
+        ("3.2亿", "3.2", "万人", False),
+        ("20 million", "20", "millions", True),
+        ("5 kW", "5", "千瓦", True),
+        ("12 thousand", "12", "in thousands", True),
+        ("7 million", "7", "millimetres", False),
+    ],
+)
+def test_a_head_of_a_table_scales_its_unit(printed: str, value: str, unit: str, right: bool) -> None:
+    assert agrees(next(quantities(printed)), Decimal(value), unit) == right
+
+
 @given(st.decimals(min_value="0.001", max_value="1e9", places=3), st.integers(0, 3))
 def test_a_rounded_number_agrees_with_what_it_was_rounded_from(value: Decimal, places: int) -> None:
     printed = next(quantities(f"{round(value, places):.{places}f}"))
@@ -132,6 +152,20 @@ def test_a_derived_number_is_supported_and_computed_again() -> None:
 def test_numbers_of_markers_and_figures_need_no_support() -> None:
     text = 'As <a href="#fig3">Figure 3</a> shows, output was 1,234 MW [[S1#p0]] [7].'
     assert check_sentence(text, ["S1#p0"], _book()).verdict == "supported"
+
+
+def test_numbers_of_a_name_are_no_figures_of_their_own() -> None:
+    """The World Factbook has a youth unemployment rate (ages 15-24); naming it states no 15 and no 24."""
+    measure = "youth unemployment rate (ages 15-24)"
+    book = Book()
+    book.add(Fact("S1#f0", "Hungary", measure, Decimal("12.8"), "%", "2023", "12.8%"))
+    book.add(Fact("S1#f1", "24", "7", Decimal(3), "", "", "3"))
+    said = f"In 2023, {measure.capitalize()} was 12.8%."
+    assert check_sentence(said, ["S1#f0"], book).verdict == "supported"
+    other = said.replace("24", "29")
+    missing = check_sentence(other, ["S1#f0"], book).missing
+    assert [other[one.start : one.end] for one in missing] == ["15", "29"], "another name is none"
+    assert check_sentence("It was 24 of 7.", ["S1#f1"], book).verdict == "unsupported", "nor is a bare number"
 
 
 def test_a_field_gives_value_period_and_unit() -> None:

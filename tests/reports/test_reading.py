@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import sqlite3
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 from PIL import Image
 
 from noria.core.errors import DataError, NoriaError, RunError
+from noria.core.fetching import check_address, fetch, offline
 from noria.reports.figures.pictures import open_picture
 from noria.reports.reading.markup import decode_page, read_html, read_markdown
 from noria.reports.reading.office import check_zip, read_docx, read_pdf, read_xlsx
-from noria.reports.search.guard import check_address, fetch, offline
 from noria.reports.search.index import Index, build_index
 from noria.reports.search.protocol import Hit, SourceRules, fuse
 from tests.reports.conftest import Corpus, lands, png
@@ -245,3 +246,42 @@ def test_fetched_pages_become_documents_or_warnings() -> None:
     )
     assert [page.title for page in pages] == ["T"]
     assert len(warnings) == 3
+
+
+def _scan() -> bytes:
+    """A PDF whose one page is a picture of two lines."""
+    from PIL import ImageDraw, ImageFont
+
+    page = Image.new("RGB", (1240, 500), "white")
+    font = ImageFont.load_default(size=40)
+    for top, line in (
+        (80, "Annual report of the harbour"),
+        (220, "In 2023 the harbour handled 4,812 ships."),
+    ):
+        ImageDraw.Draw(page).text((80, top), line, fill="black", font=font)
+    out = io.BytesIO()
+    page.save(out, format="PDF", resolution=150)
+    return out.getvalue()
+
+
+def test_a_scanned_page_is_read_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from noria.reports.integrations import ocr
+
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    ocr._engine.cache_clear()
+    (document,) = read_pdf(_scan(), "scan.pdf")
+    assert document.empty
+    assert "[ocr]" in document.warnings[0]
+    monkeypatch.undo()
+    pytest.importorskip("rapidocr")
+    (document,) = read_pdf(_scan(), "scan.pdf")
+    assert "4,812" in document.pieces[0].text
+    assert "harbour" in document.pieces[0].text
+
+
+def test_the_proof_refuses_a_folder_that_is_not_vega_datasets_before_it_indexes(tmp_path: Path) -> None:
+    from noria.reports.proof.arms import run_index
+
+    with pytest.raises(DataError, match="datapackage"):
+        run_index(str(tmp_path / "corpus.index"), str(tmp_path))
+    assert not (tmp_path / "corpus.index").exists()

@@ -16,7 +16,7 @@ from noria.core.errors import DataError
 from noria.reports.agents.contracts import MOST_VISUALS, Plan, Requirement, SectionPlan, repair_plan
 from noria.reports.agents.pipeline import Job, Limits
 from noria.reports.agents.requests import demands_of, language_of, read_request
-from noria.reports.charts.drawing import draw, png_of_spec
+from noria.reports.charts.drawing import draw, png_of_spec, specification, svg_of_spec
 from noria.reports.charts.records import KINDS, ChartData, alt_text, check_cells
 from noria.reports.charts.specs import values, vega_lite
 from noria.reports.checking.verify import verify, verify_bundle, verify_markdown
@@ -25,8 +25,9 @@ from noria.reports.document.bundle import Bundle, read_bundle
 from noria.reports.document.exports import export
 from noria.reports.document.markdown import write_markdown
 from noria.reports.document.parsing import markers_of, parse_report
-from noria.reports.search.index import Index
-from tests.reports.conftest import REQUEST
+from noria.reports.reading.documents import Document, Piece
+from noria.reports.search.index import Index, build_index, corpus_documents
+from tests.reports.conftest import REQUEST, lands
 
 Made = tuple[Path, Bundle]
 
@@ -391,3 +392,111 @@ def test_no_specification_reads_a_file_or_an_address() -> None:
     }
     with pytest.raises(DataError, match="names an address"):
         png_of_spec(spec, "x")
+
+
+TRIANGLE = [[[0, 0], [10, 0], [-5, 10], [-5, -10]], [[20, 0], [10, 0], [-5, 10], [-5, -10]]]
+BORDERS = {
+    "type": "Topology",
+    "arcs": TRIANGLE,
+    "objects": {
+        "countries": {
+            "type": "GeometryCollection",
+            "geometries": [
+                {"type": "Polygon", "arcs": [[0]], "id": 250},
+                {"type": "Polygon", "arcs": [[1]], "id": "410"},
+            ],
+        }
+    },
+}
+
+
+def test_a_map_knows_countries_by_number_and_names_those_it_lacks() -> None:
+    rows = (("France", "1"), ("South Korea", "2"), ("Atlantis", "3"))
+    chart = ChartData("C1", "map", "Lands", ("who", "v"), rows, "who", "v")
+    spec = specification(chart, countries=BORDERS)
+    shapes = spec["layer"][0]["data"]["values"]["objects"]["countries"]["geometries"]
+    assert [shape["properties"]["name"] for shape in shapes] == ["France", "South Korea"]
+    assert "Atlantis" in spec["title"]["subtitle"]
+    plain = specification(msgspec.structs.replace(chart, rows=rows[:2]), countries=BORDERS)
+    assert "subtitle" not in plain["title"]
+    fills = [set(re.findall(r'fill="(#[0-9a-f]{6}|rgb[^"]*)"', svg_of_spec(s, "C1"))) for s in (spec, plain)]
+    assert all(len(fill) >= 3 for fill in fills)  # the ground, and a colour for each of two values
+    with pytest.raises(DataError, match="no country"):
+        specification(msgspec.structs.replace(chart, rows=rows[2:]), countries=BORDERS)
+
+
+def test_what_was_cut_is_not_called_the_lowest(tmp_path: Path) -> None:
+    documents = [
+        Document(
+            f"l/{n}.json",
+            f"Land{n}",
+            pieces=[Piece(f"{n}% (2024)", "X > Tax", f"Land{n}", "Tax rate")],
+            origin=b"",
+        )
+        for n in range(1, 31)
+    ]
+    build_index(tmp_path / "i", documents, retrieved="")
+    with Index(tmp_path / "i") as index:
+        bundle = Job(tmp_path / "r", index).write("The tax rate of all lands")
+    text = " ".join(s.text for _, s in sentences(bundle.report))
+    assert "highest in Land30" in text
+    assert "lowest" not in text
+
+
+def test_a_table_of_scaled_units_is_written_without_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "freight.csv").write_text(
+        "year,river,freight (million t)\n2022,Rhine,155\n2023,Rhine,149\n2022,Danube,30\n2023,Danube,31\n"
+    )
+    build_index(
+        tmp_path / "i.index", corpus_documents([str(tmp_path / "freight.csv")], []), retrieved="2026-01-02"
+    )
+    with Index(tmp_path / "i.index") as opened:
+        bundle = Job(tmp_path / "r", opened).write(
+            "How did the freight on the Rhine and on the Danube change from 2022 to 2023? Draw a line chart of it."
+        )
+    assert (
+        bundle.report.title == "How did the freight on the Rhine and on the Danube change from 2022 to 2023?"
+    )
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "In 2023, freight was 149 million t in Rhine and 31 million t in Danube" in text
+    assert bundle.charts["C1"].columns[1] == "river"
+    assert verify_bundle(tmp_path / "r").findings == []
+
+
+def test_tables_without_a_description_are_found_by_their_columns_and_names(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "a.csv").write_text(
+        "year,river,freight (t)\n2022,Rhine,155\n2023,Rhine,149\n2022,Danube,30\n2023,Danube,31\n"
+    )
+    (files / "b.md").write_text(
+        "# Waters\n\n| river | length (km) | basin |\n|---|---|---|\n| Rhine | 1,230 | 9 |\n| Danube | 2,850 | 8 |\n"
+    )
+    (files / "c.csv").write_text("year,town,people\n2022,Ulm,1\n2023,Ulm,2\n")
+    build_index(tmp_path / "i.index", corpus_documents([str(files)], []), retrieved="2026-01-02")
+    text = "The freight of the Danube by year, as a line chart. Compare the lengths of rivers in a bar chart."
+    with Index(tmp_path / "i.index") as opened:
+        assert [opened.source(hit.id).url for hit in opened.search("towns", tables=True)] == ["c.csv"]
+        bundle = Job(tmp_path / "r", opened).write(text)
+    shown = {chart.id: (chart.kind, chart.y) for chart in bundle.charts.values()}
+    assert shown == {"C1": ("line", "freight (t)"), "C2": ("bar", "length (km)")}
+    assert verify_bundle(tmp_path / "r").findings == []
+    assert "; length (km)" not in (tmp_path / "r" / "report.md").read_text()  # the description is no prose
+
+
+def test_a_sentence_on_a_table_has_its_section_beside_those_on_measures(tmp_path: Path) -> None:
+    path = tmp_path / "freight.csv"
+    path.write_text(
+        "year,river,freight (t)\n2022,Rhine,155\n2023,Rhine,149\n2022,Danube,30\n2023,Danube,31\n"
+    )
+    build_index(tmp_path / "i.index", [*lands(), *corpus_documents([str(path)], [])], retrieved="2026-01-02")
+    text = (
+        "Compare the unemployment rate of France and Japan in a bar chart. "
+        "How did the freight on the Danube and the Rhine change? Draw a line chart of the freight."
+    )
+    with Index(tmp_path / "i.index") as opened:
+        plan = Job(tmp_path / "r", opened).plan(text)[1]
+        alone = read_request(text.partition(". ")[0], opened)
+    titles = [(section.title, [one.chart for one in section.visuals]) for section in plan.sections[1:-1]]
+    assert titles == [("Unemployment rate", ["bar"]), ("Freight", ["line"])]
+    assert alone.beside == ()

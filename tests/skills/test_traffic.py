@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from noria.core.chat import Answer, Failure, Refusal
+from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
 from noria.skills.judging.attribution import blame, poor_shares
-from noria.skills.judging.judges import judge_answers, read_opinion
-from noria.skills.judging.quality import prediction_powered, spearman, weighted_kappa
+from noria.skills.judging.judges import ChatBodyJudge, judge_answers, read_opinion
+from noria.skills.judging.quality import judge_quality, prediction_powered, spearman, weighted_kappa
 from noria.skills.judging.rubric import Rubric
 from noria.skills.stages.missing import find_missing
 from noria.skills.traffic.drift import cusum, discrepancy, stability_index
@@ -181,6 +182,40 @@ def test_a_judges_agreement_is_that_of_scipy_and_its_correction_covers() -> None
     assert wider <= 10
 
 
+def test_the_probes_of_a_judge_name_each_of_its_faults() -> None:
+    """The judge pays for length, takes a point off what it is asked last, and changes one in four on a second draw."""
+
+    def ask(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        replies: list[Outcome] = []
+        for number, request in enumerate(requests):
+            system, said = (message.text for message in request.messages)
+            points = {"TCR": 8, "CQ": 16, "CA": 8}
+            points["CQ"] += 2 * ("anything else" in said)
+            points["TCR"] -= system.index("TCR 0") > system.index("CA 0")
+            points["CA"] -= request.sample > 0 and number % 4 == 0
+            replies.append(Answer(json.dumps(points)))
+        return replies
+
+    cases = [(Sample(f"s{n}", "q", f"g{n}", cards=False), Response("Here.")) for n in range(20)]
+    quality = judge_quality(cases, Rubric(), ChatBodyJudge(ask, Rubric(), blind=True))
+    assert quality.retest == 0.75
+    assert quality.order == 0
+    assert quality.length_bias is not None
+    assert quality.length_bias.effect == pytest.approx(100 * 2 / 40)
+    assert quality.missing == 0
+    assert quality.labelled == 0
+    fair = judge_quality(
+        cases,
+        Rubric(),
+        ChatBodyJudge(lambda all_: [Answer('{"TCR": 8, "CQ": 16, "CA": 8}')] * len(all_), Rubric()),
+    )
+    assert (fair.retest, fair.order) == (1, 1)
+    lost = judge_quality(
+        cases, Rubric(), ChatBodyJudge(lambda all_: [Failure("timeout", "late")] * len(all_), Rubric())
+    )
+    assert (lost.retest, lost.order, lost.length_bias, lost.missing) == (None, None, None, 1)
+
+
 def test_people_and_judge_stand_side_by_side_in_an_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,4 +234,5 @@ def test_people_and_judge_stand_side_by_side_in_an_evaluation(
         run_well("evaluate", bank, *data, *models, "--json")
     judge = json.loads(capsys.readouterr().out)["judge"]
     assert judge["labelled"] > 50
+    assert (judge["probed"], judge["retest"], judge["order"]) == (50, 1, 1)
     assert judge["spearman"]["TCR"] is None  # a judge that always says the same has no rank correlation

@@ -136,6 +136,15 @@ def test_moments_are_those_of_numpy_and_a_window_is_seen_once() -> None:
         moments(parts[:1], features)
 
 
+@pytest.mark.parametrize("shape", [(10, 24, 32), (7, 13, 30), (2, 4, 5)])
+def test_means_of_pixels_are_adaptive_pooling(shape: tuple[int, int, int]) -> None:
+    parts = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    pool = torch.nn.functional.adaptive_avg_pool3d
+    moves = pool(parts.diff(dim=2).abs(), (3, 4, 4))
+    expected = torch.cat([pool(parts, (3, 4, 4)).flatten(1), moves.flatten(1)], dim=1)
+    assert torch.allclose(PixelFeatures()(parts), expected, atol=1e-6)
+
+
 def test_a_users_network_is_torchscript(tmp_path: Path) -> None:
     class Mean(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

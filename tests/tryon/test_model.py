@@ -134,6 +134,24 @@ def test_a_sample_without_actions_in_a_batch_is_the_base_model(stock: Path) -> N
     assert not torch.allclose(result[0], base[0], atol=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["rope", "relay"])
+def test_padding_that_is_folded_into_one_token_weighs_what_it_did(stock: Path, mode: str) -> None:
+    model, given = opened(load(stock, arope_context="joint", arope_mode=mode)), inputs()
+    given["encoder_hidden_states"] = torch.nn.functional.pad(given["encoder_hidden_states"], (0, 0, 0, 24))
+    given["encoder_hidden_states"][1, 5:] = 0  # captions of a batch have lengths of their own
+    folded = output(model, **given, **actions())
+    seen: list[int] = []
+    model.blocks[0].attn2.to_k.register_forward_hook(lambda module, states, keys: seen.append(keys.shape[1]))
+    output(model, **given, **actions())
+    model.set_attention_backend("native")  # a named backend reads every token
+    whole = output(model, **given, **actions())
+    assert seen == [9, 6, 32, 6]
+    assert torch.allclose(folded, whole, atol=1e-5)
+    assert not torch.equal(folded, whole)
+    given["encoder_hidden_states"] = given["encoder_hidden_states"][:, :9]  # one padding token, once
+    assert not torch.allclose(output(model, **given, **actions()), whole, atol=1e-5)
+
+
 def test_checkpointing_gives_the_same_gradients(stock: Path) -> None:
     gradients = []
     for checkpointing in (False, True):
@@ -205,3 +223,41 @@ def test_half_precision_equals_stock_bit_by_bit_also_with_closed_gates(stock: Pa
     base = output(WanVACETransformer3DModel.from_pretrained(stock, torch_dtype=torch.bfloat16), **given)
     assert torch.equal(output(model, **given), base)
     assert torch.equal(output(model, **given, **timed, hand_tokens=hands), base)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "billions"),
+    [
+        (
+            {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "vace_layers": [*range(0, 30, 2)]},
+            2.154,
+        ),
+        (
+            {
+                "num_attention_heads": 40,
+                "ffn_dim": 13824,
+                "num_layers": 40,
+                "vace_layers": [*range(0, 40, 5)],
+            },
+            17.338,
+        ),
+    ],
+    ids=["Wan2.1-VACE-1.3B", "Wan2.1-VACE-14B"],
+)
+def test_the_published_sizes_have_their_weights_and_only_the_new_keys_are_ours(
+    sizes: dict[str, Any], billions: float
+) -> None:
+    with torch.device("meta"):
+        stock = WanVACETransformer3DModel(**sizes, vace_in_channels=96).state_dict()
+        ours = ITryOnTransformer3DModel(**sizes).state_dict()
+    assert sum(value.numel() for value in stock.values()) / 1e9 == pytest.approx(billions, abs=0.001)
+    assert all(ours[name].shape == value.shape for name, value in stock.items())
+    new = {name: value for name, value in ours.items() if name not in stock}
+    assert all(any(part in name for part in ("guider.", ".action_gate", ".action_sink")) for name in new)
+    assert sum(value.numel() for value in new.values()) < 30e6  # a light branch
+    for name in (
+        "blocks.39.attn2.to_q.weight",
+        "vace_blocks.7.proj_out.weight",
+        "vace_patch_embedding.weight",
+    ):
+        assert name in stock or len(sizes["vace_layers"]) == 15  # as the published checkpoint names them

@@ -15,12 +15,13 @@ pytest.importorskip("diffusers")
 
 from noria.core.errors import ConfigError, DataError, ModelError  # noqa: E402
 from noria.tryon.actions.reading import Action  # noqa: E402
+from noria.tryon.hands.rendering import render  # noqa: E402
 from noria.tryon.hands.synthetic import hand  # noqa: E402
 from noria.tryon.hands.track import HandTrack  # noqa: E402
 from noria.tryon.pipeline.book import ChunkSegments, make_book  # noqa: E402
 from noria.tryon.pipeline.captions import encode_texts, pack_actions  # noqa: E402
 from noria.tryon.pipeline.chunks import ChunkStore  # noqa: E402
-from noria.tryon.pipeline.conditions import Conditions, hand_latents  # noqa: E402
+from noria.tryon.pipeline.conditions import Conditions, decode, hand_latents  # noqa: E402
 from noria.tryon.pipeline.estimate import estimate, fitting  # noqa: E402
 from noria.tryon.pipeline.loading import open_pipeline, tiny_pipeline  # noqa: E402
 from noria.tryon.pipeline.long import Order, dress, order_key, padded_times  # noqa: E402
@@ -335,3 +336,67 @@ def test_a_saved_pipeline_opens_again_and_another_family_does_not(pipeline: Any,
         open_pipeline(str(tmp_path / "m"))
     with pytest.raises(ModelError, match="no such folder"):
         open_pipeline(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize("kind", ["offload", "tiling"])
+def test_offload_and_tiling_change_no_bit(kind: str) -> None:
+    def made() -> Any:
+        pipe = tiny_pipeline()
+        for name, value in pipe.transformer.named_parameters():
+            if name.endswith("action_gate"):
+                torch.nn.init.ones_(value)
+            if name.startswith("guider.project"):
+                torch.nn.init.normal_(value, std=0.5, generator=torch.Generator().manual_seed(0))
+        return pipe
+
+    joints = np.zeros((9, 2, 21, 3), np.float32)
+    joints[:, 1] = hand(np.array([0.05, 0.1, 0.6]))
+    camera = np.array([[50.0, 0, 24], [0, 50, 16], [0, 0, 1]])
+    video, where = render(HandTrack(joints, np.tile([False, True], (9, 1)), camera), (32, 48))
+    hands = {
+        "hands": torch.from_numpy(video).transpose(0, 1)[None],
+        "hands_where": torch.from_numpy(where).float()[None],
+    }
+    segments = [ChunkSegments(torch.tensor([0, 1, 1]), ("lifts the hem",), (1,))]
+    given = conditions(segments=segments, **hands)
+    plain = made()(given, FAST, latents=noise())
+    pipe = made()
+    assert not torch.equal(
+        plain, pipe(conditions(segments=segments), FAST, latents=noise())
+    )  # hands are read
+    if kind == "tiling":
+        pipe.vae.enable_tiling(tile_sample_min_height=64, tile_sample_min_width=64)
+    else:
+        pipe.enable_model_cpu_offload(device=torch.device("cpu"))
+        loaded: list[str] = []  # on a GPU only what was loaded last is there
+        for name in ("text_encoder", "transformer", "vae"):
+            hook = getattr(pipe, name)._hf_hook
+
+            def before(
+                module: Any, *args: Any, name: str = name, do: Any = hook.pre_forward, **more: Any
+            ) -> Any:
+                loaded.append(name)
+                return do(module, *args, **more)
+
+            hook.pre_forward = before
+        read: list[str] = []
+        pipe.transformer.guider.register_forward_pre_hook(lambda *_: read.append(loaded[-1]))
+        pipe.vae.decoder.register_forward_pre_hook(lambda *_: read.append(loaded[-1]))
+        assert torch.equal(pipe(given, FAST, latents=noise()), plain)
+        assert set(read) == {"transformer", "vae"}
+        assert read[0] == "transformer"
+    assert torch.equal(pipe(given, FAST, latents=noise()), plain)
+
+
+@torch.no_grad()
+def test_tiles_smaller_than_the_frame_give_nearly_the_same_picture(pipeline: Any) -> None:
+    latents = torch.randn(1, 16, 2, 16, 16, generator=torch.Generator().manual_seed(0)) / 4
+    whole = decode(pipeline.vae, latents)
+    pipeline.vae.enable_tiling(64, 64, 48, 48)
+    try:
+        tiled = decode(pipeline.vae, latents)
+    finally:
+        pipeline.vae.disable_tiling()
+    assert tiled.shape == whole.shape == (1, 3, 5, 128, 128)
+    assert not torch.equal(tiled, whole)
+    assert float((tiled - whole).abs().mean()) < 0.1 * float(whole.std())

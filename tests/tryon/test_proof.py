@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,27 @@ def test_hover_and_contact_share_their_wrist_path_and_half_the_segments() -> Non
         assert hover[0][:, :, 0][hover[1]].mean() > touch[0][:, :, 0][touch[1]].mean() + 0.2  # nearer
 
 
+def test_rare_actions_are_rare_and_a_ladders_hands_tell_half() -> None:
+    sparse = make_clips(150, "sparse", 0, held_out=False)
+    assert (sparse.actions > 0).mean() == pytest.approx(0.0625, abs=0.035)
+    assert not make_clips(20, "passive", 0, held_out=False).actions.any()
+    ladder, hands = (make_clips(60, task, 0, held_out=True) for task in ("ladder", "hands"))  # type: ignore[arg-type]
+    seen = ladder.where.reshape(60, 4, -1).any(2).mean() / hands.where.reshape(60, 4, -1).any(2).mean()
+    assert seen == pytest.approx(0.5, abs=0.15)
+    assert (ladder.hands.transpose(0, 2, 1, 3, 4)[~ladder.where.any((2, 3))] == -1).all()
+    assert np.isfinite(ladder.wrists).mean() == pytest.approx(np.isfinite(hands.wrists).mean(), abs=0.05)
+
+
+def test_each_step_of_the_ladder_adds_one_thing() -> None:
+    steps = [Arm(**arm) for name, arm in ARMS.items() if name.startswith("(")]
+    assert len(steps) == 5
+    changed = [
+        {field for field, value in vars(after).items() if vars(before)[field] != value}
+        for before, after in itertools.pairwise(steps)
+    ]
+    assert changed == [{"trained_on"}, {"sees"}, {"reads"}, {"constraint"}]
+
+
 def test_judged_clips_have_colours_and_captions_that_no_training_clip_has() -> None:
     sides = [make_clips(80, "captions", 0, held_out=held) for held in (False, True)]
     texts = [{text for row in side.captions for text in row if text} for side in sides]
@@ -107,7 +129,7 @@ def test_the_checks_hold() -> None:
     assert all(check.holds for check in [*identities(), ruler()])
 
 
-@pytest.mark.parametrize("name", ["A-RoPE", "3-D hand map"], ids=["captions", "hands"])
+@pytest.mark.parametrize("name", ["A-RoPE", "(e) constraint"])
 def test_an_arm_learns_something_in_a_few_steps(name: str) -> None:
     from noria.tryon.training.objective import flow_loss
 
@@ -125,7 +147,7 @@ def test_an_arm_learns_something_in_a_few_steps(name: str) -> None:
 
 def table(seeds: int) -> dict[str, list[dict[str, Any]]]:
     draw = np.random.default_rng(0)
-    metrics = ("segment_accuracy", "action_accuracy", "action_error")
+    metrics = ("segment_accuracy", "action_accuracy", "clip_accuracy", "action_error")
     return {arm: [{m: float(draw.uniform(0.2, 0.9)) for m in metrics} for _ in range(seeds)] for arm in ARMS}
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from noria.tryon.training.config import ClipFormat, TrainConfig  # noqa: E402
 from noria.tryon.training.loading import open_any  # noqa: E402
 from noria.tryon.training.manifest import read_manifest  # noqa: E402
 from noria.tryon.training.objective import draw_sigmas, drop, flow_loss  # noqa: E402
-from noria.tryon.training.trainer import Trainer, trainable  # noqa: E402
+from noria.tryon.training.trainer import Trainer, _rows, trainable  # noqa: E402
 from noria.tryon.verbs.train import TrainJobConfig, run as train  # noqa: E402
+from tests.processes import free_port  # noqa: E402
 from tests.tryon.world_files import write_manifest  # noqa: E402
 
 FORM: dict[str, Any] = {"frames": 9, "most_pixels": 32 * 48}
@@ -104,6 +108,18 @@ def test_noise_levels_have_their_law() -> None:
     assert float(draw_sigmas(4000, draw, "logit_normal").median()) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.parametrize("law", ["uniform", "logit_normal"])
+def test_an_experts_noise_levels_have_the_law_of_all_levels_within_its_bounds(law: Any) -> None:
+    draw = torch.Generator().manual_seed(0)
+    every = draw_sigmas(60_000, draw, law, 3.0)
+    for low, high in ((0.875, 1.0), (0.0, 0.875)):
+        mine = draw_sigmas(20_000, draw, law, 3.0, (low, high))
+        assert low <= float(mine.min()) <= float(mine.max()) <= high
+        theirs = every[(every >= low) & (every <= high)]
+        for share in (0.1, 0.5, 0.9):
+            assert float(mine.quantile(share)) == pytest.approx(float(theirs.quantile(share)), abs=0.02)
+
+
 @pytest.mark.parametrize(("kind", "base"), [("full", True), ("lora", False), ("guider", False)])
 def test_each_kind_trains_what_it_says(kind: Any, base: bool) -> None:
     if kind == "lora":
@@ -171,6 +187,107 @@ def test_training_lowers_the_loss_and_its_run_is_a_model(manifest: Path, tmp_pat
     assert checkpoint is not None
     assert torch.equal(model.guider.project[0].weight, checkpoint.tensors["tryon.guider.project.0.weight"])
     assert float(model.guider.project[0].weight.abs().max()) > 0
+
+
+def test_an_expert_of_two_is_trained_by_its_name(manifest: Path, tmp_path: Path) -> None:
+    from noria.tryon.pipeline.pipeline import ITryOnPipeline
+
+    one, other = tiny_pipeline(0), tiny_pipeline(1)
+    both = ITryOnPipeline(**one.components | {"transformer_2": other.transformer}, boundary_ratio=0.875)
+    both.save_pretrained(tmp_path / "both")
+    given = {"model": str(tmp_path / "both"), "steps": 2}
+    with pytest.raises(ConfigError, match="the model has two experts"):
+        train(job(manifest, tmp_path / "run", **given), Progress(quiet=True))
+    with pytest.raises(ConfigError, match="one transformer"):
+        train(job(manifest, tmp_path / "run", steps=2, expert="low"), Progress(quiet=True))
+    low = train(job(manifest, tmp_path / "low", **given, expert="low"), Progress(quiet=True)).folder
+    both_trained = train(
+        job(manifest, tmp_path / "high", **given | {"model": str(low)}, expert="high"), Progress(quiet=True)
+    )
+    opened = open_any(str(both_trained.folder))
+    for name, start in (("transformer", one.transformer), ("transformer_2", other.transformer)):
+        before, after = dict(start.named_parameters()), dict(getattr(opened, name).named_parameters())
+        assert not torch.equal(after["blocks.0.attn1.to_q.weight"], before["blocks.0.attn1.to_q.weight"]), (
+            name
+        )
+    mine = dict(open_any(str(low)).transformer.named_parameters())
+    assert torch.equal(
+        mine["blocks.0.attn1.to_q.weight"],
+        dict(one.transformer.named_parameters())["blocks.0.attn1.to_q.weight"],
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_resume_where_they_stopped(manifest: Path, tmp_path: Path) -> None:
+    """The command that the documentation gives, on the CPU: the same global batch, in two processes."""
+    more = {"lr": 1e-3, "ac_normalize": "masked", "text_drop": 0.0, "strip_every": 100}
+    one = train(job(manifest, tmp_path / "one", **more), Progress(quiet=True)).folder
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    options = {"data": manifest, "frames": 9, "most-pixels": 32 * 48, "batch-size": 2, "save-every": 2}
+    options |= {
+        "log-every": 1,
+        "warmup": 2,
+        "lr": 1e-3,
+        "ac-normalize": "masked",
+        "text-drop": 0.0,
+        "strip-every": 100,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    for steps in (2, 4):
+        command = [
+            *launch,
+            "--main_process_port",
+            str(free_port()),
+            "-m",
+            "noria.cli",
+            "tryon",
+            "train",
+            *words,
+        ]
+        done = subprocess.run(
+            [*command, "--steps", str(steps), "-o", str(tmp_path / "two"), "-q"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    first, second = read_metrics(one), read_metrics(tmp_path / "two")
+    assert [row["step"] for row in second] == [1, 2, 3, 4]
+    for row, other in zip(first, second, strict=True):
+        # gradients of the same global batch: equal but for the order of sums
+        assert other["loss"] == pytest.approx(row["loss"], rel=1e-5)
+        assert other["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
+    whole, shared = latest_checkpoint(one), latest_checkpoint(tmp_path / "two")
+    assert whole is not None
+    assert shared is not None
+    assert whole.tensors.keys() == shared.tensors.keys()
+    for name, value in whole.tensors.items():
+        if name.startswith("tryon."):
+            assert torch.allclose(value, shared.tensors[name], atol=2e-4), name
+
+
+def test_parts_of_a_batch_have_its_loss_as_their_mean_however_the_actions_are_spread(
+    trainer: Trainer,
+) -> None:
+    batch = trainer.batch(trainer.clips)  # the first clip has two acting frames, the second none
+    noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.tensor([0.3, 0.8])
+    with torch.no_grad():
+        for normalize in ("all", "masked"):
+            whole, _ = flow_loss(trainer.model, batch, sigmas, noise, normalize=normalize)
+            parts = [
+                flow_loss(
+                    trainer.model,
+                    _rows(batch, row),
+                    sigmas[row],
+                    noise[row],
+                    normalize=normalize,
+                    acting_frames=2 / 2,
+                )[0]
+                for row in (slice(0, 1), slice(1, 2))
+            ]
+            assert float(sum(parts)) / 2 == pytest.approx(float(whole), rel=1e-5)
 
 
 def test_lora_keeps_the_base_weights(manifest: Path, tmp_path: Path) -> None:

@@ -53,6 +53,21 @@ def test_inspect_writes_the_page_and_the_mask_that_will_be_used(
     assert abs(mask.mean() - about["masked"]) < 0.02
 
 
+def test_inspect_names_the_frames_whose_mask_is_doubtful(
+    files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(files["mask"]) as stored:
+        mask = stored["mask"].copy()
+    mask[[2, 3, 4]] = 0
+    mask[7] = True
+    path = tmp_path / "mask.npz"
+    np.savez(path, mask=mask)
+    assert noria_tryon("inspect", files["video"], "--mask", path, "-o", tmp_path / "i") == 0
+    said = capsys.readouterr().out
+    assert "4 doubtful masks" in said
+    assert said.index("frames 2 to 4: empty") < said.index("frame 7: whole frame")
+
+
 def test_generate_gives_back_the_clip_with_other_pixels_in_the_mask_only(
     files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -225,6 +240,27 @@ def test_annotate_asks_a_model_and_cuts_what_it_says_to_the_clip(
     (action,) = read_actions(tmp_path / "a.json")
     assert action.end == pytest.approx(9 / 16, abs=0.01)
     assert json.dumps(bodies[0]).count("image_url") >= 4
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("--mask", "mask", "--hands", "hands", "--actions", "actions"), "--actions"),
+        (("--mask", "mask", "--url", "http://127.0.0.1:9/v1", "--model", "m"), "--mask"),
+    ],
+    ids=["no option", "not read"],
+)
+def test_annotate_refuses_what_it_would_not_read(
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, ...],
+    named: str,
+) -> None:
+    words = [files.get(word, word) for word in given]
+    assert noria_tryon("annotate", files["video"], *words, "-o", tmp_path / "a.json", "-q") == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_an_action_that_the_garment_has_no_part_for_is_refused(

@@ -124,6 +124,24 @@ def test_hostile_clips_are_refused(tmp_path: Path) -> None:
         read_clip(path, limits=Limits(pixels=100))
 
 
+def test_a_clip_whose_size_changes_is_refused(tmp_path: Path) -> None:
+    parts = []
+    for width, first in ((64, 0), (96, 10)):
+        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
+            for number, pixels in enumerate(ramp(10, 48, width), first):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        parts.append((tmp_path / "part.ts").read_bytes())
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(DataError, match="size changes"):
+        read_clip(path)
+
+
 def test_a_real_clip_keeps_its_frames_and_times(tmp_path: Path) -> None:
     folder = find_asset("clips")
     if folder is None:

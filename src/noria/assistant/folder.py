@@ -17,6 +17,7 @@ from typing import Any
 
 from noria.assistant.config import AssistantConfig
 from noria.core.errors import ConfigError, RunError
+from noria.core.experiments.splits import LEFT_OUT
 from noria.core.files import read_text
 from noria.core.storage.control import Control, SQLControl, SQLiteControl, StaleVersion
 from noria.core.storage.journal_file import NAME as JOURNAL
@@ -111,7 +112,7 @@ def service_name(folder: Path) -> str:
 
 
 def data_salt(control: Control) -> str:
-    """Text that deals leakage groups to the splits of data sets; made once, and kept."""
+    """Text that deals people and contents to the splits of data sets; made once, and kept."""
     document = control.read("salt", "datasets")
     if document is None:
         with contextlib.suppress(StaleVersion):  # another process made it at the same moment
@@ -122,19 +123,26 @@ def data_salt(control: Control) -> str:
     return str(document.value["salt"])
 
 
-def dataset_rows(folder: Path, salt: str, layout: Layout, split: str) -> Iterable[dict[str, Any]]:
+def dataset_rows(
+    folder: Path, salt: str, layout: Layout, split: str
+) -> tuple[Iterable[dict[str, Any]], int, int]:
     """Rows of a data set out of the traces of a folder, beside the gateway; answers in the shadow are left out.
+
+    Returns:
+        The rows; the number of chats, and of those that lie in no split since they share a content with another one.
 
     Raises:
         RunError: there is no journal.
     """
     views = (view for view in read_views(folder, limit=MOST_TRACES) if "shadow" not in view.trace.labels)
-    return rows([one for one in examples(views, salt=salt) if one.split == split], layout)
+    found = examples(views, salt=salt)
+    lost = sum(one.split == LEFT_OUT for one in found)
+    return rows([one for one in found if one.split == split], layout), len(found), lost
 
 
 @dataclass
 class LogImport:
-    """What an import of logs did.
+    """Counts of an import of logs.
 
     Attributes:
         counts: traces and spans that were read, and what was skipped with its reasons.

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from noria.assistant.companion.judging import checklist_of
 from noria.assistant.config import AssistantConfig
-from noria.assistant.folder import data_salt, open_control, open_versions
-from noria.assistant.parts.protocol import prepare
+from noria.assistant.config.learning import JUDGELESS
+from noria.assistant.folder import MOST_TRACES, data_salt, open_control, open_versions
+from noria.assistant.learners.ablation import FOLDER as ABLATIONS, Contribution, ablate, next_folder
+from noria.assistant.learners.around import Around, check, check_judged, open_learners
+from noria.assistant.learners.settings import AblationConfig
 from noria.assistant.service.bundles import CHAMPION, Bundles
-from noria.core.chat import ChatClient, Message
-from noria.core.completions.requests import CompletionRequest
-from noria.core.errors import ConfigError, DataError, NoriaError
-from noria.core.judging.judges import ChatJudge
+from noria.core.chat import ChatClient
+from noria.core.errors import DataError, MissingExtra, NoriaError
+from noria.core.judging import Checklist
+from noria.core.judging.live import standard_rules
 from noria.core.learning.dataset import FreezeConfig
-from noria.core.learning.learner import Evaluator, Learner
-from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn
-from noria.core.learning.replay import Replay, ReplayConfig
-from noria.core.learning.route import Route
-from noria.core.learning.route_learner import RouteLearner
-from noria.core.learning.routes import Backend
+from noria.core.learning.learner import Parent
+from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn, rejected_candidates
+from noria.core.learning.routes.backends import Backend
 from noria.core.learning.turn import Turn
 from noria.core.storage.journal_file import JournalReader
-from noria.core.traces.ids import Clock
 from noria.core.traces.store import read_views
 
 
@@ -40,41 +40,45 @@ async def opened_turn(
 ) -> AsyncIterator[tuple[Turn, TurnPlan]]:
     """The next turn of a gateway, or the one that did not end, beside the gateway while it serves.
 
-    The learner chooses among the configured routes, and prompts that a writer writes. Its estimates and the gate have
-    judges of their own: a candidate that pleased the learner's judge has to please another one.
+    The configured learners are asked in their order. A learner's estimates and its gate have judges of their own: a
+    candidate that pleased the learner's judge has to please another one.
 
     Args:
         folder: folder of the gateway.
         config: settings of the gateway.
         by: who starts it.
-        reason: why it is due, in words.
+        reason: reason for which the turn is due, in words.
 
     Raises:
-        ConfigError: learning has no judge of the gate or no checklist, or the judges are one.
+        ConfigError: a learner lacks what it needs: a judge of the gate, a checklist, skills.
         DataError: nothing serves yet.
     """
-    _check(config)
+    check(config)
     JournalReader(folder).close()  # nothing is made where there is no gateway's folder
     control = open_control(folder, config)
     store = open_versions(folder, config)
     bundles = Bundles(control, store, config)
     async with AsyncExitStack() as stack:
         stack.callback(control.close)
-        make = _routes if config.learning.learner == "routes" else _descriptions
-        learner, evaluator = await make(stack, folder, config, bundles)
+        salt = data_salt(control)  # before the plan, so that a turn that was killed at once has the same one
         plan = open_turn(control)
+        move = bundles.pointers.present(CHAMPION)
+        if move is None:
+            raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
+        parent = move.bundle if plan is None else plan.parent
+        around = await _around(stack, folder, config, bundles, parent)
+        learners = open_learners(around, rejected_candidates(control, parent))
         if plan is None:
-            move = bundles.pointers.present(CHAMPION)
-            if move is None:
-                raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
             plan = plan_turn(
-                control, parent=move.bundle, learner=learner.name, reason=reason, now=time.time(), by=by
+                control, parent=parent, learner=learners.name, reason=reason, now=time.time(), by=by
             )
+        judged = any(name not in JUDGELESS for name in config.learning.order)
         settings = TurnConfig(
-            freeze=FreezeConfig(salt=data_salt(control)),
-            least_rated=config.learning.least_rated if config.learning.learner == "routes" else 0,
+            freeze=FreezeConfig(salt=salt, callers=config.learning.callers),
+            least_rated=config.learning.least_rated if judged else 0,
             money=config.learning.money,
             seconds=config.learning.seconds,
+            gate=config.learning.gate,
             experiment=dict(config.learning.experiment),
         )
         yield (
@@ -82,78 +86,86 @@ async def opened_turn(
                 folder / "turns" / f"{plan.number:06d}",
                 plan,
                 settings,
-                learner=learner,
-                evaluator=evaluator,
+                learner=learners,
+                evaluator=learners,
                 store=store,
                 control=control,
                 views=lambda: read_views(folder),
-                checklists=[checklist_of(config.judging)] if config.judging.checklist else [],
+                checklists=_checklists(config),
             ),
             plan,
         )
 
 
-def _check(config: AssistantConfig) -> None:
-    """Check that a turn has what it needs, before anything is opened.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    learning = config.learning
-    if learning.learner == "descriptions":
-        if config.parts.skills is None:
-            raise ConfigError("there are no skills to learn", where="parts.skills", mend="name a bank")
-    elif not config.judging.checklist or not learning.gate_judge:
-        raise ConfigError(
-            "a gate needs a judge and a checklist",
-            where="learning.gate_judge, judging.checklist",
-            mend="give both in the gateway's configuration",
-        )
-
-
-async def _routes(
-    stack: AsyncExitStack, folder: Path, config: AssistantConfig, bundles: Bundles
-) -> tuple[Learner, Evaluator]:
-    """The learner of routes, and the replay that compares its candidates, each with a judge of its own.
-
-    Both answer through the parts of the bundle that serves; tools do not act.
-    """
-    learning = config.learning
-    assert learning.gate_judge is not None
-    checklist = checklist_of(config.judging)
+async def _around(
+    stack: AsyncExitStack, folder: Path, config: AssistantConfig, bundles: Bundles, parent: str
+) -> Around:
+    """What the learners work with, open until the turn ends."""
     reader = stack.enter_context(JournalReader(folder))
     backends: dict[str, Backend] = {}
-    for name, server in config.backends.items():
-        # Without a cache: an answer from there costs nothing, and the receipt would depend on what ran before.
-        client = await stack.enter_async_context(ChatClient(server))
-        backends[name] = Backend(client, server.prices)
-    move = bundles.pointers.present(CHAMPION)
-    parts = () if move is None else bundles.parts_of(move.bundle)[0]
-
-    def through(route: Route, messages: Sequence[Message]) -> Route:
-        query = CompletionRequest({"messages": [one.wire() for one in messages]}, "", False, False, {})
-        return prepare(query, route, parts, Clock()).route
-
-    def replay(judge: str) -> Replay:
-        settings = ReplayConfig(most_items=learning.most_items, judge_cost=config.judging.most_cost)
-        named = ChatJudge(backends[judge].model, judge)
-        return Replay(backends, named, checklist, settings, reader.blob, through if parts else None)
-
-    learner = RouteLearner(
-        list(config.routes.values()),
-        replay(learning.judge or learning.gate_judge),
-        backends[learning.writer] if learning.writer else None,
-    )
-    return learner, replay(learning.gate_judge)
+    if config.learning.gate_judge is not None or any(n not in JUDGELESS for n in config.learning.order):
+        for name, server in config.backends.items():
+            # Without a cache: an answer from there costs nothing, and the receipt would depend on what ran before.
+            client = await stack.enter_async_context(ChatClient(server))
+            backends[name] = Backend(client, server.prices)
+    parts = bundles.parts_of(parent)[0]
+    return Around(config, config.judging.as_checklist(), backends, reader.blob, parts)
 
 
-async def _descriptions(
-    stack: AsyncExitStack, folder: Path, config: AssistantConfig, bundles: Bundles
-) -> tuple[Learner, Evaluator]:
-    """The learner of skill descriptions, and the accuracy on labelled requests that compares its candidates."""
-    from noria.assistant.parts.descriptions import DescriptionLearner, RouteAccuracy
+def _checklists(config: AssistantConfig) -> list[Checklist]:
+    """The checklists by which the verdicts on traces are read: of the rules, of the panel, and of the grounding."""
+    found = [standard_rules(seconds=config.judging.slow).checklist]
+    if config.judging.checklist:
+        found.append(config.judging.as_checklist())
+    if config.judging.grounding is not None:
+        with contextlib.suppress(MissingExtra):  # then nobody judged it here
+            found.append(import_module("noria.assistant.parts.grounding").CHECKLIST)
+    return found
 
-    return DescriptionLearner(), RouteAccuracy()
+
+async def ablated(
+    folder: Path,
+    config: AssistantConfig,
+    settings: AblationConfig,
+    *,
+    again: bool = False,
+    money: float | None = None,
+    seconds: float | None = None,
+    seen: Callable[[Contribution], None] = lambda one: None,
+) -> tuple[Path, dict[str, Any]]:
+    """Leave out each part of the bundle that serves, in turn; the folder, and what each contributes.
+
+    Args:
+        folder: folder of the gateway, which may serve meanwhile.
+        config: settings of the gateway.
+        settings: the sample.
+        again: whether an ablation that did not end is left as it is, and a new one begun.
+        money: most that it may cost.
+        seconds: longest time of it.
+        seen: hears each contribution when it is known.
+
+    Raises:
+        ConfigError: the gate has no judge, or there is no checklist.
+        DataError: nothing serves yet, or no request can be sent again.
+    """
+    check_judged(config)
+    JournalReader(folder).close()
+    async with AsyncExitStack() as stack:
+        control = open_control(folder, config)
+        stack.callback(control.close)
+        store = open_versions(folder, config)
+        bundles = Bundles(control, store, config)
+        move = bundles.pointers.present(CHAMPION)
+        if move is None:
+            raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
+        around = await _around(stack, folder, config, bundles, move.bundle)
+        place = next_folder(folder / ABLATIONS, move.bundle, again=again)
+        parent = Parent(store.load_bundle(move.bundle), store)
+        result = await ablate(
+            place, parent, around, lambda: list(read_views(folder, limit=MOST_TRACES)), settings,
+            money=money, seconds=seconds, seen=seen,
+        )  # fmt: skip
+        return place, result
 
 
 def told(receipt: dict[str, Any], folder: Path) -> str:

@@ -104,6 +104,16 @@ ASSETS = {
         "BSD (package)",
         "four short clips, one of a person who talks (MP4); their own licences are not stated: for tests alone",
     ),
+    "photos": Asset(
+        "scikit-image==0.26.0",
+        "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+        "skimage/data",
+        ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"),
+        14,
+        "CC0 and public domain",
+        "four photos: a person, a cat, a cup and a rocket (PNG, JPEG)",
+        "manylinux_2_28_x86_64",
+    ),
 }
 """Assets by name."""
 

@@ -21,6 +21,8 @@ from noria.core.files import read_bytes
 from noria.core.yaml_values import MAX_BYTES, Path as _Path, parse_yaml
 
 _C = TypeVar("_C", bound="Config")
+ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+"""Pattern of the name of an environment variable, for fields that name the one that holds a key."""
 
 
 class Config(BaseModel):

@@ -65,7 +65,7 @@ def draw(code: str, studio: Studio = "twemoji", *, size: int = 72) -> Image.Imag
 
     Args:
         code: code point in hex.
-        studio: who drew it.
+        studio: name of the set of drawings.
         size: width and height in pixels.
 
     Raises:

@@ -7,10 +7,11 @@ unless the pipeline, not the text, allowed just this call since then.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -39,7 +40,7 @@ class ToolSpec:
 
     Attributes:
         name: name by which a model calls it.
-        description: what it does, for the model.
+        description: description of the tool, for the model.
         parameters: JSON schema of its arguments, an object. It is the author's: `$ref` beyond the schema is refused.
         writes: whether it changes something.
         spends: whether it costs money or a scarce resource.
@@ -77,14 +78,17 @@ class ToolSpec:
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a call of a tool gave.
+    """Result of a call of a tool.
 
     Attributes:
         text: text of the result, or of the error, in our own words.
-        blobs: files by their name, such as pictures.
+        blobs: files by their name; those whose name begins with `picture` are images of the answer, too.
         cost: what the call cost; None where it is not known.
         error: kind of the error; None for a result.
         trusted: whether the text holds nothing from outside.
+        shown: what the user is shown beside the words, each a JSON object with a `kind`, such as cards of products; a
+            value `file:NAME` in it stands for the file of that name. A model does not read it.
+        notes: how it came about, as texts for the trace. Neither a model nor a user reads them.
     """
 
     text: str
@@ -92,11 +96,17 @@ class ToolResult:
     cost: float | None = 0.0
     error: ToolErrorKind | None = None
     trusted: bool = False
+    shown: Sequence[Mapping[str, Any]] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def fenced(self) -> str:
         """The text for a model: between markers that it cannot forge, unless it is our own."""
         return self.text if self.trusted else quoted(self.text)
+
+
+def unwatched(share: float) -> None:
+    """Hear how far a call is, where nobody watches it."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +118,14 @@ class ToolContext:
         caller: name of the caller.
         user: key of the user.
         call: id of the call: the same one again is the same call.
+        progress: hears the share of the call that is done, from 0 to 1, of a tool that knows it.
     """
 
     trace: str = ""
     caller: str = ""
     user: str | None = None
     call: str = ""
+    progress: Callable[[float], None] = unwatched
 
 
 class Tool(Protocol):
@@ -285,10 +297,11 @@ async def _bounded(tool: Tool, arguments: Mapping[str, Any], context: ToolContex
     known = isinstance(result.cost, int | float) and 0 <= result.cost < math.inf
     cost = result.cost if known else None
     size = sum(len(content) for content in result.blobs.values())
-    if len(result.text) > spec.largest_text or size > spec.largest_blobs:
+    shown = len(json.dumps(list(result.shown), default=dict)) if result.shown else 0
+    if max(len(result.text), shown) > spec.largest_text or size > spec.largest_blobs:
         limits = f"{spec.largest_text:,} characters and {spec.largest_blobs:,} bytes of files are allowed"
         return _refused("too_large", f"{spec.name}: the result is too large; {limits}", cost)
-    return ToolResult(result.text, result.blobs, cost, result.error, spec.trusted)
+    return replace(result, cost=cost, trusted=spec.trusted)
 
 
 def _refused(kind: ToolErrorKind, why: str, cost: float | None = 0.0) -> ToolResult:
@@ -306,24 +319,30 @@ def _call_key(call: Call) -> str:
 
 
 def _validator(spec: ToolSpec) -> Any:
+    return _validator_of(spec.name, json.dumps(dict(spec.parameters)))
+
+
+@functools.lru_cache(512)  # a toolbox is made for each request, of the same few tools
+def _validator_of(name: str, parameters: str) -> Any:
     import jsonschema
     import referencing.exceptions
     import referencing.jsonschema
 
+    schema = json.loads(parameters)
     try:
-        jsonschema.Draft202012Validator.check_schema(spec.parameters)
-        resource = referencing.jsonschema.DRAFT202012.create_resource(dict(spec.parameters))
+        jsonschema.Draft202012Validator.check_schema(schema)
+        resource = referencing.jsonschema.DRAFT202012.create_resource(schema)
         resolver = referencing.Registry().with_resource("", resource).resolver()
-        for name in _references(spec.parameters):
-            if not name.startswith("#"):
-                raise ConfigError(f"a $ref beyond the schema: {name[:60]}", where=f"tool {spec.name}")
-            resolver.lookup(name)
+        for reference in _references(schema):
+            if not reference.startswith("#"):
+                raise ConfigError(f"a $ref beyond the schema: {reference[:60]}", where=f"tool {name}")
+            resolver.lookup(reference)
     except jsonschema.SchemaError as error:
-        raise ConfigError(f"no JSON schema: {error.message}"[:300], where=f"tool {spec.name}") from error
+        raise ConfigError(f"no JSON schema: {error.message}"[:300], where=f"tool {name}") from error
     except referencing.exceptions.Unresolvable as error:
-        raise ConfigError("a $ref to nothing", where=f"tool {spec.name}") from error
+        raise ConfigError("a $ref to nothing", where=f"tool {name}") from error
     # A registry of its own: the default one fetches what a `$ref` names from the network.
-    return jsonschema.Draft202012Validator(spec.parameters, registry=referencing.Registry())
+    return jsonschema.Draft202012Validator(schema, registry=referencing.Registry())
 
 
 def _references(schema: Any) -> Iterator[str]:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,16 @@ SPARE = 0.25
 SPARE_SHARE = 0.02
 
 
-def extent(path: Path, limits: Limits) -> tuple[float, float]:
-    """Presentation time of the first frame, and the length; from packets, without decoding.
+class Extent(NamedTuple):
+    """When a video starts and how long it is, in seconds, and the number of its frames as packets count them."""
+
+    start: float
+    duration: float
+    frames: int
+
+
+def extent(path: Path, limits: Limits) -> Extent:
+    """Extent of a video by its packets, without decoding.
 
     A file that was cut, by a copy that broke off, still has a head that says how long it should be.
     """
@@ -53,7 +61,8 @@ def extent(path: Path, limits: Limits) -> tuple[float, float]:
         for packet in container.demux():
             if packet.pts is None or not packet.size:
                 continue
-            start, length = (float(t * packet.time_base) for t in (packet.pts, packet.duration or 0))
+            ticks, of = packet.time_base.as_integer_ratio()
+            start, length = packet.pts * ticks / of, (packet.duration or 0) * ticks / of
             reached = max(reached, start + length)
             if packet.stream.index != stream.index:
                 continue
@@ -74,7 +83,7 @@ def extent(path: Path, limits: Limits) -> tuple[float, float]:
     duration = last - first + length
     if duration > limits.video_seconds:
         raise DataError(f"{duration:.0f} s long, more than {limits.video_seconds:g}", where=str(path))
-    return first, duration
+    return Extent(first, duration, len(starts))
 
 
 def _check_whole(container: Any, stream: Any, packets: int, reached: float, path: Path) -> None:
@@ -156,8 +165,17 @@ def decoded(container: Any, path: Path, damage: list[str]) -> Iterator[Any]:
         yield from frames
 
 
-def upright(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
-    """RGB pixels `[height, width, 3]` of a decoded frame, scaled to a size, then turned as the file asks."""
-    array: NDArray[np.uint8] = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+def upright(frame: Any, width: int, height: int, converter: Any = None) -> NDArray[np.uint8]:
+    """RGB pixels `[height, width, 3]` of a decoded frame, scaled to a size, then turned as the file asks.
+
+    Args:
+        frame: the frame.
+        width, height: size before it is turned.
+        converter: a `VideoReformatter` of PyAV that frames of one clip share, which costs less than one for each.
+    """
+    # One thread: by default PyAV starts one for each core, which takes longer than a frame of up to 720p itself.
+    size = {"width": width, "height": height, "format": "rgb24", "threads": 1}
+    scaled = frame.reformat(**size) if converter is None else converter.reformat(frame, **size)
+    array: NDArray[np.uint8] = scaled.to_ndarray()
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(array, turns))
+    return np.ascontiguousarray(np.rot90(array, turns) if turns else array)

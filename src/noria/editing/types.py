@@ -42,7 +42,7 @@ class EditorError(NoriaError):
     """An editor that made no picture.
 
     Attributes:
-        kind: what went wrong.
+        kind: kind of the failure, such as `timeout`.
         retry: whether the same request may succeed when it is sent again.
     """
 
@@ -73,7 +73,7 @@ class Editor(Protocol):
     async def edit(
         self, images: Sequence[Image], plan: str, seed: int, *, mask: Image | None = None
     ) -> Image:
-        """Render the plan.
+        """Render a plan on its source pictures.
 
         Args:
             images: one or more pictures, RGB; the first is the one that is edited.
@@ -96,7 +96,7 @@ class Planner(Protocol):
     async def write(
         self, images: Sequence[Image], instruction: str, *, sample: int = 0, notes: str = ""
     ) -> str:
-        """Write one output.
+        """Write one output for a request: thinking and plan.
 
         Args:
             images: pictures of the request; the first is the one that is edited.

@@ -57,7 +57,7 @@ class Rows:
         return Rows(self.tokens[index], self.segments[index], self.mask[index])
 
     def to(self, device: Any) -> Rows:
-        """On another device."""
+        """Copy the rows to another device."""
         return Rows(*(t.to(device) for t in (self.tokens, self.segments, self.mask)))
 
     @classmethod

@@ -1,10 +1,8 @@
-"""Asking a model many things at once, and reading a JSON object out of what it replies."""
+"""Many requests to a model at once, within a budget, and whole numbers in its replies."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -12,8 +10,6 @@ from noria.core.chat import Answer, Budget, ChatCache, ChatRequest, ChatServer, 
 
 Asker: TypeAlias = Callable[[Sequence[ChatRequest]], list[Outcome]]
 """Sends requests and gives one outcome for each; it does not raise for a single request."""
-LONGEST_REPLY = 200_000
-_FENCE = re.compile(r"^\s*```[\w-]*\s*|\s*```\s*$")
 
 
 def server_asker(
@@ -63,26 +59,6 @@ def within_tokens(ask: Asker, limit: int | None) -> Asker:
 
 TOGETHER = 32
 """Requests between two looks at the tokens spent."""
-
-
-def read_object(reply: str) -> dict[str, Any] | None:
-    """The JSON object in a reply, after thinking and inside a code fence; None where there is none.
-
-    NaN and infinite numbers make it none: they are no JSON, and no score.
-    """
-    text = _FENCE.sub("", reply[:LONGEST_REPLY].rpartition("</think>")[2])
-    start = text.find("{")
-    if start < 0:
-        return None
-    try:
-        value, _ = json.JSONDecoder(parse_constant=_refuse).raw_decode(text[start:])
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
 
 
 def whole_number(value: Any, low: int, high: int) -> int | None:

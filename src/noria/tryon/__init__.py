@@ -11,6 +11,7 @@ Read in this order:
 | `actions` | what a user says: timed actions from files, from contact; whether they fit a garment |
 | `attention` | the mathematics: `segments` of a clip, the `rotary` embedding A-RoPE, the action-aware `constraint` |
 | `video`, `hands` | clips, sizes and masks; joints of hands, their repair and their picture |
+| `estimators` | hands, poses and masks of a clip's person by MediaPipe's networks |
 | `model` | `ITryOnTransformer3DModel` on diffusers' `WanVACETransformer3DModel` |
 | `pipeline` | `conditions`, `ITryOnPipeline`, `long` clips by chunks, an `estimate` before a run |
 | `training` | the `objective`, manifests, caches by content, the `trainer` |

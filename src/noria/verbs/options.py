@@ -93,8 +93,20 @@ class ServerOptions(Config):
         return load_config(ChatServer, base=values)
 
 
+class VersionsOption(Config):
+    """Versions that a server answers by, beside the one that it is started with."""
+
+    section: ClassVar[str] = "Service"
+
+    versions: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        None,
+        description="Folder of the versions of noria serve: a request that names the content hash of one as its model "
+        "is answered by it.",
+    )
+
+
 class ListenOptions(Config):
-    """Where a service listens, and who may change its state."""
+    """Address of a service, and the token that may change its state."""
 
     section: ClassVar[str] = "Service"
 

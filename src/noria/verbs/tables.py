@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ def table(lines: Sequence[Sequence[str]], *, names: int = 1) -> str:
         return "  ".join(cells).rstrip()
 
     return "\n".join(aligned(line) for line in lines)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts of things by their plural names, as in `1 source, 3 passages`."""
+    return ", ".join(f"{n:,} {name.removesuffix('s') if n == 1 else name}" for name, n in counts.items())
 
 
 def plain_warnings() -> None:

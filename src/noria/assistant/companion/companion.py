@@ -25,13 +25,16 @@ from noria.assistant.companion.turns import Turns
 from noria.assistant.companion.upkeep import Upkeep
 from noria.assistant.config import AssistantConfig
 from noria.assistant.folder import open_control, open_versions, service_name
+from noria.assistant.parts.drafting import DraftingWatches
+from noria.assistant.products.keeping import FeedKeeper
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
+from noria.assistant.service.changes import changed_kinds
 from noria.core.errors import NoriaError
 from noria.core.experiments.figures import SharedFigures
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import lock
 from noria.core.storage.control import Document, StaleVersion
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
 from noria.core.traces.records import JudgementRecord, encode
 
 TICK = 1.0
@@ -59,6 +62,9 @@ class Companion:
         self.upkeep = Upkeep(self.folder, config.clickhouse, self.tell)
         self.name = service_name(self.folder)
         self.shared = None if config.control_env is None else SharedFigures(self.control, self.name)
+        feeds = {} if config.products is None else config.products.feeds
+        self.feeds = FeedKeeper(self.folder, feeds, self.tell)
+        self.drafts = DraftingWatches(config.parts.drafting, self.tell) if config.parts.drafting else None
         self.turns = Turns(self.folder, config, self.control, self.tell)
 
     def close(self) -> None:
@@ -105,7 +111,8 @@ class Companion:
         value |= {"reading": record, "reason": step.reason, "history": [
             *value.get("history", []), {"stage": stage, "until": time.time(), "reason": step.reason}]}  # fmt: skip
         if step.stage == "promoted":
-            if self.config.promote == "ask" or not self.bundles.is_on("promotion"):
+            changed = changed_kinds(self.bundles.artefacts, config.champion, config.challenger)
+            if self.config.promotion(changed) == "ask" or not self.bundles.is_on("promotion"):
                 if not value.get("won"):
                     self._write(document, value | {"won": True, "since": since})
                     self.tell("won", experiment=document.key, reason=step.reason)
@@ -115,6 +122,8 @@ class Companion:
                 reason=step.reason, receipt=record,
             )  # fmt: skip
             value["move"] = move.version
+        if step.stage in OPEN:
+            value["points"] = []  # the next stage reads users of its own
         self._write(document, value | {"stage": step.stage, "since": time.time_ns()})
         self.tell(step.stage, experiment=document.key, reason=step.reason)
 
@@ -179,14 +188,19 @@ def main() -> None:
 async def _run(folder: Path, config: AssistantConfig) -> None:
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     companion = Companion(folder, config)
+    feeds: asyncio.Task[None] | None = None
     failing = ""
     try:
-        async with TraceJudging(folder, config, hand_over) as judging:
+        async with TraceJudging(folder, config, hand_over, companion.bundles) as judging:
             while not ended.done():
+                if feeds is None or feeds.done():  # a large feed takes minutes, and nothing else waits for it
+                    feeds = asyncio.create_task(asyncio.to_thread(companion.feeds.step))
                 try:
                     await asyncio.to_thread(companion.look)
                     await judging.judge(companion.index, panel=companion.bundles.is_on("judging"))
                     await companion.turns.step(companion.index)
+                    if companion.drafts is not None:
+                        await asyncio.to_thread(companion.drafts.step)
                     failing = ""
                 except NoriaError as error:
                     if str(error) != failing:

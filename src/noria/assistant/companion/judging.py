@@ -12,16 +12,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from noria.assistant.config import AssistantConfig, JudgingConfig
+from noria.assistant.companion.grounding import TraceJudge, opened_grounding
+from noria.assistant.config import AssistantConfig
+from noria.assistant.service.bundles import Bundles
 from noria.core.chat import ChatClient
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
-from noria.core.judging.items import Checklist, Item
 from noria.core.judging.judges import ChatJudge
 from noria.core.judging.live import LiveConfig, LiveJudging, Panel, chat_subject, standard_rules
 from noria.core.records import read_json
 from noria.core.storage.journal_file import JournalReader
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.costs import judged_today
+from noria.core.traces.index.index import TraceIndex
 from noria.core.traces.records import JudgementRecord, decode
 from noria.core.traces.store import TraceView, UnknownTrace, view
 
@@ -36,16 +38,22 @@ class TraceJudging:
         folder: folder of the gateway.
         config: settings of the gateway.
         send: hands a record to the gateway.
+        bundles: what answered; without it nobody asks whether an answer rests on its picture.
     """
 
     def __init__(
-        self, folder: Path, config: AssistantConfig, send: Callable[[JudgementRecord], Awaitable[None]]
+        self,
+        folder: Path,
+        config: AssistantConfig,
+        send: Callable[[JudgementRecord], Awaitable[None]],
+        bundles: Bundles | None = None,
     ) -> None:
-        self.folder, self.config, self.send = Path(folder), config, send
+        self.folder, self.config, self.send, self.bundles = Path(folder), config, send, bundles
         self._place = self.folder / "judging.json"
         self._stack = AsyncExitStack()
         self._panel: Panel | None = None
         self._live: LiveJudging | None = None
+        self._grounding: TraceJudge | None = None
         self._day: datetime.date | None = None
         self.after = self._read_place()
         self._ends = [
@@ -62,7 +70,11 @@ class TraceJudging:
                 client = await self._stack.enter_async_context(ChatClient(self.config.backends[name]))
                 judges.append(ChatJudge(client, name))
             self._panel = Panel(
-                judges, checklist_of(judging), lambda one: chat_subject(one, self._reader.blob)
+                judges, judging.as_checklist(), lambda one: chat_subject(one, self._reader.blob)
+            )
+        if judging.grounding is not None and self.bundles is not None:
+            self._grounding = await self._stack.enter_async_context(
+                opened_grounding(self.config, judging.grounding, self.bundles, self._reader.blob)
             )
         return self
 
@@ -82,6 +94,9 @@ class TraceJudging:
             live = self._today(index, panel=panel)
             async for record in live.records(views):
                 await self.send(record)
+            if self._grounding is not None and panel:
+                async for record in self._grounding.records(views):
+                    await self.send(record)
             self.after = names[-1]
             self._ends = [*self._ends[1:], self.after]
             write_atomic(self._place, json.dumps({"after": self._ends[0]}))
@@ -98,8 +113,10 @@ class TraceJudging:
                 share=judging.share, budget=judging.budget_per_day, most_cost=judging.most_cost
             )
             self._live = LiveJudging(
-                [standard_rules(seconds=judging.slow)], self._panel, limits, spent=index.judged_today()
+                [standard_rules(seconds=judging.slow)], self._panel, limits, spent=judged_today(index)
             )
+            if self._grounding is not None:
+                self._grounding.spent = judged_today(index, grounding=True)
         self._live.panel = self._panel if panel else None
         return self._live
 
@@ -117,10 +134,3 @@ class TraceJudging:
             return str(place["after"])
         except (DataError, KeyError, TypeError):
             return ""
-
-
-def checklist_of(judging: JudgingConfig) -> Checklist:
-    """The checklist of a configuration."""
-    return Checklist(
-        tuple(Item(one.id, one.question, weight=one.weight, good=one.good) for one in judging.checklist)
-    )

@@ -18,7 +18,8 @@ from noria.core.experiments.lifecycle import (
     next_step,
 )
 from noria.core.statistics.intervals import Interval
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.figures import shadow_figures, unit_figures
+from noria.core.traces.index.index import TraceIndex
 
 
 def read_experiment(
@@ -29,7 +30,7 @@ def read_experiment(
     *,
     shared: SharedFigures | None = None,
 ) -> Reading:
-    """What is known of an experiment.
+    """Read the state of an experiment.
 
     Args:
         index: index of the traces.
@@ -38,11 +39,11 @@ def read_experiment(
         since: nanoseconds since 1970 at which the stage began; users are read from there on.
         shared: figures of all gateways, to which those of this index are published; this one's alone by default.
     """
-    measures = [config.primary, *(one.name for one in config.guardrails)]
+    measures = list(dict.fromkeys([config.primary, *(one.name for one in config.guardrails), *config.agrees]))
     if stage == "shadow":
-        figures = index.shadow_figures(config.name, since)
+        figures = shadow_figures(index, config.name, since)
     else:
-        figures = index.unit_figures(config.name, since, measures)
+        figures = unit_figures(index, config.name, since, measures)
     if shared is None:
         by_arm = moments(figures)
     else:
@@ -66,6 +67,7 @@ def read_experiment(
         {arm: number for arm in arms if (number := count(arm, "success"))},
         difference(by_arm, config.primary, CONTROL, TREATMENT),
         {one.name: difference(by_arm, one.name, CONTROL, TREATMENT) for one in config.guardrails},
+        agrees={name: difference(by_arm, name, CONTROL, TREATMENT) for name in config.agrees},
     )
 
 

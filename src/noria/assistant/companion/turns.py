@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -14,10 +13,11 @@ from noria.assistant.service.bundles import EXPERIMENT
 from noria.core.errors import RunError
 from noria.core.experiments.lifecycle import OPEN
 from noria.core.files import disk_errors, lock
-from noria.core.learning.schedule import Due, next_turn
-from noria.core.learning.signals import read_signals
+from noria.core.learning.scheduling.schedule import Due, next_turn
+from noria.core.learning.scheduling.signals import read_signals
+from noria.core.service.children import end_child, give_settings
 from noria.core.storage.control import Control
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
 
 EVERY = 10.0
 """Seconds between two questions to the schedule."""
@@ -62,7 +62,7 @@ class Turns:
             await self._start(due.reason)
 
     def due(self, index: TraceIndex) -> Due:
-        """What the schedule says now. While an experiment is open its winner is waited for."""
+        """Ask the schedule whether a turn is due. A new turn waits while an experiment is open."""
         schedule = self.config.learning.schedule
         if schedule is None:
             return Due("wait", "there is no schedule")
@@ -93,10 +93,7 @@ class Turns:
             sys.executable, "-m", "noria.assistant.learning", str(self.folder), reason,
             stdin=asyncio.subprocess.PIPE, stdout=self._log, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        assert self._process.stdin is not None
-        with contextlib.suppress(ConnectionError):
-            self._process.stdin.write(self.config.model_dump_json().encode() + b"\n")
-            await self._process.stdin.drain()
+        await give_settings(self._process, self.config.model_dump_json())
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         self._process = None
@@ -116,11 +113,4 @@ class Turns:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        assert process.stdin is not None
-        process.stdin.close()  # the end of its stdin ends it
-        try:
-            async with asyncio.timeout(5):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await end_child(process, 5)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from noria.assistant.config import ClickHouseConfig
+from noria.assistant.config.clickhouse import ClickHouseConfig
 from noria.core.errors import ConfigError, MissingExtra
 from noria.core.traces.clickhouse import Delivery, over_http
 from noria.core.traces.segments import FRAMES, seal

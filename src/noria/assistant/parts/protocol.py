@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import NoriaError
-from noria.core.learning.route import Route
+from noria.core.learning.routes.route import Route
 from noria.core.traces.ids import Clock, new_id
 from noria.core.traces.records import Candidate, Span, SpanError, SpanKind
 
@@ -24,7 +24,7 @@ log = logging.getLogger("noria.serving")
 
 @dataclass(frozen=True)
 class Step:
-    """What a part did to a request.
+    """One change that a part made to a request, and its reason.
 
     Attributes:
         name: name of what decided.
@@ -52,7 +52,7 @@ class Part(Protocol):
     artefact: str
 
     def apply(self, query: CompletionRequest, route: Route) -> Step | None:
-        """What the part does to a request; None where it has nothing to do.
+        """Apply the part to a request; None where the part leaves the request as it is.
 
         Raises:
             NoriaError: it cannot decide; the request goes on as it was.
@@ -65,7 +65,7 @@ class Prepared:
     """A request after all parts.
 
     Attributes:
-        route: how it is answered.
+        route: route by which the request is answered.
         steps: what each part did, as spans of the trace.
         labels: labels of the trace, such as the skill.
         tools: tools that may be called; None for all.
@@ -113,10 +113,75 @@ def _span(part: Part, step: Step, began: int, ended: int) -> Span:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class RankContext:
+    """For whom, and for what, results are put in order.
+
+    Attributes:
+        tool: name of the tool that gave them.
+        question: words of the request.
+        user: key of the user; None where the request names none.
+        labels: labels of the trace, such as the skill.
+        at: seconds since 1970 UTC.
+    """
+
+    tool: str
+    question: str = ""
+    user: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of items.
+
+    Attributes:
+        order: places of the items as they were given, the best first; every item once.
+        scores: score of each item in that order; fewer where the last ones have none.
+        accounts: terms of each score by their name, in that order.
+        attributes: further JSON values of the span.
+    """
+
+    order: tuple[int, ...]
+    scores: tuple[float, ...]
+    accounts: tuple[tuple[tuple[str, float], ...], ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Ranker(Protocol):
+    """A part of the pipeline that acts on a tool's result: it puts items in order, each with its account."""
+
+    name: str
+    artefact: str
+
+    def rank(self, items: Sequence[Mapping[str, Any]], context: RankContext) -> Ranking | None:
+        """The order of items that have an `id`, and may have `score`, `source` and `features`; None where it has none.
+
+        Raises:
+            NoriaError: it cannot decide; the items stay as they are.
+        """
+        ...
+
+
 MODULES = {"skills": "noria.assistant.parts.skills", "model-router": "noria.assistant.parts.routing"}
 """Module of each kind of artefact that is a part, in the order in which parts act."""
 Opener = Callable[[Path, str, Sequence[str]], Part]
 """Opens a part from the folder of its artefact, its digest and the names of the backends."""
+
+
+RANKERS = {"plans": "noria.assistant.parts.blending"}
+"""Module of each kind of artefact that is a ranker."""
+
+
+def open_ranker(kind: str, folder: Path, digest: str) -> Ranker:
+    """The ranker of an artefact.
+
+    Raises:
+        MissingExtra: its extra is not installed. NoriaError: the artefact cannot be used.
+    """
+    ranker: Ranker = import_module(RANKERS[kind]).open_ranker(folder, digest)
+    return ranker
 
 
 def open_part(kind: str, folder: Path, digest: str, backends: Sequence[str]) -> Part:

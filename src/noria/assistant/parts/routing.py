@@ -12,7 +12,7 @@ from pathlib import Path
 from noria.assistant.parts.protocol import Step
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import ConfigError, needing
-from noria.core.learning.route import Route
+from noria.core.learning.routes.route import Route
 from noria.core.traces.records import SpanKind
 
 with needing("routing"):

@@ -18,7 +18,7 @@ from noria.core.completions.requests import CompletionRequest
 from noria.core.config import Config, parse_config
 from noria.core.errors import DataError, needing
 from noria.core.files import read_bytes, write_atomic
-from noria.core.learning.route import Route
+from noria.core.learning.routes.route import Route
 from noria.core.traces.records import SpanKind
 
 with needing("skills"):
@@ -63,7 +63,7 @@ class SkillsPart:
 
     Args:
         bank: skills.
-        settings: how they are routed.
+        settings: settings of the routing of skills.
         artefact: digest of the artefact that holds both.
     """
 
@@ -93,12 +93,28 @@ class SkillsPart:
         bar = float(bars[top])
         by_name[NONE] = bar if math.isfinite(bar) else 0.0
         if chosen is not None:
-            body = self.bank.skills[chosen].body
-            above = [route.system, RULES, body] if route.system else [RULES, body]
-            route = route.model_copy(update={"system": "\n\n".join(above)})
+            route = with_body(route, self.bank.skills[chosen].body)
         label = chosen or NONE
         tools = frozenset(self.bank.skills[chosen].tools) if chosen is not None else frozenset()
         return Step("descriptions", route, by_name, label, {"skill": label}, tools=tools or None)
+
+
+def with_body(route: Route, body: str) -> Route:
+    """A route that answers under a skill's body, which stands behind the route's own words."""
+    above = [route.system, RULES, body] if route.system else [RULES, body]
+    return route.model_copy(update={"system": "\n\n".join(above)})
+
+
+def read_settings(folder: Path) -> SkillSettings:
+    """Read the settings of a bank's artefact; the defaults where their file is not there.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = folder / SETTINGS
+    return (
+        parse_config(SkillSettings, read_bytes(path), where=str(path)) if path.exists() else SkillSettings()
+    )
 
 
 def open_part(folder: Path, digest: str, backends: Sequence[str]) -> SkillsPart:
@@ -108,11 +124,7 @@ def open_part(folder: Path, digest: str, backends: Sequence[str]) -> SkillsPart:
         DataError: the bank or its settings cannot be read.
         MissingExtra: the encoder is not installed.
     """
-    path = folder / SETTINGS
-    settings = (
-        parse_config(SkillSettings, read_bytes(path), where=str(path)) if path.exists() else SkillSettings()
-    )
-    return SkillsPart(read_bank(folder), settings, digest)
+    return SkillsPart(read_bank(folder), read_settings(folder), digest)
 
 
 def write_part(bank: Path, folder: Path, settings: SkillSettings, data: Path | None = None) -> None:

@@ -1,190 +1,45 @@
-"""Tools of the assistant: pictures that are edited or made by a server, and tools of MCP servers.
+"""Tools of the assistant: pictures, videos and reports that a server makes, and tools of MCP servers.
 
-Each is a server of its own that the operator names: `noria editing serve`, `noria distill`'s pipelines behind any
-OpenAI-compatible server, an MCP server of the shop's. What a tool returns is data, fenced before a model reads it.
+Each is a server of its own that the operator names or lets the gateway start: `noria editing serve`, `noria distill
+serve`, `noria tryon serve`, `noria reports serve`, any OpenAI-compatible server of pictures, an MCP server of the
+shop's. What a tool returns is data, fenced before a model reads it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import contextlib
-import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from noria.assistant.config import ToolConfig
+from noria.assistant.config.parts import ToolConfig
+from noria.assistant.parts.makers import PictureTool, ReportTool, TryOnTool
+from noria.assistant.parts.mcp import McpServerTool, open_mcp
+from noria.assistant.parts.ranking import HitRanker, Placer
+from noria.assistant.parts.servers import Locate, ToolServer
+from noria.assistant.products.search import ProductSearch
 from noria.core.chat.messages import Image
 from noria.core.completions.requests import CompletionRequest
-from noria.core.errors import DataError, RunError, needing
-from noria.core.tools import Toolbox, ToolContext, ToolResult, ToolSpec
+from noria.core.errors import DataError, NoriaError, RunError
+from noria.core.tools import Tool, Toolbox
 from noria.core.traces.blobs import take_out_blobs
 
 if TYPE_CHECKING:
     import aiohttp
 
-_LARGEST = 64 << 20
-_PROTOCOL = "2025-06-18"
-_WORDS = {"type": "string", "minLength": 1, "maxLength": 4000}
-
-
-class PictureTool:
-    """Edits the picture of the conversation, or makes one, by an OpenAI-compatible server.
-
-    Args:
-        name: name by which the model calls it.
-        config: where the server is, and what it costs.
-        session: connections.
-        picture: the last picture of the conversation; None where there is none.
-    """
-
-    def __init__(
-        self, name: str, config: ToolConfig, session: aiohttp.ClientSession, picture: bytes | None = None
-    ) -> None:
-        self.config, self._session, self._picture = config, session, picture
-        edits = config.kind == "edit"
-        words = "Edit the last picture of the conversation" if edits else "Make a picture"
-        self.spec = ToolSpec(
-            name,
-            config.description or f"{words} as the prompt says; the user sees the result.",
-            {"type": "object", "properties": {"prompt": _WORDS}, "required": ["prompt"]},
-            spends=True, trusted=True, most_cost=config.cost, seconds=config.seconds,
-        )  # fmt: skip
-
-    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
-        """Do what :meth:`Tool.call` says."""
-        body: dict[str, Any] = {"prompt": arguments["prompt"], "n": 1, "response_format": "b64_json"}
-        if self.config.model:
-            body["model"] = self.config.model
-        path = "images/generations"
-        if self.config.kind == "edit":
-            if self._picture is None:
-                return ToolResult("there is no picture in the conversation", error="failed", trusted=True)
-            path = "images/edits"
-            kind = Image(self._picture).media_type
-            body["image"] = f"data:{kind};base64,{base64.b64encode(self._picture).decode('ascii')}"
-        answer = await post_json(self._session, f"{self.config.url.rstrip('/')}/{path}", body, self.config)
-        try:
-            content = base64.b64decode(answer["data"][0]["b64_json"], validate=True)
-            Image(content)
-        except (LookupError, TypeError, binascii.Error, ValueError, DataError):
-            raise DataError("the server gave no picture", where=self.spec.name) from None
-        return ToolResult(
-            "done: the picture is shown to the user", {"picture": content}, self.config.cost, trusted=True
-        )
-
-
-class McpServerTool:
-    """One tool of an MCP server.
-
-    Args:
-        listed: the tool as the server lists it.
-        config: where the server is, and what a call costs.
-        session: connections.
-    """
-
-    def __init__(self, listed: Mapping[str, Any], config: ToolConfig, session: aiohttp.ClientSession) -> None:
-        self.config, self._session, self._name = config, session, str(listed["name"])
-        hints = listed.get("annotations") or {}
-        self.spec = ToolSpec(
-            self._name,
-            str(listed.get("description") or self._name)[:2000],
-            listed.get("inputSchema") or {"type": "object"},
-            writes=hints.get("readOnlyHint") is not True,  # what says nothing may write
-            spends=config.cost > 0, most_cost=config.cost, seconds=config.seconds,
-        )  # fmt: skip
-
-    async def call(self, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
-        """Do what :meth:`Tool.call` says."""
-        result = await call_mcp(
-            self._session, self.config, "tools/call", {"name": self._name, "arguments": dict(arguments)}
-        )
-        texts, blobs = [], {}
-        for number, piece in enumerate(result.get("content") or []):
-            if piece.get("type") == "text":
-                texts.append(str(piece.get("text", "")))
-            elif piece.get("type") == "image":
-                blobs[f"picture {number}"] = base64.b64decode(str(piece.get("data", "")), validate=True)
-        for content in blobs.values():
-            Image(content)
-        text = "\n".join(texts) or json.dumps(result.get("structuredContent") or {}, ensure_ascii=False)
-        return ToolResult(text, blobs, self.config.cost, "failed" if result.get("isError") else None)
-
-
-async def open_mcp(config: ToolConfig, session: aiohttp.ClientSession) -> list[McpServerTool]:
-    """The tools of an MCP server that the configuration names, all by default.
-
-    Raises:
-        RunError: the server cannot be reached, or lists no such tool. DataError: what it lists is no tool.
-    """
-    listed = (await call_mcp(session, config, "tools/list", {})).get("tools") or []
-    by_name = {str(one.get("name")): one for one in listed if isinstance(one, dict)}
-    missing = [name for name in config.tools if name not in by_name]
-    if missing:
-        raise RunError(
-            f"there is no tool {missing[0]!r}",
-            where=config.url,
-            mend=f"it lists {', '.join(by_name) or 'none'}",
-        )
-    return [
-        McpServerTool(one, config, session)
-        for name, one in by_name.items()
-        if not config.tools or name in config.tools
-    ]
-
-
-async def call_mcp(
-    session: aiohttp.ClientSession, config: ToolConfig, method: str, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The result of a call of an MCP server that is stateless, over streamable HTTP.
-
-    Raises:
-        RunError: it cannot be reached, or refuses.
-    """
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params)}
-    answer = await post_json(session, config.url, body, config, {"mcp-protocol-version": _PROTOCOL})
-    if "error" in answer:
-        raise RunError(f"the server refuses: {str(answer['error'].get('message'))[:200]}", where=config.url)
-    result = answer.get("result")
-    return result if isinstance(result, dict) else {}
-
-
-async def post_json(
-    session: aiohttp.ClientSession,
-    url: str,
-    body: Mapping[str, Any],
-    config: ToolConfig,
-    headers: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """The JSON object that a server answers; redirects are not followed.
-
-    Raises:
-        RunError: it cannot be reached, refuses, or answers something else or too much.
-    """
-    with needing("serve"):
-        import aiohttp
-    sent = {"accept": "application/json, text/event-stream", **config.headers(), **(headers or {})}
-    try:
-        async with session.post(url, json=body, headers=sent, allow_redirects=False) as answer:
-            content = bytearray()
-            async for chunk in answer.content.iter_chunked(1 << 16):
-                content += chunk
-                if len(content) > _LARGEST:
-                    raise RunError("the answer is too large", where=url)
-            if answer.status >= 300:
-                raise RunError(f"the server answered {answer.status}", where=url)
-            text = content.decode("utf-8", "replace")
-            if answer.content_type == "text/event-stream":
-                text = next((line[5:] for line in text.splitlines() if line.startswith("data:")), "")
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise RunError(f"it cannot be reached: {type(error).__name__}", where=url) from error
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise RunError("the answer is no JSON object", where=url)
-    return value
+RETRY = 5.0
+"""Seconds after which an MCP server that could not be reached is asked again."""
+PATIENCE = 10.0
+"""Longest wait for the list of an MCP server's tools at the start."""
+log = logging.getLogger("noria.serving")
+_MAKERS: dict[str, Callable[[str, ToolServer, bytes | None], Tool]] = {
+    "edit": PictureTool,
+    "generate": PictureTool,
+    "try_on": TryOnTool,
+    "report": ReportTool,
+}
 
 
 class Tools:
@@ -193,47 +48,141 @@ class Tools:
     Args:
         configs: settings by name.
         session: connections.
-        served: tools of MCP servers.
+        located: finds the servers that the gateway started, by the tool's name.
+        search: search of the shop's products.
     """
 
     def __init__(
         self,
         configs: Mapping[str, ToolConfig],
         session: aiohttp.ClientSession,
-        served: Sequence[McpServerTool],
+        located: Mapping[str, Locate] | None = None,
+        search: ProductSearch | None = None,
     ) -> None:
-        self._configs, self._session, self._served = configs, session, tuple(served)
+        located = located or {}
+        self.servers = {name: ToolServer(one, session, located.get(name)) for name, one in configs.items()}
+        self._configs, self._search = configs, search
+        self._listed: dict[str, list[McpServerTool]] = {}
+        self._unlisted: dict[str, str] = {}  # why a server's tools are not known
+        self._asking: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def open(cls, configs: Mapping[str, ToolConfig], session: aiohttp.ClientSession) -> Tools:
-        """Ask the MCP servers what they have.
+    async def open(
+        cls,
+        configs: Mapping[str, ToolConfig],
+        session: aiohttp.ClientSession,
+        located: Mapping[str, Locate] | None = None,
+        search: ProductSearch | None = None,
+    ) -> Tools:
+        """Ask the MCP servers what they have; one that cannot be reached is off, and asked again.
 
         Raises:
-            RunError: one cannot be reached.
+            ConfigError: one has no such tool.
         """
-        servers = [one for one in configs.values() if one.kind == "mcp"]
-        return cls(configs, session, [tool for one in servers for tool in await open_mcp(one, session)])
+        tools = cls(configs, session, located, search)
+        for name, one in configs.items():
+            if one.kind != "mcp":
+                continue
+            try:
+                await tools._ask(name, min(PATIENCE, one.seconds))
+            except RunError as error:
+                log.warning("the tools of %s are off: %s", name, error)
+                tools._unlisted[name] = str(error)
+                tools._asking.append(asyncio.create_task(tools._ask_later(name)))
+        return tools
 
-    def toolbox(self, query: CompletionRequest) -> Toolbox:
+    async def close(self) -> None:
+        """Stop asking MCP servers."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+
+    def off(self) -> dict[str, str]:
+        """Tools that cannot be called now, and why."""
+        off = {}
+        for name, server in self.servers.items():
+            try:
+                server.place()
+            except NoriaError as error:
+                off[name] = str(error)
+            else:
+                if server.config.kind == "mcp" and name not in self._listed:
+                    off[name] = self._unlisted.get(name, "it was not asked for its tools yet")
+        return off
+
+    def kind(self, *kinds: str) -> dict[str, ToolConfig]:
+        """The configured tools of some kinds."""
+        return {name: one for name, one in self._configs.items() if one.kind in kinds}
+
+    def toolbox(
+        self,
+        query: CompletionRequest,
+        placer: Placer | None = None,
+        artefacts: Mapping[str, str] | None = None,
+    ) -> Toolbox:
         """The tools with the last picture of a conversation.
+
+        Args:
+            query: the conversation.
+            placer: puts the hits of the shop's search in order; they stay as they are by default.
+            artefacts: content hashes of the version that answers, by kind, for tools that take versions.
 
         Raises:
             ConfigError: two tools have one name.
         """
-        picture = _last_picture(query)
-        made = [
-            PictureTool(name, one, self._session, picture)
-            for name, one in self._configs.items()
-            if one.kind != "mcp"
+        picture = last_picture(query)
+        made: list[Tool] = [
+            _MAKERS[server.config.kind](name, server.at(artefacts or {}), picture)
+            for name, server in self.servers.items()
+            if server.config.kind != "mcp"
         ]
-        return Toolbox([*made, *self._served])
+        searches = [] if self._search is None else [self._searching(self._search, picture, placer)]
+        listed = [tool for tools in self._listed.values() for tool in tools]
+        return Toolbox([*made, *listed, *searches])
+
+    @staticmethod
+    def _searching(search: ProductSearch, picture: bytes | None, placer: Placer | None) -> ProductSearch:
+        ranker = search.ranker if placer is None else HitRanker(placer, search.name)
+        return replace(search, picture=picture, ranker=ranker)
+
+    async def _ask(self, name: str, seconds: float) -> None:
+        """Ask an MCP server what it has.
+
+        Raises:
+            RunError: it does not answer in time, or lists what cannot be offered. ConfigError: it has no such tool.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                listed = await open_mcp(self.servers[name])
+        except TimeoutError:
+            raise RunError(f"no list of its tools in {seconds:g} s", where=name) from None
+        taken = {one for one, server in self.servers.items() if server.config.kind != "mcp"}
+        taken |= {tool.spec.name for tools in self._listed.values() for tool in tools}
+        taken |= set() if self._search is None else {self._search.name}
+        twice = next((tool.spec.name for tool in listed if tool.spec.name in taken), None)
+        if twice is not None:
+            raise RunError(
+                f"another tool is named {twice!r}, too",
+                where=name,
+                mend="name those that it offers in `tools`",
+            )
+        self._listed[name] = listed
+
+    async def _ask_later(self, name: str) -> None:
+        while name not in self._listed:
+            try:
+                await self._ask(name, self.servers[name].config.seconds)
+            except NoriaError as error:
+                self._unlisted[name] = str(error)
+                await asyncio.sleep(RETRY if "starting" not in str(error) else 0.25)
 
 
-def _last_picture(query: CompletionRequest) -> bytes | None:
+def last_picture(query: CompletionRequest) -> bytes | None:
     """The last picture of a conversation, without a camera's notes."""
-    _, blobs = take_out_blobs(query.messages)
-    for content in reversed(blobs.values()):
-        with contextlib.suppress(DataError):
-            Image(content)
-            return content
+    for message in reversed(query.messages):  # a picture that is sent once more is the last one again
+        _, blobs = take_out_blobs(message)
+        for content in reversed(blobs.values()):
+            with contextlib.suppress(DataError):
+                Image(content)
+                return content
     return None

@@ -70,8 +70,12 @@ async def backend(*, echo: bool = False) -> None:
 
 
 def _echo(body: bytes) -> bytes:
-    completion = json.loads(ANSWER)
-    completion["choices"][0]["message"]["content"] = json.loads(body)["messages"][0]["content"]
+    """The system message, or for a judge's questions a yes where the material holds the word `thorough`."""
+    completion, messages = json.loads(ANSWER), json.loads(body)["messages"]
+    content, last = messages[0]["content"], str(messages[-1]["content"])
+    if "Questions:" in last:
+        content = json.dumps({"answers": [{"number": 1, "answer": "yes" if "thorough" in last else "no"}]})
+    completion["choices"][0]["message"]["content"] = content
     return json.dumps(completion).encode()
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ from noria.core.service.hosting import launched
 
 PEER_TOKEN = "sk-bench-0123456789abcdef"
 CALLERS = 8
+TRACES = 1_000_000
+"""Traces of the index whose pages are timed."""
+PAGE = 200.0
+"""Most milliseconds of a page of the console."""
+FLAT = 200_000
+"""Requests over which memory has to stay."""
 REQUESTS = 1500
 """Requests of a turn with small bodies; a fifth of them with pictures."""
 
@@ -77,7 +84,7 @@ def benchmarks(rounds: int = 5, *, progress: Progress | None = None) -> Benchmar
     """
     with progress or Progress() as shown, tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         folder = Path(home)
-        backend = stack.enter_context(launched([sys.executable, "-m", _PEER, "backend"], folder)).url + "/v1"
+        backend = stack.enter_context(launched([sys.executable, "-m", PEER, "backend"], folder)).url + "/v1"
         ours = stack.enter_context(_gateway(folder, backend))
         sides = [stack.enter_context(_fastapi(folder, backend))]
         litellm = cache_folder() / "peers" / "litellm" / "bin" / "litellm"
@@ -97,12 +104,14 @@ def benchmarks(rounds: int = 5, *, progress: Progress | None = None) -> Benchmar
         rows.append(_tail(ours, rounds, shown))
         rows.append(_feedback(ours, folder, rounds, shown))
         rows.append(_memory(ours, shown))
+        rows += console_pages(folder, rounds, shown)
     return Benchmark("serve", rows)
 
 
 # -- the sides --------------------------------------------------------------------------------------------------------
 
-_PEER = "noria.assistant.proof.bench_peer"
+PEER = "noria.assistant.proof.bench_peer"
+"""Module of the processes that stand beside the gateway."""
 
 
 @contextlib.contextmanager
@@ -143,7 +152,7 @@ def _gateway(folder: Path, backend: str) -> Iterator[Side]:
     with launched([*command, "--folder", str(folder / "data")], folder, env=env) as process:
         side = Side("noria serve", process.url, (process.process.pid,))
         wish = {"name": "bench", "challenger": "kind", "shadow_requests": 0, "planned": 10_000_000}
-        _post(f"{side.url}/v1/experiments", wish, token=PEER_TOKEN + "-operator")
+        post(f"{side.url}/v1/experiments", wish, token=PEER_TOKEN + "-operator")
         yield side
 
 
@@ -151,7 +160,7 @@ def _gateway(folder: Path, backend: str) -> Iterator[Side]:
 def _fastapi(folder: Path, backend: str) -> Iterator[Side]:
     with needing("proof"):
         import fastapi
-    with launched([sys.executable, "-m", _PEER, "fastapi", backend], folder) as process:
+    with launched([sys.executable, "-m", PEER, "fastapi", backend], folder) as process:
         yield Side(f"fastapi {fastapi.__version__} + httpx", process.url, (process.process.pid,))
 
 
@@ -178,7 +187,7 @@ def _litellm(folder: Path, backend: str, program: Path) -> Iterator[Side]:
             deadline = time.monotonic() + 120
             while True:
                 with contextlib.suppress(OSError):
-                    _post(f"{url}/v1/chat/completions", json.loads(small_body()))
+                    post(f"{url}/v1/chat/completions", json.loads(small_body()))
                     break
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RunError("LiteLLM did not start", where=str(program))
@@ -219,7 +228,7 @@ def _cost(ours: Side, peer: Side, size: str, body: bytes, requests: int, rounds:
     for turn in range(-1, rounds):
         for side in (ours, peer) if turn % 2 == 0 else (peer, ours):
             before = side.cpu()
-            asyncio.run(_load(side.url, body, requests, CALLERS))
+            asyncio.run(load(side.url, body, requests, CALLERS))
             if turn >= 0:
                 spent[side.name].append(1e3 * (side.cpu() - before) / requests)
     return Row.of(
@@ -235,7 +244,7 @@ def _tail(ours: Side, rounds: int, shown: Progress) -> Row:
     try:
         tails, medians = [], []
         for _ in range(rounds):
-            seconds = sorted(asyncio.run(_load(ours.url, small_body(), REQUESTS, 1)))
+            seconds = sorted(asyncio.run(load(ours.url, small_body(), REQUESTS, 1)))
             tails.append(1e3 * seconds[int(0.99 * len(seconds))])
             medians.append(3e3 * statistics.median(seconds))
     finally:
@@ -256,12 +265,12 @@ def _feedback(ours: Side, folder: Path, rounds: int, shown: Progress) -> Row:
     """Feedback acknowledged by 16 callers, against a loop that appends and syncs the same bytes."""
     shown.say("feedback that is acknowledged, 16 callers")
     operator = PEER_TOKEN + "-operator"
-    trace = _post(f"{ours.url}/v1/chat/completions", json.loads(small_body()), token=operator)["id"]
+    trace = post(f"{ours.url}/v1/chat/completions", json.loads(small_body()), token=operator)["id"]
     body = json.dumps({"target": trace, "value": 1}).encode()
     acknowledged, synced = [], []
     for _ in range(rounds):
         began = time.perf_counter()
-        asyncio.run(_load(ours.url, body, 640, 16, path="/v1/feedback", token=operator, status=202))
+        asyncio.run(load(ours.url, body, 640, 16, path="/v1/feedback", token=operator, status=202))
         acknowledged.append(640 / (time.perf_counter() - began))
         synced.append(_sync_rate(folder / "syncs"))
     return Row.of(
@@ -284,20 +293,95 @@ def _sync_rate(path: Path, number: int = 200) -> float:
 
 def _memory(ours: Side, shown: Progress) -> Row:
     """Memory after many requests, against memory after the first of them."""
-    shown.say("memory over 20,000 requests")
-    asyncio.run(_load(ours.url, small_body(), 2000, CALLERS))
+    shown.say(f"memory over {FLAT:,} requests; some minutes")
+    asyncio.run(load(ours.url, small_body(), 2000, CALLERS))
     before = ours.memory()
-    asyncio.run(_load(ours.url, small_body(), 20_000, CALLERS))
+    asyncio.run(load(ours.url, small_body(), FLAT, CALLERS))
     return Row.of(
-        "memory after 20,000 requests more", "itself before", "MB", [ours.memory() / 1e6], [before / 1e6],
+        f"memory after {FLAT:,} requests more", "itself before", "MB", [ours.memory() / 1e6], [before / 1e6],
         better="lower", goal=0.95,
     )  # fmt: skip
+
+
+def console_pages(folder: Path, rounds: int, shown: Progress) -> list[Row]:
+    """Milliseconds of whole pages of the console over an index of a million traces.
+
+    Args:
+        folder: folder for the gateway's.
+        rounds: times that each page is asked for.
+        shown: where to report.
+    """
+    shown.say(f"an index of {TRACES:,} traces is written")
+    data = folder / "many"
+    data.mkdir()
+    _many_traces(data / "index.sqlite")
+    config = {
+        "backends": {"m": {"url": "http://127.0.0.1:9/v1", "model": "m"}},
+        "routes": {"brief": {"backend": "m"}},
+        "begin": "brief",
+    }
+    file = folder / "many.yaml"
+    file.write_text(json.dumps(config))
+    places = [
+        "--config",
+        str(file),
+        "--folder",
+        str(data),
+        "--port",
+        "0",
+        "--no-access-log",
+        "--no-companion",
+    ]
+    command = [sys.executable, "-m", "noria.cli", "serve", *places]
+    rows = []
+    with launched(command, folder, env={"NORIA_TOKEN": PEER_TOKEN}) as process:
+        shown.say("pages of the console")
+        for page in ("/", "/traces", "/skills", "/experiments", "/data"):
+            took = []
+            for _ in range(rounds + 1):
+                began = time.perf_counter()
+                with urllib.request.urlopen(process.url + page, timeout=60) as answer:
+                    answer.read()
+                took.append(1e3 * (time.perf_counter() - began))
+            rows.append(
+                Row.of(f"console page {page} at {TRACES:,} traces", f"bound of {PAGE:g} ms", "ms", took[1:],
+                       [PAGE] * rounds, better="lower", goal=1.0)
+            )  # fmt: skip
+    return rows
+
+
+def _many_traces(path: Path) -> None:
+    """An index of many traces of the last days, each with a judgement, and a tenth of them with a rating."""
+    import sqlite3
+
+    from noria.core.traces.ids import new_id
+    from noria.core.traces.index.index import TraceIndex
+
+    TraceIndex(path).close()
+    now, step = time.time_ns(), 10**9
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA synchronous = OFF")
+    width = len(database.execute("PRAGMA table_info(judgements)").fetchall())
+    ids = [new_id(now - (TRACES - n) * step) for n in range(TRACES)]
+    database.executemany(
+        "INSERT INTO traces VALUES (?, ?, .5, 'ok', 'b', 'shop', ?, NULL, 30, .001, '{\"skill\": \"tea\"}', '{}', 1)",
+        ((one, now - (TRACES - n) * step, f"user {n % 50_000}") for n, one in enumerate(ids)),
+    )
+    database.executemany(
+        "INSERT INTO feedback VALUES (?, ?, 'rating', 'helpful', 0, 1.0, 'user', 'x', 0)",
+        ((new_id(now - n), one) for n, one in enumerate(ids[::10])),
+    )
+    more = ", NULL" * (width - 9)
+    judgement = f"INSERT INTO judgements VALUES (?, ?, 0, 'j', 'rule', .5, 0, 3, NULL{more})"
+    database.executemany(judgement, ((new_id(now - n), one) for n, one in enumerate(ids)))
+    database.commit()
+    database.close()
 
 
 # -- load -------------------------------------------------------------------------------------------------------------
 
 
-async def _load(
+async def load(
     url: str, body: bytes, requests: int, callers: int, *, path: str = "/v1/chat/completions",
     token: str = PEER_TOKEN, status: int = 200,
 ) -> list[float]:  # fmt: skip
@@ -326,9 +410,8 @@ async def _load(
     return seconds
 
 
-def _post(url: str, content: Any, *, token: str = PEER_TOKEN) -> Any:
-    import urllib.request
-
+def post(url: str, content: Any, *, token: str = PEER_TOKEN) -> Any:
+    """The JSON that a call is answered with."""
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     request = urllib.request.Request(url, json.dumps(content).encode(), headers)
     with urllib.request.urlopen(request, timeout=30) as answer:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from noria.assistant.proof.kills import run_service_kills, run_turn_kills
 from noria.assistant.proof.simulations import (
     HORIZON,
     ITEMS,
@@ -37,7 +38,10 @@ UNEVEN = 0.51
 USERS = 50_000
 THROUGH = {"quick": 6, "full": 40}
 """Experiments that also run through the real gateway, journal, index and companion."""
+KILLS = {"quick": (6, 2), "full": (140, 60)}
+"""Kills of the gateway or its companion under load, and of a turn."""
 
+_ONCE = (run_through_service, run_service_kills, run_turn_kills)
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 """Results of each arm, one a seed."""
 
@@ -60,10 +64,12 @@ def prove(context: ProofContext) -> Evidence:
         "uneven split": (run_splits, (UNEVEN, USERS, runs)),
         "logs": (run_off_policy, (runs,)),
         "through the service": (run_through_service, (THROUGH[context.scale],)),
+        "killed services": (run_service_kills, (KILLS[context.scale][0],)),
+        "killed turns": (run_turn_kills, (KILLS[context.scale][1],)),
     }
     results: dict[str, list[dict[str, float]]] = {}
     for name, (function, settings) in arms.items():
-        own = seeds[:1] if function is run_through_service else seeds
+        own = seeds[:1] if function in _ONCE else seeds
         jobs = {f"{name}, seed {seed}": (*settings, seed) for seed in own}
         results[name] = context.map(function, jobs, label=name)
     return Evidence(
@@ -102,33 +108,33 @@ def claims(results: Results) -> list[Claim]:
     ends = "share of runs that end below their start"
     decided = "share of tests of two equal versions that decide for one"
     return [
-        _claim(
+        paired_claim(
             "gate-keeps", "Runs under the paired gate end below their start less often than without a gate",
             ends, "lower", "paired gate", "no gate", below,
             ("judged items", {"paired gate": TURNS * ITEMS, "no gate": 0}), source, margin=0.3,
         ),
-        _claim(
+        paired_claim(
             "gate-harmful", "The paired gate takes fewer harmful candidates than a monotone one on as many items",
             "harmful candidates taken in twelve turns", "lower", "paired gate", "monotone gate", harmful,
             ("judged items", dict.fromkeys(harmful, TURNS * ITEMS)), source,
         ),
-        _claim(
+        paired_claim(
             "looks", "Looked at all the time, a confidence sequence errs less often than a t test",
             decided, "lower", "confidence sequence", "t test at every look", equal,
             ("users", dict.fromkeys(equal, HORIZON)), source, margin=0.1,
         ),
-        _claim(
+        paired_claim(
             "level", "A confidence sequence errs at most at its level of .05 over all looks",
             decided, "lower", "confidence sequence", "allowed", equal,
             ("users", {"confidence sequence": HORIZON, "allowed": 0}), source,
         ),
-        _claim(
+        paired_claim(
             "roll-back", "A version six points worse is rolled back within the horizon in more than .85 of tests",
             "share of tests that are rolled back", "higher", "confidence sequence", "asked for", rolled,
             ("users", {"confidence sequence": HORIZON, "asked for": 0}), source,
         ),
         *(
-            _claim(
+            paired_claim(
                 f"off-policy-{name}", f"The interval of {name.upper()} holds the truth in more than .93 of logs",
                 "share of 95 % intervals that hold the truth", "higher", name, "asked for", covered,
                 ("rounds of a log", {name: 600, "asked for": 0}), source,
@@ -149,7 +155,9 @@ def checks(results: Results, runs: int) -> list[Check]:
     power = power_of_split(UNEVEN, USERS)
     seen = round(sum(_column(results, "uneven split", "last")) * runs / len(results["uneven split"]))
     agrees = stats.binomtest(seen, runs, power).pvalue
-    (service,) = results["through the service"]
+    (service,), (killed,), (turns,) = [
+        results[name] for name in ("through the service", "killed services", "killed turns")
+    ]
     return [
         Check(
             "service-equal",
@@ -158,6 +166,22 @@ def checks(results: Results, runs: int) -> list[Check]:
             f"{service['equal']:.0f} of {service['looks']:.0f} looks; {service['promoted']:.0f} experiments promoted, "
             f"{service['rolled back']:.0f} rolled back",
             "one decision function for simulation and service",
+        ),
+        Check(
+            "kills",
+            "After kill −9 at random moments nothing that was acknowledged is lost, and nothing is there twice",
+            killed["lost"] == killed["twice"] == 0 < killed["traces"],
+            f"{killed['kills']:.0f} kills of gateway or companion; {killed['traces']:,.0f} traces, "
+            f"{killed['feedback']:,.0f} feedback and {killed['promotions']:,.0f} promotions acknowledged, "
+            f"{killed['lost']:.0f} lost, {killed['twice']:.0f} twice",
+            "design of the loop, 3.4",
+        ),
+        Check(
+            "killed-turns",
+            "A turn that is killed at a random moment ends with the receipt of the turn that was not",
+            turns["same"] == turns["kills"] > 0,
+            f"{turns['same']:.0f} of {turns['kills']:.0f}; money and seconds, which a kill may add to, are left out",
+            "design of the loop, 3.6",
         ),
         Check(
             "split-level",
@@ -220,18 +244,19 @@ def _sum(results: Results, arm: str, *figures: str) -> list[float]:
     return [sum(result[figure] for figure in figures) for result in results[arm]]
 
 
-def _claim(
+def paired_claim(
     name: str,
     statement: str,
     metric: str,
     better: Any,
     subject: str,
     baseline: str,
-    arms: Mapping[str, Sequence[float]],
+    arms: Mapping[str, Sequence[float | None]],
     spent: tuple[str, Mapping[str, float]],
     source: str,
     margin: float = 0.0,
 ) -> Claim:
+    """A claim on two arms, and what each was paid: the unit, and the amount by arm."""
     from noria.core.proofs.arms import Arm
     from noria.core.proofs.proof import Claim
 

@@ -5,6 +5,7 @@ A request takes one `Serving` when it begins and keeps it, so that no answer mix
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import tempfile
@@ -16,14 +17,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from noria.assistant.config import AssistantConfig
-from noria.assistant.parts.protocol import MODULES, Part, open_part
+from noria.assistant.parts.protocol import MODULES, RANKERS, Part, Ranker, open_part, open_ranker
 from noria.core.errors import ConfigError, DataError, MissingExtra
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
-from noria.core.learning.route import FILE, KIND, Route
-from noria.core.learning.schedule import switched_on
+from noria.core.learning.routes.route import FILE, KIND, Route
+from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.records import read_json
-from noria.core.storage.control import Control
+from noria.core.storage.control import Control, StaleVersion
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Move, Pointers
 
@@ -43,21 +44,25 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What answers one request.
+    """The bundle and the route that answer one request.
 
     Attributes:
         bundle: content hash of the bundle.
         route: how the request is answered, before the parts have acted.
         parts: parts of the pipeline, in their order.
         off: parts of the bundle that cannot act here, and why.
+        ranker: puts the cards of tools in order; None leaves them as they are.
         assignments: arms of experiments that the request's unit got.
+        artefacts: content hash of each artefact of the bundle, by its kind.
     """
 
     bundle: str
     route: Route
     parts: tuple[Part, ...] = ()
     off: Mapping[str, str] = field(default_factory=dict)
+    ranker: Ranker | None = None
     assignments: tuple[Assignment, ...] = ()
+    artefacts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class OpenExperiment:
 
     Attributes:
         config: settings of the experiment.
-        stage: where it stands.
+        stage: stage of the experiment.
         challenger: the bundle that may replace the champion.
         arms: shares of the units; None in the shadow.
     """
@@ -127,7 +132,7 @@ class Bundles:
         self.control, self.artefacts, self.config = control, artefacts, config
         self.pointers = Pointers(control, artefacts)
         self._routes: dict[str, Route] = {}
-        self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str]]] = {}
+        self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str], Ranker | None]] = {}
         self.named: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -165,6 +170,13 @@ class Bundles:
             inner = config.router / "router"
             source = inner if inner.is_dir() else config.router
             kept = self.artefacts.add("model-router", source, lineage=Lineage(by="parts.router"))
+            digests.append(kept.digest)
+        if config.blending is not None:
+            from noria.assistant.parts.blending import write_ranker
+
+            with tempfile.TemporaryDirectory() as folder:
+                write_ranker(config.blending, Path(folder))
+                kept = self.artefacts.add("plans", Path(folder), lineage=Lineage(by="parts.blending"))
             digests.append(kept.digest)
         return digests
 
@@ -204,43 +216,49 @@ class Bundles:
             self._routes[digest] = one
         return self._routes[digest]
 
-    def parts_of(self, digest: str) -> tuple[tuple[Part, ...], dict[str, str]]:
-        """Parts of a bundle in their order, and those that cannot act here with the reason.
+    def parts_of(self, digest: str) -> tuple[tuple[Part, ...], dict[str, str], Ranker | None]:
+        """Parts of a bundle in their order, those that cannot act here with the reason, and its ranker.
 
         Raises:
             DataError: the bundle is not there or damaged, or a part cannot be used with this configuration.
         """
         if digest not in self._parts:
             artefacts = self.artefacts.load_bundle(digest).artefacts
-            parts, off = [], {}
-            for kind in MODULES:
+            parts: list[Part] = []
+            off: dict[str, str] = {}
+            ranker: Ranker | None = None
+            for kind in (*MODULES, *RANKERS):
                 if kind not in artefacts:
                     continue
                 artefact = self.artefacts.artefact(artefacts[kind])
                 self.artefacts.verify(artefact)
                 try:
                     folder = self.artefacts.path(artefact)
-                    parts.append(open_part(kind, folder, artefact.digest, list(self.config.backends)))
+                    if kind in RANKERS:
+                        ranker = open_ranker(kind, folder, artefact.digest)
+                    else:
+                        parts.append(open_part(kind, folder, artefact.digest, list(self.config.backends)))
                 except MissingExtra as error:
                     off[kind] = str(error)
                     log.warning("the part %s is off: %s", kind, error)
-            self._parts[digest] = tuple(parts), off
+            self._parts[digest] = tuple(parts), off, ranker
         return self._parts[digest]
 
     def choice_of(self, digest: str) -> Choice:
-        """What answers by a bundle.
+        """The choice that a bundle makes: its route, prompt and artefacts.
 
         Raises:
             NoriaError: it cannot serve, see :meth:`route_of` and :meth:`parts_of`.
         """
-        return Choice(digest, self.route_of(digest), *self.parts_of(digest))
+        artefacts = self.artefacts.load_bundle(digest).artefacts
+        return Choice(digest, self.route_of(digest), *self.parts_of(digest), artefacts=artefacts)
 
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""
         return switched_on(self.control, switch)
 
     def serving(self) -> Serving:
-        """What serves now.
+        """The bundles that serve at this moment.
 
         Raises:
             DataError: the champion cannot be read.
@@ -287,6 +305,26 @@ class Bundles:
         return self.pointers.promote(
             CHAMPION, bundle, based_on=based_on, by=by, reason=reason, receipt=receipt
         )
+
+    def move_by_hand(self, bundle: str | None, *, based_on: int, by: str, reason: str) -> Move:
+        """Move the champion as an operator wishes, and end the experiments that compare with the one before.
+
+        Otherwise a roll-back right after it would find them open again.
+
+        Raises:
+            StaleVersion: somebody moved it meanwhile.
+            DataError: see :meth:`move`.
+        """
+        move = self.move(bundle, based_on=based_on, by=by, reason=reason)
+        for document in self.control.read_all(EXPERIMENT):
+            value = dict(document.value or {})
+            config = value.get("config", {})
+            if value.get("stage") in OPEN and config.get("champion") != move.bundle:
+                won = config.get("challenger") == move.bundle
+                value |= {"stage": "promoted" if won else "stopped", "reason": f"{by} set another champion"}
+                with contextlib.suppress(StaleVersion):  # the companion saw it, too
+                    self.control.write(EXPERIMENT, document.key, value, based_on=document.version, by=by)
+        return move
 
     def start(self, values: Mapping[str, Any], *, by: str) -> ExperimentConfig:
         """Start an experiment in its first stage.

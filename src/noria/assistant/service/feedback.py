@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
 
-from noria.assistant.service.peers import Peers
+from noria.assistant.service.peers import HEADER, Peers
 from noria.core.errors import DataError, RunError
 from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError, json_response, read_json
 from noria.core.service.serving import Request, Response, Route, route
-from noria.core.storage.journal import JournalFull
+from noria.core.storage.write_queue import JournalFull
 from noria.core.traces.ids import Clock, new_id, user_key
+from noria.core.traces.index.listing import newest_traces
 from noria.core.traces.records import Feedback, FeedbackKind, JudgementRecord, Source
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore, TraceView, UnknownTrace
@@ -40,6 +42,7 @@ class Conversations:
     ) -> None:
         self.store, self.clock, self.redactor, self.secret = store, clock, redactor, secret
         self.peers = peers
+        self._name = secrets.token_hex(8)
         self.counted: Any = lambda kind: None
 
     def routes(self) -> list[Route]:
@@ -73,6 +76,10 @@ class Conversations:
         """
         feedback = self._feedback(fields, caller.name)
         self._own(feedback.trace, caller)
+        own = self.store.caller_of(feedback.trace) == caller.name
+        if own and feedback.source == "user" and fields.get("user") is None:
+            # who asked is who rates, where nothing else is said: one vote a person, not one for the whole application
+            feedback = msgspec.structs.replace(feedback, by=self.store.user_of(feedback.trace) or feedback.by)
         try:
             kept = await self.store.give_feedback(feedback)
         except UnknownTrace:
@@ -180,7 +187,8 @@ class Conversations:
         except ValueError:
             raise HttpError(400, "bad_limit", "limit is a whole number", param="limit") from None
         rows = await asyncio.to_thread(
-            self.store.index.newest,
+            newest_traces,
+            self.store.index,
             before=given.get("before"),
             limit=limit,
             status=given.get("status"),
@@ -244,17 +252,32 @@ class Conversations:
             key = user_key(self.secret, f"{caller}\0{user}")
         if not isinstance(key, str) or not 0 < len(key) <= 64:
             raise HttpError(400, "bad_user", "a key is a text", param="key")
+        own = HEADER in request.headers  # another gateway asks all of them
+        authorization = None if own else request.headers.get("authorization", "")
+        return json_response(await self.erase_user(key, authorization))
+
+    async def erase_user(self, key: str, authorization: str | None) -> dict[str, Any]:
+        """Remove all of a user here and at the other gateways; what was removed, and at how many gateways.
+
+        Args:
+            key: key of the user.
+            authorization: header with the token by which the others are asked; None asks nobody.
+
+        Raises:
+            HttpError: 503, this one or another one did not do it, and which.
+        """
         try:
             erasure = await self.store.erase(key)
         except RunError as error:
             raise _refused(error) from None
-        done = [
-            {"traces": erasure.traces, "records": erasure.records},
-            *await self.peers.everywhere(request),
-        ]
-        return json_response(
-            {"key": key} | {name: sum(one[name] for one in done) for name in ("traces", "records")}
-        )
+        own = {"traces": erasure.traces, "records": erasure.records, "gateway": self._name}
+        if authorization is None:
+            return own
+        done: list[Mapping[str, Any]] = [own]
+        done += await self.peers.everywhere("/v1/users/erase", {"key": key}, authorization)
+        sums = {name: sum(one[name] for one in done) for name in ("traces", "records")}
+        # a list of peers that all gateways share names each of them to itself, too
+        return {"key": key, **sums, "gateways": len({one.get("gateway") for one in done})}
 
 
 def media_type(content: bytes) -> str:

@@ -15,8 +15,8 @@ from noria.assistant.service.gateway import Gateway
 from noria.core.config import load_config
 from noria.core.errors import DataError
 from noria.core.experiments.lifecycle import OPEN
-from noria.core.learning.route import Route
-from noria.core.learning.schedule import SWITCH
+from noria.core.learning.routes.route import Route
+from noria.core.learning.scheduling.schedule import SWITCH
 from noria.core.service.responses import HttpError, json_response, read_json
 from noria.core.service.serving import Request, Response, Route as HttpRoute, route
 from noria.core.storage.control import StaleVersion
@@ -46,11 +46,32 @@ class Operations:
             route("/v1/experiments", self.list_experiments),
             route("/v1/experiments", self.start, methods=("POST",), access="write"),
             route("/v1/experiments/{name}/stop", self.stop, methods=("POST",), access="write"),
+            route("/v1/tools", self.list_tools),
             route("/v1/switches", self.list_switches),
             route("/v1/switches/{name}", self.turn, methods=("PUT",), access="write"),
             route("/v1/traces/{trace}/replay", self.replay, methods=("POST",), access="write", seconds=600.0),
             route("/v1/datasets/{file}", self.dataset, access="write", seconds=600.0),
         ]
+
+    async def list_tools(self, request: Request) -> Response:
+        """The tools and started backends, those that are off with the reason, and the servers that were started."""
+        return json_response(self.tools())
+
+    def tools(self) -> dict[str, Any]:
+        """The tools by name, as JSON values."""
+        tools, started = self.gateway.tools, self.gateway.started.listed()
+        off = {} if tools is None else tools.off()
+        servers = {one["name"]: one for one in started}
+        data = [
+            {"name": name, "kind": one.kind, "off": off.get(name), "server": servers.get(name)}
+            for name, one in self.gateway.config.parts.tools.items()
+        ]
+        data += [
+            {"name": name, "kind": "backend", "server": servers[name],
+             "off": None if servers[name]["state"] == "serving" else servers[name]["state"]}
+            for name in self.gateway.config.start
+        ]  # fmt: skip
+        return {"object": "list", "data": data}
 
     # -- bundles ------------------------------------------------------------------------------------------------------
 
@@ -85,7 +106,7 @@ class Operations:
         return json_response({"bundle": bundle.digest}, status=201)
 
     async def champion(self, request: Request) -> Response:
-        """What serves, and every move that led there."""
+        """The serving bundle, and every promotion and roll-back that led to it."""
         history = await asyncio.to_thread(self.bundles.pointers.history, CHAMPION)
         return json_response({"present": history[-1] if history else None, "history": history})
 
@@ -114,7 +135,7 @@ class Operations:
             )
         try:
             move = await asyncio.to_thread(
-                self.bundles.move, bundle, based_on=based_on, by=by, reason=reason[:1000]
+                self.bundles.move_by_hand, bundle, based_on=based_on, by=by, reason=reason[:1000]
             )
         except StaleVersion as error:
             raise HttpError(409, "stale", str(error), param="based_on") from None
@@ -122,7 +143,7 @@ class Operations:
         return json_response(move)
 
     def refresh(self) -> None:
-        """Let the gateway serve what the documents say now."""
+        """Let the gateway serve the bundles that the control documents name now."""
         self.gateway.serving = self.bundles.serving()
 
     # -- experiments --------------------------------------------------------------------------------------------------
@@ -165,7 +186,7 @@ class Operations:
         return json_response({"name": name, "stage": "stopped"})
 
     def comparison(self) -> dict[str, Any]:
-        """What serves, and what experiments say of its challengers."""
+        """The serving bundle, and the readings of the experiments with its challengers."""
         move = self.bundles.pointers.present(CHAMPION)
         names = {bundle: name for name, bundle in self.bundles.named.items()}
         experiments = [
@@ -229,22 +250,21 @@ class Operations:
                 400, "bad_split", f"splits are {', '.join(s for s in SPLITS if s != 'final')}", param="split"
             )
 
-        def make() -> tuple[bytes, str]:
+        def make() -> tuple[bytes, str, int]:
             salt = data_salt(self.bundles.control)
-            chosen = dataset_rows(self.gateway.store.folder, salt, stem, split)
+            chosen, _, lost = dataset_rows(self.gateway.store.folder, salt, stem, split)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / f"{stem}.{ending}"
                 digest = write_dataset(path, chosen)
-                return path.read_bytes(), digest
+                return path.read_bytes(), digest, lost
 
         try:
-            content, digest = await asyncio.to_thread(make)
+            content, digest, lost = await asyncio.to_thread(make)
         except DataError as error:
             raise HttpError(409, "no_rows", str(error)) from None
         kind = "application/jsonl" if ending == "jsonl" else "application/vnd.apache.parquet"
-        return Response(
-            content, 200, {"content-type": kind, "x-noria-sha256": digest, "cache-control": "no-store"}
-        )
+        headers = {"content-type": kind, "x-noria-sha256": digest, "cache-control": "no-store"}
+        return Response(content, 200, headers | {"x-noria-chats-in-no-split": str(lost)})
 
 
 def power_table(config: Any) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ on twice. An erasure is done by all of them, or says by whom it was not.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,7 +25,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Peers:
-    """The other gateways.
+    """Client of the other gateways that share the work.
 
     Args:
         urls: addresses of the gateways, such as `http://10.0.0.2:8000`.
@@ -64,7 +65,7 @@ class Peers:
         down = ""
         for url in self.urls:
             try:
-                status, body, kind = await self._send(url, request)
+                status, body, kind = await self._pass_on(url, request)
             except OSError as error:
                 down = f"the gateway {url} cannot be reached: {error}"
                 continue
@@ -74,18 +75,24 @@ class Peers:
             raise HttpError(503, "peer_down", down, headers={"retry-after": "5"})
         return None
 
-    async def everywhere(self, request: Request) -> list[dict[str, Any]]:
-        """The JSON answers of all others to a request; none where another gateway sent it.
+    async def everywhere(
+        self, path: str, content: Mapping[str, Any], authorization: str
+    ) -> list[dict[str, Any]]:
+        """The JSON answers of all others to a request.
+
+        Args:
+            path: path of the request, which is sent by POST.
+            content: JSON values of its body.
+            authorization: header with the token of who sends it.
 
         Raises:
             HttpError: 503, one of them did not do it.
         """
-        if HEADER in request.headers:
-            return []
         answers = []
+        headers = {"authorization": authorization, "content-type": "application/json"}
         for url in self.urls:
             try:
-                status, body, _ = await self._send(url, request)
+                status, body, _ = await self._send("POST", url + path, headers, json.dumps(content).encode())
             except OSError as error:
                 raise HttpError(
                     503, "peer_down", f"done here, and not by {url}: {error}; send it again"
@@ -95,7 +102,16 @@ class Peers:
             answers.append(read_json(body))
         return answers
 
-    async def _send(self, url: str, request: Request) -> tuple[int, bytes, str]:
+    async def _pass_on(self, url: str, request: Request) -> tuple[int, bytes, str]:
+        """Status, body and media type of a gateway's answer to a request that came here."""
+        names = ("authorization", "content-type")
+        headers = {name: request.headers[name] for name in names if name in request.headers}
+        target = url + quote(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
+        return await self._send(request.method, target, headers, await request.body())
+
+    async def _send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> tuple[int, bytes, str]:
         """Status, body and media type of a gateway's answer.
 
         Raises:
@@ -105,16 +121,9 @@ class Peers:
             import aiohttp
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS))
-        headers = {HEADER: "1"}
-        for name in ("authorization", "content-type"):
-            if name in request.headers:
-                headers[name] = request.headers[name]
-        target = url + quote(request.url.path)
-        if request.url.query:
-            target += f"?{request.url.query}"
         try:
             async with self._session.request(
-                request.method, target, data=await request.body(), headers=headers, allow_redirects=False
+                method, target, data=body, headers={HEADER: "1", **headers}, allow_redirects=False
             ) as answer:
                 return (
                     answer.status,

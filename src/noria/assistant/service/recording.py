@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from noria.assistant.parts.loop import Heard
 from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import Choice
 from noria.core.chat.messages import Text
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.completions.requests import CompletionRequest
-from noria.core.learning.route import Route
+from noria.core.learning.routes.route import Route
 from noria.core.traces.blobs import blob_names, take_out_blobs
 from noria.core.traces.ids import Clock, new_id
 from noria.core.traces.records import AssignmentRecord, Span, SpanError, Status, Trace, Usage
@@ -56,6 +57,9 @@ class Recording:
         route: how it is answered, after the parts of the pipeline.
         steps: what the parts and the tools did.
         tools: tools that may be called; None for all.
+        heard: hears what happens on the way to the answer, where somebody watches it.
+        watched: hears what the tools do, where somebody waits for the answer as a whole.
+        spent: what rounds before a failure cost; None where it is not known.
     """
 
     query: CompletionRequest
@@ -68,7 +72,15 @@ class Recording:
     tools: frozenset[str] | None = None
     first: float | None = None
     labels: dict[str, str] = field(default_factory=dict)
+    heard: Heard | None = None
+    watched: Heard | None = None
+    spent: float | None = 0.0
     _clock0: float = field(default_factory=time.perf_counter)
+
+    def note_off(self, names: Iterable[str]) -> None:
+        """Label the trace with what of the pipeline was off."""
+        if off := [one for one in (self.labels.get("off", ""), *names) if one]:
+            self.labels["off"] = ", ".join(off)[:300]
 
     def first_word(self) -> None:
         """Note that the first word has arrived."""
@@ -96,10 +108,7 @@ class Recorder:
         """Begin a recording, and let the parts of the bundle act on the request."""
         now = self.clock()
         prepared = prepare(query, choice.route, choice.parts, self.clock)
-        labels = dict(prepared.labels)
-        if choice.off:
-            labels["off"] = ", ".join(choice.off)
-        return Recording(
+        recording = Recording(
             query,
             identity,
             choice,
@@ -108,8 +117,10 @@ class Recorder:
             prepared.route,
             prepared.steps,
             prepared.tools,
-            labels=labels,
+            labels=dict(prepared.labels),
         )
+        recording.note_off(choice.off)
+        return recording
 
     def trace(
         self, recording: Recording, outcome: Outcome | None, model: str
@@ -118,7 +129,7 @@ class Recorder:
 
         Args:
             recording: the request.
-            outcome: how it ended; None where its caller left.
+            outcome: outcome of the request; None where its caller left.
             model: name of the backend that was asked.
         """
         now = self.clock()
@@ -131,21 +142,6 @@ class Recorder:
             )
             answer, more = self._clean(_said(outcome), counts)
             blobs |= more
-        tokens = outcome.usage if isinstance(outcome, Answer | Refusal) else None
-        usage = (
-            Usage()
-            if tokens is None
-            else Usage(tokens.prompt_tokens or 0, tokens.completion_tokens or 0, _cost(outcome))
-        )
-        attributes: dict[str, Any] = {}
-        if isinstance(outcome, Answer):
-            attributes["finish"] = outcome.finish
-        if tokens is not None and (tokens.prompt_tokens is None or tokens.completion_tokens is None):
-            attributes["tokens_unknown"] = True
-        if recording.first is not None:
-            attributes["first_word_seconds"] = round(recording.first, 6)
-        if outcome is not None:
-            attributes["attempts"] = outcome.attempts
         names = tuple(dict.fromkeys([*blob_names(given), *blob_names(answer)]))
         span = Span(
             new_id(now),
@@ -157,15 +153,53 @@ class Recorder:
             input=given,
             output=answer,
             blobs=names,
-            attributes=attributes,
+            attributes=_attributes(recording, outcome),
             error=SpanError(outcome.kind, outcome.message) if isinstance(outcome, Failure) else None,
         )
+        steps = tuple(self._kept(step, counts) for step in recording.steps)
+        return self._trace(
+            recording, now, _status(outcome), (*steps, span), _usage(recording, outcome), counts
+        ), blobs
+
+    def tool_trace(
+        self, recording: Recording, given: Any, status: Status, cost: float | None
+    ) -> tuple[Trace, dict[str, bytes]]:
+        """The trace of a tool that was called by itself, and the pictures that its request names.
+
+        Args:
+            recording: the request; its steps are the call.
+            given: what was asked for, as JSON values with pictures as `data:` URLs.
+            status: state in which the call ended.
+            cost: what the call cost; None where it is not known.
+        """
+        now = self.clock()
+        counts: Counter[str] = Counter()
+        steps = tuple(self._kept(step, counts) for step in recording.steps)
+        blobs: dict[str, bytes] = {}
+        if self.keep_texts:
+            given, blobs = self._clean(given, counts)
+            names = tuple(dict.fromkeys(blob_names(given)))
+            steps = tuple(
+                msgspec.structs.replace(step, input=given, blobs=tuple(dict.fromkeys([*step.blobs, *names])))
+                for step in steps
+            )
+        return self._trace(recording, now, status, steps, Usage(cost=cost), counts), blobs
+
+    @staticmethod
+    def _trace(
+        recording: Recording,
+        now: int,
+        status: Status,
+        spans: tuple[Span, ...],
+        usage: Usage,
+        counts: Mapping[str, int],
+    ) -> Trace:
         identity = recording.identity
-        trace = Trace(
+        return Trace(
             recording.id,
             recording.began,
             now,
-            _status(outcome),
+            status,
             bundle=recording.choice.bundle,
             caller=identity.caller,
             user=identity.user,
@@ -174,12 +208,11 @@ class Recorder:
                 AssignmentRecord(one.experiment, one.arm, one.propensity)
                 for one in recording.choice.assignments
             ),
-            spans=(*(self._kept(step, counts) for step in recording.steps), span),
+            spans=spans,
             usage=usage,
             redactions=dict(counts),
             labels=recording.labels,
         )
-        return trace, blobs
 
     def _kept(self, step: Span, counts: Counter[str]) -> Span:
         """A step as it is written: redacted, and without words where no text is kept."""
@@ -219,9 +252,35 @@ def _said(outcome: Outcome | None) -> dict[str, Any] | None:
     pictures = [piece for part in outcome.parts if not isinstance(part, Text) for piece in part.wire()]
     if pictures:
         message["images"] = pictures
+    if outcome.shown:
+        message["shown"] = list(outcome.shown)
     if outcome.reasoning:
         message["reasoning"] = outcome.reasoning
     return message
+
+
+def _attributes(recording: Recording, outcome: Outcome | None) -> dict[str, Any]:
+    """Why an answer ended, when its first word came, its attempts, and whether its tokens are unknown."""
+    attributes: dict[str, Any] = {}
+    if isinstance(outcome, Answer):
+        attributes["finish"] = outcome.finish
+    if isinstance(outcome, Answer | Refusal):
+        tokens = outcome.usage
+        if tokens.prompt_tokens is None or tokens.completion_tokens is None:
+            attributes["tokens_unknown"] = True
+    if recording.first is not None:
+        attributes["first_word_seconds"] = round(recording.first, 6)
+    if outcome is not None:
+        attributes["attempts"] = outcome.attempts
+    return attributes
+
+
+def _usage(recording: Recording, outcome: Outcome | None) -> Usage:
+    """Tokens and cost of an answer; of one that did not come, what was spent on the way to it."""
+    if not isinstance(outcome, Answer | Refusal):
+        return Usage(cost=recording.spent or None)
+    tokens = outcome.usage
+    return Usage(tokens.prompt_tokens or 0, tokens.completion_tokens or 0, _cost(outcome))
 
 
 def _cost(outcome: Outcome | None) -> float | None:

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from noria.assistant.config import AssistantConfig
-from noria.assistant.folder import check_secret, open_control, open_versions, read_secret
+from noria.assistant.folder import check_secret, open_control, open_versions, read_secret, service_name
+from noria.assistant.service.accompanying import accompany
+from noria.assistant.service.answering.sharing import Sharing
 from noria.assistant.service.bundles import Bundles
-from noria.assistant.service.console import Console
+from noria.assistant.service.console.console import Console
 from noria.assistant.service.feedback import Conversations
-from noria.assistant.service.gateway import Allowance, Gateway
+from noria.assistant.service.gateway import Gateway
+from noria.assistant.service.making import Making
+from noria.assistant.service.mcp.tools import gateway_tools
 from noria.assistant.service.operations import Operations
 from noria.assistant.service.peers import Peers
 from noria.assistant.service.recording import Recorder
-from noria.assistant.service.tools import gateway_tools
+from noria.assistant.service.retention import remove_old
 from noria.core.chat.settings import ChatServer
+from noria.core.completions.answers import model_list
 from noria.core.completions.jobs import Jobs
 from noria.core.errors import ConfigError, NoriaError, needing
 from noria.core.service.callers import Callers
 from noria.core.service.responses import json_response
-from noria.core.service.serving import Limits, Request, Response, Service, route
+from noria.core.service.serving import Limits, Request, Response, Route, Service, route
 from noria.core.storage.control import SQLControl
-from noria.core.traces.records import JudgementRecord, Status, decode
+from noria.core.storage.shares import Shares
+from noria.core.traces.index.costs import spent_today
+from noria.core.traces.records import Status
 from noria.core.traces.redaction import Redactor
-from noria.core.traces.store import TraceStore, UnknownTrace
+from noria.core.traces.store import TraceStore
 
 with needing("serve"):
     from prometheus_client import Counter, Gauge, Histogram
@@ -41,10 +46,21 @@ POLL = 0.5
 log = logging.getLogger("noria.serving")
 
 
+class Pages(Protocol):
+    """Pages that stand on a gateway, and run with it."""
+
+    def routes(self) -> list[Route]:
+        """The routes of the pages; one that the console has, too, is theirs."""
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+
+
 @dataclass
 class GatewayState:
     """What a gateway holds while it runs."""
 
+    secret: bytes
     store: TraceStore
     control: SQLControl
     bundles: Bundles
@@ -52,6 +68,7 @@ class GatewayState:
     conversations: Conversations
     operations: Operations
     jobs: Jobs
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
@@ -79,6 +96,7 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         gateway.serving = bundles.serving()
         conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers))
         return GatewayState(
+            secret,
             store,
             control,
             bundles,
@@ -100,6 +118,7 @@ def opened_gateway(
     token: str | None = None,
     companion: bool = True,
     access_log: bool = True,
+    pages: Callable[[GatewayState], Pages] | None = None,
 ) -> Iterator[Service]:
     """The service of a gateway; its folder is let go at the end of the block.
 
@@ -109,20 +128,27 @@ def opened_gateway(
         token: the operator's secret.
         companion: whether the process that indexes, judges and decides experiments runs beside it.
         access_log: whether to log one line for each request.
+        pages: makes the pages for people, if any.
 
     Raises:
         NoriaError: what keeps it from starting, in a line.
     """
     callers = Callers.read(config.callers) if config.callers else None
-    limited = [one for one in config.callers if one.budget_per_day is not None]
-    for one in limited:
-        _check_prices(config.backends, one.name)
+    budgets = {one.name: one.budget_per_day for one in config.callers} | {"page": config.page.budget_per_day}
+    limited = {name: budget for name, budget in budgets.items() if budget is not None}
+    for name in limited:
+        _check_prices(config.backends, name)
     state = open_state(folder, config)
     try:
-        for one in limited:
-            spent = state.store.index.spent_today(one.name)
-            state.gateway.allowances[one.name] = Allowance(one.budget_per_day or 0.0, spent)
-        yield _service(state, config, token, callers, companion=companion, access_log=access_log)
+        if limited:  # what was spent last may not have been indexed before the end
+            state.store.index.follow(state.store.folder)
+        shares = None if config.control_env is None else Shares(state.control, service_name(folder))
+        state.sharing = Sharing(shares, callers or ())
+        for name, budget in limited.items():
+            spent = spent_today(state.store.index, name)
+            state.gateway.money.allowances[name] = state.sharing.allowance(name, budget, spent)
+        made = None if pages is None else pages(state)
+        yield _service(state, config, token, callers, made, companion=companion, access_log=access_log)
     finally:
         state.store.close()
         state.control.close()
@@ -133,32 +159,11 @@ def _service(
     config: AssistantConfig,
     token: str | None,
     callers: Callers | None,
+    pages: Pages | None,
     *,
     companion: bool,
     access_log: bool,
 ) -> Service:
-    @asynccontextmanager
-    async def around(service: Service) -> AsyncIterator[None]:
-        state.jobs.open()
-        await state.gateway.open()
-        tasks = [asyncio.create_task(_follow(state, index=not companion))]
-        if companion:
-            tasks.append(asyncio.create_task(_accompany(state.store, config)))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await state.jobs.close()
-            await state.gateway.close()
-            await state.conversations.peers.close()
-
-    async def models(request: Request) -> Response:
-        names = ["noria", *config.routes]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "noria"} for name in names]
-        return json_response({"object": "list", "data": data})
-
     def ready() -> str | None:
         if state.store.journal.broken is not None:
             return "traces cannot be kept"
@@ -166,27 +171,73 @@ def _service(
 
     service = Service(
         "gateway",
-        [
-            route(
-                "/v1/chat/completions", state.gateway.chat, methods=("POST",), access="chat",
-                body_bytes=config.body_bytes, seconds=config.seconds + 30.0,
-            ),
-            route("/v1/models", models, access="chat"),
-            *state.conversations.routes(),
-            *state.operations.routes(),
-            *state.jobs.routes(),
-            gateway_tools(state.gateway, state.conversations, state.operations),
-            *Console(state.store, state.bundles, state.operations).routes(),
-        ],
+        _routes(state, config, pages),
         token=token,
         callers=callers,
+        hosts=config.page.hosts,
         limits=Limits(body_bytes=1 << 20, seconds=60.0, in_flight=1024),
         ready=ready,
-        around=around,
+        around=lambda service: _around(service, state, config, pages, companion=companion),
         access_log=access_log,
-    )  # fmt: skip
+    )
     _count(service, state)
     return service
+
+
+def _routes(state: GatewayState, config: AssistantConfig, pages: Pages | None) -> list[Route]:
+    """Routes of the gateway, of the pages for people and of the console."""
+    making = Making(state.gateway)
+
+    async def models(request: Request) -> Response:
+        return json_response(model_list(["noria", *config.routes]))
+
+    return [
+        route(
+            "/v1/chat/completions", state.gateway.chat, methods=("POST",), access="chat",
+            body_bytes=config.body_bytes, seconds=longest_answer(config),
+        ),
+        route("/v1/models", models, access="chat"),
+        *state.conversations.routes(),
+        *state.operations.routes(),
+        *state.jobs.routes(),
+        *making.routes(),
+        gateway_tools(state.gateway, state.conversations, state.operations, making, state.jobs),
+        *([] if pages is None else pages.routes()),
+        *Console(state.store, state.bundles, state.operations, state.conversations).routes(),
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def _around(
+    service: Service, state: GatewayState, config: AssistantConfig, pages: Pages | None, *, companion: bool
+) -> AsyncIterator[None]:
+    """Run what runs beside requests: tools, jobs, the companion, the pages."""
+    if config.page.hosts:  # what comes by a public name may come from anybody, also over loopback
+        service.private = True
+    state.jobs.open()
+    await state.gateway.open()
+    tasks = [
+        asyncio.create_task(_follow(state, index=not companion)),
+        asyncio.create_task(state.sharing.run()),
+    ]
+    if companion:
+        tasks.append(asyncio.create_task(accompany(state.store, config)))
+    try:
+        yield
+    finally:
+        if pages is not None:
+            await pages.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await state.jobs.close()
+        await state.gateway.close()
+        await state.conversations.peers.close()
+
+
+def longest_answer(config: AssistantConfig) -> float:
+    """Seconds after which an answer is given up: those of the backend, and of the slowest tool where there is one."""
+    return config.seconds + 30.0 + max((one.seconds for one in config.parts.tools.values()), default=0.0)
 
 
 def _count(service: Service, state: GatewayState) -> None:
@@ -207,6 +258,12 @@ def _count(service: Service, state: GatewayState) -> None:
         lambda: 0 if state.gateway.serving is None else state.gateway.serving.version
     )
 
+    up = Gauge(
+        "noria_gateway_server_up", "Whether a server that the gateway started serves.", ["server"], **own
+    )
+    for name, one in state.gateway.started.servers.items():
+        up.labels(name).set_function(lambda one=one: float(one.state == "serving"))  # type: ignore[misc]
+
     by_status = {status: answers.labels(status) for status in get_args(Status)}
     tokens_in, tokens_out = tokens.labels("in"), tokens.labels("out")
 
@@ -218,7 +275,7 @@ def _count(service: Service, state: GatewayState) -> None:
         if usage.cost is not None:
             cost.inc(usage.cost)
 
-    state.gateway.counted = counted
+    state.gateway.traces.counted = counted
     state.conversations.counted = lambda kind: feedback.labels(kind).inc()
 
 
@@ -234,54 +291,9 @@ async def _follow(state: GatewayState, *, index: bool) -> None:
                 await asyncio.to_thread(state.store.index.follow, state.store.folder)
             if number % 7200 == 1:
                 await state.store.journal.expire_blobs()
+                await asyncio.to_thread(remove_old, state.bundles, service_name(state.store.folder))
         except NoriaError as error:
             log.warning("what serves stays as it was: %s", error)
-
-
-async def _accompany(store: TraceStore, config: AssistantConfig) -> None:
-    """Keep the companion running, and write what it judges; one that ends is started again, each time later."""
-    wait = 1.0
-    clock = asyncio.get_running_loop().time
-    while True:
-        began = clock()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "noria.assistant.companion.companion", str(store.folder),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24,
-        )  # fmt: skip
-        assert process.stdin is not None
-        try:
-            with contextlib.suppress(ConnectionError):
-                process.stdin.write(config.model_dump_json().encode() + b"\n")
-                await process.stdin.drain()
-            await _take_judgements(process, store)
-            code = await process.wait()
-        except asyncio.CancelledError:
-            process.stdin.close()  # the end of its stdin ends it
-            try:
-                async with asyncio.timeout(10):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-            raise
-        wait = 1.0 if clock() - began > 60 else wait
-        log.warning("the companion ended with %d; it is started again in %.0f s", code, wait)
-        await asyncio.sleep(wait)
-        wait = min(60.0, 2 * wait)
-
-
-async def _take_judgements(process: asyncio.subprocess.Process, store: TraceStore) -> None:
-    """Write each judgement that the companion hands over, until it ends."""
-    assert process.stdout is not None
-    async for line in process.stdout:
-        try:
-            record = decode(line, "the companion")
-            if isinstance(record, JudgementRecord):
-                await store.judge(record)
-        except UnknownTrace:
-            continue  # its user was erased meanwhile
-        except NoriaError as error:
-            log.warning("a judgement was not kept: %s", error)
 
 
 def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:
@@ -289,6 +301,6 @@ def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:
         if not server.prices.known:
             raise ConfigError(
                 f"a budget needs the prices of the backend {name}",
-                where=f"callers.{caller}.budget_per_day",
+                where="page.budget_per_day" if caller == "page" else f"callers.{caller}.budget_per_day",
                 mend="give input and output prices per million tokens, 0 where it is free",
             )

@@ -25,9 +25,7 @@ class ExportConfig(FolderOption):
     output: Annotated[Path, Option("--output", "-o", metavar="FILE")] = Field(
         description="File to write: .jsonl, or .parquet for rows."
     )
-    split: Split = Field(
-        "train", description="Split of the rows; none shares a user, picture or request with another."
-    )
+    split: Split = Field("train", description="Split of the rows; no user, picture or request lies in two.")
     contents: bool = Field(False, description="Whether spans hold the texts of requests and answers.")
 
 
@@ -46,8 +44,13 @@ def command(config: ExportConfig) -> None:
         return
     with opened_control(config.folder) as control:
         salt = data_salt(control)
-    digest = write_dataset(config.output, dataset_rows(config.folder, salt, config.what, config.split))
+    chosen, chats, lost = dataset_rows(config.folder, salt, config.what, config.split)
+    digest = write_dataset(config.output, chosen)
     click.echo(f"{config.output}  SHA-256 {digest}")
+    if lost:
+        click.echo(
+            f"{lost:,} of {chats:,} chats lie in no split: they share a content with another one", err=True
+        )
 
 
 def _write_spans(config: ExportConfig) -> int:

@@ -17,7 +17,7 @@ class LearnConfig(ServeConfig):
     """Settings of `noria assistant learn`: those of the gateway, and why a turn is started."""
 
     reason: Annotated[str, Option("-m", metavar="WORDS")] = Field(
-        "by hand", min_length=1, max_length=500, description="Why the turn is started, for its receipt."
+        "by hand", min_length=1, max_length=500, description="Reason of the turn, for its receipt."
     )
 
 

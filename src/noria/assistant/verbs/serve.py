@@ -12,6 +12,8 @@ def command(config: ServeConfig) -> None:
 
     Start it with --config noria.yaml, which names the backends and the routes over them.
     """
+    from noria.assistant.config import AssistantConfig
     from noria.assistant.service.process import serve_gateway
+    from noria.assistant.web.page import open_page
 
-    serve_gateway(config)
+    serve_gateway(config, open_page(config.part(AssistantConfig)))

@@ -11,6 +11,7 @@ With A the list under all plans, r^{-p} the scores without plan p, and B_p the l
 B_p is the best list under r^{-p}, which gives the left end, and A under r = r^{-p} + Δ_p, which gives the right one;
 without guards Δ_p = s_p, and where s_p ≥ 0 the bound is at most C_p. So the number that the log alone gives bounds
 the harm. Scores add up over plans; exposures do not: of the numbers above only spend sums, and Shapley values do.
+Uniboost (arXiv 2605.26424) promises costs that add up; these definitions are ours.
 
 All lists are those before slot rules.
 """

@@ -2,10 +2,10 @@
 
     a = 1{ watch ≥ θ(duration) }            ECR = Σ a / n            ECS = (Σ a + κ ECR₀) / (n + κ)
 
-The paper names the anchor; its threshold is not known. By default θ is the 60 % quantile of watch time among contents
-of about the same length, from control traffic, within [min(duration, 3 s), duration], so that long and short contents
-have nearly equal rates. ECS of a group is its smoothed rate; of a candidate it is its aligned value. That reading is
-ours.
+Uniboost (arXiv 2605.26424) names the anchor; its threshold is not known. By default θ is half of the duration, at most
+10 s (`capped`). The rule `quantile` takes the 60 % quantile of watch time among contents of about the same length, from
+control traffic, within [min(duration, 3 s), duration], so that long and short contents have nearly equal rates. ECS of
+a group is its smoothed rate; of a candidate it is its aligned value. Rules and reading are ours.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Cell(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """Without the split."""
+        """Scene, source and version of this tally, without its split."""
         return Key(self.scene, self.source, self.version)
 
 

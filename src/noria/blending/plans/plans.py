@@ -101,7 +101,7 @@ class Target(Config):
 
     @property
     def amount(self) -> float:
-        """The target's number."""
+        """Amount of the target, of whichever kind it is."""
         return float(next(value for _, value in self if value is not None))
 
     @property
@@ -173,7 +173,7 @@ class TargetedRule(Config):
 
 
 class Plan(TargetedRule):
-    """One business goal.
+    """A plan: boosts for one business goal.
 
     Attributes:
         id: unique name of the plan.

@@ -6,7 +6,8 @@ Its Lagrangian falls apart into one sort a request, by y + Σ_p λ_p 1_p + Σ_q 
 λ_p, the price of one more exposure, and w_q = μ_q, the price of one more completion. For whatever shares the sorted
 lists reach, no other lists with at least those shares have more value (Everett's theorem), so the only question is to
 reach the targets. Each plan's share rises with its own boost; steps grow while the sign of the error stays and shrink
-when it turns (RPROP), and a bisection a plan ends the search.
+when it turns (RPROP), and a bisection a plan ends the search. The form is Uniboost's (arXiv 2605.26424, Eq. 2); the
+problem and its prices are ours.
 """
 
 from __future__ import annotations

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +14,13 @@ from noria.blending.service.publishing import Publisher
 from noria.blending.snapshot import Setting
 from noria.core.errors import DataError, needing
 from noria.core.records import read_json
+from noria.core.service.children import keep_running
 
 with needing("serve"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
 
 log = logging.getLogger("noria.serving")
-
-_LONGEST_WAIT = 60.0
-_FAREWELL = 10.0
 
 
 class Companion(Collector):
@@ -50,45 +45,13 @@ class Companion(Collector):
         self._seen: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Keep the process running until cancelled; one that ends is started again, each time a little later."""
-        clock = asyncio.get_running_loop().time
-        wait = 1.0
-        while True:
-            began = clock()
-            try:
-                how = f"ended with {await self._once()}"
-            except OSError as error:
-                how = f"cannot be started: {error}"
-            if clock() - began > _LONGEST_WAIT:
-                wait = 1.0
-            log.warning("the nearline loop %s; it is started again in %.0f s", how, wait)
-            await asyncio.sleep(wait)
-            wait = min(_LONGEST_WAIT, 2 * wait)
+        """Keep the process running until cancelled; when cancelled it writes down what it knows, and ends."""
 
-    async def _once(self) -> int:
-        """Start it and wait for its end; when cancelled, have it write down what it knows, and end it."""
-        self.starts += 1
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "noria.blending.service.loop.nearline",
-            str(self.state),
-            stdin=asyncio.subprocess.PIPE,
-        )
-        assert process.stdin is not None
-        try:
-            with contextlib.suppress(ConnectionError):
-                process.stdin.write(self.config.model_dump_json().encode() + b"\n")
-                await process.stdin.drain()
-            return await process.wait()
-        finally:
-            process.stdin.close()  # at which it stops by itself
-            try:
-                async with asyncio.timeout(_FAREWELL):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        def started() -> None:
+            self.starts += 1
+
+        arguments = ["noria.blending.service.loop.nearline", str(self.state)]
+        await keep_running("the nearline loop", arguments, self.config.model_dump_json, started=started)
 
     def look(self, publisher: Publisher) -> None:
         """Take over what it has proposed since the last look, and read its figures.

@@ -42,6 +42,7 @@ def open_feed(
             require("pyarrow", "blending")  # for the sampled requests in the log
         journal = stack.enter_context(Journal(state / "log")) if state is not None else None
         publisher = Publisher.open(state, source, clock)
+        stack.callback(publisher.close)
         companion = None
         if state is not None and config.nearline.on:
             companion = Companion(state, config.nearline)

@@ -18,9 +18,12 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
 from noria.blending.columns import Candidates
 from noria.blending.plans.plans import Plans
-from noria.blending.service.versions import StateFolder
+from noria.blending.service.versions import LOOP, Versions, take_over
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import ConfigError, DataError, NoriaError
+
+_GIVEN = (["snapshot"], ["rollback"])
+"""Kinds of changes that older news of the loop do not overrule."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Publisher:
     """Holds the snapshot that serves.
 
     Attributes:
-        state: the folder that keeps its versions; None keeps them nowhere.
+        state: what served before; None keeps it nowhere.
         source: a snapshot file that is watched for a new one.
         clock: seconds since 1970.
         rejected: snapshots that were refused.
@@ -56,7 +59,7 @@ class Publisher:
         switches: what is switched off by hand.
     """
 
-    state: StateFolder | None
+    state: Versions | None
     source: Path | None
     clock: Callable[[], float]
     rejected: int = 0
@@ -76,8 +79,15 @@ class Publisher:
         Raises:
             DataError: there is no good snapshot anywhere.
         """
-        self = cls(None if folder is None else StateFolder(folder), source, clock)
-        last = self._restore()
+        self = cls(None if folder is None else Versions(folder, clock), source, clock)
+        try:
+            return self._opened()
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self) -> Publisher:
+        last, source = self._restore(), self.source
         result: Snapshot | None = None
         if source is not None:
             try:
@@ -96,10 +106,15 @@ class Publisher:
         else:
             raise DataError(
                 "no snapshot to serve",
-                where=str(folder) if folder is not None else None,
+                where=None if self.state is None else str(self.state.folder),
                 mend="give one; noria blending fit writes it",
             )
         return self
+
+    def close(self) -> None:
+        """Let the folder go."""
+        if self.state is not None:
+            self.state.close()
 
     @property
     def blender(self) -> Blender:
@@ -204,7 +219,7 @@ class Publisher:
             before, self.switches = self.switches, changed
             try:
                 if self.state is not None:
-                    self.state.keep_switches(changed.everything, changed.off)
+                    self.state.keep_switches(changed.everything, changed.off, by=who)
                 note = f"{'on' if on else 'off'} {plan or 'all plans'}"
                 return self._publish("switch", self._with(), who=who, note=note)
             except BaseException:
@@ -220,11 +235,11 @@ class Publisher:
         with self._lock:
             if self.state is None:
                 raise DataError("versions are kept nowhere", mend="start the service with --state")
-            return self._publish("rollback", self.state.versions.load(version), who=who, note=f"to {version}")
+            return self._publish("rollback", self.state.load(version), who=who, note=f"to {version}")
 
     def versions(self) -> list[int]:
         """Versions on the disk, the newest first."""
-        return [] if self.state is None else self.state.versions.numbers()
+        return [] if self.state is None else self.state.numbers()
 
     def audit(self, last: int = 50) -> list[dict[str, Any]]:
         """Who changed what, the newest first."""
@@ -260,19 +275,14 @@ class Publisher:
             created=draft.created if adopted else self.clock(),
         )
         blender = _ready(snapshot)
+        source = draft.digest if adopted else self._from
         if self.state is not None:
-            self.state.versions.keep(snapshot)
-            if base is not self.base or adopted:
-                self.state.keep_base(base, draft.digest if adopted else self._from)
-            if kind != "nearline":  # every minute, by the machine: the snapshots themselves tell
-                what = f"{kind} {note}".strip()
-                line = {"at": self.clock(), "who": who, "what": what, "version": version}
-                self.state.note(line | {"digest": snapshot.digest})
-        self.base = base
-        if adopted:
-            self._from = draft.digest
+            who = LOOP if kind == "nearline" else who.replace(LOOP, "")
+            what = f"{kind} {note}".strip()
+            self.state.publish(snapshot, base, source=source, by=who, what=what)
+        self.base, self._from = base, source
         self._blender = blender
-        if kind in ("snapshot", "rollback"):
+        if [kind] in _GIVEN:
             self._given = version
         self.trouble = None
         return snapshot
@@ -285,25 +295,22 @@ class Publisher:
         """Take up the plan file and the switches, and return the newest good snapshot.
 
         Raises:
-            DataError: the switches are damaged.
+            NoriaError: a folder of before cannot be taken over.
         """
         if self.state is None:
             return None
-        last, errors = self.state.versions.newest()
+        take_over(self.state)
+        last, errors = self.state.newest()
         for error in errors:
             self._refuse(error)
-        try:
-            self.base, self._from = self.state.base() or (self.base, self._from)
-        except DataError as error:
-            self._refuse(error)
-        try:
-            self.switches = Switches(*(self.state.switches() or (False, frozenset())))
-        except DataError as error:
-            raise DataError(
-                f"{error.what}, and what it switched off must not come on by itself",
-                where=error.where,
-                mend="mend the file, or remove it and switch again",
-            ) from None
+        self.switches = Switches(*self.state.switches())
+        given = [v for v, move in self.state.moves().items() if move.reason.split()[:1] in _GIVEN]
+        self._given = max(given, default=0)
+        if last is not None:
+            try:
+                self.base, self._from = self.state.base(last.version)
+            except DataError as error:
+                self._refuse(error)
         return last
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from noria.blending.blender import RankedList
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.events import Event, Impression, Outcome, Sample, decision_of, pack
-from noria.blending.service.journal.journal import Journal, JournalFull
+from noria.blending.service.journal.journal import Journal
 from noria.blending.service.metrics import Metrics
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import Recent, ServedRequest
@@ -21,6 +21,7 @@ from noria.blending.service.wire.answers import Answer, answer
 from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import DataError, RunError
 from noria.core.service.serving import HttpError, Request, Response, json_response
+from noria.core.storage.write_queue import JournalFull
 
 LARGE = 1 << 18
 """Size of a body above which a request is ranked in a thread, so that the others need not wait."""

@@ -41,7 +41,9 @@ class AttributeConfig(
 ):
     """Settings of `noria blending attribute`."""
 
-    snapshots: Annotated[Path, Argument()] = Field(description="Snapshot, or folder of all that served.")
+    snapshots: Annotated[Path, Argument()] = Field(
+        description="Snapshot, folder of those that served, or a service's folder."
+    )
     candidates: Path | None = Field(None, description="Log of whole requests, for returns.")
     exposures: LogOption = Field(None, description="Log of exposures, for the accounts.")
     outcomes: LogOption = Field(None, description="Log of outcomes of the exposures.")
@@ -176,9 +178,12 @@ def _check_options(config: AttributeConfig) -> None:
 
 def _snapshots(path: Path) -> dict[str, Snapshot]:
     """Snapshots by digest."""
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if (path / "versions").is_dir():  # of a service
+        files = sorted(path.glob("versions/artefacts/*/files/snapshot.json"))
+    else:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
-        raise DataError("no snapshot is there", where=str(path))
+        raise DataError("no snapshot is there", where=str(path), mend="name a file, or a service's folder")
     loaded = [Snapshot.load(file) for file in files]
     return {one.digest: one for one in loaded}
 

@@ -45,10 +45,14 @@ class Budget:
         estimate = estimated_cost(prices, body)
         return estimate if self.set_aside(estimate) else None
 
+    def allows(self, amount: float) -> bool:
+        """Whether an amount can be reserved."""
+        # The slack forgives rounding: sums of many costs need not meet the limit to the last bit.
+        return amount <= self.left + 1e-12 and (self.left > 0 or amount <= 0)
+
     def set_aside(self, amount: float) -> bool:
         """Reserve an amount; False where it would exceed the limit."""
-        # The slack forgives rounding: sums of many costs need not meet the limit to the last bit.
-        if amount > self.left + 1e-12 or (self.left <= 0 and amount > 0):
+        if not self.allows(amount):
             return False
         self.aside += amount
         return True

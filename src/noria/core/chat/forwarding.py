@@ -224,6 +224,10 @@ async def _events(forwarder: Forwarder, body: bytes, path: str) -> AsyncGenerato
     async with contextlib.AsyncExitStack() as stack:
         async with asyncio.timeout(timeout):
             response = await stack.enter_async_context(forwarder._post(path, body))
+        if response.content_type == "application/json":  # a server that does not stream answers whole
+            async with asyncio.timeout(timeout):
+                yield _as_event(await forwarder._content(response))
+            return
         rest = b""
         while True:
             async with asyncio.timeout(timeout):
@@ -243,6 +247,19 @@ async def _events(forwarder: Forwarder, body: bytes, path: str) -> AsyncGenerato
                     return
                 if data:
                     yield data
+
+
+def _as_event(reply: bytes) -> bytes:
+    """A whole reply as the one event of a stream; what is no reply stays as it is."""
+    try:
+        content = json.loads(reply)
+        for choice in content["choices"]:
+            choice["delta"] = delta = choice.pop("message")
+            for number, call in enumerate(delta.get("tool_calls") or []):
+                call.setdefault("index", number)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return reply
+    return json.dumps(content).encode()
 
 
 class _FaultError(Exception):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from noria.core.chat.messages import Part, ToolCall
 
@@ -49,7 +50,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """The model answered.
+    """Outcome of a request that the model answered.
 
     Attributes:
         text: text of the answer.
@@ -63,6 +64,7 @@ class Answer:
         reasoning: the model's reasoning, where the server returns that separately.
         tool_calls: calls of tools that the model asks for.
         parts: images and other content beside the text, where the model makes such.
+        shown: what tools of this service show beside the text, as JSON objects: cards, an edit, a report, a video.
     """
 
     text: str
@@ -76,6 +78,7 @@ class Answer:
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     parts: tuple[Part, ...] = ()
+    shown: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

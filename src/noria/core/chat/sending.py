@@ -19,7 +19,7 @@ logger = logging.getLogger("noria.chat")
 
 
 class Sender:
-    """What every client of a server shares.
+    """Base of every client of a server.
 
     Attempts that fail for a reason that may pass are repeated with exponential backoff and full jitter, or when the
     server says so (Retry-After). The log (`noria.chat`) has models, kinds of failures and times, but no text of

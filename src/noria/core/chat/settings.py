@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from noria.core.chat.outcomes import Usage
-from noria.core.config import Config
+from noria.core.config import ENVIRONMENT, Config
 from noria.core.errors import ConfigError
 
 
@@ -86,7 +86,7 @@ class ChatServer(Config):
     @field_validator("key_env")
     @classmethod
     def _variable(cls, name: str | None) -> str | None:
-        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
+        if name is not None and not re.fullmatch(ENVIRONMENT, name):
             # The value is not shown: it may be the key itself.
             raise ValueError("not the name of an environment variable")
         return name

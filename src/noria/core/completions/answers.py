@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from noria.core.chat.outcomes import Answer, Failure, FailureKind, Refusal, Usage
@@ -63,6 +63,11 @@ class ChunkWriter:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return event(self.head | {"choices": [choice]})
 
+    def working(self, fields: Mapping[str, Any]) -> bytes:
+        """A chunk without words that says what is under way, in a field `noria` that clients of the protocol leave."""
+        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        return event(self.head | {"choices": [choice], "noria": dict(fields)})
+
     def last(self, outcome: Answer | Refusal) -> bytes:
         """The end of the answer, with its calls of tools and its images."""
         if isinstance(outcome, Refusal):
@@ -89,12 +94,20 @@ def _beside(outcome: Answer) -> dict[str, Any]:
         fields["tool_calls"] = [call.wire() for call in outcome.tool_calls]
     if outcome.parts:
         fields["images"] = [piece for part in outcome.parts for piece in part.wire()]
+    if outcome.shown:
+        fields["shown"] = [dict(one) for one in outcome.shown]
     return fields
 
 
 def _head(model: str, kind: str, number: str | None) -> dict[str, Any]:
     number = number or f"chatcmpl-{time.monotonic_ns():x}"
     return {"id": number, "object": kind, "created": int(time.time()), "model": model}
+
+
+def model_list(names: Iterable[str]) -> dict[str, Any]:
+    """Write the answer of `/v1/models`: the models that a service answers to."""
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "noria"} for name in names]
+    return {"object": "list", "data": data}
 
 
 def finish_reason(outcome: Answer | Refusal) -> str:

@@ -32,7 +32,7 @@ class ImageRequest:
     """A request for images.
 
     Attributes:
-        prompt: what they are to show, or what is to change.
+        prompt: description of the pictures, or of the change to a given picture.
         model: name of the model; empty where the request has none.
         images: images that are edited; empty where images are made.
         mask: image whose transparent places may change; None for all of it.
@@ -162,6 +162,10 @@ def _image(content: bytes, name: Literal["image", "mask"]) -> Image:
         raise HttpError(400, "bad_image", error.what, param=name) from None
 
 
+def _is_side(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= 8192
+
+
 def _request(fields: Mapping[str, Any], images: tuple[Image, ...], mask: Image | None) -> ImageRequest:
     def check(right: bool, name: str, what: str) -> None:
         if not right:
@@ -177,7 +181,7 @@ def _request(fields: Mapping[str, Any], images: tuple[Image, ...], mask: Image |
     size, given = None, fields.get("size", "auto")
     if given != "auto":
         numbers = given.split("x") if isinstance(given, str) else []
-        check(len(numbers) == 2 and all(n.isascii() and n.isdigit() and 0 < int(n) <= 8192 for n in numbers), "size",
+        check(len(numbers) == 2 and all(map(_is_side, numbers)), "size",
               "WIDTHxHEIGHT in pixels, up to 8192 each")  # fmt: skip
         size = (int(numbers[0]), int(numbers[1]))
     extra = {name: value for name, value in fields.items() if name not in _READ}

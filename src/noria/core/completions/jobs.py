@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,13 +41,13 @@ class Job:
 
     Attributes:
         id: UUID of version 7.
-        kind: what is done, such as `report`.
-        caller: name of who asked for it.
+        kind: kind of work, such as `report`.
+        caller: name of the caller who submitted the job.
         state: how far it is.
         created: second since 1970.
         ended: second since 1970; None while it runs.
         progress: share that is done, from 0 to 1.
-        message: what it is doing, or why it failed, in a line.
+        message: present step of the work, or the reason of its failure, in a line.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Job:
 
 
 class Progress:
-    """Where a job's work tells how far it is."""
+    """Receiver of a job's progress."""
 
     def __init__(self, set_: Callable[[float, str], None]) -> None:
         self._set = set_
@@ -112,6 +112,15 @@ class Jobs:
             self._jobs[job.id] = job
         self._forget_old()
 
+    @contextlib.asynccontextmanager
+    async def running(self, service: object = None) -> AsyncIterator[None]:
+        """Open the jobs while the context lasts, as a service's `around`."""
+        self.open()
+        try:
+            yield
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Stop what runs. It is marked as interrupted."""
         for task in self._tasks.values():
@@ -119,7 +128,7 @@ class Jobs:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def submit(self, kind: str, caller: str, work: Work) -> Job:
-        """Accept a job.
+        """Accept a job, and run it when a place is free.
 
         Raises:
             HttpError: 503, too many wait.

@@ -1,12 +1,14 @@
 """May this candidate replace its parent? A gate compares both on the same items and leaves a receipt that can be read.
 
-Items of one leakage group (the same picture, a near duplicate, one user) are not independent, so the interval is over
-groups: with gᵢ the summed gain of group i and mᵢ its items,
+Items of one leakage group (one user) are not independent, so the interval is over groups: with gᵢ the summed gain of
+group i and mᵢ its items,
 
     Δ̂ = Σ gᵢ / Σ mᵢ        s² = n/(n − 1) Σ (gᵢ − Δ̂ mᵢ)² / (Σ mᵢ)²
 
-and Student's t with n − 1 degrees of freedom. A rule that lacks evidence blocks; it never passes because nothing was
-seen.
+and Student's t with n − 1 degrees of freedom. Nor are items of many users who ask the same: both sides answer them
+alike. Where items have contents, the interval is over both, clustered two ways (Cameron, Gelbach and Miller, 2011):
+s² = s²(groups) + s²(contents) − s²(pairs of both), at least the larger of the first two, and n is the smaller number. A
+rule that lacks evidence blocks; it never passes because nothing was seen.
 """
 
 from __future__ import annotations
@@ -40,6 +42,11 @@ class GateConfig(Config):
     slice_items: int = Field(50, ge=1, description="Items from which a slice is held to its floor.")
     floors: Mapping[str, float] = Field(default_factory=dict, description="Floors of slices that differ.")
     bound: float = Field(0.01, gt=0, description="Largest difference that counts as equal.")
+    loss: float = Field(
+        0.03,
+        gt=0,
+        description="Loss that the lower bound may hold for a candidate that is only to be cheaper.",
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class PairedScores:
         parent, candidate: [items] score of each, higher is better.
         slices: slice of each item, such as its skill; one slice by default.
         parent_errors, candidate_errors: [items] whether the answer broke a hard rule, such as one of safety.
+        contents: content of each item, such as its request, that items of other groups may have, too; none by default.
     """
 
     items: Sequence[str]
@@ -61,10 +69,11 @@ class PairedScores:
     slices: Sequence[str] = ()
     parent_errors: NDArray[np.bool_] | None = None
     candidate_errors: NDArray[np.bool_] | None = None
+    contents: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.items), len(self.groups), len(self.parent), len(self.candidate)}
-        lengths |= {len(self.slices)} if self.slices else set()
+        lengths |= {len(names) for names in (self.slices, self.contents) if names}
         lengths |= {len(e) for e in (self.parent_errors, self.candidate_errors) if e is not None}
         if len(lengths) != 1:
             raise DataError("scores, groups and slices are of different lengths", where="gate")
@@ -84,10 +93,14 @@ class PairedScores:
         """Share of items without a score on a side."""
         return float(np.isnan(self.gains).mean()) if len(self.items) else 1.0
 
+    def gain(self, level: float) -> Interval:
+        """The mean gain over items, with an interval of this level over groups and contents."""
+        return grouped_gain(self.gains, self.groups, self.contents, level=level)
+
     def digest(self) -> str:
         """SHA-256 of all of it, for the receipt."""
         digest = hashlib.sha256()
-        for texts in (self.items, self.groups, self.slices):
+        for texts in (self.items, self.groups, self.slices, *([self.contents] if self.contents else [])):
             digest.update(json.dumps(list(texts)).encode())
         for values in (self.parent, self.candidate):
             digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
@@ -98,12 +111,12 @@ class PairedScores:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of a gate, and what was found.
+    """One rule of a gate, and its outcome on the scores.
 
     Attributes:
         name: short name of the rule.
         outcome: `passed`, `failed`, or `missing` where there is too little evidence; only the first lets pass.
-        found: what was measured, in words.
+        found: the measured figures, in words.
     """
 
     name: str
@@ -145,35 +158,52 @@ class Receipt:
         }
 
 
-def grouped_gain(gains: ArrayLike, groups: Sequence[str], *, level: float = 0.9) -> Interval:
-    """The mean gain over items, with an interval over groups.
+def grouped_gain(
+    gains: ArrayLike, groups: Sequence[str], contents: Sequence[str] = (), *, level: float = 0.9
+) -> Interval:
+    """The mean gain over items, with an interval over groups, or over groups and contents.
 
     Args:
         gains: [items]; NaN is left out.
         groups: [items] leakage group of each.
+        contents: [items] content of each, which items of other groups may have, too; none by default.
         level: two-sided confidence; a one-sided α is level 1 − 2α.
 
     Returns:
-        The interval, whose `n` counts groups; its ends are NaN with fewer than two.
+        The interval, whose `n` counts groups, or contents where these are fewer; its ends are NaN with fewer than two.
     """
     from scipy.special import stdtrit
 
     values = np.asarray(gains, dtype=float)
     known = ~np.isnan(values)
-    numbers: dict[str, int] = {}
-    index = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=int)
-    sums = np.bincount(index[known], weights=values[known], minlength=len(numbers))
-    sizes = np.bincount(index[known], minlength=len(numbers)).astype(float)
-    sums, sizes = sums[sizes > 0], sizes[sizes > 0]
-    n = len(sizes)
-    if n == 0:
+    values = values[known]
+    if not len(values):
         return Interval(math.nan, math.nan, math.nan, 0, level)
-    mean = float(sums.sum() / sizes.sum())
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1, level)
-    error = math.sqrt(n / (n - 1) * float(((sums - mean * sizes) ** 2).sum())) / float(sizes.sum())
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * error
+    mean = float(values.mean())
+    ways = [_numbered(groups)[known], *([_numbered(contents)[known]] if contents else [])]
+    n, variance = _clustered(values - mean, ways[0])
+    if contents:
+        others, by_content = _clustered(values - mean, ways[1])
+        _, by_both = _clustered(values - mean, ways[0] * (int(ways[1].max()) + 1) + ways[1])
+        n, variance = min(n, others), max(variance, by_content, variance + by_content - by_both)
+    if n < 2:
+        return Interval(mean, math.nan, math.nan, n, level)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, n, level)
+
+
+def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
+    """[items] number of each name."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
+
+
+def _clustered(residuals: NDArray[np.float64], clusters: NDArray[np.int64]) -> tuple[int, float]:
+    """The number of clusters, and the variance of a mean whose residuals are dependent within them."""
+    _, index = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(index, weights=residuals)
+    n = len(sums)
+    return n, n / (n - 1) * float((sums**2).sum()) / len(residuals) ** 2 if n > 1 else math.nan
 
 
 def improvement_gate(scores: PairedScores, config: GateConfig) -> Receipt:
@@ -181,7 +211,7 @@ def improvement_gate(scores: PairedScores, config: GateConfig) -> Receipt:
 
     Slices with enough items keep their floors, and hard errors never rise, however few items there are.
     """
-    gain = grouped_gain(scores.gains, scores.groups, level=1 - 2 * config.alpha)
+    gain = scores.gain(1 - 2 * config.alpha)
     rules = [*_evidence(scores, gain, config)]
     better = gain.effect > 0 and gain.low > -config.tolerance
     words = f"gain {gain.effect:+.4g}, lower bound {gain.low:+.4g} at α = {config.alpha:g}"
@@ -196,7 +226,7 @@ def equivalence_gate(scores: PairedScores, config: GateConfig) -> Receipt:
 
     For what must be the same and cheaper, such as decoding heads or a few-step student.
     """
-    gain = grouped_gain(scores.gains, scores.groups, level=1 - 2 * config.alpha)
+    gain = scores.gain(1 - 2 * config.alpha)
     rules = [*_evidence(scores, gain, config)]
     equal = gain.low > -config.bound and gain.high < config.bound
     words = f"difference [{gain.low:+.4g}, {gain.high:+.4g}], allowed ±{config.bound:g}"
@@ -205,9 +235,23 @@ def equivalence_gate(scores: PairedScores, config: GateConfig) -> Receipt:
     return _receipt("equivalence", scores, gain, rules, config)
 
 
+def noninferiority_gate(scores: PairedScores, config: GateConfig) -> Receipt:
+    """Accept a candidate that is not worse: the gain's lower bound above −loss, floors kept, no more hard errors.
+
+    For what is to be cheaper; that it is, is another rule.
+    """
+    gain = scores.gain(1 - 2 * config.alpha)
+    rules = [*_evidence(scores, gain, config)]
+    words = f"gain {gain.effect:+.4g}, lower bound {gain.low:+.4g}, −{config.loss:g} allowed"
+    rules.append(Rule("not worse", "passed" if gain.low > -config.loss else "failed", words))
+    rules += _floors(scores, config)
+    rules += _hard_errors(scores)
+    return _receipt("noninferiority", scores, gain, rules, config)
+
+
 def monotone_gate(scores: PairedScores, config: GateConfig) -> Receipt:
     """Accept a candidate that is no worse on average, as published self-evolution does: half of pure noise passes."""
-    gain = grouped_gain(scores.gains, scores.groups, level=1 - 2 * config.alpha)
+    gain = scores.gain(1 - 2 * config.alpha)
     known = not math.isnan(gain.effect)
     outcome: Literal["passed", "failed", "missing"] = "missing"
     if known:

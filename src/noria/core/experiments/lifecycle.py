@@ -41,6 +41,11 @@ class ExperimentConfig(Config):
     salt: str = Field(min_length=8, description="Text that deals the users to the arms.")
     primary: str = Field("helpful", description="Figure that decides, higher being better.")
     guardrails: tuple[Guardrail, ...] = Field((), description="Figures that may not get worse.")
+    agrees: tuple[str, ...] = Field(
+        (),
+        description="Figures that must be better, too, before a promotion, such as that of the judges beside the "
+        "users'.",
+    )
     shadow_requests: int = Field(100, ge=0, description="Requests answered in the shadow before the canary.")
     canary_share: float = Field(0.05, gt=0, le=0.5, description="Share of the users who get the canary.")
     canary_units: int = Field(100, ge=0, description="Users of the canary before the A/B test.")
@@ -70,7 +75,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was seen so far.
+    """Data of an experiment so far.
 
     Attributes:
         units: number of users read in each arm.
@@ -78,6 +83,7 @@ class Reading:
             were dealt out as planned.
         primary: difference of the primary figure.
         guardrails: difference of each guardrail.
+        agrees: difference of each figure that has to agree in sign.
         shadowed: number of requests answered in the shadow.
     """
 
@@ -86,11 +92,12 @@ class Reading:
     primary: Estimate = Estimate(math.nan, math.nan)
     guardrails: Mapping[str, Estimate] = field(default_factory=dict)
     shadowed: int = 0
+    agrees: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a reading calls for.
+    """Decision that a reading of an experiment leads to.
 
     Attributes:
         stage: stage from now on.
@@ -167,11 +174,29 @@ def _next(
         if seen < config.canary_units:
             return stage, f"{seen} of {config.canary_units} users"
         return "ab", f"{config.canary_units} users of the canary broke no guardrail"
-    if smaller >= config.least and interval.low > 0:
+    better, against = smaller >= config.least and interval.low > 0, _against(config, reading)
+    if better and not against:
         return "promoted", f"{config.primary} is better, {_words(interval)}"
     if total >= config.planned:
-        return "futile", f"underpowered or equal after {total} users, {_words(interval)}"
-    return stage, f"{total} of {config.planned} users, {_words(interval)}"
+        why = f"{config.primary} is better, but {against}" if better else "underpowered or equal"
+        return "futile", f"{why} after {total} users, {_words(interval)}"
+    return stage, f"{total} of {config.planned} users, {_words(interval)}{f'; {against}' if better else ''}"
+
+
+def _against(config: ExperimentConfig, reading: Reading) -> str:
+    """The first figure that does not agree with a better primary one, in words; empty where all do.
+
+    One that nobody knows does not agree: raters who are bought move one figure, and not the others.
+    """
+    for name in config.agrees:
+        estimate = reading.agrees.get(name, Estimate(math.nan, math.nan))
+        if not estimate.effect > 0:
+            return (
+                f"{name} does not agree ({estimate.effect:+.3g})"
+                if estimate.effect <= 0
+                else f"nobody knows {name}"
+            )
+    return ""
 
 
 def _worse(config: ExperimentConfig, guarded: Mapping[str, Interval]) -> str:

@@ -89,7 +89,7 @@ def always_valid_p(
 
 
 def decide(interval: Interval, *, planned: int, smaller_arm: int, least: int = LEAST_UNITS) -> Decision:
-    """What a reading calls for: promote above zero, roll back below it, give up at the horizon, else go on.
+    """Decide by a reading: promote above zero, roll back below zero, give up at the horizon, else continue.
 
     Args:
         interval: confidence sequence of the effect, challenger less champion, higher is better.

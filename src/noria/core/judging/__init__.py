@@ -7,20 +7,11 @@ far the invalid ones could move it.
 
 from noria.core.judging.agreement import Level, agreement, krippendorff_alpha
 from noria.core.judging.items import Checklist, CostedJudge, Item, Judge, Judgement, Value, Verdict
-from noria.core.judging.judges import (
-    INSTRUCTION,
-    LONGEST_REPLY,
-    ChatJudge,
-    RuleJudge,
-    judged,
-    quoted,
-    read_verdicts,
-)
+from noria.core.judging.judges import INSTRUCTION, ChatJudge, RuleJudge, judged, quoted, read_verdicts
 from noria.core.judging.scores import Score, ask_panel, combine, majority, score, score_paths
 
 __all__ = [
     "INSTRUCTION",
-    "LONGEST_REPLY",
     "ChatJudge",
     "Checklist",
     "CostedJudge",

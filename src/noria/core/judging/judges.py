@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Message, Part, Refusal, Text, system, user
+from noria.core.chat.json_replies import json_in
 from noria.core.judging.items import Checklist, CostedJudge, Item, Judge, Judgement, Value, Verdict
 
 INSTRUCTION = (
@@ -196,9 +197,7 @@ def quoted(text: str) -> str:
     return f"{_OPEN}\n{_FORGED.sub('', text)}\n{_CLOSE}"
 
 
-_FENCE = re.compile(r"^\s*```[\w-]*\s*|\s*```\s*$")
 _YES_NO = {"yes": True, "no": False, "true": True, "false": False}
-LONGEST_REPLY = 200_000
 
 
 def read_verdicts(reply: str, checklist: Checklist, judge: str) -> list[Verdict]:
@@ -229,15 +228,8 @@ def read_verdicts(reply: str, checklist: Checklist, judge: str) -> list[Verdict]
 
 
 def _entries(reply: str) -> list[Any]:
-    """The list of answers in a reply, after any thinking and inside any code fence; empty where there is none."""
-    text = _FENCE.sub("", reply[:LONGEST_REPLY].rpartition("</think>")[2])
-    start = min((at for at in (text.find("{"), text.find("[")) if at >= 0), default=-1)
-    if start < 0:
-        return []
-    try:
-        value, _ = json.JSONDecoder().raw_decode(text[start:])
-    except (ValueError, RecursionError):
-        return []
+    """The list of answers in a reply; empty where there is none."""
+    value = json_in(reply)
     if isinstance(value, Mapping):
         value = value.get("answers", value.get("verdicts", []))
     return value if isinstance(value, list) else []

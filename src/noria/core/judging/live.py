@@ -324,7 +324,10 @@ def standard_rules(*, seconds: float = 60.0) -> TraceRules:
         if item.id == "finished":
             return None if trace.status == "cancelled" else trace.status != "failed"
         if item.id == "answered":
-            return None if trace.status in ("cancelled", "failed") else chat_span(view) is not None
+            if trace.status in ("cancelled", "failed"):
+                return None
+            kinds = {span.kind for span in trace.spans}  # a tool by itself answers with what it made
+            return chat_span(view) is not None or ("tool" in kinds and "chat" not in kinds)
         return (trace.ended - trace.began) / 1e9 <= seconds
 
     return TraceRules(Checklist(items), rule, "standard rules", f"1, {seconds:g} s")

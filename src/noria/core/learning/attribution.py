@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from noria.core.chat.outcomes import FailureKind
 from noria.core.judging import Checklist
-from noria.core.traces.chats import mean_score
+from noria.core.learning.trust import robust_score
 from noria.core.traces.records import Span
 from noria.core.traces.store import TraceView
 
@@ -20,8 +20,12 @@ Cause = Literal["infrastructure", "routing", "tool", "safety", "grounding", "bod
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 OUTAGES = frozenset(get_args(FailureKind))
 """Kinds of errors of spans that say nothing about what was asked or answered."""
+TOOLS = ("tool", "retrieve", "generate")
+"""Kinds of spans that call something beside the model that answers."""
 ROUTING = ("skill", "model", "plan")
-"""Kinds of spans that choose."""
+"""Kinds of spans that choose, which are names of corrections, too: `skill` says which skill it should have been."""
+NOTHING = "none"
+"""Name of the option of a decision that takes nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Attribution:
 
 
 def failed(view: TraceView, checklists: Mapping[str, Checklist], *, least_score: float = 0.5) -> bool | None:
-    """Whether an answer failed: an error, a bad score, a bad verdict on safety or of a rule.
+    """Whether an answer failed: an error, a bad score, a correction, a bad verdict on safety or of a rule.
 
     Args:
         view: trace with what was said about it.
@@ -50,7 +54,11 @@ def failed(view: TraceView, checklists: Mapping[str, Checklist], *, least_score:
         return None
     if any(path == "safety" or ruled for path, _, ruled in _bad_verdicts(view, checklists)):
         return True
-    score = mean_score(view)
+    if any(
+        one.kind == "correction" and one.item is None for one in view.feedback
+    ):  # it should have been otherwise
+        return True
+    score = robust_score(view)
     return None if score is None else score < least_score
 
 
@@ -112,6 +120,8 @@ def _evidence(view: TraceView, checklists: Mapping[str, Checklist]) -> dict[Caus
             continue
         if one.name in CAUSES:
             evidence.setdefault(one.name, f"feedback on {one.name}")
+        elif one.name in ROUTING:
+            evidence.setdefault("routing", f"feedback on the {one.name}")
         elif one.span in spans and (named := _cause_of_span(spans[one.span])) is not None:
             evidence.setdefault(named, f"feedback on {spans[one.span].name}")
     return evidence
@@ -128,7 +138,7 @@ def _cause_of_span(span: Span) -> Cause | None:
     """The part that a span belongs to; None for a chat or another step, whose fault can lie anywhere."""
     if span.kind in ROUTING:
         return "routing"
-    return "tool" if span.kind in ("tool", "retrieve", "generate") else None
+    return "tool" if span.kind in TOOLS else None
 
 
 def _bad_verdicts(view: TraceView, checklists: Mapping[str, Checklist]) -> list[tuple[str, str, bool]]:
@@ -142,11 +152,12 @@ def _bad_verdicts(view: TraceView, checklists: Mapping[str, Checklist]) -> list[
         for verdict in judgement.verdicts:
             item = items.get(verdict.item)
             if item is not None and verdict.value not in ("invalid", item.good):
-                bad.append((item.path, item.id, judgement.path == "rule"))
+                bad.append((item.path or judgement.path, item.id, judgement.path == "rule"))
     return bad
 
 
 def _body(view: TraceView) -> str | None:
-    """Name of the skill that was in use."""
+    """Name of the skill that was in use; None where none was."""
     chosen = next((s.chosen for s in view.trace.spans if s.kind == "skill" and s.chosen is not None), None)
-    return chosen or view.trace.labels.get("skill")
+    name = chosen or view.trace.labels.get("skill")
+    return None if name == NOTHING else name

@@ -3,7 +3,8 @@
 ```
 <folder>/dataset.json     digests and counts; its own SHA-256 names the data set
          train.parquet gates.parquet final.parquet    traces with a chat, by leakage group
-         rest.parquet     traces without one, such as failed requests
+         left-out.parquet    traces with a chat that lie in no split, since they share a content with another one
+         rest.parquet        traces without a chat, such as failed requests
 ```
 
 Later stages read nothing else, so that what arrives meanwhile changes no result. The split `final` lies in a file of
@@ -12,22 +13,22 @@ its own, which a turn never opens.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from noria.core.config import Config
 from noria.core.errors import DataError, needing
+from noria.core.experiments.splits import LEFT_OUT
 from noria.core.files import write_atomic
+from noria.core.learning.trust import Trusted, robust_score, trusted
 from noria.core.records import json_object
-from noria.core.traces.chats import mean_score
 from noria.core.traces.datasets import Example, examples
 from noria.core.traces.records import Feedback, JudgementRecord, Trace, decode, encode
 from noria.core.traces.store import TraceView
@@ -42,15 +43,23 @@ _COLUMNS = ("trace", "group", "split", "score", "record", "said")
 class FreezeConfig(Config):
     """The split of the data, and the feedback that is left out."""
 
-    salt: str = Field("noria", min_length=1, description="Text that deals the leakage groups to the splits.")
-    train: float = Field(0.6, gt=0, lt=1, description="Share of the leakage groups to learn from.")
-    gates: float = Field(
-        0.3, gt=0, lt=1, description="Share of the leakage groups for gates; the rest is final."
-    )
+    salt: str = Field("noria", min_length=1, description="Text that deals people and contents to the splits.")
+    train: float = Field(0.6, gt=0, lt=1, description="Share of the people to learn from.")
+    gates: float = Field(0.3, gt=0, lt=1, description="Share of the people for gates; the rest is final.")
     most_by_one: int = Field(
         200, ge=1, description="Feedback of one person beyond which all of theirs is left out."
     )
+    most_deviations: float = Field(
+        6.0,
+        gt=0,
+        description="Robust deviations of the logarithm of a person's number of feedbacks beyond which all of theirs "
+        "is left out.",
+    )
     distrusted: tuple[str, ...] = Field((), description="Keys of people whose feedback is left out.")
+    callers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="Weight of people's ratings by caller; 1 by default, and 0 leaves all out.",
+    )
 
     @property
     def splits(self) -> dict[str, float]:
@@ -89,7 +98,7 @@ class Dataset:
         return counts
 
     def rows(self, split: str) -> list[Row]:
-        """Every trace of a split (`train`, `gates`), or of those without a chat (`rest`), oldest first.
+        """Every trace of a split (`train`, `gates`), in no split (`left out`) or without a chat (`rest`), oldest first.
 
         Raises:
             DataError: there is no such split, it is `final`, or its file is not what was frozen.
@@ -115,7 +124,7 @@ class Dataset:
         entry = self.about["files"].get(split)
         if entry is None:
             raise DataError(f"no split {split!r}", where=str(self.folder), mend=f"one of {', '.join(SPLITS)}")
-        path = self.folder / f"{split}.parquet"
+        path = _file(self.folder, split)
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -126,7 +135,7 @@ class Dataset:
             import pyarrow.parquet as pq
         table = pq.read_table(io.BytesIO(content)).to_pylist()
         views = [_view(row) for row in table]
-        placed = {row["trace"]: (row["group"], row["split"]) for row in table}
+        placed = {row["trace"]: (row["group"], row["split"], row["score"]) for row in table}
         made = {one.trace: one for one in examples(views, salt="", splits={"any": 1.0})}
         return [Row(view, _placed(made.get(view.trace.id), *placed[view.trace.id])) for view in views]
 
@@ -145,46 +154,42 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     if config.train + config.gates > 1 + 1e-9:
         raise DataError("the splits take more than all groups", where="freeze")
     shown = (view for view in views if SHADOW not in view.trace.labels)
-    kept, dropped = _trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
+    held = trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
+    kept = held.views
     made = {one.trace: one for one in examples(kept, salt=config.salt, splits=config.splits)}
-    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SPLITS, REST)}
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SPLITS, LEFT_OUT, REST)}
     for view in kept:
         example = made.get(view.trace.id)
         group, split = (example.group, example.split) if example else ("", REST)
         said = [*map(encode, view.feedback), *map(encode, view.judgements)]
-        row = (view.trace.id, group, split, mean_score(view), encode(view.trace), said)
+        score = robust_score(view, config.callers.get(view.trace.caller, 1.0))
+        row = (view.trace.id, group, split, score, encode(view.trace), said)
         parts[split].append(dict(zip(_COLUMNS, row, strict=True)))
-    files = {name: _write(folder / f"{name}.parquet", rows) for name, rows in parts.items()}
+    files = {name: _write(_file(folder, name), rows) for name, rows in parts.items()}
     groups = {name: len({row["group"] for row in parts[name]}) for name in SPLITS}
-    counts = _counts(kept, dropped) | {"chats": len(made), "groups": groups}
+    lost = {"chats": len(made), "chats in no split": len(parts[LEFT_OUT])}
+    counts = _counts(kept, held) | lost | {"groups": groups}
     about = {"files": files, "counts": counts, "config": config.model_dump(mode="json")}
     write_atomic(folder / "dataset.json", json.dumps(about, indent=1) + "\n")
     return Dataset(folder)
 
 
-def _trusted(views: Iterable[TraceView], config: FreezeConfig) -> tuple[list[TraceView], int]:
-    """The traces without the feedback that is not trusted, and how much that was."""
-    held = list(views)
-    often = collections.Counter(one.by for view in held for one in view.feedback if one.by)
-    refused = {by for by, number in often.items() if number > config.most_by_one} | set(config.distrusted)
-    kept = []
-    for view in held:
-        feedback = tuple(one for one in view.feedback if one.by not in refused)
-        kept.append(TraceView(view.trace, feedback, view.judgements, view.withdrawn))
-    return kept, sum(number for by, number in often.items() if by in refused)
-
-
-def _counts(views: list[TraceView], dropped: int) -> dict[str, Any]:
+def _counts(views: list[TraceView], held: Trusted) -> dict[str, Any]:
     verdicts = [verdict for view in views for one in view.judgements for verdict in one.verdicts]
     return {
         "traces": len(views),
-        "rated": sum(mean_score(view) is not None for view in views),
+        "rated": sum(robust_score(view) is not None for view in views),
         "verdicts": len(verdicts),
         "invalid": sum(verdict.value == "invalid" for verdict in verdicts),
         "feedback": sum(len(view.feedback) for view in views),
-        "feedback left out": dropped,
+        "feedback left out": held.left_out,
+        "raters left out": held.raters,
         "began": [views[0].trace.began, views[-1].trace.began] if views else None,
     }
+
+
+def _file(folder: Path, split: str) -> Path:
+    return folder / f"{split.replace(' ', '-')}.parquet"
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -212,9 +217,9 @@ def _view(row: Mapping[str, Any]) -> TraceView:
     )
 
 
-def _placed(example: Example | None, group: str, split: str) -> Example | None:
-    """The example with the group and the split that it had when the data was frozen."""
-    return None if example is None else replace(example, group=group, split=split)
+def _placed(example: Example | None, group: str, split: str, score: float | None) -> Example | None:
+    """The example with the group, the split and the score that it had when the data was frozen."""
+    return None if example is None else replace(example, group=group, split=split, score=score)
 
 
 def _sha256(content: bytes) -> str:

@@ -13,6 +13,9 @@ from noria.core.learning.dataset import Dataset, Row
 from noria.core.learning.spending import Spending
 from noria.core.versions.artefacts import Artefact, ArtefactStore, Bundle
 
+Gate = Literal["improvement", "equivalence", "noninferiority"]
+"""Whether a candidate must be better, the same within a bound, or not worse while it is cheaper."""
+
 
 @dataclass(frozen=True)
 class Parent:
@@ -34,31 +37,39 @@ class Parent:
 
 @dataclass(frozen=True)
 class LearnerRun:
-    """Where a learner works, and what it may use.
+    """Folder, seed, payments and failures of one run of a learner.
 
     Attributes:
         folder: folder that stays when the turn is killed; a learner resumes from what it left there.
         seed: seed of its random generators.
         spending: what it pays with; it calls `check` between steps of its own.
         failures: failures of the traces to learn from, each with its one cause. A learner mends its own causes only.
+        reasons: a learner that proposes nothing adds why, in words.
     """
 
     folder: Path
     seed: int
     spending: Spending
     failures: Sequence[Attribution] = ()
+    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a learner proposes.
+    """A change that a learner proposes.
 
     Attributes:
         kind: kind of the artefact.
         folder: folder of its files.
         requires: digest of the artefact of another kind that it only works with, by kind.
-        cost: what making it cost beyond what its run paid; None where that is not known.
+        cost: cost of making the candidate, beyond the payments of its run; None where that is not known.
         notes: how it came about, as JSON values, for the receipt. The same run gives the same notes.
+        by: name of the learner that made it; the turn's by default.
+        gate: gate that it has to pass; the one of the turn's learner by default.
+        evidence: settings of its gate that go before those of the turn, such as the bound of what counts as equal.
+        experiment: settings of its experiment that go before those of the turn.
+        tested: whether an experiment on traffic can tell it from its parent; else it is registered, and waits for a
+            person.
     """
 
     kind: str
@@ -66,6 +77,11 @@ class Candidate:
     requires: Mapping[str, str] = field(default_factory=dict)
     cost: float | None = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)
+    by: str = ""
+    gate: Gate | None = None
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    experiment: Mapping[str, Any] = field(default_factory=dict)
+    tested: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,8 +108,8 @@ class Learner(Protocol):
         ...
 
     @property
-    def gate(self) -> Literal["improvement", "equivalence"]:
-        """Whether the candidate must be better, or equal and cheaper."""
+    def gate(self) -> Gate:
+        """Gate that its candidates have to pass."""
         ...
 
     def settings(self) -> Mapping[str, Any]:

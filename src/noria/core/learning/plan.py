@@ -21,6 +21,8 @@ from noria.core.storage.control import Control
 
 TURN = "turn"
 """Kind of the control documents of turns, by their number in six digits."""
+EXPERIMENT = "experiment"
+"""Kind of the control documents of experiments."""
 LEASE = "turn"
 """Name of the lease that the process of a turn holds."""
 _LEASE_SECONDS = 60.0
@@ -72,10 +74,10 @@ class TurnPlan:
         number: number of the turn, from 1.
         round: number of its gate among the gates that decided, from 1; its α follows from that.
         at: second since 1970 at which it was planned.
-        reason: why it was due.
+        reason: reason for which the turn was due.
         parent: content hash of the bundle that a candidate would change.
         learner: name of the learner.
-        by: who or what started it.
+        by: person or schedule that started the turn.
     """
 
     number: int
@@ -114,22 +116,51 @@ def plan_turn(
     return plan
 
 
-def end_turn(control: Control, plan: TurnPlan, outcome: Outcome, *, gated: bool, receipt: str) -> None:
+def end_turn(
+    control: Control,
+    plan: TurnPlan,
+    outcome: Outcome,
+    *,
+    gated: bool,
+    receipt: str,
+    candidate: str | None = None,
+) -> None:
     """Note how a turn ended; once more changes nothing.
 
     Args:
         control: where turns are kept.
         plan: the turn.
-        outcome: how it ended.
+        outcome: outcome of the turn.
         gated: whether its gate decided, which spends the α of its round.
         receipt: SHA-256 of its receipt.
+        candidate: content hash of what its learner proposed; None where it proposed nothing.
     """
     key = f"{plan.number:06d}"
     document = control.read(TURN, key)
-    value: Mapping[str, Any] = {"state": outcome, "plan": vars(plan), "gated": gated, "receipt": receipt}
+    ended = {"gated": gated, "receipt": receipt, "candidate": candidate}
+    value: Mapping[str, Any] = {"state": outcome, "plan": vars(plan), **ended}
     if document is None or document.value is None or document.value["state"] != "open":
         return
     control.write(TURN, key, value, based_on=document.version, by=plan.learner)
+
+
+def rejected_candidates(control: Control, parent: str) -> frozenset[str]:
+    """Content hashes of the candidates that a gate or an experiment rejected as successors of a bundle.
+
+    Asked again and again for the same candidate, a gate would let it pass in the end.
+    """
+    lost = {
+        one.value.get("turn")
+        for one in control.read_all(EXPERIMENT)
+        if one.value and one.value.get("stage") in ("rolled back", "futile", "stopped")
+    }
+    ended = [one.value for one in control.read_all(TURN) if one.value and one.value.get("candidate")]
+    return frozenset(
+        value["candidate"]
+        for value in ended
+        if value["plan"]["parent"] == parent
+        and (value["state"] == "rejected" or value["plan"]["number"] in lost)
+    )
 
 
 def is_open(control: Control, plan: TurnPlan) -> bool:

@@ -39,7 +39,7 @@ _SETTLE = (
 
 
 class TurnStopped(Exception):
-    """A turn may not go on: its budget or its time is spent, or somebody stopped it."""
+    """A turn must stop: its budget or its time is spent, or somebody stopped it."""
 
 
 class Spending:
@@ -49,7 +49,7 @@ class Spending:
         path: path of the file; made if need be.
         money: most that all work may cost, in the currency of the prices; any by default.
         seconds: longest time of all processes of the turn together; any by default.
-        stopped: says why the turn may not go on, asked before each piece; empty while it may.
+        stopped: gives the reason why the turn must stop, before each piece of work; empty while it may continue.
         clock: seconds of a clock that never goes back.
 
     Raises:
@@ -108,7 +108,7 @@ class Spending:
         return int(self._one("SELECT count(*) FROM work WHERE value IS NOT NULL AND NOT known"))
 
     def check(self) -> None:
-        """Stop where the turn may not go on.
+        """Raise where the turn must stop: no budget, no time, or a stop by an operator.
 
         Raises:
             TurnStopped: its time is spent, or somebody stopped it.
@@ -125,7 +125,7 @@ class Spending:
         """The result of a piece of work: the one that is there, or a new one within the budget.
 
         Args:
-            key: what makes it the same piece.
+            key: key under which a piece of work is recognised as done before.
             most: most that it may cost; None where that is not known.
             make: does the work, and returns its result as JSON values and its cost, None where that is not known.
 

@@ -17,32 +17,44 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError, RunError
-from noria.core.experiments.gates import GateConfig, Receipt, equivalence_gate, improvement_gate, round_alpha
+from noria.core.experiments.gates import (
+    GateConfig,
+    PairedScores,
+    Receipt,
+    equivalence_gate,
+    improvement_gate,
+    noninferiority_gate,
+    round_alpha,
+)
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
 from noria.core.files import appearing, write_atomic
 from noria.core.judging import Checklist
 from noria.core.learning.attribution import CAUSES, Attribution, attribute_all
 from noria.core.learning.dataset import REST, Dataset, freeze
-from noria.core.learning.learner import Candidate, Evaluator, Learner, LearnerRun, Parent
-from noria.core.learning.plan import Outcome, TurnConfig, TurnPlan, end_turn, holding, is_open
+from noria.core.learning.learner import Candidate, Evaluator, Gate, Learner, LearnerRun, Parent
+from noria.core.learning.plan import EXPERIMENT, Outcome, TurnConfig, TurnPlan, end_turn, holding, is_open
 from noria.core.learning.receipt import write_receipt_page
-from noria.core.learning.schedule import switched_on
+from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.learning.spending import Spending, TurnStopped
 from noria.core.records import json_object, json_values, read_json
 from noria.core.runs.run import Run
 from noria.core.storage.control import Control
 from noria.core.traces.store import TraceView
-from noria.core.versions.artefacts import ArtefactStore, Lineage
+from noria.core.versions.artefacts import ArtefactStore, Lineage, content_digest
 from noria.core.versions.pointers import Pointers
 
 STAGES = ("1-freeze", "2-attribute", "3-propose", "4-gate", "5-register", "6-hand-over")
-EXPERIMENT = "experiment"
-"""Kind of the control documents of experiments."""
+GATES: Mapping[Gate, Callable[[PairedScores, GateConfig], Receipt]] = {
+    "improvement": improvement_gate,
+    "equivalence": equivalence_gate,
+    "noninferiority": noninferiority_gate,
+}
+"""What each gate is."""
 CHAMPION = "champion"
 """Name of the pointer to the bundle that serves."""
 
@@ -115,8 +127,14 @@ class Turn:
             if not (self.folder / "report.html").exists():
                 write_receipt_page(self.folder, receipt)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            gated = bool(receipt["gate"])
-            end_turn(self.control, self.plan, receipt["outcome"], gated=gated, receipt=digest)
+            end_turn(
+                self.control,
+                self.plan,
+                receipt["outcome"],
+                gated=bool(receipt["gate"]),
+                receipt=digest,
+                candidate=receipt["candidate"] and receipt["candidate"]["digest"],
+            )
         return receipt
 
     # -- stages -------------------------------------------------------------------------------------------------------
@@ -172,27 +190,36 @@ class Turn:
             return f"underpowered: {counts['rated']} rated traces, {config.least_rated} needed"
         groups = counts["groups"]["gates"]
         if groups < config.gate.least_groups:
-            return f"underpowered: {groups} leakage groups for the gate, {config.gate.least_groups} needed"
+            few = f"underpowered: {groups} leakage groups for the gate, {config.gate.least_groups} needed"
+            lost, chats = counts["chats in no split"], counts["chats"]
+            return f"{few}; {lost} of {chats} chats share a content with another split" if lost else few
         return ""
 
     async def _propose(self, folder: Path, spending: Spending) -> dict[str, Any]:
-        candidate = await self.learner.propose(self.data, self.parent, self._learner_run(spending))
+        run = self._learner_run(spending)
+        candidate = await self.learner.propose(self.data, self.parent, run)
         if candidate is None:
-            return _end("nothing", "the learner found nothing that promises to be better")
+            why = "; ".join(run.reasons)
+            return _end("nothing", why or "the learner found nothing that promises to be better")
         shutil.copytree(candidate.folder, folder / "candidate", symlinks=True)
         return {
             "kind": candidate.kind,
+            "by": candidate.by or self.learner.name,
+            "gate": candidate.gate or self.learner.gate,
+            "evidence": dict(candidate.evidence),
+            "digest": content_digest(candidate.kind, folder / "candidate", candidate.requires),
             "requires": dict(candidate.requires),
             "cost": candidate.cost,
             "notes": dict(candidate.notes),
+            "experiment": dict(candidate.experiment),
+            "tested": candidate.tested,
         }
 
     async def _gate(self, folder: Path, spending: Spending) -> dict[str, Any]:
         candidate = self._candidate()
         rows = self.data.rows("gates")
         compared = await self.evaluator.compare(rows, self.parent, candidate, self._learner_run(spending))
-        gate = improvement_gate if self.learner.gate == "improvement" else equivalence_gate
-        receipt = gate(compared.scores, self._gate_config())
+        receipt = GATES[candidate.gate or self.learner.gate](compared.scores, self._gate_config(candidate))
         rules = (*receipt.rules, *compared.rules)
         accepted = all(rule.outcome == "passed" for rule in rules)
         receipt = Receipt(receipt.gate, accepted, rules, receipt.gain, receipt.data, receipt.config)
@@ -212,7 +239,7 @@ class Turn:
             versions=read_json(self.folder / "versions.json")[-1],
             cost=_total(candidate.cost, spending),
             receipt=self._results["4-gate"]["receipt"],
-            by=self.learner.name,
+            by=candidate.by,
             at=self.plan.at,
         )
         artefact = self.store.add(
@@ -230,18 +257,24 @@ class Turn:
 
     async def _hand_over(self, folder: Path, spending: Spending) -> dict[str, Any]:
         bundle = self._results["5-register"]["bundle"]
+        if not self._candidate().tested:
+            return _end(
+                "registered", "it passed its gate; no experiment on traffic could tell it from its parent"
+            )
         if not switched_on(self.control, "experiments"):
             return _end("registered", "experiments are switched off; the candidate's bundle is kept")
         name = f"turn-{self.plan.number}"
         salt = hashlib.sha256(f"{self.config.freeze.salt}:{name}".encode()).hexdigest()
+        candidate = self._candidate()
+        settings = {**self.config.experiment, **candidate.experiment}
         config = ExperimentConfig(
-            name=name, champion=self.plan.parent, challenger=bundle, salt=salt, **self.config.experiment
+            name=name, champion=self.plan.parent, challenger=bundle, salt=salt, **settings
         )
         first = "shadow" if config.shadow_requests else "canary"
         value = {
             "config": config.model_dump(mode="json"),
             "stage": first,
-            "reason": f"turn {self.plan.number} of {self.learner.name}: {self._results['4-gate']['reason']}",
+            "reason": f"turn {self.plan.number} of {candidate.by}: {self._results['4-gate']['reason']}",
             "turn": self.plan.number,
         }
         document = self.control.read(EXPERIMENT, name)
@@ -249,7 +282,7 @@ class Turn:
             against = self._against_experiment()
             if against:
                 return _end("registered", f"{against}; the candidate's bundle is kept")
-            self.control.write(EXPERIMENT, name, value, based_on=0, by=self.learner.name)
+            self.control.write(EXPERIMENT, name, value, based_on=0, by=candidate.by)
         elif document.value is None or document.value.get("config") != value["config"]:
             raise RunError(f"there is another experiment {name}", where=str(self.folder))
         return {"experiment": name} | _end("handed over", f"the experiment {name} begins in the {first}")
@@ -268,7 +301,7 @@ class Turn:
 
     @property
     def data(self) -> Dataset:
-        """The frozen data."""
+        """The data of the turn, frozen when it began."""
         return Dataset(self.folder / "1-freeze")
 
     @property
@@ -279,7 +312,21 @@ class Turn:
     def _candidate(self) -> Candidate:
         result = self._results["3-propose"]
         folder = self.folder / "3-propose" / "candidate"
-        return Candidate(result["kind"], folder, result["requires"], result["cost"], result["notes"])
+        named = {
+            name: result[name]
+            for name in (
+                "kind",
+                "requires",
+                "cost",
+                "notes",
+                "by",
+                "gate",
+                "evidence",
+                "experiment",
+                "tested",
+            )
+        }
+        return Candidate(folder=folder, **named)
 
     def _learner_run(self, spending: Spending) -> LearnerRun:
         """The learner's run; it sees no failure of the gates' split."""
@@ -290,8 +337,9 @@ class Turn:
         work.mkdir(exist_ok=True)
         return LearnerRun(work, self.config.seed, spending, [one for one in failures if one.trace in learnt])
 
-    def _gate_config(self) -> GateConfig:
-        return self.config.gate.model_copy(update={"alpha": round_alpha(self.config.alpha, self.plan.round)})
+    def _gate_config(self, candidate: Candidate) -> GateConfig:
+        alpha = round_alpha(self.config.alpha, self.plan.round)
+        return GateConfig(**{**self.config.gate.model_dump(), **candidate.evidence, "alpha": alpha})
 
     def _switched_off(self) -> str:
         if not is_open(self.control, self.plan):

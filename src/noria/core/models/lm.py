@@ -190,6 +190,7 @@ def train_lm(
     batch_size: int = 16,
     lr: float = 2e-3,
     seed: int = 0,
+    learnt: Tensor | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train a model in place on next tokens: AdamW, warm-up and cosine decay, gradients clipped at 1.
@@ -201,6 +202,7 @@ def train_lm(
         batch_size: number of rows of a step.
         lr: peak learning rate.
         seed: seed of the batches.
+        learnt: [n, length] whether each token counts in the loss, such as those of answers; all by default.
         on_step: called with (step, loss in nats) after every step.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -213,9 +215,13 @@ def train_lm(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=total, pct_start=warm)
     model.train()
     for step in range(steps):
-        batch = rows[torch.randint(len(rows), (batch_size,), generator=generator)].to(model.device)
-        logits = model(batch[:, :-1]).logits
-        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        drawn = torch.randint(len(rows), (batch_size,), generator=generator)
+        batch = rows[drawn].to(model.device)
+        logits, targets = model(batch[:, :-1]).logits, batch[:, 1:]
+        if learnt is not None:
+            counts = learnt[drawn, 1:].to(model.device)
+            logits, targets = logits[counts][None], targets[counts][None]
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,12 +7,12 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from noria.core.config import Config
+from noria.core.config import ENVIRONMENT, Config
 from noria.core.errors import ConfigError
 
 Right = Literal["chat", "feedback", "operate"]
@@ -24,7 +24,7 @@ class CallerConfig(Config):
 
     name: str = Field(pattern=r"^[\w.-]{1,80}$", description="Name of the caller, which its traces bear.")
     token_env: str = Field(
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$",
+        pattern=ENVIRONMENT,
         description="Environment variable that holds the caller's token.",
     )
     rights: tuple[Right, ...] = Field(("chat", "feedback"), description="What the caller may do.")
@@ -43,9 +43,13 @@ class Caller:
 
     Args:
         name: name of the caller.
-        rights: what the caller may do.
+        rights: rights of the caller, such as asking or writing.
         requests_per_minute: most requests in any minute; None for no limit.
         clock: rising seconds.
+
+    Attributes:
+        share: the part of the limit that is this process's, where several share it; else the limit.
+        more: asks for a larger share; True where there is one.
     """
 
     def __init__(
@@ -57,18 +61,33 @@ class Caller:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.rights, self.requests_per_minute = name, frozenset(rights), requests_per_minute
+        self.share = requests_per_minute
+        self.more: Callable[[], Awaitable[bool]] | None = None
         self._clock = clock
         self._times: deque[float] = deque()
 
-    def wait(self) -> int:
-        """Seconds until the caller may send a request; 0 where it may now, which counts as one."""
-        if self.requests_per_minute is None:
-            return 0
+    async def admit(self) -> int:
+        """Do what `wait` does; where the share of this process is used up, a larger one is asked for first."""
+        wait = self.wait()
+        while wait and self.more is not None and await self.more():
+            wait = self.wait()
+        return wait
+
+    @property
+    def recent(self) -> int:
+        """Number of requests in the last minute."""
         now = self._clock()
         while self._times and self._times[0] <= now - 60:
             self._times.popleft()
-        if len(self._times) >= self.requests_per_minute:
-            return max(1, math.ceil(self._times[0] + 60 - now))
+        return len(self._times)
+
+    def wait(self) -> int:
+        """Seconds until the caller may send a request; 0 where it may now, which counts as one."""
+        if self.share is None:
+            return 0
+        now = self._clock()
+        if self.recent >= self.share:
+            return max(1, math.ceil(self._times[0] + 60 - now)) if self._times else 1
         self._times.append(now)
         return 0
 
@@ -106,6 +125,9 @@ class Callers:
                 )
             callers.append((token, Caller(config.name, config.rights, config.requests_per_minute)))
         return cls(callers)
+
+    def __iter__(self) -> Iterator[Caller]:
+        return iter(self._by_digest.values())
 
     def of(self, token: bytes) -> Caller | None:
         """The caller with this token. It is looked up by its digest, so that the time tells nothing of it."""

@@ -18,14 +18,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, cast
+from typing import IO, Any, Protocol, cast
 
 from noria.core.errors import ConfigError, DataError, RunError, needing
-from noria.core.files import read_text
-from noria.core.service.serving import Service
+from noria.core.files import disk_errors, read_text
+from noria.core.service.serving import Limits, Route, Service
 
 with needing("serve"):
     import prometheus_client
@@ -35,7 +36,8 @@ with needing("serve"):
 
 TOKEN = "NORIA_TOKEN"
 """The environment variable that holds a service's token."""
-_ANNOUNCEMENT = "serving on "
+ANNOUNCEMENT = "serving on "
+"""Words before the address, in the line by which a service says that it listens."""
 _DRAIN_SECONDS = 20
 
 
@@ -103,6 +105,52 @@ def serve(
         raise service.failure
 
 
+class Place(Protocol):
+    """Where a service listens, and the file of its token: what `noria.verbs.options.ListenOptions` declares."""
+
+    @property
+    def host(self) -> str:
+        """Address to listen on."""
+
+    @property
+    def port(self) -> int:
+        """Port to listen on; 0 takes a free one."""
+
+    @property
+    def token_file(self) -> Path | None:
+        """File of the token; None takes the environment variable."""
+
+
+def serve_routes(
+    name: str,
+    routes: Sequence[Route],
+    place: Place,
+    *,
+    limits: Limits | None = None,
+    around: Callable[[Service], AbstractAsyncContextManager[Any]] | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Make a service of routes, and run it until a signal stops it.
+
+    Args:
+        name: name of the service.
+        routes: routes of the service.
+        place: where it listens.
+        limits: sizes and times of its requests.
+        around: what is open while it runs.
+        folder: folder that it writes to, made once the token is known to be good.
+
+    Raises:
+        NoriaError: what keeps it from starting.
+    """
+    token = read_token(place.token_file)
+    if folder is not None:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    service = Service(name, routes, token=token, limits=limits, around=around)
+    serve(service, host=place.host, port=place.port)
+
+
 @contextlib.contextmanager
 def running(service: Service, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Run a service on a thread of this process, for tests and measurements; gives its address.
@@ -132,7 +180,7 @@ def running(service: Service, *, host: str = "127.0.0.1", port: int = 0) -> Iter
         if not announced:
             thread.join()
             raise service.failure or RunError(f"{service.name} could not start")
-        yield announced[0].removeprefix(_ANNOUNCEMENT)
+        yield announced[0].removeprefix(ANNOUNCEMENT)
     finally:
         service.draining = server.should_exit = True
         thread.join()
@@ -162,7 +210,12 @@ class Launched:
 
 @contextlib.contextmanager
 def launched(
-    command: Sequence[str], folder: Path, *, env: Mapping[str, str] | None = None, seconds: float = 60.0
+    command: Sequence[str],
+    folder: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    seconds: float = 60.0,
+    leash: bool = False,
 ) -> Iterator[Launched]:
     """Start a command that serves, and wait until it announces its address. It is killed at the end of the block.
 
@@ -171,6 +224,8 @@ def launched(
         folder: folder for the file of its stderr.
         env: variables to add to the environment.
         seconds: longest time until it announces its address.
+        leash: whether its stdin is a pipe of this process's, for a command that ends with its stdin; at the end of the
+            block the pipe is closed, and the command is killed where it does not end within fifteen seconds.
 
     Raises:
         RunError: it ended, or did not announce an address in time.
@@ -178,11 +233,16 @@ def launched(
     errors = Path(folder) / f"stderr-{time.monotonic_ns()}.txt"
     with errors.open("wb") as sink:
         process = subprocess.Popen(
-            list(command), stdout=subprocess.PIPE, stderr=sink, text=True, env={**os.environ, **(env or {})}
-        )
+            list(command), stdin=subprocess.PIPE if leash else None, stdout=subprocess.PIPE, stderr=sink, text=True,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
     try:
         yield Launched(_await_line(process, seconds, errors), process, errors)
     finally:
+        if process.stdin is not None:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
         process.kill()
         process.wait()
         assert process.stdout is not None
@@ -194,8 +254,8 @@ def _await_line(process: subprocess.Popen[str], seconds: float, errors: Path) ->
 
     def read(stream: IO[str]) -> None:
         for line in stream:
-            if line.startswith(_ANNOUNCEMENT):
-                addresses.append(line.removeprefix(_ANNOUNCEMENT).strip())
+            if line.startswith(ANNOUNCEMENT):
+                addresses.append(line.removeprefix(ANNOUNCEMENT).strip())
                 return
 
     assert process.stdout is not None
@@ -285,7 +345,7 @@ class _Server(uvicorn.Server):
             gc.collect()
             gc.freeze()
         host, port = self.listening.getsockname()[:2]
-        self.announce(f"{_ANNOUNCEMENT}http://{f'[{host}]' if ':' in host else host}:{port}")
+        self.announce(f"{ANNOUNCEMENT}http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
         if not counter % 10:  # once a second

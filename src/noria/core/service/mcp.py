@@ -7,11 +7,13 @@ result is data for a model; what a caller may not use is neither listed nor call
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from noria import __version__
 from noria.core.errors import NoriaError
@@ -37,10 +39,10 @@ class McpTool:
 
     Attributes:
         name: name of the tool.
-        description: what it does, for a model.
+        description: description of the tool, for a model.
         schema: JSON schema of its arguments, an object.
         right: right that its caller needs.
-        call: does it, given the arguments and the caller; returns a text or JSON values.
+        call: does it, given the arguments and the caller; returns a text, JSON values, or a result with files.
         read_only: whether it changes nothing.
     """
 
@@ -52,6 +54,49 @@ class McpTool:
     read_only: bool = True
 
 
+@dataclass(frozen=True)
+class McpFile:
+    """A file of a result: a picture stands in it as one, anything else as a resource.
+
+    Attributes:
+        name: name of the file.
+        media_type: media type of the file.
+        content: bytes of the file.
+    """
+
+    name: str
+    media_type: str
+    content: bytes
+
+    def wire(self) -> dict[str, Any]:
+        """The file as a piece of a result's content."""
+        data = base64.b64encode(self.content).decode("ascii")
+        if self.media_type.startswith("image/"):
+            return {"type": "image", "data": data, "mimeType": self.media_type}
+        resource = {"uri": f"file:///{quote(self.name)}", "mimeType": self.media_type}
+        words = (
+            {"text": self.content.decode("utf-8", "replace")}
+            if self.media_type.startswith("text/")
+            else {"blob": data}
+        )
+        return {"type": "resource", "resource": resource | words}
+
+
+@dataclass(frozen=True)
+class McpResult:
+    """Result of a tool with files beside its values.
+
+    Attributes:
+        values: a text or JSON values.
+        files: files of the result.
+        fault: whether the call failed.
+    """
+
+    values: Any
+    files: Sequence[McpFile] = ()
+    fault: bool = False
+
+
 class _RpcError(Exception):
     def __init__(self, code: int, message: str, *, status: int = 200, data: Any = None) -> None:
         super().__init__(message)
@@ -59,7 +104,13 @@ class _RpcError(Exception):
 
 
 def mcp_route(
-    tools: Sequence[McpTool], *, name: str, instructions: str = "", path: str = "/mcp", seconds: float = 300.0
+    tools: Sequence[McpTool],
+    *,
+    name: str,
+    instructions: str = "",
+    path: str = "/mcp",
+    seconds: float = 300.0,
+    body_bytes: int | None = None,
 ) -> Route:
     """The route of some tools.
 
@@ -69,6 +120,7 @@ def mcp_route(
         instructions: what a model should know of the server.
         path: path of the route.
         seconds: longest time of a call.
+        body_bytes: most bytes of a message; the service's limit by default.
     """
     known = {tool.name: tool for tool in tools}
     server = {"name": name, "version": __version__}
@@ -132,7 +184,7 @@ def mcp_route(
             raise _RpcError(_INVALID_PARAMS, f"{str(wanted)[:80]!r}: {why}")
         if not isinstance(arguments, dict):
             raise _RpcError(_INVALID_PARAMS, "arguments is an object")
-        wait = caller.wait()
+        wait = await caller.admit()
         if wait:
             return _told(f"the rate is used up; ask again in {wait} s", fault=True)
         try:
@@ -146,7 +198,7 @@ def mcp_route(
             log.exception("the tool %s failed", tool.name)
             raise _RpcError(_INTERNAL, "the tool failed; the service's log says why") from None
 
-    return route(path, answer, methods=("POST",), access="open", seconds=seconds)
+    return route(path, answer, methods=("POST",), access="open", body_bytes=body_bytes, seconds=seconds)
 
 
 def _check_version(request: Request, method: Any, params: Mapping[str, Any]) -> None:
@@ -213,9 +265,13 @@ def _described(tool: McpTool) -> dict[str, Any]:
 
 def _told(value: Any, *, fault: bool = False) -> dict[str, Any]:
     """The result of a call."""
+    files: Sequence[McpFile] = ()
+    if isinstance(value, McpResult):
+        value, files, fault = value.values, value.files, value.fault
     values = json_values(value)
     text = values if isinstance(values, str) else json.dumps(values, ensure_ascii=False)
-    result = {"content": [{"type": "text", "text": text}], "isError": fault, "resultType": "complete"}
+    content = [{"type": "text", "text": text}, *(one.wire() for one in files)]
+    result: dict[str, Any] = {"content": content, "isError": fault, "resultType": "complete"}
     return result if isinstance(values, str) or fault else result | {"structuredContent": values}
 
 

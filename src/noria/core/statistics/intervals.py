@@ -113,3 +113,23 @@ def proportion_interval(successes: int, trials: int, *, level: float = 0.95) -> 
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return Interval(p, low, high, trials, level)
+
+
+def mcnemar(gained: int, lost: int, *, mid: bool = False) -> float | None:
+    """McNemar's exact test: the two-sided P value that a pair that differs is as likely gained as lost.
+
+    Args:
+        gained, lost: pairs of which only the second, and only the first, is a success.
+        mid: count only half of the probability of what was seen (mid-p), which is less conservative.
+
+    Returns:
+        The P value; None where no pair differs.
+    """
+    n, k = gained + lost, min(gained, lost)
+    if not n:
+        return None
+    twice, ways = 0, 1  # whole numbers: 2ⁿ is no float from 1,024 pairs on
+    for i in range(k):
+        twice += 2 * ways
+        ways = ways * (n - i) // (i + 1)
+    return float(min(1.0, (twice + ways * (1 if mid else 2)) / 2**n))

@@ -140,7 +140,8 @@ _WRITE = (
 )
 _THIN = (
     "DELETE FROM documents WHERE kind = ? AND key = ? AND version > 1"
-    " AND version <= (SELECT max(version) FROM documents WHERE kind = ? AND key = ?) - ? RETURNING version"
+    " AND version <= (SELECT max(version) FROM documents WHERE kind = ? AND key = ?) - ?"
+    " AND (CAST(? AS TEXT) IS NULL OR author = ?) RETURNING version"
 )
 _ACQUIRE = (
     "INSERT INTO leases (name, holder, token, until) VALUES (?, ?, 1, ?) ON CONFLICT (name) DO UPDATE SET"
@@ -200,16 +201,31 @@ class SQLControl:
             )
         return _document(row)
 
-    def thin(self, kind: str, key: str, *, keep: int) -> int:
+    def thin(self, kind: str, key: str, *, keep: int, by: str | None = None) -> int:
         """Remove the middle of a document's history: its first and its last `keep` versions stay.
 
         For documents that hold a state which is written again and again, such as the reading of an experiment.
 
+        Args:
+            kind: sort of document.
+            key: name within its kind.
+            keep: number of versions that stay.
+            by: author whose versions are removed; those of others stay. None removes those of all.
+
         Returns:
             Number of versions removed.
         """
-        values = (kind, key, kind, key, keep)
+        values = (kind, key, kind, key, keep, by, by)
         return len(self.execute(_THIN, values))
+
+    def purge(self, kind: str, key: str | None = None) -> int:
+        """Remove a document with its history, or all of a kind: for what a person may ask to have erased.
+
+        Returns:
+            Number of versions removed.
+        """
+        which, values = ("", (kind,)) if key is None else (" AND key = ?", (kind, key))
+        return len(self.execute(f"DELETE FROM documents WHERE kind = ?{which} RETURNING version", values))
 
     def acquire(self, name: str, holder: str, *, seconds: float) -> Lease | None:
         """Do what :meth:`Control.acquire` says."""
@@ -245,6 +261,7 @@ class SQLiteControl(SQLControl):
             )
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("PRAGMA secure_delete = ON")
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version > FORMAT:
                 self._database.close()
@@ -260,6 +277,12 @@ class SQLiteControl(SQLControl):
         """Do what :meth:`SQLControl.execute` says."""
         with self._errors(), self._one_at_a_time:
             return self._database.execute(query, tuple(values)).fetchall()
+
+    def purge(self, kind: str, key: str | None = None) -> int:
+        """Do what :meth:`SQLControl.purge` says; the log forgets, too."""
+        count = super().purge(kind, key)
+        self.execute("PRAGMA wal_checkpoint(TRUNCATE)", ())
+        return count
 
     def close(self) -> None:
         """Let the file go."""

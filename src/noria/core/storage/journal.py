@@ -6,27 +6,21 @@ waits when the disk is free becomes one transaction, so that many callers share 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from noria.core.errors import RunError
 from noria.core.files import lock
 from noria.core.storage.journal_file import NAME, log_bytes, open_journal
+from noria.core.storage.write_queue import JournalFull, Waiting, WriteQueue, tell
 
-MAX_FRAME = 64 << 20
-"""Most bytes of a frame or a blob."""
-MAX_WAITING = 256 << 20
-"""Most bytes that may wait for the disk."""
 _LOG = 64 << 20  # bytes of the write-ahead log from which it is folded into the file
-_PAUSE = 0.05  # seconds after which frames that nobody waits for are written
 _RETRY = 1.0  # seconds after which a log that a reader held is folded again
 
 
@@ -34,17 +28,13 @@ Review = tuple[int, Callable[[Sequence[bytes]], tuple[Sequence[str], frozenset[s
 """A number of a frame, and what the bodies of the frames after it change about a removal."""
 
 
-class JournalFull(RunError):
-    """The disk, or the queue before it, takes no more. Nothing of the frame is acknowledged."""
+_Run = Callable[[sqlite3.Connection], Any]
 
 
-@dataclass
-class _Change:
-    """A change that waits for the disk, and who waits for it."""
+class _Change(NamedTuple):
+    """A change of the database; one that removes something folds the log into the file after it."""
 
-    run: Callable[[sqlite3.Connection], Any]
-    size: int = 0
-    future: asyncio.Future[Any] | None = None
+    run: _Run
     fold: bool = False
 
 
@@ -53,7 +43,6 @@ class Journal:
 
     Attributes:
         failed: number of changes that the disk refused.
-        broken: why the journal takes nothing more until it is opened again; None while it works.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +54,7 @@ class Journal:
         self.folder = Path(folder)
         self.path = self.folder / NAME
         self.failed = 0
-        self.broken: RunError | None = None
+        self._queue: WriteQueue[_Change] = WriteQueue(str(self.folder))
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(lock(self.folder))
         try:
@@ -73,11 +62,8 @@ class Journal:
         except BaseException:
             self._stack.close()
             raise
-        self._queue: list[_Change] = []
-        self._bytes = self._awaited = 0
-        self._closing = self._folding = False
+        self._folding = False
         self._grown = _LOG  # bytes written since the log's size was looked at; it may be large from before
-        self._more = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
@@ -90,7 +76,12 @@ class Journal:
     @property
     def waiting(self) -> int:
         """Bytes that wait for the disk."""
-        return self._bytes
+        return self._queue.bytes
+
+    @property
+    def broken(self) -> RunError | None:
+        """Why the journal takes nothing more until it is opened again; None while it works."""
+        return self._queue.broken
 
     async def append(
         self,
@@ -115,7 +106,7 @@ class Journal:
             JournalFull: the disk or the queue takes no more.
             RunError: the disk fails.
         """
-        return int(await self._do(*_frame(body, subject, blobs or {}, expires)))
+        return int(await self._queue.append(*_frame(body, subject, blobs or {}, expires)))
 
     def post(
         self,
@@ -131,7 +122,7 @@ class Journal:
             JournalFull: the queue takes no more.
             RunError: the disk fails.
         """
-        self._put(_Change(*_frame(body, subject, blobs or {}, expires)))
+        self._queue.post(*_frame(body, subject, blobs or {}, expires))
 
     async def remove(
         self,
@@ -178,7 +169,7 @@ class Journal:
                 database.execute(_WRITE_FRAME, (subject, said, zlib.crc32(said)))
             return count
 
-        return int(await self._do(run, fold=True))
+        return int(await self._queue.append(_Change(run, fold=True)))
 
     async def expire_blobs(self, now: float | None = None) -> int:
         """Remove the blobs whose time is over.
@@ -190,52 +181,22 @@ class Journal:
             Number of blobs removed.
         """
         limit = int(time.time() if now is None else now)
-        return int(
-            await self._do(
-                lambda database: database.execute("DELETE FROM blobs WHERE expires <= ?", (limit,)).rowcount,
-                fold=True,
-            )
-        )
+
+        def run(database: sqlite3.Connection) -> int:
+            return database.execute("DELETE FROM blobs WHERE expires <= ?", (limit,)).rowcount
+
+        return int(await self._queue.append(_Change(run, fold=True)))
 
     def close(self) -> None:
         """Write and sync what waits, and let the folder go."""
-        with self._more:
-            self._closing = True
-            self._more.notify()
+        self._queue.close()
         self._thread.join()
         self._database.close()
         self._stack.close()
 
-    async def _do(
-        self, run: Callable[[sqlite3.Connection], Any], size: int = 0, *, fold: bool = False
-    ) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._put(_Change(run, size, future, fold))
-        return await future
-
-    def _put(self, change: _Change) -> None:
-        if change.size > MAX_FRAME:
-            raise JournalFull(f"a frame of {change.size:,} bytes", where=str(self.folder))
-        with self._more:
-            if self.broken is not None:
-                raise self.broken
-            if self._closing:
-                raise RunError("the journal is closed", where=str(self.folder))
-            if self._bytes + change.size > MAX_WAITING:
-                raise JournalFull("the disk is too slow for what is to be written", where=str(self.folder))
-            self._queue.append(change)
-            self._bytes += change.size
-            self._awaited += change.future is not None
-            self._more.notify()
-
     def _work(self) -> None:
         while True:
-            with self._more:
-                self._more.wait_for(lambda: self._closing or self._queue, _RETRY if self._folding else None)
-                self._more.wait_for(lambda: self._closing or self._awaited, _PAUSE)
-                batch, self._queue = self._queue, []
-                self._bytes = self._awaited = 0
-                closing = self._closing
+            batch, closing = self._queue.take(_RETRY if self._folding else None)
             if batch:
                 self._write(batch)
             self._grown += sum(change.size for change in batch)
@@ -245,21 +206,21 @@ class Journal:
             if closing:
                 return
 
-    def _write(self, batch: Sequence[_Change]) -> None:
+    def _write(self, batch: Sequence[Waiting[_Change]]) -> None:
         """Write a group whole or not at all, and tell whoever waits."""
         error, results = self.broken, []
         if error is None:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
-                results = [change.run(self._database) for change in batch]
+                results = [one.work.run(self._database) for one in batch]
                 self._database.execute("COMMIT")
             except Exception as cause:  # whatever it is, the callers hear of it and the thread stays
                 error = self._failure(cause)
         if error is not None:
             self.failed += len(batch)
-        elif any(change.fold for change in batch):
+        elif any(one.work.fold for one in batch):
             self._fold()
-        _tell(batch, results, error)
+        tell(batch, results, error)
 
     def _fold(self) -> None:
         """Fold the log into the file and empty it; while a reader holds an older state it stays, to be tried again."""
@@ -278,15 +239,15 @@ class Journal:
                 "cannot write: the disk is full", where=str(self.folder), mend="free some space"
             )
         # After a sync that failed nobody knows what is on the disk: take nothing more until a start has looked.
-        self.broken = RunError(
+        self._queue.broken = RunError(
             f"cannot write: {cause}", where=str(self.folder), mend="start the service again"
         )
-        return self.broken
+        return self._queue.broken
 
 
 def _frame(
     body: bytes, subject: str | None, blobs: Mapping[str, bytes], expires: int | None
-) -> tuple[Callable[[sqlite3.Connection], int], int]:
+) -> tuple[_Change, int]:
     """The change that writes a frame with its blobs, and its size in bytes."""
 
     def run(database: sqlite3.Connection) -> int:
@@ -294,7 +255,7 @@ def _frame(
             database.execute(_WRITE_BLOB, (digest, content, expires))
         return database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body))).lastrowid or 0
 
-    return run, len(body) + sum(map(len, blobs.values()))
+    return _Change(run), len(body) + sum(map(len, blobs.values()))
 
 
 _WRITE_FRAME = "INSERT INTO frames (subject, body, digest) VALUES (?, ?, ?)"
@@ -303,25 +264,3 @@ _WRITE_BLOB = (
     "INSERT INTO blobs (digest, body, expires) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET expires = "
     "CASE WHEN expires IS NULL OR excluded.expires IS NULL THEN NULL ELSE max(expires, excluded.expires) END"
 )
-
-
-def _tell(batch: Sequence[_Change], results: Sequence[Any], error: RunError | None) -> None:
-    """Wake whoever waits, with one call into each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for number, change in enumerate(batch):
-        if change.future is not None:
-            waiting = loops.setdefault(change.future.get_loop(), [])
-            waiting.append((change.future, None if error else results[number]))
-
-    def wake(waiting: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
-        for future, result in waiting:
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-    for loop, waiting in loops.items():
-        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(wake, waiting)

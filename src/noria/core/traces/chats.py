@@ -45,14 +45,46 @@ def chat_answer(span: Span) -> str:
 
 
 def mean_score(view: TraceView) -> float | None:
-    """Mean over raters of each one's last rating and over judges of their scores; None where nobody said anything."""
+    """Mean over raters of each one's last rating and over judges of their scores; None where nobody said anything.
+
+    Whether an answer rests on its picture is a figure of its own, and not part of it.
+    """
+    people, judges = people_and_judges(view)
+    scores = [*people, *judges]
+    return sum(scores) / len(scores) if scores else None
+
+
+def people_and_judges(view: TraceView) -> tuple[list[float], list[float]]:
+    """The last rating of each rater and name, and the scores of judges; items of lists and groundings left out."""
     ratings = {
         (one.name, one.by or one.id): one.value
         for one in view.feedback
         if one.kind == "rating" and one.value is not None and one.item is None
     }
-    scores = [*ratings.values(), *(one.score for one in view.judgements if one.score is not None)]
-    return sum(scores) / len(scores) if scores else None
+    judged = [one.score for one in view.judgements if one.score is not None and one.path != "grounding"]
+    return [*ratings.values()], judged
+
+
+def tool_rounds(view: TraceView) -> list[dict[str, Any]] | None:
+    """The rounds of tool calls before an answer, as messages: what the model called, and what the tools gave it.
+
+    Empty where no tool was called; None where a round cannot be told from the spans.
+    """
+    results = [span for span in view.trace.spans if span.kind == "tool"]
+    messages: list[dict[str, Any]] = []
+    for plan in (span for span in view.trace.spans if span.kind == "plan"):
+        said = plan.output if isinstance(plan.output, dict) else {}
+        calls = said.get("tool_calls") or []
+        if not all(isinstance(call, dict) and isinstance(call.get("id"), str) for call in calls):
+            return None
+        given, results = results[: len(calls)], results[len(calls) :]
+        if not calls or len(given) < len(calls) or any(not isinstance(one.output, dict) for one in given):
+            return None
+        messages.append({"role": "assistant", "content": said.get("content") or None, "tool_calls": calls})
+        for call, result in zip(calls, given, strict=True):
+            text = str(result.output.get("text", ""))
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
+    return None if results else messages
 
 
 def conversation(span: Span, blob: Blobs | None = None) -> tuple[Message, ...] | None:

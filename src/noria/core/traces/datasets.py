@@ -1,14 +1,15 @@
 """Data sets out of traces: for fine-tuning, preferences and prompts, split so that nothing leaks between the parts.
 
-Examples that share a user, a picture or (up to numbers and spacing) a request are one leakage group, and a group lies
-in one split as a whole. A trace with no judgement or feedback is no negative example; it is left out where a score is
-needed.
+The groups are people: the user of a trace, where it names none its conversation, else its request. Contents are its
+request (up to case, numbers and spacing), the requests in its history, its pictures, and its conversation. No person
+and no content lies in two splits; an example that would bring a content of another split along lies in none
+(:mod:`noria.core.experiments.splits`). A trace with no judgement or feedback is no negative example; it is left out
+where a score is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,14 +18,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from noria.core.errors import DataError, needing
-from noria.core.experiments.assignment import position
+from noria.core.experiments.splits import two_way_split
 from noria.core.files import write_atomic
+from noria.core.traces.blobs import blob_names
 from noria.core.traces.chats import chat_answer, chat_messages, chat_span, mean_score
-from noria.core.traces.records import Span
+from noria.core.traces.records import Feedback, Span
 from noria.core.traces.store import TraceView
 
 SPLITS = {"train": 0.6, "route gate": 0.1, "body gate": 0.1, "model gate": 0.1, "final": 0.1}
-"""Share of the leakage groups in each split. `final` is opened by a proof only."""
+"""Share of the people, and of the contents that they share, in each split. `final` is opened by a proof only."""
 Layout = Literal["sft", "preferences", "prompts"]
 
 
@@ -39,9 +41,11 @@ class Example:
         corrections: texts that people would rather have had.
         score: mean over raters of each one's last rating and over judges of their scores; None where nobody said
             anything valid.
-        group: name of its leakage group.
-        split: split that the group lies in.
+        group: name of its leakage group: who asked.
+        split: split of the group; `LEFT_OUT` where the example shares a content with another split.
         labels: labels of the trace, such as its skill.
+        contents: names of what it may share with examples of other groups: its request and those in its history that
+            come without pictures, its pictures, and its conversation.
     """
 
     trace: str
@@ -52,6 +56,7 @@ class Example:
     group: str
     split: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    contents: tuple[str, ...] = ()
 
 
 def examples(
@@ -60,29 +65,40 @@ def examples(
     """Traces as examples with their leakage groups and splits; traces without a chat are left out.
 
     Args:
-        views: traces with what was said about them, oldest first: a group is named by its oldest trace, so that its
-            split stays while it grows.
+        views: traces with what was said about them.
         salt: text that deals the groups; another salt deals them anew.
         splits: share of each split; they sum to 1.
+
+    Raises:
+        ValueError: the shares are negative or do not sum to 1.
     """
-    splits = SPLITS if splits is None else splits
-    if abs(sum(splits.values()) - 1) > 1e-9 or min(splits.values()) < 0:
-        raise ValueError("shares of splits are not negative and sum to 1")
-    chats = [(view, span) for view in views if (span := chat_span(view)) is not None]
-    groups = _groups([(view.trace.id, list(_keys(view, span))) for view, span in chats])
+    chats = [(view, span, chat_messages(span)) for view in views if (span := chat_span(view)) is not None]
+    asked = [_requests(messages) for _, _, messages in chats]
+    known = {requests[-1].digest for requests in asked}
+    groups = [_group(view, requests[-1].digest) for (view, _, _), requests in zip(chats, asked, strict=True)]
+    contents = [
+        _contents(view, span, requests, known) for (view, span, _), requests in zip(chats, asked, strict=True)
+    ]
+    placed = two_way_split(groups, contents, salt=salt, shares=SPLITS if splits is None else splits)
     return [
         Example(
             view.trace.id,
-            tuple(chat_messages(span)),
+            tuple(messages),
             chat_answer(span),
-            tuple(one.text for one in view.feedback if one.kind == "correction" and one.text),
+            tuple(one.text for one in view.feedback if _is_corrected_answer(one) and one.text),
             mean_score(view),
-            groups[view.trace.id],
-            _split(groups[view.trace.id], salt, splits),
+            group,
+            split,
             view.trace.labels,
+            shared,
         )
-        for view, span in chats
+        for (view, span, messages), group, split, shared in zip(chats, groups, placed, contents, strict=True)
     ]
+
+
+def _is_corrected_answer(one: Feedback) -> bool:
+    """Whether a feedback says what the answer should have been, and not what its skill or one of its items should."""
+    return one.kind == "correction" and one.name != "skill" and one.item is None
 
 
 def rows(chosen: Sequence[Example], layout: Layout, *, least_score: float = 0.5) -> Iterator[dict[str, Any]]:
@@ -174,44 +190,56 @@ def _said(text: str) -> dict[str, str]:
 # -- leakage groups ---------------------------------------------------------------------------------------------------
 
 
-def _keys(view: TraceView, span: Span) -> Iterator[str]:
-    """What makes two examples one leakage group."""
+def _group(view: TraceView, request: str) -> str:
+    """Who asked, by the trace alone, so that the group's split stays whatever other traces come and go."""
     if view.trace.user is not None:
-        yield f"user {view.trace.user}"
+        return f"user {view.trace.user}"
     if view.trace.conversation is not None:
-        yield f"conversation {view.trace.conversation}"
-    for blob in span.blobs:
-        yield f"blob {blob}"
-    yield f"request {_request_key(chat_messages(span))}"
+        return f"conversation {view.trace.conversation}"
+    return f"request {request}"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request: digest of all that users had said up to it, and whether a picture was among it."""
+
+    digest: str
+    pictured: bool
+
+
+def _contents(view: TraceView, span: Span, requests: Sequence[_Asked], known: set[str]) -> tuple[str, ...]:
+    """What an example may share with others.
+
+    A request in its history counts where another example asks it: the answer to that one stands in this history. A
+    request with a picture lies where the picture lies, so it need not be dealt by itself. A conversation is a content,
+    too: several users may write in one, and joining them would join whole companies.
+    """
+    asked = [requests[-1], *(one for one in requests[:-1] if one.digest in known)]
+    names = [f"request {one.digest}" for one in asked if not one.pictured]
+    names += [f"blob {blob}" for blob in dict.fromkeys((*span.blobs, *blob_names(span.input)))]
+    if view.trace.conversation is not None:
+        names.append(f"conversation {view.trace.conversation}")
+    return tuple(names)
 
 
 def _request_key(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of what users said, up to case, spacing and numbers: texts of one template are one."""
-    said = json.dumps([m.get("content") for m in messages if m.get("role") == "user"], ensure_ascii=False)
-    plain = re.sub(r"\d+", "0", " ".join(said.casefold().split()))
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+    """Digest of all that users said up to here, up to case, spacing and numbers: texts of one template are one."""
+    return _requests(messages)[-1].digest
 
 
-def _groups(named: Sequence[tuple[str, Sequence[str]]]) -> dict[str, str]:
-    """The group of each trace: traces that share a key, directly or over others, by the name of the first of them."""
-    leader = {trace: trace for trace, _ in named}
+def _requests(messages: Sequence[Mapping[str, Any]]) -> list[_Asked]:
+    """The requests of a conversation, the last of which is the present one.
 
-    def find(trace: str) -> str:
-        while leader[trace] != trace:
-            leader[trace] = leader[leader[trace]]
-            trace = leader[trace]
-        return trace
-
-    first: dict[str, str] = {}
-    for trace, keys in named:
-        for key in keys:
-            one, other = find(trace), find(first.setdefault(key, trace))
-            if one != other:
-                leader[max(one, other)] = min(one, other)
-    return {trace: find(trace) for trace in leader}
-
-
-def _split(group: str, salt: str, splits: Mapping[str, float]) -> str:
-    edges = itertools.accumulate(splits.values())
-    place = position(salt, group)
-    return next((name for name, edge in zip(splits, edges, strict=True) if place < edge), list(splits)[-1])
+    Where no user said anything the messages of all roles are one request.
+    """
+    said = [one.get("content") for one in messages if one.get("role") == "user"]
+    if not said:
+        said = [[one.get("content") for one in messages]]
+    found, before, pictured = [], b"", False
+    for content in said:
+        text = json.dumps(content, ensure_ascii=False)
+        plain = re.sub(r"\d+", "0", " ".join(text.casefold().split()))
+        before = hashlib.sha256(before + plain.encode("utf-8", "surrogatepass")).digest()
+        pictured = pictured or any(blob_names(content))
+        found.append(_Asked(before.hex(), pictured))
+    return found

@@ -48,7 +48,7 @@ class Span(Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         id: UUID of version 7.
-        kind: what the step did.
+        kind: kind of the step, such as a model call or a tool call.
         name: name of what did it: a model, a tool, a router.
         began: nanoseconds since 1970.
         ended: nanoseconds since 1970.
@@ -108,7 +108,7 @@ class Trace(Struct, frozen=True, omit_defaults=True, tag="trace", tag_field="typ
         id: UUID of version 7; the id of the response.
         began: nanoseconds since 1970.
         ended: nanoseconds since 1970.
-        status: how it ended.
+        status: state in which the request ended.
         bundle: content hash of the set of artefacts that answered.
         caller: name of the caller, whose token it was.
         user: key of the user (:func:`noria.core.traces.ids.user_key`).
@@ -136,7 +136,7 @@ class Trace(Struct, frozen=True, omit_defaults=True, tag="trace", tag_field="typ
 
 
 class Feedback(Struct, frozen=True, omit_defaults=True, tag="feedback", tag_field="type"):
-    """What somebody thought of an answer, or did with it.
+    """Feedback on an answer: a rating, a correction, or an act of the user.
 
     Attributes:
         id: UUID of version 7.
@@ -148,7 +148,7 @@ class Feedback(Struct, frozen=True, omit_defaults=True, tag="feedback", tag_fiel
         text: a correction or a comment, redacted. It is data and never an instruction.
         span: id of the span that it is about.
         item: key of the item of an ordered list that it is about.
-        source: who it is from.
+        source: person or system that gave the feedback.
         by: key of the person or name of the rule or model.
         client_key: text by which a caller repeats a record without making another.
     """
@@ -175,8 +175,12 @@ class VerdictRecord(Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+GROUNDING = "grounding"
+"""Path of judgements that ask whether an answer rests on its picture: their score is a figure of its own."""
+
+
 class JudgementRecord(Struct, frozen=True, omit_defaults=True, tag="judgement", tag_field="type"):
-    """What a judge made of a trace.
+    """A judgement of a trace by one judge.
 
     Attributes:
         id: UUID of version 7, or of version 8 where it follows from trace, judge and checklist.
@@ -190,7 +194,7 @@ class JudgementRecord(Struct, frozen=True, omit_defaults=True, tag="judgement", 
         score: share of what was asked that is good; None where nothing valid was said, for a vote, which
             counts in its panel's judgement, and for rules that only say what is broken.
         seconds: time that it took.
-        cost: what it cost, in the budget's unit; None where it is not known.
+        cost: cost of the judgement, in the budget's unit; None where it is not known.
         span: id of the span that it is about.
     """
 

@@ -186,7 +186,7 @@ class Redactor:
         self._kinds = tuple(kind for kind in _KINDS if kind.name not in set(keep))
 
     def redact(self, text: str) -> tuple[str, Counter[str]]:
-        """Text without what was found, and how often each kind was."""
+        """Text with personal data replaced, and the number of places of each kind."""
         counts: Counter[str] = Counter()
         findings = sorted(self._findings(text), key=lambda finding: (finding.start, -finding.end))
         parts, place = [], 0
@@ -201,7 +201,7 @@ class Redactor:
         return "".join([*parts, text[place:]]), counts
 
     def redact_json(self, value: Any) -> tuple[Any, Counter[str]]:
-        """JSON values whose texts, keys included, are redacted, and how often each kind was found.
+        """JSON values whose texts, keys included, are redacted, and the number of places of each kind.
 
         A reference to a blob stays, whatever its digits look like.
         """

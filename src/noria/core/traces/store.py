@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from noria.core.errors import DataError
 from noria.core.storage.journal import Journal
 from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.ids import Clock, content_id, is_id, new_id
-from noria.core.traces.index import TraceIndex
+from noria.core.traces.index.index import TraceIndex
 from noria.core.traces.records import (
     Erasure,
     Feedback,
@@ -75,12 +76,17 @@ class TraceStore:
         folder: folder of the journal and of its index.
         clock: clock of the service.
 
+    Attributes:
+        also: what else holds something of users, each a context that is held while one is erased: it stops what is
+            under way for the user's key, and removes its own part once the traces are gone.
+
     Raises:
         RunError: another process writes the folder, or the disk refuses.
     """
 
     folder: Path
     clock: Clock = field(default_factory=Clock)
+    also: list[Callable[[str], AbstractAsyncContextManager[None]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder)
@@ -172,6 +178,14 @@ class TraceStore:
         """
         return self._known(trace).caller
 
+    def user_of(self, trace: str) -> str | None:
+        """Key of the user whose trace it is; None where the request named none.
+
+        Raises:
+            UnknownTrace: there is no such trace.
+        """
+        return self._known(trace).user
+
     def _known(self, trace: str) -> _Known:
         """What decides whether a feedback is taken, kept for the traces that were spoken of last."""
         known = self._lately.get(trace)
@@ -232,7 +246,10 @@ class TraceStore:
         """
         self._erasing.add(user)
         try:
-            return await self._erase(user)
+            async with AsyncExitStack() as stack:
+                for one in self.also:
+                    await stack.enter_async_context(one(user))
+                return await self._erase(user)
         finally:
             self._erasing.discard(user)
 
@@ -262,6 +279,39 @@ class TraceStore:
             del self._lately[trace]
         await asyncio.to_thread(self.index.forget, user)
         return erasure
+
+    async def remove(self, traces: Collection[str]) -> int:
+        """Remove traces with all that was said of them and the pictures that no other trace names.
+
+        For a user who takes back a conversation. What challengers answered to it in the shadow goes, too. Like an
+        erasure it is one transaction, and copies are beyond its reach.
+
+        Returns:
+            Number of records that were removed.
+        """
+        asked = frozenset(traces)
+
+        def named() -> tuple[int, frozenset[str], list[str]]:
+            self.index.follow(self.folder)
+            gone = asked.union(*(self.index.shadows_of(trace) for trace in asked))
+            blobs = {blob for trace in gone for blob in self.index.blobs_of(trace)}
+            return self.index.last, gone, [b for b in blobs if gone.issuperset(self.index.traces_with(b))]
+
+        seen, gone, blobs = await asyncio.to_thread(named)
+
+        def review(bodies: Sequence[bytes]) -> tuple[list[str], frozenset[str]]:
+            later = [
+                record for body in bodies if (record := _trace(body)) is not None and record.id not in gone
+            ]
+            shadows = [one.id for one in later if one.labels.get("of") in asked]
+            stay = [one for one in later if one.labels.get("of") not in asked]
+            return shadows, frozenset(b for one in stay for span in one.spans for b in span.blobs)
+
+        count = await self.journal.remove(subjects=sorted(gone), blobs=blobs, review=(seen, review))
+        for trace in gone:
+            self._lately.pop(trace, None)
+        await asyncio.to_thread(self.index.forget_traces, sorted(gone))
+        return count
 
     def _of_user(self, user: str) -> tuple[int, list[str], list[int], list[str]]:
         """What the index knows of a user: up to which frame, its traces, frames on others' traces, blobs of its own."""

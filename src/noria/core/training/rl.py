@@ -66,6 +66,8 @@ def group_advantages(
 ) -> Tensor:
     """Group-relative advantages: (r − mean) / (std + ε) within each group and component, over the rewards present.
 
+    Source: GRPO (Shao et al. 2024, arXiv 2402.03300); without the divisor, Dr.GRPO (arXiv 2503.20783).
+
     Args:
         rewards: [rows] or [rows, components], of any real type.
         group: [rows] group of each row; rows of a group are compared.

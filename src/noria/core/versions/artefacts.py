@@ -1,4 +1,4 @@
-"""Artefacts by content: folders of files that are never renamed and never overwritten, each with where it is from.
+"""Artefacts by content: folders of files that are never overwritten, each with where it is from.
 
 ```
 <folder>/artefacts/<digest>/artefact.json    kind, files with digest and mode, lineage
@@ -12,6 +12,7 @@ wherever it was made; lineage is kept beside it and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -101,7 +102,10 @@ class Bundle:
 
 
 class ArtefactStore:
-    """Artefacts and bundles in a folder. Several processes may use it at once: nothing in it ever changes."""
+    """Artefacts and bundles in a folder. Several processes may use it at once: nothing in it ever changes.
+
+    What nothing names any more is removed by :func:`noria.core.versions.retention.prune` only.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -144,6 +148,8 @@ class ArtefactStore:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, target)
                 (partial / "artefact.json").write_text(json.dumps(_artefact_json(artefact), indent=1) + "\n")
+        else:
+            _touch(folder)
         kept = self.artefact(digest)
         self.verify(kept)
         return kept
@@ -239,7 +245,13 @@ class ArtefactStore:
         path = self._bundle(bundle.digest)
         if not path.exists():
             write_atomic(path, json.dumps({"artefacts": by_kind}, indent=1) + "\n")
+        self.touch(bundle)
         return bundle
+
+    def touch(self, bundle: Bundle) -> None:
+        """Note that a bundle is about to be named, so that it is not removed just now."""
+        for path in (self._bundle(bundle.digest), *map(self._folder, bundle.artefacts.values())):
+            _touch(path)
 
     def load_bundle(self, digest: str) -> Bundle:
         """Read a bundle.
@@ -263,6 +275,22 @@ class ArtefactStore:
 
     def _bundle(self, digest: str) -> Path:
         return self.folder / "bundles" / f"{_checked(digest)}.json"
+
+
+def content_digest(kind: str, source: Path, requires: Mapping[str, str] | None = None) -> str:
+    """The digest that a file or folder has as an artefact, kept or not.
+
+    Raises:
+        DataError: it holds links or special files. RunError: it cannot be read.
+    """
+    files = {name: _stored(path) for name, path in _files(Path(source))}
+    return _artefact_digest(kind, files, requires or {})
+
+
+def _touch(path: Path) -> None:
+    """Give a version the present time, also where it belongs to another user; one that is gone is missed later."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def _checked(digest: str) -> str:

@@ -97,8 +97,7 @@ class Pointers:
             StaleVersion: somebody moved it meanwhile.
             DataError: the bundle is not there, or one of its artefacts is damaged.
         """
-        for digest in self._store.load_bundle(bundle).artefacts.values():
-            self._store.verify(self._store.artefact(digest))
+        self._check(bundle)
         return self._move(channel, bundle, "promote", based_on, by, reason, receipt)
 
     def roll_back(self, channel: str, *, based_on: int, by: str, reason: str = "") -> Move:
@@ -116,9 +115,15 @@ class Pointers:
                 stack.append(move.bundle)
         if len(stack) < 2:
             raise DataError("there is nothing to go back to", where=channel)
-        for digest in self._store.load_bundle(stack[-2]).artefacts.values():
-            self._store.verify(self._store.artefact(digest))
+        self._check(stack[-2])
         return self._move(channel, stack[-2], "roll back", based_on, by, reason, None)
+
+    def _check(self, bundle: str) -> None:
+        """Keep a bundle from being removed now, and verify its files."""
+        loaded = self._store.load_bundle(bundle)
+        self._store.touch(loaded)
+        for digest in loaded.artefacts.values():
+            self._store.verify(self._store.artefact(digest))
 
     def _move(
         self,

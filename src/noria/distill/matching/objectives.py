@@ -1,8 +1,8 @@
 """The loss algebra of distribution-matching distillation, as pure functions of tensors.
 
 Every student term is one *push*: the clean estimate is asked to move by a direction Δ, scaled by how far the
-guidance-free teacher read is from it. CA, DM and CDM differ only in Δ and in where the estimate was made
-(CDM, Eq. 3-8). Shapes: clean images and directions [batch, ...]; σ and τ [batch].
+guidance-free teacher read is from it. CA, DM and CDM differ only in Δ and in where the estimate was made (CDM, arXiv
+2605.06376, Eq. 3-8; `push` as in its released code). Shapes: clean images and directions [batch, ...]; σ and τ [batch].
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def flow_matching_loss(velocity: Tensor, clean: Tensor, noise: Tensor) -> Tensor
 
 
 def consistency_loss(estimate: Tensor, target: Tensor) -> Tensor:
-    """Mean ‖x̂₀(x_σ) − sg x̂₀(x_σ′)‖² between neighbours of one teacher ODE step (discrete consistency distillation)."""
+    """Mean ‖x̂₀(x_σ) − sg x̂₀(x_σ′)‖² between neighbours of one teacher ODE step (consistency, arXiv 2303.01469)."""
     return (estimate.float() - target.detach().float()).square().mean()
 
 

@@ -1,6 +1,7 @@
 """The student's losses of one iteration: where each term's estimate is made, where the teachers read, what is pushed.
 
-CA and DM sit at the rollout's anchor, CDM beside the trajectory (CDM, Eq. 3-8); every choice among published variants
+L = push(x̂, α (R_c − R_∅)) + push(x̂, R_c − R_φ) + push(x̂′, R_c − R_φ): CA and DM at the rollout's anchor x_σ, CDM
+beside the trajectory at x′ = x_σ + (σ′ − σ) v̄ (CDM, arXiv 2605.06376, Eq. 3-8). Every choice among published variants
 is a field of :class:`~noria.distill.config.ObjectiveConfig`. `fast` execution makes one student call for all estimates
 and one call a teacher for all reads; `reference` makes one for each, in the straightforward order.
 """

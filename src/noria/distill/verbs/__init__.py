@@ -14,6 +14,7 @@ group = verbs(
         "sample": "Draw images.",
         "evaluate": "Judge a student on the ladder of steps.",
         "export": "Write a student as a diffusers folder.",
+        "serve": "Draw over HTTP, as an OpenAI-compatible server.",
         "teacher": "Train a small teacher, to try things without a GPU.",
         "presets": "List the recipes.",
         "report": "Write a run's report again.",

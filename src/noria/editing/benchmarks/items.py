@@ -23,7 +23,7 @@ class BenchItem:
         id: name of the item, unique in its benchmark.
         kind: benchmark that it is of.
         family: what tables are broken down by.
-        instruction: what is asked for.
+        instruction: the edit that the item asks for.
         sources: paths of the pictures that are edited.
         reference: what the result must be, in words; empty where there are none.
         reference_image: path of a right result; None where there is none.

@@ -11,9 +11,9 @@ from PIL.Image import Image as Picture
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, user
 from noria.core.judging.judges import quoted
+from noria.core.picture_files import open_picture, png
 from noria.editing.benchmarks.items import BenchItem
 from noria.editing.benchmarks.scoring import CONCEPTUAL
-from noria.editing.data.pictures import open_picture, png
 
 LONGEST_SIDE = 768
 """Longest side of a picture that the judge sees, as RISEBench has it."""

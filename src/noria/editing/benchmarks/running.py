@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,16 @@ import numpy as np
 from noria.core.chat import ChatModel
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
+from noria.core.picture_files import png
 from noria.core.progress import Progress
 from noria.core.statistics.bootstrap import bootstrap_mean
-from noria.core.statistics.intervals import Interval
+from noria.core.statistics.intervals import Interval, mcnemar
 from noria.editing.benchmarks.items import BenchItem
 from noria.editing.benchmarks.judging import judge_item, prompts_digest
 from noria.editing.benchmarks.scoring import ItemScore, Mode, score_kris, score_rise
 from noria.editing.data.lines import Lines
 from noria.editing.data.names import file_name, task_seed
-from noria.editing.data.pictures import open_scene, png
+from noria.editing.data.pictures import open_scene
 from noria.editing.data.working import work_through
 from noria.editing.use.session import ThinkThenEdit
 
@@ -142,15 +142,6 @@ def compare(first: Sequence[ItemScore], second: Sequence[ItemScore], *, seed: in
     gained, lost = int((gaps > 0).sum()), int((gaps < 0).sum())
     interval = bootstrap_mean(gaps, generator=np.random.default_rng(seed), resamples=RESAMPLES)
     return Comparison(gained, lost, mcnemar(gained, lost), interval)
-
-
-def mcnemar(gained: int, lost: int) -> float | None:
-    """Exact two-sided P value that an item that differs is as likely to be gained as lost; None where none differs."""
-    n = gained + lost
-    if not n:
-        return None
-    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, float(2 * tail / 2**n))
 
 
 def read_recorded(path: Path) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from noria.core.chat.json_replies import object_in
 from noria.core.errors import DataError
 from noria.core.statistics.intervals import mean_known, proportion_interval
 from noria.editing.benchmarks.items import KNOWLEDGE, KRIS_DIMENSIONS, BenchItem
@@ -75,13 +76,7 @@ def rise_numbers(reply: str) -> list[int]:
 
 def strict_score(reply: str, *, low: int = 1, high: int = 5) -> int | None:
     """The one score of a reply: that of its JSON, or the one number behind its last `Final Score`; None otherwise."""
-    from noria.editing.synthesis.replies import reply_json
-
-    try:
-        value = reply_json(reply)
-    except DataError:
-        value = None
-    score: object = value.get("score") if isinstance(value, dict) else None
+    score: object = (object_in(reply) or {}).get("score")
     if score is None:
         found = [re.findall(r"\d+", match[1]) for match in _FINAL.finditer(reply)]
         numbers = [one for one in found if one]

@@ -35,8 +35,8 @@ class EditItem(Item):
     """One yes/no question about a plan or a picture.
 
     Attributes:
-        dimension: what it asks about; one of its path's `DIMENSIONS`.
-        role: what is known about its answer on the source.
+        dimension: dimension that the item asks about, one of its path's `DIMENSIONS`.
+        role: `change` (false of the source), `keep` (true of the source), `quality` or `canary`.
         evidence: words of the reference that it comes from.
         required: whether a plan that fails it is not worth a render.
         verifier: registered name of a program that answers it; a judge does where there is none.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verifier may look at.
+    """Request, plan and pictures that a verifier may read.
 
     Attributes:
         instruction: what the user asks for.

@@ -11,11 +11,12 @@ from typing import Any
 from noria.core.errors import DataError
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import write_page
+from noria.core.picture_files import open_picture
 from noria.core.progress import Progress
 from noria.editing.curation.difficulty import DifficultySettings, measure, unfit
 from noria.editing.curation.duplicates import Benchmark, near_duplicates, picture_hash
 from noria.editing.data.lines import Lines
-from noria.editing.data.pictures import Scene, open_picture, open_scene
+from noria.editing.data.pictures import Scene, open_scene
 from noria.editing.data.tasks import Difficulty, Task, image_paths
 from noria.editing.data.working import work_through
 from noria.editing.environment.rewarding import RewardEnvironment

@@ -21,12 +21,12 @@ from noria.editing.types import Planner
 
 @dataclass(frozen=True)
 class DifficultySettings:
-    """What is kept.
+    """Bounds of the tasks that curation keeps.
 
     Attributes:
-        k: rollouts of a task.
-        low, high: bounds of a mean reward.
-        spread: least deviation of a reward.
+        k: rollouts of each task.
+        low, high: bounds of the mean reward of a kept task.
+        spread: least deviation of the rewards of a kept task.
         oracle: least visual reward of the reference's render.
         seed: seed of the renders.
     """

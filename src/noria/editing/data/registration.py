@@ -32,11 +32,11 @@ LEAST_GAIN = 0.05
 
 @dataclass(frozen=True)
 class Registration:
-    """Where an edited picture lies on its source.
+    """Position of an edited picture on its source: shift, zoom and size.
 
     Attributes:
         image: picture, of the source's size and place; what lies outside of it is the source's.
-        resized: whether it had another size.
+        resized: whether the edited picture had another size.
         dx, dy: shift that was taken back, in pixels of the source.
         scale: zoom that was taken back.
     """

@@ -45,7 +45,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What K rollouts of a planner got.
+    """Rewards of K rollouts of a planner on one task.
 
     Attributes:
         k: number of rollouts.
@@ -75,7 +75,7 @@ class Task:
         category: family of the edit, such as `rise.temporal`, and its leaf.
         reference: result that is expected; None where nobody wrote it.
         checklist: items of both paths.
-        difficulty: what a planner got; None before curation.
+        difficulty: a planner's rewards on the task; None before curation.
         provenance: source, licence, decontamination; JSON values.
         extra: further fields, kept as they came.
     """

@@ -18,7 +18,7 @@ from noria.core.chat.outcomes import Failure as ChatFailure
 from noria.core.chat.sending import Sender
 from noria.core.chat.settings import ChatServer
 from noria.core.errors import DataError, needing
-from noria.editing.data.pictures import open_picture, png
+from noria.core.picture_files import open_picture, png
 from noria.editing.types import EditorError, Failure
 
 MOST_RECENT = 32

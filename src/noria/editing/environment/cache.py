@@ -13,7 +13,7 @@ from PIL.Image import Image as Picture
 
 from noria.core.errors import DataError, RunError
 from noria.core.files import write_atomic
-from noria.editing.data.pictures import open_picture, png
+from noria.core.picture_files import open_picture, png
 from noria.editing.plans import normalised
 
 logger = logging.getLogger(__name__)

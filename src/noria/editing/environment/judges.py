@@ -45,7 +45,7 @@ class JudgeSettings:
 
 @dataclass
 class JudgeCounts:
-    """What the judges answered so far, canaries apart.
+    """Counts of the judges' answers so far, canaries apart.
 
     Attributes:
         requests: judgements that were asked of a model.
@@ -92,7 +92,7 @@ class AtomicJudges:
     Args:
         cognitive: judge of plans.
         visual: judge of pictures.
-        settings: how they are asked.
+        settings: settings of the requests to the judges.
         cross: second judge, which is asked on a sample; agreement is counted and changes no reward.
     """
 

@@ -18,7 +18,7 @@ from noria.editing.types import Editor, EditorError, Failure, Rendering
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """Bounds of rendering.
+    """Limits of the calls of an editor.
 
     Attributes:
         in_flight: renders under way at once.
@@ -39,7 +39,7 @@ class RenderSettings:
 
 @dataclass
 class RenderCounts:
-    """What rendering has cost so far.
+    """Counts of editor calls, cache hits and failures so far.
 
     Attributes:
         calls: calls of the editor, those that failed among them.

@@ -35,7 +35,7 @@ from noria.editing.types import Rendering
 
 @dataclass(frozen=True)
 class EnvironmentSettings:
-    """Bounds of the environment.
+    """Limits of the reward environment.
 
     Attributes:
         in_flight: rollouts under way at once.
@@ -60,7 +60,7 @@ class Rollout:
         task: task that it is about.
         scene: the task's pictures.
         output: text that the planner wrote.
-        stream: what rewards it.
+        stream: stream whose reward counts for the rollout.
         seed: seed of the editor; the same for all rollouts of a group (common random numbers).
         number: number of the rollout.
     """
@@ -81,7 +81,7 @@ class ScoredRollout:
         rollout: the rollout.
         plan: output, parsed.
         cognitive, visual: rewards.
-        rendering: render, or why there is none; None where none was asked for.
+        rendering: render or failure of the editor; None where the rollout needed no render.
         verdicts: verdicts of both paths, canaries among them.
         judge_seconds: time of the judgements.
         seconds: time from its start to its end.

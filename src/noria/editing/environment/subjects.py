@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from noria.core.chat import Image as ImagePart, Part, Text
-from noria.editing.data.pictures import png
+from noria.core.picture_files import png
 from noria.editing.safety import harmless
 
 if TYPE_CHECKING:

@@ -82,5 +82,5 @@ def open_editscore(backbone: str = "qwen3vl", **settings: Any) -> EditScoreJudge
     Raises:
         MissingExtra: the package `editscore` is not installed.
     """
-    editscore = require("editscore", "editing")
+    editscore = require("editscore", "editscore")
     return EditScoreJudge(editscore.EditScore(backbone=backbone, **settings))

@@ -26,7 +26,7 @@ KEPT = 4096
 
 @dataclass(frozen=True)
 class Request:
-    """What a planner is asked: pictures, the first of which is edited, and an instruction."""
+    """A request to a planner: pictures, the first of which is edited, and an instruction."""
 
     images: tuple[Image, ...]
     instruction: str

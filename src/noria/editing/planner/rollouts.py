@@ -23,7 +23,7 @@ class Attempt:
     Attributes:
         prompt: number of the prompt.
         output: text that the policy wrote.
-        stream: what rewards it.
+        stream: stream whose reward counts for the attempt.
         seed: seed of the editor, shared by the attempts of a prompt in a step (common random numbers).
     """
 
@@ -46,6 +46,21 @@ class Rewarder(Protocol):
         ...
 
 
+class TokenCredit(Protocol):
+    """Shares the advantage of an output out to its tokens, such as by the flow of attention to the plan."""
+
+    def __call__(self, policy: Policy, rollouts: Rollouts, advantages: Tensor, step: int) -> Tensor:
+        """[rows, T] weight of each token of the outputs; 1 gives it the whole advantage.
+
+        Args:
+            policy: policy that wrote the outputs.
+            rollouts: the rollouts of a step.
+            advantages: [rows] advantage of each output.
+            step: number of the step.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """The rollouts of a step.
@@ -53,7 +68,7 @@ class Rollouts:
     Attributes:
         prompts: requests, one a row.
         sampled: outputs.
-        attempts: what was rewarded.
+        attempts: rewarded outputs, one a row.
         group: [rows] group of each row.
     """
 

@@ -32,7 +32,7 @@ class TunedWeights(Config):
 
     @property
     def rate(self) -> float:
-        """The learning rate."""
+        """Learning rate: the one that is set, else a default for LoRA or for all weights."""
         return self.lr if self.lr is not None else (1e-5 if self.lora else 1e-6)
 
 

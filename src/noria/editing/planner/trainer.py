@@ -1,4 +1,9 @@
-"""GRPO of a planner: rollouts in streams, advantages per prompt and stream, one clipped gradient (eq. 3 to 5)."""
+"""GRPO of a planner: rollouts in streams, advantages per prompt and stream, one clipped gradient.
+
+J = Σ_s mean_i mean_t min(ρ A_s,i, clip(ρ, 1 − ε_l, 1 + ε_h) A_s,i) − β KL over the streams s, with ρ the ratio of a
+token's probabilities (DDA-Thinker, arXiv 2604.25477, eq. 3 to 5). The paper's ε, β and averaging are not known; they
+are settings.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from noria.core.errors import DivergenceError
-from noria.core.training.rl import policy_loss
+from noria.core.training.rl import credited, policy_loss
 from noria.core.training.state import TrainState
 from noria.editing.planner.policy import Policy, Request
-from noria.editing.planner.rollouts import Rewarder, Rollouts, roll_out, stream_settings
+from noria.editing.planner.rollouts import Rewarder, Rollouts, TokenCredit, roll_out, stream_settings
 from noria.editing.planner.settings import GrpoSettings, TunedWeights
 from noria.editing.planner.weights import prepare_weights
 from noria.editing.rewards.streams import stream_advantages
@@ -36,11 +41,19 @@ class PlannerTrainer:
         requests: prompts; rewarded by their numbers.
         rewarder: rewards the outputs.
         settings: settings.
+        credit: shares advantages out to tokens; each token has the whole of its output by default.
     """
 
     def __init__(
-        self, policy: Policy, requests: Sequence[Request], rewarder: Rewarder, settings: GrpoSettings
+        self,
+        policy: Policy,
+        requests: Sequence[Request],
+        rewarder: Rewarder,
+        settings: GrpoSettings,
+        *,
+        credit: TokenCredit | None = None,
     ) -> None:
+        self.credit = credit
         self.policy, self.requests, self.rewarder, self.settings = policy, list(requests), rewarder, settings
         self.reference = copy.deepcopy(policy.model).eval() if settings.beta and not settings.lora else None
         self.state, self.weights = training_state(policy, settings)
@@ -71,7 +84,10 @@ class PlannerTrainer:
         rewards = self._rewards(rollouts)
         rewarded = time.perf_counter()
         advantages = stream_advantages(rewards, rollouts.group, stream_settings(self.settings))
-        values = self._update(rollouts, advantages.to(self.policy.device))
+        earned = advantages.to(self.policy.device)
+        if self.credit is not None and bool(advantages.any()):
+            earned = credited(earned, self.credit(self.policy, rollouts, earned, self.state.step))
+        values = self._update(rollouts, earned)
         self.state.step += 1
         seconds = {
             "draw": drawn - began,
@@ -87,11 +103,10 @@ class PlannerTrainer:
         return torch.tensor([[math.nan if value is None else value for value in pair] for pair in pairs])
 
     def _update(self, rollouts: Rollouts, advantages: Tensor) -> dict[str, float]:
-        """Gradient steps on the union of all groups, each with its own advantages."""
+        """Gradient steps on the union of all groups, each with its own advantages: [rows], or [rows, T] by token."""
         sampled = rollouts.sampled
-        useful = (
-            (advantages != 0).nonzero()[:, 0].tolist()
-        )  # a row without advantage has no gradient when β = 0
+        moved = (advantages != 0).reshape(len(advantages), -1).any(1)
+        useful = moved.nonzero()[:, 0].tolist()  # a row without advantage has no gradient when β = 0
         rows = list(range(len(advantages))) if self.settings.beta else useful
         figures = {"loss": 0.0, "clipped": 0.0, "entropy": 0.0, "norm": 0.0, "kl": 0.0}
         for _ in range(self.settings.passes if rows else 0):
@@ -124,7 +139,7 @@ class PlannerTrainer:
         loss = policy_loss(
             logprobs,
             old,
-            advantages[part],
+            advantages[part][..., :width] if advantages.ndim == 2 else advantages[part],
             mask,
             aggregation=settings.aggregation,
             clip_low=settings.clip_low,

@@ -32,7 +32,6 @@ class Scale:
         tests: tasks of each measurement.
         every: steps between two measurements of the curve.
         probes: rollouts by which the filter judges a task.
-        sft_steps: steps of a supervised planner of each seed; 0 for the one that ships.
     """
 
     steps: int
@@ -42,7 +41,6 @@ class Scale:
     tests: int = 144
     every: int = 10
     probes: int = 8
-    sft_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ ARMS: dict[str, Recipe] = {
     **_levels(),
 }
 QUICK = ("no planner", "SFT", "visual only", "cognitive only", "sum", "split")
-SPACE: Mapping[str, Sequence[Any]] = {"lr": (3e-4, 1e-4, 1e-3)}
+SPACE: Mapping[str, Sequence[Any]] = {"lr": (3e-4, 1e-4, 1e-3, 3e-5)}
 """Free setting of every trained arm, and the values that each tries."""
 TUNED = [name for name, recipe in ARMS.items() if recipe.rule and not recipe.tuned_as]
 CHOSEN: dict[str, dict[str, Any]] = {

@@ -193,7 +193,7 @@ async def _servers() -> AsyncIterator[tuple[str, str]]:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    from noria.editing.data.pictures import png
+    from noria.core.picture_files import png
 
     picture = _rollouts(1, 0)[0].scene.source
     edited = base64.b64encode(png(_marked(picture))).decode()

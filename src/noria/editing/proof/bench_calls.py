@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from noria.core.errors import CheckError
 from noria.editing.proof.arms import CHOSEN, Scale
 from noria.editing.proof.measures import renders_to
-from noria.editing.proof.running import SHIPPED, run_arm, run_filter
+from noria.editing.proof.running import run_arm, run_filter
 
 if TYPE_CHECKING:
     from noria.core.proofs.bench import Benchmark
@@ -38,10 +38,10 @@ def benchmarks(*, rounds: int = 2) -> Benchmark:
     ours: list[float] = []
     theirs: list[float] = []
     for seed in range(FIRST_SEED, FIRST_SEED + rounds):
-        kept = run_filter(seed, asdict(SIZE), str(SHIPPED))["kept"]
+        kept = run_filter(seed, asdict(SIZE))["kept"]
         reached = []
         for arm in ("split", "sum"):
-            result = run_arm(arm, seed, CHOSEN[arm], asdict(SIZE), str(SHIPPED), kept, False)
+            result = run_arm(arm, seed, CHOSEN[arm], asdict(SIZE), kept, False)
             reached.append(renders_to(result["curve"], TARGET))
         split, whole = reached
         if split is not None and whole is not None:

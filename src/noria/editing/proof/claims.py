@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core.proofs.arms import Arm
 from noria.editing.proof.arms import ARMS, CHOSEN, QUICK, UNIT, Scale
 from noria.editing.proof.measures import MEASURES
-from noria.editing.proof.running import SHIPPED, run_arm, run_filter, run_sft
+from noria.editing.proof.running import run_arm, run_filter
 from noria.editing.proof.tuning import TRIES, TUNING_SEEDS, tune
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCALES = {
     "quick": Scale(steps=24, pool=120, tests=72, every=8),
-    "full": Scale(steps=150, pool=960, tests=240, every=15, sft_steps=3000),
+    "full": Scale(steps=48, tests=144, every=8),
 }
 SEEDS = {"quick": [1, 2, 3], "full": [1, 2, 3, 4, 5]}
 SOURCE = "arXiv 2604.25477"
@@ -106,9 +106,8 @@ def prove(context: ProofContext) -> Evidence:
     searched: list[list[Any]] = []
     if context.scale == "full":
         chosen, searched = tune(context, SCALES["quick"])
-    starts = _starts(context, scale, seeds)
-    kept = _kept(context, scale, starts)
-    table = _trained(context, scale, arms, starts, kept, chosen)
+    kept = _kept(context, scale, seeds)
+    table = _trained(context, scale, arms, kept, chosen)
     return Evidence(
         system="editing",
         claims=claims(table, chosen),
@@ -127,27 +126,16 @@ def settings(arm: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     return dict(chosen.get(ARMS[arm].tuned_as or arm, {}))
 
 
-def _starts(context: ProofContext, scale: Scale, seeds: list[int]) -> dict[int, str]:
-    """Folder of the supervised planner of each seed: the one that ships, or one that is trained."""
-    if not scale.sft_steps:
-        return {seed: str(SHIPPED) for seed in seeds}
-    folders = {seed: str(context.folder / f"start-{seed}") for seed in seeds}
-    jobs = {f"start, seed {seed}": (seed, scale.sft_steps, folder) for seed, folder in folders.items()}
-    context.map(run_sft, jobs, label="supervised planners")
-    return folders
-
-
-def _kept(context: ProofContext, scale: Scale, starts: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+def _kept(context: ProofContext, scale: Scale, seeds: list[int]) -> dict[int, dict[str, Any]]:
     """What the filter by difficulty keeps, by seed."""
-    jobs = {f"filter, seed {seed}": (seed, asdict(scale), start) for seed, start in starts.items()}
-    return dict(zip(starts, context.map(run_filter, jobs, label="difficulty"), strict=True))
+    jobs = {f"filter, seed {seed}": (seed, asdict(scale)) for seed in seeds}
+    return dict(zip(seeds, context.map(run_filter, jobs, label="difficulty"), strict=True))
 
 
 def _trained(
     context: ProofContext,
     scale: Scale,
     arms: list[str],
-    starts: Mapping[int, str],
     kept: Mapping[int, dict[str, Any]],
     chosen: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
@@ -155,13 +143,13 @@ def _trained(
     whole = context.scale == "full"
     jobs = {
         f"{arm}, seed {seed}": (
-            arm, seed, settings(arm, chosen), asdict(scale), start, kept[seed]["kept"], whole,
+            arm, seed, settings(arm, chosen), asdict(scale), one["kept"], whole,
         )
         for arm in arms
-        for seed, start in starts.items()
+        for seed, one in kept.items()
     }  # fmt: skip
     results = context.map(run_arm, jobs, label="arms")
-    return {arm: results[n * len(starts) : (n + 1) * len(starts)] for n, arm in enumerate(arms)}
+    return {arm: results[n * len(kept) : (n + 1) * len(kept)] for n, arm in enumerate(arms)}
 
 
 def claims(table: Results, chosen: Mapping[str, Mapping[str, Any]]) -> list[Claim]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,71 +11,29 @@ from typing import Any
 import torch
 
 from noria.core.runs.workers import report
-from noria.editing.planner.loading import open_policy, save_policy
+from noria.editing.planner.loading import open_policy
 from noria.editing.planner.policy import Policy
 from noria.editing.planner.rollouts import Attempt
-from noria.editing.planner.settings import GrpoSettings, SftSettings
-from noria.editing.planner.sft import Example, SftTrainer
-from noria.editing.planner.small import SmallPlannerConfig, new_planner
+from noria.editing.planner.settings import GrpoSettings
 from noria.editing.planner.trainer import PlannerTrainer
 from noria.editing.plans import format_output
 from noria.editing.proof.arms import ARMS, Scale, settings_of
 from noria.editing.proof.measuring import judged, request_of, shares, written_plans
 from noria.editing.proof.rewarding import Answerer, JudgeErrors, WorldRewarder
 from noria.editing.world.editor import WorldEditor
-from noria.editing.world.instructions import world_words
-from noria.editing.world.tasks import SPLITS, Split, WorldTask, demonstration, take, tasks
+from noria.editing.world.tasks import SPLITS, Split, WorldTask, take
 
 SHIPPED = Path(str(files("noria.editing"))) / "assets" / "planner"
-"""Folder of the supervised planner that ships: where the arms of a quick proof start."""
-POOL_SEED, TEST_SEED, DEMONSTRATION_SEED = 100, 900_000, 50
-"""First seeds of the tasks that are trained on, of those that are measured on, and of the demonstrations."""
+"""Folder of the supervised planner that ships: where every trained arm starts."""
+POOL_SEED, TEST_SEED = 100, 900_000
+"""First seeds of the tasks that are trained on, and of those that are measured on."""
 
 
-def run_sft(seed: int, steps: int, folder: str) -> dict[str, Any]:
-    """Train a supervised planner on noisy demonstrations into a folder, and measure it."""
-    home = Path(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        start = new_planner(Path(scratch) / "start", world_words(), SmallPlannerConfig(seed=seed))
-        policy = open_policy(start)
-    settings = SftSettings(
-        steps=steps,
-        batch_size=48,
-        micro_batch=48,
-        lr=2e-3,
-        warmup=50,
-        weight_decay=0.01,
-        train_vision=True,
-        seed=seed,
-    )
-    trainer = SftTrainer(policy, Demonstrations(seed), settings)
-    trainer.train(on_step=lambda step, values: report(step, steps, f"loss {values['loss']:.3f}"))
-    save_policy(policy, home)
-    return measure(policy, tests=144, splits=("train",))
-
-
-class Demonstrations:
-    """Endless noisy demonstrations, the same for the same step; every step has tasks of its own, so none is learnt by
-    heart.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(self, step: int, count: int) -> list[Example]:
-        """Examples of a step."""
-        import numpy as np
-
-        chance = np.random.default_rng([self.seed, 21, step])
-        fresh = itertools.islice(tasks("train", (DEMONSTRATION_SEED + self.seed) * 100_000 + step), count)
-        return [Example(request_of(task), demonstration(task, chance)) for task in fresh]
-
-
-def run_filter(seed: int, scale: dict[str, Any], start: str) -> dict[str, Any]:
-    """Judge the difficulty of the tasks by rollouts of the start; numbers of those that teach something."""
+def run_filter(seed: int, scale: dict[str, Any]) -> dict[str, Any]:
+    """Judge how hard the tasks are by rollouts of the planner that ships: numbers of those that teach something."""
     size = Scale(**scale)
     drawn_tasks = pool(seed, size)
-    policy = open_policy(start)
+    policy = open_policy(SHIPPED)
     rewarder = WorldRewarder(drawn_tasks, WorldEditor())
     kept, strict = [], []
     for first in range(0, len(drawn_tasks), 32):
@@ -105,7 +61,6 @@ def run_arm(
     seed: int,
     chosen: dict[str, Any],
     scale: dict[str, Any],
-    start: str,
     kept: list[int],
     whole: bool,
 ) -> dict[str, Any]:
@@ -116,7 +71,6 @@ def run_arm(
         seed: seed of its prompts, draws and judges.
         chosen: values of the free settings.
         scale: size of the proof.
-        start: folder of the supervised planner.
         kept: numbers of the tasks that the filter kept.
         whole: whether held-out tasks are measured, too.
 
@@ -127,7 +81,7 @@ def run_arm(
     splits: tuple[Split, ...] = SPLITS if whole else ("train",)
     if arm == "no planner":
         return {"end": no_planner(size.tests, splits), "curve": [], "renders": 0, "rollouts": 0}
-    policy = open_policy(start)
+    policy = open_policy(SHIPPED)
     if recipe.rule is None:
         return {"end": measure(policy, size.tests, splits), "curve": [], "renders": 0, "rollouts": 0}
     trained = pool(seed, size)

@@ -9,7 +9,7 @@ import numpy as np
 
 from noria.core.proofs.arms import best_candidate, candidates
 from noria.editing.proof.arms import SPACE, TUNED, Scale
-from noria.editing.proof.running import SHIPPED, run_arm, run_filter
+from noria.editing.proof.running import run_arm, run_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TUNING_SEEDS = (0,)
 """Seeds of the search; those that are judged start at 1."""
-TRIES = 3
+TRIES = 4
 """Settings that each arm tries."""
 
 
@@ -33,10 +33,10 @@ def tune(
     seed = TUNING_SEEDS[0]
     tried = candidates(SPACE, generator=np.random.default_rng(5), tries=TRIES)
     (kept,) = context.map(
-        run_filter, {"filter, seed of the search": (seed, asdict(scale), str(SHIPPED))}, label="difficulty"
+        run_filter, {"filter, seed of the search": (seed, asdict(scale))}, label="difficulty"
     )
     jobs = {
-        f"{arm}, {_words(settings)}": (arm, seed, settings, asdict(scale), str(SHIPPED), kept["kept"], False)
+        f"{arm}, {_words(settings)}": (arm, seed, settings, asdict(scale), kept["kept"], False)
         for arm in arms
         for settings in tried
     }

@@ -1,5 +1,8 @@
 """The two atomic rewards: r_cog on the plan alone (eq. 1) and r_vis on the picture alone (eq. 2).
 
+    r_cog(a) = 1/N Σ_j R(x, u, a, q_j)      r_vis(y) = 1/M Σ_k R(x, u, y, q_k)      (DDA-Thinker, arXiv 2604.25477)
+
+for source picture x, request u, plan a and edited picture y, with R = 1 where the answer to item q is good, else 0.
 Each is the share of good answers among the valid ones of its path's items. A reward that could not be had is None and
 is masked: no items, too few valid ones, no picture, a canary that was answered wrongly. An output without a plan is the
 policy's own fault: its reward is 0 on both paths [RECONSTRUCTED: cheaper and harder to hack than a term for the

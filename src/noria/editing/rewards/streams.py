@@ -1,8 +1,9 @@
 """Streams: how r_cog and r_vis become advantages, and how many renders that takes.
 
-A row is a rollout. `split` (the paper) draws a group of rollouts for each stream, and the cognitive group is never
-rendered; every other rule draws one group, all of it rendered. Rows of one group share a number; a reward that is NaN
-is missing, and its row has no advantage from it.
+A row is a rollout. `split` (DDA-Thinker, arXiv 2604.25477) draws a group of rollouts for each stream s, normalised by
+itself, A_s,i = (r_s,i − mean r_s) / (std r_s + ε) (eq. 3), and the cognitive group is never rendered; every other rule
+draws one group, all of it rendered. Rows of one group share a number; a reward that is NaN is missing, and its row has
+no advantage from it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Endpoints of `noria editing serve`.
 
-POST   /v1/images/edits       OpenAI's, as a form or JSON; each picture has its plan as `revised_prompt`, and `noria`
-beside GET    /v1/models             the one model that it serves
+POST   /v1/images/edits   OpenAI's, as a form or JSON; each picture has its plan as `revised_prompt`, and `noria` beside
+GET    /v1/models         the one model that it serves
+
+A request whose model is the content hash of a planner among the versions is planned by that one; its answer names it.
 
 Fields beyond OpenAI's: `tries` and `samples` (plan, edit, check, again), `plan` (a plan of the caller's, in the place
 of the planner's), `show_thinking`. What cannot be honoured is refused by name.
@@ -17,14 +19,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from noria.core.completions.answers import model_list
 from noria.core.completions.images import ImageRequest, images_answer, read_edit
+from noria.core.completions.versions import named_version, version_field
 from noria.core.errors import DataError, ModelError
 from noria.core.judging.items import Checklist
+from noria.core.picture_files import open_picture, png
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response, Route, Service, route
+from noria.core.versions.served import ServedVersions
 from noria.editing.checklists.items import items_of
-from noria.editing.data.pictures import Scene, open_mask, open_picture, png
+from noria.editing.data.pictures import Scene, open_mask
 from noria.editing.plans import LONGEST_PLAN, Plan
+from noria.editing.types import Planner
 from noria.editing.use.session import EditResult, ThinkThenEdit
 
 BODY = 64 << 20
@@ -37,7 +44,7 @@ _IGNORED = {"user"}
 
 @dataclass(frozen=True)
 class Wish:
-    """What a request asks for beyond OpenAI's fields, checked."""
+    """The checked fields of a request beyond those of OpenAI."""
 
     tries: int = 1
     samples: int = 1
@@ -54,6 +61,7 @@ class EditService:
         model: name that the service answers to; a request may leave it out.
         in_flight: requests under way at once; more are answered 429.
         seconds: longest time of a request.
+        versions: planners that a request may name by their content hash; none by default.
     """
 
     def __init__(
@@ -63,8 +71,10 @@ class EditService:
         *,
         in_flight: int = 8,
         seconds: float = 600.0,
+        versions: ServedVersions[Planner] | None = None,
     ) -> None:
         self.opened, self.model, self.in_flight, self.seconds = opened, model, in_flight, seconds
+        self.versions = versions
         self._edit: ThinkThenEdit | None = None
         self._under_way = 0
 
@@ -78,7 +88,11 @@ class EditService:
     async def around(self, service: Service) -> AsyncIterator[None]:
         """Hold planner, editor and judges open while the service runs."""
         async with self.opened() as self._edit:
-            yield
+            try:
+                yield
+            finally:
+                if self.versions is not None:
+                    await self.versions.close()
 
     def routes(self) -> list[Route]:
         """The routes of the service."""
@@ -88,13 +102,10 @@ class EditService:
         ]
 
     async def _models(self, request: Request) -> Response:
-        entry = {"id": self.model, "object": "model", "created": 0, "owned_by": "noria"}
-        return json_response({"object": "list", "data": [entry]})
+        return json_response(model_list([self.model]))
 
     async def _edits(self, request: Request) -> Response:
         asked = await read_edit(request)
-        if asked.model not in ("", self.model):
-            raise HttpError(404, "model_not_found", f"this serves {self.model!r}", param="model")
         wish = read_wish(asked, judged=self.edit.judges is not None)
         if self._under_way >= self.in_flight:
             raise HttpError(429, "busy", f"{self.in_flight} edits are under way; try again")
@@ -103,26 +114,39 @@ class EditService:
             scene = await asyncio.to_thread(_scene, asked)
             if asked.size not in (None, scene.source.size):
                 raise HttpError(400, "bad_size", "an edit has the size of its picture", param="size")
-            results = await asyncio.gather(*(self._one(asked, wish, scene, n) for n in range(asked.n)))
+            async with named_version(asked.model, self.model, self.versions) as planner:
+                edit = self._with(planner)
+                results = await asyncio.gather(
+                    *(self._one(edit, asked, wish, scene, n) for n in range(asked.n))
+                )
         except DataError as error:
             raise HttpError(400, "bad_request", error.what, param=error.where) from None
         except ModelError as error:
             raise HttpError(502, "planner_failed", error.what) from None
         finally:
             self._under_way -= 1
-        return self._answer(results, wish)
+        return self._answer(results, wish, asked.model)
 
-    async def _one(self, asked: ImageRequest, wish: Wish, scene: Scene, number: int) -> EditResult:
+    def _with(self, planner: Planner | None) -> ThinkThenEdit:
+        """Editor and judges of the service behind a version of its planner."""
+        own = self.edit
+        if planner is None:
+            return own
+        return ThinkThenEdit(planner, own.renderer, judges=own.judges, need_thinking=own.need_thinking)
+
+    async def _one(
+        self, edit: ThinkThenEdit, asked: ImageRequest, wish: Wish, scene: Scene, number: int
+    ) -> EditResult:
         seed = (asked.seed or 0) + number
         if wish.plan:
             items = wish.checklist or Checklist(())
-            return await self.edit.render(scene, asked.prompt, Plan(wish.plan), items, seed)
-        results = await self.edit.edit(
+            return await edit.render(scene, asked.prompt, Plan(wish.plan), items, seed)
+        results = await edit.edit(
             scene, asked.prompt, checklist=wish.checklist, tries=wish.tries, samples=wish.samples, seed=seed
         )
         return results[0]
 
-    def _answer(self, results: list[EditResult], wish: Wish) -> Response:
+    def _answer(self, results: list[EditResult], wish: Wish, model: str) -> Response:
         failed = [one for one in results if one.image is None]
         if failed:
             rendering = failed[0].rendering
@@ -130,7 +154,10 @@ class EditService:
             status = {"refused": 400, "timeout": 504, "unsupported": 400}.get(kind, 502)
             code = "content_filter" if kind == "refused" else kind
             raise HttpError(status, code, failed[0].why)
-        each = [{"revised_prompt": one.plan.text, "noria": _shown(one, wish)} for one in results]
+        version = version_field(model, self.model)
+        each = [
+            {"revised_prompt": one.plan.text, "noria": {**version, **_shown(one, wish)}} for one in results
+        ]
         files = [png(one.image) for one in results if one.image is not None]
         return json_response(images_answer(files, each=each, more={"output_format": "png"}))
 

@@ -1,36 +1,16 @@
-"""JSON in the reply of a chat model, and one question asked until the reply can be read."""
+"""One question to a chat model, repeated until its reply can be read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Message, Refusal, assistant, user
+from noria.core.chat.json_replies import json_in
 from noria.core.errors import DataError, ModelError
-from noria.core.judging.judges import LONGEST_REPLY
-from noria.core.records import json_value
 
 T = TypeVar("T")
-
-
-def reply_json(reply: str, *, where: str = "reply") -> Any:
-    """The first JSON object or list of a reply, after any thinking and inside any code fence.
-
-    Raises:
-        DataError: there is none.
-    """
-    text = reply[:LONGEST_REPLY].rpartition("</think>")[2]
-    for at, character in enumerate(text):
-        if character not in "{[":
-            continue
-        try:
-            _, end = json.JSONDecoder().raw_decode(text[at:])
-        except (ValueError, RecursionError):
-            continue
-        return json_value(text[at : at + end], where)
-    raise DataError("no JSON in it", where=where)
 
 
 async def ask_for(
@@ -43,7 +23,7 @@ async def ask_for(
     max_tokens: int = 4096,
     sample: int = 0,
 ) -> T:
-    """Ask a model for JSON, and read it; where that fails, it is told why and asked again.
+    """Ask a model for JSON and read its reply; where reading fails, ask again with the reason.
 
     Args:
         model: chat model.
@@ -64,7 +44,10 @@ async def ask_for(
         if not isinstance(outcome, Answer):
             raise ModelError(f"{outcome.kind}: {outcome.message}")
         try:
-            return read(reply_json(outcome.text))
+            value = json_in(outcome.text)
+            if value is None:
+                raise DataError("no JSON in it", where="reply")
+            return read(value)
         except DataError as error:
             if attempt == attempts:
                 raise

@@ -15,16 +15,16 @@ from PIL.Image import Image as Picture
 from noria.core.chat import ChatModel, Image as ImagePart
 from noria.core.errors import NoriaError
 from noria.core.files import write_atomic
+from noria.core.picture_files import open_picture, png
 from noria.core.progress import Progress
 from noria.editing.data.lines import Lines
-from noria.editing.data.pictures import open_picture, png
 from noria.editing.data.tasks import Task
 from noria.editing.data.working import work_through
 from noria.editing.synthesis.proposing import Proposal, consistent, propose, propose_for
 
 
 class Generator(Protocol):
-    """A text-to-image model."""
+    """Protocol of a text-to-image model."""
 
     async def generate(self, prompt: str, seed: int, *, size: tuple[int, int] | None = None) -> Picture:
         """Make a picture of a description.

@@ -108,7 +108,7 @@ def matrices(records: Sequence[Mapping[str, Any]]) -> dict[str, Matrix]:
 
 
 def advice(matrix: Matrix) -> str:
-    """What a matrix speaks for, in a sentence: training the planner, changing the editor, or neither.
+    """Recommendation that follows from a matrix, in a sentence: training the planner, changing the editor, or neither.
 
     A planner can win what lies between its own share of right pictures and the oracle's; an editor what the oracle
     misses.

@@ -12,10 +12,11 @@ from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import Block, write_page
+from noria.core.picture_files import open_picture, png
 from noria.core.progress import Progress
 from noria.editing.data.lines import Lines
 from noria.editing.data.names import file_name, task_seed
-from noria.editing.data.pictures import open_picture, open_scene, png
+from noria.editing.data.pictures import open_scene
 from noria.editing.data.tasks import Task, image_paths
 from noria.editing.data.working import work_through
 from noria.editing.use.page import on_page, result_json
@@ -56,7 +57,7 @@ async def edit_tasks(
     in_flight: int = 8,
     progress: Progress | None = None,
 ) -> BatchResult:
-    """Edit every task that has no picture yet. Killed at any moment, the same call goes on.
+    """Edit every task that has no picture yet. A call that was killed is resumed by the same call.
 
     Args:
         edit: planner, editor and judges.

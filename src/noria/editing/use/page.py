@@ -13,9 +13,10 @@ from PIL.Image import Image as Picture
 from noria.core.files import write_atomic
 from noria.core.pages.charts import Figure
 from noria.core.pages.report import Block, write_page
+from noria.core.picture_files import png
 from noria.core.records import json_values
 from noria.editing.checklists.items import checklist_to_json, items_of
-from noria.editing.data.pictures import Scene, png
+from noria.editing.data.pictures import Scene
 from noria.editing.use.session import EditResult
 
 LONGEST_SIDE = 460

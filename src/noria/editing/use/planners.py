@@ -8,7 +8,7 @@ from PIL.Image import Image as Picture
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, Message, Refusal, system, user
 from noria.core.errors import ModelError
-from noria.editing.data.pictures import png
+from noria.core.picture_files import png
 from noria.editing.plans import format_output
 
 PLANNER_INSTRUCTION = """\

@@ -67,13 +67,13 @@ class EditResult:
 
     @property
     def rank(self) -> tuple[bool, float, float]:
-        """What the best of several tries is chosen by: a picture, then its reward, then the plan's."""
+        """Key by which the best of several tries is chosen: a picture first, then its reward, then the plan's."""
         values = [part.value if part.value is not None else -1.0 for part in (self.visual, self.cognitive)]
         return self.image is not None, values[0], values[1]
 
     @property
     def notes(self) -> str:
-        """What was not right, as the planner may read it for another try."""
+        """Failed items and problems of this try, in words that the planner reads before another try."""
         if not self.plan.ok:
             return f"The output had no plan ({self.plan.problem})."
         wrong = _wrong(self.checklist, self.verdicts)

@@ -29,7 +29,7 @@ NOTHING = "Change nothing. Leave every part of the picture exactly as it is."
 
 @dataclass
 class ItemReport:
-    """What the tests said of one item.
+    """Results of the validation tests of one item.
 
     Attributes:
         id: id of the item.

@@ -65,7 +65,7 @@ class EditConfig(
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """What the verb did with one request: its tries, best first, and the page."""
+    """Outcome of one request: its tries, best first, and the page."""
 
     results: Sequence[EditResult]
     page: Path

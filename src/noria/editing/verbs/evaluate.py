@@ -56,7 +56,9 @@ class EvaluateConfig(
     rewriter: bool = Field(
         False, description="Add an arm in which the planner's model rewrites the request unseen."
     )
-    limit: int | None = Field(None, ge=1, description="Most items, the first ones (a trial).")
+    limit: int | None = Field(
+        None, ge=1, description="Number of items to run, the first ones of the benchmark, as a trial."
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class PlannerOptions(ServerOptions):
-    """The planner: a vision-language model on a chat server, or none."""
+    """The planner: a vision-language model on a chat server, a trained one in this process, or none."""
 
     section: ClassVar[str] = "Planner"
 
+    planner: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None,
+        description="Folder of a trained planner, of noria editing train or sft, to run in this process.",
+    )
     direct: bool = Field(False, description="Use no planner: the request itself goes to the editor.")
     temperature: float = Field(0.7, ge=0, le=2, description="Temperature of the planner.")
     max_new_tokens: int = Field(2048, ge=16, le=65_536, description="Most tokens of the planner's output.")
@@ -89,6 +94,10 @@ class JudgeOptions(Config):
     cross_share: float = Field(
         0.05, ge=0, le=1, description="Share of judgements that the second judge makes."
     )
+    editscore: Annotated[str | None, Option(metavar="BACKBONE")] = Field(
+        None,
+        description="Backbone of EditScore, such as qwen3vl, which then judges the pictures in this process.",
+    )
     one_by_one: bool = Field(False, description="Ask each item in a request of its own.")
     canaries: int = Field(1, ge=0, le=4, description="Canary items in every judged checklist.")
     judgements: int = Field(16, ge=1, le=1024, description="Judgements under way at once.")
@@ -121,6 +130,21 @@ def named_server(
     return load_config(ChatServer, base={key: value for key, value in values.items() if value is not None})
 
 
+def check_planner(config: PlannerOptions) -> None:
+    """Check that the options name one planner.
+
+    Raises:
+        ConfigError: none is named, or two.
+    """
+    named = [bool(config.url or config.model), config.planner is not None, config.direct]
+    if sum(named) > 1:
+        raise ConfigError("two planners", where="--url, --planner, --direct", mend="leave one of them out")
+    if not (config.url or config.planner or config.direct):
+        raise ConfigError(
+            "no planner", where="--url", mend="give --url and --model of a server, --planner, or --direct"
+        )
+
+
 @contextlib.asynccontextmanager
 async def opened_planner(config: PlannerOptions) -> AsyncIterator[Planner]:
     """Open the planner that the options name.
@@ -131,17 +155,34 @@ async def opened_planner(config: PlannerOptions) -> AsyncIterator[Planner]:
     from noria.core.chat import ChatClient
     from noria.editing.use.planners import ChatPlanner, DirectPlanner
 
+    check_planner(config)
     if config.direct:
-        if config.url or config.model:
-            raise ConfigError("a planner beside --direct", where="--url", mend="leave one of them out")
         yield DirectPlanner()
         return
-    if not config.url:
-        raise ConfigError("no planner", where="--url", mend="give --url and --model of a server, or --direct")
+    if config.planner is not None:
+        async with running_planner(config, config.planner) as trained:
+            yield trained
+        return
     async with ChatClient(config.server()) as client:
         yield ChatPlanner(
             client, str(config.model), temperature=config.temperature, max_tokens=config.max_new_tokens
         )
+
+
+@contextlib.asynccontextmanager
+async def running_planner(config: PlannerOptions, folder: Path) -> AsyncIterator[Planner]:
+    """A trained planner of a folder in this process, as the options say how it writes.
+
+    Raises:
+        ModelError: the folder holds no planner.
+    """
+    from noria.editing.planner.planning import PolicyPlanner
+
+    planner = await asyncio.to_thread(
+        PolicyPlanner.open, folder, temperature=config.temperature, max_tokens=config.max_new_tokens
+    )
+    async with planner.running():
+        yield planner
 
 
 @contextlib.asynccontextmanager
@@ -215,12 +256,20 @@ async def opened_judges(config: JudgeOptions) -> AsyncIterator[AtomicJudges | No
         "cross", config.cross_url, config.cross_model, config.judge_key_env, config.judgements
     )
     if server is None:
-        if other is not None:
+        alone = {"--cross-url": other, "--editscore": config.editscore}
+        if given := [option for option, value in alone.items() if value is not None]:
             raise ConfigError(
-                "a second judge without a first", where="--cross-url", mend="give --judge-url, too"
+                "nobody judges the plans",
+                where=", ".join(given),
+                mend="give --judge-url and --judge-model, too",
             )
         yield None
         return
+    pictures: Judge | None = None
+    if config.editscore is not None:
+        from noria.editing.integrations.editscore import open_editscore
+
+        pictures = await asyncio.to_thread(open_editscore, config.editscore)
     settings = JudgeSettings(
         in_flight=config.judgements,
         one_by_one=config.one_by_one,
@@ -232,11 +281,11 @@ async def opened_judges(config: JudgeOptions) -> AsyncIterator[AtomicJudges | No
         cross: Judge | None = None
         if other is not None:
             cross = ChatJudge(await stack.enter_async_context(ChatClient(other)), other.model)
-        yield AtomicJudges(judge, judge, settings, cross)
+        yield AtomicJudges(judge, pictures or judge, settings, cross)
 
 
 class EnvironmentConfig(PlannerOptions, EditorOptions, JudgeOptions):
-    """What an environment of rewards is made of: planner, editor and judge."""
+    """Options of a reward environment: planner, editor and judge."""
 
 
 @contextlib.asynccontextmanager

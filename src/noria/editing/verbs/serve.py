@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,18 +15,20 @@ from noria.editing.verbs.options import (
     EditorOptions,
     JudgeOptions,
     PlannerOptions,
+    check_planner,
     opened_judges,
     opened_planner,
     opened_renderer,
+    running_planner,
 )
 from noria.verbs.command import command as make_command
-from noria.verbs.options import ListenOptions
+from noria.verbs.options import ListenOptions, VersionsOption
 
 if TYPE_CHECKING:
     from noria.editing.use.session import ThinkThenEdit
 
 
-class ServeConfig(PlannerOptions, EditorOptions, JudgeOptions, ListenOptions):
+class ServeConfig(PlannerOptions, EditorOptions, JudgeOptions, VersionsOption, ListenOptions):
     """Settings of `noria editing serve`."""
 
     name: Annotated[str, Option("--as", metavar="NAME")] = Field(
@@ -38,10 +41,12 @@ class ServeConfig(PlannerOptions, EditorOptions, JudgeOptions, ListenOptions):
 @make_command(ServeConfig, extra="serve")
 def command(config: ServeConfig) -> None:
     """Serve /v1/images/edits: each picture is planned first, and the plan comes back with it."""
-    from noria.editing.service.process import serve_edits
+    from noria.core.service.hosting import serve_routes
+    from noria.core.service.serving import Limits
+    from noria.core.versions.served import ServedVersions
+    from noria.editing.service.service import BODY, EditService
 
-    if not config.direct and not config.url:
-        raise ConfigError("no planner", where="--url", mend="give --url and --model of a server, or --direct")
+    check_planner(config)
     if (config.editor_url is None) == (config.pipeline is None):
         raise ConfigError("no editor, or two", where="--editor-url", mend="give it, or --pipeline")
 
@@ -57,12 +62,11 @@ def command(config: ServeConfig) -> None:
             thinking = config.thinking and not config.direct
             yield ThinkThenEdit(planner, renderer, judges=judges, need_thinking=thinking)
 
-    serve_edits(
-        opened,
-        config.name,
-        in_flight=config.edits,
-        seconds=config.seconds,
-        token_file=config.token_file,
-        host=config.host,
-        port=config.port,
+    versions = None
+    if config.versions is not None:
+        versions = ServedVersions(config.versions, "planner", functools.partial(running_planner, config))
+    edits = EditService(
+        opened, config.name, in_flight=config.edits, seconds=config.seconds, versions=versions
     )
+    limits = Limits(body_bytes=BODY, seconds=config.seconds)
+    serve_routes("editing", edits.routes(), config, limits=limits, around=edits.around)

@@ -103,7 +103,7 @@ def run(job: SftJobConfig, progress: Progress) -> SftResult:
 
 
 class SftRunConfig(SftSettings, PlannerModel):
-    """What decides a run: the settings that its folder keeps."""
+    """Settings that decide a run, which its folder keeps."""
 
 
 def opened_run(job: SftJobConfig) -> tuple[SftRunConfig, Path]:

@@ -38,9 +38,11 @@ class SynthesizeConfig(ServerOptions, SeedOption, OutputOption, QuietOption):
         None, description="Folder of pictures to invent tasks for (default: pictures are generated)."
     )
     images_url: str | None = Field(None, description="Address of an API with images/generations.")
-    images_model: Annotated[str, Option(metavar="NAME")] = Field("default", description="Name of its model.")
+    images_model: Annotated[str, Option(metavar="NAME")] = Field(
+        "default", description="Name of the model on the picture generator's server."
+    )
     images_key_env: Annotated[str | None, Option(metavar="NAME")] = Field(
-        None, description="Name of the environment variable that holds its key."
+        None, description="Name of the environment variable that holds the picture generator's key."
     )
     size: int = Field(1024, ge=64, le=4096, description="Width and height of generated pictures.")
     draws: int = Field(2, ge=0, le=8, description="References written anew that must agree with the first.")

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from noria.core.judging.items import Checklist, Verdict
     from noria.editing.data.pictures import Scene
     from noria.editing.data.tasks import Task
-    from noria.editing.environment.rewarding import RewardEnvironment
+    from noria.editing.environment.judges import AtomicJudges
+    from noria.editing.environment.rewarding import EnvironmentSettings, RewardEnvironment
+    from noria.editing.planner.rollouts import TokenCredit
 
 EDITOR = "editor.json"
 """File of a run that holds the digests of the editor before and after the training."""
@@ -48,7 +50,7 @@ class RewardOptions(Config):
 
 
 class TrainRunConfig(GrpoSettings, PlannerModel, RewardOptions):
-    """What decides a run: the settings that its folder keeps."""
+    """Settings that decide a run, which its folder keeps."""
 
 
 class TrainJobConfig(TrainRunConfig, EditorOptions, JudgeOptions, DownloadOption, OutputOption, QuietOption):
@@ -89,8 +91,20 @@ def command(config: TrainJobConfig) -> None:
     click.echo(f"planner  {result.planner}\nreport   {result.report}")
 
 
-def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
+def run(
+    job: TrainJobConfig,
+    progress: Progress,
+    *,
+    judges: AtomicJudges | None = None,
+    credit: TokenCredit | None = None,
+) -> TrainResult:
     """Train, or resume a training, and write the planner and the page.
+
+    Args:
+        job: settings.
+        progress: where the training reports its progress.
+        judges: judges in the place of those that the settings name.
+        credit: shares advantages out to tokens; each token has the whole of its output by default.
 
     Raises:
         NoriaError: anything that a user can mend; nothing was written then, or the last checkpoint is whole.
@@ -107,8 +121,8 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     )
     check_run_folder(folder)
     tasks, digest = read_checked(Path(str(job.data)))
-    with asyncio.Runner() as runner, _environment(job, runner) as environment:
-        return _train(job, settings, folder, tasks, digest, environment, runner, progress)
+    with asyncio.Runner() as runner, opened_rewards(job, runner, judges) as environment:
+        return _train(job, settings, folder, tasks, digest, environment, runner, progress, credit)
 
 
 def _train(
@@ -120,6 +134,7 @@ def _train(
     environment: RewardEnvironment,
     runner: asyncio.Runner,
     progress: Progress,
+    credit: TokenCredit | None,
 ) -> TrainResult:
     from noria.core.files import write_atomic
     from noria.core.runs.checkpoints import fingerprint
@@ -142,7 +157,7 @@ def _train(
         save_settings(folder, settings)
         log = RolloutLog(folder / "rollouts")
         rewarder = EnvironmentRewarder(environment, runner, tasks, log)
-        trainer = PlannerTrainer(policy, requests, rewarder, job.part(GrpoSettings))
+        trainer = PlannerTrainer(policy, requests, rewarder, job.part(GrpoSettings), credit=credit)
         log.step = max(0, _step_of(record))
         progress.say(f"{len(tasks):,} tasks; another picture moves a log-probability by {difference:.2g}")
         before = editor_digest(editor)
@@ -191,13 +206,28 @@ def read_checked(path: Path) -> tuple[list[tuple[Task, Scene]], str]:
 
 
 @contextlib.contextmanager
-def _environment(job: TrainJobConfig, runner: asyncio.Runner) -> Iterator[RewardEnvironment]:
-    """The reward environment, opened and closed on the runner's loop."""
+def opened_rewards(
+    job: TrainJobConfig,
+    runner: asyncio.Runner,
+    judges: AtomicJudges | None = None,
+    settings: EnvironmentSettings | None = None,
+) -> Iterator[RewardEnvironment]:
+    """The reward environment of a training, opened and closed on the runner's loop.
+
+    Args:
+        job: settings of the training, which name its editor.
+        runner: event loop of the environment.
+        judges: judges in the place of those that the settings name.
+        settings: bounds of the environment; those of the training by default.
+
+    Raises:
+        ConfigError: no editor is named, or two.
+    """
     from noria.editing.environment.judges import AtomicJudges
     from noria.editing.environment.rendering import Renderer
     from noria.editing.environment.rewarding import EnvironmentSettings, RewardEnvironment
 
-    settings = EnvironmentSettings(in_flight=job.in_flight, gate=job.gate)
+    settings = settings or EnvironmentSettings(in_flight=job.in_flight, gate=job.gate)
     stack = contextlib.AsyncExitStack()
 
     async def opened() -> RewardEnvironment:
@@ -209,10 +239,8 @@ def _environment(job: TrainJobConfig, runner: asyncio.Runner) -> Iterator[Reward
             renderer = Renderer(AsyncWorldEditor())
         else:
             renderer = await stack.enter_async_context(opened_renderer(job))
-        judges = await stack.enter_async_context(opened_judges(job))
-        if judges is None:
-            judges = AtomicJudges(_NoJudge(), _NoJudge())
-        return RewardEnvironment(renderer, judges, settings)
+        own = judges or await stack.enter_async_context(opened_judges(job))
+        return RewardEnvironment(renderer, own or AtomicJudges(_NoJudge(), _NoJudge()), settings)
 
     try:
         yield runner.run(opened())
@@ -226,7 +254,7 @@ class _NoJudge:
     name = "no judge"
 
     async def verdicts(self, checklist: Checklist, subject: Sequence[Part]) -> list[Verdict]:
-        """Refuse to judge.
+        """Refuse to judge an item that no verifier answers.
 
         Raises:
             ConfigError: always.

@@ -79,7 +79,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of a thing.
+    """Cell and name of a thing before and after an event.
 
     Attributes:
         cell, name: where it was and what; empty for a thing that is added.

@@ -12,7 +12,7 @@ from noria.grounding.asking.types import Control, Protocol
 
 
 class PlanSettings(Config):
-    """What is asked and shown."""
+    """Protocol, control and media of the requests."""
 
     section: ClassVar[str] = "Plan"
 

@@ -47,7 +47,7 @@ MOST_OBJECTS = 64
 
 @dataclass
 class Reading:
-    """What a reply says.
+    """Answers that a reply was read as.
 
     Attributes:
         levels: {trait: level 0 … 4}.

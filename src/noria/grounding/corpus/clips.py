@@ -84,7 +84,7 @@ def sample_frames(
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    start, duration = extent(path, limits)
+    start, duration, _ = extent(path, limits)
     wanted = (
         [start + (k + 0.5) * duration / count for k in range(count)]
         if at is None
@@ -104,7 +104,7 @@ def clip_length(path: Path) -> float:
         DataError: the file cannot be read, holds no frame, or passes a limit.
         MissingExtra: there is no PyAV.
     """
-    return extent(path, LIMITS)[1]
+    return extent(path, LIMITS).duration
 
 
 def whole_file(path: Path, *, limits: Limits = LIMITS) -> bytes:

@@ -44,7 +44,8 @@ _EDGES = np.array([0.2, 0.4, 0.6, 0.8])
 def to_levels(scores: ArrayLike, bins: Bins = "paper") -> NDArray[np.int8]:
     """Scores in [0, 1] to levels 0 … 4; −1 where a score is NaN.
 
-    Source: paper, Sec. 3 for `paper`; the released scorer for `official`. They differ at .2, .4, .6 and .8 only.
+    `paper` cuts at [0, .2) [.2, .4) [.4, .6) [.6, .8) [.8, 1] (MM-OCEAN, arXiv 2605.22109, Sec. 3). `official`, the
+    released scorer's, closes each cut above: .2 is level 0. They differ at .2, .4, .6 and .8 only.
     """
     values = np.asarray(scores, dtype=float)
     levels = np.searchsorted(_EDGES, values, side="right" if bins == "paper" else "left").astype(np.int8)

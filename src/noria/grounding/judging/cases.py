@@ -1,6 +1,6 @@
 """Cases of judging reasons. A case is one trait's rationale, with a checklist that chat models or rules answer.
 
-Four dimensions (paper, Sec. 4.3), each a path of a checklist about one trait's rationale:
+Four dimensions (MM-OCEAN, arXiv 2605.22109, Sec. 4.3), each a path of a checklist about one trait's rationale:
 
 * evidence coverage: does it name what the reference rests on?
 * logical coherence: does it give reasons, do they lead to its level, does it keep to its word?

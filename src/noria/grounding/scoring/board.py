@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from noria.grounding.scoring.comparing import compare, max_t, mcnemar, rank_intervals
+from noria.grounding.scoring.comparing import compare, max_t, mcnemar_of, rank_intervals
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.scoring.evaluation import ScoreArrays
 from noria.grounding.scoring.intervals import bootstrap, cluster_weights
@@ -38,7 +38,7 @@ def compare_models(
         rows = compare(truth, models[a].marks, models[b].marks, weights, theta=theta, level=settings.level)
         tests = {
             part: dict(
-                zip(("only_first", "only_second", "p"), mcnemar(passed[a], passed[b], part), strict=True)
+                zip(("only_first", "only_second", "p"), mcnemar_of(passed[a], passed[b], part), strict=True)
             )
             for part in ("rating", "reasoning", "grounding")
         }

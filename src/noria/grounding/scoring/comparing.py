@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.statistics.corrections import holm
+from noria.core.statistics.intervals import mcnemar
 from noria.grounding.scoring.intervals import BLOCK, Weights, bootstrap
 from noria.grounding.scoring.rates import (
     DEFAULT,
@@ -129,7 +130,7 @@ def fair_prejudice(first: Sequence[Passes], second: Sequence[Passes]) -> tuple[R
     return a, b
 
 
-def mcnemar(first: Passes, second: Passes, what: str) -> tuple[int, int, float | None]:
+def mcnemar_of(first: Passes, second: Passes, what: str) -> tuple[int, int, float | None]:
     """(only the first passed, only the second, exact two-sided p) over the videos where both are known.
 
     It takes videos as independent, which clips of one source are not quite. None where they never differ.
@@ -138,13 +139,10 @@ def mcnemar(first: Passes, second: Passes, what: str) -> tuple[int, int, float |
         first, second: who passed.
         what: `rating`, `reasoning` or `grounding`.
     """
-    from scipy.stats import binomtest
-
     known = getattr(first, f"has_{what}") & getattr(second, f"has_{what}")
     a, b = getattr(first, what) & known, getattr(second, what) & known
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    total = only_first + only_second
-    return only_first, only_second, float(binomtest(only_first, total, 0.5).pvalue) if total else None
+    return only_first, only_second, mcnemar(only_second, only_first)
 
 
 def max_t(

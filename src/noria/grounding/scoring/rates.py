@@ -3,8 +3,8 @@
 Arrays in, numbers out; no file, no clock. n is videos, q questions, s sources, b bootstrap draws.
 
 A video passes the rating when R1 = correct traits / 5 ≥ θ1, the reasoning when R2 = judged composite / 10 ≥ θ2, the
-grounding when R3 = correct answers / questions ≥ θ3 (paper, Sec. 4.4). Shares are compared as integers and
-rationals, so that 3/5 is never just below .6.
+grounding when R3 = correct answers / questions ≥ θ3 (MM-OCEAN, arXiv 2605.22109, Sec. 4.4). Shares are compared as
+integers and rationals, so that 3/5 is never just below .6.
 
 *Strict*: what a model did not answer is wrong, and a video that it could have passed had it answered counts against it
 in every rate that conditions on passing. So no refusal improves T1, MAE, T2, T3 or a rate, whichever way it is better.
@@ -37,7 +37,7 @@ BY_TRAIT = tuple(f"T1 {trait}" for trait in TRAITS)
 
 @dataclass(frozen=True)
 class Truth:
-    """What is right.
+    """True levels and right answers of a corpus.
 
     Attributes:
         levels: [n, 5] in 0 … 4; −1 where there is no score.
@@ -70,7 +70,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Marks:
-    """What a model said.
+    """Levels, answers and judged rationales of a model.
 
     Attributes:
         levels: [n, 5] in 0 … 4; −1 where it gave none.
@@ -125,7 +125,7 @@ SWEEP = tuple(
 
 @dataclass(frozen=True)
 class Passes:
-    """Who passed what; all [n].
+    """Videos that passed rating, reasoning and grounding; all fields are [n].
 
     Attributes:
         rating, reasoning, grounding: whether the video passed.
@@ -160,7 +160,7 @@ def composite(truth: Truth, marks: Marks) -> tuple[Floats, Bools]:
 
 
 def passes(truth: Truth, marks: Marks, theta: Theta = DEFAULT) -> Passes:
-    """Who passes at `theta`."""
+    """Find the videos that pass at the thresholds `theta`."""
     right = (marks.levels == truth.levels) & (truth.levels >= 0)
     silent = (marks.levels < 0) & (truth.levels >= 0)
     correct, unsaid, rated = right.sum(axis=1), silent.sum(axis=1), (truth.levels >= 0).sum(axis=1)

@@ -204,7 +204,7 @@ def association(passed: Sequence[Passes]) -> dict[str, float | None]:
 
 
 def rank_gap(t1: Sequence[float], t2: Sequence[float], t3: Sequence[float]) -> list[float]:
-    """RGM(m) = ½ (rk_T2 + rk_T3) − rk_T1 of each model, 1 the best rank, ties averaged.
+    """RGM(m) = ½ (rk_T2 + rk_T3) − rk_T1 of each model (MM-OCEAN, arXiv 2605.22109); rank 1 is best, ties averaged.
 
     Positive: its rating ranks better than its reasons and its grounding.
     """

@@ -10,7 +10,7 @@ from noria.core.config import Config
 
 
 class Knobs(Config):
-    """What a test may turn in the world."""
+    """Settings of the drawn world."""
 
     section: ClassVar[str] = "Knobs"
 

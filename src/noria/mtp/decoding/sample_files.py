@@ -76,7 +76,7 @@ def read_prompts(path: Path, tokenizer: Any) -> list[Prompt]:
         DataError: with file and line: malformed, of no known form, empty, or no prompt at all.
         MissingExtra: Parquet without pyarrow.
     """
-    prompts = [_prompt(record, tokenizer, where) for where, record in read_records(path, "prompts")]
+    prompts = [prompt_of(record, tokenizer, where) for where, record in read_records(path, "prompts")]
     if not prompts:
         raise DataError("no prompts", where=str(path), mend="give one record a line")
     return prompts
@@ -154,7 +154,12 @@ def _record(prompt: Prompt, completion: Completion, tokenizer: Any) -> dict[str,
     }
 
 
-def _prompt(record: Mapping[str, Any], tokenizer: Any, where: str) -> Prompt:
+def prompt_of(record: Mapping[str, Any], tokenizer: Any, where: str = "request") -> Prompt:
+    """The prompt of a record: `prompt` (text, or a chat's messages), `messages`, or `input_ids`.
+
+    Raises:
+        DataError: it is malformed, of no known form, or empty, or the chat template refuses it.
+    """
     ids = record.get("input_ids")
     prompt = record.get("prompt", record.get("messages"))
     if ids is not None:

@@ -49,6 +49,8 @@ SEEDS = [1, 2, 3]
 QUICK_ARMS = ("CE", "KL", "TV", "e2e TV")
 SOURCE = "arXiv 2606.12370"
 TOKENS, UPDATES = "tokens of text", "updates of the policy"
+SHORT = 40
+"""Fewest steps of a try in the search for learning rates, where the training has more."""
 HELD_SEED = 90_001
 """Seed of the text that heads are judged on; the one behind it is that of the text they are tuned on."""
 
@@ -128,6 +130,8 @@ def _heads(
 def tune(context: ProofContext, scale: Scale, losses: list[str], warm: list[str]) -> dict[str, float]:
     """The learning rate of each loss with the greatest accept length by rejection, on text that is not judged.
 
+    A try has a third of the steps, but no fewer than `SHORT`.
+
     Args:
         context: the proof.
         scale: size of the training.
@@ -136,6 +140,7 @@ def tune(context: ProofContext, scale: Scale, losses: list[str], warm: list[str]
     """
     from noria.core.proofs.arms import best_candidate
 
+    scale = replace(scale, steps=min(scale.steps, max(SHORT, scale.steps // 3)))
     train, _ = _texts(context, replace(scale, temperatures=()), list(TUNING_SEEDS))
     _, held = _texts(context, replace(scale, temperatures=(1.0,)), [], held_seed=HELD_SEED + 1)
     jobs = [(arm, lr, seed) for arm in losses for lr in RATES for seed in TUNING_SEEDS]

@@ -157,7 +157,7 @@ def evaluate_head(
     seed: int = 0,
     on_rows: Callable[[int], None] | None = None,
 ) -> HeadScore:
-    """Score a head.
+    """Score a head's drafts on text of the policy.
 
     The text must be the policy's own, sampled with the same `params`: the estimator weighs each step by the chance that
     an accepted prefix reads like the text.

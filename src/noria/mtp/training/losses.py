@@ -3,8 +3,10 @@
 Each is a function of the few numbers that `noria.mtp.training.reads` takes of every row, with gradients in closed
 form; so the losses, the chain's product among them, are plain autograd over scalars.
 
-Names are those of vLLM's speculators (`ce`, `kl_div`, `rkl`, `tv`, `nla`, `lk_hybrid`). Two more are of the whole
-chain: `e2e_tv` (Bebop, Eq. 13), and `e2e_tv_exact`, which over the target's own text is an unbiased estimate of the
+Names are those of vLLM's speculators. With α = Σ min(p, q) of a row, the losses of single rows are `ce` −log q(y),
+`kl_div` KL(p‖q), `rkl` KL(q‖p), `tv` 1 − α (Bebop, arXiv 2606.12370, Eq. 10), and from LK (arXiv 2602.23881) `nla` −log
+α and `lk_hybrid` λ KL(p‖q) + (1 − λ)(1 − α) with λ = exp(−η α), η = 3 and no gradient through λ. Two more are of the
+whole chain: `e2e_tv` (Eq. 13), and `e2e_tv_exact`, which over the target's own text is an unbiased estimate of the
 share of drafts that are not accepted.
 """
 

@@ -17,6 +17,7 @@ group = verbs(
         "train": "Train a head on the policy's own text.",
         "evaluate": "Score a head by every rule of verification.",
         "advise": "Say whether speculation pays here, and with how many drafts.",
+        "serve": "Answer chats with drafts, and count what they met.",
         "audit": "Test whether an engine samples by the model's law.",
         "rl-report": "Read an RL run's log: is it entropy, or the head?",
         "export": "Write the model with the head in its own files.",

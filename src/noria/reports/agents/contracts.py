@@ -19,6 +19,8 @@ MOST_VISUALS = 3
 BODY = (2, 5)
 EDGE_WORDS = (100, 300)
 LEAST_WORDS = 50
+NOTES = 6
+"""Passages that a section's writer is given."""
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
         sections: introduction, body, conclusion.
         dropped: visuals that the contract left no room for.
         words: word total that the request names; 0 where it names none.
+        queries: queries for the search; empty leaves them to the agents.
     """
 
     title: str
@@ -71,6 +74,7 @@ class Plan(msgspec.Struct, frozen=True):
     sections: tuple[SectionPlan, ...]
     dropped: tuple[Missing, ...] = ()
     words: int = 0
+    queries: tuple[str, ...] = ()
 
 
 def repair_plan(plan: Plan) -> tuple[Plan, list[str]]:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
-from noria.reports.agents.contracts import Plan, Requirement, SectionPlan, VisualKind, repair_plan
-from noria.reports.agents.requests import Demand, Request, chinese_measure, years_between
+from noria.reports.agents.contracts import (
+    BODY,
+    NOTES,
+    Plan,
+    Requirement,
+    SectionPlan,
+    VisualKind,
+    repair_plan,
+)
+from noria.reports.agents.requests import Demand, Request, chinese_measure, stems, topics_of, years_between
 from noria.reports.agents.series import Series, fact_series, numeric_columns, table_series
 from noria.reports.charts.choosing import fitting_kind
 from noria.reports.charts.records import Cell, ChartData, ChartKind
 from noria.reports.document.blocks import LABELS
 from noria.reports.evidence.records import Book
+from noria.reports.evidence.tables import without_unit
 from noria.reports.search.index import Index
+from noria.reports.search.protocol import Hit, search_all
 
+COMPARED, MAPPED = 12, 300
+"""Most entities that are compared where a request names none, and most countries of a map."""
+_FIRST = re.compile(r"(?<=[a-z0-9)][.!?])\s+(?=[A-Z])|(?<=[。！？])")
+"""End of the first sentence."""
 NEEDS_TIME = {"line", "area", "timeline"}
 
 
@@ -29,18 +44,14 @@ def plan_request(request: Request, index: Index) -> Plan:
                 "", title, _summary(title, request, zh), measures=(measure,), entities=request.entities
             )
         )
-    if not request.measures:
-        for id in request.tables[:2]:
-            source, table = index.source(id), index.table(id)
-            columns = _wanted_columns(request.text, numeric_columns(table) if table else [])
-            title = source.title[:1].upper() + source.title[1:]
-            sections.append(
-                SectionPlan("", title, _summary(title, request, zh), measures=tuple(columns[:2]), notes=(id,))
-            )
-    if not sections:
-        hits = index.search(request.text, 12)
-        title = "相关材料" if zh else "What the sources say"
-        sections.append(SectionPlan("", title, "", notes=tuple(hit.id for hit in hits)))
+    if request.measures:
+        sections += [_of_table(id, "", request, index) for id in request.beside[:2]]
+    else:
+        sections += [
+            _of_table(id, ", ".join(request.entities[:6]), request, index) for id in request.tables[:2]
+        ]
+    sections += _topics(request, index, BODY[1] - len(sections))
+    sections = sections or [_general(request, index)]
     sections = _with_visuals(sections, request)
     labels = LABELS[request.language]
     outline = (
@@ -52,12 +63,77 @@ def plan_request(request: Request, index: Index) -> Plan:
     return repair_plan(plan)[0]
 
 
+def _of_table(id: str, where: str, request: Request, index: Index) -> SectionPlan:
+    """A section on the columns of a table that a request names."""
+    source, table = index.source(id), index.table(id)
+    columns = _wanted_columns(request.text, numeric_columns(table) if table else [])
+    title = source.title[:1].upper() + source.title[1:]
+    return SectionPlan(
+        "",
+        title,
+        _placed(title, where, zh=request.language == "zh"),
+        measures=tuple(columns[:2]),
+        notes=(id,),
+    )
+
+
+def _topics(request: Request, index: Index, most: int) -> list[SectionPlan]:
+    """Sections for what a request names in words, and not as a measure or a table: those with the best hits, in order.
+
+    A single topic without a measure is no section of its own: it is what the whole report is about.
+    """
+    zh = request.language == "zh"
+    known = stems(" ".join([*request.measures, *(index.source(id).title for id in request.tables)]))
+    topics = [topic for topic in topics_of(request) if not stems(topic) & known]
+    if request.tables or len(topics) + len(request.measures) < BODY[0]:
+        return []
+    where = ", ".join(request.entities)
+    ranked = [
+        (
+            topic,
+            _about(
+                topic, search_all(index, (f"{topic} {where}", *request.queries), 2 * NOTES), request, index
+            ),
+        )
+        for topic in topics
+    ]
+    best = sorted((one for one in ranked if one[1]), key=lambda one: -one[1][0].score)[:most]
+    return [
+        SectionPlan(
+            "",
+            topic[:1].upper() + topic[1:],
+            _summary(topic, request, zh),
+            notes=tuple(hit.id for hit in hits),
+        )
+        for topic, hits in ranked
+        if (topic, hits) in best
+    ]
+
+
+def _general(request: Request, index: Index) -> SectionPlan:
+    """A section for a request of which the corpus knows no measure, table or topic."""
+    hits = search_all(index, request.searched, 2 * NOTES)
+    title = "相关材料" if request.language == "zh" else "What the sources say"
+    return SectionPlan("", title, request.text[:300], notes=tuple(hit.id for hit in hits))
+
+
+def _about(topic: str, hits: Sequence[Hit], request: Request, index: Index) -> list[Hit]:
+    """Hits that share half of the topic's words, in sources about an entity of the request where there are such."""
+    wanted = stems(topic) - stems(" ".join(request.entities))
+    kept = [
+        hit
+        for hit in hits
+        if (passage := index.passage(hit.id)) is not None
+        and 2 * len(wanted & stems(f"{hit.heading} {passage.text}")) >= len(wanted) > 0
+    ]
+    return [hit for hit in kept if any(name in hit.title for name in request.entities)] or kept
+
+
 def _title(request: Request) -> str:
     zh = request.language == "zh"
     names = [chinese_measure(m) if zh else m for m in request.measures[:3]]
     if not names:
-        text = " ".join(request.text.split())
-        return text[: 40 if zh else 90].rstrip(" ,.，。") + ("…" if len(text) > 90 else "")
+        return _shortened(_FIRST.split(" ".join(request.text.split()), maxsplit=1)[0], 40 if zh else 90)
     where = request.entities[:5]
     if zh:
         from noria.reports.agents.requests import chinese_name
@@ -68,21 +144,36 @@ def _title(request: Request) -> str:
     )
 
 
+def _shortened(text: str, most: int) -> str:
+    """A text up to a number of characters, cut between words."""
+    if len(text) <= most:
+        return text.rstrip(" ,.，。")
+    return (
+        text[: most + 1].rpartition(" ")[0].rstrip(" ,.，。") + "…"
+        if " " in text[:most]
+        else f"{text[:most]}…"
+    )
+
+
 def _summary(title: str, request: Request, zh: bool) -> str:
-    where = ", ".join(request.entities[:6])
+    return _placed(title, ", ".join(request.entities[:6]), zh=zh)
+
+
+def _placed(title: str, where: str, *, zh: bool) -> str:
     return f"{title}：{where}" if zh else f"{title}" + (f" in {where}" if where else "")
 
 
 def _wanted_columns(text: str, columns: Sequence[str]) -> list[str]:
-    lower = text.lower().replace("_", " ")
+    lower, words = text.lower().replace("_", " "), stems(text)
     named = [name for name in columns if name.lower().replace("_", " ") in lower]
+    named = named or [name for name in columns if (own := stems(without_unit(name))) and own <= words]
     return named or list(columns)
 
 
 def _with_visuals(sections: list[SectionPlan], request: Request) -> list[SectionPlan]:
     """Give each demanded visual to the section whose measure its words speak of, else to the next without one."""
     placed: list[list[Requirement]] = [[] for _ in sections]
-    demands = list(request.demands) or [Demand("", "") for _ in sections]
+    demands = list(request.demands) or [Demand("", "") for section in sections if section.measures]
     for number, demand in enumerate(demands, 1):
         kind: VisualKind = "image" if demand.kind == "image" else "chart"
         best = _section_for(demand, sections, placed)
@@ -131,7 +222,12 @@ def make_chart(
     """Data of a demanded chart, or why there is none. A kind that does not fit is changed once, and the reason
     is kept.
     """
-    series = [s for m in need.measures if (s := section_series(m, section, request, index, book)) is not None]
+    most = MAPPED if need.chart == "map" else COMPARED
+    series = [
+        s
+        for m in need.measures
+        if (s := section_series(m, section, request, index, book, most=most)) is not None
+    ]
     if not series:
         return "没有相应的数据" if request.language == "zh" else "the corpus has no numbers for it"
     kind = need.chart or fitting_kind(
@@ -149,13 +245,13 @@ def make_chart(
 
 
 def section_series(
-    measure: str, section: SectionPlan, request: Request, index: Index, book: Book
+    measure: str, section: SectionPlan, request: Request, index: Index, book: Book, *, most: int = COMPARED
 ) -> Series | None:
     """Series of a section's measure, out of facts or out of the table that the section is about."""
     tables = [note for note in section.notes if "#" not in note]
     if tables:
         return table_series(index, book, tables[0], measure, years=years_between(request.years))
-    return fact_series(index, book, measure, section.entities or request.entities)
+    return fact_series(index, book, measure, section.entities or request.entities, most=most)
 
 
 def _chart(id: str, kind: ChartKind, series: Sequence[Series], request: Request) -> ChartData:
@@ -163,6 +259,7 @@ def _chart(id: str, kind: ChartKind, series: Sequence[Series], request: Request)
     who, when, what = ("实体", "年份", "指标") if zh else ("Name", "Year", "Indicator")
     first = series[0]
     name = chinese_measure(first.measure) if zh else first.measure
+    who = first.names if first.names not in ("", when, what, name) else who
     if kind == "radar":
         return _radar(id, series, request, (what, who))
     if kind == "scatter":
@@ -189,7 +286,7 @@ def _chart(id: str, kind: ChartKind, series: Sequence[Series], request: Request)
             cells,
             request.language,
         )
-    latest = sorted(first.latest(), key=lambda p: -p.value)[:20]
+    latest = sorted(first.latest(), key=lambda p: -p.value)[: MAPPED if kind == "map" else 20]
     rows = tuple((p.entity, p.period, f"{p.value:f}") for p in latest)
     cells = tuple(Cell(n, name, p.target) for n, p in enumerate(latest))
     kind = "bar" if kind in ("stacked bar", "grouped bar") else kind

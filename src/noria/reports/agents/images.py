@@ -1,8 +1,9 @@
-"""The image searcher: candidates by caption, refused by words and by quality, each choice with its reason."""
+"""The image searcher: candidates by caption, refused by words and by quality, each refusal with its reason."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from noria.core.errors import NoriaError
 from noria.reports.agents.contracts import Requirement
@@ -23,15 +24,24 @@ DECORATION = re.compile(
 """Words that mark decoration: whole words, so that `semiconductor` and `silicon` stay (the release looks for
 parts of words)."""
 LEAST_QUALITY = 0.35
+Picture = tuple[Figure, bytes]
+"""A figure and its PNG."""
 
 
-def find_image(need: Requirement, request: Request, index: Index, book: Book) -> tuple[Figure, bytes] | str:
-    """A picture for a requirement, with its PNG; or why there is none."""
-    zh = request.language == "zh"
-    reasons: list[str] = []
-    query = " ".join([need.goal, *need.entities])
-    for hit in index.images(query, 5):
-        if DECORATION.search(hit.caption) or hit.url.lower().endswith((".svg", ".ico")):
+@dataclass(frozen=True)
+class Candidate:
+    """A picture of the corpus that passed the rules: id of its source, caption and PNG."""
+
+    id: str
+    caption: str
+    png: bytes
+
+
+def candidates(query: str, index: Index, reasons: list[str]) -> list[Candidate]:
+    """Pictures for a query: best captions first, of those the best pictures; refusals are added to `reasons`."""
+    kept: list[tuple[float, float, Candidate]] = []
+    for hit in index.images(query, 12):
+        if is_decoration(hit.caption, hit.url):
             reasons.append(f"{hit.url}: decoration")
             continue
         data = index.picture(hit.id)
@@ -46,12 +56,32 @@ def find_image(need: Requirement, request: Request, index: Index, book: Book) ->
         if quality < LEAST_QUALITY:
             reasons.append(f"{hit.url}: quality {quality:.2f}")
             continue
-        passage = index.passage(f"{hit.id}#p0") or Passage(f"{hit.id}#p0", hit.id, 0, 0, hit.caption)
-        book.add(
-            index.source(hit.id), Passage(passage.id, passage.source, 0, 0, hit.caption, passage.heading)
-        )
-        return Figure(need.id, hit.caption, hit.caption, f"images/{need.id}.png", (passage.id,)), png_of(
-            image
-        )
-    none = "没有相符的图片" if zh else "no picture of the corpus fits"
+        kept.append((-hit.score, -quality, Candidate(hit.id, hit.caption, png_of(image))))
+    return [candidate for _, _, candidate in sorted(kept, key=lambda one: one[:2])]
+
+
+def is_decoration(caption: str, url: str) -> bool:
+    """Whether the words of a picture, or the ending of its address, mark decoration."""
+    return bool(DECORATION.search(caption)) or url.lower().endswith((".svg", ".ico"))
+
+
+def find_image(need: Requirement, request: Request, index: Index, book: Book) -> Picture | str:
+    """The best picture for a requirement; or why there is none."""
+    reasons: list[str] = []
+    offered = candidates(" ".join([need.goal, *need.entities]), index, reasons)
+    if offered:
+        return picture_figure(need, offered[0], index, book)
+    none = "没有相符的图片" if request.language == "zh" else "no picture of the corpus fits"
     return "; ".join([none, *reasons])
+
+
+def picture_figure(
+    need: Requirement, chosen: Candidate, index: Index, book: Book, *, alt: str = ""
+) -> Picture:
+    """Figure of a chosen picture, whose caption is its source's; `alt` is what was seen in it."""
+    passage = index.passage(f"{chosen.id}#p0")
+    heading = passage.heading if passage is not None else ""
+    id = f"{chosen.id}#p0"
+    book.add(index.source(chosen.id), Passage(id, chosen.id, 0, 0, chosen.caption, heading))
+    figure = Figure(need.id, chosen.caption, alt or chosen.caption, f"images/{need.id}.png", (id,))
+    return figure, chosen.png

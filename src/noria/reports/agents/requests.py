@@ -8,6 +8,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +20,18 @@ from noria.reports.search.terms import query_terms
 
 _LENGTH = re.compile(r"(\d[\d,]{2,6})\s*[- ]?(?:words?\b|字)")
 _CLAUSE = re.compile(r"[.;:!?。；：！？\n]|\(\d\)|（\d）|,(?=\s)|，|、|\band\b|以及|并")
+_ORDER = re.compile(
+    r"^(?:please\s+)?(?:describe|explain|discuss|summari[sz]e|report on|write (?:about|a report on)|tell me about)\s+"
+    r"|^(?:请)?(?:描述|说明|介绍|讨论|总结|撰写)(?:一下)?|^(?:the|about|on)\s+",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；\n])")
+_DRAW = re.compile(
+    r"\b(?:draw|plot|show|add|compared?|(?:line|bar|column|pie|area|radar|scatter)?[ -]?"
+    r"(?:charts?|graphs?|plots?|diagrams?))\b",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(r": (?:and )?others?$")
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 _CJK = re.compile(r"[\u3400-\u9fff]")
 ALIASES = {
@@ -27,11 +40,16 @@ ALIASES = {
     "U.S.": "United States",
     "UK": "United Kingdom",
     "UAE": "United Arab Emirates",
-    "South Korea": "Korea, South",
-    "North Korea": "Korea, North",
-    "Türkiye": "Turkey (Turkiye)",
-    "Turkey": "Turkey (Turkiye)",
+    "Türkiye": "Turkey",
+    "Myanmar": "Burma",
+    "Bahamas": "The Bahamas",
+    "Gambia": "The Gambia",
+    "Dominican Republic": "The Dominican",
+    "Democratic Republic of the Congo": "DRC",
+    "Ivory Coast": "Côte d'Ivoire",
 }
+DESCRIBED = 0.75
+"""Share of a request's words that describe a table, from which on the table is meant and not a measure of its words."""
 GLOSSARY = {
     "人口": "Population: total",
     "人均国内生产总值": "Real GDP per capita",
@@ -92,7 +110,9 @@ class Request(msgspec.Struct, frozen=True):
         years: years that it names, ascending.
         entities, measures: names of the corpus that it speaks of, in its order.
         tables: ids of tables that it speaks of, best first.
+        beside: ids of tables that a sentence without a measure speaks of, where other sentences name measures.
         demands: visuals that it asks for.
+        queries: queries for the search; empty where the request itself is the query.
     """
 
     text: str
@@ -103,6 +123,25 @@ class Request(msgspec.Struct, frozen=True):
     measures: tuple[str, ...]
     tables: tuple[str, ...]
     demands: tuple[Demand, ...]
+    queries: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """What is searched for: the queries, else the request."""
+        return self.queries or (self.text,)
+
+
+def topics_of(request: Request) -> list[str]:
+    """Clauses of a request that name a topic in words: without its order to write, and without its visuals."""
+    found = []
+    for clause in _CLAUSE.split(request.text):
+        clause = " ".join(_ORDER.sub("", clause.strip(), count=1).split()).strip(" ,.，。")
+        if not clause or demanded_kinds(clause) or demanded_images(clause):
+            continue
+        if query_terms(_without(clause, request.entities)):
+            found.append(clause[:120])
+    return list(dict.fromkeys(found))
 
 
 def language_of(text: str) -> Language:
@@ -126,21 +165,30 @@ def _around(text: str, place: int) -> str:
     return " ".join(text[start : min(ends, default=len(text))].split()).strip(" ,;.，、。；")[:200]
 
 
-def read_request(text: str, index: Index) -> Request:
-    """Read a request in the words of a corpus."""
+def read_request(text: str, index: Index | None, *, language: Language | Literal[""] = "") -> Request:
+    """Read a request in the words of a corpus, if there is one; `language` is that of the report where it is not the
+    request's.
+    """
     length = _LENGTH.search(text)
     years = sorted({int(year) for year in _YEAR.findall(text)})
-    entities = _entities(text, index)
-    measures = tuple(_measures(_without(text, entities), index))
+    entities = [] if index is None else _entities(text, index)
+    tables = {} if index is None else _tables(text, index)
+    measures = () if index is None else tuple(_measures(_without(text, entities), index))
+    if tables and not entities and max(tables.values()) >= DESCRIBED:
+        measures = ()
+    sentences = {} if index is None else _tables_of_sentences(text, entities, index, measured=bool(measures))
+    if tables and not measures:
+        tables |= {id: 0.0 for id in sentences if id not in tables}
     return Request(
         text=text,
-        language=language_of(text),
+        language=language or language_of(text),
         words=int(length[1].replace(",", "")) if length else 0,
         years=tuple(years),
         entities=tuple(entities),
         measures=measures,
-        tables=tuple(_tables(text, index)),
+        tables=tuple(tables),
         demands=demands_of(text),
+        beside=tuple(sentences) if measures else (),
     )
 
 
@@ -176,17 +224,18 @@ def _chinese_names() -> dict[str, str]:
         return {}
     zh, en = Locale("zh").territories, Locale("en").territories
     names = {zh[code]: en[code] for code in zh if len(code) == 2 and code in en}
-    return names | {
-        "韩国": "Korea, South",
-        "朝鲜": "Korea, North",
-        "土耳其": "Turkey (Turkiye)",
-        "捷克": "Czechia",
-    }
+    return names | {"土耳其": "Turkey", "捷克": "Czechia", "缅甸": "Burma"}
 
 
 def chinese_name(name: str) -> str:
     """Chinese name of a country; the name itself where none is known."""
     return next((zh for zh, en in _chinese_names().items() if en == name), name)
+
+
+def english_names(text: str) -> str:
+    """English names of the countries and measures that a text names in Chinese, joined by blanks."""
+    names = (_chinese_names() | GLOSSARY) if _CJK.search(text) else {}
+    return " ".join(en for zh, en in names.items() if zh in text)
 
 
 def chinese_measure(measure: str) -> str:
@@ -221,12 +270,34 @@ def _measures(text: str, index: Index, most: int = 6) -> list[str]:
     return found[:most]
 
 
+def related_measures(request: Request, index: Index, goal: str = "", most: int = 40) -> list[str]:
+    """Measures of the corpus that share words with a request, or with a goal of it; those of the request come first."""
+    wanted = stems(goal or request.text)
+    shared = {name: len(stems(name) & wanted) for name in index.measures()}
+    near = sorted((name for name, count in shared.items() if count), key=lambda name: (-shared[name], name))
+    return list(dict.fromkeys((*request.measures, *near)))[:most]
+
+
+def translated_query(request: Request, language: str) -> str:
+    """The names of a request in another language, by the glossary and the names of countries; the request itself
+    where it has none, or is in that language already.
+    """
+    names = [*request.measures, *request.entities]
+    if request.language == language or not names:
+        return request.text
+    if language == "en":
+        return ", ".join(names)
+    return "、".join([*map(chinese_measure, request.measures), *map(chinese_name, request.entities)])
+
+
 class _Scorer:
     """Scores measures against clauses: share of a measure's words, weighted by rarity, that a clause has."""
 
     def __init__(self, known: dict[str, int]) -> None:
         least = 2 if max(known.values()) > 20 else 1
-        self.terms = {name: _stems(name) for name, count in known.items() if count >= least}
+        self.terms = {
+            name: stems(name) for name, count in known.items() if count >= least and not _OTHER.search(name)
+        }
         self.known = known
         counts: dict[str, int] = {}
         for words in self.terms.values():
@@ -235,7 +306,7 @@ class _Scorer:
         self.weights = {word: math.log(1 + len(self.terms) / count) for word, count in counts.items()}
 
     def best(self, clause: str) -> str | None:
-        wanted = _stems(clause)
+        wanted = stems(clause)
         if not wanted:
             return None
         top, name = 0.0, None
@@ -253,7 +324,8 @@ class _Scorer:
         return name
 
 
-def _stems(text: str) -> frozenset[str]:
+def stems(text: str) -> frozenset[str]:
+    """Words of a text without stop words, digits and endings."""
     return frozenset(
         re.sub(r"(?:ies|s|ing|ed)$", "", word) if len(word) > 4 else word
         for word in query_terms(text)
@@ -261,19 +333,39 @@ def _stems(text: str) -> frozenset[str]:
     )
 
 
-def _tables(text: str, index: Index, most: int = 3) -> list[str]:
-    """Tables whose title, description and columns a request speaks of, best first."""
-    wanted = set(_stems(text))
-    scored = []
-    for id in index.table_sources():
-        source, table = index.source(id), index.table(id)
-        title = set(_stems(source.title))
-        columns = set(_stems(" ".join(table.columns if table else ())))
-        if title and title <= wanted:
-            scored.append((-(len(title) + 0.5 * len(columns & wanted)), id))
-        elif len(title & wanted) * 2 > len(title) and columns & wanted:
-            scored.append((-(0.5 * len(title & wanted) + 0.5 * len(columns & wanted)), id))
-    return [id for _, id in sorted(scored, key=lambda one: (one[0], int(one[1][1:])))][:most]
+def _tables(text: str, index: Index, most: int = 3) -> dict[str, float]:
+    """Tables that a request speaks of, best first, each with the share of the request's words that describe it.
+
+    A table is spoken of where its title is named, or where its description and columns have half of the words.
+    """
+    wanted = stems(text)
+    titles = {id: stems(index.source(id).title) for id in index.table_sources()}
+    named = {id: len(title) for id, title in titles.items() if title and title <= wanted}
+    hits = [hit.id for hit in index.search(text, 10, tables=True)] if titles else []
+    shares: dict[str, float] = {}
+    for id in dict.fromkeys([*named, *(hit.partition("#")[0] for hit in hits)]):
+        passage = index.passage(f"{id}#p0")
+        words = titles[id] | stems(passage.text if passage is not None else "")
+        shares[id] = len(wanted & words) / max(1, len(wanted))
+    kept = [id for id in shares if id in named or shares[id] >= 0.5]
+    kept.sort(key=lambda id: (-(shares[id] + 0.25 * named.get(id, 0)), int(id[1:])))
+    return {id: shares[id] for id in kept[:most]}
+
+
+def _tables_of_sentences(
+    text: str, entities: Sequence[str], index: Index, *, measured: bool
+) -> dict[str, float]:
+    """Tables that describe three quarters of the words of a sentence, where a request has several sentences.
+
+    Where the request names measures, a sentence that names one speaks of no table.
+    """
+    sentences = [_DRAW.sub(" ", sentence) for sentence in _SENTENCE_END.split(text)]
+    found: dict[str, float] = {}
+    for sentence in sentences if len(sentences) > 1 else ():
+        if len(stems(sentence)) >= 2 and not (measured and _measures(_without(sentence, entities), index)):
+            best = _tables(sentence, index, 1)
+            found |= {id: share for id, share in best.items() if share >= DESCRIBED and id not in found}
+    return found
 
 
 def years_between(years: Sequence[int]) -> tuple[int, int] | None:

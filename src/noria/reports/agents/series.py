@@ -9,7 +9,7 @@ import msgspec
 
 from noria.reports.evidence.derivation import derive
 from noria.reports.evidence.records import Book
-from noria.reports.evidence.tables import Table, cell_fact, date_key, table_kinds, unit_of
+from noria.reports.evidence.tables import Table, cell_fact, date_key, table_kinds, unit_of, without_unit
 from noria.reports.search.index import Index
 
 MOST_OPERANDS = 2_000
@@ -28,11 +28,26 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Points of one measure."""
+    """Points of one measure.
+
+    Attributes:
+        measure, unit: what is measured.
+        points: values.
+        cut: whether these are only the entities with the largest values, and the corpus has more.
+        names: name of the column that holds the entities; empty where they are of no table.
+    """
 
     measure: str
     unit: str
     points: tuple[Point, ...]
+    cut: bool = False
+    names: str = ""
+
+    @property
+    def label(self) -> str:
+        """Name of the measure, without the unit where each value is printed with it."""
+        shown = self.unit and all(point.raw.endswith(self.unit) for point in self.points)
+        return (without_unit(self.measure) or self.measure) if shown else self.measure
 
     def entities(self) -> list[str]:
         """Names in the order of their first points."""
@@ -69,10 +84,14 @@ def fact_series(
         return None
     unit = max(dict.fromkeys(units), key=units.count)
     facts = [fact for fact in facts if fact.unit == unit]
+    cut = False
     if not entities:
         newest = {fact.entity: fact for fact in sorted(facts, key=lambda fact: fact.period)}
         top = sorted(newest.values(), key=lambda fact: (-fact.value, fact.entity))[:most]
-        facts = [fact for fact in facts if fact.entity in {one.entity for one in top}]
+        facts, cut = (
+            [fact for fact in facts if fact.entity in {one.entity for one in top}],
+            len(newest) > most,
+        )
         facts.sort(key=lambda fact: -newest[fact.entity].value)
     else:
         facts.sort(key=lambda fact: list(entities).index(fact.entity))
@@ -83,7 +102,7 @@ def fact_series(
             book.add(passage)
         book.add(index.source(fact.id))
     points = tuple(Point(f.entity, f.period, f.value, f.unit, f.id, printed(f.raw, f.unit)) for f in facts)
-    return Series(measure, unit, points) if points else None
+    return Series(measure, unit, points, cut) if points else None
 
 
 def printed(raw: str, unit: str) -> str:
@@ -127,7 +146,8 @@ def table_series(
         for key, rows in groups.items()
         if (point := _point(book, source, table, place, key, rows)) is not None
     ]
-    return Series(column, unit_of(column), tuple(points)) if points else None
+    names_of = "" if name is None else table.columns[name]
+    return Series(column, unit_of(column), tuple(points), names=names_of) if points else None
 
 
 def _point(

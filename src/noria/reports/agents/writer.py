@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from noria.reports.agents.contracts import Plan, SectionPlan
+from noria.reports.agents.contracts import NOTES, Plan, SectionPlan
 from noria.reports.agents.requests import Request, chinese_measure, chinese_name
 from noria.reports.agents.series import Point, Series
 from noria.reports.charts.records import ChartData, alt_text
@@ -12,8 +12,10 @@ from noria.reports.document.blocks import Block, FigureBlock, Paragraph, Section
 from noria.reports.evidence.derivation import derive
 from noria.reports.evidence.quantities import plain_number
 from noria.reports.evidence.records import Book
-from noria.reports.evidence.support import check_sentence
+from noria.reports.evidence.support import check_sentence, checked_quantities
+from noria.reports.evidence.tables import COLUMNS
 from noria.reports.search.index import Index
+from noria.reports.search.terms import query_terms
 
 COUNTS = (
     "no",
@@ -74,7 +76,7 @@ def write_section(
     if not series:
         blocks += _quoted(section, index, book, zh)
     for figure in figures:
-        blocks.append(Paragraph((_introduced(figure, book, zh),)))
+        blocks.append(Paragraph((introduced(figure, book, zh),)))
         blocks.append(figure.block())
     if series and (note := _limits(series, zh)):
         blocks.append(Paragraph((Sentence(note),)))
@@ -93,7 +95,7 @@ def write_edge(
         text = (
             f"本报告讨论{'、'.join(topics)}{about}。"
             if zh
-            else f"This report treats {', '.join(topics)}{about}."
+            else f"This report treats {_listed(topics)}{about}."
         )
         more = (
             "文中每个数字都注明来源，并可在来源中核对。"
@@ -108,6 +110,11 @@ def write_edge(
         else "These findings rest on the cited sources alone; nothing was estimated."
     )
     return Section(section.id, section.title, (linked(Paragraph((*said, Sentence(more))), book),))
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence in a row: a, b and c."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def linked(block: Block, book: Book) -> Block:
@@ -126,7 +133,7 @@ def _statements(series: Series, book: Book, zh: bool) -> list[Sentence]:
     if extremes is not None and len(latest) > 2:
         said.append(extremes)
     top, low = max(latest, key=lambda p: p.value), min(latest, key=lambda p: p.value)
-    if len(latest) > 1 and low.value > 0 and top.value > low.value:
+    if len(latest) > 1 and low.value > 0 and top.value > low.value and not series.cut:
         ratio = derive(book, "ratio", (_fact(top), _fact(low))) if _plain(top, low) else None
         if ratio is not None and ratio.value >= 1:
             shown = plain_number(ratio.value)
@@ -158,7 +165,7 @@ def _cites(*points: Point) -> tuple[str, ...]:
 
 def _levels(series: Series, zh: bool) -> Sentence:
     points = series.latest()[:6]
-    name = chinese_measure(series.measure) if zh else series.measure
+    name = chinese_measure(series.measure) if zh else begun(series.label)
     shared = {point.period for point in points}
     parts = []
     for point in points:
@@ -173,9 +180,15 @@ def _levels(series: Series, zh: bool) -> Sentence:
         parts.append(f"{who}为 {point.raw}{when}" if zh else f"{point.raw} in {who}{when}")
     year = next(iter(shared)) if len(shared) == 1 else ""
     if zh:
-        return Sentence(f"{year + ' 年，' if year else ''}{name}：{'，'.join(parts)}。", _cites(*points))
-    listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return Sentence(f"{'In ' + year + ', ' + lowered(name) if year else name} was {listed}.", _cites(*points))
+        most = "最高的几个" if series.cut else ""
+        return Sentence(
+            f"{year + ' 年，' if year else ''}{name}{most}：{'，'.join(parts)}。", _cites(*points)
+        )
+    listed = _listed(parts)
+    verb = "was highest, at" if series.cut else "was"
+    return Sentence(
+        f"{'In ' + year + ', ' + lowered(name) if year else name} {verb} {listed}.", _cites(*points)
+    )
 
 
 def _extremes(series: Series, zh: bool) -> Sentence | None:
@@ -185,7 +198,10 @@ def _extremes(series: Series, zh: bool) -> Sentence | None:
     top, low = max(latest, key=lambda p: p.value), min(latest, key=lambda p: p.value)
     if top.value == low.value:
         return None
-    name = chinese_measure(series.measure) if zh else series.measure
+    name = chinese_measure(series.measure) if zh else begun(series.label)
+    if series.cut:  # the lowest of those shown is not the lowest that there is
+        most = f"{name}最高的是{chinese_name(top.entity)}（{top.raw}）。"
+        return Sentence(most if zh else f"{name} was highest in {top.entity} ({top.raw}).", _cites(top))
     if zh:
         return Sentence(
             f"{name}最高的是{chinese_name(top.entity)}（{top.raw}），最低的是{chinese_name(low.entity)}（{low.raw}）。",
@@ -231,7 +247,8 @@ def _change(series: Series, entity: str, book: Book, zh: bool) -> Sentence | Non
     )
 
 
-def _introduced(figure: Figure, book: Book, zh: bool) -> Sentence:
+def introduced(figure: Figure, book: Book, zh: bool) -> Sentence:
+    """The sentence that introduces a figure: what it shows, and its largest value."""
     chart = figure.chart
     mention = f"[[fig:{figure.id}]]"
     if chart is None:
@@ -269,6 +286,11 @@ def lowered(name: str) -> str:
     return name[:1].lower() + name[1:] if name[1:2].islower() else name
 
 
+def begun(name: str) -> str:
+    """A name at the begin of a sentence."""
+    return name[:1].upper() + name[1:]
+
+
 def _value(target: str, book: Book) -> Point | None:
     from noria.reports.agents.series import printed
 
@@ -298,13 +320,20 @@ def _limits(series: Sequence[Series], zh: bool) -> str:
 
 
 def _quoted(section: SectionPlan, index: Index, book: Book, zh: bool) -> list[Block]:
-    """Sentences of the passages that the notes name, as quotations, where there are no numbers to compare."""
-    said: list[Block] = []
-    for note in section.notes[:6]:
+    """Sentences of the passages that the notes name, as quotations, where there are no numbers to compare.
+
+    Each stands under the last of its headings, and a text that is quoted already is not repeated.
+    """
+    said: dict[str, Block] = {}
+    for note in section.notes:
         passage = index.passage(note)
-        if passage is None:
+        if passage is None or passage.heading == COLUMNS or len(said) == NOTES:
+            continue
+        text = passage.text if len(passage.text) <= 300 else passage.text[:300].rsplit(" ", 1)[0] + " …"
+        head = passage.heading.rpartition(" > ")[2]
+        if text in said or len(query_terms(text)) < 2:
             continue
         book.add(passage, index.source(passage.source))
-        text = passage.text if len(passage.text) <= 300 else passage.text[:300].rsplit(" ", 1)[0] + " …"
-        said.append(Paragraph((Sentence(f"“{text}”", (passage.id,)),)))
-    return said
+        head = "" if not head or checked_quantities(head) else f"{head}{'：' if zh else ': '}"
+        said[text] = Paragraph((Sentence(f"{head}“{text}”", (passage.id,)),))
+    return list(said.values())

@@ -31,65 +31,39 @@ def diagram(chart: ChartData) -> dict[str, Any]:
             for node in layers.nodes[component]["members"]:
                 graph.nodes[node]["layer"] = layer
     places = networkx.multipartite_layout(graph, subset_key="layer", align="vertical")
-    nodes = [
-        {"name": wrapped(str(n), 20), "x": float(p[0]), "y": float(-p[1])} for n, p in sorted(places.items())
-    ]
-    edges = [
-        {
-            "x": float(places[a][0]),
-            "y": float(-places[a][1]),
-            "x2": float(places[b][0]),
-            "y2": float(-places[b][1]),
-        }
-        for a, b in sorted(graph.edges)
-    ]
-    plain: dict[str, Any] = {"axis": None, "scale": {"zero": False, "padding": 70}}
-    x, y = {"field": "x", "type": "quantitative", **plain}, {"field": "y", "type": "quantitative", **plain}
-    heads = [
-        {"x": e["x"] + 0.62 * (e["x2"] - e["x"]), "y": e["y"] + 0.62 * (e["y2"] - e["y"])} for e in edges
-    ]
+    points = {node: (float(place[0]), float(-place[1])) for node, place in sorted(places.items())}
+    arrows = [(*points[a], *points[b]) for a, b in sorted(graph.edges)]
+    deepest = max(sum(graph.nodes[n]["layer"] == k for n in graph) for k in range(len(graph)))
     return {
         "$schema": SCHEMA,
         "title": {"text": wrapped(chart.title), "anchor": "start"},
         "width": WIDTH,
-        "height": max(
-            200, 70 * max(sum(graph.nodes[n]["layer"] == k for n in graph) for k in range(len(graph)))
-        ),
+        "height": max(200, 70 * deepest),
         "config": config(),
-        "layer": [
-            {
-                "data": {"values": edges},
-                "mark": {"type": "rule", "color": "#59626d"},
-                "encoding": {"x": x, "y": y, "x2": {"field": "x2"}, "y2": {"field": "y2"}},
-            },
-            {
-                "data": {"values": heads},
-                "mark": {
-                    "type": "point",
-                    "shape": "triangle-right",
-                    "filled": True,
-                    "size": 70,
-                    "color": "#59626d",
-                },
-                "encoding": {"x": x, "y": y},
-            },
-            {
-                "data": {"values": nodes},
-                "mark": {
-                    "type": "point",
-                    "shape": "square",
-                    "filled": True,
-                    "size": 5200,
-                    "color": "#eef2fb",
-                    "stroke": "#3555ee",
-                    "opacity": 1,
-                },
-                "encoding": {"x": x, "y": y},
-            },
-            {
-                "data": {"values": nodes},
-                "mark": {"type": "text", "fontSize": 12, "lineBreak": "\n"},
-                "encoding": {"x": x, "y": y, "text": {"field": "name"}},
-            },
-        ],
+        "layer": _layers(points, arrows),
     }
+
+
+def _layers(
+    points: dict[Any, tuple[float, float]], arrows: list[tuple[float, float, float, float]]
+) -> list[dict[str, Any]]:
+    """Lines, their heads, boxes and names, one above the other."""
+    plain: dict[str, Any] = {"axis": None, "scale": {"zero": False, "padding": 70}}
+    place = {name: {"field": name, "type": "quantitative", **plain} for name in ("x", "y")}
+    lines = [{"x": x, "y": y, "x2": x2, "y2": y2} for x, y, x2, y2 in arrows]
+    heads = [{"x": x + 0.62 * (x2 - x), "y": y + 0.62 * (y2 - y)} for x, y, x2, y2 in arrows]
+    boxes = [{"name": wrapped(str(node), 20), "x": x, "y": y} for node, (x, y) in points.items()]
+    line = {"type": "rule", "color": "#59626d"}
+    head = {"type": "point", "shape": "triangle-right", "filled": True, "size": 70, "color": "#59626d"}
+    box = {"type": "point", "shape": "square", "filled": True, "size": 5200, "color": "#eef2fb"}
+    text = {"type": "text", "fontSize": 12, "lineBreak": "\n"}
+    return [
+        {
+            "data": {"values": lines},
+            "mark": line,
+            "encoding": place | {"x2": {"field": "x2"}, "y2": {"field": "y2"}},
+        },
+        {"data": {"values": heads}, "mark": head, "encoding": place},
+        {"data": {"values": boxes}, "mark": box | {"stroke": "#3555ee", "opacity": 1}, "encoding": place},
+        {"data": {"values": boxes}, "mark": text, "encoding": place | {"text": {"field": "name"}}},
+    ]

@@ -43,7 +43,8 @@ def draw(chart: ChartData, *, countries: Any = None) -> Drawing:
         DataError: it cannot be drawn.
     """
     spec = specification(chart, countries=countries)
-    return Drawing(spec, png_of_spec(spec, chart.id), svg_of_spec(spec, chart.id))
+    svg = _drawn(spec, chart.id)
+    return Drawing(spec, _pixels(svg, chart.id), _renumbered(svg, chart.id))
 
 
 def png_of_spec(spec: dict[str, Any], where: str) -> bytes:
@@ -52,26 +53,35 @@ def png_of_spec(spec: dict[str, Any], where: str) -> bytes:
     Raises:
         DataError: it is not a specification that can be drawn.
     """
+    return _pixels(_drawn(spec, where), where)
+
+
+def svg_of_spec(spec: dict[str, Any], where: str) -> str:
+    """SVG of a specification, drawn as `png_of_spec` draws it.
+
+    Raises:
+        DataError: it is not a specification that can be drawn.
+    """
+    return _renumbered(_drawn(spec, where), where)
+
+
+def _drawn(spec: dict[str, Any], where: str) -> str:
+    """SVG as Vega makes it; its PNG is made of it, since to run Vega takes longer than to fill pixels."""
     import vl_convert
 
     _refuse_addresses(spec, where)
+    make = vl_convert.vega_to_svg if _is_vega(spec) else vl_convert.vegalite_to_svg
     try:
-        if _is_vega(spec):
-            return bytes(vl_convert.vega_to_png(spec, scale=SCALE, allowed_base_urls=[]))
-        return bytes(vl_convert.vegalite_to_png(spec, scale=SCALE, allowed_base_urls=[]))
+        return str(make(spec, allowed_base_urls=[]))
     except ValueError as error:
         raise DataError(f"it cannot be drawn: {str(error)[:200]}", where=f"chart {where}") from None
 
 
-def svg_of_spec(spec: dict[str, Any], where: str) -> str:
-    """SVG of a specification, drawn as `png_of_spec` draws it."""
+def _pixels(svg: str, where: str) -> bytes:
     import vl_convert
 
-    _refuse_addresses(spec, where)
     try:
-        if _is_vega(spec):
-            return _renumbered(str(vl_convert.vega_to_svg(spec, allowed_base_urls=[])), where)
-        return _renumbered(str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])), where)
+        return bytes(vl_convert.svg_to_png(svg, scale=SCALE))
     except ValueError as error:
         raise DataError(f"it cannot be drawn: {str(error)[:200]}", where=f"chart {where}") from None
 

@@ -7,11 +7,12 @@ a picture is the same in every time zone. Months keep their order; missing value
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from noria.core.errors import DataError
 from noria.core.pages.charts import PALETTE
+from noria.reports.charts.borders import named_borders
 from noria.reports.charts.records import ChartData
 from noria.reports.evidence.tables import MONTHS, cell_number, column_kind, date_key
 
@@ -289,6 +290,13 @@ def _map(chart: ChartData, countries: Any) -> dict[str, Any]:
             mend="give --borders with a TopoJSON file",
         )
     name = "countries" if "countries" in countries["objects"] else next(iter(countries["objects"]))
+    countries, missing = named_borders(countries, name, chart.column(chart.x))
+    if len(missing) == len(set(chart.column(chart.x))):
+        raise DataError(
+            "no country of the borders has a name of the chart",
+            where=f"chart {chart.id}",
+            mend="give other borders",
+        )
     lookup = {
         "lookup": "properties.name",
         "from": {
@@ -300,17 +308,29 @@ def _map(chart: ChartData, countries: Any) -> dict[str, Any]:
     border: dict[str, Any] = {"data": {"values": countries, "format": {"type": "topojson", "feature": name}}}
     land = border | {"mark": {"type": "geoshape", "fill": "#eceff2", "stroke": "white", "strokeWidth": 0.4}}
     filled = border | {
-        "transform": [lookup],
+        "transform": [lookup, {"filter": f"isValid(datum.{_field(chart, chart.y)})"}],
         "mark": {"type": "geoshape", "stroke": "white", "strokeWidth": 0.4},
         "encoding": {"color": _y(chart, scale={"scheme": "viridis"})},
     }
-    filled["transform"] = [lookup, {"filter": f"isValid(datum.{_field(chart, chart.y)})"}]
+    title: dict[str, Any] = {"text": wrapped(chart.title), "anchor": "start"}
+    if missing:
+        title |= {"subtitle": _off_map(missing, chart.language), "subtitleFontSize": 12}
     return {
+        "title": title,
         "data": {"values": []},
         "projection": {"type": "equalEarth"},
         "layer": [land, filled],
         "height": 330,
     }
+
+
+def _off_map(names: Sequence[str], language: str) -> str:
+    """A line that names what the borders do not have: a reader must not take it for missing data."""
+    shown = (", " if language == "en" else "、").join(names[:4])
+    more = len(names) - 4
+    if language == "zh":
+        return f"不在地图上：{shown}" + (f"等 {len(names)} 个" if more > 0 else "")
+    return f"Not on the map: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 _MARKS: dict[str, Callable[[ChartData], dict[str, Any]]] = {

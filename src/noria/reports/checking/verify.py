@@ -22,7 +22,7 @@ from noria.reports.document.parsing import ParsedReport, parse_report
 from noria.reports.evidence.derivation import recompute
 from noria.reports.evidence.quantities import agrees, passage_quantities, quantities
 from noria.reports.evidence.records import Book, digest, encode
-from noria.reports.evidence.support import check_sentence, checked_quantities
+from noria.reports.evidence.support import check_sentence, checked_quantities, named_numbers
 
 LARGEST_REPORT = 16_000_000
 
@@ -185,7 +185,9 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
     numbers, cover = result.cover("numbers"), result.cover("sentences")
     for section, sentence in sentences(bundle.report):
         if not sentence.cites:
-            if checked_quantities(sentence.text):
+            numbered = checked_quantities(sentence.text)
+            named = named_numbers(sentence.text, bundle.book.facts.values()) if numbered else {}
+            if any(q.start not in named for q in numbered):
                 result.find("traceability", f"numbers without a source: {sentence.text[:80]}", section.title)
             continue
         support = check_sentence(sentence.text, sentence.cites, bundle.book)

@@ -94,7 +94,7 @@ class Report(msgspec.Struct, frozen=True):
         missing: what was planned and not produced.
         stopped: why the report is partial; empty where it is whole.
         until: date until which sources were read; empty where there is none.
-        stale: ids of sources that are older than the time range asked for.
+        stale: ids of sources and facts that are older than the date asked for.
     """
 
     title: str
@@ -121,6 +121,8 @@ LABELS: dict[Language, dict[str, str]] = {
         "from": "from",
         "retrieved": "read on",
         "close": "Close",
+        "stale": "older than asked for",
+        "until": "Sources until",
     },
     "zh": {
         "references": "参考文献",
@@ -136,6 +138,8 @@ LABELS: dict[Language, dict[str, str]] = {
         "from": "来自",
         "retrieved": "读取于",
         "close": "关闭",
+        "stale": "早于所要求的日期",
+        "until": "来源截至",
     },
 }
 
@@ -165,3 +169,10 @@ def cited_ids(report: Report) -> list[str]:
             elif isinstance(block, FigureBlock | TableBlock):
                 ids += block.cites
     return list(dict.fromkeys(ids))
+
+
+def notices(report: Report) -> list[str]:
+    """What a reader must know first: that the report is partial and why, and the date of its sources."""
+    labels = LABELS[report.language]
+    partial = [f"{labels['partial']}: {report.stopped}"] if report.stopped else []
+    return partial + ([f"{labels['until']} {report.until}"] if report.until else [])

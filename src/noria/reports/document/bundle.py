@@ -35,10 +35,12 @@ class Bundle:
         self.book = used(self.book, self.report, self.charts)
 
     def stale(self, since: str) -> tuple[str, ...]:
-        """Ids of sources that are older than a date."""
+        """Ids of sources that were published before a date, and of facts whose period ended before it."""
         if not since:
             return ()
-        return tuple(s.id for s in self.book.sources.values() if s.date and s.date < since[: len(s.date)])
+        dated = [(s.id, s.date) for s in self.book.sources.values()]
+        dated += [(f.id, f.period) for f in self.book.facts.values() if f.period[:4].isdigit()]
+        return tuple(id for id, date in dated if date and date < since[: len(date)])
 
     def write(self, folder: Path, index: Any = None) -> None:
         """Write every file of the bundle; one that is there with the same content is replaced by the same bytes.

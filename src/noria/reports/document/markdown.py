@@ -29,6 +29,8 @@ def write_markdown(report: Report, book: Book) -> str:
     lines = [f"# {_plain(report.title)}", ""]
     if report.stopped:
         lines += [f"> **{labels['partial']}**: {_plain(report.stopped)}", ""]
+    if report.until:
+        lines += [f"> {labels['until']} {report.until}", ""]
     for section in report.sections:
         lines += [f"## {_plain(section.title)}", ""]
         for block in section.blocks:
@@ -47,7 +49,7 @@ def write_markdown(report: Report, book: Book) -> str:
         lines += [f"- {_plain(one.what)}: {_plain(one.why)}" for one in report.missing] + [""]
     lines += [f"## {labels['references']}", ""]
     for n, source in enumerate(numbering.order, 1):
-        lines.append(f'<a id="ref{n}"></a> [{n}] {_plain(reference_text(source))} {_url(source.url)}')
+        lines.append(f'<a id="ref{n}"></a> [{n}] {_plain(reference_text(source, report))} {_url(source.url)}')
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
 

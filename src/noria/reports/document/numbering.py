@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from noria.reports.document.blocks import Report, cited_ids, figures
+from noria.reports.document.blocks import LABELS, Report, cited_ids, figures
 from noria.reports.evidence.records import Book, Source
 
 
@@ -22,6 +22,11 @@ class Numbering(msgspec.Struct, frozen=True):
         """Reference numbers of ids, ascending, each once."""
         numbers = {self.sources[s] for id in cites for s in book.sources_of(id) if s in self.sources}
         return sorted(numbers)
+
+
+def shortened(numbers: Sequence[int], most: int = 12) -> list[int | None]:
+    """Numbers of a caption: all of them, or of many the first, a gap (None) and the last; the list has them all."""
+    return list(numbers) if len(numbers) <= most else [*numbers[: most - 1], None, numbers[-1]]
 
 
 def number(report: Report, book: Book) -> Numbering:
@@ -62,7 +67,9 @@ def canonical(url: str) -> str:
     return f"https://{host}{parts.path.rstrip('/')}{'?' + urlencode(query) if query else ''}"
 
 
-def reference_text(source: Source) -> str:
-    """A reference in words: publisher (date). title."""
+def reference_text(source: Source, report: Report | None = None) -> str:
+    """A reference in words: publisher (date). title; with a mark where the report holds it for stale."""
     date = source.date[:4] or "n.d."
-    return f"{source.publisher + ' ' if source.publisher else ''}({date}). {source.title.rstrip('.')}."
+    text = f"{source.publisher + ' ' if source.publisher else ''}({date}). {source.title.rstrip('.')}."
+    stale = report is not None and source.id in report.stale
+    return f"{text} [{LABELS[report.language]['stale']}]" if report is not None and stale else text

@@ -24,8 +24,9 @@ from noria.reports.document.blocks import (
     Report,
     Sentence,
     TableBlock,
+    sentences,
 )
-from noria.reports.document.numbering import Numbering, number, reference_text
+from noria.reports.document.numbering import Numbering, number, reference_text, shortened
 from noria.reports.evidence.records import Book
 
 
@@ -90,11 +91,7 @@ def _header(report: Report, labels: dict[str, str]) -> str:
         if report.stopped
         else ""
     )
-    until = (
-        f'<p class="until">{"截至" if report.language == "zh" else "Sources until"} {html.escape(report.until)}</p>'
-        if report.until
-        else ""
-    )
+    until = f'<p class="until">{labels["until"]} {html.escape(report.until)}</p>' if report.until else ""
     return (
         f"<header><h1>{html.escape(report.title)}</h1>{until}{partial}<nav>"
         f"<h2>{labels['contents']}</h2><ol>{links}</ol></nav></header>"
@@ -172,7 +169,10 @@ def _figure(
     if chart is not None:
         name = "数据" if chart.language == "zh" else "Data"
         details = f"<details><summary>{name}</summary>{_chart_table(chart)}</details>"
-    refs = _markers(block.cites, numbering, book)
+    refs = "".join(
+        f'<sup><a href="#ref{n}">[{n}]</a></sup>' if n else " … "
+        for n in shortened(numbering.markers(block.cites, book))
+    )
     caption = html.escape(block.caption.rstrip(".。"))
     return (
         f'<figure id="fig{n}">{image}<figcaption>{labels["figure"]} {n}: '
@@ -214,11 +214,10 @@ def _references(numbering: Numbering, report: Report, labels: dict[str, str]) ->
             if source.url.startswith(("https://", "http://"))
             else f"<code>{html.escape(source.url)}</code>"
         )
-        old = " ⚠" if source.id in report.stale else ""
         more = f" {labels['retrieved']} {source.retrieved}." if source.retrieved else ""
         licence = f" {html.escape(source.licence)}." if source.licence else ""
         entries.append(
-            f'<li id="ref{n}" value="{n}">{html.escape(reference_text(source))} {link}.{more}{licence}{old}</li>'
+            f'<li id="ref{n}" value="{n}">{html.escape(reference_text(source, report))} {link}.{more}{licence}</li>'
         )
     return f'<section class="references"><h2>{labels["references"]}</h2><ol>{"".join(entries)}</ol></section>'
 
@@ -227,15 +226,7 @@ def _evidence(
     report: Report, book: Book, numbering: Numbering, labels: dict[str, str], charts: Mapping[str, ChartData]
 ) -> dict[str, Any]:
     """What the script shows of each id: words, source number, and the passage or formula."""
-    wanted = {
-        link.target
-        for s in report.sections
-        for b in s.blocks
-        if isinstance(b, Paragraph)
-        for x in b.sentences
-        for link in x.links
-        if link.target
-    }
+    wanted = {link.target for _, s in sentences(report) for link in s.links if link.target}
     wanted |= {cell.target for chart in charts.values() for cell in chart.cells}
     shown: dict[str, Any] = {}
     waiting = sorted(wanted)
@@ -243,41 +234,45 @@ def _evidence(
         id = waiting.pop()
         if id in shown or not book.has(id):
             continue
-        entry: dict[str, Any] = {"refs": numbering.markers([id], book)}
-        if id in book.derived:
-            one = book.derived[id]
-            entry |= {
-                "head": f"{labels['derived']}: {one.operation}",
-                "value": f"{one.value:f} {one.unit}".strip(),
-                "operands": list(one.operands[:40]),
-                "more": max(0, len(one.operands) - 40),
-            }
-            waiting += one.operands[:40]
-        elif id in book.facts:
-            fact = book.facts[id]
-            passage = book.passages.get(fact.passage)
-            entry |= {
-                "head": f"{fact.entity}: {fact.measure}" + (f", {fact.period}" if fact.period else ""),
-                "value": f"{fact.raw} {'' if fact.unit in fact.raw else fact.unit}".strip(),
-                "text": passage.text[:900] if passage else "",
-                "where": f"{passage.heading if passage else ''} · {id}",
-            }
-        elif id in book.passages:
-            entry |= {
-                "head": book.passages[id].heading,
-                "value": "",
-                "text": book.passages[id].text[:900],
-                "where": id,
-            }
+        entry = {"refs": numbering.markers([id], book), **_entry(id, book, labels)}
+        waiting += entry.get("operands", [])
+        if id in report.stale:
+            entry["head"] += f" [{labels['stale']}]"
         shown[id] = entry
     chart_cells = {
         id: {str(cell.row): cell.target for cell in chart.cells if cell.column == chart.y}
         for id, chart in charts.items()
     }
     references = {
-        str(n): f"[{n}] {reference_text(source)} {source.url}" for n, source in enumerate(numbering.order, 1)
+        str(n): f"[{n}] {reference_text(source, report)} {source.url}"
+        for n, source in enumerate(numbering.order, 1)
     }
     return {"ids": shown, "charts": chart_cells, "references": references}
+
+
+def _entry(id: str, book: Book, labels: dict[str, str]) -> dict[str, Any]:
+    """Words of a derived number, a fact or a passage."""
+    if id in book.derived:
+        one = book.derived[id]
+        return {
+            "head": f"{labels['derived']}: {one.operation}",
+            "value": f"{one.value:f} {one.unit}".strip(),
+            "operands": list(one.operands[:40]),
+            "more": max(0, len(one.operands) - 40),
+        }
+    if id in book.facts:
+        fact = book.facts[id]
+        passage = book.passages.get(fact.passage)
+        return {
+            "head": f"{fact.entity}: {fact.measure}" + (f", {fact.period}" if fact.period else ""),
+            "value": f"{fact.raw} {'' if fact.unit in fact.raw else fact.unit}".strip(),
+            "text": passage.text[:900] if passage else "",
+            "where": f"{passage.heading if passage else ''} · {id}",
+        }
+    if id in book.passages:
+        one_passage = book.passages[id]
+        return {"head": one_passage.heading, "value": "", "text": one_passage.text[:900], "where": id}
+    return {"head": ""}
 
 
 def _script_json(value: Any) -> str:

@@ -63,7 +63,7 @@ def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
     }
     scores = evaluate_text(read_text(folder / "report.md"), folder, request=request)
     if request:
-        scores["visuals"] = _demands_met(
+        scores["visuals"] = demands_met(
             request,
             [c.kind for c in bundle.charts.values()],
             len(figure_blocks(bundle.report)) - len(bundle.charts),
@@ -105,10 +105,11 @@ def visual_alignment(parsed: ParsedReport, request: str) -> float | None:
     kinds = [kind for kind, _ in demanded_kinds(text)] + [
         word.strip() for f in parsed.figures for word in [f.alt.partition(":")[0]]
     ]
-    return _demands_met(request, kinds, sum(f.kind == "image" for f in parsed.figures))
+    return demands_met(request, kinds, sum(f.kind == "image" for f in parsed.figures))
 
 
-def _demands_met(request: str, kinds: Sequence[str], images: int) -> float | None:
+def demands_met(request: str, kinds: Sequence[str], images: int) -> float | None:
+    """Share of the visuals that a request demands which charts of these kinds and so many pictures meet."""
     demands = demands_of(request)
     if not demands:
         return None

@@ -52,15 +52,28 @@ def compare_scores(
 
 
 def changed_numbers(before: Bundle, after: Bundle) -> list[dict[str, str]]:
-    """Numbers that changed between two states of a report: same entity, measure and period, another value."""
+    """Numbers that changed between two states of a report, those that are in one of them only included.
 
-    def known(bundle: Bundle) -> dict[tuple[str, str, str], str]:
-        return {(f.entity, f.measure, f.period): f.raw for f in bundle.book.facts.values()}
-
-    old, new = known(before), known(after)
+    A fact is the same by entity, measure and period; a derived number by its formula and the facts it is from.
+    """
+    old, new = _numbers(before), _numbers(after)
     rows = []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             names = dict(zip(("entity", "measure", "period"), key, strict=True))
             rows.append(names | {"before": old.get(key, ""), "after": new.get(key, "")})
     return rows
+
+
+def _numbers(bundle: Bundle) -> dict[tuple[str, str, str], str]:
+    facts = bundle.book.facts
+    known = {(f.entity, f.measure, f.period): f.raw for f in facts.values()}
+    for one in bundle.book.derived.values():
+        parts = [facts[id] for id in one.operands if id in facts]
+        names = (
+            ", ".join(dict.fromkeys(getattr(f, name) for f in parts))
+            for name in ("entity", "measure", "period")
+        )
+        entity, measure, period = (name[:120] for name in names)
+        known[entity, f"{one.operation} of {measure}", period] = f"{one.value:f} {one.unit}".strip()
+    return known

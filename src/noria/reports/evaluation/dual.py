@@ -28,6 +28,8 @@ SUPPORT = (
     'with "quote": the words of the source that decide it.'
 )
 
+VOTES = {"supported": 1.0, "partial": 0.5, "unsupported": 0.0}
+
 
 async def evaluate_judged(
     markdown: str,
@@ -63,11 +65,8 @@ async def evaluate_judged(
     scores["CSC"], details["CSC"] = await _charts(parsed, judges, sources, pictures, compat)
     scores["FCQ"], details["FCQ"], captions = await _per_figure("FCQ", parsed, judges, pictures, repeats)
     scores["FCI"], details["FCI"], _ = await _per_figure("FCI", parsed, judges, pictures, repeats)
-    text = markdown
-    if compat:
-        text = official.rewrite_captions(
-            markdown, captions, [f.path for f in parsed.figures if f.path not in pictures]
-        )
+    unread = [f.path for f in parsed.figures if f.path not in pictures]
+    text = official.rewrite_captions(markdown, captions, unread) if compat else markdown
     scores["MC"], details["MC"] = await _composition(parse_report(text), judges, text, repeats)
     for name in ("WQ", "ADB"):
         rated = await judged.score_rubrics(judges, name, [judged.cut(text)], repeats=repeats)
@@ -102,25 +101,15 @@ async def _support(
         votes = []
         for judge in judges:
             reply = await judged.ask_json(judge, SUPPORT, [fact.text, judged.cut("\n\n".join(texts))])
-            label = reply.value.get("label") if isinstance(reply.value, dict) else None
-            if label in ("supported", "partial", "unsupported"):
-                quote = judged._squeezed(str(reply.value.get("quote", "")))
-                if label != "unsupported" and not (
-                    quote and any(quote in judged._squeezed(t) for t in texts)
-                ):
-                    unquoted += 1
-                    continue
-                votes.append({"supported": 1.0, "partial": 0.5, "unsupported": 0.0}[label])
-        middle = statistics.median_low(votes) if votes else None
-        labels.append(
-            "unknown"
-            if middle is None
-            else "supported"
-            if middle == 1
-            else "partial"
-            if middle
-            else "unsupported"
-        )
+            value = reply.value if isinstance(reply.value, dict) else {}
+            label = value.get("label")
+            if label not in VOTES:
+                continue
+            if label != "unsupported" and not _quoted(str(value.get("quote", "")), texts):
+                unquoted += 1
+                continue
+            votes.append(VOTES[label])
+        labels.append(_verdict(votes))
     score = metrics.citation_support(labels, unknown="zero" if compat else "excluded")
     return score, {
         "facts": len(facts),
@@ -129,6 +118,20 @@ async def _support(
         "AEC": metrics.effective_citations(labels),
         "quotes_dropped": unquoted,
     }
+
+
+def _quoted(quote: str, texts: Sequence[str]) -> bool:
+    """Whether a quote occurs in one of the sources."""
+    words = judged.squeezed(quote)
+    return bool(words) and any(words in judged.squeezed(text) for text in texts)
+
+
+def _verdict(votes: Sequence[float]) -> Verdict:
+    """Lower median of the votes; unknown where there is none."""
+    if not votes:
+        return "unknown"
+    middle = statistics.median_low(votes)
+    return "supported" if middle == 1 else "partial" if middle else "unsupported"
 
 
 def distinct_facts(facts: Sequence[CitedSentence]) -> list[CitedSentence]:

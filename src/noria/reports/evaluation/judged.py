@@ -142,13 +142,13 @@ async def find_issues(
     listed = reply.value.get("issues") if isinstance(reply.value, dict) else None
     if not isinstance(listed, list):
         return None
-    plain = _squeezed(text)
+    plain = squeezed(text)
     kept: dict[str, Issue] = {}
     dropped = 0
     for entry in listed[:100]:
         quote = str(entry.get("quote", "")) if isinstance(entry, dict) else ""
-        if quote.strip() and _squeezed(quote) in plain:
-            kept.setdefault(_squeezed(quote), Issue(quote, str(entry.get("why", ""))[:500]))
+        if quote.strip() and squeezed(quote) in plain:
+            kept.setdefault(squeezed(quote), Issue(quote, str(entry.get("why", ""))[:500]))
         else:
             dropped += 1
     return list(kept.values()), dropped
@@ -194,5 +194,6 @@ def _whole(value: Any, name: str, low: int, high: int) -> int | None:
     return score if isinstance(score, int) and not isinstance(score, bool) and low <= score <= high else None
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
+    """Letters and digits of a text alone, in lower case, so that quotes are compared without their blanks."""
     return re.sub(r"\W+", "", text).lower()

@@ -38,37 +38,24 @@ def field_facts(
     numbers = [q for q in quantities(body) if not (q.is_year and len(body) > 12)]
     if not numbers:
         return
+    found_in = (period, passage, estimate)
     if numbers[0].start <= 2:
         unit = numbers[0].unit or _unit_after(body, numbers[0])
-        yield Fact(
-            f"{source}#f{first}",
-            entity,
-            name,
-            numbers[0].value,
-            unit,
-            period,
-            numbers[0].raw,
-            passage,
-            estimate,
-        )
+        yield _fact(f"{source}#f{first}", (entity, name), numbers[0], unit, found_in)
         return
     for number in numbers:
-        label = _LABELLED.search(
-            body[: number.end].rsplit(",", 1)[-1] if "," in body[: number.start] else body[: number.end]
-        )
+        before = body[: number.end].rsplit(",", 1)[-1] if "," in body[: number.start] else body[: number.end]
+        label = _LABELLED.search(before)
         if label and number.unit == "%":
-            yield Fact(
-                f"{source}#f{first}",
-                entity,
-                f"{name}: {label['label'].strip()}",
-                number.value,
-                number.unit,
-                period,
-                number.raw,
-                passage,
-                estimate,
-            )
+            what = (entity, f"{name}: {label['label'].strip()}")
+            yield _fact(f"{source}#f{first}", what, number, "%", found_in)
             first += 1
+
+
+def _fact(id: str, what: tuple[str, str], number: Quantity, unit: str, found: tuple[str, str, bool]) -> Fact:
+    """A fact of entity and measure, and of period, passage and whether it is an estimate."""
+    period, passage, estimate = found
+    return Fact(id, *what, number.value, unit, period, number.raw, passage, estimate)
 
 
 def _unit_after(text: str, number: Quantity) -> str:

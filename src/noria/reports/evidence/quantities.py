@@ -105,6 +105,10 @@ _ABOUT = re.compile(
     r"(?:about|around|roughly|nearly|almost|approximately|some|over|~|约|大约|近|接近|左右)\s*$",
     re.IGNORECASE,
 )
+_SCALED = re.compile(
+    rf"(?:in )?(?P<scale>{'|'.join(sorted(SCALES, key=len, reverse=True))})(?:s(?: of)?)?(?![a-z])\s*(?P<rest>.*)",
+    re.IGNORECASE,
+)
 _YEARS = range(1400, 2201)
 
 
@@ -148,22 +152,37 @@ def quantities(text: str) -> Iterator[Quantity]:
         yield Quantity(value, unit, match[0].strip(), start, match.end(), step, bool(_ABOUT.search(before)))
 
 
+@functools.lru_cache(maxsize=4096)
 def dimension(unit: str) -> tuple[str, Decimal]:
-    """Dimension of a unit and its factor to that dimension's own unit; an unknown unit is its own dimension."""
-    return UNITS.get(unit, (unit, Decimal(1)))
+    """Dimension of a unit and its factor to that dimension's own unit; an unknown unit is its own dimension.
+
+    Heads of tables scale their units: `billion USD` is 10^9 dollars, and `million` is of no dimension.
+    """
+    scale, rest = _scaled(unit)
+    name, factor = UNITS.get(rest, (rest, Decimal(1)))
+    return name, factor * scale
+
+
+def _scaled(unit: str) -> tuple[int, str]:
+    """The scale that a unit begins with, 1 where it begins with none, and the rest of the unit."""
+    match = None if unit in UNITS else _SCALED.fullmatch(unit)
+    return (SCALES[match["scale"].lower()], match["rest"]) if match else (1, unit)
 
 
 def agrees(printed: Quantity, value: Decimal, unit: str) -> bool:
     """Whether a printed number follows from a value: equal once rounded to the printed digits, in the same dimension.
 
-    A missing unit on one side agrees with any: tables name the unit in their head. Signs may differ where the text
-    says a fall in words ("fell by 3 %").
+    A missing unit on one side agrees with any: tables name the unit in their head, with its scale or without. Signs may
+    differ where the text says a fall in words ("fell by 3 %").
     """
     ours, theirs = dimension(printed.unit), dimension(unit)
-    if printed.unit and unit and ours[0] != theirs[0]:
+    if ours[0] and theirs[0] and ours[0] != theirs[0]:
         return False
-    factor = theirs[1] / ours[1] if printed.unit and unit else Decimal(1)
-    wanted = value * factor
+    factors = {theirs[1] / ours[1]} if ours[0] and theirs[0] else {1, _scaled(unit)[0]}
+    return any(_rounds_to(printed, value * factor) for factor in factors)
+
+
+def _rounds_to(printed: Quantity, wanted: Decimal) -> bool:
     tolerance = printed.step / 2
     if printed.about:
         tolerance = max(tolerance, abs(wanted) * LOOSE)

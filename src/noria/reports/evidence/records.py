@@ -109,7 +109,7 @@ class Derived(msgspec.Struct, frozen=True):
     label: str = ""
 
 
-class Book(msgspec.Struct):
+class Book(msgspec.Struct, dict=True):
     """The evidence of one report: what it names, and nothing else, each by id."""
 
     sources: dict[str, Source] = msgspec.field(default_factory=dict)
@@ -151,11 +151,13 @@ class Book(msgspec.Struct):
         self, operation: str, operands: tuple[str, ...], value: Decimal, unit: str, label: str = ""
     ) -> Derived:
         """Enter a derived number; the same formula of the same facts has one id."""
-        for known in self.derived.values():
-            if (known.operation, known.operands) == (operation, operands):
-                return known
-        entry = Derived(f"D{len(self.derived) + 1}", operation, operands, value, unit, label)
-        self.derived[entry.id] = entry
+        known: dict[tuple[str, tuple[str, ...]], Derived] = self.__dict__.setdefault("known", {})
+        if len(known) != len(self.derived):  # a search through all entries for each would be quadratic
+            known |= {(one.operation, one.operands): one for one in self.derived.values()}
+        entry = known.get((operation, operands))
+        if entry is None:
+            entry = Derived(f"D{len(self.derived) + 1}", operation, operands, value, unit, label)
+            known[operation, operands] = self.derived[entry.id] = entry
         return entry
 
 

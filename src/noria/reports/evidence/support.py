@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from noria.reports.evidence.quantities import Quantity, agrees, passage_quantities, quantities
-from noria.reports.evidence.records import Book
+from noria.reports.evidence.records import Book, Fact
 
 Verdict = Literal["supported", "partial", "unsupported", "unknown"]
 _SKIP = re.compile(
@@ -53,6 +53,31 @@ def checked_quantities(text: str) -> list[Quantity]:
     return list(quantities(blank))
 
 
+def named_numbers(text: str, facts: Iterable[Fact]) -> dict[int, str]:
+    """Numbers of a sentence that are part of a name, such as those of "unemployment rate (ages 15-24)".
+
+    Args:
+        text: the sentence.
+        facts: facts whose measures and entities may be named in it.
+
+    Returns:
+        The id of a fact that has the name, by the place where the number begins. A name without letters is none.
+    """
+    names = {
+        name: fact.id
+        for fact in facts
+        for name in (fact.measure, fact.entity)
+        if any(c.isdigit() for c in name) and any(c.isalpha() for c in name)
+    }
+    lowered, found = text.lower(), dict[int, str]()
+    for name, id in names.items():
+        if name.lower() not in lowered:
+            continue
+        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE):
+            found |= {q.start: id for q in quantities(text) if match.start() <= q.start < match.end()}
+    return found
+
+
 def check_sentence(text: str, cites: Sequence[str], book: Book) -> Support:
     """Look up every number of a sentence in the facts, derived numbers and passages that it cites.
 
@@ -64,7 +89,8 @@ def check_sentence(text: str, cites: Sequence[str], book: Book) -> Support:
     if not known:
         return Support("unknown", tuple(Link(q.start, q.end, None) for q in checked_quantities(text)))
     numbers = checked_quantities(text)
-    links = tuple(Link(q.start, q.end, _target(q, known, book)) for q in numbers)
+    named = named_numbers(text, (fact for id in known for fact in book.facts_of(id))) if numbers else {}
+    links = tuple(Link(q.start, q.end, named.get(q.start) or _target(q, known, book)) for q in numbers)
     if not links:
         return Support("supported" if _words_shared(text, known, book) else "unknown")
     found = sum(link.target is not None for link in links)

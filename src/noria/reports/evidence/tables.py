@@ -29,6 +29,12 @@ _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?
 _UNIT_IN_NAME = re.compile(r"[(\[]\s*([^)\]]{1,20})\s*[)\]]\s*$|_in_(\w+)$")
 
 
+COLUMNS = "Columns"
+"""Heading of the passage that describes a table without words of its own."""
+MOST_NAMES, LONGEST_DESCRIPTION = 60, 2000
+"""Most different values of a column that a description lists, and its most characters."""
+
+
 class Table(msgspec.Struct, frozen=True):
     """A table of text cells: `rows[r][c]` under `columns[c]`. Missing cells are empty texts."""
 
@@ -171,6 +177,21 @@ def unit_of(name: str) -> str:
     """Unit that a column's name gives in brackets, as in `speed (km/h)`; empty where there is none."""
     match = _UNIT_IN_NAME.search(name)
     return (match[1] or match[2] or "") if match else ""
+
+
+def without_unit(name: str) -> str:
+    """Name of a column without the unit that it gives in brackets."""
+    return _UNIT_IN_NAME.sub("", name).strip() if name.rstrip().endswith((")", "]")) else name
+
+
+def description(table: Table) -> str:
+    """A table in words that a search finds: its columns, and the names in it; no number of it, which cells support."""
+    lines = ["; ".join(table.columns)]
+    for name, kind in zip(table.columns, table_kinds(table), strict=True):
+        values = list(dict.fromkeys(filter(None, table.column(name))))
+        if kind == "name" and len(values) <= MOST_NAMES:
+            lines.append(f"{name}: " + ", ".join(values))
+    return "\n".join(lines)[:LONGEST_DESCRIPTION]
 
 
 def cell_fact(source: str, table: Table, row: int, column: int) -> Fact | None:

@@ -1,29 +1,28 @@
-"""Text of pictures by RapidOCR (PP-OCR models inside its wheel), for scanned pages."""
+"""Text of pictures by RapidOCR, for scanned pages: its models are in its wheel, and nothing is downloaded."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any
 
-from noria.core.errors import ConfigError
+from noria.core.errors import needing
 
 
 @functools.cache
 def _engine() -> Any:
-    try:
-        return importlib.import_module("rapidocr").RapidOCR()
-    except ImportError as error:
-        raise ConfigError(
-            f"pages that are pictures need {error.name}", mend="pip install rapidocr onnxruntime"
-        ) from None
+    with needing("ocr"):
+        import onnxruntime  # noqa: F401  rapidocr would name it only when it is first used
+        from rapidocr import RapidOCR
+
+        # The level is a parameter: it is set again whenever an engine is made.
+        return RapidOCR(params={"Global.log_level": "warning"})
 
 
 def read_picture(data: bytes, where: str) -> str:
     """Lines of text in a picture, from top to bottom.
 
     Raises:
-        ConfigError: RapidOCR is not installed.
+        MissingExtra: RapidOCR or its runtime is not installed.
         DataError: the bytes are no picture.
     """
     from noria.reports.figures.pictures import open_picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,21 +18,27 @@ from noria.reports.document.blocks import FigureBlock, Paragraph, Report, Sectio
 from noria.reports.document.bundle import Bundle
 from noria.reports.document.markdown import write_markdown
 from noria.reports.document.parsing import parse_report
-from noria.reports.evaluation.automatic import _demands_met, integration
+from noria.reports.evaluation.automatic import demands_met, integration
 from noria.reports.evaluation.metrics import chart_source_consistency, citation_support
 from noria.reports.evaluation.official import Draft, DraftReference, mended_polish, released_polish
 from noria.reports.evidence.support import check_sentence
 from noria.reports.figures.quality import gray_of, official_sharpness, repaired_sharpness
 from noria.reports.proof.tasks import Task, make_tasks
 from noria.reports.proof.verifier import judge, make_pairs
-from noria.reports.search.index import Index, build_index, corpus_documents
+from noria.reports.reading.packages import read_factbook, read_vega_datasets
+from noria.reports.search.index import Index, build_index
 
 
 def run_index(path: str, tables: str) -> dict[str, int]:
-    """Index the Factbook, and vega-datasets where a folder is given."""
-    return build_index(
-        Path(path), corpus_documents(["factbook", *([tables] if tables else [])], []), retrieved="2026-01-01"
-    )
+    """Index the Factbook, and vega-datasets where its folder is given.
+
+    Raises:
+        DataError: `tables` is a folder of something else.
+    """
+    given = (
+        list(read_vega_datasets(Path(tables))) if tables else []
+    )  # read first: a wrong folder is refused at once
+    return build_index(Path(path), itertools.chain(read_factbook(), given), retrieved="2026-01-01")
 
 
 def run_reports(index: str, seed: int, count: int) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def _integration(bundle: Bundle) -> float:
 
 def _visual(bundle: Bundle, task: Task) -> float:
     """Mean of demanded kinds, integration and chart consistency: a stand-in for the visual path without a judge."""
-    met = _demands_met(task.text, [c.kind for c in bundle.charts.values()], 0) or 0.0
+    met = demands_met(task.text, [c.kind for c in bundle.charts.values()], 0) or 0.0
     faults = [len(check_cells(chart, bundle.book)[0]) for chart in bundle.charts.values()]
     return (met + _integration(bundle) + (chart_source_consistency(faults) or 0.0)) / 3
 

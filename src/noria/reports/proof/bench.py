@@ -8,6 +8,7 @@ import random
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +55,6 @@ def _parsing(rounds: int) -> Row:
     """References, citations and figures of a report of 100 sections, against markdown-it and plain regexes."""
     from markdown_it import MarkdownIt
 
-    from noria.core.proofs.bench import Row, alternate
-
     text = long_report(100)
 
     def theirs() -> tuple[int, int, int]:
@@ -72,15 +71,8 @@ def _parsing(rounds: int) -> Row:
         references = re.findall(r'<a id="ref(\d+)"></a> \[\d+\] (.*?) (\S+)$', listed, re.MULTILINE)
         return len(references), cited, figures
 
-    timing = alternate(lambda: parse_report(text), theirs, rounds=rounds)
-    return Row.of(
-        "parse 100 sections",
-        _peer("markdown-it-py"),
-        "s",
-        timing.ours,
-        timing.theirs,
-        better="lower",
-        goal=1.0,
+    return _timed(
+        "parse 100 sections", "markdown-it-py", (lambda: parse_report(text), theirs), rounds, goal=1.0
     )
 
 
@@ -108,8 +100,6 @@ def _search(rounds: int) -> list[Row]:
     import bm25s
     from rank_bm25 import BM25Okapi
 
-    from noria.core.proofs.bench import Row, alternate
-
     documents = list(read_factbook())
     texts = [
         f"{d.title} {p.heading} {p.text[start:end]}"
@@ -122,39 +112,36 @@ def _search(rounds: int) -> list[Row]:
     okapi = BM25Okapi(tokens)
     sparse = bm25s.BM25()
     sparse.index(tokens, show_progress=False)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "i"
         build_index(path, documents, retrieved="")
         with Index(path) as index:
+
+            def ours(asked: list[str]) -> Callable[[], Any]:
+                return lambda: [index.search(q, 10) for q in asked]
+
+            def theirs() -> Any:
+                return [sparse.retrieve([query_terms(q)], k=10, show_progress=False) for q in queries]
+
             few = queries[:3]
-            timing = alternate(
-                lambda: [index.search(q, 10) for q in few],
-                lambda: [okapi.get_top_n(query_terms(q), texts, 10) for q in few],
-                rounds=rounds,
-            )
-            rows.append(
-                Row.of(
-                    "3 queries",
-                    _peer("rank-bm25"),
-                    "s",
-                    timing.ours,
-                    timing.theirs,
-                    better="lower",
-                    goal=20.0,
-                )
-            )
-            timing = alternate(
-                lambda: [index.search(q, 10) for q in queries],
-                lambda: [sparse.retrieve([query_terms(q)], k=10, show_progress=False) for q in queries],
-                rounds=rounds,
-            )
-            rows.append(
-                Row.of(
-                    "20 queries", _peer("bm25s"), "s", timing.ours, timing.theirs, better="lower", goal=1.0
-                )
-            )
-    return rows
+
+            def slow() -> Any:
+                return [okapi.get_top_n(query_terms(q), texts, 10) for q in few]
+
+            return [
+                _timed("3 queries", "rank-bm25", (ours(few), slow), rounds, goal=20.0),
+                _timed("20 queries", "bm25s", (ours(queries), theirs), rounds, goal=1.0),
+            ]
+
+
+def _timed(
+    name: str, peer: str, sides: tuple[Callable[[], Any], Callable[[], Any]], rounds: int, goal: float
+) -> Row:
+    """Seconds of ours and theirs, in alternation."""
+    from noria.core.proofs.bench import Row, alternate
+
+    timing = alternate(*sides, rounds=rounds)
+    return Row.of(name, _peer(peer), "s", timing.ours, timing.theirs, better="lower", goal=goal)
 
 
 def _duplicates(rounds: int) -> Row:
@@ -197,7 +184,6 @@ def _charts(rounds: int) -> Row:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from noria.core.proofs.bench import Row, alternate
     from noria.reports.charts.drawing import png_of_spec, specification
 
     chart = sample_chart("C1", 40)
@@ -215,10 +201,7 @@ def _charts(rounds: int) -> Row:
         pyplot.close(figure)
         return out.getvalue()
 
-    timing = alternate(lambda: png_of_spec(spec, "C1"), theirs, rounds=rounds)
-    return Row.of(
-        "chart to PNG", _peer("matplotlib"), "s", timing.ours, timing.theirs, better="lower", goal=3.0
-    )
+    return _timed("chart to PNG", "matplotlib", (lambda: png_of_spec(spec, "C1"), theirs), rounds, goal=3.0)
 
 
 def sample_chart(id: str, years: int) -> ChartData:

@@ -6,7 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from noria.core.errors import ConfigError, DataError, require
+from noria.core.errors import DataError, MissingExtra, require
 from noria.core.files import decoding
 from noria.reports.evidence.tables import LARGEST, Table
 from noria.reports.reading.documents import LARGEST_TEXT, Document, Piece, paragraphs
@@ -75,9 +75,11 @@ def _scanned(page: object, document: Document, number: int) -> str:
     for image in getattr(page, "images", []):
         try:
             texts.append(read_picture(image.data, f"{document.url}, page {number}"))
-        except ConfigError as error:
+        except MissingExtra as error:
             document.warnings.append(f"page {number} is a picture, and is not read: {error}")
             return ""
+        except DataError as error:
+            document.warnings.append(f"a picture of page {number} is not read: {error}")
     return "\n\n".join(texts)
 
 

@@ -1,183 +1,52 @@
-"""The local index: sources, passages, facts, tables and pictures in one SQLite file, searched by FTS5 with BM25."""
+"""The local index, opened for reading: searched with BM25, evidence by id, sources that rules refuse hidden."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from noria.core.errors import DataError, RunError
-from noria.core.files import disk_errors, input_errors, open_input
-from noria.reports.evidence.facts import field_facts
-from noria.reports.evidence.records import Fact, Passage, Source, SourceKind, digest
-from noria.reports.evidence.tables import TABLE_END, Table, cell_fact
-from noria.reports.reading.documents import Document, parted
-from noria.reports.search.protocol import Hit, ImageHit
-from noria.reports.search.terms import MOST, indexed, query_terms
+from noria.core.errors import DataError
+from noria.core.files import input_errors, open_input
+from noria.reports.evidence.records import Fact, Passage, Source
+from noria.reports.evidence.tables import Table, cell_fact
+from noria.reports.search.building import FORMAT, build_index, corpus_documents
+from noria.reports.search.postings import Postings
+from noria.reports.search.protocol import Hit, ImageHit, SourceRules, fuse
+from noria.reports.search.terms import MOST, query_terms
 
-FORMAT = "noria-reports-index-1"
-_SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE sources (id INTEGER PRIMARY KEY, kind TEXT, url TEXT, title TEXT, publisher TEXT, date TEXT,
-    retrieved TEXT, licence TEXT, sha256 TEXT, origin_sha256 TEXT, text BLOB);
-CREATE TABLE passages (rowid INTEGER PRIMARY KEY, source INTEGER, number INTEGER, start INTEGER, "end" INTEGER,
-    heading TEXT);
-CREATE TABLE facts (source INTEGER, number INTEGER, entity TEXT, measure TEXT, value TEXT, unit TEXT, period TEXT,
-    raw TEXT, passage TEXT, estimate INTEGER, PRIMARY KEY (source, number)) WITHOUT ROWID;
-CREATE TABLE tables (source INTEGER PRIMARY KEY, columns TEXT, cells BLOB);
-CREATE TABLE pictures (source INTEGER PRIMARY KEY, caption TEXT, data BLOB);
-CREATE VIRTUAL TABLE words USING fts5(title, heading, body, content='', tokenize='porter unicode61');
-"""
-_INDEXES = """
-CREATE INDEX facts_by_measure ON facts (measure, entity);
-CREATE INDEX facts_by_entity ON facts (entity, measure);
-CREATE INDEX passages_by_source ON passages (source, number);
-"""
 _FACT = "source, number, entity, measure, value, unit, period, raw, passage, estimate"
-
-
-def build_index(path: Path, documents: Iterable[Document], *, retrieved: str) -> dict[str, int]:
-    """Write an index of documents, whole or not at all.
-
-    Args:
-        path: file of the index; an earlier one is replaced.
-        documents: documents in the order that gives them their ids.
-        retrieved: day of the reading, `YYYY-MM-DD`.
-
-    Returns:
-        Numbers of sources, passages, facts, tables and pictures.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    made = [folder for folder in path.parents if not folder.exists()]
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        try:
-            with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as base:
-                base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
-                base.execute("BEGIN")
-                writer = _Writer(base, retrieved)
-                for document in documents:
-                    writer.add(document)
-                if not writer.counts["sources"]:
-                    raise DataError(
-                        "nothing to index", where=str(path), mend="give a corpus with readable files"
-                    )
-                about = {"format": FORMAT, "retrieved": retrieved, "counts": json.dumps(writer.counts)}
-                base.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-                base.execute("INSERT INTO words(words, rank) VALUES ('rank', 'bm25(2.0, 3.0, 1.0)')")
-                base.execute("INSERT INTO words(words) VALUES ('optimize')")
-                base.execute("COMMIT")
-                base.executescript(_INDEXES)
-            partial.replace(path)
-        except sqlite3.Error as error:
-            raise RunError(f"cannot write the index: {error}", where=str(path)) from error
-        finally:
-            partial.unlink(missing_ok=True)
-            for folder in [] if path.exists() else made:  # nothing was written: leave no folder behind
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-    return writer.counts
-
-
-class _Writer:
-    def __init__(self, base: sqlite3.Connection, retrieved: str) -> None:
-        self.base, self.retrieved = base, retrieved
-        self.counts = dict.fromkeys(("sources", "passages", "facts", "tables", "pictures"), 0)
-
-    def add(self, document: Document) -> None:
-        """Give a document its id, and write what it holds."""
-        number = self.counts["sources"] = self.counts["sources"] + 1
-        text = "\n".join(piece.text for piece in document.pieces)
-        if document.table is not None:
-            text = document.table.csv() + TABLE_END + text
-        kind: SourceKind = "table" if document.table is not None else "image" if document.pictures else "text"
-        row = (
-            number,
-            kind,
-            document.url,
-            document.title,
-            document.publisher,
-            document.date,
-            self.retrieved,
-            document.licence,
-            digest(text),
-            digest(document.origin),
-            zlib.compress(text.encode(), 6),
-        )
-        self.base.execute("INSERT INTO sources VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
-        self._pieces(number, document)
-        if document.table is not None:
-            self.counts["tables"] += 1
-            cells = zlib.compress(json.dumps(document.table.rows, ensure_ascii=False).encode(), 6)
-            self.base.execute(
-                "INSERT INTO tables VALUES (?,?,?)", (number, json.dumps(document.table.columns), cells)
-            )
-        for picture in document.pictures[:1]:
-            self.counts["pictures"] += 1
-            self.base.execute("INSERT INTO pictures VALUES (?,?,?)", (number, picture.caption, picture.data))
-            self._passage(number, 0, (0, 0), document.title, picture.caption, picture.caption)
-
-    def _pieces(self, source: int, document: Document) -> None:
-        passages = facts = 0
-        offset = 0 if document.table is None else len(document.table.csv()) + len(TABLE_END)
-        for piece in document.pieces:
-            for start, end in parted(piece.text):
-                name = f"S{source}#p{passages}"
-                text = piece.text[start:end]
-                self._passage(
-                    source, passages, (offset + start, offset + end), document.title, piece.heading, text
-                )
-                passages += 1
-                if piece.entity and start == 0:
-                    found = list(
-                        field_facts(
-                            piece.entity, piece.measure, text, source=f"S{source}", passage=name, first=facts
-                        )
-                    )
-                    self.base.executemany(
-                        "INSERT INTO facts VALUES (?,?,?,?,?,?,?,?,?,?)",
-                        [
-                            (
-                                source,
-                                facts + n,
-                                f.entity,
-                                f.measure,
-                                str(f.value),
-                                f.unit,
-                                f.period,
-                                f.raw,
-                                f.passage,
-                                f.estimate,
-                            )
-                            for n, f in enumerate(found)
-                        ],
-                    )
-                    facts += len(found)
-            offset += len(piece.text) + 1
-        self.counts["facts"] += facts
-
-    def _passage(
-        self, source: int, number: int, span: tuple[int, int], title: str, heading: str, text: str
-    ) -> None:
-        self.counts["passages"] += 1
-        row = self.counts["passages"]
-        self.base.execute("INSERT INTO passages VALUES (?,?,?,?,?,?)", (row, source, number, *span, heading))
-        words = (row, indexed(title), indexed(heading), indexed(text))
-        self.base.execute("INSERT INTO words(rowid, title, heading, body) VALUES (?,?,?,?)", words)
+_PASSAGE = """
+SELECT p.source, p.number, p.heading, s.title, s.url, s.date FROM passages p JOIN sources s ON s.id = p.source
+    WHERE p.rowid = ?
+"""
+_HIDDEN = """
+CREATE TEMP TABLE refused (id INTEGER PRIMARY KEY);
+CREATE TEMP VIEW sources AS SELECT * FROM main.sources WHERE id NOT IN (SELECT id FROM refused);
+"""
+_HIDING = "CREATE TEMP VIEW {0} AS SELECT * FROM main.{0} WHERE source NOT IN (SELECT id FROM refused);"
 
 
 class Index:
-    """An index opened for reading; a context manager. It answers searches and hands out evidence by id."""
+    """An index opened for reading; a context manager. It answers searches and hands out evidence by id.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: file of the index.
+        rules: which sources may be used; those that they refuse are hidden from every search and list.
+
+    Raises:
+        DataError: there is no index, or it is damaged or of another version.
+    """
+
+    def __init__(self, path: Path, rules: SourceRules | None = None) -> None:
         if not path.is_file():
             raise DataError(
                 "there is no index", where=str(path), mend="make one: noria reports index CORPUS -o FILE"
@@ -197,6 +66,9 @@ class Index:
         if about.get("format") != FORMAT:
             raise DataError("an index of another version", where=str(path), mend="make it again")
         self.counts: dict[str, int] = json.loads(about["counts"])
+        self.rules = rules or SourceRules()
+        self.refused = self._hide()
+        self._postings: Postings | None = None
         self._texts: dict[int, str] = {}
         self._tables: dict[int, Table] = {}
 
@@ -204,25 +76,56 @@ class Index:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._postings is not None:
+            self._postings.close()
         self.base.close()
+
+    def _hide(self) -> int:
+        """Hide what the rules refuse behind views of the same names; returns the number of hidden sources."""
+        refused = [
+            (id,)
+            for id, url, date in self._rows("SELECT id, url, date FROM sources", ())
+            if not self.rules.allows(url, date)
+        ]
+        if refused:
+            names = ("passages", "facts", "tables", "pictures")
+            self.base.executescript(_HIDDEN + "".join(_HIDING.format(name) for name in names))
+            self.base.executemany("INSERT INTO temp.refused VALUES (?)", refused)
+            self.base.commit()
+        return len(refused)
 
     # -- search -------------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int = 10) -> list[Hit]:
-        """Best passages for a query by BM25; titles and headings count more. Best first, ties by place."""
-        terms = query_terms(query)[:MOST]
-        if not terms:
-            return []
-        rows = self._rows(
-            "SELECT w.rowid, w.score, p.source, p.number, p.heading, s.title, s.url, s.date FROM (SELECT rowid,"
-            " rank AS score FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?) AS w"
-            " JOIN passages p ON p.rowid = w.rowid JOIN sources s ON s.id = p.source ORDER BY w.score, w.rowid",
-            (" OR ".join(f'"{term}"' for term in terms), k),
-        )
-        return [
+    def search(self, query: str, k: int = 10, *, tables: bool = False) -> list[Hit]:
+        """Best passages for a query by BM25; titles and headings count more. Best first, ties by place.
+
+        With `tables`, passages that describe tables alone.
+        """
+        ordered = bool(self.rules.prefer) or self.rules.per_domain < k
+        found = self._best(query_terms(query)[:MOST], 10 * k if ordered else k, tables)
+        rows = [(row, -score, *self._rows(_PASSAGE, (row,))[0]) for row, score in found]
+        hits = [
             Hit(f"S{source}#p{number}", url, title, -score, heading=heading, date=date)
             for _, score, source, number, heading, title, url, date in rows
         ]
+        return fuse([hits], self.rules, k) if ordered else hits
+
+    def _best(self, words: Sequence[str], k: int, tables: bool) -> list[tuple[int, float]]:
+        """Rows of the best passages and their scores."""
+        try:
+            if self._postings is None:
+                self._postings = Postings(self.base)
+            shown = self._shown(tables) if tables or self.refused else None
+            return self._postings.search(words, k, shown)
+        except (sqlite3.Error, ValueError, IndexError) as error:
+            raise DataError(f"a damaged index: {error}", where=str(self.path), mend="make it again") from None
+
+    def _shown(self, tables: bool) -> NDArray[np.bool_]:
+        """Which rows may be given, by row: those that rules do not hide, or of them those of tables."""
+        shown = np.zeros(self.counts["passages"] + 1, bool)
+        where = " WHERE source IN (SELECT source FROM tables)" if tables else ""
+        shown[[row for (row,) in self._rows(f"SELECT rowid FROM passages{where}", ())]] = True
+        return shown
 
     def images(self, query: str, k: int = 5) -> list[ImageHit]:
         """Pictures whose captions share most words with a query."""
@@ -305,6 +208,11 @@ class Index:
         found = self._facts("source = ? AND number = ?", (_number(id), int(place[1:])))
         return found[0] if found else None
 
+    def by_url(self, url: str) -> str | None:
+        """Id of the source of an address; None where there is none."""
+        rows = self._rows("SELECT id FROM sources WHERE url = ? ORDER BY id LIMIT 1", (url,))
+        return f"S{rows[0][0]}" if rows else None
+
     def facts(self, *, entity: str | None = None, measure: str | None = None) -> list[Fact]:
         """Facts of an entity, of a measure, or of both, by source and number."""
         given = [
@@ -348,13 +256,4 @@ def _number(id: str) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def corpus_documents(corpora: Sequence[str], warnings: list[str]) -> Iterator[Document]:
-    """Yield the documents of several corpora; what is left out is added to `warnings`."""
-    from noria.reports.reading.folders import read_corpus
-
-    for corpus in corpora:
-        for document, warning in read_corpus(corpus):
-            if document is None:
-                warnings.append(warning)
-            else:
-                yield document
+__all__ = ["Index", "build_index", "corpus_documents"]

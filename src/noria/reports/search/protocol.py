@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -59,22 +59,28 @@ class SearchService(Protocol):
 class SourceRules(Config):
     """Which sources a report may use."""
 
+    section: ClassVar[str] = "Sources"
+
     only: tuple[str, ...] = Field((), description="Domains or path prefixes that sources must come from.")
     prefer: tuple[str, ...] = Field((), description="Domains or path prefixes that are ranked first.")
     never: tuple[str, ...] = Field((), description="Domains or path prefixes that no source may come from.")
     per_domain: int = Field(50, ge=1, description="Most results of one domain in one search.")
     since: str = Field(
-        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Earliest publication date, YYYY-MM-DD."
+        "",
+        pattern=r"^(\d{4}(-\d\d){0,2})?$",
+        description="Earliest publication date of a source: YYYY, YYYY-MM or YYYY-MM-DD.",
     )
     until: str = Field(
-        "", pattern=r"^(\d{4}(-\d\d){0,2})?$", description="Latest publication date, YYYY-MM-DD."
+        "",
+        pattern=r"^(\d{4}(-\d\d){0,2})?$",
+        description="Latest publication date of a source (as-of date): YYYY, YYYY-MM or YYYY-MM-DD.",
     )
 
     def allows(self, url: str, date: str = "") -> bool:
         """Whether a source may be used. A source without a date is not refused by dates; it is marked as undated."""
-        if any(_under(url, rule) for rule in self.never):
+        if any(is_under(url, rule) for rule in self.never):
             return False
-        if self.only and not any(_under(url, rule) for rule in self.only):
+        if self.only and not any(is_under(url, rule) for rule in self.only):
             return False
         return not date or (
             (not self.since or date[: len(self.since)] >= self.since[: len(date)])
@@ -90,7 +96,7 @@ def domain_of(url: str) -> str:
     return url.partition("/")[0] if "/" in url else ""
 
 
-def _under(url: str, rule: str) -> bool:
+def is_under(url: str, rule: str) -> bool:
     """Whether an address is of a domain or one below it, or below a path."""
     host = domain_of(url)
     return host == rule or host.endswith("." + rule) or url.startswith(rule.rstrip("/") + "/") or url == rule
@@ -110,9 +116,15 @@ def fuse(lists: Sequence[Sequence[Hit]], rules: SourceRules, k: int, *, constant
                 key = hit.id or hit.url
                 scores[key] = scores.get(key, 0.0) + 1 / (constant + rank)
                 hits.setdefault(key, hit)
-    preferred = {key for key, hit in hits.items() if any(_under(hit.url, rule) for rule in rules.prefer)}
+    preferred = {key for key, hit in hits.items() if any(is_under(hit.url, rule) for rule in rules.prefer)}
     ordered = sorted(hits, key=lambda key: (key not in preferred, -scores[key], key))
     return list(_capped((hits[key] for key in ordered), rules.per_domain))[:k]
+
+
+def search_all(service: SearchService, queries: Sequence[str], k: int) -> list[Hit]:
+    """Best results for several queries, fused where there is more than one."""
+    lists = [service.search(query, k) for query in queries]
+    return lists[0] if len(lists) == 1 else fuse(lists, SourceRules(), k)
 
 
 def _capped(hits: Iterable[Hit], most: int) -> Iterable[Hit]:

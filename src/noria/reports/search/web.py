@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from noria.core.errors import ConfigError, DataError, NoriaError, RunError, require
-from noria.reports.reading.documents import Document
+from noria.core.fetching import Resolve, fetch, resolve
+from noria.reports.reading.documents import Document, Picture
 from noria.reports.reading.folders import READERS, read_image
-from noria.reports.search.guard import Resolve, fetch, resolve
-from noria.reports.search.protocol import Hit, SourceRules, fuse
+from noria.reports.search.protocol import Hit, ImageHit, SearchService, SourceRules, fuse
 
 KEYS = {"tavily": "TAVILY_API_KEY", "brave": "BRAVE_API_KEY", "serper": "SERPER_API_KEY"}
 ADDRESSES = {
@@ -56,7 +56,7 @@ class WebSearch:
                 f"no service {service!r}", where="--service", mend=f"choose from {', '.join(SERVICES)}"
             )
         if service == "searxng" and not url:
-            raise ConfigError("no address of SearXNG", where="--service-url", mend="give one")
+            raise ConfigError("no address of SearXNG", where="--searxng", mend="give one")
         self.service, self.url = service, url or ADDRESSES[service]
         self.key = os.environ.get(KEYS[service], "") if service in KEYS else ""
         if service in KEYS and not self.key:
@@ -71,61 +71,100 @@ class WebSearch:
         Raises:
             RunError: the service did not answer with results.
         """
-        method, url, more = self._request(query, k)
+        return list(read_hits(_results(self._answer(*self._request(query, k)), self.service)))[:k]
+
+    def images(self, query: str, k: int = 5) -> list[ImageHit]:
+        """Addresses of pictures for a query with their captions, best first.
+
+        Raises:
+            RunError: the service did not answer with results.
+        """
+        return list(_pictures(_results(self._answer(*self._request(query, k, images=True)), self.service)))[
+            :k
+        ]
+
+    def _answer(self, method: str, url: str, more: Mapping[str, Any]) -> Any:
         try:
             reply = self.client.request(method, url, **more)
             if reply.status_code != 200:
                 raise RunError(f"the service answers {reply.status_code}", where=self.service)
             if len(reply.content) > LARGEST_REPLY:
                 raise RunError(f"a reply of more than {LARGEST_REPLY:,} bytes", where=self.service)
-            value = reply.json()
+            return reply.json()
         except (ValueError, require("httpx2", "reports").HTTPError) as error:
             raise RunError(f"no results: {type(error).__name__}", where=self.service) from None
-        return list(_hits(_results(value, self.service)))[:k]
 
-    def _request(self, query: str, k: int) -> Request:
+    def _request(self, query: str, k: int, *, images: bool = False) -> Request:
         headers = {"User-Agent": "noria-reports"}
         match self.service:
             case "tavily":
                 headers["Authorization"] = f"Bearer {self.key}"
-                return "POST", self.url, {"headers": headers, "json": {"query": query, "max_results": k}}
+                wanted = {"include_images": True, "include_image_descriptions": True} if images else {}
+                body = {"query": query, "max_results": k, **wanted}
+                return "POST", self.url, {"headers": headers, "json": body}
             case "brave":
                 headers["X-Subscription-Token"] = self.key
-                return "GET", self.url, {"headers": headers, "params": {"q": query, "count": min(k, 20)}}
+                url = self.url.replace("/web/search", "/images/search") if images else self.url
+                return "GET", url, {"headers": headers, "params": {"q": query, "count": min(k, 20)}}
             case "serper":
                 headers["X-API-KEY"] = self.key
-                return "POST", self.url, {"headers": headers, "json": {"q": query, "num": k}}
-        return (
-            "GET",
-            f"{self.url.rstrip('/')}/search",
-            {"headers": headers, "params": {"q": query, "format": "json"}},
-        )
+                url = self.url.replace("/search", "/images") if images else self.url
+                return "POST", url, {"headers": headers, "json": {"q": query, "num": k}}
+        params = {"q": query, "format": "json"} | ({"categories": "images"} if images else {})
+        return "GET", f"{self.url.rstrip('/')}/search", {"headers": headers, "params": params}
+
+
+def web_services(names: Sequence[str], searxng: str | None) -> list[WebSearch]:
+    """Search services by name; an address of SearXNG names that service by itself.
+
+    Raises:
+        ConfigError: an unknown service, no key in the environment, or no address of SearXNG.
+    """
+    chosen = dict.fromkeys((*names, *(["searxng"] if searxng else [])))
+    return [WebSearch(name, searxng if name == "searxng" else None) for name in chosen]
 
 
 def _results(value: Any, service: str) -> Sequence[Any]:
-    part = value.get("web", {}) if service == "brave" and isinstance(value, dict) else value
-    listed = part.get("organic" if service == "serper" else "results") if isinstance(part, dict) else None
-    return listed if isinstance(listed, list) else []
+    """The list of results in a reply, of pages or of pictures."""
+    if not isinstance(value, dict):
+        return []
+    part = value.get("web", value) if service == "brave" else value
+    names = ("organic", "images") if service == "serper" else ("images", "results")
+    found = [part.get(name) for name in names] if isinstance(part, dict) else []
+    return next((listed for listed in found if isinstance(listed, list) and listed), [])
 
 
-def _hits(results: Sequence[Any]) -> Iterator[Hit]:
+def read_hits(results: Sequence[Any]) -> Iterator[Hit]:
+    """Yield the addresses of results as services name them; an entry without an address of the web is left out."""
     for rank, entry in enumerate(results):
         if not isinstance(entry, dict):
             continue
         url = str(entry.get("url") or entry.get("link") or "")
         if url.startswith(("https://", "http://")):
-            date = str(entry.get("published_date") or entry.get("publishedDate") or entry.get("date") or "")[
-                :10
-            ]
+            day = entry.get("published_date") or entry.get("publishedDate") or entry.get("date") or ""
+            date = str(day)[:10] if str(day)[:4].isdigit() else ""
             words = str(entry.get("content") or entry.get("description") or entry.get("snippet") or "")
-            known = date if date[:4].isdigit() else ""
-            yield Hit(
-                "", url, str(entry.get("title") or url), 1 / (1 + rank), date=known, snippet=words[:500]
+            title = str(entry.get("title") or url)
+            yield Hit("", url, title, 1 / (1 + rank), date=date, snippet=words[:500])
+
+
+def _pictures(results: Sequence[Any]) -> Iterator[ImageHit]:
+    for rank, entry in enumerate(results):
+        if isinstance(entry, dict):
+            inner = entry.get("properties")
+            given = (
+                entry.get("img_src"),
+                entry.get("imageUrl"),
+                inner.get("url") if isinstance(inner, dict) else None,
             )
+            url = str(next((one for one in (*given, entry.get("url")) if one), ""))
+            caption = str(entry.get("title") or entry.get("description") or "")[:300]
+            if url.startswith(("https://", "http://")) and caption:
+                yield ImageHit("", url, caption, 1 / (1 + rank))
 
 
 def gather(
-    services: Sequence[WebSearch], queries: Sequence[str], rules: SourceRules, k: int, warnings: list[str]
+    services: Sequence[SearchService], queries: Sequence[str], rules: SourceRules, k: int, warnings: list[str]
 ) -> list[Hit]:
     """Results of several services and queries, fused; a service that fails is named and left out."""
     lists = []
@@ -142,7 +181,7 @@ def read_pages(
     urls: Sequence[str], warnings: list[str], *, client: Any = None, resolver: Resolve = resolve
 ) -> Iterator[Document]:
     """Yield the documents of addresses; what cannot be fetched or is no source is named and left out."""
-    client = client or require("httpx2", "reports").Client(timeout=30.0, follow_redirects=False)
+    client = client or web_client()
     for url in dict.fromkeys(urls):
         try:
             final, media, raw = fetch(url, client=client, resolver=resolver)
@@ -157,6 +196,27 @@ def read_pages(
                 )
             else:
                 yield document
+
+
+def read_pictures(
+    hits: Sequence[ImageHit], warnings: list[str], *, client: Any = None, resolver: Resolve = resolve
+) -> Iterator[Document]:
+    """Yield pictures of the web as documents under their captions; what is no picture is named and left out."""
+    client = client or web_client()
+    for hit in {one.url: one for one in reversed(hits)}.values():
+        try:
+            final, media, raw = fetch(hit.url, client=client, resolver=resolver)
+            if not media.startswith("image/"):
+                raise DataError(f"a page of type {media!r} is no picture", where=hit.url[:120])
+        except NoriaError as error:
+            warnings.append(str(error))
+            continue
+        yield Document(final, hit.caption, pictures=[Picture(raw, hit.caption, final)], origin=raw)
+
+
+def web_client() -> Any:
+    """Client for pages, which leaves redirects to the guard."""
+    return require("httpx2", "reports").Client(timeout=30.0, follow_redirects=False)
 
 
 def _read(url: str, media: str, raw: bytes) -> list[Document]:

@@ -17,6 +17,8 @@ group = verbs(
         "index": "Read folders and packaged corpora into an index.",
         "search": "Search an index.",
         "write": "Plan and write a report.",
+        "refresh": "Write a report again from newer sources, and list what changed.",
+        "ask": "Answer a question from a report's evidence.",
         "verify": "Check a finished report, ours or another system's.",
         "evaluate": "Score reports by the ten metrics.",
         "bench-tasks": "Write and score reports for many requests.",

@@ -16,13 +16,14 @@ from noria.core.files import write_atomic
 from noria.core.progress import Progress
 from noria.core.records import json_values
 from noria.core.runs.outputs import results_folder
-from noria.reports.verbs.options import WritingOptions
+from noria.reports.jobs.options import WritingOptions
+from noria.reports.search.protocol import SourceRules
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, OutputOption, QuietOption, ServerOptions
+from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
 
-class BenchTasksConfig(WritingOptions, ServerOptions, OutputOption, JsonOption, QuietOption):
+class BenchTasksConfig(WritingOptions, OutputOption, JsonOption, QuietOption):
     """Settings of `noria reports bench-tasks`."""
 
     tasks: Annotated[Path, Argument()] = Field(description="Tasks in TVIR-Bench's form (query.json).")
@@ -75,7 +76,6 @@ def command(config: BenchTasksConfig) -> None:
 
 def _one(config: BenchTasksConfig, folder: Path, task: Mapping[str, Any]) -> dict[str, Any]:
     from noria.reports.agents.contracts import requirements
-    from noria.reports.agents.pipeline import Extractive, Job, Limits
     from noria.reports.evaluation.automatic import evaluate_bundle
     from noria.reports.search.index import Index
 
@@ -87,24 +87,8 @@ def _one(config: BenchTasksConfig, folder: Path, task: Mapping[str, Any]) -> dic
         loaded: dict[str, Any] = json.loads(kept.read_text())
         return loaded
     home.mkdir(parents=True, exist_ok=True)
-    agents: Any = Extractive()
-    if config.url or config.model:
-        from noria.reports.agents.models import ModelAgents
-
-        agents = ModelAgents(config.server())
-    with Index(config.index) as index:
-        job = Job(
-            home,
-            index,
-            agents,
-            Limits(config.seconds),
-            config.charts,
-            config.images,
-            config.until,
-            config.since,
-            config.countries(),
-            config.style(),
-        )
+    with Index(config.index, config.part(SourceRules)) as index:
+        job = config.job(home, index, config.agents(home), "")
         bundle = job.write(task["query"])
         _, plan = job.plan(task["query"])
     measured = evaluate_bundle(home, request=task["query"])

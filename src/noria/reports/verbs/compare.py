@@ -11,6 +11,7 @@ from pydantic import Field
 
 from noria.core.config import Argument
 from noria.core.records import json_object, json_values
+from noria.reports.verbs.writing import changes_table
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
@@ -38,11 +39,7 @@ def command(config: CompareConfig) -> None:
         if config.as_json:
             click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
             return
-        lines = [
-            [r["entity"], r["measure"][:40], r["period"], r["before"] or "-", r["after"] or "-"] for r in rows
-        ]
-        click.echo(table([["entity", "measure", "period", "before", "after"], *lines], names=3))
-        click.echo(f"{len(rows):,} numbers differ")
+        click.echo(changes_table(rows))
         return
     first, second = (_scores(path) for path in (config.first, config.second))
     names = sorted({name for scores in (*first.values(), *second.values()) for name in scores})

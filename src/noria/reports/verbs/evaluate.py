@@ -35,7 +35,7 @@ class EvaluateConfig(ServerOptions, JsonOption):
     )
     repeats: int = Field(1, ge=1, le=20, description="Times that each rubric is asked of each judge.")
     compat: Literal["official"] | None = Field(
-        None, description="Whose order and counting to follow: the released evaluator's."
+        None, description="Follow the order and the counting of the released evaluator."
     )
     output: Annotated[Path | None, Option("-o", metavar="FILE")] = Field(
         None, description="File of the scores as JSON."

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 from pydantic import Field
@@ -15,15 +15,17 @@ from pydantic import Field
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError
 from noria.core.files import output_path
+from noria.core.progress import Progress, Task
 from noria.reports.search.protocol import SourceRules
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.options import JsonOption, OutputOption, QuietOption
+from noria.verbs.tables import counted
 
 if TYPE_CHECKING:
     from noria.reports.reading.documents import Document
 
 
-class IndexConfig(SourceRules, OutputOption, JsonOption):
+class IndexConfig(SourceRules, OutputOption, JsonOption, QuietOption):
     """Settings of `noria reports index`."""
 
     corpora: Annotated[tuple[str, ...], Argument("CORPUS")] = Field(
@@ -32,16 +34,22 @@ class IndexConfig(SourceRules, OutputOption, JsonOption):
         "datapackage.json.",
     )
     query: Annotated[tuple[str, ...], Option(split=False)] = Field(
-        (), description="Queries whose results are fetched."
+        (), description="Queries for the search services, whose results are fetched and read."
     )
-    service: tuple[str, ...] = Field((), description="Search services: tavily, brave, serper, searxng.")
-    service_url: str | None = Field(None, description="Address of a SearXNG instance.")
+    service: tuple[Literal["tavily", "brave", "serper", "searxng"], ...] = Field(
+        (), description="Search services; the key is in TAVILY_API_KEY, BRAVE_API_KEY or SERPER_API_KEY."
+    )
+    searxng: Annotated[str | None, Option(metavar="URL", was=("--service-url",))] = Field(
+        None, description="Address of a SearXNG instance that answers in JSON."
+    )
     pages: int = Field(10, ge=1, le=200, description="Most pages that are fetched for the queries.")
     output: Annotated[str | None, Option("-o", metavar="FILE")] = Field(
         None, description="File of the index (default: runs/reports/corpus.index)."
     )
     retrieved: str = Field(
-        "", pattern=r"^(\d{4}-\d\d-\d\d)?$", description="Day that sources count as read on (default: today)."
+        "",
+        pattern=r"^(\d{4}-\d\d-\d\d)?$",
+        description="Date of reading of the sources: YYYY-MM-DD (default: today).",
     )
 
 
@@ -56,17 +64,23 @@ def _pages(config: IndexConfig, warnings: list[str]) -> Iterator[Document]:
         ConfigError: queries without a service, or a service without queries.
     """
     own = [corpus for corpus in config.corpora if corpus.startswith(("https://", "http://"))]
-    if bool(config.query) != bool(config.service):
+    if bool(config.query) != bool(config.service or config.searxng):
         raise ConfigError(
             "queries need a service, and a service queries", where="--query, --service", mend="give both"
         )
     if not own and not config.query:
         return
-    from noria.reports.search.web import WebSearch, gather, read_pages
+    from noria.reports.search.web import gather, read_pages, web_services
 
-    services = [WebSearch(name, config.service_url if name == "searxng" else None) for name in config.service]
+    services = web_services(config.service, config.searxng)
     hits = gather(services, config.query, config.part(SourceRules), config.pages, warnings)
     yield from read_pages([*own, *(hit.url for hit in hits)], warnings)
+
+
+def _counted(documents: Iterator[Document], task: Task) -> Iterator[Document]:
+    for document in documents:
+        yield document
+        task.advance(note=document.url[:60])
 
 
 @make_command(IndexConfig, extra="reports")
@@ -76,15 +90,19 @@ def command(config: IndexConfig) -> None:
 
     path = output_path(config.output) if config.output else Path("runs/reports/corpus.index")
     warnings: list[str] = []
-    counts = build_index(
-        path,
-        itertools.chain(_pages(config, warnings), corpus_documents(_local(config), warnings)),
-        retrieved=config.retrieved or datetime.now(UTC).date().isoformat(),
-    )
+    documents = itertools.chain(_pages(config, warnings), corpus_documents(_local(config), warnings))
+    with Progress(quiet=config.quiet) as progress:
+        task = progress.task("documents")
+        counts = build_index(
+            path,
+            _counted(documents, task),
+            retrieved=config.retrieved or datetime.now(UTC).date().isoformat(),
+        )
+        task.stop()
     for warning in warnings:
         click.echo(f"noria: warning: {warning}", err=True)
     if config.as_json:
         click.echo(json.dumps({"index": str(path), "counts": counts, "left_out": warnings}))
         return
-    click.echo(", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    click.echo(counted(counts))
     click.echo(f"index  {path}")

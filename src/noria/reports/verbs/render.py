@@ -20,13 +20,13 @@ class RenderConfig(Config):
 
     report: Annotated[Path, Argument()] = Field(description="Folder of a report.")
     to: tuple[Literal["html", "md", "pdf", "docx", "bib", "csl"], ...] = Field(
-        ("html",), description="Formats to write."
+        ("html",), description="Formats to write: html, md, pdf, docx, and bib or csl for the references."
     )
     output: Annotated[str | None, Option("-o", metavar="DIR")] = Field(
         None, description="Folder of the files (default: the report's)."
     )
-    house: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Style sheet of a house for the page."
+    css: Annotated[Path | None, Option(metavar="FILE", was=("--house",))] = Field(
+        None, description="Style sheet that is added to the page's own, such as that of a company."
     )
     fonts: Annotated[Path | None, Option(metavar="DIR")] = Field(
         None, description="Folder of more fonts for the PDF."
@@ -40,7 +40,7 @@ def command(config: RenderConfig) -> None:
     from noria.reports.document.exports import export
 
     bundle = read_bundle(config.report)
-    bundle.house = "" if config.house is None else read_text(config.house, limit=1_000_000)
+    bundle.house = "" if config.css is None else read_text(config.css, limit=1_000_000)
     folder = output_path(config.output) if config.output else config.report
     made = {kind: export(bundle, kind, fonts=config.fonts) for kind in config.to}
     folder.mkdir(parents=True, exist_ok=True)

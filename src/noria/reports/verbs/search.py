@@ -39,6 +39,7 @@ def command(config: SearchConfig) -> None:
         click.echo(json.dumps(entries, ensure_ascii=False, indent=2))
         return
     rows = [
-        [hit.id, hit.title[:40], hit.heading[-48:], text[:70]] for hit, text in zip(hits, texts, strict=True)
+        [hit.id, hit.title[:40], hit.heading[-48:], " ".join(text.split())[:70]]
+        for hit, text in zip(hits, texts, strict=True)
     ]
     click.echo(table([["id", "title", "heading", "text"], *rows], names=4))

@@ -26,7 +26,7 @@ from noria.routing.tables.table import REFUSED, Question, Route, Table
 
 @dataclass(frozen=True)
 class Reply:
-    """What a route said.
+    """Reply of a route to a query.
 
     Attributes:
         text: words of the route; None where it failed.
@@ -50,7 +50,7 @@ class Reply:
 
 
 class Asker(Protocol):
-    """Answers for routes."""
+    """Protocol of a source of replies by route."""
 
     @property
     def routes(self) -> tuple[Route, ...]:

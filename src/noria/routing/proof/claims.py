@@ -80,13 +80,15 @@ SCALES = {
         steps=1000,
         trained=tuple(list(ESTIMATORS)[:8]),  # all but two variants of ReCal
         school=700,
-        writer_steps=120,
+        writer_steps=60,
         writer_prompts=8,
         writers=("GRPO", "GDPO", "ReCal"),
     ),
 }
 SEEDS = {"quick": [10, 11, 12], "full": [10, 11, 12, 13, 14]}
 """Seeds that are judged: neither those that arms are tuned on, nor 0 to 2, on which the defaults were once chosen."""
+SHORT_STEPS = 250
+"""Most steps of a policy in the search for settings; a router that writes has half of its own there."""
 DEFAULT = "ReCal, the product's defaults"
 """Arm of policies that are trained as `noria routing train` trains one."""
 SPLITS = 0.2 / 0.8
@@ -154,7 +156,7 @@ def _gradients(
 
 
 def _trained(context: ProofContext, scale: Scale, seeds: Sequence[int], name: str, file: str) -> Results:
-    settings = tuned_training(context, name, file, scale.trained, scale.steps)
+    settings = tuned_training(context, name, file, scale.trained, min(scale.steps, SHORT_STEPS))
     jobs = {
         (arm, seed): (f"{arm} on {name}, seed {seed}", (file, arm, seed, scale.steps, settings[arm]))
         for seed in seeds
@@ -172,7 +174,8 @@ def _written(context: ProofContext, scale: Scale, seeds: Sequence[int], file: st
     if not school.is_dir():  # the result is remembered, the model was removed
         run_school(file, scale.school, str(school))
     size = (scale.writer_steps, scale.writer_prompts)
-    settings = tuned_writers(context, file, str(school), scale.writers, *size)
+    short = (scale.writer_steps // 2, scale.writer_prompts)
+    settings = tuned_writers(context, file, str(school), scale.writers, *short)
     jobs = {
         (arm, seed): (
             f"writer by {arm}, seed {seed}",

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 
 class Component(Config):
-    """What a component is worth, and what it depends on."""
+    """Weight of a reward component, and the components that it depends on."""
 
     weight: float = Field(1.0, description="Weight λ of the component's advantage in the sum.")
     parents: dict[str, float] = Field(
-        default_factory=dict, description="Components that it depends on, with the least reward of each."
+        default_factory=dict,
+        description="Components that this one depends on, with the least reward of each.",
     )
 
 

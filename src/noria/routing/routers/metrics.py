@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Score:
-    """What choices were worth.
+    """Quality, cost and regret of a router's choices.
 
     Attributes:
         accuracy: mean quality by data set.

@@ -70,7 +70,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of asking one question by one route. NaN and None are what is not known."""
+    """Outcome of one question on one route. NaN and None are what is not known."""
 
     score: float = math.nan
     cost: float = math.nan
@@ -92,7 +92,7 @@ NUMBERS = ("score", "cost", "prompt_tokens", "completion_tokens", "seconds")
 
 @dataclass(frozen=True)
 class Table:
-    """Questions × routes.
+    """A replay table of questions × routes.
 
     Attributes:
         questions: the rows.

@@ -26,7 +26,7 @@ class Assistant(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in reports."""
+        """Name of the assistant in reports."""
         ...
 
     def answer(self, samples: Sequence[Sample], skills: Sequence[str | None], bank: Bank) -> list[Response]:
@@ -171,7 +171,7 @@ def _cards(calls: Sequence[Call]) -> tuple[Mapping[str, Any], ...]:
 
 
 class RecordedAssistant:
-    """Gives the answers that the samples hold, where they were given under the skill that is asked for."""
+    """Gives the answers that the samples hold, where they were given under the requested skill."""
 
     name = "recorded"
 

@@ -183,7 +183,7 @@ class BankFolder:
         return Bank(skills, self.settings())
 
     def version(self, digest: str) -> Bank:
-        """A published version.
+        """Read a published version of the bank.
 
         Raises:
             DataError: there is none, or it is damaged.

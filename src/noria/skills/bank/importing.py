@@ -17,7 +17,7 @@ State = Literal["added", "same", "updated", "merged", "renamed", "refused", "pin
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of one folder: its state, its name in the bank, why, and what is wrong with it."""
+    """Outcome of the import of one folder: its state, its name in the bank, why, and what is wrong with it."""
 
     folder: str
     state: State

@@ -59,7 +59,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one folder: the skill, or None where it cannot be used, and every problem."""
+    """Result of reading one folder: the skill, or None where it cannot be used, and every problem."""
 
     folder: str
     skill: Skill | None

@@ -6,13 +6,12 @@ is routing by the caller's own router, and what comes out passes the same checks
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from noria.core.chat import Answer, ChatRequest, system, user
-from noria.core.errors import ConfigError
+from noria.core.errors import require
 from noria.skills.asking import Asker
 from noria.skills.bank.bank import Bank
 from noria.skills.bank.skill import Skill, make_skill
@@ -26,7 +25,7 @@ Evaluate = Callable[[str, Sequence[Any]], tuple[list[float], list[str]]]
 
 @dataclass(frozen=True)
 class Batch:
-    """What GEPA's adapter returns of an evaluation."""
+    """Result of an evaluation, in the form that GEPA's adapter returns."""
 
     outputs: list[Any]
     scores: list[float]
@@ -68,15 +67,12 @@ class TextAdapter:
 
 
 def package() -> Any:
-    """The package GEPA, which no extra of this project brings.
+    """The package GEPA.
 
     Raises:
-        ConfigError: it is not installed.
+        MissingExtra: it is not installed.
     """
-    try:
-        return importlib.import_module("gepa")
-    except ImportError:
-        raise ConfigError("GEPA is not installed", where="--proposer gepa", mend="pip install gepa") from None
+    return require("gepa", "gepa")
 
 
 def _words(example: Any) -> str:
@@ -107,7 +103,7 @@ def improve_text(
         seed: seed of the search.
 
     Raises:
-        ConfigError: GEPA is not installed.
+        MissingExtra: GEPA is not installed.
     """
     if component not in ("description", "body"):
         raise ValueError("GEPA may propose a description or a body")
@@ -134,7 +130,7 @@ class GepaProposer(ChatProposer):
         calls: evaluations of single requests for one description.
 
     Raises:
-        ConfigError: GEPA is not installed.
+        MissingExtra: GEPA is not installed.
     """
 
     name = "gepa"

@@ -65,7 +65,7 @@ class LiveBank:
         return skill.body + (f"\n\nFiles:{files}\n" if files else "")
 
     def choose_skill(self, request: str) -> str:
-        """Where a request goes: JSON with skill, outcome and confidence."""
+        """Choose the skill of a request: JSON with skill, outcome and confidence."""
         _, router = self.present()
         (found,) = router.route([Sample("request", request[:LONGEST], "request")])
         sure = None if found.confidence != found.confidence else round(found.confidence, 4)

@@ -5,7 +5,7 @@ infrastructure (no answer), safety (an injection or a broken safety rule), and o
 a skill is unserved. An outage therefore never edits prose. Nothing is edited for one answer: a dimension is repaired
 where
 
-    n_s ≥ 50   and   p_{s,d} = #Poor / #answers to which d applies  > θ_d
+    n_s ≥ 50   and   p_{s,d} = #Poor / #answers to which d applies  > θ_d      (SkillChain, arXiv 2606.12984)
 
 Answers that have no points count in the denominator and are reported; they are never counted as Poor or as Good.
 """

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from noria.core.chat import Answer, ChatRequest, Outcome, Refusal, system, user
+from noria.core.chat.json_replies import object_in
 from noria.core.judging import quoted
-from noria.skills.asking import Asker, read_object, whole_number
+from noria.skills.asking import Asker, whole_number
 from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric, Tier, all_score, paper_score
 from noria.skills.judging.rules import RuleResult, check_rules, soft_points
 from noria.skills.traffic.samples import Response, Sample
@@ -40,7 +41,7 @@ class BodyJudge(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in reports."""
+        """Name of the judge in reports."""
         ...
 
     def judge(
@@ -62,21 +63,25 @@ BLIND = (
 )
 
 
+@dataclass(frozen=True)
 class ChatBodyJudge:
     """A judge that is a chat model.
 
-    Args:
+    Attributes:
         ask: sends requests.
         rubric: dimensions and their points.
         name: name of the judge, in reports.
         blind: whether it sees neither skill nor body and gives points alone.
         draw: number of the draw, for test and retest.
+        reverse: whether dimensions are named last to first, for the probe of their order.
     """
 
-    def __init__(
-        self, ask: Asker, rubric: Rubric, *, name: str = "judge", blind: bool = False, draw: int = 0
-    ) -> None:
-        self.ask, self.rubric, self.name, self.blind, self.draw = ask, rubric, name, blind, draw
+    ask: Asker
+    rubric: Rubric
+    name: str = "judge"
+    blind: bool = False
+    draw: int = 0
+    reverse: bool = False
 
     def judge(
         self, cases: Sequence[tuple[Sample, Response]], bodies: Mapping[str, str] | None
@@ -90,6 +95,8 @@ class ChatBodyJudge:
 
     def _request(self, sample: Sample, response: Response, bodies: Mapping[str, str] | None) -> ChatRequest:
         names = [name for name in DIMENSIONS if sample.cards or name != CARDS]
+        if self.reverse:
+            names.reverse()
         scale = "; ".join(
             f"{name} 0 to {self.rubric.dimensions[name].points}: {self.rubric.dimensions[name].meaning}"
             for name in names
@@ -127,7 +134,7 @@ def read_opinion(outcome: Outcome, rubric: Rubric, *, cards: bool) -> Opinion:
     nothing: dict[str, float | None] = dict.fromkeys(DIMENSIONS)
     if not isinstance(outcome, Answer):
         return Opinion(nothing, why_missing="refused" if isinstance(outcome, Refusal) else outcome.kind)
-    value = read_object(outcome.text)
+    value = object_in(outcome.text)
     if value is None:
         return Opinion(nothing, why_missing="no JSON object")
     values = {str(key).upper(): entry for key, entry in value.items()}
@@ -184,7 +191,7 @@ class Judged:
         sample, response: the case.
         points: points by dimension, after the veto of hard rules and of cards that are due and missing.
         tiers: tier by dimension; absent where there are no points.
-        rules: what the rule path found.
+        rules: result of the rule path.
         gaps: what the judge missed, by dimension.
         missing: why there are no points; empty where all that apply are there.
         score: J_all in percent; None where a dimension that applies is missing.

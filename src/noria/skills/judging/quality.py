@@ -1,4 +1,4 @@
-"""Quality of a judge: agreement with people, test and retest, taste for length and place, and what to do about it."""
+"""Quality of a judge: agreement with people, test and retest, bias for length and order, and what corrects it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from noria.core.statistics.intervals import Interval
-from noria.skills.judging.judges import BodyJudge, judge_answers
+from noria.skills.judging.judges import ChatBodyJudge, Judged, judge_answers
 from noria.skills.judging.rubric import DIMENSIONS, Rubric
 from noria.skills.traffic.samples import Response, Sample
 
 
 @dataclass(frozen=True)
 class JudgeQuality:
-    """What is known of a judge.
+    """Measured quality of a judge.
 
     Attributes:
         spearman: rank correlation with people by dimension; None where too few or constant.
         kappa: quadratically weighted kappa with people by dimension, over tiers' points.
-        retest: share of answers whose points are the same on a second draw.
-        length_bias: mean points (J_all) that a padding without content adds.
+        retest: share of answers whose points are the same on a second draw; None without an answer judged twice.
+        order: share of answers whose points are the same where the dimensions are named in reverse; None likewise.
+        length_bias: mean points (J_all) that a padding without content adds; None below two answers.
         missing: share of answers without points.
         labelled: answers with a person's points.
     """
@@ -31,6 +32,7 @@ class JudgeQuality:
     spearman: Mapping[str, float | None]
     kappa: Mapping[str, float | None]
     retest: float | None
+    order: float | None
     length_bias: Interval | None
     missing: float
     labelled: int
@@ -72,55 +74,57 @@ def weighted_kappa(one: ArrayLike, other: ArrayLike, points: int) -> float | Non
 
 
 def judge_quality(
-    cases: Sequence[tuple[Sample, Response]],
-    rubric: Rubric,
-    judge: BodyJudge,
-    *,
-    again: BodyJudge | None = None,
-    bodies: Mapping[str, str] | None = None,
+    cases: Sequence[tuple[Sample, Response]], rubric: Rubric, judge: ChatBodyJudge, *, probes: int = 50
 ) -> JudgeQuality:
     """Measure a judge on answers, some of which have a person's points (`Sample.human`).
+
+    Every answer is judged as it is; the first ones are judged three times more: in a second draw, with the dimensions
+    named in reverse, and with a padding that says nothing.
 
     Args:
         cases: samples and answers.
         rubric: the rubric.
         judge: the judge.
-        again: judge of the same settings with another draw, for test and retest.
-        bodies: bodies by skill.
+        probes: number of answers that are judged three times more.
     """
-    first = judge_answers(cases, rubric, judge, bodies=bodies, use_rules=False)
-    padded = [(s, replace(r, text=r.text + PADDING)) for s, r in cases]
-    longer = judge_answers(padded, rubric, judge, bodies=bodies, use_rules=False)
-    pairs = [
-        (a.score, b.score)
-        for a, b in zip(first, longer, strict=True)
-        if a.score is not None and b.score is not None
-    ]
-    retest = None
-    if again is not None:
-        second = judge_answers(cases, rubric, again, bodies=bodies, use_rules=False)
-        same = [
-            a.points == b.points
-            for a, b in zip(first, second, strict=True)
-            if a.score is not None and b.score is not None
-        ]
-        retest = float(np.mean(same)) if same else None
+
+    def judged(by: ChatBodyJudge, padding: str = "") -> list[Judged]:
+        answers = [(s, replace(r, text=r.text + padding)) for s, r in cases[:probes]]
+        return judge_answers(answers, rubric, by, use_rules=False)
+
+    first = judge_answers(cases, rubric, judge, use_rules=False)
+    again, turned = (
+        judged(replace(judge, **change)) for change in ({"draw": judge.draw + 1}, {"reverse": True})
+    )
+    longer = _both_scored(first, judged(judge, PADDING))
     rho: dict[str, float | None] = {}
     kappa: dict[str, float | None] = {}
     for name in DIMENSIONS:
-        own = [
-            (j.points[name], j.sample.human[name])
-            for j in first
-            if name in j.sample.human and j.points.get(name) is not None
-        ]
-        ours, theirs = [float(a) for a, _ in own if a is not None], [b for _, b in own]
+        labelled = [j for j in first if name in j.sample.human and j.points.get(name) is not None]
+        ours = [j.points[name] or 0.0 for j in labelled]
+        theirs = [j.sample.human[name] for j in labelled]
         rho[name] = spearman(ours, theirs)
         kappa[name] = weighted_kappa(np.rint(ours), np.rint(theirs), rubric.dimensions[name].points)
     return JudgeQuality(
-        rho, kappa, retest, _mean_interval([b - a for a, b in pairs]),
-        float(np.mean([j.score is None for j in first])) if first else math.nan,
-        sum(bool(s.human) for s, _ in cases),
-    )  # fmt: skip
+        spearman=rho,
+        kappa=kappa,
+        retest=_same_share(first, again),
+        order=_same_share(first, turned),
+        length_bias=_mean_interval([(b.score or 0.0) - (a.score or 0.0) for a, b in longer]),
+        missing=float(np.mean([j.score is None for j in first])) if first else math.nan,
+        labelled=sum(bool(sample.human) for sample, _ in cases),
+    )
+
+
+def _both_scored(one: Sequence[Judged], other: Sequence[Judged]) -> list[tuple[Judged, Judged]]:
+    """Pairs of judgements of one answer of which neither lacks its score; `other` may be of the first ones only."""
+    return [(a, b) for a, b in zip(one, other, strict=False) if a.score is not None and b.score is not None]
+
+
+def _same_share(one: Sequence[Judged], other: Sequence[Judged]) -> float | None:
+    """Share of the answers whose points are the same twice; None where none has both."""
+    same = [a.points == b.points for a, b in _both_scored(one, other)]
+    return float(np.mean(same)) if same else None
 
 
 def prediction_powered(

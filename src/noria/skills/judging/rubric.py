@@ -67,7 +67,7 @@ def _dimensions() -> Mapping[Dimension, DimensionSettings]:
 
 
 class Rubric(Config):
-    """What an answer is judged by."""
+    """Dimensions, thresholds and rules that answers are judged by."""
 
     dimensions: Mapping[Dimension, DimensionSettings] = Field(
         default_factory=_dimensions, description="Points, triggers and tiers of the four dimensions."

@@ -102,7 +102,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What the rule path found: rules that apply, those broken, and those that could not be tried, by id."""
+    """Result of the rule path: rules that apply, those broken, and those that could not be tried, by id."""
 
     applied: tuple[str, ...]
     violations: tuple[Violation, ...]
@@ -170,10 +170,10 @@ def _cites(rule: Rule, sample: Sample, response: Response) -> bool | str:
 
 
 def _fits(schema: Mapping[str, Any], text: str) -> bool | str:
+    from noria.core.chat.json_replies import object_in
     from noria.core.errors import require
-    from noria.skills.asking import read_object
 
-    value = read_object(text)
+    value = object_in(text)
     if value is None:
         return False
     jsonschema = require("jsonschema", "skills")

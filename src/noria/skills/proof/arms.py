@@ -130,7 +130,7 @@ def stage_one(setting: Setting) -> Bank:
 
 
 def stage_two(setting: Setting, bank: Bank, settings: GateSettings | None = None) -> Bank:
-    """The Route Optimizer."""
+    """Run stage 2, the Route Optimizer, on a bank."""
     result = optimize_routes(
         bank, setting.pool, setting.route_gate, setting.router, TemplateProposer(), RouteConfig(),
         settings or GateSettings(),

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 
 from noria.core.chat import Answer, ChatRequest, system, user
+from noria.core.chat.json_replies import object_in
 from noria.core.errors import DataError
 from noria.core.judging import quoted
-from noria.skills.asking import Asker, read_object
+from noria.skills.asking import Asker
 from noria.skills.bank.editing import OPERATIONS, Edit, sections
 from noria.skills.proposing.protocols import Brief, Cause, DescribeTask, Draft, EditTask, Misroute
 from noria.skills.traffic.samples import Response, Sample
@@ -42,7 +43,7 @@ class ChatProposer:
             max_tokens=self.max_tokens, sample=draw,
         )  # fmt: skip
         (outcome,) = self.ask([request])
-        return read_object(outcome.text) if isinstance(outcome, Answer) else None
+        return object_in(outcome.text) if isinstance(outcome, Answer) else None
 
     def author(self, brief: Brief) -> Draft | None:
         """Texts of a new skill."""
@@ -87,7 +88,7 @@ class ChatProposer:
         ]
         found: list[Cause | None] = []
         for outcome in self.ask(requests):
-            value = read_object(outcome.text) if isinstance(outcome, Answer) else None
+            value = object_in(outcome.text) if isinstance(outcome, Answer) else None
             cause = None if value is None else value.get("cause")
             found.append(cause if cause in ("boundary", "missing", "visual") else None)
         return found

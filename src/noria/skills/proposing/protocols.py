@@ -25,7 +25,7 @@ class TaskSpec(Config):
     tools: tuple[str, ...] = Field((), description="Names of the tools that it may call.")
     format: tuple[str, ...] = Field((), description="What the answer looks like, a sentence each.")
     rules: tuple[str, ...] = Field((), description="Constraints, a sentence each.")
-    not_for: tuple[str, ...] = Field((), description="What other skills are for.")
+    not_for: tuple[str, ...] = Field((), description="Descriptions of the other skills.")
     reference: str = Field("", description="Name of a skill of the bank to learn from.")
 
 
@@ -38,7 +38,7 @@ class Specification(Config):
 
 @dataclass(frozen=True)
 class Brief:
-    """What a new skill is written from: the task, good and bad cases, a reference, and faults of the last draft."""
+    """Material for a new skill: the task, good and bad cases, a reference, and faults of the last draft."""
 
     task: TaskSpec
     good: Sequence[tuple[Sample, Response | None]]

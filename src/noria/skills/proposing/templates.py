@@ -19,7 +19,7 @@ _OURS = re.compile(r"(?:^|(?<=\s))(?:Use when the user asks: |Not for: ).*?(?:\.
 
 
 class TemplateProposer:
-    """Proposes by counting.
+    """Proposes changes from counts of terms and of broken rules.
 
     Args:
         terms: most terms that a description names.

@@ -18,7 +18,7 @@ ERROR = "error"
 
 @dataclass(frozen=True)
 class RouteScores:
-    """What a router did with labelled samples, over all repeats.
+    """Scores of a router on labelled samples, over all repeats.
 
     Attributes:
         labels: names of the rows: every skill that is known, and `none`.
@@ -121,17 +121,6 @@ def evaluate_routes(
 def _f1(matrix: NDArray[np.int64], k: int) -> float | None:
     right, wanted, chosen = matrix[k, k], matrix[k].sum(), matrix[:, k].sum()
     return float(2 * right / (wanted + chosen)) if wanted + chosen else None
-
-
-def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """McNemar's mid-p of a difference in paired correctness, two-sided; 1 where no pair differs."""
-    gained = sum(b and not a for a, b in zip(before, after, strict=True))
-    lost = sum(a and not b for a, b in zip(before, after, strict=True))
-    n, k = gained + lost, min(gained, lost)
-    if not n:
-        return 1.0
-    tail = sum(math.comb(n, i) for i in range(k)) + 0.5 * math.comb(n, k)
-    return float(min(1.0, 2 * tail / 2**n))
 
 
 def symmetric_confusion(scores: RouteScores, one: str, other: str) -> float:

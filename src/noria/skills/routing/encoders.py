@@ -92,6 +92,7 @@ class StaticEncoder:
         tokens = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         with needing("skills"):
             from safetensors.numpy import load_file
+            from scipy.sparse import csr_array
             from tokenizers import Tokenizer
         with decoding(weights, "word embeddings"):
             (table,) = load_file(weights).values()
@@ -100,19 +101,19 @@ class StaticEncoder:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(512)
         self._table = np.ascontiguousarray(table, np.float32)
+        self._sparse: Any = csr_array
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors [texts, 256]."""
-        batch = self._tokenizer.encode_batch([t[:LONGEST] for t in texts], add_special_tokens=False)
+        # The fast call leaves out offsets, which nobody reads; it takes two thirds of the time.
+        batch = self._tokenizer.encode_batch_fast([t[:LONGEST] for t in texts], add_special_tokens=False)
         ids = [encoding.ids for encoding in batch]
-        sizes = np.array([len(one) for one in ids])
-        out = np.zeros((len(ids), self._table.shape[1]), np.float32)
-        kept = np.flatnonzero(sizes)
-        if len(kept):
-            flat = np.fromiter((token for one in ids for token in one), np.int64, int(sizes.sum()))
-            starts = np.concatenate(([0], np.cumsum(sizes[kept])[:-1]))
-            out[kept] = np.add.reduceat(self._table[flat], starts, axis=0)
-        return _unit(out)
+        if len(ids) == 1:
+            return _unit(self._table[ids[0]].sum(axis=0, keepdims=True))
+        tokens = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
+        ends = np.cumsum([0, *map(len, ids)])
+        counted = self._sparse((np.ones(len(tokens), np.float32), tokens, ends), (len(ids), len(self._table)))
+        return _unit(counted @ self._table)
 
 
 class CachedEncoder:

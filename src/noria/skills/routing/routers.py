@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.chat import Answer, ChatRequest, Image, Outcome, Refusal, system, user
+from noria.core.chat.json_replies import object_in
 from noria.core.judging import quoted
-from noria.skills.asking import Asker, read_object
+from noria.skills.asking import Asker
 from noria.skills.bank.catalogue import Shown
 from noria.skills.routing.calibration import Calibration, confidences, fit_temperature, fit_thresholds
 from noria.skills.routing.encoders import Encoder, clauses
@@ -28,7 +29,7 @@ Outcome3 = Literal["skill", "none", "error"]
 
 @dataclass(frozen=True)
 class Routing:
-    """Where a query goes.
+    """Decision of a router about one query.
 
     Attributes:
         outcome: `skill`, `none` or `error`.
@@ -229,7 +230,7 @@ def read_route(outcome: Outcome, known: Mapping[str, str]) -> Routing:
     if not isinstance(outcome, Answer):
         why = "refused" if isinstance(outcome, Refusal) else f"{outcome.kind}: {outcome.message}"
         return Routing("error", reason=why)
-    value = read_object(outcome.text)
+    value = object_in(outcome.text)
     if value is None or "skill" not in value:
         return Routing("error", reason="the reply is no decision")
     name, confidence = value["skill"], value.get("confidence")

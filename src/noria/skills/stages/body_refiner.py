@@ -80,7 +80,7 @@ class RefineResult:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What stage 3 works with.
+    """Assistant, judges, proposer and gate that stage 3 works with.
 
     Attributes:
         assistant: answers samples; its answers are kept by body.

@@ -42,7 +42,7 @@ class CreateConfig(Config):
 
 @dataclass(frozen=True)
 class Created:
-    """What became of one task: the skill, the rounds of the loop, faults that stayed, and the person's decision."""
+    """Outcome of one task: the skill, the rounds of the loop, faults that stayed, and the person's decision."""
 
     task: str
     state: Literal["added", "quarantined", "rejected", "waiting", "nothing"]
@@ -146,7 +146,7 @@ def draft_faults(
     assistant: Assistant | None = None,
     bank: Bank | None = None,
 ) -> list[str]:
-    """What is wrong with a draft: the standard, tools that are not there, copies of requests, a failed trial run."""
+    """Faults of a draft: the standard, tools that are not there, copies of requests, a failed trial run."""
     read, problems = parse_skill(skill.name, skill.source, skill.files)
     faults = [p.what for p in problems if p.severity == "error"]
     if read is None:

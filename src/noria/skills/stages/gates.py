@@ -1,8 +1,9 @@
 """The gates of the chain: the paired one (default), the paper's monotone one, and what stands beside both.
 
-The monotone gate compares two means and accepts half of pure noise; it is there to be compared with. The paired gate
-asks for evidence over leakage groups, spends its α over the rounds, and keeps the floors of every skill. Beside them:
-cost, taste for length, and canaries (answers known to be bad that a judge must not like).
+The monotone gate (SkillChain, arXiv 2606.12984) accepts a mean that does not fall, F1(B') ≥ F1(B) or J(B') ≥ J(B): half
+of pure noise; it is there to be compared with. The paired gate (ours) asks that the mean gain be above 0 and its lower
+bound over leakage groups above −tolerance, at α · 6 / (π k)² in round k, and keeps the floors of every skill. Beside
+both stand cost, taste for length, and canaries (answers known to be bad that a judge must not like).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class GateSettings(Config):
 def decide(
     scores: PairedScores, settings: GateSettings, *, number: int, parts: int = 1, rules: Sequence[Rule] = ()
 ) -> Receipt:
-    """Decide about a candidate.
+    """Decide whether a candidate replaces its parent.
 
     Args:
         scores: scores of parent and candidate on the same items.

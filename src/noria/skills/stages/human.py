@@ -36,7 +36,7 @@ class Decision:
 
 
 class HumanGate(Protocol):
-    """Asks a person."""
+    """Protocol of a gate at which a person decides."""
 
     def ask(self, skill: Skill, why: str) -> Decision:
         """Decide about a draft; `why` says what speaks for it."""

@@ -33,7 +33,9 @@ class OnlineConfig(Config):
     """Settings of an A/B test of two banks."""
 
     effect: float = Field(0.02, gt=0, description="Smallest difference that matters.")
-    power: float = Field(0.8, gt=0.5, lt=1, description="Chance to find it.")
+    power: float = Field(
+        0.8, gt=0.5, lt=1, description="Chance that the test detects a difference of that size."
+    )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="Chance of a false finding over all looks.")
     share: float = Field(0.5, gt=0, lt=1, description="Share of the users who get the treatment.")
 
@@ -43,7 +45,7 @@ class Online:
     """Reading of an A/B test.
 
     Attributes:
-        reading: what may be said.
+        reading: verdict that the data allow so far.
         why: reason in words.
         interval: confidence sequence of the difference, treatment less control; NaN where not comparable.
         planned: users of both arms that the planned effect needs.

@@ -18,11 +18,12 @@ from pydantic import Field
 
 from noria.core.config import Config
 from noria.core.experiments.gates import PairedScores, Receipt, Rule
+from noria.core.statistics.intervals import mcnemar
 from noria.skills.bank.bank import Bank, check_lock
 from noria.skills.bank.skill import Skill
 from noria.skills.proposing.protocols import DescribeTask, Misroute, Proposer
 from noria.skills.proposing.safety import description_faults
-from noria.skills.routing.confusion import RouteScores, evaluate_routes, mcnemar, symmetric_confusion
+from noria.skills.routing.confusion import RouteScores, evaluate_routes, symmetric_confusion
 from noria.skills.routing.routers import Router
 from noria.skills.stages.gates import GateSettings, Memory, decide
 from noria.skills.traffic.samples import NO_SKILL, Sample
@@ -375,10 +376,10 @@ def _compare(
         [s.id for s in rows], [s.group for s in rows], right[0], right[1], [s.expected[0] for s in rows]
     )
     outcome: Literal["passed", "failed"] = "passed" if after.macro_f1 >= parent.macro_f1 else "failed"
-    p = mcnemar((right[0] > 0.5).tolist(), (right[1] > 0.5).tolist())
-    rule = Rule(
-        "macro F1", outcome, f"{parent.macro_f1:.3f} before, {after.macro_f1:.3f} after, McNemar p {p:.2g}"
-    )
+    first, second = (side > 0.5 for side in right)
+    p = mcnemar(int((second & ~first).sum()), int((first & ~second).sum()), mid=True)
+    moved = "no request moved" if p is None else f"McNemar p {p:.2g}"
+    rule = Rule("macro F1", outcome, f"{parent.macro_f1:.3f} before, {after.macro_f1:.3f} after, {moved}")
     return decide(pairs, settings, number=number, rules=[rule])
 
 

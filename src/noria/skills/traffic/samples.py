@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Response:
-    """What the assistant gave back.
+    """The assistant's answer to a sample, with its calls, cards and cost.
 
     Attributes:
         text: words of the answer.

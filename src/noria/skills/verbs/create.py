@@ -13,16 +13,9 @@ from noria.core.config import Argument, parse_config
 from noria.core.errors import ConfigError
 from noria.core.files import read_bytes
 from noria.skills.stages.creator import CreateConfig
-from noria.skills.verbs.options import (
-    BankArgument,
-    ByOption,
-    ModelOptions,
-    RouterOptions,
-    RubricOption,
-    TrafficOptions,
-    run_stage,
-    tools_of,
-)
+from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions
+from noria.skills.verbs.options.models import ModelOptions, RouterOptions
+from noria.skills.verbs.options.stages import run_stage, tools_of
 from noria.verbs.command import command as make_command
 from noria.verbs.tables import table
 

@@ -9,7 +9,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument
-from noria.skills.verbs.options import BankArgument
+from noria.skills.verbs.options.bank import BankArgument
 from noria.verbs.command import command as make_command
 from noria.verbs.tables import table
 

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from noria.core.config import Argument
 from noria.core.errors import CheckError
-from noria.skills.verbs.options import BankArgument, RouterOptions, RubricOption, share
+from noria.skills.verbs.options.bank import BankArgument, RubricOption
+from noria.skills.verbs.options.models import RouterOptions
+from noria.skills.verbs.options.stages import share
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, SeedOption
 from noria.verbs.tables import table

@@ -11,14 +11,9 @@ import click
 from pydantic import Field
 
 from noria.core.files import write_atomic
-from noria.skills.verbs.options import (
-    BankArgument,
-    ModelOptions,
-    RouterOptions,
-    RubricOption,
-    TrafficOptions,
-    share,
-)
+from noria.skills.verbs.options.bank import BankArgument, RubricOption, TrafficOptions
+from noria.skills.verbs.options.models import ModelOptions, RouterOptions
+from noria.skills.verbs.options.stages import share
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table
@@ -29,6 +24,10 @@ class EvaluateConfig(BankArgument, RubricOption, TrafficOptions, RouterOptions, 
 
     pool: str = Field("test", description="Pool that is scored, or all.")
     repeats: int = Field(1, ge=1, le=20, description="Decisions drawn for each request.")
+    probes: int = Field(
+        50, ge=0, le=10_000,
+        description="Answers that the judge judges three times more: drawn again, dimensions in reverse, padded.",
+    )  # fmt: skip
     scores: Path | None = Field(
         None, description="File for a line a request, which `noria skills gate` reads."
     )
@@ -61,21 +60,35 @@ def command(config: EvaluateConfig) -> None:
     never = [f["skill"] for f in result["funnel"] if not f["chosen"]]
     if never:
         click.echo(f"never chosen: {', '.join(never)}")
-    if result["judge"]:
-        j = result["judge"]
-        rho = ", ".join(f"{name} {share(value)}" for name, value in j["spearman"].items())
-        mean, bias = j["people_would_say"], j["length_bias"]
-        click.echo(f"judge against {j['labelled']} answers of people: rank correlation {rho}")
-        click.echo(f"people would say {share(mean['effect'])} [{share(mean['low'])}, {share(mean['high'])}]")
-        if bias is not None:
-            click.echo(
-                f"padding adds {share(bias['effect'])} points [{share(bias['low'])}, {share(bias['high'])}]"
-            )
+    for line in _judge_lines(result["judge"]):
+        click.echo(line)
     if result["answers"]:
         a = result["answers"]
         click.echo(
             f"answers: score {share(a['score'])} of 100 over {a['judged']} of {a['answers']}; {a['blame']}"
         )
+
+
+def _judge_lines(judge: dict[str, Any]) -> list[str]:
+    """What is known of the judge, in lines."""
+    if not judge:
+        return []
+    lines = [
+        f"judge over {judge['probed']} answers: the same points on a second draw {share(judge['retest'])}, "
+        f"with the dimensions in reverse {share(judge['order'])}"
+    ]
+    bias, mean = judge["length_bias"], judge["people_would_say"]
+    if bias is not None:
+        lines.append(
+            f"padding adds {share(bias['effect'])} points [{share(bias['low'])}, {share(bias['high'])}]"
+        )
+    if mean is not None:
+        rho = ", ".join(f"{name} {share(value)}" for name, value in judge["spearman"].items())
+        lines += [
+            f"judge against {judge['labelled']} answers of people: rank correlation {rho}",
+            f"people would say {share(mean['effect'])} [{share(mean['low'])}, {share(mean['high'])}]",
+        ]
+    return lines
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
@@ -156,7 +169,7 @@ def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) ->
 
 
 def _judge_json(config: EvaluateConfig, answers: Any, judge: Any) -> dict[str, Any]:
-    """Agreement of the judge with people, its taste for length, and the mean that people would give."""
+    """Agreement of the judge with itself and with people, its bias for length, and the mean that people would give."""
     from noria.skills.judging.quality import judge_quality, prediction_powered
     from noria.skills.judging.rubric import DIMENSIONS, all_score
 
@@ -169,14 +182,21 @@ def _judge_json(config: EvaluateConfig, answers: Any, judge: Any) -> dict[str, A
         if score is not None:
             people[one.sample.id] = score
     labelled = [a for a in scored if a.sample.id in people]
-    if judge is None or not labelled:
+    others = [a for a in scored if a.sample.id not in people]
+    if judge is None or not scored:
         return {}
-    quality = judge_quality([(a.sample, a.response) for a in labelled], rubric, judge)
-    rest = [a.score for a in scored if a not in labelled]
-    mean = prediction_powered(rest, [a.score for a in labelled], [people[a.sample.id] for a in labelled])
+    cases = [(a.sample, a.response) for a in [*labelled, *others]]
+    quality = judge_quality(cases[: max(len(labelled), config.probes)], rubric, judge, probes=config.probes)
+    mean = None
+    if labelled:
+        ours = [a.score for a in labelled]
+        mean = vars(
+            prediction_powered([a.score for a in others], ours, [people[a.sample.id] for a in labelled])
+        )
     return vars(quality) | {
+        "probed": min(config.probes, len(cases)),
         "length_bias": None if quality.length_bias is None else vars(quality.length_bias),
-        "people_would_say": vars(mean),
+        "people_would_say": mean,
     }
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from noria.core.config import Argument
 from noria.core.errors import CheckError
-from noria.skills.verbs.options import BankArgument, ByOption
+from noria.skills.verbs.options.bank import BankArgument, ByOption
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table

@@ -8,14 +8,16 @@ import click
 from pydantic import Field
 
 from noria.core.errors import DataError
-from noria.skills.verbs.options import BankArgument, ByOption
+from noria.skills.verbs.options.bank import BankArgument, ByOption
 from noria.verbs.command import command as make_command
 
 
 class InitConfig(BankArgument, ByOption):
     """Settings of `noria skills init`."""
 
-    source: Path | None = Field(None, description="Folder of skills to begin with; strict ones only.")
+    source: Path | None = Field(
+        None, description="Folder of skills to begin with; only those that keep the standard are taken."
+    )
 
 
 @make_command(InitConfig)

@@ -11,17 +11,9 @@ from pydantic import Field
 
 from noria.skills.stages.body_refiner import RefineConfig
 from noria.skills.stages.gates import GateSettings
-from noria.skills.verbs.options import (
-    BankArgument,
-    ByOption,
-    ModelOptions,
-    RouterOptions,
-    RubricOption,
-    TrafficOptions,
-    run_stage,
-    share,
-    tools_of,
-)
+from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions
+from noria.skills.verbs.options.models import ModelOptions, RouterOptions
+from noria.skills.verbs.options.stages import run_stage, share, tools_of
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table

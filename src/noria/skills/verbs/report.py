@@ -11,7 +11,7 @@ from pydantic import Field
 
 from noria.core.config import Option
 from noria.core.pages.charts import Figure
-from noria.skills.verbs.options import BankArgument
+from noria.skills.verbs.options.bank import BankArgument
 from noria.verbs.command import command as make_command
 
 

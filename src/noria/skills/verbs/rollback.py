@@ -8,7 +8,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument
-from noria.skills.verbs.options import BankArgument, ByOption
+from noria.skills.verbs.options.bank import BankArgument, ByOption
 from noria.verbs.command import command as make_command
 
 

@@ -12,17 +12,9 @@ from noria.core.config import Argument
 from noria.core.errors import CheckError
 from noria.skills.stages.gates import GateSettings
 from noria.skills.stages.route_optimizer import RouteConfig
-from noria.skills.verbs.options import (
-    BankArgument,
-    ByOption,
-    ModelOptions,
-    RouterOptions,
-    TrafficOptions,
-    label_rows,
-    run_stage,
-    share,
-    tools_of,
-)
+from noria.skills.verbs.options.bank import BankArgument, ByOption, TrafficOptions
+from noria.skills.verbs.options.models import ModelOptions, RouterOptions
+from noria.skills.verbs.options.stages import label_rows, run_stage, share, tools_of
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption
 from noria.verbs.tables import table

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from noria.skills.verbs.create import CreateVerbConfig, create_stage
-from noria.skills.verbs.options import chain_of
+from noria.skills.verbs.options.stages import chain_of
 from noria.skills.verbs.refine import RefineVerbConfig, refine_stage, summary as refine_summary
 from noria.skills.verbs.route import RouteStageConfig, route_stage, summary as route_summary
 from noria.verbs.command import command as make_command

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from noria.skills.verbs.options import BankArgument, RouterOptions
+from noria.skills.verbs.options.bank import BankArgument
+from noria.skills.verbs.options.models import RouterOptions
 from noria.verbs.command import command as make_command
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 
@@ -14,6 +13,7 @@ def constrained_loss(
     acting: Tensor,
     weight: float = 0.5,
     normalize: Literal["all", "masked"] = "all",
+    acting_frames: float | None = None,
 ) -> Tensor:
     """`mean |v' - v|^2 + weight * mean |M (v' - v)|^2` (paper, AC loss, lambda = 0.5).
 
@@ -24,6 +24,8 @@ def constrained_loss(
         weight: lambda.
         normalize: `all` divides the second term by all elements, as the paper writes it, so that a clip with more
             action weighs more; `masked` divides by the elements under the mask, and adds nothing where there are none.
+        acting_frames: frames with an action that `masked` divides by; those of `acting` by default. A process that
+            holds a part of a batch divides by the mean over all parts, so that the mean of the losses is the batch's.
 
     Returns:
         The loss, a float32 scalar.
@@ -33,5 +35,8 @@ def constrained_loss(
     mask = acting.to(frames)
     if mask.shape != frames.shape:
         raise ValueError(f"acting is {list(mask.shape)}, and the velocities have {list(frames.shape)} frames")
-    share = torch.ones_like(mask).sum() if normalize == "all" else mask.sum().clamp(min=1)
+    if normalize == "all":
+        share = float(mask.numel())
+    else:
+        share = (float(mask.sum()) if acting_frames is None else acting_frames) or 1.0
     return frames.mean() + weight * (frames * mask).sum() / share

@@ -16,10 +16,15 @@ SIGMA, WINDOW = 1.5, 11
 
 
 def ssim(one: Tensor, other: Tensor, peak: float = 255.0) -> Tensor:
-    """Structural similarity of each frame: Gaussian window, K1 = .01, K2 = .03, mean over channels and inner pixels.
+    """Structural similarity of each frame `[frames]`, 1 for equal frames: the mean of `ssim_map`."""
+    return ssim_map(one, other, peak).flatten(1).mean(1)
 
-    The inner pixels are those whose window lies in the frame. Equals scikit-image's `structural_similarity` with
-    `gaussian_weights=True, use_sample_covariance=False`.
+
+def ssim_map(one: Tensor, other: Tensor, peak: float = 255.0) -> Tensor:
+    """Structural similarity at each pixel: Gaussian window, K1 = .01, K2 = .03, mean over channels.
+
+    The pixels are those whose window lies in the frame, so 5 less on each side. The mean equals scikit-image's
+    `structural_similarity` with `gaussian_weights=True, use_sample_covariance=False`.
 
     Args:
         one: frames `[frames, channels, height, width]`.
@@ -27,7 +32,7 @@ def ssim(one: Tensor, other: Tensor, peak: float = 255.0) -> Tensor:
         peak: range of the values.
 
     Returns:
-        `[frames]`, 1 for equal frames.
+        `[frames, height - 10, width - 10]`.
 
     Raises:
         ValueError: the shapes differ, or a side is below 11 pixels.
@@ -50,7 +55,7 @@ def ssim(one: Tensor, other: Tensor, peak: float = 255.0) -> Tensor:
     vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     values = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    return values.reshape(len(one), -1).mean(1)
+    return values.reshape(len(one), -1, *values.shape[-2:]).mean(1)
 
 
 class Lpips(nn.Module):

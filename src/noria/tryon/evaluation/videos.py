@@ -5,6 +5,7 @@ The network is the user's; `PixelFeatures` is a small exact one, for tests and r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def windows(frames: NDArray[np.uint8], length: int, stride: int | None = None) -
         length: frames of a window; a shorter video repeats its last frame.
         stride: frames between the starts of windows; `length` by default.
     """
-    video = torch.tensor(frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+    video = torch.as_tensor(frames).permute(3, 0, 1, 2).float().div_(127.5).sub_(1)
     if missing := max(0, length - video.shape[1]):
         video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
     last = video.shape[1] - length
@@ -80,13 +81,18 @@ def moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Mean, covariance and number of the features of windows, each looked at once.
 
+    The windows of a batch lie in memory that the next batch is written to: features must not keep them.
+
     Raises:
         DataError: there are fewer than two windows.
     """
     number, total, products = 0, None, None
+    room = torch.empty(0)
     for group in _batches(parts, batch):
-        with torch.no_grad():
-            values = features(torch.stack(group)).double().numpy()
+        with torch.inference_mode():
+            if room.shape[1:] != group[0].shape or len(room) < len(group):
+                room = torch.empty(len(group), *group[0].shape)
+            values = features(torch.stack(group, out=room[: len(group)])).double().numpy()
         number += len(values)
         total = values.sum(0) if total is None else total + values.sum(0)
         products = values.T @ values if products is None else products + values.T @ values
@@ -123,9 +129,30 @@ class PixelFeatures:
 
     def __call__(self, parts: Tensor) -> Tensor:
         """Features `[windows, 2 * 3 * 3 * grid * grid]`."""
-        pooled = torch.nn.functional.adaptive_avg_pool3d(parts, (3, self.grid, self.grid))
-        moves = torch.nn.functional.adaptive_avg_pool3d(parts.diff(dim=2).abs(), (3, self.grid, self.grid))
-        return torch.cat([pooled.flatten(1), moves.flatten(1)], dim=1)
+        moves = (parts[:, :, 1:] - parts[:, :, :-1]).abs_()
+        return torch.cat([self._means(values).flatten(1) for values in (parts, moves)], dim=1)
+
+    def _means(self, values: Tensor) -> Tensor:
+        """Block means `[windows, 3, 3, grid, grid]`: adaptive pooling, an axis at a time.
+
+        Rows go first: whole rows are added to one another, where a product along the rows would end in four columns.
+        """
+        frames, height, width = values.shape[2:]
+        if height % self.grid:  # the bins of adaptive pooling overlap
+            rows = _shares(height, self.grid).T @ values
+        else:
+            rows = values.reshape(*values.shape[:3], self.grid, -1, width).mean(4)
+        return torch.einsum("bcfhw,ft->bcthw", rows @ _shares(width, self.grid), _shares(frames, 3))
+
+
+@functools.cache
+def _shares(length: int, parts: int) -> Tensor:
+    """Weights `[length, parts]` of the means over the bins of adaptive pooling."""
+    weights = torch.zeros(length, parts)
+    for part in range(parts):
+        first, last = part * length // parts, -(-(part + 1) * length // parts)
+        weights[first:last, part] = 1 / (last - first)
+    return weights
 
 
 class ScriptFeatures:

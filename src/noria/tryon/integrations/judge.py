@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,56 @@ class SuccessRate:
     def rate(self) -> float | None:
         """Share of the judged actions that show; None where none was judged."""
         return self.shown / self.judged if self.judged else None
+
+
+@dataclass(frozen=True)
+class JudgedClips:
+    """A judge's word on generated clips, and what that word is worth.
+
+    Attributes:
+        generated: actions of the generated clips.
+        real: actions of the real clips, which show them: a judge to be trusted sees nearly all.
+        others: actions of other clips on the real clips, which do not show them: it sees nearly none. None where
+            all clips have the same captions.
+    """
+
+    generated: SuccessRate
+    real: SuccessRate
+    others: SuccessRate | None
+
+    @property
+    def trusted(self) -> bool | None:
+        """Whether the judge tells what shows from what does not; None where that could not be tried.
+
+        It must see at least .8 of what shows, and of what does not show at most .2, among its valid verdicts, and
+        half of its verdicts must be valid.
+        """
+        parts = [self.real, self.others] if self.others is not None else []
+        if not parts or any(part.rate is None for part in parts):
+            return None
+        valid = all(part.judged >= part.invalid for part in parts)
+        seen, imagined = (part.rate or 0.0 for part in parts)
+        return valid and seen >= 0.8 and imagined <= 0.2
+
+
+def joined(rates: Sequence[SuccessRate]) -> SuccessRate:
+    """The rate over all actions of several clips."""
+    return SuccessRate(
+        sum(rate.shown for rate in rates),
+        sum(rate.judged for rate in rates),
+        sum(rate.invalid for rate in rates),
+        [verdict for rate in rates for verdict in rate.verdicts],
+    )
+
+
+def other_actions(actions: Sequence[Sequence[Action]]) -> list[list[Action]]:
+    """For each clip its own times with captions of the clips after it, none of which is one of its own."""
+    result = []
+    for number, own in enumerate(actions):
+        after = [action.caption for clip in (*actions[number + 1 :], *actions[:number]) for action in clip]
+        foreign = [text for text in dict.fromkeys(after) if text not in {action.caption for action in own}]
+        result.append([replace(a, caption=text) for a, text in zip(own, foreign, strict=False)])
+    return result
 
 
 def success_rate(clip: Clip, actions: Sequence[Action], server: ChatServer, *, votes: int = 3) -> SuccessRate:

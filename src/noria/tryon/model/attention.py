@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ class Captions(NamedTuple):
         query_turn: cosine and sine for the queries `[batch, queries, 1, head / 2]`; None where nothing turns.
         key_turn: cosine and sine for the action tokens `[batch, action tokens, 1, head / 2]`, or None.
         bias: what is added to the logits of the action tokens `[batch, 1, queries or 1, action tokens]`, or None.
+        whole_bias: what is added to the logits of the global caption's tokens `[1, 1, 1, tokens]`, or None.
     """
 
     whole: Tensor
@@ -28,6 +30,30 @@ class Captions(NamedTuple):
     query_turn: tuple[Tensor, Tensor] | None
     key_turn: tuple[Tensor, Tensor] | None
     bias: Tensor | None
+    whole_bias: Tensor | None = None
+
+
+def folded(text: Tensor, states: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The global caption with its padding as one token: `n` equal keys weigh as one whose logit is greater by `log n`.
+
+    Wan pads captions with zeros to 512 tokens, and attends to all of them.
+
+    Args:
+        text: embedded caption `[batch, tokens, width]`.
+        states: the caption before it was embedded, zero where it is padded `[batch, tokens, text width]`.
+
+    Returns:
+        The tokens up to the longest caption's padding, with one of that, and what is added to their logits
+        `[1, 1, 1, tokens]`; None where there is nothing to fold.
+    """
+    used = states.ne(0).any(-1).any(0).nonzero()
+    length = int(used[-1]) + 1 if len(used) else 0
+    same = states.shape[1] - length
+    if same < 2:
+        return text, None
+    bias = text.new_zeros(1, 1, 1, length + 1, dtype=torch.float32)
+    bias[..., -1] = math.log(same)
+    return text[:, : length + 1], bias
 
 
 class ActionAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
@@ -59,7 +85,12 @@ class ActionAttnProcessor(WanAttnProcessor):  # type: ignore[misc]
         if captions.key_turn is not None:
             action_key = rotate(action_key, *captions.key_turn)
         if self.context == "joint":
-            bias = _with_zeros(captions.bias, key.shape[1])
+            bias = captions.bias
+            if captions.whole_bias is not None:
+                rest = action_key.new_zeros(1, 1, 1, action_key.shape[1]) if bias is None else bias
+                bias = torch.cat([captions.whole_bias.expand(*rest.shape[:-1], -1), rest], dim=-1)
+            else:
+                bias = _with_zeros(bias, key.shape[1])
             mixed = self._attend(
                 turned, torch.cat([key, action_key], 1), torch.cat([value, action_value], 1), bias
             )

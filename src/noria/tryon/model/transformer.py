@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from noria.core.errors import CheckpointError, ConfigError
 from noria.tryon.attention.rotary import rotary_angles
 from noria.tryon.attention.segments import relay_penalty
-from noria.tryon.model.attention import ActionAttnProcessor, Captions
+from noria.tryon.model.attention import ActionAttnProcessor, Captions, folded
 from noria.tryon.model.guider import InteractionGuider
 
 MODES = ("rope", "mask", "relay", "none")
@@ -179,6 +179,13 @@ class ITryOnTransformer3DModel(WanVACETransformer3DModel):  # type: ignore[misc]
             text = self._captions(
                 text, action_hidden_states, action_positions, query_positions, action_mask, shape
             )
+            # A backend that was set, such as a flash kernel, may take no bias.
+            if (
+                self.config.arope_context == "joint"
+                and self.blocks[0].attn2.processor._attention_backend is None
+            ):
+                whole, bias = folded(text.whole, encoder_hidden_states)
+                text = text._replace(whole=whole, whole_bias=bias)
         tokens = self._blocks(
             tokens,
             control,

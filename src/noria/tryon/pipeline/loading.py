@@ -128,3 +128,11 @@ def tiny_pipeline(seed: int = 0, **settings: Any) -> ITryOnPipeline:
     )
     parts = {"vae": vae.eval(), "text_encoder": text.eval(), "transformer": transformer.eval()}
     return ITryOnPipeline(tokenizer=ByT5Tokenizer(), scheduler=scheduler, **parts)
+
+
+def weights_digest(pipeline: Any) -> str:
+    """Digest of a few weights of all models, which tells pipelines apart."""
+    from noria.core.runs.checkpoints import fingerprint
+
+    models = (pipeline.transformer, pipeline.transformer_2, pipeline.vae, pipeline.text_encoder)
+    return " ".join(fingerprint(model) for model in models if model is not None)

@@ -15,6 +15,8 @@ NEGATIVE = (
     "legs, many people in the background, walking backwards"
 )
 """The negative prompt that Wan2.1 is used with."""
+GENERATED = "Generated with noria tryon: the garment in this video is synthetic."
+"""Note that every result carries."""
 
 
 class SamplingConfig(Config):
@@ -56,7 +58,10 @@ class SamplingConfig(Config):
         True, description="Generate only the part of the frame around the mask, as the rest stays as it is."
     )
     crop_margin: float = Field(
-        0.25, ge=0, le=2, description="Margin of that part, as a share of the mask's box."
+        0.25,
+        ge=0,
+        le=2,
+        description="Margin around the mask's box, as a share of it, of the part that is generated.",
     )
 
     @field_validator("chunk_frames", "chunk_overlap")

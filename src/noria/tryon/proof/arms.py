@@ -16,6 +16,8 @@ UNIT = "training steps"
 
 ONE: dict[str, Any] = {"context": "joint", "index": "paper"}
 """The paper's form: one attention over all captions, segments numbered along the clip."""
+LADDER: dict[str, Any] = ONE | {"task": "ladder", "sees": "wrist", "reads": False, "constraint": 0.0}
+"""The start of the paper's ablation (its table 3): the pose alone. Each step keeps what those before it added."""
 ARMS: dict[str, dict[str, Any]] = {
     "A-RoPE": ONE,
     "A-RoPE, product's default": {},
@@ -26,11 +28,17 @@ ARMS: dict[str, dict[str, Any]] = {
     "A-RoPE, k = 1": ONE | {"scale": 1.0},
     "A-RoPE, k = 16": ONE | {"scale": 16.0},
     "A-RoPE, anchored": ONE | {"index": "anchored"},
-    "A-RoPE, no constraint": ONE | {"constraint": 0.0},
-    "A-RoPE, constraint 2": ONE | {"constraint": 2.0},
+    "Rare actions, no constraint": ONE | {"trained_on": "sparse", "constraint": 0.0},
+    "Rare actions, constraint": ONE | {"trained_on": "sparse"},
+    "Rare actions, constraint 2": ONE | {"trained_on": "sparse", "constraint": 2.0},
     "Wrist path": {"task": "hands", "sees": "wrist"},
     "2-D keypoints": {"task": "hands", "sees": "keypoints"},
     "3-D hand map": {"task": "hands", "sees": "map"},
+    "(a) passive clips": LADDER | {"trained_on": "passive"},
+    "(b) clips with actions": LADDER,
+    "(c) hands": LADDER | {"sees": "map"},
+    "(d) captions by A-RoPE": LADDER | {"sees": "map", "reads": True},
+    "(e) constraint": LADDER | {"sees": "map", "reads": True, "constraint": 0.5},
 }
 """Settings of each arm, fields of `noria.tryon.proof.learning.Arm`. The constraint is .5 where nothing else is said."""
 QUICK = ("A-RoPE", "Bag of captions", "Wrist path", "3-D hand map")

@@ -43,7 +43,9 @@ class Arm:
     """Settings of an arm.
 
     Attributes:
-        task: `captions` (E1) or `hands` (E2).
+        task: clips that are judged, and trained on where nothing else is said: `captions` (E1), `hands` (E2), `ladder`.
+        trained_on: clips that are trained on in their place: `sparse` (E3), `passive`.
+        reads: whether captions of actions are read; in `hands` they are not.
         mode, context, index, scale: those of `ITryOnTransformer3DModel`.
         stamped: whether captions say their segment in a word of their own.
         sees: what is known of the hands: `nothing`, the `wrist`, all `keypoints`, or the `map`.
@@ -51,6 +53,8 @@ class Arm:
     """
 
     task: str = "captions"
+    trained_on: str = ""
+    reads: bool = True
     mode: str = "rope"
     context: str = "decoupled"
     index: str = "anchored"
@@ -96,7 +100,8 @@ def run_arm(
     settings, size = Arm(**arm), Scale(**scale)
     torch.set_num_threads(1)
     began = time.process_time()
-    clips = make_clips(size.clips, settings.task, 1000 + seed, held_out=False)  # type: ignore[arg-type]
+    task = settings.trained_on or settings.task
+    clips = make_clips(size.clips, task, 1000 + seed, held_out=False)  # type: ignore[arg-type]
     model = new_model(settings, seed)
     train(
         model,
@@ -231,7 +236,7 @@ def _painted(clips: MicroClips, rows: Sequence[int], arm: Arm) -> Tensor:
 
 
 def _actions(clips: MicroClips, rows: Sequence[int], arm: Arm, captions: Any) -> Any:
-    if arm.task != "captions":
+    if arm.task == "hands" or not arm.reads:
         return None
     encoded, segments = [], []
     for place, row in enumerate(rows):
@@ -293,8 +298,9 @@ def judge(
 
     Returns:
         `segment_accuracy` over all segments, `action_accuracy` over those with an action, `idle_accuracy` over the
-        others, `swapped` over those with an action (named as the clip's other action), and mean squares on frames with
-        an action and without; then pictures of the first clips, truth above the sample.
+        others, `clip_accuracy` over clips (all segments right), `swapped` over those with an action (named as the
+        clip's other action), and mean squares on frames with an action and without; then pictures of the first clips,
+        truth above the sample.
     """
     made = torch.cat(
         [
@@ -312,6 +318,7 @@ def judge(
         "segment_accuracy": float((named == truth).mean()),
         "action_accuracy": float((named == truth)[acts].mean()),
         "idle_accuracy": float((named == truth)[~acts].mean()),
+        "clip_accuracy": float((named == truth).all(axis=1).mean()),
         "swapped": float((named == others)[acts].mean()),
         "action_error": float(error[acts].mean()),
         "idle_error": float(error[~acts].mean()),

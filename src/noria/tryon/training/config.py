@@ -63,6 +63,9 @@ class TrainConfig(ClipFormat):
         "full",
         description="Weights that learn; lora and guider also train the hands' branch and the actions' gates.",
     )
+    expert: Literal["high", "low"] | None = Field(
+        None, description="Expert that learns, by its noise levels, of a model that has two, such as Wan2.2."
+    )
     steps: int = Field(10_000, ge=1, description="Number of steps.")
     batch_size: int = Field(1, ge=1, description="Number of clips of a step, over all processes.")
     lr: float = Field(1e-5, gt=0, description="Learning rate after the warm-up.")

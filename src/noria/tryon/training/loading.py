@@ -13,7 +13,7 @@ from noria.core.runs.outputs import is_run
 from noria.core.runs.run import latest_checkpoint, read_config
 from noria.tryon.pipeline.loading import open_pipeline
 from noria.tryon.training.config import TrainConfig
-from noria.tryon.training.trainer import trainable
+from noria.tryon.training.trainer import learner, trainable
 
 
 def open_any(model: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Any:
@@ -46,12 +46,13 @@ def open_trained(folder: Path, dtype: torch.dtype, device: str | torch.device) -
     if checkpoint is None:
         raise CheckpointError("no checkpoint yet", where=str(folder), mend="train it further")
     pipeline = open_any(config.model, dtype=dtype, device=device)
-    parameters = trainable(pipeline.transformer, config)
+    model, _ = learner(pipeline, config.expert)
+    parameters = trainable(model, config)
     with torch.no_grad():
         for name, parameter in parameters.items():
             value = checkpoint.tensors.get(f"tryon.{name}")
             if value is None or value.shape != parameter.shape:
                 raise CheckpointError(f"its {name} is not this model's", where=str(checkpoint.folder))
             parameter.copy_(value)
-    pipeline.transformer.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
     return pipeline

@@ -39,10 +39,32 @@ class Batch:
 
 
 def draw_sigmas(
-    number: int, generator: torch.Generator, law: Literal["logit_normal", "uniform"], shift: float = 1.0
+    number: int,
+    generator: torch.Generator,
+    law: Literal["logit_normal", "uniform"],
+    shift: float = 1.0,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """Noise levels in (0, 1): the logistic of a normal draw, or uniform, then `s sigma / (1 + (s - 1) sigma)`."""
-    if law == "logit_normal":
+    """Noise levels: the logistic of a normal draw, or uniform, then `s sigma / (1 + (s - 1) sigma)`.
+
+    Args:
+        number: number of levels.
+        generator: source of the draws.
+        law: law before the shift.
+        shift: factor s.
+        bounds: least and greatest level; the law is conditioned on them, by the inverse of its distribution.
+
+    Returns:
+        Levels in the bounds `[number]`.
+    """
+    if bounds != (0.0, 1.0):
+        low, high = (torch.tensor(b / (shift - (shift - 1) * b), dtype=torch.float64) for b in bounds)
+        if law == "logit_normal":
+            low, high = (torch.special.ndtr(level.logit()) for level in (low, high))
+        share = torch.rand(number, generator=generator, dtype=torch.float64)
+        inside = low + share * (high - low)
+        sigmas = (torch.special.ndtri(inside).sigmoid() if law == "logit_normal" else inside).float()
+    elif law == "logit_normal":
         sigmas = torch.randn(number, generator=generator).sigmoid()
     else:
         sigmas = torch.rand(number, generator=generator)
@@ -98,6 +120,7 @@ def flow_loss(
     *,
     weight: float = 0.5,
     normalize: Literal["all", "masked"] = "all",
+    acting_frames: float | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """`mean |v' - v|^2 + weight mean |M (v' - v)|^2` with `v = noise - clean`, and figures of it.
 
@@ -108,13 +131,14 @@ def flow_loss(
         noise: noise of the latents' shape.
         weight: lambda of the action-aware constraint.
         normalize: divisor of its term.
+        acting_frames: frames with an action that `masked` divides by; those of the batch by default.
 
     Returns:
         The loss, and the mean square on frames with an action and without; a kind that no clip has is left out.
     """
     noisy, target = interpolate(batch.clean, noise, sigmas), noise - batch.clean
     predicted = velocity(model, batch, noisy, sigmas)
-    loss = constrained_loss(predicted, target, batch.acting, weight, normalize)
+    loss = constrained_loss(predicted, target, batch.acting, weight, normalize, acting_frames)
     with torch.no_grad():
         frames = (predicted - target).square().mean(dim=(1, 3, 4))[:, batch.references :]
         acting = batch.acting[:, batch.references :].bool()

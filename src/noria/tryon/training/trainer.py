@@ -47,6 +47,33 @@ def trainable(model: Any, config: TrainConfig) -> dict[str, nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
+def learner(pipeline: Any, expert: str | None) -> tuple[Any, tuple[float, float]]:
+    """The transformer that learns, and the noise levels that it is for.
+
+    Wan2.2 has an expert for high and one for low noise levels, which are trained apart.
+
+    Args:
+        pipeline: the models.
+        expert: `high` or `low` where the pipeline has two transformers, else None.
+
+    Raises:
+        ConfigError: there are two and none is named, or one and it is named.
+    """
+    both = pipeline.transformer is not None and pipeline.transformer_2 is not None
+    if both == (expert is None):
+        problem = ("the model has two experts", "high or low: each is trained by itself")
+        what, mend = problem if both else ("the model has one transformer", "nothing: leave it out")
+        raise ConfigError(what, where="--expert", mend=f"give {mend}")
+    if not both:
+        return pipeline.transformer or pipeline.transformer_2, (0.0, 1.0)
+    boundary = pipeline.config.boundary_ratio
+    if boundary is None or not 0 < boundary < 1:
+        raise ConfigError("no boundary_ratio between the experts in 0-1", where="model_index.json")
+    if expert == "high":
+        return pipeline.transformer, (boundary, 1.0)
+    return pipeline.transformer_2, (0.0, boundary)
+
+
 class Trainer:
     """A training of the transformer of a pipeline on clips of one size.
 
@@ -70,11 +97,7 @@ class Trainer:
             raise DataError("no clip to train on", where="data")
         self.config, self.clips, self.cache = config, list(clips), cache
         self.parallel = parallel or Parallel("tryon")
-        self.model = pipeline.transformer
-        if pipeline.transformer_2 is not None:
-            raise ConfigError(
-                "two experts", where="model", mend="train one expert at a time: remove the other folder"
-            )
+        self.model, self.levels = learner(pipeline, config.expert)
         self.parameters = trainable(self.model, config)
         if config.gradient_checkpointing:
             self.model.enable_gradient_checkpointing()
@@ -128,11 +151,12 @@ class Trainer:
         bucket = self.buckets[_weighted([len(b) for b in self.buckets], generator)]
         rows = torch.randint(len(bucket), (config.batch_size,), generator=generator).tolist()
         clips = [bucket[row] for row in rows]
-        sigmas = draw_sigmas(len(clips), generator, config.sigmas, config.shift)
+        sigmas = draw_sigmas(len(clips), generator, config.sigmas, config.shift, self.levels)
         noise = torch.randn(len(clips), *clips[0].clean.shape, generator=generator)
         batch = drop(
             self.batch(clips), generator, self._padded(""), text=config.text_drop, hands=config.hand_drop
         )
+        acting = float(batch.acting.sum()) / self.parallel.processes
         batch, sigmas, noise = _rows(batch, self.share), sigmas[self.share], noise[self.share]
         device = self.parallel.device
         loss, figures = flow_loss(
@@ -142,6 +166,7 @@ class Trainer:
             noise.to(device),
             weight=config.ac_weight,
             normalize=config.ac_normalize,
+            acting_frames=acting,
         )
         optimizer = self.state.optimizer
         optimizer.zero_grad(set_to_none=True)

@@ -14,10 +14,13 @@ group = verbs(
     """,
     {
         "inspect": "Look at a clip, its mask, hands and actions, before anything is generated.",
+        "track": "Estimate hands, pose and masks of one person of a clip.",
         "annotate": "Find the timed actions of a clip, by contact or with a vision-language model.",
         "generate": "Generate a clip in another garment.",
+        "serve": "Generate as jobs over HTTP, in clips of your own.",
         "prepare": "Encode the clips of a manifest once, and name those that cannot be used.",
         "train": "Train a model on clips with hands and timed actions.",
         "evaluate": "Measure generated clips against their references.",
+        "judge": "Ask a model whether generated clips show their actions.",
     },
 )

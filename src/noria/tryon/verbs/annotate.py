@@ -12,12 +12,12 @@ from pydantic import Field
 from noria.core.config import Option
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
-from noria.tryon.verbs.inputs import ClipOptions, read_inputs
+from noria.tryon.pipeline.inputs import ClipOptions, MaskedClipOptions, read_inputs
 from noria.verbs.command import command as make_command
 from noria.verbs.options import QuietOption, ServerOptions
 
 
-class AnnotateConfig(ClipOptions, ServerOptions, QuietOption):
+class AnnotateConfig(MaskedClipOptions, ServerOptions, QuietOption):
     """Settings of `noria tryon annotate`."""
 
     output: Annotated[Path, Option("-o", metavar="FILE")] = Field(
@@ -58,7 +58,10 @@ def run(config: AnnotateConfig, progress: Progress) -> int:
     from noria.tryon.actions.detecting import contact_actions
     from noria.tryon.evaluation.interaction import contacts
 
-    if config.url or config.model:
+    asking = bool(config.url or config.model)
+    if asking:
+        if given := [f"--{name}" for name in ("hands", "mask") if getattr(config, name) is not None]:
+            raise ConfigError("a model sees the clip alone", where=", ".join(given), mend="leave it out")
         from noria.tryon.integrations.annotator import ask_for_actions
         from noria.tryon.video.reading import read_source
 
@@ -71,7 +74,8 @@ def run(config: AnnotateConfig, progress: Progress) -> int:
                 where="--hands, --mask",
                 mend="give both, or --url and --model of a vision-language model",
             )
-        inputs = read_inputs(config.model_copy(update={"keep_hands": False, "actions": None}))
+        clip = config.part(MaskedClipOptions).model_dump() | {"keep_hands": False}
+        inputs = read_inputs(ClipOptions(**clip))
         assert inputs.mask is not None
         assert inputs.drawn is not None
         touching = contacts(inputs.drawn, inputs.mask.numpy(), config.reach)

@@ -20,11 +20,17 @@ from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from noria.tryon.evaluation.keeping import Embedding
     from noria.tryon.evaluation.pictures import Lpips
     from noria.tryon.evaluation.videos import Features
     from noria.tryon.video.clips import Clip
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+MASKS = (".mp4", ".npz", ".png")
+"""Endings of the masks of a video."""
+EACH = ("ssim", "psnr", "lpips", "background_ssim", "background_psnr", "face_ssim", "identity")
+"""Figures of a pair."""
 
 
 class EvaluateConfig(OutputOption, JsonOption, QuietOption):
@@ -49,6 +55,16 @@ class EvaluateConfig(OutputOption, JsonOption, QuietOption):
     heads: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="Linear heads of LPIPS for AlexNet."
     )
+    masks: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None, description="Masks that were generated in, by name: what lies outside must be kept."
+    )
+    faces: Annotated[Path | None, Option(metavar="DIR")] = Field(
+        None, description="Masks of the face in the references, by name, such as face.mp4 of track."
+    )
+    identity: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="TorchScript network that embeds faces; needs --faces."
+    )
+    identity_side: int = Field(112, ge=8, le=1024, description="Pixels that this network takes, each way.")
 
 
 class Scores(Config):
@@ -58,13 +74,21 @@ class Scores(Config):
     ssim: float | None
     lpips: float | None
     psnr: float | None
+    background_ssim: float | None
+    background_psnr: float | None
+    face_ssim: float | None
+    identity: float | None
+    frames_without_face: int | None
     frechet: float | None
     windows: int
 
 
 @make_command(EvaluateConfig, extra="tryon", needs=("torch", "av"))
 def command(config: EvaluateConfig) -> None:
-    """Measure SSIM, PSNR, LPIPS and a Fréchet video distance; a figure whose weights are not given is left out."""
+    """Measure SSIM, PSNR, LPIPS, a Fréchet video distance, and whether background and person were kept.
+
+    A figure whose weights or masks are not given is left out.
+    """
     folder, scores, rows = run(config, Progress(quiet=config.quiet))
     if config.as_json:
         click.echo(json.dumps({"scores": scores.model_dump(), "clips": rows}, indent=1))
@@ -86,6 +110,8 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     folder = results_folder("tryon", config.output, f"evaluate-{config.generated.resolve().name}")
 
     from noria.core.files import write_atomic
+    from noria.tryon.evaluation.keeping import Embedding
+    from noria.tryon.evaluation.pairs import paired, videos
     from noria.tryon.evaluation.pictures import open_lpips
     from noria.tryon.evaluation.videos import PixelFeatures, ScriptFeatures
 
@@ -97,14 +123,24 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     features: Features = PixelFeatures()
     if config.features is not None:
         features = ScriptFeatures(config.features, config.features_side)
-    names = _names(config)
+    embedding = None
+    if config.identity is not None:
+        if config.faces is None:
+            raise DataError("an embedding needs faces", where="--identity", mend="give --faces, too")
+        embedding = Embedding(config.identity, config.identity_side)
+    if config.unpaired:
+        if config.masks or config.faces:
+            raise DataError("unpaired videos have no masks", where="--masks, --faces", mend="leave it out")
+        names = videos(config.generated), videos(config.reference)
+    else:
+        names = (paired(config.generated, config.reference),) * 2
     rows: list[dict[str, Any]] = []
     sides = ([config.generated / name for name in names[0]], [config.reference / name for name in names[1]])
     with progress:
         task = progress.task("measure", len(sides[0]) + len(sides[1]))
         if not config.unpaired:
             for one, other in zip(*sides, strict=True):
-                rows.append(_pair(one, other, lpips))
+                rows.append(_pair(one, other, config, lpips, embedding))
                 task.advance()
         moments = [_moments(side, config, features) for side in sides]
         task.done()
@@ -112,9 +148,8 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
 
     scores = Scores(
         clips=len(sides[0]),
-        ssim=_mean(rows, "ssim"),
-        lpips=_mean(rows, "lpips"),
-        psnr=_mean(rows, "psnr"),
+        **{name: _mean(rows, name) for name in EACH},
+        frames_without_face=sum(row["frames_without_face"] for row in rows) if config.faces else None,
         frechet=frechet(moments[0][:2], moments[1][:2]),
         windows=moments[0][2],
     )
@@ -129,36 +164,13 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     return folder, scores, rows
 
 
-def _names(config: EvaluateConfig) -> tuple[list[str], list[str]]:
-    """Names of the videos of both sides, in the same order where they are paired.
-
-    Raises:
-        DataError: a side is empty, or a generated video has no reference.
-    """
-    found = []
-    for folder in (config.generated, config.reference):
-        if not folder.is_dir():
-            raise DataError("no such folder", where=str(folder))
-        found.append(sorted(path.name for path in folder.iterdir() if path.suffix.lower() in VIDEOS))
-        if not found[-1]:
-            raise DataError("no video in it", where=str(folder))
-    if config.unpaired:
-        return found[0], found[1]
-    missing = [name for name in found[0] if name not in found[1]]
-    if missing:
-        raise DataError(
-            f"{len(missing)} videos without a reference, {missing[0]} first",
-            where=str(config.reference),
-            mend="name references like the generated videos, or give --unpaired",
-        )
-    return found[0], found[0]
-
-
-def _pair(one: Path, other: Path, lpips: Lpips | None) -> dict[str, Any]:
+def _pair(
+    one: Path, other: Path, config: EvaluateConfig, lpips: Lpips | None, embedding: Embedding | None
+) -> dict[str, Any]:
     """Figures of a pair.
 
     Raises:
-        DataError: the two do not have the same size and number of frames.
+        DataError: the two do not have the same size and number of frames, or a mask is not theirs.
     """
     import torch
 
@@ -169,12 +181,12 @@ def _pair(one: Path, other: Path, lpips: Lpips | None) -> dict[str, Any]:
     _check_alike(*clips)
     made, real = (torch.tensor(clip.frames).permute(0, 3, 1, 2).float() for clip in clips)
     square = float((made - real).square().mean())
-    row: dict[str, Any] = {
+    row: dict[str, Any] = dict.fromkeys(EACH) | {
         "clip": one.name,
         "frames": len(made),
         "ssim": float(ssim(made, real).mean()),
         "psnr": 10 * math.log10(255**2 / square) if square else None,
-        "lpips": None,
+        "frames_without_face": None,
     }
     if lpips is not None:
         parts = [
@@ -182,6 +194,29 @@ def _pair(one: Path, other: Path, lpips: Lpips | None) -> dict[str, Any]:
             for a, b in zip(torch.split(made, 8), torch.split(real, 8), strict=True)
         ]
         row["lpips"] = float(torch.cat(parts).mean())
+    return row | _kept(made, real, clips[1], config, embedding)
+
+
+def _kept(
+    made: Tensor, real: Tensor, reference: Clip, config: EvaluateConfig, embedding: Embedding | None
+) -> dict[str, Any]:
+    """Figures of what a pair must keep, as far as masks of it are given; an equal background has no PSNR."""
+    from noria.tryon.evaluation.keeping import identity, psnr_in, ssim_in
+    from noria.tryon.evaluation.pairs import companion
+    from noria.tryon.video.reading import read_mask
+
+    row: dict[str, Any] = {}
+    if config.masks is not None:
+        outside = ~read_mask(companion(config.masks, reference.path.name, MASKS), reference)
+        ratio = psnr_in(made, real, outside)
+        row["background_psnr"] = None if ratio is None or math.isinf(ratio) else ratio
+        row["background_ssim"] = ssim_in(made, real, outside, pure=True)
+    if config.faces is not None:
+        faces = read_mask(companion(config.faces, reference.path.name, MASKS), reference)
+        row["face_ssim"] = ssim_in(made, real, faces, pure=False)
+        row["frames_without_face"] = int((~faces.flatten(1).any(1)).sum())
+        if embedding is not None:
+            row["identity"], _ = identity(made, real, faces, embedding)
     return row
 
 
@@ -217,7 +252,7 @@ def _write_page(folder: Path, scores: Scores, rows: list[dict[str, Any]], config
     whole = [[name, value] for name, value in scores.model_dump().items()]
     blocks = [Figure.table("All clips", ["figure", "value"], whole)]
     if rows:
-        names = ["clip", "frames", "ssim", "psnr", "lpips"]
+        names = ["clip", "frames", *EACH]
         blocks.append(Figure.table("Each clip", names, [[row[name] for name in names] for row in rows]))
     intro = "The Fréchet distance is of the features named here; figures of other features do not compare. "
     intro += f"Features: {'means of pixels' if config.features is None else config.features.name}."

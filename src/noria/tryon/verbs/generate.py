@@ -16,8 +16,8 @@ from noria.core.config import Option
 from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
-from noria.tryon.pipeline.settings import SamplingConfig
-from noria.tryon.verbs.inputs import ClipOptions, read_inputs
+from noria.tryon.pipeline.inputs import ClipOptions, read_inputs
+from noria.tryon.pipeline.settings import GENERATED, SamplingConfig
 from noria.tryon.verbs.options import ModelChoice, silence_libraries
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, SeedOption
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from noria.tryon.pipeline.long import DressResult, Order
     from noria.tryon.video.clips import Clip
 
-GENERATED = "Generated with noria tryon: the garment in this video is synthetic."
 PREVIEW_STEPS, PREVIEW_SHARE = 8, 0.25
 
 
@@ -54,9 +53,9 @@ class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, Outpu
     preview: bool = Field(
         False, description="Draw a small version first: a quarter of the pixels, at most 8 steps."
     )
-    estimate: bool = Field(False, description="Say what it would cost, and generate nothing.")
+    estimate: bool = Field(False, description="Print the estimated cost, and generate nothing.")
     memory: float | None = Field(
-        None, gt=0, description="GiB of memory that must do; size and chunks are lowered to fit."
+        None, gt=0, description="Most memory in GiB; size and chunks are lowered to fit."
     )
     teraflops: float | None = Field(
         None, gt=0, description="Operations in 10^12 a second that the machine reaches, to estimate the time."
@@ -65,7 +64,7 @@ class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, Outpu
 
 @make_command(GenerateConfig, extra="tryon", needs=("torch", "diffusers", "av"))
 def command(config: GenerateConfig) -> None:
-    """Generate a clip in another garment; the same command goes on where it was stopped.
+    """Generate a clip in another garment; the same command resumes after its finished chunks.
 
     Number of frames, size, times and sound are those of the source, and so is every pixel outside of the mask.
     """
@@ -103,8 +102,9 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
     from noria.core.files import write_atomic
     from noria.tryon.actions.fitting import misfits
     from noria.tryon.pipeline.chunks import ChunkStore
+    from noria.tryon.pipeline.loading import weights_digest
     from noria.tryon.pipeline.long import dress, order_key
-    from noria.tryon.verbs.options import open_model, weights_digest
+    from noria.tryon.verbs.options import open_model
     from noria.tryon.video.clips import encode_clip
 
     order, inputs = _order(config)

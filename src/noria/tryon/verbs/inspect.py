@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from noria.core.runs.outputs import results_folder
-from noria.tryon.verbs.inputs import ClipOptions, read_inputs
+from noria.tryon.pipeline.inputs import ClipOptions, read_inputs
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.tables import counted
+
+if TYPE_CHECKING:
+    from noria.tryon.video.masks import MaskFault
+
+SHOWN = 10
+"""Most runs of frames with a doubtful mask that are printed; the page lists all."""
 
 
 class InspectConfig(ClipOptions, OutputOption, JsonOption):
@@ -32,11 +42,25 @@ def command(config: InspectConfig) -> None:
     )
     for name in ("doubtful_masks", "missing_hands", "exchanged_hands", "misaligned_hands"):
         if about.get(name):
-            click.echo(f"note    {about[name]} {name.replace('_', ' ')}")
+            click.echo(f"note    {counted({name.replace('_', ' '): about[name]})}")
+    doubtful = about.get("doubtful_frames", [])
+    for words in doubtful[:SHOWN] + (["more on the page"] if len(doubtful) > SHOWN else []):
+        click.echo(f"mask    {words}")
     click.echo(f"page    {folder / 'report.html'}")
 
 
-def run(config: InspectConfig) -> tuple[Path, dict[str, float]]:
+def _in_runs(faults: Sequence[MaskFault]) -> list[str]:
+    """Faults of masks in words, those of successive frames together: `frames 20 to 22: empty`."""
+    runs = []
+    numbered = enumerate(sorted(faults, key=lambda fault: (fault.reason, fault.frame)))
+    for (reason, _), group in itertools.groupby(numbered, lambda one: (one[1].reason, one[1].frame - one[0])):
+        frames = [fault.frame for _, fault in group]
+        named = f"frame {frames[0]}" if len(frames) == 1 else f"frames {frames[0]} to {frames[-1]}"
+        runs.append((frames[0], f"{named}: {reason}"))
+    return [words for _, words in sorted(runs)]
+
+
+def run(config: InspectConfig) -> tuple[Path, dict[str, Any]]:
     """Write the page, and the prepared mask as a video.
 
     Returns:
@@ -55,7 +79,7 @@ def run(config: InspectConfig) -> tuple[Path, dict[str, float]]:
     folder = results_folder("tryon", config.output, f"inspect-{config.video.resolve().stem}")
     inputs = read_inputs(config)
     clip = inputs.clip
-    about: dict[str, float] = {
+    about: dict[str, Any] = {
         "frames": len(clip.frames),
         "height": clip.size[0],
         "width": clip.size[1],
@@ -64,7 +88,11 @@ def run(config: InspectConfig) -> tuple[Path, dict[str, float]]:
         "actions": len(inputs.actions),
     }
     if inputs.mask is not None:
-        about |= {"masked": float(inputs.mask.float().mean()), "doubtful_masks": len(inputs.faults)}
+        about |= {
+            "masked": float(inputs.mask.float().mean()),
+            "doubtful_masks": len(inputs.faults),
+            "doubtful_frames": _in_runs(inputs.faults),
+        }
         grey = np.repeat(inputs.mask.numpy().astype(np.uint8)[..., None] * 255, 3, axis=-1)
         write_atomic(folder / "mask.mp4", encode_clip(grey, clip.seconds.tolist(), crf=1))
     if inputs.hands is not None:

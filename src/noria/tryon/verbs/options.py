@@ -67,11 +67,3 @@ def open_model(choice: ModelChoice, progress: Progress) -> Any:
         pipeline.enable_model_cpu_offload()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def weights_digest(pipeline: Any) -> str:
-    """Digest of a few weights of all models, which tells pipelines apart."""
-    from noria.core.runs.checkpoints import fingerprint
-
-    models = (pipeline.transformer, pipeline.transformer_2, pipeline.vae, pipeline.text_encoder)
-    return " ".join(fingerprint(model) for model in models if model is not None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from noria.core.pages.report import Block
     from noria.tryon.actions.reading import Action
-    from noria.tryon.verbs.inputs import ClipInputs
+    from noria.tryon.pipeline.inputs import ClipInputs
 
 PANEL = 320
 """Most pixels of a panel's width."""

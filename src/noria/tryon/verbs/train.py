@@ -73,7 +73,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
     from noria.core.training.loop import training
     from noria.core.training.parallel import Parallel
     from noria.tryon.training.loading import open_any
-    from noria.tryon.training.trainer import Trainer
+    from noria.tryon.training.trainer import Trainer, learner
 
     assert config.data is not None
     parallel = Parallel("tryon")
@@ -83,7 +83,7 @@ def run(job: TrainJobConfig, progress: Progress) -> TrainResult:
         raise ConfigError("the run's own folder", where="--model", mend="give the model that it begins with")
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     pipeline = open_any(config.model, dtype=dtype, device=parallel.device)
-    weights = fingerprint(pipeline.transformer)
+    weights = fingerprint(learner(pipeline, config.expert)[0])
     with progress:
         clips, cache = encoded_clips(pipeline, config, progress)
         content = hashlib.sha256("\n".join(sorted(map(_content, clips))).encode()).hexdigest()[:16]
@@ -139,7 +139,7 @@ def _content(clip: EncodedClip) -> str:
 
 
 def _strip(folder: Path, trainer: Trainer, step: int) -> None:
-    """A picture of one clip: its frames, and what the model makes of them from 70 % noise."""
+    """A picture of one clip: its frames, and what the model makes of them from 70 % noise, or its expert's middle."""
     import torch
 
     from noria.core.files import write_atomic
@@ -149,7 +149,8 @@ def _strip(folder: Path, trainer: Trainer, step: int) -> None:
     from noria.tryon.training.objective import velocity
 
     batch = trainer.batch(trainer.clips[:1])
-    sigma = torch.full((1,), 0.7, device=batch.clean.device)
+    low, high = trainer.levels
+    sigma = torch.full((1,), 0.7 if low < 0.7 < high else (low + high) / 2, device=batch.clean.device)
     noise = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0)).to(batch.clean)
     vae = trainer.cache.pipeline.vae
     with torch.no_grad():
@@ -176,9 +177,7 @@ def _page(record: RunRecord) -> RunPage:
     )
     strips = sorted((record.folder / "strips").glob("*.png"))[-3:]
     pictures = [
-        Figure.picture(
-            f"Step {int(path.stem)}", path.read_bytes(), "A clip, and the estimate from 70 % noise."
-        )
+        Figure.picture(f"Step {int(path.stem)}", path.read_bytes(), "A clip, and the estimate from noise.")
         for path in strips
     ]
     sections = [("Training", figures), *([("Pictures", pictures)] if pictures else [])]

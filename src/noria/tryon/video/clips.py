@@ -61,11 +61,12 @@ def read_clip(path: Path, *, limits: Limits = LIMITS) -> Clip:
         MissingExtra: there is no PyAV.
     """
     check_input(path)
-    start, duration = extent(path, limits)
-    frames: list[NDArray[np.uint8]] = []
+    start, duration, count = extent(path, limits)
+    frames = np.empty((0, 0, 0, 3), np.uint8)
     times: list[float] = []
     damage: list[str] = []
-    began, held = time.monotonic(), 0
+    began = time.monotonic()
+    converter = require("av.video.reformatter", "video").VideoReformatter()
     with opened(path) as container:
         base = float(video_stream(container, path).time_base)
         for frame in decoded(container, path, damage):
@@ -73,22 +74,25 @@ def read_clip(path: Path, *, limits: Limits = LIMITS) -> Clip:
                 raise DataError(f"decoding took over {limits.decode_seconds:g} s", where=str(path))
             if frame.pts is None or (times and frame.pts * base - start <= times[-1]):
                 continue  # a frame without a time of its own is never on screen
-            frames.append(upright(frame, frame.width, frame.height))
+            pixels = upright(frame, frame.width, frame.height, converter)
+            _check_frame(pixels, frames, len(times), path)
+            if not times:
+                frames = np.empty((min(count, MOST_BYTES // pixels.nbytes), *pixels.shape), np.uint8)
+            elif len(times) == len(frames):
+                frames = np.concatenate([frames, pixels[None]])
+            frames[len(times)] = pixels
             times.append(frame.pts * base - start)
-            held += frames[-1].nbytes
-            _check_frame(frames, held, path)
-    if damage or not frames:
-        what = f"damaged after frame {len(frames)} ({damage[0]})" if damage else "no frame can be decoded"
+    if damage or not times:
+        what = f"damaged after frame {len(times)} ({damage[0]})" if damage else "no frame can be decoded"
         raise DataError(what, where=str(path), mend="copy the clip anew")
-    return Clip(np.stack(frames), np.array(times), duration, path)
+    return Clip(frames[: len(times)], np.array(times), duration, path)
 
 
-def _check_frame(frames: Sequence[NDArray[np.uint8]], held: int, path: Path) -> None:
-    if frames[-1].shape != frames[0].shape:
-        raise DataError(
-            f"its size changes at frame {len(frames) - 1}", where=str(path), mend="encode it anew"
-        )
-    if held > MOST_BYTES:
+def _check_frame(pixels: NDArray[np.uint8], frames: NDArray[np.uint8], number: int, path: Path) -> None:
+    """Refuse a frame of another size than those before it, or for which there is no room."""
+    if number and pixels.shape != frames.shape[1:]:
+        raise DataError(f"its size changes at frame {number}", where=str(path), mend="encode it anew")
+    if (number + 1) * pixels.nbytes > MOST_BYTES:
         raise DataError(
             f"more than {MOST_BYTES >> 30} GiB of frames", where=str(path), mend="cut it, or scale it down"
         )
@@ -133,7 +137,9 @@ def encode_clip(
         copy = None if sound is None else stack.enter_context(_sound(container, sound))
         for pixels, tick in zip(frames, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame = frame.reformat(format=video.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = frame.reformat(
+                format=video.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG", threads=1
+            )
             frame.time_base, frame.pts = Fraction(1, TICKS), tick
             container.mux(video.encode(frame))
         container.mux(video.encode())

@@ -17,7 +17,6 @@ takes back what was half-written, and leaves the log ready for the next try.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import logging
@@ -33,6 +32,7 @@ from typing import NamedTuple
 
 from noria.core.errors import RunError
 from noria.core.files import disk_errors, fsync_folder, lock, write_all
+from noria.core.storage.write_queue import MAX_FRAME, JournalFull, WriteQueue, tell
 
 log = logging.getLogger("noria.serving")
 
@@ -40,13 +40,8 @@ TITLE = b"noria log 1\n"
 OPENING = len(TITLE) + 4
 MARK = b"NBJ\x01"
 HEAD = struct.Struct("<4sIIQ")
-MAX_FRAME = 64 << 20
-"""Most bytes of a payload."""
-MAX_WAITING = 256 << 20
-"""Most bytes that may wait for the disk."""
 SEGMENT = 64 << 20
-_LULL = 0.05  # seconds after which frames that nobody waits for are written
-_SYNC = 1.0  # seconds after which they are synced
+_SYNC = 1.0  # seconds after which frames that nobody waits for are synced
 
 
 class Position(NamedTuple):
@@ -62,10 +57,6 @@ class Frame(NamedTuple):
     sequence: int
     payload: bytes
     end: Position
-
-
-class JournalFull(RunError):
-    """The disk, or the queue before it, takes no more. Nothing of the frame is acknowledged."""
 
 
 @dataclass
@@ -176,13 +167,6 @@ def _frame_at(data: bytes, place: int, salt: int) -> tuple[int, int] | None:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Waiting:
-    payload: bytes
-    future: asyncio.Future[None] | None
-    loop: asyncio.AbstractEventLoop | None = field(default=None)
-
-
 class Journal:
     """A journal open for writing, by one process. Use it as a context, or call `close`.
 
@@ -211,10 +195,7 @@ class Journal:
         self._handle = -1
         self._size = self._salt = 0
         self._unsynced = False
-        self._queue: list[_Waiting] = []
-        self._bytes = 0
-        self._closing = False
-        self._more = threading.Condition()
+        self._queue: WriteQueue[bytes] = WriteQueue(str(self.folder))
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
@@ -232,7 +213,7 @@ class Journal:
     @property
     def waiting(self) -> int:
         """Bytes that wait for the disk."""
-        return self._bytes
+        return self._queue.bytes
 
     async def append(self, payload: bytes) -> None:
         """Write a frame; when this returns it is on the disk.
@@ -241,10 +222,7 @@ class Journal:
             JournalFull: the disk or the queue takes no more.
             RunError: the disk fails.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._put(_Waiting(payload, future, loop))
-        await future
+        await self._queue.append(payload, len(payload))
 
     def post(self, payload: bytes) -> None:
         """Write a frame soon. A later frame that is acknowledged means that this one is on the disk, too.
@@ -252,13 +230,11 @@ class Journal:
         Raises:
             JournalFull: the queue takes no more.
         """
-        self._put(_Waiting(payload, None))
+        self._queue.post(payload, len(payload))
 
     def close(self) -> None:
         """Write and sync what waits, and let the folder go."""
-        with self._more:
-            self._closing = True
-            self._more.notify()
+        self._queue.close()
         self._thread.join()
         if self._handle >= 0:
             os.close(self._handle)
@@ -281,49 +257,29 @@ class Journal:
             removed += sizes[path]
         return removed
 
-    def _put(self, waiting: _Waiting) -> None:
-        if len(waiting.payload) > MAX_FRAME:
-            raise JournalFull(f"a frame of {len(waiting.payload):,} bytes", where=str(self.folder))
-        with self._more:
-            if self._closing:
-                raise RunError("the journal is closed", where=str(self.folder))
-            if self._bytes + len(waiting.payload) > MAX_WAITING:
-                raise JournalFull("the disk is too slow for what is to be written", where=str(self.folder))
-            self._queue.append(waiting)
-            self._bytes += len(waiting.payload)
-            if waiting.future is not None:
-                self._more.notify()
-
     def _work(self) -> None:
-        idle = 0.0
         while True:
-            with self._more:
-                self._more.wait_for(
-                    lambda: self._closing or any(one.future is not None for one in self._queue), _LULL
-                )
-                batch, self._queue, self._bytes = self._queue, [], 0
-                closing = self._closing
-            idle = 0.0 if batch else idle + _LULL
-            waited_for = any(one.future is not None for one in batch)
+            batch, closing = self._queue.take(_SYNC if self._unsynced else None)
+            idle = not batch  # for as long as frames that nobody waited for may stay unsynced
             error: RunError | None = None
-            if batch or (self._unsynced and (closing or idle >= _SYNC)):
-                error = self._write(batch, sync=waited_for or closing or idle >= _SYNC)
+            if batch or self._unsynced:
+                sync = closing or idle or any(one.future is not None for one in batch)
+                error = self._write([one.work for one in batch], sync=sync)
             if error is not None:
                 self.failed += len(batch)
-            _tell(batch, error)
+            tell(batch, [None] * len(batch), error)
             if closing:
                 return
 
-    def _write(self, batch: list[_Waiting], *, sync: bool) -> RunError | None:
+    def _write(self, payloads: list[bytes], *, sync: bool) -> RunError | None:
         """Write a group whole or not at all."""
         try:
             if self._handle < 0 or self._size >= self.segment_bytes:
                 self._next_segment()
             parts = []
-            for number, one in enumerate(batch, start=self._sequence + 1):
-                covered = number.to_bytes(8, "little") + one.payload
-                check = zlib.crc32(covered, self._salt)
-                parts += [HEAD.pack(MARK, len(one.payload), check, number), one.payload]
+            for number, payload in enumerate(payloads, start=self._sequence + 1):
+                check = zlib.crc32(number.to_bytes(8, "little") + payload, self._salt)
+                parts += [HEAD.pack(MARK, len(payload), check, number), payload]
             data = b"".join(parts)
             try:
                 write_all(self._handle, data)
@@ -340,7 +296,7 @@ class Journal:
             self._drop_segment()
             return RunError(f"cannot write: {error.strerror or error}", where=str(self.folder))
         self._size += len(data)
-        self._sequence += len(batch)
+        self._sequence += len(payloads)
         self._unsynced = not sync
         return None
 
@@ -366,26 +322,6 @@ class Journal:
         with contextlib.suppress(OSError):
             os.close(self._handle)
         self._handle = -1
-
-
-def _tell(batch: list[_Waiting], error: RunError | None) -> None:
-    """Wake whoever waits, with one call into each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for one in batch:
-        if one.future is not None and one.loop is not None:
-            loops.setdefault(one.loop, []).append(one.future)
-
-    def wake(futures: list[asyncio.Future[None]]) -> None:
-        for future in futures:
-            if not future.done():
-                if error is None:
-                    future.set_result(None)
-                else:
-                    future.set_exception(error)
-
-    for loop, futures in loops.items():
-        with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(wake, futures)
 
 
 def _set_aside(data: bytes) -> bool:

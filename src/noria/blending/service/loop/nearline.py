@@ -42,7 +42,7 @@ from noria.blending.service.versions import KEPT, Versions
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import lock, write_atomic
-from noria.core.records import json_values, read_json
+from noria.core.records import json_values
 
 log = logging.getLogger("noria.serving")
 
@@ -250,7 +250,6 @@ class PricedVersions(Versions):
     def __init__(self, state: Path) -> None:
         super().__init__(state)
         self._prices: dict[int, Prices] = {}
-        self._digests: dict[int, str] = {}
 
     def serving(self) -> Snapshot:
         """The newest good snapshot.
@@ -280,21 +279,11 @@ class PricedVersions(Versions):
     def by_digest(self, digests: set[str]) -> dict[str, list[tuple[str, float, float]]]:
         """(plan, weight, bias) of the snapshots with these digests, as the books name them."""
         known: dict[str, list[tuple[str, float, float]]] = {}
-        for version in self.numbers():
-            if len(known) == len(digests):
-                break
-            digest = self._digest(version)
+        for version, move in self.moves().items():
+            digest = (move.receipt or {})["snapshot"]
             if digest in digests and (plans := self.prices(version)) is not None:
                 known[digest] = [(plan, weight, bias) for plan, (_, weight, bias) in plans.items()]
         return known
-
-    def _digest(self, version: int) -> str:
-        if version not in self._digests:
-            try:
-                self._digests[version] = str(read_json(self.file(version))["digest"])
-            except (DataError, KeyError, TypeError):
-                self._digests[version] = ""
-        return self._digests[version]
 
 
 # -- the process ------------------------------------------------------------------------------------------------------

@@ -40,7 +40,11 @@ VOCABULARY = (
     *itertools.chain(*WORDS.values()),
     *TIMES,
 )
-Task = Literal["captions", "hands"]
+Task = Literal["captions", "sparse", "hands", "passive", "ladder"]
+RARE = 0.25
+"""Share of the sparse clips that have an action, in one segment: 6 % of the frames, as the paper's 5 to 10 %."""
+SEEN = 0.5
+"""Share of the segments of a ladder's clips whose hand an estimator of hands saw."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,10 @@ def motions(seed: int = 0) -> dict[tuple[str, bool], Motions]:
 def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroClips:
     """Make clips of the world at the micro size.
 
-    In `captions`, two segments have different actions and no picture tells which; in `hands`, every segment has a hand
-    on an action's path, which touches the cloth in half of them and hovers before it in the others.
+    In `captions`, two segments have different actions and no picture tells which; in `sparse`, one segment of a quarter
+    of the clips has one. In `hands`, every segment has a hand on an action's path, which touches the cloth in half of
+    them and hovers before it in the others; in `passive` it hovers in all. A `ladder` is `hands` with a hand map of
+    half of the segments alone, so that the hands do not tell all.
 
     Args:
         number: number of clips.
@@ -100,9 +106,14 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
             places = generator.choice(SEGMENTS, 2, replace=False)
             actions[row, places] = generator.choice(len(ACTIONS), 2, replace=False) + 1
             paths[row] = actions[row]
+        elif task == "sparse":
+            if generator.random() < RARE:
+                actions[row, generator.integers(SEGMENTS)] = generator.integers(1, len(ACTIONS) + 1)
+            paths[row] = actions[row]
         else:
             paths[row] = generator.integers(1, len(ACTIONS) + 1, SEGMENTS)
-            actions[row] = np.where(generator.random(SEGMENTS) < 0.5, paths[row], 0)
+            touches = generator.random(SEGMENTS) < (0.0 if task == "passive" else 0.5)
+            actions[row] = np.where(touches, paths[row], 0)
     low, high = (VARIATIONS - HELD_OUT, VARIATIONS) if held_out else (0, VARIATIONS - HELD_OUT)
     which = generator.integers(low, high, (number, SEGMENTS))
     keys = [
@@ -122,6 +133,10 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
     captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
     maps = [_along([hand_maps(*key) for key in row], picks) for row, picks in zip(keys, which, strict=True)]
     pixels = np.stack([m[2] for m in maps])
+    hands, where = np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps])
+    if task == "ladder":
+        unseen = np.repeat(generator.random((number, SEGMENTS)) >= SEEN, FRAMES, axis=1)
+        hands[unseen], where[unseen] = -1, False
     return MicroClips(
         (pictures * 2 - 1).transpose(0, 4, 1, 2, 3).copy(),
         np.stack([garment_picture(c) for c in colours]),
@@ -129,8 +144,8 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
         captions,
         pixels[:, :, 0],
         pixels,
-        np.stack([m[0] for m in maps]).transpose(0, 2, 1, 3, 4),
-        np.stack([m[1] for m in maps]),
+        hands.transpose(0, 2, 1, 3, 4),
+        where,
         colours,
     )
 

@@ -1,0 +1,1 @@
+"""Learners of tools that make pictures: the planner of edits, and students that draw in few steps."""

@@ -1,0 +1,1 @@
+"""The learner of the order of products, and what people chose of the lists that they were shown."""

@@ -1,0 +1,1 @@
+"""Learners of skills: descriptions, bodies, and skills that are missing."""

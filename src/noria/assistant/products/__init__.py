@@ -1,0 +1,1 @@
+"""Products of a shop: feeds in the merchants' formats, a catalogue that is searched by words and pictures, a tool."""

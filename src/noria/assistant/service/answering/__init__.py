@@ -1,0 +1,1 @@
+"""What answering a request takes: asking its backend, streaming, the caller's money, the trace, and the shadow."""

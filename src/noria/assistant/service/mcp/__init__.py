@@ -1,0 +1,1 @@
+"""Tools for other assistants by the Model Context Protocol: asking, rating, making, and looks for operators."""

@@ -1,0 +1,1 @@
+"""Who visits: accounts, signed cookies, and the conversations of each."""

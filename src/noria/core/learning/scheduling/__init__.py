@@ -1,0 +1,1 @@
+"""When a turn is due: by volume, by drift, by hand."""

@@ -1,0 +1,106 @@
+"""Whose word counts in a data set: one vote a person, nobody who floods, callers by their weight, and a robust mean.
+
+A rater who is bought, or a script that rates a thousand answers, moves a plain mean as far as it likes. Here a person
+has one vote on an answer, the last; who rates far more often than the others is left out whole; and where several
+people rate one answer, their median stands beside the judges, so that no single one of them decides it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from noria.core.traces.chats import people_and_judges
+from noria.core.traces.records import Feedback
+from noria.core.traces.store import TraceView
+
+if TYPE_CHECKING:
+    from noria.core.learning.dataset import FreezeConfig
+
+_NARROWEST = 0.5
+"""Least spread of the logarithm of counts: where all rate alike, twice as often is no anomaly."""
+_MANY = 30
+"""Feedbacks up to which nobody is an anomaly: one eager person among few is none."""
+_SCALE = 1.4826  # of the median absolute deviation, to that of a normal distribution
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """Traces with the feedback that counts.
+
+    Attributes:
+        views: the traces, in their order.
+        left_out: number of feedbacks that do not count.
+        raters: number of people all of whose feedback is left out.
+    """
+
+    views: list[TraceView]
+    left_out: int
+    raters: int
+
+
+def trusted(views: Iterable[TraceView], config: FreezeConfig) -> Trusted:
+    """Leave out the feedback that is not trusted.
+
+    Args:
+        views: traces with what was said about them.
+        config: settings that say whose feedback is left out.
+    """
+    held = list(views)
+    often = Counter(one.by for view in held for one in view.feedback if one.by)
+    refused = {by for by, number in often.items() if number > config.most_by_one} | set(config.distrusted)
+    refused |= frequent_raters(often, config.most_deviations)
+    kept, left_out = [], 0
+    for view in held:
+        mute = config.callers.get(view.trace.caller, 1.0) == 0
+        feedback = () if mute else _last_votes([one for one in view.feedback if one.by not in refused])
+        left_out += len(view.feedback) - len(feedback)
+        kept.append(TraceView(view.trace, tuple(feedback), view.judgements, view.withdrawn))
+    return Trusted(kept, left_out, len(refused & often.keys()))
+
+
+def frequent_raters(often: Counter[str], most: float) -> set[str]:
+    """People who say far more than the others, and more than 30 things.
+
+    With c their numbers of feedbacks and m the median of log c: log c > m + most · max(1.4826 · MAD, ½).
+
+    Args:
+        often: number of feedbacks by person.
+        most: robust deviations that are still allowed.
+    """
+    if len(often) < 3:
+        return set()
+    logs = {by: math.log(number) for by, number in often.items()}
+    middle = statistics.median(logs.values())
+    spread = _SCALE * statistics.median(abs(value - middle) for value in logs.values())
+    bar = middle + most * max(spread, _NARROWEST)
+    return {by for by, value in logs.items() if value > bar and often[by] > _MANY}
+
+
+def _last_votes(feedback: Sequence[Feedback]) -> list[Feedback]:
+    """Feedback in its order, of which each person's last of a kind and name on an item counts."""
+    last: dict[tuple[str, ...], str] = {}
+    ordered = sorted(feedback, key=lambda one: (one.at, one.id))
+    for one in ordered:
+        last[one.by or one.id, one.kind, one.name, one.item or "", one.span or ""] = one.id
+    kept = set(last.values())
+    return [one for one in feedback if one.id in kept]
+
+
+def robust_score(view: TraceView, weight: float = 1.0) -> float | None:
+    """Score of an answer: the median of the people beside each judge, who count 1; None where nobody said anything.
+
+    Args:
+        view: trace with what was said about it.
+        weight: weight of the people, from 0 to 1.
+    """
+    people, judges = people_and_judges(view)
+    weight = weight if people else 0.0
+    total = weight + len(judges)
+    if not total:
+        return None
+    return (weight * (statistics.median(people) if people else 0.0) + math.fsum(judges)) / total

@@ -1,0 +1,95 @@
+"""Figures of experiments from an index: what each unit saw, and what the shadow would have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from noria.core.traces.index.index import TraceIndex
+from noria.core.traces.index.scores import GROUNDED, SCORE
+
+# Whom experiments deal: a user, else a conversation, else each request by itself.
+_UNIT = "coalesce(t.user, t.conversation, t.id)"
+_UNITS = f"""
+SELECT unit, arm, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score),
+    sum(grounded), count(grounded)
+FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.status IN ('ok', 'refused') AS success,
+        t.seconds, t.cost, {SCORE.format("t")} AS score, {GROUNDED.format("t")} AS grounded
+    FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
+WHERE arm IS NOT NULL GROUP BY 1, 2
+"""
+_RATINGS = f"""
+SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, sum(f.value), count(*)
+FROM feedback AS f JOIN traces AS t ON t.id = f.trace
+WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
+    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
+    AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
+        AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
+        AND (later.at, later.id) > (f.at, f.id))
+GROUP BY 1, 2, 3
+"""
+_SHADOWS = f"""
+SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), t.seconds - h.seconds,
+    t.cost - h.cost, {SCORE.format("h")} - {SCORE.format("t")}, {GROUNDED.format("h")} - {GROUNDED.format("t")}
+FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
+WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
+"""
+FIGURES = ("success", "speed", "thrift", "score", "grounded")
+"""Figures of every trace; any other name is that of a rating."""
+
+
+class UnitFigure(NamedTuple):
+    """What one unit of an experiment saw of one figure.
+
+    Attributes:
+        unit: user, conversation or request.
+        arm: arm of the unit.
+        name: `success` (answered or refused), `speed` (seconds, negative), `thrift` (cost, negative), `score`,
+            `grounded` (whether the answer rests on its picture), or the name of a rating; higher is better. Those of
+            the shadow are differences to the answer that was given.
+        total: sum of its values.
+        number: number of its values; 0 where none is known.
+    """
+
+    unit: str
+    arm: str
+    name: str
+    total: float
+    number: int
+
+
+def unit_figures(index: TraceIndex, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigure]:
+    """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
+
+    A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
+    counts.
+
+    Args:
+        index: the index.
+        experiment: name of the experiment.
+        since: nanoseconds since 1970.
+        measures: names of the ratings to read.
+    """
+    figures = []
+    where = (f'$."{experiment}"', since)
+    for unit, arm, requests, success, speed, thrift, *pairs in index.rows(_UNITS, where):
+        costed, score, scored, grounded, looked = pairs
+        columns = (
+            (success, requests), (speed, requests), (thrift, costed), (score, scored), (grounded, looked)
+        )  # fmt: skip
+        figures += [
+            UnitFigure(unit, arm, name, total or 0.0, count)
+            for name, (total, count) in zip(FIGURES, columns, strict=True)
+        ]
+    ratings = _RATINGS.format(", ".join("?" * len(measures)))
+    figures += [UnitFigure(*row) for row in index.rows(ratings, (*where, *measures))]
+    return figures
+
+
+def shadow_figures(index: TraceIndex, experiment: str, since: int) -> list[UnitFigure]:
+    """Answers in the shadow less those that were given to the same requests, since a moment; higher is better."""
+    return [
+        UnitFigure(hidden, "shadow", name, gain or 0.0, int(gain is not None))
+        for hidden, *gains in index.rows(_SHADOWS, (experiment, since))
+        for name, gain in zip(FIGURES, gains, strict=True)
+    ]

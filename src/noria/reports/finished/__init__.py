@@ -1,0 +1,1 @@
+"""Finished reports: made again from newer sources, and asked questions."""

@@ -1,0 +1,181 @@
+"""Options about the router and the models behind proposals, answers and judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from noria.core.config import Config
+from noria.core.errors import ConfigError
+from noria.verbs.options import ServerOptions
+
+if TYPE_CHECKING:
+    from noria.core.chat import Budget
+    from noria.skills.asking import Asker
+    from noria.skills.assistants.assistants import Assistant
+    from noria.skills.bank.bank import Bank
+    from noria.skills.judging.judges import BodyJudge
+    from noria.skills.judging.rubric import Rubric
+    from noria.skills.proposing.protocols import Proposer
+    from noria.skills.routing.encoders import CachedEncoder, EncoderName
+    from noria.skills.routing.routers import Router
+    from noria.skills.stages.route_optimizer import RouterMaker
+    from noria.skills.traffic.samples import Sample
+
+
+class RouterOptions(Config):
+    """The router that a client has."""
+
+    section: ClassVar[str] = "Router"
+
+    router: Literal["embedding", "chat", "hybrid"] = Field(
+        "embedding", description="Router: vectors, a model, or both."
+    )
+    encoder: Literal["ngrams", "static"] = Field(
+        "ngrams", description="Vectors: hashed n-grams, or static word embeddings (noria assets wordllama)."
+    )
+    catalogue_chars: int | None = Field(
+        None, ge=100, description="Characters that the client's catalogue holds."
+    )
+    description_chars: int | None = Field(
+        None, ge=20, description="Characters of a description that the client shows."
+    )
+    project: str | None = Field(None, description="Set of skills in bank.json that is offered.")
+    candidates: int = Field(5, ge=2, le=50, description="Candidates that the hybrid router gives the model.")
+
+    def maker(self, fit_on: Sequence[Sample], ask: Asker | None) -> RouterMaker:
+        """Makes the router of a bank, fitted on labelled samples.
+
+        Raises:
+            ConfigError: a model's router without a server.
+        """
+        if self.router != "embedding" and ask is None:
+            raise ConfigError(
+                f"the {self.router} router asks a model", where="--router", mend="give --url and --model"
+            )
+        return partial(self._make, list(fit_on), ask)
+
+    def _make(self, fit_on: Sequence[Sample], ask: Asker | None, bank: Bank) -> Router:
+        from noria.skills.bank.catalogue import catalogue
+        from noria.skills.routing.routers import ChatRouter, EmbeddingRouter, HybridRouter
+
+        shown = catalogue(
+            bank.routed(self.project), budget=self.catalogue_chars, per_skill=self.description_chars
+        )
+        if self.router == "chat" and ask is not None:
+            return ChatRouter(shown, ask)
+        fast = EmbeddingRouter(shown.descriptions, _encoder(self.encoder)).fitted(fit_on)
+        if self.router == "hybrid" and ask is not None:
+            return HybridRouter(fast, ChatRouter(shown, ask), k=self.candidates)
+        return fast
+
+
+@lru_cache
+def _encoder(name: EncoderName) -> CachedEncoder:
+    """One encoder for the routers of all banks that a command compares."""
+    from noria.skills.routing.encoders import CachedEncoder, make_encoder
+
+    return CachedEncoder(make_encoder(name))
+
+
+class ModelOptions(ServerOptions):
+    """The models behind proposals, answers and judgements; all by default are --model on --url."""
+
+    proposer: Literal["templates", "chat", "gepa"] = Field(
+        "templates", description="Who proposes: counting, the model, or GEPA with the model (descriptions)."
+    )
+    judge_model: str | None = Field(None, description="Name of the model that judges and gives feedback.")
+    final_judge_model: str | None = Field(
+        None, description="Name of the blind model that decides at the gate."
+    )
+    budget: float | None = Field(
+        None, ge=0, description="Most that all requests may cost, in the prices' currency."
+    )
+    budget_tokens: int | None = Field(None, ge=1, description="Most tokens of all requests.")
+
+    @cached_property
+    def _money(self) -> Budget | None:
+        """One budget for all models of a command."""
+        from noria.core.chat import Budget
+
+        return None if self.budget is None else Budget(self.budget)
+
+    def asker(self, folder: Path, model: str | None = None) -> Asker | None:
+        """Sends requests, with the bank's cache; None without a server.
+
+        Raises:
+            ConfigError: the settings of the server are malformed.
+        """
+        from noria.core.chat import ChatCache
+        from noria.skills.asking import server_asker, within_tokens
+
+        if self.url is None and self.model is None:
+            return None
+        server = self.server()
+        if model is not None:
+            server = server.model_copy(update={"model": model})
+        ask = server_asker(server, cache=ChatCache(folder / ".noria" / "cache"), budget=self._money)
+        return within_tokens(ask, self.budget_tokens)
+
+    def proposing(self, folder: Path, make_router: RouterMaker | None = None) -> Proposer:
+        """The proposer of the options; GEPA only where there is a router that scores its descriptions.
+
+        Raises:
+            ConfigError: the model's proposer without a server.
+        """
+        from noria.skills.proposing.chat import ChatProposer
+        from noria.skills.proposing.templates import TemplateProposer
+
+        if self.proposer == "templates":
+            return TemplateProposer()
+        ask = self.asker(folder)
+        if ask is None:
+            raise ConfigError(
+                f"the {self.proposer} proposer asks a model",
+                where="--proposer",
+                mend="give --url and --model",
+            )
+        if self.proposer == "gepa" and make_router is not None:
+            from noria.skills.integrations.gepa import GepaProposer
+
+            return GepaProposer(ask, make_router)
+        return ChatProposer(ask)
+
+    def assistant(self, folder: Path) -> Assistant:
+        """The assistant: the model where there is a server, else the recorded answers."""
+        from noria.skills.assistants.assistants import ChatAssistant, RecordedAssistant
+
+        ask = self.asker(folder)
+        return RecordedAssistant() if ask is None else ChatAssistant(ask)
+
+    def judges(self, folder: Path, rubric: Rubric) -> tuple[BodyJudge | None, BodyJudge | None]:
+        """Judge of the feedback, and the blind one of the gate; rules alone without a server.
+
+        Raises:
+            ConfigError: one model would be both.
+        """
+        from noria.skills.judging.judges import ChatBodyJudge
+
+        if self.judge_model is None:
+            return None, None
+        if self.final_judge_model == self.judge_model:
+            raise ConfigError(
+                "the judge of the gate gave the feedback",
+                where="--final-judge-model",
+                mend="name another model",
+            )
+        ask = self.asker(folder, self.judge_model)
+        if ask is None:
+            raise ConfigError(
+                "a judge without a server", where="--judge-model", mend="give --url and --model"
+            )
+        feedback = ChatBodyJudge(ask, rubric, name=self.judge_model)
+        if self.final_judge_model is None:
+            return feedback, None
+        final = self.asker(folder, self.final_judge_model)
+        assert final is not None
+        return feedback, ChatBodyJudge(final, rubric, name=self.final_judge_model, blind=True)

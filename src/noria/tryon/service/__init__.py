@@ -1,0 +1,1 @@
+"""The service: garments tried on in the operator's clips, as jobs over HTTP."""
