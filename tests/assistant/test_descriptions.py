@@ -32,8 +32,15 @@ VAGUE = {
 }
 
 
+TOLD = {name: f"For requests about {', '.join(words)}." for name, words in WORDS.items()}
+
+
 def vague_bank(folder: Path) -> Path:
-    for name, description in VAGUE.items():
+    return bank(folder, VAGUE)
+
+
+def bank(folder: Path, descriptions: dict[str, str]) -> Path:
+    for name, description in descriptions.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "SKILL.md").write_text(
             f"---\nname: {name}\ndescription: {description}\n---\nDo {name}.\n"
@@ -126,7 +133,9 @@ def test_corrections_redraw_the_descriptions_and_the_better_bank_goes_into_a_tes
 
 
 def test_corrections_that_are_noise_change_nothing(tmp_path: Path) -> None:
-    parts = {"skills": {"bank": str(vague_bank(tmp_path / "bank"))}}
+    """The bank sends every request to a skill already: one that abstains would lose to any guess, a third of
+    which the noise calls right."""
+    parts = {"skills": {"bank": str(bank(tmp_path / "bank", TOLD))}}
     learning = {"learner": "descriptions"}
     folder = tmp_path / "data"
     with gateway(folder, parts=parts, learning=learning) as one:
