@@ -126,7 +126,10 @@ def test_corrections_redraw_the_descriptions_and_the_better_bank_goes_into_a_tes
         control = SQLiteControl(folder / "control.sqlite")
         (document,) = control.read_all(EXPERIMENT)
         assert document.value is not None
-        assert document.value["config"]["challenger"] == receipt["bundle"]
+        test = document.value["config"]
+        assert test["challenger"] == receipt["bundle"]
+        assert (test["primary"], test["planned"]) == ("uncorrected", 200), "what people correct decides"
+        assert [one["name"] for one in test["guardrails"]] == ["helpful"]
         again = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
         assert again["outcome"] in ("nothing", "rejected", "registered", "handed over")
         control.close()

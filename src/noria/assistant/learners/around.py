@@ -118,14 +118,21 @@ def open_learners(around: Around, refused: Collection[str] = ()) -> InOrder:
     for name in around.config.learning.order:
         way: Way = import_module(MODULES[name]).open_learner(around)
         if name in around.config.learning.agree:
-            way = replace(way, experiment={"agrees": agreeing(around.config.learning)})
+            agrees = agreeing(around.config.learning, way.experiment)
+            way = replace(way, experiment={**way.experiment, "agrees": agrees})
         ways.append(way)
     return InOrder(ways, refused)
 
 
-def agreeing(learning: LearningConfig) -> list[str]:
-    """Figures that have to agree with the primary one: the users' rating and the judges' score, whichever it is not."""
-    primary = learning.experiment.get("primary", ExperimentConfig.model_fields["primary"].default)
+def agreeing(learning: LearningConfig, own: Mapping[str, Any]) -> list[str]:
+    """Figures that have to agree with the primary one: the users' rating and the judges' score, whichever it is not.
+
+    Args:
+        learning: settings of the turns.
+        own: settings of the learner's experiments, which go before them.
+    """
+    default = ExperimentConfig.model_fields["primary"].default
+    primary = own.get("primary", learning.experiment.get("primary", default))
     return [name for name in (learning.users, "score") if name != primary]
 
 

@@ -42,7 +42,6 @@ class SeasonConfig(Config):
     def learning(self) -> dict[str, Any]:
         """Settings of the gateway's learning: the test is on few users."""
         experiment = {
-            "primary": "helpful", "shadow_requests": 20, "canary_share": 0.1, "canary_units": 3, "share": 0.5,
-            "planned": 300, "least": 20,
+            "shadow_requests": 20, "canary_share": 0.1, "canary_units": 3, "share": 0.5, "planned": 1200, "least": 20,
         }  # fmt: skip
         return {"learners": self.learners[0].split("+"), "experiment": experiment, "most_items": 250}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SCALES = {
     "quick": Scale(data="digits", teacher_steps=0, budget=40_000, samples=400),
-    "full": Scale(data="mnist", teacher_steps=5000, budget=500_000, samples=1000, max_steps=16),
+    "full": Scale(data="mnist", teacher_steps=5000, budget=250_000, samples=1000, max_steps=16),
 }
 SEEDS = [1, 2, 3, 4, 5]
 QUICK_ARMS = ("CDM", "CDM, as released", "DMD2", "Consistency", "Consistency, real images")

@@ -246,7 +246,7 @@ def _update(
         skill,
         {other.name: other.description for other in bank.routed() if other.name != skill.name},
         [m.sample for m in own if m.expected == skill.name],
-        [*taken, *rivals[: max(0, 200 - len(taken))]],
+        [*taken, *rivals],  # all: terms are told apart by how often the others' requests have them
         kept,
     )
     faults: list[str] = []

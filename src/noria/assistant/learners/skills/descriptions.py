@@ -48,8 +48,16 @@ def check(config: AssistantConfig) -> None:
 
 
 def open_learner(around: Around) -> Way:
-    """The learner, and what compares its candidates."""
-    return Way(DescriptionLearner(), RouteAccuracy())
+    """The learner, and what compares its candidates.
+
+    Its test is decided by what people correct, unless the configuration names another figure: a better description
+    changes the skill of an answer, which a correction tells at once and a rating only in part. The rating stays a
+    guardrail.
+    """
+    learning = around.config.learning
+    decided = {"primary": "uncorrected", "guardrails": [{"name": learning.users}]}
+    own = {} if "primary" in learning.experiment else decided | learning.experiment
+    return Way(DescriptionLearner(), RouteAccuracy(), own)
 
 
 @dataclass(frozen=True)

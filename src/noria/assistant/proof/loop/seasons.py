@@ -14,15 +14,24 @@ import numpy as np
 from noria.assistant.learners.skills.cases import contents_of, dealt
 from noria.assistant.learners.skills.repairing import repaired, right_routes
 from noria.assistant.parts.protocol import Part
-from noria.assistant.parts.skills import SkillSettings, SkillsPart
-from noria.assistant.proof.loop.testing import Pair, experiment, rating, reading, who_may_rate
+from noria.assistant.parts.skills import NONE, SkillSettings, SkillsPart
+from noria.assistant.proof.loop.testing import (
+    ASKED,
+    Pair,
+    experiment,
+    rating,
+    reading_of,
+    stands,
+    users_means,
+    who_may_rate,
+)
 from noria.assistant.world.catalogue import catalogue
 from noria.assistant.world.inside import AS_IT_IS, InsideShop, Reply, Variant
 from noria.assistant.world.oracle import quality
 from noria.assistant.world.shop import SKILLS, TOPICS
 from noria.assistant.world.users import User, Wishes, opinion, population
 from noria.core.experiments.gates import GateConfig, PairedScores, improvement_gate
-from noria.core.experiments.lifecycle import CONTROL, TREATMENT, next_step
+from noria.core.experiments.lifecycle import CONTROL, TREATMENT, Guardrail, next_step
 from noria.core.experiments.splits import widest_contents
 from noria.skills.bank.bank import Bank, BankFolder
 from noria.skills.traffic.samples import Sample
@@ -162,10 +171,15 @@ class Seasons:
             season.version = after
 
     async def _test(self, before: Version, after: Version, users: Sequence[User], number: int) -> str:
-        """An A/B test on ratings, read after every round; how it ended."""
-        config = experiment(f"turn-{number}")
-        ratings: dict[str, dict[int, list[float]]] = {CONTROL: {}, TREATMENT: {}}
+        """An A/B test as the learner of descriptions asks for it, read after every round; how it ended.
+
+        Corrections decide, and the ratings are a guardrail.
+        """
+        rail = Guardrail(name="helpful")
+        config = experiment(f"turn-{number}", (rail,), primary="uncorrected", planned=ASKED)
         parts = {CONTROL: before.part, TREATMENT: after.part}
+        uncorrected: dict[str, dict[int, list[float]]] = {arm: {} for arm in parts}
+        rated: dict[str, dict[int, list[float]]] = {arm: {} for arm in parts}
         for turn in range(self.scale.rounds):
             for arm, part in parts.items():
                 own = [
@@ -173,9 +187,14 @@ class Seasons:
                     for user in users[turn % 3 :: 3]
                     if (user.number * 7919 + self.seed) % 2 == (arm == TREATMENT)
                 ]
+                asked = self.pairs(own, 100 + number, turn, later=number > 0)
+                chosen = part.router.choose([wish.text for _, wish in asked])
+                for pair, skill in zip(asked, chosen, strict=True):
+                    uncorrected[arm].setdefault(pair[0].number, []).append(stands(*pair, skill or NONE))
                 for pair, said in await self.heard(own, 100 + number, turn, [part], later=number > 0):
-                    ratings[arm].setdefault(pair[0].number, []).append(said)
-            stage = next_step(config, "ab", reading(ratings)).stage
+                    rated[arm].setdefault(pair[0].number, []).append(said)
+            seen = reading_of(users_means(uncorrected), {rail.name: users_means(rated)})
+            stage = next_step(config, "ab", seen).stage
             if stage != "ab":
                 return stage
         return "undecided"

@@ -25,17 +25,21 @@ from noria.core.experiments.lifecycle import (
 )
 
 PLANNED = 400
-"""Users who rated, of both arms, at which a test ends."""
+"""Users who rated, of both arms, at which a test on ratings ends."""
+ASKED = 1200
+"""Users who asked, of both arms, at which a test on corrections ends."""
 LOOK = 50
 """Users who rated between two looks of a test that is dealt again."""
 Pair = tuple[User, Wish]
 
 
-def experiment(name: str, guardrails: tuple[Guardrail, ...] = ()) -> ExperimentConfig:
-    """Settings of a test on users who rate."""
+def experiment(
+    name: str, guardrails: tuple[Guardrail, ...] = (), *, primary: str = "helpful", planned: int = PLANNED
+) -> ExperimentConfig:
+    """Settings of a test on users; by default on those who rate."""
     return ExperimentConfig(
         name=name, champion="a" * 64, challenger="b" * 64, salt="the proof's", shadow_requests=0, canary_units=0,
-        planned=PLANNED, least=30, guardrails=guardrails,
+        primary=primary, planned=planned, least=30, guardrails=guardrails,
     )  # fmt: skip
 
 
@@ -50,11 +54,15 @@ def rating(user: User, wish: Wish, seen: Seen) -> float:
     return math.nan if said is None else said
 
 
-def reading(ratings: Mapping[str, Mapping[int, Sequence[float]]]) -> Reading:
-    """What the ratings of users by arm say: each user's mean counts once."""
-    return reading_of(
-        {arm: [float(np.mean(own)) for own in users.values()] for arm, users in ratings.items()}
-    )
+def stands(user: User, wish: Wish, skill: str) -> float:
+    """Whether the choice of a skill is left as it is: 0 where the user says that it should have been another one."""
+    said = opinion(user, wish, 0.5).skill  # which does not depend on the answer
+    return float(said is None or said == skill)
+
+
+def users_means(values: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, list[float]]:
+    """Means of users by arm, so that each user counts once."""
+    return {arm: [float(np.mean(own)) for own in users.values()] for arm, users in values.items()}
 
 
 def reading_of(

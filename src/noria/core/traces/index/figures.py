@@ -10,11 +10,16 @@ from noria.core.traces.index.scores import GROUNDED, SCORE
 
 # Whom experiments deal: a user, else a conversation, else each request by itself.
 _UNIT = "coalesce(t.user, t.conversation, t.id)"
+# A correction that names what was served, such as the skill, is none.
+_UNCORRECTED = """NOT EXISTS (SELECT 1 FROM feedback AS c WHERE c.trace = t.id AND c.kind = 'correction'
+    AND c.source = 'user' AND NOT c.withdrawn
+    AND c.said IS NOT (SELECT value FROM json_each(t.labels) WHERE key = c.name))"""
 _UNITS = f"""
 SELECT unit, arm, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score),
-    sum(grounded), count(grounded)
+    sum(grounded), count(grounded), sum(uncorrected)
 FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.status IN ('ok', 'refused') AS success,
-        t.seconds, t.cost, {SCORE.format("t")} AS score, {GROUNDED.format("t")} AS grounded
+        t.seconds, t.cost, {SCORE.format("t")} AS score, {GROUNDED.format("t")} AS grounded,
+        {_UNCORRECTED} AS uncorrected
     FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
 WHERE arm IS NOT NULL GROUP BY 1, 2
 """
@@ -34,7 +39,9 @@ SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), 
 FROM traces AS h JOIN traces AS t ON t.id = json_extract(h.labels, '$.of')
 WHERE json_extract(h.labels, '$.shadow') = ? AND h.began >= ?
 """
-FIGURES = ("success", "speed", "thrift", "score", "grounded")
+SHADOWED = ("success", "speed", "thrift", "score", "grounded")
+"""Figures that an answer has in the shadow, where nobody sees it."""
+FIGURES = (*SHADOWED, "uncorrected")
 """Figures of every trace; any other name is that of a rating."""
 
 
@@ -45,8 +52,9 @@ class UnitFigure(NamedTuple):
         unit: user, conversation or request.
         arm: arm of the unit.
         name: `success` (answered or refused), `speed` (seconds, negative), `thrift` (cost, negative), `score`,
-            `grounded` (whether the answer rests on its picture), or the name of a rating; higher is better. Those of
-            the shadow are differences to the answer that was given.
+            `grounded` (whether the answer rests on its picture), `uncorrected` (nobody said that it should have been
+            something else), or the name of a rating; higher is better. Those of the shadow are differences to the
+            answer that was given.
         total: sum of its values.
         number: number of its values; 0 where none is known.
     """
@@ -73,9 +81,10 @@ def unit_figures(index: TraceIndex, experiment: str, since: int, measures: Seque
     figures = []
     where = (f'$."{experiment}"', since)
     for unit, arm, requests, success, speed, thrift, *pairs in index.rows(_UNITS, where):
-        costed, score, scored, grounded, looked = pairs
+        costed, score, scored, grounded, looked, uncorrected = pairs
         columns = (
-            (success, requests), (speed, requests), (thrift, costed), (score, scored), (grounded, looked)
+            (success, requests), (speed, requests), (thrift, costed), (score, scored), (grounded, looked),
+            (uncorrected, requests),
         )  # fmt: skip
         figures += [
             UnitFigure(unit, arm, name, total or 0.0, count)
@@ -91,5 +100,5 @@ def shadow_figures(index: TraceIndex, experiment: str, since: int) -> list[UnitF
     return [
         UnitFigure(hidden, "shadow", name, gain or 0.0, int(gain is not None))
         for hidden, *gains in index.rows(_SHADOWS, (experiment, since))
-        for name, gain in zip(FIGURES, gains, strict=True)
+        for name, gain in zip(SHADOWED, gains, strict=True)
     ]

@@ -22,9 +22,11 @@ from noria.core.traces.records import (
     decode,
 )
 
-FORMAT = 5
+FORMAT = 6
 """Version of the tables; an index of another version is made anew."""
 _BATCH = 2000
+_SAID = 80
+"""Characters of a correction that are kept, so that it can be compared with a label of its trace."""
 _TABLES = """
 CREATE TABLE traces (
     id TEXT PRIMARY KEY, began INTEGER NOT NULL, seconds REAL NOT NULL, status TEXT NOT NULL, bundle TEXT NOT NULL,
@@ -36,7 +38,7 @@ CREATE INDEX traces_bundle ON traces (bundle);
 CREATE INDEX traces_bundle_status ON traces (bundle, status);
 CREATE TABLE feedback (
     id TEXT PRIMARY KEY, trace TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at INTEGER NOT NULL, value REAL,
-    source TEXT NOT NULL, author TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    source TEXT NOT NULL, author TEXT NOT NULL, said TEXT, withdrawn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 CREATE INDEX feedback_trace ON feedback (trace);
 CREATE INDEX feedback_author ON feedback (author);
 CREATE TABLE judgements (
@@ -160,7 +162,7 @@ class TraceIndex:
             self._database.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", sorted(named))
         elif isinstance(record, Feedback):
             execute(
-                "INSERT OR IGNORE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT OR IGNORE INTO feedback VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (
                     record.id,
                     record.trace,
@@ -170,6 +172,7 @@ class TraceIndex:
                     record.value,
                     record.source,
                     record.by,
+                    (record.text or "").strip()[:_SAID] if record.kind == "correction" else None,
                 ),
             )
         elif isinstance(record, JudgementRecord):
