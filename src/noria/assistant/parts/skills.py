@@ -25,7 +25,7 @@ with needing("skills"):
     from noria.skills.bank.bank import Bank, BankFolder, read_bank, write_bank
     from noria.skills.bank.catalogue import catalogue
     from noria.skills.routing.calibration import Calibration
-    from noria.skills.routing.encoders import CachedEncoder, make_encoder
+    from noria.skills.routing.encoders import shared_encoder
     from noria.skills.routing.routers import EmbeddingRouter
     from noria.skills.traffic.sources import load_samples
 
@@ -74,7 +74,7 @@ class SkillsPart:
         shown = catalogue(bank.routed(settings.project))
         self.router = EmbeddingRouter(
             shown.descriptions,
-            CachedEncoder(make_encoder(settings.encoder)),
+            shared_encoder(settings.encoder),
             Calibration(settings.thresholds, temperature=settings.temperature),
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from noria.skills.bank.text import FILLERS, words
 
@@ -21,7 +22,8 @@ _STOP = FILLERS | frozenset(
 )
 
 
-def grams(text: str, longest: int = 3) -> set[str]:
+@lru_cache(maxsize=20_000)
+def grams(text: str, longest: int = 3) -> frozenset[str]:
     """Runs of one to `longest` words that neither begin nor end with a filler; CJK joins without a blank."""
     found, own = set(), words(text)
     for n in range(len(own)):
@@ -36,7 +38,7 @@ def grams(text: str, longest: int = 3) -> set[str]:
                 wide = all(len(w) == 1 and ord(w) > 0x2E80 for w in run)
                 if not (wide and size == 1):
                     found.add(("" if wide else " ").join(run))
-    return found
+    return frozenset(found)
 
 
 def telling_terms(

@@ -121,22 +121,23 @@ class CachedEncoder:
 
     Args:
         encoder: the encoder behind it.
-        most: most vectors kept.
+        most: most vectors kept; one of n-grams has 8 kB.
     """
 
-    def __init__(self, encoder: Encoder, most: int = 100_000) -> None:
+    def __init__(self, encoder: Encoder, most: int = 20_000) -> None:
         self._encoder, self._most, self.name = encoder, most, encoder.name
         self._known: dict[str, Vectors] = {}
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors [texts, dimension]."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        """Unit vectors [texts, dimension]; threads may call it at once."""
+        known = self._known
+        new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            if len(self._known) + len(new) > self._most:
-                self._known.clear()
+            if len(known) + len(new) > self._most:
+                known = self._known = {}
                 new = list(dict.fromkeys(texts))
-            self._known.update(zip(new, self._encoder.encode(new), strict=True))
-        return np.stack([self._known[text] for text in texts]) if texts else self._encoder.encode([])
+            known.update(zip(new, self._encoder.encode(new), strict=True))
+        return np.stack([known[text] for text in texts]) if texts else self._encoder.encode([])
 
 
 @lru_cache(maxsize=4)
@@ -151,6 +152,16 @@ def make_encoder(name: EncoderName) -> Encoder:
     if name == "static":
         return StaticEncoder()
     raise DataError(f"there is no encoder {name!r}", mend="choose ngrams or static")
+
+
+@lru_cache(maxsize=4)
+def shared_encoder(name: EncoderName) -> CachedEncoder:
+    """The encoder of a name with a cache that all its users share.
+
+    Raises:
+        DataError: there is none of that name. ConfigError: its files are not here.
+    """
+    return CachedEncoder(make_encoder(name))
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from noria.skills.judging.judges import BodyJudge
     from noria.skills.judging.rubric import Rubric
     from noria.skills.proposing.protocols import Proposer
-    from noria.skills.routing.encoders import CachedEncoder, EncoderName
+    from noria.skills.routing.encoders import EncoderName
     from noria.skills.routing.routers import Router
     from noria.skills.stages.route_optimizer import RouterMaker
     from noria.skills.traffic.samples import Sample
@@ -61,6 +61,7 @@ class RouterOptions(Config):
 
     def _make(self, fit_on: Sequence[Sample], ask: Asker | None, bank: Bank) -> Router:
         from noria.skills.bank.catalogue import catalogue
+        from noria.skills.routing.encoders import shared_encoder
         from noria.skills.routing.routers import ChatRouter, EmbeddingRouter, HybridRouter
 
         shown = catalogue(
@@ -68,18 +69,10 @@ class RouterOptions(Config):
         )
         if self.router == "chat" and ask is not None:
             return ChatRouter(shown, ask)
-        fast = EmbeddingRouter(shown.descriptions, _encoder(self.encoder)).fitted(fit_on)
+        fast = EmbeddingRouter(shown.descriptions, shared_encoder(self.encoder)).fitted(fit_on)
         if self.router == "hybrid" and ask is not None:
             return HybridRouter(fast, ChatRouter(shown, ask), k=self.candidates)
         return fast
-
-
-@lru_cache
-def _encoder(name: EncoderName) -> CachedEncoder:
-    """One encoder for the routers of all banks that a command compares."""
-    from noria.skills.routing.encoders import CachedEncoder, make_encoder
-
-    return CachedEncoder(make_encoder(name))
 
 
 class ModelOptions(ServerOptions):
