@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from noria.skills.judging.judges import BodyJudge
     from noria.skills.judging.rubric import Rubric
     from noria.skills.proposing.protocols import Proposer
-    from noria.skills.routing.encoders import EncoderName
     from noria.skills.routing.routers import Router
     from noria.skills.stages.route_optimizer import RouterMaker
     from noria.skills.traffic.samples import Sample
