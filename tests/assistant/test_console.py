@@ -251,7 +251,7 @@ def test_the_pages_queries_are_quick_at_many_traces(tmp_path: Path) -> None:
         ((one, now - (200_000 - n) * 10**9, f"user {n % 5000}") for n, one in enumerate(ids)),
     )
     database.executemany(
-        "INSERT INTO feedback VALUES (?, ?, 'rating', 'helpful', 0, 1.0, 'user', 'x', 0)",
+        "INSERT INTO feedback VALUES (?, ?, 'rating', 'helpful', 0, 1.0, 'user', 'x', NULL, 0)",
         ((f"f{n}", one) for n, one in enumerate(ids)),
     )
     database.executemany(

@@ -80,7 +80,9 @@ def test_money_of_a_day_is_spent_once_and_to_the_end(tmp_path: Path, backend: Ch
         spent = (len(backend.seen) - before) * COST
         assert limit - 3 * COST < spent <= limit + 1e-4, "answers may cost a little more than was estimated"
     with two(tmp_path, backend, RICH={"budget_per_day": limit}) as gateways:  # a start forgets nothing
-        assert [ask(one, "RICH") for one in gateways] == [429, 429]
+        # what was left at each may now be enough for one request together
+        until(lambda: all(ask(one, "RICH") == 429 for one in gateways), 30)
+        assert (len(backend.seen) - before) * COST <= limit + 1e-4
 
 
 def test_a_rate_holds_for_both_and_one_of_them_may_use_all_of_it(

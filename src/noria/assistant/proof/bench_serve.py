@@ -368,7 +368,7 @@ def _many_traces(path: Path) -> None:
         ((one, now - (TRACES - n) * step, f"user {n % 50_000}") for n, one in enumerate(ids)),
     )
     database.executemany(
-        "INSERT INTO feedback VALUES (?, ?, 'rating', 'helpful', 0, 1.0, 'user', 'x', 0)",
+        "INSERT INTO feedback VALUES (?, ?, 'rating', 'helpful', 0, 1.0, 'user', 'x', NULL, 0)",
         ((new_id(now - n), one) for n, one in enumerate(ids[::10])),
     )
     more = ", NULL" * (width - 9)
