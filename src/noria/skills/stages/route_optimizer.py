@@ -48,6 +48,11 @@ class RouteConfig(Config):
     )
     discard: bool = Field(False, description="Discard skills that no traffic needs.")
     attempts: int = Field(2, ge=1, le=5, description="Proposals for a skill in a round.")
+    rivals: int = Field(
+        200,
+        ge=0,
+        description="Requests of other skills, those that went astray first, that a proposer sees for each skill.",
+    )
 
 
 @dataclass(frozen=True)
@@ -246,7 +251,7 @@ def _update(
         skill,
         {other.name: other.description for other in bank.routed() if other.name != skill.name},
         [m.sample for m in own if m.expected == skill.name],
-        [*taken, *rivals],  # all: terms are told apart by how often the others' requests have them
+        [*taken, *rivals[: max(0, config.rivals - len(taken))]],
         kept,
     )
     faults: list[str] = []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from noria.assistant.config import AssistantConfig
 from noria.assistant.learners.around import Around
 from noria.assistant.learners.skills.banks import KIND, written_bank
-from noria.assistant.learners.skills.repairing import repaired, right_routes
+from noria.assistant.learners.skills.repairing import ROUTES, repaired, right_routes
 from noria.assistant.parts.skills import SkillsPart, read_settings
 from noria.core.errors import ConfigError, needing
 from noria.core.experiments.gates import PairedScores
@@ -69,7 +69,7 @@ class DescriptionLearner:
         gate_settings: settings of the gate over the folds of the training split.
     """
 
-    config: RouteConfig = field(default_factory=RouteConfig)
+    config: RouteConfig = ROUTES
     gate_settings: GateSettings = field(default_factory=GateSettings)
     name: str = "skill descriptions"
     gate: Literal["improvement", "equivalence"] = "improvement"

@@ -38,6 +38,10 @@ TERMS = 44
 """Most terms of a description, about as many as 1,024 characters hold: after a drift of words it serves both
 vocabularies. Chosen by routing on a seed of the shop that no proof judges, where 14 gave up the usual words."""
 
+ROUTES = RouteConfig(rivals=1_000_000)
+"""Settings of the optimizer. Requests are in the order of time: after a drift the first 200 would show a proposer no
+request of another skill in later words."""
+
 
 @dataclass(frozen=True)
 class Routed:
@@ -85,10 +89,10 @@ def repaired(
         settings: settings of its routing.
         samples: labelled requests, whose groups are people.
         salt: text that deals the people to the folds.
-        config: settings of the optimizer.
+        config: settings of the optimizer; ROUTES by default.
         gate: settings of the gate over all folds.
     """
-    config, gate = config or RouteConfig(), gate or GateSettings()
+    config, gate = config or ROUTES, gate or GateSettings()
     contents = [contents_of(one) for one in samples]
     held, others = cross_folds([one.group for one in samples], contents, FOLDS, salt=salt)
     pools = [[samples[n] for n in own] for own in others]
