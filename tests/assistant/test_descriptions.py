@@ -12,12 +12,17 @@ from typing import Any
 import pytest
 
 from noria.assistant.config import AssistantConfig
+from noria.assistant.learners.skills import repairing
 from noria.assistant.learning import opened_turn
-from noria.assistant.parts.skills import SkillsPart, open_part
+from noria.assistant.parts.skills import SkillSettings, SkillsPart, open_part
 from noria.assistant.service.bundles import EXPERIMENT
 from noria.core.errors import ConfigError
 from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore
+from noria.skills.bank.bank import read_bank
+from noria.skills.proposing.protocols import DescribeTask
+from noria.skills.proposing.templates import TemplateProposer
+from noria.skills.traffic.samples import Sample
 from tests.assistant.gateways import Gateway, gateway, settings
 
 WORDS = {
@@ -145,6 +150,45 @@ def test_corrections_that_are_noise_change_nothing(tmp_path: Path) -> None:
         corrected(one, 300, wrong=1.0)
         receipt = turned(folder, settings(one.backend.url, parts=parts, learning=learning))
         assert receipt["outcome"] in ("nothing", "rejected"), receipt["reason"]
+
+
+LATER = {
+    "cut-out": ("backdrop", "trim", "excise", "halo", "edges", "alpha", "stencil", "lift"),
+    "recipes": ("dinner", "supper", "stew", "roast", "saute", "dough", "whisk", "garnish"),
+    "style-search": ("outfit", "trousers", "pleated", "corduroy", "loafers", "retro", "checked", "wool"),
+}
+
+
+def test_after_a_drift_descriptions_hold_both_vocabularies_and_are_told_from_later_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later requests stand behind more than 200 usual ones of other skills."""
+    rng = random.Random(7)
+    samples = [
+        Sample(f"{n}", " ".join(rng.sample(words[skill], 3)), f"user {n}", (skill,))
+        for words, number in ((WORDS, 420), (LATER, 240))
+        for n, skill in ((f"{number}-{n}", list(WORDS)[n % 3]) for n in range(number))
+    ]
+    seen: list[DescribeTask] = []
+
+    class Spy(TemplateProposer):
+        def describe(self, task: DescribeTask) -> str | None:
+            seen.append(task)
+            return super().describe(task)
+
+    plain = repairing.proposer()
+    monkeypatch.setattr(repairing, "proposer", lambda: Spy(terms=plain.terms))
+    present = read_bank(bank(tmp_path / "bank", TOLD))
+    repair = repairing.repaired(present, SkillSettings(), samples, salt="s")
+    part = SkillsPart(repair.bank, repair.settings)
+    right = repairing.right_routes(part, samples)
+    assert right[:420].mean() > 0.9, "the usual words are kept"
+    assert right[420:].mean() > 0.9, "the later ones are learnt"
+    told = {one.name: one.description for one in repair.bank.routed()}
+    assert max(text.count(";") for text in told.values()) >= 14, (
+        "more terms than the 14 of a single vocabulary"
+    )
+    assert any(len(task.taken) > 200 for task in seen), "all requests of the other skills are seen"
 
 
 def test_without_corrections_or_skills_it_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from noria.skills.bank.skill import make_skill
 from noria.skills.proposing.safety import description_faults, proposal_faults
 from noria.skills.routing.calibration import fit_thresholds
 from noria.skills.routing.confusion import evaluate_routes, score_routes
-from noria.skills.routing.encoders import NgramEncoder
+from noria.skills.routing.encoders import CachedEncoder, NgramEncoder, shared_encoder
 from noria.skills.routing.routers import EmbeddingRouter, Routing, read_route
 from noria.skills.stages.gates import GateSettings, decide, needed_items
 from noria.skills.traffic.samples import Sample
@@ -197,3 +197,10 @@ def test_scores_over_the_whole_bank_are_those_of_scikit_learn() -> None:
     chosen = [routing.skill or "none" for routing in router.route(samples)]
     expected = f1_score(truth, chosen, labels=sorted(set(truth)), average="macro", zero_division=0.0)
     assert scores.macro_f1 == pytest.approx(expected)
+
+
+def test_a_full_cache_of_vectors_is_emptied_and_gives_the_same() -> None:
+    plain, cached = NgramEncoder(), CachedEncoder(NgramEncoder(), most=3)
+    for texts in (["a red hat", "a blue hat"], ["a red hat", "shoes", "boots"], [], ["boots", "boots"]):
+        assert np.array_equal(cached.encode(texts), plain.encode(texts))
+    assert shared_encoder("ngrams") is shared_encoder("ngrams")
