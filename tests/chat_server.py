@@ -27,6 +27,7 @@ class Reply:
     Attributes:
         text: of the message.
         delay: seconds before anything is sent.
+        held: nothing is sent while this is true.
         status: 200, or an error.
         headers: more of them.
         body: sent instead of the protocol's reply.
@@ -40,6 +41,7 @@ class Reply:
 
     text: str = "hello"
     delay: float = 0.0
+    held: Callable[[], bool] | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
@@ -99,6 +101,8 @@ class ChatServerDouble:
                     self.left += 1
                     break
                 await asyncio.sleep(0.01)
+        while reply.held is not None and reply.held():
+            await asyncio.sleep(0.01)
         await asyncio.sleep(reply.delay)
         if reply.body is not None:
             return Response(reply.body, reply.status, dict(reply.headers), "application/json")

@@ -336,6 +336,9 @@ def test_promote_and_roll_back_need_the_version_that_was_seen(running_gateway: G
         in running_gateway.call("/v1/promote", {"bundle": "kind", "based_on": 3})[1]["error"]["message"]
     )
     new = running_gateway.call("/v1/bundles", {"backend": "m", "system": "wise"})[1]["bundle"]
+    listed = running_gateway.call("/v1/bundles")[1]["data"]
+    assert listed[-1]["bundle"] == new, "the newest is the last"
+    assert [one["fault"] for one in listed] == [None] * len(listed)
     trace = running_gateway.ask("x")["id"]
     replayed = running_gateway.call(f"/v1/traces/{trace}/replay?bundle={new}", {}, method="POST")[1]
     assert replayed["outcome"]["text"] == "wise|x"

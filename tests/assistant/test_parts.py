@@ -61,6 +61,15 @@ def samples(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_list_of_bundles_names_their_parts_and_makes_none(tmp_path: Path, bank: Path) -> None:
+    with gateway(tmp_path / "data", parts={"skills": {"bank": str(bank)}}) as one:
+        kept = sorted(path.stem for path in (tmp_path / "data" / "versions" / "bundles").iterdir())
+        listed = one.call("/v1/bundles")[1]["data"]
+        assert sorted(bundle["bundle"] for bundle in listed) == kept
+        assert all(bundle["name"] and set(bundle["artefacts"]) == {"route", "skills"} for bundle in listed)
+        assert sorted(path.stem for path in (tmp_path / "data" / "versions" / "bundles").iterdir()) == kept
+
+
 def test_a_request_finds_its_skill_and_the_trace_says_why(tmp_path: Path, bank: Path, samples: Path) -> None:
     parts = {"skills": {"bank": str(bank), "data": str(samples)}}
     with gateway(tmp_path / "data", parts=parts) as one:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from noria.core.errors import DataError, RunError
 from noria.core.storage.control import SQLiteControl, StaleVersion
-from noria.core.versions.artefacts import ArtefactStore, Lineage
+from noria.core.versions.artefacts import Artefact, ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Pointers
 from noria.core.versions.retention import prune
 
@@ -248,6 +248,30 @@ def test_a_removal_that_is_killed_leaves_each_version_whole_or_gone(
     prune(store, bundles[:1], grace=-1.0)
     assert len(store.artefacts()) == 2
     assert sorted(path.name for path in (tmp_path / "store").rglob("*") if path.name[0] == ".") == []
+
+
+@pytest.mark.parametrize("method", ["bundles", "artefacts"])
+def test_a_list_is_without_what_is_removed_while_it_is_made(tmp_path: Path, method: str) -> None:
+    plain = ArtefactStore(tmp_path / "store")
+    _, *left = sorted(kept(plain, tmp_path, name) for name in "abc")
+
+    class Raced(ArtefactStore):
+        """Versions are removed after their names were listed, before the first is read."""
+
+        def load_bundle(self, digest: str) -> Bundle:
+            prune(plain, left, grace=-1.0)
+            return super().load_bundle(digest)
+
+        def artefact(self, digest: str) -> Artefact:
+            prune(plain, left, grace=-1.0)
+            return super().artefact(digest)
+
+    assert len(getattr(plain, method)()) == 3
+    assert len(getattr(Raced(plain.folder), method)()) == 2
+    damaged = plain.folder / "bundles" / f"{left[0]}.json"
+    damaged.write_text("{")
+    with pytest.raises(DataError, match="damaged"):
+        plain.bundles()
 
 
 def test_a_version_that_is_touched_at_the_last_moment_stays(tmp_path: Path) -> None:

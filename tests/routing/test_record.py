@@ -163,7 +163,7 @@ def test_requests_under_way_are_as_many_as_told(tmp_path: Path) -> None:
 
         began = time.monotonic()
         asyncio.run(go())
-    assert time.monotonic() - began < 3 * 0.3 + 2
+    assert time.monotonic() - began < 20 * 0.3 - 1, "one after another would take six seconds"
 
 
 def test_a_spent_budget_leaves_the_rest_for_another_day(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import secrets
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,7 +188,8 @@ class Bundles:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / FILE
             path.write_text(one.text)
-            artefact = self.artefacts.add(KIND, path, lineage=Lineage(parents=parents, by=by))
+            lineage = Lineage(parents=parents, by=by, at=time.time())
+            artefact = self.artefacts.add(KIND, path, lineage=lineage)
         return self.artefacts.bundle([artefact.digest, *beside])
 
     def route_of(self, digest: str) -> Route:

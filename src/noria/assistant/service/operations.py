@@ -76,24 +76,32 @@ class Operations:
     # -- bundles ------------------------------------------------------------------------------------------------------
 
     async def list_bundles(self, request: Request) -> Response:
-        """Routes that are kept as bundles, newest last."""
+        """Every bundle that is kept, newest last; one that cannot serve here says why."""
 
         def read() -> list[dict[str, Any]]:
-            store = self.bundles.artefacts
             names = {bundle: name for name, bundle in self.bundles.named.items()}
+            made = {one.digest: one.lineage for one in self.bundles.artefacts.artefacts()}
             found = []
-            for artefact in store.artefacts("route"):
-                bundle = store.bundle([artefact.digest])
-                lineage = asdict(artefact.lineage)
+            for bundle in self.bundles.artefacts.bundles():
+                lineages = [made[one] for one in bundle.artefacts.values() if one in made]
+                if len(lineages) < len(bundle.artefacts):
+                    continue  # removed meanwhile
+                route, fault = None, None
+                try:
+                    route = self.bundles.route_of(bundle.digest).model_dump(mode="json")
+                except DataError as error:
+                    fault = str(error)
                 found.append(
                     {
                         "bundle": bundle.digest,
                         "name": names.get(bundle.digest),
-                        "route": self.bundles.route_of(bundle.digest).model_dump(mode="json"),
-                        "lineage": lineage,
+                        "route": route,
+                        "fault": fault,
+                        "artefacts": dict(bundle.artefacts),
+                        "lineage": asdict(max(lineages, key=lambda one: one.at)),
                     }
                 )
-            return found
+            return sorted(found, key=lambda one: (one["lineage"]["at"], one["bundle"]))
 
         return json_response({"object": "list", "data": await asyncio.to_thread(read)})
 

@@ -19,13 +19,15 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from noria.core.errors import DataError, RunError
 from noria.core.files import appearing, disk_errors, inside, write_atomic
+
+T = TypeVar("T")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -167,9 +169,9 @@ class ArtefactStore:
         return artefact
 
     def artefacts(self, kind: str | None = None) -> list[Artefact]:
-        """Every artefact, or those of a kind, oldest first."""
-        names = (path.name for path in (self.folder / "artefacts").glob("*"))
-        found = [self.artefact(name) for name in names if _DIGEST.fullmatch(name)]
+        """Every artefact, or those of a kind, oldest first; without what is removed meanwhile."""
+        names = [path.name for path in (self.folder / "artefacts").glob("*")]
+        found = _listed(self.artefact, (name for name in names if _DIGEST.fullmatch(name)), self._folder)
         return sorted(
             (one for one in found if kind in (None, one.kind)), key=lambda one: (one.lineage.at, one.digest)
         )
@@ -247,6 +249,15 @@ class ArtefactStore:
             write_atomic(path, json.dumps({"artefacts": by_kind}, indent=1) + "\n")
         self.touch(bundle)
         return bundle
+
+    def bundles(self) -> list[Bundle]:
+        """Every bundle, in the order of their digests; without what is removed meanwhile.
+
+        Raises:
+            DataError: one is damaged.
+        """
+        names = sorted(path.stem for path in (self.folder / "bundles").glob("*.json"))
+        return _listed(self.load_bundle, (name for name in names if _DIGEST.fullmatch(name)), self._bundle)
 
     def touch(self, bundle: Bundle) -> None:
         """Note that a bundle is about to be named, so that it is not removed just now."""
@@ -353,6 +364,18 @@ def _artefact(values: dict[str, Any]) -> Artefact:
         dict(values["requires"]),
         Lineage(**{**lineage, "parents": tuple(lineage["parents"]), "at": float(lineage["at"])}),
     )
+
+
+def _listed(load: Callable[[str], T], digests: Iterable[str], path: Callable[[str], Path]) -> list[T]:
+    """What `load` gives for each digest, without those whose path was removed before it was read."""
+    found = []
+    for digest in digests:
+        try:
+            found.append(load(digest))
+        except DataError:
+            if path(digest).exists():
+                raise
+    return found
 
 
 def _read(path: Path, make: Any, name: str) -> Any:
