@@ -17,7 +17,11 @@ from typing import Any
 
 import pytest
 
+from noria.assistant.learners.pictures.calls import picture_calls
 from noria.assistant.service.mcp import making
+from noria.core.learning.dataset import FreezeConfig, freeze
+from noria.core.storage.journal_file import blob_digest
+from noria.core.traces.store import read_views
 from tests.assistant.gateways import TOKEN, Gateway, gateway
 from tests.assistant.test_gateway import PNG
 from tests.assistant.test_tools import EDITED, calls
@@ -163,6 +167,38 @@ def test_openais_own_client_edits_and_makes_pictures(tmp_path: Path) -> None:
         assert trace["trace"]["spans"][0]["name"] == "draw"
         assert one.call("/v1/users/erase", {"key": first["user"]})[0] == 200
         assert one.call(f"/v1/traces/{first['id']}")[0] == 404
+
+
+def test_pictures_that_are_asked_for_apart_from_a_chat_are_learnt_from(tmp_path: Path) -> None:
+    """A turn's data has them in the split of who asked, with what was said of them; no chat is made of them."""
+    pytest.importorskip("pyarrow")
+    picture = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    with making_gateway(tmp_path / "data") as (one, _):
+        for number in range(3):
+            wish = {"prompt": f"make it red {number}", "image": picture, "user": f"u{number}"}
+            trace = one.raw("/v1/images/edits", wish)[2]["x-noria-trace"]
+            said = {"target": trace, "kind": "rating", "name": "helpful", "value": number / 2}
+            assert one.call("/v1/feedback", said)[0] == 202
+        one.raw("/v1/images/edits", {"prompt": "a part of it", "image": picture, "mask": picture})
+        drawn = one.raw("/v1/images/generations", {"prompt": "a lamp", "user": "u0"})[2]["x-noria-trace"]
+        rows(one, 5)
+    views = list(read_views(tmp_path / "data"))
+    (place := tmp_path / "set").mkdir()
+    data = freeze(place, views, FreezeConfig(salt="s"))
+    assert data.counts["requests of tools"] == 5
+    assert data.counts["chats"] == 0
+    every = [row for split in ("train", "gates", "left out") for row in data.rows(split)] + data.final()
+    assert [row.example for row in every] == [None] * 5
+    (made,) = picture_calls(every, "draw")
+    assert (made.trace, made.prompt, made.before) == (drawn, "a lamp", None)
+    edits = picture_calls(every, "edit_it")
+    assert sorted((call.prompt, call.score) for call in edits) == [
+        (f"make it red {number}", number / 2) for number in range(3)
+    ]
+    assert {call.before for call in edits} == {blob_digest(PNG)}
+    assert {call.picture for call in edits} == {blob_digest(EDITED)}
+    assert all(call.group.startswith("user ") and call.plan == "a plan" for call in edits)
+    assert {row.asked.split for row in every if row.asked} <= {"train", "gates", "final", "left out"}
 
 
 @pytest.mark.parametrize(

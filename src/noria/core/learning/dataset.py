@@ -2,9 +2,9 @@
 
 ```
 <folder>/dataset.json     digests and counts; its own SHA-256 names the data set
-         train.parquet gates.parquet final.parquet    traces with a chat, by leakage group
-         left-out.parquet    traces with a chat that lie in no split, since they share a content with another one
-         rest.parquet        traces without a chat, such as failed requests
+         train.parquet gates.parquet final.parquet    chats and requests of tools by themselves, by leakage group
+         left-out.parquet    those that lie in no split, since they share a content with another one
+         rest.parquet        all other traces, such as failed requests
 ```
 
 Later stages read nothing else, so that what arrives meanwhile changes no result. The split `final` lies in a file of
@@ -69,10 +69,15 @@ class FreezeConfig(Config):
 
 @dataclass(frozen=True)
 class Row:
-    """A trace of a data set; `example` is None where it has no chat to learn from."""
+    """A trace of a data set; `asked` is None where nothing was asked that one could learn from."""
 
     view: TraceView
-    example: Example | None
+    asked: Example | None
+
+    @property
+    def example(self) -> Example | None:
+        """The trace as a chat to learn from; None where it is none."""
+        return None if self.asked is None or self.asked.tool else self.asked
 
 
 class Dataset:
@@ -98,7 +103,7 @@ class Dataset:
         return counts
 
     def rows(self, split: str) -> list[Row]:
-        """Every trace of a split (`train`, `gates`), in no split (`left out`) or without a chat (`rest`), oldest first.
+        """Every trace of a split (`train`, `gates`), in no split (`left out`) or of none (`rest`), oldest first.
 
         Raises:
             DataError: there is no such split, it is `final`, or its file is not what was frozen.
@@ -112,7 +117,7 @@ class Dataset:
         return list(self._rows("final"))
 
     def examples(self, split: str) -> list[Example]:
-        """The traces of a split as something to learn from."""
+        """The chats of a split as something to learn from."""
         return [row.example for row in self.rows(split) if row.example is not None]
 
     def _rows(self, split: str) -> list[Row]:
@@ -136,7 +141,7 @@ class Dataset:
         table = pq.read_table(io.BytesIO(content)).to_pylist()
         views = [_view(row) for row in table]
         placed = {row["trace"]: (row["group"], row["split"], row["score"]) for row in table}
-        made = {one.trace: one for one in examples(views, salt="", splits={"any": 1.0})}
+        made = {one.trace: one for one in examples(views, salt="", splits={"any": 1.0}, tools=True)}
         return [Row(view, _placed(made.get(view.trace.id), *placed[view.trace.id])) for view in views]
 
 
@@ -156,7 +161,8 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     shown = (view for view in views if SHADOW not in view.trace.labels)
     held = trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
     kept = held.views
-    made = {one.trace: one for one in examples(kept, salt=config.salt, splits=config.splits)}
+    found = examples(kept, salt=config.salt, splits=config.splits, tools=True)
+    made = {one.trace: one for one in found}
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SPLITS, LEFT_OUT, REST)}
     for view in kept:
         example = made.get(view.trace.id)
@@ -167,7 +173,12 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
         parts[split].append(dict(zip(_COLUMNS, row, strict=True)))
     files = {name: _write(_file(folder, name), rows) for name, rows in parts.items()}
     groups = {name: len({row["group"] for row in parts[name]}) for name in SPLITS}
-    lost = {"chats": len(made), "chats in no split": len(parts[LEFT_OUT])}
+    chats = [one for one in found if not one.tool]
+    lost = {
+        "chats": len(chats),
+        "chats in no split": sum(one.split == LEFT_OUT for one in chats),
+        "requests of tools": len(found) - len(chats),
+    }
     counts = _counts(kept, held) | lost | {"groups": groups}
     about = {"files": files, "counts": counts, "config": config.model_dump(mode="json")}
     write_atomic(folder / "dataset.json", json.dumps(about, indent=1) + "\n")

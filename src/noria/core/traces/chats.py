@@ -22,6 +22,23 @@ def chat_span(view: TraceView) -> Span | None:
     return next((span for span in reversed(chats) if chat_messages(span) and chat_answer(span)), None)
 
 
+def tool_request(view: TraceView) -> tuple[Span, list[dict[str, Any]]] | None:
+    """The call of a tool that was asked by itself for a prompt, and its request as messages; None where there is none.
+
+    Such a call is the whole trace, and its input is the request: a prompt with pictures.
+    """
+    span = view.trace.spans[0] if len(view.trace.spans) == 1 else None
+    if span is None or span.kind != "tool" or span.error is not None or not isinstance(span.input, dict):
+        return None
+    prompt = span.input.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip() or "arguments" in span.input:
+        return None
+    pictures = [one for one in span.input.get("images") or () if isinstance(one, str)]
+    parts = [{"type": "image_url", "image_url": {"url": one}} for one in pictures]
+    content = [{"type": "text", "text": prompt}, *parts] if parts else prompt
+    return span, [{"role": "user", "content": content}]
+
+
 def chat_messages(span: Span) -> list[dict[str, Any]]:
     """Messages of a chat's request, as chat completions have them."""
     value = span.input.get("messages") if isinstance(span.input, dict) else span.input

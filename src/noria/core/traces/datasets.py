@@ -21,7 +21,7 @@ from noria.core.errors import DataError, needing
 from noria.core.experiments.splits import two_way_split
 from noria.core.files import write_atomic
 from noria.core.traces.blobs import blob_names
-from noria.core.traces.chats import chat_answer, chat_messages, chat_span, mean_score
+from noria.core.traces.chats import chat_answer, chat_messages, chat_span, mean_score, tool_request
 from noria.core.traces.records import Feedback, Span
 from noria.core.traces.store import TraceView
 
@@ -46,6 +46,8 @@ class Example:
         labels: labels of the trace, such as its skill.
         contents: names of what it may share with examples of other groups: its request and those in its history that
             come without pictures, its pictures, and its conversation.
+        tool: name of the tool that was asked by itself for what the messages say, and whose answer is no text; empty
+            for a chat.
     """
 
     trace: str
@@ -57,10 +59,15 @@ class Example:
     split: str
     labels: Mapping[str, str] = field(default_factory=dict)
     contents: tuple[str, ...] = ()
+    tool: str = ""
 
 
 def examples(
-    views: Iterable[TraceView], *, salt: str, splits: Mapping[str, float] | None = None
+    views: Iterable[TraceView],
+    *,
+    salt: str,
+    splits: Mapping[str, float] | None = None,
+    tools: bool = False,
 ) -> list[Example]:
     """Traces as examples with their leakage groups and splits; traces without a chat are left out.
 
@@ -68,32 +75,48 @@ def examples(
         views: traces with what was said about them.
         salt: text that deals the groups; another salt deals them anew.
         splits: share of each split; they sum to 1.
+        tools: whether requests of tools by themselves, such as for a picture, are examples, too.
 
     Raises:
         ValueError: the shares are negative or do not sum to 1.
     """
-    chats = [(view, span, chat_messages(span)) for view in views if (span := chat_span(view)) is not None]
-    asked = [_requests(messages) for _, _, messages in chats]
+    asked_for = [one for view in views if (one := _request(view, tools=tools)) is not None]
+    asked = [_requests(messages) for _, _, messages, _ in asked_for]
     known = {requests[-1].digest for requests in asked}
-    groups = [_group(view, requests[-1].digest) for (view, _, _), requests in zip(chats, asked, strict=True)]
+    groups = [
+        _group(view, requests[-1].digest) for (view, *_), requests in zip(asked_for, asked, strict=True)
+    ]
     contents = [
-        _contents(view, span, requests, known) for (view, span, _), requests in zip(chats, asked, strict=True)
+        _contents(view, span, requests, known)
+        for (view, span, *_), requests in zip(asked_for, asked, strict=True)
     ]
     placed = two_way_split(groups, contents, salt=salt, shares=SPLITS if splits is None else splits)
     return [
         Example(
             view.trace.id,
             tuple(messages),
-            chat_answer(span),
+            "" if tool else chat_answer(span),
             tuple(one.text for one in view.feedback if _is_corrected_answer(one) and one.text),
             mean_score(view),
             group,
             split,
             view.trace.labels,
             shared,
+            tool,
         )
-        for (view, span, messages), group, split, shared in zip(chats, groups, placed, contents, strict=True)
+        for (view, span, messages, tool), group, split, shared in zip(
+            asked_for, groups, placed, contents, strict=True
+        )
     ]
+
+
+def _request(view: TraceView, *, tools: bool) -> tuple[TraceView, Span, list[dict[str, Any]], str] | None:
+    """The call that answered, its request, and the tool's name where one was asked by itself."""
+    span = chat_span(view)
+    if span is not None:
+        return view, span, chat_messages(span), ""
+    called = tool_request(view) if tools else None
+    return None if called is None else (view, *called, called[0].name)
 
 
 def _is_corrected_answer(one: Feedback) -> bool:

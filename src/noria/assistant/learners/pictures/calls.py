@@ -1,4 +1,4 @@
-"""Pictures that a tool made in conversations: what was asked for, what came of it, and what people said."""
+"""Pictures that a tool made, in a chat or by itself: what was asked for, what came of it, and what people said."""
 
 from __future__ import annotations
 
@@ -41,24 +41,20 @@ class PictureCall:
 
 
 def picture_calls(rows: Iterable[Row], tool: str) -> list[PictureCall]:
-    """The calls of a tool that gave a picture, oldest first.
-
-    A picture that was asked for apart from a conversation has no leakage group, and is left out.
-    """
+    """The calls of a tool that gave a picture, oldest first."""
     found = []
     for row in rows:
-        if row.example is None:
+        if row.asked is None:
             continue
-        corrections = row.example.corrections
+        asked = row.asked
         for span in row.view.trace.spans:
             if span.kind == "tool" and span.name == tool and span.error is None and (made := _made(span)):
-                prompt, files, notes = made
+                prompt, picture, before, notes = made
                 found.append(
                     PictureCall(
-                        row.view.trace.id, row.example.group, prompt, files[0],
-                        files[1] if len(files) > 1 else None,
-                        notes.get("plan", ""), notes.get("thinking", ""), row.example.score,
-                        corrections[-1].strip() if corrections else "", row.example.contents,
+                        row.view.trace.id, asked.group, prompt, picture, before,
+                        notes.get("plan", ""), notes.get("thinking", ""), asked.score,
+                        asked.corrections[-1].strip() if asked.corrections else "", asked.contents,
                     )
                 )  # fmt: skip
     return found
@@ -69,17 +65,25 @@ def distinct(calls: Sequence[PictureCall]) -> list[PictureCall]:
     return list({(one.before, one.prompt): one for one in calls}.values())
 
 
-def _made(span: Span) -> tuple[str, list[str], dict[str, str]] | None:
-    """Prompt, digests of the files and notes of a call; None where the trace holds no texts, or no picture."""
+def _made(span: Span) -> tuple[str, str, str | None, dict[str, str]] | None:
+    """Prompt, digest of the first picture, of the one before it, and notes of a call.
+
+    None where the trace holds no texts, or no picture. A call in a conversation keeps the edited picture behind the one
+    that it made; a tool that was asked by itself has it in its request. What a mask bounds is no edit of this kind.
+    """
     given, gave = span.input, span.output
-    if not isinstance(given, dict) or not isinstance(gave, dict):
-        return None
-    try:
-        arguments = json_value(str(given.get("arguments")), "arguments")
-    except DataError:
+    if not isinstance(given, dict) or not isinstance(gave, dict) or "mask" in given:
         return None
     files = list(blob_names(gave.get("files")))
+    if "arguments" in given:
+        try:
+            arguments = json_value(str(given["arguments"]), "arguments")
+        except DataError:
+            return None
+        before = files[1:2]
+    else:
+        arguments, before = given, list(blob_names(given.get("images")))
     prompt = arguments.get("prompt") if isinstance(arguments, dict) else None
-    if not isinstance(prompt, str) or not prompt.strip() or not files:
+    if not isinstance(prompt, str) or not prompt.strip() or not files or len(before) > 1:
         return None
-    return prompt, files, dict(gave.get("notes") or {})
+    return prompt, files[0], next(iter(before), None), dict(gave.get("notes") or {})

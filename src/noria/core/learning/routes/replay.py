@@ -129,9 +129,11 @@ class Replay:
         """
         found, lost = [], 0
         for row in rows:
+            if row.example is None:
+                continue
             span = chat_span(row.view)
             messages = None if span is None else _with_rounds(conversation(span, self.blob), row.view)
-            if row.example is None or span is None or messages is None:
+            if span is None or messages is None:
                 lost += 1
                 continue
             given = span.input if isinstance(span.input, dict) else {}
