@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ from noria.core.chat.replies import StreamedReply, read_reply
 from noria.core.chat.settings import Prices
 from noria.core.completions.answers import ChunkWriter, completion, failure_error
 from noria.core.completions.images import ImageRequest, images_answer, read_edit, read_generation
-from noria.core.completions.jobs import Jobs, Progress, accepted
+from noria.core.completions.jobs import Jobs, Progress, accepted, in_thread
 from noria.core.completions.requests import read_completion
 from noria.core.errors import DataError
 from noria.core.service.hosting import running
@@ -281,6 +282,41 @@ def test_a_job_that_fails_says_why_and_one_that_is_cancelled_stops(url: str) -> 
     assert post(f"{url}/v1/jobs/{behind}", None, method="GET")[1]["state"] == "queued"
     assert post(f"{url}/v1/jobs/{long}", None, method="DELETE")[1]["state"] == "cancelled"
     wait_for(url, behind, "done")
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_job_keeps_its_place_until_its_thread_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs never compute at once with what there is one of, such as a model."""
+    monkeypatch.setattr("noria.core.completions.jobs.PATIENCE", 0.05)
+    began, release, seen = threading.Event(), threading.Event(), []
+
+    def compute(unwanted: threading.Event) -> str:
+        began.set()
+        release.wait(20)
+        seen.append(f"first, {'unwanted' if unwanted.is_set() else 'wanted'}")
+        return "first"
+
+    async def first(progress: Progress) -> Any:
+        return await in_thread(compute)
+
+    async def second(progress: Progress) -> Any:
+        return await in_thread(lambda _: seen.append("second"))
+
+    jobs = Jobs(tmp_path)
+    jobs.open()
+    one, two = jobs.submit("try-on", "shop", first), jobs.submit("try-on", "shop", second)
+    while not began.is_set():
+        await asyncio.sleep(0.01)
+    assert (await jobs.cancel(one.id)).state == "running", "it has not ended yet"
+    assert (await jobs.cancel(one.id)).state == "running", "also where it is cancelled twice"
+    assert jobs.get(two.id).state == "queued"
+    release.set()
+    while jobs.get(two.id).state != "done":
+        await asyncio.sleep(0.01)
+    assert seen == ["first, unwanted", "second"]
+    assert jobs.get(one.id).state == "cancelled"
 
 
 @pytest.mark.anyio

@@ -15,11 +15,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import write_atomic
@@ -28,10 +29,13 @@ from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Access, Request, Response, Route, route
 from noria.core.traces.ids import is_id, new_id
 
+T = TypeVar("T")
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 Work = Callable[["Progress"], Awaitable[Any]]
 """Work of a job: it takes the means to tell its progress, and returns JSON values."""
 
+PATIENCE = 5.0
+"""Seconds for which a cancelled job is waited for before its state is told."""
 log = logging.getLogger("noria.serving")
 
 
@@ -175,14 +179,17 @@ class Jobs:
         return read_file(self._result(number))
 
     async def cancel(self, number: str, caller: str | None = None) -> Job:
-        """Cancel a job that waits or runs, or remove one that ended."""
+        """Cancel a job that waits or runs, or remove one that ended.
+
+        A job that cannot end at once is still `running` then, and keeps its place until it has ended.
+        """
         job = self.get(number, caller)
         task = self._tasks.get(number)
         if task is None:
             self._remove(job)
             return job
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait([task], timeout=PATIENCE)
         return self._jobs[number]
 
     async def _run(self, number: str, work: Work) -> None:
@@ -254,6 +261,25 @@ class Jobs:
 
     async def _outcome(self, request: Request) -> Response:
         return json_response(self.result(request.path_params["id"], _whose(request)))
+
+
+async def in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Compute in a thread. Where the job is cancelled, it ends only when the thread has: what both use is free then.
+
+    Args:
+        work: called with an event that is set once its result is no longer wanted.
+    """
+    unwanted = threading.Event()
+    computing = asyncio.ensure_future(asyncio.to_thread(work, unwanted))
+    try:
+        return await asyncio.shield(computing)
+    except asyncio.CancelledError:
+        unwanted.set()
+        while not computing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([computing])
+        computing.exception()  # it ended as it was told to
+        raise
 
 
 def accepted(job: Job) -> Response:

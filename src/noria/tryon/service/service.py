@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.completions.jobs import Jobs, Progress, accepted
+from noria.core.completions.jobs import Jobs, Progress, accepted, in_thread
 from noria.core.errors import DataError, RunError
 from noria.core.files import read_bytes, write_atomic
 from noria.core.records import json_record
@@ -93,18 +93,17 @@ class TryOnService:
         return accepted(self.jobs.submit("try-on", request.caller.name, functools.partial(self._work, wish)))
 
     async def _work(self, wish: Wish, progress: Progress) -> dict[str, Any]:
-        stop, loop = threading.Event(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
 
-        def on_step(step: int, of: int) -> None:
-            if stop.is_set():
-                raise RunError("the job was cancelled")
-            loop.call_soon_threadsafe(progress, step / max(1, of), f"step {step} of {of}")
+        def work(unwanted: threading.Event) -> dict[str, Any]:
+            def on_step(step: int, of: int) -> None:
+                if unwanted.is_set():
+                    raise RunError("the job was cancelled")  # its finished chunks stay
+                loop.call_soon_threadsafe(progress, step / max(1, of), f"step {step} of {of}")
 
-        try:
-            return await asyncio.to_thread(self._dress, wish, on_step)
-        except asyncio.CancelledError:
-            stop.set()  # the thread ends at its next step; its finished chunks stay
-            raise
+            return self._dress(wish, on_step)
+
+        return await in_thread(work)
 
     def _dress(self, wish: Wish, on_step: Callable[[int, int], None]) -> dict[str, Any]:
         from noria.core.picture_files import png
