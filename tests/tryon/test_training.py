@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ pytest.importorskip("av")
 from noria.core.errors import ConfigError, DataError, RunError  # noqa: E402
 from noria.core.progress import Progress  # noqa: E402
 from noria.core.runs.run import latest_checkpoint, read_metrics  # noqa: E402
+from noria.tryon.actions.reading import Action  # noqa: E402
 from noria.tryon.pipeline.loading import tiny_pipeline  # noqa: E402
 from noria.tryon.training.cache import ClipCache  # noqa: E402
 from noria.tryon.training.config import ClipFormat, TrainConfig  # noqa: E402
 from noria.tryon.training.loading import open_any  # noqa: E402
 from noria.tryon.training.manifest import read_manifest  # noqa: E402
-from noria.tryon.training.objective import draw_sigmas, drop, flow_loss  # noqa: E402
+from noria.tryon.training.objective import draw_sigmas, drop, flow_loss, velocity  # noqa: E402
 from noria.tryon.training.trainer import Trainer, _rows, trainable  # noqa: E402
 from noria.tryon.verbs.train import TrainJobConfig, run as train  # noqa: E402
 from tests.processes import free_port  # noqa: E402
@@ -145,18 +147,100 @@ def test_the_cache_is_used_and_is_never_stale(manifest: Path, tmp_path: Path) ->
 
     def encode(**form: Any) -> tuple[int, Any]:
         cache = ClipCache(tmp_path, pipeline, ClipFormat(**FORM | form))
-        clip = cache.clip(record)
-        return cache.made, clip.clean
+        clean = cache.latents(cache.clip(record)).clean
+        return cache.made, clean
 
     first, again = encode(), encode()
     assert (first[0], again[0]) == (1, 0)
     assert torch.equal(first[1], again[1])
     assert encode(mask_grow=0)[0] == 1
-    (entry, *_) = sorted((tmp_path / "clips").iterdir())
+    (entry, *_) = sorted((tmp_path / "clips").glob("*.safetensors"))
     raw = bytearray(entry.read_bytes())
     raw[200] ^= 1
     entry.write_bytes(raw)
     assert encode()[0] + encode(mask_grow=0)[0] == 1  # the damaged one is made anew
+    entry.with_suffix(".json").write_text("{")
+    assert encode()[0] + encode(mask_grow=0)[0] == 1
+
+
+def test_memory_holds_a_bounded_part_of_the_clips(manifest: Path, tmp_path: Path) -> None:
+    pipeline, records = tiny_pipeline(), read_manifest(manifest)
+    cache = ClipCache(tmp_path, pipeline, ClipFormat(**FORM), memory=1)
+    clips = [cache.clip(record) for record in records]
+    assert not cache._held, "to know of a clip is not to hold it"
+    first = [cache.latents(clip).control for clip in clips]
+    assert len(cache._held) == 1
+    again = [cache.latents(clip).control for clip in clips]
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert cache.made == len(clips)
+
+
+def test_a_part_of_a_clip_has_the_captions_of_its_own_actions(manifest: Path, tmp_path: Path) -> None:
+    actions = (Action(0.0, 0.2, "before"), Action(0.35, 0.5, "in it"))
+    record = replace(read_manifest(manifest)[0], span=(5, 9), actions=actions)
+    clip = ClipCache(tmp_path, tiny_pipeline(), ClipFormat(**FORM)).clip(record)
+    assert clip.captions == ("in it",)
+    assert set(clip.table.tolist()) == {0, 1}
+
+
+def test_a_mask_that_follows_the_action_teaches_nothing_of_it(manifest: Path, tmp_path: Path) -> None:
+    """Two clips whose masks differ within the frames of an action alone have the same control's mask."""
+    row = json.loads(manifest.read_text().splitlines()[0])
+    given = np.load(manifest.parent / row["mask"])["mask"].astype(bool)
+    moved = given.copy()
+    moved[3, -4:] = True
+    whole = given.copy()
+    whole[2:7, -4:] = True  # .1 to .4 s
+    controls = []
+    for name, mask in {"moved": moved, "whole": whole}.items():
+        np.savez(manifest.parent / f"{name}.npz", mask=mask)
+        path = manifest.with_name(f"{name}.jsonl")
+        path.write_text(json.dumps(row | {"mask": f"{name}.npz"}) + "\n")
+        cache = ClipCache(tmp_path, tiny_pipeline(), ClipFormat(**FORM, mask_window=1))
+        controls.append(cache.latents(cache.clip(read_manifest(path)[0])).control)
+    assert torch.equal(controls[0][32:], controls[1][32:])
+
+
+@pytest.mark.parametrize("context", ["joint", "decoupled"])
+@pytest.mark.parametrize("index", ["paper", "anchored"])
+def test_a_clip_without_its_captions_is_one_without_actions(manifest: Path, context: str, index: str) -> None:
+    """What guidance calls without actions is what was trained without them, whatever else is in the batch."""
+    pipeline = tiny_pipeline(arope_context=context, arope_index=index)
+    cache = ClipCache(manifest.parent / "cache", pipeline, ClipFormat(**FORM))
+    clips = [cache.clip(record) for record in read_manifest(manifest)]
+    trainer = Trainer(pipeline, TrainConfig(data=manifest, batch_size=2, **FORM), clips, cache)
+    with torch.no_grad():
+        for name, value in trainer.model.named_parameters():
+            if "action" in name:
+                value.add_(0.3)
+    trainer.model.eval()
+    batch = trainer.batch(clips)
+    noisy = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.tensor([0.3, 0.8])
+    dropped = drop(batch, torch.Generator().manual_seed(0), trainer._padded(""), text=1.0, hands=0.0)
+    plain = replace(dropped, actions=None)
+    with torch.no_grad():
+        one, other = (velocity(trainer.model, b, noisy, sigmas) for b in (dropped, plain))
+        assert float((one - other).abs().max()) < 1e-5
+        mixed = velocity(trainer.model, batch, noisy, sigmas)[1]  # the second clip has no action
+        alone = velocity(trainer.model, replace(batch, actions=None), noisy, sigmas)
+        assert float((mixed - alone[1]).abs().max()) < 1e-5
+        changed = velocity(trainer.model, batch, noisy, sigmas)[0]
+        assert float((changed - alone[0]).abs().max()) > 1e-3, "actions do act"
+
+
+def test_sixteen_bits_lose_no_step(manifest: Path, tmp_path: Path) -> None:
+    folder = train(
+        job(manifest, tmp_path / "run", precision="bf16", lr=1e-6, steps=2), Progress(quiet=True)
+    ).folder
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint is not None
+    stored = {name: value for name, value in checkpoint.tensors.items() if name.startswith("tryon.")}
+    assert {value.dtype for value in stored.values()} == {torch.float32}
+    start = dict(open_any("tiny", dtype=torch.bfloat16).transformer.named_parameters())
+    moved = [(value - start[name.removeprefix("tryon.")].float()).abs() for name, value in stored.items()]
+    assert sum(float((one > 0).float().sum()) for one in moved) > 0.5 * sum(one.numel() for one in moved)
+    assert max(float(one.max()) for one in moved) < 1e-5, "each step is that small"
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(manifest: Path, tmp_path: Path) -> None:

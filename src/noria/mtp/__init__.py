@@ -23,7 +23,7 @@ Read in this order; a docstring has the equations of the paper whose numbers sta
 | `decoding` | `cache`, `drafter`, `decoder` | ragged batches drafted and verified |
 | | `generate`, `sample_files`, `timing` | in place of `model.generate`; text to a file; what a round costs |
 | `training` | `losses`, `reads`, `blocks`, `kernels` | Eq. 10-13, through the LM head in chunks; as a Triton kernel |
-| | `trainer`, `updates` | training a head (sec. 4, 6.1) |
+| | `trainer` | training a head (sec. 4, 6.1) |
 | | `evaluate`, `own_text` | what it will accept, from text alone; is the text the policy's own |
 | `engines` | `audit`, `engine`, `evidence`, `desk`, `checks` | is an engine's output law the model's? |
 | | `local`, `remote_engines`, `engine_flags` | engines to audit; settings of vLLM and SGLang |

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.rl import clipped_objective, clipped_tokens, credited, group_advantages
-from noria.core.training.state import TrainState
+from noria.core.training.updates import Updates
 from noria.credit.credit import TokenCredit
 from noria.credit.passes import inputs_of
 from noria.credit.responses.answers import answer_texts, finder
@@ -62,15 +62,18 @@ class CreditTrainer:
         self.credit = TokenCredit(config.credit_config, replacement=self.pad)
         self.prompts = [prompt_ids(question, tokenizer) for question in self.questions]
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        self.updates = Updates(
+            self.parameters,
+            prefix="policy",
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
         )
-        self.state = TrainState(self.parameters, self.optimizer, prefix="policy")
 
     @property
     def step(self) -> int:
         """Number of training steps done so far."""
-        return self.state.step
+        return self.updates.state.step
 
     def train(self, run: Run | None = None, *, on_step: Callable[[StepResult], None] | None = None) -> None:
         """Train up to the configured step; with a run, resume from its checkpoint and save new ones.
@@ -81,13 +84,13 @@ class CreditTrainer:
         """
         if run is not None:
             # Random numbers are functions of seed and step, so no random state is stored.
-            self.state.resume(run)
+            self.updates.resume(run)
         while self.step < self.config.steps:
             result = self.advance()
             if run is not None:
                 run.log(result.step, **result.figures)
                 if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
-                    self.state.save(run)
+                    self.updates.state.save(run)
             if on_step is not None:
                 on_step(result)
 
@@ -116,7 +119,7 @@ class CreditTrainer:
         scored = time.perf_counter()
         figures = self._learn(traces, rollouts, gains)
         learned = time.perf_counter()
-        self.state.step += 1
+        self.updates.state.step += 1
         figures = {
             "reward": float(rewards.mean()),
             "answered": sum(text is not None for text in texts) / len(texts),
@@ -167,7 +170,7 @@ class CreditTrainer:
             old[row, traces.response[row]] = torch.tensor(rollout.logprobs, device=self.device)
         total = max(1, int(traces.response.sum()))
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.updates.zero()
         self.model.train()
         for start in range(0, len(old), config.micro_batch):
             part = slice(start, start + config.micro_batch)
@@ -179,7 +182,7 @@ class CreditTrainer:
             if weights is None:
                 metrics.append((part_metrics, len(old[part])))
         self.model.eval()
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.grad_clip))
+        norm = float(self.updates.clip(config.grad_clip))
         if not math.isfinite(norm):
             raise DivergenceError(
                 f"the gradient is {norm:g}",
@@ -187,7 +190,7 @@ class CreditTrainer:
                 mend="lower lr; the last checkpoint is whole",
             )
         if gains.any():
-            self.optimizer.step()
+            self.updates.step()
         entropy, clipped, divergence = (float(x) / total for x in sums)
         figures = {
             "entropy": entropy,

@@ -10,7 +10,7 @@ import numpy as np
 
 from noria.editing.planner.policy import Policy, Request
 from noria.editing.planner.settings import SftSettings
-from noria.editing.planner.trainer import _training_mode, batches, optimizer_step, training_state
+from noria.editing.planner.trainer import _training_mode, batches, optimizer_step, weight_updates
 
 if TYPE_CHECKING:
     from noria.core.runs.run import Run
@@ -52,7 +52,8 @@ class SftTrainer:
 
     def __init__(self, policy: Policy, examples: ExampleSource, settings: SftSettings) -> None:
         self.policy, self.examples, self.settings = policy, examples, settings
-        self.state, self.weights = training_state(policy, settings)
+        self.updates = weight_updates(policy, settings)
+        self.state = self.updates.state
 
     def train(
         self, run: Run | None = None, *, on_step: Callable[[int, Mapping[str, Any]], None] | None = None
@@ -63,7 +64,7 @@ class SftTrainer:
             DivergenceError: the gradients are not finite.
         """
         if run is not None:
-            self.state.resume(run)
+            self.updates.resume(run)
         settings = self.settings
         while self.state.step < settings.steps:
             values = self.step()
@@ -80,7 +81,7 @@ class SftTrainer:
         examples = self.examples(self.state.step, settings.batch_size)
         prompts = self.policy.encode([example.request for example in examples])
         ids, mask = self.policy.target([example.output for example in examples])
-        self.state.optimizer.zero_grad(set_to_none=True)
+        self.updates.zero()
         total, whole = 0.0, mask.sum()
         for part in batches(range(len(examples)), mask, settings.micro_batch):
             width = int(mask[part].sum(1).max())
@@ -90,6 +91,6 @@ class SftTrainer:
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         factor = 1 - 0.9 * self.state.step / settings.steps if settings.decay else 1.0
-        norm = optimizer_step(self.state, self.weights, settings, factor)
+        norm = optimizer_step(self.updates, settings, factor)
         self.state.step += 1
         return {"loss": total, "norm": norm}

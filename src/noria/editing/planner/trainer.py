@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noria.core.errors import DivergenceError
 from noria.core.training.rl import credited, policy_loss
-from noria.core.training.state import TrainState
+from noria.core.training.updates import Updates
 from noria.editing.planner.policy import Policy, Request
 from noria.editing.planner.rollouts import Rewarder, Rollouts, TokenCredit, roll_out, stream_settings
 from noria.editing.planner.settings import GrpoSettings, TunedWeights
@@ -56,7 +56,8 @@ class PlannerTrainer:
         self.credit = credit
         self.policy, self.requests, self.rewarder, self.settings = policy, list(requests), rewarder, settings
         self.reference = copy.deepcopy(policy.model).eval() if settings.beta and not settings.lora else None
-        self.state, self.weights = training_state(policy, settings)
+        self.updates = weight_updates(policy, settings)
+        self.state = self.updates.state
         self.renders = 0
 
     def train(self, run: Run | None = None, *, on_step: Watch | None = None) -> None:
@@ -65,7 +66,7 @@ class PlannerTrainer:
         Raises:
             DivergenceError: the loss or the gradients are not finite.
         """
-        if run is not None and (checkpoint := self.state.resume(run)) is not None:
+        if run is not None and (checkpoint := self.updates.resume(run)) is not None:
             self.renders = int(checkpoint.state["renders"])
         while self.state.step < self.settings.steps:
             values = self.step()
@@ -110,12 +111,12 @@ class PlannerTrainer:
         rows = list(range(len(advantages))) if self.settings.beta else useful
         figures = {"loss": 0.0, "clipped": 0.0, "entropy": 0.0, "norm": 0.0, "kl": 0.0}
         for _ in range(self.settings.passes if rows else 0):
-            self.state.optimizer.zero_grad(set_to_none=True)
+            self.updates.zero()
             total = self._normalizer(sampled.mask, rows)
             for part in batches(rows, sampled.mask, self.settings.micro_batch):
                 for name, value in self._pass(rollouts, advantages, part, total).items():
                     figures[name] += value / self.settings.passes
-            figures["norm"] = optimizer_step(self.state, self.weights, self.settings)
+            figures["norm"] = optimizer_step(self.updates, self.settings)
         return figures | {"rows": float(len(rows))}
 
     def _normalizer(self, mask: Tensor, rows: list[int]) -> float:
@@ -190,32 +191,30 @@ class PlannerTrainer:
 # --- what both trainings share --------------------------------------------------------------------------------
 
 
-def training_state(policy: Policy, settings: TunedWeights) -> tuple[TrainState, dict[str, nn.Parameter]]:
-    """Weights to train, and the state that resumes them."""
-    weights = prepare_weights(policy, settings)
-    optimizer = torch.optim.AdamW(
-        list(weights.values()), lr=settings.rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+def weight_updates(policy: Policy, settings: TunedWeights) -> Updates:
+    """Updates of the weights that are trained, with the state that resumes them."""
+    return Updates(
+        prepare_weights(policy, settings),
+        prefix="planner",
+        lr=settings.rate,
+        betas=(0.9, 0.99),
+        weight_decay=settings.weight_decay,
     )
-    return TrainState(weights, optimizer, prefix="planner"), weights
 
 
-def optimizer_step(
-    state: TrainState, weights: Mapping[str, nn.Parameter], settings: TunedWeights, factor: float = 1.0
-) -> float:
+def optimizer_step(updates: Updates, settings: TunedWeights, factor: float = 1.0) -> float:
     """Clip the gradients and take a step; returns their norm.
 
     Raises:
         DivergenceError: the norm is not finite; the weights stay as they were.
     """
-    norm = float(nn.utils.clip_grad_norm_(list(weights.values()), settings.clip_norm))
+    norm, step = float(updates.clip(settings.clip_norm)), updates.state.step + 1
     if not math.isfinite(norm):
         raise DivergenceError(
-            f"the gradients are not finite at step {state.step + 1}", where="planner", mend="lower lr"
+            f"the gradients are not finite at step {step}", where="planner", mend="lower lr"
         )
-    rise = min(1.0, (state.step + 1) / settings.warmup) if settings.warmup else 1.0
-    for group in state.optimizer.param_groups:
-        group["lr"] = settings.rate * rise * factor
-    state.optimizer.step()
+    rise = min(1.0, step / settings.warmup) if settings.warmup else 1.0
+    updates.step(settings.rate * rise * factor)
     return norm
 
 

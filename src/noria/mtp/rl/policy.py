@@ -21,6 +21,7 @@ from torch import Tensor
 from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.rl import clipped_objective, clipped_tokens, group_advantages, kl_estimate
+from noria.core.training.updates import Updates
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows, rows_of_step
 from noria.mtp.decoding.decoder import Completion, Decoder, served_counts, served_figures
@@ -30,7 +31,6 @@ from noria.mtp.rl.config import RLConfig
 from noria.mtp.rl.monitors import Alarm, DriftMonitor, EntropyMonitor
 from noria.mtp.rl.rollout import Batch, Reward, roll_out
 from noria.mtp.training.trainer import head_loss, lm_head
-from noria.mtp.training.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ class PolicyTrainer:
             figures[f"grad_norm_{name}"] = norm
         for updates in self.updates.values():
             updates.step()
+            updates.state.step += 1
         figures |= served_figures(batch.completions)
         figures |= {f"{name}_seconds": value for name, value in batch.seconds.items()}
         figures["learn_seconds"] = time.perf_counter() - began

@@ -17,6 +17,7 @@ from torch import Tensor
 from noria.core.errors import DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.parallel import Parallel
+from noria.core.training.updates import Updates
 from noria.mtp.acceptance.chains import accept_length
 from noria.mtp.config import TrainConfig
 from noria.mtp.data import Rows, rows_of_step
@@ -25,7 +26,6 @@ from noria.mtp.heads.chain import align
 from noria.mtp.heads.head import MTPHead
 from noria.mtp.training.losses import LossTerms, loss_from_hidden
 from noria.mtp.training.reads import LMHead
-from noria.mtp.training.updates import Updates
 
 
 def lm_head(head: MTPHead, *, temperature: float = 1.0, vocab_size: int | None = None) -> LMHead:
@@ -171,6 +171,7 @@ class HeadTrainer:
                 mend="lower lr; the last checkpoint is whole",
             )
         self.updates.step(self._rate(self.step))
+        self.updates.state.step += 1
         return terms, float(norm)
 
     def _backward(self, terms: LossTerms) -> LossTerms:

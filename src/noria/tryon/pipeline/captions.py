@@ -68,15 +68,15 @@ def pack_actions(
         encoded: states of each clip's captions.
         segments: actions of each clip.
         references: leading reference frames, which belong to no action.
-        empty: states of the empty caption, which frames without an action read where all captions share one attention;
-            None where such frames have a sink of their own.
+        empty: states of the empty caption, which frames without an action read in a clip that has some, where all
+            captions share one attention; None where such frames have a sink of their own.
     """
     if not any(encoded):
         return None
     rows, places = [], []
     for states, clip in zip(encoded, segments, strict=True):
         parts = [(state, key) for state, key in zip(states, clip.keys, strict=True)]
-        parts += [] if empty is None else [(empty, 0)]
+        parts += [(empty, 0)] if parts and empty is not None else []
         rows.append(torch.cat([state for state, _ in parts]) if parts else None)
         places.append([key for state, key in parts for _ in range(len(state))])
     like = next(row for row in rows if row is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -21,18 +22,11 @@ if TYPE_CHECKING:
     from noria.tryon.video.masks import MaskFault
 
 
-class MaskedClipOptions(Config):
-    """A clip, its mask and its hands."""
+class MaskOptions(Config):
+    """How a mask is prepared, in training as in use."""
 
-    section: ClassVar[str] = "Clip"
+    section: ClassVar[str] = "Mask"
 
-    video: Annotated[Path, Argument()] = Field(description="Video of the person, or one photo.")
-    mask: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Mask of the garment: a video, one picture for all frames, or .npz with `mask`."
-    )
-    hands: Annotated[Path | None, Option(metavar="FILE")] = Field(
-        None, description="Hands as .npz: `joints` [frames, 2, 21, 3] in metres, `valid`, `K`."
-    )
     mask_shape: Literal["outline", "box"] = Field(
         "outline", description="Shape of the mask; a box says nothing of the old garment."
     )
@@ -46,6 +40,20 @@ class MaskedClipOptions(Config):
         True, description="Keep the mask of an action's frames the same, so that it does not show the action."
     )
     keep_hands: bool = Field(True, description="Leave the hands of the source out of the mask.")
+
+
+class MaskedClipOptions(MaskOptions):
+    """A clip, its mask and its hands."""
+
+    section: ClassVar[str] = "Clip"
+
+    video: Annotated[Path, Argument()] = Field(description="Video of the person, or one photo.")
+    mask: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Mask of the garment: a video, one picture for all frames, or .npz with `mask`."
+    )
+    hands: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Hands as .npz: `joints` [frames, 2, 21, 3] in metres, `valid`, `K`."
+    )
     longest_gap: int = Field(5, ge=0, le=100, description="Most frames without a hand that are interpolated.")
 
 
@@ -113,7 +121,7 @@ def read_inputs(options: ClipOptions) -> ClipInputs:
 
 
 def prepared_mask(
-    mask: Tensor, options: ClipOptions, clip: Clip, drawn: NDArray[np.bool_] | None, actions: list[Action]
+    mask: Tensor, options: MaskOptions, clip: Clip, drawn: NDArray[np.bool_] | None, actions: Sequence[Action]
 ) -> Tensor:
     """Shape, smooth, widen and steady a mask; then take the hands out of it."""
     import torch

@@ -36,8 +36,12 @@ def open_pipeline(
     if model == TINY:
         tiny = tiny_pipeline(**settings).to(device)
         if dtype != torch.float32:
-            tiny.transformer.to(dtype)
             tiny.text_encoder.to(dtype)
+            wide = tiny.transformer._keep_in_fp32_modules
+            values = [*tiny.transformer.named_parameters(), *tiny.transformer.named_buffers()]
+            for name, value in values:
+                if not any(part in name.split(".") for part in wide):
+                    value.data = value.data.to(dtype)
         return tiny  # type: ignore[no-any-return]
     folder = Path(model)
     if not folder.is_dir():

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from noria.core.config import Config, Option
+from noria.core.config import Option
 from noria.core.errors import ConfigError
+from noria.tryon.pipeline.inputs import MaskOptions
 
 PRESETS: dict[str, dict[str, Any]] = {
     "stage1": {"use_actions": False, "use_hands": False, "ac_weight": 0.0, "steps": 10_000},
@@ -19,7 +20,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Values of each preset. Steps, stages and the weight of the constraint are the paper's; rates are reconstructed."""
 
 
-class ClipFormat(Config):
+class ClipFormat(MaskOptions):
     """Settings that clips are read with for a training; caches depend on them."""
 
     section: ClassVar[str] = "Data"
@@ -31,7 +32,6 @@ class ClipFormat(Config):
         16.0, gt=0, le=240, description="Frames a second that clips are read at (null: as they are)."
     )
     most_pixels: int = Field(576 * 768, ge=256, description="Most pixels of a frame; larger ones are scaled.")
-    mask_grow: int = Field(4, ge=0, le=256, description="Pixels by which masks grow.")
 
     @field_validator("frames")
     @classmethod

@@ -77,7 +77,8 @@ def drop(batch: Batch, generator: torch.Generator, empty: Tensor, *, text: float
     Args:
         batch: the clips.
         generator: draws which clips lose what.
-        empty: encoded empty caption `[tokens, width]`, which takes the place of a caption; its actions go with it.
+        empty: encoded empty caption `[tokens, width]`, which takes the place of a caption; its actions go with it, and
+            its frames stand where those of a clip without actions do.
         text: share of clips that lose their captions.
         hands: share of clips that lose their hands.
     """
@@ -87,8 +88,10 @@ def drop(batch: Batch, generator: torch.Generator, empty: Tensor, *, text: float
     kept = keep_text.view(-1, 1, 1).to(batch.text.device)
     changed: dict[str, Any] = {"text": torch.where(kept, batch.text, empty.to(batch.text))}
     if batch.actions is not None:
-        mask = batch.actions.mask & keep_text.view(-1, 1).to(batch.actions.mask.device)
-        changed["actions"] = batch.actions._replace(mask=mask)
+        acting = keep_text.view(-1, 1).to(batch.actions.mask.device)
+        changed["actions"] = batch.actions._replace(
+            mask=batch.actions.mask & acting, queries=batch.actions.queries * acting
+        )
     if batch.hands is not None:
         scale = torch.ones(number) if batch.hand_scale is None else batch.hand_scale.cpu()
         changed["hand_scale"] = (scale * keep_hands).to(batch.hands)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from noria.core.errors import ConfigError, DataError, DivergenceError
 from noria.core.runs.run import Run
 from noria.core.training.parallel import Parallel
-from noria.core.training.state import TrainState
+from noria.core.training.updates import Updates
 from noria.tryon.attention.segments import positions
 from noria.tryon.pipeline.book import ChunkSegments
 from noria.tryon.pipeline.captions import LONGEST, pack_actions
@@ -105,10 +105,14 @@ class Trainer:
         self.model.train()
         self.share = self.parallel.share(config.batch_size)
         self.buckets = _buckets(self.clips)
-        optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.lr, weight_decay=config.weight_decay, betas=(0.9, 0.999)
+        self.updates = Updates(
+            self.parameters,
+            prefix="tryon",
+            lr=config.lr,
+            betas=(0.9, 0.999),
+            weight_decay=config.weight_decay,
         )
-        self.state = TrainState(self.parameters, optimizer, prefix="tryon")
+        self.state = self.updates.state
 
     def train(
         self,
@@ -127,7 +131,7 @@ class Trainer:
             DivergenceError: a loss or gradient is not finite; the last checkpoint is kept.
             CheckpointError: the run's checkpoint is of another network.
         """
-        self.state.resume(run)
+        self.updates.resume(run)
         while self.state.step < self.config.steps:
             figures = self.step()
             step = self.state.step
@@ -152,7 +156,7 @@ class Trainer:
         rows = torch.randint(len(bucket), (config.batch_size,), generator=generator).tolist()
         clips = [bucket[row] for row in rows]
         sigmas = draw_sigmas(len(clips), generator, config.sigmas, config.shift, self.levels)
-        noise = torch.randn(len(clips), *clips[0].clean.shape, generator=generator)
+        noise = torch.randn(len(clips), *clips[0].shape, generator=generator)
         batch = drop(
             self.batch(clips), generator, self._padded(""), text=config.text_drop, hands=config.hand_drop
         )
@@ -168,20 +172,17 @@ class Trainer:
             normalize=config.ac_normalize,
             acting_frames=acting,
         )
-        optimizer = self.state.optimizer
-        optimizer.zero_grad(set_to_none=True)
+        self.updates.zero()
         loss.backward()  # type: ignore[no-untyped-call]
         self.parallel.average_gradients(self.parameters.values())
-        norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), config.clip))
+        norm = float(self.updates.clip(config.clip))
         value = float(self.parallel.mean(loss.detach()))
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise DivergenceError(
                 f"the loss is {value}, the gradient's norm {norm}", where=f"step {step + 1}", mend="lower lr"
             )
         rate = config.lr * min(1.0, (step + 1) / max(1, config.warmup))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        self.updates.step(rate)
         self.state.step += 1
         return {"loss": value, "grad_norm": norm, "lr": rate} | {
             f"error_{name}": mean for name, mean in self.parallel.mean_of(figures).items()
@@ -191,17 +192,18 @@ class Trainer:
         """Clips of one size as the transformer takes them."""
         device, dtype = self.parallel.device, self.model.dtype
         references = clips[0].references
-        texts = [self._padded(clip.caption) for clip in clips]
+        texts = [self._padded(clip.record.caption) for clip in clips]
         acting = torch.stack([clip.table > 0 for clip in clips]).float()
+        latents = [self.cache.latents(clip) for clip in clips]
         hands = scale = None
-        if self.config.use_hands and any(clip.hands is not None for clip in clips):
-            like = next(clip.hands for clip in clips if clip.hands is not None)
-            both = [torch.zeros_like(like) if clip.hands is None else clip.hands for clip in clips]
+        known = [one.hands for one in latents if one.hands is not None]
+        if self.config.use_hands and known:
+            both = [torch.zeros_like(known[0]) if one.hands is None else one.hands for one in latents]
             hands = torch.stack(both).to(device, dtype)
-            scale = torch.tensor([float(clip.hands is not None) for clip in clips], device=device)
+            scale = torch.tensor([float(one.hands is not None) for one in latents], device=device)
         return Batch(
-            torch.stack([clip.clean for clip in clips]).to(device),
-            torch.stack([clip.control for clip in clips]).to(device, dtype),
+            torch.stack([one.clean for one in latents]).to(device),
+            torch.stack([one.control for one in latents]).to(device, dtype),
             torch.stack(texts).to(device, dtype),
             torch.nn.functional.pad(acting, (references, 0)).to(device),
             references,
@@ -219,7 +221,7 @@ class Trainer:
         for clip in clips:
             known = [n for n in dict.fromkeys(clip.table.tolist()) if n]
             queries, keys = positions(clip.table, self.model.config.arope_index)
-            captions = tuple(clip.actions[n - 1] for n in known)
+            captions = tuple(clip.captions[n - 1] for n in known)
             encoded.append(
                 [
                     self.cache.text(text, LONGEST).to(self.parallel.device, self.model.dtype)
@@ -237,7 +239,7 @@ def _buckets(clips: Sequence[EncodedClip]) -> list[list[EncodedClip]]:
     """Clips by their size and number of garments: a batch is of one kind."""
     kinds: dict[Any, list[EncodedClip]] = {}
     for clip in clips:
-        kinds.setdefault((clip.clean.shape, clip.references), []).append(clip)
+        kinds.setdefault((clip.shape, clip.references), []).append(clip)
     return list(kinds.values())
 
 

@@ -75,7 +75,7 @@ def run(config: PrepareConfig, progress: Progress) -> dict[str, Any]:
         for record in records:
             try:
                 clip = cache.clip(record)
-                cache.text(clip.caption, WHOLE)
+                cache.text(record.caption, WHOLE)
                 tables.append(clip.table)
             except DataError as error:
                 refused.append(str(error))

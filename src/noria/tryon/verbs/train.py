@@ -132,10 +132,7 @@ def encoded_clips(
 
 
 def _content(clip: EncodedClip) -> str:
-    from noria.tryon.pipeline.chunks import digest_of
-
-    parts = [clip.clean, clip.control, clip.table, b"" if clip.hands is None else clip.hands]
-    return digest_of(*parts, [clip.caption, *clip.actions])
+    return f"{clip.key} {clip.record.caption}"
 
 
 def _strip(folder: Path, trainer: Trainer, step: int) -> None:

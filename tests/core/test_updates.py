@@ -11,7 +11,7 @@ from torch import nn
 
 from noria.core.errors import CheckpointError
 from noria.core.runs.run import Run
-from noria.mtp.training.updates import Updates
+from noria.core.training.updates import Updates
 
 ADAM: dict[str, Any] = {"betas": (0.9, 0.99), "weight_decay": 0.01}
 SHAPE: dict[str, Any] = {"prefix": "w", **ADAM}
@@ -30,6 +30,7 @@ def run(updates: Updates, steps: range, lr: float = 1e-5) -> None:
             p.grad = torch.randn(p.shape, generator=generator).abs().to(p.dtype)  # all one way
         updates.clip(1.0)
         updates.step(lr)
+        updates.state.step += 1
 
 
 def test_wide_weights_are_stepped_as_torch_steps_them() -> None:

@@ -67,7 +67,7 @@ class Updates:
 
     @torch.no_grad()
     def step(self, lr: float | None = None) -> None:
-        """Update along the gradients as :meth:`clip` left them.
+        """Update along the gradients as :meth:`clip` left them; the state's step is counted by the training.
 
         Args:
             lr: learning rate from this step on.
@@ -77,7 +77,6 @@ class Updates:
                 group["lr"] = lr
         self.adam.step()
         self._round()
-        self.state.step += 1
 
     def resume(self, run: Run) -> Checkpoint | None:
         """Restore the run's newest whole checkpoint and return it; None where the run has none.
