@@ -77,13 +77,24 @@ CALLS = {
     "distill presets": "--config {settings_file=presets.yaml}",
     "distill report": "{source=distill-run}",
     "tryon inspect": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
-    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} -o out/i",
+    "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} --person "
+    "{person=tryon/c0/mask.npz} -o out/i",
     "tryon track": "{video=tryon/c0/clip.mp4} -o out/t -q",
     "tryon annotate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
     "-o out/a.json -q",
     "tryon generate": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --hands {hands=tryon/c0/hands.npz} "
     "--pose {pose=tryon/c0/pose.mp4} --actions {actions=tryon/c0/actions.json} --garment "
     "{garment=tryon/c0/garment.png} --lora {lora=tryon/lora.safetensors} -o out/g --steps 1 --guidance 1 -q",
+    "tryon generate#two": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --garment "
+    "{garment=tryon/c0/garment.png} --model {model=tryon/two} --lora {lora=tryon/lora.safetensors} --lora-low "
+    "{lora_low=tryon/lora.safetensors} -o out/g --steps 1 --guidance 1 -q",
+    "tryon generate#screened": "{video=tryon/c0/clip.mp4} --mask {mask=tryon/c0/mask.npz} --garment "
+    "{garment=tryon/c0/garment.png} --screen-url URL --screen-model m --screen-questions "
+    "{screen_questions=tryon/screen.json} -o out/g --steps 1 --guidance 1 -q",
+    "tryon export": "{source=tryon/run} -o out/x",
+    "tryon serve#two": "{clips=tryon/clips.jsonl} --model {model=tryon/two} --lora-low "
+    "{lora_low=tryon/lora.safetensors} --screen-url URL --screen-model m --screen-questions "
+    "{screen_questions=tryon/screen.json} --token-file {token_file=token.txt} -o out/serve --port 0",
     "tryon serve": "{clips=tryon/clips.jsonl} --lora {lora=tryon/lora.safetensors} --token-file "
     "{token_file=token.txt} -o out/serve --port 0",
     "tryon prepare": "{data=tryon/clips.jsonl} --frames 9 --most-pixels 1536 --cache out/cache -q",
@@ -216,7 +227,7 @@ def make_good_files(home: Path, noria: Callable[..., None]) -> None:
     _reports(home, noria)
     _assistant(home, noria)
     _skills(home, noria)
-    _tryon(home / "tryon")
+    _tryon(home / "tryon", noria)
     _editing(home)
 
 
@@ -253,10 +264,12 @@ def _skills(home: Path, noria: Callable[..., None]) -> None:
     write_lines(home / "skills-users.jsonl", users)
 
 
-def _tryon(home: Path) -> None:
+def _tryon(home: Path, noria: Callable[..., None]) -> None:
     import torch
     from safetensors.torch import save_file
 
+    from noria.tryon.pipeline.loading import tiny_pipeline
+    from noria.tryon.pipeline.pipeline import ITryOnPipeline
     from tests.tryon.world_files import write_manifest
 
     write_manifest(home)
@@ -266,6 +279,13 @@ def _tryon(home: Path) -> None:
         for folder, name in (("masks", "mask.npz"), ("actions", "actions.json")):
             (home / folder).mkdir(exist_ok=True)
             shutil.copy(home / f"c{number}" / name, home / folder / f"{number}{Path(name).suffix}")
+    one, other = tiny_pipeline(0), tiny_pipeline(1)
+    parts = one.components | {"transformer_2": other.transformer}
+    ITryOnPipeline(**parts, boundary_ratio=0.875).save_pretrained(home / "two")
+    questions = [{"id": "minor", "question": "Is anyone younger than 18?", "good": "no"}]
+    (home / "screen.json").write_text(json.dumps(questions))
+    form = ("--frames", 9, "--most-pixels", 1536, "--cache", home / "cache", "--steps", 1, "-q")
+    noria("tryon", "train", "--data", home / "clips.jsonl", "-o", home / "run", *form)
     rank = {"lora_A": (2, 24), "lora_B": (24, 2)}
     layer = "transformer.blocks.0.attn1.to_q"
     save_file(

@@ -305,10 +305,10 @@ def test_an_estimate_grows_with_the_work_and_memory_is_kept(pipeline: Any) -> No
         side = 16 * round(sampling.most_pixels**0.5 / 16)
         return cost((side, side), sampling)
 
-    chosen = fitting(of, SamplingConfig(most_pixels=128 * 128), bound)
+    chosen = fitting(of, SamplingConfig(most_pixels=128 * 128), bound, 128 * 128)
     assert of(chosen).peak_gib <= bound
     with pytest.raises(ConfigError, match="fit"):
-        fitting(of, SamplingConfig(), 1e-6)
+        fitting(of, SamplingConfig(), 1e-6, 128 * 128)
 
 
 def test_real_sizes_are_those_of_the_field() -> None:

@@ -187,6 +187,10 @@ def test_an_upload_is_screened_and_dressed(pipeline: Any, world: Path, tmp_path:
         job = ended(url, call(f"{url}/v1/try-ons", files)[1]["id"])
         assert (job["state"], "not cleared" in job["message"]) == ("failed", True)
         assert len(seen) == 1
+    with serving(pipeline, world, tmp_path / "c", uploads=True, screen=seen.append) as url:
+        job = call(f"{url}/v1/try-ons", files)[1]
+        assert ended(url, job["id"])["state"] == "done"
+        assert [clip.path.name for clip in seen[1:]] == ["video.mp4", "garment", "result"]
 
 
 def test_videos_leave_after_their_time(pipeline: Any, world: Path, tmp_path: Path) -> None:

@@ -8,17 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("av")
 
-import noria.cli
-from noria.tryon.video.clips import read_clip
-from tests.tryon.world_files import write_clip_files, write_manifest
+import noria.cli  # noqa: E402
+from noria.tryon.video.clips import read_clip  # noqa: E402
+from tests.tryon.world_files import write_clip_files, write_manifest  # noqa: E402
 
 FAST = ("--steps", "1", "--guidance", "1", "-q")
 
@@ -82,8 +83,12 @@ def test_generate_gives_back_the_clip_with_other_pixels_in_the_mask_only(
     about = json.loads((tmp_path / "g" / "result.json").read_text())
     assert "compositeWithTrainedAlgorithmicMedia" in about["digitalSourceType"]
     assert about["chunks_resumed"] == 0
+    assert not (tmp_path / "g" / "chunks").exists(), "what is finished needs no chunks"
+    made_at = (tmp_path / "g" / "result.mp4").stat().st_mtime_ns
     assert noria_tryon("generate", *all_of(files), *options) == 0
-    assert json.loads((tmp_path / "g" / "result.json").read_text())["chunks_resumed"] == 1
+    assert (tmp_path / "g" / "result.mp4").stat().st_mtime_ns == made_at, "the same is there already"
+    assert noria_tryon("generate", *all_of(files), *options, "--seed", 1) == 0
+    assert (tmp_path / "g" / "result.mp4").stat().st_mtime_ns > made_at
 
 
 def test_an_estimate_writes_nothing_and_a_photo_is_a_clip(
@@ -311,3 +316,131 @@ def test_a_killed_generation_goes_on_where_it_was(tmp_path: Path) -> None:
     subprocess.run([str(word) for word in command], check=True)
     about = json.loads((tmp_path / "g" / "result.json").read_text())
     assert 0 < kept <= about["chunks_resumed"] < about["chunks"] or kept == about["chunks"]
+
+
+def test_hands_off_the_person_are_reported(files: dict[str, Path], tmp_path: Path) -> None:
+    """The hands of the clip lie in its middle; a person who stands at its edge has none of them."""
+    counts = []
+    for name, columns in {"whole": slice(None), "edge": slice(0, 3)}.items():
+        person = np.zeros((9, 32, 48), np.bool_)
+        person[:, :, columns] = True
+        np.savez(tmp_path / f"{name}.npz", mask=person)
+        given = ("--person", tmp_path / f"{name}.npz", "-o", tmp_path / name)
+        assert noria_tryon("inspect", *all_of(files), *given) == 0
+        counts.append(json.loads((tmp_path / name / "inspect.json").read_text())["misaligned_hands"])
+    assert counts[0] == 0
+    assert counts[1] > 9
+    assert noria_tryon("inspect", *all_of(files), "-o", tmp_path / "none") == 0
+    unknown = json.loads((tmp_path / "none" / "inspect.json").read_text())
+    assert "misaligned_hands" not in unknown, "nobody said where the person is"
+
+
+def test_a_training_is_exported_as_a_model_and_its_lora_as_diffusers_loads_it(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from noria.tryon.pipeline.loading import open_pipeline, tiny_pipeline
+    from noria.tryon.pipeline.lora import FILE, load_lora
+    from noria.tryon.training.loading import open_any
+
+    manifest = write_manifest(tmp_path / "clips")
+    form = ("--frames", 9, "--most-pixels", 1536, "--steps", 3, "--lr", 0.01, "--warmup", 0, "-q")
+    run = tmp_path / "run"
+    assert noria_tryon("train", "--data", manifest, "--preset", "lora", "--rank", 2, *form, "-o", run) == 0
+    assert noria_tryon("export", run, "-o", tmp_path / "model") == 0
+    assert noria_tryon("export", run, "--only-lora", "-o", tmp_path / "lora") == 0
+    trained, whole = open_any(str(run)).transformer, open_pipeline(str(tmp_path / "model")).transformer
+    layer = "blocks.0.attn1.to_q"
+    own = trained.get_submodule(layer)
+    merged = own.base_layer.weight + own.get_delta_weight("default")
+    assert torch.allclose(whole.get_submodule(layer).weight, merged, atol=1e-6)
+    assert not torch.equal(merged, own.base_layer.weight)
+    assert torch.equal(whole.guider.project[0].weight, trained.guider.project[0].weight)
+    stock = tiny_pipeline()
+    stock.load_lora_weights(tmp_path / "lora")
+    assert torch.allclose(
+        stock.transformer.get_submodule(layer).get_delta_weight("default_0"), own.get_delta_weight("default")
+    )
+    ours = tiny_pipeline()
+    assert load_lora(ours, tmp_path / "lora" / FILE).ignored == []
+    assert len(load_file(tmp_path / "lora" / FILE)) > 10
+    assert noria_tryon("export", run, "-o", tmp_path / "model") == 2
+
+
+def test_a_lora_is_loaded_at_its_own_strength_and_on_its_own_expert(tmp_path: Path) -> None:
+    import peft
+
+    from noria.core.errors import ConfigError
+    from noria.tryon.pipeline.loading import tiny_pipeline
+    from noria.tryon.pipeline.lora import load_lora
+    from noria.tryon.pipeline.pipeline import ITryOnPipeline
+
+    model = tiny_pipeline().transformer
+    model.add_adapter(peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q"]))
+    model.save_lora_adapter(tmp_path)
+    file = tmp_path / "pytorch_lora_weights.safetensors"
+    one = tiny_pipeline()
+    load_lora(one, file)
+    assert one.transformer.blocks[0].attn1.to_q.scaling == {"garment": 2.0}
+    with pytest.raises(ConfigError, match="one transformer"):
+        load_lora(tiny_pipeline(), file, expert="low")
+    parts = tiny_pipeline().components | {"transformer_2": tiny_pipeline(1).transformer}
+    both = ITryOnPipeline(**parts, boundary_ratio=0.5)
+    load_lora(both, file, expert="low")
+    assert not hasattr(both.transformer, "peft_config")
+    assert list(both.transformer_2.peft_config) == ["garment"]
+
+
+def test_what_a_model_costs_is_known_without_its_weights(tmp_path: Path) -> None:
+    from noria.tryon.pipeline.estimate import estimate
+    from noria.tryon.pipeline.loading import outline, tiny_pipeline
+    from noria.tryon.pipeline.settings import SamplingConfig
+
+    pipeline = tiny_pipeline()
+    pipeline.save_pretrained(tmp_path / "model")
+    for weights in (tmp_path / "model").rglob("*.safetensors"):
+        weights.write_bytes(b"")
+    known = outline(str(tmp_path / "model"), torch.float32)
+
+    def cost(models: Any, **more: bool) -> Any:
+        return estimate(models, (512, 512), 17, 1, 1, SamplingConfig(), actions=True, **more)
+
+    assert cost(known) == cost(pipeline)
+    assert cost(known, offload=True).weights_gib < cost(known).weights_gib
+    assert cost(known, tiling=True).peak_gib < cost(known).peak_gib
+    half = outline(str(tmp_path / "model"), torch.bfloat16)
+    assert cost(half).weights_gib < cost(known).weights_gib
+
+
+def test_a_preview_is_a_quarter_of_what_would_be_drawn(files: dict[str, Path], tmp_path: Path) -> None:
+    canvas = []
+    for words in ((), ("--preview",)):
+        folder = tmp_path / str(len(words))
+        given = (
+            "-g",
+            files["garment"],
+            "-o",
+            folder,
+            "--steps",
+            1,
+            "--guidance",
+            1,
+            "--no-person-crop",
+            "-q",
+        )
+        assert noria_tryon("generate", files["video"], "--mask", files["mask"], *given, *words) == 0
+        canvas.append(np.prod(json.loads((folder / "result.json").read_text())["canvas"]))
+    assert canvas[1] <= canvas[0] / 4
+
+
+def test_a_pipeline_is_told_apart_by_all_that_its_results_depend_on(tmp_path: Path) -> None:
+    from noria.tryon.pipeline.loading import pipeline_digest, tiny_pipeline
+
+    first = pipeline_digest(tiny_pipeline())
+    assert pipeline_digest(tiny_pipeline()) == first
+    assert pipeline_digest(tiny_pipeline(arope_scale=2.0)) != first
+    other = tiny_pipeline()
+    other.scheduler.register_to_config(flow_shift=5.0)
+    assert pipeline_digest(other) != first
+    tiled = tiny_pipeline()
+    tiled.vae.enable_tiling()
+    assert pipeline_digest(tiled) != first

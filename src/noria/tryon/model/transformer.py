@@ -308,7 +308,9 @@ def _start_missing(model: ITryOnTransformer3DModel, missing: set[str], where: st
                 setattr(module, key.rpartition(".")[2], fresh)
         elif name.startswith("guider.") and gone == own:
             module.to_empty(device=like.device, recurse=False).to(like.dtype)
-            module.reset_parameters()
+            with torch.random.fork_rng(devices=[]):  # the same checkpoint is the same model at each start
+                torch.manual_seed(0)
+                module.reset_parameters()
         else:
             raise CheckpointError(f"{min(gone)} is not in the checkpoint", where=where, mend=mend)
     if any(key.startswith("guider.project.") for key in missing):

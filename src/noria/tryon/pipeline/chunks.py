@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ class ChunkStore:
         content = json.dumps(dict(about)).encode() + b"\n" + save({"video": video.contiguous()})
         digest = hashlib.sha256(content).hexdigest().encode()
         write_atomic(self._path(start, previous), digest + b"\n" + content)
+
+    def clear(self) -> None:
+        """Remove all chunks, once the whole clip is made of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, start: int, previous: str) -> Path:
         name = hashlib.sha256(f"{self.key} {start} {previous}".encode()).hexdigest()[:24]

@@ -18,7 +18,7 @@ class Estimate:
         passes: passes of the transformer over a chunk, for all steps.
         chunks: number of chunks.
         petaflop: operations of all of it, in 10^15.
-        weights_gib: weights of all models.
+        weights_gib: weights that are held at once.
         peak_gib: weights and the activations of a pass without gradients, by the sizes of its largest tensors.
         seconds: time at a given speed, or None.
     """
@@ -58,11 +58,13 @@ def estimate(
     *,
     actions: bool,
     flops: float | None = None,
+    offload: bool = False,
+    tiling: bool = False,
 ) -> Estimate:
     """Cost of a clip.
 
     Args:
-        pipeline: the models.
+        pipeline: the models, with or without their weights.
         canvas: height and width that the model sees.
         frames: frames of a chunk.
         chunks: number of chunks.
@@ -70,6 +72,8 @@ def estimate(
         sampling: settings.
         actions: whether there are timed actions.
         flops: operations a second that the machine reaches, for the time.
+        offload: whether only the model that is running is held.
+        tiling: whether the autoencoder works on tiles.
     """
     model = pipeline.transformer or pipeline.transformer_2
     config = model.config
@@ -79,13 +83,18 @@ def estimate(
     calls = 1 + (sampling.guidance > 1) + (actions and sampling.action_guidance is not None)
     passes = sampling.steps + guided * (calls - 1)
     modules = (pipeline.transformer, pipeline.transformer_2, pipeline.vae, pipeline.text_encoder)
-    weights = sum(p.numel() * p.element_size() for m in modules if m is not None for p in m.parameters())
+    sizes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in modules if m is not None]
+    weights = max(sizes) if offload else sum(sizes)
     width = config.num_attention_heads * config.attention_head_dim
     size = next(model.parameters()).element_size()
     # Two streams, the hints of all VACE layers, q, k, v and the feed-forward layer's inner width.
     held = tokens * size * (width * (2 + len(config.vace_layers) + 4) + 2 * config.ffn_dim)
-    # The autoencoder's widest map: the whole canvas, two frames of its first width in float32.
-    decoder = canvas[0] * canvas[1] * 8 * pipeline.vae.config.base_dim * 4 * 4
+    # The autoencoder's widest map: the canvas or a tile of it, two frames of its first width in float32.
+    height, width = canvas
+    if tiling:
+        height = min(height, pipeline.vae.tile_sample_min_height)
+        width = min(width, pipeline.vae.tile_sample_min_width)
+    decoder = height * width * 8 * pipeline.vae.config.base_dim * 4 * 4
     work = passes * chunks * pass_flop(config, tokens)
     peak = weights + max(held, decoder)
     gib = 2.0**30
@@ -93,13 +102,14 @@ def estimate(
     return Estimate(tokens, passes, chunks, work / 1e15, weights / gib, peak / gib, seconds)
 
 
-def fitting(costs: Any, sampling: SamplingConfig, memory_gib: float) -> SamplingConfig:
+def fitting(costs: Any, sampling: SamplingConfig, memory_gib: float, pixels: int) -> SamplingConfig:
     """The settings with the most pixels, then the longest chunks, that fit a memory.
 
     Args:
         costs: gives the estimate of settings.
         sampling: settings to begin with.
         memory_gib: memory in GiB.
+        pixels: pixels of the canvas that `sampling` gives.
 
     Raises:
         ConfigError: not even the smallest settings fit.
@@ -109,7 +119,7 @@ def fitting(costs: Any, sampling: SamplingConfig, memory_gib: float) -> Sampling
         for chunk in dict.fromkeys(frames):
             overlap = min(sampling.chunk_overlap, chunk - 4)
             values = {
-                "most_pixels": max(256, int(sampling.most_pixels * share)),
+                "most_pixels": sampling.most_pixels if share == 1 else max(256, int(pixels * share)),
                 "chunk_frames": chunk,
                 "chunk_overlap": overlap,
             }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -43,9 +45,7 @@ def open_pipeline(
                 if not any(part in name.split(".") for part in wide):
                     value.data = value.data.to(dtype)
         return tiny  # type: ignore[no-any-return]
-    folder = Path(model)
-    if not folder.is_dir():
-        raise ModelError("no such folder", where=model, mend="give a diffusers folder of Wan-VACE, or tiny")
+    folder = _folder(model)
     index = json_object(folder / "model_index.json", "a diffusers pipeline")
     with decoding(folder, "a Wan-VACE pipeline", error=ModelError):
         parts = _parts(folder, index, dtype, settings)
@@ -60,23 +60,10 @@ def _parts(
     from transformers import AutoTokenizer, UMT5EncoderModel
 
     parts: dict[str, Any] = {}
-    for name in ("transformer", "transformer_2"):
-        if not (folder / name).is_dir():
-            continue
-        family = json_object(folder / name / "config.json", "a transformer's configuration").get(
-            "_class_name"
-        )
-        if family not in FAMILIES:
-            raise ModelError(
-                f"a {family}, not a Wan-VACE transformer",
-                where=str(folder / name),
-                mend="give a Wan-VACE model",
-            )
+    for name in _transformers(folder):
         parts[name] = ITryOnTransformer3DModel.from_pretrained(
             folder / name, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **settings
         )
-    if not parts:
-        raise ModelError("no transformer in it", where=str(folder))
     scheduler = json_object(folder / "scheduler" / "scheduler_config.json", "a scheduler").get("_class_name")
     if scheduler not in SCHEDULERS:
         raise ModelError(f"scheduler {scheduler!r} is none of {', '.join(SCHEDULERS)}", where=str(folder))
@@ -134,9 +121,70 @@ def tiny_pipeline(seed: int = 0, **settings: Any) -> ITryOnPipeline:
     return ITryOnPipeline(tokenizer=ByT5Tokenizer(), scheduler=scheduler, **parts)
 
 
-def weights_digest(pipeline: Any) -> str:
-    """Digest of a few weights of all models, which tells pipelines apart."""
+def outline(model: str, dtype: torch.dtype) -> SimpleNamespace:
+    """The models of a pipeline without their weights: all that tells its cost.
+
+    Args:
+        model: folder that diffusers saved, or `tiny`.
+        dtype: number format of the transformer and the text encoder.
+
+    Raises:
+        ModelError: there is no such folder, or it is of another family.
+    """
+    if model == TINY:
+        return open_pipeline(TINY, dtype=dtype)
+    import diffusers
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    folder = _folder(model)
+    parts: dict[str, Any] = dict.fromkeys(("transformer", "transformer_2"))
+    with decoding(folder, "a Wan-VACE pipeline", error=ModelError), torch.device("meta"):
+        for name in _transformers(folder):
+            config = ITryOnTransformer3DModel.load_config(folder / name, local_files_only=True)
+            parts[name] = ITryOnTransformer3DModel.from_config(config).to(dtype)
+        vae = diffusers.AutoencoderKLWan.load_config(folder / "vae", local_files_only=True)
+        parts["vae"] = diffusers.AutoencoderKLWan.from_config(vae)
+        text = UMT5Config.from_pretrained(folder / "text_encoder", local_files_only=True)
+        parts["text_encoder"] = UMT5EncoderModel(text).to(dtype)
+    return SimpleNamespace(**parts)
+
+
+def pipeline_digest(pipeline: Any) -> str:
+    """Digest of all of a pipeline that its results depend on: a few weights of each model, and all configurations."""
     from noria.core.runs.checkpoints import fingerprint
+    from noria.tryon.pipeline.chunks import digest_of
 
     models = (pipeline.transformer, pipeline.transformer_2, pipeline.vae, pipeline.text_encoder)
-    return " ".join(fingerprint(model) for model in models if model is not None)
+    present = [model for model in models if model is not None]
+    configs = [dict(one.config) for one in (pipeline, pipeline.scheduler, *present[:-1])]
+    tiles = {name: value for name, value in vars(pipeline.vae).items() if "til" in name or "slic" in name}
+    formats = [str(model.dtype) for model in present]
+    said = json.dumps([configs, tiles, formats], sort_keys=True, default=str)
+    return digest_of([fingerprint(model) for model in present], said.encode())
+
+
+def _folder(model: str) -> Path:
+    folder = Path(model)
+    if not folder.is_dir():
+        raise ModelError("no such folder", where=model, mend="give a diffusers folder of Wan-VACE, or tiny")
+    return folder
+
+
+def _transformers(folder: Path) -> list[str]:
+    """Names of the transformers of a folder, all of them of our family.
+
+    Raises:
+        ModelError: there is none, or one of another family.
+    """
+    names = [name for name in ("transformer", "transformer_2") if (folder / name).is_dir()]
+    for name in names:
+        config = json_object(folder / name / "config.json", "a transformer's configuration")
+        if (family := config.get("_class_name")) not in FAMILIES:
+            raise ModelError(
+                f"a {family}, not a Wan-VACE transformer",
+                where=str(folder / name),
+                mend="give a Wan-VACE model",
+            )
+    if not names:
+        raise ModelError("no transformer in it", where=str(folder))
+    return names

@@ -159,12 +159,13 @@ def dress(
             if not bool(video.isfinite().all()):
                 raise DivergenceError(f"chunk {number} is not finite", mend="try --precision fp32")
             video, shift = _anchored(video, known)
+            video = video.half()  # as it is kept
             if store:
                 store.save(start, previous, video, {"shift": shift})
         else:
             video, shift, resumed = stored[0], float(stored[1]["shift"]), resumed + 1
         drift += [shift] if number else []
-        result[:, start : start + size] = _joined(known, video)
+        result[:, start : start + size] = _joined(known, video.float())
         previous, before = digest_of(previous, video), start + size
     return DressResult(_put_back(order, way, result, sampling.feather), book, way, starts, drift, resumed)
 

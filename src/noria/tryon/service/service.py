@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from noria.tryon.pipeline.settings import GENERATED, SamplingConfig
 from noria.tryon.service.clips import Clips, Wish
 
 if TYPE_CHECKING:
+    from noria.tryon.pipeline.chunks import ChunkStore
     from noria.tryon.pipeline.long import Order
     from noria.tryon.pipeline.pipeline import ITryOnPipeline
     from noria.tryon.video.clips import Clip
@@ -48,7 +51,7 @@ class TryOnService:
         clips: clips on offer.
         sampling: settings of every generation.
         folder: folder of jobs and videos.
-        screen: refuses a clip that is not cleared by raising; it sees uploads alone.
+        screen: refuses a clip that is not cleared by raising; it sees uploads, garments and results.
         waiting: most jobs that wait.
     """
 
@@ -106,33 +109,47 @@ class TryOnService:
         return await in_thread(work)
 
     def _dress(self, wish: Wish, on_step: Callable[[int, int], None]) -> dict[str, Any]:
-        from noria.core.picture_files import png
         from noria.tryon.pipeline.chunks import ChunkStore
-        from noria.tryon.pipeline.loading import weights_digest
-        from noria.tryon.pipeline.long import dress, order_key
-        from noria.tryon.video.clips import encode_clip
+        from noria.tryon.pipeline.loading import pipeline_digest
+        from noria.tryon.pipeline.long import order_key
+        from noria.tryon.video.clips import still
 
         began = time.perf_counter()
         order = self.clips.order(wish)
-        if self.screen is not None and wish.video is not None:
-            self.screen(order.clip)
-        key = order_key(order, self.sampling, wish.seed, weights_digest(self.pipeline))
+        uploads = [order.clip] if wish.video is not None else []
+        for shown in (*uploads, *(still(one, "garment") for one in order.garments)):
+            if self.screen is not None:
+                self.screen(shown)
+        key = order_key(order, self.sampling, wish.seed, pipeline_digest(self.pipeline))
         home = self.folder / "try-ons" / key[:32]
-        result = dress(
-            self.pipeline, order, self.sampling,
-            seed=wish.seed, store=ChunkStore(home / "chunks", key), on_step=on_step,
-        )  # fmt: skip
-        seconds = order.clip.seconds.tolist()
-        record = self.clips.records.get(wish.clip)
-        sound = None if record is None or len(seconds) < 2 else record.video  # an upload is there no more
-        write_atomic(home / "result.mp4", encode_clip(result.frames, seconds, sound=sound, comment=GENERATED))
-        write_atomic(home / "poster.png", png(_picture(result.frames[0])))
+        if not all((home / name).is_file() for name in FILES):
+            self._make(order, wish, home, ChunkStore(home / "chunks", key), on_step)
+        else:
+            os.utime(home)  # its time begins anew
         return {
             "try_on": home.name,
             "note": GENERATED,
             **_about(order, wish),
             "seconds": time.perf_counter() - began,
         }
+
+    def _make(
+        self, order: Order, wish: Wish, home: Path, store: ChunkStore, on_step: Callable[[int, int], None]
+    ) -> None:
+        """Dress the person, and write the video and its first frame."""
+        from noria.core.picture_files import png
+        from noria.tryon.pipeline.long import dress
+        from noria.tryon.video.clips import encode_clip
+
+        result = dress(self.pipeline, order, self.sampling, seed=wish.seed, store=store, on_step=on_step)
+        if self.screen is not None:
+            self.screen(replace(order.clip, frames=result.frames, path=Path("result")))
+        seconds = order.clip.seconds.tolist()
+        record = self.clips.records.get(wish.clip)
+        sound = None if record is None or len(seconds) < 2 else record.video  # an upload is there no more
+        write_atomic(home / "result.mp4", encode_clip(result.frames, seconds, sound=sound, comment=GENERATED))
+        write_atomic(home / "poster.png", png(_picture(result.frames[0])))
+        store.clear()
 
     async def _file(self, request: Request) -> Response:
         name, number = request.path_params["file"], request.path_params["id"]

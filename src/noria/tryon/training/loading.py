@@ -11,7 +11,7 @@ from noria.core.errors import CheckpointError
 from noria.core.files import decoding
 from noria.core.runs.outputs import is_run
 from noria.core.runs.run import latest_checkpoint, read_config
-from noria.tryon.pipeline.loading import open_pipeline
+from noria.tryon.pipeline.loading import open_pipeline, outline
 from noria.tryon.training.config import TrainConfig
 from noria.tryon.training.trainer import learner, trainable
 
@@ -31,17 +31,25 @@ def open_any(model: str, *, dtype: torch.dtype = torch.float32, device: str | to
     )
 
 
+def outline_any(model: str, dtype: torch.dtype) -> Any:
+    """What :func:`open_any` would open, without weights; a training's is that of the model that it began with.
+
+    Raises:
+        ModelError: there is no such folder, or it is of another family.
+        CheckpointError: the folder of a training is damaged.
+    """
+    while is_run(Path(model)):
+        model = settings_of(Path(model)).model
+    return outline(model, dtype)
+
+
 def open_trained(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Any:
     """The pipeline of a training at its newest checkpoint.
 
     Raises:
         CheckpointError: there is none, or it is of another network.
     """
-    with decoding(folder, "a run of noria tryon", error=CheckpointError):
-        stored = read_config(folder)
-        config = TrainConfig(
-            **{name: value for name, value in stored.items() if name in TrainConfig.model_fields}
-        )
+    config = settings_of(folder)
     checkpoint = latest_checkpoint(folder)
     if checkpoint is None:
         raise CheckpointError("no checkpoint yet", where=str(folder), mend="train it further")
@@ -56,3 +64,16 @@ def open_trained(folder: Path, dtype: torch.dtype, device: str | torch.device) -
             parameter.copy_(value)
     model.requires_grad_(False).eval()
     return pipeline
+
+
+def settings_of(folder: Path) -> TrainConfig:
+    """Settings of a training.
+
+    Raises:
+        CheckpointError: its folder is damaged.
+    """
+    with decoding(folder, "a run of noria tryon", error=CheckpointError):
+        stored = read_config(folder)
+        return TrainConfig(
+            **{name: value for name, value in stored.items() if name in TrainConfig.model_fields}
+        )

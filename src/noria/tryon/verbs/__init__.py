@@ -20,6 +20,7 @@ group = verbs(
         "serve": "Generate as jobs over HTTP, in clips of your own.",
         "prepare": "Encode the clips of a manifest once, and name those that cannot be used.",
         "train": "Train a model on clips with hands and timed actions.",
+        "export": "Write a training as a diffusers folder, or its LoRA alone.",
         "evaluate": "Measure generated clips against their references.",
         "judge": "Ask a model whether generated clips show their actions.",
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,24 +13,26 @@ from pydantic import Field
 
 from noria import __version__
 from noria.core.config import Option
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, DataError
 from noria.core.progress import Progress
+from noria.core.records import json_object
 from noria.core.runs.outputs import results_folder
 from noria.tryon.pipeline.inputs import ClipOptions, read_inputs
 from noria.tryon.pipeline.settings import GENERATED, SamplingConfig
-from noria.tryon.verbs.options import ModelChoice, silence_libraries
+from noria.tryon.verbs.options import ModelChoice, ScreenOptions, silence_libraries
 from noria.verbs.command import command as make_command
 from noria.verbs.options import OutputOption, QuietOption, SeedOption
 
 if TYPE_CHECKING:
     from noria.tryon.pipeline.estimate import Estimate
     from noria.tryon.pipeline.long import DressResult, Order
-    from noria.tryon.video.clips import Clip
 
 PREVIEW_STEPS, PREVIEW_SHARE = 8, 0.25
 
 
-class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, OutputOption, QuietOption):
+class GenerateConfig(
+    ClipOptions, ModelChoice, SamplingConfig, ScreenOptions, SeedOption, OutputOption, QuietOption
+):
     """Settings of `noria tryon generate`."""
 
     garment: Annotated[tuple[Path, ...], Option("-g", metavar="FILE", split=False)] = Field(
@@ -43,12 +45,6 @@ class GenerateConfig(ClipOptions, ModelChoice, SamplingConfig, SeedOption, Outpu
         "",
         max_length=400,
         description="Description of the garment; actions that it has no part for are refused.",
-    )
-    screen_url: str | None = Field(
-        None, description="API of a model that must clear the clip first: no minors, no nudity."
-    )
-    screen_model: Annotated[str | None, Option(metavar="NAME")] = Field(
-        None, description="Name of that model; no answer is a refusal."
     )
     preview: bool = Field(
         False, description="Draw a small version first: a quarter of the pixels, at most 8 steps."
@@ -102,22 +98,29 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
     from noria.core.files import write_atomic
     from noria.tryon.actions.fitting import misfits
     from noria.tryon.pipeline.chunks import ChunkStore
-    from noria.tryon.pipeline.loading import weights_digest
+    from noria.tryon.pipeline.loading import pipeline_digest
     from noria.tryon.pipeline.long import dress, order_key
     from noria.tryon.verbs.options import open_model
-    from noria.tryon.video.clips import encode_clip
+    from noria.tryon.video.clips import encode_clip, still
 
     order, inputs = _order(config)
     if lines := misfits(inputs.actions, config.garment_is):
         raise ConfigError(
             "; ".join(lines), where="--garment-is", mend="leave the action out, or describe the garment"
         )
-    _screen(config, inputs.clip)
-    pipeline = open_model(config, progress)
-    sampling, cost = _settled(config, order, pipeline)
+    sampling, cost = _settled(config, order)
     if config.estimate:
         return None, cost
-    key = order_key(order, sampling, config.seed, weights_digest(pipeline))
+    screen = config.screener()
+    if screen is not None:
+        for shown in (inputs.clip, *(still(one, "garment") for one in order.garments)):
+            screen(shown)
+    pipeline = open_model(config, progress)
+    key = order_key(order, sampling, config.seed, pipeline_digest(pipeline))
+    if _finished(folder, key):
+        progress.say("the same was generated before, and is there")
+        return folder, cost
+    store = ChunkStore(folder / "chunks", key)
     began = time.perf_counter()
     with progress:
         task = progress.task("generate", cost.chunks * sampling.steps)
@@ -126,33 +129,31 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
             order,
             sampling,
             seed=config.seed,
-            store=ChunkStore(folder / "chunks", key),
+            store=store,
             on_step=lambda step, of: task.at(step),
         )
         task.done()
+    if screen is not None:
+        screen(replace(order.clip, frames=result.frames, path=Path("result")))
     sound = config.video if len(order.clip.frames) > 1 else None
     mp4 = encode_clip(result.frames, order.clip.seconds.tolist(), sound=sound, comment=GENERATED)
     write_atomic(folder / "result.mp4", mp4)
     about = _about(config, sampling, result, cost, time.perf_counter() - began)
-    write_atomic(folder / "result.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     _write_page(folder, inputs, result, about)
+    write_atomic(
+        folder / "result.json", json.dumps(about | {"key": key}, indent=1, ensure_ascii=False) + "\n"
+    )
+    store.clear()
     return folder, cost
 
 
-def _screen(config: GenerateConfig, clip: Clip) -> None:
-    """Ask the operator's model whether the clip may be generated.
-
-    Raises:
-        DataError: it is not cleared.
-    """
-    if config.screen_url is None and config.screen_model is None:
-        return
-    if config.screen_url is None or config.screen_model is None:
-        raise ConfigError("half a model to ask", where="--screen-url, --screen-model", mend="give both")
-    from noria.core.chat import ChatServer
-    from noria.tryon.integrations.judge import screen
-
-    screen(clip, ChatServer(url=config.screen_url, model=config.screen_model))
+def _finished(folder: Path, key: str) -> bool:
+    """Whether the folder has the finished result of just this order."""
+    try:
+        known = json_object(folder / "result.json", "a result").get("key")
+    except DataError:
+        return False
+    return known == key and (folder / "result.mp4").is_file() and (folder / "report.html").is_file()
 
 
 def _order(config: GenerateConfig) -> tuple[Order, Any]:
@@ -173,23 +174,29 @@ def _order(config: GenerateConfig) -> tuple[Order, Any]:
     return order, inputs
 
 
-def _settled(config: GenerateConfig, order: Order, pipeline: Any) -> tuple[SamplingConfig, Estimate]:
-    """The settings of the run, lowered for a preview and for the memory, and what they cost."""
+def _settled(config: GenerateConfig, order: Order) -> tuple[SamplingConfig, Estimate]:
+    """The settings of the run, lowered for a preview and for the memory, and what they cost; no weights are read."""
+    import torch
+
     from noria.tryon.pipeline.estimate import estimate, fitting
     from noria.tryon.pipeline.long import plan
+    from noria.tryon.training.loading import outline_any
 
     sampling = config.part(SamplingConfig)
+    models = outline_any(config.model, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+    height, width = plan(order, sampling)[0].canvas
+    pixels = height * width
     if config.preview:
-        small = max(256, int(sampling.most_pixels * PREVIEW_SHARE))
+        pixels = max(256, int(pixels * PREVIEW_SHARE))
         sampling = sampling.model_copy(
-            update={"most_pixels": small, "steps": min(sampling.steps, PREVIEW_STEPS)}
+            update={"most_pixels": pixels, "steps": min(sampling.steps, PREVIEW_STEPS)}
         )
     flops = None if config.teraflops is None else config.teraflops * 1e12
 
     def cost(tried: SamplingConfig) -> Estimate:
         way, starts, size, book = plan(order, tried)
         return estimate(
-            pipeline,
+            models,
             way.canvas,
             size,
             len(starts),
@@ -197,10 +204,12 @@ def _settled(config: GenerateConfig, order: Order, pipeline: Any) -> tuple[Sampl
             tried,
             actions=bool(book.actions),
             flops=flops,
+            offload=config.offload,
+            tiling=config.tiling,
         )
 
     if config.memory is not None:
-        sampling = fitting(cost, sampling, config.memory)
+        sampling = fitting(cost, sampling, config.memory, pixels)
     return sampling, cost(sampling)
 
 

@@ -6,10 +6,13 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from pydantic import Field
 
+from noria.core.config import Option
+from noria.core.errors import ConfigError
 from noria.core.runs.outputs import results_folder
 from noria.tryon.pipeline.inputs import ClipOptions, read_inputs
 from noria.verbs.command import command as make_command
@@ -25,6 +28,10 @@ SHOWN = 10
 
 class InspectConfig(ClipOptions, OutputOption, JsonOption):
     """Settings of `noria tryon inspect`."""
+
+    person: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        None, description="Mask of the person, as track writes it: says which hands lie off the person."
+    )
 
 
 @make_command(InspectConfig, extra="tryon", needs=("torch", "av"))
@@ -75,7 +82,10 @@ def run(config: InspectConfig) -> tuple[Path, dict[str, Any]]:
     from noria.tryon.hands.repair import misaligned
     from noria.tryon.verbs.page import write_clip_page
     from noria.tryon.video.clips import encode_clip
+    from noria.tryon.video.reading import read_mask
 
+    if config.person is not None and config.hands is None:
+        raise ConfigError("no hands to compare with the person", where="--person", mend="give --hands, too")
     folder = results_folder("tryon", config.output, f"inspect-{config.video.resolve().stem}")
     inputs = read_inputs(config)
     clip = inputs.clip
@@ -97,10 +107,9 @@ def run(config: InspectConfig) -> tuple[Path, dict[str, Any]]:
         write_atomic(folder / "mask.mp4", encode_clip(grey, clip.seconds.tolist(), crf=1))
     if inputs.hands is not None:
         about |= {"missing_hands": inputs.hands.missing, "exchanged_hands": inputs.hands.swapped}
-        if inputs.mask is not None:
-            about["misaligned_hands"] = len(
-                misaligned(inputs.hands.track, inputs.mask.numpy() | inputs.drawn)
-            )
+        if config.person is not None:
+            person = read_mask(config.person, clip).numpy()
+            about["misaligned_hands"] = len(misaligned(inputs.hands.track, person))
     write_clip_page(
         folder / "report.html",
         inputs,

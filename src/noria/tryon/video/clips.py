@@ -53,6 +53,16 @@ class Clip:
         return self.frames.shape[1], self.frames.shape[2]
 
 
+def still(pixels: NDArray[np.uint8], name: str) -> Clip:
+    """A picture `[height, width, 3]` as a clip of one frame.
+
+    Args:
+        pixels: the picture.
+        name: what it is called.
+    """
+    return Clip(pixels[None], np.zeros(1), 1.0, Path(name))
+
+
 def read_clip(path: Path, *, limits: Limits = LIMITS) -> Clip:
     """Decode all frames of a video file; what an edit list cuts off is left out, and rotation is done.
 
