@@ -172,6 +172,28 @@ def test_a_backend_that_fails_is_a_trace_that_failed(tmp_path: Path) -> None:
         assert cut["trace"]["spans"][0]["error"]["kind"] in ("server", "cut", "garbage")
 
 
+@pytest.mark.parametrize(
+    "data", [b'{"choices":[{"delta":{"content":"\xff"}}]}', b"[" * 100_000], ids=["no UTF-8", "deep"]
+)
+def test_a_stream_of_garbage_is_an_error_and_a_trace_that_failed(tmp_path: Path, data: bytes) -> None:
+    word = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
+
+    def respond(body: Body, number: int) -> Reply:
+        begun = word if body["messages"][-1]["content"] == "begun" else b""
+        return Reply(body=begun + b"data: " + data + b"\n\n", headers={"content-type": "text/event-stream"})
+
+    with gateway(tmp_path / "data", respond) as one:
+        asked = [
+            {"stream": True, "messages": [{"role": "user", "content": text}]} for text in ("at once", "begun")
+        ]
+        status, answer = one.call("/v1/chat/completions", asked[0])
+        assert (status, answer["error"]["code"]) == (502, "backend_garbage")
+        status, body, _ = one.raw("/v1/chat/completions", asked[1])
+        assert (status, b'"code":"backend_garbage"' in body) == (200, True)
+        rows = until(lambda: len(found := one.call("/v1/traces")[1]["data"]) == 2 and found)
+        assert [row["status"] for row in rows] == ["failed", "failed"]
+
+
 def test_a_caller_who_leaves_is_a_trace_that_was_cancelled(tmp_path: Path) -> None:
     with gateway(tmp_path / "data", lambda b, n: Reply("a b c d e f", pieces=6, gap=0.3)) as one:
         client = openai.OpenAI(base_url=one.url + "/v1", api_key=TOKEN, max_retries=0, timeout=0.5)
