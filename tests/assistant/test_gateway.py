@@ -172,6 +172,29 @@ def test_a_backend_that_fails_is_a_trace_that_failed(tmp_path: Path) -> None:
         assert cut["trace"]["spans"][0]["error"]["kind"] in ("server", "cut", "garbage")
 
 
+@pytest.mark.parametrize("keep_texts", [True, False])
+def test_the_words_of_a_failed_backend_are_redacted_and_not_kept_without_texts(
+    tmp_path: Path, keep_texts: bool
+) -> None:
+    fault = json.dumps({"error": {"message": "bad: bob@example.org, and so on"}}).encode()
+    refuses = Reply(body=fault, status=400)
+    with gateway(tmp_path / "data", lambda body, number: refuses, keep_texts=keep_texts) as one:
+        asked = {"messages": [{"role": "user", "content": "x"}]}
+        assert one.call("/v1/chat/completions", asked)[0] == 400
+        assert one.call("/v1/chat/completions", asked | {"stream": True})[0] == 400
+        rows = until(lambda: len(found := one.call("/v1/traces")[1]["data"]) == 2 and found)
+        for row in rows:
+            trace = one.trace(row["id"])["trace"]
+            said = trace["spans"][-1]["error"]
+            assert said == {"kind": "request", "message": "bad: [mail], and so on" if keep_texts else ""}
+            assert trace.get("redactions", {}) == ({"mail": 1} if keep_texts else {})
+    with JournalReader(tmp_path / "data") as reader:
+        frames = b"".join(frame.body for frame in reader.frames())
+    assert (b"and so on" in frames) is keep_texts
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"bob@example.org" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     "data", [b'{"choices":[{"delta":{"content":"\xff"}}]}', b"[" * 100_000], ids=["no UTF-8", "deep"]
 )
