@@ -19,13 +19,13 @@ from pydantic import ValidationError
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.parts.protocol import MODULES, RANKERS, Part, Ranker, open_part, open_ranker
-from noria.core.errors import ConfigError, DataError, MissingExtra
+from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
 from noria.core.learning.routes.route import FILE, KIND, Route
 from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.records import read_json
-from noria.core.storage.control import Control, StaleVersion
+from noria.core.storage.control import Control, Document, StaleVersion
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Move, Pointers
 
@@ -134,6 +134,7 @@ class Bundles:
         self.pointers = Pointers(control, artefacts)
         self._routes: dict[str, Route] = {}
         self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str], Ranker | None]] = {}
+        self._left_out: set[tuple[str, int]] = set()
         self.named: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -260,7 +261,7 @@ class Bundles:
         return switched_on(self.control, switch)
 
     def serving(self) -> Serving:
-        """The bundles that serve at this moment.
+        """The bundles that serve at this moment. An experiment that cannot be read here takes no traffic here.
 
         Raises:
             DataError: the champion cannot be read.
@@ -274,15 +275,35 @@ class Bundles:
                 value = document.value or {}
                 if value.get("stage") not in OPEN or value.get("paused"):
                     continue
-                config = ExperimentConfig.model_validate(value["config"])
-                if config.champion != move.bundle:
+                config = self.settings_of(document)
+                if config is None or config.champion != move.bundle:
                     continue  # its champion was replaced: it compares nothing that serves
                 stage: Stage = value["stage"]
-                experiments.append(
-                    OpenExperiment(config, stage, self.choice_of(config.challenger), config.arms(stage))
-                )
+                try:
+                    challenger = self.choice_of(config.challenger)
+                except NoriaError as error:
+                    self._leave_out(document, str(error))
+                    continue
+                experiments.append(OpenExperiment(config, stage, challenger, config.arms(stage)))
         named = {name: self.choice_of(bundle) for name, bundle in self.named.items()}
         return Serving(self.choice_of(move.bundle), move.version, tuple(experiments), named)
+
+    def settings_of(self, document: Document) -> ExperimentConfig | None:
+        """Settings of an experiment; None, which is logged once, where they cannot be read.
+
+        A gateway of a later version, which shares the control state, may have written more than this one knows.
+        """
+        try:
+            return ExperimentConfig.model_validate((document.value or {}).get("config"))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            self._leave_out(document, f"{'.'.join(map(str, ('config', *first['loc'])))}: {first['msg']}")
+            return None
+
+    def _leave_out(self, document: Document, reason: str) -> None:
+        if (document.key, document.version) not in self._left_out:
+            self._left_out.add((document.key, document.version))
+            log.warning("the experiment %s is left out here: %s", document.key, reason)
 
     def move(
         self,

@@ -294,6 +294,8 @@ async def _follow(state: GatewayState, *, index: bool) -> None:
                 await asyncio.to_thread(remove_old, state.bundles, service_name(state.store.folder))
         except NoriaError as error:
             log.warning("what serves stays as it was: %s", error)
+        except Exception:  # nobody waits for this task: without it, no switch and no roll-back would be heard
+            log.exception("what serves stays as it was")
 
 
 def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:
