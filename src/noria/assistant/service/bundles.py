@@ -22,6 +22,7 @@ from noria.assistant.parts.protocol import MODULES, RANKERS, Part, Ranker, open_
 from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
+from noria.core.experiments.starting import starting
 from noria.core.learning.routes.route import FILE, KIND, Route
 from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.records import read_json
@@ -294,10 +295,9 @@ class Bundles:
         A gateway of a later version, which shares the control state, may have written more than this one knows.
         """
         try:
-            return ExperimentConfig.model_validate((document.value or {}).get("config"))
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            self._leave_out(document, f"{'.'.join(map(str, ('config', *first['loc'])))}: {first['msg']}")
+            return _settings((document.value or {}).get("config"))
+        except ConfigError as error:
+            self._leave_out(document, str(error))
             return None
 
     def _leave_out(self, document: Document, reason: str) -> None:
@@ -355,32 +355,42 @@ class Bundles:
         Raises:
             ConfigError: the settings are no experiment's, or another one is open.
             DataError: a bundle cannot serve, or the champion does not serve now.
+            RunError: the control state refuses.
         """
         move = self.pointers.present(CHAMPION)
         champion = "" if move is None else move.bundle
         values = {"champion": champion, "salt": secrets.token_hex(16), **values}
         values["challenger"] = self.named.get(str(values.get("challenger")), values.get("challenger"))
-        try:
-            config = ExperimentConfig.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(
-                first["msg"].removeprefix("Value error, "), where=".".join(map(str, first["loc"]))
-            ) from None
+        config = _settings(values)
         if config.champion != champion:
             raise DataError("its champion does not serve now", where="champion", mend=f"use {champion}")
         if config.challenger == champion:
             raise DataError("the challenger serves already", where="challenger")
         self.choice_of(config.challenger)
-        for document in self.control.read_all(EXPERIMENT):
-            if (document.value or {}).get("stage") in OPEN:
-                raise ConfigError(
-                    f"the experiment {document.key} is open", where="experiment", mend="stop it first"
-                )
-        earlier = self.control.read(EXPERIMENT, config.name)
-        if earlier is not None:
-            raise ConfigError("there was an experiment of this name", where="name", mend="choose another")
-        first_stage: Stage = "shadow" if config.shadow_requests else "canary"
-        value = {"config": config.model_dump(mode="json"), "stage": first_stage, "reason": "started"}
-        self.control.write(EXPERIMENT, config.name, value, based_on=0, by=by)
+        with starting(self.control):
+            for document in self.control.read_all(EXPERIMENT):
+                if (document.value or {}).get("stage") in OPEN:
+                    raise ConfigError(
+                        f"the experiment {document.key} is open", where="experiment", mend="stop it first"
+                    )
+            earlier = self.control.read(EXPERIMENT, config.name)
+            if earlier is not None:
+                raise ConfigError("there was an experiment of this name", where="name", mend="choose another")
+            first_stage: Stage = "shadow" if config.shadow_requests else "canary"
+            value = {"config": config.model_dump(mode="json"), "stage": first_stage, "reason": "started"}
+            self.control.write(EXPERIMENT, config.name, value, based_on=0, by=by)
         return config
+
+
+def _settings(values: Any) -> ExperimentConfig:
+    """Settings of an experiment from JSON values.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "config"
+        raise ConfigError(first["msg"].removeprefix("Value error, "), where=where) from None
