@@ -172,6 +172,35 @@ def test_a_backend_that_fails_is_a_trace_that_failed(tmp_path: Path) -> None:
         assert cut["trace"]["spans"][0]["error"]["kind"] in ("server", "cut", "garbage")
 
 
+def test_a_recogniser_of_the_operators_own_takes_names_out_and_what_it_fails_on_is_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "names_of_a_gateway.py").write_text(
+        "def find(text):\n"
+        "    if 'Eve' in text:\n        raise ValueError(text)\n"
+        "    return [('name', n, n + 3) for n in range(len(text)) if text.startswith('Ann', n)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with gateway(tmp_path / "data", find_personal=["names_of_a_gateway:find"]) as one:
+        trace = one.trace(one.ask("I am Ann")["id"])["trace"]
+        assert trace["spans"][-1]["output"]["content"] == "brief|I am [name]"
+        assert trace["redactions"] == {"name": 2}
+        status, answer = one.call(
+            "/v1/chat/completions", {"messages": [{"role": "user", "content": "I am Eve"}]}
+        )
+        assert (status, "Eve" in str(answer)) == (503, False)
+    with JournalReader(tmp_path / "data") as reader:
+        frames = b"".join(frame.body for frame in reader.frames())
+    assert b"Ann" not in frames
+    assert b"Eve" not in frames
+    with (
+        pytest.raises(ConfigError, match="find_personal: names_of_a_gateway:lose"),
+        gateway(tmp_path / "other", find_personal=["names_of_a_gateway:lose"]),
+    ):
+        pass
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize("keep_texts", [True, False])
 def test_the_words_of_a_failed_backend_are_redacted_and_not_kept_without_texts(
     tmp_path: Path, keep_texts: bool
