@@ -392,6 +392,12 @@ def test_who_comes_by_a_proxy_is_not_on_this_machine(house: tuple[Gateway, Page]
             through.open(urllib.request.Request(house[0].url + path, headers=dict(through.headers)))[0] == 401
         )
     assert through.get("/chat")[0] == 404
+    ask = {"name": "ask", "arguments": {"question": "who pays?"}}
+    for method, params in (("tools/list", {}), ("tools/call", ask)):
+        data = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        for by, status in ((Person(house[0].url), 200), (through, 401)):
+            request = urllib.request.Request(house[0].url + "/mcp", data.encode(), dict(by.headers))
+            assert by.open(request)[0] == status
 
 
 def test_a_size_of_thousands_of_digits_is_refused_in_a_line(tmp_path: Path) -> None:

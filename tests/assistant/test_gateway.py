@@ -172,6 +172,80 @@ def test_a_backend_that_fails_is_a_trace_that_failed(tmp_path: Path) -> None:
         assert cut["trace"]["spans"][0]["error"]["kind"] in ("server", "cut", "garbage")
 
 
+def test_a_recogniser_of_the_operators_own_takes_names_out_and_what_it_fails_on_is_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "names_of_a_gateway.py").write_text(
+        "def find(text):\n"
+        "    if 'Eve' in text:\n        raise ValueError(text)\n"
+        "    return [('name', n, n + 3) for n in range(len(text)) if text.startswith('Ann', n)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with gateway(tmp_path / "data", find_personal=["names_of_a_gateway:find"]) as one:
+        trace = one.trace(one.ask("I am Ann")["id"])["trace"]
+        assert trace["spans"][-1]["output"]["content"] == "brief|I am [name]"
+        assert trace["redactions"] == {"name": 2}
+        status, answer = one.call(
+            "/v1/chat/completions", {"messages": [{"role": "user", "content": "I am Eve"}]}
+        )
+        assert (status, "Eve" in str(answer)) == (503, False)
+    with JournalReader(tmp_path / "data") as reader:
+        frames = b"".join(frame.body for frame in reader.frames())
+    assert b"Ann" not in frames
+    assert b"Eve" not in frames
+    with (
+        pytest.raises(ConfigError, match="find_personal: names_of_a_gateway:lose"),
+        gateway(tmp_path / "other", find_personal=["names_of_a_gateway:lose"]),
+    ):
+        pass
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("keep_texts", [True, False])
+def test_the_words_of_a_failed_backend_are_redacted_and_not_kept_without_texts(
+    tmp_path: Path, keep_texts: bool
+) -> None:
+    fault = json.dumps({"error": {"message": "bad: bob@example.org, and so on"}}).encode()
+    refuses = Reply(body=fault, status=400)
+    with gateway(tmp_path / "data", lambda body, number: refuses, keep_texts=keep_texts) as one:
+        asked = {"messages": [{"role": "user", "content": "x"}]}
+        assert one.call("/v1/chat/completions", asked)[0] == 400
+        assert one.call("/v1/chat/completions", asked | {"stream": True})[0] == 400
+        rows = until(lambda: len(found := one.call("/v1/traces")[1]["data"]) == 2 and found)
+        for row in rows:
+            trace = one.trace(row["id"])["trace"]
+            said = trace["spans"][-1]["error"]
+            assert said == {"kind": "request", "message": "bad: [mail], and so on" if keep_texts else ""}
+            assert trace.get("redactions", {}) == ({"mail": 1} if keep_texts else {})
+    with JournalReader(tmp_path / "data") as reader:
+        frames = b"".join(frame.body for frame in reader.frames())
+    assert (b"and so on" in frames) is keep_texts
+    files = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+    assert not [path for path in files if b"bob@example.org" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"choices":[{"delta":{"content":"\xff"}}]}', b"[" * 100_000], ids=["no UTF-8", "deep"]
+)
+def test_a_stream_of_garbage_is_an_error_and_a_trace_that_failed(tmp_path: Path, data: bytes) -> None:
+    word = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
+
+    def respond(body: Body, number: int) -> Reply:
+        begun = word if body["messages"][-1]["content"] == "begun" else b""
+        return Reply(body=begun + b"data: " + data + b"\n\n", headers={"content-type": "text/event-stream"})
+
+    with gateway(tmp_path / "data", respond) as one:
+        asked = [
+            {"stream": True, "messages": [{"role": "user", "content": text}]} for text in ("at once", "begun")
+        ]
+        status, answer = one.call("/v1/chat/completions", asked[0])
+        assert (status, answer["error"]["code"]) == (502, "backend_garbage")
+        status, body, _ = one.raw("/v1/chat/completions", asked[1])
+        assert (status, b'"code":"backend_garbage"' in body) == (200, True)
+        rows = until(lambda: len(found := one.call("/v1/traces")[1]["data"]) == 2 and found)
+        assert [row["status"] for row in rows] == ["failed", "failed"]
+
+
 def test_a_caller_who_leaves_is_a_trace_that_was_cancelled(tmp_path: Path) -> None:
     with gateway(tmp_path / "data", lambda b, n: Reply("a b c d e f", pieces=6, gap=0.3)) as one:
         client = openai.OpenAI(base_url=one.url + "/v1", api_key=TOKEN, max_retries=0, timeout=0.5)

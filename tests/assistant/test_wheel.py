@@ -25,7 +25,7 @@ from tests.assistant.test_gateway import stage
 from tests.chat_server import chat_server
 
 WORDS = ["boats", "cats", "rain", "gold", "tea", "snow", "iron", "figs", "owls", "wool", "salt", "maps"]
-LOOP = {
+LOOP: dict[str, Any] = {
     "judging": {
         "checklist": [
             {"id": "clear", "question": "Is it clear?"},
@@ -36,7 +36,7 @@ LOOP = {
     },
     "learning": {
         "judge": "m",
-        "gate_judge": "m",
+        "gate_judge": "n",
         "least_rated": 40,
         "experiment": {
             "shadow_requests": 0,
@@ -48,6 +48,13 @@ LOOP = {
     },
     "promote": "auto",
 }
+
+
+def wheel(url: str, **learning: Any) -> dict[str, Any]:
+    """Settings of a gateway that learns, whose gate has another judge than its learner."""
+    server = settings(url)["backends"]["m"]
+    backends = {name: server | {"model": name} for name in ("m", "n")}
+    return LOOP | {"backends": backends, "learning": LOOP["learning"] | learning}
 
 
 def learn(folder: Path, *more: str, code: int = 0) -> str:
@@ -73,7 +80,7 @@ def test_from_traffic_to_a_promotion(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with (
         chat_server(judge_or_echo) as backend,
-        gateway_process(folder, backend.url, companion=True, **LOOP) as process,
+        gateway_process(folder, backend.url, companion=True, **wheel(backend.url)) as process,
     ):
         one = Gateway(process.url, folder, backend)
         assert "underpowered" in learn(folder, "-m", "too early"), "without rated traces there is no evidence"
@@ -105,10 +112,14 @@ def test_from_traffic_to_a_promotion(tmp_path: Path) -> None:
 def test_a_turn_starts_by_itself_when_enough_was_judged(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     schedule = {"judged": 100, "pause": 0}
-    loop: Any = LOOP | {"learning": LOOP["learning"] | {"schedule": schedule}, "promote": "ask"}
     with (
         chat_server(judge_or_echo) as backend,
-        gateway_process(folder, backend.url, companion=True, **loop) as process,
+        gateway_process(
+            folder,
+            backend.url,
+            companion=True,
+            **(loop := wheel(backend.url, schedule=schedule) | {"promote": "ask"}),
+        ) as process,
     ):
         one = Gateway(process.url, folder, backend)
         traffic(one, 0, 240)
@@ -155,8 +166,10 @@ def test_a_turn_needs_a_judge_and_a_folder(tmp_path: Path) -> None:
     assert "a gate needs a judge and a checklist" in learn(folder, code=2)
     write(json.dumps(settings("http://127.0.0.1:9/v1", learning={"gate_judge": "nobody"})))
     assert "there is no backend 'nobody'" in learn(folder, code=2)
-    both: Any = {"judging": LOOP["judging"], "learning": {"gate_judge": "m"}}
-    write(json.dumps(settings("http://127.0.0.1:9/v1", **both)))
+    for judge in (None, "n"):
+        write(json.dumps(settings("http://127.0.0.1:9/v1", **wheel("http://127.0.0.1:9/v1", judge=judge))))
+        assert "the learner needs a judge of its own beside the gate's" in learn(folder, code=2)
+    write(json.dumps(settings("http://127.0.0.1:9/v1", **wheel("http://127.0.0.1:9/v1"))))
     assert "there is no journal" in learn(folder, code=2)
     assert not (folder / "turns").exists()
 
@@ -165,8 +178,9 @@ def test_learning_that_is_switched_off_starts_nothing(tmp_path: Path) -> None:
     from tests.assistant.gateways import gateway
 
     folder = tmp_path / "data"
-    with gateway(folder, **LOOP) as one:
-        (tmp_path / "noria.yaml").write_text(json.dumps(settings(one.backend.url, **LOOP)))
+    with gateway(folder) as one:
+        url = one.backend.url
+        (tmp_path / "noria.yaml").write_text(json.dumps(settings(url, **wheel(url))))
         one.ask("x")
         one.call("/v1/switches/learning", {"on": False}, method="PUT")
         assert "learning is switched off" in learn(folder)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
-from noria.core.traces.redaction import KINDS, Finding, Redactor, luhn
+from noria.core.errors import ConfigError, RunError
+from noria.core.traces.redaction import KINDS, Finding, Redactor, luhn, open_redactor
 
 REDACTOR = Redactor()
 FOUND = [
@@ -69,6 +71,37 @@ def test_a_kind_can_be_kept_and_a_recogniser_added() -> None:
     assert named.redact(text) == ("[name] sits at [address]", {"name": 1, "address": 1})
     with pytest.raises(ValueError, match="no kind 'colour'"):
         Redactor(keep=["colour"])
+
+
+def test_a_recogniser_is_found_by_its_name_or_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "our_names.py").write_text(
+        "def find(text):\n    return [('name', n, n + 3) for n in range(len(text)) if text.startswith('Ann', n)]\n"
+        "def fail(text):\n    raise ValueError(text)\n"
+        "number = 1\n"
+    )
+    (tmp_path / "our_fault.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    named = open_redactor(keep=["address"], find=["our_names:find"])
+    assert named.redact("Ann sits at ::1, Ann") == ("[name] sits at ::1, [name]", {"name": 2})
+    for name, said in (
+        ("our_names:lose", "no attribute 'lose'"),
+        ("our_names", "package.module:function"),
+        ("", "package.module:function"),
+        ("nobodys_names:find", "No module named 'nobodys_names'"),
+        ("our_fault:find", "division by zero"),
+        ("our_names:number", "it is no function"),
+    ):
+        with pytest.raises(ConfigError, match=said) as caught:
+            open_redactor(find=[name])
+        assert str(caught.value).startswith(f"find_personal: {name}")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="keep_personal: there is no kind 'colour'"):
+        open_redactor(keep=["colour"])
+    with pytest.raises(RunError, match="it failed with ValueError") as failed:
+        open_redactor(find=["our_names:fail"]).redact("a secret")
+    assert "a secret" not in str(failed.value)
 
 
 def test_json_is_redacted_in_keys_and_values() -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from noria.core.errors import ConfigError, DataError, RunError
+from noria.core.errors import ConfigError, ConflictError, DataError, RunError
 from noria.core.proofs.bench import alternate
 from noria.core.service import protocol
 from noria.core.service.hosting import launched, read_token, running, serve
@@ -50,6 +50,8 @@ async def fail(request: Request) -> Response:
     raise {
         "data": DataError("no such column", where="items", mend="name one that is there"),
         "http": HttpError(422, "odd", "it is\nodd", param="x"),
+        "stale": ConflictError("it is at version 3", where="switch learning", mend="read it again"),
+        "run": RunError("cannot write: a secret", where="/data"),
         "fault": ZeroDivisionError("a secret"),
     }[request.path_params["how"]]
 
@@ -127,6 +129,8 @@ def test_every_refusal_has_the_same_body(url: str) -> None:
         ("GET", "/echo/", 404, "not_found", "invalid_request_error"),
         ("GET", "/fail/data", 400, "bad_request", "invalid_request_error"),
         ("GET", "/fail/http", 422, "odd", "invalid_request_error"),
+        ("GET", "/fail/stale", 409, "stale", "invalid_request_error"),
+        ("GET", "/fail/run", 503, "unavailable", "server_error"),
         ("GET", "/fail/fault", 500, "internal", "server_error"),
         ("POST", "/change", 401, "wrong_token", "authentication_error"),
     ):
@@ -146,6 +150,8 @@ def test_bad_input_is_told_in_its_line_and_a_fault_keeps_its_secrets(
     with caplog.at_level(logging.ERROR, "noria.serving"):
         assert "a secret" not in str(ask(url, "GET", "/fail/fault"))
     assert "ZeroDivisionError" in caplog.text
+    assert "a secret" not in str(ask(url, "GET", "/fail/run"))
+    assert "/data: cannot write: a secret" in caplog.text
     assert "Traceback" in caplog.text
 
 

@@ -25,7 +25,7 @@ from noria.core.storage.postgres import PostgresControl
 from noria.core.traces.datasets import Layout, examples, rows
 from noria.core.traces.ids import user_key
 from noria.core.traces.imports import ImportCounts, Imported, import_traces
-from noria.core.traces.redaction import Redactor
+from noria.core.traces.redaction import open_redactor
 from noria.core.traces.store import TraceStore, UnknownTrace, read_views
 from noria.core.versions.artefacts import ArtefactStore
 
@@ -165,6 +165,7 @@ def import_logs(
     *,
     caller: str = "imported",
     keep_personal: Sequence[str] = (),
+    find_personal: Sequence[str] = (),
     seen: Callable[[int], None] = lambda count: None,
 ) -> LogImport:
     """Take traces of other tools into a folder; the same log again adds nothing.
@@ -176,17 +177,15 @@ def import_logs(
         paths: logs in OTLP JSON, of the console exporter, or exports of Langfuse or Phoenix.
         caller: name of the caller that the traces bear.
         keep_personal: kinds of personal data that are not redacted.
+        find_personal: recognisers of personal data beside those of a form, each `package.module:function`.
         seen: hears the number of traces so far.
 
     Raises:
         RunError: a gateway uses the folder, or the disk refuses.
         DataError: a log holds no span of a known format.
-        ConfigError: a kind of personal data is not known.
+        ConfigError: a kind of personal data is not known, or a recogniser cannot be imported.
     """
-    try:
-        redactor = Redactor(keep=keep_personal)
-    except ValueError as error:
-        raise ConfigError(str(error), where="keep_personal") from None
+    redactor = open_redactor(keep=keep_personal, find=find_personal)
     new = None if (folder / "secret").exists() else secrets.token_hex(32)
     secret = read_secret(folder) if new is None else new.encode()
     result = LogImport()

@@ -68,6 +68,10 @@ class RunError(NoriaError):
     """A run folder that cannot be written or resumed: in use, made with other settings, on a full disk."""
 
 
+class ConflictError(RunError):
+    """A change based on what somebody else changed meanwhile. Nothing was written."""
+
+
 class DivergenceError(NoriaError):
     """A computation that diverged or left the finite numbers. It counts as a failed check, hence exit code 1."""
 

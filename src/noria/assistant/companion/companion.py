@@ -80,20 +80,22 @@ class Companion:
             for document in self.control.read_all(EXPERIMENT):
                 value = document.value or {}
                 if value.get("stage") in OPEN and not value.get("paused"):
+                    config = self.bundles.settings_of(document)
+                    if config is None:
+                        continue
                     if not decides:  # another gateway decides; it needs what was seen here
-                        self._publish(document)
+                        self._publish(document, config)
                         continue
                     with contextlib.suppress(
                         StaleVersion
                     ):  # an operator was faster: read anew at the next look
-                        self._decide(document)
+                        self._decide(document, config)
         self.upkeep.step()
         return new
 
-    def _decide(self, document: Document) -> None:
+    def _decide(self, document: Document, config: ExperimentConfig) -> None:
         """Read an experiment and take the step that it calls for."""
         value = dict(document.value or {})
-        config = ExperimentConfig.model_validate(value["config"])
         champion = self.bundles.pointers.present(CHAMPION)
         if champion is None or champion.bundle != config.champion:
             won = champion is not None and champion.bundle == config.challenger
@@ -127,11 +129,10 @@ class Companion:
         self._write(document, value | {"stage": step.stage, "since": time.time_ns()})
         self.tell(step.stage, experiment=document.key, reason=step.reason)
 
-    def _publish(self, document: Document) -> None:
+    def _publish(self, document: Document, config: ExperimentConfig) -> None:
         """Give the other gateways what this one has seen of an experiment."""
         value = document.value or {}
         since = int(value.get("since") or document.at * 1e9)
-        config = ExperimentConfig.model_validate(value["config"])
         read_experiment(self.index, config, value["stage"], since, shared=self.shared)
 
     def _end(self, document: Document, stage: str, reason: str) -> None:

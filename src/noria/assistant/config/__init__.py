@@ -52,7 +52,11 @@ class AssistantConfig(Config):
     learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")
     page: PageConfig = Field(PageConfig(), description="The web page for people.")
     keep_personal: tuple[str, ...] = Field(
-        (), description="Kinds of personal data that are not redacted, such as ipv4."
+        (), description="Kinds of personal data that are not redacted, such as address."
+    )
+    find_personal: tuple[str, ...] = Field(
+        (),
+        description="Recognisers of personal data of your own, such as of names, each package.module:function.",
     )
     keep_pictures_days: float | None = Field(
         30.0,

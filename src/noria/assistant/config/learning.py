@@ -97,7 +97,8 @@ class LearningConfig(Config):
 
     judge: str | None = Field(None, description="Backend that judges while a learner estimates.")
     gate_judge: str | None = Field(
-        None, description="Backend that judges at the gate; better another one than judge."
+        None,
+        description="Backend that judges at the gate; learners that ask a judge need another one as judge.",
     )
     learner: LearnerName = Field(
         "routes",

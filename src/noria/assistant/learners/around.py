@@ -94,6 +94,20 @@ def check_judged(config: AssistantConfig) -> None:
         )
 
 
+def check_two_judges(config: AssistantConfig) -> None:
+    """Check that the judge of a learner is another one than the gate's, which would forgive its own mistakes.
+
+    Raises:
+        ConfigError: the learner has no judge, or that of the gate.
+    """
+    if config.learning.judge in (None, config.learning.gate_judge):
+        raise ConfigError(
+            "the learner needs a judge of its own beside the gate's",
+            where="learning.judge",
+            mend="name another backend than gate_judge",
+        )
+
+
 def check_tool(config: AssistantConfig, name: str, kind: str, where: str) -> None:
     """Check that the tool of a learner is there.
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from noria.assistant.config import AssistantConfig
-from noria.assistant.learners.around import Around, parts_of, through
+from noria.assistant.learners.around import Around, check_two_judges, parts_of, through
 from noria.assistant.learners.logged import logged_values
 from noria.assistant.learners.replaying import BundleReplay, route_of
 from noria.core.errors import ConfigError, needing
@@ -61,12 +61,7 @@ def check(config: AssistantConfig) -> None:
             where="routes",
             mend="add a route for each backend that may answer",
         )
-    if config.learning.judge is None or config.learning.judge == config.learning.gate_judge:
-        raise ConfigError(
-            "a router needs a judge of its own beside the gate's",
-            where="learning.judge",
-            mend="name another backend than gate_judge",
-        )
+    check_two_judges(config)
 
 
 def competing(config: AssistantConfig) -> list[str]:

@@ -64,11 +64,11 @@ def settings(url: str) -> dict[str, Any]:
     checklist = [{"id": "complete", "question": "Is it complete?"}]
     experiment = {"shadow_requests": 0, "canary_units": 0, "planned": 400, "least": 30}
     return {
-        "backends": {"m": {"url": f"{url}/v1", "model": "m"}},
+        "backends": {name: {"url": f"{url}/v1", "model": name} for name in ("m", "n")},
         "routes": {"a": {"backend": "m", "system": "brief"}, "b": {"backend": "m", "system": "thorough"}},
         "begin": "a",
         "judging": {"checklist": checklist, "backends": ["m"], "share": 1.0},
-        "learning": {"judge": "m", "gate_judge": "m", "least_rated": 40, "experiment": experiment},
+        "learning": {"judge": "m", "gate_judge": "n", "least_rated": 40, "experiment": experiment},
     }
 
 

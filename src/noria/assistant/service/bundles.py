@@ -19,13 +19,14 @@ from pydantic import ValidationError
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.parts.protocol import MODULES, RANKERS, Part, Ranker, open_part, open_ranker
-from noria.core.errors import ConfigError, DataError, MissingExtra
+from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
 from noria.core.experiments.assignment import Arms, Assignment, assign
 from noria.core.experiments.lifecycle import OPEN, TREATMENT, ExperimentConfig, Stage
+from noria.core.experiments.starting import starting
 from noria.core.learning.routes.route import FILE, KIND, Route
 from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.records import read_json
-from noria.core.storage.control import Control, StaleVersion
+from noria.core.storage.control import Control, Document, StaleVersion
 from noria.core.versions.artefacts import ArtefactStore, Bundle, Lineage
 from noria.core.versions.pointers import Move, Pointers
 
@@ -134,6 +135,7 @@ class Bundles:
         self.pointers = Pointers(control, artefacts)
         self._routes: dict[str, Route] = {}
         self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str], Ranker | None]] = {}
+        self._left_out: set[tuple[str, int]] = set()
         self.named: dict[str, str] = {}
 
     def begin(self) -> None:
@@ -260,7 +262,7 @@ class Bundles:
         return switched_on(self.control, switch)
 
     def serving(self) -> Serving:
-        """The bundles that serve at this moment.
+        """The bundles that serve at this moment. An experiment that cannot be read here takes no traffic here.
 
         Raises:
             DataError: the champion cannot be read.
@@ -274,15 +276,34 @@ class Bundles:
                 value = document.value or {}
                 if value.get("stage") not in OPEN or value.get("paused"):
                     continue
-                config = ExperimentConfig.model_validate(value["config"])
-                if config.champion != move.bundle:
+                config = self.settings_of(document)
+                if config is None or config.champion != move.bundle:
                     continue  # its champion was replaced: it compares nothing that serves
                 stage: Stage = value["stage"]
-                experiments.append(
-                    OpenExperiment(config, stage, self.choice_of(config.challenger), config.arms(stage))
-                )
+                try:
+                    challenger = self.choice_of(config.challenger)
+                except NoriaError as error:
+                    self._leave_out(document, str(error))
+                    continue
+                experiments.append(OpenExperiment(config, stage, challenger, config.arms(stage)))
         named = {name: self.choice_of(bundle) for name, bundle in self.named.items()}
         return Serving(self.choice_of(move.bundle), move.version, tuple(experiments), named)
+
+    def settings_of(self, document: Document) -> ExperimentConfig | None:
+        """Settings of an experiment; None, which is logged once, where they cannot be read.
+
+        A gateway of a later version, which shares the control state, may have written more than this one knows.
+        """
+        try:
+            return _settings((document.value or {}).get("config"))
+        except ConfigError as error:
+            self._leave_out(document, str(error))
+            return None
+
+    def _leave_out(self, document: Document, reason: str) -> None:
+        if (document.key, document.version) not in self._left_out:
+            self._left_out.add((document.key, document.version))
+            log.warning("the experiment %s is left out here: %s", document.key, reason)
 
     def move(
         self,
@@ -334,32 +355,42 @@ class Bundles:
         Raises:
             ConfigError: the settings are no experiment's, or another one is open.
             DataError: a bundle cannot serve, or the champion does not serve now.
+            RunError: the control state refuses.
         """
         move = self.pointers.present(CHAMPION)
         champion = "" if move is None else move.bundle
         values = {"champion": champion, "salt": secrets.token_hex(16), **values}
         values["challenger"] = self.named.get(str(values.get("challenger")), values.get("challenger"))
-        try:
-            config = ExperimentConfig.model_validate(values)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise ConfigError(
-                first["msg"].removeprefix("Value error, "), where=".".join(map(str, first["loc"]))
-            ) from None
+        config = _settings(values)
         if config.champion != champion:
             raise DataError("its champion does not serve now", where="champion", mend=f"use {champion}")
         if config.challenger == champion:
             raise DataError("the challenger serves already", where="challenger")
         self.choice_of(config.challenger)
-        for document in self.control.read_all(EXPERIMENT):
-            if (document.value or {}).get("stage") in OPEN:
-                raise ConfigError(
-                    f"the experiment {document.key} is open", where="experiment", mend="stop it first"
-                )
-        earlier = self.control.read(EXPERIMENT, config.name)
-        if earlier is not None:
-            raise ConfigError("there was an experiment of this name", where="name", mend="choose another")
-        first_stage: Stage = "shadow" if config.shadow_requests else "canary"
-        value = {"config": config.model_dump(mode="json"), "stage": first_stage, "reason": "started"}
-        self.control.write(EXPERIMENT, config.name, value, based_on=0, by=by)
+        with starting(self.control):
+            for document in self.control.read_all(EXPERIMENT):
+                if (document.value or {}).get("stage") in OPEN:
+                    raise ConfigError(
+                        f"the experiment {document.key} is open", where="experiment", mend="stop it first"
+                    )
+            earlier = self.control.read(EXPERIMENT, config.name)
+            if earlier is not None:
+                raise ConfigError("there was an experiment of this name", where="name", mend="choose another")
+            first_stage: Stage = "shadow" if config.shadow_requests else "canary"
+            value = {"config": config.model_dump(mode="json"), "stage": first_stage, "reason": "started"}
+            self.control.write(EXPERIMENT, config.name, value, based_on=0, by=by)
         return config
+
+
+def _settings(values: Any) -> ExperimentConfig:
+    """Settings of an experiment from JSON values.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    try:
+        return ExperimentConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "config"
+        raise ConfigError(first["msg"].removeprefix("Value error, "), where=where) from None

@@ -184,12 +184,7 @@ class Operations:
             raise HttpError(409, "not_open", f"it is {document.value.get('stage')}")
         reason = str(fields.get("reason", "")) or "stopped by hand"
         value = document.value | {"stage": "stopped", "reason": reason[:1000]}
-        try:
-            self.bundles.control.write(
-                EXPERIMENT, name, value, based_on=document.version, by=request.caller.name
-            )
-        except StaleVersion as error:
-            raise HttpError(409, "stale", str(error)) from None
+        self.bundles.control.write(EXPERIMENT, name, value, based_on=document.version, by=request.caller.name)
         self.refresh()
         return json_response({"name": name, "stage": "stopped"})
 

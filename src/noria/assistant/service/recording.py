@@ -154,7 +154,9 @@ class Recorder:
             output=answer,
             blobs=names,
             attributes=_attributes(recording, outcome),
-            error=SpanError(outcome.kind, outcome.message) if isinstance(outcome, Failure) else None,
+            error=self._fault(SpanError(outcome.kind, outcome.message), counts)
+            if isinstance(outcome, Failure)
+            else None,
         )
         steps = tuple(self._kept(step, counts) for step in recording.steps)
         return self._trace(
@@ -216,11 +218,20 @@ class Recorder:
 
     def _kept(self, step: Span, counts: Counter[str]) -> Span:
         """A step as it is written: redacted, and without words where no text is kept."""
+        error = None if step.error is None else self._fault(step.error, counts)
         if not self.keep_texts:
-            return msgspec.structs.replace(step, input=None, output=None, attributes={}, blobs=())
+            return msgspec.structs.replace(
+                step, input=None, output=None, attributes={}, blobs=(), error=error
+            )
         given, _ = self._clean(step.input, counts)
         made, _ = self._clean(step.output, counts)
-        return msgspec.structs.replace(step, input=given, output=made)
+        return msgspec.structs.replace(step, input=given, output=made, error=error)
+
+    def _fault(self, error: SpanError, counts: Counter[str]) -> SpanError:
+        """An error as it is written: a server's words may repeat the request."""
+        message, found = self.redactor.redact(error.message if self.keep_texts else "")
+        counts.update(found)
+        return SpanError(error.kind, message)
 
     def _clean(self, value: Any, counts: Counter[str]) -> tuple[Any, dict[str, bytes]]:
         value, blobs = take_out_blobs(value)

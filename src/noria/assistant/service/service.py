@@ -35,7 +35,7 @@ from noria.core.storage.control import SQLControl
 from noria.core.storage.shares import Shares
 from noria.core.traces.index.costs import spent_today
 from noria.core.traces.records import Status
-from noria.core.traces.redaction import Redactor
+from noria.core.traces.redaction import open_redactor
 from noria.core.traces.store import TraceStore
 
 with needing("serve"):
@@ -78,13 +78,10 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         RunError: another gateway uses the folder, or the disk refuses.
         ConfigError: a setting cannot be honoured.
     """
+    redactor = open_redactor(keep=config.keep_personal, find=config.find_personal)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     secret = read_secret(folder)
-    try:
-        redactor = Redactor(keep=config.keep_personal)
-    except ValueError as error:
-        raise ConfigError(str(error), where="keep_personal") from None
     store = TraceStore(folder)
     try:
         control = open_control(folder, config)
@@ -294,6 +291,8 @@ async def _follow(state: GatewayState, *, index: bool) -> None:
                 await asyncio.to_thread(remove_old, state.bundles, service_name(state.store.folder))
         except NoriaError as error:
             log.warning("what serves stays as it was: %s", error)
+        except Exception:  # nobody waits for this task: without it, no switch and no roll-back would be heard
+            log.exception("what serves stays as it was")
 
 
 def _check_prices(backends: dict[str, ChatServer], caller: str) -> None:

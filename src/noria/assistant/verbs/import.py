@@ -22,7 +22,11 @@ class ImportConfig(FolderOption):
     )
     caller: str = Field("imported", pattern=r"^[\w.-]{1,80}$", description="Caller that the traces bear.")
     keep_personal: tuple[str, ...] = Field(
-        (), description="Kinds of personal data that are not redacted, such as ipv4."
+        (), description="Kinds of personal data that are not redacted, such as address."
+    )
+    find_personal: tuple[str, ...] = Field(
+        (),
+        description="Recognisers of personal data of your own, such as of names, each package.module:function.",
     )
 
 
@@ -39,6 +43,7 @@ def command(config: ImportConfig) -> int:
         config.logs,
         caller=config.caller,
         keep_personal=config.keep_personal,
+        find_personal=config.find_personal,
         seen=lambda count: click.echo(f"{count:,} traces", err=True),
     )
     counts = result.counts

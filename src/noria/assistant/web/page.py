@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from importlib.resources import files
 
@@ -20,9 +21,11 @@ from noria.assistant.web.talking import Talking
 from noria.assistant.web.texts import read_texts
 from noria.assistant.web.visitors.sessions import Visitor
 from noria.assistant.web.yours import Yours
+from noria.core.errors import NoriaError, RunError
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response, Route, asset, route
 
+log = logging.getLogger("noria.serving")
 BASES = ("/chat", "/chat/embed")
 """Paths of the pages: by themselves, and inside of another page."""
 Handler = Callable[[Request, Visitor], Awaitable[Response]]
@@ -105,7 +108,7 @@ class Page:
         """An endpoint that knows its visitor, and says in a page what it does not do."""
         room = self.room
 
-        async def answer(request: Request) -> Response:
+        async def visited(request: Request) -> Response:
             visitor = await asyncio.to_thread(room.sessions.visitor, request, base)
             if not room.is_open(request):
                 return _said(room, request, visitor, "off", 404)
@@ -120,6 +123,16 @@ class Page:
                     raise
                 most = f"{room.config.page.picture_bytes / 2**20:.3g}"
                 return _said(room, request, visitor, "request_large", 413, most=most)
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await visited(request)
+            except NoriaError as error:
+                log.warning("the page cannot answer: %s", error)
+                status = 503 if isinstance(error, RunError) else 400
+                if request.headers.get("x-part") == "1":
+                    return json_response({"said": room.text("unable")}, status=status)
+                return room.unable(base, status=status)
 
         return answer
 

@@ -20,7 +20,7 @@ from noria.assistant.web.texts import direction, read_texts
 from noria.assistant.web.views import TurnView, answer_of, last_picture, question_of
 from noria.assistant.web.visitors.accounts import Accounts
 from noria.assistant.web.visitors.history import Conversation, History, Turn
-from noria.assistant.web.visitors.sessions import Sessions, Visitor
+from noria.assistant.web.visitors.sessions import Sessions, Visitor, new_guest
 from noria.core.pages.report import environment
 from noria.core.service.callers import Caller
 from noria.core.service.serving import Request, Response
@@ -243,6 +243,12 @@ class Room:
         return self.page(
             "told.html", visitor, status=status, said=self.text(key, **places), failed=status >= 400
         )
+
+    def unable(self, base: str, *, status: int = 503) -> Response:
+        """A page that says that something cannot be done now. It needs no control state, and keeps the cookies."""
+        nobody = self.sessions.known(new_guest(), None, base)
+        text = self.part("told.html", nobody, said=self.text("unable"), failed=True, mine=[])
+        return self.html(text, nobody, status=status)
 
     def _doing(self, step: Any, *, done: bool = False) -> Markup:
         """What a tool does, or has done, in words, by its name and the arguments of the model or its words."""

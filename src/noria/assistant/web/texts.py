@@ -177,6 +177,7 @@ ENGLISH: Mapping[str, str] = {
     "long": "A message has at most {most} characters.",
     "busy": "Very many people are asking, and the queue is full. Nothing was sent: please try again in a minute.",
     "one_at_a_time": "Your last message is still being answered.",
+    "unable": "This cannot be done just now. The reason was noted; please try again in a moment.",
     "off": "The page is off here. An operator turns it on by page.on in the configuration.",
     "request_large": "This is too large: a picture has at most {most} MB.",
 }  # fmt: skip

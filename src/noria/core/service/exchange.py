@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from noria.core.errors import ConfigError, DataError, needing
+from noria.core.errors import ConfigError, ConflictError, DataError, RunError, needing
 from noria.core.service.guard import LOCAL
 from noria.core.service.responses import HttpError
 
@@ -73,6 +73,13 @@ class Exchange:
             await self.fail(HttpError(error.status_code, code, error.detail, headers=error.headers))
         except (DataError, ConfigError) as error:
             await self.fail(HttpError(400, "bad_request", str(error)))
+        except ConflictError as error:
+            await self.fail(HttpError(409, "stale", str(error)))
+        except RunError as error:
+            log.error("request %s failed: %s", self.id, error)
+            await self.fail(
+                HttpError(503, "unavailable", "this cannot be done now; the service's log says why")
+            )
         except ClientDisconnect:
             self.status = 499
         except asyncio.CancelledError:

@@ -103,7 +103,7 @@ class Guard:
         """Who sent a request, for an open route that asks for rights itself; None where it needs a token."""
         exchange: Exchange = request.scope["noria.exchange"]
         caller = self._caller(exchange)
-        if caller is None and not self.guards_reading:
+        if caller is None and not (self.guards_reading or exchange.forwarded):
             return LOCAL
         return caller
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from noria.core.errors import RunError
+from noria.core.errors import ConflictError, RunError
 
 MAX_VALUE = 1 << 20
 """Most bytes of a document's JSON."""
@@ -65,7 +65,7 @@ class Lease:
     until: float
 
 
-class StaleVersion(RunError):
+class StaleVersion(ConflictError):
     """A document changed after its writer read it. Nothing was written."""
 
 

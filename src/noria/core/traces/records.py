@@ -37,7 +37,7 @@ class Candidate(Struct, frozen=True, omit_defaults=True):
 
 
 class SpanError(Struct, frozen=True):
-    """Why a span failed: a kind such as `timeout`, and a message of our own words."""
+    """Why a span failed: a kind such as `timeout`, and a message, redacted; it is empty where no texts are kept."""
 
     kind: str
     message: str

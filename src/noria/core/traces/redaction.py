@@ -1,16 +1,20 @@
 """Personal data and secrets taken out of text before it is written, each kind counted.
 
 Redaction works on whole texts: a secret that a stream cut into pieces is whole again by then. It finds what has a form:
-mail and network addresses, phone, card and account numbers, keys. It does not find names or streets; an optional
-recogniser (`Redactor(more=…)`) may.
+mail and network addresses, phone, card and account numbers, keys. It does not find names or streets; a recogniser of
+your own (`Redactor(more=…)`, by its name :func:`open_redactor`) may.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+from noria.core.errors import ConfigError, RunError
 
 MARK = "[{}]"
 """Text that takes the place of what was found, such as `[mail]`."""
@@ -238,3 +242,52 @@ class Redactor:
 
 KINDS = frozenset(kind.name for kind in _KINDS)
 """Kinds that a :class:`Redactor` finds by their form."""
+
+
+def open_redactor(*, keep: Iterable[str] = (), find: Iterable[str] = ()) -> Redactor:
+    """A redactor from the settings `keep_personal` and `find_personal`.
+
+    Args:
+        keep: kinds that stay.
+        find: recognisers of your own, each `package.module:function`; of a text one gives the kind, start and end of
+            each place.
+
+    Raises:
+        ConfigError: a kind is not known, or a recogniser cannot be imported or called.
+    """
+    more = [_named(name) for name in find]
+    try:
+        return Redactor(more=more, keep=keep)
+    except ValueError as error:
+        raise ConfigError(str(error), where="keep_personal") from None
+
+
+def _named(name: str) -> Recogniser:
+    """The recogniser at `package.module:function`; a module may lie in the current folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    where = f"find_personal: {name}"
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        recogniser = getattr(importlib.import_module(module), function)
+    except Exception as error:  # a module of the operator's own raises what it likes
+        raise ConfigError(
+            f"it cannot be imported: {error or type(error).__name__}",
+            where=where,
+            mend="write package.module:function",
+        ) from error
+    finally:
+        sys.path.remove("")
+    if not callable(recogniser):
+        raise ConfigError("it is no function", where=where)
+
+    def find(text: str) -> list[Finding]:
+        try:
+            return [Finding(str(kind), int(start), int(end)) for kind, start, end in recogniser(text)]
+        except Exception as error:  # its words may repeat the text, which then stood in the log
+            raise RunError(f"it failed with {type(error).__name__}; nothing is kept", where=where) from None
+
+    return find

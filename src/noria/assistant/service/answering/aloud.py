@@ -8,7 +8,8 @@ from dataclasses import replace
 import msgspec
 
 from noria.assistant.parts.loop import Heard
-from noria.core.chat.faults import CutError, GarbageError
+from noria.assistant.service.answering.asking import GARBAGE
+from noria.core.chat.faults import CutError
 from noria.core.chat.forwarding import Forwarder
 from noria.core.chat.outcomes import Failure, Outcome
 from noria.core.chat.replies import StreamedReply
@@ -32,7 +33,7 @@ async def ask_aloud(forwarder: Forwarder, body: bytes, within: float, heard: Hea
                 if piece:
                     heard("text", {"text": piece})
             outcome = events.failure or reply.outcome(forwarder.server.prices)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, GarbageError):
+        except GARBAGE:
             outcome = Failure("garbage", "the stream does not follow the protocol")
         except CutError as error:
             outcome = Failure("cut", str(error))

@@ -16,6 +16,8 @@ from noria.core.learning.routes.route import Route
 with needing("serve"):
     import msgspec
 
+GARBAGE = (GarbageError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError)
+"""What reading a backend's reply, whole or streamed, raises where it does not follow the protocol."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -37,7 +39,7 @@ async def ask(
     try:
         content = _decode(reply.body)
         outcome = read_reply(content, forwarder.server.prices)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, GarbageError):
+    except GARBAGE:
         return Failure("garbage", "the reply holds no message", attempts=reply.attempts), None
     return timed(outcome, reply.seconds, reply.attempts), content
 

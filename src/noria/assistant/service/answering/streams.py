@@ -9,9 +9,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from noria.assistant.service.answering.asking import composed, timed
+from noria.assistant.service.answering.asking import GARBAGE, composed, timed
 from noria.assistant.service.recording import Recording
-from noria.core.chat.faults import CutError, GarbageError
+from noria.core.chat.faults import CutError
 from noria.core.chat.forwarding import Forwarder
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.chat.replies import StreamedReply
@@ -59,7 +59,7 @@ class AnswerStream:
                         self.sent = True
                         yield event
                 self.outcome = events.failure or reply.outcome(forwarder.server.prices)
-            except (msgspec.DecodeError, AttributeError, GarbageError):
+            except GARBAGE:
                 self.outcome = Failure("garbage", "the stream does not follow the protocol")
             except CutError as error:
                 self.outcome = Failure("cut", str(error), partial="".join(reply.text))

@@ -7,7 +7,7 @@ from typing import Any
 
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.operations import power_table
-from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
+from noria.core.experiments.lifecycle import OPEN
 from noria.core.experiments.sequential import SPLIT_ALPHA
 from noria.core.pages.charts import Figure
 from noria.core.service.serving import Request
@@ -43,11 +43,13 @@ def names_of(bundles: Bundles) -> dict[str, str]:
 
 
 def experiments_of(bundles: Bundles) -> list[dict[str, Any]]:
-    """Every experiment with its settings, its power and its readings, the newest first."""
+    """Every experiment that can be read, with its settings, its power and its readings, the newest first."""
     found = []
     for document in bundles.control.read_all(EXPERIMENT):
         value = dict(document.value or {})
-        config = ExperimentConfig.model_validate(value["config"])
+        config = bundles.settings_of(document)
+        if config is None:
+            continue
         history = bundles.control.history(EXPERIMENT, document.key)
         found.append(
             value
