@@ -81,7 +81,7 @@ def test_exchanged_sides_are_put_right_once() -> None:
 
 
 def lone(labels: str, step: float = 0.01) -> HandTrack:
-    """A right hand alone that moves by a step in metres a frame, with the label of each frame: r, l or - for none."""
+    """A right hand alone that moves by a step in metres a frame; labels are r, l, and - for not seen."""
     joints, valid = np.zeros((len(labels), 2, 21, 3), np.float32), np.zeros((len(labels), 2), np.bool_)
     for t, label in enumerate(labels):
         if label != "-":

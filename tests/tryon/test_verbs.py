@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,9 +191,10 @@ def test_evaluate_measures_pairs_and_refuses_what_does_not_pair(
 @pytest.mark.parametrize(
     "how", [(), ("--compat", "catv2ton"), ("--unpaired",)], ids=["", "catv2ton", "unpaired"]
 )
-def test_evaluate_decodes_each_video_once(
+def test_evaluate_decodes_each_video_once_and_compares_each_frame_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
 ) -> None:
+    import noria.tryon.evaluation.keeping as keeping
     import noria.tryon.video.clips as clips
 
     for side in ("made", "real"):
@@ -211,7 +213,15 @@ def test_evaluate_decodes_each_video_once(
         opened.append(f"{path.parent.name}/{path.name}")
         return read(path)
 
+    compared: list[int] = []
+    similarity = keeping.ssim_map
+
+    def mapped(one: Any, other: Any) -> Any:
+        compared.append(len(one))
+        return similarity(one, other)
+
     monkeypatch.setattr(clips, "read_clip", counted)
+    monkeypatch.setattr(keeping, "ssim_map", mapped)
     more = how if how == ("--unpaired",) else (*how, "--masks", masks, "--faces", masks)
     call = (
         "evaluate",
@@ -225,6 +235,7 @@ def test_evaluate_decodes_each_video_once(
     )
     assert noria_tryon(*call, *more) == 0
     assert sorted(opened) == [f"{side}/{number}.mp4" for side in ("made", "real") for number in range(3)]
+    assert sum(compared) == (0 if how == ("--unpaired",) else 3 * 21)
     assert json.loads(capsys.readouterr().out)["scores"]["frechet"] == pytest.approx(0, abs=1e-4)
 
 

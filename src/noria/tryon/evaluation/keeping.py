@@ -25,7 +25,7 @@ MARGIN = 0.2
 
 
 class Likeness:
-    """How alike two clips are over some pixels, from groups of their frames.
+    """Likeness of two clips over some pixels, from groups of their frames.
 
     Args:
         where: pixels that count `[frames, height, width]`; all by default.
@@ -68,7 +68,7 @@ class Likeness:
 def compare(
     made: Tensor, real: Tensor, likenesses: Sequence[Likeness], lpips: Lpips | None = None
 ) -> float | None:
-    """Fill in likenesses of two clips a group of frames at a time, with one map of structural similarity for all.
+    """Fill in likenesses of two clips by groups of frames, with one map of structural similarity for all.
 
     Args:
         made: frames `[frames, 3, height, width]` in 0-255, of any type.

@@ -18,7 +18,7 @@ GROUP = 8
 
 
 def ssim(one: Tensor, other: Tensor, peak: float = 255.0) -> Tensor:
-    """Structural similarity of each frame `[frames]`, 1 for equal frames: the mean of `ssim_map`, group by group."""
+    """Structural similarity of each frame `[frames]`, 1 for equal frames: the mean of its `ssim_map`."""
     groups = zip(torch.split(one, GROUP), torch.split(other, GROUP), strict=True)
     return torch.cat([ssim_map(a, b, peak).flatten(1).mean(1) for a, b in groups])
 

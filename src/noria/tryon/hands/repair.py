@@ -60,7 +60,7 @@ def _unswapped(
 
 
 def _exchanged(wrists: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Frames with exchanged sides `[frames]`: within a run of frames that belong together, the majority is right.
+    """Frames with exchanged sides `[frames]`: the sides of a run of linked frames are those of most of it.
 
     Args:
         wrists: places in metres `[frames, 2, 3]`; NaN where a hand was not seen.

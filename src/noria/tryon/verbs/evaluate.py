@@ -15,6 +15,7 @@ from noria.core.config import Argument, Config, Option
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
+from noria.tryon.evaluation.companions import CompanionOptions
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
@@ -34,13 +35,15 @@ if TYPE_CHECKING:
     Sides = tuple[list[Path], list[Path]]
     """Generated videos and references."""
 
-MASKS = (".mp4", ".npz", ".png")
-"""Endings of the masks of a video."""
 EACH = ("ssim", "psnr", "lpips", "background_ssim", "background_psnr", "face_ssim", "identity")
-"""Figures of a pair."""
+"""Figures of a pair, of whose values a set has the mean."""
+HANDLED = ("action_timing", "onset_error", "contact_f1", "penetration", "coupling")
+"""Figures of hands and garment in a generated video, of whose values a set has the mean."""
+COUNTS = ("frames_without_face", "frames_without_hand", "actions_missed", "movements_extra")
+"""Figures that are added up over a set."""
 
 
-class EvaluateConfig(OutputOption, JsonOption, QuietOption):
+class EvaluateConfig(CompanionOptions, OutputOption, JsonOption, QuietOption):
     """Settings of `noria tryon evaluate`."""
 
     generated: Annotated[Path, Argument()] = Field(description="Folder of generated videos.")
@@ -62,16 +65,13 @@ class EvaluateConfig(OutputOption, JsonOption, QuietOption):
     heads: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="Linear heads of LPIPS for AlexNet."
     )
-    masks: Annotated[Path | None, Option(metavar="DIR")] = Field(
-        None, description="Masks that were generated in, by name: what lies outside must be kept."
-    )
-    faces: Annotated[Path | None, Option(metavar="DIR")] = Field(
-        None, description="Masks of the face in the references, by name, such as face.mp4 of track."
-    )
     identity: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="TorchScript network that embeds faces; needs --faces."
     )
     identity_side: int = Field(112, ge=8, le=1024, description="Pixels that this network takes, each way.")
+    reach: int = Field(
+        6, ge=0, le=200, description="Pixels between a hand and the garment that count as contact."
+    )
 
 
 class Scores(Config):
@@ -86,15 +86,23 @@ class Scores(Config):
     face_ssim: float | None
     identity: float | None
     frames_without_face: int | None
+    action_timing: float | None
+    onset_error: float | None
+    actions_missed: int | None
+    movements_extra: int | None
+    contact_f1: float | None
+    penetration: float | None
+    coupling: float | None
+    frames_without_hand: int | None
     frechet: float | None
     windows: int
 
 
 @make_command(EvaluateConfig, extra="tryon", needs=("torch", "av"))
 def command(config: EvaluateConfig) -> None:
-    """Measure SSIM, PSNR, LPIPS, a Fréchet video distance, and whether background and person were kept.
+    """Measure SSIM, PSNR, LPIPS, a Fréchet video distance, what was kept, and what hands do to the garment.
 
-    A figure whose weights or masks are not given is left out.
+    A figure whose weights, masks, hands or actions are not given is left out.
     """
     folder, scores, rows = run(config, Progress(quiet=config.quiet))
     if config.as_json:
@@ -136,10 +144,15 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
             raise DataError("an embedding needs faces", where="--identity", mend="give --faces, too")
         embedding = Embedding(config.identity, config.identity_side)
     if config.unpaired:
-        if config.masks or config.faces:
-            raise DataError("unpaired videos have no masks", where="--masks, --faces", mend="leave it out")
+        if config.given():
+            raise DataError(
+                "unpaired videos have no masks, hands or actions",
+                where=", ".join(config.given()),
+                mend="leave it out",
+            )
         names = videos(config.generated), videos(config.reference)
     else:
+        config.check_companions()
         names = (paired(config.generated, config.reference),) * 2
     sides = ([config.generated / name for name in names[0]], [config.reference / name for name in names[1]])
     moments = Moments(features), Moments(features)
@@ -152,8 +165,8 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     one, other = (side.result() for side in moments)
     scores = Scores(
         clips=len(sides[0]),
-        **{name: _mean(rows, name) for name in EACH},
-        frames_without_face=sum(row["frames_without_face"] for row in rows) if config.faces else None,
+        **{name: _mean(rows, name) for name in (*EACH, *HANDLED)},
+        **{name: _sum(rows, name) for name in COUNTS},
         frechet=frechet(one[:2], other[:2]),
         windows=one[2],
     )
@@ -217,31 +230,30 @@ def _measure(
 def _pair(
     made: Clip, real: Clip, config: EvaluateConfig, lpips: Lpips | None, embedding: Embedding | None
 ) -> dict[str, Any]:
-    """Figures of a pair, as far as masks of it are given; what is equal has no PSNR.
+    """Figures of a pair, as far as what they need is given; what is equal has no PSNR.
 
     Raises:
-        DataError: the two do not have the same size and number of frames, or a mask is not theirs.
+        DataError: the two differ in size or number of frames, or a file by their name is not theirs.
     """
     import torch
 
+    from noria.tryon.evaluation.companions import read_companions
+    from noria.tryon.evaluation.handling import handling
     from noria.tryon.evaluation.keeping import Likeness, compare, identity
-    from noria.tryon.evaluation.pairs import companion
-    from noria.tryon.video.reading import read_mask
+    from noria.tryon.evaluation.pairs import check_alike
 
-    _check_alike(made, real)
-    name, parts = real.path.name, {"": Likeness()}
-    row: dict[str, Any] = dict.fromkeys(EACH) | {"clip": name, "frames": len(real.frames)}
-    row["frames_without_face"] = None
+    check_alike(made, real)
+    given, parts = read_companions(config, made, real), {"": Likeness()}
+    row: dict[str, Any] = {"clip": real.path.name, "frames": len(real.frames)}
+    row |= dict.fromkeys((*EACH, *HANDLED, *COUNTS)) | handling(made, given, config.reach)
     one, other = (torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in (made, real))
-    if config.masks is not None:
-        outside = ~read_mask(companion(config.masks, name, MASKS), real)
-        parts["background_"] = Likeness(outside, pure=True)
-    if config.faces is not None:
-        faces = read_mask(companion(config.faces, name, MASKS), real)
-        parts["face_"] = Likeness(faces)
-        row["frames_without_face"] = int((~faces.flatten(1).any(1)).sum())
+    if given.mask is not None:
+        parts["background_"] = Likeness(~given.mask, pure=True)
+    if given.face is not None:
+        parts["face_"] = Likeness(given.face)
+        row["frames_without_face"] = int((~given.face.flatten(1).any(1)).sum())
         if embedding is not None:
-            row["identity"], _ = identity(one, other, faces, embedding)
+            row["identity"], _ = identity(one, other, given.face, embedding)
     row["lpips"] = compare(one, other, list(parts.values()), lpips)
     for part, likeness in parts.items():
         figures = {f"{part}ssim": likeness.ssim, f"{part}psnr": likeness.psnr}
@@ -249,27 +261,14 @@ def _pair(
     return row
 
 
-def _check_alike(one: Clip, other: Clip) -> None:
-    from noria.tryon.evaluation.pictures import WINDOW
-
-    if one.frames.shape != other.frames.shape:
-        sizes = [f"{c.frames.shape[0]} frames of {c.size[1]}×{c.size[0]}" for c in (one, other)]
-        raise DataError(
-            f"{sizes[0]}, and its reference has {sizes[1]}",
-            where=str(one.path),
-            mend="pairs have the same frames: noria tryon generate keeps them",
-        )
-    if min(one.size) < WINDOW:
-        raise DataError(
-            f"frames of {one.size[1]}×{one.size[0]}",
-            where=str(one.path),
-            mend=f"SSIM needs {WINDOW} pixels each way",
-        )
-
-
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
     values = [row[name] for row in rows if row[name] is not None]
     return sum(values) / len(values) if values else None
+
+
+def _sum(rows: list[dict[str, Any]], name: str) -> int | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) if values else None
 
 
 def _write_page(folder: Path, scores: Scores, rows: list[dict[str, Any]], config: EvaluateConfig) -> None:
@@ -278,9 +277,10 @@ def _write_page(folder: Path, scores: Scores, rows: list[dict[str, Any]], config
 
     whole = [[name, value] for name, value in scores.model_dump().items()]
     blocks = [Figure.table("All clips", ["figure", "value"], whole)]
-    if rows:
-        names = ["clip", "frames", *EACH]
-        blocks.append(Figure.table("Each clip", names, [[row[name] for name in names] for row in rows]))
+    tables = [("Each clip", (*EACH, COUNTS[0])), ("Hands and garment of each clip", (*HANDLED, *COUNTS[1:]))]
+    for title, figures in tables[: 2 if config.hands or config.actions else 1] if rows else []:
+        names = ["clip", "frames", *figures]
+        blocks.append(Figure.table(title, names, [[row[name] for name in names] for row in rows]))
     intro = "The Fréchet distance is of the features named here; figures of other features do not compare. "
     intro += f"Features: {'means of pixels' if config.features is None else config.features.name}."
     if config.compat == "catv2ton":
