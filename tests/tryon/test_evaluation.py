@@ -259,3 +259,18 @@ def test_block_flow_follows_a_shifted_picture() -> None:
     flow = block_flow(frames, points)
     assert flow[:2].tolist() == [[2, 1], [2, 1]]
     assert np.isnan(flow[2]).all()
+
+
+def test_of_movements_that_fit_alike_the_smallest_is_taken() -> None:
+    frames = np.random.default_rng(0).integers(0, 2, (60, 11, 11, 3), dtype=np.uint8)  # many ties
+    flow = block_flow(frames, np.full((60, 2), 5.0), block=1, search=4)
+    grey = frames.sum(-1, dtype=int)
+    for t in range(59):
+        costs = {
+            (dx, dy): int(np.abs(grey[t + 1, 4 + dy : 7 + dy, 4 + dx : 7 + dx] - grey[t, 4:7, 4:7]).sum())
+            for dx in range(-4, 5)
+            for dy in range(-4, 5)
+        }
+        best = min((cost, x * x + y * y) for (x, y), cost in costs.items())
+        dx, dy = (int(way) for way in flow[t])
+        assert (costs[dx, dy], dx * dx + dy * dy) == best

@@ -146,9 +146,9 @@ def block_flow(
     )
     columns, rows = (np.array(along) + search for along in zip(*moves, strict=True))
 
-    def around(t: int, x: int, y: int) -> NDArray[np.float64]:
-        """Grey values from a block's movement away to the other side `[2 edge + 1, 2 edge + 1]`."""
-        grey = np.pad(frames[t].astype(np.float64).mean(-1), edge, mode="edge")
+    def around(t: int, x: int, y: int) -> NDArray[np.int32]:
+        """Grey values `[2 edge + 1, 2 edge + 1]` around a pixel, three times as large, so that they are whole."""
+        grey = np.pad(frames[t].sum(-1, dtype=np.int32), edge, mode="edge")
         return grey[y : y + 2 * edge + 1, x : x + 2 * edge + 1]
 
     flow = np.full((len(frames), 2), np.nan)
