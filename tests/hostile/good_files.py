@@ -103,7 +103,9 @@ CALLS = {
     "tryon evaluate": "{generated=tryon/videos} --reference {reference=tryon/videos} --backbone "
     "{backbone=tryon/alexnet.safetensors} --heads {heads=tryon/heads.safetensors} --features "
     "{features=tryon/features.pt} --features-side 8 --window 4 --masks {masks=tryon/masks} --faces "
-    "{faces=tryon/masks} --identity {identity=tryon/faces.pt} -o out/e -q",
+    "{faces=tryon/masks} --identity {identity=tryon/faces.pt} --hands {hands=tryon/hands} --garments "
+    "{garments=tryon/masks} --actions {actions=tryon/actions} --shown-actions {shown_actions=tryon/actions} "
+    "--contacts {contacts=tryon/actions} -o out/e -q",
     "tryon judge": "{generated=tryon/videos} --reference {reference=tryon/videos} --actions "
     "{actions=tryon/actions} --url URL --model m --votes 1 -o out/j -q",
     "blending fit": "--exposures {exposures=logs/exposures} --outcomes {outcomes=logs/outcomes} "
@@ -276,7 +278,7 @@ def _tryon(home: Path, noria: Callable[..., None]) -> None:
     (home / "videos").mkdir()
     for number in range(2):
         shutil.copy(home / f"c{number}" / "clip.mp4", home / "videos" / f"{number}.mp4")
-        for folder, name in (("masks", "mask.npz"), ("actions", "actions.json")):
+        for folder, name in (("masks", "mask.npz"), ("actions", "actions.json"), ("hands", "hands.npz")):
             (home / folder).mkdir(exist_ok=True)
             shutil.copy(home / f"c{number}" / name, home / folder / f"{number}{Path(name).suffix}")
     one, other = tiny_pipeline(0), tiny_pipeline(1)

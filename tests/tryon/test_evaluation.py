@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +25,12 @@ from noria.tryon.evaluation.interaction import (  # noqa: E402
     onset_errors,
     penetration,
 )
-from noria.tryon.evaluation.pictures import Lpips, open_lpips, ssim  # noqa: E402
+from noria.tryon.evaluation.keeping import Likeness, compare  # noqa: E402
+from noria.tryon.evaluation.pictures import Lpips, open_lpips, ssim, ssim_map  # noqa: E402
 from noria.tryon.evaluation.videos import (  # noqa: E402
+    CatV2TonWindows,
     PixelFeatures,
     ScriptFeatures,
-    catv2ton_windows,
     frechet,
     moments,
     windows,
@@ -43,6 +47,55 @@ def test_ssim_of_equal_frames_is_one_and_of_constants_has_its_closed_form() -> N
     assert float(ssim(frames, 255 - frames).max()) < 0.2
     with pytest.raises(ValueError, match="11 pixels"):
         ssim(frames[..., :8], frames[..., :8])
+
+
+def most_memory(call: Callable[[], object], folder: Path) -> int:
+    """Most bytes that tensors take at a time while something runs, as PyTorch's profiler counts them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        call()
+    seen.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    return max(itertools.accumulate(one["args"]["Bytes"] for one in events if one["name"] == "[memory]"))
+
+
+@pytest.mark.parametrize("what", ["ssim", "compare"])
+def test_the_memory_of_ssim_is_that_of_a_group_of_frames(tmp_path: Path, what: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (2, 96, 3, 24, 32), generator=draw, dtype=torch.uint8)
+
+    def measure(number: int) -> object:
+        one, other = frames[:, :number]
+        where = one[:, 0] > 40
+        parts = [Likeness(), Likeness(where, pure=True), Likeness(where)]
+        return ssim(one, other) if what == "ssim" else compare(one, other, parts)
+
+    few, many = (most_memory(functools.partial(measure, number), tmp_path) for number in (16, 96))
+    assert few > 200 * 8 * 24 * 32  # bytes of a group
+    assert many == pytest.approx(few, rel=0.1)  # the masks of all frames among them
+
+
+def test_figures_of_groups_of_frames_are_those_of_the_clip() -> None:
+    draw = torch.Generator().manual_seed(0)
+    one, other = torch.randint(0, 256, (2, 19, 3, 24, 32), generator=draw, dtype=torch.uint8)
+    where = torch.zeros(19, 24, 32, dtype=torch.bool)
+    where[:15, 3:20, 4:30] = True
+    parts = [Likeness(), Likeness(where), Likeness(where, pure=True)]
+    assert compare(one, other, parts) is None
+    values = ssim_map(one, other)
+    squares = (one.double() - other.double()).square().mean(1)
+    inner = where[:, 5:-5, 5:-5]
+    windows_within = torch.nn.functional.avg_pool2d(where.double(), 11, stride=1) > 1 - 1e-9
+    wanted = [
+        (values.mean(), squares.mean()),
+        (values[inner].mean(), squares[where].mean()),
+        (values[windows_within].mean(), squares[where].mean()),
+    ]
+    for part, (similar, square) in zip(parts, wanted, strict=True):
+        assert part.ssim == pytest.approx(float(similar), abs=1e-12)
+        assert part.psnr == pytest.approx(10 * np.log10(255**2 / float(square)), abs=1e-9)
+    assert torch.allclose(ssim(one, other), values.flatten(1).mean(1), rtol=0, atol=1e-12)
 
 
 def alexnet() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -71,6 +124,9 @@ def test_lpips_is_a_distance_of_its_weights(tmp_path: Path) -> None:
     assert bool((near < far).all())
     double = Lpips(backbone, {name: 2 * value for name, value in heads.items()})
     assert torch.allclose(double(one, other), 2 * far)
+    many = torch.randint(0, 256, (2, 11, 3, 64, 64), generator=draw, dtype=torch.uint8)
+    whole = network(*(side / 127.5 - 1 for side in many)).mean()
+    assert compare(*many, [], network) == pytest.approx(float(whole), rel=1e-5)
     torch.save({"model": object}, tmp_path / "bad.pth")
     with pytest.raises(DataError, match="weights"):
         open_lpips(tmp_path / "a.safetensors", tmp_path / "bad.pth")
@@ -114,7 +170,8 @@ def test_the_published_script_sees_the_first_frames_again_and_again(counts: list
         assert (index - ends[which]) * length <= 0  # the frame that it asks OpenCV for
         expected.append(which)
     clips = [np.full((count, 4, 4, 3), [number, 100, 200], np.uint8) for number, count in enumerate(counts)]
-    parts = list(catv2ton_windows(clips, length))
+    cut = CatV2TonWindows(length)
+    parts = [part for number, clip in enumerate(clips, 1) for part in cut(clip, number == len(clips))]
     assert [round(float((part[2, 0, 0, 0] + 1) * 127.5)) for part in parts] == expected
     assert all(round(float((part[0, 0, 0, 0] + 1) * 127.5)) == 200 for part in parts)  # blue first
 
@@ -202,3 +259,18 @@ def test_block_flow_follows_a_shifted_picture() -> None:
     flow = block_flow(frames, points)
     assert flow[:2].tolist() == [[2, 1], [2, 1]]
     assert np.isnan(flow[2]).all()
+
+
+def test_of_movements_that_fit_alike_the_smallest_is_taken() -> None:
+    frames = np.random.default_rng(0).integers(0, 2, (60, 11, 11, 3), dtype=np.uint8)  # many ties
+    flow = block_flow(frames, np.full((60, 2), 5.0), block=1, search=4)
+    grey = frames.sum(-1, dtype=int)
+    for t in range(59):
+        costs = {
+            (dx, dy): int(np.abs(grey[t + 1, 4 + dy : 7 + dy, 4 + dx : 7 + dx] - grey[t, 4:7, 4:7]).sum())
+            for dx in range(-4, 5)
+            for dy in range(-4, 5)
+        }
+        best = min((cost, x * x + y * y) for (x, y), cost in costs.items())
+        dx, dy = (int(way) for way in flow[t])
+        assert (costs[dx, dy], dx * dx + dy * dy) == best

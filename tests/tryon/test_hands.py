@@ -80,6 +80,64 @@ def test_exchanged_sides_are_put_right_once() -> None:
     assert np.abs(result.track.joints - track().joints).max() < 0.02
 
 
+def lone(labels: str, step: float = 0.01) -> HandTrack:
+    """A right hand alone that moves by a step in metres a frame; labels are r, l, and - for not seen."""
+    joints, valid = np.zeros((len(labels), 2, 21, 3), np.float32), np.zeros((len(labels), 2), np.bool_)
+    for t, label in enumerate(labels):
+        if label != "-":
+            joints[t, "lr".index(label)] = hand(np.array([step * t, 0.0, 0.6]))
+            valid[t, "lr".index(label)] = True
+    return HandTrack(joints, valid, CAMERA)
+
+
+@pytest.mark.parametrize("labels", ["rrllrr", "lrrrrr", "rrrrrl", "rr-lrr", "lrrlrlrr"])
+def test_a_hand_alone_keeps_the_label_of_most_of_its_frames(labels: str) -> None:
+    given = lone(labels)
+    result = repair(given, seconds(len(labels)), longest_gap=0)
+    assert not result.track.valid[:, 0].any()
+    assert result.track.valid[:, 1].tolist() == [label != "-" for label in labels]
+    assert result.swapped == labels.count("l")
+    assert np.abs(result.track.joints[-1, 1] - given.joints[-1].sum(0)).max() < 0.02
+
+
+def test_hands_that_are_seen_one_after_the_other_far_apart_stay_two() -> None:
+    given = lone("rrrrrlllll")
+    given.joints[5:, 0, :, 0] += 0.3
+    result = repair(given, seconds(10))
+    assert result.swapped == 0
+    assert np.array_equal(result.track.valid, given.valid)
+
+
+def test_a_fast_hand_alone_is_not_taken_for_one_never_seen() -> None:
+    assert repair(lone("rrrrrr", step=0.25), seconds(6)).swapped == 0
+
+
+def test_a_hand_that_moves_to_where_the_other_vanished_stays_itself() -> None:
+    given = lone("r" * 16, step=0)
+    given.joints[:8, 1, :, 0] -= 0.03
+    given.joints[0, 0], given.valid[0, 0] = given.joints[8, 1], True
+    result = repair(given, seconds(16))
+    assert result.swapped == 0
+    assert result.track.valid[:, 1].all()
+
+
+def test_two_hands_exchanged_in_their_first_frame_follow_the_others() -> None:
+    given = track()
+    given.joints[0] = given.joints[0, ::-1].copy()
+    result = repair(given, seconds())
+    assert result.swapped == 1
+    assert np.abs(result.track.joints - track().joints).max() < 0.02
+
+
+def test_two_hands_that_come_back_exchanged_after_a_gap_are_put_right() -> None:
+    given = track(24)
+    given.valid[4:12] = False
+    given.joints[12:14] = given.joints[12:14, ::-1].copy()
+    result = repair(given, seconds(24), longest_gap=0)
+    assert result.swapped == 2
+    assert np.abs(result.track.joints[12:] - track(24).joints[12:]).max() < 0.02
+
+
 def test_short_gaps_are_filled_with_bones_of_their_length_and_long_ones_stay() -> None:
     given = track(20)
     given.valid[5:8, 0] = False

@@ -20,7 +20,7 @@ pytest.importorskip("av")
 import noria.cli  # noqa: E402
 from noria.core.errors import DataError  # noqa: E402
 from noria.tryon.actions.reading import Action  # noqa: E402
-from noria.tryon.evaluation.keeping import Embedding, identity, psnr_in, ssim_in  # noqa: E402
+from noria.tryon.evaluation.keeping import Embedding, Likeness, compare, identity  # noqa: E402
 from noria.tryon.evaluation.pairs import companion  # noqa: E402
 from noria.tryon.evaluation.pictures import ssim  # noqa: E402
 from noria.tryon.integrations.judge import other_actions  # noqa: E402
@@ -34,21 +34,33 @@ def noria_tryon(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+def likeness(
+    made: torch.Tensor, real: torch.Tensor, where: torch.Tensor | None = None, *, pure: bool = False
+) -> Likeness:
+    part = Likeness(where, pure=pure)
+    compare(made, real, [part])
+    return part
+
+
 def test_only_pixels_that_count_are_measured() -> None:
     draw = torch.Generator().manual_seed(0)
     real = torch.rand(2, 3, 40, 48, generator=draw) * 255
     inside = torch.zeros(2, 40, 48, dtype=torch.bool)
     inside[:, 10:25, 12:30] = True
     made = torch.where(inside[:, None], 255 - real, real)
-    assert psnr_in(made, real, ~inside) == math.inf
-    assert ssim_in(made, real, ~inside, pure=True) == pytest.approx(1)
-    assert ssim_in(made, real, ~inside, pure=False) < 0.99  # windows at the edge reach into the mask
+    kept = likeness(made, real, ~inside, pure=True)
+    assert kept.psnr == math.inf
+    assert kept.ssim == pytest.approx(1)
+    windows_at_the_edge_reach_into_the_mask = likeness(made, real, ~inside).ssim
+    assert windows_at_the_edge_reach_into_the_mask is not None
+    assert windows_at_the_edge_reach_into_the_mask < 0.99
     off = made + 5 * (~inside)[:, None]
-    assert psnr_in(off, real, ~inside) == pytest.approx(10 * math.log10(255**2 / 25))
-    everywhere = torch.ones_like(inside)
-    assert ssim_in(off, real, everywhere, pure=False) == pytest.approx(float(ssim(off, real).mean()))
-    assert psnr_in(made, real, inside & ~inside) is None
-    assert ssim_in(made, real, inside & ~inside, pure=True) is None
+    assert likeness(off, real, ~inside).psnr == pytest.approx(10 * math.log10(255**2 / 25))
+    everywhere = likeness(off, real, torch.ones_like(inside)).ssim
+    assert everywhere == pytest.approx(float(ssim(off, real).mean()))
+    nowhere = likeness(made, real, inside & ~inside, pure=True)
+    assert nowhere.psnr is None
+    assert nowhere.ssim is None
 
 
 def test_the_identity_is_the_cosine_of_the_faces_alone_and_faceless_frames_are_counted(

@@ -192,6 +192,70 @@ def test_evaluate_measures_pairs_and_refuses_what_does_not_pair(
     assert "without a reference" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "how", [(), ("--compat", "catv2ton"), ("--unpaired",)], ids=["", "catv2ton", "unpaired"]
+)
+def test_evaluate_decodes_each_video_once_and_compares_each_frame_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: tuple[str, ...]
+) -> None:
+    import noria.tryon.evaluation.keeping as keeping
+    import noria.tryon.video.clips as clips
+
+    for side in ("made", "real"):
+        (tmp_path / side).mkdir()
+        for number in range(3):
+            files = write_clip_files(tmp_path / "files", frames=21)
+            (tmp_path / side / f"{number}.mp4").write_bytes(files["video"].read_bytes())
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number in range(3):
+        (masks / f"{number}.npz").write_bytes(files["mask"].read_bytes())
+    opened: list[str] = []
+    read = clips.read_clip
+
+    def counted(path: Path) -> object:
+        opened.append(f"{path.parent.name}/{path.name}")
+        return read(path)
+
+    compared: list[int] = []
+    similarity = keeping.ssim_map
+
+    def mapped(one: Any, other: Any) -> Any:
+        compared.append(len(one))
+        return similarity(one, other)
+
+    monkeypatch.setattr(clips, "read_clip", counted)
+    monkeypatch.setattr(keeping, "ssim_map", mapped)
+    more = how if how == ("--unpaired",) else (*how, "--masks", masks, "--faces", masks)
+    call = (
+        "evaluate",
+        tmp_path / "made",
+        "--reference",
+        tmp_path / "real",
+        "-o",
+        tmp_path / "e",
+        "-q",
+        "--json",
+    )
+    assert noria_tryon(*call, *more) == 0
+    assert sorted(opened) == [f"{side}/{number}.mp4" for side in ("made", "real") for number in range(3)]
+    assert sum(compared) == (0 if how == ("--unpaired",) else 3 * 21)
+    assert json.loads(capsys.readouterr().out)["scores"]["frechet"] == pytest.approx(0, abs=1e-4)
+
+
+def test_evaluate_refuses_frames_that_ssim_has_no_window_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for side in ("made", "real"):
+        files = write_clip_files(tmp_path / side, size=(10, 48))
+        for name, path in files.items():
+            if name != "video":
+                path.unlink()
+    call = ("evaluate", tmp_path / "made", "--reference", tmp_path / "real", "-o", tmp_path / "e", "-q")
+    assert noria_tryon(*call) == 2
+    assert "48×10" in capsys.readouterr().err
+
+
 def test_annotate_finds_contact_and_its_file_is_read_again(files: dict[str, Path], tmp_path: Path) -> None:
     from noria.tryon.actions.reading import read_actions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ av = pytest.importorskip("av")
 
 from noria.core.assets import find_asset  # noqa: E402
 from noria.core.errors import DataError  # noqa: E402
-from noria.core.video import Limits  # noqa: E402
+from noria.core.video import Limits, opened  # noqa: E402
 from noria.tryon.video.clips import encode_clip, read_clip  # noqa: E402
 from noria.tryon.video.framing import chunk_starts, fit, pad_frames, person_box, whole_frames  # noqa: E402
 from noria.tryon.video.masks import binary, blended, grown, loosened, mask_faults, smoothed, steady, without  # noqa: E402
@@ -87,6 +88,99 @@ def test_other_sound_is_encoded_anew_with_its_length(tmp_path: Path) -> None:
         assert stream.codec_context.name == "aac"
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert samples == pytest.approx(32000, abs=2048)
+
+
+def write_transport_stream(path: Path, lead: float) -> None:
+    """Two seconds of MPEG-TS with mp2 from second 2 on; a light and a tone start .5 s later.
+
+    Args:
+        path: file to write.
+        lead: seconds by which sound starts before the video.
+    """
+    with av.open(str(path), "w", format="mpegts") as container:
+        video = container.add_stream("mpeg2video", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound = container.add_stream("mp2", rate=48000, layout="mono")
+        for k in range(50):
+            pixels = np.full((48, 64, 3), 200 if k / 25 >= 0.5 else 30, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+            frame.time_base, frame.pts = Fraction(1, 25), k + 50
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        at = np.arange(round((2 + lead) * 48000)) / 48000 - lead
+        tone = np.where(at >= 0.5, np.sin(at * 2 * np.pi * 440) * 8000, 0).astype(np.int16)
+        for first in range(0, len(tone), 1152):
+            part = tone[None, first : first + 1152]
+            piece = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
+            piece.sample_rate, piece.time_base = 48000, Fraction(1, 48000)
+            piece.pts = first + round((2 - lead) * 48000)
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode())
+
+
+def light_and_tone(path: Path) -> tuple[float, float, float, float]:
+    """Seconds at which the video, its light, the sound and its tone start."""
+    with av.open(str(path)) as container:
+        frames = [(f.time, f.to_ndarray(format="gray8").mean()) for f in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        pieces = [(f.time, f.rate, f.to_ndarray().astype(float).ravel()) for f in container.decode(audio=0)]
+    loud = max(np.abs(samples).max() for _, _, samples in pieces) / 4
+    tone = next(
+        t + float(np.argmax(np.abs(samples) > loud)) / rate
+        for t, rate, samples in pieces
+        if (np.abs(samples) > loud).any()
+    )
+    return frames[0][0], next(t for t, grey in frames if grey > 100), pieces[0][0], tone
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.3, -0.2])
+def test_sound_that_is_encoded_anew_stays_with_its_pictures(tmp_path: Path, lead: float) -> None:
+    source = tmp_path / "a.ts"
+    write_transport_stream(source, lead)
+    clip = read_clip(source)
+    copy = written(tmp_path / "b.mp4", clip.frames, clip.seconds.tolist(), sound=source)
+    for path, start in ((source, 2.0), (copy, 0.0)):
+        video, light, sound, tone = light_and_tone(path)
+        assert video == pytest.approx(start, abs=1e-3)
+        assert tone - light == pytest.approx(0, abs=0.05)
+    assert sound == pytest.approx(max(0, -lead), abs=0.05)  # of the copy
+
+
+def test_sound_is_decoded_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a.ts"
+    write_transport_stream(source, 0)
+    clip = read_clip(source)
+    decoded, waiting, resampler = 0, [], av.AudioResampler
+
+    class Source:
+        def __init__(self, container: Any) -> None:
+            self.streams = container.streams
+            self.container = container
+
+        def decode(self, stream: Any) -> Any:
+            nonlocal decoded
+            for frame in self.container.decode(stream):
+                decoded += 1
+                yield frame
+
+    class Resampler:
+        def __init__(self, **settings: Any) -> None:
+            self.inner = resampler(**settings)
+
+        def resample(self, frame: Any) -> Any:
+            waiting.append(decoded - len(waiting))
+            return self.inner.resample(frame)
+
+    @contextlib.contextmanager
+    def spied(path: Path) -> Any:
+        with opened(path) as container:
+            yield Source(container)
+
+    monkeypatch.setattr("noria.tryon.video.clips.opened", spied)
+    monkeypatch.setattr(av, "AudioResampler", Resampler)
+    encode_clip(clip.frames, clip.seconds.tolist(), sound=source)
+    assert decoded > 80
+    assert max(waiting) == 1
 
 
 def test_a_clip_without_sound_stays_silent(tmp_path: Path) -> None:

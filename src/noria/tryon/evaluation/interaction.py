@@ -86,10 +86,16 @@ def contacts(hands: NDArray[np.bool_], garment: NDArray[np.bool_], reach: int = 
         garment: masks of the garment, same shape.
         reach: pixels.
     """
-    from scipy.ndimage import binary_dilation
+    return np.asarray((widened(hands, reach) & garment).any(axis=(1, 2)))
 
-    wide = binary_dilation(hands, np.ones((1, 2 * reach + 1, 2 * reach + 1), np.bool_))
-    return (wide & garment).any(axis=(1, 2))  # type: ignore[no-any-return]
+
+def widened(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """A mask `[..., height, width]` dilated by a square of `2 pixels + 1`."""
+    from scipy.ndimage import maximum_filter
+
+    sides = (1,) * (mask.ndim - 2) + (2 * pixels + 1,) * 2
+    wide: NDArray[np.bool_] = maximum_filter(mask, size=sides, mode="constant")
+    return wide
 
 
 def penetration(hands: NDArray[np.bool_], garment: NDArray[np.bool_]) -> float | None:
@@ -133,28 +139,29 @@ def block_flow(
     Returns:
         Pixels a frame; the last row repeats the one before. A tie goes to the smaller movement.
     """
-    grey = frames.astype(np.float64).mean(-1)
     edge = block + search
-    padded = np.pad(grey, ((0, 0), (edge, edge), (edge, edge)), mode="edge")
     moves = sorted(
         ((dx, dy) for dx in range(-search, search + 1) for dy in range(-search, search + 1)),
         key=lambda move: move[0] ** 2 + move[1] ** 2,
     )
+    columns, rows = (np.array(along) + search for along in zip(*moves, strict=True))
+
+    def around(t: int, x: int, y: int) -> NDArray[np.int32]:
+        """Grey values `[2 edge + 1, 2 edge + 1]` around a pixel, three times as large, so that they are whole."""
+        grey = np.pad(frames[t].sum(-1, dtype=np.int32), edge, mode="edge")
+        return grey[y : y + 2 * edge + 1, x : x + 2 * edge + 1]
+
     flow = np.full((len(frames), 2), np.nan)
     for t in range(len(frames) - 1):
         if not np.isfinite(points[t]).all():
             continue
         x, y = (
-            int(np.clip(round(float(v)), 0, n - 1)) + edge
-            for v, n in zip(points[t], grey.shape[:0:-1], strict=True)
+            int(np.clip(round(float(v)), 0, n - 1))
+            for v, n in zip(points[t], frames.shape[2:0:-1], strict=True)
         )
-        here = padded[t, y - block : y + block + 1, x - block : x + block + 1]
-        costs = [
-            np.abs(
-                padded[t + 1, y + dy - block : y + dy + block + 1, x + dx - block : x + dx + block + 1] - here
-            ).sum()
-            for dx, dy in moves
-        ]
+        here = around(t, x, y)[search:-search, search:-search]
+        there = np.lib.stride_tricks.sliding_window_view(around(t + 1, x, y), here.shape)
+        costs = np.abs(there - here).sum(axis=(2, 3))[rows, columns]
         flow[t] = moves[int(np.argmin(costs))]
     if len(frames) > 1:
         flow[-1] = flow[-2]

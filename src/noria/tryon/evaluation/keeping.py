@@ -8,6 +8,7 @@ for example, ArcFace).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +17,82 @@ from torch import Tensor
 
 from noria.core.errors import DataError
 from noria.core.files import check_input, decoding
-from noria.tryon.evaluation.pictures import WINDOW, ssim_map
+from noria.tryon.evaluation.pictures import GROUP, WINDOW, Lpips, ssim_map
 from noria.tryon.video.masks import grown
 
 MARGIN = 0.2
 """Share of a face's box by which it is widened on each side before it is embedded."""
 
 
-def psnr_in(made: Tensor, real: Tensor, where: Tensor) -> float | None:
-    """Peak signal-to-noise ratio in decibels over some pixels; None over no pixel, infinite for equal ones.
+class Likeness:
+    """Likeness of two clips over some pixels, from groups of their frames.
 
     Args:
-        made: frames `[frames, 3, height, width]` in 0-255.
-        real: frames of the same shape.
-        where: pixels that count `[frames, height, width]`.
+        where: pixels that count `[frames, height, width]`; all by default.
+        pure: count the structural similarity of a pixel only where all of its window counts, so that pixels
+            elsewhere change nothing.
     """
-    if not bool(where.any()):
-        return None
-    square = float((made - real).square().mean(1)[where].mean())
-    return 10 * math.log10(255**2 / square) if square else math.inf
+
+    def __init__(self, where: Tensor | None = None, *, pure: bool = False) -> None:
+        self.where, self.pure = where, pure
+        self._squares, self._pixels, self._similar, self._windows = 0.0, 0, 0.0, 0
+
+    def add(self, part: slice, squares: Tensor, similar: Tensor) -> None:
+        """Take in a group of frames.
+
+        Args:
+            part: numbers of the frames.
+            squares: mean squared difference at each pixel `[group, height, width]`.
+            similar: structural similarity `[group, height - 10, width - 10]`.
+        """
+        if self.where is not None:
+            half, where = WINDOW // 2, self.where[part]
+            inner = grown(where, -half) if self.pure else where
+            squares, similar = squares[where], similar[inner[:, half:-half, half:-half]]
+        self._squares, self._pixels = self._squares + float(squares.sum()), self._pixels + squares.numel()
+        self._similar, self._windows = self._similar + float(similar.sum()), self._windows + similar.numel()
+
+    @property
+    def psnr(self) -> float | None:
+        """Peak signal-to-noise ratio in decibels; None over no pixel, infinite for equal ones."""
+        if not self._pixels:
+            return None
+        return 10 * math.log10(255**2 * self._pixels / self._squares) if self._squares else math.inf
+
+    @property
+    def ssim(self) -> float | None:
+        """Mean structural similarity; None over no pixel."""
+        return self._similar / self._windows if self._windows else None
 
 
-def ssim_in(made: Tensor, real: Tensor, where: Tensor, *, pure: bool) -> float | None:
-    """Mean structural similarity over some pixels; None over no pixel.
+def compare(
+    made: Tensor, real: Tensor, likenesses: Sequence[Likeness], lpips: Lpips | None = None
+) -> float | None:
+    """Fill in likenesses of two clips by groups of frames, with one map of structural similarity for all.
 
     Args:
-        made: frames `[frames, 3, height, width]` in 0-255.
+        made: frames `[frames, 3, height, width]` in 0-255, of any type.
         real: frames of the same shape.
-        where: pixels that count `[frames, height, width]`.
-        pure: count a pixel only where all of its window counts, so that pixels elsewhere change nothing.
+        likenesses: what to fill in.
+        lpips: the network of LPIPS.
+
+    Returns:
+        Mean LPIPS; None without the network.
+
+    Raises:
+        ValueError: the shapes differ, or a side is below 11 pixels.
     """
-    half = WINDOW // 2
-    inner = (grown(where, -half) if pure else where)[:, half:-half, half:-half]
-    if not bool(inner.any()):
-        return None
-    return float(ssim_map(made, real)[inner].mean())
+    distances = []
+    for start in range(0, len(made), GROUP):
+        part = slice(start, start + GROUP)
+        one, other = made[part].float(), real[part].float()
+        similar = ssim_map(one, other)
+        squares = (one - other).square().sum(1, dtype=torch.float64) / one.shape[1]
+        for likeness in likenesses:
+            likeness.add(part, squares, similar)
+        if lpips is not None:
+            distances.append(lpips(one / 127.5 - 1, other / 127.5 - 1))
+    return float(torch.cat(distances).mean()) if distances else None
 
 
 class Embedding:
@@ -88,7 +130,7 @@ def identity(made: Tensor, real: Tensor, faces: Tensor, embedding: Embedding) ->
     """Mean cosine of the embeddings of a person's face in generated and real frames.
 
     Args:
-        made: frames `[frames, 3, height, width]` in 0-255.
+        made: frames `[frames, 3, height, width]` in 0-255, of any type.
         real: frames of the same shape.
         faces: pixels of the face `[frames, height, width]`; the square around them is embedded.
         embedding: the network.
@@ -99,7 +141,7 @@ def identity(made: Tensor, real: Tensor, faces: Tensor, embedding: Embedding) ->
     cosines = []
     for frame in faces.flatten(1).any(1).nonzero().flatten().tolist():
         top, left, side = _square(faces[frame])
-        pair = torch.stack([made[frame], real[frame]])
+        pair = torch.stack([made[frame], real[frame]]).float()
         wide = torch.nn.functional.pad(
             pair, (side,) * 4, mode="replicate"
         )  # a face at the edge stays a square

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from noria.core.errors import DataError
+
+if TYPE_CHECKING:
+    from noria.tryon.video.clips import Clip
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
@@ -53,3 +57,26 @@ def companion(folder: Path, name: str, endings: Sequence[str]) -> Path:
         what = f"no {stem} with an ending of {', '.join(endings)}" if not there else f"several {stem}"
         raise DataError(what, where=str(folder), mend="name one file like each video")
     return there[0]
+
+
+def check_alike(made: Clip, real: Clip) -> None:
+    """Refuse a generated clip whose frames cannot be compared with its reference's.
+
+    Raises:
+        DataError: the two differ in size or number of frames, or a side is smaller than SSIM's window.
+    """
+    from noria.tryon.evaluation.pictures import WINDOW
+
+    if made.frames.shape != real.frames.shape:
+        sizes = [f"{c.frames.shape[0]} frames of {c.size[1]}×{c.size[0]}" for c in (made, real)]
+        raise DataError(
+            f"{sizes[0]}, and its reference has {sizes[1]}",
+            where=str(made.path),
+            mend="pairs have the same frames: noria tryon generate keeps them",
+        )
+    if min(made.size) < WINDOW:
+        raise DataError(
+            f"frames of {made.size[1]}×{made.size[0]}",
+            where=str(made.path),
+            mend=f"SSIM needs {WINDOW} pixels each way",
+        )

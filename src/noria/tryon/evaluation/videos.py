@@ -30,15 +30,15 @@ def windows(frames: NDArray[np.uint8], length: int, stride: int | None = None) -
         length: frames of a window; a shorter video repeats its last frame.
         stride: frames between the starts of windows; `length` by default.
     """
-    video = torch.as_tensor(frames).permute(3, 0, 1, 2).float().div_(127.5).sub_(1)
-    if missing := max(0, length - video.shape[1]):
-        video = torch.cat([video, video[:, -1:].expand(-1, missing, -1, -1)], dim=1)
-    last = video.shape[1] - length
+    last = max(0, len(frames) - length)
     for start in sorted({*range(0, last + 1, stride or length), last}):
-        yield video[:, start : start + length]
+        part = torch.as_tensor(frames[start : start + length]).permute(3, 0, 1, 2).float().div_(127.5).sub_(1)
+        if missing := length - part.shape[1]:
+            part = torch.cat([part, part[:, -1:].expand(-1, missing, -1, -1)], dim=1)
+        yield part
 
 
-def catv2ton_windows(videos: Iterable[NDArray[np.uint8]], length: int = 10) -> Iterator[Tensor]:
+class CatV2TonWindows:
     """The windows that CatV2TON's `eval_video_metrics.py` measures VFID on, whose figures others compare with.
 
     It counts the windows of all videos together, finds a window's video by bisection, and subtracts the number of
@@ -46,60 +46,101 @@ def catv2ton_windows(videos: Iterable[NDArray[np.uint8]], length: int = 10) -> I
     video gives its first frames again and again. Channels are in the order BGR.
 
     Args:
-        videos: pixels `[frames, height, width, 3]` in RGB, in the script's order of files.
         length: frames of a window.
-
-    Raises:
-        DataError: a video that gives a window is shorter than that, where the script stops, too.
     """
-    total, given = 0, 0
-    waiting: tuple[Tensor, int] | None = None
-    for frames in videos:
-        if waiting is not None:
-            yield from _repeated(*waiting, length)
-        total += len(frames)
+
+    def __init__(self, length: int = 10) -> None:
+        self.length = length
+        self._frames, self._given = 0, 0
+
+    def __call__(self, frames: NDArray[np.uint8], last: bool) -> Iterator[Tensor]:
+        """Windows of the next video, in the script's order of files.
+
+        Args:
+            frames: pixels `[frames, height, width, 3]`, RGB.
+            last: whether no video follows, which the number of windows ends before.
+
+        Raises:
+            DataError: the video is shorter than a window, where the script stops, too.
+        """
         # The first video has the windows 0 .. its accumulated number, each next one those up to its own.
-        upto = total // length + 1
-        first = torch.tensor(frames[:length, :, :, ::-1].copy()).permute(3, 0, 1, 2).float() / 127.5 - 1
-        waiting = first, max(0, upto - given)
-        given = max(given, upto)
-    if waiting is not None:
-        yield from _repeated(waiting[0], waiting[1] - 1, length)  # the number of windows ends before the last
+        self._frames += len(frames)
+        upto = self._frames // self.length + 1
+        times = max(0, upto - self._given) - last
+        self._given = max(self._given, upto)
+        if times > 0 and len(frames) < self.length:
+            raise DataError(
+                f"a video of {len(frames)} frames, and a window has {self.length}", where="compat catv2ton"
+            )
+        first = torch.tensor(frames[: self.length, :, :, ::-1].copy()).permute(3, 0, 1, 2).float() / 127.5 - 1
+        for _ in range(times):
+            yield first
 
 
-def _repeated(window: Tensor, times: int, length: int) -> Iterator[Tensor]:
-    if times > 0 and window.shape[1] < length:
-        raise DataError(
-            f"a video of {window.shape[1]} frames, and a window has {length}", where="compat catv2ton"
-        )
-    for _ in range(times):
-        yield window
+class Moments:
+    """Mean and covariance of the features of windows, each of which is looked at once.
+
+    The windows of a batch lie in memory that the next batch is written to: features must not keep them.
+
+    Args:
+        features: what is measured of windows.
+        batch: windows that are measured together.
+    """
+
+    def __init__(self, features: Features, batch: int = 8) -> None:
+        self.features, self.batch, self.number = features, batch, 0
+        self._room, self._waiting = torch.empty(0), 0
+        self._total: NDArray[np.float64] | None = None
+        self._products: NDArray[np.float64] | None = None
+
+    def add(self, parts: Iterable[Tensor]) -> None:
+        """Take in windows `[3, frames, height, width]` in -1 .. 1."""
+        for part in parts:
+            if part.shape != self._room.shape[1:]:
+                self._measure()
+                self._room = torch.empty(self.batch, *part.shape)
+            self._room[self._waiting] = part
+            self._waiting += 1
+            if self._waiting == self.batch:
+                self._measure()
+
+    def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+        """Mean, covariance and number of the features of all windows.
+
+        Raises:
+            DataError: there are fewer than two windows.
+        """
+        self._measure()
+        if self.number < 2 or self._total is None or self._products is None:
+            raise DataError(
+                f"{self.number} windows; a covariance needs two", mend="give longer or more videos"
+            )
+        mean = self._total / self.number
+        covariance = (self._products - self.number * np.outer(mean, mean)) / (self.number - 1)
+        return mean, covariance, self.number
+
+    def _measure(self) -> None:
+        if not self._waiting:
+            return
+        with torch.inference_mode():
+            values = self.features(self._room[: self._waiting]).double().numpy()
+        self.number, self._waiting = self.number + len(values), 0
+        total, products = values.sum(0), values.T @ values
+        self._total = total if self._total is None else self._total + total
+        self._products = products if self._products is None else self._products + products
 
 
 def moments(
     parts: Iterable[Tensor], features: Features, batch: int = 8
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Mean, covariance and number of the features of windows, each looked at once.
-
-    The windows of a batch lie in memory that the next batch is written to: features must not keep them.
+    """Mean, covariance and number of the features of windows: `Moments` of all of them.
 
     Raises:
         DataError: there are fewer than two windows.
     """
-    number, total, products = 0, None, None
-    room = torch.empty(0)
-    for group in _batches(parts, batch):
-        with torch.inference_mode():
-            if room.shape[1:] != group[0].shape or len(room) < len(group):
-                room = torch.empty(len(group), *group[0].shape)
-            values = features(torch.stack(group, out=room[: len(group)])).double().numpy()
-        number += len(values)
-        total = values.sum(0) if total is None else total + values.sum(0)
-        products = values.T @ values if products is None else products + values.T @ values
-    if number < 2 or total is None or products is None:
-        raise DataError(f"{number} windows; a covariance needs two", mend="give longer or more videos")
-    mean = total / number
-    return mean, (products - number * np.outer(mean, mean)) / (number - 1), number
+    gathered = Moments(features, batch)
+    gathered.add(parts)
+    return gathered.result()
 
 
 def frechet(
@@ -181,15 +222,3 @@ class ScriptFeatures:
         with decoding(self.path, "a network of video windows"):
             values = self.network(torch.nn.functional.interpolate(parts, size=size, mode="trilinear"))
             return values.reshape(len(parts), -1)  # type: ignore[no-any-return]
-
-
-def _batches(parts: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
-    """Groups of windows of one shape."""
-    group: list[Tensor] = []
-    for part in parts:
-        if group and (len(group) == size or part.shape != group[0].shape):
-            yield group
-            group = []
-        group.append(part)
-    if group:
-        yield group

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from noria.tryon.hands.track import HandTrack
 
+ALONE = 0.1
+"""Metres between a lone hand and one never seen: within half of it of the hand that was, it is that one."""
+STRAY = 0.005
+"""Metres by which a hand may have moved in each frame in which the other was seen without it."""
+
 
 @dataclass(frozen=True)
 class RepairResult:
@@ -47,31 +52,61 @@ def repair(track: HandTrack, seconds: NDArray[np.float64], *, longest_gap: int =
 def _unswapped(
     joints: NDArray[np.float32], valid: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
-    """Exchange the sides in each frame where that brings both wrists much nearer to where they were before."""
-    joints, valid, swapped = joints.copy(), valid.copy(), 0
-    last: list[NDArray[np.float32] | None] = [None, None]
-    for frame in range(len(joints)):
-        here = [joints[frame, side, 0].copy() if valid[frame, side] else None for side in (0, 1)]
-        stay, cross = _travel(last, here), _travel(last, here[::-1])
-        if cross is not None and stay is not None and cross < 0.5 * stay:
-            joints[frame], valid[frame] = joints[frame, ::-1].copy(), valid[frame, ::-1].copy()
-            here, swapped = here[::-1], swapped + 1
-        last = [new if new is not None else old for new, old in zip(here, last, strict=True)]
-    return joints, valid, swapped
+    """Exchange the sides in the frames in which they are the wrong way round."""
+    joints, valid = joints.copy(), valid.copy()
+    wrong = _exchanged(np.where(valid[..., None], joints[:, :, 0], np.nan))
+    joints[wrong], valid[wrong] = joints[wrong, ::-1], valid[wrong, ::-1]
+    return joints, valid, int(wrong.sum())
 
 
-def _travel(
-    before: list[NDArray[np.float32] | None], after: list[NDArray[np.float32] | None]
-) -> float | None:
-    """Metres that the wrists moved; None where neither hand was seen in both frames, or one has no predecessor."""
-    if any(b is None and a is not None for b, a in zip(before, after, strict=True)):
-        return None
-    moved = [
-        float(np.linalg.norm(a - b))
-        for b, a in zip(before, after, strict=True)
-        if a is not None and b is not None
-    ]
-    return sum(moved) if moved else None
+def _exchanged(wrists: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Frames with exchanged sides `[frames]`: the sides of a run of linked frames are those of most of it.
+
+    Args:
+        wrists: places in metres `[frames, 2, 3]`; NaN where a hand was not seen.
+    """
+    exchanged = np.zeros(len(wrists), np.bool_)
+    runs: list[list[int]] = []
+    last, seen = np.full((2, 3), np.nan), np.zeros(2, np.intp)
+    for frame in np.flatnonzero(np.isfinite(wrists[:, :, 0]).any(1)).tolist():
+        way = _way(last, wrists[frame], seen.max() - seen)
+        if way is None:
+            runs.append([])
+            last = np.full((2, 3), np.nan)
+        runs[-1].append(frame)
+        exchanged[frame] = bool(way)
+        here = wrists[frame, ::-1] if way else wrists[frame]
+        there = np.isfinite(here[:, 0])
+        last[there], seen[there] = here[there], frame
+    for run in runs:
+        if 2 * exchanged[run].sum() > len(run):
+            exchanged[run] = ~exchanged[run]
+    return exchanged
+
+
+def _way(last: NDArray[np.floating], here: NDArray[np.floating], unseen: NDArray[np.integer]) -> bool | None:
+    """Whether the sides are exchanged against where the hands were: one way moves them less than half as far.
+
+    Args:
+        last: where each hand was last seen `[2, 3]`; NaN if never.
+        here: where the hand of each side is `[2, 3]`; NaN if not seen, one of the two at least is.
+        unseen: for how many frames the other hand was seen without this one `[2]`.
+
+    Returns:
+        None where neither way is that much nearer, or the nearer one takes a lone hand for one never seen.
+    """
+    lone = np.flatnonzero(np.isfinite(here[:, 0]))
+    if len(lone) == 2:
+        stay, cross = (float(np.nansum(np.linalg.norm(way - last, axis=1))) for way in (here, here[::-1]))
+    else:
+        side = int(lone[0])
+        far = np.linalg.norm(here[side] - last, axis=1) + STRAY * unseen
+        stay, cross = np.where(np.isnan(far), ALONE, far)[[side, 1 - side]].tolist()
+        if np.isnan(far[1 - side]) and cross < stay:
+            return None
+    if cross < 0.5 * stay:
+        return True
+    return False if stay < 0.5 * cross else None
 
 
 def _filled(

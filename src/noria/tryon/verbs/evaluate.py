@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,25 +15,35 @@ from noria.core.config import Argument, Config, Option
 from noria.core.errors import DataError
 from noria.core.progress import Progress
 from noria.core.runs.outputs import results_folder
+from noria.tryon.evaluation.companions import CompanionOptions
 from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from noria.tryon.evaluation.keeping import Embedding
     from noria.tryon.evaluation.pictures import Lpips
-    from noria.tryon.evaluation.videos import Features
+    from noria.tryon.evaluation.videos import Features, Moments
     from noria.tryon.video.clips import Clip
 
-MASKS = (".mp4", ".npz", ".png")
-"""Endings of the masks of a video."""
+    Cut = Callable[[NDArray[np.uint8], bool], Iterator[Tensor]]
+    """Frames of a video, and whether it is the last, to windows."""
+    Sides = tuple[list[Path], list[Path]]
+    """Generated videos and references."""
+
 EACH = ("ssim", "psnr", "lpips", "background_ssim", "background_psnr", "face_ssim", "identity")
-"""Figures of a pair."""
+"""Figures of a pair, of whose values a set has the mean."""
+HANDLED = ("action_timing", "onset_error", "contact_f1", "penetration", "coupling")
+"""Figures of hands and garment in a generated video, of whose values a set has the mean."""
+COUNTS = ("frames_without_face", "frames_without_hand", "actions_missed", "movements_extra")
+"""Figures that are added up over a set."""
 
 
-class EvaluateConfig(OutputOption, JsonOption, QuietOption):
+class EvaluateConfig(CompanionOptions, OutputOption, JsonOption, QuietOption):
     """Settings of `noria tryon evaluate`."""
 
     generated: Annotated[Path, Argument()] = Field(description="Folder of generated videos.")
@@ -55,16 +65,13 @@ class EvaluateConfig(OutputOption, JsonOption, QuietOption):
     heads: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="Linear heads of LPIPS for AlexNet."
     )
-    masks: Annotated[Path | None, Option(metavar="DIR")] = Field(
-        None, description="Masks that were generated in, by name: what lies outside must be kept."
-    )
-    faces: Annotated[Path | None, Option(metavar="DIR")] = Field(
-        None, description="Masks of the face in the references, by name, such as face.mp4 of track."
-    )
     identity: Annotated[Path | None, Option(metavar="FILE")] = Field(
         None, description="TorchScript network that embeds faces; needs --faces."
     )
     identity_side: int = Field(112, ge=8, le=1024, description="Pixels that this network takes, each way.")
+    reach: int = Field(
+        6, ge=0, le=200, description="Pixels between a hand and the garment that count as contact."
+    )
 
 
 class Scores(Config):
@@ -79,15 +86,23 @@ class Scores(Config):
     face_ssim: float | None
     identity: float | None
     frames_without_face: int | None
+    action_timing: float | None
+    onset_error: float | None
+    actions_missed: int | None
+    movements_extra: int | None
+    contact_f1: float | None
+    penetration: float | None
+    coupling: float | None
+    frames_without_hand: int | None
     frechet: float | None
     windows: int
 
 
 @make_command(EvaluateConfig, extra="tryon", needs=("torch", "av"))
 def command(config: EvaluateConfig) -> None:
-    """Measure SSIM, PSNR, LPIPS, a Fréchet video distance, and whether background and person were kept.
+    """Measure SSIM, PSNR, LPIPS, a Fréchet video distance, what was kept, and what hands do to the garment.
 
-    A figure whose weights or masks are not given is left out.
+    A figure whose weights, masks, hands or actions are not given is left out.
     """
     folder, scores, rows = run(config, Progress(quiet=config.quiet))
     if config.as_json:
@@ -99,7 +114,7 @@ def command(config: EvaluateConfig) -> None:
 
 
 def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[dict[str, Any]]]:
-    """Measure all clips, each opened once.
+    """Measure all clips, each decoded once.
 
     Returns:
         The folder of the page, the figures of the set, and a row for each pair.
@@ -113,7 +128,7 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     from noria.tryon.evaluation.keeping import Embedding
     from noria.tryon.evaluation.pairs import paired, videos
     from noria.tryon.evaluation.pictures import open_lpips
-    from noria.tryon.evaluation.videos import PixelFeatures, ScriptFeatures
+    from noria.tryon.evaluation.videos import Moments, PixelFeatures, ScriptFeatures, frechet
 
     lpips = None
     if config.backbone is not None or config.heads is not None:
@@ -129,29 +144,31 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
             raise DataError("an embedding needs faces", where="--identity", mend="give --faces, too")
         embedding = Embedding(config.identity, config.identity_side)
     if config.unpaired:
-        if config.masks or config.faces:
-            raise DataError("unpaired videos have no masks", where="--masks, --faces", mend="leave it out")
+        if config.given():
+            raise DataError(
+                "unpaired videos have no masks, hands or actions",
+                where=", ".join(config.given()),
+                mend="leave it out",
+            )
         names = videos(config.generated), videos(config.reference)
     else:
+        config.check_companions()
         names = (paired(config.generated, config.reference),) * 2
-    rows: list[dict[str, Any]] = []
     sides = ([config.generated / name for name in names[0]], [config.reference / name for name in names[1]])
+    moments = Moments(features), Moments(features)
     with progress:
-        task = progress.task("measure", len(sides[0]) + len(sides[1]))
-        if not config.unpaired:
-            for one, other in zip(*sides, strict=True):
-                rows.append(_pair(one, other, config, lpips, embedding))
-                task.advance()
-        moments = [_moments(side, config, features) for side in sides]
-        task.done()
-    from noria.tryon.evaluation.videos import frechet
-
+        if config.unpaired:
+            rows: list[dict[str, Any]] = []
+            _gather(sides, config, moments, progress)
+        else:
+            rows = _measure(sides, config, moments, (lpips, embedding), progress)
+    one, other = (side.result() for side in moments)
     scores = Scores(
         clips=len(sides[0]),
-        **{name: _mean(rows, name) for name in EACH},
-        frames_without_face=sum(row["frames_without_face"] for row in rows) if config.faces else None,
-        frechet=frechet(moments[0][:2], moments[1][:2]),
-        windows=moments[0][2],
+        **{name: _mean(rows, name) for name in (*EACH, *HANDLED)},
+        **{name: _sum(rows, name) for name in COUNTS},
+        frechet=frechet(one[:2], other[:2]),
+        windows=one[2],
     )
     about = {
         "scores": scores.model_dump(),
@@ -164,85 +181,94 @@ def run(config: EvaluateConfig, progress: Progress) -> tuple[Path, Scores, list[
     return folder, scores, rows
 
 
+def _cut(config: EvaluateConfig) -> Cut:
+    """What cuts the videos of one side into windows, one after the other."""
+    from noria.tryon.evaluation.videos import CatV2TonWindows, windows
+
+    if config.compat == "catv2ton":
+        return CatV2TonWindows()
+    return lambda frames, last: windows(frames, config.window)
+
+
+def _gather(
+    sides: Sides, config: EvaluateConfig, moments: tuple[Moments, Moments], progress: Progress
+) -> None:
+    """Take in the windows of videos that are no pairs."""
+    from noria.tryon.video.clips import read_clip
+
+    task = progress.task("measure", sum(map(len, sides)))
+    for paths, side in zip(sides, moments, strict=True):
+        cut = _cut(config)
+        for number, path in enumerate(paths, 1):
+            side.add(cut(read_clip(path).frames, number == len(paths)))
+            task.advance()
+    task.done()
+
+
+def _measure(
+    sides: Sides,
+    config: EvaluateConfig,
+    moments: tuple[Moments, Moments],
+    networks: tuple[Lpips | None, Embedding | None],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Figures of each pair, and the windows of both of its videos."""
+    from noria.tryon.video.clips import read_clip
+
+    rows, cuts = [], (_cut(config), _cut(config))
+    task = progress.task("measure", len(sides[0]))
+    for number, pair in enumerate(zip(*sides, strict=True), 1):
+        made, real = (read_clip(path) for path in pair)
+        rows.append(_pair(made, real, config, *networks))
+        for clip, cut, side in zip((made, real), cuts, moments, strict=True):
+            side.add(cut(clip.frames, number == len(sides[0])))
+        task.advance()
+    task.done()
+    return rows
+
+
 def _pair(
-    one: Path, other: Path, config: EvaluateConfig, lpips: Lpips | None, embedding: Embedding | None
+    made: Clip, real: Clip, config: EvaluateConfig, lpips: Lpips | None, embedding: Embedding | None
 ) -> dict[str, Any]:
-    """Figures of a pair.
+    """Figures of a pair, as far as what they need is given; what is equal has no PSNR.
 
     Raises:
-        DataError: the two do not have the same size and number of frames, or a mask is not theirs.
+        DataError: the two differ in size or number of frames, or a file by their name is not theirs.
     """
     import torch
 
-    from noria.tryon.evaluation.pictures import ssim
-    from noria.tryon.video.clips import read_clip
+    from noria.tryon.evaluation.companions import read_companions
+    from noria.tryon.evaluation.handling import handling
+    from noria.tryon.evaluation.keeping import Likeness, compare, identity
+    from noria.tryon.evaluation.pairs import check_alike
 
-    clips = read_clip(one), read_clip(other)
-    _check_alike(*clips)
-    made, real = (torch.tensor(clip.frames).permute(0, 3, 1, 2).float() for clip in clips)
-    square = float((made - real).square().mean())
-    row: dict[str, Any] = dict.fromkeys(EACH) | {
-        "clip": one.name,
-        "frames": len(made),
-        "ssim": float(ssim(made, real).mean()),
-        "psnr": 10 * math.log10(255**2 / square) if square else None,
-        "frames_without_face": None,
-    }
-    if lpips is not None:
-        parts = [
-            lpips(a / 127.5 - 1, b / 127.5 - 1)
-            for a, b in zip(torch.split(made, 8), torch.split(real, 8), strict=True)
-        ]
-        row["lpips"] = float(torch.cat(parts).mean())
-    return row | _kept(made, real, clips[1], config, embedding)
-
-
-def _kept(
-    made: Tensor, real: Tensor, reference: Clip, config: EvaluateConfig, embedding: Embedding | None
-) -> dict[str, Any]:
-    """Figures of what a pair must keep, as far as masks of it are given; an equal background has no PSNR."""
-    from noria.tryon.evaluation.keeping import identity, psnr_in, ssim_in
-    from noria.tryon.evaluation.pairs import companion
-    from noria.tryon.video.reading import read_mask
-
-    row: dict[str, Any] = {}
-    if config.masks is not None:
-        outside = ~read_mask(companion(config.masks, reference.path.name, MASKS), reference)
-        ratio = psnr_in(made, real, outside)
-        row["background_psnr"] = None if ratio is None or math.isinf(ratio) else ratio
-        row["background_ssim"] = ssim_in(made, real, outside, pure=True)
-    if config.faces is not None:
-        faces = read_mask(companion(config.faces, reference.path.name, MASKS), reference)
-        row["face_ssim"] = ssim_in(made, real, faces, pure=False)
-        row["frames_without_face"] = int((~faces.flatten(1).any(1)).sum())
+    check_alike(made, real)
+    given, parts = read_companions(config, made, real), {"": Likeness()}
+    row: dict[str, Any] = {"clip": real.path.name, "frames": len(real.frames)}
+    row |= dict.fromkeys((*EACH, *HANDLED, *COUNTS)) | handling(made, given, config.reach)
+    one, other = (torch.from_numpy(clip.frames).permute(0, 3, 1, 2) for clip in (made, real))
+    if given.mask is not None:
+        parts["background_"] = Likeness(~given.mask, pure=True)
+    if given.face is not None:
+        parts["face_"] = Likeness(given.face)
+        row["frames_without_face"] = int((~given.face.flatten(1).any(1)).sum())
         if embedding is not None:
-            row["identity"], _ = identity(made, real, faces, embedding)
+            row["identity"], _ = identity(one, other, given.face, embedding)
+    row["lpips"] = compare(one, other, list(parts.values()), lpips)
+    for part, likeness in parts.items():
+        figures = {f"{part}ssim": likeness.ssim, f"{part}psnr": likeness.psnr}
+        row |= {key: value for key, value in figures.items() if key in EACH and value != math.inf}
     return row
-
-
-def _check_alike(one: Clip, other: Clip) -> None:
-    if one.frames.shape != other.frames.shape:
-        sizes = [f"{c.frames.shape[0]} frames of {c.size[1]}×{c.size[0]}" for c in (one, other)]
-        raise DataError(
-            f"{sizes[0]}, and its reference has {sizes[1]}",
-            where=str(one.path),
-            mend="pairs have the same frames: noria tryon generate keeps them",
-        )
-
-
-def _moments(paths: list[Path], config: EvaluateConfig, features: Features) -> Any:
-    from noria.tryon.evaluation.videos import catv2ton_windows, moments, windows
-    from noria.tryon.video.clips import read_clip
-
-    frames: Iterator[Any] = (read_clip(path).frames for path in paths)
-    if config.compat == "catv2ton":
-        return moments(catv2ton_windows(frames), features)
-    return moments((part for video in frames for part in windows(video, config.window)), features)
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> float | None:
     values = [row[name] for row in rows if row[name] is not None]
     return sum(values) / len(values) if values else None
+
+
+def _sum(rows: list[dict[str, Any]], name: str) -> int | None:
+    values = [row[name] for row in rows if row[name] is not None]
+    return sum(values) if values else None
 
 
 def _write_page(folder: Path, scores: Scores, rows: list[dict[str, Any]], config: EvaluateConfig) -> None:
@@ -251,9 +277,10 @@ def _write_page(folder: Path, scores: Scores, rows: list[dict[str, Any]], config
 
     whole = [[name, value] for name, value in scores.model_dump().items()]
     blocks = [Figure.table("All clips", ["figure", "value"], whole)]
-    if rows:
-        names = ["clip", "frames", *EACH]
-        blocks.append(Figure.table("Each clip", names, [[row[name] for name in names] for row in rows]))
+    tables = [("Each clip", (*EACH, COUNTS[0])), ("Hands and garment of each clip", (*HANDLED, *COUNTS[1:]))]
+    for title, figures in tables[: 2 if config.hands or config.actions else 1] if rows else []:
+        names = ["clip", "frames", *figures]
+        blocks.append(Figure.table(title, names, [[row[name] for name in names] for row in rows]))
     intro = "The Fréchet distance is of the features named here; figures of other features do not compare. "
     intro += f"Features: {'means of pixels' if config.features is None else config.features.name}."
     if config.compat == "catv2ton":

@@ -19,9 +19,6 @@ from noria.verbs.tables import table
 if TYPE_CHECKING:
     from noria.tryon.integrations.judge import JudgedClips, SuccessRate
 
-ENDINGS = (".json", ".srt", ".vtt")
-"""Endings of the actions of a video."""
-
 
 class JudgeConfig(OutputOption, ServerOptions, JsonOption, QuietOption):
     """Settings of `noria tryon judge`."""
@@ -74,12 +71,13 @@ def run(config: JudgeConfig, progress: Progress) -> tuple[Path, JudgedClips]:
     from noria.core.errors import DataError
     from noria.core.files import write_atomic
     from noria.tryon.actions.reading import read_actions
+    from noria.tryon.evaluation.companions import ACTIONS
     from noria.tryon.evaluation.pairs import companion, paired
     from noria.tryon.integrations.judge import JudgedClips, joined, other_actions, success_rate
     from noria.tryon.video.clips import read_clip
 
     names = paired(config.generated, config.reference)
-    actions = [read_actions(companion(config.actions, name, ENDINGS)) for name in names]
+    actions = [read_actions(companion(config.actions, name, ACTIONS)) for name in names]
     if not any(actions):
         raise DataError("no clip has an action", where=str(config.actions))
     rates: list[list[SuccessRate]] = [[], [], []]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -161,7 +162,6 @@ def encode_clip(
 @contextlib.contextmanager
 def _sound(container: Any, path: Path) -> Any:
     """Add a stream for the first sound of a file; gives the function that fills it, None where there is no sound."""
-    av = require("av", "video")
     with opened(path) as source:
         if not source.streams.audio:
             yield None
@@ -186,10 +186,34 @@ def _sound(container: Any, path: Path) -> Any:
                     packet.stream = stream
                     container.mux(packet)
                 return
-            resampler = av.AudioResampler(format="fltp", rate=given.codec_context.sample_rate)
-            for frame in [*source.decode(given), None]:
-                for piece in resampler.resample(frame):
-                    container.mux(stream.encode(piece))
+            for piece in _sound_from(source.decode(given), start, given.codec_context.sample_rate):
+                container.mux(stream.encode(piece))
             container.mux(stream.encode())
 
         yield fill
+
+
+def _sound_from(frames: Iterator[Any], start: float, rate: int) -> Iterator[Any]:
+    """Decoded sound as AAC takes it, with times from `start` on as 0; what lies before it is cut off.
+
+    Args:
+        frames: decoded frames of sound, read one at a time.
+        start: seconds in the times of the frames.
+        rate: samples a second.
+    """
+    av = require("av", "video")
+    resampler = av.AudioResampler(format="fltp", rate=rate)
+    at = 0  # a frame without a time of its own follows the one before
+    for frame in itertools.chain(frames, [None]):
+        for piece in resampler.resample(frame):
+            if piece.pts is not None:
+                at = round((piece.pts * piece.time_base - start) * rate)
+            first, at = at, at + piece.samples
+            if at <= 0:
+                continue
+            if first < 0:
+                samples = np.ascontiguousarray(piece.to_ndarray()[:, -first:])
+                piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout=piece.layout.name)
+                piece.sample_rate = rate
+            piece.time_base, piece.pts = Fraction(1, rate), max(0, first)
+            yield piece
