@@ -15,7 +15,7 @@ from noria.assistant.service.answering.keeping import TraceKeeper
 from noria.assistant.service.answering.money import CallersMoney
 from noria.assistant.service.answering.shadow import Shadow
 from noria.assistant.service.answering.streams import AnswerStream, EventResponse, error_event, tool_events
-from noria.assistant.service.answering.tools import answer_with_tools, open_tools
+from noria.assistant.service.answering.tools import OUTSIDE, answer_with_tools, open_tools
 from noria.assistant.service.bundles import Choice, Serving
 from noria.assistant.service.recording import Identity, Recorder, Recording
 from noria.assistant.service.started import StartedServers, started_by
@@ -113,7 +113,13 @@ class Gateway:
         return outcome.text, recording.id
 
     async def converse(
-        self, query: CompletionRequest, caller: Caller, heard: Heard, *, beside: str | None = None
+        self,
+        query: CompletionRequest,
+        caller: Caller,
+        heard: Heard,
+        *,
+        beside: str | None = None,
+        outside: bool = False,
     ) -> tuple[Outcome, str]:
         """Answer a request while somebody watches; the outcome, also a failure, and the id of its trace.
 
@@ -122,12 +128,15 @@ class Gateway:
             caller: whose it is.
             heard: hears `began` with the id of the trace, pieces of the text, and what the tools do.
             beside: id of the trace whose request this answers once more, for a choice; tools that write stay idle.
+            outside: whether an earlier answer of the conversation rests on text from outside.
 
         Raises:
             HttpError: nothing was asked, or the trace cannot be kept.
         """
         recording = self._begin(query, caller, None)
         recording.heard = heard
+        if outside:
+            recording.labels[OUTSIDE] = "earlier"
         if beside is not None:
             recording.labels["beside"] = beside
             if self.tools is not None:

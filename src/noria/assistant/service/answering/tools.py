@@ -25,6 +25,9 @@ from noria.core.traces.ids import Clock
 with needing("serve"):
     import aiohttp
 
+OUTSIDE = "outside"
+"""Label of a trace before which text from outside had entered its conversation."""
+
 
 async def open_tools(
     config: AssistantConfig, folder: Path, started: StartedServers, stack: AsyncExitStack
@@ -79,6 +82,7 @@ async def answer_with_tools(
         clock,
         placer,
         recording.heard or recording.watched or unheard,
+        OUTSIDE in recording.labels,
     )
     try:
         ask = partial(backends.ask, recording.route, heard=recording.heard)
