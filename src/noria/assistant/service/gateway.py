@@ -98,7 +98,7 @@ class Gateway:
         answer = self._stream if query.stream else self._whole
         if query.stream and self._offered(query) is not None:
             answer = self._whole_as_stream
-        return await request.unless_left(answer(recording))
+        return await request.unless_left(answer(recording, request.caller))
 
     async def answer(self, query: CompletionRequest, caller: Caller) -> tuple[str, str]:
         """Answer a request of a caller that did not come as a completion; the text, and the id of its trace.
@@ -190,12 +190,17 @@ class Gateway:
             raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
         return serving.named[model]
 
-    def _headers(self, recording: Recording) -> dict[str, str]:
+    def _headers(self, recording: Recording, caller: Caller) -> dict[str, str]:
+        """What an answer says of itself; the arm, and the bundle that tells it, to operators alone.
+
+        Whoever knows the arms of users that it makes up could rate one arm only.
+        """
+        told = "operate" in caller.rights or not recording.choice.assignments
         arms = ", ".join(f"{one.experiment}={one.arm}" for one in recording.choice.assignments)
         named = {
             "x-noria-trace": recording.id,
-            "x-noria-bundle": recording.choice.bundle[:16],
-            "x-noria-arms": arms,
+            "x-noria-bundle": recording.choice.bundle[:16] if told else "",
+            "x-noria-arms": arms if told else "",
             "x-noria-skill": recording.labels.get("skill", ""),
             "x-noria-model": recording.route.backend if recording.steps else "",
         }
@@ -203,12 +208,14 @@ class Gateway:
 
     # -- whole answers ------------------------------------------------------------------------------------------------
 
-    async def _whole(self, recording: Recording) -> Response:
+    async def _whole(self, recording: Recording, caller: Caller) -> Response:
         outcome, reply = await self._answered(recording)
         if isinstance(outcome, Failure):
             raise failure_error(outcome)
         content = reply if reply is not None else completion(recording.query.model or "noria", outcome)
-        return json_response(_encode(content | {"id": recording.id}), headers=self._headers(recording))
+        return json_response(
+            _encode(content | {"id": recording.id}), headers=self._headers(recording, caller)
+        )
 
     async def _answered(self, recording: Recording) -> tuple[Outcome, dict[str, Any] | None]:
         """Ask, and keep the trace; the outcome, and the JSON of the backend's reply where there is one."""
@@ -233,25 +240,25 @@ class Gateway:
         """The gateway's tools where they are on offer: a caller with tools of its own runs its own rounds."""
         return None if query.content.get("tools") else self.tools
 
-    async def _whole_as_stream(self, recording: Recording) -> Response:
+    async def _whole_as_stream(self, recording: Recording, caller: Caller) -> Response:
         """Answer with tools: what each does while it works, and the answer once its trace is on the disk."""
         pieces = tool_events(recording, self._answered)
         first = await anext(pieces, None)
         if isinstance(first, HttpError):
             await pieces.aclose()
             raise first
-        return EventResponse(first, pieces, self._headers(recording))
+        return EventResponse(first, pieces, self._headers(recording, caller))
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, recording: Recording) -> Response:
+    async def _stream(self, recording: Recording, caller: Caller) -> Response:
         reserved = await self.money.reserve_answer(recording, tools=False)
         pieces = self._pieces(recording, reserved)
         first = await anext(pieces, None)
         if isinstance(first, HttpError):
             await pieces.aclose()
             raise first
-        return EventResponse(first, pieces, self._headers(recording))
+        return EventResponse(first, pieces, self._headers(recording, caller))
 
     async def _pieces(self, recording: Recording, reserved: float) -> AsyncGenerator[bytes | HttpError]:
         """Events of the answer. The trace is on the disk before the last one; an error before the first is given."""
