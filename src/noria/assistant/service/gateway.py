@@ -12,7 +12,7 @@ from noria.assistant.parts.protocol import prepare
 from noria.assistant.parts.tools import Tools
 from noria.assistant.service.answering.backends import Backends
 from noria.assistant.service.answering.keeping import TraceKeeper
-from noria.assistant.service.answering.money import CallersMoney
+from noria.assistant.service.answering.money import CallersMoney, Reservation
 from noria.assistant.service.answering.shadow import Shadow
 from noria.assistant.service.answering.streams import AnswerStream, EventResponse, error_event, tool_events
 from noria.assistant.service.answering.tools import OUTSIDE, answer_with_tools, open_tools
@@ -62,9 +62,9 @@ class Gateway:
         self.config, self.store, self.secret, self.recorder = config, store, secret, recorder
         self.started = StartedServers(*started_by(config), store.folder)
         self.backends = Backends(config.backends, config.seconds)
-        self.money = CallersMoney(config)
+        self.money = CallersMoney(config, self.backends)
         self.traces = TraceKeeper(config, store, recorder)
-        self.shadow = Shadow(config.shadow_share, recorder, self.backends, self.traces)
+        self.shadow = Shadow(config.shadow_share, recorder, self.backends, self.traces, self.money)
         self.serving: Serving | None = None
         self.tools: Tools | None = None
         self._stack = AsyncExitStack()
@@ -224,8 +224,11 @@ class Gateway:
         outcome: Outcome | None = None
         try:
             if tools is not None:
-                parts, clock = self.config.parts, self.recorder.clock
-                outcome, reply = await answer_with_tools(recording, tools, self.backends, parts, clock), None
+                ask, parts = self.money.asking(recording, reserved), self.money.parts(reserved)
+                outcome, reply = (
+                    await answer_with_tools(recording, tools, ask, parts, self.recorder.clock),
+                    None,
+                )
             else:
                 outcome, reply = await self.backends.ask(recording.route, recording.query, recording.heard)
         finally:
@@ -260,7 +263,7 @@ class Gateway:
             raise first
         return EventResponse(first, pieces, self._headers(recording, caller))
 
-    async def _pieces(self, recording: Recording, reserved: float) -> AsyncGenerator[bytes | HttpError]:
+    async def _pieces(self, recording: Recording, reserved: Reservation) -> AsyncGenerator[bytes | HttpError]:
         """Events of the answer. The trace is on the disk before the last one; an error before the first is given."""
         stream = AnswerStream(recording, self.backends.forwarder(recording.route), self.config.seconds)
         try:
