@@ -298,6 +298,17 @@ def test_a_picture_that_the_user_uploads_is_edited_as_asked_also_after_a_search(
             assert [path for path, _ in asked if path.endswith("edits")] == ["/v1/images/edits"]
 
 
+def test_a_tool_that_the_operator_knows_to_read_only_is_called_beside_a_picture(tmp_path: Path) -> None:
+    with server(mcp) as (url, asked):
+        shop = {"kind": "mcp", "url": url, "tools": ["order"], "read_only": ["order"]}
+        with gateway(tmp_path / "data", obedient, parts={"tools": {"shop": shop}}) as one:
+            assert one.call("/v1/chat/completions", {"messages": PICTURED})[0] == 200
+            assert ordered(asked) == ["order"]
+        wrong = {"shop": shop | {"read_only": ["fly"]}}
+        with pytest.raises(ConfigError, match="fly"), gateway(tmp_path / "other", parts={"tools": wrong}):
+            pass
+
+
 def test_ten_megabytes_of_a_tool_are_a_step_that_failed_and_no_models_reading(tmp_path: Path) -> None:
     def flood(path: str, body: dict[str, Any]) -> Any:
         if body["method"] == "tools/list":
