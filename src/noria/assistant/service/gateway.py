@@ -222,13 +222,11 @@ class Gateway:
         tools = self._offered(recording.query)
         reserved = await self.money.reserve_answer(recording, tools=tools is not None)
         outcome: Outcome | None = None
+        reply: dict[str, Any] | None = None
         try:
             if tools is not None:
                 ask, parts = self.money.asking(recording, reserved), self.money.parts(reserved)
-                outcome, reply = (
-                    await answer_with_tools(recording, tools, ask, parts, self.recorder.clock),
-                    None,
-                )
+                outcome = await answer_with_tools(recording, tools, ask, parts, self.recorder.clock)
             else:
                 outcome, reply = await self.backends.ask(recording.route, recording.query, recording.heard)
         finally:
