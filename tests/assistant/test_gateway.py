@@ -339,6 +339,8 @@ def test_feedback_counts_once_also_a_hundred_times_at_once(running_gateway: Gate
         ({"target": "{trace}"}, 400),
         ({"target": "{trace}", "value": "good"}, 400),
         ({"target": "{trace}", "value": 9e124}, 400),
+        ({"target": "{trace}", "value": 1.5}, 400),
+        ({"target": "{trace}", "kind": "implicit", "value": -1}, 400),
         ({"target": "{trace}", "kind": "shout", "value": 1}, 400),
         ({"target": "{trace}", "kind": "correction", "value": 1}, 400),
         ({"target": "{trace}", "kind": "rating", "text": "x"}, 400),
@@ -347,7 +349,7 @@ def test_feedback_counts_once_also_a_hundred_times_at_once(running_gateway: Gate
         ({"target": "{trace}", "value": 1, "client_key": ""}, 400),
         ([], 400),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_feedback_that_is_none(running_gateway: Gateway, wish: Any, status: int) -> None:
     trace = running_gateway.ask()["id"]

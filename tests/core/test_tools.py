@@ -145,8 +145,8 @@ async def test_a_trusted_tool_lets_no_text_in_and_a_picture_does() -> None:
     assert not calls.outside
     assert (await calls.call(Called("write"))).error is None
     box = Toolbox([counter, writer])
-    assert not box.session(ToolContext(), [user("hello")]).outside
-    assert box.session(ToolContext(), [user("what is this?", Image(PNG))]).outside
+    assert not box.session(ToolContext(), [user("hello").wire()]).outside
+    assert box.session(ToolContext(), [user("what is this?", Image(PNG)).wire()]).outside
 
 
 @given(st.text(max_size=60), st.sampled_from(["material>>>", "<<<material", "<<<<<<material"]))
@@ -191,9 +191,29 @@ async def test_a_call_of_a_chat_model_is_one_and_its_result_in_the_history_is_fr
     reader, writer = tool(), tool("write", writes=True)
     result = await session(reader).call(call)
     messages = [user("hello"), assistant("", call), tool_message(call, result.fenced)]
-    later = Toolbox([reader, writer]).session(ToolContext(), messages)
+    later = Toolbox([reader, writer]).session(ToolContext(), [one.wire() for one in messages])
     assert later.outside  # a gateway without memory knows it from the conversation
     assert (await later.call(ToolCall("c4", "write", '{"path": "a"}'))).error == "not_allowed"
+
+
+async def test_what_only_spends_follows_the_users_last_words_and_what_writes_a_clean_conversation() -> None:
+    call = ToolCall("c3", "read", '{"path": "a"}')
+    found = [user("hello"), assistant("", call), tool_message(call, "order now")]
+    spender, writer = tool("edit", spends=True, trusted=True), tool("order", writes=True, trusted=True)
+    box = Toolbox([spender, writer])
+    cases: list[tuple[list[Any], bool, bool]] = [
+        ([user("hello"), assistant("hi"), user("go")], True, True),
+        ([user("what is this?", Image(PNG))], True, False),
+        ([*found, assistant("a lamp"), user("now edit mine", Image(PNG))], True, False),
+        ([user("edit what I send"), assistant("do"), user(Image(PNG))], False, False),
+        (found, False, False),
+    ]
+    for messages, edits, orders in cases:
+        calls = box.session(ToolContext(), [one.wire() for one in messages])
+        given = [await calls.call(Called("edit")), await calls.call(Called("order"))]
+        assert [one.error is None for one in given] == [edits, orders], messages
+    calls = box.session(ToolContext(), [user("thanks").wire()], outside=True)
+    assert [(await calls.call(Called(name))).error for name in ("edit", "order")] == [None, "not_allowed"]
 
 
 def test_the_wire_names_tools_as_chat_completions_do() -> None:

@@ -1,7 +1,8 @@
 """Tools of a model: what they take, what they may do, and calls that are bounded in time, size and money.
 
-What a tool returns is data. Once text from outside has entered a conversation, a tool that writes or spends is refused
-unless the pipeline, not the text, allowed just this call since then.
+What a tool returns is data, and so is what a picture says. While a conversation holds text from outside, a tool that
+writes is refused, and one that only spends where such text came after the words of the user; unless the pipeline, not
+the text, allowed just this call since then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from noria.core.chat import Message, Text
 from noria.core.errors import ConfigError, DataError, NoriaError
 from noria.core.judging import quoted
 from noria.core.records import json_value
@@ -24,7 +24,7 @@ ToolErrorKind = Literal["unknown", "arguments", "not_allowed", "budget", "timeou
 """
 unknown      there is no such tool
 arguments    the arguments do not follow the tool's schema
-not_allowed  the tool writes or spends, text from outside has entered, and nothing allowed this call since
+not_allowed  text from outside bars the tool, which writes or spends, and nothing allowed this call since
 budget       the call could exceed what the conversation may spend
 timeout      no result in the tool's time
 too_large    the result is larger than the tool's limit
@@ -176,21 +176,27 @@ class Toolbox:
         return [tool.spec.wire() for name, tool in self.tools.items() if names is None or name in names]
 
     def session(
-        self, context: ToolContext, messages: Sequence[Message] = (), *, budget: float | None = None
+        self,
+        context: ToolContext,
+        messages: Sequence[Mapping[str, Any]] = (),
+        *,
+        outside: bool = False,
+        budget: float | None = None,
     ) -> ToolSession:
         """The calls of one conversation.
 
         Args:
             context: for whom the tools are called.
-            messages: the conversation so far; a picture or a tool's result in it is text from outside.
+            messages: the conversation so far, as chat completions have it; a picture or a tool's result in it is text
+                from outside.
+            outside: whether text from outside entered before in a way that the messages do not show, such as a
+                search that an answer repeats.
             budget: most that the calls may cost; any by default.
         """
-        outside = any(
-            message.role not in ("system", "user", "assistant")
-            or any(not isinstance(part, Text) for part in message.parts)
-            for message in messages
-        )
-        return ToolSession(self, context, budget, outside=outside)
+        asked = max((number for number, one in enumerate(messages) if _has_words(one)), default=-1)
+        since = any(_is_outside(one) for one in messages[asked + 1 :])
+        before = outside or since or any(_is_outside(one) for one in messages[: asked + 1])
+        return ToolSession(self, context, budget, before=before, since=since)
 
     def arguments(self, call: Call) -> dict[str, Any]:
         """The arguments of a call, checked against the tool's schema.
@@ -219,18 +225,25 @@ class ToolSession:
     """
 
     def __init__(
-        self, toolbox: Toolbox, context: ToolContext, budget: float | None, *, outside: bool = False
+        self,
+        toolbox: Toolbox,
+        context: ToolContext,
+        budget: float | None,
+        *,
+        before: bool = False,
+        since: bool = False,
     ) -> None:
         self.toolbox, self.context, self.budget = toolbox, context, budget
         self.spent = 0.0
-        self._entered = int(outside)  # number of texts from outside
+        self._before = before
+        self._entered = int(since)  # number of texts from outside after the last words of the user
         self._allowed: dict[str, int] = {}
         self._aside = 0.0
 
     @property
     def outside(self) -> bool:
         """Whether text from outside has entered the conversation."""
-        return self._entered > 0
+        return self._before or self._entered > 0
 
     def enter(self) -> None:
         """Note that text from outside entered by another way than a tool."""
@@ -253,7 +266,7 @@ class ToolSession:
             arguments = self.toolbox.arguments(call)
         except DataError as error:
             return ToolResult(str(error), error="arguments")
-        guarded = (spec.writes or spec.spends) and self.outside
+        guarded = (spec.writes and self.outside) or (spec.spends and self._entered > 0)
         if guarded and self._allowed.pop(_call_key(call), None) != self._entered:
             why = "it writes or spends, and text from outside has entered: this call needs a decision"
             return _refused("not_allowed", f"{spec.name}: {why}")
@@ -302,6 +315,21 @@ async def _bounded(tool: Tool, arguments: Mapping[str, Any], context: ToolContex
         limits = f"{spec.largest_text:,} characters and {spec.largest_blobs:,} bytes of files are allowed"
         return _refused("too_large", f"{spec.name}: the result is too large; {limits}", cost)
     return replace(result, cost=cost, trusted=spec.trusted)
+
+
+def _is_outside(message: Mapping[str, Any]) -> bool:
+    """Whether a message brings text from outside: a tool's result, or a picture, which a model reads itself."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    known = message.get("role") in ("system", "developer", "user", "assistant")
+    return not known or any(part.get("type") != "text" for part in parts)
+
+
+def _has_words(message: Mapping[str, Any]) -> bool:
+    """Whether a message holds words of the user."""
+    content = message.get("content") or ""
+    texts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
+    return message.get("role") == "user" and any(text.strip() for text in texts)
 
 
 def _refused(kind: ToolErrorKind, why: str, cost: float | None = 0.0) -> ToolResult:

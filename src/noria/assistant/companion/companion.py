@@ -103,7 +103,8 @@ class Companion:
             return
         since = int(value.get("since") or document.at * 1e9)
         stage = value["stage"]
-        reading, step = decide(self.index, config, stage, since, shared=self.shared)
+        callers = self.config.learning.callers
+        reading, step = decide(self.index, config, stage, since, shared=self.shared, callers=callers)
         record = reading_record(reading, step)
         value["points"] = with_point(value.get("points", []), record)
         if step.stage == stage:
@@ -133,7 +134,8 @@ class Companion:
         """Give the other gateways what this one has seen of an experiment."""
         value = document.value or {}
         since = int(value.get("since") or document.at * 1e9)
-        read_experiment(self.index, config, value["stage"], since, shared=self.shared)
+        callers = self.config.learning.callers
+        read_experiment(self.index, config, value["stage"], since, shared=self.shared, callers=callers)
 
     def _end(self, document: Document, stage: str, reason: str) -> None:
         self._write(document, dict(document.value or {}) | {"stage": stage, "reason": reason})

@@ -29,6 +29,7 @@ def read_experiment(
     since: int,
     *,
     shared: SharedFigures | None = None,
+    callers: Mapping[str, float] | None = None,
 ) -> Reading:
     """Read the state of an experiment.
 
@@ -38,12 +39,13 @@ def read_experiment(
         stage: where it stands.
         since: nanoseconds since 1970 at which the stage began; users are read from there on.
         shared: figures of all gateways, to which those of this index are published; this one's alone by default.
+        callers: share of the units of a caller whose word counts; 1 by default.
     """
     measures = list(dict.fromkeys([config.primary, *(one.name for one in config.guardrails), *config.agrees]))
     if stage == "shadow":
         figures = shadow_figures(index, config.name, since)
     else:
-        figures = unit_figures(index, config.name, since, measures)
+        figures = unit_figures(index, config.name, since, measures, callers=callers)
     if shared is None:
         by_arm = moments(figures)
     else:
@@ -78,9 +80,10 @@ def decide(
     since: int,
     *,
     shared: SharedFigures | None = None,
+    callers: Mapping[str, float] | None = None,
 ) -> tuple[Reading, Step]:
-    """The reading of an experiment, and the step that it calls for."""
-    reading = read_experiment(index, config, stage, since, shared=shared)
+    """The reading of an experiment, and the step that it calls for; arguments as of :func:`read_experiment`."""
+    reading = read_experiment(index, config, stage, since, shared=shared, callers=callers)
     return reading, next_step(config, stage, reading)
 
 

@@ -65,7 +65,11 @@ class AssistantConfig(Config):
     )
     keep_texts: bool = Field(True, description="Whether traces hold the texts of requests and answers.")
     shadow_share: float = Field(
-        0.1, ge=0, le=1, description="Share of the requests that a challenger in the shadow answers, too."
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the requests that a challenger in the shadow answers, too, and the share of a caller's "
+        "budget that its answers may cost beside it.",
     )
     control_env: str | None = Field(
         None,

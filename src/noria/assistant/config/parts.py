@@ -49,6 +49,11 @@ class ToolConfig(Config):
     )
     model: str | None = Field(None, description="Name of the model on a server of pictures.")
     tools: tuple[str, ...] = Field((), description="Tools of an MCP server that are offered; all by default.")
+    read_only: tuple[str, ...] = Field(
+        (),
+        description="Tools of an MCP server that only read although it does not say so, and that text from outside "
+        "may therefore lead to.",
+    )
     description: str = Field(
         "", max_length=2000, description="Words by which the model knows the tool; an MCP server has its own."
     )

@@ -1,8 +1,8 @@
 """Rounds of tool calls before an answer: the model calls tools, they work within their limits, the model continues.
 
-A tool that writes or spends is allowed by the pipeline as long as only the user has spoken: the skill was chosen by the
-user's words, and names its tools. From the first result with text from outside on, such a call is refused, whatever the
-text says.
+What the user asks for, tools may do. A tool that writes, such as an order, is refused as soon as anything in the
+conversation comes from outside: a picture, a tool's result, an answer that rests on one. A tool that only spends, such
+as an edit of the user's own picture, is refused where such text came after the words of the user.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class ToolRounds:
         clock: clock of the service.
         placer: puts the cards of results in order; they stay as they are by default.
         heard: hears which tools are called, and when each has ended.
+        outside: whether an earlier answer of the conversation rests on text from outside.
 
     Attributes:
         steps: each round of calls and each call, as spans of the trace.
@@ -64,6 +65,7 @@ class ToolRounds:
     clock: Clock = field(default_factory=Clock)
     placer: Placer = field(default_factory=Placer)
     heard: Heard = unheard
+    outside: bool = False
     steps: list[Span] = field(default_factory=list, init=False)
     pictures: list[Image] = field(default_factory=list, init=False)
     shown: list[Mapping[str, Any]] = field(default_factory=list, init=False)
@@ -72,7 +74,9 @@ class ToolRounds:
 
     async def answer(self, query: CompletionRequest, ask: Ask) -> Outcome:
         """The answer after the rounds, with the tokens and the cost of all of them and the pictures of the tools."""
-        session = self._session = self.toolbox.session(self.context, budget=self.money)
+        session = self._session = self.toolbox.session(
+            self.context, query.messages, outside=self.outside, budget=self.money
+        )
         offered = self.toolbox.wire(self.names)
         messages: list[dict[str, Any]] = list(query.messages)
         plain = {name: value for name, value in query.content.items() if not name.startswith("stream")}
@@ -112,8 +116,6 @@ class ToolRounds:
         return None if None in costs else sum(cost for cost in costs if cost is not None) + tools
 
     async def _call(self, session: ToolSession, call: ToolCall) -> ToolResult:
-        if not session.outside and (self.names is None or call.name in self.names):
-            session.allow(call)
         began = self.clock()
         session.context = replace(
             self.context, progress=lambda share: self.heard("working", {"name": call.name, "share": share})
@@ -193,7 +195,7 @@ def kept_call(name: str, arguments: str, result: ToolResult, began: int, ended: 
     span = Span(
         new_id(began), "tool", name[:64], began, ended, artefact=result.notes.get("version"),
         input={"arguments": arguments}, output={"text": result.text, "files": named, **notes},
-        blobs=tuple(dict.fromkeys(blobs.values())), attributes={"cost": result.cost},
+        blobs=tuple(dict.fromkeys(blobs.values())), attributes={"cost": result.cost, "outside": not result.trusted},
         error=SpanError(result.error, "the call gave no result") if result.error else None,
     )  # fmt: skip
     return KeptCall(result, span, files, pictures, shown)

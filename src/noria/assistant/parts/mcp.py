@@ -31,11 +31,12 @@ class McpServerTool:
         schema = listed.get("inputSchema") or {"type": "object"}
         if not (isinstance(hints, dict) and isinstance(schema, dict)):
             raise ConfigError("its annotations or its schema are no object", where=self._name[:64])
+        reads = hints.get("readOnlyHint") is True or self._name in config.read_only
         self.spec = ToolSpec(
             self._name,
             str(listed.get("description") or self._name)[:2000],
             schema,
-            writes=hints.get("readOnlyHint") is not True,  # what says nothing may write
+            writes=not reads,  # what says nothing may write
             spends=config.cost > 0, most_cost=config.cost, seconds=config.seconds,
         )  # fmt: skip
 
@@ -68,7 +69,8 @@ async def open_mcp(server: ToolServer) -> list[McpServerTool]:
     listed = (await call_mcp(server, "tools/list", {})).get("tools")
     given = listed if isinstance(listed, list) else []
     by_name = {str(one["name"]): one for one in given if isinstance(one, dict) and "name" in one}
-    missing = [name for name in server.config.tools if name not in by_name]
+    named = (*server.config.tools, *server.config.read_only)
+    missing = [name for name in named if name not in by_name]
     if missing:
         raise ConfigError(
             f"there is no tool {missing[0]!r}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -105,8 +104,8 @@ class Conversations:
         check(isinstance(name, str) and 0 < len(name) <= 80, "name", "a text of up to 80 characters")
         value = fields.get("value")
         value = float(value) if isinstance(value, bool) else value
-        is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= 1e6
-        check(value is None or is_number, "value", "a number, or true or false")
+        is_number = isinstance(value, int | float) and 0 <= value <= 1
+        check(value is None or is_number, "value", "a number from 0 to 1, or true or false")
         text = fields.get("text", fields.get("comment"))
         check(text is None or (isinstance(text, str) and len(text) <= _LONGEST_TEXT), "text",
               f"a text of up to {_LONGEST_TEXT:,} characters")  # fmt: skip

@@ -12,10 +12,10 @@ from noria.assistant.parts.protocol import prepare
 from noria.assistant.parts.tools import Tools
 from noria.assistant.service.answering.backends import Backends
 from noria.assistant.service.answering.keeping import TraceKeeper
-from noria.assistant.service.answering.money import CallersMoney
+from noria.assistant.service.answering.money import CallersMoney, Reservation
 from noria.assistant.service.answering.shadow import Shadow
 from noria.assistant.service.answering.streams import AnswerStream, EventResponse, error_event, tool_events
-from noria.assistant.service.answering.tools import answer_with_tools, open_tools
+from noria.assistant.service.answering.tools import OUTSIDE, answer_with_tools, open_tools
 from noria.assistant.service.bundles import Choice, Serving
 from noria.assistant.service.recording import Identity, Recorder, Recording
 from noria.assistant.service.started import StartedServers, started_by
@@ -62,9 +62,9 @@ class Gateway:
         self.config, self.store, self.secret, self.recorder = config, store, secret, recorder
         self.started = StartedServers(*started_by(config), store.folder)
         self.backends = Backends(config.backends, config.seconds)
-        self.money = CallersMoney(config)
+        self.money = CallersMoney(config, self.backends)
         self.traces = TraceKeeper(config, store, recorder)
-        self.shadow = Shadow(config.shadow_share, recorder, self.backends, self.traces)
+        self.shadow = Shadow(config.shadow_share, recorder, self.backends, self.traces, self.money)
         self.serving: Serving | None = None
         self.tools: Tools | None = None
         self._stack = AsyncExitStack()
@@ -98,7 +98,7 @@ class Gateway:
         answer = self._stream if query.stream else self._whole
         if query.stream and self._offered(query) is not None:
             answer = self._whole_as_stream
-        return await request.unless_left(answer(recording))
+        return await request.unless_left(answer(recording, request.caller))
 
     async def answer(self, query: CompletionRequest, caller: Caller) -> tuple[str, str]:
         """Answer a request of a caller that did not come as a completion; the text, and the id of its trace.
@@ -113,7 +113,13 @@ class Gateway:
         return outcome.text, recording.id
 
     async def converse(
-        self, query: CompletionRequest, caller: Caller, heard: Heard, *, beside: str | None = None
+        self,
+        query: CompletionRequest,
+        caller: Caller,
+        heard: Heard,
+        *,
+        beside: str | None = None,
+        outside: bool = False,
     ) -> tuple[Outcome, str]:
         """Answer a request while somebody watches; the outcome, also a failure, and the id of its trace.
 
@@ -122,12 +128,15 @@ class Gateway:
             caller: whose it is.
             heard: hears `began` with the id of the trace, pieces of the text, and what the tools do.
             beside: id of the trace whose request this answers once more, for a choice; tools that write stay idle.
+            outside: whether an earlier answer of the conversation rests on text from outside.
 
         Raises:
             HttpError: nothing was asked, or the trace cannot be kept.
         """
         recording = self._begin(query, caller, None)
         recording.heard = heard
+        if outside:
+            recording.labels[OUTSIDE] = "earlier"
         if beside is not None:
             recording.labels["beside"] = beside
             if self.tools is not None:
@@ -181,12 +190,17 @@ class Gateway:
             raise HttpError(404, "model_not_found", "there is no such model; see /v1/models", param="model")
         return serving.named[model]
 
-    def _headers(self, recording: Recording) -> dict[str, str]:
+    def _headers(self, recording: Recording, caller: Caller) -> dict[str, str]:
+        """What an answer says of itself; the arm, and the bundle that tells it, to operators alone.
+
+        Whoever knows the arms of users that it makes up could rate one arm only.
+        """
+        told = "operate" in caller.rights or not recording.choice.assignments
         arms = ", ".join(f"{one.experiment}={one.arm}" for one in recording.choice.assignments)
         named = {
             "x-noria-trace": recording.id,
-            "x-noria-bundle": recording.choice.bundle[:16],
-            "x-noria-arms": arms,
+            "x-noria-bundle": recording.choice.bundle[:16] if told else "",
+            "x-noria-arms": arms if told else "",
             "x-noria-skill": recording.labels.get("skill", ""),
             "x-noria-model": recording.route.backend if recording.steps else "",
         }
@@ -194,22 +208,25 @@ class Gateway:
 
     # -- whole answers ------------------------------------------------------------------------------------------------
 
-    async def _whole(self, recording: Recording) -> Response:
+    async def _whole(self, recording: Recording, caller: Caller) -> Response:
         outcome, reply = await self._answered(recording)
         if isinstance(outcome, Failure):
             raise failure_error(outcome)
         content = reply if reply is not None else completion(recording.query.model or "noria", outcome)
-        return json_response(_encode(content | {"id": recording.id}), headers=self._headers(recording))
+        return json_response(
+            _encode(content | {"id": recording.id}), headers=self._headers(recording, caller)
+        )
 
     async def _answered(self, recording: Recording) -> tuple[Outcome, dict[str, Any] | None]:
         """Ask, and keep the trace; the outcome, and the JSON of the backend's reply where there is one."""
         tools = self._offered(recording.query)
         reserved = await self.money.reserve_answer(recording, tools=tools is not None)
         outcome: Outcome | None = None
+        reply: dict[str, Any] | None = None
         try:
             if tools is not None:
-                parts, clock = self.config.parts, self.recorder.clock
-                outcome, reply = await answer_with_tools(recording, tools, self.backends, parts, clock), None
+                ask, parts = self.money.asking(recording, reserved), self.money.parts(reserved)
+                outcome = await answer_with_tools(recording, tools, ask, parts, self.recorder.clock)
             else:
                 outcome, reply = await self.backends.ask(recording.route, recording.query, recording.heard)
         finally:
@@ -224,27 +241,27 @@ class Gateway:
         """The gateway's tools where they are on offer: a caller with tools of its own runs its own rounds."""
         return None if query.content.get("tools") else self.tools
 
-    async def _whole_as_stream(self, recording: Recording) -> Response:
+    async def _whole_as_stream(self, recording: Recording, caller: Caller) -> Response:
         """Answer with tools: what each does while it works, and the answer once its trace is on the disk."""
         pieces = tool_events(recording, self._answered)
         first = await anext(pieces, None)
         if isinstance(first, HttpError):
             await pieces.aclose()
             raise first
-        return EventResponse(first, pieces, self._headers(recording))
+        return EventResponse(first, pieces, self._headers(recording, caller))
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, recording: Recording) -> Response:
+    async def _stream(self, recording: Recording, caller: Caller) -> Response:
         reserved = await self.money.reserve_answer(recording, tools=False)
         pieces = self._pieces(recording, reserved)
         first = await anext(pieces, None)
         if isinstance(first, HttpError):
             await pieces.aclose()
             raise first
-        return EventResponse(first, pieces, self._headers(recording))
+        return EventResponse(first, pieces, self._headers(recording, caller))
 
-    async def _pieces(self, recording: Recording, reserved: float) -> AsyncGenerator[bytes | HttpError]:
+    async def _pieces(self, recording: Recording, reserved: Reservation) -> AsyncGenerator[bytes | HttpError]:
         """Events of the answer. The trace is on the disk before the last one; an error before the first is given."""
         stream = AnswerStream(recording, self.backends.forwarder(recording.route), self.config.seconds)
         try:

@@ -199,14 +199,14 @@ class Making:
         recording = Recording(query, identity, choice, new_id(began), began, choice.route)
         recording.labels["tool"] = tool.spec.name
         most = tool.spec.most_cost or 0.0
-        await gateway.money.set_aside(caller.name, most)
+        reserved = await gateway.money.set_aside(caller.name, most)
         result: ToolResult | None = None
         try:
             session = Toolbox([tool]).session(ToolContext(recording.id, caller.name, identity.user))
             words = json.dumps(dict(arguments), ensure_ascii=False)
             result = await session.call(ToolCall(recording.id, tool.spec.name, words))
         finally:
-            gateway.money.settle(caller.name, most, None if result is None else result.cost)
+            reserved.settle(None if result is None else result.cost)
             if result is None:
                 result = ToolResult("the caller left", error="failed", cost=None, trusted=True)
                 self._post(recording, kept_call(tool.spec.name, "", result, began, gateway.recorder.clock()))

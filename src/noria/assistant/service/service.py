@@ -144,6 +144,10 @@ def opened_gateway(
         for name, budget in limited.items():
             spent = spent_today(state.store.index, name)
             state.gateway.money.allowances[name] = state.sharing.allowance(name, budget, spent)
+            hidden, share = spent_today(state.store.index, name, shadow=True), config.shadow_share
+            state.gateway.money.hidden[name] = state.sharing.allowance(
+                f"{name}/shadow", share * budget, hidden
+            )
         made = None if pages is None else pages(state)
         yield _service(state, config, token, callers, made, companion=companion, access_log=access_log)
     finally:

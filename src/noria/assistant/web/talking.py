@@ -171,12 +171,14 @@ class Talking:
             return hear
 
         try:
-            query = await asyncio.to_thread(self._query, pending, visitor, "noria")
+            turns = await asyncio.to_thread(self._turns, pending, visitor)
+            outside = any(one.outside for turn in turns for one in turn.answers)
+            query = await asyncio.to_thread(self._query, pending, visitor, turns)
             other = self._other_route(pending)
             if other is None:
-                await room.state.gateway.converse(query, CALLER, heard(0))
+                await room.state.gateway.converse(query, CALLER, heard(0), outside=outside)
             else:
-                await self._both(pending, query, other, heard)
+                await self._both(pending, query, other, heard, outside)
         except HttpError as error:  # there is no trace of it
             pending.fault = reason(error.code)
             begun.clear()
@@ -186,7 +188,9 @@ class Talking:
                 turn = Turn(begun[0], begun.get(1), None, pending.id)
                 room.history.add(pending.user, pending.conversation, turn, title_of(title))
 
-    async def _both(self, pending: Pending, query: CompletionRequest, other: str, heard: Any) -> None:
+    async def _both(
+        self, pending: Pending, query: CompletionRequest, other: str, heard: Any, outside: bool
+    ) -> None:
         """Ask what serves and another route at once; where the second one fails there is nothing to choose."""
         pending.words = ["", ""]
         first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -199,11 +203,13 @@ class Talking:
 
         async def second() -> None:
             asked = read_completion(msgspec.json.encode({**query.content, "model": other}))
-            await self.room.state.gateway.converse(asked, CALLER, heard(1), beside=await first)
+            await self.room.state.gateway.converse(
+                asked, CALLER, heard(1), beside=await first, outside=outside
+            )
 
         task = asyncio.create_task(second())
         try:
-            outcome, _ = await self.room.state.gateway.converse(query, CALLER, note)
+            outcome, _ = await self.room.state.gateway.converse(query, CALLER, note, outside=outside)
             if isinstance(outcome, Failure):
                 task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -216,11 +222,14 @@ class Talking:
             return None
         return compare.route
 
-    def _query(self, pending: Pending, visitor: Visitor, model: str) -> CompletionRequest:
+    def _turns(self, pending: Pending, visitor: Visitor) -> list[TurnView]:
+        """The last turns of the conversation of a message."""
         one = self.room.history.read(pending.user, pending.conversation)
-        turns = self.room.turns(visitor, one) if one is not None else []
+        return self.room.turns(visitor, one) if one is not None else []
+
+    def _query(self, pending: Pending, visitor: Visitor, turns: Sequence[TurnView]) -> CompletionRequest:
         content = {
-            "model": model,
+            "model": "noria",
             "messages": messages(turns, pending.text, pending.picture, self.room.state.store.blob),
             "user": visitor.name,
             "metadata": {"conversation": pending.conversation},

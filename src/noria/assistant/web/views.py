@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from noria.assistant.service.answering.tools import OUTSIDE
 from noria.assistant.web.markup import answer_html
 from noria.assistant.web.shown import Shown, read_shown, strings, words_of
 from noria.core.traces.blobs import PREFIX, blob_names
@@ -59,6 +60,7 @@ class AnswerView:
         skills: skills that could have.
         opinions: what the user said, by item; the answer's is that of the empty key.
         fault: kind of the failure.
+        outside: whether text from outside had entered the conversation with it.
     """
 
     trace: str
@@ -72,6 +74,7 @@ class AnswerView:
     skills: tuple[str, ...] = ()
     opinions: Mapping[str, Opinion] = field(default_factory=dict)
     fault: str = ""
+    outside: bool = False
 
     def opinion(self, item: str = "") -> Opinion:
         """The user's feedback on an item."""
@@ -157,7 +160,18 @@ def answer_of(view: TraceView, user: str, address: Address) -> AnswerView:
         tuple(sorted({c.name for one in candidates for c in one.candidates if c.name != "none"})),
         _opinions(view, user),
         span.error.kind if span is not None and span.error is not None else "",
+        rests_on_outside(trace),
     )
+
+
+def rests_on_outside(trace: Trace) -> bool:
+    """Whether text from outside had entered a conversation with a trace: a picture, a tool's result, or one before.
+
+    A result that does not say where its text comes from counts as one from outside.
+    """
+    tools = [span for span in trace.spans if span.kind == "tool"]
+    said = any(span.attributes.get("outside") is not False for span in tools)
+    return said or OUTSIDE in trace.labels or bool(question_of(trace)[1])
 
 
 def last_picture(turns: Sequence[TurnView]) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ STATUS: Mapping[FailureKind, tuple[int, str, str]] = {
     "timeout": (504, "backend_timeout", "no backend answered in time"),
     "rate_limit": (429, "rate_limited", "the backends take no more requests for now"),
     "busy": (503, "busy", "no backend had a place in time"),
-    "budget": (503, "budget_spent", "the budget of this service is spent"),
+    "budget": (503, "budget_spent", "the budget that this request is under is spent"),
     "request": (400, "bad_request", "the backend does not take this request"),
 }
 """Status, code and line by which a failure of the last backend is answered; any other is 502."""

@@ -15,17 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noria.core.traces.chats import people_and_judges
+from noria.core.traces.index.raters import frequent_raters
 from noria.core.traces.records import Feedback
 from noria.core.traces.store import TraceView
 
 if TYPE_CHECKING:
     from noria.core.learning.dataset import FreezeConfig
-
-_NARROWEST = 0.5
-"""Least spread of the logarithm of counts: where all rate alike, twice as often is no anomaly."""
-_MANY = 30
-"""Feedbacks up to which nobody is an anomaly: one eager person among few is none."""
-_SCALE = 1.4826  # of the median absolute deviation, to that of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -61,24 +56,6 @@ def trusted(views: Iterable[TraceView], config: FreezeConfig) -> Trusted:
         left_out += len(view.feedback) - len(feedback)
         kept.append(TraceView(view.trace, tuple(feedback), view.judgements, view.withdrawn))
     return Trusted(kept, left_out, len(refused & often.keys()))
-
-
-def frequent_raters(often: Counter[str], most: float) -> set[str]:
-    """People who say far more than the others, and more than 30 things.
-
-    With c their numbers of feedbacks and m the median of log c: log c > m + most · max(1.4826 · MAD, ½).
-
-    Args:
-        often: number of feedbacks by person.
-        most: robust deviations that are still allowed.
-    """
-    if len(often) < 3:
-        return set()
-    logs = {by: math.log(number) for by, number in often.items()}
-    middle = statistics.median(logs.values())
-    spread = _SCALE * statistics.median(abs(value - middle) for value in logs.values())
-    bar = middle + most * max(spread, _NARROWEST)
-    return {by for by, value in logs.items() if value > bar and often[by] > _MANY}
 
 
 def _last_votes(feedback: Sequence[Feedback]) -> list[Feedback]:

@@ -7,10 +7,13 @@ import logging
 
 from noria.assistant.service.answering.backends import Backends
 from noria.assistant.service.answering.keeping import TraceKeeper
+from noria.assistant.service.answering.money import CallersMoney
 from noria.assistant.service.bundles import Choice, Serving
 from noria.assistant.service.recording import Recorder, Recording
+from noria.core.chat.outcomes import Outcome
 from noria.core.errors import NoriaError
 from noria.core.experiments.assignment import position
+from noria.core.service.responses import HttpError
 
 log = logging.getLogger("noria.serving")
 _MOST_AT_ONCE = 16
@@ -24,10 +27,14 @@ class Shadow:
         recorder: begins their recordings.
         backends: what they ask.
         traces: keeps their traces.
+        money: money of the callers, of which a share is for what they answer.
     """
 
-    def __init__(self, share: float, recorder: Recorder, backends: Backends, traces: TraceKeeper) -> None:
+    def __init__(
+        self, share: float, recorder: Recorder, backends: Backends, traces: TraceKeeper, money: CallersMoney
+    ) -> None:
         self._share, self._recorder, self._backends, self._traces = share, recorder, backends, traces
+        self._money = money
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, recording: Recording, serving: Serving | None) -> None:
@@ -57,7 +64,15 @@ class Shadow:
         hidden = self._recorder.begin(recording.query, recording.identity, choice)
         hidden.labels |= {"shadow": experiment, "of": recording.id}
         try:
+            reserved = await self._money.reserve_hidden(hidden)
+        except HttpError:
+            return  # the money for the shadow is spent: the experiment reads what it has
+        outcome: Outcome | None = None
+        try:
             outcome, _ = await self._backends.ask(hidden.route, recording.query)
+        finally:
+            self._money.settle_answer(hidden, reserved, outcome)
+        try:
             self._traces.check_kept(recording.id)  # its user may have taken it back meanwhile
             self._traces.post(hidden, outcome)
         except NoriaError as error:

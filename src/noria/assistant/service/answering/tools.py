@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.config.parts import PartsConfig
-from noria.assistant.parts.loop import ToolRounds, unheard
+from noria.assistant.parts.loop import Ask, ToolRounds, unheard
 from noria.assistant.parts.protocol import RankContext
 from noria.assistant.parts.ranking import Placer
 from noria.assistant.parts.tools import Tools
 from noria.assistant.products.catalogue import NAME as CATALOGUE, Catalogue
 from noria.assistant.products.search import ProductSearch
-from noria.assistant.service.answering.backends import Backends
 from noria.assistant.service.recording import Recording
 from noria.assistant.service.started import StartedServers
 from noria.core.chat.outcomes import Outcome
@@ -24,6 +22,9 @@ from noria.core.traces.ids import Clock
 
 with needing("serve"):
     import aiohttp
+
+OUTSIDE = "outside"
+"""Label of a trace before which text from outside had entered its conversation."""
 
 
 async def open_tools(
@@ -53,14 +54,14 @@ async def open_tools(
 
 
 async def answer_with_tools(
-    recording: Recording, tools: Tools, backends: Backends, parts: PartsConfig, clock: Clock
+    recording: Recording, tools: Tools, ask: Ask, parts: PartsConfig, clock: Clock
 ) -> Outcome:
     """The answer after rounds of tools, which are steps of the recording also where they came to nothing.
 
     Args:
         recording: the request.
         tools: the gateway's tools.
-        backends: what the rounds ask.
+        ask: asks the backend, once a round.
         parts: settings of the pipeline, which limit the rounds and their money.
         clock: clock of the service.
     """
@@ -79,9 +80,9 @@ async def answer_with_tools(
         clock,
         placer,
         recording.heard or recording.watched or unheard,
+        OUTSIDE in recording.labels,
     )
     try:
-        ask = partial(backends.ask, recording.route, heard=recording.heard)
         return await rounds.answer(recording.query, ask)
     finally:
         recording.steps += tuple(rounds.steps)

@@ -109,10 +109,11 @@ def _tools_of_callers(calls: GatewayCalls) -> list[McpTool]:
             "chat", calls.ask, read_only=False,
         ),
         McpTool(
-            "give_feedback", "Say what was thought of an answer: a number, a comment, or a correction.",
+            "give_feedback", "Say what was thought of an answer: a number from 0 to 1, a comment, or a correction.",
             {"properties": {
                 "trace": _TEXT, "kind": _TEXT | {"enum": ["rating", "choice", "correction", "comment", "implicit"]},
-                "name": _TEXT, "value": {"type": "number"}, "text": _TEXT, "client_key": _TEXT, "user": _TEXT,
+                "name": _TEXT, "value": {"type": "number", "minimum": 0, "maximum": 1}, "text": _TEXT,
+                "client_key": _TEXT, "user": _TEXT,
             }, "required": ["trace"]},
             "feedback", calls.give_feedback, read_only=False,
         ),

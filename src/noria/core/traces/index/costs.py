@@ -9,11 +9,14 @@ from noria.core.traces.index.index import TraceIndex
 from noria.core.traces.records import GROUNDING
 
 
-def spent_today(index: TraceIndex, caller: str) -> float:
-    """Cost of a caller's traces of this day (UTC), where it is known."""
+def spent_today(index: TraceIndex, caller: str, *, shadow: bool = False) -> float:
+    """Cost of a caller's traces of this day (UTC), where it is known: those of the shadow, or all others."""
     midnight = id_at(_midnight())  # ids sort by time: the key finds where to begin
-    query = "SELECT coalesce(sum(cost), 0) FROM traces WHERE id >= ? AND caller = ?"
-    return float(index.rows(query, (midnight, caller))[0][0])
+    query = (
+        "SELECT coalesce(sum(cost), 0) FROM traces WHERE id >= ? AND caller = ?"
+        " AND (json_extract(labels, '$.shadow') IS NOT NULL) = ?"
+    )
+    return float(index.rows(query, (midnight, caller, shadow))[0][0])
 
 
 def judged_today(index: TraceIndex, *, grounding: bool = False) -> float:

@@ -1,37 +1,51 @@
-"""Figures of experiments from an index: what each unit saw, and what the shadow would have changed."""
+"""Figures of experiments from an index: what each unit saw, and what the shadow would have changed.
+
+What people say moves a figure within bounds only: a rating counts as one from 0 to 1, who says far more than the others
+says nothing, and of a caller's users as large a share is heard as its weight.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from noria.core.experiments.assignment import position
 from noria.core.traces.index.index import TraceIndex
+from noria.core.traces.index.raters import MOST_DEVIATIONS, frequent_raters
 from noria.core.traces.index.scores import GROUNDED, SCORE
 
 # Whom experiments deal: a user, else a conversation, else each request by itself.
 _UNIT = "coalesce(t.user, t.conversation, t.id)"
 # A correction that names what was served, such as the skill, is none.
 _UNCORRECTED = """NOT EXISTS (SELECT 1 FROM feedback AS c WHERE c.trace = t.id AND c.kind = 'correction'
-    AND c.source = 'user' AND NOT c.withdrawn
+    AND c.source = 'user' AND NOT c.withdrawn AND c.author NOT IN (SELECT value FROM json_each(?3))
     AND c.said IS NOT (SELECT value FROM json_each(t.labels) WHERE key = c.name))"""
 _UNITS = f"""
-SELECT unit, arm, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score),
+SELECT unit, arm, caller, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score),
     sum(grounded), count(grounded), sum(uncorrected)
-FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.status IN ('ok', 'refused') AS success,
-        t.seconds, t.cost, {SCORE.format("t")} AS score, {GROUNDED.format("t")} AS grounded,
-        {_UNCORRECTED} AS uncorrected
+FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.caller AS caller,
+        t.status IN ('ok', 'refused') AS success, t.seconds, t.cost, {SCORE.format("t")} AS score,
+        {GROUNDED.format("t")} AS grounded, {_UNCORRECTED} AS uncorrected
     FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
-WHERE arm IS NOT NULL GROUP BY 1, 2
+WHERE arm IS NOT NULL GROUP BY 1, 2, 3
+"""
+_OFTEN = """
+SELECT f.author, count(*) FROM feedback AS f JOIN traces AS t ON t.id = f.trace
+WHERE t.began >= ?2 AND json_extract(t.assignments, ?1) IS NOT NULL AND f.source = 'user' AND NOT f.withdrawn
+GROUP BY 1
 """
 _RATINGS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?) AS arm, f.name, sum(f.value), count(*)
+SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, f.name, t.caller, sum(min(max(f.value, 0.0), 1.0)), count(*)
 FROM feedback AS f JOIN traces AS t ON t.id = f.trace
-WHERE t.began >= ? AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
-    AND f.name IN ({{}}) AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
+WHERE t.began >= ?2 AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
+    AND f.author NOT IN (SELECT value FROM json_each(?3)) AND f.name IN (SELECT value FROM json_each(?4))
+    AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
     AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
         AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
         AND (later.at, later.id) > (f.at, f.id))
-GROUP BY 1, 2, 3
+GROUP BY 1, 2, 3, 4
 """
 _SHADOWS = f"""
 SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), t.seconds - h.seconds,
@@ -66,32 +80,53 @@ class UnitFigure(NamedTuple):
     number: int
 
 
-def unit_figures(index: TraceIndex, experiment: str, since: int, measures: Sequence[str]) -> list[UnitFigure]:
+def unit_figures(
+    index: TraceIndex,
+    experiment: str,
+    since: int,
+    measures: Sequence[str],
+    *,
+    callers: Mapping[str, float] | None = None,
+) -> list[UnitFigure]:
     """What each unit of an experiment saw since a moment; its answers in the shadow count for nothing.
 
     A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
-    counts.
+    counts, as one from 0 to 1; nothing counts of who says far more than the others. `uncorrected` is known of the same
+    units as ratings.
 
     Args:
         index: the index.
         experiment: name of the experiment.
         since: nanoseconds since 1970.
         measures: names of the ratings to read.
+        callers: share of a caller's units whose word counts, dealt by the unit; 1 by default.
     """
-    figures = []
+    weights = callers or {}
+
+    def is_heard(unit: str, caller: str) -> bool:
+        weight = weights.get(caller, 1.0)
+        return weight >= 1 or position("heard", unit) < weight
+
     where = (f'$."{experiment}"', since)
-    for unit, arm, requests, success, speed, thrift, *pairs in index.rows(_UNITS, where):
+    often = Counter(dict(index.rows(_OFTEN, where)))
+    refused = json.dumps(sorted(frequent_raters(often, MOST_DEVIATIONS)))
+    figures = []
+    for unit, arm, caller, requests, success, speed, thrift, *pairs in index.rows(_UNITS, (*where, refused)):
         costed, score, scored, grounded, looked, uncorrected = pairs
         columns = (
             (success, requests), (speed, requests), (thrift, costed), (score, scored), (grounded, looked),
-            (uncorrected, requests),
+            (uncorrected, requests) if is_heard(unit, caller) else (0.0, 0),
         )  # fmt: skip
         figures += [
             UnitFigure(unit, arm, name, total or 0.0, count)
             for name, (total, count) in zip(FIGURES, columns, strict=True)
         ]
-    ratings = _RATINGS.format(", ".join("?" * len(measures)))
-    figures += [UnitFigure(*row) for row in index.rows(ratings, (*where, *measures))]
+    ratings = index.rows(_RATINGS, (*where, refused, json.dumps(list(measures))))
+    figures += [
+        UnitFigure(unit, arm, name, *sums)
+        for unit, arm, name, caller, *sums in ratings
+        if is_heard(unit, caller)
+    ]
     return figures
 
 
