@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
+from noria.core.errors import ConfigError
 from noria.skills.judging.attribution import blame, poor_shares
 from noria.skills.judging.judges import ChatBodyJudge, judge_answers, read_opinion
 from noria.skills.judging.quality import judge_quality, prediction_powered, spearman, weighted_kappa
@@ -236,3 +237,47 @@ def test_people_and_judge_stand_side_by_side_in_an_evaluation(
     assert judge["labelled"] > 50
     assert (judge["probed"], judge["retest"], judge["order"]) == (50, 1, 1)
     assert judge["spearman"]["TCR"] is None  # a judge that always says the same has no rank correlation
+
+
+def test_rules_alone_say_nothing_of_what_no_rule_was_tried_on() -> None:
+    rules = [
+        {"id": "polite", "dimension": "CA", "kind": "must_match", "pattern": "please", "say": "Say please."},
+        {"id": "short", "dimension": "CA", "kind": "max_chars", "most": 20, "say": "Be short."},
+    ]
+    cites = {
+        "id": "cites",
+        "dimension": "CQ",
+        "kind": "cites_evidence",
+        "evidence": "kb",
+        "say": "Cite the kb.",
+    }
+    case = (Sample("1", "q", "g"), Response("no", skill="s"))
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": rules}), None)
+    assert one.points == {"TCR": None, "CCC": None, "CQ": None, "CA": 5.0}
+    assert set(one.tiers) == {"CA"}
+    assert one.score == 50  # of what the rules are about, and not 93.75 of 100
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [*rules, cites]}), None)
+    assert (one.points["CQ"], one.score) == (None, None)
+    assert one.missing == "rule cites: no evidence 'kb' in the record"
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [cites | {"skills": ["other"]}]}), None)
+    assert (one.score, one.missing, blame(one)) == (None, "no rule applies", "unjudged")
+
+
+def test_cards_that_are_due_and_missing_cost_their_points_where_no_rule_is_about_cards() -> None:
+    rule = {
+        "id": "polite",
+        "dimension": "CA",
+        "kind": "must_match",
+        "pattern": "please",
+        "say": "Say please.",
+    }
+    case = (Sample("1", "q", "g", cards=True), Response("please", skill="s"))
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [rule]}), None)
+    assert (one.points["CCC"], one.score) == (0, 50)
+
+
+def test_answers_are_not_scored_by_nothing() -> None:
+    case = (Sample("1", "q", "g"), Response("garbage", skill="s"))
+    with pytest.raises(ConfigError, match="neither rules nor a judge"):
+        judge_answers([case], Rubric(), None)
+    assert judge_answers([], Rubric(), None) == []

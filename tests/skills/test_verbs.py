@@ -384,3 +384,55 @@ def test_the_page_shows_every_edit_with_its_gate(
         "Use when the user asks",
     ):
         assert words in page, words
+
+
+# -- nothing to judge by ----------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_without_rules_and_judge_scores_routes_and_no_answers(
+    tmp_path: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"response": "%%%", "skill": "sizes"} for row in week(tmp_path / "traffic.jsonl", 40)]
+    data = ("--data", write_lines(tmp_path / "traffic.jsonl", rows), "--pool", "all")
+    capsys.readouterr()
+    run_well("evaluate", bank, *data, "--scores", tmp_path / "s.jsonl")
+    out = capsys.readouterr().out
+    assert "40 answers are not scored" in out
+    assert "of 100" not in out
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert {line["score"] for line in lines} == {None}
+    assert {line["route"] for line in lines} <= {0, 1}
+    run_well("evaluate", bank, *data, "--rubric", tmp_path / "rubric.yaml")
+    assert "of 100 in CA over" in capsys.readouterr().out
+
+
+def test_bodies_are_not_refined_where_nothing_judges_at_the_gate(
+    tmp_path: Path, bank: Path, server: ChatServerDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", tmp_path / "traffic.jsonl")
+    assert run("refine", bank, *data, *model(server), "--judge-model", "j") == 2
+    assert "neither rules nor a judge for the gate" in capsys.readouterr().err
+    assert server.seen == []
+
+
+def test_drift_without_rules_compares_no_poor_answers_and_says_so(
+    tmp_path: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = week(tmp_path / "traffic.jsonl", 400)
+    sides = [write_lines(tmp_path / f"{n}.jsonl", rows[200 * n :][:200]) for n in (0, 1)]
+    capsys.readouterr()
+    run("drift", bank, *sides)
+    assert "Poor answers are not compared" in capsys.readouterr().out
+    run("drift", bank, *sides, "--rubric", tmp_path / "rubric.yaml")
+    assert "Poor answers" not in capsys.readouterr().out
+
+
+def test_a_person_reads_whether_the_examples_of_a_draft_were_judged(tmp_path: Path, bank: Path) -> None:
+    rows = [
+        {"query": f"gift card {n} of mine", "expected": "gift-cards", "response": "%%%", "group": f"g{n}"}
+        for n in range(60)
+    ]
+    data = ("--data", write_lines(tmp_path / "gifts.jsonl", rows))
+    sheet = bank / ".noria" / "review" / "gift-cards" / "decision.yaml"
+    run_well("create", bank, tmp_path / "tasks.yaml", *data)
+    assert " unjudged and " in yaml.safe_load(sheet.read_text())["why"]

@@ -76,7 +76,7 @@ def create_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any
     rubric = config.load()
     feedback, _ = config.judges(config.bank, rubric)
     given = [(s, s.response) for s in pools["optimise"] if s.response is not None]
-    judged = judge_answers(given, rubric, feedback)
+    judged = judge_answers(given, rubric, feedback) if feedback is not None or rubric.rules else []
     spec = parse_config(Specification, read_bytes(config.spec, limit=1_000_000), where=str(config.spec))
     after, made = create_skills(
         spec.tasks,

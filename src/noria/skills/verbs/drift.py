@@ -42,6 +42,8 @@ def command(config: DriftConfig) -> None:
         for name in ("margin_alarm", "poor_alarm"):
             if found[name] is not None:
                 click.echo(f"{name.replace('_', ' ')} at request {found[name] + 1}")
+        if not found["rules"]:
+            click.echo("Poor answers are not compared: give rules with --rubric")
         for one in found["missing"]:
             click.echo(f"missing skill? {one['requests']} requests about {', '.join(one['terms'][:5])}")
     if found["alarm"]:
@@ -70,10 +72,9 @@ def run(config: DriftConfig) -> dict[str, Any]:
     poor = []
     for side in sides:
         given = [(s, s.response) for s in side if s.response is not None]
-        judged = {j.sample.id: j for j in judge_answers(given, rubric, None)}
-        poor.append(
-            [float("Poor" in judged[s.id].tiers.values()) if s.id in judged else np.nan for s in side]
-        )
+        judged = judge_answers(given, rubric, None) if rubric.rules else []
+        tiers = {j.sample.id: j.tiers.values() for j in judged if j.tiers}
+        poor.append([float("Poor" in tiers[s.id]) if s.id in tiers else np.nan for s in side])
     drift = find_drift(
         ([r.label for r in routes[0]], [r.label for r in routes[1]]),
         (encoder.encode([s.text for s in sides[0]]), encoder.encode([s.text for s in sides[1]])),
@@ -86,5 +87,6 @@ def run(config: DriftConfig) -> dict[str, Any]:
         {"requests": len(one.samples), "groups": one.groups, "terms": list(one.terms)}
         for one in find_missing(sides[1], sides[0], encoder)
     ]
-    values: dict[str, Any] = json_values(vars(drift) | {"alarm": drift.alarm, "missing": queue})
+    given_rules = {"alarm": drift.alarm, "missing": queue, "rules": len(rubric.rules)}
+    values: dict[str, Any] = json_values(vars(drift) | given_rules)
     return values

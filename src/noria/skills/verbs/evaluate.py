@@ -62,10 +62,13 @@ def command(config: EvaluateConfig) -> None:
         click.echo(f"never chosen: {', '.join(never)}")
     for line in _judge_lines(result["judge"]):
         click.echo(line)
+    if result["unscored"]:
+        click.echo(f"{result['unscored']} answers are not scored: give rules with --rubric, or --judge-model")
     if result["answers"]:
         a = result["answers"]
         click.echo(
-            f"answers: score {share(a['score'])} of 100 over {a['judged']} of {a['answers']}; {a['blame']}"
+            f"answers: score {share(a['score'])} of 100 in {', '.join(a['dimensions']) or 'no dimension'} over "
+            f"{a['judged']} of {a['answers']}; {a['blame']}"
         )
 
 
@@ -116,7 +119,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
     decisions = {s.id: d[0] for s, d, _ in scores.rows}
     known = [s for s in samples if s.id in decisions]
-    answers, judge = _answers(config, bank, known, decisions)
+    able = config.judge_model is not None or bool(config.load().rules)
+    answers, judge = _answers(config, bank, known, decisions) if able else ([], None)
     if config.scores is not None:
         _write(config.scores, scores, answers)
     helped = {s.id: value >= 0.5 for s in samples for name, value in s.human.items() if name == "helpful"}
@@ -128,6 +132,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             "catalogue": {"dropped": list(shown.dropped), "cut": list(shown.cut)},
             "funnel": [vars(f) for f in funnel(samples, names, list(shown.descriptions), helped)],
             "answers": _answers_json(answers),
+            "unscored": 0 if able else sum(s.response is not None for s in samples),
             "judge": _judge_json(config, answers, judge),
         }
     )
@@ -137,6 +142,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 def _answers_json(answers: Any) -> dict[str, Any]:
     """Mean score of the answers that have one, and what is to blame for the others."""
     from noria.skills.judging.attribution import blame
+    from noria.skills.judging.rubric import DIMENSIONS
 
     if not answers:
         return {}
@@ -144,6 +150,7 @@ def _answers_json(answers: Any) -> dict[str, Any]:
     blames = Counter(blame(one) for one in answers)
     return {
         "answers": len(answers),
+        "dimensions": [name for name in DIMENSIONS if any(name in one.tiers for one in answers)],
         "judged": len(scores),
         "score": sum(scores) / len(scores) if scores else None,
         "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
