@@ -264,7 +264,19 @@ def test_synthesize_then_checklist_then_curate(
     assert validation[0]["kill_rate"]["cognitive"] > 0.5
     kept = noria("curate", "c/tasks.jsonl", *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
                  "--oracle", "0.6", "-o", "k", "-q")  # fmt: skip
-    # The painter knows `paint the square`, and not `The square is green`.
+    # The painter knows `paint the square`, and not `The square is green`: there is no right picture.
+    assert kept.code == 1
+    assert "1 of 1 were rendered, and the judge calls none of these right" in kept.err
+
+
+def test_curate_drops_what_the_editor_cannot_do(
+    noria: Call, here: Path, chat: ChatServerDouble, edits: Edits
+) -> None:
+    can, cannot = (REFERENCE | {"outcome": words} for words in ("paint the square green", "It is green now."))
+    entries = [task("a", "after the rain", reference=can), task("b", "mirror the row", reference=cannot)]
+    entries.append(task("c", "after the rain", reference=can))
+    kept = noria("curate", write(here, *entries), *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
+                 "--oracle", "0.6", "-o", "k", "-q")  # fmt: skip
     assert (kept.code, "the editor cannot do it" in kept.out) == (1, True), kept.err
     assert "near-duplicate" in kept.out
     assert "the editor cannot do it" in Path("k/report.html").read_text(encoding="utf-8")
@@ -303,7 +315,7 @@ def test_a_judge_that_says_yes_to_everything_is_found_before_any_rollout(
     with chat_server(respond) as chat:
         result = noria("curate", file, *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
                        "--canaries", "0", "-o", "k", "-q")  # fmt: skip
-        assert (result.code, "no wrong picture below a right one" in result.err) == (1, True)
+        assert (result.code, "does not score wrong pictures below right ones" in result.err) == (1, True)
         assert not any("You plan edits" in words_of(body) for body in chat.seen)
 
 
