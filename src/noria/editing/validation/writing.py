@@ -60,7 +60,7 @@ class Written:
     def to_json(self) -> dict[str, Any]:
         """The values of a line, which `from_json` reads."""
         reference = None if self.reference is None else vars(self.reference)
-        values = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
+        values: dict[str, Any] = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
         values |= {"dropped": dict(self.dropped), "kill_rate": dict(self.kill_rate), "why": self.why}
         return values | {"invalid": self.invalid, "asked": self.asked}
 

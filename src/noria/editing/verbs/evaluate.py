@@ -61,6 +61,13 @@ class EvaluateConfig(
     )
 
 
+EDITS = {
+    False: "An edit that failed has the lowest score.",
+    True: "As in the released scorers, an edit that failed is left out of a mean.",
+}
+"""What becomes of edits that failed, by whether the released scorers are followed."""
+
+
 @dataclass(frozen=True)
 class EvaluateResult:
     """Scores of each arm, their comparison, and the page; a recording has one arm."""
@@ -84,12 +91,13 @@ def command(config: EvaluateConfig) -> None:
             content["comparison"] = _comparison_json(result.comparison)
         click.echo(json.dumps(json_values(content), indent=2))
         return
-    lines = [["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]]
+    lines = [["arm", "family", "items", "edited %", "scored", "score %", "accuracy %", "95 % from", "to"]]
     for arm, rows in result.rows.items():
         for row in rows:
             score = "-" if row.score != row.score else f"{row.score:.1f}"
             shares = [f"{100 * share:.1f}" for share in (row.accuracy, row.low, row.high)]
-            lines.append([arm, row.name, str(row.items), str(row.scored), score, *shares])
+            edited = f"{100 * row.availability:.1f}"
+            lines.append([arm, row.name, str(row.items), edited, str(row.scored), score, *shares])
     click.echo(table(lines, names=2))
     if result.comparison is not None:
         click.echo(f"\n{sentence(result.comparison)}")
@@ -213,11 +221,19 @@ def _write(
     }
     write_atomic(folder / "scores.json", json.dumps(json_values(content), indent=1) + "\n")
     lines: list[list[str | int | float | None]] = [
-        [arm, r.name, r.items, r.scored, r.score, 100 * r.accuracy, 100 * r.low, 100 * r.high]
+        [
+            arm,
+            r.name,
+            r.items,
+            100 * r.availability,
+            r.scored,
+            r.score,
+            *(100 * v for v in (r.accuracy, r.low, r.high)),
+        ]
         for arm, one in rows.items()
         for r in one
     ]
-    header = ["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]
+    header = ["arm", "family", "items", "edited %", "scored", "score %", "accuracy %", "95 % from", "to"]
     blocks: list[Figure | str] = [Figure.table("Scores", header, lines)]
     if comparison is not None:
         blocks.insert(0, sentence(comparison))
@@ -233,8 +249,8 @@ def _write(
                 [Figure.table(f"Mode {config.mode}", ["name", "what"], bugs)],
             ),
         ],
-        intro=f"Judge: {judge}. An item without a score is left out of a mean, and is not accurate. Judges differ: "
-        "compare only what one judge, with one set of prompts, has scored.",
+        intro=f"Judge: {judge}. {EDITS[config.mode != 'strict']} What the judge failed on is left out of a mean, "
+        "and is not accurate. Judges differ: compare only what one judge, with one set of prompts, has scored.",
         footer="Made by noria editing evaluate.",
     )
     return page
