@@ -15,7 +15,7 @@ from noria.skills.verbs.options.bank import BankArgument, RubricOption, TrafficO
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import share
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption
+from noria.verbs.options import JsonOption, refuse_given
 from noria.verbs.tables import table
 
 
@@ -98,7 +98,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate: routes, the funnel, the catalogue and, where there are answers, their scores.
 
     Raises:
-        ConfigError: there is no such pool. DataError: the traffic cannot be read.
+        ConfigError: there is no such pool, or an option has no effect. DataError: the traffic cannot be read.
     """
     from noria.core.errors import ConfigError
     from noria.core.records import json_values
@@ -119,7 +119,11 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
     decisions = {s.id: d[0] for s, d, _ in scores.rows}
     known = [s for s in samples if s.id in decisions]
-    able = config.judge_model is not None or bool(config.load().rules)
+    refuse_given(config, "proposer", because="nothing is proposed")
+    judged = config.judge_model is not None or config.final_judge_model is not None
+    if not judged:
+        refuse_given(config, "probes", because="no model judges", mend="give --judge-model, too")
+    able = judged or bool(config.load().rules)
     answers, judge = _answers(config, bank, known, decisions) if able else ([], None)
     if config.scores is not None:
         _write(config.scores, scores, answers)

@@ -15,7 +15,7 @@ from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import run_stage, share, tools_of
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption
+from noria.verbs.options import JsonOption, refuse_given
 from noria.verbs.tables import table
 
 
@@ -43,6 +43,10 @@ def command(config: RefineVerbConfig) -> None:
 
     Without a server the recorded answers are judged and nothing can be repaired: a repair has to be answered anew.
     """
+    if config.proposer == "gepa":
+        refuse_given(
+            config, "proposer", because="GEPA proposes descriptions alone", mend="give --proposer chat"
+        )
     result = run_stage(config, "refine", refine_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
