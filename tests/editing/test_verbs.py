@@ -378,6 +378,28 @@ def test_evaluate_compares_with_the_same_editor_without_a_planner(
     assert len(chat.seen) == asked
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--recorded", "judged.json", "--temperature", "0.1"], "--temperature"),
+        (["--recorded", "judged.json", "--editor-url", "http://127.0.0.1:9/v1"], "--editor-url"),
+        (["--recorded", "judged.json", "--judge-model", "j"], "--judge-model"),
+        (["--recorded", "judged.json", "--rival", "r"], "--rival"),
+        (["--recorded", "judged.json", "--rewriter"], "--rewriter"),
+        (["--recorded", "judged.json", "--seed", "4"], "--seed"),
+        (["--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "j", "--canaries", "2"], "--canaries"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_evaluate_refuses_what_it_would_not_use(
+    noria: Call, here: Path, given: list[str], named: str
+) -> None:
+    (here / "judged.json").write_text(json.dumps({"t1": {"judge1": None}}))
+    result = noria("evaluate", rise(here), *given, "-o", "out", "-q")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert f"{named}: it has no effect here" in result.err
+
+
 def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDouble, edits: Edits) -> None:
     import contextlib
     from collections.abc import AsyncIterator
@@ -418,11 +440,16 @@ def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDoub
 
         assert colour_of(open_picture(base64.b64decode(one["b64_json"]))) == "green"
         own = client.post(
-            "/v1/images/edits", data={"prompt": "x", "plan": "paint the square blue"}, files=form
+            "/v1/images/edits",
+            data={"prompt": "x", "plan": "paint the square blue", "tries": "1", "output_format": "png"},
+            files=form,
         )
         assert own.json()["data"][0]["revised_prompt"] == "paint the square blue"
         for fields, code in (
             ({"prompt": "x", "quality": "high"}, "unsupported_field"),
+            ({"prompt": "x", "output_format": "jpeg"}, "unsupported_field"),
+            ({"prompt": "x", "plan": "paint the square blue", "tries": "2"}, "unsupported_field"),
+            ({"prompt": "x", "plan": "paint the square blue", "samples": "3"}, "unsupported_field"),
             ({"prompt": "x", "size": "32x32"}, "bad_size"),
             ({"prompt": "x", "tries": "99"}, "bad_tries"),
             ({"prompt": "x", "tries": "2"}, "no_judge"),

@@ -28,7 +28,7 @@ from noria.editing.verbs.options import (
     opened_renderer,
 )
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
+from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption, refuse_given
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
@@ -129,11 +129,22 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluateResult:
         raise ConfigError("tasks of our own have no released scorer", where="--mode", mend="leave it out")
     folder = results_folder("editing", config.output, f"evaluate-{config.data.stem}")
     if config.recorded is not None:
+        groups = (PlannerOptions, EditorOptions, JudgeOptions, SeedOption)
+        unused = [name for group in groups for name in group.model_fields]
+        refuse_given(
+            config,
+            *unused,
+            "rival",
+            "rewriter",
+            because="recorded judgements are scored alone",
+        )
         arms = {"recorded": read_recorded(config.recorded)}
         unknown = set(arms["recorded"]) - {item.id for item in items}
         if unknown and config.limit is None:
             raise DataError(f"no item {sorted(unknown)[0]!r} in the benchmark", where=str(config.recorded))
     else:
+        unused = ["cross_url", "cross_model", "cross_share", "editscore", "one_by_one", "canaries"]
+        refuse_given(config, *unused, because="a benchmark has questions of its own, and one judge")
         server = judge_server(config)
         if server is None:
             raise ConfigError("no judge", where="--judge-url", mend="give --judge-url and --judge-model")
