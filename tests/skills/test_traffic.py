@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, DataError
 from noria.skills.judging.attribution import blame, poor_shares
 from noria.skills.judging.judges import ChatBodyJudge, judge_answers, read_opinion
 from noria.skills.judging.quality import judge_quality, prediction_powered, spearman, weighted_kappa
@@ -281,3 +281,72 @@ def test_answers_are_not_scored_by_nothing() -> None:
     with pytest.raises(ConfigError, match="neither rules nor a judge"):
         judge_answers([case], Rubric(), None)
     assert judge_answers([], Rubric(), None) == []
+
+
+DEEP = "[" * 3000
+
+
+def test_arguments_that_nobody_can_parse_fail_their_call_and_nothing_else() -> None:
+    from noria.core.chat.messages import ToolCall
+    from noria.skills.assistants.assistants import ChatAssistant
+    from noria.skills.bank.bank import Bank
+
+    def ask(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        first = len(requests[0].messages) == 2
+        calls = (ToolCall("1", "find", DEEP), ToolCall("2", "find", '{"a": 1'), ToolCall("3", "find", "{}"))
+        return [Answer("", tool_calls=calls) if first else Answer("Here.") for _ in requests]
+
+    (response,) = ChatAssistant(ask).answer([Sample("1", "q", "g")], [None], Bank({}))
+    assert response.text == "Here."
+    said = [call.error for call in response.calls]
+    assert said == ["the arguments are no JSON"] * 2 + ["the skill does not allow this tool"]
+
+
+@pytest.mark.parametrize("arguments", [DEEP, {"a": 1}, 7, None], ids=["deep", "object", "number", "none"])
+def test_a_function_call_of_a_transcript_has_whatever_arguments(tmp_path: Path, arguments: object) -> None:
+    rows = [
+        {"type": "response_item", "payload": {"type": "message", "role": "user", "content": "do it"}},
+        {"type": "response_item", "payload": {"type": "function_call", "name": "f", "arguments": arguments}},
+    ]
+    (one,) = load_samples(write_lines(tmp_path / "t.jsonl", rows))
+    assert one.response is not None
+    assert one.response.calls == (Call("f", {"a": 1} if isinstance(arguments, dict) else {}),)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"query": "a", "images": {"a": 1}}', "no sample: "),
+        ('{"query": "a", "images": 7}', "no sample: "),
+        ('{"query": "a", "human": {"CQ": NaN}}', "human.CQ is nan"),
+        ('{"query": "a", "human": {"CQ": 1e999}}', "human.CQ is inf"),
+        ('{"query": "a", "cost": NaN}', "cost is nan"),
+    ],
+)
+def test_what_is_no_sample_is_one_line(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "s.jsonl").write_text(f'{{"query": "fine"}}\n{row}\n')
+    with pytest.raises(DataError) as raised:
+        load_samples(tmp_path / "s.jsonl")
+    assert said in str(raised.value)
+    assert "s.jsonl:2" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_sample_without_a_group_has_that_of_its_picture(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "images": ["x", "y"]},
+        {"query": "a 1"},
+        {"query": "a 2"},
+        {"query": "a", "group": "g"},
+    ]
+    groups = [one.group for one in load_samples(write_lines(tmp_path / "s.jsonl", rows))]
+    assert groups[0] == "image:x"
+    assert groups[1] == groups[2] != groups[0]
+    assert groups[3] == "g"
+
+
+def test_people_cannot_give_more_points_than_the_rubric_has() -> None:
+    case = (Sample("1", "q", "g", human={"CQ": 25.0}), Response("a"))
+    judge = ChatBodyJudge(lambda all_: [Answer('{"TCR": 8, "CQ": 16, "CA": 8}')] * len(all_), Rubric())
+    with pytest.raises(DataError, match="a person gave CQ 25 points"):
+        judge_quality([case], Rubric(), judge)

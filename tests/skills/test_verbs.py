@@ -526,3 +526,16 @@ def test_requests_are_routed_to_json_where_json_is_wanted(
     assert found["routes"][0]["request"] == "which size fits me"
     assert set(found["routes"][0]) == {"request", "skill", "confidence", "margin", "reason"}
     assert (found["dropped"], found["fitted"]) == ([], False)
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "-0.1", "52.5", '"1"', "true"])
+def test_a_gate_takes_shares_and_nothing_else(
+    tmp_path: Path, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"r{n}", "group": f"g{n}", "slice": "all", "score": 0.5} for n in range(40)]
+    before = write_lines(tmp_path / "before.jsonl", rows)
+    (tmp_path / "after.jsonl").write_text(before.read_text().replace('"score": 0.5', f'"score": {value}'))
+    assert run("gate", before, tmp_path / "after.jsonl") == 2
+    err = capsys.readouterr().err
+    assert "after.jsonl:1: score is" in err
+    assert err.count("\n") == 1

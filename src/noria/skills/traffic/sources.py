@@ -8,14 +8,13 @@ and left out, never guessed at.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
-from noria.core.records import json_records
+from noria.core.records import json_records, json_value
 from noria.core.traces.records import Span, Trace
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceView
@@ -239,10 +238,12 @@ def transcript_samples(
 
 
 def _function_call(message: Mapping[str, Any]) -> Call:
-    try:
-        arguments = json.loads(message.get("arguments") or "{}")
-    except (ValueError, TypeError):
-        arguments = {}
+    arguments = message.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json_value(arguments, "arguments")
+        except DataError:
+            arguments = {}
     return Call(str(message.get("name")), arguments if isinstance(arguments, dict) else {})
 
 

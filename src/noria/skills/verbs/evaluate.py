@@ -181,15 +181,14 @@ def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) ->
 
 def _judge_json(config: EvaluateConfig, answers: Any, judge: Any) -> dict[str, Any]:
     """Agreement of the judge with itself and with people, its bias for length, and the mean that people would give."""
-    from noria.skills.judging.quality import judge_quality, prediction_powered
-    from noria.skills.judging.rubric import DIMENSIONS, all_score
+    from noria.skills.judging.quality import judge_quality, people_points, prediction_powered
+    from noria.skills.judging.rubric import all_score
 
     rubric = config.load()
     scored = [a for a in answers if a.score is not None]
     people: dict[str, float] = {}
     for one in scored:
-        points: dict[str, float | None] = {name: one.sample.human.get(name) for name in DIMENSIONS}
-        score = all_score(points, rubric, cards=bool(one.sample.cards))
+        score = all_score(people_points(one.sample, rubric), rubric, cards=bool(one.sample.cards))
         if score is not None:
             people[one.sample.id] = score
     labelled = [a for a in scored if a.sample.id in people]
