@@ -19,7 +19,7 @@ from noria.skills.stages.missing import find_missing
 from noria.skills.traffic.drift import cusum, discrepancy, stability_index
 from noria.skills.traffic.pools import deal_pools, leakage_groups
 from noria.skills.traffic.samples import Call, Response, Sample
-from noria.skills.traffic.sources import load_samples
+from noria.skills.traffic.sources import SourceCounts, load_samples
 from tests.skills.shop import run_well, write_lines
 
 
@@ -350,3 +350,56 @@ def test_people_cannot_give_more_points_than_the_rubric_has() -> None:
     judge = ChatBodyJudge(lambda all_: [Answer('{"TCR": 8, "CQ": 16, "CA": 8}')] * len(all_), Rubric())
     with pytest.raises(DataError, match="a person gave CQ 25 points"):
         judge_quality([case], Rubric(), judge)
+
+
+def generation(number: int, said: object) -> dict[str, object]:
+    return {"id": f"s{number}", "traceId": f"t{number}", "startTime": "2026-01-01T00:00:00Z", "type": "GENERATION",
+            "name": "chat", "input": said, "output": "Here."}  # fmt: skip
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_traces_without_words_and_records_that_are_no_span_are_counted(tmp_path: Path) -> None:
+    rows = [generation(n, asked(f"request {n}")) for n in range(3)] + [generation(9, None), {"nothing": 1}]
+    counts = SourceCounts()
+    found = load_samples(write_lines(tmp_path / "t.jsonl", rows), counts=counts)
+    assert len(found) == counts.samples == 3
+    assert (
+        str(counts)
+        == "3 requests read; left out: 1 records that are no span, 1 traces without words of a user"
+    )
+
+
+def test_a_log_of_which_most_is_left_out_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    silent = [generation(n, None) for n in range(3)]
+    path = write_lines(tmp_path / "t.jsonl", [generation(9, asked("hello")), *silent])
+    with pytest.raises(DataError, match="1 requests read; left out: 3 traces without words of a user"):
+        load_samples(path)
+    path = write_lines(tmp_path / "t.jsonl", [generation(9, asked("hello")), {"nothing": 1}, {"nothing": 2}])
+    with pytest.raises(DataError, match="2 records are no span, and 1 are"):
+        load_samples(path)
+
+
+def test_lines_beside_the_messages_of_a_transcript_are_counted_and_unknown_ones_may_not_be_most(
+    tmp_path: Path,
+) -> None:
+    message = {"type": "user", "message": {"role": "user", "content": "do it"}}
+    beside = [
+        {"type": "summary", "summary": "x"},
+        {"type": "event_msg", "payload": {"type": "token_count"}},
+    ] * 5
+    unknown = {"type": "user", "text": "a later format"}
+    counts = SourceCounts()
+    found = load_samples(write_lines(tmp_path / "t.jsonl", [message, *beside, unknown]), counts=counts)
+    assert (len(found), counts.taken, counts.beside, counts.lost) == (1, 1, 10, 1)
+    assert counts.skipped == {
+        "lines of type 'summary'": 5,
+        "lines of type 'token_count'": 5,
+        "lines of type 'user'": 1,
+    }
+    with pytest.raises(
+        DataError, match="most of it is no traffic: 1 requests read; left out: 2 lines of type 'user'"
+    ):
+        load_samples(write_lines(tmp_path / "t.jsonl", [message, unknown, unknown]))

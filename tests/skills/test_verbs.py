@@ -539,3 +539,20 @@ def test_a_gate_takes_shares_and_nothing_else(
     err = capsys.readouterr().err
     assert "after.jsonl:1: score is" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "route", "drift", "refine"])
+def test_a_verb_says_what_it_left_out_of_the_traffic(
+    tmp_path: Path, bank: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"type": "user", "message": {"role": "user", "content": f"which size is number {n}"}}
+        for n in range(20)
+    ]
+    path = write_lines(tmp_path / "t.jsonl", [*rows, {"type": "user", "text": "of a later format"}])
+    data = (path, path) if verb == "drift" else ("--data", path, "--rubric", tmp_path / "rubric.yaml")
+    run(verb, bank, *(data if verb != "route" else data[:2]), "--json")
+    said = capsys.readouterr()
+    assert "20 requests read; left out: 1 lines of type 'user'" in said.err
+    if verb == "drift":
+        assert json.loads(said.out)["requests"] == [{"read": 20, "compared": 20}] * 2

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from noria.skills.stages.body_refiner import RefineConfig
 from noria.skills.stages.gates import GateSettings
-from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions
+from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions, read_traffic
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import run_stage, share, tools_of
 from noria.verbs.command import command as make_command
@@ -60,11 +60,10 @@ def refine_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any
     from noria.skills.stages.body_refiner import Surroundings, refine_bodies
     from noria.skills.stages.chain import routed
     from noria.skills.stages.gates import Canary
-    from noria.skills.traffic.sources import load_samples
 
     rubric = config.load()
     judge, final = config.judges(config.bank, rubric)
-    known = load_samples(config.canaries) if config.canaries is not None else []
+    known = read_traffic(config.canaries) if config.canaries is not None else []
     router = config.maker(pools["optimise"], config.asker(config.bank))(bank)
     around = Surroundings(
         CachedAssistant(config.assistant(config.bank)),
