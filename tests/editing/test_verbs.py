@@ -302,6 +302,21 @@ def test_curate_keeps_away_from_a_benchmark(noria: Call, here: Path) -> None:
     assert (none.code, "a picture of bench" in none.out) == (1, True)
 
 
+def test_a_judge_that_fails_on_everything_is_found_before_any_rollout(
+    noria: Call, here: Path, edits: Edits
+) -> None:
+    file = write(here, task("a", "after the rain"), task("b", "after the snow, and the wind"))
+    with chat_server(lambda body, number: Reply("I would rather not")) as chat:
+        result = noria(
+            "curate", file, *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2", "-o", "k", "-q"
+        )
+        assert (
+            result.code,
+            "2 of 2 were rendered, and the judge calls none of these right" in result.err,
+        ) == (1, True)
+        assert not any("You plan edits" in words_of(body) for body in chat.seen)
+
+
 def test_a_judge_that_says_yes_to_everything_is_found_before_any_rollout(
     noria: Call, here: Path, edits: Edits
 ) -> None:

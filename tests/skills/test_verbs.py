@@ -553,6 +553,6 @@ def test_a_verb_says_what_it_left_out_of_the_traffic(
     data = (path, path) if verb == "drift" else ("--data", path, "--rubric", tmp_path / "rubric.yaml")
     run(verb, bank, *(data if verb != "route" else data[:2]), "--json")
     said = capsys.readouterr()
-    assert "20 requests read; left out: 1 lines of type 'user'" in said.err
+    assert f"noria: warning: {path}: 20 requests read; left out: 1 lines of type 'user'" in said.err
     if verb == "drift":
         assert json.loads(said.out)["requests"] == [{"read": 20, "compared": 20}] * 2

@@ -52,7 +52,7 @@ def read_traffic(path: Path) -> list[Sample]:
     counts = SourceCounts()
     found = load_samples(path, counts=counts)
     if counts.skipped:
-        click.echo(f"{path}: {counts}", err=True)
+        click.echo(f"noria: warning: {path}: {counts}", err=True)
     return found
 
 
