@@ -154,7 +154,9 @@ def test_openais_own_client_edits_and_makes_pictures(tmp_path: Path) -> None:
         told = {name: body[name] for name in ("prompt", "n", "size", "seed")}
         assert told == {"prompt": "make it red for ann@example.org", "n": 2, "size": "64x32", "seed": 7}
         assert base64.b64decode(body["mask"].partition(",")[2]) == PNG
-        drawn = client.images.with_raw_response.generate(prompt="a lamp", model="draw")
+        drawn = client.images.with_raw_response.generate(
+            prompt="a lamp", model="draw", output_format="png", background="auto", quality="auto"
+        )
         trace = one.trace(drawn.headers["x-noria-trace"])
         first = one.trace(rows(one, 2)[1]["id"])["trace"]
         (span,) = first["spans"]
@@ -207,6 +209,9 @@ def test_pictures_that_are_asked_for_apart_from_a_chat_are_learnt_from(tmp_path:
         ("generations", {"prompt": "x", "model": "gpt-image"}, 404, "model_not_found"),
         ("generations", {"prompt": "x", "model": "edit_it"}, 404, "model_not_found"),
         ("generations", {"prompt": "x", "steps": 9}, 400, "unsupported_field"),
+        ("generations", {"prompt": "x", "output_format": "webp"}, 400, "unsupported_field"),
+        ("generations", {"prompt": "x", "background": "transparent"}, 400, "unsupported_field"),
+        ("generations", {"prompt": "x", "output_compression": 50}, 400, "unsupported_field"),
         ("generations", {"prompt": ""}, 400, "bad_prompt"),
         ("generations", {"prompt": "x", "user": 7}, 400, "bad_user"),
         ("edits", {"prompt": "x"}, 400, "no_image"),

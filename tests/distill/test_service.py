@@ -113,6 +113,11 @@ def test_a_seed_draws_the_same_picture_in_whatever_batch(tmp_path: Path) -> None
         ({"prompt": "1" * 5000}, 400, "bad_prompt"),
         ({"prompt": "1", "size": "640x480"}, 400, "bad_size"),
         ({"prompt": "1", "steps": 3}, 400, "unsupported_field"),
+        ({"prompt": "1", "output_format": "jpeg"}, 400, "unsupported_field"),
+        ({"prompt": "1", "background": "transparent"}, 400, "unsupported_field"),
+        ({"prompt": "1", "quality": "high"}, 400, "unsupported_field"),
+        ({"prompt": "1", "output_compression": 50}, 400, "unsupported_field"),
+        ({"prompt": "1", "style": "vivid"}, 400, "unsupported_field"),
         ({"prompt": "1", "model": "other"}, 404, "model_not_found"),
         ({"prompt": "1", "n": 99}, 400, "bad_n"),
         ({"prompt": 7}, 400, "bad_prompt"),
@@ -123,7 +128,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(body: Any, status: int, code
     with pictures() as url:
         got, error = post(url, body)
         assert (got, error["code"]) == (status, code)
-        assert post(url, {"prompt": "1", "size": "4x4"})[0] == 200
+        anyway = {"output_format": "png", "background": "auto", "quality": "auto", "user": "ann"}
+        assert post(url, {"prompt": "1", "size": "4x4", **anyway})[0] == 200
 
 
 def test_a_prompt_that_is_refused_spoils_no_other_in_its_batch() -> None:

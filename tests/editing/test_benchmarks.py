@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from noria.core.errors import DataError
 from noria.core.records import read_json
 from noria.editing.benchmarks.items import BenchItem, read_items
 from noria.editing.benchmarks.judging import dimensions, prompt_of, prompts_digest
-from noria.editing.benchmarks.running import compare, score_items
+from noria.editing.benchmarks.running import compare, run_arm, score_items
 from noria.editing.benchmarks.scoring import (
     KNOWN_BUGS,
     kris_average,
@@ -317,3 +320,71 @@ def test_the_matrix_counts_every_rollout_once() -> None:
 )
 def test_the_advice_follows_from_the_matrix(matrix: Matrix, start: str) -> None:
     assert advice(matrix).startswith(start)
+
+
+# -- edits that failed ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda n: replace(item(), id=str(n)), lambda n: replace(item("logical_reasoning"), id=str(n)),
+     lambda n: replace(kris("biology", "natural"), id=str(n))],
+    ids=["rise", "rise-logical", "kris"],
+)  # fmt: skip
+def test_failing_on_what_is_hard_does_not_lead(made: Callable[[int], BenchItem]) -> None:
+    items = [made(n) for n in range(10)]
+    best = "1" if items[0].family == "logical_reasoning" else "5"
+    names = ("consistency", "reasoning", "plausibility", "quality", "instruction", "knowledge")
+    good = dict.fromkeys(names, f"Final Score: {best}")
+    failed = {"picture": None, "replies": {}, "why": "timeout"}
+    records = {one.id: {"picture": "p.png", "replies": good} if one.id == "0" else failed for one in items}
+    row = summary(score_items(items, records), items[0].kind)[-1]
+    assert (row.items, row.scored, row.score) == (10, 10, pytest.approx(10))
+    assert (row.accuracy, row.availability) == (pytest.approx(0.1), pytest.approx(0.1))
+    as_released = summary(score_items(items, records, "compat"), items[0].kind)[-1]
+    assert (as_released.scored, as_released.availability) == (1, pytest.approx(0.1))
+
+
+def test_what_the_judge_failed_on_and_what_was_never_edited_is_missing() -> None:
+    items = [replace(item(), id=name) for name in ("judge", "source", "none")]
+    records = {
+        "judge": {"picture": "p.png", "replies": dict.fromkeys(("consistency", "reasoning", "plausibility"))},
+        "source": {"replies": {}, "why": "the picture is gone"},
+    }
+    scores = score_items(items, records)
+    assert [(one.score, one.failed) for one in scores] == [(None, False)] * 3
+    assert summary(scores, "rise")[-1].availability == 1
+
+
+@pytest.mark.anyio
+async def test_a_record_tells_a_failed_edit_from_a_failed_judge_and_from_a_lost_picture(
+    tmp_path: Path,
+) -> None:
+    square().save(tmp_path / "a.png")
+    lost, there = (replace(item(), id=name, sources=(tmp_path / name,)) for name in ("gone.png", "a.png"))
+
+    class Edit:
+        def __init__(self, image: Any) -> None:
+            self.image = image
+
+        async def edit(self, *args: Any, **more: Any) -> list[Any]:
+            return [SimpleNamespace(plan=SimpleNamespace(text="p"), why="refused", image=self.image)]
+
+    class Judge:
+        async def ask(self, *args: Any, **more: Any) -> Any:
+            raise DataError("no judge today")
+
+    async def record(one: BenchItem, image: Any) -> dict[str, Any]:
+        edit, judge = Edit(image), Judge()
+        found = await run_arm("arm", edit, judge, [one], tmp_path / "out", judge_name="j")  # type: ignore[arg-type]
+        return found[one.id]
+
+    assert "picture" not in await record(lost, square())
+    failed = await record(there, None)
+    assert (failed["picture"], failed["why"]) == (None, "refused")
+    judged = await record(there, square())
+    assert (tmp_path / "out" / judged["picture"]).is_file()
+    assert judged["replies"] == {}
+    assert await record(there, None) == failed | {
+        "stamp": judged["stamp"]
+    }  # what has no replies is tried again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,15 @@ from noria.editing.environment.judges import AtomicJudges, JudgeSettings
 from noria.editing.safety import alternated, harmless, negated, with_canaries
 from noria.editing.synthesis.checklists import cites, fault, read_synthesis
 from noria.editing.validation.mutation import mutant_pictures, mutant_plans, swapped
-from noria.editing.validation.validation import ValidationResult, check_judge, validate
+from noria.editing.validation.validation import (
+    UNTESTED,
+    ItemReport,
+    JudgeCheck,
+    ValidationResult,
+    check_judge,
+    validate,
+)
+from noria.editing.validation.writing import Written, write_all, write_report
 from tests.editing.doubles import ITEMS, REFERENCE, colour_of, square
 
 RHO = Reference(
@@ -119,10 +128,57 @@ async def test_an_item_that_never_flips_is_dropped() -> None:
 
 
 @pytest.mark.anyio
-async def test_invalid_verdicts_drop_nothing_and_are_counted() -> None:
+async def test_an_item_that_the_judge_failed_on_is_not_tested_and_not_kept() -> None:
     result = await validated(judge=lambda item, subject: None)
-    assert (len(result.checklist), result.invalid) == (4, result.asked)
-    assert all(report.null is None for report in result.items)
+    assert (len(result.checklist), result.invalid_share) == (0, 1)
+    assert {report.why for report in result.items} == {UNTESTED}
+
+    def judge(item: Item, subject: Sequence[Part]) -> bool | None:
+        return None if item.id.startswith("v2") else seen(item, subject)
+
+    result = await validated(judge=judge)
+    assert [item.id for item in result.checklist.items] == ["c1", "c2", "v1"]
+    assert [(one.id, one.why) for one in result.items if one.why] == [("v2", UNTESTED)]
+
+
+@pytest.mark.anyio
+async def test_one_valid_verdict_is_a_test_and_an_item_without_tests_is_kept() -> None:
+    def judge(item: Item, subject: Sequence[Part]) -> bool | None:
+        turned = item.id.endswith("~not")
+        return None if turned or isinstance(subject[-1], Text) else seen(item, subject)
+
+    result = await validated(judge=judge)
+    assert [item.id for item in result.checklist.items] == ["v1", "v2"]
+    assert ItemReport("x").tested
+    assert not ItemReport("x", applied=2).tested
+
+
+@pytest.mark.anyio
+async def test_a_checklist_whose_judge_failed_is_written_down_and_validated_again(tmp_path: Path) -> None:
+    square().save(tmp_path / "a.png")
+    tasks = [Task("t", ("a.png",), "after the rain?", reference=RHO, checklist=Checklist((*ITEM.values(),)))]
+
+    def judges(judge: Any) -> AtomicJudges:
+        return AtomicJudges(RuleJudge(judge), RuleJudge(judge), JudgeSettings(canaries=0))
+
+    async def written(by: AtomicJudges | None) -> Written:
+        writer: Any = None  # the task has its reference and its checklist: nothing is written
+        return (await write_all(tasks, tmp_path, writer, by, tmp_path / "log" / "v.jsonl"))["t"]
+
+    def often_ill(item: Item, subject: Sequence[Part]) -> bool | None:
+        return None if len(str(subject)) % 2 or item.id.endswith("~not") else seen(item, subject)
+
+    assert len((await written(None)).checklist) == 4
+    for ill in (lambda item, subject: None, often_ill):
+        failed = await written(judges(ill))
+        assert failed.why == f"the judge failed: {failed.invalid} of {failed.asked} verdicts are invalid"
+        assert len(failed.checklist) == 0
+    well = await written(judges(seen))
+    assert (well.why, len(well.checklist), well.invalid) == ("", 4, 0)
+    assert well.asked > 20
+    assert await written(judges(lambda item, subject: None)) == well  # a finished line is not judged again
+    write_report(tmp_path / "r.html", {"t": failed}, {"t": failed.why})
+    assert f"{failed.invalid} of {failed.asked}" in (tmp_path / "r.html").read_text()
 
 
 def test_mutants_differ_from_the_right_one_in_one_way() -> None:
@@ -154,6 +210,11 @@ async def test_a_judge_is_tested_before_it_rewards() -> None:
     assert dict(passed.tried) == {"black": 1, "source": 1}
     failed = await check_judge(AtomicJudges(blind, blind, JudgeSettings(canaries=0)), tasks)
     assert (failed.passed, sum(failed.below.values())) == (False, 0)
+    ill = RuleJudge(lambda item, subject: None)
+    untried = await check_judge(AtomicJudges(ill, ill, JudgeSettings(canaries=0)), tasks)
+    assert (untried.passed, dict(untried.tried)) == (False, {"black": 0, "source": 0, "another's": 0})
+    assert not JudgeCheck({"black": 1}, {"black": 8}).passed
+    assert not JudgeCheck({}, {}).passed
 
 
 # -- synthesis --------------------------------------------------------------------------------------------------------

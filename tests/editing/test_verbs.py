@@ -264,7 +264,19 @@ def test_synthesize_then_checklist_then_curate(
     assert validation[0]["kill_rate"]["cognitive"] > 0.5
     kept = noria("curate", "c/tasks.jsonl", *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
                  "--oracle", "0.6", "-o", "k", "-q")  # fmt: skip
-    # The painter knows `paint the square`, and not `The square is green`.
+    # The painter knows `paint the square`, and not `The square is green`: there is no right picture.
+    assert kept.code == 1
+    assert "1 of 1 were rendered, and the judge calls none of these right" in kept.err
+
+
+def test_curate_drops_what_the_editor_cannot_do(
+    noria: Call, here: Path, chat: ChatServerDouble, edits: Edits
+) -> None:
+    can, cannot = (REFERENCE | {"outcome": words} for words in ("paint the square green", "It is green now."))
+    entries = [task("a", "after the rain", reference=can), task("b", "mirror the row", reference=cannot)]
+    entries.append(task("c", "after the rain", reference=can))
+    kept = noria("curate", write(here, *entries), *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
+                 "--oracle", "0.6", "-o", "k", "-q")  # fmt: skip
     assert (kept.code, "the editor cannot do it" in kept.out) == (1, True), kept.err
     assert "near-duplicate" in kept.out
     assert "the editor cannot do it" in Path("k/report.html").read_text(encoding="utf-8")
@@ -290,6 +302,21 @@ def test_curate_keeps_away_from_a_benchmark(noria: Call, here: Path) -> None:
     assert (none.code, "a picture of bench" in none.out) == (1, True)
 
 
+def test_a_judge_that_fails_on_everything_is_found_before_any_rollout(
+    noria: Call, here: Path, edits: Edits
+) -> None:
+    file = write(here, task("a", "after the rain"), task("b", "after the snow, and the wind"))
+    with chat_server(lambda body, number: Reply("I would rather not")) as chat:
+        result = noria(
+            "curate", file, *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2", "-o", "k", "-q"
+        )
+        assert (
+            result.code,
+            "2 of 2 were rendered, and the judge calls none of these right" in result.err,
+        ) == (1, True)
+        assert not any("You plan edits" in words_of(body) for body in chat.seen)
+
+
 def test_a_judge_that_says_yes_to_everything_is_found_before_any_rollout(
     noria: Call, here: Path, edits: Edits
 ) -> None:
@@ -303,7 +330,7 @@ def test_a_judge_that_says_yes_to_everything_is_found_before_any_rollout(
     with chat_server(respond) as chat:
         result = noria("curate", file, *planner(chat), *editor(edits), *judge(chat), "--rollouts", "2",
                        "--canaries", "0", "-o", "k", "-q")  # fmt: skip
-        assert (result.code, "no wrong picture below a right one" in result.err) == (1, True)
+        assert (result.code, "does not score wrong pictures below right ones" in result.err) == (1, True)
         assert not any("You plan edits" in words_of(body) for body in chat.seen)
 
 
@@ -366,6 +393,28 @@ def test_evaluate_compares_with_the_same_editor_without_a_planner(
     assert len(chat.seen) == asked
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--recorded", "judged.json", "--temperature", "0.1"], "--temperature"),
+        (["--recorded", "judged.json", "--editor-url", "http://127.0.0.1:9/v1"], "--editor-url"),
+        (["--recorded", "judged.json", "--judge-model", "j"], "--judge-model"),
+        (["--recorded", "judged.json", "--rival", "r"], "--rival"),
+        (["--recorded", "judged.json", "--rewriter"], "--rewriter"),
+        (["--recorded", "judged.json", "--seed", "4"], "--seed"),
+        (["--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "j", "--canaries", "2"], "--canaries"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_evaluate_refuses_what_it_would_not_use(
+    noria: Call, here: Path, given: list[str], named: str
+) -> None:
+    (here / "judged.json").write_text(json.dumps({"t1": {"judge1": None}}))
+    result = noria("evaluate", rise(here), *given, "-o", "out", "-q")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert f"{named}: it has no effect here" in result.err
+
+
 def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDouble, edits: Edits) -> None:
     import contextlib
     from collections.abc import AsyncIterator
@@ -406,11 +455,16 @@ def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDoub
 
         assert colour_of(open_picture(base64.b64decode(one["b64_json"]))) == "green"
         own = client.post(
-            "/v1/images/edits", data={"prompt": "x", "plan": "paint the square blue"}, files=form
+            "/v1/images/edits",
+            data={"prompt": "x", "plan": "paint the square blue", "tries": "1", "output_format": "png"},
+            files=form,
         )
         assert own.json()["data"][0]["revised_prompt"] == "paint the square blue"
         for fields, code in (
             ({"prompt": "x", "quality": "high"}, "unsupported_field"),
+            ({"prompt": "x", "output_format": "jpeg"}, "unsupported_field"),
+            ({"prompt": "x", "plan": "paint the square blue", "tries": "2"}, "unsupported_field"),
+            ({"prompt": "x", "plan": "paint the square blue", "samples": "3"}, "unsupported_field"),
             ({"prompt": "x", "size": "32x32"}, "bad_size"),
             ({"prompt": "x", "tries": "99"}, "bad_tries"),
             ({"prompt": "x", "tries": "2"}, "no_judge"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
+from noria.core.errors import ConfigError, DataError
 from noria.skills.judging.attribution import blame, poor_shares
 from noria.skills.judging.judges import ChatBodyJudge, judge_answers, read_opinion
 from noria.skills.judging.quality import judge_quality, prediction_powered, spearman, weighted_kappa
@@ -18,7 +19,7 @@ from noria.skills.stages.missing import find_missing
 from noria.skills.traffic.drift import cusum, discrepancy, stability_index
 from noria.skills.traffic.pools import deal_pools, leakage_groups
 from noria.skills.traffic.samples import Call, Response, Sample
-from noria.skills.traffic.sources import load_samples
+from noria.skills.traffic.sources import SourceCounts, load_samples
 from tests.skills.shop import run_well, write_lines
 
 
@@ -236,3 +237,169 @@ def test_people_and_judge_stand_side_by_side_in_an_evaluation(
     assert judge["labelled"] > 50
     assert (judge["probed"], judge["retest"], judge["order"]) == (50, 1, 1)
     assert judge["spearman"]["TCR"] is None  # a judge that always says the same has no rank correlation
+
+
+def test_rules_alone_say_nothing_of_what_no_rule_was_tried_on() -> None:
+    rules = [
+        {"id": "polite", "dimension": "CA", "kind": "must_match", "pattern": "please", "say": "Say please."},
+        {"id": "short", "dimension": "CA", "kind": "max_chars", "most": 20, "say": "Be short."},
+    ]
+    cites = {
+        "id": "cites",
+        "dimension": "CQ",
+        "kind": "cites_evidence",
+        "evidence": "kb",
+        "say": "Cite the kb.",
+    }
+    case = (Sample("1", "q", "g"), Response("no", skill="s"))
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": rules}), None)
+    assert one.points == {"TCR": None, "CCC": None, "CQ": None, "CA": 5.0}
+    assert set(one.tiers) == {"CA"}
+    assert one.score == 50  # of what the rules are about, and not 93.75 of 100
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [*rules, cites]}), None)
+    assert (one.points["CQ"], one.score) == (None, None)
+    assert one.missing == "rule cites: no evidence 'kb' in the record"
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [cites | {"skills": ["other"]}]}), None)
+    assert (one.score, one.missing, blame(one)) == (None, "no rule applies", "unjudged")
+
+
+def test_cards_that_are_due_and_missing_cost_their_points_where_no_rule_is_about_cards() -> None:
+    rule = {
+        "id": "polite",
+        "dimension": "CA",
+        "kind": "must_match",
+        "pattern": "please",
+        "say": "Say please.",
+    }
+    case = (Sample("1", "q", "g", cards=True), Response("please", skill="s"))
+    (one,) = judge_answers([case], Rubric.model_validate({"rules": [rule]}), None)
+    assert (one.points["CCC"], one.score) == (0, 50)
+
+
+def test_answers_are_not_scored_by_nothing() -> None:
+    case = (Sample("1", "q", "g"), Response("garbage", skill="s"))
+    with pytest.raises(ConfigError, match="neither rules nor a judge"):
+        judge_answers([case], Rubric(), None)
+    assert judge_answers([], Rubric(), None) == []
+
+
+DEEP = "[" * 3000
+
+
+def test_arguments_that_nobody_can_parse_fail_their_call_and_nothing_else() -> None:
+    from noria.core.chat.messages import ToolCall
+    from noria.skills.assistants.assistants import ChatAssistant
+    from noria.skills.bank.bank import Bank
+
+    def ask(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        first = len(requests[0].messages) == 2
+        calls = (ToolCall("1", "find", DEEP), ToolCall("2", "find", '{"a": 1'), ToolCall("3", "find", "{}"))
+        return [Answer("", tool_calls=calls) if first else Answer("Here.") for _ in requests]
+
+    (response,) = ChatAssistant(ask).answer([Sample("1", "q", "g")], [None], Bank({}))
+    assert response.text == "Here."
+    said = [call.error for call in response.calls]
+    assert said == ["the arguments are no JSON"] * 2 + ["the skill does not allow this tool"]
+
+
+@pytest.mark.parametrize("arguments", [DEEP, {"a": 1}, 7, None], ids=["deep", "object", "number", "none"])
+def test_a_function_call_of_a_transcript_has_whatever_arguments(tmp_path: Path, arguments: object) -> None:
+    rows = [
+        {"type": "response_item", "payload": {"type": "message", "role": "user", "content": "do it"}},
+        {"type": "response_item", "payload": {"type": "function_call", "name": "f", "arguments": arguments}},
+    ]
+    (one,) = load_samples(write_lines(tmp_path / "t.jsonl", rows))
+    assert one.response is not None
+    assert one.response.calls == (Call("f", {"a": 1} if isinstance(arguments, dict) else {}),)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ('{"query": "a", "images": {"a": 1}}', "no sample: "),
+        ('{"query": "a", "images": 7}', "no sample: "),
+        ('{"query": "a", "human": {"CQ": NaN}}', "human.CQ is nan"),
+        ('{"query": "a", "human": {"CQ": 1e999}}', "human.CQ is inf"),
+        ('{"query": "a", "cost": NaN}', "cost is nan"),
+    ],
+)
+def test_what_is_no_sample_is_one_line(tmp_path: Path, row: str, said: str) -> None:
+    (tmp_path / "s.jsonl").write_text(f'{{"query": "fine"}}\n{row}\n')
+    with pytest.raises(DataError) as raised:
+        load_samples(tmp_path / "s.jsonl")
+    assert said in str(raised.value)
+    assert "s.jsonl:2" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_sample_without_a_group_has_that_of_its_picture(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a", "images": ["x", "y"]},
+        {"query": "a 1"},
+        {"query": "a 2"},
+        {"query": "a", "group": "g"},
+    ]
+    groups = [one.group for one in load_samples(write_lines(tmp_path / "s.jsonl", rows))]
+    assert groups[0] == "image:x"
+    assert groups[1] == groups[2] != groups[0]
+    assert groups[3] == "g"
+
+
+def test_people_cannot_give_more_points_than_the_rubric_has() -> None:
+    case = (Sample("1", "q", "g", human={"CQ": 25.0}), Response("a"))
+    judge = ChatBodyJudge(lambda all_: [Answer('{"TCR": 8, "CQ": 16, "CA": 8}')] * len(all_), Rubric())
+    with pytest.raises(DataError, match="a person gave CQ 25 points"):
+        judge_quality([case], Rubric(), judge)
+
+
+def generation(number: int, said: object) -> dict[str, object]:
+    return {"id": f"s{number}", "traceId": f"t{number}", "startTime": "2026-01-01T00:00:00Z", "type": "GENERATION",
+            "name": "chat", "input": said, "output": "Here."}  # fmt: skip
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def test_traces_without_words_and_records_that_are_no_span_are_counted(tmp_path: Path) -> None:
+    rows = [generation(n, asked(f"request {n}")) for n in range(3)] + [generation(9, None), {"nothing": 1}]
+    counts = SourceCounts()
+    found = load_samples(write_lines(tmp_path / "t.jsonl", rows), counts=counts)
+    assert len(found) == counts.samples == 3
+    assert (
+        str(counts)
+        == "3 requests read; left out: 1 records that are no span, 1 traces without words of a user"
+    )
+
+
+def test_a_log_of_which_most_is_left_out_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    silent = [generation(n, None) for n in range(3)]
+    path = write_lines(tmp_path / "t.jsonl", [generation(9, asked("hello")), *silent])
+    with pytest.raises(DataError, match="1 requests read; left out: 3 traces without words of a user"):
+        load_samples(path)
+    path = write_lines(tmp_path / "t.jsonl", [generation(9, asked("hello")), {"nothing": 1}, {"nothing": 2}])
+    with pytest.raises(DataError, match="2 records are no span, and 1 are"):
+        load_samples(path)
+
+
+def test_lines_beside_the_messages_of_a_transcript_are_counted_and_unknown_ones_may_not_be_most(
+    tmp_path: Path,
+) -> None:
+    message = {"type": "user", "message": {"role": "user", "content": "do it"}}
+    beside = [
+        {"type": "summary", "summary": "x"},
+        {"type": "event_msg", "payload": {"type": "token_count"}},
+    ] * 5
+    unknown = {"type": "user", "text": "a later format"}
+    counts = SourceCounts()
+    found = load_samples(write_lines(tmp_path / "t.jsonl", [message, *beside, unknown]), counts=counts)
+    assert (len(found), counts.taken, counts.beside, counts.lost) == (1, 1, 10, 1)
+    assert counts.skipped == {
+        "lines of type 'summary'": 5,
+        "lines of type 'token_count'": 5,
+        "lines of type 'user'": 1,
+    }
+    with pytest.raises(
+        DataError, match="most of it is no traffic: 1 requests read; left out: 2 lines of type 'user'"
+    ):
+        load_samples(write_lines(tmp_path / "t.jsonl", [message, unknown, unknown]))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
+from noria.core.chat import Answer, ChatRequest, Outcome, Usage, user
+from noria.skills.asking import TokenBudget, within_tokens
 from noria.skills.bank.bank import BankFolder
+from noria.skills.verbs.refine import RefineVerbConfig
 from tests.chat_server import ChatServerDouble, Reply, chat_server
 from tests.skills.scripted_model import SAY, respond
 from tests.skills.shop import make_shop, run, run_well, texts, week, write_lines
@@ -384,3 +387,172 @@ def test_the_page_shows_every_edit_with_its_gate(
         "Use when the user asks",
     ):
         assert words in page, words
+
+
+# -- nothing to judge by ----------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_without_rules_and_judge_scores_routes_and_no_answers(
+    tmp_path: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"response": "%%%", "skill": "sizes"} for row in week(tmp_path / "traffic.jsonl", 40)]
+    data = ("--data", write_lines(tmp_path / "traffic.jsonl", rows), "--pool", "all")
+    capsys.readouterr()
+    run_well("evaluate", bank, *data, "--scores", tmp_path / "s.jsonl")
+    out = capsys.readouterr().out
+    assert "40 answers are not scored" in out
+    assert "of 100" not in out
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert {line["score"] for line in lines} == {None}
+    assert {line["route"] for line in lines} <= {0, 1}
+    run_well("evaluate", bank, *data, "--rubric", tmp_path / "rubric.yaml")
+    assert "of 100 in CA over" in capsys.readouterr().out
+
+
+def test_bodies_are_not_refined_where_nothing_judges_at_the_gate(
+    tmp_path: Path, bank: Path, server: ChatServerDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", tmp_path / "traffic.jsonl")
+    assert run("refine", bank, *data, *model(server), "--judge-model", "j") == 2
+    assert "neither rules nor a judge for the gate" in capsys.readouterr().err
+    assert server.seen == []
+
+
+def test_drift_without_rules_compares_no_poor_answers_and_says_so(
+    tmp_path: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = week(tmp_path / "traffic.jsonl", 400)
+    sides = [write_lines(tmp_path / f"{n}.jsonl", rows[200 * n :][:200]) for n in (0, 1)]
+    capsys.readouterr()
+    run("drift", bank, *sides)
+    assert "Poor answers are not compared" in capsys.readouterr().out
+    run("drift", bank, *sides, "--rubric", tmp_path / "rubric.yaml")
+    assert "Poor answers" not in capsys.readouterr().out
+
+
+def test_a_person_reads_whether_the_examples_of_a_draft_were_judged(tmp_path: Path, bank: Path) -> None:
+    rows = [
+        {"query": f"gift card {n} of mine", "expected": "gift-cards", "response": "%%%", "group": f"g{n}"}
+        for n in range(60)
+    ]
+    data = ("--data", write_lines(tmp_path / "gifts.jsonl", rows))
+    sheet = bank / ".noria" / "review" / "gift-cards" / "decision.yaml"
+    run_well("create", bank, tmp_path / "tasks.yaml", *data)
+    assert " unjudged and " in yaml.safe_load(sheet.read_text())["why"]
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+UNUSED = {
+    "final judge without a server": (("refine", "--final-judge-model", "f"), "--final-judge-model: it has no effect"),
+    "judge without a server": (("evaluate", "--judge-model", "j"), "--judge-model: it has no effect here: no model"),
+    "tokens without a server": (("refine", "--budget-tokens", 5), "--budget-tokens: it has no effect here: no model"),
+    "money without a server": (("create", "--budget", 5), "--budget: it has no effect here: no model is asked"),
+    "candidates": (("evaluate", "--candidates", 7), "--candidates: it has no effect here: only the hybrid router"),
+    "probes": (("evaluate", "--probes", 7), "--probes: it has no effect here: no model judges"),
+    "proposer of nothing": (("evaluate", "--proposer", "chat"), "--proposer: it has no effect here: nothing is"),
+    "gepa for bodies": (("refine", "--proposer", "gepa"), "--proposer: it has no effect here: GEPA proposes descr"),
+    "gepa for skills": (("create", "--proposer", "gepa"), "--proposer: it has no effect here: GEPA proposes descr"),
+    "a repair of nothing": (("route", "how big", "--route-rounds", 2), "--route-rounds: it has no effect here"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_an_option_that_would_not_be_honoured_is_refused_by_name(
+    tmp_path: Path, bank: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (verb, *words), said = UNUSED[case]
+    assert run(verb, bank, *words, "--data", tmp_path / "traffic.jsonl") == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_judge_of_routes_and_a_final_judge_of_drafts_are_refused(
+    tmp_path: Path, bank: Path, server: ChatServerDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", tmp_path / "traffic.jsonl")
+    assert run("route", bank, *data, *model(server), "--judge-model", "j") == 2
+    assert run("create", bank, *data, *model(server), "--final-judge-model", "j") == 2
+    assert capsys.readouterr().err.count("it has no effect here") == 2
+    assert server.seen == []
+
+
+def test_a_final_judge_decides_without_a_judge_of_the_feedback(
+    tmp_path: Path, bank: Path, server: ChatServerDouble
+) -> None:
+    data = ("--data", tmp_path / "traffic.jsonl", "--rubric", tmp_path / "rubric.yaml")
+    run_well("refine", bank, *data, *model(server), "--final-judge-model", "f")
+    judged = [body for body in server.seen if "You judge an answer" in str(body["messages"][0]["content"])]
+    assert {body["model"] for body in judged} == {"f"}
+    assert all("gaps" not in str(body["messages"][0]["content"]) for body in judged)
+
+
+def test_the_tokens_of_a_command_are_those_of_all_its_models_together() -> None:
+    def ask(requests: Sequence[ChatRequest]) -> list[Outcome]:
+        return [Answer("x", usage=Usage(60, 40)) for _ in requests]
+
+    budget = TokenBudget(100)
+    request = ChatRequest.of(user("x"))
+    outcomes = [within_tokens(ask, budget)([request])[0] for _ in range(4)]
+    assert [isinstance(one, Answer) for one in outcomes] == [True, False, False, False]
+    assert budget.spent == 100
+    config = RefineVerbConfig(bank=Path("b"), url="http://127.0.0.1:9/v1", model="m", budget_tokens=100)
+    assert config._tokens is config._tokens
+
+
+def test_a_command_with_four_askers_spends_its_tokens_once(
+    tmp_path: Path, bank: Path, server: ChatServerDouble
+) -> None:
+    data = (
+        "--data",
+        tmp_path / "traffic.jsonl",
+        "--rubric",
+        tmp_path / "rubric.yaml",
+        "--budget-tokens",
+        100,
+    )
+    judges = ("--proposer", "chat", "--judge-model", "j", "--final-judge-model", "f")
+    run("refine", bank, *data, *model(server), *judges)
+    assert 0 < len(server.seen) <= 32  # one look at the budget, whoever asks
+
+
+def test_requests_are_routed_to_json_where_json_is_wanted(
+    bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    run_well("route", bank, "which size fits me", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["routes"][0]["request"] == "which size fits me"
+    assert set(found["routes"][0]) == {"request", "skill", "confidence", "margin", "reason"}
+    assert (found["dropped"], found["fitted"]) == ([], False)
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "-0.1", "52.5", '"1"', "true"])
+def test_a_gate_takes_shares_and_nothing_else(
+    tmp_path: Path, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"r{n}", "group": f"g{n}", "slice": "all", "score": 0.5} for n in range(40)]
+    before = write_lines(tmp_path / "before.jsonl", rows)
+    (tmp_path / "after.jsonl").write_text(before.read_text().replace('"score": 0.5', f'"score": {value}'))
+    assert run("gate", before, tmp_path / "after.jsonl") == 2
+    err = capsys.readouterr().err
+    assert "after.jsonl:1: score is" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "route", "drift", "refine"])
+def test_a_verb_says_what_it_left_out_of_the_traffic(
+    tmp_path: Path, bank: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"type": "user", "message": {"role": "user", "content": f"which size is number {n}"}}
+        for n in range(20)
+    ]
+    path = write_lines(tmp_path / "t.jsonl", [*rows, {"type": "user", "text": "of a later format"}])
+    data = (path, path) if verb == "drift" else ("--data", path, "--rubric", tmp_path / "rubric.yaml")
+    run(verb, bank, *(data if verb != "route" else data[:2]), "--json")
+    said = capsys.readouterr()
+    assert f"noria: warning: {path}: 20 requests read; left out: 1 lines of type 'user'" in said.err
+    if verb == "drift":
+        assert json.loads(said.out)["requests"] == [{"read": 20, "compared": 20}] * 2

@@ -316,8 +316,15 @@ def test_annotate_asks_a_model_and_cuts_what_it_says_to_the_clip(
     [
         (("--mask", "mask", "--hands", "hands", "--actions", "actions"), "--actions"),
         (("--mask", "mask", "--url", "http://127.0.0.1:9/v1", "--model", "m"), "--mask"),
+        (("--reach", 9, "--url", "http://127.0.0.1:9/v1", "--model", "m"), "--reach: it has no effect"),
+        (("--caption", "x", "--url", "http://127.0.0.1:9/v1", "--model", "m"), "--caption: it has no effect"),
+        (
+            ("--mask-grow", 9, "--url", "http://127.0.0.1:9/v1", "--model", "m"),
+            "--mask-grow: it has no effect",
+        ),
+        (("--mask", "mask", "--hands", "hands", "--frames", 4), "--frames: it has no effect"),
     ],
-    ids=["no option", "not read"],
+    ids=["no option", "not read", "reach", "caption", "mask", "frames"],
 )
 def test_annotate_refuses_what_it_would_not_read(
     files: dict[str, Path],

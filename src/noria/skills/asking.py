@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from noria.core.chat import Answer, Budget, ChatCache, ChatRequest, ChatServer, Failure, Outcome, ask_all
@@ -26,32 +27,41 @@ def server_asker(
     return ask
 
 
-def within_tokens(ask: Asker, limit: int | None) -> Asker:
-    """An asker that sends nothing more once its answers took `limit` tokens; what is not sent is a failure, `budget`.
+@dataclass
+class TokenBudget:
+    """Tokens that all askers of a command may take together, and those that they took."""
+
+    limit: int
+    spent: int = 0
+
+
+def within_tokens(ask: Asker, budget: TokenBudget | None) -> Asker:
+    """An asker that sends nothing more once the budget is spent; what is not sent is a failure, `budget`.
 
     Answers from the cache cost nothing. An answer whose tokens the server does not count is taken for a third of its
     bytes.
+
+    Args:
+        ask: sends requests.
+        budget: tokens, which other askers may take, too; no bound by default.
     """
-    if limit is None:
+    if budget is None:
         return ask
-    spent = 0
 
     def asking(requests: Sequence[ChatRequest]) -> list[Outcome]:
-        nonlocal spent
         outcomes: list[Outcome] = []
         for start in range(0, len(requests), TOGETHER):
             part = requests[start : start + TOGETHER]
-            if spent >= limit:
-                outcomes += [Failure("budget", f"{spent:,} of {limit:,} tokens are spent", attempts=0)] * len(
-                    part
-                )
+            if budget.spent >= budget.limit:
+                why = f"{budget.spent:,} of {budget.limit:,} tokens are spent"
+                outcomes += [Failure("budget", why, attempts=0)] * len(part)
                 continue
             for outcome in ask(part):
                 outcomes.append(outcome)
                 if isinstance(outcome, Answer) and not outcome.cached:
                     counts = (outcome.usage.prompt_tokens, outcome.usage.completion_tokens)
                     known = [count for count in counts if count is not None]
-                    spent += sum(known) if known else len(outcome.text.encode()) // 3 + 1
+                    budget.spent += sum(known) if known else len(outcome.text.encode()) // 3 + 1
         return outcomes
 
     return asking

@@ -1,4 +1,4 @@
-"""Groups of options that verbs share, beside `noria.core.models.config.ModelOptions`.
+"""Groups of options that verbs share, beside `noria.core.models.config.ModelOptions`, and the refusal of unused ones.
 
 The Config of a verb inherits the groups that it uses, and no others.
 """
@@ -13,6 +13,26 @@ from pydantic import Field, field_validator
 from noria.core.chat.settings import ChatServer, Prices
 from noria.core.config import Config, Option, load_config
 from noria.core.errors import ConfigError
+
+
+def refuse_given(config: Config, *names: str, because: str, mend: str = "leave it out") -> None:
+    """Refuse settings that were given and would not be honoured.
+
+    Args:
+        config: settings of the verb.
+        names: fields that go unused.
+        because: why they do.
+        mend: what the user can do.
+
+    Raises:
+        ConfigError: one of them was given, on the command line, as `key=value` or in a file.
+    """
+    fields = type(config).model_fields
+    for name in names:
+        if name in config.model_fields_set and getattr(config, name) != fields[name].get_default():
+            marker = next((m for m in fields[name].metadata if isinstance(m, Option)), Option())
+            long = next((n for n in marker.names if n.startswith("--")), f"--{name.replace('_', '-')}")
+            raise ConfigError(f"it has no effect here: {because}", where=long, mend=mend)
 
 
 class SeedOption(Config):

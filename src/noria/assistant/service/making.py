@@ -29,7 +29,13 @@ from noria.assistant.service.gateway import Gateway
 from noria.assistant.service.recording import Recording
 from noria.core.chat.messages import ToolCall
 from noria.core.completions.answers import header_text
-from noria.core.completions.images import ImageRequest, images_answer, read_edit, read_generation
+from noria.core.completions.images import (
+    ImageRequest,
+    images_answer,
+    read_edit,
+    read_generation,
+    refuse_fields,
+)
 from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import NoriaError
 from noria.core.service.callers import Caller
@@ -40,8 +46,6 @@ from noria.core.traces.ids import new_id
 from noria.core.traces.records import Status
 
 _FAULTS = {"arguments": 400, "budget": 429, "timeout": 504}
-_IGNORED = {"user", "quality", "style", "background", "moderation", "output_format", "output_compression"}
-"""Fields of OpenAI's clients that ask for nothing that a tool could do otherwise."""
 log = logging.getLogger("noria.serving")
 
 
@@ -108,8 +112,7 @@ class Making:
 
     async def _pictures(self, request: Request, kind: str, asked: ImageRequest) -> Response:
         name = self.named(kind, asked.model)
-        if unknown := sorted(asked.extra.keys() - _IGNORED):
-            raise HttpError(400, "unsupported_field", f"{unknown[0]} is not honoured here", param=unknown[0])
+        refuse_fields(asked)
         tool = PicturesTool(name, self.server(name), asked)
         given = {"prompt": asked.prompt, "images": [data_url(one.data) for one in asked.images]}
         if asked.mask is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,11 @@ MOST_WORDS = 32_000
 _READ = frozenset(
     {"model", "prompt", "image", "image[]", "images", "mask", "n", "size", "seed", "response_format"}
 )
+
+_IGNORED = frozenset({"user", "moderation"})
+"""Fields of OpenAI's clients that ask for nothing of the picture."""
+_SERVED: Mapping[str, str] = {"output_format": "png", "background": "auto", "quality": "auto"}
+"""Values that say what is served anyway."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,23 @@ async def read_edit(request: Request) -> ImageRequest:
         )
     pictures = tuple(_image(content, "image") for content in images)
     return _request(fields, pictures, None if mask is None else _image(mask, "mask"))
+
+
+def refuse_fields(asked: ImageRequest, *, honoured: Collection[str] = ()) -> None:
+    """Refuse further fields of a request that its server does not honour, unless they say what is served anyway.
+
+    Args:
+        asked: the request.
+        honoured: names of further fields that the server honours.
+
+    Raises:
+        HttpError: 400, there is one.
+    """
+    for name in sorted(asked.extra.keys() - _IGNORED - frozenset(honoured)):
+        served = _SERVED.get(name)
+        if served is None or asked.extra[name] != served:
+            only = "" if served is None else f"; leave it out, or send {served!r}"
+            raise HttpError(400, "unsupported_field", f"{name} is not honoured here{only}", param=name)
 
 
 def images_answer(

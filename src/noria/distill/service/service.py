@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from noria.core.completions.answers import model_list
-from noria.core.completions.images import ImageRequest, images_answer, read_generation
+from noria.core.completions.images import ImageRequest, images_answer, read_generation, refuse_fields
 from noria.core.completions.versions import named_version, version_field
 from noria.core.errors import DataError, NoriaError
 from noria.core.service.batching import Batching
@@ -23,9 +23,6 @@ from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response, Route, Service, route
 from noria.core.versions.served import ServedVersions
 from noria.distill.service.drawing import Painter, Wish, check_prompt, draw_all
-
-_IGNORED = {"user", "quality", "style", "background", "moderation", "output_format"}
-"""Fields of OpenAI's clients that ask for nothing that this server could do otherwise."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,7 @@ class PictureService:
 
     async def _draw(self, request: Request) -> Response:
         asked = await read_generation(request)
-        if unknown := sorted(asked.extra.keys() - _IGNORED):
-            raise HttpError(400, "unsupported_field", f"{unknown[0]} is not honoured here", param=unknown[0])
+        refuse_fields(asked)
         async with named_version(asked.model, self.model, self.versions) as version:
             return await self._drawn(request, asked, version or self.drawing)
 

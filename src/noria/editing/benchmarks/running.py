@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from noria.core.statistics.bootstrap import bootstrap_mean
 from noria.core.statistics.intervals import Interval, mcnemar
 from noria.editing.benchmarks.items import BenchItem
 from noria.editing.benchmarks.judging import judge_item, prompts_digest
-from noria.editing.benchmarks.scoring import ItemScore, Mode, score_kris, score_rise
+from noria.editing.benchmarks.scoring import ItemScore, Mode, score_failed, score_kris, score_rise
 from noria.editing.data.lines import Lines
 from noria.editing.data.names import file_name, task_seed
 from noria.editing.data.pictures import open_scene
@@ -80,7 +80,8 @@ async def run_arm(
             for name, one in lines.records.items()
             if one.get("stamp") == stamp
             and one.get("picture")
-            and None not in one.get("replies", {}).values()
+            and one.get("replies")
+            and None not in one["replies"].values()
         }
         left = [item for item in items if item.id not in done]
 
@@ -97,24 +98,23 @@ async def run_arm(
 async def _record(
     arm: str, edit: ThinkThenEdit, judge: ChatModel, item: BenchItem, folder: Path, seed: int
 ) -> dict[str, Any]:
-    """What came of one item: its plan, its picture, the judge's words."""
-    record: dict[str, Any] = {
-        "id": item.id,
-        "family": item.family,
-        "plan": None,
-        "picture": None,
-        "replies": {},
-    }
+    """What came of one item: its plan, its picture, the judge's words; `picture` is None where the edit failed.
+
+    An item whose own pictures cannot be read has no `picture` at all: nothing was edited.
+    """
+    record: dict[str, Any] = {"id": item.id, "family": item.family, "plan": None, "replies": {}}
     try:
         scene = await asyncio.to_thread(open_scene, item.sources)
+        record["picture"] = None
         best = (await edit.edit(scene, item.instruction, seed=task_seed(item.id, seed)))[0]
         record |= {"plan": best.plan.text, "why": best.why}
         if best.image is None:
             return record
         name = f"{arm}/{file_name(item.id)}.png"
         write_atomic(folder / name, png(best.image))
+        record["picture"] = name
         replies = await judge_item(judge, item, best.image)
-        return record | {"picture": name, "replies": dict(replies)}
+        return record | {"replies": dict(replies)}
     except NoriaError as error:
         return record | {"why": str(error)}
 
@@ -122,11 +122,25 @@ async def _record(
 def score_items(
     items: Sequence[BenchItem], records: Mapping[str, Mapping[str, Any]], mode: Mode = "strict"
 ) -> list[ItemScore]:
-    """Score the recorded judgements of items, in their order; an item without a record has no score."""
+    """Score the recorded judgements of items, in their order.
+
+    Strictly, an edit that failed has the lowest score; the released scorers, which `compat` follows, leave it out. What
+    the judge failed on, and an item without a record, have no score.
+
+    Args:
+        items: items of the benchmark.
+        records: record of each item by its id.
+        mode: with or without the known bugs of the released scorers.
+    """
     scores = []
     for item in items:
-        replies = records.get(item.id, {}).get("replies") or {}
-        scores.append((score_kris if item.kind == "kris" else score_rise)(item, replies, mode))
+        record = records.get(item.id, {})
+        failed = "picture" in record and record["picture"] is None
+        if failed and mode == "strict":
+            scores.append(score_failed(item))
+            continue
+        score = score_kris if item.kind == "kris" else score_rise
+        scores.append(replace(score(item, record.get("replies") or {}, mode), failed=failed))
     return scores
 
 

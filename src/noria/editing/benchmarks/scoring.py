@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from noria.core.chat.json_replies import object_in
@@ -52,6 +52,7 @@ class ItemScore:
         values: score by dimension, 1 to 5; None where it is missing or does not apply.
         score: combined score, 1 to 5; None where it is missing.
         accurate: whether every dimension that applies is 5.
+        failed: whether the edit failed, so that there was no picture to judge.
     """
 
     item: str
@@ -59,6 +60,7 @@ class ItemScore:
     values: Mapping[str, float | None]
     score: float | None
     accurate: bool
+    failed: bool = False
 
 
 # -- replies ----------------------------------------------------------------------------------------------------------
@@ -205,6 +207,13 @@ def score_kris(item: BenchItem, replies: Mapping[str, str | None], mode: Mode = 
     return ItemScore(item.id, item.family, full, score, whole and all(v == 5 for v in known))
 
 
+def score_failed(item: BenchItem) -> ItemScore:
+    """The lowest score that there is, for an item whose edit failed: nobody gains by failing on what is hard."""
+    lowest = '{"score": 0}' if item.family == "logical_reasoning" else '{"score": 1}'
+    score = score_kris if item.kind == "kris" else score_rise
+    return replace(score(item, dict.fromkeys((*RISE_DIMENSIONS, *KRIS_SCORES), lowest)), failed=True)
+
+
 def kris_average(scores: Sequence[ItemScore]) -> float:
     """Flat mean of all single scores, in percent: 25 (mean − 1); NaN where there is none."""
     return percent(mean_known(value for one in scores for value in one.values.values()))
@@ -231,6 +240,7 @@ class Row:
         score: mean score in percent; NaN where there is none.
         accuracy: share of accurate items, those without a score counted as not.
         low, high: 95 % interval of the accuracy.
+        availability: share of items whose edit did not fail.
     """
 
     name: str
@@ -240,10 +250,16 @@ class Row:
     accuracy: float
     low: float = math.nan
     high: float = math.nan
+    availability: float = 1.0
 
 
 def summary(scores: Sequence[ItemScore], kind: str) -> list[Row]:
-    """Rows by family, and of all; a missing score is left out of a mean, and not accurate."""
+    """Rows by family, and of all; a missing score is left out of a mean, and not accurate.
+
+    Args:
+        scores: scores of the items.
+        kind: kind of the benchmark.
+    """
     groups: dict[str, list[ItemScore]] = {}
     for one in scores:
         groups.setdefault(one.family, []).append(one)
@@ -255,5 +271,7 @@ def summary(scores: Sequence[ItemScore], kind: str) -> list[Row]:
         known = [one.score for one in group if one.score is not None]
         mean = kris_average(group) if kind == "kris" else percent(mean_known(one.score for one in group))
         share = proportion_interval(sum(one.accurate for one in group), len(group))
-        rows.append(Row(name, len(group), len(known), mean, share.effect, share.low, share.high))
+        failed = sum(one.failed for one in group)
+        available = 1 - failed / len(group) if group else math.nan
+        rows.append(Row(name, len(group), len(known), mean, share.effect, share.low, share.high, available))
     return rows

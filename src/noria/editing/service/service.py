@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noria.core.completions.answers import model_list
-from noria.core.completions.images import ImageRequest, images_answer, read_edit
+from noria.core.completions.images import ImageRequest, images_answer, read_edit, refuse_fields
 from noria.core.completions.versions import named_version, version_field
 from noria.core.errors import DataError, ModelError
 from noria.core.judging.items import Checklist
@@ -38,8 +38,6 @@ BODY = 64 << 20
 """Most bytes of a request."""
 MOST_TRIES = 8
 _EXTRA = {"tries", "samples", "plan", "show_thinking", "checklist"}
-_IGNORED = {"user"}
-"""Fields of OpenAI's clients that ask for nothing of the picture."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +172,22 @@ def read_wish(asked: ImageRequest, *, judged: bool) -> Wish:
     """
     from noria.editing.checklists.items import checklist_from_json
 
-    extra = {name: value for name, value in asked.extra.items() if name not in _IGNORED}
-    if unknown := sorted(extra.keys() - _EXTRA):
-        raise HttpError(400, "unsupported_field", f"{unknown[0]} is not honoured here", param=unknown[0])
+    refuse_fields(asked, honoured=_EXTRA)
+    extra = asked.extra
     tries, samples = (_whole(extra, name) for name in ("tries", "samples"))
     plan, show = extra.get("plan", ""), extra.get("show_thinking", False)
     if not isinstance(plan, str) or len(plan) > LONGEST_PLAN:
         raise HttpError(
             400, "bad_plan", f"plan is a text of at most {LONGEST_PLAN:,} characters", param="plan"
+        )
+    if plan and (
+        unused := next((name for name in ("tries", "samples") if extra.get(name, 1) not in (1, "1")), None)
+    ):
+        raise HttpError(
+            400,
+            "unsupported_field",
+            f"{unused} is of the planner's plans: a given plan is rendered once",
+            param=unused,
         )
     if show not in (True, False, "true", "false"):
         raise HttpError(400, "bad_show_thinking", "show_thinking is true or false", param="show_thinking")

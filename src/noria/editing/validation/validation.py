@@ -23,6 +23,8 @@ from noria.editing.safety import negated
 from noria.editing.synthesis.checklists import fault
 from noria.editing.validation.mutation import mutant_pictures, mutant_plans
 
+UNTESTED = "not tested: no verdict of its tests is valid"
+"""Why an item is dropped whose tests the judge failed on."""
 NOTHING = "Change nothing. Leave every part of the picture exactly as it is."
 """Plan of the null test."""
 
@@ -35,6 +37,7 @@ class ItemReport:
         id: id of the item.
         null, positive, negation: whether it passed; None where the test does not apply or had no valid verdict.
         flips, tried: mutants on which it turned from good to bad, and those on which it had a valid verdict.
+        applied: tests that apply to it, all mutants together as one.
         why: why it is dropped, by the first test that it failed; empty where it is kept.
     """
 
@@ -44,7 +47,14 @@ class ItemReport:
     negation: bool | None = None
     flips: int = 0
     tried: int = 0
+    applied: int = 0
     why: str = ""
+
+    @property
+    def tested(self) -> bool:
+        """Whether a test that applies had a valid verdict, or none applies."""
+        known = (self.null, self.positive, self.negation)
+        return not self.applied or self.tried > 0 or any(one is not None for one in known)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,11 @@ class ValidationResult:
         """Share of a path's mutants that the checklist sees; None where there is no mutant."""
         return self.killed.get(path, 0) / self.mutants[path] if self.mutants.get(path) else None
 
+    @property
+    def invalid_share(self) -> float:
+        """Share of the verdicts that were invalid; 0 where none was asked."""
+        return self.invalid / self.asked if self.asked else 0.0
+
     def to_json(self) -> dict[str, Any]:
         """The result as JSON values."""
         return {
@@ -92,7 +107,7 @@ async def validate(
     others: Sequence[Picture] = (),
     mutate: bool = True,
 ) -> ValidationResult:
-    """Test every item of a task's checklist, and keep those that pass.
+    """Test every item of a task's checklist, and keep those that pass; one that no verdict tested is dropped.
 
     Args:
         task: task with its checklist; without a reference there is neither positive control nor mutant plan.
@@ -138,6 +153,8 @@ class _Validation:
             if knows is not None:
                 self._judge_positive(item, base.get(item.id))
         killed, mutants = await self._mutants(base) if self.mutate else ({}, {})
+        for report in self.reports.values():
+            report.why = report.why or ("" if report.tested else UNTESTED)
         kept = tuple(item for item in self.items if not self.reports[item.id].why)
         return ValidationResult(
             self.task.id,
@@ -152,26 +169,27 @@ class _Validation:
     # -- single tests ------------------------------------------------------------------------------------------
 
     def _judge_null(self, item: EditItem, good: bool | None) -> None:
-        if item.role not in ("change", "keep") or good is None:
+        if item.role not in ("change", "keep"):
             return
         if item.path == "cognitive" and item.role == "keep":
             return  # a plan to change nothing may or may not say that a thing stays
-        passed = good == (item.role == "keep")
+        passed = None if good is None else good == (item.role == "keep")
         word = "already true of the source" if item.role == "change" else "not true of the source"
         self._mark(item, "null", passed, word)
 
     def _judge_negation(self, item: EditItem, plain: bool | None, turned: bool | None) -> None:
-        if plain is not None and turned is not None and item.verifier is None:
-            self._mark(item, "negation", plain == turned, "its negation gets the same answer")
+        if item.verifier is None:
+            passed = None if plain is None or turned is None else plain == turned
+            self._mark(item, "negation", passed, "its negation gets the same answer")
 
     def _judge_positive(self, item: EditItem, good: bool | None) -> None:
-        if good is not None:
-            self._mark(item, "positive", good, "not true of the reference")
+        self._mark(item, "positive", good, "not true of the reference")
 
-    def _mark(self, item: EditItem, test: str, passed: bool, why: str) -> None:
+    def _mark(self, item: EditItem, test: str, passed: bool | None, why: str) -> None:
         report = self.reports[item.id]
+        report.applied += 1
         setattr(report, test, passed)
-        if not passed and not report.why:
+        if passed is False and not report.why:
             report.why = why
 
     async def _mutants(self, base: Mapping[str, bool | None]) -> tuple[dict[str, int], dict[str, int]]:
@@ -182,6 +200,9 @@ class _Validation:
         pictures = mutant_pictures(self.scene.source, self.right, self.others)
         jobs += [("visual", self._values(None, one.image)) for one in pictures]
         answers = await asyncio.gather(*(job for _, job in jobs))
+        for item in self.items:
+            applies = base.get(item.id) is not False and item.path in {path for path, _ in jobs}
+            self.reports[item.id].applied += applies
         seen: list[tuple[str, set[str]]] = []
         for (path, _), values in zip(jobs, answers, strict=True):
             flipped = set()
@@ -265,12 +286,15 @@ class JudgeCheck:
         )
 
 
-async def check_judge(judges: AtomicJudges, tasks: Sequence[tuple[Task, Scene, Picture]]) -> JudgeCheck:
+async def check_judge(
+    judges: AtomicJudges, tasks: Sequence[tuple[Task, Scene, Picture]], *, least: float = 0.0
+) -> JudgeCheck:
     """Test a picture's judge before any rollout: black, the unedited source, and another task's result.
 
     Args:
         judges: judges to test.
         tasks: tasks, their pictures, and a right result of each.
+        least: reward below which the judge does not call a result right; its task is left out.
     """
     from noria.editing.rewards.atomic import visual_reward
 
@@ -288,7 +312,9 @@ async def check_judge(judges: AtomicJudges, tasks: Sequence[tuple[Task, Scene, P
             value(task, scene, right), *(value(task, scene, picture) for picture in wrong.values())
         )
         for kind, one in zip(wrong, values, strict=True):
-            if best is not None and one is not None:
-                tried[kind] = tried.get(kind, 0) + 1
-                below[kind] = below.get(kind, 0) + (one < best)
-    return JudgeCheck({kind: below.get(kind, 0) for kind in tried}, tried)
+            tried.setdefault(kind, 0)
+            below.setdefault(kind, 0)
+            if best is not None and one is not None and best >= least:
+                tried[kind] += 1
+                below[kind] += one < best
+    return JudgeCheck(below, tried)

@@ -25,6 +25,9 @@ from noria.editing.synthesis.checklists import write_checklist, write_reference
 from noria.editing.types import PATHS
 from noria.editing.validation.validation import validate
 
+MOST_INVALID = 0.2
+"""Largest share of invalid verdicts of a validation; beyond it the judge is at fault, and the task is tried again."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -36,6 +39,7 @@ class Written:
         dropped: reason by the id of a dropped item.
         kill_rate: share of the mutants that it sees, by path; None where there are none.
         why: why there is no checklist; empty where there is one.
+        invalid, asked: verdicts of the validation that were invalid, and all; both 0 where nothing was validated.
     """
 
     reference: Reference | None = None
@@ -43,6 +47,8 @@ class Written:
     dropped: Mapping[str, str] = field(default_factory=dict)
     kill_rate: Mapping[str, float | None] = field(default_factory=dict)
     why: str = ""
+    invalid: int = 0
+    asked: int = 0
 
     def too_few(self, least: int) -> str:
         """Why the checklist is too short, in a phrase; empty where it is not."""
@@ -54,8 +60,9 @@ class Written:
     def to_json(self) -> dict[str, Any]:
         """The values of a line, which `from_json` reads."""
         reference = None if self.reference is None else vars(self.reference)
-        values = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
-        return values | {"dropped": dict(self.dropped), "kill_rate": dict(self.kill_rate), "why": self.why}
+        values: dict[str, Any] = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
+        values |= {"dropped": dict(self.dropped), "kill_rate": dict(self.kill_rate), "why": self.why}
+        return values | {"invalid": self.invalid, "asked": self.asked}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Written:
@@ -70,7 +77,8 @@ class Written:
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
             reference = Reference(**fields)
         items = checklist_from_json(entry["checklist"])
-        return cls(reference, items, entry["dropped"], entry["kill_rate"], entry["why"])
+        counts = (entry.get("invalid", 0), entry.get("asked", 0))
+        return cls(reference, items, entry["dropped"], entry["kill_rate"], entry["why"], *counts)
 
 
 async def write_all(
@@ -85,7 +93,7 @@ async def write_all(
     in_flight: int = 8,
     progress: Progress | None = None,
 ) -> dict[str, Written]:
-    """Write and validate the checklist of every task that has no line yet.
+    """Write and validate the checklist of every task that has no line yet, or none of a validation that is wanted.
 
     Args:
         tasks: tasks; one with a checklist keeps it, unless `rewrite`.
@@ -103,6 +111,8 @@ async def write_all(
     """
     with Lines(log) as lines:
         written = {n: Written.from_json(one) for n, one in lines.records.items() if not one["why"]}
+        if judges is not None:
+            written = {name: one for name, one in written.items() if one.asked}
         left = [task for task in tasks if task.id not in written]
 
         async def work(task: Task) -> None:
@@ -145,11 +155,15 @@ async def write_one(
         return Written(task.reference, why=str(error))
     dropped |= {one.id: one.why for one in result.items if one.why}
     rates = {path: result.kill_rate(path) for path in result.mutants}
-    return Written(reference, result.checklist, dropped, rates)
+    failed, why = result.invalid_share > MOST_INVALID, ""
+    if failed:
+        why = f"the judge failed: {result.invalid:,} of {result.asked:,} verdicts are invalid"
+    kept = Checklist(()) if failed else result.checklist
+    return Written(reference, kept, dropped, rates, why, result.invalid, result.asked)
 
 
 def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[str, str]) -> None:
-    """Write the page: items kept and dropped by reason, kill rates, every task without a checklist.
+    """Write the page: items kept and dropped by reason, kill rates, invalid verdicts, every task without a checklist.
 
     Raises:
         RunError: the disk refuses.
@@ -162,7 +176,13 @@ def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[st
     for name, one in written.items():
         sizes = [len(items_of(one.checklist, path, canaries=False)) for path in PATHS]
         rates.append(
-            [name, *sizes, *(one.kill_rate.get(path) for path in PATHS), one.why or dropped.get(name) or "-"]
+            [
+                name,
+                *sizes,
+                *(one.kill_rate.get(path) for path in PATHS),
+                f"{one.invalid:,} of {one.asked:,}" if one.asked else "not validated",
+                one.why or dropped.get(name) or "-",
+            ]
         )
     header = [
         "task",
@@ -170,6 +190,7 @@ def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[st
         "of the picture",
         "kill rate of the plan",
         "of the picture",
+        "invalid verdicts",
         "why dropped",
     ]
     write_page(

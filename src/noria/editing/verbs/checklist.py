@@ -39,12 +39,14 @@ class ChecklistConfig(ServerOptions, JudgeOptions, OutputOption, QuietOption):
 
 @dataclass(frozen=True)
 class ChecklistResult:
-    """Tasks with their checklists, why others were dropped, and the files."""
+    """Tasks with their checklists, why others were dropped, the files, and verdicts that were invalid, and all."""
 
     tasks: list[Task]
     dropped: dict[str, str]
     file: Path
     page: Path
+    invalid: int = 0
+    asked: int = 0
 
 
 @make_command(ChecklistConfig, extra="editing")
@@ -52,6 +54,8 @@ def command(config: ChecklistConfig) -> int:
     """Write and validate checklists: null test, positive control, negation flip, mutants."""
     result = run(config, Progress(quiet=config.quiet))
     click.echo(f"{len(result.tasks):,} tasks with a checklist, {len(result.dropped):,} without")
+    if result.asked:
+        click.echo(f"{result.invalid:,} of {result.asked:,} verdicts of the validation are invalid")
     click.echo(f"tasks   {result.file}\nreport  {result.page}")
     return 0 if result.tasks else 1
 
@@ -102,4 +106,5 @@ def run(config: ChecklistConfig, progress: Progress) -> ChecklistResult:
             kept.append(replace(moved, reference=one.reference, checklist=one.checklist))
     write_tasks(folder / "tasks.jsonl", kept)
     write_report(folder / "report.html", written, dropped)
-    return ChecklistResult(kept, dropped, folder / "tasks.jsonl", folder / "report.html")
+    counts = [sum(getattr(written[task.id], name) for task in tasks) for name in ("invalid", "asked")]
+    return ChecklistResult(kept, dropped, folder / "tasks.jsonl", folder / "report.html", *counts)

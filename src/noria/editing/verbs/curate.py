@@ -100,7 +100,7 @@ async def _weighed(
         seed=config.seed,
     )
     async with opened_environment(config) as (planner, environment):
-        await _check(left, environment)
+        await _check(left, environment, config.oracle)
         return await weigh(
             left,
             planner,
@@ -112,27 +112,35 @@ async def _weighed(
         )
 
 
-async def _check(left: list[tuple[Task, Scene]], environment: RewardEnvironment) -> None:
+async def _check(left: list[tuple[Task, Scene]], environment: RewardEnvironment, oracle: float) -> None:
     """Test the judge on renders of references that it calls right: wrong pictures must score below them.
 
     Raises:
-        CheckError: they do not, so that its rewards would teach nothing.
+        CheckError: they do not, so that its rewards would teach nothing, or it calls no render right.
     """
     from noria.core.errors import CheckError
     from noria.editing.data.names import task_seed
     from noria.editing.validation.validation import check_judge
 
     right: list[tuple[Task, Scene, Picture]] = []
-    for task, scene in left[:CHECKED]:
-        if task.reference is not None and len(task.checklist):
-            made = await environment.renderer.render(scene, task.reference.text, task_seed(task.id, 0))
-            if made.image is not None:
-                right.append((task, scene, made.image))
-    found = await check_judge(environment.judges, right)
-    if found.tried and not any(found.below.values()):
-        kinds = ", ".join(f"{name} {found.below[name]} of {n}" for name, n in found.tried.items())
+    able = [(task, scene) for task, scene in left if task.reference is not None and len(task.checklist)]
+    for task, scene in able[:CHECKED]:
+        assert task.reference is not None
+        made = await environment.renderer.render(scene, task.reference.text, task_seed(task.id, 0))
+        if made.image is not None:
+            right.append((task, scene, made.image))
+    found = await check_judge(environment.judges, right, least=oracle)
+    if not any(found.tried.values()):
         raise CheckError(
-            f"the judge scores no wrong picture below a right one ({kinds})",
+            f"no right picture to test the judge on: of {len(left):,} tasks {len(able):,} have a reference and a "
+            f"checklist, {len(right)} of {len(able[:CHECKED])} were rendered, and the judge calls none of these right",
+            where="--judge-model, --editor-url",
+            mend="write references with noria editing checklist, look at their renders, or give --rollouts 0",
+        )
+    if not found.passed:
+        kinds = ", ".join(f"{name} {found.below[name]} of {n} judged" for name, n in found.tried.items())
+        raise CheckError(
+            f"the judge does not score wrong pictures below right ones in 9 of 10 tasks ({kinds})",
             where="--judge-model",
             mend="use another judge, or look at the checklists",
         )

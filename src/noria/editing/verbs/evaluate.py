@@ -28,7 +28,7 @@ from noria.editing.verbs.options import (
     opened_renderer,
 )
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
+from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption, refuse_given
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ class EvaluateConfig(
     )
 
 
+EDITS = {
+    False: "An edit that failed has the lowest score.",
+    True: "As in the released scorers, an edit that failed is left out of a mean.",
+}
+"""What becomes of edits that failed, by whether the released scorers are followed."""
+
+
 @dataclass(frozen=True)
 class EvaluateResult:
     """Scores of each arm, their comparison, and the page; a recording has one arm."""
@@ -84,12 +91,13 @@ def command(config: EvaluateConfig) -> None:
             content["comparison"] = _comparison_json(result.comparison)
         click.echo(json.dumps(json_values(content), indent=2))
         return
-    lines = [["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]]
+    lines = [["arm", "family", "items", "edited %", "scored", "score %", "accuracy %", "95 % from", "to"]]
     for arm, rows in result.rows.items():
         for row in rows:
             score = "-" if row.score != row.score else f"{row.score:.1f}"
             shares = [f"{100 * share:.1f}" for share in (row.accuracy, row.low, row.high)]
-            lines.append([arm, row.name, str(row.items), str(row.scored), score, *shares])
+            edited = f"{100 * row.availability:.1f}"
+            lines.append([arm, row.name, str(row.items), edited, str(row.scored), score, *shares])
     click.echo(table(lines, names=2))
     if result.comparison is not None:
         click.echo(f"\n{sentence(result.comparison)}")
@@ -121,11 +129,22 @@ def run(config: EvaluateConfig, progress: Progress) -> EvaluateResult:
         raise ConfigError("tasks of our own have no released scorer", where="--mode", mend="leave it out")
     folder = results_folder("editing", config.output, f"evaluate-{config.data.stem}")
     if config.recorded is not None:
+        groups = (PlannerOptions, EditorOptions, JudgeOptions, SeedOption)
+        unused = [name for group in groups for name in group.model_fields]
+        refuse_given(
+            config,
+            *unused,
+            "rival",
+            "rewriter",
+            because="recorded judgements are scored alone",
+        )
         arms = {"recorded": read_recorded(config.recorded)}
         unknown = set(arms["recorded"]) - {item.id for item in items}
         if unknown and config.limit is None:
             raise DataError(f"no item {sorted(unknown)[0]!r} in the benchmark", where=str(config.recorded))
     else:
+        unused = ["cross_url", "cross_model", "cross_share", "editscore", "one_by_one", "canaries"]
+        refuse_given(config, *unused, because="a benchmark has questions of its own, and one judge")
         server = judge_server(config)
         if server is None:
             raise ConfigError("no judge", where="--judge-url", mend="give --judge-url and --judge-model")
@@ -213,11 +232,19 @@ def _write(
     }
     write_atomic(folder / "scores.json", json.dumps(json_values(content), indent=1) + "\n")
     lines: list[list[str | int | float | None]] = [
-        [arm, r.name, r.items, r.scored, r.score, 100 * r.accuracy, 100 * r.low, 100 * r.high]
+        [
+            arm,
+            r.name,
+            r.items,
+            100 * r.availability,
+            r.scored,
+            r.score,
+            *(100 * v for v in (r.accuracy, r.low, r.high)),
+        ]
         for arm, one in rows.items()
         for r in one
     ]
-    header = ["arm", "family", "items", "scored", "score %", "accuracy %", "95 % from", "to"]
+    header = ["arm", "family", "items", "edited %", "scored", "score %", "accuracy %", "95 % from", "to"]
     blocks: list[Figure | str] = [Figure.table("Scores", header, lines)]
     if comparison is not None:
         blocks.insert(0, sentence(comparison))
@@ -233,8 +260,8 @@ def _write(
                 [Figure.table(f"Mode {config.mode}", ["name", "what"], bugs)],
             ),
         ],
-        intro=f"Judge: {judge}. An item without a score is left out of a mean, and is not accurate. Judges differ: "
-        "compare only what one judge, with one set of prompts, has scored.",
+        intro=f"Judge: {judge}. {EDITS[config.mode != 'strict']} What the judge failed on is left out of a mean, "
+        "and is not accurate. Judges differ: compare only what one judge, with one set of prompts, has scored.",
         footer="Made by noria editing evaluate.",
     )
     return page

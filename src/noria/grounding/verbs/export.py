@@ -10,10 +10,10 @@ from pydantic import Field
 
 from noria.core.config import Argument, Option
 from noria.core.runs.outputs import run_folder
-from noria.grounding.verbs.options import OutputPath, refuse_given
+from noria.grounding.verbs.options import OutputPath
 from noria.grounding.verbs.tables import first_order_only
 from noria.verbs.command import command as make_command
-from noria.verbs.options import OutputOption
+from noria.verbs.options import OutputOption, refuse_given
 
 
 class ExportConfig(OutputOption):

@@ -19,9 +19,9 @@ from noria.core.files import inside, lock, write_atomic
 from noria.core.progress import Progress, Task
 from noria.grounding.corpus.types import Rubric
 from noria.grounding.scoring.config import LevelSettings
-from noria.grounding.verbs.options import BudgetOption, CacheOption, refuse_given
+from noria.grounding.verbs.options import BudgetOption, CacheOption
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, QuietOption, ServerOptions
+from noria.verbs.options import JsonOption, QuietOption, ServerOptions, refuse_given
 
 if TYPE_CHECKING:
     from noria.core.chat import ChatServer

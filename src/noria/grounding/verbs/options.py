@@ -10,30 +10,9 @@ from pydantic import Field
 from noria.core.chat.budget import Budget
 from noria.core.chat.cache import ChatCache
 from noria.core.config import Config, Option
-from noria.core.errors import ConfigError
 
 OutputPath: TypeAlias = Annotated[str | None, Option("-o", metavar="PATH", was=("--out",))]
 """The option `--output` of a verb that says in its own words what is written there."""
-
-
-def refuse_given(config: Config, *names: str, because: str, mend: str = "leave it out") -> None:
-    """Refuse settings that were given and would not be honoured.
-
-    Args:
-        config: settings of the verb.
-        names: fields that go unused.
-        because: why they do.
-        mend: what the user can do.
-
-    Raises:
-        ConfigError: one of them was given, on the command line, as `key=value` or in a file.
-    """
-    fields = type(config).model_fields
-    for name in names:
-        if name in config.model_fields_set and getattr(config, name) != fields[name].get_default():
-            marker = next((m for m in fields[name].metadata if isinstance(m, Option)), Option())
-            long = next((n for n in marker.names if n.startswith("--")), f"--{name.replace('_', '-')}")
-            raise ConfigError(f"it has no effect here: {because}", where=long, mend=mend)
 
 
 class SourceOptions(Config):

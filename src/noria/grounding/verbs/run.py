@@ -19,9 +19,9 @@ from noria.core.runs.outputs import check_run_folder, run_folder
 from noria.core.runs.run import Run, settled
 from noria.grounding.asking.config import AskSettings, LocalModelOptions, MediaSettings
 from noria.grounding.asking.types import WITHOUT_CLIP
-from noria.grounding.verbs.options import BudgetOption, CacheOption, refuse_given
+from noria.grounding.verbs.options import BudgetOption, CacheOption
 from noria.verbs.command import command as make_command
-from noria.verbs.options import OutputOption, QuietOption, ServerOptions
+from noria.verbs.options import OutputOption, QuietOption, ServerOptions, refuse_given
 
 if TYPE_CHECKING:
     from noria.core.chat import ChatModel, ChatServer

@@ -15,10 +15,10 @@ from noria.core.errors import ConfigError
 from noria.core.files import output_path, write_atomic
 from noria.core.records import json_values
 from noria.grounding.scoring.config import ScoreSettings
-from noria.grounding.verbs.options import OutputPath, SourceOptions, refuse_given
+from noria.grounding.verbs.options import OutputPath, SourceOptions
 from noria.grounding.verbs.tables import figures_text, first_order_only, gap_lines, share
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption, OutputOption
+from noria.verbs.options import JsonOption, OutputOption, refuse_given
 
 
 class ScoreConfig(ScoreSettings, SourceOptions, OutputOption, JsonOption):

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from noria.core.chat import Answer, ChatRequest, Image, Message, Outcome, Refusal, system, tool, user
 from noria.core.chat.messages import assistant as said_by_assistant
+from noria.core.errors import DataError
+from noria.core.records import json_value
 from noria.skills.asking import Asker
 from noria.skills.bank.bank import Bank
 from noria.skills.traffic.samples import Call, Response, Sample
@@ -149,8 +151,8 @@ def _take(case: _Case, outcome: Outcome, last: bool) -> None:
 
 def _called(found: Tool | None, name: str, arguments: str) -> Call:
     try:
-        values = json.loads(arguments or "{}")
-    except ValueError:
+        values = json_value(arguments or "{}", name)
+    except DataError:
         return Call(name, {}, False, None, "the arguments are no JSON")
     if not isinstance(values, dict):
         return Call(name, {}, False, None, "the arguments are no object")

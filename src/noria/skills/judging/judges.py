@@ -8,15 +8,16 @@ and sums are computed here. What is no number within bounds is missing, and neve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from noria.core.chat import Answer, ChatRequest, Outcome, Refusal, system, user
 from noria.core.chat.json_replies import object_in
+from noria.core.errors import ConfigError
 from noria.core.judging import quoted
 from noria.skills.asking import Asker, whole_number
-from noria.skills.judging.rubric import CARDS, DIMENSIONS, Rubric, Tier, all_score, paper_score
+from noria.skills.judging.rubric import CARDS, DIMENSIONS, Dimension, Rubric, Tier, all_score, paper_score
 from noria.skills.judging.rules import RuleResult, check_rules, soft_points
 from noria.skills.traffic.samples import Response, Sample
 
@@ -29,11 +30,13 @@ class Opinion:
         points: points by dimension.
         gaps: differences to an ideal answer, one phrase each, by dimension.
         why_missing: why there are no points, if there are none.
+        judged: dimensions that the judge was to judge; a score is over these.
     """
 
     points: Mapping[str, float | None]
     gaps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     why_missing: str = ""
+    judged: Collection[Dimension] = DIMENSIONS
 
 
 class BodyJudge(Protocol):
@@ -158,7 +161,7 @@ def _gaps(value: Any) -> dict[str, tuple[str, ...]]:
 
 
 class RulesOnly:
-    """A judge without a model: each dimension's points are what its rules leave."""
+    """A judge without a model: each dimension's points are what its rules leave, and none where none was tried."""
 
     name = "rules"
 
@@ -172,14 +175,16 @@ class RulesOnly:
         made = []
         for sample, response in cases:
             result = check_rules(self.rubric.rules, sample, response, skill=response.skill)
-            by_id = {rule.id: rule for rule in self.rubric.rules}
+            of = {rule.id: rule.dimension for rule in self.rubric.rules}
             points: dict[str, float | None] = {}
             for name in DIMENSIONS:
                 own = [v for v in result.violations if v.dimension == name]
-                applied = sum(by_id[rule].dimension == name for rule in result.applied)
+                applied = sum(of[rule] == name for rule in result.applied)
                 whole = self.rubric.dimensions[name].points
                 points[name] = soft_points(whole, applied, own) if name != CARDS or sample.cards else None
-            made.append(Opinion(points))
+            judged = {of[rule] for rule in (*result.applied, *result.missing)}
+            why = "; ".join(f"rule {rule}: {reason}" for rule, reason in result.missing.items())
+            made.append(Opinion(points, why_missing=why or "no rule applies", judged=judged))
         return made
 
 
@@ -227,11 +232,20 @@ def judge_answers(
     Args:
         cases: samples with their answers; an answer with an error is not judged, and its score is missing.
         rubric: the rubric.
-        judge: the judge path; None for the rule path alone.
+        judge: the judge path; None for the rule path alone, whose scores are over the dimensions that have a rule.
         bodies: bodies by skill, for a judge that gives feedback.
         use_rules: whether the rule path is used.
+
+    Raises:
+        ConfigError: there are answers, and neither rules nor a judge.
     """
     answered = [case for case in cases if not case[1].error]
+    if answered and judge is None and not (use_rules and rubric.rules):
+        raise ConfigError(
+            "answers, and neither rules nor a judge to score them",
+            where="--rubric, --judge-model",
+            mend="give a rubric with rules, or the name of a model",
+        )
     opinions = iter((judge or RulesOnly(rubric)).judge(answered, bodies)) if answered else iter(())
     made = []
     for sample, response in cases:
@@ -265,7 +279,9 @@ def _judged(
             points[name] = value = min(edge / 2 if value is None else value, edge / 2)
         if value is not None:
             tiers[name] = settings.tier(value)
-    score = all_score(points, rubric, cards=cards)
+    # Cards that are due and missing are judged without a rule.
+    judged = {*opinion.judged} | ({CARDS} if points.get(CARDS) is not None else set())
+    score = all_score(points, rubric, cards=cards, judged=judged)
     return Judged(
         sample, response, points, tiers, rules, opinion.gaps,
         "" if score is not None else opinion.why_missing or "no points",

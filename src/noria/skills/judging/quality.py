@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
+from noria.core.errors import DataError
 from noria.core.statistics.intervals import Interval
 from noria.skills.judging.judges import ChatBodyJudge, Judged, judge_answers
 from noria.skills.judging.rubric import DIMENSIONS, Rubric
@@ -73,6 +74,24 @@ def weighted_kappa(one: ArrayLike, other: ArrayLike, points: int) -> float | Non
     return 1 - float((cost * table).sum()) / expected if expected > 0 else None
 
 
+def people_points(sample: Sample, rubric: Rubric) -> dict[str, float | None]:
+    """A person's points of an answer by dimension; None where nobody gave any.
+
+    Raises:
+        DataError: the rubric has fewer points.
+    """
+    points: dict[str, float | None] = {name: sample.human.get(name) for name in DIMENSIONS}
+    for name in DIMENSIONS:
+        most, value = rubric.dimensions[name].points, points[name]
+        if value is not None and not 0 <= value <= most:
+            raise DataError(
+                f"a person gave {name} {value:g} points",
+                where=f"sample {sample.id!r}",
+                mend=f"give 0 to {most}, as the rubric has",
+            )
+    return points
+
+
 def judge_quality(
     cases: Sequence[tuple[Sample, Response]], rubric: Rubric, judge: ChatBodyJudge, *, probes: int = 50
 ) -> JudgeQuality:
@@ -86,6 +105,9 @@ def judge_quality(
         rubric: the rubric.
         judge: the judge.
         probes: number of answers that are judged three times more.
+
+    Raises:
+        DataError: a person gave more points than the rubric has.
     """
 
     def judged(by: ChatBodyJudge, padding: str = "") -> list[Judged]:
@@ -100,9 +122,10 @@ def judge_quality(
     rho: dict[str, float | None] = {}
     kappa: dict[str, float | None] = {}
     for name in DIMENSIONS:
-        labelled = [j for j in first if name in j.sample.human and j.points.get(name) is not None]
-        ours = [j.points[name] or 0.0 for j in labelled]
-        theirs = [j.sample.human[name] for j in labelled]
+        people = [people_points(j.sample, rubric)[name] for j in first]
+        both = [(j.points.get(name), given) for j, given in zip(first, people, strict=True)]
+        labelled = [(one, other) for one, other in both if one is not None and other is not None]
+        ours, theirs = [one for one, _ in labelled], [other for _, other in labelled]
         rho[name] = spearman(ours, theirs)
         kappa[name] = weighted_kappa(np.rint(ours), np.rint(theirs), rubric.dimensions[name].points)
     return JudgeQuality(

@@ -9,12 +9,13 @@ points are renormalised,
     J_all = 100 (TCR + CQ + CA + 1_card CCC) / (40 + 10 · 1_card)
 
 and a card that was due and is missing makes CCC 0, not absent. J over answers with cards and J_all are never mixed.
+Rules alone say nothing of a dimension that has no rule: without a judge, J_all is over the dimensions that have one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -107,11 +108,27 @@ def paper_score(points: Mapping[str, float | None]) -> float | None:
     return 2.0 * math.fsum(known) if len(known) == len(DIMENSIONS) else None
 
 
-def all_score(points: Mapping[str, float | None], rubric: Rubric, *, cards: bool) -> float | None:
-    """J_all in percent of the points that apply; None where one of them is missing."""
-    names = [name for name in DIMENSIONS if cards or name != CARDS]
+def all_score(
+    points: Mapping[str, float | None],
+    rubric: Rubric,
+    *,
+    cards: bool,
+    judged: Collection[Dimension] = DIMENSIONS,
+) -> float | None:
+    """J_all in percent of the points that apply.
+
+    Args:
+        points: points by dimension.
+        rubric: most points of each dimension.
+        cards: whether the answer should have cards.
+        judged: dimensions that were to be judged.
+
+    Returns:
+        The score; None where a dimension that applies is missing, or none applies.
+    """
+    names = [name for name in DIMENSIONS if name in judged and (cards or name != CARDS)]
     values = [points.get(name) for name in names]
     known = [v for v in values if v is not None]
-    if len(known) < len(names):
+    if not names or len(known) < len(names):
         return None
     return 100.0 * math.fsum(known) / sum(rubric.dimensions[name].points for name in names)

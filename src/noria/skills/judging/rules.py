@@ -209,8 +209,17 @@ def time_limit(seconds: float) -> Iterator[list[bool]]:
         signal.signal(signal.SIGALRM, before)
 
 
-def soft_points(points: int, applied: int, violations: Sequence[Violation]) -> float:
-    """Points that the rule path alone gives a dimension: none after a hard violation, else the share that is kept."""
+def soft_points(points: int, applied: int, violations: Sequence[Violation]) -> float | None:
+    """Points that the rule path alone gives a dimension: none after a hard violation, else the share that is kept.
+
+    Args:
+        points: most points of the dimension.
+        applied: rules of the dimension that were tried.
+        violations: rules of the dimension that are broken.
+
+    Returns:
+        The points; None where no rule was tried.
+    """
     if any(v.severity == "hard" for v in violations):
         return 0.0
-    return points * (1 - len(violations) / applied) if applied else float(points)
+    return points * (1 - len(violations) / applied) if applied else None

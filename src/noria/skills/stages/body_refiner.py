@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from noria.core.config import Config
-from noria.core.errors import DataError
+from noria.core.errors import ConfigError, DataError
 from noria.core.experiments.gates import PairedScores, Receipt
 from noria.skills.assistants.assistants import CachedAssistant
 from noria.skills.bank.bank import Bank, check_lock
@@ -123,7 +123,16 @@ def refine_bodies(
 
     Returns:
         The result, whose bank differs from `bank` in bodies alone.
+
+    Raises:
+        ConfigError: there are no rules, and no judge of the feedback or of the gate.
     """
+    if around.gate_judge is None and not around.rubric.rules:
+        raise ConfigError(
+            "neither rules nor a judge for the gate to score answers by",
+            where="--rubric, --final-judge-model",
+            mend="give a rubric with rules, or the name of a second model",
+        )
     start, memory = bank, around.memory or Memory()
     judged = _judge_pool(bank, pool, around, config)
     before, first = poor_shares(judged, around.rubric), _mean(judged)

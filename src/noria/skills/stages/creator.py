@@ -79,7 +79,7 @@ def create_skills(
         tools: every tool that there is; any by default.
         rubric: rules that a trial run may not break as a whole.
         assistant: makes the trial run; none without one.
-        scores: J_all by sample, which tells good examples from bad ones.
+        scores: J_all by sample, which tells good examples from bad ones; without any, all of a task's are shown.
 
     Returns:
         The bank with what was approved, and what became of each task.
@@ -98,8 +98,9 @@ def create_skills(
         if faults:
             made.append(Created(task.name, "quarantined", skill, rounds, tuple(faults)))
             continue
+        known = "good" if any(sample.id in (scores or {}) for sample, _ in brief.good) else "unjudged"
         decision = gate.ask(
-            skill, f"{len(brief.good)} good and {len(brief.bad)} other examples, {rounds} rounds"
+            skill, f"{len(brief.good)} {known} and {len(brief.bad)} other examples, {rounds} rounds"
         )
         if decision.answer == "approve" and decision.content == skill.digest:
             bank = bank.with_skill(skill)
@@ -195,8 +196,8 @@ def _brief(
 ) -> Brief:
     own = [s for s in samples if task.name in s.expected]
     rest = [s for s in samples if s.expected and task.name not in s.expected]
-    good = [s for s in own if scores.get(s.id, config.good) >= config.good] or own
-    bad = [s for s in own if scores.get(s.id, config.good) < config.bad]
+    good = [s for s in own if s.id in scores and scores[s.id] >= config.good] or own
+    bad = [s for s in own if s.id in scores and scores[s.id] < config.bad]
     chosen = varied(good, encoder, max(config.examples, 60))
     return Brief(
         task,

@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +149,8 @@ def _sample(record: Record) -> Sample:
     expected = fields.get("expected")
     fields["expected"] = [expected] if isinstance(expected, str) else expected or []
     fields.setdefault("id", hashlib.sha256(f"{where}{fields['query']}".encode()).hexdigest()[:16])
-    fields.setdefault("group", group_of(fields["query"], fields.get("images") or ()))
+    grouped = "group" in fields
+    fields.setdefault("group", "")
     answer: dict[str, Any] = {
         key: fields.pop(key) for key in ("calls", "error", "skill", "tokens", "cost") if key in fields
     }
@@ -159,9 +161,14 @@ def _sample(record: Record) -> Sample:
     if answer:
         fields["response"] = answer
     try:
-        return msgspec.convert(fields, Sample)
+        sample = msgspec.convert(fields, Sample)
     except msgspec.ValidationError as error:
         raise DataError(f"no sample: {error}", where=where) from None
+    cost = None if sample.response is None else sample.response.cost
+    for name, value in {**{f"human.{name}": v for name, v in sample.human.items()}, "cost": cost}.items():
+        if value is not None and not math.isfinite(value):
+            raise DataError(f"no sample: {name} is {value}", where=where, mend="leave out what is not known")
+    return sample if grouped else replace(sample, group=group_of(sample.query, sample.images))
 
 
 def to_json(sample: Sample) -> dict[str, Any]:

@@ -8,14 +8,13 @@ and left out, never guessed at.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
-from noria.core.records import json_records
+from noria.core.records import json_records, json_value
 from noria.core.traces.records import Span, Trace
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceView
@@ -24,21 +23,45 @@ from noria.skills.traffic.samples import NO_SKILL, Call, Response, Sample, Turn,
 
 @dataclass
 class SourceCounts:
-    """Counts of a reading: samples, and lines left out by reason."""
+    """Counts of the reading of one file.
+
+    Attributes:
+        samples: samples that came of it.
+        taken: lines of a transcript that are messages, or traces with words of a user.
+        skipped: lines or traces that were left out, by reason.
+        beside: those of them that hold no message by their kind, such as summaries.
+    """
 
     samples: int = 0
+    taken: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    beside: int = 0
 
-    def skip(self, why: str) -> None:
-        """Count a line that was left out."""
-        self.skipped[why] = self.skipped.get(why, 0) + 1
+    def skip(self, why: str, number: int = 1) -> None:
+        """Count what was left out."""
+        self.skipped[why] = self.skipped.get(why, 0) + number
+
+    @property
+    def lost(self) -> int:
+        """Number of lines or traces that were left out, and may have held a request."""
+        return sum(self.skipped.values()) - self.beside
+
+    def __str__(self) -> str:
+        reasons = ", ".join(
+            f"{n:,} {why}" for why, n in sorted(self.skipped.items(), key=lambda one: (-one[1], one[0]))
+        )
+        return f"{self.samples:,} requests read; left out: {reasons or 'nothing'}"
 
 
 def load_samples(path: Path, *, counts: SourceCounts | None = None) -> list[Sample]:
     """Samples of a file, whatever its format: samples, OTLP, Langfuse or Phoenix, or a transcript.
 
+    Args:
+        path: path of the file.
+        counts: counts of the reading, fresh ones.
+
     Raises:
-        DataError: the file is none of these.
+        DataError: the file is none of these, or most of it is left out.
     """
     counts = SourceCounts() if counts is None else counts
     kind = sniff(path)
@@ -47,12 +70,14 @@ def load_samples(path: Path, *, counts: SourceCounts | None = None) -> list[Samp
     elif kind == "transcript":
         found = list(transcript_samples(path, counts=counts))
     else:
-        from noria.core.traces.imports import import_traces
-
-        found = [
-            s for one in import_traces(path) if (s := sample_of(TraceView(one.trace, (), ()))) is not None
-        ]
+        found = list(_trace_samples(path, counts))
     counts.samples += len(found)
+    if counts.lost > counts.taken:
+        raise DataError(
+            f"most of it is no traffic: {counts}",
+            where=str(path),
+            mend="give samples, traces with the words of users, or a transcript",
+        )
     return found
 
 
@@ -80,6 +105,33 @@ def sniff(path: Path) -> str:
 
 
 # -- traces -----------------------------------------------------------------------------------------------------------
+
+
+def _trace_samples(path: Path, counts: SourceCounts) -> Iterator[Sample]:
+    """Samples of the traces of a log.
+
+    Raises:
+        DataError: the file holds no span of a known format, or mostly others.
+    """
+    from noria.core.traces.imports import ImportCounts, import_traces
+
+    spans = ImportCounts()
+    for one in import_traces(path, counts=spans):
+        sample = sample_of(TraceView(one.trace, (), ()))
+        if sample is None:
+            counts.skip("traces without words of a user")
+        else:
+            counts.taken += 1
+            yield sample
+    if spans.skipped_count > spans.spans:
+        raise DataError(
+            f"{spans.skipped_count:,} records are no span, and {spans.spans:,} are",
+            where=spans.skipped[0],
+            mend="export the log again",
+        )
+    if spans.skipped_count:
+        counts.skip("records that are no span", spans.skipped_count)
+        counts.beside += spans.skipped_count
 
 
 def sample_of(view: TraceView) -> Sample | None:
@@ -184,6 +236,14 @@ def _text(value: Any) -> str:
 # -- transcripts ------------------------------------------------------------------------------------------------------
 
 
+_BESIDE = frozenset({
+    "summary", "system", "developer", "file-history-snapshot", "session_meta", "turn_context", "event_msg",
+    "compacted", "reasoning", "function_call_output", "custom_tool_call", "custom_tool_call_output", "web_search_call",
+    "local_shell_call", "progress", "queue-operation",
+})  # fmt: skip
+"""Types and roles of lines beside the messages, which hold no request."""
+
+
 def transcript_samples(
     path: Path, *, counts: SourceCounts, redactor: Redactor | None = None
 ) -> Iterator[Sample]:
@@ -206,10 +266,14 @@ def transcript_samples(
         role = message.get("role") if isinstance(message, dict) else None
         if isinstance(message, dict) and message.get("type") == "function_call":
             calls.append(_function_call(message))
+            counts.taken += 1
             continue
         if role not in ("user", "assistant"):
-            counts.skip(str(entry.get("type") or "no message"))
+            kinds = [str(one.get("type") or "") for one in (message, entry) if isinstance(one, dict)]
+            counts.skip(f"lines of type {(kinds[0] or kinds[-1] or 'none')[:40]!r}")
+            counts.beside += bool(_BESIDE & {*kinds, str(role)})
             continue
+        counts.taken += 1
         content = message.get("content")
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
         results = [p for p in parts if isinstance(p, dict) and p.get("type") == "tool_result"]
@@ -218,6 +282,8 @@ def transcript_samples(
                 yield made()
             number += 1
             query, calls, skill, words_ = _text(parts), [], None, ""
+            if not query:
+                counts.skip("messages of a user without words")
             continue
         for part in parts:
             if not isinstance(part, dict):
@@ -239,10 +305,12 @@ def transcript_samples(
 
 
 def _function_call(message: Mapping[str, Any]) -> Call:
-    try:
-        arguments = json.loads(message.get("arguments") or "{}")
-    except (ValueError, TypeError):
-        arguments = {}
+    arguments = message.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json_value(arguments, "arguments")
+        except DataError:
+            arguments = {}
     return Call(str(message.get("name")), arguments if isinstance(arguments, dict) else {})
 
 

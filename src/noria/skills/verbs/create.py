@@ -17,6 +17,7 @@ from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import run_stage, tools_of
 from noria.verbs.command import command as make_command
+from noria.verbs.options import refuse_given
 from noria.verbs.tables import table
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ def command(config: CreateVerbConfig) -> None:
 
     With --data and without SPEC it prints a specification of what the traffic asks for and no skill is for.
     """
+    if config.proposer == "gepa":
+        refuse_given(
+            config, "proposer", because="GEPA proposes descriptions alone", mend="give --proposer chat"
+        )
+    refuse_given(config, "final_judge_model", because="no gate scores answers to a draft")
     if config.spec is None and config.data is not None:
         click.echo(_drafted(config), nl=False)
         return
@@ -76,7 +82,7 @@ def create_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any
     rubric = config.load()
     feedback, _ = config.judges(config.bank, rubric)
     given = [(s, s.response) for s in pools["optimise"] if s.response is not None]
-    judged = judge_answers(given, rubric, feedback)
+    judged = judge_answers(given, rubric, feedback) if feedback is not None or rubric.rules else []
     spec = parse_config(Specification, read_bytes(config.spec, limit=1_000_000), where=str(config.spec))
     after, made = create_skills(
         spec.tasks,

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from noria.core.config import Argument
 from noria.core.errors import CheckError
-from noria.skills.verbs.options.bank import BankArgument, RubricOption
+from noria.skills.verbs.options.bank import BankArgument, RubricOption, read_traffic
 from noria.skills.verbs.options.models import RouterOptions
 from noria.skills.verbs.options.stages import share
 from noria.verbs.command import command as make_command
@@ -42,6 +42,13 @@ def command(config: DriftConfig) -> None:
         for name in ("margin_alarm", "poor_alarm"):
             if found[name] is not None:
                 click.echo(f"{name.replace('_', ' ')} at request {found[name] + 1}")
+        for name, counts in zip(("before", "after"), found["requests"], strict=True):
+            last = (
+                f", the last {counts['compared']:,} compared" if counts["compared"] < counts["read"] else ""
+            )
+            click.echo(f"{counts['read']:,} requests {name}{last}")
+        if not found["rules"]:
+            click.echo("Poor answers are not compared: give rules with --rubric")
         for one in found["missing"]:
             click.echo(f"missing skill? {one['requests']} requests about {', '.join(one['terms'][:5])}")
     if found["alarm"]:
@@ -52,7 +59,7 @@ def run(config: DriftConfig) -> dict[str, Any]:
     """Compare two times.
 
     Raises:
-        DataError: the traffic cannot be read.
+        DataError: the traffic cannot be read, or most of it is left out.
     """
     import numpy as np
 
@@ -61,19 +68,18 @@ def run(config: DriftConfig) -> dict[str, Any]:
     from noria.skills.routing.encoders import make_encoder
     from noria.skills.stages.missing import find_missing
     from noria.skills.traffic.drift import MOST, find_drift
-    from noria.skills.traffic.sources import load_samples
 
     bank, rubric, encoder = config.folder().load(), config.load(), make_encoder(config.encoder)
-    sides = [load_samples(path)[-MOST:] for path in (config.before, config.after)]
+    whole = [read_traffic(path) for path in (config.before, config.after)]
+    sides = [side[-MOST:] for side in whole]
     router = config.maker(sides[0], None)(bank)
     routes = [router.route(side) for side in sides]
     poor = []
     for side in sides:
         given = [(s, s.response) for s in side if s.response is not None]
-        judged = {j.sample.id: j for j in judge_answers(given, rubric, None)}
-        poor.append(
-            [float("Poor" in judged[s.id].tiers.values()) if s.id in judged else np.nan for s in side]
-        )
+        judged = judge_answers(given, rubric, None) if rubric.rules else []
+        tiers = {j.sample.id: j.tiers.values() for j in judged if j.tiers}
+        poor.append([float("Poor" in tiers[s.id]) if s.id in tiers else np.nan for s in side])
     drift = find_drift(
         ([r.label for r in routes[0]], [r.label for r in routes[1]]),
         (encoder.encode([s.text for s in sides[0]]), encoder.encode([s.text for s in sides[1]])),
@@ -86,5 +92,7 @@ def run(config: DriftConfig) -> dict[str, Any]:
         {"requests": len(one.samples), "groups": one.groups, "terms": list(one.terms)}
         for one in find_missing(sides[1], sides[0], encoder)
     ]
-    values: dict[str, Any] = json_values(vars(drift) | {"alarm": drift.alarm, "missing": queue})
+    beside = {"alarm": drift.alarm, "missing": queue, "rules": len(rubric.rules)}
+    beside["requests"] = [{"read": len(side), "compared": len(side[-MOST:])} for side in whole]
+    values: dict[str, Any] = json_values(vars(drift) | beside)
     return values

@@ -15,7 +15,7 @@ from noria.skills.verbs.options.bank import BankArgument, RubricOption, TrafficO
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import share
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption
+from noria.verbs.options import JsonOption, refuse_given
 from noria.verbs.tables import table
 
 
@@ -62,10 +62,13 @@ def command(config: EvaluateConfig) -> None:
         click.echo(f"never chosen: {', '.join(never)}")
     for line in _judge_lines(result["judge"]):
         click.echo(line)
+    if result["unscored"]:
+        click.echo(f"{result['unscored']} answers are not scored: give rules with --rubric, or --judge-model")
     if result["answers"]:
         a = result["answers"]
         click.echo(
-            f"answers: score {share(a['score'])} of 100 over {a['judged']} of {a['answers']}; {a['blame']}"
+            f"answers: score {share(a['score'])} of 100 in {', '.join(a['dimensions']) or 'no dimension'} over "
+            f"{a['judged']} of {a['answers']}; {a['blame']}"
         )
 
 
@@ -95,7 +98,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Evaluate: routes, the funnel, the catalogue and, where there are answers, their scores.
 
     Raises:
-        ConfigError: there is no such pool. DataError: the traffic cannot be read.
+        ConfigError: there is no such pool, or an option has no effect. DataError: the traffic cannot be read.
     """
     from noria.core.errors import ConfigError
     from noria.core.records import json_values
@@ -116,7 +119,12 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
     decisions = {s.id: d[0] for s, d, _ in scores.rows}
     known = [s for s in samples if s.id in decisions]
-    answers, judge = _answers(config, bank, known, decisions)
+    refuse_given(config, "proposer", because="nothing is proposed")
+    judged = config.judge_model is not None or config.final_judge_model is not None
+    if not judged:
+        refuse_given(config, "probes", because="no model judges", mend="give --judge-model, too")
+    able = judged or bool(config.load().rules)
+    answers, judge = _answers(config, bank, known, decisions) if able else ([], None)
     if config.scores is not None:
         _write(config.scores, scores, answers)
     helped = {s.id: value >= 0.5 for s in samples for name, value in s.human.items() if name == "helpful"}
@@ -128,6 +136,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
             "catalogue": {"dropped": list(shown.dropped), "cut": list(shown.cut)},
             "funnel": [vars(f) for f in funnel(samples, names, list(shown.descriptions), helped)],
             "answers": _answers_json(answers),
+            "unscored": 0 if able else sum(s.response is not None for s in samples),
             "judge": _judge_json(config, answers, judge),
         }
     )
@@ -137,6 +146,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 def _answers_json(answers: Any) -> dict[str, Any]:
     """Mean score of the answers that have one, and what is to blame for the others."""
     from noria.skills.judging.attribution import blame
+    from noria.skills.judging.rubric import DIMENSIONS
 
     if not answers:
         return {}
@@ -144,6 +154,7 @@ def _answers_json(answers: Any) -> dict[str, Any]:
     blames = Counter(blame(one) for one in answers)
     return {
         "answers": len(answers),
+        "dimensions": [name for name in DIMENSIONS if any(name in one.tiers for one in answers)],
         "judged": len(scores),
         "score": sum(scores) / len(scores) if scores else None,
         "blame": ", ".join(f"{count} {name}" for name, count in blames.items()),
@@ -170,15 +181,14 @@ def _answers(config: EvaluateConfig, bank: Any, samples: Any, decisions: Any) ->
 
 def _judge_json(config: EvaluateConfig, answers: Any, judge: Any) -> dict[str, Any]:
     """Agreement of the judge with itself and with people, its bias for length, and the mean that people would give."""
-    from noria.skills.judging.quality import judge_quality, prediction_powered
-    from noria.skills.judging.rubric import DIMENSIONS, all_score
+    from noria.skills.judging.quality import judge_quality, people_points, prediction_powered
+    from noria.skills.judging.rubric import all_score
 
     rubric = config.load()
     scored = [a for a in answers if a.score is not None]
     people: dict[str, float] = {}
     for one in scored:
-        points: dict[str, float | None] = {name: one.sample.human.get(name) for name in DIMENSIONS}
-        score = all_score(points, rubric, cards=bool(one.sample.cards))
+        score = all_score(people_points(one.sample, rubric), rubric, cards=bool(one.sample.cards))
         if score is not None:
             people[one.sample.id] = score
     labelled = [a for a in scored if a.sample.id in people]

@@ -104,6 +104,12 @@ def _read(path: Path, metric: str) -> dict[str, tuple[str, str, float, bool]]:
             raise DataError("a line needs id and group as text", where=where)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise DataError(f"{metric} is no number", where=where)
+        if value is not None and not 0 <= value <= 1:
+            raise DataError(
+                f"{metric} is {value}",
+                where=where,
+                mend="give shares from 0 to 1, as evaluate --scores writes them",
+            )
         if row["id"] in found:
             raise DataError(f"the id {row['id'][:40]!r} is there twice", where=where)
         number = float("nan") if value is None else float(value)

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from noria.skills.stages.body_refiner import RefineConfig
 from noria.skills.stages.gates import GateSettings
-from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions
+from noria.skills.verbs.options.bank import BankArgument, ByOption, RubricOption, TrafficOptions, read_traffic
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import run_stage, share, tools_of
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption
+from noria.verbs.options import JsonOption, refuse_given
 from noria.verbs.tables import table
 
 
@@ -43,6 +43,10 @@ def command(config: RefineVerbConfig) -> None:
 
     Without a server the recorded answers are judged and nothing can be repaired: a repair has to be answered anew.
     """
+    if config.proposer == "gepa":
+        refuse_given(
+            config, "proposer", because="GEPA proposes descriptions alone", mend="give --proposer chat"
+        )
     result = run_stage(config, "refine", refine_stage)
     if config.as_json:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
@@ -56,11 +60,10 @@ def refine_stage(config: Any, bank: Any, pools: Any) -> tuple[Any, dict[str, Any
     from noria.skills.stages.body_refiner import Surroundings, refine_bodies
     from noria.skills.stages.chain import routed
     from noria.skills.stages.gates import Canary
-    from noria.skills.traffic.sources import load_samples
 
     rubric = config.load()
     judge, final = config.judges(config.bank, rubric)
-    known = load_samples(config.canaries) if config.canaries is not None else []
+    known = read_traffic(config.canaries) if config.canaries is not None else []
     router = config.maker(pools["optimise"], config.asker(config.bank))(bank)
     around = Surroundings(
         CachedAssistant(config.assistant(config.bank)),

@@ -16,7 +16,7 @@ from noria.skills.verbs.options.bank import BankArgument, ByOption, TrafficOptio
 from noria.skills.verbs.options.models import ModelOptions, RouterOptions
 from noria.skills.verbs.options.stages import label_rows, run_stage, share, tools_of
 from noria.verbs.command import command as make_command
-from noria.verbs.options import JsonOption
+from noria.verbs.options import JsonOption, refuse_given
 from noria.verbs.tables import table
 
 
@@ -37,7 +37,9 @@ class RouteVerbConfig(RouteStageConfig):
 @make_command(RouteVerbConfig)
 def command(config: RouteVerbConfig) -> None:
     """Route the requests that are given; without any, repair descriptions from the misroutes in --data."""
+    refuse_given(config, "judge_model", "final_judge_model", because="routes are compared, no answers")
     if config.query:
+        refuse_given(config, *sorted(_REPAIR), because="requests are routed, and nothing is repaired")
         _route(config)
         return
     result = run_stage(config, "route", route_stage)
@@ -47,7 +49,12 @@ def command(config: RouteVerbConfig) -> None:
     click.echo(summary(result))
 
 
+_REPAIR = {*ByOption.model_fields, *RouteConfig.model_fields, *GateSettings.model_fields, "proposer"}
+"""Settings of a repair alone."""
+
+
 def _route(config: RouteVerbConfig) -> None:
+    from noria.core.records import json_values
     from noria.skills.bank.catalogue import catalogue
     from noria.skills.traffic.samples import Sample
 
@@ -60,15 +67,32 @@ def _route(config: RouteVerbConfig) -> None:
         bank.routed(config.project), budget=config.catalogue_chars, per_skill=config.description_chars
     )
     routes = router.route(samples)
-    rows = [
-        [s.query[:50], r.label, share(r.confidence), share(r.margin), r.reason[:60]]
-        for s, r in zip(samples, routes, strict=True)
-    ]
-    click.echo(table([["request", "skill", "confidence", "margin", "reason"], *rows], names=2))
-    if shown.dropped:
-        click.echo(f"not in the catalogue of {config.catalogue_chars} characters: {', '.join(shown.dropped)}")
-    if config.router == "embedding" and not fit_on:
-        click.echo("thresholds and confidences are not fitted: give labelled traffic with --data")
+    fitted = config.router == "chat" or bool(fit_on)
+    if config.as_json:
+        found = [
+            {
+                "request": s.query,
+                "skill": r.label,
+                "confidence": r.confidence,
+                "margin": r.margin,
+                "reason": r.reason,
+            }
+            for s, r in zip(samples, routes, strict=True)
+        ]
+        values = json_values({"routes": found, "dropped": list(shown.dropped), "fitted": fitted})
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+    else:
+        rows = [
+            [s.query[:50], r.label, share(r.confidence), share(r.margin), r.reason[:60]]
+            for s, r in zip(samples, routes, strict=True)
+        ]
+        click.echo(table([["request", "skill", "confidence", "margin", "reason"], *rows], names=2))
+        if shown.dropped:
+            click.echo(
+                f"not in the catalogue of {config.catalogue_chars} characters: {', '.join(shown.dropped)}"
+            )
+        if config.router == "embedding" and not fitted:
+            click.echo("thresholds and confidences are not fitted: give labelled traffic with --data")
     errors = [r.reason for r in routes if r.outcome == "error"]
     if errors:
         raise CheckError(

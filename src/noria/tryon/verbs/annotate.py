@@ -14,7 +14,7 @@ from noria.core.errors import ConfigError
 from noria.core.progress import Progress
 from noria.tryon.pipeline.inputs import ClipOptions, MaskedClipOptions, read_inputs
 from noria.verbs.command import command as make_command
-from noria.verbs.options import QuietOption, ServerOptions
+from noria.verbs.options import QuietOption, ServerOptions, refuse_given
 
 
 class AnnotateConfig(MaskedClipOptions, ServerOptions, QuietOption):
@@ -62,6 +62,13 @@ def run(config: AnnotateConfig, progress: Progress) -> int:
     if asking:
         if given := [f"--{name}" for name in ("hands", "mask") if getattr(config, name) is not None]:
             raise ConfigError("a model sees the clip alone", where=", ".join(given), mend="leave it out")
+        found = [
+            "reach",
+            "least",
+            "caption",
+            *(name for name in MaskedClipOptions.model_fields if name != "video"),
+        ]
+        refuse_given(config, *found, because="a model says what a hand does")
         from noria.tryon.integrations.annotator import ask_for_actions
         from noria.tryon.video.reading import read_source
 
@@ -74,6 +81,10 @@ def run(config: AnnotateConfig, progress: Progress) -> int:
                 where="--hands, --mask",
                 mend="give both, or --url and --model of a vision-language model",
             )
+        asked = [name for name in ServerOptions.model_fields if name not in ("url", "model")]
+        refuse_given(
+            config, "frames", *asked, because="no model is asked", mend="give --url and --model, too"
+        )
         clip = config.part(MaskedClipOptions).model_dump() | {"keep_hands": False}
         inputs = read_inputs(ClipOptions(**clip))
         assert inputs.mask is not None

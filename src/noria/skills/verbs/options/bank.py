@@ -6,6 +6,7 @@ import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import click
 from pydantic import Field
 
 from noria.core.config import Argument, Config
@@ -40,6 +41,21 @@ class ByOption(Config):
         return self.by or getpass.getuser()
 
 
+def read_traffic(path: Path) -> list[Sample]:
+    """The samples of a file; what was left out of it is said on standard error, with the reasons.
+
+    Raises:
+        DataError: it is none of samples, or most of it is left out.
+    """
+    from noria.skills.traffic.sources import SourceCounts, load_samples
+
+    counts = SourceCounts()
+    found = load_samples(path, counts=counts)
+    if counts.skipped:
+        click.echo(f"noria: warning: {path}: {counts}", err=True)
+    return found
+
+
 class TrafficOptions(Config):
     """The traffic that a verb learns from."""
 
@@ -51,16 +67,14 @@ class TrafficOptions(Config):
     salt: str = Field("skills", min_length=1, description="Text that deals leakage groups to the pools.")
 
     def samples(self) -> list[Sample]:
-        """The samples of the files.
+        """The samples of the file.
 
         Raises:
-            ConfigError: no file is given. DataError: it is none of samples.
+            ConfigError: no file is given. DataError: it is none of samples, or most of it is left out.
         """
-        from noria.skills.traffic.sources import load_samples
-
         if self.data is None:
             raise ConfigError("no traffic given", where="--data", mend="give --data FILE")
-        return load_samples(self.data)
+        return read_traffic(self.data)
 
     def pools(self) -> dict[str, list[Sample]]:
         """The samples, dealt to disjoint pools."""

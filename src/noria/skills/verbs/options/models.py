@@ -7,15 +7,15 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from noria.core.config import Config
 from noria.core.errors import ConfigError
-from noria.verbs.options import ServerOptions
+from noria.verbs.options import ServerOptions, refuse_given
 
 if TYPE_CHECKING:
     from noria.core.chat import Budget
-    from noria.skills.asking import Asker
+    from noria.skills.asking import Asker, TokenBudget
     from noria.skills.assistants.assistants import Assistant
     from noria.skills.bank.bank import Bank
     from noria.skills.judging.judges import BodyJudge
@@ -45,6 +45,12 @@ class RouterOptions(Config):
     )
     project: str | None = Field(None, description="Set of skills in bank.json that is offered.")
     candidates: int = Field(5, ge=2, le=50, description="Candidates that the hybrid router gives the model.")
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> RouterOptions:
+        if self.router != "hybrid":
+            refuse_given(self, "candidates", because="only the hybrid router has candidates")
+        return self
 
     def maker(self, fit_on: Sequence[Sample], ask: Asker | None) -> RouterMaker:
         """Makes the router of a bank, fitted on labelled samples.
@@ -78,7 +84,8 @@ class ModelOptions(ServerOptions):
     """The models behind proposals, answers and judgements; all by default are --model on --url."""
 
     proposer: Literal["templates", "chat", "gepa"] = Field(
-        "templates", description="Who proposes: counting, the model, or GEPA with the model (descriptions)."
+        "templates",
+        description="Who proposes: counting, the model, or GEPA for descriptions (the model for all else).",
     )
     judge_model: str | None = Field(None, description="Name of the model that judges and gives feedback.")
     final_judge_model: str | None = Field(
@@ -88,6 +95,20 @@ class ModelOptions(ServerOptions):
         None, ge=0, description="Most that all requests may cost, in the prices' currency."
     )
     budget_tokens: int | None = Field(None, ge=1, description="Most tokens of all requests.")
+
+    @model_validator(mode="after")
+    def _has_models(self) -> ModelOptions:
+        if self.url is None and self.model is None:
+            asked = ("budget", "budget_tokens", "judge_model", "final_judge_model")
+            refuse_given(self, *asked, because="no model is asked", mend="give --url and --model, too")
+        return self
+
+    @cached_property
+    def _tokens(self) -> TokenBudget | None:
+        """One budget of tokens for all models of a command."""
+        from noria.skills.asking import TokenBudget
+
+        return None if self.budget_tokens is None else TokenBudget(self.budget_tokens)
 
     @cached_property
     def _money(self) -> Budget | None:
@@ -111,10 +132,10 @@ class ModelOptions(ServerOptions):
         if model is not None:
             server = server.model_copy(update={"model": model})
         ask = server_asker(server, cache=ChatCache(folder / ".noria" / "cache"), budget=self._money)
-        return within_tokens(ask, self.budget_tokens)
+        return within_tokens(ask, self._tokens)
 
     def proposing(self, folder: Path, make_router: RouterMaker | None = None) -> Proposer:
-        """The proposer of the options; GEPA only where there is a router that scores its descriptions.
+        """The proposer of the options; GEPA where there is a router that scores its descriptions, the model elsewhere.
 
         Raises:
             ConfigError: the model's proposer without a server.
@@ -145,29 +166,23 @@ class ModelOptions(ServerOptions):
         return RecordedAssistant() if ask is None else ChatAssistant(ask)
 
     def judges(self, folder: Path, rubric: Rubric) -> tuple[BodyJudge | None, BodyJudge | None]:
-        """Judge of the feedback, and the blind one of the gate; rules alone without a server.
+        """Judge of the feedback, and the blind one of the gate; None for one that is not named.
 
         Raises:
             ConfigError: one model would be both.
         """
         from noria.skills.judging.judges import ChatBodyJudge
 
-        if self.judge_model is None:
-            return None, None
-        if self.final_judge_model == self.judge_model:
+        if self.judge_model is not None and self.final_judge_model == self.judge_model:
             raise ConfigError(
                 "the judge of the gate gave the feedback",
                 where="--final-judge-model",
                 mend="name another model",
             )
-        ask = self.asker(folder, self.judge_model)
-        if ask is None:
-            raise ConfigError(
-                "a judge without a server", where="--judge-model", mend="give --url and --model"
-            )
-        feedback = ChatBodyJudge(ask, rubric, name=self.judge_model)
-        if self.final_judge_model is None:
-            return feedback, None
-        final = self.asker(folder, self.final_judge_model)
-        assert final is not None
-        return feedback, ChatBodyJudge(final, rubric, name=self.final_judge_model, blind=True)
+        feedback, final = (
+            None
+            if name is None or (ask := self.asker(folder, name)) is None
+            else ChatBodyJudge(ask, rubric, name=name, blind=blind)
+            for name, blind in ((self.judge_model, False), (self.final_judge_model, True))
+        )
+        return feedback, final
