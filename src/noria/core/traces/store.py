@@ -99,6 +99,7 @@ class TraceStore:
         self._writing: dict[str, asyncio.Future[Feedback]] = {}
         self._lately: OrderedDict[str, _Known] = OrderedDict()
         self._erasing: set[str] = set()
+        self._erased: dict[str, int] = {}  # when, by user: requests under way then are not kept later
 
     def close(self) -> None:
         """Write what waits, and let the folder go."""
@@ -116,20 +117,30 @@ class TraceStore:
         Args:
             trace: the trace, redacted.
             blobs: contents by their digest.
-            expires: second since 1970 at which the blobs may be removed.
+            expires: second since 1970 at which the blobs may be removed, as of :meth:`Journal.append`.
 
         Raises:
+            UnknownTrace: its user was erased after its request began.
             JournalFull: the disk takes no more. RunError: it fails.
         """
+        self._check_not_erased(trace)
         await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
 
-    def post(self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None) -> None:
+    def post(
+        self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None, expires: int | None = None
+    ) -> None:
         """Keep a trace soon, as `write` does, for a request that nobody waits for any more.
 
         Raises:
+            UnknownTrace: its user was erased after its request began.
             JournalFull: the queue takes no more. RunError: the disk fails.
         """
-        self.journal.post(encode(trace), subject=trace.id, blobs=blobs)
+        self._check_not_erased(trace)
+        self.journal.post(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
+
+    def _check_not_erased(self, trace: Trace) -> None:
+        if trace.user is not None and trace.began <= self._erased.get(trace.user, -1):
+            raise UnknownTrace(f"the user of the trace {trace.id} was erased", where="trace")
 
     async def give_feedback(self, feedback: Feedback) -> Feedback:
         """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
@@ -165,10 +176,15 @@ class TraceStore:
             return earlier
         if feedback.span is not None and feedback.span not in known.spans:
             raise DataError(f"the trace has no span {feedback.span}", where="feedback")
-        await self.journal.append(encode(feedback), subject=feedback.trace)
+        await self._say(feedback)
         if feedback.client_key is not None:
             known.feedback[feedback.id] = feedback
         return feedback
+
+    async def _say(self, record: Feedback | Withdrawal | JudgementRecord) -> None:
+        """Keep what is said of a trace, if that is still there when it is written."""
+        if not await self.journal.append(encode(record), subject=record.trace, about=True):
+            raise UnknownTrace(f"there is no trace {record.trace} any more", where="trace")
 
     def caller_of(self, trace: str) -> str:
         """Name of the caller whose trace it is.
@@ -223,7 +239,7 @@ class TraceStore:
         if any(isinstance(r, Withdrawal) and r.feedback == feedback for r in records):
             return
         now = self.clock()
-        await self.journal.append(encode(Withdrawal(new_id(now), trace, feedback, now, by)), subject=trace)
+        await self._say(Withdrawal(new_id(now), trace, feedback, now, by))
 
     async def judge(self, judgement: JudgementRecord) -> None:
         """Keep a judgement, with its invalid verdicts; the same one again changes nothing.
@@ -234,15 +250,15 @@ class TraceStore:
         records = self._about(judgement.trace)
         self._check_stays(judgement.trace, _trace_of(records, judgement.trace).user)
         if not any(isinstance(r, JudgementRecord) and r.id == judgement.id for r in records):
-            await self.journal.append(encode(judgement), subject=judgement.trace)
+            await self._say(judgement)
 
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, and what the user said of others'.
 
         All of it is gone from the journal in one transaction, also what was accepted while the erasure ran: an erasure
         that was recorded and not carried out would never be found again. Feedback and judgements for these traces are
-        refused meanwhile. The index forgets, too; sealed segments are made anew by the next sealing. Copies (backups,
-        data sets that were taken out) are beyond its reach.
+        refused meanwhile, and later so are traces whose requests were under way. The index forgets, too; sealed
+        segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are out of reach.
         """
         self._erasing.add(user)
         try:
@@ -272,12 +288,15 @@ class TraceStore:
             erasure = msgspec.structs.replace(erasure, records=count)
             return encode(erasure)
 
+        # What was accepted up to here lies before the removal; a request that began up to here is not kept behind it.
+        self._erased[user] = self.clock()
         await self.journal.remove(
             said, subjects=traces, blobs=blobs, review=(seen, review), body=record, subject=f"user:{user}"
         )
         for trace in [name for name, known in self._lately.items() if known.user == user]:
             del self._lately[trace]
-        await asyncio.to_thread(self.index.forget, user)
+        await asyncio.to_thread(self.index.follow, self.folder)
+        await asyncio.to_thread(self.index.fold)
         return erasure
 
     async def remove(self, traces: Collection[str]) -> int:
