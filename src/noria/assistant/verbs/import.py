@@ -24,6 +24,11 @@ class ImportConfig(FolderOption):
     keep_personal: tuple[str, ...] = Field(
         (), description="Kinds of personal data that are not redacted, such as ipv4."
     )
+    keep_pictures_days: float | None = Field(
+        30.0,
+        gt=0,
+        description="Days for which pictures are kept; null keeps them until their user is erased.",
+    )
 
 
 @make_command(ImportConfig, extra="serve")
@@ -39,6 +44,7 @@ def command(config: ImportConfig) -> int:
         config.logs,
         caller=config.caller,
         keep_personal=config.keep_personal,
+        keep_pictures_days=config.keep_pictures_days,
         seen=lambda count: click.echo(f"{count:,} traces", err=True),
     )
     counts = result.counts
