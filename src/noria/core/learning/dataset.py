@@ -8,7 +8,7 @@
 ```
 
 Later stages read nothing else, so that what arrives meanwhile changes no result. The split `final` lies in a file of
-its own, which a turn never opens.
+its own, which a turn never opens. The files of rows go when the turn ends; their counts and digests stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from noria.core.config import Config
-from noria.core.errors import DataError, needing
+from noria.core.errors import DataError, MissingExtra, needing
 from noria.core.experiments.splits import LEFT_OUT
 from noria.core.files import write_atomic
 from noria.core.learning.trust import Trusted, robust_score, trusted
@@ -132,6 +132,8 @@ class Dataset:
         path = _file(self.folder, split)
         try:
             content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError("the rows are gone, as the turn has ended", where=str(path)) from None
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
         if _sha256(content) != entry["sha256"]:
@@ -183,6 +185,19 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     about = {"files": files, "counts": counts, "config": config.model_dump(mode="json")}
     write_atomic(folder / "dataset.json", json.dumps(about, indent=1) + "\n")
     return Dataset(folder)
+
+
+def held_traces(folder: Path) -> frozenset[str] | None:
+    """Ids of the traces whose rows a data set holds; None where that cannot be known, as while it is frozen."""
+    if not (folder / "dataset.json").exists():
+        return None
+    try:
+        with needing("parquet"):
+            import pyarrow.parquet as pq
+        tables = [pq.ParquetFile(path).read(columns=["trace"]) for path in folder.glob("*.parquet")]
+    except (MissingExtra, OSError, ValueError):  # pyarrow's own errors are of the last two
+        return None
+    return frozenset(name for table in tables for name in table.column("trace").to_pylist())
 
 
 def _counts(views: list[TraceView], held: Trusted) -> dict[str, Any]:
