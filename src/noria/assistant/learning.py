@@ -16,7 +16,7 @@ from typing import Any
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.config.learning import JUDGELESS
-from noria.assistant.folder import MOST_TRACES, data_salt, open_control, open_versions
+from noria.assistant.folder import data_salt, open_control, open_versions
 from noria.assistant.learners.ablation import FOLDER as ABLATIONS, Contribution, ablate, next_folder
 from noria.assistant.learners.around import Around, check, check_judged, open_learners
 from noria.assistant.learners.settings import AblationConfig
@@ -25,7 +25,7 @@ from noria.core.chat import ChatClient
 from noria.core.errors import DataError, MissingExtra, NoriaError
 from noria.core.judging import Checklist
 from noria.core.judging.live import standard_rules
-from noria.core.learning.dataset import FreezeConfig
+from noria.core.learning.dataset import FreezeConfig, is_shown
 from noria.core.learning.ending import remove_old_texts, stop_turn
 from noria.core.learning.in_order import InOrder
 from noria.core.learning.learner import Parent
@@ -152,7 +152,7 @@ class _Opening:
         learning = self.config.learning
         judged = any(name not in JUDGELESS for name in learning.order)
         settings = TurnConfig(
-            freeze=FreezeConfig(salt=self.salt, callers=learning.callers),
+            freeze=FreezeConfig(salt=self.salt, callers=learning.callers, most_traces=learning.most_traces),
             least_rated=learning.least_rated if judged else 0,
             money=learning.money,
             seconds=learning.seconds,
@@ -167,7 +167,7 @@ class _Opening:
             evaluator=learners,
             store=self.store,
             control=self.control,
-            views=lambda: read_views(self.folder),
+            views=lambda: read_views(self.folder, limit=learning.most_traces, wanted=is_shown),
             checklists=_checklists(self.config),
         )
 
@@ -236,8 +236,9 @@ async def ablated(
         around = await _around(stack, folder, config, bundles, move.bundle)
         place = next_folder(folder / ABLATIONS, move.bundle, again=again)
         parent = Parent(store.load_bundle(move.bundle), store)
+        most = config.learning.most_traces
         result = await ablate(
-            place, parent, around, lambda: list(read_views(folder, limit=MOST_TRACES)), settings,
+            place, parent, around, lambda: read_views(folder, limit=most, wanted=is_shown), settings,
             money=money, seconds=seconds, seen=seen,
         )  # fmt: skip
         return place, result

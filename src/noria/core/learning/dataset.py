@@ -41,7 +41,7 @@ _COLUMNS = ("trace", "group", "split", "score", "record", "said")
 
 
 class FreezeConfig(Config):
-    """The split of the data, and the feedback that is left out."""
+    """The split of the data, its window, and the feedback that is left out."""
 
     salt: str = Field("noria", min_length=1, description="Text that deals people and contents to the splits.")
     train: float = Field(0.6, gt=0, lt=1, description="Share of the people to learn from.")
@@ -54,6 +54,11 @@ class FreezeConfig(Config):
         gt=0,
         description="Robust deviations of the logarithm of a person's number of feedbacks beyond which all of theirs "
         "is left out.",
+    )
+    most_traces: int = Field(
+        100_000,
+        ge=1,
+        description="Most traces that are frozen, the newest ones; all of them are in memory at once.",
     )
     distrusted: tuple[str, ...] = Field((), description="Keys of people whose feedback is left out.")
     callers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
@@ -97,6 +102,11 @@ class Dataset:
         self._read: dict[str, list[Row]] = {}
 
     @property
+    def there(self) -> bool:
+        """Whether its rows are there: they go when what learns from them ends, or somebody is erased."""
+        return any(self.folder.glob("*.parquet"))
+
+    @property
     def counts(self) -> Mapping[str, Any]:
         """Counts of traces, ratings and verdicts."""
         counts: Mapping[str, Any] = self.about["counts"]
@@ -133,7 +143,7 @@ class Dataset:
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise DataError("the rows are gone, as the turn has ended", where=str(path)) from None
+            raise DataError("the rows are gone: what learnt from them has ended", where=str(path)) from None
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
         if _sha256(content) != entry["sha256"]:
@@ -153,15 +163,16 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     Args:
         folder: folder that is there.
         views: traces with what was said about them, oldest first.
-        config: split, and what is left out.
+        config: split, window, and what is left out.
 
     Raises:
         MissingExtra: pyarrow is not installed. RunError: the disk refuses.
     """
     if config.train + config.gates > 1 + 1e-9:
         raise DataError("the splits take more than all groups", where="freeze")
-    shown = (view for view in views if SHADOW not in view.trace.labels)
-    held = trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
+    shown = (view for view in views if is_shown(view.trace))
+    newest = sorted(shown, key=lambda view: (view.trace.began, view.trace.id))[-config.most_traces :]
+    held = trusted(newest, config)
     kept = held.views
     found = examples(kept, salt=config.salt, splits=config.splits, tools=True)
     made = {one.trace: one for one in found}
@@ -181,10 +192,15 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
         "chats in no split": sum(one.split == LEFT_OUT for one in chats),
         "requests of tools": len(found) - len(chats),
     }
-    counts = _counts(kept, held) | lost | {"groups": groups}
+    counts = _counts(kept, held) | lost | {"most traces": config.most_traces, "groups": groups}
     about = {"files": files, "counts": counts, "config": config.model_dump(mode="json")}
     write_atomic(folder / "dataset.json", json.dumps(about, indent=1) + "\n")
     return Dataset(folder)
+
+
+def is_shown(trace: Trace) -> bool:
+    """Whether somebody saw the answer of a trace: one in the shadow is no evidence, and is left out."""
+    return SHADOW not in trace.labels
 
 
 def held_traces(folder: Path) -> frozenset[str] | None:

@@ -7,6 +7,7 @@ index's business (:mod:`noria.core.traces.index`), which is made from the journa
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -367,30 +368,42 @@ class TraceStore:
         return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
 
 
-def read_views(folder: Path, *, after: int = -1, limit: int | None = None) -> Iterator[TraceView]:
+def read_views(
+    folder: Path,
+    *,
+    after: int = -1,
+    limit: int | None = None,
+    wanted: Callable[[Trace], bool] = lambda trace: True,
+) -> Iterator[TraceView]:
     """Every trace of a journal with what was said about it, oldest first, beside the process that writes it.
+
+    No more than `limit` traces are in memory at once, however long the journal is.
 
     Args:
         folder: folder of the journal.
         after: nanosecond since 1970; only traces that began later.
         limit: largest number of traces; the newest ones are kept.
+        wanted: says of a trace whether it is one of those that are read and counted.
 
     Raises:
         RunError: there is no journal.
     """
     about: dict[str, list[Record]] = {}
-    began: dict[str, int] = {}
+    newest: list[tuple[int, str]] = []  # a heap, the oldest on top
     with JournalReader(folder) as reader:
         for frame in reader.frames():
             record = decode(frame.body, f"frame {frame.sequence}")
             if isinstance(record, Trace):
-                if record.began > after:
-                    began[record.id] = record.began
-                    about.setdefault(record.id, []).append(record)
-            elif not isinstance(record, Erasure) and record.trace in began:
+                if record.began <= after or not wanted(record):
+                    continue
+                if record.id not in about:
+                    heapq.heappush(newest, (record.began, record.id))
+                about.setdefault(record.id, []).append(record)
+                if limit is not None and len(newest) > limit:
+                    del about[heapq.heappop(newest)[1]]
+            elif not isinstance(record, Erasure) and record.trace in about:
                 about[record.trace].append(record)
-    chosen = sorted(began, key=lambda name: (began[name], name))
-    for name in chosen if limit is None else chosen[max(0, len(chosen) - limit) :]:
+    for _, name in sorted(newest):
         yield view(about[name], name)
 
 
