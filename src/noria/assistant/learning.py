@@ -21,6 +21,7 @@ from noria.assistant.learners.ablation import FOLDER as ABLATIONS, Contribution,
 from noria.assistant.learners.around import Around, check, check_judged, open_learners
 from noria.assistant.learners.settings import AblationConfig
 from noria.assistant.service.bundles import CHAMPION, Bundles
+from noria.assistant.service.retention import TURNS
 from noria.core.chat import ChatClient
 from noria.core.errors import DataError, MissingExtra, NoriaError
 from noria.core.judging import Checklist
@@ -34,9 +35,6 @@ from noria.core.learning.routes.backends import Backend
 from noria.core.learning.turn import Turn
 from noria.core.storage.journal_file import JournalReader
 from noria.core.traces.store import read_views
-
-TURNS = "turns"
-"""Folder of the turns in that of a gateway."""
 
 
 @asynccontextmanager

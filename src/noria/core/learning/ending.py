@@ -190,6 +190,17 @@ def forget_traces(home: Path, control: Control, traces: Collection[str]) -> None
     remove_old_texts(home, control)
 
 
+def forget_frozen(home: Path, traces: Collection[str]) -> None:
+    """Remove what people wrote from those folders of `home` whose `dataset/` holds one of these traces.
+
+    Raises:
+        RunError: the disk refuses.
+    """
+    for folder in sorted(home.glob("[0-9]*")):
+        if folder.is_dir() and holds_any(folder / "dataset", traces):
+            remove_texts(folder)
+
+
 def holds_any(folder: Path, traces: Collection[str]) -> bool:
     """Whether frozen data hold one of these traces; also where that cannot be known, such as while they are frozen."""
     if not traces:
