@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from noria.assistant.config import AssistantConfig
 from noria.assistant.learners.settings import AblationConfig
 from noria.assistant.learning import ablated
 from noria.assistant.service.service import opened_gateway
+from noria.core.learning.ending import ERASED
 from noria.core.service.hosting import running
 from tests.assistant.gateways import TOKEN, Gateway
 from tests.assistant.test_bodies import BANK, RULE, bank, respond, traffic, values
@@ -21,6 +23,7 @@ from tests.assistant.test_plan_learner import shop, shoppers, snapshot
 from tests.assistant.test_ranking import search
 from tests.assistant.test_tools import server
 from tests.chat_server import Body, Reply, chat_server
+from tests.core.test_ending import telling
 
 
 def ablate(folder: Path, *more: str, code: int = 0) -> tuple[str, str]:
@@ -60,6 +63,7 @@ def test_a_part_that_helps_a_part_that_shows_nothing_and_a_budget(tmp_path: Path
             assert said.splitlines()[1].startswith("skills  helps")
             found = result(folder)
             assert found["ended"]
+            assert telling(folder / "ablations", "I look for") == [], "it has ended"
             (skills,) = found["parts"]
             assert (skills["requests"], skills["changed"], skills["failed"]) == (60, 60, 0)
             # two users ask the same in the same words: dealt to different splits, one of them lies in none
@@ -85,6 +89,32 @@ def test_a_part_that_helps_a_part_that_shows_nothing_and_a_budget(tmp_path: Path
             traffic(one, 0, 40)
             assert ablate_here(plain, settings)["parts"][0]["verdict"] == "shows nothing"
             assert "shows nothing" in page(one, "/parts")
+
+
+def test_an_ablation_of_which_somebody_is_erased_stops_and_the_next_one_is_another(tmp_path: Path) -> None:
+    erasing: list[Callable[[], object]] = []
+
+    def asked(body: Body, number: int) -> Reply:
+        if body["model"] == "gate" and erasing:
+            erasing.pop()()
+        return respond(body, number)
+
+    folder = tmp_path / "data"
+    with chat_server(asked) as backend:
+        settings = values(backend.url, bank(tmp_path / "bank", sheet=f"{BANK}{RULE}\n"))
+        config = AssistantConfig.model_validate(settings)
+        opened = opened_gateway(folder, config, token=TOKEN, companion=False, access_log=False)
+        with opened as service, running(service) as url:
+            one = Gateway(url, folder, backend)
+            traffic(one, 0, 40)
+            user = {"caller": "operator", "user": "user 3"}
+            erasing.append(lambda: one.call("/v1/users/erase", user))
+            (part,) = ablate_here(folder, settings)["parts"]
+            assert (part["verdict"], part["why"]) == ("not known", f"stopped: {ERASED}")
+            assert telling(folder / "ablations", "I look for") == []
+            (part,) = ablate_here(folder, settings)["parts"]
+            assert part["verdict"] == "helps"
+            assert (result(folder, 2)["ended"], result(folder, 2)["requests"]) == (True, 39)
 
 
 def test_without_a_judge_or_a_gateway_it_says_so(tmp_path: Path) -> None:

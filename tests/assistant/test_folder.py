@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from noria.cli import noria as command
 from noria.core.errors import NoriaError
+from noria.core.storage.journal_file import NAME as JOURNAL
 from noria.core.traces.store import read_views
 from tests.assistant.gateways import echo, gateway
 
@@ -84,6 +89,22 @@ def test_logs_are_taken_in_once_and_their_users_can_be_erased(tmp_path: Path) ->
         erased = one.call("/v1/users/erase", {"user": "ann", "caller": "imported"})[1]
         assert erased["traces"] == 400
     assert len(list(read_views(folder))) == 200
+
+
+def test_pictures_of_a_log_have_their_time(tmp_path: Path) -> None:
+    shown = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"pixels" * 99).decode()
+    line = json.loads(span(1, "ann"))
+    content = [{"type": "image_url", "image_url": {"url": shown}}]
+    line["attributes"]["gen_ai.input.messages"] = json.dumps([{"role": "user", "content": content}])
+    (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
+    for days, folder in ((None, tmp_path / "a"), (2, tmp_path / "b")):
+        more = [] if days is None else ["--keep-pictures-days", days]
+        assert (
+            "pictures   1" in noria("assistant", "import", tmp_path / "log.jsonl", "-f", folder, *more).output
+        )
+        with contextlib.closing(sqlite3.connect(folder / JOURNAL)) as database:
+            ((expires,),) = database.execute("SELECT expires FROM blobs").fetchall()
+        assert expires == pytest.approx(time.time() + (days or 30) * 86400, abs=300)
 
 
 def test_what_is_exported_can_be_read_and_imported(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
 import random
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ import pytest
 
 from noria.core.errors import ConfigError, RunError
 from noria.core.experiments.assignment import Arms, assign
-from noria.core.storage.journal_file import JournalReader
+from noria.core.storage.journal_file import NAME as JOURNAL, JournalReader
 from noria.core.traces.records import Trace, decode
 from tests.assistant.gateways import TOKEN, Gateway, echo, gateway, gateway_process
 from tests.chat_server import Body, Reply, chat_server
@@ -604,6 +606,55 @@ def test_the_shadow_is_answered_and_shown_to_nobody(tmp_path: Path) -> None:
         hidden = [t for t in traces if t.labels.get("shadow") == "kindness"]
         assert {t.labels["of"] for t in hidden} <= {a["id"] for a in answers}
         assert {t.spans[0].output["content"].partition("|")[0] for t in hidden} == {"kind"}
+
+
+def test_pictures_of_the_shadow_and_of_callers_who_leave_have_their_time(tmp_path: Path) -> None:
+    def respond(body: Body, number: int) -> Reply:
+        text = body["messages"][-1]["content"][0]["text"]
+        return Reply("a b c d e f", pieces=6, gap=0.3) if text == "slow" else Reply()
+
+    def times() -> list[tuple[int, int | None]]:
+        with contextlib.closing(sqlite3.connect(one.folder / JOURNAL)) as database:
+            return database.execute("SELECT (SELECT count(*) FROM frames), expires FROM blobs").fetchall()
+
+    with gateway(tmp_path / "data", respond, shadow_share=1.0, keep_pictures_days=2.0) as one:
+        one.call("/v1/experiments", WISH | {"shadow_requests": 500})
+        one.call("/v1/chat/completions", {"messages": [{"role": "user", "content": picture("x")}]})
+        until(lambda: times()[0][0] == 2)  # the answer, and what the challenger said
+        body = {"messages": [{"role": "user", "content": picture("slow")}], "stream": True}
+        client = openai.OpenAI(base_url=one.url + "/v1", api_key=TOKEN, max_retries=0)
+        stream = client.chat.completions.create(model="noria", **body)  # type: ignore[call-overload]
+        next(iter(stream))
+        stream.close()
+        until(lambda: times()[0][0] == 3)
+        ((_, expires),) = times()
+    assert expires is not None
+    assert expires == pytest.approx(time.time() + 2 * 86400, abs=300)
+
+
+def test_an_answer_under_way_is_neither_kept_nor_given_once_its_user_is_erased(tmp_path: Path) -> None:
+    held = threading.Event()
+    held.set()
+    with gateway(tmp_path / "data", lambda b, n: Reply("late words", held=held.is_set)) as one:
+        body = {"user": "ann", "messages": [{"role": "user", "content": "early words"}]}
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            asked = [
+                pool.submit(one.raw, "/v1/chat/completions", body | {"stream": stream})
+                for stream in (False, True)
+            ]
+            until(lambda: one.backend.in_flight == 2)
+            erased = one.call("/v1/users/erase", {"caller": "operator", "user": "ann"})
+            held.clear()
+            whole, streamed = [request.result() for request in asked]
+        assert (erased[0], erased[1]["traces"]) == (200, 0)
+        assert (whole[0], json.loads(whole[1])["error"]["code"]) == (410, "user_erased")
+        assert b"user_erased" in streamed[1]
+        assert not streamed[1].endswith(b"[DONE]\n\n")
+        one.ask("anew", user="ann")
+        time.sleep(1.5)
+        listed = [row["user"] for row in one.call("/v1/traces")[1]["data"]]
+        assert listed == [erased[1]["key"]], "who asks anew is there again, with that alone"
+        assert b"early words" not in b"".join(path.read_bytes() for path in one.folder.glob("*sqlite*"))
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from noria.assistant.products.catalogue import NAME, Catalogue, Changes, Filters
 from noria.assistant.products.config import UpdateConfig
 from noria.assistant.products.features import LayoutEncoder
 from noria.assistant.products.feeds import FeedReading, read_feed
-from noria.assistant.products.keeping import FeedKeeper
+from noria.assistant.products.keeping import RETRY_PICTURES, FeedKeeper
 from noria.assistant.products.product import Product, read_price
 from noria.assistant.products.updating import checked_feed, update_feed
 from noria.core.errors import ConfigError, DataError, RunError
@@ -251,6 +251,65 @@ def test_a_picture_at_a_private_address_is_not_fetched(tmp_path: Path) -> None:
     update = update_feed(catalogue, "main", checked_feed(feed), UpdateConfig(fetch_pictures=True))
     assert update.missing_count == 2
     assert all("not public" in one for one in update.missing)
+
+
+@pytest.mark.parametrize("address", ["http://[bad/x.jpg", "https://a:b/x.jpg", "http://a\u2100b.com/x.jpg"])
+def test_a_malformed_address_is_one_missing_picture(tmp_path: Path, address: str) -> None:
+    feed, catalogue = shop(tmp_path / "shop"), Catalogue(tmp_path / NAME)
+    feed.write_text(feed.read_text().replace("blue.png", address))
+    assert update_feed(catalogue, "main", checked_feed(feed)).pictures == 2
+    update = update_feed(catalogue, "main", checked_feed(feed), UpdateConfig(fetch_pictures=True))
+    assert (update.pictures, update.missing_count) == (0, 1)
+    assert update.missing[0].startswith("m2: ")
+    assert "malformed" in update.missing[0]
+
+
+def test_pictures_that_a_killed_companion_did_not_read_are_read_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = {"main": FeedConfig(path=shop(tmp_path / "shop"))}
+    killed = FeedKeeper(tmp_path, feeds, lambda *_, **__: None)
+    with monkeypatch.context() as killing:
+        killing.setattr(LayoutEncoder, "encode", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            killed.look("main")
+    with contextlib.closing(Catalogue(tmp_path / NAME)) as catalogue:
+        assert catalogue.listed("main") == 4
+        assert catalogue.thumbnail("m1") is None
+    update = FeedKeeper(tmp_path, feeds, lambda *_, **__: None).look("main")
+    assert update is not None
+    assert (update.pictures, update.changes) == (3, Changes())
+
+
+def test_pictures_that_could_not_be_read_are_tried_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feeds = {"main": FeedConfig(path=shop(tmp_path / "shop"))}
+    (tmp_path / "shop" / "red.png").rename(tmp_path / "red.png")
+    keeper = FeedKeeper(tmp_path, feeds, lambda *_, **__: None)
+    first = keeper.look("main")
+    assert first is not None
+    assert (first.pictures, first.missing_count) == (2, 1)
+    (tmp_path / "red.png").rename(tmp_path / "shop" / "red.png")
+    assert keeper.look("main") is None, "its time has not come"
+    later = time.monotonic() + RETRY_PICTURES
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    again = keeper.look("main")
+    assert again is not None
+    assert again.pictures == 1
+    assert keeper.look("main") is None
+
+
+def test_a_feed_looks_for_its_own_pictures_only(tmp_path: Path) -> None:
+    catalogue = Catalogue(tmp_path / NAME)
+    one, two = shop(tmp_path / "one"), tmp_path / "two" / "feed.csv"
+    (tmp_path / "one" / "red.png").unlink()
+    assert update_feed(catalogue, "one", checked_feed(one)).missing_count == 1
+    two.parent.mkdir()
+    two.write_text("id,title,image_link\nx1,A cap,cap.png\n")
+    drawing("black").save(two.parent / "cap.png")
+    update = update_feed(catalogue, "two", checked_feed(two))
+    assert (update.pictures, update.missing_count) == (1, 0)
 
 
 def test_a_catalogue_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Part, Prices,
 from noria.core.experiments.assignment import position
 from noria.core.files import appearing
 from noria.core.judging import Checklist, Item, RuleJudge
-from noria.core.learning.dataset import FreezeConfig
+from noria.core.learning.dataset import Dataset, FreezeConfig, freeze
 from noria.core.learning.learner import LearnerRun
 from noria.core.learning.plan import TurnConfig, plan_turn
 from noria.core.learning.routes.backends import Backend, write_route
@@ -83,6 +83,12 @@ class Model:
             return Answer("unsafe", cost=self.cost)
         quality = self.quality + 0.3 * ("kind" in request.messages[0].text and len(request.messages) > 1)
         return Answer("well" if position("model", said) < quality else "badly", cost=self.cost)
+
+
+def frozen(folder: Path) -> Dataset:
+    """The data of a turn with its own settings, whose rows are gone from its folder once it has ended."""
+    folder.mkdir()
+    return freeze(folder, log(), FreezeConfig())
 
 
 def gate_texts() -> list[str]:

@@ -144,6 +144,8 @@ async def test_views_of_a_journal_are_what_the_store_says_without_the_erased(tmp
         assert read == [store.read(one.trace.id) for one in views[::2]]
         assert [len(one.feedback) for one in read] == [1, 0, 1]
         assert [v.trace.id for v in read_views(tmp_path, limit=2)] == [v.trace.id for v in views[2::2]]
+        older = read_views(tmp_path, limit=1, wanted=lambda trace: trace.id != views[4].trace.id)
+        assert list(older) == [store.read(views[2].trace.id)]
         assert [v.trace.id for v in read_views(tmp_path, after=views[2].trace.began)] == [views[4].trace.id]
     finally:
         store.close()

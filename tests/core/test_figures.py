@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from noria.core.experiments.figures import Figure, SharedFigures, difference, mean_of, moments
+from noria.core.experiments.figures import Figure, SharedFigures, difference, forget_unit, mean_of, moments
 from noria.core.storage.control import SQLControl, SQLiteControl
 from noria.core.storage.postgres import PostgresControl
 from tests.postgres import postgres_server
@@ -88,3 +88,11 @@ def test_only_what_changed_is_written_and_what_is_gone_goes(control: SQLControl)
     )
     again.publish("test", 8, figures)
     assert again.moments("test", 7) == {}
+
+
+def test_a_unit_that_is_erased_is_in_no_row_also_of_an_experiment_that_has_ended(control: SQLControl) -> None:
+    forget_unit(control, "u0")  # before anything was published
+    for service, name in (("one", "ended"), ("two", "ended"), ("one", "open")):
+        SharedFigures(control, service).publish(name, 7, drawn(0, units=4))
+    forget_unit(control, "u0")
+    assert control.execute("SELECT DISTINCT unit FROM figures ORDER BY 1", ()) == [("u1",), ("u2",), ("u3",)]

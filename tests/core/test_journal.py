@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from noria.core.errors import RunError
-from noria.core.storage.journal import Journal
+from noria.core.storage.journal import FOREVER, Journal
 from noria.core.storage.journal_file import NAME, JournalReader, Scan, blob_digest, copy_journal
 from noria.core.storage.write_queue import JournalFull
 
@@ -77,6 +77,19 @@ async def test_blobs_stand_with_their_frame_once(tmp_path: Path) -> None:
         await journal.append(b"kept", blobs={name: picture}, expires=1)
         assert await journal.expire_blobs() == 0
     assert (tmp_path / NAME).stat().st_size < 1_000_000
+
+
+async def test_a_blob_is_kept_longer_on_purpose_only(tmp_path: Path) -> None:
+    picture = os.urandom(1000)
+    blobs = {blob_digest(picture): picture}
+    with Journal(tmp_path) as journal:
+        await journal.append(b"until 100", blobs=blobs, expires=100)
+        journal.post(b"says nothing", blobs=blobs)
+        await journal.append(b"says nothing", blobs=blobs)
+        assert await journal.expire_blobs(100.0) == 1
+        await journal.append(b"until 100", blobs=blobs, expires=100)
+        await journal.append(b"for ever", blobs=blobs, expires=FOREVER)
+        assert await journal.expire_blobs() == 0
 
 
 async def test_what_is_removed_is_in_no_byte_and_its_number_stays(tmp_path: Path) -> None:

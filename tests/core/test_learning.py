@@ -117,7 +117,7 @@ def test_the_final_split_is_a_proofs_and_a_changed_file_is_refused(tmp_path: Pat
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DataError, match="not what was frozen"):
         data.rows("gates")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="the rows are gone"):
         data.final()
 
 

@@ -6,14 +6,16 @@ import asyncio
 import concurrent.futures
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from noria.core.errors import DataError
-from noria.core.storage.journal_file import JournalReader, blob_digest
+from noria.core.storage.journal_file import Frame, JournalReader, blob_digest
 from noria.core.traces.ids import Clock, is_id, new_id, user_key
 from noria.core.traces.index.figures import UnitFigure, unit_figures
 from noria.core.traces.index.index import TraceIndex
@@ -300,6 +302,39 @@ async def test_what_comes_while_a_user_is_erased_is_erased_or_refused(store: Tra
         assert not [gone for gone in (b"early words", b"late words", b"too late") if gone in data], path.name
 
 
+async def test_a_request_that_began_before_its_users_erasure_is_not_kept_after_it(store: TraceStore) -> None:
+    under_way, left, theirs = (
+        made(store.clock, user=user, text="late words") for user in ("ann", "ann", "bob")
+    )
+    await store.erase("ann")
+    with pytest.raises(UnknownTrace, match="was erased"):
+        await store.write(under_way)
+    with pytest.raises(UnknownTrace, match="was erased"):
+        store.post(left)
+    await store.write(theirs)
+    again = made(store.clock, user="ann")  # who asks anew is there anew
+    await store.write(again)
+    store.index.follow(store.folder)
+    assert [row.id for row in newest_traces(store.index)] == [again.id, theirs.id]
+
+
+@pytest.mark.parametrize("removal", ["erase", "remove"])
+async def test_what_is_said_of_a_trace_that_goes_at_that_moment_goes_with_it(
+    store: TraceStore, removal: str
+) -> None:
+    trace = made(store.clock, user="ann")
+    await store.write(trace)
+    seen = store._about(trace.id)
+    await getattr(store, removal)("ann" if removal == "erase" else [trace.id])
+    store._about = lambda name: seen  # type: ignore[method-assign]  # it was there when this was looked up
+    with pytest.raises(UnknownTrace, match="any more"):
+        await store.judge(JudgementRecord("j", trace.id, 1, "log", "1", "c", "judge", (), 0.5))
+    with pytest.raises(UnknownTrace, match="any more"):
+        await store.give_feedback(Feedback("f", trace.id, "comment", "words", 1, text="too late"))
+    with JournalReader(store.folder) as reader:
+        assert not [frame for frame in reader.frames() if frame.subject == trace.id]
+
+
 ERASING = """
 import asyncio, sys
 from pathlib import Path
@@ -389,3 +424,54 @@ async def test_a_frame_that_is_no_record_is_counted(store: TraceStore) -> None:
     await store.write(made(store.clock))
     store.index.follow(store.folder)
     assert (store.index.count(), store.index.unread) == (1, 1)
+
+
+async def test_a_conversation_that_goes_while_the_index_is_read_for_does_not_come_back(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The companion has its list of frames when the gateway removes some of them."""
+    await store.write(made(store.clock, user="bob"))
+    store.index.follow(store.folder)
+    taken_back = made(store.clock, user="ann")
+    await store.write(taken_back)
+    companion = TraceIndex(store.index.path)
+    loop, real = asyncio.get_running_loop(), JournalReader.frames
+    removing: list[asyncio.Future[int]] = []
+
+    def frames(self: JournalReader, *values: Any, **named: Any) -> Iterator[Frame]:
+        found = list(real(self, *values, **named))
+        if threading.current_thread().name == "companion" and not removing:
+            loop.call_soon_threadsafe(
+                lambda: removing.append(loop.create_task(store.remove([taken_back.id])))
+            )
+            until = time.monotonic() + 1.0  # the removal runs as far as it can, which may be to its end
+            while time.monotonic() < until and not (removing and removing[0].done()):
+                time.sleep(0.01)
+        return iter(found)
+
+    monkeypatch.setattr(JournalReader, "frames", frames)
+    with concurrent.futures.ThreadPoolExecutor(1, initializer=_name_thread) as pool:
+        await loop.run_in_executor(pool, companion.follow, store.folder)
+    await removing[0]
+    companion.close()
+    assert store.index.traces_of("ann") == []
+    assert store.index.last == 2, "it is read, and never again"
+
+
+def _name_thread() -> None:
+    threading.current_thread().name = "companion"
+
+
+async def test_the_index_passes_frames_that_were_removed(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.core.traces.index.index._BATCH", 4)
+    gone, stays = [made(store.clock) for _ in range(9)], made(store.clock)
+    for trace in gone:
+        await store.write(trace)
+    await store.remove([trace.id for trace in gone])
+    await store.write(stays)
+    again = TraceIndex(store.folder / "again.sqlite")
+    assert again.follow(store.folder) == 1
+    assert again.count() == 1
+    again.close()

@@ -21,7 +21,7 @@ from noria.core.storage.control import SQLiteControl
 from noria.core.versions.artefacts import ArtefactStore
 from noria.core.versions.pointers import Pointers
 
-from .learning_world import BAD, NEW, Model, gate_texts, log, logged_trace, models, replay, turn
+from .learning_world import BAD, NEW, Model, frozen, gate_texts, log, logged_trace, models, replay, turn
 
 pytestmark = pytest.mark.anyio
 
@@ -70,15 +70,17 @@ async def test_the_gate_sees_no_request_that_the_learner_saw_and_nobody_sees_the
 ) -> None:
     served = models()
     one = turn(tmp_path, served=served)
-    await one.run()
-    split = {row.view.trace.user: row.example.split for row in one.data.final() if row.example}  # type: ignore[union-attr]
+    receipt = await one.run()
+    data = frozen(tmp_path / "again")
+    assert data.digest == receipt["data"]["digest"]
+    split = {row.view.trace.user: row.example.split for row in data.final() if row.example}  # type: ignore[union-attr]
     assert set(split.values()) == {"final"}
-    final = {row.example.messages[0]["content"] for row in one.data.final() if row.example}
+    final = {row.example.messages[0]["content"] for row in data.final() if row.example}
     asked = {request.messages[-1].text for model in served.values() for request in model.asked}
     assert asked
     assert not asked & final
     by_bad = {request.messages[-1].text for request in served["bad"].asked}  # asked by the learner only
-    gates = {e.messages[0]["content"] for e in one.data.examples("gates")}
+    gates = {e.messages[0]["content"] for e in data.examples("gates")}
     assert not by_bad & gates
     assert {r.messages[-1].text for r in served["new"].asked} & gates
 
@@ -276,7 +278,7 @@ async def test_only_gates_that_decided_spend_alpha(tmp_path: Path) -> None:
 async def test_other_settings_are_refused_in_the_folder_of_a_turn(tmp_path: Path) -> None:
     one = turn(tmp_path, config=TurnConfig(seconds=1e-9))
     await one.run()
-    one.config = TurnConfig()
+    one.config = TurnConfig(least_rated=99)
     with pytest.raises(RunError, match="was made with"):
         await one.run()
     other = turn(tmp_path / "b", config=TurnConfig(seconds=1e-9))
@@ -300,7 +302,8 @@ async def test_the_learner_sees_failures_of_its_own_split_only(tmp_path: Path) -
         await one.run()
     finally:
         type(one.learner).propose = propose  # type: ignore[method-assign]
-    learnt = {row.view.trace.id: row.example.score for row in one.data.rows("train") if row.example}
+    rows = frozen(tmp_path / "again").rows("train")
+    learnt = {row.view.trace.id: row.example.score for row in rows if row.example}
     assert set(seen) == {trace for trace, score in learnt.items() if score == 0.0}
 
 
@@ -336,7 +339,7 @@ async def test_a_turn_that_cannot_resume_is_ended_by_hand(tmp_path: Path) -> Non
         await one.run()
     assert open_turn(control(tmp_path)) == one.plan
     abandon_turn(control(tmp_path), one.plan, by="ann", reason="the learner is broken")
-    assert (await one.run())["reason"] == "the turn was ended by hand"
+    assert (await one.run())["reason"] == "the learner is broken"
     document = control(tmp_path).read("turn", "000001")
     assert document is not None
     assert document.value is not None
@@ -350,7 +353,7 @@ async def test_a_turn_that_cannot_resume_is_ended_by_hand(tmp_path: Path) -> Non
 
 def results(folder: Path) -> dict[str, str]:
     """Digests of all results of a turn: its page, which says when it was made, its lock and its purse left out."""
-    left_out = {"report.html", ".lock", "paid.sqlite", "paid.sqlite-wal", "paid.sqlite-shm"}
+    left_out = {"report.html", ".lock", "paid.sqlite", "paid.sqlite-wal", "paid.sqlite-shm", "spent.json"}
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -373,7 +376,7 @@ def test_a_turn_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, kills: 
     assert report["killed"] >= kills - 1
     whole = results(tmp_path / "whole" / "turns" / "000001")
     assert "receipt.json" in whole
-    assert {"3-propose/candidate/route.json", "1-freeze/train.parquet"} <= whole.keys()
+    assert {"3-propose/result.json", "1-freeze/dataset.json"} <= whole.keys()
     for home in sorted(tmp_path.glob("killed-*")):
         assert results(home / "turns" / "000001") == whole, home.name
         documents = control(home)

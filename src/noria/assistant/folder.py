@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -166,6 +167,7 @@ def import_logs(
     caller: str = "imported",
     keep_personal: Sequence[str] = (),
     find_personal: Sequence[str] = (),
+    keep_pictures_days: float | None = None,
     seen: Callable[[int], None] = lambda count: None,
 ) -> LogImport:
     """Take traces of other tools into a folder; the same log again adds nothing.
@@ -178,6 +180,8 @@ def import_logs(
         caller: name of the caller that the traces bear.
         keep_personal: kinds of personal data that are not redacted.
         find_personal: recognisers of personal data beside those of a form, each `package.module:function`.
+        keep_pictures_days: days for which pictures are kept. None keeps new ones until their user is erased, and those
+            that are there for as long as they were to be kept.
         seen: hears the number of traces so far.
 
     Raises:
@@ -202,11 +206,13 @@ def import_logs(
     folder.mkdir(parents=True, exist_ok=True)
     read_secret(folder, new=new)
 
+    expires = None if keep_pictures_days is None else int(time.time() + 86400 * keep_pictures_days)
+
     async def run() -> None:
         store = TraceStore(folder)
         try:
             while batch := list(islice(traces, AT_ONCE)):
-                await _keep(store, batch, result)
+                await _keep(store, batch, result, expires)
                 seen(result.new + result.known)
             store.index.follow(folder)
         finally:
@@ -216,9 +222,9 @@ def import_logs(
     return result
 
 
-async def _keep(store: TraceStore, batch: Sequence[Imported], result: LogImport) -> None:
+async def _keep(store: TraceStore, batch: Sequence[Imported], result: LogImport, expires: int | None) -> None:
     new = [one for one in batch if not _is_known(store, one.trace.id)]
-    await asyncio.gather(*(store.write(one.trace, blobs=one.blobs) for one in new))
+    await asyncio.gather(*(store.write(one.trace, blobs=one.blobs, expires=expires) for one in new))
     result.new += len(new)
     result.known += len(batch) - len(new)
     for one in new:

@@ -16,16 +16,19 @@ from typing import Any
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.config.learning import JUDGELESS
-from noria.assistant.folder import MOST_TRACES, data_salt, open_control, open_versions
+from noria.assistant.folder import data_salt, open_control, open_versions
 from noria.assistant.learners.ablation import FOLDER as ABLATIONS, Contribution, ablate, next_folder
 from noria.assistant.learners.around import Around, check, check_judged, open_learners
 from noria.assistant.learners.settings import AblationConfig
 from noria.assistant.service.bundles import CHAMPION, Bundles
+from noria.assistant.service.retention import TURNS
 from noria.core.chat import ChatClient
 from noria.core.errors import DataError, MissingExtra, NoriaError
 from noria.core.judging import Checklist
 from noria.core.judging.live import standard_rules
-from noria.core.learning.dataset import FreezeConfig
+from noria.core.learning.dataset import FreezeConfig, is_shown
+from noria.core.learning.ending import remove_old_texts, stop_turn
+from noria.core.learning.in_order import InOrder
 from noria.core.learning.learner import Parent
 from noria.core.learning.plan import TurnConfig, TurnPlan, open_turn, plan_turn, rejected_candidates
 from noria.core.learning.routes.backends import Backend
@@ -36,64 +39,134 @@ from noria.core.traces.store import read_views
 
 @asynccontextmanager
 async def opened_turn(
-    folder: Path, config: AssistantConfig, *, by: str, reason: str
+    folder: Path,
+    config: AssistantConfig,
+    *,
+    by: str,
+    reason: str,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[tuple[Turn, TurnPlan]]:
     """The next turn of a gateway, or the one that did not end, beside the gateway while it serves.
 
     The configured learners are asked in their order. A learner's estimates and its gate have judges of their own: a
-    candidate that pleased the learner's judge has to please another one.
+    candidate that pleased the learner's judge has to please another one. A turn that did not end and whose settings
+    have changed since ends as stopped, with a receipt of what it paid, and the next one takes its place.
 
     Args:
         folder: folder of the gateway.
         config: settings of the gateway.
         by: who starts it.
         reason: reason for which the turn is due, in words.
+        tell: hears that a turn was stopped, and why.
 
     Raises:
         ConfigError: a learner lacks what it needs: a judge of the gate, a checklist, skills.
         DataError: nothing serves yet.
+        RunError: another process works at the turn that did not end.
     """
     check(config)
     JournalReader(folder).close()  # nothing is made where there is no gateway's folder
-    control = open_control(folder, config)
-    store = open_versions(folder, config)
-    bundles = Bundles(control, store, config)
     async with AsyncExitStack() as stack:
-        stack.callback(control.close)
-        salt = data_salt(control)  # before the plan, so that a turn that was killed at once has the same one
+        opening = _Opening(stack, folder, config)
+        plan = open_turn(opening.control)
+        if plan is not None:
+            turn, changed = await opening.resumed(plan)
+            if turn is not None:
+                yield turn, plan
+                return
+            receipt = stop_turn(opening.home(plan), plan, opening.control, changed)
+            tell(f"turn {plan.number} {receipt['outcome']}: {receipt['reason']}; "
+                 f"it spent {receipt['spent']['money']:.6g}")  # fmt: skip
+            if by == "schedule":
+                reason = plan.reason
+        turn = await opening.planned(reason, by)
+        remove_old_texts(folder / TURNS, opening.control)
+        yield turn, turn.plan
+
+
+def end_open_turn(folder: Path, config: AssistantConfig, reason: str) -> tuple[Path, dict[str, Any]]:
+    """End the turn that did not end as stopped, such as one whose learner fails each time; its folder and receipt.
+
+    Args:
+        folder: folder of the gateway.
+        config: settings of the gateway.
+        reason: reason in words, for the receipt.
+
+    Raises:
+        DataError: no turn is open.
+        RunError: a process works at it.
+    """
+    JournalReader(folder).close()
+    with contextlib.closing(open_control(folder, config)) as control:
         plan = open_turn(control)
-        move = bundles.pointers.present(CHAMPION)
+        if plan is None:
+            raise DataError("no turn is open", where=str(folder))
+        home = folder / TURNS / f"{plan.number:06d}"
+        return home, stop_turn(home, plan, control, reason)
+
+
+class _Opening:
+    """A gateway's folder as turns need it, open until the stack closes."""
+
+    def __init__(self, stack: AsyncExitStack, folder: Path, config: AssistantConfig) -> None:
+        self.stack, self.folder, self.config = stack, folder, config
+        self.control = open_control(folder, config)
+        stack.callback(self.control.close)
+        self.store = open_versions(folder, config)
+        self.bundles = Bundles(self.control, self.store, config)
+        self.salt = data_salt(
+            self.control
+        )  # before the plan, so that one that was killed at once has the same one
+        move = self.bundles.pointers.present(CHAMPION)
         if move is None:
             raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
-        parent = move.bundle if plan is None else plan.parent
-        around = await _around(stack, folder, config, bundles, parent)
-        learners = open_learners(around, rejected_candidates(control, parent))
-        if plan is None:
-            plan = plan_turn(
-                control, parent=parent, learner=learners.name, reason=reason, now=time.time(), by=by
-            )
-        judged = any(name not in JUDGELESS for name in config.learning.order)
-        settings = TurnConfig(
-            freeze=FreezeConfig(salt=salt, callers=config.learning.callers),
-            least_rated=config.learning.least_rated if judged else 0,
-            money=config.learning.money,
-            seconds=config.learning.seconds,
-            gate=config.learning.gate,
-            experiment=dict(config.learning.experiment),
+        self.champion = move.bundle
+
+    def home(self, plan: TurnPlan) -> Path:
+        return self.folder / TURNS / f"{plan.number:06d}"
+
+    async def resumed(self, plan: TurnPlan) -> tuple[Turn | None, str]:
+        """The turn that did not end; None where it cannot resume, and why."""
+        learners = await self._learners(plan.parent)
+        if plan.learner != learners.name:
+            return None, f"its learners have changed: they were {plan.learner}, and are {learners.name}"
+        turn = self._turn(plan, learners)
+        changed = turn.changed()
+        return (None if changed else turn), changed
+
+    async def planned(self, reason: str, by: str) -> Turn:
+        """The next turn."""
+        learners = await self._learners(self.champion)
+        plan = plan_turn(
+            self.control, parent=self.champion, learner=learners.name, reason=reason, now=time.time(), by=by
         )
-        yield (
-            Turn(
-                folder / "turns" / f"{plan.number:06d}",
-                plan,
-                settings,
-                learner=learners,
-                evaluator=learners,
-                store=store,
-                control=control,
-                views=lambda: read_views(folder),
-                checklists=_checklists(config),
-            ),
+        return self._turn(plan, learners)
+
+    async def _learners(self, parent: str) -> InOrder:
+        around = await _around(self.stack, self.folder, self.config, self.bundles, parent)
+        return open_learners(around, rejected_candidates(self.control, parent))
+
+    def _turn(self, plan: TurnPlan, learners: InOrder) -> Turn:
+        learning = self.config.learning
+        judged = any(name not in JUDGELESS for name in learning.order)
+        settings = TurnConfig(
+            freeze=FreezeConfig(salt=self.salt, callers=learning.callers, most_traces=learning.most_traces),
+            least_rated=learning.least_rated if judged else 0,
+            money=learning.money,
+            seconds=learning.seconds,
+            gate=learning.gate,
+            experiment=dict(learning.experiment),
+        )
+        return Turn(
+            self.home(plan),
             plan,
+            settings,
+            learner=learners,
+            evaluator=learners,
+            store=self.store,
+            control=self.control,
+            views=lambda: read_views(self.folder, limit=learning.most_traces, wanted=is_shown),
+            checklists=_checklists(self.config),
         )
 
 
@@ -161,8 +234,9 @@ async def ablated(
         around = await _around(stack, folder, config, bundles, move.bundle)
         place = next_folder(folder / ABLATIONS, move.bundle, again=again)
         parent = Parent(store.load_bundle(move.bundle), store)
+        most = config.learning.most_traces
         result = await ablate(
-            place, parent, around, lambda: list(read_views(folder, limit=MOST_TRACES)), settings,
+            place, parent, around, lambda: read_views(folder, limit=most, wanted=is_shown), settings,
             money=money, seconds=seconds, seen=seen,
         )  # fmt: skip
         return place, result
@@ -188,7 +262,7 @@ def main() -> None:
     threading.Thread(target=_end_with_stdin, daemon=True).start()
 
     async def run() -> None:
-        async with opened_turn(folder, config, by="schedule", reason=reason) as (turn, _):
+        async with opened_turn(folder, config, by="schedule", reason=reason, tell=print) as (turn, _):
             print(told(await turn.run(), turn.folder), flush=True)
 
     try:

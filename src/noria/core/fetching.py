@@ -43,10 +43,13 @@ def check_address(url: str, *, resolver: Resolve = resolve) -> str:
     """Address of the network that a URL leads to, once it is known to be public.
 
     Raises:
-        DataError: another scheme than HTTP or HTTPS, a name with a password, a port that is not the web's, or a host
-            that is loopback, private, link-local, multicast or reserved.
+        DataError: a malformed address, another scheme than HTTP or HTTPS, a name with a password, a port that is not
+            the web's, or a host that is loopback, private, link-local, multicast or reserved.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"a malformed address: {error}", where=url[:120]) from None
     if parts.scheme not in ("http", "https"):
         raise DataError(f"addresses of kind {parts.scheme or 'none'!r} are not fetched", where=url[:120])
     if not parts.hostname or parts.username is not None:
@@ -165,6 +168,8 @@ def _fetch(url: str, client: Any, resolver: Resolve, extensions: dict[str, Any])
                 return url, media, _bounded(reply, url)
         except httpx2.HTTPError as error:
             raise RunError(f"no answer: {type(error).__name__}", where=url[:120]) from None
+        except (httpx2.InvalidURL, ValueError) as error:  # also where it is redirected to
+            raise DataError(f"a malformed address: {error}", where=url[:120]) from None
     raise DataError(f"more than {REDIRECTS} redirects", where=url[:120])
 
 

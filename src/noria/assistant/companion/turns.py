@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.service.bundles import EXPERIMENT
 from noria.core.errors import RunError
 from noria.core.experiments.lifecycle import OPEN
 from noria.core.files import disk_errors, lock
+from noria.core.learning.plan import Outcome
 from noria.core.learning.scheduling.schedule import Due, next_turn
 from noria.core.learning.scheduling.signals import read_signals
 from noria.core.service.children import end_child, give_settings
@@ -21,6 +23,7 @@ from noria.core.traces.index.index import TraceIndex
 
 EVERY = 10.0
 """Seconds between two questions to the schedule."""
+_ENDS = tuple(f"{outcome}: " for outcome in get_args(Outcome))
 RETRY = 60.0
 """Seconds after which a turn that failed is tried again; twice as long each time, up to an hour."""
 
@@ -101,7 +104,10 @@ class Turns:
         said = self._log.read().decode(errors="replace").strip().splitlines()
         if process.returncode == 0:
             self._wait = RETRY
-            self.tell("turn ended", outcome=next((line for line in said if ": " in line), ""))
+            for line in said:
+                if line.startswith("turn "):  # an earlier one that could not resume
+                    self.tell("turn stopped", reason=line)
+            self.tell("turn ended", outcome=next((line for line in said if line.startswith(_ENDS)), ""))
             return
         self._next = time.monotonic() + self._wait
         self._wait = min(3600.0, 2 * self._wait)

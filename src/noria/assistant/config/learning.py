@@ -134,6 +134,9 @@ class LearningConfig(Config):
         default_factory=dict,
         description="Weight of the ratings of a caller's users, from 0, which leaves them out, to 1, the default.",
     )
+    most_traces: int = Field(
+        100_000, ge=1, description="Most traces that a turn learns from, the newest ones."
+    )
     least_rated: int = Field(
         100, ge=0, description="Rated traces below which a turn of routes is underpowered."
     )

@@ -6,6 +6,8 @@
          result.json    what is known, part by part; `ended` says whether all of it is
 ```
 
+What people wrote goes when it ends, or when one of them is erased: it then stops, and the next one is another one.
+
 The order of products changes no words that a judge reads: what it is worth is read from what people chose of the lists
 that they were shown, by the discounted gain of :mod:`noria.assistant.learners.products.choices`.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +33,7 @@ from noria.core.experiments.gates import grouped_gain
 from noria.core.experiments.splits import widest_contents
 from noria.core.files import appearing, write_atomic
 from noria.core.learning.dataset import SPLITS, Dataset, FreezeConfig, Row, freeze
+from noria.core.learning.ending import ERASED, remove_texts
 from noria.core.learning.learner import Parent
 from noria.core.learning.routes.replay import Replay, Request, Scored
 from noria.core.learning.spending import Spending, TurnStopped
@@ -93,7 +96,7 @@ async def ablate(
     folder: Path,
     parent: Parent,
     around: Around,
-    views: Callable[[], Sequence[TraceView]],
+    views: Callable[[], Iterable[TraceView]],
     config: AblationConfig,
     *,
     money: float | None = None,
@@ -126,21 +129,29 @@ async def ablate(
         "replay": replay.settings(),
     }
     with Run.open(folder, config=identity):
-        data = _frozen(folder / "dataset", views)
+        data = _frozen(folder / "dataset", views, around.config.learning.most_traces)
         rows = [row for split in SPLITS if split != "final" for row in data.rows(split)]
-        spending = Spending(folder / "paid.sqlite", money=money, seconds=seconds)
+        spending = Spending(
+            folder / "paid.sqlite",
+            money=money,
+            seconds=seconds,
+            stopped=lambda: "" if data.there else ERASED,
+        )
         try:
             work = _Work(replay, parent, around.parts, rows, spending, config)
-            return await work.run(folder / RESULT, seen)
+            result = await work.run(folder / RESULT, seen)
         finally:
             spending.close()
+        if result["ended"]:
+            remove_texts(folder)
+        return result
 
 
-def _frozen(folder: Path, views: Callable[[], Sequence[TraceView]]) -> Dataset:
+def _frozen(folder: Path, views: Callable[[], Iterable[TraceView]], most: int) -> Dataset:
     """The traces as they were at the first start; all of them may be looked at, for nothing is chosen by the result."""
     if not folder.exists():
         with appearing(folder) as partial:
-            freeze(partial, views(), FreezeConfig(salt="ablation", train=0.5, gates=0.5))
+            freeze(partial, views(), FreezeConfig(salt="ablation", train=0.5, gates=0.5, most_traces=most))
     return Dataset(folder)
 
 
@@ -301,7 +312,8 @@ def next_folder(home: Path, bundle: str, *, again: bool = False) -> Path:
     if not again and (last / "config.json").exists():
         result = read_result(last)
         mine = json_object(last / "config.json", "settings of an ablation").get("bundle") == bundle
-        if mine and not (result or {}).get("ended"):
+        gone = (last / "dataset").exists() and not Dataset(last / "dataset").there
+        if mine and not gone and not (result or {}).get("ended"):
             return last
     return home / f"{max(numbers, default=0) + 1:06d}"
 

@@ -227,13 +227,13 @@ class Catalogue:
             db.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?)", (feed, note))
         return Changes(added, changed, len(products) - added - changed, removed)
 
-    def pictures_due(self, encoder: str) -> list[tuple[str, str]]:
-        """Ids and sources of the listed products whose picture is not read, or by another encoder."""
-        query = """SELECT id, json_extract(content, '$.image') AS source FROM products WHERE listed AND source != ''
-            AND NOT EXISTS (SELECT 1 FROM pictures AS p WHERE p.id = products.id AND p.source = source
-                AND p.encoder = ?)"""
+    def pictures_due(self, encoder: str, feed: str) -> list[tuple[str, str]]:
+        """Ids and sources of a feed's listed products whose picture is not read, or by another encoder."""
+        query = """SELECT id, json_extract(content, '$.image') AS source FROM products
+            WHERE feed = ? AND listed AND source != '' AND NOT EXISTS (
+                SELECT 1 FROM pictures AS p WHERE p.id = products.id AND p.source = source AND p.encoder = ?)"""
         with self._lock, self._errors():
-            return [(str(one), str(source)) for one, source in self._db.execute(query, (encoder,))]
+            return [(str(one), str(source)) for one, source in self._db.execute(query, (feed, encoder))]
 
     def put_pictures(self, encoder: str, pictures: Iterable[tuple[str, str, bytes, np.ndarray]]) -> None:
         """Keep pictures: the product's id, the source, the thumbnail and the features of each."""

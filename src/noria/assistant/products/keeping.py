@@ -7,19 +7,22 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from noria.assistant.config.products import FeedConfig
-from noria.assistant.products.catalogue import NAME, Catalogue
+from noria.assistant.products.catalogue import NAME, Catalogue, Changes
 from noria.assistant.products.config import UpdateConfig
-from noria.assistant.products.feeds import LARGEST
-from noria.assistant.products.updating import FeedUpdate, checked_feed, update_feed
+from noria.assistant.products.feeds import LARGEST, FeedReading
+from noria.assistant.products.updating import FeedUpdate, checked_feed, read_pictures, update_feed
 from noria.core.errors import ConfigError, NoriaError, RunError, needing
 from noria.core.fetching import within
 from noria.core.files import disk_errors, write_atomic
 
 RETRY = 60.0
 """Seconds after which a feed that failed is looked at again, at most its own pause."""
+RETRY_PICTURES = 3600.0
+"""Seconds after which pictures that could not be read are tried again while their feed stays the same."""
 _SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".xml")
 
 
@@ -48,6 +51,7 @@ class FeedKeeper:
     def __init__(self, folder: Path, feeds: Mapping[str, FeedConfig], tell: Callable[..., None]) -> None:
         self.folder, self.feeds, self.tell = Path(folder), dict(feeds), tell
         self._next = dict.fromkeys(self.feeds, 0.0)
+        self._next_pictures = dict.fromkeys(self.feeds, 0.0)  # a start does what one that was killed left
         self._failed: dict[str, str] = {}
 
     def step(self) -> None:
@@ -73,7 +77,7 @@ class FeedKeeper:
                 )  # fmt: skip
 
     def look(self, name: str) -> FeedUpdate | None:
-        """Take in a feed if it has changed; None if not.
+        """Take in a feed if it has changed, or pictures of it that are still due; None where nothing is new.
 
         Raises:
             NoriaError: it cannot be had, or is no feed.
@@ -86,12 +90,24 @@ class FeedKeeper:
                 self._file(config) if config.url is None else self._fetch(name, config, state.get("mark"))
             )
             if fetched is None or fetched.mark == state.get("mark"):
-                return None
+                return self._look_for_pictures(catalogue, name, state)
             settings = UpdateConfig(fetch_pictures=config.fetch_pictures)
             update = update_feed(catalogue, name, checked_feed(fetched.path), settings, mark=fetched.mark)
+            self._next_pictures[name] = time.monotonic() + RETRY_PICTURES
         finally:
             catalogue.close()
         return update
+
+    def _look_for_pictures(
+        self, catalogue: Catalogue, name: str, state: Mapping[str, Any]
+    ) -> FeedUpdate | None:
+        """Read pictures of a feed that were not read when it was taken in; None where none could be."""
+        if not state or time.monotonic() < self._next_pictures[name]:
+            return None
+        update = FeedUpdate(Changes(), FeedReading())
+        read_pictures(catalogue, name, Path(state["file"]).parent, update, self.feeds[name].fetch_pictures)
+        self._next_pictures[name] = time.monotonic() + RETRY_PICTURES
+        return update if update.pictures else None
 
     def _file(self, config: FeedConfig) -> Fetched:
         assert config.path is not None

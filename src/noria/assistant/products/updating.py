@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -109,19 +108,30 @@ def update_feed(
         )
     state = {"file": str(content.path.resolve()), "mark": mark, "bad": content.reading.bad}
     update = FeedUpdate(catalogue.update(name, products, state, whole=not config.partial), content.reading)
-    _read_pictures(catalogue, content.path.parent, update, config.fetch_pictures, seen)
+    read_pictures(catalogue, name, content.path.parent, update, config.fetch_pictures, seen)
     return update
 
 
-def _read_pictures(
+def read_pictures(
     catalogue: Catalogue,
+    name: str,
     folder: Path,
     update: FeedUpdate,
     fetch: bool,
-    seen: Callable[[int], None],
+    seen: Callable[[int], None] = lambda count: None,
 ) -> None:
+    """Read the pictures of a feed that are not read yet, and count them and those that cannot be read.
+
+    Args:
+        catalogue: catalogue that is updated.
+        name: name of the feed.
+        folder: folder beside whose files the pictures are.
+        update: outcome that is added to.
+        fetch: whether addresses are fetched; without it they are left out.
+        seen: hears the number of pictures so far.
+    """
     encoder = LayoutEncoder()
-    due = [one for one in catalogue.pictures_due(encoder.name) if fetch or not _is_address(one[1])]
+    due = [one for one in catalogue.pictures_due(encoder.name, name) if fetch or not _is_address(one[1])]
     with ThreadPoolExecutor(8) as pool:
         for start in range(0, len(due), _AT_ONCE):
             batch = due[start : start + _AT_ONCE]
@@ -172,4 +182,4 @@ def _small(content: bytes, source: str) -> tuple[bytes, Image.Image]:
 
 
 def _is_address(source: str) -> bool:
-    return urlsplit(source).scheme in ("http", "https")
+    return source.lower().startswith(("http://", "https://"))

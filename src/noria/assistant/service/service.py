@@ -23,7 +23,7 @@ from noria.assistant.service.mcp.tools import gateway_tools
 from noria.assistant.service.operations import Operations
 from noria.assistant.service.peers import Peers
 from noria.assistant.service.recording import Recorder
-from noria.assistant.service.retention import remove_old
+from noria.assistant.service.retention import forgetting, remove_old
 from noria.core.chat.settings import ChatServer
 from noria.core.completions.answers import model_list
 from noria.core.completions.jobs import Jobs
@@ -86,6 +86,7 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
     try:
         control = open_control(folder, config)
         check_secret(control, secret, folder)
+        store.also.append(lambda user: forgetting(store, control, user))
         bundles = Bundles(control, open_versions(folder, config), config)
         bundles.begin()
         recorder = Recorder(store.clock, redactor, keep_texts=config.keep_texts)

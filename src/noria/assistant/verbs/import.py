@@ -28,6 +28,11 @@ class ImportConfig(FolderOption):
         (),
         description="Recognisers of personal data of your own, such as of names, each package.module:function.",
     )
+    keep_pictures_days: float | None = Field(
+        30.0,
+        gt=0,
+        description="Days for which pictures are kept; null keeps them until their user is erased.",
+    )
 
 
 @make_command(ImportConfig, extra="serve")
@@ -44,6 +49,7 @@ def command(config: ImportConfig) -> int:
         caller=config.caller,
         keep_personal=config.keep_personal,
         find_personal=config.find_personal,
+        keep_pictures_days=config.keep_pictures_days,
         seen=lambda count: click.echo(f"{count:,} traces", err=True),
     )
     counts = result.counts

@@ -90,6 +90,16 @@ FROM means AS m JOIN units AS u ON u.arm = m.arm AND u.name = m.name GROUP BY m.
 """
 
 
+def forget_unit(control: SQLControl, unit: str) -> None:
+    """Remove the figures of a unit, such as a user who is erased, from every experiment of every service.
+
+    Raises:
+        RunError: the database refuses.
+    """
+    control.execute(_TABLE, ())
+    control.execute("DELETE FROM figures WHERE unit = ?", (unit,))
+
+
 class SharedFigures:
     """Figures of several services in the database of their control state.
 

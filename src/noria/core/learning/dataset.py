@@ -8,7 +8,7 @@
 ```
 
 Later stages read nothing else, so that what arrives meanwhile changes no result. The split `final` lies in a file of
-its own, which a turn never opens.
+its own, which a turn never opens. The files of rows go when the turn ends; their counts and digests stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from noria.core.config import Config
-from noria.core.errors import DataError, needing
+from noria.core.errors import DataError, MissingExtra, needing
 from noria.core.experiments.splits import LEFT_OUT
 from noria.core.files import write_atomic
 from noria.core.learning.trust import Trusted, robust_score, trusted
@@ -41,7 +41,7 @@ _COLUMNS = ("trace", "group", "split", "score", "record", "said")
 
 
 class FreezeConfig(Config):
-    """The split of the data, and the feedback that is left out."""
+    """The split of the data, its window, and the feedback that is left out."""
 
     salt: str = Field("noria", min_length=1, description="Text that deals people and contents to the splits.")
     train: float = Field(0.6, gt=0, lt=1, description="Share of the people to learn from.")
@@ -54,6 +54,11 @@ class FreezeConfig(Config):
         gt=0,
         description="Robust deviations of the logarithm of a person's number of feedbacks beyond which all of theirs "
         "is left out.",
+    )
+    most_traces: int = Field(
+        100_000,
+        ge=1,
+        description="Most traces that are frozen, the newest ones; all of them are in memory at once.",
     )
     distrusted: tuple[str, ...] = Field((), description="Keys of people whose feedback is left out.")
     callers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
@@ -97,6 +102,11 @@ class Dataset:
         self._read: dict[str, list[Row]] = {}
 
     @property
+    def there(self) -> bool:
+        """Whether its rows are there: they go when what learns from them ends, or somebody is erased."""
+        return any(self.folder.glob("*.parquet"))
+
+    @property
     def counts(self) -> Mapping[str, Any]:
         """Counts of traces, ratings and verdicts."""
         counts: Mapping[str, Any] = self.about["counts"]
@@ -132,6 +142,8 @@ class Dataset:
         path = _file(self.folder, split)
         try:
             content = path.read_bytes()
+        except FileNotFoundError:
+            raise DataError("the rows are gone: what learnt from them has ended", where=str(path)) from None
         except OSError as error:
             raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from error
         if _sha256(content) != entry["sha256"]:
@@ -151,15 +163,16 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
     Args:
         folder: folder that is there.
         views: traces with what was said about them, oldest first.
-        config: split, and what is left out.
+        config: split, window, and what is left out.
 
     Raises:
         MissingExtra: pyarrow is not installed. RunError: the disk refuses.
     """
     if config.train + config.gates > 1 + 1e-9:
         raise DataError("the splits take more than all groups", where="freeze")
-    shown = (view for view in views if SHADOW not in view.trace.labels)
-    held = trusted(sorted(shown, key=lambda view: (view.trace.began, view.trace.id)), config)
+    shown = (view for view in views if is_shown(view.trace))
+    newest = sorted(shown, key=lambda view: (view.trace.began, view.trace.id))[-config.most_traces :]
+    held = trusted(newest, config)
     kept = held.views
     found = examples(kept, salt=config.salt, splits=config.splits, tools=True)
     made = {one.trace: one for one in found}
@@ -179,10 +192,28 @@ def freeze(folder: Path, views: Iterable[TraceView], config: FreezeConfig) -> Da
         "chats in no split": sum(one.split == LEFT_OUT for one in chats),
         "requests of tools": len(found) - len(chats),
     }
-    counts = _counts(kept, held) | lost | {"groups": groups}
+    counts = _counts(kept, held) | lost | {"most traces": config.most_traces, "groups": groups}
     about = {"files": files, "counts": counts, "config": config.model_dump(mode="json")}
     write_atomic(folder / "dataset.json", json.dumps(about, indent=1) + "\n")
     return Dataset(folder)
+
+
+def is_shown(trace: Trace) -> bool:
+    """Whether somebody saw the answer of a trace: one in the shadow is no evidence, and is left out."""
+    return SHADOW not in trace.labels
+
+
+def held_traces(folder: Path) -> frozenset[str] | None:
+    """Ids of the traces whose rows a data set holds; None where that cannot be known, as while it is frozen."""
+    if not (folder / "dataset.json").exists():
+        return None
+    try:
+        with needing("parquet"):
+            import pyarrow.parquet as pq
+        tables = [pq.ParquetFile(path).read(columns=["trace"]) for path in folder.glob("*.parquet")]
+    except (MissingExtra, OSError, ValueError):  # pyarrow's own errors are of the last two
+        return None
+    return frozenset(name for table in tables for name in table.column("trace").to_pylist())
 
 
 def _counts(views: list[TraceView], held: Trusted) -> dict[str, Any]:

@@ -35,7 +35,8 @@ registered    the candidate passed and is kept; no experiment was made
 rejected      the gate refused the candidate
 nothing       the learner proposed nothing, or what is there already
 blocked       evidence is missing: too few rated traces, too many invalid verdicts
-stopped       the budget or the time was spent, or somebody switched learning off
+stopped       the budget or the time was spent, somebody ended it or switched learning off, its settings changed, or a
+              person was erased whose words it learnt from
 """
 
 
@@ -163,10 +164,13 @@ def rejected_candidates(control: Control, parent: str) -> frozenset[str]:
     )
 
 
-def is_open(control: Control, plan: TurnPlan) -> bool:
-    """Whether a turn did not end, by itself or by hand."""
+def why_ended(control: Control, plan: TurnPlan) -> str:
+    """Why a turn is not open any more, in words; empty while it is."""
     document = control.read(TURN, f"{plan.number:06d}")
-    return document is not None and document.value is not None and document.value["state"] == "open"
+    value = {} if document is None or document.value is None else document.value
+    return (
+        "" if value.get("state") == "open" else str(value.get("reason") or "another process ended the turn")
+    )
 
 
 def abandon_turn(control: Control, plan: TurnPlan, *, by: str, reason: str) -> None:

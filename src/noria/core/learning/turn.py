@@ -8,6 +8,8 @@
          receipt.json report.html      how it ended
 ```
 
+What people wrote goes when the turn ends (:mod:`noria.core.learning.ending`).
+
 A stage that is there is not done again, and a stage reads only what stages before it wrote, so a turn that was killed
 anywhere and started again ends with the same bytes as one that was not. What the clock says is in no result.
 """
@@ -32,23 +34,23 @@ from noria.core.experiments.gates import (
     round_alpha,
 )
 from noria.core.experiments.lifecycle import OPEN, ExperimentConfig
-from noria.core.files import appearing, write_atomic
+from noria.core.experiments.starting import starting
+from noria.core.files import appearing
 from noria.core.judging import Checklist
 from noria.core.learning.attribution import CAUSES, Attribution, attribute_all
 from noria.core.learning.dataset import REST, Dataset, freeze
+from noria.core.learning.ending import STAGES, finish, write_receipt
 from noria.core.learning.learner import Candidate, Evaluator, Gate, Learner, LearnerRun, Parent
-from noria.core.learning.plan import EXPERIMENT, Outcome, TurnConfig, TurnPlan, end_turn, holding, is_open
-from noria.core.learning.receipt import write_receipt_page
+from noria.core.learning.plan import EXPERIMENT, Outcome, TurnConfig, TurnPlan, holding, why_ended
 from noria.core.learning.scheduling.schedule import switched_on
 from noria.core.learning.spending import Spending, TurnStopped
 from noria.core.records import json_object, json_values, read_json
-from noria.core.runs.run import Run
+from noria.core.runs.run import Run, changed_setting
 from noria.core.storage.control import Control
 from noria.core.traces.store import TraceView
 from noria.core.versions.artefacts import ArtefactStore, Lineage, content_digest
 from noria.core.versions.pointers import Pointers
 
-STAGES = ("1-freeze", "2-attribute", "3-propose", "4-gate", "5-register", "6-hand-over")
 GATES: Mapping[Gate, Callable[[PairedScores, GateConfig], Receipt]] = {
     "improvement": improvement_gate,
     "equivalence": equivalence_gate,
@@ -94,20 +96,28 @@ class Turn:
             raise RunError(f"the turn was planned for the learner {plan.learner}", where=str(folder))
         self._results: dict[str, dict[str, Any]] = {}
 
+    def settings(self) -> dict[str, Any]:
+        """What must stay the same for the turn to resume. Money and time may change: neither decides a result."""
+        return {
+            "turn": vars(self.plan),
+            "config": self.config.model_dump(mode="json", exclude={"money", "seconds"}),
+            "learner": json_values(self.learner.settings()),
+            "evaluator": json_values(self.evaluator.settings()),
+            "checklists": sorted(self.checklists),
+        }
+
+    def changed(self) -> str:
+        """The first setting that keeps an interrupted turn from resuming, in words; empty where it can."""
+        change = changed_setting(self.folder, self.settings())
+        return change and f"its settings have changed: {change}"
+
     async def run(self) -> dict[str, Any]:
         """Run the turn, or what is left of it, and return its receipt.
 
         Raises:
             RunError: another turn is under way, the folder is another turn's, or the disk refuses.
         """
-        settings = {
-            "turn": vars(self.plan),
-            "config": self.config.model_dump(mode="json"),
-            "learner": json_values(self.learner.settings()),
-            "evaluator": json_values(self.evaluator.settings()),
-            "checklists": sorted(self.checklists),
-        }
-        with Run.open(self.folder, config=settings), holding(self.control, self.folder) as held:
+        with Run.open(self.folder, config=self.settings()), holding(self.control, self.folder) as held:
             receipt = self._kept_receipt()
             if receipt is None:
                 spending = Spending(
@@ -120,21 +130,10 @@ class Turn:
                     outcome, reason = await self._stages(spending)
                     if held.lost:  # the receipt is written by who holds the lease
                         raise RunError(held.lost, where=str(self.folder))
-                    receipt = self._receipt(outcome, reason, spending)
+                    receipt = write_receipt(self.folder, self.plan, self._results, outcome, reason, spending)
                 finally:
                     spending.close()
-            path = self.folder / "receipt.json"
-            if not (self.folder / "report.html").exists():
-                write_receipt_page(self.folder, receipt)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            end_turn(
-                self.control,
-                self.plan,
-                receipt["outcome"],
-                gated=bool(receipt["gate"]),
-                receipt=digest,
-                candidate=receipt["candidate"] and receipt["candidate"]["digest"],
-            )
+            finish(self.folder, self.plan, self.control, receipt)
         return receipt
 
     # -- stages -------------------------------------------------------------------------------------------------------
@@ -148,6 +147,11 @@ class Turn:
                     return result["end"]["outcome"], result["end"]["reason"]
         except TurnStopped as stop:
             return "stopped", str(stop)
+        except Exception:  # an erasure that stops a turn removes the files that it works with
+            ended = why_ended(self.control, self.plan)
+            if not ended:
+                raise
+            return "stopped", ended
         raise AssertionError("the last stage ends a turn")
 
     async def _stage(
@@ -279,10 +283,11 @@ class Turn:
         }
         document = self.control.read(EXPERIMENT, name)
         if document is None:
-            against = self._against_experiment()
-            if against:
-                return _end("registered", f"{against}; the candidate's bundle is kept")
-            self.control.write(EXPERIMENT, name, value, based_on=0, by=candidate.by)
+            with starting(self.control):
+                against = self._against_experiment()
+                if against:
+                    return _end("registered", f"{against}; the candidate's bundle is kept")
+                self.control.write(EXPERIMENT, name, value, based_on=0, by=candidate.by)
         elif document.value is None or document.value.get("config") != value["config"]:
             raise RunError(f"there is another experiment {name}", where=str(self.folder))
         return {"experiment": name} | _end("handed over", f"the experiment {name} begins in the {first}")
@@ -342,8 +347,9 @@ class Turn:
         return GateConfig(**{**self.config.gate.model_dump(), **candidate.evidence, "alpha": alpha})
 
     def _switched_off(self) -> str:
-        if not is_open(self.control, self.plan):
-            return "the turn was ended by hand"
+        ended = why_ended(self.control, self.plan)
+        if ended:
+            return ended
         return "" if switched_on(self.control, "learning") else "learning is switched off"
 
     # -- the receipt --------------------------------------------------------------------------------------------------
@@ -351,34 +357,6 @@ class Turn:
     def _kept_receipt(self) -> dict[str, Any] | None:
         path = self.folder / "receipt.json"
         return json_object(path, "a receipt") if path.exists() else None
-
-    def _receipt(self, outcome: Outcome, reason: str, spending: Spending) -> dict[str, Any]:
-        """Write the receipt of what was done, all of it or what the turn got to.
-
-        It names what was paid for results. What a killed process paid in vain counts against the budget, and stands in
-        `paid.sqlite` alone.
-        """
-        done = {name: self._results.get(name) for name in STAGES}
-        freeze_, causes, proposal, gate, register, hand_over = (done[name] for name in STAGES)
-        receipt = {
-            "turn": vars(self.plan),
-            "outcome": outcome,
-            "reason": reason,
-            "data": freeze_ and {"digest": freeze_["dataset"], "counts": freeze_["counts"]},
-            "failures": causes and {"counts": causes["counts"], "causes": causes["causes"]},
-            "candidate": proposal if proposal and "kind" in proposal else None,
-            "gate": gate and gate["receipt"],
-            "gate notes": gate and gate["notes"],
-            "artefact": register and register.get("artefact"),
-            "bundle": register and register.get("bundle"),
-            "experiment": hand_over and hand_over.get("experiment"),
-            "spent": {"money": spending.cost, "of unknown cost": spending.unknown},
-            "stages": [name for name in STAGES if done[name] is not None],
-        }
-        write_atomic(self.folder / "receipt.json", json.dumps(json_values(receipt), indent=1) + "\n")
-        kept = read_json(self.folder / "receipt.json")
-        assert isinstance(kept, dict)
-        return kept
 
 
 def _total(cost: float | None, spending: Spending) -> float | None:

@@ -286,6 +286,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def changed_setting(folder: Path, config: Mapping[str, Any]) -> str:
+    """The first setting by which the run of a folder was made otherwise, in words; empty where it can be resumed.
+
+    Args:
+        folder: folder of the run, which may not exist yet.
+        config: the resolved settings, JSON values only.
+
+    Raises:
+        RunError: its settings are damaged.
+    """
+    stored = _read_json(Path(folder) / "config.json")
+    difference = None if stored is None else _first_difference(stored, json_values(config), "")
+    if difference is None:
+        return ""
+    name, before, now = (one or "not there" for one in difference)
+    return f"{name} was {before}, and is {now}"
+
+
 def package_versions() -> dict[str, str]:
     """Versions of Python, of Noria, and of each installed package that Noria can use."""
     versions = {"python": platform.python_version(), "noria": __version__}

@@ -21,6 +21,8 @@ from noria.core.storage.journal_file import NAME, log_bytes, open_journal
 from noria.core.storage.write_queue import JournalFull, Waiting, WriteQueue, tell
 
 _LOG = 64 << 20  # bytes of the write-ahead log from which it is folded into the file
+FOREVER = (1 << 63) - 1
+"""The time of blobs that are kept on purpose until they are removed by name."""
 _RETRY = 1.0  # seconds after which a log that a reader held is folded again
 
 
@@ -90,6 +92,7 @@ class Journal:
         subject: str | None = None,
         blobs: Mapping[str, bytes] | None = None,
         expires: int | None = None,
+        about: bool = False,
     ) -> int:
         """Write a frame and the blobs that it names, all or nothing; when this returns they are on the disk.
 
@@ -97,16 +100,18 @@ class Journal:
             body: content of the frame.
             subject: key by which the frame is found, such as the id of a trace.
             blobs: contents by their digest (:func:`blob_digest`); one that is there already is not written again.
-            expires: second since 1970 at which the blobs may be removed; None keeps them.
+            expires: second since 1970 at which the blobs may be removed, or `FOREVER`; the later time counts. None says
+                nothing: new ones stay, and those that are there keep their time.
+            about: whether it is written only where a frame of its subject stands, at its place among the changes.
 
         Returns:
-            Number of the frame.
+            Number of the frame; 0 where none was written.
 
         Raises:
             JournalFull: the disk or the queue takes no more.
             RunError: the disk fails.
         """
-        return int(await self._queue.append(*_frame(body, subject, blobs or {}, expires)))
+        return int(await self._queue.append(*_frame(body, subject, blobs or {}, expires, about)))
 
     def post(
         self,
@@ -246,11 +251,13 @@ class Journal:
 
 
 def _frame(
-    body: bytes, subject: str | None, blobs: Mapping[str, bytes], expires: int | None
+    body: bytes, subject: str | None, blobs: Mapping[str, bytes], expires: int | None, about: bool = False
 ) -> tuple[_Change, int]:
     """The change that writes a frame with its blobs, and its size in bytes."""
 
     def run(database: sqlite3.Connection) -> int:
+        if about and database.execute(_ABOUT, (subject,)).fetchone() is None:
+            return 0
         for digest, content in blobs.items():
             database.execute(_WRITE_BLOB, (digest, content, expires))
         return database.execute(_WRITE_FRAME, (subject, body, zlib.crc32(body))).lastrowid or 0
@@ -258,9 +265,10 @@ def _frame(
     return _Change(run), len(body) + sum(map(len, blobs.values()))
 
 
+_ABOUT = "SELECT 1 FROM frames WHERE subject = ? LIMIT 1"
 _WRITE_FRAME = "INSERT INTO frames (subject, body, digest) VALUES (?, ?, ?)"
 _REMOVE = "UPDATE frames SET subject = NULL, body = NULL, digest = NULL WHERE {} = ? AND body IS NOT NULL"
 _WRITE_BLOB = (
     "INSERT INTO blobs (digest, body, expires) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET expires = "
-    "CASE WHEN expires IS NULL OR excluded.expires IS NULL THEN NULL ELSE max(expires, excluded.expires) END"
+    "CASE WHEN expires IS NULL THEN NULL ELSE max(expires, coalesce(excluded.expires, expires)) END"
 )

@@ -7,6 +7,7 @@ index's business (:mod:`noria.core.traces.index`), which is made from the journa
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -99,6 +100,7 @@ class TraceStore:
         self._writing: dict[str, asyncio.Future[Feedback]] = {}
         self._lately: OrderedDict[str, _Known] = OrderedDict()
         self._erasing: set[str] = set()
+        self._erased: dict[str, int] = {}  # when, by user: requests under way then are not kept later
 
     def close(self) -> None:
         """Write what waits, and let the folder go."""
@@ -116,20 +118,30 @@ class TraceStore:
         Args:
             trace: the trace, redacted.
             blobs: contents by their digest.
-            expires: second since 1970 at which the blobs may be removed.
+            expires: second since 1970 at which the blobs may be removed, as of :meth:`Journal.append`.
 
         Raises:
+            UnknownTrace: its user was erased after its request began.
             JournalFull: the disk takes no more. RunError: it fails.
         """
+        self._check_not_erased(trace)
         await self.journal.append(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
 
-    def post(self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None) -> None:
+    def post(
+        self, trace: Trace, *, blobs: Mapping[str, bytes] | None = None, expires: int | None = None
+    ) -> None:
         """Keep a trace soon, as `write` does, for a request that nobody waits for any more.
 
         Raises:
+            UnknownTrace: its user was erased after its request began.
             JournalFull: the queue takes no more. RunError: the disk fails.
         """
-        self.journal.post(encode(trace), subject=trace.id, blobs=blobs)
+        self._check_not_erased(trace)
+        self.journal.post(encode(trace), subject=trace.id, blobs=blobs, expires=expires)
+
+    def _check_not_erased(self, trace: Trace) -> None:
+        if trace.user is not None and trace.began <= self._erased.get(trace.user, -1):
+            raise UnknownTrace(f"the user of the trace {trace.id} was erased", where="trace")
 
     async def give_feedback(self, feedback: Feedback) -> Feedback:
         """Keep a feedback; the same one again, also at once or after a restart, changes nothing.
@@ -165,10 +177,15 @@ class TraceStore:
             return earlier
         if feedback.span is not None and feedback.span not in known.spans:
             raise DataError(f"the trace has no span {feedback.span}", where="feedback")
-        await self.journal.append(encode(feedback), subject=feedback.trace)
+        await self._say(feedback)
         if feedback.client_key is not None:
             known.feedback[feedback.id] = feedback
         return feedback
+
+    async def _say(self, record: Feedback | Withdrawal | JudgementRecord) -> None:
+        """Keep what is said of a trace, if that is still there when it is written."""
+        if not await self.journal.append(encode(record), subject=record.trace, about=True):
+            raise UnknownTrace(f"there is no trace {record.trace} any more", where="trace")
 
     def caller_of(self, trace: str) -> str:
         """Name of the caller whose trace it is.
@@ -223,7 +240,7 @@ class TraceStore:
         if any(isinstance(r, Withdrawal) and r.feedback == feedback for r in records):
             return
         now = self.clock()
-        await self.journal.append(encode(Withdrawal(new_id(now), trace, feedback, now, by)), subject=trace)
+        await self._say(Withdrawal(new_id(now), trace, feedback, now, by))
 
     async def judge(self, judgement: JudgementRecord) -> None:
         """Keep a judgement, with its invalid verdicts; the same one again changes nothing.
@@ -234,15 +251,15 @@ class TraceStore:
         records = self._about(judgement.trace)
         self._check_stays(judgement.trace, _trace_of(records, judgement.trace).user)
         if not any(isinstance(r, JudgementRecord) and r.id == judgement.id for r in records):
-            await self.journal.append(encode(judgement), subject=judgement.trace)
+            await self._say(judgement)
 
     async def erase(self, user: str) -> Erasure:
         """Remove every trace of a user with its feedback, judgements and pictures, and what the user said of others'.
 
         All of it is gone from the journal in one transaction, also what was accepted while the erasure ran: an erasure
         that was recorded and not carried out would never be found again. Feedback and judgements for these traces are
-        refused meanwhile. The index forgets, too; sealed segments are made anew by the next sealing. Copies (backups,
-        data sets that were taken out) are beyond its reach.
+        refused meanwhile, and later so are traces whose requests were under way. The index forgets, too; sealed
+        segments are made anew by the next sealing. Copies (backups, data sets that were taken out) are out of reach.
         """
         self._erasing.add(user)
         try:
@@ -272,12 +289,15 @@ class TraceStore:
             erasure = msgspec.structs.replace(erasure, records=count)
             return encode(erasure)
 
+        # What was accepted up to here lies before the removal; a request that began up to here is not kept behind it.
+        self._erased[user] = self.clock()
         await self.journal.remove(
             said, subjects=traces, blobs=blobs, review=(seen, review), body=record, subject=f"user:{user}"
         )
         for trace in [name for name, known in self._lately.items() if known.user == user]:
             del self._lately[trace]
-        await asyncio.to_thread(self.index.forget, user)
+        await asyncio.to_thread(self.index.follow, self.folder)
+        await asyncio.to_thread(self.index.fold)
         return erasure
 
     async def remove(self, traces: Collection[str]) -> int:
@@ -348,30 +368,42 @@ class TraceStore:
         return [decode(frame.body, f"frame {frame.sequence}") for frame in self._reader.about(trace)]
 
 
-def read_views(folder: Path, *, after: int = -1, limit: int | None = None) -> Iterator[TraceView]:
+def read_views(
+    folder: Path,
+    *,
+    after: int = -1,
+    limit: int | None = None,
+    wanted: Callable[[Trace], bool] = lambda trace: True,
+) -> Iterator[TraceView]:
     """Every trace of a journal with what was said about it, oldest first, beside the process that writes it.
+
+    No more than `limit` traces are in memory at once, however long the journal is.
 
     Args:
         folder: folder of the journal.
         after: nanosecond since 1970; only traces that began later.
         limit: largest number of traces; the newest ones are kept.
+        wanted: says of a trace whether it is one of those that are read and counted.
 
     Raises:
         RunError: there is no journal.
     """
     about: dict[str, list[Record]] = {}
-    began: dict[str, int] = {}
+    newest: list[tuple[int, str]] = []  # a heap, the oldest on top
     with JournalReader(folder) as reader:
         for frame in reader.frames():
             record = decode(frame.body, f"frame {frame.sequence}")
             if isinstance(record, Trace):
-                if record.began > after:
-                    began[record.id] = record.began
-                    about.setdefault(record.id, []).append(record)
-            elif not isinstance(record, Erasure) and record.trace in began:
+                if record.began <= after or not wanted(record):
+                    continue
+                if record.id not in about:
+                    heapq.heappush(newest, (record.began, record.id))
+                about.setdefault(record.id, []).append(record)
+                if limit is not None and len(newest) > limit:
+                    del about[heapq.heappop(newest)[1]]
+            elif not isinstance(record, Erasure) and record.trace in about:
                 about[record.trace].append(record)
-    chosen = sorted(began, key=lambda name: (began[name], name))
-    for name in chosen if limit is None else chosen[max(0, len(chosen) - limit) :]:
+    for _, name in sorted(newest):
         yield view(about[name], name)
 
 

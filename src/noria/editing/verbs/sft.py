@@ -94,7 +94,7 @@ def run(job: SftJobConfig, progress: Progress) -> SftResult:
     trainer = SftTrainer(policy, shuffled(examples, job.seed), job.part(SftSettings))
     with progress, Run.open(folder, config=identity) as record:
         save_settings(folder, settings)
-        progress.say(f"{len(examples):,} examples, {_count(trainer.weights)} weights to train")
+        progress.say(f"{len(examples):,} examples, {_count(trainer.updates.parameters)} weights to train")
         with training(record, progress, job.steps, page=write_run_page) as task:
             trainer.train(record, on_step=watching(task, "loss"))
         planner = save_policy(policy, folder / PLANNER, merged(policy))

@@ -12,8 +12,9 @@ from noria.assistant.service.recording import Recorder, Recording
 from noria.core.chat.outcomes import Outcome
 from noria.core.errors import NoriaError, RunError
 from noria.core.service.responses import HttpError
+from noria.core.storage.journal import FOREVER
 from noria.core.traces.records import Trace
-from noria.core.traces.store import TraceStore
+from noria.core.traces.store import TraceStore, UnknownTrace
 
 log = logging.getLogger("noria.serving")
 
@@ -55,7 +56,7 @@ class TraceKeeper:
         """Keep the trace of an outcome; it is on the disk when this returns.
 
         Raises:
-            HttpError: 503, the disk refuses.
+            HttpError: as `write` does.
         """
         await self.write(*self._trace(recording, outcome))
 
@@ -63,13 +64,15 @@ class TraceKeeper:
         """Keep a trace; it is on the disk when this returns.
 
         Raises:
-            HttpError: 503, the disk refuses.
+            HttpError: 503, the disk refuses; 410, its user was erased after the request had begun.
         """
-        days = self._config.keep_pictures_days
-        expires = None if days is None or not blobs else int(time.time() + 86400 * days)
         self.counted(trace.status, (trace.ended - trace.began) / 1e9, trace.usage)
         try:
-            await self._store.write(trace, blobs=blobs, expires=expires)
+            await self._store.write(trace, blobs=blobs, expires=self._expires())
+        except UnknownTrace:
+            raise HttpError(
+                410, "user_erased", "the user was erased meanwhile, so the answer is neither kept nor given"
+            ) from None
         except RunError as error:
             log.error("a trace was not kept, and its answer not given: %s", error)
             raise HttpError(
@@ -80,10 +83,15 @@ class TraceKeeper:
         """Let the trace of an outcome be kept in time.
 
         Raises:
-            NoriaError: it cannot be.
+            NoriaError: it cannot be, or its user was erased after the request had begun.
         """
         trace, blobs = self._trace(recording, outcome)
-        self._store.post(trace, blobs=blobs)
+        self._store.post(trace, blobs=blobs, expires=self._expires())
+
+    def _expires(self) -> int:
+        """Second since 1970 at which the pictures of a trace that is kept now may be removed."""
+        days = self._config.keep_pictures_days
+        return FOREVER if days is None else int(time.time() + 86400 * days)
 
     def post_cancelled(self, recording: Recording) -> None:
         """Let the trace of a request whose caller left be kept in time; that it cannot be is logged."""

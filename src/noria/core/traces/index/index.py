@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError
-from noria.core.storage.journal_file import JournalReader
+from noria.core.storage.journal_file import JournalReader, Scan
 from noria.core.traces.records import (
     GROUNDING,
     Erasure,
@@ -98,30 +99,35 @@ class TraceIndex:
         """
         read = 0
         with JournalReader(folder) as reader:
+            while reader.last != self.last:
+                read += self._take(reader)
+        return read
+
+    def _take(self, reader: JournalReader) -> int:
+        """Take in the next frames, and return their number.
+
+        They are read inside the transaction: what `forget_traces` removes after
+        it went from the journal cannot come in again behind it.
+        """
+        scan = Scan()
+        with self._changing() as database:
             if reader.last < self.last:  # another journal, or an older copy of it
                 self._clear()
-            while True:
-                frames = list(reader.frames(self.last, limit=_BATCH))
-                if not frames:
-                    return read
-                with self._one_at_a_time:
-                    self._database.execute("BEGIN IMMEDIATE")
-                    unread, erased = 0, False
-                    for frame in frames:
-                        try:
-                            record = decode(frame.body)
-                        except DataError:
-                            unread += 1
-                        else:
-                            self._add(record)
-                            erased |= isinstance(record, Erasure)
-                    self._database.execute(
-                        "UPDATE place SET last = ?, unread = unread + ?", (frames[-1].sequence, unread)
-                    )
-                    self._database.execute("COMMIT")
-                    if erased:  # the log holds the rows as they were
-                        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                read += len(frames)
+            frames = list(reader.frames(self.last, limit=_BATCH, scan=scan))
+            unread, erased = 0, False
+            for frame in frames:
+                try:
+                    record = decode(frame.body)
+                except DataError:
+                    unread += 1
+                else:
+                    self._add(record)
+                    erased |= isinstance(record, Erasure)
+            if scan.last:  # frames that were removed are passed, too
+                database.execute("UPDATE place SET last = ?, unread = unread + ?", (scan.last, unread))
+        if erased:  # the log holds the rows as they were
+            self.fold()
+        return len(frames)
 
     @property
     def last(self) -> int:
@@ -133,11 +139,27 @@ class TraceIndex:
         """Number of frames that were no records."""
         return self.number("SELECT unread FROM place")
 
-    def _clear(self) -> None:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, or none where something raises."""
         with self._one_at_a_time:
-            for name in _OLD_TABLES[:-1]:
-                self._database.execute(f"DELETE FROM {name}")
-            self._database.execute("UPDATE place SET last = 0, unread = 0")
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def fold(self) -> None:
+        """Fold the log into the file: what was removed is in the bytes of neither."""
+        with self._one_at_a_time:
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _clear(self) -> None:
+        for name in _OLD_TABLES[:-1]:
+            self._database.execute(f"DELETE FROM {name}")
+        self._database.execute("UPDATE place SET last = 0, unread = 0")
 
     def _add(self, record: Record) -> None:
         execute = self._database.execute
@@ -235,23 +257,13 @@ class TraceIndex:
         """Ids of the traces that name a blob."""
         return [row[0] for row in self.rows("SELECT trace FROM blobs WHERE digest = ?", (blob,))]
 
-    def forget(self, user: str) -> None:
-        """Remove all rows of a user, and their bytes."""
-        with self._one_at_a_time:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._forget(user)
-            self._database.execute("COMMIT")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def forget_traces(self, traces: Sequence[str]) -> None:
         """Remove all rows of these traces, and their bytes."""
-        with self._one_at_a_time:
-            self._database.execute("BEGIN IMMEDIATE")
+        with self._changing() as database:
             for table in _OF_TRACES:
-                self._database.executemany(f"DELETE FROM {table} WHERE trace = ?", [(t,) for t in traces])
-            self._database.executemany("DELETE FROM traces WHERE id = ?", [(t,) for t in traces])
-            self._database.execute("COMMIT")
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                database.executemany(f"DELETE FROM {table} WHERE trace = ?", [(t,) for t in traces])
+            database.executemany("DELETE FROM traces WHERE id = ?", [(t,) for t in traces])
+        self.fold()
 
     def _forget(self, user: str) -> None:
         for table in _OF_TRACES:
