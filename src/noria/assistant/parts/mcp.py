@@ -10,7 +10,7 @@ from typing import Any
 from noria.assistant.parts.cards import cards_of
 from noria.assistant.parts.servers import ToolServer
 from noria.core.chat.messages import Image
-from noria.core.errors import ConfigError, RunError
+from noria.core.errors import ConfigError, RunError, ServedError
 from noria.core.tools import Toolbox, ToolContext, ToolResult, ToolSpec
 
 _PROTOCOL = "2025-06-18"
@@ -105,7 +105,7 @@ async def call_mcp(server: ToolServer, method: str, params: Mapping[str, Any]) -
         raise RunError(f"the server refuses: {str(words)[:200]}", where=server.place()[0])
     result = answer.get("result")
     if not isinstance(result, dict):
-        raise RunError(f"the server answered {method} without a result", where=server.place()[0])
+        raise ServedError(f"the server answered {method} without a result", where=server.place()[0])
     return result
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from noria.assistant.config.parts import LEARNT, ToolConfig
-from noria.core.errors import DataError, RunError, needing
+from noria.core.errors import DataError, ServedError, needing
 from noria.core.records import json_value
 from noria.core.tools import unwatched
 
@@ -108,7 +108,7 @@ class ToolServer:
         """
         content, kind = await self._read("GET", path, limit=limit)
         if kind not in kinds:
-            raise RunError(f"it gave {kind[:60]!r} for {kinds[0]}", where=self.place()[0])
+            raise ServedError(f"it gave another type than {kinds[0]}", where=self.place()[0])
         return content
 
     async def job(
@@ -127,9 +127,9 @@ class ToolServer:
         accepted = await self.post(path, body)
         number = accepted.get("id")
         if not isinstance(number, str) or not number.isascii() or not 0 < len(number.replace("-", "")) <= 64:
-            raise RunError("the server accepted no job", where=self.place()[0])
+            raise ServedError("the server accepted no job", where=self.place()[0])
         if not number.replace("-", "").isalnum():
-            raise RunError("the id of the job is none", where=self.place()[0])
+            raise ServedError("the id of the job is none", where=self.place()[0])
         wait = POLL
         try:
             while (job := await self.get(f"jobs/{number}")).get("state") in ("queued", "running"):
@@ -142,8 +142,9 @@ class ToolServer:
             task = asyncio.ensure_future(self._cancel(number))  # outlives the cancelled call
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
-        if job.get("state") != "done":
-            raise RunError(f"the job ended as {str(job.get('state'))[:20]!r}", where=self.place()[0])
+        if (state := job.get("state")) != "done":
+            ended = f"ended as {state!r}" if state in ("failed", "cancelled") else "is in no known state"
+            raise ServedError(f"the job {ended}", where=self.place()[0])
         return number, await self.get(f"jobs/{number}/result")
 
     async def _cancel(self, number: str) -> None:
@@ -154,7 +155,7 @@ class ToolServer:
         content, _ = await self._read(method, path, body)
         value = _json_of(content.decode("utf-8", "replace"))
         if value is None:
-            raise RunError("the answer is no JSON object that can be kept", where=self.place()[0])
+            raise ServedError("the answer is no JSON object that can be kept", where=self.place()[0])
         return value
 
     async def _read(
@@ -179,12 +180,12 @@ class ToolServer:
                 async for chunk in answer.content.iter_chunked(1 << 16):
                     content += chunk
                     if len(content) > limit:
-                        raise RunError("the answer is too large", where=url)
+                        raise ServedError("the answer is too large", where=url)
                 if answer.status >= 300:
-                    raise RunError(f"the server answered {answer.status}", where=url)
+                    raise ServedError(f"the server answered {answer.status}", where=url)
                 return bytes(content), answer.content_type
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise RunError(f"it cannot be reached: {type(error).__name__}", where=url) from error
+            raise ServedError(f"it cannot be reached: {type(error).__name__}", where=url) from error
 
 
 def _json_of(text: str) -> dict[str, Any] | None:
